@@ -1,0 +1,205 @@
+"""The sizes of a model and the settings of a run. Frozen; every check on a number is made here, for all formats.
+
+Foreign spellings (`block_count`, `num_hidden_layers`, `n_layers`) live in `formats/` only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import UsageError
+
+RopeScaling = Literal["none", "linear", "llama3"]
+KVType = Literal["auto", "f16", "f32"]
+Device = Literal["auto", "cpu", "reference"]
+
+MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384, ffn 53248, vocabulary 128256
+    "num_layers": 1024,
+    "num_heads": 4096,
+    "num_kv_heads": 4096,
+    "head_dim": 1024,
+    "hidden_size": 1 << 18,
+    "ffn_size": 1 << 20,
+    "vocab_size": 1 << 22,
+    "max_context": 1 << 27,
+}
+
+
+class ConfigError(UsageError):
+    """A size or setting outside what is possible; `field` names it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.field = name
+
+
+def _require(holds: bool, name: str, problem: str) -> None:
+    if not holds:
+        raise ConfigError(name, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) over interleaved pairs (x[2i], x[2i+1]).
+
+    `factors` divide the frequencies one by one (Llama 3.1's `rope_freqs`); `factor` divides them all ("linear").
+    """
+
+    theta: float = 10000.0
+    scaling: RopeScaling = "none"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 8192
+    factors: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.theta) and 0 < self.theta < 1e12, "rope_theta", f"is {self.theta}; it must lie in (0, 1e12)")
+        _require(
+            self.scaling in get_args(RopeScaling),
+            "rope scaling",
+            f"is {self.scaling!r}; puna knows {', '.join(get_args(RopeScaling))}",
+        )
+        _require(math.isfinite(self.factor) and self.factor > 0, "rope factor", f"is {self.factor}; it must be above 0")
+        ok = self.factors is None or all(math.isfinite(f) and f > 0 for f in self.factors)
+        _require(ok, "rope factors", "hold a number that is not finite and above 0")
+
+    def frequencies(self, head_dim: int) -> npt.NDArray[np.float64]:
+        """Radians per position of each pair.  # (head_dim / 2,)"""
+        freqs = self.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+        if self.factors is not None:
+            _require(
+                len(self.factors) == len(freqs),
+                "rope factors",
+                f"are {len(self.factors)}; head_dim {head_dim} needs {len(freqs)}",
+            )
+            return np.asarray(freqs / np.asarray(self.factors))
+        if self.scaling == "linear":
+            return freqs / self.factor
+        if self.scaling == "llama3":
+            return self._llama3(freqs)
+        return freqs
+
+    def _llama3(self, freqs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Long wavelengths are divided by `factor`, short ones kept, between them a linear blend (Llama 3.1 model card)."""
+        turns = self.original_context * freqs / (2 * math.pi)
+        keep = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0.0, 1.0)
+        return np.asarray(keep * freqs + (1 - keep) * freqs / self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The sizes of a LLaMA-family model, under one set of names whatever the format."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_size: int
+    ffn_size: int
+    vocab_size: int
+    max_context: int
+    norm_eps: float = 1e-5
+    rope: RopeConfig = field(default_factory=RopeConfig)
+    tie_embeddings: bool = False
+    architecture: str = "llama"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for name, limit in MAX_SIZES.items():
+            value = getattr(self, name)
+            _require(isinstance(value, int) and 1 <= value <= limit, name, f"is {value!r}; it must lie in 1..{limit}")
+        _require(
+            self.num_heads % self.num_kv_heads == 0,
+            "num_kv_heads",
+            f"is {self.num_kv_heads}; it must divide num_heads {self.num_heads}",
+        )
+        _require(self.head_dim % 2 == 0, "head_dim", f"is {self.head_dim}; rotary pairs need an even number")
+        _require(math.isfinite(self.norm_eps) and 0 < self.norm_eps < 1, "norm_eps", f"is {self.norm_eps}; it must lie in (0, 1)")
+        if self.rope.factors is not None:
+            self.rope.frequencies(self.head_dim)
+
+    @property
+    def q_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every weight (rows, columns): a matrix maps columns to rows, y = W x."""
+        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, self.hidden_size), "final_norm": (self.hidden_size,)}
+        if not self.tie_embeddings:
+            shapes["lm_head"] = (self.vocab_size, self.hidden_size)
+        block: dict[str, tuple[int, ...]] = {
+            "attn_norm": (self.hidden_size,),
+            "q_proj": (self.q_size, self.hidden_size),
+            "k_proj": (self.kv_size, self.hidden_size),
+            "v_proj": (self.kv_size, self.hidden_size),
+            "o_proj": (self.hidden_size, self.q_size),
+            "ffn_norm": (self.hidden_size,),
+            "gate_proj": (self.ffn_size, self.hidden_size),
+            "up_proj": (self.ffn_size, self.hidden_size),
+            "down_proj": (self.hidden_size, self.ffn_size),
+        }
+        for layer in range(self.num_layers):
+            shapes |= {f"layers.{layer}.{name}": shape for name, shape in block.items()}
+        return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How to run: each field is a flag (`--max-context`) and an environment variable (`PUNA_MAX_CONTEXT`)."""
+
+    device: Device = "auto"
+    threads: int = 0  # 0: one per usable core
+    max_context: int = 0  # tokens per sequence; 0: the model's own limit, lowered (with a notice) to what memory holds
+    max_batch: int = 64  # sequences that run at once
+    chunk_tokens: int = 256  # tokens of one step at most: bounds the scratch memory and the time until Ctrl-C is heard
+    page_size: int = 32  # tokens per KV page
+    kv_type: KVType = "auto"
+    prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low, high in _ENGINE_LIMITS:
+            value = getattr(self, name)
+            _require(isinstance(value, int) and low <= value <= high, name, f"is {value!r}; it must lie in {low}..{high}")
+        _require(self.device in get_args(Device), "device", f"is {self.device!r}; allowed: {', '.join(get_args(Device))}")
+        _require(self.kv_type in get_args(KVType), "kv_type", f"is {self.kv_type!r}; allowed: {', '.join(get_args(KVType))}")
+        _require(self.page_size % 16 == 0, "page_size", f"is {self.page_size}; it must be a multiple of 16")
+
+    @classmethod
+    def from_env(cls, **given: Any) -> EngineConfig:
+        """The given values (None: not given), else `PUNA_...` variables, else the defaults. A bad value is an error."""
+        values = {k: v for k, v in given.items() if v is not None}
+        for f in fields(cls):
+            text = os.environ.get(f"PUNA_{f.name.upper()}")
+            if text is not None and f.name not in values:
+                values[f.name] = _parse(f.name, str(f.type), text)
+        return cls(**values)
+
+
+_ENGINE_LIMITS = (
+    ("threads", 0, 256),
+    ("max_context", 0, MAX_SIZES["max_context"]),
+    ("max_batch", 1, 4096),
+    ("chunk_tokens", 1, 8192),
+    ("page_size", 16, 1024),
+)
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    if kind == "int":
+        _require(text.lstrip("-").isdecimal(), f"PUNA_{name.upper()}", f"is {text!r}; a whole number is needed")
+        return int(text)
+    if kind == "bool":
+        _require(text in ("0", "1"), f"PUNA_{name.upper()}", f"is {text!r}; allowed: 0, 1")
+        return text == "1"
+    return text

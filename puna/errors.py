@@ -1,0 +1,96 @@
+"""Every error that puna shows to a person, and nothing else.
+
+Each says what was given, what is allowed and what to do. The command line prints `message`, and `hint` on a second
+line, and ends with `exit_code`; a server answers with `http_status`. An error that is not a `PunaError` is a bug of puna.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import ClassVar
+
+
+class PunaError(Exception):
+    """Something a person can act on.
+
+    >>> str(PunaError("no such file: x.gguf", hint="Check the path."))
+    'no such file: x.gguf'
+    """
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PunaError):
+    """An argument that is wrong in itself, whatever the model or the machine."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class ModelNotFoundError(PunaError):
+    """A path or a name behind which there is no model."""
+
+    exit_code = 2
+    http_status = 404
+
+
+class ModelFormatError(PunaError):
+    """A model file that is truncated, inconsistent or hostile: the file, the field and the byte offset are named.
+
+    >>> str(ModelFormatError("m.gguf", "kv_count", 16, "is 2**63, but 40 bytes remain"))
+    'm.gguf: kv_count at byte 16: is 2**63, but 40 bytes remain'
+    """
+
+    http_status = 422
+
+    def __init__(self, file: str | PathLike[str], field: str, offset: int | None, problem: str, *, hint: str = "") -> None:
+        where = f"{field} at byte {offset}" if offset is not None else field
+        super().__init__(f"{file}: {where}: {problem}", hint=hint)
+        self.file = str(file)
+        self.field = field
+        self.offset = offset
+
+
+class UnsupportedModelError(PunaError):
+    """A well-formed model that puna does not run: an architecture, a tensor type, a tokenizer kind."""
+
+    http_status = 422
+
+
+class ContextLengthError(PunaError):
+    """A prompt that does not fit into the context: both numbers are named."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class InsufficientMemoryError(PunaError):
+    """A model that does not fit into the free memory: found before anything is allocated."""
+
+    http_status = 507
+
+
+class DownloadError(PunaError):
+    """A model that could not be fetched, or whose bytes are not the expected ones."""
+
+    http_status = 502
+
+
+class TemplateError(PunaError):
+    """A chat template that is wrong, refuses the messages, or exceeds its limits."""
+
+    http_status = 400
+
+
+class DeviceError(PunaError):
+    """A device that is missing or cannot run the model."""
+
+
+class NumericalError(PunaError):
+    """Logits that are not finite: the request ends, the others go on."""

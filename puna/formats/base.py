@@ -1,0 +1,83 @@
+"""What every model format is turned into: a Checkpoint. Foreign names, layouts and orders end here.
+
+Tensor names: `embed`, `final_norm`, `lm_head` (absent where tied), and per layer `layers.N.` + `attn_norm q_proj k_proj v_proj
+o_proj ffn_norm gate_proj up_proj down_proj`. Rows of q_proj and k_proj are in the interleaved rotary order (x[2i], x[2i+1]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.config import ModelConfig
+from puna.formats.blocks import BlockType
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A weight as it lies in the file. `data` is a read-only view of the mapped bytes where the layout allows.
+
+    `scales` is set only for types whose scales lie apart from the numbers (llama2.c v2).
+    """
+
+    name: str
+    shape: tuple[int, ...]  # (rows, columns) or (columns,)
+    type: BlockType
+    data: npt.NDArray[np.uint8]  # (rows, bytes of a row)
+    scales: npt.NDArray[np.float32] | None = None  # (rows, columns / group size)
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.data.nbytes) + (0 if self.scales is None else int(self.scales.nbytes))
+
+    def dequantize(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
+        """Rows first..last-1 as float32 (a vector is one row).  # (rows, columns), or (columns,) for a vector"""
+        rows = self.data[first:last]
+        scales = None if self.scales is None else self.scales[first:last]
+        values = self.type.dequantize(rows, scales)
+        return values.reshape(self.shape) if len(self.shape) == 1 else values
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """A tokenizer as a file describes it; `tokenizers.build_tokenizer` makes the object.
+
+    `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece with scores).
+    `token_types` follow GGUF: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    """
+
+    kind: str
+    tokens: Sequence[bytes]
+    scores: npt.NDArray[np.float32] | None = None
+    token_types: npt.NDArray[np.int32] | None = None
+    merges: Sequence[bytes] = ()
+    pre: str = "default"
+    bos_id: int | None = None
+    eos_id: int | None = None
+    eot_id: int | None = None
+    unk_id: int | None = None
+    pad_id: int | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    add_space_prefix: bool = True
+    source: str = ""  # the file, for error messages
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that was opened and checked, its weights not yet read."""
+
+    path: Path
+    format: str  # "gguf", "llama2c"
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer: TokenizerSpec | None = None
+    chat_template: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # as in the file, for `puna inspect`
+    unused_keys: tuple[str, ...] = ()  # of the metadata: what puna does not use
+    files: tuple[Path, ...] = ()

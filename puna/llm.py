@@ -1,0 +1,5 @@
+"""LLM: puts the parts together. START READING HERE."""
+
+
+class LLM:
+    """A model, loaded."""

@@ -1,0 +1,28 @@
+"""How long work tells of itself. The library is silent by default; the command line draws bars from these calls."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Receives progress and notices. Called from the thread that does the work; must return quickly."""
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        """`stage` has done `done` of `total` (`unit` "bytes" is shown in MB); `done == total` ends it."""
+
+    def notice(self, text: str) -> None:
+        """One line that a person should know: a type packed to another, a limit lowered."""
+
+
+class SilentReporter:
+    """A reporter that says nothing."""
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        pass
+
+
+SILENT: Reporter = SilentReporter()

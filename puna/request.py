@@ -1,0 +1,145 @@
+"""What is asked of the engine, the state of one sequence, and the batch that a backend receives."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import UsageError
+
+IntArray = npt.NDArray[np.int32]
+Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
+
+MAX_STOPS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 20, 1024
+
+
+class FinishReason(enum.StrEnum):
+    STOP = "stop"  # an end-of-text id, a stop id or a stop string
+    LENGTH = "length"  # max_tokens reached, or the context is full
+    ABORT = "abort"  # the caller gave up
+    ERROR = "error"  # this sequence failed (logits not finite); the others went on
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, and when to stop. The defaults are greedy: the same text always.
+
+    Filters run in their written order: logit bias, penalties, temperature, top-k, top-p, min-p, then one draw.
+    Presence and frequency penalties count generated tokens (OpenAI); the repetition penalty also the prompt (CTRL, arXiv 1909.05858).
+    """
+
+    max_tokens: int | None = 256  # None: until the model stops or the context is full
+    temperature: float = 0.0  # 0: the most likely token, first index on a tie
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None  # None: a fresh one per request
+    stop: tuple[str, ...] = ()  # the text ends before the first of these
+    stop_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None: off; 0: of the chosen token; n: of the n most likely too
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is None and name in ("max_tokens", "seed", "logprobs"):
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+                or not low <= value <= high
+            ):
+                raise UsageError(f"{name} is {value!r}; it must lie in {low}..{high}")
+            if name in _WHOLE and not isinstance(value, int):
+                raise UsageError(f"{name} is {value!r}; a whole number is needed")
+        if len(self.stop) > MAX_STOPS or any(not isinstance(s, str) or not 0 < len(s) <= 256 for s in self.stop):
+            raise UsageError(f"stop holds {len(self.stop)} strings; at most {MAX_STOPS} of 1 to 256 characters are allowed")
+        if len(self.logit_bias) > MAX_LOGIT_BIAS or any(not math.isfinite(b) for b in self.logit_bias.values()):
+            raise UsageError(
+                f"logit_bias holds {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} finite numbers are allowed"
+            )
+
+
+_WHOLE = {"max_tokens", "top_k", "seed", "logprobs"}
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("max_tokens", 0, 1 << 27),
+    ("temperature", 0.0, 100.0),
+    ("top_k", 0, 1 << 22),
+    ("top_p", 0.0, 1.0),
+    ("min_p", 0.0, 1.0),
+    ("repetition_penalty", 0.01, 100.0),
+    ("presence_penalty", -100.0, 100.0),
+    ("frequency_penalty", -100.0, 100.0),
+    ("seed", 0, (1 << 64) - 1),
+    ("logprobs", 0, MAX_LOGPROBS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probabilities under the raw logits (no temperature, no filters): the chosen id's, and the n most likely."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence from prompt to finish. The engine owns it; the scheduler reads and writes its counts and pages."""
+
+    id: int
+    prompt_ids: list[int]
+    params: SamplingParams
+    output_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    num_computed: int = 0  # tokens whose K and V are in the pages
+    num_cached: int = 0  # of those, how many came from the prefix cache
+    page_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    def token_ids(self, first: int, last: int) -> list[int]:
+        """Ids first..last-1 of prompt and output taken together."""
+        n = len(self.prompt_ids)
+        return self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's work, ragged: decode rows and prefill chunks together. Sequence s owns token rows starts[s]..starts[s+1]-1.
+
+    A row attends to positions 0..its own of its sequence; the K and V of position p lie in page `page_tables[s, p // page_size]`,
+    slot `p % page_size`. The backend writes the batch's K and V before it attends.
+    """
+
+    token_ids: IntArray  # (num_tokens,)
+    positions: IntArray  # (num_tokens,)
+    starts: IntArray  # (num_sequences + 1,)
+    page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
+    logit_rows: IntArray  # (num_logits,) the token rows whose logits are wanted
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step added to one request: new text (never half a character), new ids, and why it ended, if it did."""
+
+    request_id: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None

@@ -1,0 +1,44 @@
+"""The contract of a tokenizer: text <-> ids. Immutable after construction and safe to share between threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back, with the exact bytes of each id.
+
+    `decode(encode(x)) == x` for every text, up to the added space that a SentencePiece model documents.
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    stop_ids: frozenset[int]  # every id that ends a turn or the text: eos, end of turn, end of message
+    add_bos: bool  # the file's rule
+    add_eos: bool
+    special_tokens: dict[str, int]  # control tokens by their text
+
+    def encode(
+        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+    ) -> list[int]:
+        """Ids of `text`.
+
+        `bos`, `eos`: None follows the file's rule; BOS is never doubled where the text already begins with it.
+        `special`: True lets the text of control tokens become their ids; False (the default) keeps it text.
+        `guard`: a string that is removed from the text after control tokens were looked for, so that a caller can break
+        up the ones that a user typed (`chat.py`).
+        """
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of `ids`, as it stands at the beginning of a text; bytes that are not UTF-8 become U+FFFD."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Exact bytes that the id adds in running text (b"" for a control token)."""
+
+    def piece(self, token_id: int) -> str:
+        """The id as the vocabulary spells it, for people to look at."""
+
+    def strips_leading_space(self) -> bool:
+        """Whether the first space of a text is the tokenizer's own and not the text's (SentencePiece)."""

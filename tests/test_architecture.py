@@ -1,0 +1,107 @@
+"""The rules of the house, read from the sources: who imports whom, and what must not occur."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "puna"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# From the bottom to the top. A room imports only rooms of lower rows, or its own.
+ROWS = [
+    ["errors"],
+    ["report", "config", "paths"],
+    ["request"],
+    ["pages", "chat", "tokenizers", "formats", "sampling", "detokenize", "hub"],
+    ["scheduler", "plan"],
+    ["backends"],
+    ["engine"],
+    ["llm"],
+    ["server", "machine", "glassbox", "compat"],
+    ["cli"],
+]
+RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
+HOMES = {"torch": "backends/torch", "triton": "backends/torch", "numba": "backends/cpu", "llvmlite": "backends/cpu"}
+FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "core", "manager"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.module or "", node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    here = room(path)
+    if here in ("__init__", "__main__"):
+        return
+    for module, line in imports(path):
+        head, _, rest = module.partition(".")
+        home = HOMES.get(head)
+        assert home is None or path.is_relative_to(PACKAGE / home), f"{path}:{line}: {head} belongs to {home}"
+        if head != "puna" or not rest:
+            continue
+        there = rest.split(".")[0]
+        assert there == here or RANK[there] < RANK[here], f"{path}:{line}: {here} must not import {there}"
+
+
+def test_backends_never_import_each_other() -> None:
+    for path in (PACKAGE / "backends").rglob("*.py"):
+        mine = path.relative_to(PACKAGE / "backends").parts[0].removesuffix(".py")
+        for module, line in imports(path):
+            if module.startswith("puna.backends."):
+                assert module.split(".")[2] in (mine, "base"), f"{path}:{line}: imports {module}"
+
+
+def test_no_room_is_named_after_nothing() -> None:
+    assert not {p.stem for p in SOURCES} & FORBIDDEN_NAMES
+
+
+def test_import_puna_is_light() -> None:
+    heavy = ["numba", "llvmlite", "torch", "triton", "jinja2", "tokenizers", "sentencepiece", "rich", "typer", "huggingface_hub"]
+    code = f"import sys, puna; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def calls(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_dangerous_calls_are_absent(path: Path) -> None:
+    for name, line in calls(path):
+        assert name not in {"eval", "exec", "__import__", "pickle.load", "pickle.loads", "torch.load"}, f"{path}:{line}: {name}"
+        assert name.split(".")[-1] not in {"Environment", "SandboxedEnvironment", "Template"}, f"{path}:{line}: {name}"
+        if name == "print":
+            assert room(path) == "cli", f"{path}:{line}: print outside the command line"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_parsers_do_not_validate_with_assert(path: Path) -> None:
+    if room(path) in ("formats", "tokenizers", "chat", "hub", "paths", "request", "config"):
+        asserts = [node.lineno for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+        assert not asserts, f"{path}: assert at lines {asserts}"
+
+
+def test_total_lines_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    total = sum(len(p.read_text("utf-8").splitlines()) for p in SOURCES)
+    with capsys.disabled():
+        print(f" puna is {total} lines in {len(SOURCES)} files ", end="")
