@@ -30,7 +30,8 @@ class SamplingParams:
     """How the next token is chosen, and when to stop. The defaults are greedy: the same text always.
 
     Filters run in their written order: logit bias, penalties, temperature, top-k, top-p, min-p, then one draw.
-    Presence and frequency penalties count generated tokens (OpenAI); the repetition penalty also the prompt (CTRL, arXiv 1909.05858).
+    Presence and frequency penalties count generated tokens (OpenAI); the repetition penalty
+    (CTRL, arXiv 1909.05858) counts the prompt too.
     """
 
     max_tokens: int | None = 256  # None: until the model stops or the context is full

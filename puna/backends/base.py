@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -86,7 +87,7 @@ def memory_bytes() -> tuple[int, int]:
 
 def _first_line(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
+        with Path(path).open(encoding="ascii") as file:
             return file.readline().strip()
     except OSError:
         return ""
