@@ -1,0 +1,132 @@
+"""path -> Checkpoint. The format is told by content, never by name; the table is all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
+from puna.formats import gguf, llama2c
+from puna.formats.base import Checkpoint
+from puna.formats.gguf_file import SHARD_NAME
+from puna.formats.mapped import file_size, read_head
+
+HEAD_BYTES = 256  # what `matches` sees of a file
+MAX_FOLDER_FILES = 10_000
+MAX_LISTED = 8
+
+
+class Format(NamedTuple):
+    """A line of the table: how a format is recognised and opened."""
+
+    name: str
+    matches: Callable[[bytes, int], bool]  # (first HEAD_BYTES bytes, file size)
+    open: Callable[[Path], Checkpoint]
+    open_with_tokenizer: Callable[[Path, Path], Checkpoint] | None = None  # None: the model file holds the tokenizer
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("GGUF", gguf.matches, gguf.open_gguf),
+    Format("llama2.c", llama2c.matches, llama2c.open_llama2c, llama2c.open_llama2c),
+)
+
+# What people have at hand instead of a model that puna reads: how it begins, what it is, what to do.
+UNREAD: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
+    ((b"PK\x03\x04", b"\x80\x02"), "a PyTorch checkpoint, which puna does not read yet", "Fetch the model as GGUF."),
+    ((b"tjgg", b"lmgg", b"fmgg", b"algg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
+    ((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
+    ((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
+    ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."),
+)
+# File names of a folder that tell which format lies there, though puna does not read it yet.
+UNREAD_FOLDERS = (
+    ("*.safetensors", "a Hugging Face checkpoint (safetensors)"),
+    ("*.pth", "a Meta checkpoint (.pth)"),
+    ("pytorch_model*.bin", "a Hugging Face checkpoint (PyTorch)"),
+    ("config.json", "a Hugging Face checkpoint"),
+)
+
+
+def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
+    """Open a model file, or a folder that holds one, and check everything but the weights' values. No weight is read.
+
+    `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
+    UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
+    """
+    file = _model_in(path) if _is_folder(path) else path
+    form = _format_of(file)
+    if form is None:
+        raise _unrecognised(file)
+    if tokenizer is None:
+        return form.open(file)
+    if form.open_with_tokenizer is None:
+        raise UsageError(f"{file} holds its own tokenizer ({form.name}); leave --tokenizer out")
+    return form.open_with_tokenizer(file, tokenizer)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # told by file_size
+        return False
+
+
+def _format_of(path: Path) -> Format | None:
+    size = file_size(path)
+    head = read_head(path, HEAD_BYTES)
+    return next((form for form in FORMATS if form.matches(head, size)), None)
+
+
+def _unrecognised(path: Path) -> ModelFormatError | UnsupportedModelError:
+    head = read_head(path, HEAD_BYTES)
+    if not head:
+        return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
+    for beginnings, what, cure in UNREAD:
+        if head.startswith(beginnings):
+            return UnsupportedModelError(f"{path} is {what}", hint=cure)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file_size(path):
+        return UnsupportedModelError(
+            f"{path} is a safetensors file, which puna does not read yet", hint="Fetch the model as GGUF."
+        )
+    names = " nor ".join(form.name for form in FORMATS)
+    return ModelFormatError(path, "file", 0, f"is neither {names}: it begins with {head[:8]!r}")
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def _model_in(folder: Path) -> Path:
+    """The one model of a folder; a model that is split over files counts once."""
+    try:
+        files = sorted(path for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES)) if path.is_file())
+    except OSError as error:
+        raise ModelNotFoundError(f"{folder} cannot be read: {error.strerror}") from None
+    models = [path for path in files if _is_model(path)]
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise ModelNotFoundError(f"{folder} holds {len(models)} models: {_listed(models)}", hint="Name one of them.")
+    for pattern, what in UNREAD_FOLDERS:
+        if any(path.match(pattern) for path in files):
+            raise UnsupportedModelError(f"{folder} holds {what}, which puna does not read yet", hint="Fetch the model as GGUF.")
+    raise ModelNotFoundError(f"{folder} holds no model; files there: {_listed(files) or 'none'}")
+
+
+def _is_model(path: Path) -> bool:
+    shard = SHARD_NAME.fullmatch(path.name)
+    if (
+        shard is not None
+        and int(shard["number"]) > 1
+        and path.with_name(f"{shard['stem']}-00001-of-{shard['count']}.gguf").exists()
+    ):
+        return False
+    try:
+        return _format_of(path) is not None
+    except ModelNotFoundError:  # a file that may not be read is no candidate
+        return False
+
+
+def _listed(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:MAX_LISTED])
+    return names + (f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else "")

@@ -296,7 +296,7 @@ def _round_half_away(values: Floats) -> Floats:
     """
     magnitude = np.abs(values)
     floor = np.floor(magnitude)
-    return np.copysign(floor + (magnitude - floor >= np.float32(0.5)), values)
+    return np.asarray(np.copysign(floor + (magnitude - floor >= np.float32(0.5)), values), np.float32)
 
 
 def _nibbles(numbers: Bytes) -> Bytes:
@@ -310,4 +310,5 @@ def _packed(name: str, values: Floats, **fields: npt.NDArray[Any]) -> Bytes:
     with np.errstate(over="ignore"):
         for field, numbers in fields.items():
             blocks[field] = numbers
-    return blocks.view(np.uint8).reshape(len(values), block.row_bytes(values.shape[1]))
+    rows: Bytes = blocks.view(np.uint8).reshape(len(values), block.row_bytes(values.shape[1]))
+    return rows

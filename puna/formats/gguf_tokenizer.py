@@ -1,0 +1,109 @@
+"""The tokenizer's keys of a GGUF file -> TokenizerSpec. Defaults of absent keys are llama.cpp's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import UnsupportedModelError
+from puna.formats.base import TokenizerSpec
+from puna.formats.gguf_values import Values
+
+# GGUF's tokenizer.ggml.model -> our kind.
+KINDS = {"gpt2": "bpe", "llama": "spm"}
+NO_TOKENIZER = (None, "none", "no_vocab")
+
+# Pre-tokenizers of byte-level BPE whose models expect BOS although their file does not say so.
+LLAMA3_SPLITTERS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano")
+BOS_BY_DEFAULT = {*LLAMA3_SPLITTERS, "tekken", "chameleon"}
+
+# Our field -> key; and what a SentencePiece model has where the key is absent.
+SPECIAL_IDS = {
+    "bos_id": "tokenizer.ggml.bos_token_id",
+    "eos_id": "tokenizer.ggml.eos_token_id",
+    "eot_id": "tokenizer.ggml.eot_token_id",
+    "unk_id": "tokenizer.ggml.unknown_token_id",
+    "pad_id": "tokenizer.ggml.padding_token_id",
+}
+SPM_DEFAULT_IDS = {"bos_id": 1, "eos_id": 2, "unk_id": 0}
+
+BYTE_TYPE, LAST_TYPE = 6, 6
+BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
+
+TOKENS, SCORES, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type", "merges"))
+
+
+def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
+    """The tokenizer of a file; None where it has none. `vocab_size`: rows of the embedding."""
+    model = values.text("tokenizer.ggml.model")
+    if model in NO_TOKENIZER:
+        return None
+    if model not in KINDS:
+        raise UnsupportedModelError(f"{values.file}: the tokenizer is {model!r}; puna knows: {', '.join(KINDS)}")
+    kind = KINDS[model]
+    tokens = _tokens(values, vocab_size)
+    pre = values.text("tokenizer.ggml.pre") or "default"
+    return TokenizerSpec(
+        kind=kind,
+        tokens=tokens,
+        scores=_scores(values, kind, vocab_size),
+        token_types=_types(values, kind, tokens),
+        merges=_merges(values, kind),
+        pre=pre,
+        add_bos=values.flag("tokenizer.ggml.add_bos_token", kind == "spm" or pre in BOS_BY_DEFAULT),
+        add_eos=values.flag("tokenizer.ggml.add_eos_token", False),
+        add_space_prefix=values.flag("tokenizer.ggml.add_space_prefix", kind == "spm"),
+        source=str(values.file),
+        **{name: _special_id(values, kind, name, vocab_size) for name in SPECIAL_IDS},
+    )
+
+
+def _tokens(values: Values, vocab_size: int) -> list[bytes]:
+    tokens: list[bytes] | None = values.array(TOKENS, "string")
+    if tokens is None:
+        values.fail(TOKENS, "is missing")
+    if len(tokens) != vocab_size:
+        values.fail(TOKENS, f"holds {len(tokens)} tokens, but the embedding has {vocab_size} rows")
+    return tokens
+
+
+def _scores(values: Values, kind: str, vocab_size: int) -> npt.NDArray[np.float32] | None:
+    scores: npt.NDArray[np.float32] | None = values.array(SCORES, "float32", vocab_size)
+    if scores is None and kind == "spm":
+        values.fail(SCORES, "is missing; a SentencePiece tokenizer needs it")
+    if scores is not None and not np.isfinite(scores).all():
+        values.fail(SCORES, "holds a number that is not finite")
+    return scores
+
+
+def _types(values: Values, kind: str, tokens: Sequence[bytes]) -> npt.NDArray[np.int32] | None:
+    types: npt.NDArray[np.int32] | None = values.array(TYPES, "int32", len(tokens))
+    if types is None:
+        return None
+    if types.min() < 0 or types.max() > LAST_TYPE:
+        values.fail(TYPES, f"holds {types.min()} to {types.max()}; 0 to {LAST_TYPE} are known")
+    for token_id in np.flatnonzero(types == BYTE_TYPE).tolist() if kind == "spm" else []:
+        if not BYTE_TOKEN.fullmatch(tokens[token_id]):
+            values.fail(TOKENS, f"token {token_id} is a byte by its type, but its text is {tokens[token_id][:32]!r}, not <0xNN>")
+    return types
+
+
+def _merges(values: Values, kind: str) -> list[bytes]:
+    merges: list[bytes] | None = values.array(MERGES, "string")
+    if merges is None and kind == "bpe":
+        values.fail(MERGES, "is missing; a byte-level BPE tokenizer needs it")
+    return merges or []
+
+
+def _special_id(values: Values, kind: str, name: str, vocab_size: int) -> int | None:
+    key = SPECIAL_IDS[name]
+    token_id = values.integer(key)
+    if token_id is None:
+        default = SPM_DEFAULT_IDS.get(name) if kind == "spm" else None
+        return default if default is not None and default < vocab_size else None
+    if not 0 <= token_id < vocab_size:
+        values.fail(key, f"is {token_id}; the vocabulary has {vocab_size} tokens")
+    return token_id

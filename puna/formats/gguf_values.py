@@ -1,0 +1,78 @@
+"""Typed access to the metadata of a GGUF file. Remembers what was asked for, so that the rest can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from puna.errors import ModelFormatError
+from puna.formats.gguf_file import Value
+
+INTEGERS = ("uint32", "int32", "uint64", "int64", "uint16", "int16", "uint8", "int8")
+REALS = ("float32", "float64")
+DESCRIPTIVE = ("general.", "split.")  # keys that describe the file, not the model
+
+
+class Values:
+    """The values of one file. A key of the wrong type is an error; an absent one is None."""
+
+    def __init__(self, file: Path, values: Mapping[str, Value]) -> None:
+        self.file = file
+        self._values = values
+        self._used: set[str] = set()
+
+    def fail(self, key: str, problem: str) -> NoReturn:
+        found = self._values.get(key)
+        raise ModelFormatError(self.file, key, None if found is None else found.offset, problem)
+
+    def unused(self) -> tuple[str, ...]:
+        """Keys that were never asked for and are not mere description."""
+        return tuple(key for key in self._values if key not in self._used and not key.startswith(DESCRIPTIVE))
+
+    def _of(self, key: str, kinds: tuple[str, ...]) -> Any:
+        self._used.add(key)
+        found = self._values.get(key)
+        if found is None:
+            return None
+        if found.kind not in kinds:
+            self.fail(key, f"is of type {found.kind}; {' or '.join(kinds[:2])} is needed")
+        return found.value
+
+    def scalar(self, key: str) -> Any:
+        return self._of(key, (*INTEGERS, *REALS, "bool", "string"))
+
+    def integer(self, key: str) -> int | None:
+        value: int | None = self._of(key, INTEGERS)
+        return value
+
+    def needed_integer(self, key: str) -> int:
+        value = self.integer(key)
+        if value is None:
+            self.fail(key, "is missing")
+        return value
+
+    def real(self, key: str) -> float | None:
+        value: float | None = self._of(key, REALS)
+        return value
+
+    def needed_real(self, key: str) -> float:
+        value = self.real(key)
+        if value is None:
+            self.fail(key, "is missing")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value: bool | None = self._of(key, ("bool",))
+        return default if value is None else value
+
+    def text(self, key: str) -> str | None:
+        value: str | None = self._of(key, ("string",))
+        return value
+
+    def array(self, key: str, kind: str, length: int | None = None) -> Any:
+        """An array of `kind`, of `length` elements where that is given."""
+        value = self._of(key, (f"array of {kind}",))
+        if value is not None and length is not None and len(value) != length:
+            self.fail(key, f"holds {len(value)} elements; the vocabulary has {length}")
+        return value

@@ -1,0 +1,297 @@
+"""llama2.c's `.bin` files, versions 0, 1 and 2, and its `tokenizer.bin`.
+
+Version 0 has no magic: seven int32, then float32 tensors. Versions 1 and 2 have a header of 256 bytes; version 2 holds int8
+numbers behind which lie float32 scales, one per group. The file's size must be exactly what the header asks for. The format
+stores neither rotary base nor epsilon: they are 10000 and 1e-5. Rows of wq and wk are in the interleaved rotary order.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.config import ConfigError, ModelConfig, RopeConfig
+from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.mapped import Cursor, file_size, map_file
+from puna.formats.names import LLAMA2C_NAMES, foreign_name
+
+MAGIC = 0x616B3432  # "ak42", stored as the bytes "24ka"
+HEADER_BYTES = 256
+NORM_EPS, ROPE_THETA = 1e-5, 10000.0
+
+# The order of the file; a part of a layer is followed by the same part of the next layer.
+ATTENTION, FFN = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "down_proj", "up_proj")
+ORDER_V0 = ("embed", "attn_norm", *ATTENTION, "ffn_norm", *FFN, "final_norm", "lm_head")
+ORDER_V1 = ("attn_norm", "ffn_norm", "final_norm", "embed", *ATTENTION, *FFN, "lm_head")
+
+INT32, UINT32, FLOAT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<f", "<B"))
+
+
+class Sizes(NamedTuple):
+    """The seven numbers of every header, in their order."""
+
+    dim: int
+    hidden_dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int
+    seq_len: int
+
+
+# Our name of a size -> the header's field, where an error about it points.
+FIELDS = {
+    "hidden_size": "dim",
+    "ffn_size": "hidden_dim",
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "num_kv_heads": "n_kv_heads",
+    "vocab_size": "vocab_size",
+    "max_context": "seq_len",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says before its tensors."""
+
+    version: int
+    sizes: Sizes
+    sizes_at: int  # byte of the first size
+    shared: bool  # the classifier is the embedding
+    group_size: int  # version 2; 0 elsewhere
+    num_bytes: int
+
+
+def matches(head: bytes, size: int) -> bool:
+    """Whether a file that begins with `head` is one of llama2.c's: by its magic, or by seven sizes that make a model."""
+    return head[:4] == UINT32.pack(MAGIC) or (len(head) >= 28 and _plausible(Sizes(*struct.unpack_from("<7i", head))))
+
+
+def _plausible(sizes: Sizes) -> bool:
+    try:
+        _config_of(sizes, shared=sizes.vocab_size > 0)
+    except (ConfigError, ZeroDivisionError):
+        return False
+    return sizes.dim % sizes.n_heads == 0
+
+
+def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
+    """Open and check a model; no weight is read. The tokenizer is the given file, else one that lies beside the model."""
+    cursor = Cursor(map_file(path), path)
+    header = _read_header(cursor)
+    config = _config(cursor, header)
+    tensors = {tensor.name: tensor for tensor in _read_tensors(cursor, header, config)}
+    spec = _find_tokenizer(path, tokenizer, config.vocab_size)
+    metadata = {"version": header.version, **header.sizes._asdict(), "shared_classifier": header.shared}
+    return Checkpoint(
+        path=path,
+        format="llama2c",
+        config=config,
+        tensors=tensors,
+        tokenizer=spec,
+        metadata=metadata | ({"group_size": header.group_size} if header.group_size else {}),
+        files=(path,) if spec is None else (path, Path(spec.source)),
+    )
+
+
+# ---- header ---------------------------------------------------------------------------------------------------------
+
+
+def _read_header(cursor: Cursor) -> Header:
+    if cursor.remaining < 4 or cursor.number("magic", UINT32) != MAGIC:
+        return _read_header_v0(cursor)
+    version: int = cursor.number("version", INT32)
+    if version not in (1, 2):
+        cursor.fail("version", f"is {version}; puna reads 1 and 2, and 0, which has no magic", 4)
+    sizes = _read_sizes(cursor)
+    shared: int = cursor.number("shared_classifier", BYTE)
+    if shared > 1:
+        cursor.fail("shared_classifier", f"is {shared}; 0 or 1 is needed", cursor.position - 1)
+    group_size: int = cursor.number("group_size", INT32) if version == 2 else 0
+    at = cursor.position
+    if any(cursor.take("header", HEADER_BYTES - at)):
+        cursor.fail("header", "is not filled up with zeros", at)
+    return Header(version, sizes, 8, shared == 1, group_size, HEADER_BYTES)
+
+
+def _read_header_v0(cursor: Cursor) -> Header:
+    cursor.position = 0
+    sizes = _read_sizes(cursor)
+    return Header(0, sizes._replace(vocab_size=abs(sizes.vocab_size)), 0, sizes.vocab_size > 0, 0, cursor.position)
+
+
+def _read_sizes(cursor: Cursor) -> Sizes:
+    return Sizes(*(cursor.number(field, INT32) for field in Sizes._fields))
+
+
+def _config_of(sizes: Sizes, shared: bool) -> ModelConfig:
+    return ModelConfig(
+        num_layers=sizes.n_layers,
+        num_heads=sizes.n_heads,
+        num_kv_heads=sizes.n_kv_heads,
+        head_dim=sizes.dim // sizes.n_heads,
+        hidden_size=sizes.dim,
+        ffn_size=sizes.hidden_dim,
+        vocab_size=abs(sizes.vocab_size),
+        max_context=sizes.seq_len,
+        norm_eps=NORM_EPS,
+        rope=RopeConfig(theta=ROPE_THETA),
+        tie_embeddings=shared,
+    )
+
+
+def _config(cursor: Cursor, header: Header) -> ModelConfig:
+    sizes = header.sizes
+
+    def fail(field: str, problem: str) -> NoReturn:
+        cursor.fail(field, problem, header.sizes_at + 4 * Sizes._fields.index(field))
+
+    if sizes.n_heads < 1 or sizes.dim % sizes.n_heads:
+        fail("n_heads", f"is {sizes.n_heads}; it must be above 0 and divide dim {sizes.dim}")
+    if header.version and sizes.vocab_size < 1:
+        fail("vocab_size", f"is {sizes.vocab_size}; it must be above 0")
+    try:
+        return _config_of(sizes, header.shared)
+    except ConfigError as error:
+        fail(FIELDS.get(error.field, "dim"), str(error))
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
+
+
+def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[Tensor]:
+    """Every tensor, once the file is known to be exactly as long as they need."""
+    group_size = _group_size(cursor, header, config) if header.version == 2 else 0
+    shapes = config.tensor_shapes()
+    old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
+    needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
+    if needed != cursor.end:
+        cursor.fail(
+            "file", f"is {cursor.end} bytes long; its header asks for {needed}", None if cursor.end > needed else cursor.end
+        )
+    tensors = []
+    for name in _file_order(ORDER_V1 if header.version else ORDER_V0, config):
+        if name == "lm_head":
+            cursor.position += 4 * old_freqs
+        if name in shapes:
+            tensors.append(_read_tensor(cursor, name, shapes[name], group_size))
+    return tensors
+
+
+def _file_order(order: tuple[str, ...], config: ModelConfig) -> Iterator[str]:
+    whole = ("embed", "final_norm", "lm_head")
+    for part in order:
+        yield from [part] if part in whole else [f"layers.{layer}.{part}" for layer in range(config.num_layers)]
+
+
+def _group_size(cursor: Cursor, header: Header, config: ModelConfig) -> int:
+    """Version 2's group, which must divide every row."""
+    group_size = header.group_size
+    if group_size < 1:
+        cursor.fail("group_size", f"is {group_size}; it must be above 0", 37)
+    for field, size in (("dim", config.hidden_size), ("hidden_dim", config.ffn_size)):
+        if size % group_size:
+            raise UnsupportedModelError(
+                f"{cursor.file}: group_size {group_size} does not divide {field} {size}, and the exporter breaks such weights",
+                hint=f"Export it again with a group size that divides {math.gcd(config.hidden_size, config.ffn_size)}.",
+            )
+    return group_size
+
+
+def _tensor_bytes(shape: tuple[int, ...], group_size: int) -> int:
+    count = math.prod(shape)
+    return count + 4 * count // group_size if group_size and len(shape) == 2 else 4 * count
+
+
+def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: int) -> Tensor:
+    label = foreign_name(LLAMA2C_NAMES, name)
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    if group_size and len(shape) == 2:
+        numbers = cursor.array(label, "<u1", rows * columns).reshape(rows, columns)
+        scales = cursor.array(label, "<f4", rows * columns // group_size).reshape(rows, -1)
+        return Tensor(name, shape, BLOCK_TYPES["Q8_GROUP"], numbers, np.require(scales, requirements="A"))
+    data = cursor.array(label, "<u1", 4 * rows * columns).reshape(rows, 4 * columns)
+    return Tensor(name, shape, BLOCK_TYPES["F32"], data)
+
+
+# ---- tokenizer ------------------------------------------------------------------------------------------------------
+
+MAX_TOKENIZER_BYTES = 256 << 20
+NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
+UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
+PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
+
+
+def _find_tokenizer(model: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
+    """The given file, else `tokenizer.bin` or `tok<vocab_size>.bin` beside the model, else None."""
+    if given is not None:
+        return read_tokenizer(given, vocab_size)
+    beside = [model.with_name(name) for name in ("tokenizer.bin", f"tok{vocab_size}.bin")]
+    return next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
+
+
+def read_tokenizer(path: Path, vocab_size: int) -> TokenizerSpec:
+    """A `tokenizer.bin`, brought to SentencePiece's spelling: a space is "▁", control tokens are bare."""
+    if file_size(path) > MAX_TOKENIZER_BYTES:
+        raise ModelFormatError(
+            path, "file", None, f"is {file_size(path)} bytes long; a tokenizer has at most {MAX_TOKENIZER_BYTES}"
+        )
+    cursor = Cursor(map_file(path), path)
+    tokens, scores = _read_pieces(cursor)
+    if len(tokens) != vocab_size:
+        raise ModelFormatError(
+            path,
+            "tokens",
+            None,
+            f"there are {len(tokens)}, but the model's vocabulary has {vocab_size}",
+            hint="This tokenizer belongs to another model; give the right one with --tokenizer.",
+        )
+    return _spec(tokens, scores, str(path))
+
+
+def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
+    """Every (score, length, text) up to the file's end."""
+    longest: int = cursor.number("max_token_length", UINT32)
+    tokens: list[bytes] = []
+    scores: list[float] = []
+    while cursor.remaining:
+        field = f"token {len(tokens)}"
+        at = cursor.position
+        scores.append(cursor.number(field, FLOAT32))
+        length: int = cursor.number(field, INT32)
+        if not 0 <= length <= longest:
+            cursor.fail(field, f"is {length} bytes long; 0 to {longest} are possible", at)
+        tokens.append(cursor.take(field, length))
+        if not math.isfinite(scores[-1]):
+            cursor.fail(field, f"has the score {scores[-1]}", at)
+    return tokens, np.array(scores, np.float32)
+
+
+def _spec(tokens: list[bytes], scores: npt.NDArray[np.float32], source: str) -> TokenizerSpec:
+    types = np.full(len(tokens), NORMAL, np.int32)
+    types[UNK_ID : UNK_ID + 1] = UNKNOWN
+    types[BOS_ID : EOS_ID + 1] = CONTROL
+    for byte in range(min(256, max(0, len(tokens) - FIRST_BYTE_ID))):
+        if tokens[FIRST_BYTE_ID + byte].upper() == b"<0X%02X>" % byte:
+            types[FIRST_BYTE_ID + byte] = BYTE_TYPE
+    return TokenizerSpec(
+        kind="spm",
+        tokens=[PADDED_NAMES.get(token, token.replace(b" ", "▁".encode())) for token in tokens],
+        scores=scores,
+        token_types=types,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        unk_id=UNK_ID,
+        add_bos=True,
+        source=source,
+    )

@@ -1,0 +1,136 @@
+"""Bytes of a model file: mapped, not read, and taken by a cursor that checks every count against what remains."""
+
+from __future__ import annotations
+
+import mmap
+import stat
+import struct
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import ModelFormatError, ModelNotFoundError
+
+MAX_STRING_BYTES = 64 << 20
+
+_U64 = struct.Struct("<Q")
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a regular file, which is not opened: a pipe or a device could hang.
+
+    Raises ModelNotFoundError where there is no such file, or where it is not one that can be read at any place.
+    """
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        raise _not_found(path) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise ModelNotFoundError(f"{path} cannot be opened: {_reason(error)}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelNotFoundError(
+            f"{path} is not a regular file", hint="A model must be a file on disk: puna maps it into memory."
+        )
+    return info.st_size
+
+
+def _not_found(path: Path) -> ModelNotFoundError:
+    if path.is_symlink():
+        return ModelNotFoundError(
+            f"{path} is a link to {path.readlink()}, which does not exist",
+            hint="The model was moved, or its download is not complete.",
+        )
+    return ModelNotFoundError(f"no such file: {path}", hint="Check the path.")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The bytes of a file, read-only. The file must not be changed while they are in use."""
+    if file_size(path) == 0:
+        raise ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: the file became empty meanwhile
+        raise ModelNotFoundError(f"{path} cannot be read: {_reason(error)}") from None
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a regular file, or fewer."""
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {_reason(error)}") from None
+
+
+class Cursor:
+    """A place in mapped bytes. Each reading names its field; one that would pass the end is a ModelFormatError."""
+
+    def __init__(self, data: mmap.mmap, file: Path, position: int = 0) -> None:
+        self.data = data
+        self.file = file
+        self.position = position
+        self.end = len(data)
+
+    @property
+    def remaining(self) -> int:
+        return self.end - self.position
+
+    def fail(self, field: str, problem: str, at: int | None = None) -> NoReturn:
+        """Raise for `field`, which begins at byte `at` (left out: here)."""
+        raise ModelFormatError(self.file, field, self.position if at is None else at, problem)
+
+    def require(self, field: str, num_bytes: int) -> None:
+        if num_bytes > self.remaining:
+            self.fail(field, f"needs {num_bytes} bytes, but {self.remaining} remain", min(self.position, self.end))
+
+    def number(self, field: str, layout: struct.Struct) -> Any:
+        """One number: an int, a float or a bool."""
+        self.require(field, layout.size)
+        (value,) = layout.unpack_from(self.data, self.position)
+        self.position += layout.size
+        return value
+
+    def take(self, field: str, count: int) -> bytes:
+        self.require(field, count)
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def string(self, field: str, limit: int = MAX_STRING_BYTES) -> bytes:
+        """A string behind its length in eight bytes."""
+        at = self.position
+        length: int = self.number(field, _U64)
+        if length > limit:
+            self.fail(field, f"is a string of {length} bytes; at most {limit} are allowed", at)
+        return self.take(field, length)
+
+    def strings(self, field: str, count: int) -> list[bytes]:
+        """`count` strings. The loop is tight because a vocabulary has a hundred thousand of them."""
+        self.require(field, 8 * count)
+        data, at, end, unpack = self.data, self.position, self.end, _U64.unpack_from
+        last = end - 8
+        texts: list[bytes] = []
+        for _ in range(count):
+            if at > last:
+                self.fail(field, f"ends after {len(texts)} of {count} strings", end)
+            start = at + 8
+            at = start + unpack(data, at)[0]
+            if at > end:
+                self.fail(field, f"string {len(texts)} is {at - start} bytes long, but {end - start} remain", start - 8)
+            texts.append(data[start:at])
+        self.position = at
+        return texts
+
+    def array(self, field: str, dtype: str, count: int) -> npt.NDArray[Any]:
+        """`count` numbers, as a read-only view."""
+        kind = np.dtype(dtype)
+        self.require(field, count * kind.itemsize)
+        values = np.frombuffer(self.data, kind, count, self.position) if count else np.empty(0, kind)
+        self.position += count * kind.itemsize
+        return values
