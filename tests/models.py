@@ -351,8 +351,8 @@ def _llama2c_parts(config: ModelConfig, tensors: dict[str, Floats], version: int
 def _grouped(values: Floats, group_size: int) -> bytes:
     groups = values.reshape(-1, group_size)
     scales = np.abs(groups).max(axis=1) / np.float32(127)
-    numbers: bytes = np.round(groups / scales[:, None]).astype(np.int8).tobytes()
-    return numbers + scales.tobytes()
+    numbers = np.round(groups / scales[:, None]).astype(np.int8)
+    return bytes(numbers.tobytes() + scales.tobytes())
 
 
 def tokenizer_bin_bytes(tokenizer: TinyTokenizer) -> bytes:

@@ -16,6 +16,7 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
+from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
 
 # Architecture -> names of its tensors.
@@ -53,6 +54,7 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 ROPE_FACTORS = "rope_freqs.weight"
+MAX_NAME_CHARACTERS = 128
 MAX_SHOWN = 16  # elements of an array that `metadata` lists; of a longer one it tells the length
 
 
@@ -88,7 +90,7 @@ def _architecture(values: Values) -> str:
         values.fail("general.architecture", "is missing")
     if name not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{values.file}: the architecture is {name!r}; puna runs: {', '.join(ARCHITECTURES)}",
+            f"{values.file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
             hint="Choose a model of the LLaMA family.",
         )
     return name
@@ -100,7 +102,9 @@ def _refuse_what_changes_results(values: Values, architecture: str) -> None:
         found = values.scalar(key)
         if found is not None and found not in plain:
             allowed = " or ".join(repr(value) for value in plain)
-            raise UnsupportedModelError(f"{values.file}: {key} is {found!r}; puna runs models where it is {allowed} or absent")
+            raise UnsupportedModelError(
+                f"{values.file}: {key} is {shown(found)}; puna runs models where it is {allowed} or absent"
+            )
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
@@ -125,7 +129,7 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
             rope=_rope(values, gguf, architecture, head_dim),
             tie_embeddings=GGUF_NAMES["lm_head"] not in gguf.tensors,
             architecture=architecture,
-            name=values.text("general.name") or "",
+            name=_printable(values.text("general.name") or ""),
         )
     except ConfigError as error:
         values.fail(key.get(error.field, error.field), str(error))
@@ -158,7 +162,7 @@ def _vocab_size(gguf: GGUFFile) -> int:
 def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> RopeConfig:
     kind = values.text(f"{architecture}.rope.scaling.type") or "linear"
     if kind not in ("none", "linear"):
-        raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {kind!r}; puna knows none, linear")
+        raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows none, linear")
     factor = values.real(f"{architecture}.rope.scaling.factor")
     if factor is None:
         factor = values.real(f"{architecture}.rope.scale_linear")
@@ -190,12 +194,12 @@ def _rope_factors(gguf: GGUFFile, head_dim: int) -> tuple[float, ...] | None:
 def _tensors(gguf: GGUFFile, config: ModelConfig, names: dict[str, str]) -> dict[str, Tensor]:
     shapes = config.tensor_shapes()
     foreign = {foreign_name(names, ours): ours for ours in shapes}
-    for name in gguf.tensors.keys() - foreign.keys() - {ROPE_FACTORS}:
+    for name in [name for name in gguf.tensors if name not in foreign and name != ROPE_FACTORS]:
         raise UnsupportedModelError(
             f"{gguf.tensors[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
             f"{config.num_layers} layers{' (biases are not supported)' if name.endswith('.bias') else ''}"
         )
-    for name in foreign.keys() - gguf.tensors.keys():
+    for name in [name for name in foreign if name not in gguf.tensors]:
         raise ModelFormatError(gguf.path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
     return {ours: _tensor(gguf.tensors[name], ours, shapes[ours]) for name, ours in foreign.items()}
 
@@ -211,6 +215,11 @@ def _fail(placed: PlacedTensor, problem: str) -> NoReturn:
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------
+
+
+def _printable(name: str) -> str:
+    """A name without line breaks and control characters, cut to a length that fits a line."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:MAX_NAME_CHARACTERS])
 
 
 def _shown(value: Value) -> Any:

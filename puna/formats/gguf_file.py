@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, BlockType
-from puna.formats.mapped import Cursor, map_file
+from puna.formats.mapped import MAX_SHOWN_CHARACTERS, Cursor, map_file, shown
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_KEY_BYTES = 64 << 10
+MAX_TENSOR_NAME_BYTES = 256  # ggml allows 64
+MAX_VALUES, MAX_TENSORS = 1 << 15, 1 << 15  # real files have a hundred, and some thousands
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
 ALIGNMENTS = frozenset(1 << power for power in range(3, 21))  # the format asks for a multiple of 8; above 1 MiB it is a mistake
@@ -56,6 +58,8 @@ SCALARS: dict[int, Scalar] = {
     12: Scalar("float64", struct.Struct("<d"), "<f8"),
 }
 STRING, ARRAY = 8, 9
+INTEGERS = ("uint32", "int32", "uint64", "int64", "uint16", "int16", "uint8", "int8")
+REALS = ("float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,9 @@ def _split_number(gguf: GGUFFile, key: str, default: int) -> int:
     value = gguf.values.get(key)
     if value is None:
         return default
-    if not isinstance(value.value, int) or value.value < 0:
-        raise ModelFormatError(gguf.path, key, value.offset, f"is {value.kind} {value.value!r}; a count is needed")
-    return value.value
+    if value.kind not in INTEGERS or value.value < 0:
+        raise ModelFormatError(gguf.path, key, value.offset, f"is {value.kind} {shown(value.value)}; a count is needed")
+    return int(value.value)
 
 
 def _shard_paths(given: GGUFFile, count: int) -> list[Path]:
@@ -161,8 +165,8 @@ def _read_shard(path: Path) -> GGUFFile:
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)
     version = _read_version(cursor)
-    num_tensors = _read_count(cursor, "tensor_count", MIN_INFO_BYTES)
-    num_values = _read_count(cursor, "kv_count", MIN_VALUE_BYTES)
+    num_tensors = _read_count(cursor, "tensor_count", MAX_TENSORS, MIN_INFO_BYTES)
+    num_values = _read_count(cursor, "kv_count", MAX_VALUES, MIN_VALUE_BYTES)
     values = _read_values(cursor, num_values)
     infos = [_read_info(cursor, index) for index in range(num_tensors)]
     tensors = _place(cursor, infos, _alignment(cursor, values))
@@ -183,18 +187,21 @@ def _read_version(cursor: Cursor) -> int:
     return version
 
 
-def _read_count(cursor: Cursor, name: str, least_bytes: int) -> int:
+def _read_count(cursor: Cursor, name: str, limit: int, least_bytes: int) -> int:
     count: int = cursor.number(name, _U64)
+    if count > limit:
+        cursor.fail(name, f"is {count}; at most {limit} are allowed", cursor.position - 8)
     if count * least_bytes > cursor.remaining:
         cursor.fail(name, f"is {count}, but only {cursor.remaining} bytes remain", cursor.position - 8)
     return count
 
 
-def _read_name(cursor: Cursor, what: str) -> str:
+def _read_name(cursor: Cursor, what: str, limit: int) -> str:
+    """A key or a tensor's name. Only printable ones, because errors show them."""
     at = cursor.position
-    name = _decode(cursor, what, cursor.string(what, MAX_KEY_BYTES), at)
-    if not name:
-        cursor.fail(what, "is empty", at)
+    name = _decode(cursor, what, cursor.string(what, limit), at)
+    if not name or not name.isprintable():
+        cursor.fail(what, f"is {shown(name)}; a name of printable characters is needed", at)
     return name
 
 
@@ -212,10 +219,10 @@ def _read_values(cursor: Cursor, count: int) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for index in range(count):
         at = cursor.position
-        key = _read_name(cursor, f"key {index}")
+        key = _read_name(cursor, f"key {index}", MAX_KEY_BYTES)
         if key in values:
-            cursor.fail(key, "occurs twice", at)
-        kind, value = _read_value(cursor, key)
+            cursor.fail(key[:MAX_SHOWN_CHARACTERS], "occurs twice", at)
+        kind, value = _read_value(cursor, key[:MAX_SHOWN_CHARACTERS])
         values[key] = Value(kind, value, at)
     return values
 
@@ -260,7 +267,7 @@ def _alignment(cursor: Cursor, values: dict[str, Value]) -> int:
         return DEFAULT_ALIGNMENT
     if given.kind != "uint32" or given.value not in ALIGNMENTS:
         cursor.fail(
-            "general.alignment", f"is {given.kind} {given.value!r}; a power of two of 8 to 1048576 is needed", given.offset
+            "general.alignment", f"is {given.kind} {shown(given.value)}; a power of two of 8 to 1048576 is needed", given.offset
         )
     return int(given.value)
 
@@ -289,7 +296,7 @@ class _Info:
 
 def _read_info(cursor: Cursor, index: int) -> _Info:
     at = cursor.position
-    name = _read_name(cursor, f"name of tensor {index}")
+    name = _read_name(cursor, f"name of tensor {index}", MAX_TENSOR_NAME_BYTES)
     label = f"tensor '{name}'"
     dimensions: int = cursor.number(label, _U32)
     if not 1 <= dimensions <= MAX_DIMENSIONS:

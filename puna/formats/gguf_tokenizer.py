@@ -11,6 +11,7 @@ import numpy.typing as npt
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.gguf_values import Values
+from puna.formats.mapped import shown
 
 # GGUF's tokenizer.ggml.model -> our kind.
 KINDS = {"gpt2": "bpe", "llama": "spm"}
@@ -42,7 +43,7 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
     if model in NO_TOKENIZER:
         return None
     if model not in KINDS:
-        raise UnsupportedModelError(f"{values.file}: the tokenizer is {model!r}; puna knows: {', '.join(KINDS)}")
+        raise UnsupportedModelError(f"{values.file}: the tokenizer is {shown(model)}; puna knows: {', '.join(KINDS)}")
     kind = KINDS[model]
     tokens = _tokens(values, vocab_size)
     pre = values.text("tokenizer.ggml.pre") or "default"
@@ -87,7 +88,7 @@ def _types(values: Values, kind: str, tokens: Sequence[bytes]) -> npt.NDArray[np
         values.fail(TYPES, f"holds {types.min()} to {types.max()}; 0 to {LAST_TYPE} are known")
     for token_id in np.flatnonzero(types == BYTE_TYPE).tolist() if kind == "spm" else []:
         if not BYTE_TOKEN.fullmatch(tokens[token_id]):
-            values.fail(TOKENS, f"token {token_id} is a byte by its type, but its text is {tokens[token_id][:32]!r}, not <0xNN>")
+            values.fail(TOKENS, f"token {token_id} is a byte by its type, but its text is {shown(tokens[token_id])}, not <0xNN>")
     return types
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from puna.errors import ModelFormatError
-from puna.formats.gguf_file import Value
+from puna.formats.gguf_file import INTEGERS, REALS, Value
 
-INTEGERS = ("uint32", "int32", "uint64", "int64", "uint16", "int16", "uint8", "int8")
-REALS = ("float32", "float64")
 DESCRIPTIVE = ("general.", "split.")  # keys that describe the file, not the model
 
 

@@ -33,7 +33,8 @@ ATTENTION, FFN = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "down_p
 ORDER_V0 = ("embed", "attn_norm", *ATTENTION, "ffn_norm", *FFN, "final_norm", "lm_head")
 ORDER_V1 = ("attn_norm", "ffn_norm", "final_norm", "embed", *ATTENTION, *FFN, "lm_head")
 
-INT32, UINT32, FLOAT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<f", "<B"))
+INT32, UINT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<B"))
+PIECE = struct.Struct("<fi")  # of a tokenizer: score, bytes of the text
 
 
 class Sizes(NamedTuple):
@@ -176,9 +177,7 @@ def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[T
     old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
     needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
     if needed != cursor.end:
-        cursor.fail(
-            "file", f"is {cursor.end} bytes long; its header asks for {needed}", None if cursor.end > needed else cursor.end
-        )
+        cursor.fail("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
     tensors = []
     for name in _file_order(ORDER_V1 if header.version else ORDER_V0, config):
         if name == "lm_head":
@@ -226,17 +225,20 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
 
 # ---- tokenizer ------------------------------------------------------------------------------------------------------
 
-MAX_TOKENIZER_BYTES = 256 << 20
+MAX_TOKENIZER_BYTES = 32 << 20  # a vocabulary of 128 thousand takes 2 MB
 NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
 UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
 PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
 
 
 def _find_tokenizer(model: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
-    """The given file, else `tokenizer.bin` or `tok<vocab_size>.bin` beside the model, else None."""
+    """The given file, else `tok<vocab_size>.bin` or `tokenizer.bin` beside the model, else None.
+
+    The more telling name comes first: a folder often holds the 32,000 tokens of Llama 2 under the other.
+    """
     if given is not None:
         return read_tokenizer(given, vocab_size)
-    beside = [model.with_name(name) for name in ("tokenizer.bin", f"tok{vocab_size}.bin")]
+    beside = [model.with_name(name) for name in (f"tok{vocab_size}.bin", "tokenizer.bin")]
     return next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
 
 
@@ -260,21 +262,29 @@ def read_tokenizer(path: Path, vocab_size: int) -> TokenizerSpec:
 
 
 def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
-    """Every (score, length, text) up to the file's end."""
+    """Every (score, length, text) up to the file's end. A tight loop, as in `Cursor.strings`."""
     longest: int = cursor.number("max_token_length", UINT32)
+    data, at, end, unpack = cursor.data, cursor.position, cursor.end, PIECE.unpack_from
     tokens: list[bytes] = []
     scores: list[float] = []
-    while cursor.remaining:
-        field = f"token {len(tokens)}"
-        at = cursor.position
-        scores.append(cursor.number(field, FLOAT32))
-        length: int = cursor.number(field, INT32)
-        if not 0 <= length <= longest:
-            cursor.fail(field, f"is {length} bytes long; 0 to {longest} are possible", at)
-        tokens.append(cursor.take(field, length))
-        if not math.isfinite(scores[-1]):
-            cursor.fail(field, f"has the score {scores[-1]}", at)
+    while at < end:
+        start = at + PIECE.size
+        score, length = unpack(data, at) if start <= end else (0.0, -1)
+        if not (0 <= length <= min(longest, end - start) and math.isfinite(score)):
+            _refuse_piece(cursor, len(tokens), at, longest)
+        at = start + length
+        tokens.append(data[start:at])
+        scores.append(score)
     return tokens, np.array(scores, np.float32)
+
+
+def _refuse_piece(cursor: Cursor, token_id: int, at: int, longest: int) -> NoReturn:
+    cursor.position = at
+    field = f"token {token_id}"
+    cursor.require(field, PIECE.size)
+    score, length = PIECE.unpack_from(cursor.data, at)
+    most = min(longest, cursor.remaining - PIECE.size)
+    cursor.fail(field, f"has the score {score} and {length} bytes; a finite score and 0 to {most} bytes are possible")
 
 
 def _spec(tokens: list[bytes], scores: npt.NDArray[np.float32], source: str) -> TokenizerSpec:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from puna.errors import ModelFormatError, ModelNotFoundError
 
 MAX_STRING_BYTES = 64 << 20
+MAX_STRINGS = 1 << 22  # of one array: the largest vocabulary that ModelConfig allows
+MAX_SHOWN_CHARACTERS = 80
 
 _U64 = struct.Struct("<Q")
 
@@ -69,6 +71,16 @@ def read_head(path: Path, count: int) -> bytes:
         raise ModelNotFoundError(f"{path} cannot be read: {_reason(error)}") from None
 
 
+def shown(value: object) -> str:
+    """A value of a file as an error shows it: short, on one line, and harmless to a terminal.
+
+    >>> print(shown("llama\\x1b[2J"))
+    'llama\\x1b[2J'
+    """
+    text = ascii(value[:MAX_SHOWN_CHARACTERS] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."
+
+
 class Cursor:
     """A place in mapped bytes. Each reading names its field; one that would pass the end is a ModelFormatError."""
 
@@ -112,6 +124,8 @@ class Cursor:
 
     def strings(self, field: str, count: int) -> list[bytes]:
         """`count` strings. The loop is tight because a vocabulary has a hundred thousand of them."""
+        if count > MAX_STRINGS:
+            self.fail(field, f"holds {count} strings; at most {MAX_STRINGS} are allowed")
         self.require(field, 8 * count)
         data, at, end, unpack = self.data, self.position, self.end, _U64.unpack_from
         last = end - 8
