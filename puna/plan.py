@@ -96,7 +96,9 @@ def make_plan(
     scratch = scratch_bytes(config, engine)
     page = kv_bytes(config, engine.page_size, kv_type)
     left = (free_bytes - weights - scratch) // page  # pages
-    context = engine.max_context or min(config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT)))
+    context = engine.max_context or min(
+        config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT))
+    )
     per_sequence = -(-context // engine.page_size)
     if per_sequence > left:
         raise _too_large(weights, per_sequence * page, scratch, free_bytes, context)
