@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, overload
 
 from puna import formats, hub
 from puna.backends import backend_spec, create_backend
@@ -348,7 +348,7 @@ def _one_each(params: Params, count: int, settings: Mapping[str, Any]) -> list[S
 
 
 def _with(config: Settings, settings: Mapping[str, Any]) -> Settings:
-    return cast(Settings, dataclasses.replace(config, **_known(type(config), settings)))
+    return dataclasses.replace(config, **_known(type(config), settings))
 
 
 def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
