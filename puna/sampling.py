@@ -64,7 +64,7 @@ def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
 def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
     """Divide by the temperature; the largest logit becomes 0, so that nothing overflows however small the temperature is."""
     with np.errstate(over="ignore"):
-        return (logits - logits.max()) / np.float32(max(params.temperature, SMALLEST))
+        return np.asarray((logits - logits.max()) / np.float32(max(params.temperature, SMALLEST)))
 
 
 def top_k(logits: Row, params: SamplingParams, history: History) -> Row:

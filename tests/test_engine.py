@@ -65,9 +65,8 @@ def test_max_tokens_zero_ends_at_once_without_a_forward_pass() -> None:
     backend = spell("a")
     engine = make_engine(backend)
     request = engine.add([0], SamplingParams(max_tokens=0))
-    assert engine.has_work
-    assert engine.step() == [StepOutput(request.id, "", (), (), FinishReason.LENGTH)]
-    assert not engine.has_work and not backend.batches
+    assert run(engine) == {request.id: [StepOutput(request.id, "", (), (), FinishReason.LENGTH)]}
+    assert not backend.batches
 
 
 def test_a_stop_string_ends_the_text_before_it() -> None:
@@ -184,7 +183,11 @@ def test_together_each_request_gets_what_it_gets_alone(sizes: dict[str, Any], pr
     run(engine)
     for request, (ids, params) in zip(together, jobs, strict=True):
         lone = alone(ids, params)
-        assert (request.output_ids, request.logprobs, request.finish_reason) == (lone.output_ids, lone.logprobs, lone.finish_reason)
+        assert (request.output_ids, request.logprobs, request.finish_reason) == (
+            lone.output_ids,
+            lone.logprobs,
+            lone.finish_reason,
+        )
     assert all_free(engine)
 
 
@@ -268,7 +271,9 @@ def test_a_batch_is_ragged_and_names_the_rows_that_want_logits() -> None:
     assert batch.token_ids[1:].tolist() == [1] * 31
     assert batch.logit_rows.tolist() == [0]
     assert batch.page_tables.shape == (2, 2) and batch.page_tables[0, 1] == -1
-    assert {a.dtype for a in (batch.token_ids, batch.positions, batch.starts, batch.page_tables, batch.logit_rows)} == {np.dtype(np.int32)}
+    assert {a.dtype for a in (batch.token_ids, batch.positions, batch.starts, batch.page_tables, batch.logit_rows)} == {
+        np.dtype(np.int32)
+    }
 
 
 def test_the_step_can_be_read_in_one_glance() -> None:

@@ -36,7 +36,7 @@ def probabilities(logits: Row) -> list[float]:
 TABLE: list[tuple[str, dict[str, Any], Row, History, list[float]]] = [
     ("logit_bias", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
     ("logit_bias", {"logit_bias": {1: 10.0, 3: -4.0}}, row(1, 2, 3, 4), SEEN, [1, 12, 3, 0]),
-    ("logit_bias", {"logit_bias": {0: -100.0}}, row(-INF, 2, 3, 4), SEEN, [-np.finfo(np.float32).max, 2, 3, 4]),
+    ("logit_bias", {"logit_bias": {0: -100.0}}, row(-INF, 2, 3, 4), SEEN, [-sampling.LARGEST, 2, 3, 4]),
     ("penalties", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
     ("penalties", {"repetition_penalty": 2.0}, row(1, -2, 4, 4), SEEN, [0.5, -4, 2, 4]),
     ("penalties", {"presence_penalty": 0.5}, row(1, 2, 3, 4), SEEN, [1, 1.5, 2.5, 4]),
@@ -57,7 +57,9 @@ TABLE: list[tuple[str, dict[str, Any], Row, History, list[float]]] = [
 
 
 @pytest.mark.parametrize(("name", "setting", "logits", "history", "expected"), TABLE)
-def test_a_filter_gives_exactly_this(name: str, setting: dict[str, Any], logits: Row, history: History, expected: list[float]) -> None:
+def test_a_filter_gives_exactly_this(
+    name: str, setting: dict[str, Any], logits: Row, history: History, expected: list[float]
+) -> None:
     before = logits.copy()
     step = getattr(sampling, name)
     assert step(logits, SamplingParams(**setting), history).tolist() == expected

@@ -60,8 +60,8 @@ def attend(q: Floats, keys: Floats, values: Floats) -> Floats:
     """
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
     scores = groups @ keys.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[1]))
-    mixed: Floats = (softmax(scores) @ values).reshape(q.shape)
-    return mixed
+    mixed: Floats = softmax(scores) @ values
+    return mixed.reshape(-1, q.shape[1])
 
 
 def swiglu(gate: Floats, up: Floats) -> Floats:
