@@ -1,0 +1,216 @@
+"""The engine: add, abort, step. A step is: schedule, forward, sample, accept, detokenize. No arithmetic is done here.
+
+Not thread-safe: one thread calls it. Requests of any kind run together, and none changes a bit of another's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from puna.backends.base import Backend
+from puna.config import EngineConfig
+from puna.detokenize import Detokenizer
+from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.pages import Pages
+from puna.plan import Plan
+from puna.request import Batch, FinishReason, Logits, Request, SamplingParams, StepOutput
+from puna.sampling import History, Sampler, token_logprob
+from puna.scheduler import Scheduler, Work
+from puna.tokenizers.base import Tokenizer
+
+
+@dataclass(slots=True)
+class _Live:
+    """What belongs to a request while it runs."""
+
+    request: Request
+    sampler: Sampler
+    detokenizer: Detokenizer | None
+    stop_ids: frozenset[int]
+    max_tokens: int  # the request's own, or what the context leaves
+    num_told: int = 0  # output ids that a StepOutput has carried
+
+
+class Engine:
+    """Runs requests on a loaded backend. `tokenizer` None: token ids only, every text is empty."""
+
+    def __init__(self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, vocab_size: int) -> None:
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._plan = plan
+        self._vocab_size = vocab_size
+        self._config = config
+        self._scheduler = self._new_scheduler()
+        self._live: dict[int, _Live] = {}
+        self._outputs: list[StepOutput] = []  # not yet told: an interrupted step, or an end outside a step, loses nothing
+        self._last_id = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._outputs) or self._scheduler.has_work
+
+    @property
+    def num_free_pages(self) -> int:
+        """Pages that no sequence holds: all of them while nothing runs."""
+        return self._scheduler.pages.num_available
+
+    def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
+        """Queue a prompt. The request is the caller's to read: its `id` names it in the outputs of `step`, and its
+        `params.seed` is the seed that is used.
+
+        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
+        """
+        self._require_ids(prompt_ids)
+        self._require_room(prompt_ids, params)
+        live = self._make_live(list(prompt_ids), params)
+        self._live[live.request.id] = live
+        if live.max_tokens == 0:
+            self._finish(live, FinishReason.LENGTH)
+        else:
+            self._scheduler.add(live.request)
+        return live.request
+
+    def abort(self, request_id: int) -> None:
+        """End a request wherever it stands. Its last output, with the held-back text, comes with the next step. Idempotent."""
+        live = self._live.get(request_id)
+        if live is not None:
+            self._finish(live, FinishReason.ABORT)
+
+    def step(self) -> list[StepOutput]:
+        """Compute the next tokens of whatever runs, and tell what came of it.
+
+        An exception, Ctrl-C included, ends all requests with ABORT and goes on to the caller; the engine can be used again.
+        """
+        try:
+            works = self._scheduler.schedule()
+            if works:
+                logits = self._backend.forward(make_batch(works))
+                self._scheduler.advance(works)
+                ready = [work.request for work in works if work.wants_logits]
+                for request, row in zip(ready, logits, strict=True):
+                    self._accept(self._live[request.id], row)
+        except BaseException:
+            self.abort_all()
+            raise
+        return self.outputs()
+
+    def outputs(self) -> list[StepOutput]:
+        """What there is to tell without another step: the last words of aborted requests."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def abort_all(self) -> None:
+        """End every request, and forget all pages: whatever was interrupted, none is lost."""
+        for request_id in tuple(self._live):
+            self.abort(request_id)
+        self._scheduler = self._new_scheduler()
+
+    def _accept(self, live: _Live, logits: Logits) -> None:
+        """Choose the next token of a request, and see whether it ends there.  # logits: (vocab_size,)"""
+        request = live.request
+        try:
+            token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
+        except NumericalError as error:
+            request.error = error.message
+            self._finish(live, FinishReason.ERROR)
+            return
+        request.output_ids.append(token_id)
+        if request.params.logprobs is not None:
+            request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
+        text = self._text_of(live, token_id)
+        reason = _finish_reason(live, token_id)
+        if reason is None:
+            self._tell(live, text)
+        else:
+            self._finish(live, reason, text)
+
+    def _text_of(self, live: _Live, token_id: int) -> str:
+        """The text that a token adds. A stop id is no part of the text."""
+        return "" if live.detokenizer is None or token_id in live.stop_ids else live.detokenizer.push(token_id)
+
+    def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
+        """Take a request out; its last output carries the text that was held back."""
+        live.request.finish_reason = reason
+        self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
+        del self._live[live.request.id]
+        if live.detokenizer is not None:
+            text += live.detokenizer.flush()
+        self._tell(live, text)
+
+    def _tell(self, live: _Live, text: str) -> None:
+        """Note what the request gained since it was last told of: one token, or none where it ended without one."""
+        request, new = live.request, slice(live.num_told, None)
+        live.num_told = len(request.output_ids)
+        output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
+        self._outputs.append(output)
+
+    def _new_scheduler(self) -> Scheduler:
+        plan = self._plan
+        return Scheduler(
+            Pages(plan.num_pages, plan.page_size),
+            max_tokens=plan.max_tokens,
+            max_sequences=plan.max_sequences,
+            prefix_cache=self._config.prefix_cache,
+        )
+
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams) -> _Live:
+        sampler = Sampler(params, self._vocab_size)
+        self._last_id += 1
+        request = Request(self._last_id, prompt_ids, sampler.params)
+        room = self._plan.max_context - len(prompt_ids)
+        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        return _Live(request, sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
+
+    def _make_detokenizer(self, request: Request) -> Detokenizer | None:
+        """None without a tokenizer: then stop strings cannot be found, and are refused."""
+        tokenizer, stop = self._tokenizer, request.params.stop
+        if tokenizer is None:
+            if stop:
+                raise UsageError("stop strings need a tokenizer, and the model has none", hint="Use stop_ids.")
+            return None
+        return Detokenizer(tokenizer, stop=stop, at_start=request.prompt_ids == [tokenizer.bos_id])
+
+    def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
+        own = frozenset(params.stop_ids)
+        return own if self._tokenizer is None or params.ignore_eos else own | self._tokenizer.stop_ids
+
+    def _require_ids(self, prompt_ids: Sequence[int]) -> None:
+        if not prompt_ids:
+            raise UsageError("the prompt has no tokens", hint="A model continues something: give at least one token.")
+        outside = [i for i in prompt_ids if not 0 <= i < self._vocab_size]
+        if outside:
+            raise UsageError(f"token id {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+
+    def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
+        if needed > self._plan.max_context:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt_ids)} tokens; the context holds {self._plan.max_context}, the answer included",
+                hint="Shorten the prompt, or start with a larger --max-context if the model allows it.",
+            )
+
+
+def make_batch(works: Sequence[Work]) -> Batch:
+    """The arrays that a backend receives, from token counts and page ids."""
+    lengths = [work.last - work.first for work in works]
+    ends = np.cumsum(lengths, dtype=np.int32)
+    tables = np.full((len(works), max(len(work.request.page_ids) for work in works)), -1, np.int32)
+    for table, work in zip(tables, works, strict=True):
+        table[: len(work.request.page_ids)] = work.request.page_ids
+    return Batch(
+        token_ids=np.concatenate([np.array(work.request.token_ids(work.first, work.last), np.int32) for work in works]),
+        positions=np.concatenate([np.arange(work.first, work.last, dtype=np.int32) for work in works]),
+        starts=np.concatenate((np.zeros(1, np.int32), ends)),
+        page_tables=tables,
+        logit_rows=np.array([end - 1 for end, work in zip(ends, works, strict=True) if work.wants_logits], np.int32),
+    )
+
+
+def _finish_reason(live: _Live, token_id: int) -> FinishReason | None:
+    """Why a request ends with this token, or None."""
+    if token_id in live.stop_ids or (live.detokenizer is not None and live.detokenizer.stopped is not None):
+        return FinishReason.STOP
+    return FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None

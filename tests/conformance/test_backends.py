@@ -1,0 +1,260 @@
+"""What every backend must do: the reference's numbers at odd sizes, and the same bits alone, in chunks, in a batch, in any pages.
+
+A backend joins by its line in BACKENDS_UNDER_TEST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from puna.backends import backend_spec, create_backend
+from puna.backends.base import Backend
+from puna.config import Device, EngineConfig, ModelConfig
+from puna.formats.base import Checkpoint
+from puna.plan import Plan, make_plan
+from puna.request import Batch, Logits
+from tests.fakes import random_checkpoint, tiny_config
+
+BACKENDS_UNDER_TEST: list[Device] = ["reference"]
+
+# Largest error of a logit, as a share of the row's standard deviation: backends may compute with int8 activations where the
+# weights are quantised, and may keep K and V in half precision.
+TOLERANCES = {"F32": 3e-3, "F16": 3e-3, "BF16": 3e-3, "Q8_0": 0.06, "Q4_0": 0.06, "Q4_1": 0.06}
+PAGE_SIZE = 16
+NUM_PAGES = 24
+
+# Name -> sizes that kernels get wrong: grouping ratios 1, 3, 4, 8; head_dim 8, 20, 64, 100; sizes that are no multiple of 32.
+ODD_SIZES: dict[str, ModelConfig] = {
+    "plain": tiny_config(),
+    "ratio-1": tiny_config(num_heads=4, num_kv_heads=4, hidden_size=96, ffn_size=160),
+    "ratio-3-head-64": tiny_config(num_heads=3, num_kv_heads=1, head_dim=64, hidden_size=192, ffn_size=96),
+    "ratio-4-head-20": tiny_config(num_heads=8, num_kv_heads=2, head_dim=20, hidden_size=160, ffn_size=96),
+    "ratio-8-head-100": tiny_config(num_heads=8, num_kv_heads=1, head_dim=100, hidden_size=64, ffn_size=64),
+    "head-2": tiny_config(num_heads=2, num_kv_heads=1, head_dim=2, hidden_size=32, ffn_size=32),
+    "hidden-70-ffn-172": tiny_config(hidden_size=70, ffn_size=172),
+    "ffn-33-vocab-61": tiny_config(ffn_size=33, vocab_size=61),
+    "tied-one-layer": tiny_config(num_layers=1, tie_embeddings=True, vocab_size=97),
+}
+
+
+@contextmanager
+def loaded(device: Device, checkpoint: Checkpoint, threads: int = 0) -> Iterator[Backend]:
+    config = EngineConfig(device=device, threads=threads, page_size=PAGE_SIZE)
+    backend = create_backend(config)
+    try:
+        backend.load(checkpoint, plan_of(checkpoint, config, backend))
+        yield backend
+    finally:
+        backend.close()
+
+
+def plan_of(checkpoint: Checkpoint, config: EngineConfig, backend: Backend) -> Plan:
+    layout = backend_spec(config.device).layout
+    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes)
+    assert plan.num_pages >= NUM_PAGES
+    return plan
+
+
+Piece = tuple[Sequence[int], int, Sequence[int]]  # ids, position of the first, page ids
+
+
+def forward(backend: Backend, *pieces: Piece, last_only: bool = False) -> Logits:
+    """One step of several sequences; logits of every row, or of each sequence's last."""
+    lengths = [len(ids) for ids, _, _ in pieces]
+    tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
+    for table, (_, _, pages) in zip(tables, pieces, strict=True):
+        table[: len(pages)] = pages
+    starts = np.array([0, *np.cumsum(lengths)], np.int32)
+    batch = Batch(
+        token_ids=np.concatenate([np.array(ids, np.int32) for ids, _, _ in pieces]),
+        positions=np.concatenate([np.arange(first, first + len(ids), dtype=np.int32) for ids, first, _ in pieces]),
+        starts=starts,
+        page_tables=tables,
+        logit_rows=(starts[1:] - 1) if last_only else np.arange(sum(lengths), dtype=np.int32),
+    )
+    return np.array(backend.forward(batch))
+
+
+def random_ids(config: ModelConfig, count: int, seed: int = 0) -> list[int]:
+    ids: list[int] = np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
+    return ids
+
+
+def error(found: Logits, expected: Logits) -> float:
+    """Largest difference in units of the row's standard deviation."""
+    return float((np.abs(found - expected).max(axis=1) / expected.std(axis=1)).max())
+
+
+PAGES = [3, 11, 7, 0]
+devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
+quants = pytest.mark.parametrize("quant", TOLERANCES)
+shapes = pytest.mark.parametrize("shape", ODD_SIZES)
+
+
+@devices
+@quants
+@shapes
+def test_logits_are_the_references(device: Device, quant: str, shape: str) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=1)
+    ids = random_ids(checkpoint.config, 41)
+    with loaded("reference", checkpoint) as reference, loaded(device, checkpoint) as backend:
+        expected, found = (forward(each, (ids, 0, PAGES)) for each in (reference, backend))
+    assert found.dtype == np.float32 and found.shape == (41, checkpoint.config.vocab_size)
+    assert error(found, expected) < TOLERANCES[quant]
+
+
+@devices
+@quants
+@shapes
+def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: Device, quant: str, shape: str) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=2)
+    ids = random_ids(checkpoint.config, 37)
+    with loaded(device, checkpoint) as backend:
+        whole = forward(backend, (ids, 0, PAGES))
+        steps = [forward(backend, ([i], p, [1, 2, 4])) for p, i in enumerate(ids)]
+        cuts = [0, 1, 3, 8, 16, 17, 33, 37]
+        chunks = [forward(backend, (ids[a:b], a, [5, 6, 8])) for a, b in pairwise(cuts)]
+    assert np.array_equal(np.concatenate(steps), whole), "decoding differs from prefill"
+    assert np.array_equal(np.concatenate(chunks), whole), "chunks differ from one shot"
+
+
+@devices
+@quants
+@pytest.mark.parametrize("shape", ["plain", "ratio-3-head-64", "hidden-70-ffn-172"])
+def test_a_batch_changes_no_bit(device: Device, quant: str, shape: str) -> None:
+    """Sequences of many lengths in one step, decode rows between chunks, in two orders."""
+    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=3)
+    prompts = [random_ids(checkpoint.config, n, seed=n) for n in (1, 2, 7, 16, 17, 1, 1, 30, 5)]
+    tables = [[2 * i + 1, 2 * i] for i in range(len(prompts))]
+    with loaded(device, checkpoint) as backend:
+        alone = [forward(backend, (ids, 0, table)) for ids, table in zip(prompts, tables, strict=True)]
+        for order in (range(len(prompts)), [8, 3, 0, 5, 1, 7, 2, 6, 4]):
+            together = forward(backend, *((prompts[i], 0, tables[i]) for i in order))
+            assert np.array_equal(together, np.concatenate([alone[i] for i in order]))
+        last = forward(backend, *((ids, 0, table) for ids, table in zip(prompts, tables, strict=True)), last_only=True)
+        assert np.array_equal(last, np.stack([rows[-1] for rows in alone]))
+
+
+@devices
+def test_decode_rows_of_a_batch_change_no_bit(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["ratio-4-head-20"], "Q8_0", seed=4)
+    prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 15, 16, 31)]
+    tables = [[2 * i, 2 * i + 1] for i in range(4)]
+    with loaded(device, checkpoint) as backend:
+        for ids, table in zip(prompts, tables, strict=True):
+            forward(backend, (ids[:-1], 0, table))
+        together = forward(backend, *(([ids[-1]], len(ids) - 1, t) for ids, t in zip(prompts, tables, strict=True)))
+        alone = [forward(backend, (ids, 0, [20, 21]))[-1] for ids in prompts]
+    assert np.array_equal(together, np.stack(alone))
+
+
+@devices
+def test_the_order_of_pages_changes_no_bit(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["ratio-1"], "F16", seed=5)
+    ids = random_ids(checkpoint.config, 60)
+    with loaded(device, checkpoint) as backend:
+        expected = forward(backend, (ids, 0, [0, 1, 2, 3]))
+        for seed in range(4):
+            table = np.random.default_rng(seed).permutation(NUM_PAGES)[:4].tolist()
+            assert np.array_equal(forward(backend, (ids, 0, table)), expected), table
+
+
+@devices
+def test_a_shared_page_is_read_as_ones_own(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=6)
+    shared, ends = random_ids(checkpoint.config, 16), ([1, 2, 3], [4, 5])
+    with loaded(device, checkpoint) as backend:
+        expected = [forward(backend, (shared + end, 0, [3, 4]))[16:] for end in ends]
+        forward(backend, (shared, 0, [9]))
+        found = forward(backend, *((end, 16, [9, page]) for end, page in zip(ends, (1, 2), strict=True)))
+    assert np.array_equal(found, np.concatenate(expected))
+
+
+@devices
+def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
+    """Beyond the row's own position a page may hold anything, even what is not finite."""
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=7)
+    broken = checkpoint.tensors["embed"].data.copy()
+    broken.view(np.float32)[5] = np.nan
+    tensor = type(checkpoint.tensors["embed"])
+    embed = checkpoint.tensors["embed"]
+    poisoned = dict(checkpoint.tensors) | {"embed": tensor(embed.name, embed.shape, embed.type, broken)}
+    bad = Checkpoint(checkpoint.path, checkpoint.format, checkpoint.config, poisoned)
+    ids = [i for i in random_ids(checkpoint.config, 20) if i != 5]
+    with loaded(device, bad) as backend:
+        expected = forward(backend, (ids, 0, [1, 2]))
+        assert np.isfinite(expected).all()
+        assert np.isnan(forward(backend, ([5] * 32, 0, [3, 4]))).any()
+        assert np.array_equal(forward(backend, (ids, 0, [3, 4])), expected)
+
+
+@devices
+def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
+    checkpoint.tensors["embed"].data.view(np.float32)[5] = np.nan
+    ids = [i for i in random_ids(checkpoint.config, 20) if i != 5]
+    with loaded(device, checkpoint) as backend:
+        expected = forward(backend, (ids, 0, [1, 2]))
+        together = forward(backend, ([5, 6], 0, [3]), (ids, 0, [1, 2]), ([7, 5], 0, [4]))
+    assert np.array_equal(together[2:-2], expected)
+    assert not np.isfinite(together[0]).all()
+
+
+@devices
+def test_threads_change_no_bit(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["ratio-3-head-64"], "Q4_1", seed=9)
+    ids = random_ids(checkpoint.config, 33)
+    rows = []
+    for threads in (1, 2):
+        with loaded(device, checkpoint, threads=threads) as backend:
+            rows.append(forward(backend, (ids, 0, PAGES)))
+    assert np.array_equal(rows[0], rows[1])
+
+
+@devices
+def test_the_longest_position_can_be_computed(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=10)
+    ids = random_ids(checkpoint.config, checkpoint.config.max_context)
+    with loaded("reference", checkpoint) as reference, loaded(device, checkpoint) as backend:
+        expected, found = (forward(each, (ids, 0, list(range(8))), last_only=True) for each in (reference, backend))
+    assert error(found, expected) < TOLERANCES["F32"]
+
+
+@devices
+def test_logits_need_not_be_asked_for(device: Device) -> None:
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=11)
+    with loaded(device, checkpoint) as backend:
+        none = backend.forward(
+            Batch(
+                token_ids=np.array([1, 2], np.int32),
+                positions=np.array([0, 1], np.int32),
+                starts=np.array([0, 2], np.int32),
+                page_tables=np.array([[0]], np.int32),
+                logit_rows=np.empty(0, np.int32),
+            )
+        )
+        assert none.shape == (0, checkpoint.config.vocab_size)
+        expected = forward(backend, ([1, 2, 3], 0, [1]))[-1]
+        assert np.array_equal(forward(backend, ([3], 2, [0]))[0], expected)
+
+
+@devices
+def test_closing_twice_is_harmless_and_a_second_model_can_be_loaded(device: Device) -> None:
+    for seed in (1, 2):
+        with loaded(device, random_checkpoint(ODD_SIZES["plain"], seed=seed)) as backend:
+            forward(backend, ([1], 0, [0]))
+        backend.close()
+
+
+@devices
+def test_info_names_the_device(device: Device) -> None:
+    backend = create_backend(EngineConfig(device=device))
+    assert backend.info.name == device
+    assert backend.info.threads >= 1
+    assert 0 < backend.info.free_bytes <= backend.info.total_bytes
+    backend.close()

@@ -1,0 +1,64 @@
+"""Whole generations on every backend: 64 prompts in one call, one at a time, streamed, with few pages: the same bits.
+
+A backend joins by its line in `test_backends.BACKENDS_UNDER_TEST`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from puna.backends import backend_spec, create_backend
+from puna.config import Device, EngineConfig, ModelConfig
+from puna.llm import LLM, Completion
+from puna.plan import make_plan
+from puna.request import SamplingParams
+from tests.conformance.test_backends import BACKENDS_UNDER_TEST
+from tests.fakes import ByteTokenizer, random_checkpoint, tiny_config
+
+CONFIG: ModelConfig = tiny_config(num_heads=3, num_kv_heads=1, head_dim=16, hidden_size=64, ffn_size=96, max_context=96)
+devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
+
+
+@contextmanager
+def tiny_llm(device: Device, quant: str, **settings: int | bool) -> Iterator[LLM]:
+    checkpoint = random_checkpoint(CONFIG, quant, seed=4)
+    config = EngineConfig(device=device, page_size=16, **settings)  # type: ignore[arg-type]
+    backend = create_backend(config)
+    layout = backend_spec(device).layout
+    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes)
+    backend.load(checkpoint, plan)
+    with LLM(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
+        yield llm
+
+
+def jobs() -> tuple[list[list[int]], list[SamplingParams]]:
+    """64 prompts of 1 to 60 ids, some with a common beginning; greedy and sampled."""
+    rng = random.Random(64)
+    common = [rng.randrange(256) for _ in range(40)]
+    prompts = [common[: rng.choice([0, 20, 40])] + [rng.randrange(256) for _ in range(rng.randint(1, 20))] for _ in range(64)]
+    params = [SamplingParams(max_tokens=rng.randint(1, 24), temperature=i % 2 * 1.5, seed=i, logprobs=4) for i in range(64)]
+    return prompts, params
+
+
+def gist(completions: list[Completion]) -> list[tuple[object, ...]]:
+    return [(c.text, c.token_ids, c.logprobs, c.finish_reason) for c in completions]
+
+
+@devices
+@pytest.mark.parametrize("quant", ["F32", "Q4_1"])
+def test_64_prompts_in_one_call_give_what_each_gives_alone(device: Device, quant: str) -> None:
+    prompts, params = jobs()
+    with tiny_llm(device, quant, prefix_cache=False, max_batch=1) as llm:
+        alone = [llm.generate(p, each) for p, each in zip(prompts, params, strict=True)]
+    with tiny_llm(device, quant) as llm:
+        together = llm.generate(prompts, params)
+        assert gist(together) == gist(alone)
+        assert llm.engine.num_free_pages == llm.plan.num_pages
+        streamed = [list(llm.stream(p, each)) for p, each in zip(prompts[:8], params[:8], strict=True)]
+        assert ["".join(piece.text for piece in pieces) for pieces in streamed] == [c.text for c in alone[:8]]
+    with tiny_llm(device, quant, chunk_tokens=5, max_batch=4) as llm:
+        assert gist(llm.generate(prompts, params)) == gist(alone)

@@ -1,0 +1,164 @@
+"""Stand-ins that tests of the spine share: a tokenizer of bytes, a backend of arithmetic, random models in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from puna.backends.base import DeviceInfo, DeviceLimits
+from puna.config import EngineConfig, ModelConfig, RopeConfig
+from puna.engine import Engine
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
+from puna.plan import Plan
+from puna.report import SILENT, Reporter
+from puna.request import Batch, Logits, StepOutput
+
+VOCAB_SIZE = 258
+BOS, EOS = 256, 257
+
+
+class ByteTokenizer:
+    """Id = byte; BOS and EOS above."""
+
+    vocab_size = VOCAB_SIZE
+    bos_id: int | None = BOS
+    eos_id: int | None = EOS
+    stop_ids = frozenset({EOS})
+    add_bos = True
+    add_eos = False
+    special_tokens: dict[str, int] = {"<s>": BOS, "</s>": EOS}  # noqa: RUF012
+
+    def encode(
+        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+    ) -> list[int]:
+        return [BOS] * (bos is not False) + list(text.encode()) + [EOS] * bool(eos)
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < 256 else b""
+
+    def piece(self, token_id: int) -> str:
+        return repr(self.token_bytes(token_id))
+
+    def strips_leading_space(self) -> bool:
+        return False
+
+
+class FakeBackend:
+    """Its logits are a function of the ids that it finds in its own pages, so that a wrong page table gives a wrong answer.
+
+    By default the next token is the sum of all ids so far plus the number of them, modulo 256; `answer` replaces that.
+    """
+
+    info = DeviceInfo("fake", "arithmetic", 1, 1 << 30, 1 << 30)
+
+    def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
+        self.page_size = plan.page_size
+        self.pages = np.full((plan.num_pages, plan.page_size), -1, np.int64)
+        self.answer = answer or (lambda ids: (sum(ids) + len(ids)) % 256)
+        self.poison: Callable[[list[int]], float] = lambda ids: 0.0
+        self.fail: Callable[[int], None] = lambda call: None
+        self.batches: list[Batch] = []
+
+    def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        pass
+
+    def forward(self, batch: Batch) -> Logits:
+        self.batches.append(batch)
+        self.fail(len(self.batches))
+        rows: dict[int, Logits] = {}
+        for s, table in enumerate(batch.page_tables):
+            for row in range(batch.starts[s], batch.starts[s + 1]):
+                position = int(batch.positions[row])
+                self.pages[table[position // self.page_size], position % self.page_size] = batch.token_ids[row]
+                ids = self.pages[table[: position // self.page_size + 1]].reshape(-1)[: position + 1].tolist()
+                rows[row] = self._logits(ids)
+        return np.array([rows[int(row)] for row in batch.logit_rows], np.float32).reshape(-1, VOCAB_SIZE)
+
+    def _logits(self, ids: list[int]) -> Logits:
+        assert min(ids) >= 0, "a position was read before it was written"
+        noise = np.random.default_rng(sum(ids) * 1009 + len(ids)).random(VOCAB_SIZE, np.float32)
+        noise[self.answer(ids)] = 5.0
+        return noise + np.float32(self.poison(ids))
+
+    def limits(self) -> DeviceLimits:
+        return DeviceLimits(1.0, 1.0, 1.0)
+
+    def close(self) -> None:
+        pass
+
+
+def make_plan(**changes: int) -> Plan:
+    sizes: dict[str, Any] = {
+        "weights_bytes": 0,
+        "kv_bytes": 0,
+        "scratch_bytes": 0,
+        "num_pages": 64,
+        "page_size": 16,
+        "max_context": 128,
+        "max_tokens": 32,
+        "max_sequences": 8,
+        "kv_type": "f32",
+    }
+    return Plan(**(sizes | changes))
+
+
+def make_engine(backend: FakeBackend | None = None, plan: Plan | None = None, **settings: Any) -> Engine:
+    plan = plan or make_plan()
+    return Engine(backend or FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(**settings), VOCAB_SIZE)
+
+
+def run(engine: Engine) -> dict[int, list[StepOutput]]:
+    """Step until nothing is left; the outputs of each request."""
+    outputs: dict[int, list[StepOutput]] = {}
+    while engine.has_work:
+        for output in engine.step():
+            outputs.setdefault(output.request_id, []).append(output)
+    return outputs
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    sizes: dict[str, Any] = {
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "hidden_size": 32,
+        "ffn_size": 64,
+        "vocab_size": VOCAB_SIZE,
+        "max_context": 128,
+        "rope": RopeConfig(theta=10000.0),
+    }
+    return ModelConfig(**(sizes | changes))
+
+
+def random_checkpoint(config: ModelConfig, quant: str = "F32", seed: int = 0) -> Checkpoint:
+    """Random weights of the scale that a trained model has, so that activations stay near 1. Rows that are no multiple of
+    `quant`'s block are kept as F16; norms as F32."""
+    rng = np.random.default_rng(seed)
+    tensors = {name: _random_tensor(name, shape, quant, rng) for name, shape in config.tensor_shapes().items()}
+    return Checkpoint(path=Path("random"), format="memory", config=config, tensors=tensors)
+
+
+def _random_tensor(name: str, shape: tuple[int, ...], quant: str, rng: np.random.Generator) -> Tensor:
+    if len(shape) == 1:
+        return make_tensor(name, (1 + 0.1 * rng.standard_normal(shape)).astype(np.float32), "F32")
+    values = (rng.standard_normal(shape) / np.sqrt(shape[1])).astype(np.float32)
+    return make_tensor(name, values, quant if shape[1] % BLOCK_TYPES[quant].block_size == 0 else "F16")
+
+
+def make_tensor(name: str, values: Logits, quant: str) -> Tensor:
+    rows = values.reshape(1, -1) if values.ndim == 1 else values
+    if quant in QUANTIZERS:
+        data = QUANTIZERS[quant](rows)
+    elif quant == "BF16":
+        data = np.ascontiguousarray(rows).view(np.uint16)[:, 1::2].copy().view(np.uint8)
+    else:
+        data = rows.astype({"F32": np.float32, "F16": np.float16}[quant]).view(np.uint8)
+    return Tensor(name, values.shape, BLOCK_TYPES[quant], data)

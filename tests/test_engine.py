@@ -1,0 +1,282 @@
+"""The engine on a backend of arithmetic: what runs together gives what it gives alone, and faults stay where they are."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from puna.config import EngineConfig
+from puna.engine import Engine
+from puna.errors import ContextLengthError, UsageError
+from puna.request import FinishReason, Request, SamplingParams, StepOutput
+from tests.fakes import BOS, EOS, VOCAB_SIZE, FakeBackend, make_engine, make_plan, run
+
+
+def spell(text: str) -> FakeBackend:
+    """A backend that answers any prompt ending in 0 with `text`, then EOS."""
+    data = text.encode()
+
+    def answer(ids: list[int]) -> int:
+        told = len(ids) - 1 - max((i for i, token_id in enumerate(ids) if token_id == 0), default=0)
+        return data[told] if told < len(data) else EOS
+
+    return FakeBackend(make_plan(), answer)
+
+
+def told(outputs: list[StepOutput]) -> tuple[str, tuple[int, ...]]:
+    return "".join(o.text for o in outputs), tuple(i for o in outputs for i in o.token_ids)
+
+
+def alone(prompt_ids: list[int], params: SamplingParams, **plan: int) -> Request:
+    engine = make_engine(plan=make_plan(**plan))
+    request = engine.add(prompt_ids, params)
+    run(engine)
+    return request
+
+
+def all_free(engine: Engine) -> bool:
+    engine._scheduler.pages.check()
+    return engine.num_free_pages == engine._plan.num_pages
+
+
+def test_text_and_ids_come_piece_by_piece_and_eos_is_an_id_but_no_text() -> None:
+    engine = make_engine(spell("Hi, €!"))
+    request = engine.add([BOS, 0], SamplingParams())
+    outputs = run(engine)[request.id]
+    assert told(outputs) == ("Hi, €!", (*"Hi, €!".encode(), EOS))
+    assert [o.text for o in outputs] == ["H", "i", ",", " ", "", "", "€", "!", ""]
+    assert request.finish_reason is outputs[-1].finish_reason is FinishReason.STOP
+    assert all_free(engine)
+
+
+def test_max_tokens_ends_with_length_and_releases_half_a_character_as_such() -> None:
+    engine = make_engine(spell("a€"))
+    request = engine.add([0], SamplingParams(max_tokens=2))
+    outputs = run(engine)[request.id]
+    assert told(outputs) == ("a\ufffd", (97, 0xE2))
+    assert request.finish_reason is FinishReason.LENGTH
+
+
+def test_max_tokens_zero_ends_at_once_without_a_forward_pass() -> None:
+    backend = spell("a")
+    engine = make_engine(backend)
+    request = engine.add([0], SamplingParams(max_tokens=0))
+    assert run(engine) == {request.id: [StepOutput(request.id, "", (), (), FinishReason.LENGTH)]}
+    assert not backend.batches
+
+
+def test_a_stop_string_ends_the_text_before_it() -> None:
+    engine = make_engine(spell("one two three"))
+    request = engine.add([0], SamplingParams(stop=(" th", "wo x")))
+    outputs = run(engine)[request.id]
+    assert told(outputs)[0] == "one two"
+    assert request.finish_reason is FinishReason.STOP
+
+
+def test_what_could_have_become_a_stop_string_is_told_at_the_end() -> None:
+    engine = make_engine(spell("one tw"))
+    request = engine.add([0], SamplingParams(stop=("two",)))
+    assert told(run(engine)[request.id])[0] == "one tw"
+
+
+def test_stop_ids_end_the_text_and_ignore_eos_does_not_touch_them() -> None:
+    engine = make_engine(spell("abc"))
+    request = engine.add([0], SamplingParams(stop_ids=(ord("b"),), ignore_eos=True))
+    assert told(run(engine)[request.id]) == ("a", tuple(b"ab"))
+    assert request.finish_reason is FinishReason.STOP
+
+
+def test_ignore_eos_goes_on() -> None:
+    engine = make_engine(spell("a"))
+    request = engine.add([0], SamplingParams(ignore_eos=True, max_tokens=4))
+    assert told(run(engine)[request.id]) == ("a", (97, EOS, EOS, EOS))
+
+
+def test_a_full_context_ends_with_length() -> None:
+    request = alone([1] * 120, SamplingParams(max_tokens=None))
+    assert request.finish_reason is FinishReason.LENGTH
+    assert request.num_tokens == 128
+
+
+@pytest.mark.parametrize("length", [128, 129, 1000])
+def test_a_prompt_too_long_is_refused_with_both_numbers(length: int) -> None:
+    with pytest.raises(ContextLengthError, match=rf"{length} tokens.* 128"):
+        make_engine().add([1] * length, SamplingParams())
+
+
+def test_a_prompt_that_fills_the_context_can_be_given_where_nothing_is_asked() -> None:
+    engine = make_engine()
+    engine.add([1] * 128, SamplingParams(max_tokens=0))
+    assert not engine._scheduler.has_work
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(UsageError, match="no tokens"):
+        make_engine().add([], SamplingParams())
+
+
+@pytest.mark.parametrize("bad", [-1, VOCAB_SIZE, 1 << 40])
+def test_an_id_outside_the_vocabulary_is_named(bad: int) -> None:
+    with pytest.raises(UsageError, match=rf"{bad} .*0\.\.{VOCAB_SIZE - 1}"):
+        make_engine().add([1, bad], SamplingParams())
+
+
+def test_stop_strings_need_a_tokenizer_and_ids_do_not() -> None:
+    plan = make_plan()
+    engine = Engine(FakeBackend(plan), None, plan, EngineConfig(), VOCAB_SIZE)
+    with pytest.raises(UsageError, match="tokenizer"):
+        engine.add([1], SamplingParams(stop=("x",)))
+    request = engine.add([1], SamplingParams(max_tokens=3))
+    assert told(run(engine)[request.id]) == ("", (2, 5, 11))
+
+
+def test_a_refused_request_leaves_nothing_behind() -> None:
+    engine = make_engine()
+    for bad in ([], [1] * 500, [VOCAB_SIZE]):
+        with pytest.raises((UsageError, ContextLengthError)):
+            engine.add(bad, SamplingParams())
+    with pytest.raises(UsageError):
+        engine.add([1], SamplingParams(logit_bias={VOCAB_SIZE: 1.0}))
+    assert not engine.has_work and not engine._live
+
+
+def test_the_seed_that_was_drawn_can_be_read_and_used_again() -> None:
+    drawn = alone([1, 2], SamplingParams(temperature=5.0, max_tokens=20))
+    assert drawn.params.seed is not None
+    again = alone([1, 2], SamplingParams(temperature=5.0, max_tokens=20, seed=drawn.params.seed))
+    assert again.output_ids == drawn.output_ids
+
+
+def test_logprobs_are_one_per_token() -> None:
+    request = alone([1, 2], SamplingParams(max_tokens=5, logprobs=2))
+    assert [p.token_id for p in request.logprobs] == request.output_ids
+    assert all(p.top[0] == (p.token_id, p.logprob) and len(p.top) == 2 for p in request.logprobs)
+
+
+def random_params(rng: random.Random) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=rng.choice([1, 7, 40, None]),
+        temperature=rng.choice([0.0, 0.0, 3.0]),
+        top_k=rng.choice([0, 20]),
+        top_p=rng.choice([1.0, 0.9]),
+        repetition_penalty=rng.choice([1.0, 1.3]),
+        seed=rng.randrange(1 << 40),
+        logprobs=rng.choice([None, 3]),
+    )
+
+
+PLANS: list[dict[str, Any]] = [{}, {"num_pages": 8}, {"num_pages": 9, "max_tokens": 3}, {"num_pages": 12, "max_sequences": 2}]
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+@pytest.mark.parametrize("sizes", PLANS, ids=str)
+def test_together_each_request_gets_what_it_gets_alone(sizes: dict[str, Any], prefix_cache: bool) -> None:
+    """Chunked prompts, shared beginnings, preemption, few pages: ids and log-probabilities are equal."""
+    rng = random.Random(11)
+    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], random_params(rng)) for _ in range(20)]
+    engine = make_engine(plan=make_plan(**sizes), prefix_cache=prefix_cache)
+    together = [engine.add(ids, params) for ids, params in jobs]
+    run(engine)
+    for request, (ids, params) in zip(together, jobs, strict=True):
+        lone = alone(ids, params)
+        assert (request.output_ids, request.logprobs, request.finish_reason) == (
+            lone.output_ids,
+            lone.logprobs,
+            lone.finish_reason,
+        )
+    assert all_free(engine)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_end_only_their_request(poison: float) -> None:
+    engine = make_engine()
+    assert isinstance(engine._backend, FakeBackend)
+    engine._backend.poison = lambda ids: poison if ids[0] == 9 and len(ids) == 20 else 0.0
+    good, bad, other = (engine.add([first, *range(10)], SamplingParams(max_tokens=20)) for first in (8, 9, 10))
+    outputs = run(engine)
+    assert bad.finish_reason is FinishReason.ERROR and "not finite" in bad.error
+    assert outputs[bad.id][-1].finish_reason is FinishReason.ERROR
+    assert len(bad.output_ids) == 9
+    for request in (good, other):
+        assert request.output_ids == alone(request.prompt_ids, SamplingParams(max_tokens=20)).output_ids
+    assert all_free(engine)
+    assert engine._scheduler.pages.match([9, *range(10), *bad.output_ids]) == [], "pages of wrong numbers can be found"
+
+
+def test_an_aborted_request_tells_what_it_held_back_and_harms_nobody() -> None:
+    engine = make_engine(spell("one two"))
+    request, other = (engine.add([first, 0], SamplingParams(stop=("two",))) for first in (1, 2))
+    pieces = [o for _ in range(6) for o in engine.step() if o.request_id == request.id]
+    engine.abort(request.id)
+    engine.abort(request.id)
+    engine.abort(12345)
+    rest = run(engine)
+    assert told(pieces + rest[request.id])[0] == "one tw"
+    assert rest[request.id][-1].finish_reason is FinishReason.ABORT
+    assert other.finish_reason is FinishReason.STOP
+    assert all_free(engine)
+
+
+def test_a_waiting_request_can_be_aborted() -> None:
+    engine = make_engine(plan=make_plan(max_sequences=1))
+    first, second = (engine.add([i], SamplingParams(max_tokens=5)) for i in (1, 2))
+    engine.step()
+    engine.abort(second.id)
+    run(engine)
+    assert (first.finish_reason, second.finish_reason) == (FinishReason.LENGTH, FinishReason.ABORT)
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, RuntimeError, KeyboardInterrupt])
+def test_the_kth_forward_fails_and_the_engine_can_be_used_again(error: type[BaseException]) -> None:
+    expected = alone([1, 2, 3], SamplingParams(max_tokens=8)).output_ids
+    for k in range(1, 12):
+        engine = make_engine(plan=make_plan(num_pages=9, max_tokens=8))
+        backend = engine._backend
+        assert isinstance(backend, FakeBackend)
+
+        def fail(call: int, k: int = k) -> None:
+            if call == k:
+                raise error("k-th")
+
+        backend.fail = fail
+        requests = [engine.add([i] * 20, SamplingParams(max_tokens=8)) for i in range(4)]
+        before: list[StepOutput] = []
+        with pytest.raises(error, match="k-th"):
+            while engine.has_work:
+                before += engine.step()
+        after = [o for outputs in run(engine).values() for o in outputs]
+        assert {o.request_id for o in before + after if o.finish_reason} == {r.id for r in requests}
+        for r in requests:
+            assert told([o for o in before + after if o.request_id == r.id])[1] == tuple(r.output_ids)
+        assert all_free(engine)
+        again = engine.add([1, 2, 3], SamplingParams(max_tokens=8))
+        run(engine)
+        assert again.output_ids == expected
+
+
+def test_a_batch_is_ragged_and_names_the_rows_that_want_logits() -> None:
+    backend = FakeBackend(make_plan())
+    engine = make_engine(backend, prefix_cache=False)
+    engine.add([5, 6, 7], SamplingParams(max_tokens=4))
+    engine.step()
+    engine.add([1] * 40, SamplingParams(max_tokens=4))
+    engine.step()
+    batch = backend.batches[1]
+    assert batch.starts.tolist() == [0, 1, 32]
+    assert batch.positions.tolist() == [3, *range(31)]
+    assert batch.token_ids[1:].tolist() == [1] * 31
+    assert batch.logit_rows.tolist() == [0]
+    assert batch.page_tables.shape == (2, 2) and batch.page_tables[0, 1] == -1
+    assert {a.dtype for a in (batch.token_ids, batch.positions, batch.starts, batch.page_tables, batch.logit_rows)} == {
+        np.dtype(np.int32)
+    }
+
+
+def test_the_step_can_be_read_in_one_glance() -> None:
+    import inspect
+
+    assert len(inspect.getsource(Engine.step).splitlines()) <= 22

@@ -1,0 +1,289 @@
+"""The front door: one in one out, a list in a list out, streams, errors before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna import formats, hub
+from puna import llm as front_door
+from puna.backends.reference import ReferenceBackend
+from puna.config import EngineConfig
+from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
+from puna.formats.base import Checkpoint
+from puna.llm import LLM, Completion
+from puna.request import FinishReason, SamplingParams
+from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+
+TEN = SamplingParams(max_tokens=10)
+
+
+def make_llm(tokenizer: ByteTokenizer | None = None, **plan: int) -> LLM:
+    """A random model on the reference backend."""
+    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(**plan)
+    backend = ReferenceBackend(EngineConfig(device="reference"))
+    backend.load(checkpoint, sizes)
+    return LLM(checkpoint, tokenizer, backend, sizes, EngineConfig(device="reference"))
+
+
+@pytest.fixture
+def llm() -> Iterator[LLM]:
+    with make_llm(ByteTokenizer()) as it:
+        yield it
+
+
+def same(one: Completion, other: Completion) -> bool:
+    """All but the time it took and what the cache held."""
+    return dataclasses.replace(one, timing=other.timing, num_cached=other.num_cached) == other
+
+
+def test_one_in_one_out(llm: LLM) -> None:
+    found = llm.generate("hello", TEN)
+    assert isinstance(found, Completion)
+    assert len(found.token_ids) == 10 and found.finish_reason is FinishReason.LENGTH
+    assert found.prompt_ids == (BOS, *b"hello")
+    assert found.text == ByteTokenizer().decode(found.token_ids)
+    assert same(llm.generate([BOS, *b"hello"], TEN), found)
+
+
+def test_a_list_in_a_list_out(llm: LLM) -> None:
+    both = llm.generate(["hello", "world"], TEN)
+    assert [c.prompt_ids[1:] for c in both] == [tuple(b"hello"), tuple(b"world")]
+    assert len(llm.generate(["hello"], TEN)) == 1
+    assert llm.generate([[1, 2], [3]], TEN)[1].prompt_ids == (3,)
+    nothing: list[str] = []
+    assert llm.generate(nothing, TEN) == []
+
+
+def test_parameters_are_one_for_all_or_one_each(llm: LLM) -> None:
+    each = [SamplingParams(max_tokens=n) for n in (1, 2)]
+    assert [len(c.token_ids) for c in llm.generate(["a", "b"], each)] == [1, 2]
+    assert [len(c.token_ids) for c in llm.generate(["a", "b"], each, max_tokens=3)] == [3, 3]
+    assert len(llm.generate("a", max_tokens=4).token_ids) == 4
+    with pytest.raises(UsageError, match="2 sets of sampling parameters were given for 3 prompts"):
+        llm.generate(["a", "b", "c"], each)
+
+
+def test_an_unknown_setting_is_named_with_those_that_exist(llm: LLM) -> None:
+    with pytest.raises(UsageError, match="'temprature'") as caught:
+        llm.generate("a", temprature=1.0)
+    assert "temperature" in caught.value.hint
+
+
+def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
+    assert llm.generate("", TEN).prompt_ids == (BOS,)
+
+
+def test_a_stream_is_the_completion_in_pieces(llm: LLM) -> None:
+    whole = llm.generate("hello", max_tokens=10, logprobs=2)
+    stream = llm.stream("hello", max_tokens=10, logprobs=2)
+    pieces = list(stream)
+    assert "".join(p.text for p in pieces) == whole.text
+    assert tuple(i for p in pieces for i in p.token_ids) == whole.token_ids
+    assert tuple(i for p in pieces for i in p.logprobs) == whole.logprobs
+    assert same(stream.completion, whole)
+    assert list(stream) == []
+
+
+def test_streams_of_one_model_run_together(llm: LLM) -> None:
+    prompts = ["hello", "world", "again"]
+    streams = [llm.stream(p, TEN) for p in prompts]
+    texts = ["", "", ""]
+    for pieces in zip(*streams, strict=True):
+        texts = [text + piece.text for text, piece in zip(texts, pieces, strict=True)]
+    assert texts == [c.text for c in llm.generate(prompts, TEN)]
+
+
+def test_a_stream_in_each_of_several_threads_gives_what_it_gives_alone(llm: LLM) -> None:
+    prompts = [f"prompt {i}" for i in range(6)]
+    expected = [llm.generate(p, TEN).text for p in prompts]
+    found: dict[int, str] = {}
+    threads = [
+        threading.Thread(target=lambda i=i, p=p: found.update({i: llm.generate(p, TEN).text})) for i, p in enumerate(prompts)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [found[i] for i in range(6)] == expected
+
+
+def test_a_stream_that_is_closed_or_dropped_ends_its_request(llm: LLM) -> None:
+    with llm.stream("hello", max_tokens=None) as stream:
+        next(stream)
+    assert stream.completion.finish_reason is FinishReason.ABORT
+    assert len(stream.completion.token_ids) >= 1
+    dropped = llm.stream("world", max_tokens=None)
+    next(dropped)
+    del dropped
+    gc.collect()
+    llm.generate("other", max_tokens=1)
+    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.engine.num_free_pages == llm.plan.num_pages
+
+
+def test_a_completion_before_the_end_is_refused(llm: LLM) -> None:
+    stream = llm.stream("hello", TEN)
+    next(stream)
+    with pytest.raises(UsageError, match="not finished"):
+        _ = stream.completion
+    stream.close()
+
+
+def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
+    for bad in ([[1], []], [[1], [1 << 30]]):
+        with pytest.raises(UsageError):
+            llm.generate(bad, TEN)
+    with pytest.raises(ContextLengthError, match=r"201 tokens.* 128"):
+        llm.generate(["fine", "x" * 200], TEN)
+    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
+
+
+def test_without_a_tokenizer_ids_work_and_text_is_told_what_is_missing() -> None:
+    with make_llm() as llm:
+        assert llm.generate([1, 2, 3], TEN).text == ""
+        assert len(llm.generate([1, 2, 3], TEN).token_ids) == 10
+        with pytest.raises(UsageError, match="no tokenizer") as caught:
+            llm.generate("hello")
+        assert "--tokenizer" in caught.value.hint
+        with pytest.raises(UsageError, match="no tokenizer"):
+            llm.chat([{"role": "user", "content": "hello"}])
+
+
+def test_the_second_request_finds_the_beginning_in_the_cache(llm: LLM) -> None:
+    first = llm.generate("x" * 50, TEN)
+    second = llm.generate("x" * 50, TEN)
+    assert (first.num_cached, second.num_cached) == (0, 48)
+    assert same(first, second)
+
+
+def test_the_seed_that_was_drawn_is_told(llm: LLM) -> None:
+    drawn = llm.generate("hello", max_tokens=10, temperature=2.0)
+    assert drawn.seed is not None
+    assert same(llm.generate("hello", max_tokens=10, temperature=2.0, seed=drawn.seed), drawn)
+    assert llm.generate("hello", TEN).seed is None
+
+
+def test_times_are_told(llm: LLM) -> None:
+    timing = llm.generate("hello", TEN).timing
+    assert 0 < timing.first_token_s < timing.total_s
+    assert timing.prefill_per_s == pytest.approx(6 / timing.first_token_s)
+    assert timing.decode_per_s == pytest.approx(9 / (timing.total_s - timing.first_token_s))
+    nothing = llm.generate("hello", max_tokens=0).timing
+    assert (nothing.prefill_per_s, nothing.decode_per_s) == (0, 0)
+
+
+def test_an_interrupted_step_ends_what_runs_and_the_model_can_be_used_again() -> None:
+    plan = make_plan()
+    backend = FakeBackend(plan)
+    llm = LLM(random_checkpoint(tiny_config()), ByteTokenizer(), backend, plan, EngineConfig())
+    expected = llm.generate("hello", TEN)
+
+    def interrupt(call: int) -> None:
+        if call == 15:
+            raise KeyboardInterrupt
+
+    backend.fail = interrupt
+    other = llm.stream("other", TEN)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["a", "b"], TEN)
+    assert [p.finish_reason for p in other][-1] is FinishReason.ABORT
+    assert same(llm.generate("hello", TEN), expected)
+    assert not llm._inboxes
+
+
+def test_a_closed_model_says_so(llm: LLM) -> None:
+    stream = llm.stream("hello", TEN)
+    llm.close()
+    llm.close()
+    assert list(stream)[-1].finish_reason is FinishReason.ABORT
+    with pytest.raises(UsageError, match="closed"):
+        llm.generate("hello")
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """`LLM.load` finds a random model without a tokenizer behind every name; the list says what was asked for."""
+    asked: list[Any] = []
+
+    def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
+        asked.append((path, tokenizer))
+        return random_checkpoint(tiny_config())
+
+    monkeypatch.setattr(hub, "resolve", lambda name, report: Path("resolved") / str(name))
+    monkeypatch.setattr(formats, "open_checkpoint", open_checkpoint)
+    return asked
+
+
+def test_load_resolves_a_name_and_takes_settings(opened: list[Any]) -> None:
+    with LLM.load("name", tokenizer=Path("tok.bin"), device="reference", max_context=64) as llm:
+        assert opened == [(Path("resolved/name"), Path("tok.bin"))]
+        assert llm.plan.max_context == 64
+        assert len(llm.generate([1, 2], TEN).token_ids) == 10
+
+
+def test_load_takes_a_config_and_settings_over_it(opened: list[Any]) -> None:
+    config = EngineConfig(device="reference", max_context=64, max_batch=2)
+    with LLM.load("name", config, max_context=32) as llm:
+        assert (llm.config.max_context, llm.config.max_batch) == (32, 2)
+
+
+def test_load_takes_the_environment_where_nothing_is_given(opened: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_MAX_CONTEXT", "48")
+    with LLM.load(device="reference") as llm:
+        assert llm.plan.max_context == 48
+
+
+def test_load_refuses_an_unknown_setting(opened: list[Any]) -> None:
+    with pytest.raises(UsageError, match="max_contxt"):
+        LLM.load("name", max_contxt=3)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Tiny(ReferenceBackend):
+        def __init__(self) -> None:
+            super().__init__(EngineConfig(device="reference"))
+            self.info = dataclasses.replace(self.info, free_bytes=1000)
+
+        def load(self, *anything: Any) -> None:
+            events.append("load")
+
+        def close(self) -> None:
+            events.append("close")
+
+    monkeypatch.setattr(front_door, "create_backend", lambda config, report: Tiny())
+    with pytest.raises(InsufficientMemoryError, match=r"1000 bytes"):
+        LLM.load("name", device="reference")
+    assert events == ["close"]
+
+
+# llama2.c's own golden test (test_all.py): 200 tokens, temperature 0.
+STORY = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, "
+    "red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" Lily was sad "
+    "and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\"\nLily was sad and didn't "
+    "know what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"\nLily didn't want to help her mom, so she"
+)
+
+
+@pytest.mark.parametrize("file", ["stories260K.bin", "stories260K_v1.bin"])
+def test_the_story_is_the_known_one(shared_data: Path, file: str) -> None:
+    folder = shared_data / "stories260K"
+    with LLM.load(folder / file, tokenizer=folder / "tok512.bin", device="reference") as llm:
+        story = llm.generate("", max_tokens=200)
+    assert story.text == STORY
+    assert story.token_ids[:10] == (403, 407, 261, 378, 432, 383, 286, 261, 376, 298)

@@ -1,0 +1,169 @@
+"""The plan against published facts, and what it does where memory is short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from puna.backends import BACKENDS
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import InsufficientMemoryError, UsageError
+from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
+from tests.fakes import tiny_config
+
+MIB = 1 << 20
+AS_IS = Layout({name: name for name in ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")}, other="Q8_0", kv_types=("f16", "f32"))
+
+LLAMA_2_7B = ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096)
+LLAMA_3_8B = ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 131072)
+SMOLLM2_135M = ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True)
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+
+
+@dataclass(frozen=True)
+class Header:
+    shape: tuple[int, ...]
+    type: Kind
+
+
+def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
+    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in config.tensor_shapes().items()}
+
+
+def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:
+    return make_plan(config, headers(config, kind), EngineConfig(**settings), layout, free)
+
+
+class Notices:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+# (model, type, weights): parameters times bytes per parameter, as the model cards and GGUF file sizes have them
+WEIGHTS = [
+    (LLAMA_2_7B, "F16", 12.55 * GIB),  # 6.738e9 parameters
+    (LLAMA_2_7B, "Q4_0", 6.738e9 * 18 / 32),
+    (LLAMA_3_8B, "F16", 8.03e9 * 2),
+    (LLAMA_3_8B, "Q8_0", 8.03e9 * 34 / 32),
+    (SMOLLM2_135M, "F32", 134.5e6 * 4),
+    (SMOLLM2_135M, "Q4_1", 134.5e6 * 20 / 32),
+]
+
+
+@pytest.mark.parametrize(("config", "kind", "expected"), WEIGHTS)
+def test_weights_are_what_is_published(config: ModelConfig, kind: str, expected: float) -> None:
+    assert plan(config, kind).weights_bytes == pytest.approx(expected, rel=2e-3)
+
+
+def test_llama_2_7b_in_half_precision_is_12_55_gib() -> None:
+    assert human(plan(LLAMA_2_7B).weights_bytes).startswith("12.55 GiB (13477")
+
+
+# The two reports of PEERS.md: 4 x 128 tokens were not the trouble, 32 x 1024 were.
+KV = [(LLAMA_2_7B, 4 * 128, "f16", 256 * MIB), (LLAMA_2_7B, 32 * 1024, "f16", 16 * GIB), (LLAMA_2_7B, 4096, "f32", 4 * GIB)]
+
+
+@pytest.mark.parametrize(("config", "num_tokens", "kind", "expected"), KV)
+def test_kv_is_what_is_published(config: ModelConfig, num_tokens: int, kind: str, expected: int) -> None:
+    assert kv_bytes(config, num_tokens, kind) == expected
+
+
+def test_a_head_is_padded_in_the_pages() -> None:
+    assert kv_bytes(tiny_config(head_dim=20, num_kv_heads=1, num_layers=1), 1, "f32") == 2 * 24 * 4
+
+
+PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, column_multiple=32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "expected"),
+    [
+        ((8, 64), "Q4_1", 8 * 2 * 20),
+        ((9, 65), "Q4_1", 16 * 3 * 20),
+        ((9, 65), "Q8_0", 16 * 3 * 34),
+        ((3, 5), "F16", 8 * 32 * 2),
+        ((100,), "F32", 400),
+    ],
+)
+def test_rows_and_columns_are_padded_as_the_layout_says(shape: tuple[int, ...], kind: str, expected: int) -> None:
+    assert resident_bytes(shape, kind, PACKED) == expected
+
+
+def test_a_type_that_the_backend_has_not_counts_as_what_it_becomes() -> None:
+    assert plan(tiny_config(), "Q6_K").weights_bytes == plan(tiny_config(), "Q8_0").weights_bytes
+
+
+@pytest.mark.parametrize("device", BACKENDS)
+def test_every_line_of_the_table_of_backends_can_be_planned(device: str) -> None:
+    assert plan(SMOLLM2_135M, "Q5_K", layout=BACKENDS[device].layout).num_pages > 0
+
+
+def test_pages_hold_four_full_sequences_but_never_more_than_half_of_what_is_left() -> None:
+    assert plan(SMOLLM2_135M).num_pages == 4 * 8192 // 32
+    assert plan(SMOLLM2_135M, max_batch=1).num_pages == 8192 // 32
+    full = kv_bytes(SMOLLM2_135M, 8192, "f16")
+    tight = plan(SMOLLM2_135M, free=plan(SMOLLM2_135M).weights_bytes + plan(SMOLLM2_135M).scratch_bytes + 4 * full)
+    assert tight.num_pages == 2 * 8192 // 32
+    assert tight.max_context == 8192
+
+
+def test_the_models_own_context_is_lowered_with_a_notice() -> None:
+    report = Notices()
+    free = 8 * GIB
+    lowered = make_plan(LLAMA_3_8B, headers(LLAMA_3_8B, "Q4_0"), EngineConfig(), AS_IS, free, report)
+    assert 256 <= lowered.max_context < 131072
+    assert lowered.max_context % 32 == 0
+    assert lowered.num_pages * 32 == lowered.max_context
+    assert lowered.total_bytes < free
+    assert len(report.texts) == 1 and "131072" in report.texts[0] and str(lowered.max_context) in report.texts[0]
+
+
+def test_a_context_that_was_asked_for_is_kept_or_refused_with_both_numbers() -> None:
+    asked = plan(LLAMA_2_7B, "Q4_0", free=8 * GIB, max_context=4096)
+    assert asked.max_context == 4096 and asked.num_pages >= 4096 // 32
+    with pytest.raises(InsufficientMemoryError) as caught:
+        plan(LLAMA_2_7B, "Q4_0", free=5 * GIB, max_context=4096)
+    needed = asked.weights_bytes + 2 * GIB + asked.scratch_bytes
+    assert f"({needed} bytes)" in caught.value.message and f"({5 * GIB} bytes)" in caught.value.message
+    assert "--max-context" in caught.value.hint
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InsufficientMemoryError, match=r"weights 12\.55 GiB") as caught:
+        plan(LLAMA_2_7B, free=12 * GIB)
+    assert "smaller model" in caught.value.hint
+
+
+def test_a_context_beyond_the_models_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"8193.*8192"):
+        plan(SMOLLM2_135M, max_context=8193)
+
+
+def test_a_kv_type_that_the_backend_has_not_is_refused() -> None:
+    assert plan(SMOLLM2_135M).kv_type == "f16"
+    assert plan(SMOLLM2_135M, kv_type="f32").kv_type == "f32"
+    with pytest.raises(UsageError, match="f16"):
+        plan(SMOLLM2_135M, kv_type="f16", layout=BACKENDS["reference"].layout)
+
+
+def test_no_more_sequences_than_rows_of_a_step() -> None:
+    assert plan(SMOLLM2_135M, max_batch=64, chunk_tokens=16).max_sequences == 16
+
+
+@pytest.mark.parametrize("context", [1, 31, 32, 33, 127])
+def test_a_context_that_is_no_multiple_of_the_page_has_a_page_for_its_end(context: int) -> None:
+    small = plan(tiny_config(), "F32", max_context=context, max_batch=1)
+    assert small.max_context == context
+    assert small.num_pages == -(-context // 32)

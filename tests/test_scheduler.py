@@ -1,0 +1,196 @@
+"""The scheduler: decode first, prompts in chunks, nobody starves, no page is lost."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from puna.pages import Pages
+from puna.request import Request, SamplingParams
+from puna.scheduler import Scheduler, Work
+
+
+def request(request_id: int, num_tokens: int, token_id: int | None = None) -> Request:
+    """Of ids that nobody else has, unless `token_id` is given."""
+    return Request(request_id, [1000 * request_id if token_id is None else token_id] * num_tokens, SamplingParams())
+
+
+def scheduler(num_pages: int = 16, page_size: int = 4, max_tokens: int = 8, max_sequences: int = 4, **more: bool) -> Scheduler:
+    return Scheduler(Pages(num_pages, page_size), max_tokens=max_tokens, max_sequences=max_sequences, **more)
+
+
+def step(it: Scheduler) -> list[Work]:
+    """Schedule, compute, and give each sequence that reached its end a next token."""
+    works = it.schedule()
+    it.advance(works)
+    for work in works:
+        if work.last == work.request.num_tokens:
+            work.request.output_ids.append(work.request.id)
+    return works
+
+
+def spans(works: list[Work]) -> list[tuple[int, int, int]]:
+    return [(work.request.id, work.first, work.last) for work in works]
+
+
+def test_a_long_prompt_is_computed_in_chunks_and_wants_logits_at_its_end() -> None:
+    it = scheduler()
+    it.add(request(1, 19))
+    works = [step(it)[0] for _ in range(4)]
+    assert spans(works) == [(1, 0, 8), (1, 8, 16), (1, 16, 19), (1, 19, 20)]
+    fresh = scheduler()
+    fresh.add(request(1, 9))
+    first = fresh.schedule()
+    assert not first[0].wants_logits
+    fresh.advance(first)
+    assert fresh.schedule()[0].wants_logits
+
+
+def test_decoding_goes_on_beside_a_long_prompt() -> None:
+    it = scheduler()
+    it.add(request(1, 3))
+    step(it)
+    it.add(request(2, 20))
+    assert spans(step(it)) == [(1, 3, 4), (2, 0, 7)]
+    assert spans(step(it)) == [(1, 4, 5), (2, 7, 14)]
+
+
+def test_an_earlier_prompt_leaves_a_row_to_a_later_decode() -> None:
+    it = scheduler(max_tokens=4)
+    it.add(request(1, 3))
+    it.add(request(2, 1))
+    step(it)
+    it.running[0].output_ids += [1] * 9  # as if it had to be computed anew
+    assert spans(step(it)) == [(1, 3, 6), (2, 1, 2)]
+
+
+def test_several_short_prompts_share_a_step() -> None:
+    it = scheduler()
+    for i in (1, 2, 3):
+        it.add(request(i, 3))
+    assert spans(step(it)) == [(1, 0, 3), (2, 0, 3), (3, 0, 2)]
+
+
+def test_no_more_sequences_run_than_allowed() -> None:
+    it = scheduler(max_sequences=2)
+    for i in (1, 2, 3):
+        it.add(request(i, 1))
+    assert spans(step(it)) == [(1, 0, 1), (2, 0, 1)]
+    it.remove(it.running[0])
+    assert spans(step(it)) == [(2, 1, 2), (3, 0, 1)]
+
+
+def test_a_prompt_waits_until_there_are_pages_and_nobody_overtakes_it() -> None:
+    it = scheduler(num_pages=4)
+    it.add(request(1, 8))
+    step(it)
+    it.add(request(2, 12))
+    it.add(request(3, 1))
+    assert spans(step(it)) == [(1, 8, 9)]
+    it.remove(it.running[0])
+    assert [r.id for r in it.waiting] == [2, 3]
+    assert spans(step(it)) == [(2, 0, 8)]
+
+
+def test_the_latest_gives_up_its_pages_and_comes_back_first() -> None:
+    it = scheduler(num_pages=5)
+    it.add(request(1, 8))
+    it.add(request(2, 4))
+    it.add(request(3, 4))
+    for _ in range(3):
+        step(it)
+    assert [r.id for r in it.running] == [1, 2]  # 3 + 2 pages
+    it.running[0].output_ids += [1] * 4
+    step(it)
+    assert [r.id for r in it.running] == [1]
+    assert [r.id for r in it.waiting] == [2, 3]
+    assert it.waiting[0].num_computed == 0 and it.waiting[0].page_ids == []
+
+
+def test_a_shared_beginning_is_computed_once() -> None:
+    it = scheduler()
+    it.add(request(1, 8, token_id=7))
+    step(it)
+    it.add(request(2, 9, token_id=7))
+    assert spans(step(it)) == [(1, 8, 9), (2, 8, 9)]
+    assert it.running[1].num_cached == 8
+    assert it.running[1].page_ids[:2] == it.running[0].page_ids[:2]
+
+
+def test_the_last_token_of_a_known_prompt_is_computed_all_the_same() -> None:
+    it = scheduler()
+    it.add(request(1, 8, token_id=7))
+    step(it)
+    it.remove(it.running[0])
+    it.add(request(2, 8, token_id=7))
+    assert spans(step(it)) == [(2, 4, 8)]
+
+
+def test_without_the_prefix_cache_everything_is_computed() -> None:
+    it = scheduler(prefix_cache=False)
+    it.add(request(1, 8, token_id=7))
+    step(it)
+    it.remove(it.running[0])
+    assert it.pages.num_cached == 0
+    it.add(request(2, 8, token_id=7))
+    assert spans(step(it)) == [(2, 0, 8)]
+
+
+def test_removing_twice_or_a_stranger_is_harmless() -> None:
+    it = scheduler()
+    it.add(request(1, 8))
+    step(it)
+    gone = it.running[0]
+    it.remove(gone)
+    it.remove(gone)
+    it.remove(request(9, 3))
+    it.pages.check()
+    assert not it.has_work and it.pages.num_available == 16
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_random_walk_loses_no_page_and_ends(seed: int) -> None:
+    """Random sizes, arrivals, aborts. The longest sequence just fits; each request must end in bounded time."""
+    print("seed", seed)
+    rng = random.Random(seed)
+    page_size, longest = rng.choice([1, 2, 4]), rng.randint(4, 40)
+    num_pages = -(-longest // page_size) + rng.randint(0, 8)
+    it = scheduler(num_pages, page_size, rng.randint(1, 12), rng.randint(1, 8), prefix_cache=rng.random() < 0.7)
+    ends: dict[int, int] = {}
+    total = 0
+    for number in range(rng.randint(1, 15)):
+        num_prompt = rng.randint(1, longest - 1)
+        ends[number] = rng.randint(num_prompt + 1, longest)
+        total += ends[number] + 1
+        it.add(Request(number, [rng.randint(0, 1) for _ in range(num_prompt)], SamplingParams()))
+    for _ in range(total * 4):
+        if not it.has_work:
+            break
+        earliest = (it.running or it.waiting)[0]
+        before = max(earliest.num_computed, 0)
+        works = step(it)
+        check(it, works, num_pages)
+        assert earliest.num_computed > before, "the earliest request must always move on"
+        for r in tuple(it.running):
+            if r.num_tokens >= ends[r.id]:
+                it.remove(r)
+        if rng.random() < 0.05 and it.has_work:
+            it.remove(rng.choice([*it.running, *it.waiting]), forget=rng.random() < 0.3)
+    assert not it.has_work, "the walk did not end"
+    it.pages.check()
+    assert it.pages.num_available == num_pages
+
+
+def check(it: Scheduler, works: list[Work], num_pages: int) -> None:
+    it.pages.check()
+    assert works
+    assert sum(w.last - w.first for w in works) <= it._max_tokens
+    assert len(it.running) <= it._max_sequences
+    assert [r.id for r in (*it.running, *it.waiting)] == sorted(r.id for r in (*it.running, *it.waiting))
+    assert all(r.page_ids == [] and r.num_computed == 0 for r in it.waiting)
+    assert all(w.request in it.running and w.request.num_computed <= len(w.request.page_ids) * it.pages.page_size for w in works)
+    written = [page for w in works for page in w.request.page_ids[w.first // it.pages.page_size :]]
+    assert len(written) == len(set(written)), "two sequences write one page"
+    held = {page for r in it.running for page in r.page_ids}
+    assert len(held) + it.pages.num_available == num_pages
