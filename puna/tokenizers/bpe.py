@@ -5,6 +5,7 @@ The merging is the `tokenizers` library's, fed from memory; which words it sees 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
@@ -89,19 +90,17 @@ def _pre_tokenizer(spec: TokenizerSpec) -> PreTokenizer:
     return pre
 
 
-def _merges(spec: TokenizerSpec, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(spec: TokenizerSpec, vocabulary: dict[str, int]) -> Sequence[tuple[str, str]]:
     """The pairs, in the order in which they were learnt; "Ġ t" becomes ("Ġ", "t")."""
-    merges: list[tuple[str, str]] = []
-    for number, merge in enumerate(spec.merges):
-        left, _, right = merge.decode("utf-8", "replace").partition(" ")
-        if not (left in vocabulary and right in vocabulary and left + right in vocabulary):
-            problem = f"is {merge[:80]!r}; two tokens and a space between them, which together are a token, are needed"
-            raise ModelFormatError(spec.source, f"tokenizer merge {number}", None, problem)
-        merges.append((left, right))
-    return merges
+    pairs = [merge.decode("utf-8", "replace").partition(" ")[::2] for merge in spec.merges]
+    wrong = (i for i, (a, b) in enumerate(pairs) if not (a in vocabulary and b in vocabulary and a + b in vocabulary))
+    if (number := next(wrong, None)) is not None:
+        problem = f"is {spec.merges[number][:80]!r}; two tokens and a space between them, which together are a token, are needed"
+        raise ModelFormatError(spec.source, f"tokenizer merge {number}", None, problem)
+    return pairs
 
 
-def _merger(vocabulary: dict[str, int], merges: list[tuple[str, str]], pre: PreTokenizer) -> Merger:
+def _merger(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], pre: PreTokenizer) -> Merger:
     """Given as objects: 0.08 s for 49152 tokens (2 cores, 2026-11), against 0.20 s by way of the library's JSON."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 

@@ -128,7 +128,7 @@ def piece_texts(spec: TokenizerSpec) -> list[str]:
     if not len(spec.tokens):
         raise ModelFormatError(spec.source, "tokenizer tokens", None, "is empty")
     try:
-        return [bytes(token).decode() for token in spec.tokens]
+        return list(map(bytes.decode, spec.tokens))
     except UnicodeDecodeError as error:
         number = next(i for i, token in enumerate(spec.tokens) if token == error.object)
         raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {error.object!r}, not UTF-8") from error
