@@ -20,7 +20,7 @@ ROWS = [
     ["report", "config", "paths"],
     ["request"],
     ["pages", "formats", "sampling", "hub"],
-    ["tokenizers"],
+    ["tokenizers", "template"],
     ["chat", "detokenize"],
     ["scheduler", "plan"],
     ["backends"],
