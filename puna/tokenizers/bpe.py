@@ -1,0 +1,110 @@
+"""Byte-level BPE (Radford et al. 2019, GPT-2): every byte is a letter, frequent pairs of words were merged into tokens.
+
+The merging is the `tokenizers` library's, fed from memory; which words it sees and which bytes a token has is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
+from puna.formats.base import TokenizerSpec
+from puna.tokenizers.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from puna.tokenizers.vocabulary import CONTROL, USER_DEFINED, VocabularyTokenizer, cutter
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Merger
+
+
+class BytePairTokenizer(VocabularyTokenizer):
+    """GGUF's tokenizer model "gpt2". Safe to share between threads: the library locks its own cache."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        super().__init__(spec)
+        pre = _pre_tokenizer(spec)
+        self._letters = _Letters()
+        vocabulary = {piece: i for i, (piece, kind) in enumerate(zip(self._pieces, self._types)) if kind != CONTROL}
+        self._merger = _merger(vocabulary, _merges(spec, vocabulary), pre)
+        self._missing = _missing_bytes(vocabulary)
+        self._cut_at_user_defined = cutter(self._ids_of_type(USER_DEFINED))
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for piece, token_id in self._cut_at_user_defined(text):
+            ids += self._merge(piece) if token_id is None else [token_id]
+        return ids
+
+    def _merge(self, text: str) -> list[int]:
+        if self._missing:
+            self._refuse_missing(text)
+        ids: list[int] = self._merger.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _refuse_missing(self, text: str) -> None:
+        """A byte without a token would be dropped in silence."""
+        present = bytes(set(range(256)) - self._missing)
+        if lost := text.encode().translate(None, present):
+            raise UsageError(
+                f"the text holds the byte 0x{lost[0]:02X}, for which this model's vocabulary has no token",
+                hint="Remove that character from the text.",
+            )
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        piece = self._pieces[token_id]
+        if self._types[token_id] == USER_DEFINED:  # spelled as it is, not in the byte alphabet
+            return piece.encode()
+        return piece.translate(self._letters).encode("latin-1")
+
+
+def byte_alphabet() -> list[str]:
+    """GPT-2's letter of each byte: printable Latin-1 stands for itself, the others for U+0100, U+0101, ... in order.
+
+    >>> byte_alphabet()[ord("A")], byte_alphabet()[ord(" ")]
+    ('A', 'Ġ')
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [b for b in range(256) if b not in printable]
+    return [chr(b) if b in printable else chr(256 + others.index(b)) for b in range(256)]
+
+
+class _Letters(dict[int, str]):
+    """Letter -> byte, both as code points for `str.translate`; a character outside the alphabet is its own UTF-8."""
+
+    def __init__(self) -> None:
+        super().__init__({ord(letter): chr(byte) for byte, letter in enumerate(byte_alphabet())})
+
+    def __missing__(self, code: int) -> str:
+        return chr(code).encode().decode("latin-1")
+
+
+def _missing_bytes(vocabulary: dict[str, int]) -> frozenset[int]:
+    return frozenset(byte for byte, letter in enumerate(byte_alphabet()) if letter not in vocabulary)
+
+
+def _pre_tokenizer(spec: TokenizerSpec) -> PreTokenizer:
+    pre = PRE_TOKENIZERS.get(spec.pre)
+    if pre is None:
+        known = ", ".join(sorted(PRE_TOKENIZERS))
+        raise UnsupportedModelError(f"{spec.source}: pre-tokenizer {spec.pre!r} is not one that puna knows ({known})")
+    return pre
+
+
+def _merges(spec: TokenizerSpec, vocabulary: dict[str, int]) -> Sequence[tuple[str, str]]:
+    """The pairs, in the order in which they were learnt; "Ġ t" becomes ("Ġ", "t")."""
+    pairs = [merge.decode("utf-8", "replace").partition(" ")[::2] for merge in spec.merges]
+    wrong = (i for i, (a, b) in enumerate(pairs) if not (a in vocabulary and b in vocabulary and a + b in vocabulary))
+    if (number := next(wrong, None)) is not None:
+        problem = f"is {spec.merges[number][:80]!r}; two tokens and a space between them, which together are a token, are needed"
+        raise ModelFormatError(spec.source, f"tokenizer merge {number}", None, problem)
+    return pairs
+
+
+def _merger(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], pre: PreTokenizer) -> Merger:
+    """Given as objects: 0.08 s for 49152 tokens (2 cores, 2026-11), against 0.20 s by way of the library's JSON."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    merger = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre.whole_words))
+    cuts = [pre_tokenizers.Split(Regex(stage), "isolated") for stage in pre.stages]
+    merger.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return merger

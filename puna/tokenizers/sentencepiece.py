@@ -1,0 +1,116 @@
+"""SentencePiece with scores (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
+
+The merging is the `sentencepiece` library's. It reads a serialized ModelProto, which is written here by hand: a page of
+protobuf wire format costs less than a dependency on protobuf and its generated classes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any
+
+import numpy as np
+
+from puna.errors import ModelFormatError
+from puna.formats.base import TokenizerSpec
+from puna.tokenizers.vocabulary import BYTE, NORMAL, VocabularyTokenizer
+
+SPACE = "\u2581"  # how a piece spells a space: LOWER ONE EIGHTH BLOCK
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class SentencePieceTokenizer(VocabularyTokenizer):
+    """GGUF's tokenizer model "llama", and llama2.c's tokenizer.bin. A U+2581 in a text comes back as a space."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        super().__init__(spec)
+        self._adds_space = spec.add_space_prefix
+        self._bytes = _byte_values(spec, self._pieces, self._types)
+        self._processor = _load(spec, model_proto(self._pieces, _scores(spec), self._types, spec.add_space_prefix))
+
+    def strips_leading_space(self) -> bool:
+        return self._adds_space
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.encode(text)
+        return ids
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        byte = self._bytes.get(token_id)
+        return self._pieces[token_id].replace(SPACE, " ").encode() if byte is None else byte
+
+
+def _byte_values(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> dict[int, bytes]:
+    values = {}
+    for token_id, kind in enumerate(types):
+        if kind == BYTE:
+            match = _BYTE_PIECE.fullmatch(pieces[token_id])
+            if match is None:
+                problem = f"is {pieces[token_id][:40]!r}; a byte token is spelled <0x00> to <0xFF>"
+                raise ModelFormatError(spec.source, f"tokenizer token {token_id}", None, problem)
+            values[token_id] = bytes.fromhex(match[1])
+    return values
+
+
+def _scores(spec: TokenizerSpec) -> list[float]:
+    """Finite, one per token: the library orders merges by them, and NaN has no order."""
+    if spec.scores is None or len(spec.scores) != len(spec.tokens):
+        given = "is missing" if spec.scores is None else f"has {len(spec.scores)} entries"
+        raise ModelFormatError(spec.source, "tokenizer scores", None, f"{given}, but there are {len(spec.tokens)} tokens")
+    if not np.isfinite(spec.scores).all():
+        number = int(np.flatnonzero(~np.isfinite(spec.scores))[0])
+        raise ModelFormatError(spec.source, f"tokenizer score {number}", None, f"is {spec.scores[number]}, not a finite number")
+    scores: list[float] = spec.scores.tolist()
+    return scores
+
+
+def _load(spec: TokenizerSpec, proto: bytes) -> Any:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_proto=proto)
+    except RuntimeError as error:  # duplicate or empty pieces, no unknown token, not all of the 256 byte tokens
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, f"are refused by sentencepiece: {error}") from error
+
+
+# Field numbers of sentencepiece_model.proto, and the wire types of protobuf (0 varint, 2 length-delimited, 5 32-bit).
+# ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3. SentencePiece: piece 1, score 2, type 3.
+# TrainerSpec: model_type 3, byte_fallback 35. NormalizerSpec: name 1, add_dummy_prefix 3, remove_extra_whitespaces 4,
+# escape_whitespaces 5.
+_VARINT, _BYTES, _FLOAT = 0, 2, 5
+_BPE = 2  # TrainerSpec.ModelType
+
+
+def model_proto(pieces: list[str], scores: list[float], types: list[int], add_space_prefix: bool) -> bytes:
+    """A serialized ModelProto: BPE, no normalization, spaces kept."""
+    entries = [_message(1, _piece(*entry)) for entry in zip(pieces, scores, types)]
+    trainer = _number(3, _BPE) + _number(35, BYTE in types)
+    normalizer = _message(1, b"identity") + _number(3, add_space_prefix) + _number(4, False) + _number(5, True)
+    return b"".join(entries) + _message(2, trainer) + _message(3, normalizer)
+
+
+def _piece(text: str, score: float, kind: int) -> bytes:
+    return _message(1, text.encode()) + bytes([2 << 3 | _FLOAT]) + struct.pack("<f", score) + _number(3, kind or NORMAL)
+
+
+def _message(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3 | _VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the top bit says that more follow.
+
+    >>> _varint(300).hex()
+    'ac02'
+    """
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,178 @@
+"""A tokenizer over a checked vocabulary: what byte-level BPE and SentencePiece have in common.
+
+Control tokens, BOS and EOS, decoding and every check of the file's arrays are here; how plain text is cut is the subclass's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+
+from puna.errors import ModelFormatError, UsageError
+from puna.formats.base import TokenizerSpec
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # GGUF's and SentencePiece's token types
+MAX_TYPE = BYTE
+
+# Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
+STOP_TEXTS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<EOT>",
+)
+
+Cut = Iterator[tuple[str, int | None]]
+
+
+class VocabularyTokenizer:
+    """See `tokenizers.base.Tokenizer`. Nothing changes after construction."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self._pieces = piece_texts(spec)
+        self._types = piece_types(spec)
+        self.vocab_size = len(self._pieces)
+        self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
+        self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
+        self.add_bos = spec.add_bos
+        self.add_eos = spec.add_eos
+        self.special_tokens = self._ids_of_type(CONTROL)
+        named = {self.special_tokens[text] for text in STOP_TEXTS if text in self.special_tokens}
+        eot_id = _checked_id(spec, "eot_token_id", spec.eot_id, False)
+        self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id) if i is not None})
+        self._cut_at_controls = cutter(self.special_tokens)
+
+    def encode(
+        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+    ) -> list[int]:
+        require_unicode(text)
+        ids: list[int] = []
+        for piece, control_id in self._cut_at_controls(text) if special else [(text, None)]:
+            ids += self._encode_plain(piece.replace(guard, "") if guard else piece) if control_id is None else [control_id]
+        if self.add_bos if bos is None else bos:
+            ids = ids if ids[:1] == [self._required("BOS", self.bos_id)] else [self._required("BOS", self.bos_id), *ids]
+        if self.add_eos if eos is None else eos:
+            ids = ids if ids[-1:] == [self._required("EOS", self.eos_id)] else [*ids, self._required("EOS", self.eos_id)]
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        checked = [self._checked(i) for i in ids]
+        leading = len(list(takewhile(self._is_silent, checked)))
+        spoken = b"".join(self._shown(i, skip_special) for i in checked[leading:])
+        if self.strips_leading_space():
+            spoken = spoken.removeprefix(b" ")
+        return (b"".join(self._shown(i, skip_special) for i in checked[:leading]) + spoken).decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"" if self._is_silent(self._checked(token_id)) else self._bytes_of(token_id)
+
+    def piece(self, token_id: int) -> str:
+        return self._pieces[self._checked(token_id)]
+
+    def strips_leading_space(self) -> bool:
+        return False
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Ids of text in which control tokens have no meaning."""
+        raise NotImplementedError
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        """Bytes of a token that is neither control nor unknown."""
+        raise NotImplementedError
+
+    def _checked(self, token_id: int) -> int:
+        if not 0 <= token_id < self.vocab_size:  # a negative index would be legal Python, and wrong
+            raise UsageError(f"token id {token_id} is outside the vocabulary, which has the ids 0..{self.vocab_size - 1}")
+        return token_id
+
+    def _is_silent(self, token_id: int) -> bool:
+        return self._types[token_id] in (CONTROL, UNKNOWN)
+
+    def _shown(self, token_id: int, skip_special: bool) -> bytes:
+        if self._is_silent(token_id):
+            return b"" if skip_special else self._pieces[token_id].encode()
+        return self._bytes_of(token_id)
+
+    def _ids_of_type(self, wanted: int) -> dict[str, int]:
+        return {self._pieces[i]: i for i, kind in enumerate(self._types) if kind == wanted and self._pieces[i]}
+
+    @staticmethod
+    def _required(name: str, token_id: int | None) -> int:
+        if token_id is None:
+            raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
+        return token_id
+
+
+def require_unicode(text: str) -> None:
+    """UsageError for a lone surrogate (half of a UTF-16 pair), which no tokenizer can spell."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UsageError(
+            f"the text holds the lone surrogate U+{code:04X} at character {error.start}, which is not valid Unicode",
+            hint="Decode the input as UTF-8, or remove that character.",
+        ) from error
+
+
+def piece_texts(spec: TokenizerSpec) -> list[str]:
+    if not len(spec.tokens):
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, "is empty")
+    try:
+        return list(map(bytes.decode, spec.tokens))
+    except UnicodeDecodeError as error:
+        number = next(i for i, token in enumerate(spec.tokens) if token == error.object)
+        raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {error.object!r}, not UTF-8") from error
+
+
+def piece_types(spec: TokenizerSpec) -> list[int]:
+    if spec.token_types is None:
+        return [NORMAL] * len(spec.tokens)
+    if len(spec.token_types) != len(spec.tokens):
+        problem = f"has {len(spec.token_types)} entries, but there are {len(spec.tokens)} tokens"
+        raise ModelFormatError(spec.source, "tokenizer token_types", None, problem)
+    types: list[int] = spec.token_types.tolist()
+    if not set(types) <= set(range(MAX_TYPE + 1)):
+        raise ModelFormatError(spec.source, "tokenizer token_types", None, f"holds a type outside 0..{MAX_TYPE}")
+    return types
+
+
+def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
+    """A function that cuts text at every occurrence of one of `tokens`, the leftmost first and of those the longest.
+
+    It yields (text between, None) and (token, id), in order. The search is an automaton (Aho-Corasick) of the
+    `tokenizers` library: linear in the text whatever the tokens, which a regular expression would not be.
+
+    >>> list(cutter({"<s>": 7})("a<s><s> b"))
+    [('a', None), ('<s>', 7), ('<s>', 7), (' b', None)]
+    """
+    if not tokens:
+        return lambda text: iter([(text, None)] if text else [])
+    from tokenizers import AddedToken, Tokenizer, models
+
+    nothing = Tokenizer(models.WordLevel({"": 0}, unk_token=""))  # every text between is one unknown word: id 0
+    nothing.add_special_tokens([AddedToken(text, normalized=False) for text in tokens])
+
+    def cut(text: str) -> Cut:
+        for start, end in nothing.encode(text, add_special_tokens=False).offsets:
+            piece = text[start:end]
+            yield piece, tokens.get(piece)
+
+    return cut
+
+
+def _checked_id(spec: TokenizerSpec, name: str, token_id: int | None, needed: bool) -> int | None:
+    if token_id is None and needed:
+        raise ModelFormatError(spec.source, name, None, "is missing, but the file asks for this token to be added")
+    if token_id is not None and not 0 <= token_id < len(spec.tokens):
+        raise ModelFormatError(spec.source, name, None, f"is {token_id}, but there are {len(spec.tokens)} tokens")
+    return token_id

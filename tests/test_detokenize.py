@@ -1,0 +1,145 @@
+"""D7 and D8 of the reliability plan: no half character, no piece of a stop string, nothing lost. No model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from puna.detokenize import Detokenizer
+from puna.tokenizers import build_tokenizer
+from puna.tokenizers.base import Tokenizer
+from tests.tokenizers.vocabularies import small_bpe, small_spm
+
+
+class Parts:
+    """A tokenizer whose ids are the numbers of given byte strings."""
+
+    vocab_size = 0
+    bos_id: int | None = None
+    eos_id: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    add_bos = add_eos = False
+    special_tokens: dict[str, int] = {}  # noqa: RUF012
+
+    def __init__(self, parts: Sequence[bytes], own_space: bool = False) -> None:
+        self.parts = parts
+        self.own_space = own_space
+
+    def encode(
+        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+    ) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return b"".join(self.parts[i] for i in ids).decode("utf-8", "replace")
+
+    def piece(self, token_id: int) -> str:
+        return repr(self.parts[token_id])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.parts[token_id]
+
+    def strips_leading_space(self) -> bool:
+        return self.own_space
+
+
+def run(parts: Sequence[bytes], stop: Sequence[str] = (), **given: bool) -> tuple[list[str], str | None]:
+    """Every piece of text that `parts` give, the flush last, and the stop string."""
+    detokenizer = Detokenizer(Parts(parts, own_space=True), stop, **given)
+    pieces = [detokenizer.push(i) for i in range(len(parts))]
+    return [*pieces, detokenizer.flush()], detokenizer.stopped
+
+
+def partitions(data: bytes, *cuts: Sequence[int]) -> list[list[bytes]]:
+    """`data` whole, in single bytes, in pairs, and cut at each of the given lists of places."""
+    ways = [[], range(len(data)), range(0, len(data), 2), *cuts]
+    edges = [sorted({0, len(data), *(place % (len(data) + 1) for place in way)}) for way in ways]
+    return [[data[a:b] for a, b in pairwise(places)] for places in edges]
+
+
+def slow_cut(text: str, stop: Sequence[str]) -> tuple[str, str | None]:
+    """`text` before the stop string that is complete first, letter by letter."""
+    for end in range(len(text) + 1):
+        if ends := [s for s in stop if text[:end].endswith(s)]:
+            longest = max(ends, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
+
+
+cuts = st.lists(st.integers(0, 100), max_size=12)
+letters = st.sampled_from("ab\n🦙é")
+stops = st.lists(st.text(letters, min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(text=st.text(max_size=20), some=cuts, others=cuts)
+@example(text="\ufeffé🦙\u0301", some=[], others=[3])
+def test_text_in_any_partition_is_never_half_a_character(text: str, some: list[int], others: list[int]) -> None:
+    for parts in partitions(text.encode(), some, others):
+        pieces, _ = run(parts)
+        assert "".join(pieces) == text
+        assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    data=st.binary(max_size=16) | st.lists(st.sampled_from(b"A\xe2\x82\xac\xf0\x9f\xed\xa0\xc0"), max_size=16).map(bytes),
+    some=cuts,
+)
+def test_bytes_that_are_not_utf_8_become_the_same_as_at_once(data: bytes, some: list[int]) -> None:
+    for parts in partitions(data, some):
+        assert "".join(run(parts)[0]) == data.decode("utf-8", "replace")
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(text=st.text(letters, max_size=20), some=cuts, others=cuts, stop=stops)
+@example(text="abcd", some=[3], others=[], stop=["abcd", "bc"])
+def test_text_ends_before_the_first_stop_string_in_any_partition(
+    text: str, some: list[int], others: list[int], stop: list[str]
+) -> None:
+    for parts in partitions(text.encode(), some, others):
+        pieces, stopped = run(parts, stop)
+        assert ("".join(pieces), stopped) == slow_cut(text, stop)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(text=st.text(letters, max_size=20), stop=stops)
+def test_no_more_is_held_back_than_may_begin_a_stop_string(text: str, stop: list[str]) -> None:
+    detokenizer = Detokenizer(Parts([c.encode() for c in text]), stop)
+    seen = ""
+    for i in range(len(text)):
+        seen += detokenizer.push(i)
+        held = text[len(seen) : i + 1]
+        if detokenizer.stopped is None and held:
+            assert any(s.startswith(held) and s != held for s in stop)
+
+
+def test_held_text_is_released_at_the_end() -> None:
+    assert run([b"yes\n", b"User"], ["\nUser:"]) == (["yes", "", "\nUser"], None)
+
+
+def test_nothing_follows_a_stop_string_even_in_the_same_token() -> None:
+    assert run([b"a STOP b", b"c"], ["STOP"]) == (["a ", "", ""], "STOP")
+
+
+def test_half_a_character_at_the_end_is_shown_as_such() -> None:
+    assert run([b"a\xe2", b"\x82"]) == (["a", "", "\ufffd"], None)
+    assert run([b"a\xe2\x82"], ["\ufffd"]) == (["a", ""], "\ufffd")
+
+
+@pytest.mark.parametrize(("at_start", "expected"), [(True, "the  x"), (False, " the  x")])
+def test_the_tokenizers_own_space_goes_only_at_the_start(at_start: bool, expected: str) -> None:
+    pieces, _ = run([b"", b" the", b" ", b" x"], at_start=at_start)
+    assert "".join(pieces) == expected
+
+
+@pytest.mark.parametrize("tokenizer", [build_tokenizer(small_bpe()), build_tokenizer(small_spm())], ids=["bpe", "spm"])
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(ids=st.lists(st.integers(0, 270)))
+def test_any_ids_give_the_text_of_the_whole(tokenizer: Tokenizer, ids: list[int]) -> None:
+    detokenizer = Detokenizer(tokenizer, at_start=True)
+    assert "".join([detokenizer.push(i) for i in ids]) + detokenizer.flush() == tokenizer.decode(ids)
