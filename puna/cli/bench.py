@@ -53,6 +53,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
     """Run everything once unmeasured, then `repeat` times; the limits are measured in between."""
     random = np.random.default_rng(SEED)
+    prompt_tokens, decode_tokens = (_fitting(n, llm.plan.max_context, report) for n in (prompt_tokens, decode_tokens))
 
     def timing(length: int, new: int) -> Timing:
         ids = [int(i) for i in random.integers(0, llm.model.vocab_size, length)]
@@ -68,6 +69,13 @@ def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, repor
         first.append(timing(TTFT_PROMPT, 1).first_token_s)
     report.progress("measuring", repeat, repeat)
     return _facts(llm, limits, prompt_tokens, decode_tokens, prefill, decode, first)
+
+
+def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int:
+    """The length to measure: one token of the context is left for what comes before or after it."""
+    if num_tokens >= max_context:
+        report.notice(f"{num_tokens} tokens do not fit into a context of {max_context}; measuring {max_context - 1}")
+    return min(num_tokens, max_context - 1)
 
 
 def _facts(

@@ -93,7 +93,7 @@ def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     yield from _section("tensors", _type_lines(facts["tensor_types"]))
     yield from _section("tokenizer", _tokenizer_lines(facts["tokenizer"]))
     yield from _section("chat template", _template_lines(facts["chat_template"]))
-    yield from _section("keys that puna does not use", map(printable, facts["unused_keys"]))
+    yield from _section("keys that puna does not use", map(printable, facts["unused_keys"] or ["none"]))
     if "tensors" in facts:
         yield from _section("all tensors", (_tensor_line(tensor) for tensor in facts["tensors"]))
 
@@ -105,13 +105,16 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _config_lines(config: dict[str, Any]) -> Iterator[str]:
-    for name, value in config.items():
-        if name == "rope":
-            factors = value.pop("factors", None)
-            shown = value | ({"factors": f"{len(factors)} numbers"} if factors else {})
-            yield f"{name:<15}" + ", ".join(f"{key} {_plain(part)}" for key, part in shown.items())
-        else:
-            yield f"{name:<15}{printable(_plain(value))}"
+    yield from (f"{name:<15}{printable(_plain(value))}" for name, value in config.items() if name != "rope")
+    yield f"{'rope':<15}{_rope_line(config['rope'])}"
+
+
+def _rope_line(rope: dict[str, Any]) -> str:
+    """Of the scaling's numbers only those that its kind uses."""
+    used = {"none": ("theta",), "linear": ("theta", "factor")}.get(rope["scaling"], tuple(rope))
+    shown = ", ".join(f"{name} {_plain(rope[name])}" for name in used if name not in ("factors", "scaling"))
+    factors = f", {len(rope['factors'])} frequency factors" if rope["factors"] else ""
+    return f"{shown}, scaling {rope['scaling']}{factors}"
 
 
 def _plain(value: Any) -> str:

@@ -27,7 +27,7 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),
 }
 
-INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
+INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 class LazyGroup(click.Group):
@@ -91,7 +91,6 @@ def explain(error: BaseException) -> int:
             return INTERRUPTED
         case BrokenPipeError():
             _discard_stdout()
-            return BROKEN_PIPE
         case MemoryError():
             tell("puna: out of memory", "Close other programs, or take a smaller model or a smaller --max-context.")
         case OSError():
