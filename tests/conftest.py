@@ -1,4 +1,4 @@
-"""Fixtures of all rooms."""
+"""What several tests share: real model files, where this machine has them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+from puna import hub
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,3 +19,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared test data is not here; PUNA_TEST_DATA may name its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The default model from puna's cache; nothing is fetched here."""
+    model = hub.CATALOGUE[hub.DEFAULT_MODEL]
+    if not hub.is_cached(model):
+        pytest.skip("the default model is not in the cache: run `puna pull` first")
+    return model.target

@@ -1,0 +1,140 @@
+"""puna bench: prefill and decode speed, beside what the same machine measured as its limits in the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from puna.cli.options import engine_config, engine_options, json_option
+from puna.cli.terminal import TerminalReporter, print_json, tell
+from puna.errors import UsageError
+
+if TYPE_CHECKING:
+    from puna.backends.base import DeviceLimits
+    from puna.config import ModelConfig
+    from puna.llm import LLM, Timing
+
+SEED = 20261122
+TTFT_PROMPT = 32  # tokens
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--prompt-tokens", default=512, show_default=True, help="Length of the prompt whose prefill is timed.")
+@click.option("--decode-tokens", default=128, show_default=True, help="Number of tokens whose decoding is timed.")
+@click.option("--repeat", default=3, show_default=True, help="Runs of each; the median counts.")
+@engine_options
+@json_option
+def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
+    """Time prefill and decode on random tokens, and give their share of the machine's memory and matrix speed."""
+    from puna.llm import LLM
+
+    if repeat < 1 or prompt_tokens < 1 or decode_tokens < 2:
+        raise UsageError("--repeat and --prompt-tokens must be at least 1, --decode-tokens at least 2")
+    config = dataclasses.replace(engine_config(flags), prefix_cache=False)
+    started = time.perf_counter()
+    with TerminalReporter() as report, LLM.load(model, config, report=report) as llm:
+        load_s = time.perf_counter() - started
+        facts = {"model": str(llm.path), "load_s": round(load_s, 4)} | measure(llm, prompt_tokens, decode_tokens, repeat, report)
+    if as_json:
+        print_json(facts)
+        tell(*table(facts))
+    else:
+        print("\n".join(table(facts)))
+
+
+def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
+    """Run everything once unmeasured, then `repeat` times; the limits are measured in between."""
+    random = np.random.default_rng(SEED)
+    prompt_tokens, decode_tokens = (_fitting(n, llm.plan.max_context, report) for n in (prompt_tokens, decode_tokens))
+
+    def timing(length: int, new: int) -> Timing:
+        ids = [int(i) for i in random.integers(0, llm.model.vocab_size, length)]
+        return llm.generate(ids, max_tokens=new, ignore_eos=True).timing
+
+    timing(min(prompt_tokens, TTFT_PROMPT), 2)
+    limits = llm.backend.limits()
+    prefill, decode, first = [], [], []
+    for i in range(repeat):
+        report.progress("measuring", i, repeat)
+        prefill.append(timing(prompt_tokens, 1).prefill_per_s)
+        decode.append(timing(1, decode_tokens).decode_per_s)
+        first.append(timing(TTFT_PROMPT, 1).first_token_s)
+    report.progress("measuring", repeat, repeat)
+    return _facts(llm, limits, prompt_tokens, decode_tokens, prefill, decode, first)
+
+
+def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int:
+    """The length to measure: one token of the context is left for what comes before or after it."""
+    if num_tokens >= max_context:
+        report.notice(f"{num_tokens} tokens do not fit into a context of {max_context}; measuring {max_context - 1}")
+    return min(num_tokens, max_context - 1)
+
+
+def _facts(
+    llm: LLM,
+    limits: DeviceLimits,
+    prompt_tokens: int,
+    decode_tokens: int,
+    prefill: list[float],
+    decode: list[float],
+    first: list[float],
+) -> dict[str, Any]:
+    pp, tg = statistics.median(prefill), statistics.median(decode)
+    read_bytes, operations = bytes_per_token(llm), 2 * matrix_weights(llm.model)
+    return {
+        "device": dataclasses.asdict(llm.backend.info),
+        "prefill": _row(f"pp{prompt_tokens}", prefill)
+        | {"int8_share": round(pp * operations / limits.int8_ops_per_s, 4), "ops_per_token": operations},
+        "decode": _row(f"tg{decode_tokens}", decode)
+        | {"bandwidth_share": round(tg * read_bytes / limits.read_bytes_per_s, 4), "bytes_per_token": read_bytes},
+        "time_to_first_token_s": round(statistics.median(first), 4),
+        "limits": dataclasses.asdict(limits),
+        "repeat": len(prefill),
+    }
+
+
+def _row(name: str, rates: list[float]) -> dict[str, Any]:
+    """Median, least and most of some rates."""
+    rate = {"tokens_per_s": statistics.median(rates), "min": min(rates), "max": max(rates)}
+    return {"test": name} | {key: round(value, 2) for key, value in rate.items()}
+
+
+def bytes_per_token(llm: LLM) -> int:
+    """Bytes of weights, as they lie in memory, that the decoding of one token reads: of an untied embedding, next to nothing."""
+    from puna.backends import backend_spec
+    from puna.formats import open_checkpoint
+    from puna.plan import resident_bytes
+
+    layout = backend_spec(llm.config.device).layout
+    tensors = open_checkpoint(llm.path).tensors
+    read = [t for name, t in tensors.items() if name != "embed" or llm.model.tie_embeddings]
+    return sum(resident_bytes(t.shape, layout.resident_type(t.type.name), layout) for t in read)
+
+
+def matrix_weights(config: ModelConfig) -> int:
+    """Weights that a prompt token is multiplied with. The output matrix meets only the last token."""
+    shapes = config.tensor_shapes().items()
+    return sum(math.prod(shape) for name, shape in shapes if name.startswith("layers.") and len(shape) == 2)
+
+
+def table(facts: dict[str, Any]) -> Iterator[str]:
+    """The facts for people."""
+    limits, device = facts["limits"], facts["device"]
+    yield f"{facts['model']}: {device['description']}, {device['threads']} threads, median of {facts['repeat']}"
+    yield _line(facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s, int8, measured now")
+    yield _line(facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s of memory, measured now")
+    first_ms, load_s = 1e3 * facts["time_to_first_token_s"], facts["load_s"]
+    yield f"{'ttft':<8}{first_ms:>9.1f} ms     for a prompt of {TTFT_PROMPT} tokens; loading took {load_s:.2f} s"
+
+
+def _line(row: dict[str, Any], share: str, limit: str) -> str:
+    rates = f"{row['tokens_per_s']:>9.1f} tok/s  ({row['min']:.1f}..{row['max']:.1f})"
+    return f"{row['test']:<8}{rates}  {100 * row[share]:.0f} % of {limit}"

@@ -1,0 +1,168 @@
+"""puna chat: a conversation in the terminal, or line by line from a pipe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from puna.cli.chat_input import open_input, read_message
+from puna.cli.conversation import Conversation
+from puna.cli.options import (
+    engine_options,
+    json_option,
+    load_model,
+    sampling_options,
+    sampling_params,
+    system_option,
+    template_option,
+    tokenizer_option,
+)
+from puna.cli.terminal import TerminalReporter, print_json, tell
+from puna.errors import PunaError, UsageError
+
+MAX_TOKENS = 1024  # of one answer, where the flag is not given: a small model that repeats itself comes to an end
+
+HELP = '''\
+/reset          forget the conversation; the system message stays
+/system TEXT    set the system message (alone: show it)
+/save FILE      write the conversation as JSON; /save! overwrites
+/stats          tokens and speeds
+/help           these lines
+/quit           leave (so do Ctrl-D, and Ctrl-C on an empty line)
+A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an answer. //x sends /x.'''
+
+
+@click.command()
+@click.argument("model", required=False)
+@system_option
+@template_option
+@sampling_options
+@engine_options
+@tokenizer_option
+@json_option
+def command(model: str | None, as_json: bool, **flags: Any) -> None:
+    """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
+    flags["max_tokens"] = MAX_TOKENS if flags["max_tokens"] is None else flags["max_tokens"]
+    params = sampling_params(flags)
+    started = time.perf_counter()
+    with TerminalReporter() as report:
+        llm = load_model(model, flags, report)
+    talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=time.perf_counter() - started)
+    with llm:
+        _converse(talk)
+    if as_json:
+        print_json({"model": str(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
+
+
+def _converse(talk: Conversation) -> None:
+    """Read and answer until the end of input, /quit, or Ctrl-C at an empty line."""
+    with open_input() as read_line:
+        while True:
+            try:
+                text = read_message(read_line)
+            except (EOFError, KeyboardInterrupt):
+                return
+            if text.startswith("/") and not text.startswith("//"):
+                if _obey(talk, text) is QUIT:
+                    return
+            elif text.strip():
+                talk.say(text.removeprefix("/") if text.startswith("//") else text)
+
+
+QUIT = "quit"
+
+
+def _obey(talk: Conversation, line: str) -> str | None:
+    """Carry out a /command; a word for one that is unknown or fails. Nothing is sent to the model."""
+    name, _, rest = line.partition(" ")
+    action = ACTIONS.get(name)
+    if action is None:
+        tell(f"puna: there is no command {name}; /help lists them. To send a message that begins with /, type two.")
+        return None
+    try:
+        return action(talk, rest.strip())
+    except PunaError as error:
+        tell(f"puna: {error.message}", error.hint)
+    except OSError as error:
+        tell(f"puna: {error.strerror or error}: {error.filename}")
+    return None
+
+
+def _reset(talk: Conversation, _: str) -> None:
+    talk.messages.clear()
+    tell("The conversation is forgotten." + (" The system message stays." if talk.system else ""))
+
+
+def _system(talk: Conversation, text: str) -> None:
+    if text:
+        talk.system = text
+    tell(f"System message: {talk.system or 'none'}")
+
+
+def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:
+    if not file:
+        raise UsageError("/save needs a file name")
+    path = Path(file).expanduser()
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists", hint=f"/save! {file} overwrites it.")
+    text = json.dumps({"model": str(talk.llm.path), "messages": talk.sent_messages()}, ensure_ascii=False, indent=1)
+    write_atomically(path, text + "\n")
+    tell(f"Saved {len(talk.messages)} messages to {path}")
+
+
+def _overwrite(talk: Conversation, file: str) -> None:
+    _save(talk, file, overwrite=True)
+
+
+def _stats(talk: Conversation, _: str) -> None:
+    if not talk.turns:
+        tell(f"Nothing was said yet. The context holds {talk.llm.plan.max_context} tokens.")
+        return
+    last = talk.turns[-1]
+    used = last["prompt_tokens"] + last["output_tokens"]
+    tell(
+        f"{len(talk.turns)} answers; context {used} of {talk.llm.plan.max_context} tokens; the last answer: "
+        f"prompt {last['prompt_tokens']} tokens ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s, "
+        f"answer {last['output_tokens']} tokens, {last['decode_tokens_per_s']:.1f} tok/s"
+    )
+
+
+def _help(_: Conversation, __: str) -> None:
+    tell(HELP)
+
+
+def _quit(_: Conversation, __: str) -> str:
+    return QUIT
+
+
+ACTIONS: dict[str, Callable[[Conversation, str], str | None]] = {
+    "/reset": _reset,
+    "/system": _system,
+    "/save": _save,
+    "/save!": _overwrite,
+    "/stats": _stats,
+    "/help": _help,
+    "/quit": _quit,
+    "/exit": _quit,
+}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    import os
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""A conversation: its messages, and what each answer cost."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from puna.cli import answer
+from puna.cli.terminal import tell
+from puna.errors import ContextLengthError, PunaError
+
+if TYPE_CHECKING:
+    from puna.llm import LLM, Completion
+    from puna.request import SamplingParams
+
+
+@dataclass
+class Conversation:
+    """The messages so far, and what each turn cost."""
+
+    llm: LLM
+    params: SamplingParams
+    system: str = ""
+    is_quiet: bool = False  # nothing but the report on stdout
+    load_s: float = 0.0
+    messages: list[dict[str, str]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+    def sent_messages(self) -> list[dict[str, str]]:
+        """The conversation as the model sees it."""
+        return ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
+
+    def say(self, text: str) -> None:
+        """Send a message and stream the answer. A message that does not fit is not sent, and nothing is dropped for it."""
+        self.messages.append({"role": "user", "content": text})
+        try:
+            stream = self.llm.chat_stream(self.sent_messages(), self.params)
+        except PunaError as error:
+            self.messages.pop()
+            hint = "Not sent. /reset begins anew, with room." if isinstance(error, ContextLengthError) else error.hint
+            tell(f"puna: {error.message}", hint)
+            return
+        note = ""
+        with stream:
+            try:
+                first = answer.stream_text(stream, None if self.is_quiet else sys.stdout)
+            except KeyboardInterrupt:
+                first, note = 0.0, "stopped; what was said so far is part of the conversation"
+        if not self.is_quiet:
+            answer.end_line()
+        self._keep(stream.completion, first, note)
+
+    def _keep(self, completion: Completion, first: float, note: str) -> None:
+        self.messages.append({"role": "assistant", "content": completion.text})
+        after_start_s = first - answer.process_started() if first and not self.turns else 0.0
+        self.turns.append(
+            answer.speeds(completion, self.load_s, after_start_s) | {"finish_reason": completion.finish_reason.value}
+        )
+        if completion.error:
+            tell(f"puna: the answer broke off: {completion.error}")
+        elif note or (note := answer.cut_short(completion, self.llm)):
+            tell(f"[{note}]", "/reset begins anew, with room." if "context is full" in note else "")

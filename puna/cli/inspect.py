@@ -1,0 +1,156 @@
+"""puna inspect: what is in a model, read from its headers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from puna.cli.options import json_option, tokenizer_option
+from puna.cli.terminal import TerminalReporter, print_json, printable
+
+if TYPE_CHECKING:
+    from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+
+TEMPLATE_LINES = 6
+KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--tensors", "list_tensors", is_flag=True, help="List every tensor.")
+@tokenizer_option
+@json_option
+def command(model: str | None, list_tensors: bool, tokenizer: Path | None, as_json: bool) -> None:
+    """Print a model's sizes, tensors, tokenizer, chat template, and the keys that puna does not use."""
+    from puna import hub
+    from puna.formats import open_checkpoint
+
+    with TerminalReporter() as report:
+        path = hub.resolve(model, report)
+    facts = describe(open_checkpoint(path, tokenizer), list_tensors)
+    if as_json:
+        print_json(facts)
+    else:
+        print("\n".join(lines_of(facts)))
+
+
+def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, Any]:
+    """The facts of a checkpoint, in the types of JSON."""
+    tensors = checkpoint.tensors.values()
+    facts: dict[str, Any] = {
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
+        "parameters": sum(_num_weights(tensor) for tensor in tensors),
+        "config": asdict(checkpoint.config),
+        "tensor_types": _by_type(checkpoint),
+        "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
+        "chat_template": checkpoint.chat_template,
+        "unused_keys": list(checkpoint.unused_keys),
+    }
+    if list_tensors:
+        facts["tensors"] = [{"name": t.name, "type": t.type.name, "shape": list(t.shape), "bytes": t.num_bytes} for t in tensors]
+    return facts
+
+
+def _num_weights(tensor: Tensor) -> int:
+    rows, columns = (1, *tensor.shape)[-2:]
+    return rows * columns
+
+
+def _by_type(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
+    """Type -> how many tensors, weights and bytes, the largest first."""
+    counts: dict[str, Counter[str]] = {}
+    for tensor in checkpoint.tensors.values():
+        new = {"tensors": 1, "weights": _num_weights(tensor), "bytes": tensor.num_bytes}
+        counts.setdefault(tensor.type.name, Counter()).update(new)
+    return {name: dict(c) for name, c in sorted(counts.items(), key=lambda item: -item[1]["bytes"])}
+
+
+def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
+    if spec is None:
+        return None
+    facts: dict[str, Any] = {"kind": spec.kind, "pre": spec.pre, "tokens": len(spec.tokens), "merges": len(spec.merges)}
+    for name in ("bos_id", "eos_id", "eot_id", "unk_id", "pad_id"):
+        token_id = getattr(spec, name)
+        facts[name] = token_id
+        if token_id is not None:
+            facts[name.replace("_id", "_token")] = spec.tokens[token_id].decode("utf-8", errors="replace")
+    return facts | {"add_bos": spec.add_bos, "add_eos": spec.add_eos, "add_space_prefix": spec.add_space_prefix}
+
+
+def lines_of(facts: dict[str, Any]) -> Iterator[str]:
+    """The same facts for people. Texts of the file are escaped."""
+    yield f"{printable(facts['path'])}: {facts['format']}, {_count(facts['parameters'])} parameters"
+    if len(facts["files"]) > 1:
+        yield from (f"  {printable(file['path'])}  {file['bytes'] / 1e6:.1f} MB" for file in facts["files"])
+    yield from _section("config", _config_lines(facts["config"]))
+    yield from _section("tensors", _type_lines(facts["tensor_types"]))
+    yield from _section("tokenizer", _tokenizer_lines(facts["tokenizer"]))
+    yield from _section("chat template", _template_lines(facts["chat_template"]))
+    yield from _section("keys that puna does not use", map(printable, facts["unused_keys"] or ["none"]))
+    if "tensors" in facts:
+        yield from _section("all tensors", (_tensor_line(tensor) for tensor in facts["tensors"]))
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield ""
+    yield title
+    yield from (f"  {line}" for line in lines)
+
+
+def _config_lines(config: dict[str, Any]) -> Iterator[str]:
+    yield from (f"{name:<15}{printable(_plain(value))}" for name, value in config.items() if name != "rope")
+    yield f"{'rope':<15}{_rope_line(config['rope'])}"
+
+
+def _rope_line(rope: dict[str, Any]) -> str:
+    """Of the scaling's numbers only those that its kind uses."""
+    used = {"none": ("theta",), "linear": ("theta", "factor")}.get(rope["scaling"], tuple(rope))
+    shown = ", ".join(f"{name} {_plain(rope[name])}" for name in used if name not in ("factors", "scaling"))
+    factors = f", {len(rope['factors'])} frequency factors" if rope["factors"] else ""
+    return f"{shown}, scaling {rope['scaling']}{factors}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _type_lines(types: dict[str, dict[str, int]]) -> Iterator[str]:
+    for name, count in types.items():
+        bits = 8 * count["bytes"] / max(1, count["weights"])
+        yield f"{name:<8}{count['tensors']:>5} tensors  {count['bytes'] / 1e6:>10.1f} MB  {bits:>5.2f} bits per weight"
+
+
+def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
+    if facts is None:
+        yield "none in the file"
+        return
+    kind = KIND_NAMES.get(facts["kind"], facts["kind"])
+    yield f"{printable(kind)}, {facts['tokens']} tokens, {facts['merges']} merges, splitter {printable(facts['pre'])}"
+    for name in ("bos", "eos", "eot", "unk", "pad"):
+        if facts[f"{name}_id"] is not None:
+            yield f"{name}  {facts[f'{name}_id']}  {printable(facts[f'{name}_token'])}"
+    yield ", ".join(f"{name} {'yes' if facts[name] else 'no'}" for name in ("add_bos", "add_eos", "add_space_prefix"))
+
+
+def _template_lines(template: str | None) -> Iterator[str]:
+    lines = (template or "none in the file").splitlines()
+    yield from (printable(line[:120]) for line in lines[:TEMPLATE_LINES])
+    if len(lines) > TEMPLATE_LINES:
+        yield f"... {len(lines)} lines, {len(template or '')} characters in all"
+
+
+def _tensor_line(tensor: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, tensor["shape"]))
+    return f"{tensor['name']:<28}{tensor['type']:<8}{shape:>16}  {tensor['bytes']:>12} bytes"
+
+
+def _count(number: int) -> str:
+    """135000000 -> '135.0 M'."""
+    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"

@@ -1,0 +1,123 @@
+"""The command `puna`: a table of commands, each imported only when it is called, and one place where errors become words.
+
+Click is used directly: with typer the process needed 205 ms until the command ran, with click 55 ms (docs/LOG.md), and the
+first token is due soon after.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import TracebackType
+
+import click
+
+import puna
+from puna.cli.terminal import setup_streams, tell
+from puna.errors import PunaError
+
+# name -> (module, what `puna --help` says of it)
+COMMANDS = {
+    "pull": ("puna.cli.pull", "Fetch a model into the cache."),
+    "run": ("puna.cli.run", "One answer, streamed."),
+    "chat": ("puna.cli.chat", "A conversation in the terminal."),
+    "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
+    "inspect": ("puna.cli.inspect", "What is in a model: sizes, tensors, tokenizer, template."),
+    "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),
+}
+
+INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
+def app() -> None:
+    """Runs LLaMA-family models on this machine.
+
+    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Left out, it is a small
+    default model, fetched at first use. Every command takes --json and --help.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    sys.excepthook = _report_bug
+    setup_streams()
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code. What a person can act on is told in one or two lines."""
+    try:
+        code = app.main(arguments, prog_name="puna", standalone_mode=False)
+        sys.stdout.flush()
+    except (PunaError, click.ClickException, click.Abort, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
+        return explain(error)
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: BaseException) -> int:
+    """Print the words for an error; return the exit code."""
+    match error:
+        case PunaError():
+            tell(f"puna: {error.message}", error.hint)
+            return error.exit_code
+        case click.UsageError():
+            tell(f"puna: {error.format_message()}", f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help")
+            return 2
+        case click.ClickException():
+            tell(f"puna: {error.format_message()}")
+            return 2
+        case KeyboardInterrupt() | click.Abort():
+            tell("")  # the shell's prompt begins on a line of its own
+            return INTERRUPTED
+        case BrokenPipeError():
+            _discard_stdout()
+        case MemoryError():
+            tell("puna: out of memory", "Close other programs, or take a smaller model or a smaller --max-context.")
+        case OSError():
+            tell(f"puna: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+            if error.filename is None:
+                _discard_stdout()
+        case _:
+            tell(f"puna: {error}")
+    return 1
+
+
+def _discard_stdout() -> None:
+    """Nobody reads any more: let the last flush, at exit, go nowhere."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no file (a test's), or closed
+        pass
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An exception that nobody foresaw is a bug of puna: one line, and the traceback for those who ask."""
+    if os.environ.get("PUNA_DEBUG") == "1":
+        sys.__excepthook__(kind, error, trace)
+        return
+    words = (str(error).splitlines() or [""])[0]
+    tell(
+        f"puna: internal error: {kind.__name__}: {words}",
+        "This is a bug of puna. Please report it with what PUNA_DEBUG=1 prints.",
+    )

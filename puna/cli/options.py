@@ -1,0 +1,111 @@
+"""The flags that commands share. A flag that is not given is None: the dataclasses hold the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from puna.config import EngineConfig
+from puna.errors import UsageError
+from puna.request import SamplingParams
+
+if TYPE_CHECKING:
+    from puna.llm import LLM
+    from puna.report import Reporter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SAMPLING = (
+    click.option("-n", "--max-tokens", type=int, help="At most so many new tokens [256]."),
+    click.option("--temperature", type=float, help="0: always the most likely token [0]."),
+    click.option("--top-k", type=int, help="Only the k most likely tokens [0: off]."),
+    click.option("--top-p", type=float, help="Only the most likely tokens that together reach p [1: off]."),
+    click.option("--min-p", type=float, help="Only tokens with p times the best one's probability [0: off]."),
+    click.option("--repetition-penalty", type=float, help="Above 1: against tokens of prompt and answer [1: off]."),
+    click.option("--presence-penalty", type=float, help="Against tokens of the answer, once [0: off]."),
+    click.option("--frequency-penalty", type=float, help="Against tokens of the answer, by count [0: off]."),
+    click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add to a token's logit; repeatable."),
+    click.option("--seed", type=int, help="The same seed draws the same tokens."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable."),
+    click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="End at this token; repeatable."),
+    click.option("--ignore-eos", is_flag=True, default=None, help="Go on where the model would stop."),
+)
+
+_ENGINE = (
+    click.option("--device", metavar="NAME", help="auto, cpu or reference."),
+    click.option("--threads", type=int, help="0: one per core."),
+    click.option("--max-context", type=int, help="Tokens of prompt and answer; 0: the model's own limit."),
+    click.option("--kv-type", metavar="TYPE", help="auto, f16 or f32."),
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+tokenizer_option = click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, where the model has it apart (llama2.c)."
+)
+template_option = click.option("--template", metavar="NAME", help="Chat template to use instead of the model's own.")
+system_option = click.option("--system", metavar="TEXT", help="System message.")
+
+
+def sampling_options(function: F) -> F:
+    """Add the flags of SamplingParams."""
+    return _add(_SAMPLING, function)
+
+
+def engine_options(function: F) -> F:
+    """Add the flags of EngineConfig."""
+    return _add(_ENGINE, function)
+
+
+def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def sampling_params(flags: dict[str, Any]) -> SamplingParams:
+    """The SamplingParams that were asked for. UsageError for a value outside its range."""
+    names = {field.name for field in fields(SamplingParams)}
+    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
+    if "logit_bias" in given:
+        given["logit_bias"] = dict(map(_parse_bias, given["logit_bias"]))
+    return SamplingParams(**given)
+
+
+def engine_config(flags: dict[str, Any]) -> EngineConfig:
+    """The EngineConfig from flags, then the environment, then the defaults."""
+    names = {field.name for field in fields(EngineConfig)}
+    return EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+
+
+def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LLM:
+    """Load MODEL with the flags of the command."""
+    from puna.llm import LLM
+
+    return LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+
+
+def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
+    """[MODEL] REST: one word is REST, two are both.
+
+    >>> split_model(("hello",), "PROMPT")
+    (None, 'hello')
+    """
+    match words:
+        case (text,):
+            return None, text
+        case (model, text):
+            return model, text
+    given = "nothing" if not words else f"{len(words)} words"
+    raise UsageError(f"[MODEL] {rest} is needed; {given} came", hint=f'Put a {rest} of several words into quotes: "...".')
+
+
+def _parse_bias(text: str) -> tuple[int, float]:
+    token_id, _, bias = text.partition("=")
+    try:
+        return int(token_id), float(bias)
+    except ValueError:
+        raise UsageError(f"--logit-bias is {text!r}; ID=BIAS is needed, for example 17=-2.5") from None

@@ -1,0 +1,26 @@
+"""puna pull: fetch a model into the cache, or verify the one that is there."""
+
+from __future__ import annotations
+
+import click
+
+from puna.cli.options import json_option
+from puna.cli.terminal import TerminalReporter, print_json
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def command(name: str | None, as_json: bool) -> None:
+    """Fetch a model into the cache and check its bytes; print its path.
+
+    NAME is a name of the catalogue (left out: the default model), or a GGUF file of the Hub: hf:OWNER/REPO/FILE.gguf.
+    """
+    from puna import hub
+
+    with TerminalReporter() as report:
+        path = hub.pull(name, report)
+    if as_json:
+        print_json({"name": name or hub.DEFAULT_MODEL, "path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(path)

@@ -1,0 +1,77 @@
+"""puna run: one answer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from puna.cli import answer
+from puna.cli.options import (
+    engine_options,
+    json_option,
+    load_model,
+    sampling_options,
+    sampling_params,
+    split_model,
+    system_option,
+    template_option,
+    tokenizer_option,
+)
+from puna.cli.terminal import TerminalReporter, given_text, print_json, tell
+from puna.errors import UsageError
+
+if TYPE_CHECKING:
+    from puna.llm import LLM, Stream
+    from puna.request import SamplingParams
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[MODEL] PROMPT")
+@click.option("--raw", is_flag=True, help="Continue the text as it is: no chat template.")
+@system_option
+@template_option
+@sampling_options
+@click.option("--logprobs", type=int, metavar="N", help="Log-probabilities: of each token and the N most likely.")
+@engine_options
+@tokenizer_option
+@json_option
+def command(words: tuple[str, ...], raw: bool, as_json: bool, **flags: Any) -> None:
+    """Answer PROMPT (- for standard input). The answer goes to stdout as it comes, statistics to stderr."""
+    model, prompt = split_model(words, "PROMPT")
+    prompt = given_text(prompt)
+    params = sampling_params(flags)
+    if raw and (flags["system"] is not None or flags["template"] is not None):
+        raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
+    started = time.perf_counter()
+    with TerminalReporter() as report:
+        llm = load_model(model, flags, report)
+    load_s = time.perf_counter() - started
+    with llm:
+        _answer(llm, _open_stream(llm, prompt, raw, flags["system"], params), load_s, as_json)
+
+
+def _open_stream(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams) -> Stream:
+    if raw:
+        return llm.stream(prompt, params)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return llm.chat_stream([*messages, {"role": "user", "content": prompt}], params)
+
+
+def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
+    try:
+        with stream:
+            first = answer.stream_text(stream, None if as_json else sys.stdout)
+    finally:
+        if not as_json:
+            answer.end_line()
+    completion = stream.completion
+    answer.require_success(completion)
+    facts = answer.speeds(completion, load_s, first - answer.process_started() if first else 0.0)
+    if as_json:
+        print_json({"model": str(llm.path), **answer.completion_facts(completion), "stats": facts})
+    else:
+        answer.tell_logprobs(completion, llm.tokenizer)
+    tell(answer.speeds_line(facts), answer.cut_short(completion, llm))

@@ -1,0 +1,135 @@
+"""What is written to the terminal: words and progress to stderr, nothing but results to stdout. UTF-8 whatever the locale."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TextIO
+
+from puna.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
+LINE_AFTER_S = 1.0  # the same where stderr is no terminal
+
+
+def setup_streams() -> None:
+    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in."""
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def tell(*lines: str) -> None:
+    """Lines for a person, on stderr; empty further ones are left out."""
+    print("\n".join([lines[0], *filter(None, lines[1:])]), file=sys.stderr, flush=True)
+
+
+def print_json(report: dict[str, Any]) -> None:
+    """The one line of JSON that `--json` promises."""
+    print(json.dumps(report, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def read_stdin() -> str:
+    """All of standard input. UsageError where it is not UTF-8."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from error
+
+
+def given_text(text: str) -> str:
+    """A text from the command line, `-` meaning standard input. UsageError where it is not UTF-8."""
+    if text == "-":
+        return read_stdin()
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("the text is not UTF-8", hint="Pass it through a file: puna ... - < FILE") from error
+    return text
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: what a model file says must not drive the terminal.
+
+    >>> printable("a\\x1b[2Jé")
+    'a\\\\x1b[2Jé'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class TerminalReporter:
+    """Shows stages that take a while: a bar on a terminal, else one plain line. Short stages are not shown."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
+        self._stage = ""
+        self._state = (0, 0, "")  # done, total, unit
+        self._timer: threading.Timer | None = None
+        self._bar: Progress | None = None
+        self._lock = threading.Lock()  # the timer's thread shows, the worker's thread reports
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        with self._lock:
+            if stage != self._stage:
+                self._end()
+                self._begin(stage)
+            self._state = (done, total, unit)
+            if done >= total:
+                self._end()
+            elif self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def notice(self, text: str) -> None:
+        print(f"puna: {text}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """End whatever is shown."""
+        with self._lock:
+            self._end()
+
+    def __enter__(self) -> TerminalReporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, stage: str) -> None:
+        self._stage = stage
+        self._timer = threading.Timer(BAR_AFTER_S if self._is_terminal else LINE_AFTER_S, self._show, [stage])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._bar is not None:
+            done, total, _ = self._state
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+            self._bar.stop()
+        self._stage, self._timer, self._bar = "", None, None
+
+    def _show(self, stage: str) -> None:
+        with self._lock:
+            if stage != self._stage:
+                return
+            if self._is_terminal:
+                self._bar = _bar(stage, *self._state, self._stream)
+            else:
+                self.notice(f"{stage} ...")
+
+
+def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False)
+    bar.add_task(stage, completed=done, total=total)
+    bar.start()
+    return bar

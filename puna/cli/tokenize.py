@@ -1,0 +1,49 @@
+"""puna tokenize: what a text is to the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from puna.cli.options import json_option, split_model, tokenizer_option
+from puna.cli.terminal import TerminalReporter, given_text, print_json, printable, tell
+
+if TYPE_CHECKING:
+    from puna.tokenizers.base import Tokenizer
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[MODEL] TEXT")
+@click.option("--special", is_flag=True, help="The text of control tokens becomes their ids.")
+@tokenizer_option
+@json_option
+def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_json: bool) -> None:
+    """Print the id, the piece and the bytes of each token of TEXT (- for standard input)."""
+    model, text = split_model(words, "TEXT")
+    text = given_text(text)
+    made = _tokenizer(model, tokenizer)
+    ids = made.encode(text, special=special)
+    if as_json:
+        pieces = [made.piece(i) for i in ids]
+        print_json({"ids": ids, "pieces": pieces, "bytes": [made.token_bytes(i).hex() for i in ids]})
+        return
+    for i in ids:
+        print(f"{i:>7}  {printable(made.piece(i)):<24}  {made.token_bytes(i).hex(' ')}".rstrip())
+    tell(f"{len(ids)} tokens, {len(text)} characters, {len(text.encode())} bytes")
+
+
+def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
+    """The model's tokenizer; the weights stay on the disk."""
+    from puna import hub
+    from puna.errors import UnsupportedModelError
+    from puna.formats import open_checkpoint
+    from puna.tokenizers import build_tokenizer
+
+    with TerminalReporter() as report:
+        path = hub.resolve(model, report)
+    spec = open_checkpoint(path, tokenizer).tokenizer
+    if spec is None:
+        raise UnsupportedModelError(f"{path} comes without a tokenizer", hint="Name its file with --tokenizer.")
+    return build_tokenizer(spec)

@@ -1,0 +1,130 @@
+"""How a file comes into the cache, whatever its source: locked, with room for it, verified, and only then under its name.
+
+A download is written under `partial/`. It is flushed to the disk and renamed after its sha256 was found right, so a
+file under `models/` is whole. Only one process fetches a model; the others wait, then find it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from puna.errors import DownloadError, PunaError
+from puna.paths import cache_dir, local_path
+from puna.report import Reporter
+
+CHUNK = 1 << 20  # bytes; 4 MiB was no faster
+SPARE_BYTES = 16 << 20  # kept free beside the download itself
+
+
+def partial_dir() -> Path:
+    """The folder of downloads on their way. Nothing in it is used as a model."""
+    return cache_dir() / "partial"
+
+
+@contextlib.contextmanager
+def exclusive(name: str, report: Reporter) -> Iterator[None]:
+    """Hold the lock of the model `name`; the system frees it when the process dies."""
+    from filelock import FileLock, Timeout
+
+    folder = cache_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(local_path(folder, f"{name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        report.notice(f"another process is fetching {name}; waiting for it")
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def storage_errors(needed_bytes: int) -> Iterator[None]:
+    """Say of a cache that cannot be written what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        folder = cache_dir()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise no_space(needed_bytes) from error
+        raise PunaError(
+            f"cannot use the cache folder {folder}: {error.strerror or error}",
+            hint="Set PUNA_CACHE to a folder that you can write to.",
+        ) from error
+
+
+def require_space(needed_bytes: int) -> None:
+    """DownloadError where the disk of the cache has less than `needed_bytes` free."""
+    if shutil.disk_usage(cache_dir()).free < needed_bytes:
+        raise no_space(needed_bytes)
+
+
+def no_space(needed_bytes: int) -> DownloadError:
+    """The error of a full disk, with both numbers."""
+    free = shutil.disk_usage(cache_dir()).free
+    return DownloadError(
+        f"no room in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
+    )
+
+
+def sha256_of(path: Path, stage: str, report: Reporter) -> str:
+    """The sha256 of a file, in hex, with progress."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            report.progress(stage, done, total, "bytes")
+    return digest.hexdigest()
+
+
+def copy_hashed(source: IO[bytes], target: Path, limit_bytes: int, stage: str, report: Reporter) -> tuple[int, str]:
+    """Write `source` to `target`, at most one chunk more than `limit_bytes`; return (bytes, sha256)."""
+    digest, done = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        while done <= limit_bytes and (chunk := source.read(CHUNK)):
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            report.progress(stage, min(done, limit_bytes), limit_bytes, "bytes")
+    return done, digest.hexdigest()
+
+
+def place(verified: Path, target: Path) -> None:
+    """Flush a verified file to the disk, then give it its final name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _flush(verified)
+    verified.replace(target)
+    if os.name == "posix":
+        _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def fresh_folder(name: str) -> Iterator[Path]:
+    """A new empty folder under `partial/`, gone afterwards. Leftovers of interrupted downloads of `name` are removed."""
+    import tempfile
+
+    partial = partial_dir()
+    partial.mkdir(parents=True, exist_ok=True)
+    for leftover in partial.glob(f"{name}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=partial, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -1,0 +1,78 @@
+"""What a person may type for a model of the Hub: `hf:owner/repo`, `hf:owner/repo/file.gguf`, `owner/repo:file.gguf`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.errors import UsageError
+from puna.paths import is_safe_name, local_path, models_dir
+
+_FORM = re.compile(r"(?P<prefix>hf:)?(?P<owner>[^/:]+)/(?P<repo>[^/:]+)(?:(?P<mark>[/:])(?P<file>.+))?", re.DOTALL)
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+_MAX_SHARDS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A repository of the Hub and one file of it; `file` "" means the only one there is."""
+
+    owner: str
+    repo: str
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(is_safe_name(part) for part in (self.owner, self.repo, self.file or "x")):
+            raise _not_a_name(str(self))
+
+    @property
+    def repo_id(self) -> str:
+        return f"{self.owner}/{self.repo}"
+
+    def __str__(self) -> str:
+        return f"hf:{self.repo_id}/{self.file}" if self.file else f"hf:{self.repo_id}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the repository lie in the cache."""
+        return local_path(models_dir(), "hub", self.owner, self.repo)
+
+    def target(self, file: str) -> Path:
+        """Where one file of the repository lies in the cache."""
+        return local_path(self.folder, file)
+
+    def shards(self) -> list[str]:
+        """The files to fetch: all parts of a split file, else the file itself.
+
+        >>> HubName("o", "r", "m-00001-of-00002.gguf").shards()
+        ['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf']
+        """
+        parts = _SHARD.fullmatch(self.file)
+        if parts is None:
+            return [self.file]
+        count = int(parts["count"])
+        if count > _MAX_SHARDS:
+            raise UsageError(f"{self}: {count} parts; puna reads split files of at most {_MAX_SHARDS}")
+        return [f"{parts['stem']}-{i:05}-of-{count:05}.gguf" for i in range(1, count + 1)]
+
+
+def parse_hub_name(text: str) -> HubName | None:
+    """The Hub name that `text` spells, or None where it is something else. UsageError for one that begins well and is wrong.
+
+    >>> parse_hub_name("owner/repo:m.gguf") == parse_hub_name("hf:owner/repo/m.gguf") == HubName("owner", "repo", "m.gguf")
+    True
+    >>> parse_hub_name("folder/model.gguf") is None
+    True
+    """
+    form = _FORM.fullmatch(text)
+    claims = text.startswith("hf:") or (form is not None and form["mark"] == ":")
+    if not claims:
+        return None
+    if form is None:
+        raise _not_a_name(text)
+    return HubName(form["owner"], form["repo"], form["file"] or "")
+
+
+def _not_a_name(text: str) -> UsageError:
+    return UsageError(f"{text[:80]!r} is not the name of a Hub model", hint="Type hf:OWNER/REPO or hf:OWNER/REPO/FILE.gguf.")

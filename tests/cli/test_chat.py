@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from puna.cli import chat
+from puna.request import FinishReason
+from tests.cli.conftest import FakeLLM, Puna
+
+
+def test_each_line_of_a_pipe_is_a_message_and_the_conversation_grows(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="one\n\ntwo\n")
+    assert (done.code, done.out) == (0, "Paris.\nParis.\n")
+    assert [m["content"] for m in fake.asked[1][0]] == ["one", "Paris.", "two"]
+    assert fake.num_closed == 1
+
+
+def test_lines_between_fences_are_one_message(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin='"""one\ntwo"""\n"""\nthree\n"""\n')
+    assert [asked[0][-1]["content"] for asked in fake.asked] == ["one\ntwo", "three"]
+
+
+def test_a_fence_that_is_not_closed_sends_nothing(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin='"""one\n')
+    assert done.code == 0 and fake.asked == [] and "not sent" in done.err
+
+
+def test_reset_forgets_all_but_the_system_message(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", "--system", "Be brief.", stdin="one\n/reset\ntwo\n")
+    assert [m["content"] for m in fake.asked[1][0]] == ["Be brief.", "two"]
+
+
+def test_system_sets_and_shows_the_system_message(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="/system\n/system Be kind.\none\n")
+    assert "System message: none\nSystem message: Be kind." in done.err
+    assert fake.asked[0][0][0] == {"role": "system", "content": "Be kind."}
+
+
+def test_an_unknown_command_is_a_word_and_is_not_sent(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="/fly\n//fly\n")
+    assert "there is no command /fly" in done.err
+    assert [m["content"] for m in fake.asked[0][0]] == ["/fly"] and len(fake.asked) == 1
+
+
+def test_quit_leaves_and_help_lists_every_command(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="/help\n/quit\nnever\n")
+    assert fake.asked == []
+    assert all(name.rstrip("!") in done.err for name in chat.ACTIONS if name != "/exit")
+
+
+def test_a_full_context_is_told_and_nothing_is_dropped(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin=f"one\n{'x' * 2000}\nthree\n")
+    assert "2009 tokens; the context holds 1000" in done.err
+    assert "Not sent. /reset begins anew, with room." in done.err
+    assert [m["content"] for m in fake.asked[-1][0]] == ["one", "Paris.", "three"]
+
+
+def test_an_answer_cut_by_the_context_says_what_to_do(fake: FakeLLM, puna: Puna) -> None:
+    fake.reason, fake.plan.max_context = FinishReason.LENGTH, 6
+    assert "[cut: the context is full, 6 of 6 tokens]\n/reset begins anew" in puna("chat", stdin="one\n").err
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = ("Pa", KeyboardInterrupt())
+    done = puna("chat", stdin="one\ntwo\n")
+    assert (done.code, done.out) == (0, "Pa\nPa\n") and "stopped" in done.err
+    assert [m["content"] for m in fake.asked[1][0]] == ["one", "Pa", "two"]
+
+
+def test_save_writes_the_conversation_and_does_not_overwrite(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    done = puna("chat", stdin=f"one\n/save {file}\n/save {file}\n")
+    assert json.loads(file.read_text("utf-8"))["messages"][1] == {"role": "assistant", "content": "Paris."}
+    assert "exists" in done.err and f"/save! {file} overwrites it." in done.err
+    puna("chat", stdin=f"/save! {file}\n")
+    assert json.loads(file.read_text("utf-8"))["messages"] == []
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["talk.json"]
+
+
+@pytest.mark.parametrize("file", ["", "no/such/folder/x.json", "/dev/null/x"])
+def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM, puna: Puna, file: str) -> None:
+    done = puna("chat", stdin=f"/save {file}\none\n")
+    assert done.code == 0 and done.out == "Paris.\n" and done.err.startswith("puna: ")
+
+
+def test_stats_tell_context_and_speeds(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="/stats\none\n/stats\n")
+    assert "Nothing was said yet" in done.err and "context 6 of 1000 tokens" in done.err
+
+
+def test_json_is_one_object_at_the_end(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "--json", stdin="one\ntwo\n")
+    facts = json.loads(done.out)
+    assert len(facts["turns"]) == 2 and facts["turns"][0]["finish_reason"] == "stop"
+    assert [m["role"] for m in facts["messages"]] == ["user", "assistant"] * 2
+
+
+def test_a_failed_answer_is_told_and_the_conversation_goes_on(fake: FakeLLM, puna: Puna) -> None:
+    fake.reason = FinishReason.ERROR
+    done = puna("chat", stdin="one\ntwo\n")
+    assert done.code == 0 and done.err.count("logits are not finite") == 2
+
+
+def test_input_that_is_not_utf8_is_told(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="\udcff\n")
+    assert done.code == 2 and "not UTF-8" in done.err

@@ -1,0 +1,142 @@
+"""Help, exit codes, and errors in words; through a process where the process matters."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from puna.cli import main
+from puna.errors import InsufficientMemoryError, ModelNotFoundError, UsageError
+from tests.cli.conftest import FakeLLM, Puna
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "puna", *arguments], capture_output=True, env=os.environ | environment, timeout=60, check=False
+    )
+
+
+def test_help_fits_a_screen_and_loads_nothing_heavy() -> None:
+    code = "import sys; from puna.cli import main; main.run(['--help']); print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *screen, modules = done.stdout.splitlines()
+    assert len(screen) <= 24 and max(map(len, screen)) <= 80
+    for heavy in ("numba", "rich", "prompt_toolkit", "huggingface_hub", "jinja2", "tokenizers", "sentencepiece", "filelock"):
+        assert repr(heavy) not in modules
+
+
+@pytest.mark.parametrize("name", list(main.COMMANDS))
+def test_every_command_has_help_and_json(puna: Puna, name: str) -> None:
+    done = puna(name, "--help")
+    assert done.code == 0 and "--json" in done.out
+
+
+def test_version(puna: Puna) -> None:
+    assert puna("--version").out.startswith("puna 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fly",),
+        ("run",),
+        ("run", "a", "b", "c"),
+        ("run", "--wings", "x"),
+        ("run", "x", "-n", "many"),
+        ("chat", "a", "b"),
+        ("tokenize",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_one_or_two_lines(fake: FakeLLM, puna: Puna, arguments: tuple[str, ...]) -> None:
+    done = puna(*arguments)
+    assert done.code == 2 and fake.asked == []
+    if arguments:  # alone, `puna` prints its help
+        assert done.out == "" and done.err.startswith("puna: ") and len(done.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UsageError("a", hint="b"), 2, "puna: a\nb\n"),
+        (ModelNotFoundError("gone"), 2, "puna: gone\n"),
+        (InsufficientMemoryError("needs 2, 1 free"), 1, "puna: needs 2, 1 free\n"),
+        (MemoryError(), 1, "puna: out of memory\n"),
+        (PermissionError(13, "Permission denied", "m.gguf"), 1, "puna: Permission denied: m.gguf\n"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 1, "puna: 'utf-8' codec"),
+        (KeyboardInterrupt(), 130, "\n"),
+        (click.Abort(), 130, "\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_becomes_words_and_an_exit_code(fake: FakeLLM, puna: Puna, error: BaseException, code: int, words: str) -> None:
+    fake.error = error
+    done = puna("run", "hello")
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith(words)
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked(tmp_path: Path) -> None:
+    code = "import sys; from puna.cli import main; main.COMMANDS['pull'] = ('no_such_module', ''); main.main(['pull'])"
+    for debug, expected in (("0", False), ("1", True)):
+        environment = os.environ | {"PUNA_DEBUG": debug}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) is expected
+        assert expected or "internal error: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "puna", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 1
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "puna", "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"puna: No space left on device\n")
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
+def test_output_is_utf8_whatever_the_locale(locale: str) -> None:
+    done = command("run", "é/ü.gguf", "x", LC_ALL=locale, PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 2
+    assert b"no such file" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run", "no/such.gguf", "hi"), ("inspect", "no/such.gguf"), ("tokenize", "x.gguf", "hi"), ("chat", "x.gguf")]
+)
+def test_an_absent_file_is_told_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.startswith(b"puna: no such file or folder") and done.stderr.count(b"\n") == 2
+
+
+SLEEPER = """
+import time
+from puna.cli import main
+main.app.main = lambda *args, **kwargs: (print(flush=True), time.sleep(30))
+main.main()
+"""
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err.strip() == b""

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from puna.cli.answer import process_started
+from puna.cli.options import split_model
+from puna.errors import UsageError
+from puna.request import FinishReason
+from tests.cli.conftest import FakeLLM, Puna
+
+
+def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "The capital of France?")
+    assert (done.code, done.out) == (0, "Paris.\n")
+    assert "load " in done.err and "tok/s" in done.err and "first token" in done.err
+    assert fake.asked[0][0] == [{"role": "user", "content": "The capital of France?"}]
+    assert fake.num_closed == 1
+
+
+def test_one_word_is_the_prompt_and_two_are_model_and_prompt(fake: FakeLLM, puna: Puna) -> None:
+    puna("run", "hi")
+    puna("run", "m.gguf", "hi", "--tokenizer", "t.bin", "--threads", "2", "--device", "reference")
+    (first, _, _), (second, config, tokenizer) = fake.loaded
+    assert (first, second, tokenizer) == (None, "m.gguf", Path("t.bin"))
+    assert (config.threads, config.device) == (2, "reference")
+    with pytest.raises(UsageError, match="3 words came"):
+        split_model(("a", "b", "c"), "PROMPT")
+
+
+def test_raw_continues_the_text_as_it_is_even_an_empty_one(fake: FakeLLM, puna: Puna) -> None:
+    assert puna("run", "m.bin", "--temperature", "0", "--raw", "", "-n", "200").code == 0
+    prompt, params = fake.asked[0]
+    assert (prompt, params.temperature, params.max_tokens) == ("", 0.0, 200)
+
+
+def test_a_prompt_comes_from_standard_input(fake: FakeLLM, puna: Puna) -> None:
+    puna("run", "--raw", "-", stdin="wörld\n🦙")
+    assert fake.asked[0][0] == "wörld\n🦙"
+
+
+@pytest.mark.parametrize("stdin", ["\udcff", "ok\udcc3"])
+def test_standard_input_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna, stdin: str) -> None:
+    done = puna("run", "-", stdin=stdin)
+    assert done.code == 2 and "not UTF-8" in done.err
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "\udcff")
+    assert done.code == 2 and "not UTF-8" in done.err
+
+
+def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
+    flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1"
+    flags += " --presence-penalty 0.2 --frequency-penalty 0.3"
+    flags += (
+        " --logit-bias 5=-2.5 --logit-bias 6=1 --seed 7 --stop a --stop bb --stop-id 2 --stop-id 3 --ignore-eos --logprobs 2 -n 9"
+    )
+    assert puna("run", "hi", *flags.split()).code == 0
+    p = fake.asked[0][1]
+    assert (p.temperature, p.top_k, p.top_p, p.min_p, p.seed, p.max_tokens) == (0.5, 3, 0.9, 0.1, 7, 9)
+    assert (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) == (1.1, 0.2, 0.3)
+    assert (p.logit_bias, p.stop, p.stop_ids, p.ignore_eos, p.logprobs) == ({5: -2.5, 6: 1.0}, ("a", "bb"), (2, 3), True, 2)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--temperature -1",
+        "--top-p 2",
+        "--temperature nan",
+        "--logit-bias x",
+        "--logit-bias 1=inf",
+        "--seed -1",
+        "-n -1",
+        "--threads 999",
+        "--device tpu",
+    ],
+)
+def test_a_bad_value_is_refused_before_anything_is_loaded(fake: FakeLLM, puna: Puna, flags: str) -> None:
+    done = puna("run", "hi", *flags.split())
+    assert done.code == 2 and fake.asked == [] and done.out == ""
+
+
+def test_flags_go_over_the_environment(fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_THREADS", "3")
+    monkeypatch.setenv("PUNA_MAX_CONTEXT", "99")
+    puna("run", "hi", "--threads", "1")
+    config = fake.loaded[0][1]
+    assert (config.threads, config.max_context) == (1, 99)
+
+
+def test_json_is_the_only_line_on_stdout(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "hi", "--json", "--logprobs", "1", "--system", "Be brief.")
+    facts = json.loads(done.out)
+    assert done.out.count("\n") == 1
+    assert (facts["text"], facts["finish_reason"], facts["token_ids"]) == ("Paris.", "stop", [0, 1, 2])
+    assert facts["logprobs"][0] == {"id": 0, "logprob": -0.5, "top": [{"id": 0, "logprob": -0.5}]}
+    assert facts["stats"]["prompt_tokens"] == len("Be brief.hi")
+    assert fake.asked[0][0][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_logprobs_go_to_stderr(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "hi", "--logprobs", "1")
+    assert done.out == "Paris.\n" and "'<0>' -0.5000" in done.err
+
+
+def test_an_answer_that_was_cut_says_so(fake: FakeLLM, puna: Puna) -> None:
+    fake.reason = FinishReason.LENGTH
+    assert "cut after 3 tokens (--max-tokens)" in puna("run", "hi").err
+    fake.plan.max_context = 5
+    assert "the context is full, 5 of 5 tokens" in puna("run", "hi").err
+
+
+def test_a_sequence_that_failed_ends_with_1(fake: FakeLLM, puna: Puna) -> None:
+    fake.reason = FinishReason.ERROR
+    done = puna("run", "hi")
+    assert done.code == 1 and "logits are not finite" in done.err
+
+
+def test_a_prompt_that_is_too_long_names_both_numbers(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "x" * 2000)
+    assert done.code == 2 and "2000" in done.err and "1000" in done.err and done.out == ""
+
+
+def test_ctrl_c_in_an_answer_ends_its_line(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = ("Pa", KeyboardInterrupt())
+    done = puna("run", "hi")
+    assert (done.code, done.out) == (130, "Pa\n")
+
+
+def test_a_template_and_raw_exclude_each_other(fake: FakeLLM, puna: Puna) -> None:
+    assert puna("run", "hi", "--raw", "--system", "x").code == 2
+
+
+def test_the_process_began_before_now() -> None:
+    import time
+
+    assert 0 <= time.perf_counter() - process_started() < 3600

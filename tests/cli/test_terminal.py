@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from puna.cli import terminal
+from puna.cli.terminal import TerminalReporter
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_short_stage_is_not_shown() -> None:
+    stream = io.StringIO()
+    with TerminalReporter(stream) as report:
+        report.progress("loading", 0, 2)
+        report.progress("loading", 2, 2)
+    assert stream.getvalue() == ""
+
+
+def test_a_long_stage_is_one_plain_line_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LINE_AFTER_S", 0.01)
+    stream = io.StringIO()
+    with TerminalReporter(stream) as report:
+        for done in range(3):
+            report.progress("compiling kernels, once", done, 3)
+            time.sleep(0.05)
+        report.notice("context lowered")
+    assert stream.getvalue() == "puna: compiling kernels, once ...\npuna: context lowered\n"
+
+
+def test_a_long_stage_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "BAR_AFTER_S", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Screen()
+    with TerminalReporter(stream) as report:
+        for done in range(0, 50, 10):
+            report.progress("downloading [x]", done * 1_000_000, 50_000_000, "bytes")
+            time.sleep(0.05)
+        report.progress("downloading [x]", 50_000_000, 50_000_000, "bytes")
+    assert "downloading [x]" in stream.getvalue() and "50.0" in stream.getvalue()
+
+
+def test_a_second_stage_ends_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LINE_AFTER_S", 0.05)
+    stream = io.StringIO()
+    with TerminalReporter(stream) as report:
+        report.progress("a", 0, 2)
+        report.progress("b", 0, 2)
+        time.sleep(0.2)
+    assert stream.getvalue() == "puna: b ...\n"

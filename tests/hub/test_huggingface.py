@@ -1,0 +1,124 @@
+"""The Hub, played by a fake of the two functions of `huggingface_hub` that are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
+
+from puna import hub
+from puna.errors import DownloadError, ModelNotFoundError, UsageError
+from tests.hub.conftest import Notes, sha256
+
+DATA = b"GGUF" * 1000
+
+
+@dataclass
+class FakeHub:
+    files: dict[str, bytes] = field(default_factory=lambda: {"m.gguf": DATA, "README.md": b""})
+    served: dict[str, bytes] = field(default_factory=dict)  # what is sent instead
+    announced: str = ""  # a sha256 to announce instead
+    error: Exception | None = None
+    sha: str = "abc"
+    downloads: int = 0
+
+    @property
+    def siblings(self) -> list[RepoSibling]:
+        def lfs(data: bytes) -> BlobLfsInfo:
+            return BlobLfsInfo(size=len(data), sha256=self.announced or sha256(data), pointer_size=1)
+
+        return [RepoSibling(n, size=len(d), lfs=lfs(d) if n.endswith(".gguf") else None) for n, d in self.files.items()]
+
+    def model_info(self, repo_id: str, *, files_metadata: bool) -> FakeHub:
+        assert repo_id == "o/r" and files_metadata
+        if self.error:
+            raise self.error
+        return self
+
+    def download(self, repo_id: str, filename: str, *, revision: str, local_dir: Path, tqdm_class: Any) -> str:
+        assert (repo_id, revision) == ("o/r", "abc")
+        self.downloads += 1
+        data = self.served.get(filename, self.files[filename])
+        with tqdm_class(total=len(data), unit="B", name="x") as bar:
+            bar.update(len(data))
+        local_dir.mkdir(parents=True, exist_ok=True)
+        (local_dir / filename).write_bytes(data)
+        return str(local_dir / filename)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
+    made = FakeHub()
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: made)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", made.download)
+    return made
+
+
+def finished(cache: Path) -> list[str]:
+    return sorted(p.name for p in cache.rglob("*") if p.is_file() and p.parent.name != "locks")
+
+
+@pytest.mark.parametrize("name", ["hf:o/r", "hf:o/r/m.gguf", "o/r:m.gguf"])
+def test_a_hub_model_is_fetched_verified_and_found_again(fake: FakeHub, tmp_path: Path, notes: Notes, name: str) -> None:
+    path = hub.pull(name, notes)
+    assert path.read_bytes() == DATA and path == hub.resolve(name)
+    assert finished(tmp_path) == ["m.gguf"]
+    assert "downloading m.gguf" in notes.stages
+    hub.pull(name)
+    assert fake.downloads == 1
+
+
+@pytest.mark.parametrize("sent", [b"x" * len(DATA), DATA[:-1], DATA + b"x", b""])
+def test_bytes_that_are_not_the_announced_ones_are_refused(fake: FakeHub, tmp_path: Path, sent: bytes) -> None:
+    fake.served["m.gguf"] = sent
+    with pytest.raises(DownloadError, match="not the expected ones"):
+        hub.pull("hf:o/r")
+    assert finished(tmp_path) == []
+
+
+@pytest.mark.parametrize("announced", ["../../x", "g" * 64, "a"])
+def test_a_checksum_that_is_none_is_refused(fake: FakeHub, announced: str) -> None:
+    fake.announced = announced
+    with pytest.raises(DownloadError, match="no sha256"):
+        hub.pull("hf:o/r")
+    assert fake.downloads == 0
+
+
+def test_all_parts_of_a_split_file_are_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    fake.files = {f"m-0000{i}-of-00003.gguf": DATA + bytes([i]) for i in (1, 2, 3)}
+    assert hub.pull("hf:o/r").name == "m-00001-of-00003.gguf"
+    assert len(finished(tmp_path)) == 3
+
+
+def test_several_models_are_listed(fake: FakeHub) -> None:
+    fake.files = {"a.gguf": DATA, "b.gguf": DATA}
+    with pytest.raises(ModelNotFoundError, match=r"holds 2 models: a\.gguf, b\.gguf"):
+        hub.pull("hf:o/r")
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "words"), [({"x": b""}, "hf:o/r", "no .gguf file"), ({"a.gguf": b""}, "hf:o/r/b.gguf", "no file 'b.gguf'")]
+)
+def test_a_file_that_the_repository_does_not_have_is_named(fake: FakeHub, files: dict[str, bytes], name: str, words: str) -> None:
+    fake.files = files
+    with pytest.raises(ModelNotFoundError, match=words):
+        hub.pull(name)
+
+
+def test_a_hostile_file_name_of_the_repository_is_refused(fake: FakeHub) -> None:
+    fake.files = {"../../evil.gguf": DATA}
+    with pytest.raises(UsageError):
+        hub.pull("hf:o/r")
+    assert fake.downloads == 0
+
+
+def test_no_network_says_what_to_place_where(fake: FakeHub, tmp_path: Path) -> None:
+    fake.error = OSError("Network is unreachable")
+    with pytest.raises(DownloadError, match="Network is unreachable") as caught:
+        hub.pull("hf:o/r/m.gguf")
+    assert str(tmp_path / "models" / "hub" / "o" / "r" / "m.gguf") in caught.value.hint

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puna import hub
+from puna.errors import ModelNotFoundError, UsageError
+from puna.hub import DEFAULT_MODEL
+from puna.paths import models_dir
+from tests.hub.conftest import CONTENT, NAME, Index
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def test_an_existing_path_is_itself(tmp_path: Path) -> None:
+    assert hub.resolve(put(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+    assert hub.resolve(str(tmp_path)) == tmp_path
+
+
+def test_no_name_is_the_default_model_fetched_at_first_use(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hub.CATALOGUE, DEFAULT_MODEL, index.model)
+    assert hub.resolve().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "text", ["no/such.gguf", "./x", "../x", "/etc/none", "x.gguf", "~/none.bin", "a\\b", "a\0/b", "x/" + "y" * 5000]
+)
+def test_an_absent_path_is_said_to_be_absent(text: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such file or folder") as caught:
+        hub.resolve(text)
+    assert "\0" not in caught.value.message and len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("text", ["", "lama", "x" * 300, "\ud800", "a b"], ids=ascii)
+def test_an_unknown_name_lists_the_known_ones(text: str) -> None:
+    put(models_dir() / "mine.gguf")
+    with pytest.raises(ModelNotFoundError, match="no model is named") as caught:
+        hub.resolve(text)
+    assert DEFAULT_MODEL in caught.value.message and "mine" in caught.value.message
+    caught.value.message.encode("utf-8")
+
+
+def test_a_model_placed_by_hand_has_a_name() -> None:
+    path = put(models_dir() / "mine.gguf")
+    assert hub.resolve("mine") == path
+    assert hub.cached_names() == ["mine"]
+
+
+def test_a_hub_model_of_the_cache_is_found() -> None:
+    path = put(models_dir() / "hub" / "o" / "r" / "m.gguf")
+    assert hub.resolve("hf:o/r") == hub.resolve("o/r:m.gguf") == path
+    assert hub.cached_names() == ["hf:o/r/m.gguf"]
+
+
+def test_a_hub_model_that_is_not_there_says_how_to_pull_it() -> None:
+    with pytest.raises(ModelNotFoundError, match="not in the cache") as caught:
+        hub.resolve("hf:o/r/m.gguf")
+    assert caught.value.hint == "Fetch it: puna pull hf:o/r/m.gguf"
+
+
+def test_several_files_of_one_repository_must_be_told_apart() -> None:
+    for name in ("a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
+        put(models_dir() / "hub" / "o" / "r" / name)
+    with pytest.raises(ModelNotFoundError, match="several") as caught:
+        hub.resolve("hf:o/r")
+    assert caught.value.hint == "Name one: a.gguf, b-00001-of-00002.gguf"
+
+
+def test_names_that_would_leave_the_cache_open_nothing() -> None:
+    for text in ("hf:../../x", "hf:a/b/../../etc", "a/b:..\\c"):
+        with pytest.raises(UsageError):
+            hub.resolve(text)
+        with pytest.raises(UsageError):
+            hub.pull(text)
+
+
+def test_an_unknown_name_cannot_be_pulled() -> None:
+    with pytest.raises(ModelNotFoundError):
+        hub.pull(NAME + "-unknown")
