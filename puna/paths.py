@@ -1,0 +1,67 @@
+"""Where puna keeps things, and the one function that makes a local path out of names that someone else chose.
+
+cache folder/models/NAME.gguf                   a model of the catalogue, or one that was put there by hand
+cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
+cache folder/partial/NAME-xxxx/                 a download on its way; nothing in it is ever used as a model
+cache folder/locks/NAME.lock
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from puna.errors import UsageError
+
+# Only these characters: no separator, no drive letter, no NUL, no percent escape, nothing outside ASCII.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_MAX_NAME = 128
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE | re.ASCII)  # reserved on Windows
+
+
+def cache_dir() -> Path:
+    """The folder for models and kernels: `PUNA_CACHE`, else the user's cache folder. It need not exist yet."""
+    chosen = os.environ.get("PUNA_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_cache_path  # 10 ms: only where it is needed
+
+    return user_cache_path("puna")
+
+
+def models_dir() -> Path:
+    """The folder of finished models."""
+    return cache_dir() / "models"
+
+
+def local_path(root: Path, *names: str) -> Path:
+    """`root` / names, each of them one plain name. UsageError for any other: a path cannot leave `root`.
+
+    >>> local_path(Path("cache"), "owner", "model.gguf").as_posix()
+    'cache/owner/model.gguf'
+    >>> local_path(Path("cache"), "..")
+    Traceback (most recent call last):
+    puna.errors.UsageError: '..' cannot be the name of a local file
+    """
+    for name in names:
+        if not is_safe_name(name):
+            raise UsageError(
+                f"{_shortened(name)} cannot be the name of a local file",
+                hint=f"Allowed: 1 to {_MAX_NAME} of the characters A-Z a-z 0-9 . _ - beginning with a letter or digit.",
+            )
+    return root.joinpath(*names)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether `name` is one plain file name on every system.
+
+    >>> [is_safe_name(n) for n in ("a.gguf", "../a", "a/b", "C:a", "a%2eb", "nul", "a.")]
+    [True, False, False, False, False, False, False]
+    """
+    plain = len(name) <= _MAX_NAME and _SAFE_NAME.fullmatch(name) is not None
+    return plain and ".." not in name and not name.endswith(".") and _DEVICES.fullmatch(name) is None
+
+
+def _shortened(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:57] + "...")
