@@ -1,0 +1,95 @@
+"""Block types against the `gguf` package, bit for bit."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, QUANTIZERS, BlockType
+
+SCALES = ("d", "m", "dmin")  # the half-precision fields
+
+
+def random_rows(block: BlockType, rows: int, blocks: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Random bytes whose every scale is finite."""
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (rows, blocks * block.block_bytes), np.uint8)
+    records = data.reshape(-1).view(block.layout)
+    names = records.dtype.names or ()
+    for field in [name for name in SCALES if name in names]:
+        halves = rng.integers(0, 1 << 16, len(records), np.uint16)
+        halves[(halves & 0x7C00) == 0x7C00] &= 0x83FF
+        records[field] = halves.view(np.float16)
+    return data
+
+
+@pytest.mark.parametrize("name", GGUF_READABLE)
+@pytest.mark.parametrize("seed", range(3))
+def test_dequantised_values_equal_those_of_the_gguf_package(name: str, seed: int) -> None:
+    block = BLOCK_TYPES[name]
+    data = random_rows(block, rows=7, blocks=300, seed=seed)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name])
+    got = block.dequantize(data)
+    assert got.dtype == np.float32 and got.shape == (7, 300 * block.block_size)
+    assert np.array_equal(got.view(np.uint32), expected.view(np.uint32)), f"{name}, seed {seed}"
+
+
+@pytest.mark.parametrize("name", GGUF_READABLE)
+def test_every_finite_half_precision_scale_is_decoded_as_the_gguf_package_does(name: str) -> None:
+    block = BLOCK_TYPES[name]
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    halves = halves[(halves & 0x7C00) != 0x7C00]
+    records = random_rows(block, 1, len(halves), seed=9).reshape(-1).view(block.layout).copy()
+    for field in [name for name in SCALES if name in (records.dtype.names or ())]:
+        records[field] = halves.view(np.float16)
+    data = records.view(np.uint8).reshape(1, -1)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name])
+    assert np.array_equal(block.dequantize(data).view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", GGUF_READABLE)
+def test_sizes_equal_those_of_the_gguf_package(name: str) -> None:
+    block = BLOCK_TYPES[name]
+    assert (block.block_size, block.block_bytes) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+
+
+def test_every_type_that_ggml_has_is_known_by_name() -> None:
+    assert {int(kind): kind.name for kind in gguf.GGMLQuantizationType}.items() <= GGML_TYPE_NAMES.items()
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("spread", [1e-9, 1e-3, 1.0, 100.0])
+def test_quantised_bytes_equal_those_of_the_gguf_package(name: str, spread: float) -> None:
+    values = (np.random.default_rng(5).standard_normal((40, 256)) * spread).astype(np.float32)
+    values[3] = 0
+    values[4, :64] = np.arange(-32, 32) * spread  # many ties between two numbers
+    expected = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name])
+    assert np.array_equal(QUANTIZERS[name](values), expected)
+
+
+def test_weights_too_small_for_a_half_precision_scale_become_zero_without_a_warning() -> None:
+    values = np.full((1, 32), 1e-44, np.float32)
+    assert not BLOCK_TYPES["Q8_0"].dequantize(QUANTIZERS["Q8_0"](values)).any()
+
+
+def test_a_weight_that_is_not_a_number_spoils_its_block_and_no_other() -> None:
+    values = np.ones((1, 64), np.float32)
+    values[0, 3] = np.nan
+    back = BLOCK_TYPES["Q8_0"].dequantize(QUANTIZERS["Q8_0"](values))[0]
+    assert np.isnan(back[:32]).all() and np.allclose(back[32:], 1, atol=1e-3)
+
+
+def test_scales_that_lie_apart_multiply_their_groups() -> None:
+    rows = np.array([[1, 2, 255, 4]], np.uint8)
+    values = BLOCK_TYPES["Q8_GROUP"].dequantize(rows, np.array([[0.5, 2.0]], np.float32))
+    assert values.tolist() == [[0.5, 1.0, -2.0, 8.0]]
+
+
+@pytest.mark.parametrize("name", BLOCK_TYPES)
+def test_no_rows_give_no_rows(name: str) -> None:
+    block = BLOCK_TYPES[name]
+    assert block.dequantize(np.empty((0, block.block_bytes * 2), np.uint8)).shape == (0, block.block_size * 2)
