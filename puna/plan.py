@@ -4,6 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import InsufficientMemoryError, UsageError
+from puna.report import SILENT, Reporter
+
+GIB = 1 << 30
+
+# Of each type that a backend keeps in memory: weights per block, bytes per block.
+RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q8_0": (32, 34),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+}
+KV_BYTES = {"f16": 2, "f32": 4}
+HEAD_MULTIPLE = 8  # head_dim is padded to a multiple of this in the KV pages
+LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
+FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +59,124 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.scratch_bytes
+
+
+class TypeName(Protocol):
+    """A block type, as far as the plan looks at it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Header(Protocol):
+    """A tensor's shape and type: all that the plan looks at (`formats.base.Tensor` has both)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def type(self) -> TypeName: ...
+
+
+def make_plan(
+    config: ModelConfig,
+    tensors: Mapping[str, Header],
+    engine: EngineConfig,
+    layout: Layout,
+    free_bytes: int,
+    report: Reporter = SILENT,
+) -> Plan:
+    """What to allocate on a device with `free_bytes` free.
+
+    A `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
+    notice, to what half of the memory left beside the weights holds.
+    """
+    _require_context(config, engine)
+    kv_type = _kv_type(engine, layout)
+    weights = sum(resident_bytes(tensor.shape, layout.resident_type(tensor.type.name), layout) for tensor in tensors.values())
+    scratch = scratch_bytes(config, engine)
+    page = kv_bytes(config, engine.page_size, kv_type)
+    left = (free_bytes - weights - scratch) // page  # pages
+    context = engine.max_context or min(config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT)))
+    per_sequence = -(-context // engine.page_size)
+    if per_sequence > left:
+        raise _too_large(weights, per_sequence * page, scratch, free_bytes, context)
+    if not engine.max_context and context < config.max_context:
+        report.notice(
+            f"context lowered from the model's {config.max_context} tokens to {context}: "
+            f"KV of {human(per_sequence * page)} is what {human(free_bytes)} of free memory holds beside the weights"
+        )
+    num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, left // 2))
+    return Plan(
+        weights_bytes=weights,
+        kv_bytes=num_pages * page,
+        scratch_bytes=scratch,
+        num_pages=num_pages,
+        page_size=engine.page_size,
+        max_context=context,
+        max_tokens=engine.chunk_tokens,
+        max_sequences=min(engine.max_batch, engine.chunk_tokens),
+        kv_type=kv_type,
+    )
+
+
+def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -> int:
+    """Bytes of a tensor in memory. A matrix is padded as the layout says; a vector (a norm's weight) is kept as float32."""
+    if len(shape) == 1:
+        return 4 * shape[0]
+    weights, size = RESIDENT_BLOCKS[resident_type]
+    rows = _round_up(prod(shape[:-1]), layout.row_multiple)
+    return rows * (_round_up(shape[-1], max(layout.column_multiple, weights)) // weights * size)
+
+
+def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str) -> int:
+    """Bytes of the K and V of `num_tokens` tokens, all layers."""
+    per_head = _round_up(config.head_dim, HEAD_MULTIPLE) * KV_BYTES[kv_type]
+    return 2 * config.num_layers * config.num_kv_heads * num_tokens * per_head
+
+
+def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:
+    """Bytes of activations of the largest step and of its logits, all float32: an upper estimate for any backend."""
+    row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
+    sequences = min(engine.max_batch, engine.chunk_tokens)
+    return 4 * (engine.chunk_tokens * row + sequences * config.vocab_size)
+
+
+def human(num_bytes: int) -> str:
+    """Bytes for people to read, exact number and GiB.
+
+    >>> human(13_476_831_232)
+    '12.55 GiB (13476831232 bytes)'
+    """
+    return f"{num_bytes / GIB:.2f} GiB ({num_bytes} bytes)"
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _require_context(config: ModelConfig, engine: EngineConfig) -> None:
+    if engine.max_context > config.max_context:
+        raise UsageError(
+            f"max_context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
+            hint=f"Ask for {config.max_context} or fewer, or leave it out.",
+        )
+
+
+def _kv_type(engine: EngineConfig, layout: Layout) -> str:
+    if engine.kv_type == "auto":
+        return layout.kv_types[0]
+    if engine.kv_type not in layout.kv_types:
+        raise UsageError(f"kv_type is {engine.kv_type!r}; this backend has {', '.join(layout.kv_types)}")
+    return engine.kv_type
+
+
+def _too_large(weights: int, kv: int, scratch: int, free_bytes: int, context: int) -> InsufficientMemoryError:
+    needed = weights + kv + scratch
+    beside = free_bytes - weights - scratch
+    return InsufficientMemoryError(
+        f"the model needs {human(needed)}, and {human(max(0, free_bytes))} are free: "
+        f"weights {human(weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
+        hint="Take a smaller context with --max-context, or close other programs."
+        if beside >= kv // 16
+        else "Take a smaller model or one of fewer bits per weight, or close other programs.",
+    )

@@ -1,0 +1,170 @@
+"""The definition of the forward pass: numpy, float32, one obvious function per op, one token at a time.
+
+Weights of every type become float32 at load. Slow, and bit-equal alone, in a chunk or in a batch: each row is a matrix times
+one vector, and the shape of every product depends on the row's own position only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_cores
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import DeviceError
+from puna.formats.base import Checkpoint
+from puna.plan import Plan
+from puna.report import SILENT, Reporter
+from puna.request import Batch, IntArray, Logits
+
+Floats = npt.NDArray[np.float32]
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
+    """x / rms(x) * weight (Zhang and Sennrich 2019, arXiv 1910.07467).  # (hidden,), (hidden,) -> (hidden,)
+
+    >>> rms_norm(np.float32([3, 4]), np.float32([1, 2]), 1e-5).round(3).tolist()
+    [0.8489999771118164, 2.263000011444092]
+    """
+    return x * np.float32(1 / np.sqrt(np.mean(np.square(x)) + np.float32(eps))) * weight
+
+
+def matvec(weight: Floats, x: Floats) -> Floats:
+    """y = W x.  # (rows, columns), (columns,) -> (rows,)"""
+    return weight @ x
+
+
+def rope(x: Floats, angles: Floats) -> Floats:
+    """Turn each pair (x[2i], x[2i+1]) by angles[i] (Su et al. 2021, arXiv 2104.09864).  # (heads, head_dim), (head_dim / 2,)"""
+    cos, sin = np.cos(angles), np.sin(angles)
+    even, odd = x[:, 0::2], x[:, 1::2]
+    turned = np.empty_like(x)
+    turned[:, 0::2] = even * cos - odd * sin
+    turned[:, 1::2] = even * sin + odd * cos
+    return turned
+
+
+def softmax(scores: Floats) -> Floats:
+    """Along the last axis."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def attend(q: Floats, keys: Floats, values: Floats) -> Floats:
+    """Softmax attention of one position; each K/V head serves num_heads / num_kv_heads queries (Ainslie 2023, arXiv 2305.13245).
+
+    q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim)
+    """
+    groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
+    scores = groups @ keys.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[1]))
+    return (softmax(scores) @ values).reshape(q.shape)
+
+
+def swiglu(gate: Floats, up: Floats) -> Floats:
+    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); the exponential is held below float32's overflow."""
+    return gate / (1 + np.exp(np.minimum(-gate, np.float32(88)))) * up
+
+
+class ReferenceBackend:
+    """The whole forward pass in the open."""
+
+    def __init__(self, config: EngineConfig, report: Reporter = SILENT) -> None:
+        total, free = memory_bytes()
+        self.info = DeviceInfo("reference", "numpy, float32, one token at a time", usable_cores(), total, free)
+        self._model: ModelConfig | None = None
+
+    def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        """Make every weight float32, and room for the pages."""
+        model = checkpoint.config
+        self._weights: dict[str, Floats] = {}
+        for done, (name, tensor) in enumerate(checkpoint.tensors.items(), start=1):
+            self._weights[name] = np.ascontiguousarray(tensor.dequantize(), dtype=np.float32)
+            report.progress("loading weights", done, len(checkpoint.tensors))
+        self._weights.setdefault("lm_head", self._weights["embed"])
+        self._page_size = plan.page_size
+        self._frequencies = model.rope.frequencies(model.head_dim)
+        pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
+        self._keys, self._values = np.zeros(pages, np.float32), np.zeros(pages, np.float32)
+        self._model = model
+
+    def forward(self, batch: Batch) -> Logits:
+        """Tokens in order, each through all layers: a chunk's later rows find the K and V of its earlier ones."""
+        model = self._loaded()
+        wanted = {int(row): index for index, row in enumerate(batch.logit_rows)}
+        logits = np.empty((len(batch.logit_rows), model.vocab_size), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are told by the sampler
+            for sequence, table in enumerate(batch.page_tables):
+                for row in range(int(batch.starts[sequence]), int(batch.starts[sequence + 1])):
+                    hidden = self._token(model, int(batch.token_ids[row]), int(batch.positions[row]), table)
+                    if row in wanted:
+                        logits[wanted[row]] = matvec(self._weights["lm_head"], hidden)
+        return logits
+
+    def limits(self) -> DeviceLimits:
+        """What numpy reaches here; its int8 product has no fast kernel, and that is what is told."""
+        data = np.ones(1 << 26, np.float32)
+        square, small = np.ones((1024, 1024), np.float32), np.ones((128, 128), np.int8)
+        return DeviceLimits(
+            read_bytes_per_s=data.nbytes / _best_seconds(lambda: data.max()),
+            int8_ops_per_s=2 * 128**3 / _best_seconds(lambda: np.matmul(small, small, dtype=np.int32)),
+            f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),
+        )
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model = None
+            del self._weights, self._keys, self._values
+
+    def _token(self, model: ModelConfig, token_id: int, position: int, table: IntArray) -> Floats:
+        """One token through all layers, its K and V into the pages.  # -> (hidden_size,), normalised"""
+        weights, angles = self._weights, (position * self._frequencies).astype(np.float32)
+        x = weights["embed"][token_id]
+        for layer in range(model.num_layers):
+            name = f"layers.{layer}."
+            h = rms_norm(x, weights[name + "attn_norm"], model.norm_eps)
+            q = matvec(weights[name + "q_proj"], h).reshape(model.num_heads, model.head_dim)
+            k = matvec(weights[name + "k_proj"], h).reshape(model.num_kv_heads, model.head_dim)
+            v = matvec(weights[name + "v_proj"], h).reshape(model.num_kv_heads, model.head_dim)
+            self._write(layer, table, position, rope(k, angles), v)
+            keys, values = self._read(layer, table, position)
+            x = x + matvec(weights[name + "o_proj"], attend(rope(q, angles), keys, values).reshape(-1))
+            h = rms_norm(x, weights[name + "ffn_norm"], model.norm_eps)
+            gate, up = matvec(weights[name + "gate_proj"], h), matvec(weights[name + "up_proj"], h)
+            x = x + matvec(weights[name + "down_proj"], swiglu(gate, up))
+        return rms_norm(x, weights["final_norm"], model.norm_eps)
+
+    def _write(self, layer: int, table: IntArray, position: int, k: Floats, v: Floats) -> None:
+        page, slot = table[position // self._page_size], position % self._page_size
+        self._keys[layer, page, :, slot] = k
+        self._values[layer, page, :, slot] = v
+
+    def _read(self, layer: int, table: IntArray, position: int) -> tuple[Floats, Floats]:
+        """K and V of positions 0..position, page by page.  # (kv_heads, position + 1, head_dim) each"""
+        pages = table[: position // self._page_size + 1]
+        return self._flat(self._keys[layer, pages], position), self._flat(self._values[layer, pages], position)
+
+    def _flat(self, pages: Floats, position: int) -> Floats:
+        count, heads, size, dim = pages.shape
+        return np.ascontiguousarray(pages.transpose(1, 0, 2, 3).reshape(heads, count * size, dim)[:, : position + 1])
+
+    def _loaded(self) -> ModelConfig:
+        if self._model is None:
+            raise DeviceError("the reference backend holds no model", hint="Call load() first; after close() make a new one.")
+        return self._model
+
+
+def create(config: EngineConfig, report: Reporter = SILENT) -> ReferenceBackend:
+    """The reference takes no setting but the pages of the plan."""
+    return ReferenceBackend(config, report)
+
+
+def _best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(repeats))

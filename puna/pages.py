@@ -1,0 +1,143 @@
+"""KV page ids: who holds which, and which pages of the past can be used again. Integers only.
+
+A page is free (no content), used (held by one or more sequences), or cached (held by none, its content known). What a full
+page holds is known by its own token ids and by the page before it, back to the first: ids are compared, never only hashes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+Content = tuple[int, tuple[int, ...]]  # (identity of the page before, or ROOT; the page's token ids)
+
+ROOT = 0  # identity of the page before the first
+UNKNOWN = -1  # identity of a page whose content nobody was told
+
+
+class Pages:
+    """Free list, reference counts and prefix cache over `num_pages` pages of `page_size` tokens.
+
+    >>> pages = Pages(num_pages=3, page_size=2)
+    >>> held = [pages.reserve(), pages.reserve()]
+    >>> pages.publish(held, 0, [7, 8])
+    >>> pages.release(held)
+    >>> pages.num_free, pages.num_cached
+    (2, 1)
+    >>> pages.match([7, 8, 9]) == held[:1]
+    True
+    """
+
+    def __init__(self, num_pages: int, page_size: int) -> None:
+        self.num_pages = num_pages
+        self.page_size = page_size
+        self._free = list(range(num_pages - 1, -1, -1))
+        self._references = [0] * num_pages
+        self._cached: OrderedDict[int, None] = OrderedDict()  # in the order of release: the first is evicted first
+        self._identity = [UNKNOWN] * num_pages
+        self._content: dict[int, Content] = {}  # of the pages that `match` can find
+        self._known: dict[Content, int] = {}  # the same, the other way round
+        self._last_identity = ROOT
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    @property
+    def num_cached(self) -> int:
+        return len(self._cached)
+
+    @property
+    def num_available(self) -> int:
+        """Pages that `reserve` can give: free ones, then cached ones."""
+        return len(self._free) + len(self._cached)
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Pages that hold `num_tokens` tokens."""
+        return -(-num_tokens // self.page_size)
+
+    def reserve(self) -> int:
+        """A page of one's own; the cached page unused for longest is emptied where no other is free.
+
+        Raises IndexError where `num_available` is 0: the scheduler asks first.
+        """
+        if not self._free and self._cached:
+            self._evict()
+        page = self._free.pop()
+        self._references[page] = 1
+        return page
+
+    def match(self, token_ids: Sequence[int]) -> list[int]:
+        """Hold the pages of the longest known beginning of `token_ids`, whole pages only."""
+        held: list[int] = []
+        identity = ROOT
+        for first in range(0, len(token_ids) - self.page_size + 1, self.page_size):
+            page = self._known.get((identity, tuple(token_ids[first : first + self.page_size])))
+            if page is None:
+                break
+            self._hold(page)
+            held.append(page)
+            identity = self._identity[page]
+        return held
+
+    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int]) -> None:
+        """Say that page `page_ids[index]` of a sequence is full and holds `token_ids`.
+
+        Where another page is known by the same content, that one stays known, and this one's successors continue it.
+        """
+        before = ROOT if index == 0 else self._identity[page_ids[index - 1]]
+        if before == UNKNOWN:
+            return
+        page, content = page_ids[index], (before, tuple(token_ids))
+        twin = self._known.setdefault(content, page)
+        if twin == page:
+            self._last_identity += 1
+            self._content[page] = content
+            self._identity[page] = self._last_identity
+        else:
+            self._identity[page] = self._identity[twin]
+
+    def release(self, page_ids: Sequence[int]) -> None:
+        """Let go of a sequence's pages, the last first, so that a beginning outlives its continuations in the cache."""
+        for page in reversed(page_ids):
+            self._references[page] -= 1
+            if self._references[page] == 0:
+                self._retire(page)
+
+    def forget(self, page_ids: Sequence[int]) -> None:
+        """Let nobody find these pages any more (their content is wrong). They stay held."""
+        for page in page_ids:
+            self._unpublish(page)
+
+    def check(self) -> None:
+        """Assert what must always hold; for tests."""
+        used = {page for page, count in enumerate(self._references) if count > 0}
+        free, cached = set(self._free), set(self._cached)
+        assert len(free) == len(self._free), "a page is free twice"
+        assert min(self._references, default=0) >= 0, "a page was released too often"
+        assert not (free & cached or free & used or cached & used), "a page is in two states"
+        assert free | cached | used == set(range(self.num_pages)), "a page is lost"
+        assert cached <= set(self._content) and not free & set(self._content), "a page's content is in the wrong state"
+        assert self._known == {content: page for page, content in self._content.items()}, "the two maps of contents differ"
+
+    def _hold(self, page: int) -> None:
+        self._references[page] += 1
+        self._cached.pop(page, None)
+
+    def _retire(self, page: int) -> None:
+        if page in self._content:
+            self._cached[page] = None
+        else:
+            self._identity[page] = UNKNOWN
+            self._free.append(page)
+
+    def _evict(self) -> None:
+        page, _ = self._cached.popitem(last=False)
+        self._unpublish(page)
+        self._free.append(page)
+
+    def _unpublish(self, page: int) -> None:
+        content = self._content.pop(page, None)
+        if content is not None:
+            del self._known[content]
+        self._identity[page] = UNKNOWN

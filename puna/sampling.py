@@ -1,0 +1,209 @@
+"""A row of logits to a token id: the filters in their written order, then one draw from the request's own generator.
+
+Everything here works on one row, so that no result depends on what else is in the batch. The raw logits are never changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import NumericalError, UsageError
+from puna.request import SamplingParams, TokenLogprob
+
+Row = npt.NDArray[np.float32]  # (vocab_size,)
+
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).tiny)
+SEED_BITS = 53  # of a seed we draw: every JSON reader keeps such a number exactly
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The ids so far: what the penalties count."""
+
+    prompt_ids: Sequence[int] = ()
+    output_ids: Sequence[int] = ()
+
+
+Filter = Callable[[Row, SamplingParams, History], Row]
+
+
+def logit_bias(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Add a number to the logits of some ids.
+
+    >>> logit_bias(np.float32([1, 2, 3]), SamplingParams(logit_bias={1: 5.0}), History()).tolist()
+    [1.0, 7.0, 3.0]
+    """
+    if not params.logit_bias:
+        return logits
+    ids, biases = list(params.logit_bias), np.fromiter(params.logit_bias.values(), np.float64)
+    biased = logits.copy()
+    biased[ids] = np.clip(logits[ids] + biases, -LARGEST, LARGEST)
+    return biased
+
+
+def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Make what occurred less likely: repetition (prompt and output), then presence and frequency (output only)."""
+    penalised = logits
+    if params.repetition_penalty != 1.0:
+        seen, penalised = np.unique(np.array([*history.prompt_ids, *history.output_ids], np.int64)), logits.copy()
+        factor = np.float32(params.repetition_penalty)
+        penalised[seen] = np.where(logits[seen] > 0, logits[seen] / factor, logits[seen] * factor)
+    if history.output_ids and (params.presence_penalty or params.frequency_penalty):
+        (ids, counts), penalised = np.unique(history.output_ids, return_counts=True), penalised.copy()
+        penalised[ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
+    return penalised
+
+
+def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Divide by the temperature; the largest logit becomes 0, so that nothing overflows however small the temperature is."""
+    with np.errstate(over="ignore"):
+        return (logits - logits.max()) / np.float32(max(params.temperature, SMALLEST))
+
+
+def top_k(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Keep the k most likely, the lower id where two are equal.
+
+    >>> top_k(np.float32([3, 1, 3, 3]), SamplingParams(top_k=2), History()).tolist()
+    [3.0, -inf, 3.0, -inf]
+    """
+    if not 0 < params.top_k < len(logits):
+        return logits
+    return _only(logits, _largest(logits, params.top_k))
+
+
+def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Keep the smallest set of most likely tokens whose probability reaches p: the token that crosses p stays, and at
+    least one does (Holtzman et al. 2020, arXiv 1904.09751).
+
+    >>> top_p(np.log(np.float32([0.1, 0.6, 0.1, 0.2])), SamplingParams(top_p=0.7), History()).round(2).tolist()
+    [-inf, -0.5099999904632568, -inf, -1.6100000143051147]
+    """
+    if params.top_p >= 1.0:
+        return logits
+    masses = _masses(logits)
+    total = float(masses.sum(dtype=np.float64))
+    # All tokens below this together have less than 1 - p: mostly a few hundred are left to sort (the trick is llama2.c's).
+    ids = np.flatnonzero(masses >= np.float32((1 - params.top_p) * total / len(logits) * (1 - 1e-6)))
+    values = logits[ids]
+    cumulative = _cumulative(np.sort(values)[::-1])
+    count = int(np.searchsorted(cumulative, params.top_p * total, side="left")) + 1
+    return _only(logits, ids[_largest(values, count)])
+
+
+def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
+    """Drop what is less likely than the most likely token by more than the factor `min_p`.
+
+    >>> min_p(np.log(np.float32([0.8, 0.1, 0.05, 0.05])), SamplingParams(min_p=0.1), History()).round(2).tolist()
+    [-0.2199999988079071, -2.299999952316284, -inf, -inf]
+    """
+    if params.min_p <= 0.0:
+        return logits
+    return np.where(_masses(logits) < params.min_p, np.float32(-np.inf), logits)
+
+
+# The written order. The first two apply to greedy choice too.
+FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
+GREEDY_FILTERS = FILTERS[:2]
+
+
+class Sampler:
+    """Chooses the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given."""
+
+    def __init__(self, params: SamplingParams, vocab_size: int) -> None:
+        outside = [i for i in params.logit_bias if not 0 <= i < vocab_size]
+        if outside:
+            raise UsageError(f"logit_bias names id {outside[0]}; the vocabulary has ids 0..{vocab_size - 1}")
+        if params.temperature > 0 and params.seed is None:
+            params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
+        self.params = params
+        self._bits = np.random.PCG64(params.seed)  # its raw stream is what numpy promises to keep
+
+    def choose(self, logits: Row, history: History) -> int:
+        """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
+        _require_finite(logits)
+        if self.params.temperature == 0:
+            return int(apply(GREEDY_FILTERS, logits, self.params, history).argmax())
+        return draw(apply(FILTERS, logits, self.params, history), self._uniform())
+
+    def _uniform(self) -> float:
+        """In [0, 1), the upper 53 bits of one raw draw: one per token, whatever the filters do."""
+        return float((int(self._bits.random_raw()) >> 11) * 2.0**-53)
+
+
+def apply(filters: tuple[Filter, ...], logits: Row, params: SamplingParams, history: History) -> Row:
+    """The filters, one after the other."""
+    for step in filters:
+        logits = step(logits, params, history)
+    return logits
+
+
+def draw(logits: Row, uniform: float) -> int:
+    """The id at which the cumulative probability passes `uniform`.
+
+    >>> [draw(np.log(np.float32([0.25, 0.5, 0.25])), u) for u in (0.0, 0.3, 0.7, 0.8)]
+    [0, 1, 1, 2]
+    """
+    ids = np.flatnonzero(logits > -np.inf)
+    cumulative = _cumulative(logits[ids])
+    return int(ids[min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), len(ids) - 1)])
+
+
+def token_logprob(logits: Row, token_id: int, num_top: int) -> TokenLogprob:
+    """Log-probabilities under the raw logits, in float64: of `token_id`, and of the `num_top` most likely, best first."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    normaliser = float(np.log(np.exp(shifted).sum()))
+    top = tuple((int(i), float(shifted[i]) - normaliser) for i in _ranked(logits, num_top))
+    return TokenLogprob(token_id, float(shifted[token_id]) - normaliser, top)
+
+
+def _require_finite(logits: Row) -> None:
+    """argmax stops at NaN, so that one look at the largest is enough."""
+    largest = logits[logits.argmax()]
+    if not np.isfinite(largest):
+        raise NumericalError(
+            f"the model's logits are not finite (the largest is {largest})",
+            hint="The weights are damaged, or a number in the model's configuration is wrong.",
+        )
+
+
+def _masses(logits: Row) -> Row:
+    """Probabilities, the largest scaled to 1."""
+    return np.asarray(np.exp(logits - logits.max()))
+
+
+def _cumulative(logits: Row) -> npt.NDArray[np.float64]:
+    """Cumulative sums of `_masses`."""
+    masses = _masses(logits).astype(np.float64)
+    return np.cumsum(masses, out=masses)
+
+
+def _only(logits: Row, ids: npt.NDArray[np.intp]) -> Row:
+    """All others at -inf."""
+    kept = np.full_like(logits, -np.inf)
+    kept[ids] = logits[ids]
+    return kept
+
+
+def _largest(logits: Row, count: int) -> npt.NDArray[np.intp]:
+    """Ids of the `count` largest, ascending; of equals the lower ids. A partition, not a sort of the vocabulary."""
+    if count >= len(logits):
+        return np.arange(len(logits))
+    if count == 0:
+        return np.arange(0)
+    threshold = np.partition(logits, len(logits) - count)[len(logits) - count]
+    above = np.flatnonzero(logits > threshold)
+    equal = np.flatnonzero(logits == threshold)[: count - len(above)]
+    return np.sort(np.concatenate((above, equal)))
+
+
+def _ranked(logits: Row, count: int) -> npt.NDArray[np.intp]:
+    """Ids of the `count` largest, the largest first; of equals the lower id first."""
+    best = _largest(logits, count)
+    return best[np.argsort(-logits[best], kind="stable")]

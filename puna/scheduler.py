@@ -1,0 +1,147 @@
+"""Which tokens run in this step: decode first, then chunks of prompts. Knows token counts and page ids. Knows no arrays, no
+text, no device.
+
+Requests are served in the order of their arrival: `running` and `waiting` are both sorted by it, and every running request
+came before every waiting one. When pages run out, the latest running request gives up its pages and waits again at the front; its
+tokens are computed anew later. So the earliest request always moves on, and every request becomes the earliest one day.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from puna.pages import Pages
+from puna.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens first..last-1 of one request, to be computed in this step."""
+
+    request: Request
+    first: int
+    last: int
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether these tokens reach the sequence's end, so that a next one is to be chosen."""
+        return self.last == self.request.num_tokens
+
+
+class Scheduler:
+    """Holds the requests that are neither finished nor aborted.
+
+    `max_tokens` is the number of token rows of a step, `max_sequences` (at most `max_tokens`) that of running requests. The
+    pages must be able to hold the longest sequence alone.
+    """
+
+    def __init__(self, pages: Pages, *, max_tokens: int, max_sequences: int, prefix_cache: bool = True) -> None:
+        self.pages = pages
+        self.running: list[Request] = []
+        self.waiting: deque[Request] = deque()
+        self._max_tokens = max_tokens
+        self._max_sequences = min(max_sequences, max_tokens)
+        self._prefix_cache = prefix_cache
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, request: Request) -> None:
+        """Queue a request with at least one token."""
+        self.waiting.append(request)
+
+    def remove(self, request: Request, *, forget: bool = False) -> None:
+        """Take a request out, whatever its state, and release its pages. `forget`: their content is wrong. Idempotent."""
+        if forget:
+            self.pages.forget(request.page_ids)
+        self._release(request)
+        if request in self.running:
+            self.running.remove(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+
+    def schedule(self) -> list[Work]:
+        """The next step's work, pages reserved. Not empty while `has_work`."""
+        budget = self._max_tokens - sum(map(_is_decoding, self.running))
+        works: list[Work] = []
+        for request in tuple(self.running):
+            work = self._continue(request, budget)
+            if work is not None:
+                works.append(work)
+                budget -= 0 if _is_decoding(request) else work.last - work.first
+        while budget > 0 and self._admit():
+            request = self.running[-1]
+            work = self._continue(request, budget)
+            if work is not None:
+                works.append(work)
+                budget -= work.last - work.first
+        return works
+
+    def advance(self, works: list[Work]) -> None:
+        """Note that the work was done: the K and V of its tokens are in the pages."""
+        for work in works:
+            work.request.num_computed = work.last
+            if self._prefix_cache:
+                self._publish(work)
+
+    def _continue(self, request: Request, budget: int) -> Work | None:
+        """The next tokens of a running request, or None: no budget is left, or it was preempted."""
+        first = request.num_computed
+        count = 1 if _is_decoding(request) else min(request.num_tokens - first, budget)
+        if count == 0 or request not in self.running or not self._reserve(request, first + count):
+            return None
+        return Work(request, first, first + count)
+
+    def _reserve(self, request: Request, num_tokens: int) -> bool:
+        """Pages for `num_tokens` tokens. The latest requests are preempted for them; False where that meets `request` itself."""
+        missing = self.pages.pages_for(num_tokens) - len(request.page_ids)
+        while missing > self.pages.num_available:
+            latest = self.running.pop()
+            self._release(latest)
+            self.waiting.appendleft(latest)
+            if latest is request:
+                return False
+        request.page_ids.extend(self.pages.reserve() for _ in range(missing))
+        return True
+
+    def _admit(self) -> bool:
+        """Move the first waiting request to the running ones, if there is room for all its tokens.
+
+        One page per running request is left for what they decode, lest the newcomer be preempted at once.
+        """
+        if not self.waiting or len(self.running) >= self._max_sequences:
+            return False
+        request = self.waiting[0]
+        self._match(request)
+        missing = self.pages.pages_for(request.num_tokens) - len(request.page_ids)
+        if self.running and missing + len(self.running) > self.pages.num_available:
+            self._release(request)
+            return False
+        self.running.append(self.waiting.popleft())
+        return True
+
+    def _match(self, request: Request) -> None:
+        """Start from what the prefix cache holds. The last token is always computed: its logits are wanted."""
+        if not self._prefix_cache:
+            return
+        request.page_ids = self.pages.match(request.token_ids(0, request.num_tokens - 1))
+        request.num_computed = len(request.page_ids) * self.pages.page_size
+        if not request.output_ids:
+            request.num_cached = request.num_computed
+
+    def _publish(self, work: Work) -> None:
+        size = self.pages.page_size
+        for index in range(work.first // size, work.last // size):
+            token_ids = work.request.token_ids(index * size, (index + 1) * size)
+            self.pages.publish(work.request.page_ids, index, token_ids)
+
+    def _release(self, request: Request) -> None:
+        self.pages.release(request.page_ids)
+        request.page_ids = []
+        request.num_computed = 0
+
+
+def _is_decoding(request: Request) -> bool:
+    return request.num_tokens - request.num_computed == 1
