@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.jit import kernel
+from puna.backends.cpu.jit import inlined, kernel, part
 from puna.backends.cpu.packing import BF16, F16, F32, Q4_0, Q4_1, Q8_0
 from puna.backends.cpu.simd import (
     absolute,
@@ -41,6 +41,7 @@ from puna.backends.cpu.simd import (
     max_lanes,
     maximum,
     mul,
+    prefetch,
     repeat_f32,
     repeat_i8x4,
     round_i32,
@@ -56,6 +57,7 @@ from puna.backends.cpu.simd import (
 )
 
 TILE = 4  # tokens of a matmul tile: 4 sums and 2 halves of the weights fit into 16 registers
+AHEAD_BYTES = 8192  # of weights that a matvec asks for in advance: the hardware's prefetcher stops at each 4 KiB page
 L2_BYTES = 1 << 17  # of activations that a pass over the weights should find in the L2 cache again
 
 
@@ -126,7 +128,7 @@ def rope(x, turns, head_dim, first, last):
 def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
     """(matvec, matmul) for weights that `load` reads as float32, `size` bytes each. `x` is a float32 row."""
 
-    @kernel
+    @inlined
     def finish(y, total, adds):
         if adds:
             total = add(load_f32x8(y), total)
@@ -201,7 +203,7 @@ matvec_bf16, matmul_bf16 = _float_products(load_bf16x8, 2)
 # ---- products with quantised weights --------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def _dot_nibbles(w, x):
     """Sums over a block of 4-bit numbers 0..15, per row. Eight products of at most 15 * 127 * 2 fit into an int16."""
     v = load_i8x32(w)
@@ -217,12 +219,12 @@ def _dot_nibbles(w, x):
     return widen_pairs(add_i16(s, t))
 
 
-@kernel
+@inlined
 def _add_nibbles(s, low, high, x):
     return add_i16(s, add_i16(madd_u8_i8(low, repeat_i8x4(x)), madd_u8_i8(high, repeat_i8x4(x + 16))))
 
 
-@kernel
+@inlined
 def _dot_nibbles_tile(w, x, stride):
     """`_dot_nibbles` for four tokens."""
     v = load_i8x32(w)
@@ -242,7 +244,7 @@ def _dot_nibbles_tile(w, x, stride):
     return widen_pairs(a), widen_pairs(b), widen_pairs(c), widen_pairs(d)
 
 
-@kernel
+@inlined
 def _dot_bytes(w, x):
     """Sums over a block of int8 numbers, per row."""
     s = dot_i8(load_i8x32(w), repeat_i8x4(x))
@@ -251,7 +253,7 @@ def _dot_bytes(w, x):
     return s
 
 
-@kernel
+@inlined
 def _dot_bytes_tile(w, x, stride):
     """`_dot_bytes` for four tokens."""
     v = load_i8x32(w)
@@ -267,19 +269,19 @@ def _dot_bytes_tile(w, x, stride):
     return a, b, c, d
 
 
-@kernel
+@inlined
 def _scale_q8_0(total, dots, scales, d, s):
     """w = scale * q"""
     return fma(mul(to_f32(dots), d), load_f16x8(scales), total)
 
 
-@kernel
+@inlined
 def _scale_q4_0(total, dots, scales, d, s):
     """w = scale * (q - 8)"""
     return fma(fma(s, splat_f32(-8.0), mul(to_f32(dots), d)), load_f16x8(scales), total)
 
 
-@kernel
+@inlined
 def _scale_q4_1(total, dots, scales, d, s):
     """w = scale * q + minimum"""
     return fma(load_f16x8(scales + 16), s, fma(mul(to_f32(dots), d), load_f16x8(scales), total))
@@ -288,7 +290,7 @@ def _scale_q4_1(total, dots, scales, d, s):
 def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> tuple[Any, Any]:
     """(matvec, matmul) for blocks of `block_bytes` of numbers and `scale_bytes` of scales per group. `x` is a record."""
 
-    @kernel
+    @inlined
     def finish(y, total, adds):
         if adds:
             total = add(load_f32x8(y), total)
@@ -302,6 +304,9 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             scales = at + blocks * block_bytes
             total = splat_f32(0.0)
             for block in range(blocks):
+                ahead = at + block * (block_bytes + scale_bytes) + AHEAD_BYTES
+                for line in range(0, block_bytes + scale_bytes, 64):
+                    prefetch(ahead + line)
                 d = repeat_f32(x + columns + 4 * block)
                 s = repeat_f32(x + columns + 4 * (blocks + block))
                 total = scale(total, dot(at + block * block_bytes, x + 32 * block), scales + block * scale_bytes, d, s)
@@ -345,7 +350,7 @@ def is_quantised(kind):
     return kind >= Q8_0
 
 
-@kernel
+@part
 def _matvec(kind, w, columns, x, y, first, last, adds):
     if kind == Q4_1:
         matvec_q4_1(w, columns, x, y, first, last, adds)
@@ -361,7 +366,7 @@ def _matvec(kind, w, columns, x, y, first, last, adds):
         matvec_f32(w, columns, x, y, first, last, adds)
 
 
-@kernel
+@part
 def _matmul(kind, w, columns, x, x_stride, y, y_stride, first, last, adds):
     if kind == Q4_1:
         matmul_q4_1(w, columns, x, x_stride, y, y_stride, first, last, adds)

@@ -130,6 +130,17 @@ store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: 
 store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: _store(b, at, v))
 store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: _store(b, at, v))
 
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    pointer = builder.inttoptr(address, _I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(fetch, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, into every cache level, data
+
+
+prefetch = _operation(types.void, (types.int64,), _prefetch)  # the cache line of an address; any address is allowed
+
 # Four bytes, or one float, repeated over the whole vector.
 repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I8x32.llvm))
 repeat_f32 = _operation(F32x8, (types.int64,), lambda b, at: _splat(b, _load(b, at, _F32), 8))

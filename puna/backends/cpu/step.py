@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
-from puna.backends.cpu.jit import entry, kernel
+from puna.backends.cpu.jit import entry, kernel, part
 from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
 from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32
 from puna.backends.cpu.threads import POSTED, barrier, wait_for_step
@@ -77,19 +77,19 @@ class Memory(NamedTuple):
     scratch: int  # (threads) of attention
 
 
-@kernel
+@part
 def _share(n, thread, threads):
     """The part first..last-1 of n that is this thread's."""
     return n * thread // threads, n * (thread + 1) // threads
 
 
-@kernel
+@part
 def _matrix(memory, index):
     at = memory.matrices + 24 * index
     return load_i64(at), load_i64(at + 8), load_i64(at + 16)
 
 
-@kernel
+@part
 def _norm(memory, sizes, index, kind, columns, tokens, thread):
     """normed = rms_norm(x), and its record where the next product wants one; tokens are shared out."""
     first, last = _share(tokens, thread, sizes.threads)
@@ -101,22 +101,21 @@ def _norm(memory, sizes, index, kind, columns, tokens, thread):
             quantize_blocks(out, columns, memory.records + t * sizes.record_stride, 0, columns // 32)
 
 
-@kernel
+@part
 def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, adds):
     """Row groups first..last-1 of a product; `x` is read where the matrix is not quantised, else the records."""
     kind, w, columns = _matrix(memory, index)
     if is_quantised(kind):
-        multiply(kind, w, columns, memory.records, sizes.record_stride, tokens, y, y_stride, first, last, adds)
-    else:
-        multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
+        x, x_stride = memory.records, sizes.record_stride
+    multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
 
 
-@kernel
+@part
 def _rows(first_group, last_group, rows):
     return min(8 * first_group, rows), min(8 * last_group, rows)
 
 
-@kernel
+@part
 def _project_qkv(memory, sizes, layer, tokens, thread):
     """q, k and v of all tokens, turned; k and v go into their pages."""
     base = layer * SLOTS
@@ -138,13 +137,13 @@ def _project_qkv(memory, sizes, layer, tokens, thread):
     _write_kv(memory, sizes, layer, k, v, begin, end)
 
 
-@kernel
+@part
 def _page(memory, sizes, layer, sequence, position, kv_head):
     page = np.int64(load_i32(memory.tables + sequence * sizes.table_stride + 4 * (position // sizes.page_size)))
     return memory.kv + layer * sizes.layer_bytes + (page * sizes.num_kv_heads + kv_head) * sizes.page_bytes
 
 
-@kernel
+@part
 def _write_kv(memory, sizes, layer, k, v, begin, end):
     """Numbers begin..end-1 of each token's k and v rows into the pages of their heads."""
     for sequence in range(load_i64(memory.job + 8)):
@@ -167,7 +166,7 @@ def _write_kv(memory, sizes, layer, k, v, begin, end):
                 i = until
 
 
-@kernel
+@part
 def _attend(memory, sizes, layer, thread):
     """All tiles of four rows (token, head of a group), dealt out to the threads in turn."""
     per_kv = sizes.num_heads // sizes.num_kv_heads
@@ -182,7 +181,7 @@ def _attend(memory, sizes, layer, thread):
                 item += 1
 
 
-@kernel
+@part
 def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv, row, rows):
     """Rows row..row+3 of a sequence and KV head; past the end the last row is repeated and not kept."""
     last = rows - 1
@@ -213,12 +212,12 @@ def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv,
             store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
 
 
-@kernel
+@part
 def _token_and_head(row, start, kv_head, per_kv):
     return start + row // per_kv, kv_head * per_kv + row % per_kv
 
 
-@kernel
+@part
 def _quantize(memory, sizes, index, x, x_stride, tokens, thread):
     """Records of rows `x` where the product `index` wants them; the blocks are shared out."""
     kind, _, columns = _matrix(memory, index)
@@ -229,7 +228,7 @@ def _quantize(memory, sizes, index, x, x_stride, tokens, thread):
         barrier(memory.control, sizes.threads)
 
 
-@kernel
+@part
 def _feed_forward(memory, sizes, layer, tokens, thread):
     """gate = swiglu(W_gate normed, W_up normed)"""
     base = layer * SLOTS
@@ -242,7 +241,7 @@ def _feed_forward(memory, sizes, layer, tokens, thread):
         swiglu(memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
 
 
-@kernel
+@part
 def _layer(memory, sizes, layer, tokens, thread):
     base, threads = layer * SLOTS, sizes.threads
     groups = (sizes.hidden_size + 7) // 8
@@ -267,7 +266,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     barrier(memory.control, threads)
 
 
-@kernel
+@part
 def _norm_for(memory, sizes, norm, first_matrix, last_matrix, tokens, thread):
     """The norm before matrices first..last-1, with records if one of them is quantised."""
     for index in range(first_matrix, last_matrix):
@@ -277,7 +276,7 @@ def _norm_for(memory, sizes, norm, first_matrix, last_matrix, tokens, thread):
             return
 
 
-@kernel
+@part
 def _embed(memory, sizes, tokens, thread):
     first, last = _share(tokens, thread, sizes.threads)
     kind, w, columns = _matrix(memory, sizes.num_layers * SLOTS + EMBED)
@@ -286,7 +285,7 @@ def _embed(memory, sizes, tokens, thread):
         embed(kind, w, columns, row, sizes.hidden_size, memory.x + t * sizes.row_stride)
 
 
-@kernel
+@part
 def _logits(memory, sizes, thread):
     """The rows whose logits are wanted move to the front of x; then norm and the last product."""
     count = load_i64(memory.job + 16)
@@ -304,7 +303,7 @@ def _logits(memory, sizes, thread):
     barrier(memory.control, sizes.threads)
 
 
-@kernel
+@part
 def _forward(memory, sizes, thread):
     tokens = load_i64(memory.job)
     _embed(memory, sizes, tokens, thread)
@@ -319,13 +318,14 @@ def run(memory, sizes, thread, last):
 
     Returns the number of the last step. One function for both, so that the model is compiled once.
     """
-    if thread == 0:
-        posted = atomic_add(memory.control + POSTED, 1) + 1
-        _forward(memory, sizes, 0)
-        return posted
     while True:
-        posted = wait_for_step(memory.control, last)
-        if posted == last:
-            return last
+        if thread == 0:
+            last = atomic_add(memory.control + POSTED, 1) + 1
+        else:
+            posted = wait_for_step(memory.control, last)
+            if posted == last:
+                return last
+            last = posted
         _forward(memory, sizes, thread)
-        last = posted
+        if thread == 0:
+            return last
