@@ -1,0 +1,202 @@
+"""Attention over paged keys and values: four rows at a time, page by page, with a running softmax.
+
+A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads.
+A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
+[page_size][padded head_dim], so that they are eight numbers of the output. A row takes the pages, and the tokens in them, in
+order, whatever the other rows are: its bits depend on nothing else. (Running softmax: Milakov and Gimelshein 2018, arXiv 1805.02867.)
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from puna.backends.cpu.jit import kernel
+from puna.backends.cpu.simd import (
+    add,
+    exp,
+    fma,
+    keep_lanes,
+    load_f16x8,
+    load_f32,
+    load_f32x8,
+    load_i32,
+    max_lanes,
+    maximum,
+    mul,
+    repeat_f32,
+    splat_f32,
+    store_f16,
+    store_f32,
+    store_f32x8,
+    sub,
+    sum_lanes,
+)
+
+ROWS = 4  # of a tile
+VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
+LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its difference with itself is 0
+
+
+def padded_head_dim(head_dim: int) -> int:
+    return -(-head_dim // VALUE_MULTIPLE) * VALUE_MULTIPLE
+
+
+def scratch_floats(head_dim: int, page_size: int) -> int:
+    """Floats that a thread needs: scores and sums of a tile, its running maxima and totals."""
+    return ROWS * (page_size + padded_head_dim(head_dim) + 2)
+
+
+@kernel
+def _softmax_page(scores, count, slots, state):
+    """Turn a row's scores of a page into weights relative to the running maximum; returns what earlier sums shrink by.
+
+    Only the first `count` of `slots` are the row's to see; the others become 0. `state`: running maximum, running total.
+    """
+    if count <= 0:
+        for slot in range(0, slots, 8):
+            store_f32x8(scores + 4 * slot, splat_f32(0.0))
+        return np.float32(1.0)
+    before = load_f32(state)
+    largest = splat_f32(before)
+    for slot in range(0, slots, 8):
+        v = keep_lanes(load_f32x8(scores + 4 * slot), count - slot, LOWEST)
+        store_f32x8(scores + 4 * slot, v)
+        largest = maximum(largest, v)
+    now = max_lanes(largest)
+    top = splat_f32(now)
+    total = splat_f32(0.0)
+    for slot in range(0, slots, 8):
+        v = keep_lanes(exp(sub(load_f32x8(scores + 4 * slot), top)), count - slot, np.float32(0.0))
+        store_f32x8(scores + 4 * slot, v)
+        total = add(total, v)
+    shrink = sum_lanes(exp(splat_f32(before - now))) * np.float32(0.125)
+    store_f32(state, now)
+    store_f32(state + 4, load_f32(state + 4) * shrink + sum_lanes(total))
+    return shrink
+
+
+@kernel
+def _shrink(sums, size, factor):
+    if factor != np.float32(1.0):
+        for i in range(0, size, 8):
+            store_f32x8(sums + 4 * i, mul(load_f32x8(sums + 4 * i), splat_f32(factor)))
+
+
+def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any, Any]:
+    """(write_keys, write_values, attend) for pages of numbers of `size` bytes."""
+
+    @kernel
+    def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores):
+        s = splat_f32(scale)
+        row = 4 * page_size
+        for slot in range(0, slots, 16):
+            a0, a1, a2, a3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            b0, b1, b2, b3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            at = keys + slot * size
+            for i in range(head_dim):
+                k, m = load(at), load(at + 8 * size)
+                v = repeat_f32(q0 + 4 * i)
+                a0, b0 = fma(k, v, a0), fma(m, v, b0)
+                v = repeat_f32(q1 + 4 * i)
+                a1, b1 = fma(k, v, a1), fma(m, v, b1)
+                v = repeat_f32(q2 + 4 * i)
+                a2, b2 = fma(k, v, a2), fma(m, v, b2)
+                v = repeat_f32(q3 + 4 * i)
+                a3, b3 = fma(k, v, a3), fma(m, v, b3)
+                at += page_size * size
+            to = scores + 4 * slot
+            store_f32x8(to, mul(a0, s))
+            store_f32x8(to + 32, mul(b0, s))
+            store_f32x8(to + row, mul(a1, s))
+            store_f32x8(to + row + 32, mul(b1, s))
+            store_f32x8(to + 2 * row, mul(a2, s))
+            store_f32x8(to + 2 * row + 32, mul(b2, s))
+            store_f32x8(to + 3 * row, mul(a3, s))
+            store_f32x8(to + 3 * row + 32, mul(b3, s))
+
+    @kernel
+    def add_values(weights, page_size, values, width, count, sums):
+        row = 4 * width
+        step = 4 * page_size
+        for i in range(0, width, 16):
+            to = sums + 4 * i
+            a0, b0 = load_f32x8(to), load_f32x8(to + 32)
+            a1, b1 = load_f32x8(to + row), load_f32x8(to + row + 32)
+            a2, b2 = load_f32x8(to + 2 * row), load_f32x8(to + 2 * row + 32)
+            a3, b3 = load_f32x8(to + 3 * row), load_f32x8(to + 3 * row + 32)
+            for slot in range(count):
+                at = values + (slot * width + i) * size
+                k, m = load(at), load(at + 8 * size)
+                p = weights + 4 * slot
+                v = repeat_f32(p)
+                a0, b0 = fma(k, v, a0), fma(m, v, b0)
+                v = repeat_f32(p + step)
+                a1, b1 = fma(k, v, a1), fma(m, v, b1)
+                v = repeat_f32(p + 2 * step)
+                a2, b2 = fma(k, v, a2), fma(m, v, b2)
+                v = repeat_f32(p + 3 * step)
+                a3, b3 = fma(k, v, a3), fma(m, v, b3)
+            store_f32x8(to, a0)
+            store_f32x8(to + 32, b0)
+            store_f32x8(to + row, a1)
+            store_f32x8(to + row + 32, b1)
+            store_f32x8(to + 2 * row, a2)
+            store_f32x8(to + 2 * row + 32, b2)
+            store_f32x8(to + 3 * row, a3)
+            store_f32x8(to + 3 * row + 32, b3)
+
+    @kernel
+    def write_keys(k, page, page_size, slot, first, last):
+        """Numbers first..last-1 of a key into its slot of the page."""
+        for i in range(first, last):
+            store(page + (i * page_size + slot) * size, load_f32(k + 4 * i))
+
+    @kernel
+    def write_values(v, page, page_size, head_dim, slot, first, last):
+        """Numbers first..last-1 of a value into its slot of the page."""
+        width = -(-head_dim // 16) * 16
+        to = page + (head_dim * page_size + slot * width) * size
+        for i in range(first, last):
+            store(to + i * size, load_f32(v + 4 * i))
+
+    @kernel
+    def attend(q0, q1, q2, q3, p0, p1, p2, p3, pages, page_base, page_stride, page_size, head_dim, scale, scratch):
+        """A tile: four query heads at addresses q*, at positions p*, over the pages that `pages` (int32) names.
+
+        The page of number n lies at page_base + n * page_stride. Afterwards the sums at the returned address are the four
+        outputs, `width` floats each.
+        """
+        width = -(-head_dim // 16) * 16
+        scores, sums = scratch, scratch + 4 * ROWS * page_size
+        state = sums + 4 * ROWS * width
+        for i in range(0, ROWS * width, 8):
+            store_f32x8(sums + 4 * i, splat_f32(0.0))
+        for row in range(ROWS):
+            store_f32(state + 8 * row, LOWEST)
+            store_f32(state + 8 * row + 4, np.float32(0.0))
+        longest = max(max(p0, p1), max(p2, p3)) + 1
+        for first in range(0, longest, page_size):
+            count = min(page_size, longest - first)
+            slots = (count + 15) // 16 * 16
+            page = page_base + np.int64(load_i32(pages + 4 * (first // page_size))) * page_stride
+            scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, slots, scale, scores)
+            row_bytes = 4 * page_size
+            _shrink(sums, width, _softmax_page(scores, p0 + 1 - first, slots, state))
+            _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - first, slots, state + 8))
+            _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - first, slots, state + 16))
+            _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - first, slots, state + 24))
+            add_values(scores, page_size, page + head_dim * page_size * size, width, count, sums)
+        for row in range(ROWS):
+            total = load_f32(state + 8 * row + 4)
+            _shrink(sums + 4 * row * width, width, np.float32(1.0) / total)
+        return sums
+
+    return write_keys, write_values, attend
+
+
+write_keys_f16, write_values_f16, attend_f16 = _attention(load_f16x8, store_f16, 2)
+write_keys_f32, write_values_f32, attend_f32 = _attention(load_f32x8, store_f32, 4)

@@ -1,0 +1,442 @@
+"""The operations of a forward pass, in vectors. `backends/reference.py` defines each one under the same name.
+
+Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's eight lanes are eight rows, and every output is
+summed over the columns from the first to the last, by one lane. So no other row, token or thread can change a bit of it:
+`matvec` (one token) and `matmul` (four tokens, the weights read once) do the same sums.
+
+`x` of a quantised product is a record: columns x int8, then a float32 scale per block of 32, then a float32 scale * sum per block.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from puna.backends.cpu.jit import inlined, kernel, part
+from puna.backends.cpu.packing import BF16, F16, F32, Q4_0, Q4_1, Q8_0
+from puna.backends.cpu.simd import (
+    absolute,
+    add,
+    add_i16,
+    add_i32,
+    div,
+    dot_i8,
+    exp,
+    fma,
+    high_nibbles,
+    keep_lanes,
+    load_bf16x8,
+    load_f16,
+    load_f16x8,
+    load_f32,
+    load_f32x8,
+    load_i8x32,
+    load_u8,
+    load_u16,
+    low_nibbles,
+    madd_u8_i8,
+    max_lanes,
+    maximum,
+    mul,
+    prefetch,
+    repeat_f32,
+    repeat_i8x4,
+    round_i32,
+    splat_f32,
+    store_f32,
+    store_f32x8,
+    store_i8x8,
+    sub,
+    sum_lanes,
+    sum_lanes_i32,
+    to_f32,
+    widen_pairs,
+)
+
+TILE = 4  # tokens of a matmul tile: 4 sums and 2 halves of the weights fit into 16 registers
+AHEAD_BYTES = 8192  # of weights that a matvec asks for in advance: the hardware's prefetcher stops at each 4 KiB page
+L2_BYTES = 1 << 17  # of activations that a pass over the weights should find in the L2 cache again
+
+
+# ---- rows of activations --------------------------------------------------------------------------------------------
+
+
+@kernel
+def rms_norm(x, weight, size, eps, out):
+    """out = x / sqrt(mean(x**2) + eps) * weight (Zhang and Sennrich 2019). The arrays are readable up to a multiple of 8."""
+    total = splat_f32(0.0)
+    whole = size // 8 * 8
+    for i in range(0, whole, 8):
+        v = load_f32x8(x + 4 * i)
+        total = fma(v, v, total)
+    if whole < size:
+        v = keep_lanes(load_f32x8(x + 4 * whole), size - whole, 0.0)
+        total = fma(v, v, total)
+    scale = splat_f32(np.float32(1.0) / np.sqrt(sum_lanes(total) / np.float32(size) + eps))
+    for i in range(0, size, 8):
+        store_f32x8(out + 4 * i, mul(mul(load_f32x8(x + 4 * i), scale), load_f32x8(weight + 4 * i)))
+
+
+@kernel
+def quantize_blocks(x, columns, record, first, last):
+    """Blocks first..last-1 of the float32 row `x` into the record: q = round(x * 127 / max|x|), ties to even."""
+    scales = record + columns
+    sums = scales + columns // 8
+    for block in range(first, last):
+        at = x + 128 * block
+        a, b, c, d = load_f32x8(at), load_f32x8(at + 32), load_f32x8(at + 64), load_f32x8(at + 96)
+        largest = max_lanes(maximum(maximum(absolute(a), absolute(b)), maximum(absolute(c), absolute(d))))
+        scale = largest / np.float32(127.0)
+        inverse = splat_f32(np.float32(127.0) / largest if largest > 0 else np.float32(0.0))
+        qa, qb, qc, qd = round_i32(mul(a, inverse)), round_i32(mul(b, inverse)), round_i32(mul(c, inverse)), round_i32(mul(d, inverse))
+        to = record + 32 * block
+        store_i8x8(to, qa)
+        store_i8x8(to + 8, qb)
+        store_i8x8(to + 16, qc)
+        store_i8x8(to + 24, qd)
+        total = sum_lanes_i32(add_i32(add_i32(qa, qb), add_i32(qc, qd)))
+        store_f32(scales + 4 * block, scale)
+        store_f32(sums + 4 * block, scale * np.float32(total))
+
+
+@kernel
+def swiglu(gate, up, size, out):
+    """out = gate / (1 + e**-gate) * up (Shazeer 2020, arXiv 2002.05202), whole vectors."""
+    one = splat_f32(1.0)
+    for i in range(0, size, 8):
+        g = load_f32x8(gate + 4 * i)
+        store_f32x8(out + 4 * i, mul(div(g, add(one, exp(sub(splat_f32(0.0), g)))), load_f32x8(up + 4 * i)))
+
+
+@kernel
+def rope(x, turns, head_dim, first, last):
+    """Turn the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads in place. `turns`: [cos, sin] per pair of a head."""
+    for i in range(first, last, 2):
+        at = turns + 4 * (i % head_dim)
+        cos, sin = load_f32(at), load_f32(at + 4)
+        a, b = load_f32(x + 4 * i), load_f32(x + 4 * i + 4)
+        store_f32(x + 4 * i, a * cos - b * sin)
+        store_f32(x + 4 * i + 4, a * sin + b * cos)
+
+
+# ---- products with float weights ------------------------------------------------------------------------------------
+
+
+def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
+    """(matvec, matmul) for weights that `load` reads as float32, `size` bytes each. `x` is a float32 row."""
+
+    @inlined
+    def finish(y, total, adds):
+        if adds:
+            total = add(load_f32x8(y), total)
+        store_f32x8(y, total)
+
+    @kernel
+    def matvec(w, columns, x, y, first, last, adds):
+        stride = columns * 8 * size
+        group = first
+        while group + 4 <= last:  # four independent sums hide the latency of the addition
+            a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            at = w + group * stride
+            for i in range(columns):
+                v = repeat_f32(x + 4 * i)
+                a = fma(load(at), v, a)
+                b = fma(load(at + stride), v, b)
+                c = fma(load(at + 2 * stride), v, c)
+                d = fma(load(at + 3 * stride), v, d)
+                at += 8 * size
+            to = y + 32 * group
+            finish(to, a, adds)
+            finish(to + 32, b, adds)
+            finish(to + 64, c, adds)
+            finish(to + 96, d, adds)
+            group += 4
+        while group < last:
+            a = splat_f32(0.0)
+            at = w + group * stride
+            for i in range(columns):
+                a = fma(load(at + 8 * size * i), repeat_f32(x + 4 * i), a)
+            finish(y + 32 * group, a, adds)
+            group += 1
+
+    @kernel
+    def matmul(w, columns, x, x_stride, y, y_stride, first, last, adds):
+        stride = columns * 8 * size
+        for group in range(first, last, 2):
+            at = w + group * stride
+            second = stride if group + 1 < last else 0  # a lone last group is computed twice, and written once
+            a0, a1, a2, a3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            b0, b1, b2, b3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            for i in range(columns):
+                p, q = load(at + 8 * size * i), load(at + 8 * size * i + second)
+                t = x + 4 * i
+                v = repeat_f32(t)
+                a0, b0 = fma(p, v, a0), fma(q, v, b0)
+                v = repeat_f32(t + x_stride)
+                a1, b1 = fma(p, v, a1), fma(q, v, b1)
+                v = repeat_f32(t + 2 * x_stride)
+                a2, b2 = fma(p, v, a2), fma(q, v, b2)
+                v = repeat_f32(t + 3 * x_stride)
+                a3, b3 = fma(p, v, a3), fma(q, v, b3)
+            to = y + 32 * group
+            finish(to, a0, adds)
+            finish(to + y_stride, a1, adds)
+            finish(to + 2 * y_stride, a2, adds)
+            finish(to + 3 * y_stride, a3, adds)
+            if second:
+                finish(to + 32, b0, adds)
+                finish(to + 32 + y_stride, b1, adds)
+                finish(to + 32 + 2 * y_stride, b2, adds)
+                finish(to + 32 + 3 * y_stride, b3, adds)
+
+    return matvec, matmul
+
+
+matvec_f32, matmul_f32 = _float_products(load_f32x8, 4)
+matvec_f16, matmul_f16 = _float_products(load_f16x8, 2)
+matvec_bf16, matmul_bf16 = _float_products(load_bf16x8, 2)
+
+
+# ---- products with quantised weights --------------------------------------------------------------------------------
+
+
+@inlined
+def _dot_nibbles(w, x):
+    """Sums over a block of 4-bit numbers 0..15, per row. Eight products of at most 15 * 127 * 2 fit into an int16."""
+    v = load_i8x32(w)
+    s = add_i16(madd_u8_i8(low_nibbles(v), repeat_i8x4(x)), madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 16)))
+    v = load_i8x32(w + 32)
+    s = add_i16(s, madd_u8_i8(low_nibbles(v), repeat_i8x4(x + 4)))
+    s = add_i16(s, madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 20)))
+    v = load_i8x32(w + 64)
+    t = add_i16(madd_u8_i8(low_nibbles(v), repeat_i8x4(x + 8)), madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 24)))
+    v = load_i8x32(w + 96)
+    t = add_i16(t, madd_u8_i8(low_nibbles(v), repeat_i8x4(x + 12)))
+    t = add_i16(t, madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 28)))
+    return widen_pairs(add_i16(s, t))
+
+
+@inlined
+def _add_nibbles(s, low, high, x):
+    return add_i16(s, add_i16(madd_u8_i8(low, repeat_i8x4(x)), madd_u8_i8(high, repeat_i8x4(x + 16))))
+
+
+@inlined
+def _dot_nibbles_tile(w, x, stride):
+    """`_dot_nibbles` for four tokens."""
+    v = load_i8x32(w)
+    low, high = low_nibbles(v), high_nibbles(v)
+    a = add_i16(madd_u8_i8(low, repeat_i8x4(x)), madd_u8_i8(high, repeat_i8x4(x + 16)))
+    x1, x2, x3 = x + stride, x + 2 * stride, x + 3 * stride
+    b = add_i16(madd_u8_i8(low, repeat_i8x4(x1)), madd_u8_i8(high, repeat_i8x4(x1 + 16)))
+    c = add_i16(madd_u8_i8(low, repeat_i8x4(x2)), madd_u8_i8(high, repeat_i8x4(x2 + 16)))
+    d = add_i16(madd_u8_i8(low, repeat_i8x4(x3)), madd_u8_i8(high, repeat_i8x4(x3 + 16)))
+    for quad in range(1, 4):
+        v = load_i8x32(w + 32 * quad)
+        low, high = low_nibbles(v), high_nibbles(v)
+        a = _add_nibbles(a, low, high, x + 4 * quad)
+        b = _add_nibbles(b, low, high, x1 + 4 * quad)
+        c = _add_nibbles(c, low, high, x2 + 4 * quad)
+        d = _add_nibbles(d, low, high, x3 + 4 * quad)
+    return widen_pairs(a), widen_pairs(b), widen_pairs(c), widen_pairs(d)
+
+
+@inlined
+def _dot_bytes(w, x):
+    """Sums over a block of int8 numbers, per row."""
+    s = dot_i8(load_i8x32(w), repeat_i8x4(x))
+    for quad in range(1, 8):
+        s = add_i32(s, dot_i8(load_i8x32(w + 32 * quad), repeat_i8x4(x + 4 * quad)))
+    return s
+
+
+@inlined
+def _dot_bytes_tile(w, x, stride):
+    """`_dot_bytes` for four tokens."""
+    v = load_i8x32(w)
+    x1, x2, x3 = x + stride, x + 2 * stride, x + 3 * stride
+    a, b = dot_i8(v, repeat_i8x4(x)), dot_i8(v, repeat_i8x4(x1))
+    c, d = dot_i8(v, repeat_i8x4(x2)), dot_i8(v, repeat_i8x4(x3))
+    for quad in range(1, 8):
+        v = load_i8x32(w + 32 * quad)
+        a = add_i32(a, dot_i8(v, repeat_i8x4(x + 4 * quad)))
+        b = add_i32(b, dot_i8(v, repeat_i8x4(x1 + 4 * quad)))
+        c = add_i32(c, dot_i8(v, repeat_i8x4(x2 + 4 * quad)))
+        d = add_i32(d, dot_i8(v, repeat_i8x4(x3 + 4 * quad)))
+    return a, b, c, d
+
+
+@inlined
+def _scale_q8_0(total, dots, scales, d, s):
+    """w = scale * q"""
+    return fma(mul(to_f32(dots), d), load_f16x8(scales), total)
+
+
+@inlined
+def _scale_q4_0(total, dots, scales, d, s):
+    """w = scale * (q - 8)"""
+    return fma(fma(s, splat_f32(-8.0), mul(to_f32(dots), d)), load_f16x8(scales), total)
+
+
+@inlined
+def _scale_q4_1(total, dots, scales, d, s):
+    """w = scale * q + minimum"""
+    return fma(load_f16x8(scales + 16), s, fma(mul(to_f32(dots), d), load_f16x8(scales), total))
+
+
+def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> tuple[Any, Any]:
+    """(matvec, matmul) for blocks of `block_bytes` of numbers and `scale_bytes` of scales per group. `x` is a record."""
+
+    @inlined
+    def finish(y, total, adds):
+        if adds:
+            total = add(load_f32x8(y), total)
+        store_f32x8(y, total)
+
+    @kernel
+    def matvec(w, columns, x, y, first, last, adds):
+        blocks = columns // 32
+        for group in range(first, last):
+            at = w + group * blocks * (block_bytes + scale_bytes)
+            scales = at + blocks * block_bytes
+            total = splat_f32(0.0)
+            for block in range(blocks):
+                ahead = at + block * (block_bytes + scale_bytes) + AHEAD_BYTES
+                for line in range(0, block_bytes + scale_bytes, 64):
+                    prefetch(ahead + line)
+                d = repeat_f32(x + columns + 4 * block)
+                s = repeat_f32(x + columns + 4 * (blocks + block))
+                total = scale(total, dot(at + block * block_bytes, x + 32 * block), scales + block * scale_bytes, d, s)
+            finish(y + 32 * group, total, adds)
+
+    @kernel
+    def matmul(w, columns, x, x_stride, y, y_stride, first, last, adds):
+        blocks = columns // 32
+        for group in range(first, last):
+            at = w + group * blocks * (block_bytes + scale_bytes)
+            scales = at + blocks * block_bytes
+            a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            for block in range(blocks):
+                p, q, r, t = dot_tile(at + block * block_bytes, x + 32 * block, x_stride)
+                u = x + columns + 4 * block
+                v = u + 4 * blocks
+                z = scales + block * scale_bytes
+                a = scale(a, p, z, repeat_f32(u), repeat_f32(v))
+                b = scale(b, q, z, repeat_f32(u + x_stride), repeat_f32(v + x_stride))
+                c = scale(c, r, z, repeat_f32(u + 2 * x_stride), repeat_f32(v + 2 * x_stride))
+                d = scale(d, t, z, repeat_f32(u + 3 * x_stride), repeat_f32(v + 3 * x_stride))
+            to = y + 32 * group
+            finish(to, a, adds)
+            finish(to + y_stride, b, adds)
+            finish(to + 2 * y_stride, c, adds)
+            finish(to + 3 * y_stride, d, adds)
+
+    return matvec, matmul
+
+
+matvec_q8_0, matmul_q8_0 = _quantised_products(_dot_bytes, _dot_bytes_tile, _scale_q8_0, 256, 16)
+matvec_q4_0, matmul_q4_0 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_0, 128, 16)
+matvec_q4_1, matmul_q4_1 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32)
+
+
+# ---- one product for every type -------------------------------------------------------------------------------------
+
+
+@kernel
+def is_quantised(kind):
+    return kind >= Q8_0
+
+
+@part
+def _matvec(kind, w, columns, x, y, first, last, adds):
+    if kind == Q4_1:
+        matvec_q4_1(w, columns, x, y, first, last, adds)
+    elif kind == Q4_0:
+        matvec_q4_0(w, columns, x, y, first, last, adds)
+    elif kind == Q8_0:
+        matvec_q8_0(w, columns, x, y, first, last, adds)
+    elif kind == F16:
+        matvec_f16(w, columns, x, y, first, last, adds)
+    elif kind == BF16:
+        matvec_bf16(w, columns, x, y, first, last, adds)
+    else:
+        matvec_f32(w, columns, x, y, first, last, adds)
+
+
+@part
+def _matmul(kind, w, columns, x, x_stride, y, y_stride, first, last, adds):
+    if kind == Q4_1:
+        matmul_q4_1(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == Q4_0:
+        matmul_q4_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == Q8_0:
+        matmul_q8_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == F16:
+        matmul_f16(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == BF16:
+        matmul_bf16(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    else:
+        matmul_f32(w, columns, x, x_stride, y, y_stride, first, last, adds)
+
+
+@kernel
+def multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
+    """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes.
+
+    Of many tokens, a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and the tokens are
+    cut into runs that stay there too.
+    """
+    run = max(TILE, L2_BYTES // x_stride // TILE * TILE)
+    step = last - first if tokens == 1 else TILE
+    for begin in range(0, tokens, run):
+        end = min(begin + run, tokens)
+        whole = begin + (end - begin) // TILE * TILE
+        for group in range(first, last, max(1, step)):
+            until = min(group + step, last)
+            for t in range(begin, whole, TILE):
+                _matmul(kind, w, columns, x + t * x_stride, x_stride, y + t * y_stride, y_stride, group, until, adds)
+            for t in range(whole, end):
+                _matvec(kind, w, columns, x + t * x_stride, y + t * y_stride, group, until, adds)
+
+
+# ---- embedding ------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _unpacked(kind, w, columns, row, column):
+    """One weight of a packed matrix as float32."""
+    group, lane = row // 8, row % 8
+    blocks, block, quad, byte = columns // 32, column // 32, column % 32 // 4, column % 4
+    if kind == F32:
+        return load_f32(w + ((group * columns + column) * 8 + lane) * 4)
+    if kind == F16:
+        return load_f16(w + ((group * columns + column) * 8 + lane) * 2)
+    if kind == BF16:
+        return _bf16(w + ((group * columns + column) * 8 + lane) * 2)
+    if kind == Q8_0:
+        at = w + group * blocks * 272
+        q = np.int8(load_u8(at + ((block * 8 + quad) * 8 + lane) * 4 + byte))
+        return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
+    scale_bytes = 16 if kind == Q4_0 else 32
+    at = w + group * blocks * (128 + scale_bytes)
+    both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
+    q = np.float32((both >> 4) if quad >= 4 else (both & 15))
+    scales = at + blocks * 128 + block * scale_bytes + lane * 2
+    if kind == Q4_0:
+        return load_f16(scales) * (q - np.float32(8.0))
+    return load_f16(scales) * q + load_f16(scales + 16)
+
+
+@kernel
+def _bf16(address):
+    return np.uint32(np.uint32(load_u16(address)) << 16).view(np.float32)
+
+
+@kernel
+def embed(kind, w, columns, row, size, out):
+    """Row `row` of the embedding as float32."""
+    for column in range(size):
+        store_f32(out + 4 * column, _unpacked(kind, w, columns, row, column))

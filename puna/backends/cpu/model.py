@@ -1,0 +1,216 @@
+"""The CPU backend: weights packed for the kernels, paged KV, one compiled call per step and thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
+
+from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_cores
+from puna.backends.cpu import jit, limits
+from puna.backends.cpu.attention import padded_head_dim, scratch_floats
+from puna.backends.cpu.packing import BLOCK, GROUP, KINDS, Matrix, aligned_zeros, pack, padded
+from puna.backends.cpu.step import SLOTS, Memory, Sizes, run
+from puna.backends.cpu.threads import Team, new_control
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import DeviceError
+from puna.formats.base import Checkpoint
+from puna.plan import Plan
+from puna.report import SILENT, Reporter
+from puna.request import Batch, Logits
+
+LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LAYER_NORMS = ("attn_norm", "ffn_norm")
+
+
+def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
+    """A CPU backend with `config.threads` threads, or one per usable core."""
+    jit.require_cpu()
+    if jit.CACHE is None:
+        report.notice("no folder for compiled kernels can be written: they are compiled anew each time (set PUNA_CACHE)")
+    return CPUBackend(config.threads or usable_cores())
+
+
+class CPUBackend:
+    """See `backends/base.py` for the contract."""
+
+    def __init__(self, threads: int) -> None:
+        total, free = memory_bytes()
+        extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in jit.CPU_FEATURES]
+        description = f"{llvm.get_host_cpu_name()}, {threads} threads, {' '.join(extras) or 'portable vectors'}"
+        self.info = DeviceInfo("cpu", description, threads, total, free)
+        self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
+        self._matrices: list[Matrix] = []
+        self._team: Team | None = None
+
+    # ---- loading ----------------------------------------------------------------------------------------------------
+
+    def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        config = checkpoint.config
+        self._vocab_size = config.vocab_size
+        self._page_size = plan.page_size
+        _compile(report)
+        self._matrices = list(_packed(checkpoint, self.info.threads, report))
+        norms = [_padded_vector(checkpoint.tensors[name].dequantize()) for name in _norm_names(config)]
+        self._norms = norms
+        self._sizes = _sizes(config, plan, self.info.threads)
+        self._allocate(config, plan)
+        self._team = Team(self.info.threads, self._arrays["control"], self._serve)
+
+    def _allocate(self, config: ModelConfig, plan: Plan) -> None:
+        sizes, tokens = self._sizes, plan.max_tokens
+        pages = plan.max_sequences * (sizes.table_stride // 4)
+        num_bytes = {
+            "job": 64,
+            "token_ids": 4 * tokens,
+            "positions": 4 * tokens,
+            "starts": 4 * (plan.max_sequences + 1),
+            "tables": 4 * pages,
+            "logit_rows": 4 * plan.max_sequences,
+            "turns": sizes.turns_stride * tokens,
+            "x": sizes.row_stride * tokens,
+            "normed": sizes.row_stride * tokens,
+            "records": sizes.record_stride * tokens,
+            "qkv": sizes.qkv_stride * tokens,
+            "attended": sizes.attended_stride * tokens,
+            "gate": sizes.ffn_stride * tokens,
+            "up": sizes.ffn_stride * tokens,
+            "logits": sizes.logits_stride * plan.max_sequences,
+            "kv": sizes.layer_bytes * config.num_layers,
+            "scratch": sizes.scratch_stride * sizes.threads,
+        }
+        arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
+        arrays["control"] = new_control()
+        arrays["matrices"] = _bytes(np.array([[m.kind.code, m.address, m.columns] for m in self._matrices], np.int64))
+        arrays["norms"] = _bytes(np.array([norm.ctypes.data for norm in self._norms], np.int64))
+        self._arrays = arrays
+        self._memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
+        self._job = arrays["job"].view(np.int64)
+        self._token_ids, self._positions, self._starts, self._logit_rows = (
+            arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
+        )
+        self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
+        self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
+        self._logits = arrays["logits"].view(np.float32).reshape(plan.max_sequences, -1)
+        self._frequencies = config.rope.frequencies(config.head_dim)
+
+    def _serve(self, thread: int, last: int) -> int:
+        return int(run(self._memory, self._sizes, thread, last))
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Logits:
+        if self._team is None:
+            raise DeviceError("the model is not loaded, or was closed")
+        self._write_job(batch)
+        self._team.rouse()
+        run(self._memory, self._sizes, 0, 0)
+        return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
+
+    def _write_job(self, batch: Batch) -> None:
+        tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
+        assert tokens <= len(self._token_ids) and sequences <= len(self._tables) and logits <= len(self._logit_rows)
+        assert logits < 2 or bool(np.all(np.diff(batch.logit_rows) > 0)), "logit rows must ascend"
+        self._job[:3] = tokens, sequences, logits
+        self._token_ids[:tokens] = batch.token_ids
+        self._positions[:tokens] = batch.positions
+        self._starts[: sequences + 1] = batch.starts
+        self._logit_rows[:logits] = batch.logit_rows
+        self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
+        angles = np.multiply.outer(batch.positions, self._frequencies)
+        self._turns[:tokens, 0::2] = np.cos(angles)
+        self._turns[:tokens, 1::2] = np.sin(angles)
+
+    def limits(self) -> DeviceLimits:
+        return limits.measure(self.info.threads)
+
+    def close(self) -> None:
+        if self._team is not None:
+            self._team.close()
+            self._team = None
+        self._arrays, self._matrices, self._norms = {}, [], []
+
+
+def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
+    """Sizes and strides: rows of activations are padded to a whole block, so that they can be quantised."""
+    row, q, kv, ffn = (padded(n, BLOCK) for n in (config.hidden_size, config.q_size, config.kv_size, config.ffn_size))
+    widest = max(row, q, ffn)
+    number = 2 if plan.kv_type == "f16" else 4
+    page_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
+    return Sizes(
+        norm_eps=config.norm_eps,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        ffn_size=config.ffn_size,
+        vocab_size=config.vocab_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        page_size=plan.page_size,
+        kv_is_f16=int(plan.kv_type == "f16"),
+        threads=threads,
+        row_stride=4 * row,
+        qkv_stride=4 * (q + 2 * kv),
+        k_offset=4 * q,
+        v_offset=4 * (q + kv),
+        attended_stride=4 * q,
+        ffn_stride=4 * ffn,
+        record_stride=widest + 8 * (widest // BLOCK),
+        logits_stride=4 * padded(config.vocab_size, GROUP),
+        turns_stride=4 * config.head_dim,
+        table_stride=4 * -(-plan.max_context // plan.page_size),
+        scratch_stride=padded(4 * scratch_floats(config.head_dim, plan.page_size), 128),
+        page_bytes=page_bytes,
+        layer_bytes=page_bytes * config.num_kv_heads * plan.num_pages,
+    )
+
+
+def _norm_names(config: ModelConfig) -> list[str]:
+    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_NORMS] + ["final_norm"]
+
+
+def _matrix_names(config: ModelConfig) -> list[str]:
+    last = ["embed"] if config.tie_embeddings else ["embed", "lm_head"]
+    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_MATRICES] + last
+
+
+def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[Matrix]:
+    """All matrices in the order of the kernels' table; a tied embedding stands twice, in memory once."""
+    names = _matrix_names(checkpoint.config)
+    tensors = [checkpoint.tensors[name] for name in names]
+    others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
+    if others:
+        report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
+    total, done = sum(tensor.num_bytes for tensor in tensors), 0
+    with ThreadPoolExecutor(threads) as pool:
+        for tensor, matrix in zip(tensors, pool.map(pack, tensors), strict=True):
+            done += tensor.num_bytes
+            report.progress("loading weights", done, total, "bytes")
+            yield matrix
+    if checkpoint.config.tie_embeddings:
+        yield matrix
+
+
+def _compile(report: Reporter) -> None:
+    """Run an empty step, so that the kernels are compiled, or taken from the cache, now."""
+    first = not jit.is_compiled()
+    if first:
+        report.progress("compiling kernels, once", 0, 1)
+    empty = aligned_zeros(1024)
+    memory = Memory(*[int(empty.ctypes.data)] * len(Memory._fields))
+    run(memory, Sizes(1e-5, 0, 8, 8, 0, 1, 1, 8, 16, 0, 1, *[64] * (len(Sizes._fields) - 11)), 0, 0)
+    if first:
+        report.progress("compiling kernels, once", 1, 1)
+
+
+def _padded_vector(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    padding = -len(values) % BLOCK
+    return np.ascontiguousarray(np.pad(values.astype(np.float32), (0, padding)))
+
+
+def _bytes(array: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1)

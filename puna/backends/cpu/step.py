@@ -1,0 +1,331 @@
+"""One step of the whole model: what each thread does, from token ids to logits, in one call without Python.
+
+Every thread runs the same lines over its share of rows, heads or tokens, and meets the others at a barrier where it needs what
+they made. Buffers and sizes come as two named tuples of integers; a buffer is an address, a stride is in bytes.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
+from puna.backends.cpu.jit import entry, kernel, part
+from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
+from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32
+from puna.backends.cpu.threads import POSTED, barrier, wait_for_step
+
+Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
+EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
+ATTN_NORM, FFN_NORM = 0, 1  # a layer's norms; the final norm comes after the last layer's
+SLOTS = 7
+
+
+class Sizes(NamedTuple):
+    """What the model and the step are like; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
+
+    norm_eps: float
+    num_layers: int
+    hidden_size: int
+    ffn_size: int
+    vocab_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    page_size: int
+    kv_is_f16: int
+    threads: int
+    row_stride: int  # of x and normed
+    qkv_stride: int
+    k_offset: int  # of k in a qkv row
+    v_offset: int
+    attended_stride: int
+    ffn_stride: int
+    record_stride: int
+    logits_stride: int
+    turns_stride: int
+    table_stride: int
+    scratch_stride: int
+    page_bytes: int  # of one layer and KV head
+    layer_bytes: int  # of all pages of one layer
+
+
+class Memory(NamedTuple):
+    """Where things lie."""
+
+    control: int
+    job: int  # int64: num_tokens, num_sequences, num_logits
+    token_ids: int  # int32 (tokens)
+    positions: int  # int32 (tokens)
+    starts: int  # int32 (sequences + 1)
+    tables: int  # int32 (sequences, pages)
+    logit_rows: int  # int32 (logits)
+    turns: int  # float32 (tokens, head_dim): cos and sin of each pair
+    matrices: int  # int64 (layers * 7 + 2, 3): kind, address, columns
+    norms: int  # int64 (layers * 2 + 1): address
+    x: int  # float32 (tokens, hidden): the residual stream
+    normed: int  # float32 (tokens, hidden)
+    records: int  # (tokens) quantised rows of what the next product reads
+    qkv: int  # float32 (tokens, q | k | v)
+    attended: int  # float32 (tokens, heads * head_dim)
+    gate: int  # float32 (tokens, ffn)
+    up: int  # float32 (tokens, ffn)
+    logits: int  # float32 (logits, vocab)
+    kv: int  # (layers, pages, kv heads, page)
+    scratch: int  # (threads) of attention
+
+
+@part
+def _share(n, thread, threads):
+    """The part first..last-1 of n that is this thread's."""
+    return n * thread // threads, n * (thread + 1) // threads
+
+
+@part
+def _matrix(memory, index):
+    at = memory.matrices + 24 * index
+    return load_i64(at), load_i64(at + 8), load_i64(at + 16)
+
+
+@part
+def _norm(memory, sizes, index, kind, columns, tokens, thread):
+    """normed = rms_norm(x), and its record where the next product wants one; tokens are shared out."""
+    first, last = _share(tokens, thread, sizes.threads)
+    weight = load_i64(memory.norms + 8 * index)
+    for t in range(first, last):
+        out = memory.normed + t * sizes.row_stride
+        rms_norm(memory.x + t * sizes.row_stride, weight, sizes.hidden_size, np.float32(sizes.norm_eps), out)
+        if is_quantised(kind):
+            quantize_blocks(out, columns, memory.records + t * sizes.record_stride, 0, columns // 32)
+
+
+@part
+def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, adds):
+    """Row groups first..last-1 of a product; `x` is read where the matrix is not quantised, else the records."""
+    kind, w, columns = _matrix(memory, index)
+    if is_quantised(kind):
+        x, x_stride = memory.records, sizes.record_stride
+    multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
+
+
+@part
+def _rows(first_group, last_group, rows):
+    return min(8 * first_group, rows), min(8 * last_group, rows)
+
+
+@part
+def _project_qkv(memory, sizes, layer, tokens, thread):
+    """q, k and v of all tokens, turned; k and v go into their pages."""
+    base = layer * SLOTS
+    q_size, kv_size = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
+    x, stride = memory.normed, sizes.row_stride
+    first, last = _share((q_size + 7) // 8, thread, sizes.threads)
+    _product(memory, sizes, base + Q, x, stride, tokens, memory.qkv, sizes.qkv_stride, first, last, False)
+    begin, end = _rows(first, last, q_size)
+    for t in range(tokens):
+        rope(memory.qkv + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
+
+    first, last = _share((kv_size + 7) // 8, thread, sizes.threads)
+    k, v = memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
+    _product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, False)
+    _product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, False)
+    begin, end = _rows(first, last, kv_size)
+    for t in range(tokens):
+        rope(k + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
+    _write_kv(memory, sizes, layer, k, v, begin, end)
+
+
+@part
+def _page(memory, sizes, layer, sequence, position, kv_head):
+    page = np.int64(load_i32(memory.tables + sequence * sizes.table_stride + 4 * (position // sizes.page_size)))
+    return memory.kv + layer * sizes.layer_bytes + (page * sizes.num_kv_heads + kv_head) * sizes.page_bytes
+
+
+@part
+def _write_kv(memory, sizes, layer, k, v, begin, end):
+    """Numbers begin..end-1 of each token's k and v rows into the pages of their heads."""
+    for sequence in range(load_i64(memory.job + 8)):
+        for t in range(load_i32(memory.starts + 4 * sequence), load_i32(memory.starts + 4 * sequence + 4)):
+            position = np.int64(load_i32(memory.positions + 4 * t))
+            slot = position % sizes.page_size
+            i = begin
+            while i < end:
+                head = i // sizes.head_dim
+                until = min(end, (head + 1) * sizes.head_dim)
+                page = _page(memory, sizes, layer, sequence, position, head)
+                at = t * sizes.qkv_stride + 4 * head * sizes.head_dim
+                first, last = i - head * sizes.head_dim, until - head * sizes.head_dim
+                if sizes.kv_is_f16:
+                    write_keys_f16(k + at, page, sizes.page_size, slot, first, last)
+                    write_values_f16(v + at, page, sizes.page_size, sizes.head_dim, slot, first, last)
+                else:
+                    write_keys_f32(k + at, page, sizes.page_size, slot, first, last)
+                    write_values_f32(v + at, page, sizes.page_size, sizes.head_dim, slot, first, last)
+                i = until
+
+
+@part
+def _attend(memory, sizes, layer, thread):
+    """All tiles of four rows (token, head of a group), dealt out to the threads in turn."""
+    per_kv = sizes.num_heads // sizes.num_kv_heads
+    item = 0
+    for sequence in range(load_i64(memory.job + 8)):
+        start = np.int64(load_i32(memory.starts + 4 * sequence))
+        rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
+        for kv_head in range(sizes.num_kv_heads):
+            for row in range(0, rows, 4):
+                if item % sizes.threads == thread:
+                    _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv, row, rows)
+                item += 1
+
+
+@part
+def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv, row, rows):
+    """Rows row..row+3 of a sequence and KV head; past the end the last row is repeated and not kept."""
+    last = rows - 1
+    t0, h0 = _token_and_head(row, start, kv_head, per_kv)
+    t1, h1 = _token_and_head(min(row + 1, last), start, kv_head, per_kv)
+    t2, h2 = _token_and_head(min(row + 2, last), start, kv_head, per_kv)
+    t3, h3 = _token_and_head(min(row + 3, last), start, kv_head, per_kv)
+    q, stride, head_bytes = memory.qkv, sizes.qkv_stride, 4 * sizes.head_dim
+    q0, q1 = q + t0 * stride + h0 * head_bytes, q + t1 * stride + h1 * head_bytes
+    q2, q3 = q + t2 * stride + h2 * head_bytes, q + t3 * stride + h3 * head_bytes
+    p0, p1 = np.int64(load_i32(memory.positions + 4 * t0)), np.int64(load_i32(memory.positions + 4 * t1))
+    p2, p3 = np.int64(load_i32(memory.positions + 4 * t2)), np.int64(load_i32(memory.positions + 4 * t3))
+    table = memory.tables + sequence * sizes.table_stride
+    base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.page_bytes
+    page_stride = sizes.num_kv_heads * sizes.page_bytes
+    scale = np.float32(1.0) / np.sqrt(np.float32(sizes.head_dim))
+    scratch = memory.scratch + thread * sizes.scratch_stride
+    ps, hd = sizes.page_size, sizes.head_dim
+    if sizes.kv_is_f16:
+        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, table, base, page_stride, ps, hd, scale, scratch)
+    else:
+        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, table, base, page_stride, ps, hd, scale, scratch)
+    width = (hd + 15) // 16 * 16
+    for i in range(min(4, rows - row)):
+        token, head = _token_and_head(row + i, start, kv_head, per_kv)
+        to = memory.attended + token * sizes.attended_stride + head * head_bytes
+        for j in range(hd):
+            store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
+
+
+@part
+def _token_and_head(row, start, kv_head, per_kv):
+    return start + row // per_kv, kv_head * per_kv + row % per_kv
+
+
+@part
+def _quantize(memory, sizes, index, x, x_stride, tokens, thread):
+    """Records of rows `x` where the product `index` wants them; the blocks are shared out."""
+    kind, _, columns = _matrix(memory, index)
+    if is_quantised(kind):
+        first, last = _share(columns // 32, thread, sizes.threads)
+        for t in range(tokens):
+            quantize_blocks(x + t * x_stride, columns, memory.records + t * sizes.record_stride, first, last)
+        barrier(memory.control, sizes.threads)
+
+
+@part
+def _feed_forward(memory, sizes, layer, tokens, thread):
+    """gate = swiglu(W_gate normed, W_up normed)"""
+    base = layer * SLOTS
+    first, last = _share((sizes.ffn_size + 7) // 8, thread, sizes.threads)
+    stride = sizes.ffn_stride
+    _product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, False)
+    _product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, False)
+    for t in range(tokens):
+        at = t * stride + 32 * first
+        swiglu(memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
+
+
+@part
+def _layer(memory, sizes, layer, tokens, thread):
+    base, threads = layer * SLOTS, sizes.threads
+    groups = (sizes.hidden_size + 7) // 8
+    first, last = _share(groups, thread, threads)
+
+    _norm_for(memory, sizes, 2 * layer + ATTN_NORM, base + Q, base + V + 1, tokens, thread)
+    barrier(memory.control, threads)
+    _project_qkv(memory, sizes, layer, tokens, thread)
+    barrier(memory.control, threads)
+    _attend(memory, sizes, layer, thread)
+    barrier(memory.control, threads)
+    _quantize(memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, thread)
+    _product(memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, memory.x, sizes.row_stride, first, last, True)
+    barrier(memory.control, threads)
+
+    _norm_for(memory, sizes, 2 * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)
+    barrier(memory.control, threads)
+    _feed_forward(memory, sizes, layer, tokens, thread)
+    barrier(memory.control, threads)
+    _quantize(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, thread)
+    _product(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, memory.x, sizes.row_stride, first, last, True)
+    barrier(memory.control, threads)
+
+
+@part
+def _norm_for(memory, sizes, norm, first_matrix, last_matrix, tokens, thread):
+    """The norm before matrices first..last-1, with records if one of them is quantised."""
+    for index in range(first_matrix, last_matrix):
+        kind, _, columns = _matrix(memory, index)
+        if is_quantised(kind) or index == last_matrix - 1:
+            _norm(memory, sizes, norm, kind, columns, tokens, thread)
+            return
+
+
+@part
+def _embed(memory, sizes, tokens, thread):
+    first, last = _share(tokens, thread, sizes.threads)
+    kind, w, columns = _matrix(memory, sizes.num_layers * SLOTS + EMBED)
+    for t in range(first, last):
+        row = np.int64(load_i32(memory.token_ids + 4 * t))
+        embed(kind, w, columns, row, sizes.hidden_size, memory.x + t * sizes.row_stride)
+
+
+@part
+def _logits(memory, sizes, thread):
+    """The rows whose logits are wanted move to the front of x; then norm and the last product."""
+    count = load_i64(memory.job + 16)
+    if thread == 0:
+        for i in range(count):
+            row = np.int64(load_i32(memory.logit_rows + 4 * i))
+            for j in range(sizes.hidden_size):
+                store_f32(memory.x + i * sizes.row_stride + 4 * j, load_f32(memory.x + row * sizes.row_stride + 4 * j))
+    barrier(memory.control, sizes.threads)
+    index = sizes.num_layers * SLOTS + LM_HEAD
+    _norm_for(memory, sizes, 2 * sizes.num_layers, index, index + 1, count, thread)
+    barrier(memory.control, sizes.threads)
+    first, last = _share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
+    _product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, False)
+    barrier(memory.control, sizes.threads)
+
+
+@part
+def _forward(memory, sizes, thread):
+    tokens = load_i64(memory.job)
+    _embed(memory, sizes, tokens, thread)
+    for layer in range(sizes.num_layers):
+        _layer(memory, sizes, layer, tokens, thread)
+    _logits(memory, sizes, thread)
+
+
+@entry
+def run(memory, sizes, thread, last):
+    """Thread 0: post a step and take part in it. Others: take part in all after number `last`; return once none comes.
+
+    Returns the number of the last step. One function for both, so that the model is compiled once.
+    """
+    while True:
+        if thread == 0:
+            last = atomic_add(memory.control + POSTED, 1) + 1
+        else:
+            posted = wait_for_step(memory.control, last)
+            if posted == last:
+                return last
+            last = posted
+        _forward(memory, sizes, thread)
+        if thread == 0:
+            return last
