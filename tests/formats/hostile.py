@@ -248,7 +248,7 @@ def _limit_memory() -> None:
 def _limit_time() -> None:
     """A file that hangs ends the process."""
     seconds = int(time.process_time()) + 3
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def main(form: str, seed: int, first: int, count: int) -> None:

@@ -218,6 +218,65 @@ def test_an_unreadable_type_is_named_with_the_readable_ones(tmp_path: Path) -> N
         open_checkpoint(write(tmp_path / "m.gguf", edit))
 
 
+def test_another_architecture_is_named_before_its_tensor_types(tmp_path: Path) -> None:
+    def edit(draft: Draft) -> None:
+        draft.tensors[4].code = 39
+        draft.values[0].value = "gpt-oss"
+
+    with pytest.raises(UnsupportedModelError, match="architecture is 'gpt-oss'; puna runs: llama"):
+        open_checkpoint(write(tmp_path / "m.gguf", edit))
+
+
+def without(*keys: str) -> Callable[[Draft], Any]:
+    def edit(draft: Draft) -> None:
+        draft.values = [value for value in draft.values if value.key.decode() not in keys]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "general.architecture",
+        "llama.block_count",
+        "llama.context_length",
+        "llama.attention.layer_norm_rms_epsilon",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.merges",
+    ],
+)
+def test_a_key_without_which_nothing_can_be_done_is_asked_for(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=f"{key}: is missing"):
+        open_checkpoint(write(tmp_path / "m.gguf", without(key), tokenizer=bpe_tokenizer()))
+
+
+def test_a_sentencepiece_tokenizer_needs_its_scores(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=r"tokenizer\.ggml\.scores: is missing"):
+        open_checkpoint(write(tmp_path / "m.gguf", without("tokenizer.ggml.scores"), tokenizer=spm_tokenizer()))
+
+
+def test_token_types_may_be_absent(tmp_path: Path) -> None:
+    spec = open_checkpoint(write(tmp_path / "m.gguf", without("tokenizer.ggml.token_type"), tokenizer=bpe_tokenizer())).tokenizer
+    assert spec is not None and spec.token_types is None
+
+
+def test_heads_that_do_not_divide_the_hidden_size_are_refused(tmp_path: Path) -> None:
+    def edit(draft: Draft) -> None:
+        without("llama.attention.key_length")(draft)
+        next(value for value in draft.values if value.key == b"llama.attention.head_count").value = 5
+
+    with pytest.raises(ModelFormatError, match=r"head_count .*is 5, which does not divide the hidden size 64"):
+        open_checkpoint(write(tmp_path / "m.gguf", edit))
+
+
+def test_rotary_factors_that_are_not_above_zero_are_refused(tmp_path: Path) -> None:
+    def edit(draft: Draft) -> None:
+        draft.tensors[-1].data = bytes(32)
+
+    with pytest.raises(ModelFormatError, match=r"rope_freqs\.weight.*not finite and above 0"):
+        open_checkpoint(write(tmp_path / "m.gguf", edit, config=tiny_config(rope=RopeConfig(factors=(1.0,) * 8))))
+
+
 # ---- metadata -------------------------------------------------------------------------------------------------------
 
 

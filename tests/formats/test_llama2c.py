@@ -198,6 +198,13 @@ def test_a_tokenizer_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
             read_tokenizer(path, 300)
 
 
+def test_a_tokenizer_of_absurd_size_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.bin").touch()
+    os.truncate(tmp_path / "tokenizer.bin", 33 << 20)
+    with pytest.raises(ModelFormatError, match="a tokenizer has at most"):
+        read_tokenizer(tmp_path / "tokenizer.bin", 300)
+
+
 @pytest.mark.parametrize(("score", "length"), [(math.nan, 1), (math.inf, 1), (0.0, -1), (0.0, 100), (0.0, 2**31 - 1)])
 def test_a_wrong_piece_is_named_with_its_byte(score: float, length: int, tmp_path: Path) -> None:
     data = bytearray(tokenizer_bin_bytes(SPM))
