@@ -5,6 +5,7 @@ Rows of attn_q and attn_k are already in the interleaved rotary order for the ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,9 +66,11 @@ def matches(head: bytes, size: int) -> bool:
 
 def open_gguf(path: Path) -> Checkpoint:
     """Open and check a GGUF model; no weight is read."""
-    gguf = read_gguf(path)
+    gguf = read_gguf(path, _refuse_other_architectures)
     values = Values(gguf.path, gguf.values)
-    architecture = _architecture(values)
+    architecture = values.text("general.architecture")
+    if architecture is None:
+        values.fail("general.architecture", "is missing")
     _refuse_what_changes_results(values, architecture)
     config = _config(values, gguf, architecture)
     tensors = _tensors(gguf, config, ARCHITECTURES[architecture])
@@ -84,16 +87,14 @@ def open_gguf(path: Path) -> Checkpoint:
     )
 
 
-def _architecture(values: Values) -> str:
-    name = values.text("general.architecture")
-    if name is None:
-        values.fail("general.architecture", "is missing")
-    if name not in ARCHITECTURES:
+def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:
+    """Before the tensors: their types would be refused first, and another quantisation would not help."""
+    name = Values(file, values).text("general.architecture")
+    if name is not None and name not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{values.file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
+            f"{file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
             hint="Choose a model of the LLaMA family.",
         )
-    return name
 
 
 def _refuse_what_changes_results(values: Values, architecture: str) -> None:

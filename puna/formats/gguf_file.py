@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,14 +99,20 @@ class GGUFFile:
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-def read_gguf(path: Path) -> GGUFFile:
-    """A container; of a split model all shards as one, whichever of them `path` is."""
-    given = _read_shard(path)
+Check = Callable[[Path, Mapping[str, Value]], None]
+
+
+def read_gguf(path: Path, check: Check) -> GGUFFile:
+    """A container; of a split model all shards as one, whichever of them `path` is.
+
+    `check` sees each file's values before its tensors are looked at, and may refuse them.
+    """
+    given = _read_shard(path, check)
     count = _split_number(given, "split.count", 1)
     if count <= 1:
         return given
     paths = _shard_paths(given, count)
-    return _joined([given if shard == path else _read_shard(shard) for shard in paths], count)
+    return _joined([given if shard == path else _read_shard(shard, check) for shard in paths], count)
 
 
 def _split_number(gguf: GGUFFile, key: str, default: int) -> int:
@@ -160,7 +166,7 @@ def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
 # ---- one file -------------------------------------------------------------------------------------------------------
 
 
-def _read_shard(path: Path) -> GGUFFile:
+def _read_shard(path: Path, check: Check) -> GGUFFile:
     cursor = Cursor(map_file(path), path)
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)
@@ -168,6 +174,7 @@ def _read_shard(path: Path) -> GGUFFile:
     num_tensors = _read_count(cursor, "tensor_count", MAX_TENSORS, MIN_INFO_BYTES)
     num_values = _read_count(cursor, "kv_count", MAX_VALUES, MIN_VALUE_BYTES)
     values = _read_values(cursor, num_values)
+    check(path, values)
     infos = [_read_info(cursor, index) for index in range(num_tensors)]
     tensors = _place(cursor, infos, _alignment(cursor, values))
     return GGUFFile(path, version, values, tensors, (path,))

@@ -25,6 +25,7 @@ from puna.formats.gguf_file import SCALARS
 from tests.formats.micro import SPM, micro_config, seeded_draft
 from tests.models import KIND_CODES, Draft, DraftTensor, DraftValue, llama2c_bytes, random_tensors, tokenizer_bin_bytes
 
+ROOT = Path(__file__).parents[2]
 BATCH = 1_000  # files of one process
 MAX_SECONDS = 1.0  # of CPU time, per file
 MAX_GROWTH = 64 << 20  # bytes of memory above the base, and above the file's size
@@ -216,7 +217,7 @@ def run_mutants(form: str, seed: int, count: int) -> None:
     for first in range(0, count, BATCH):
         batch = min(BATCH, count - first)
         command = [sys.executable, "-m", "tests.formats.hostile", form, str(seed), str(first), str(batch)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
         where = f"{form} mutants of seed {seed}, {first} to {first + batch - 1}"
         assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout[-400:]}\n{done.stderr[-4000:]}"
 
@@ -238,23 +239,28 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _limit(count: int) -> None:
+def _limit_memory() -> None:
     if sys.platform == "linux":
         mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESS_SPACE, mapped + ADDRESS_SPACE))
-    seconds = 30 + count
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+def _limit_time() -> None:
+    """A file that hangs ends the process."""
+    seconds = int(time.process_time()) + 3
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def main(form: str, seed: int, first: int, count: int) -> None:
     loaded = 0
     with tempfile.TemporaryDirectory() as folder:
-        _limit(count)
+        _limit_memory()
         for index in range(first, first + count):
             files = MUTANTS[form](random.Random(f"{form} {seed} {index}"))
             for name, data in files.items():
                 (Path(folder) / name).write_bytes(data)
             print(f"mutant {index}", flush=True)
+            _limit_time()
             before, started = _memory(), time.process_time()
             loaded += _open(Path(folder) / next(iter(files)))
             seconds, grown = time.process_time() - started, _memory() - before

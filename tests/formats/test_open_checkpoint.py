@@ -1,0 +1,145 @@
+"""What lies behind a path is told by its content, and said when it is no model."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats import open_checkpoint
+from tests.models import random_tensors, tiny_config, write_gguf, write_llama2c
+
+CONFIG = tiny_config()
+WEIGHTS = random_tensors(CONFIG, seed=1)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model", "model.safetensors", "model-00001-of-00002.gguf", "ünï 🦙.gguf"])
+def test_the_name_of_a_file_does_not_matter(name: str, tmp_path: Path) -> None:
+    assert open_checkpoint(write_gguf(tmp_path / name, CONFIG, WEIGHTS)).format == "gguf"
+
+
+def test_a_llama2c_file_may_be_called_gguf(tmp_path: Path) -> None:
+    assert open_checkpoint(write_llama2c(tmp_path / "m.gguf", CONFIG, WEIGHTS)).format == "llama2c"
+
+
+def test_a_folder_with_one_model_opens_it(tmp_path: Path) -> None:
+    path = write_llama2c(tmp_path / "m.bin", CONFIG, WEIGHTS)
+    (tmp_path / "README.md").write_text("a model")
+    (tmp_path / "empty").touch()
+    (tmp_path / "more").mkdir()
+    assert open_checkpoint(tmp_path).path == path
+
+
+def test_a_folder_with_two_models_lists_them(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "a.gguf", CONFIG, WEIGHTS)
+    write_gguf(tmp_path / "b.gguf", CONFIG, WEIGHTS)
+    with pytest.raises(ModelNotFoundError, match=r"holds 2 models: a\.gguf, b\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_folder_without_a_model_lists_what_is_there(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.txt").write_text("text")
+    with pytest.raises(ModelNotFoundError, match=r"holds no model; files there: 0\.txt, .* and 2 more"):
+        open_checkpoint(tmp_path)
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="files there: none"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("model.safetensors", "safetensors"), ("consolidated.00.pth", "Meta"), ("config.json", "Hugging Face")]
+)
+def test_a_folder_of_a_format_not_read_yet_says_so(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UnsupportedModelError, match=f"{words}.*does not read yet"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\x03\x04" + bytes(100), "PyTorch"),
+        (b"\x80\x02" + bytes(100), "PyTorch"),
+        (struct.pack("<Q", 40) + b'{"__metadata__":{}}' + bytes(100), "safetensors"),
+        (b"tjgg" + bytes(100), "before GGUF"),
+        (b"FUGG" + bytes(100), "byte order"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+    ],
+)
+def test_what_people_take_for_a_model_is_named(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(UnsupportedModelError, match=words) as caught:
+        open_checkpoint(tmp_path / "m.gguf")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("data", [b"\0" * 1000, b"hello", b"\xff" * 64, b"G", bytes(range(256))])
+def test_anything_else_is_no_model(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(ModelFormatError, match=r"is neither GGUF nor llama2\.c"):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_an_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(ModelFormatError, match="is empty"):
+        open_checkpoint(tmp_path / "m.gguf")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no such file: .*m\.gguf") as caught:
+        open_checkpoint(tmp_path / "m.gguf")
+    assert caught.value.exit_code == 2
+
+
+def test_a_broken_link_names_its_target(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelNotFoundError, match=r"is a link to .*gone, which does not exist"):
+        open_checkpoint(tmp_path / "m.gguf")
+
+
+def test_a_link_to_a_model_opens(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "blob", CONFIG, WEIGHTS)
+    (tmp_path / "m.gguf").symlink_to("blob")
+    assert open_checkpoint(tmp_path / "m.gguf").config == CONFIG
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused_at_once(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip("no such device here")
+    with pytest.raises(ModelNotFoundError, match="not a regular file"):
+        open_checkpoint(Path(path))
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    with pytest.raises(ModelNotFoundError, match="not a regular file"):
+        open_checkpoint(tmp_path / "m.gguf")
+    with pytest.raises(ModelNotFoundError, match="holds no model"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "loop"])
+def test_a_path_that_cannot_be_opened_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ModelNotFoundError):
+        open_checkpoint(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "m.gguf", CONFIG, WEIGHTS)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who may read everything
+    with pytest.raises(ModelNotFoundError, match="cannot be read: Permission denied"):
+        open_checkpoint(path)
