@@ -7,6 +7,7 @@ A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`),
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, Self, TypeVar, overload
 from puna import formats, hub
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.chat import encode_chat
+from puna.chat import Message, encode_chat
 from puna.config import EngineConfig, ModelConfig
 from puna.engine import Engine
 from puna.errors import UsageError
@@ -32,7 +33,6 @@ from puna.tokenizers.base import Tokenizer
 
 Prompt = str | Sequence[int]  # text, or token ids
 Prompts = Sequence[str] | Sequence[Sequence[int]]
-Message = Mapping[str, Any]  # {"role": ..., "content": ...}
 Messages = Sequence[Message]
 Inbox = deque[tuple[float, StepOutput]]  # with the time of each
 Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the defaults
@@ -245,7 +245,7 @@ class LLM:
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
         if not isinstance(prompt, str):
-            return list(prompt)
+            return _ids(prompt)
         tokenizer = self._tokenizer_for("text")
         ids = tokenizer.encode(prompt)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
@@ -256,10 +256,11 @@ class LLM:
 
     def close(self) -> None:
         """End what runs and free the memory. Idempotent."""
-        if not self._is_closed:
-            self._is_closed = True
-            self.engine.abort_all()
-            self.backend.close()
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self.engine.abort_all()
+                self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -326,6 +327,14 @@ class LLM:
                 inbox.append((now, output))
             if output.finish_reason is not None:
                 self._inboxes.pop(output.request_id, None)
+
+
+def _ids(prompt: Sequence[int]) -> list[int]:
+    """Token ids as Python's own whole numbers (numpy's are taken too)."""
+    try:
+        return [operator.index(i) for i in prompt]
+    except TypeError:
+        raise UsageError("a prompt is text, or a row of token ids, which are whole numbers") from None
 
 
 def _is_prompt(given: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna import formats, hub
@@ -74,6 +75,12 @@ def test_an_unknown_setting_is_named_with_those_that_exist(llm: LLM) -> None:
     with pytest.raises(UsageError, match="'temprature'") as caught:
         llm.generate("a", temprature=1.0)
     assert "temperature" in caught.value.hint
+
+
+def test_a_prompt_that_is_neither_text_nor_ids_is_refused(llm: LLM) -> None:
+    assert same(llm.generate(list(np.array([1, 2])), TEN), llm.generate([1, 2], TEN))
+    with pytest.raises(UsageError, match="whole numbers"):
+        llm.generate([1.5, 2.0], TEN)  # type: ignore[arg-type]
 
 
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
