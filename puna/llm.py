@@ -40,124 +40,6 @@ Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts
 Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds, as the caller saw them: what else ran at the same time is in them."""
-
-    first_token_s: float  # from the request to its first token
-    total_s: float
-    num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
-    num_generated: int
-
-    @property
-    def prefill_per_s(self) -> float:
-        """Prompt tokens per second until the first token."""
-        return self.num_prefilled / self.first_token_s if self.first_token_s > 0 else 0.0
-
-    @property
-    def decode_per_s(self) -> float:
-        """Tokens per second after the first one."""
-        decode_s = self.total_s - self.first_token_s
-        return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What became of one prompt. `token_ids` include the id that ended the text; `text` does not."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
-    prompt_ids: tuple[int, ...]
-    num_cached: int  # prompt tokens whose K and V were found in the prefix cache
-    seed: int | None  # that was used; None: greedy, no number was drawn
-    error: str  # why it failed, where finish_reason is "error"
-    timing: Timing
-
-
-class Stream(Iterator[StepOutput]):
-    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request."""
-
-    def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        self._llm = llm
-        self._inbox: Inbox = deque()
-        self._pieces: list[str] = []
-        self._started = time.perf_counter()
-        self._first_token = self._ended = 0.0
-        self.request: Request = llm._submit(prompt_ids, params, self._inbox)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> StepOutput:
-        if self.done:
-            raise StopIteration
-        try:
-            while not self._inbox:
-                self._llm._step()
-        except BaseException:
-            self.close()
-            raise
-        return self._take()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    @property
-    def done(self) -> bool:
-        return self._ended > 0
-
-    @property
-    def completion(self) -> Completion:
-        """The whole, once the stream has ended."""
-        if not self.done:
-            raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
-        request = self.request
-        return Completion(
-            text="".join(self._pieces),
-            token_ids=tuple(request.output_ids),
-            finish_reason=request.finish_reason or FinishReason.ABORT,
-            logprobs=tuple(request.logprobs),
-            prompt_ids=tuple(request.prompt_ids),
-            num_cached=request.num_cached,
-            seed=request.params.seed if request.params.temperature > 0 else None,
-            error=request.error,
-            timing=self._timing(),
-        )
-
-    def close(self) -> None:
-        """End the request if it still runs. Idempotent."""
-        if not self.done:
-            self._llm._cancel(self.request)
-            while self._inbox:
-                self._take()
-            self._ended = self._ended or time.perf_counter()
-
-    def __del__(self) -> None:
-        """A stream that nobody reads any more ends its request; at the next step, for this may be called at any moment."""
-        if hasattr(self, "request") and not self.done:
-            self._llm._abandoned.append(self.request)
-
-    def _take(self) -> StepOutput:
-        when, output = self._inbox.popleft()
-        self._pieces.append(output.text)
-        if output.token_ids and not self._first_token:
-            self._first_token = when
-        if output.finish_reason is not None:
-            self._ended = when
-        return output
-
-    def _timing(self) -> Timing:
-        request = self.request
-        first = (self._first_token or self._ended) - self._started
-        num_prefilled = len(request.prompt_ids) - request.num_cached if self._first_token else 0
-        return Timing(first, self._ended - self._started, num_prefilled, len(request.output_ids))
-
-
 class LLM:
     """A model, loaded.
 
@@ -327,6 +209,124 @@ class LLM:
                 inbox.append((now, output))
             if output.finish_reason is not None:
                 self._inboxes.pop(output.request_id, None)
+
+
+class Stream(Iterator[StepOutput]):
+    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request."""
+
+    def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        self._llm = llm
+        self._inbox: Inbox = deque()
+        self._pieces: list[str] = []
+        self._started = time.perf_counter()
+        self._first_token = self._ended = 0.0
+        self.request: Request = llm._submit(prompt_ids, params, self._inbox)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StepOutput:
+        if self.done:
+            raise StopIteration
+        try:
+            while not self._inbox:
+                self._llm._step()
+        except BaseException:
+            self.close()
+            raise
+        return self._take()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def done(self) -> bool:
+        return self._ended > 0
+
+    @property
+    def completion(self) -> Completion:
+        """The whole, once the stream has ended."""
+        if not self.done:
+            raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
+        request = self.request
+        return Completion(
+            text="".join(self._pieces),
+            token_ids=tuple(request.output_ids),
+            finish_reason=request.finish_reason or FinishReason.ABORT,
+            logprobs=tuple(request.logprobs),
+            prompt_ids=tuple(request.prompt_ids),
+            num_cached=request.num_cached,
+            seed=request.params.seed if request.params.temperature > 0 else None,
+            error=request.error,
+            timing=self._timing(),
+        )
+
+    def close(self) -> None:
+        """End the request if it still runs. Idempotent."""
+        if not self.done:
+            self._llm._cancel(self.request)
+            while self._inbox:
+                self._take()
+            self._ended = self._ended or time.perf_counter()
+
+    def __del__(self) -> None:
+        """A stream that nobody reads any more ends its request; at the next step, for this may be called at any moment."""
+        if hasattr(self, "request") and not self.done:
+            self._llm._abandoned.append(self.request)
+
+    def _take(self) -> StepOutput:
+        when, output = self._inbox.popleft()
+        self._pieces.append(output.text)
+        if output.token_ids and not self._first_token:
+            self._first_token = when
+        if output.finish_reason is not None:
+            self._ended = when
+        return output
+
+    def _timing(self) -> Timing:
+        request = self.request
+        first = (self._first_token or self._ended) - self._started
+        num_prefilled = len(request.prompt_ids) - request.num_cached if self._first_token else 0
+        return Timing(first, self._ended - self._started, num_prefilled, len(request.output_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What became of one prompt. `token_ids` include the id that ended the text; `text` does not."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
+    prompt_ids: tuple[int, ...]
+    num_cached: int  # prompt tokens whose K and V were found in the prefix cache
+    seed: int | None  # that was used; None: greedy, no number was drawn
+    error: str  # why it failed, where finish_reason is "error"
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, as the caller saw them: what else ran at the same time is in them."""
+
+    first_token_s: float  # from the request to its first token
+    total_s: float
+    num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
+    num_generated: int
+
+    @property
+    def prefill_per_s(self) -> float:
+        """Prompt tokens per second until the first token."""
+        return self.num_prefilled / self.first_token_s if self.first_token_s > 0 else 0.0
+
+    @property
+    def decode_per_s(self) -> float:
+        """Tokens per second after the first one."""
+        decode_s = self.total_s - self.first_token_s
+        return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
 
 
 def _ids(prompt: Sequence[int]) -> list[int]:
