@@ -104,7 +104,8 @@ class LLM:
 
         `settings` are fields of SamplingParams, over `params`.
         """
-        return self._complete(prompts, _is_prompt, self.encode, params, settings)
+        completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings))
+        return completions[0] if _is_prompt(prompts) else completions
 
     @overload
     def chat(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Completion: ...
@@ -114,15 +115,30 @@ class LLM:
         self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
     ) -> Completion | list[Completion]:
         """Answer one conversation, or each of a list: messages {"role": "system" | "user" | "assistant", "content": text}."""
-        return self._complete(messages, _is_conversation, self.encode_chat, params, settings)
+        completions = _drain(self._open(messages, _is_conversation, self.encode_chat, params, settings))
+        return completions[0] if _is_conversation(messages) else completions
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **settings: Any) -> Stream:
-        """Continue one prompt, piece by piece. Several streams of one LLM run together."""
-        return Stream(self, self.encode(prompt), _with(params or SamplingParams(), settings))
+    @overload
+    def stream(self, prompts: str, params: Params = None, **settings: Any) -> Stream: ...
+    @overload
+    def stream(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Stream]: ...
+    @overload
+    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Stream: ...
+    def stream(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Stream | list[Stream]:
+        """As `generate`, piece by piece. Several streams run together, whichever is read."""
+        streams = self._open(prompts, _is_prompt, self.encode, params, settings)
+        return streams[0] if _is_prompt(prompts) else streams
 
-    def chat_stream(self, messages: Messages, params: SamplingParams | None = None, **settings: Any) -> Stream:
-        """Answer one conversation, piece by piece."""
-        return Stream(self, self.encode_chat(messages), _with(params or SamplingParams(), settings))
+    @overload
+    def chat_stream(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Stream: ...
+    @overload
+    def chat_stream(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Stream]: ...
+    def chat_stream(
+        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
+    ) -> Stream | list[Stream]:
+        """As `chat`, piece by piece."""
+        streams = self._open(messages, _is_conversation, self.encode_chat, params, settings)
+        return streams[0] if _is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
@@ -150,26 +166,26 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _complete(
+    def _open(
         self,
         given: Any,
         is_one: Callable[[Any], bool],
         encode: Callable[[Any], list[int]],
         params: Params,
-        settings: dict[str, Any],
-    ) -> Completion | list[Completion]:
-        """One in, one out; a list in, a list out. All are checked and encoded before the first one runs."""
+        settings: Mapping[str, Any],
+    ) -> list[Stream]:
+        """A stream for each of what was given. All are checked and encoded before the first one runs."""
         items = [given] if is_one(given) else list(given)
-        work = list(zip(map(encode, items), _one_each(params, len(items), settings), strict=True))
+        each = _one_each(params, len(items), settings)
+        work = list(zip(map(encode, items), each, strict=True))
         streams: list[Stream] = []
         try:
-            for ids, each in work:
-                streams.append(Stream(self, ids, each))
-            completions = [_drain(stream) for stream in streams]
-        finally:
-            for stream in streams:
-                stream.close()
-        return completions[0] if is_one(given) else completions
+            for ids, own_params in work:
+                streams.append(Stream(self, ids, own_params))
+        except BaseException:
+            _close(streams)
+            raise
+        return streams
 
     def _tokenizer_for(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
@@ -368,7 +384,16 @@ def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def _drain(stream: Stream) -> Completion:
-    for _ in stream:
-        pass
-    return stream.completion
+def _drain(streams: list[Stream]) -> list[Completion]:
+    """Read all to their ends; whatever happens, none runs on."""
+    try:
+        for stream in streams:
+            deque(stream, maxlen=0)
+    finally:
+        _close(streams)
+    return [stream.completion for stream in streams]
+
+
+def _close(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.close()
