@@ -42,6 +42,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = vocab_size
+        self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -128,8 +129,10 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds. A stop id is no part of the text."""
-        return "" if live.detokenizer is None or token_id in live.stop_ids else live.detokenizer.push(token_id)
+        """The text that a token adds: none for a stop id, and none for one that only pads the model's vocabulary."""
+        if live.detokenizer is None or token_id in live.stop_ids or token_id >= self._num_texts:
+            return ""
+        return live.detokenizer.push(token_id)
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Take a request out; its last output carries the text that was held back."""

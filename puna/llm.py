@@ -7,6 +7,7 @@ A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`),
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, Self, TypeVar, overload
 from puna import formats, hub
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.chat import encode_chat
+from puna.chat import Message, encode_chat
 from puna.config import EngineConfig, ModelConfig
 from puna.engine import Engine
 from puna.errors import UsageError
@@ -32,7 +33,6 @@ from puna.tokenizers.base import Tokenizer
 
 Prompt = str | Sequence[int]  # text, or token ids
 Prompts = Sequence[str] | Sequence[Sequence[int]]
-Message = Mapping[str, Any]  # {"role": ..., "content": ...}
 Messages = Sequence[Message]
 Inbox = deque[tuple[float, StepOutput]]  # with the time of each
 Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the defaults
@@ -40,40 +40,191 @@ Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts
 Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds, as the caller saw them: what else ran at the same time is in them."""
+class LLM:
+    """A model, loaded.
 
-    first_token_s: float  # from the request to its first token
-    total_s: float
-    num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
-    num_generated: int
+    >>> with LLM.load("smollm2") as llm:                                   # doctest: +SKIP
+    ...     print(llm.generate("The largest animal is", max_tokens=20).text)
+    """
 
-    @property
-    def prefill_per_s(self) -> float:
-        """Prompt tokens per second until the first token."""
-        return self.num_prefilled / self.first_token_s if self.first_token_s > 0 else 0.0
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: Tokenizer | None, backend: Backend, plan: Plan, config: EngineConfig
+    ) -> None:
+        """Of parts already made; `load` makes them."""
+        self.path = checkpoint.path
+        self.model: ModelConfig = checkpoint.config
+        self.chat_template = checkpoint.chat_template
+        self.tokenizer = tokenizer
+        self.plan = plan
+        self.config = config
+        self.backend = backend
+        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config.vocab_size)
+        self._inboxes: dict[int, Inbox] = {}
+        self._abandoned: deque[Request] = deque()
+        self._lock = threading.RLock()  # the engine is one thread's at a time
+        self._is_closed = False
 
-    @property
-    def decode_per_s(self) -> float:
-        """Tokens per second after the first one."""
-        decode_s = self.total_s - self.first_token_s
-        return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path | None = None,
+        config: EngineConfig | None = None,
+        *,
+        tokenizer: Path | None = None,
+        report: Reporter = SILENT,
+        **settings: Any,
+    ) -> Self:
+        """Load a model: a path, a name in the cache, or None for the small default model.
 
+        `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
+        file to use instead of the model's own. Whether it fits is known before anything is allocated.
+        """
+        config = _with(config, settings) if config else EngineConfig.from_env(**_known(EngineConfig, settings))
+        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
+        spec = checkpoint.tokenizer
+        text = None if spec is None else build_tokenizer(spec)
+        backend = create_backend(config, report)
+        try:
+            layout = backend_spec(config.device).layout
+            plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes, report)
+            backend.load(checkpoint, plan, report)
+        except BaseException:
+            backend.close()
+            raise
+        return cls(checkpoint, text, backend, plan, config)
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What became of one prompt. `token_ids` include the id that ended the text; `text` does not."""
+    @overload
+    def generate(self, prompts: str, params: Params = None, **settings: Any) -> Completion: ...
+    @overload
+    def generate(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Completion]: ...
+    @overload
+    def generate(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Completion: ...
+    def generate(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Completion | list[Completion]:
+        """Continue one prompt, or each of a list: text or token ids. They run together, and each gives what it gives alone.
 
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
-    prompt_ids: tuple[int, ...]
-    num_cached: int  # prompt tokens whose K and V were found in the prefix cache
-    seed: int | None  # that was used; None: greedy, no number was drawn
-    error: str  # why it failed, where finish_reason is "error"
-    timing: Timing
+        `settings` are fields of SamplingParams, over `params`.
+        """
+        completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings))
+        return completions[0] if _is_prompt(prompts) else completions
+
+    @overload
+    def chat(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Completion: ...
+    @overload
+    def chat(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Completion]: ...
+    def chat(
+        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
+    ) -> Completion | list[Completion]:
+        """Answer one conversation, or each of a list: messages {"role": "system" | "user" | "assistant", "content": text}."""
+        completions = _drain(self._open(messages, _is_conversation, self.encode_chat, params, settings))
+        return completions[0] if _is_conversation(messages) else completions
+
+    @overload
+    def stream(self, prompts: str, params: Params = None, **settings: Any) -> Stream: ...
+    @overload
+    def stream(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Stream]: ...
+    @overload
+    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Stream: ...
+    def stream(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Stream | list[Stream]:
+        """As `generate`, piece by piece. Several streams run together, whichever is read."""
+        streams = self._open(prompts, _is_prompt, self.encode, params, settings)
+        return streams[0] if _is_prompt(prompts) else streams
+
+    @overload
+    def chat_stream(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Stream: ...
+    @overload
+    def chat_stream(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Stream]: ...
+    def chat_stream(
+        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
+    ) -> Stream | list[Stream]:
+        """As `chat`, piece by piece."""
+        streams = self._open(messages, _is_conversation, self.encode_chat, params, settings)
+        return streams[0] if _is_conversation(messages) else streams
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
+        if not isinstance(prompt, str):
+            return _ids(prompt)
+        tokenizer = self._tokenizer_for("text")
+        ids = tokenizer.encode(prompt)
+        return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
+
+    def encode_chat(self, messages: Messages) -> list[int]:
+        """The token ids of a conversation, up to where the answer begins."""
+        return encode_chat(messages, self._tokenizer_for("a conversation"), self.chat_template)
+
+    def close(self) -> None:
+        """End what runs and free the memory. Idempotent."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self.engine.abort_all()
+                self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open(
+        self,
+        given: Any,
+        is_one: Callable[[Any], bool],
+        encode: Callable[[Any], list[int]],
+        params: Params,
+        settings: Mapping[str, Any],
+    ) -> list[Stream]:
+        """A stream for each of what was given. All are checked and encoded before the first one runs."""
+        items = [given] if is_one(given) else list(given)
+        each = _one_each(params, len(items), settings)
+        work = list(zip(map(encode, items), each, strict=True))
+        streams: list[Stream] = []
+        try:
+            for ids, own_params in work:
+                streams.append(Stream(self, ids, own_params))
+        except BaseException:
+            _close(streams)
+            raise
+        return streams
+
+    def _tokenizer_for(self, what: str) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UsageError(
+                f"{self.path.name} has no tokenizer, so {what} cannot be read",
+                hint="Give the tokenizer file with --tokenizer, or token ids instead of text.",
+            )
+        return self.tokenizer
+
+    def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:
+        with self._lock:
+            if self._is_closed:
+                raise UsageError("the model was closed", hint="Load it again.")
+            request = self.engine.add(prompt_ids, params)
+            self._inboxes[request.id] = inbox
+            return request
+
+    def _step(self) -> None:
+        """One step of the engine; each output goes to the stream that waits for it."""
+        with self._lock:
+            while self._abandoned:
+                self._cancel(self._abandoned.popleft())
+            self._deliver(self.engine.step())
+
+    def _cancel(self, request: Request) -> None:
+        """End a request; what it still had to say lies in its inbox afterwards."""
+        with self._lock:
+            self.engine.abort(request.id)
+            self._deliver(self.engine.outputs())
+            self._inboxes.pop(request.id, None)
+
+    def _deliver(self, outputs: list[StepOutput]) -> None:
+        now = time.perf_counter()
+        for output in outputs:
+            inbox = self._inboxes.get(output.request_id)
+            if inbox is not None:
+                inbox.append((now, output))
+            if output.finish_reason is not None:
+                self._inboxes.pop(output.request_id, None)
 
 
 class Stream(Iterator[StepOutput]):
@@ -158,174 +309,48 @@ class Stream(Iterator[StepOutput]):
         return Timing(first, self._ended - self._started, num_prefilled, len(request.output_ids))
 
 
-class LLM:
-    """A model, loaded.
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What became of one prompt. `token_ids` include the id that ended the text; `text` does not."""
 
-    >>> with LLM.load("smollm2") as llm:                                   # doctest: +SKIP
-    ...     print(llm.generate("The largest animal is", max_tokens=20).text)
-    """
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
+    prompt_ids: tuple[int, ...]
+    num_cached: int  # prompt tokens whose K and V were found in the prefix cache
+    seed: int | None  # that was used; None: greedy, no number was drawn
+    error: str  # why it failed, where finish_reason is "error"
+    timing: Timing
 
-    def __init__(
-        self, checkpoint: Checkpoint, tokenizer: Tokenizer | None, backend: Backend, plan: Plan, config: EngineConfig
-    ) -> None:
-        """Of parts already made; `load` makes them."""
-        self.path = checkpoint.path
-        self.model: ModelConfig = checkpoint.config
-        self.chat_template = checkpoint.chat_template
-        self.tokenizer = tokenizer
-        self.plan = plan
-        self.config = config
-        self.backend = backend
-        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config.vocab_size)
-        self._inboxes: dict[int, Inbox] = {}
-        self._abandoned: deque[Request] = deque()
-        self._lock = threading.RLock()  # the engine is one thread's at a time
-        self._is_closed = False
 
-    @classmethod
-    def load(
-        cls,
-        path_or_name: str | Path | None = None,
-        config: EngineConfig | None = None,
-        *,
-        tokenizer: Path | None = None,
-        report: Reporter = SILENT,
-        **settings: Any,
-    ) -> Self:
-        """Load a model: a path, a name in the cache, or None for the small default model.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, as the caller saw them: what else ran at the same time is in them."""
 
-        `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
-        file to use instead of the model's own. Whether it fits is known before anything is allocated.
-        """
-        config = _with(config, settings) if config else EngineConfig.from_env(**_known(EngineConfig, settings))
-        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
-        spec = checkpoint.tokenizer
-        text = None if spec is None else build_tokenizer(spec)
-        backend = create_backend(config, report)
-        try:
-            layout = backend_spec(config.device).layout
-            plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes, report)
-            backend.load(checkpoint, plan, report)
-        except BaseException:
-            backend.close()
-            raise
-        return cls(checkpoint, text, backend, plan, config)
+    first_token_s: float  # from the request to its first token
+    total_s: float
+    num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
+    num_generated: int
 
-    @overload
-    def generate(self, prompts: str, params: Params = None, **settings: Any) -> Completion: ...
-    @overload
-    def generate(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Completion]: ...
-    @overload
-    def generate(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Completion: ...
-    def generate(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Completion | list[Completion]:
-        """Continue one prompt, or each of a list: text or token ids. They run together, and each gives what it gives alone.
+    @property
+    def prefill_per_s(self) -> float:
+        """Prompt tokens per second until the first token."""
+        return self.num_prefilled / self.first_token_s if self.first_token_s > 0 else 0.0
 
-        `settings` are fields of SamplingParams, over `params`.
-        """
-        return self._complete(prompts, _is_prompt, self.encode, params, settings)
+    @property
+    def decode_per_s(self) -> float:
+        """Tokens per second after the first one."""
+        decode_s = self.total_s - self.first_token_s
+        return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
 
-    @overload
-    def chat(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Completion: ...
-    @overload
-    def chat(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Completion]: ...
-    def chat(
-        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
-    ) -> Completion | list[Completion]:
-        """Answer one conversation, or each of a list: messages {"role": "system" | "user" | "assistant", "content": text}."""
-        return self._complete(messages, _is_conversation, self.encode_chat, params, settings)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **settings: Any) -> Stream:
-        """Continue one prompt, piece by piece. Several streams of one LLM run together."""
-        return Stream(self, self.encode(prompt), _with(params or SamplingParams(), settings))
-
-    def chat_stream(self, messages: Messages, params: SamplingParams | None = None, **settings: Any) -> Stream:
-        """Answer one conversation, piece by piece."""
-        return Stream(self, self.encode_chat(messages), _with(params or SamplingParams(), settings))
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
-        if not isinstance(prompt, str):
-            return list(prompt)
-        tokenizer = self._tokenizer_for("text")
-        ids = tokenizer.encode(prompt)
-        return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
-
-    def encode_chat(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, up to where the answer begins."""
-        return encode_chat(messages, self._tokenizer_for("a conversation"), self.chat_template)
-
-    def close(self) -> None:
-        """End what runs and free the memory. Idempotent."""
-        if not self._is_closed:
-            self._is_closed = True
-            self.engine.abort_all()
-            self.backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _complete(
-        self,
-        given: Any,
-        is_one: Callable[[Any], bool],
-        encode: Callable[[Any], list[int]],
-        params: Params,
-        settings: dict[str, Any],
-    ) -> Completion | list[Completion]:
-        """One in, one out; a list in, a list out. All are checked and encoded before the first one runs."""
-        items = [given] if is_one(given) else list(given)
-        work = list(zip(map(encode, items), _one_each(params, len(items), settings), strict=True))
-        streams: list[Stream] = []
-        try:
-            for ids, each in work:
-                streams.append(Stream(self, ids, each))
-            completions = [_drain(stream) for stream in streams]
-        finally:
-            for stream in streams:
-                stream.close()
-        return completions[0] if is_one(given) else completions
-
-    def _tokenizer_for(self, what: str) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UsageError(
-                f"{self.path.name} has no tokenizer, so {what} cannot be read",
-                hint="Give the tokenizer file with --tokenizer, or token ids instead of text.",
-            )
-        return self.tokenizer
-
-    def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:
-        with self._lock:
-            if self._is_closed:
-                raise UsageError("the model was closed", hint="Load it again.")
-            request = self.engine.add(prompt_ids, params)
-            self._inboxes[request.id] = inbox
-            return request
-
-    def _step(self) -> None:
-        """One step of the engine; each output goes to the stream that waits for it."""
-        with self._lock:
-            while self._abandoned:
-                self._cancel(self._abandoned.popleft())
-            self._deliver(self.engine.step())
-
-    def _cancel(self, request: Request) -> None:
-        """End a request; what it still had to say lies in its inbox afterwards."""
-        with self._lock:
-            self.engine.abort(request.id)
-            self._deliver(self.engine.outputs())
-            self._inboxes.pop(request.id, None)
-
-    def _deliver(self, outputs: list[StepOutput]) -> None:
-        now = time.perf_counter()
-        for output in outputs:
-            inbox = self._inboxes.get(output.request_id)
-            if inbox is not None:
-                inbox.append((now, output))
-            if output.finish_reason is not None:
-                self._inboxes.pop(output.request_id, None)
+def _ids(prompt: Sequence[int]) -> list[int]:
+    """Token ids as Python's own whole numbers (numpy's are taken too)."""
+    try:
+        return [operator.index(i) for i in prompt]
+    except TypeError:
+        raise UsageError("a prompt is text, or a row of token ids, which are whole numbers") from None
 
 
 def _is_prompt(given: Any) -> bool:
@@ -359,7 +384,16 @@ def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def _drain(stream: Stream) -> Completion:
-    for _ in stream:
-        pass
-    return stream.completion
+def _drain(streams: list[Stream]) -> list[Completion]:
+    """Read all to their ends; whatever happens, none runs on."""
+    try:
+        for stream in streams:
+            deque(stream, maxlen=0)
+    finally:
+        _close(streams)
+    return [stream.completion for stream in streams]
+
+
+def _close(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.close()

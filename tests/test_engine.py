@@ -13,7 +13,7 @@ from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
-from tests.fakes import BOS, EOS, VOCAB_SIZE, FakeBackend, make_engine, make_plan, run
+from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run
 
 
 def spell(text: str) -> FakeBackend:
@@ -88,6 +88,15 @@ def test_stop_ids_end_the_text_and_ignore_eos_does_not_touch_them() -> None:
     request = engine.add([0], SamplingParams(stop_ids=(ord("b"),), ignore_eos=True))
     assert told(run(engine)[request.id]) == ("a", tuple(b"ab"))
     assert request.finish_reason is FinishReason.STOP
+
+
+def test_an_id_that_only_pads_the_vocabulary_has_no_text() -> None:
+    plan = make_plan()
+    tokenizer = ByteTokenizer()
+    tokenizer.vocab_size = 200
+    engine = Engine(FakeBackend(plan, lambda ids: 65 if len(ids) % 2 else 201), tokenizer, plan, EngineConfig(), VOCAB_SIZE)
+    request = engine.add([1], SamplingParams(max_tokens=4))
+    assert told(run(engine)[request.id]) == ("AA", (65, 201, 65, 201))
 
 
 def test_ignore_eos_goes_on() -> None:

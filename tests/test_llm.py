@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna import formats, hub
 from puna import llm as front_door
 from puna.backends.reference import ReferenceBackend
+from puna.chat import Message
 from puna.config import EngineConfig
 from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
@@ -76,6 +78,12 @@ def test_an_unknown_setting_is_named_with_those_that_exist(llm: LLM) -> None:
     assert "temperature" in caught.value.hint
 
 
+def test_a_prompt_that_is_neither_text_nor_ids_is_refused(llm: LLM) -> None:
+    assert same(llm.generate(list(np.array([1, 2])), TEN), llm.generate([1, 2], TEN))
+    with pytest.raises(UsageError, match="whole numbers"):
+        llm.generate([1.5, 2.0], TEN)  # type: ignore[arg-type]
+
+
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
     assert llm.generate("", TEN).prompt_ids == (BOS,)
 
@@ -93,11 +101,24 @@ def test_a_stream_is_the_completion_in_pieces(llm: LLM) -> None:
 
 def test_streams_of_one_model_run_together(llm: LLM) -> None:
     prompts = ["hello", "world", "again"]
-    streams = [llm.stream(p, TEN) for p in prompts]
+    streams = llm.stream(prompts, TEN)
     texts = ["", "", ""]
     for pieces in zip(*streams, strict=True):
         texts = [text + piece.text for text, piece in zip(texts, pieces, strict=True)]
     assert texts == [c.text for c in llm.generate(prompts, TEN)]
+
+
+def test_conversations_are_encoded_by_the_template_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode_chat(messages: Any, tokenizer: Any, template: str | None) -> list[int]:
+        assert tokenizer is llm.tokenizer and template is llm.chat_template
+        return [BOS, *"".join(m["content"] for m in messages).encode()]
+
+    monkeypatch.setattr(front_door, "encode_chat", encode_chat)
+    one, two = ([Message(role="user", content=text)] for text in ("hello", "world"))
+    assert same(llm.chat(one, TEN), llm.generate("hello", TEN))
+    assert [c.text for c in llm.chat([one, two], TEN)] == [c.text for c in llm.generate(["hello", "world"], TEN)]
+    assert "".join(p.text for p in llm.chat_stream(one, TEN)) == llm.generate("hello", TEN).text
+    assert len(llm.chat_stream([one, two], TEN)) == 2
 
 
 def test_a_stream_in_each_of_several_threads_gives_what_it_gives_alone(llm: LLM) -> None:

@@ -1,4 +1,4 @@
-"""The definition of the forward pass: numpy, float32, one obvious function per op, one token at a time.
+"""The definition of the forward pass: numpy, float32, one obvious function per op, one row at a time.
 
 Weights of every type become float32 at load. Slow, and bit-equal alone, in a chunk or in a batch: each row is a matrix times
 one vector, and the shape of every product depends on the row's own position only.
@@ -21,6 +21,8 @@ from puna.report import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 
 Floats = npt.NDArray[np.float32]
+
+BLOCK_WEIGHTS = ("attn_norm", "q_proj", "k_proj", "v_proj", "o_proj", "ffn_norm", "gate_proj", "up_proj", "down_proj")
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
@@ -60,13 +62,12 @@ def attend(q: Floats, keys: Floats, values: Floats) -> Floats:
     """
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
     scores = groups @ keys.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[1]))
-    mixed: Floats = softmax(scores) @ values
-    return mixed.reshape(-1, q.shape[1])
+    return (softmax(scores) @ values).reshape(q.shape)
 
 
 def swiglu(gate: Floats, up: Floats) -> Floats:
     """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); the exponential is held below float32's overflow."""
-    return gate / (1 + np.exp(np.minimum(-gate, np.float32(88)))) * up
+    return np.asarray(gate / (1 + np.exp(np.minimum(-gate, np.float32(88)))) * up)
 
 
 class ReferenceBackend:
@@ -74,7 +75,7 @@ class ReferenceBackend:
 
     def __init__(self, config: EngineConfig, report: Reporter = SILENT) -> None:
         total, free = memory_bytes()
-        self.info = DeviceInfo("reference", "numpy, float32, one token at a time", usable_cores(), total, free)
+        self.info = DeviceInfo("reference", "numpy, float32, one row at a time", usable_cores(), total, free)
         self._model: ModelConfig | None = None
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
@@ -92,17 +93,16 @@ class ReferenceBackend:
         self._model = model
 
     def forward(self, batch: Batch) -> Logits:
-        """Tokens in order, each through all layers: a chunk's later rows find the K and V of its earlier ones."""
+        """Layer by layer, in each the tokens in order: a later row of a chunk finds the K and V of the earlier ones."""
         model = self._loaded()
-        wanted = {int(row): index for index, row in enumerate(batch.logit_rows)}
-        logits = np.empty((len(batch.logit_rows), model.vocab_size), np.float32)
+        tables = np.repeat(batch.page_tables, np.diff(batch.starts), axis=0)  # (tokens, pages)
+        x = self._weights["embed"][batch.token_ids]  # (tokens, hidden_size)
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are told by the sampler
-            for sequence, table in enumerate(batch.page_tables):
-                for row in range(int(batch.starts[sequence]), int(batch.starts[sequence + 1])):
-                    hidden = self._token(model, int(batch.token_ids[row]), int(batch.positions[row]), table)
-                    if row in wanted:
-                        logits[wanted[row]] = matvec(self._weights["lm_head"], hidden)
-        return logits
+            for layer in range(model.num_layers):
+                for row, position in enumerate(batch.positions.tolist()):
+                    x[row] = self._block(model, layer, x[row], position, tables[row])
+            logits = [self._logits(model, x[row]) for row in batch.logit_rows]
+        return np.array(logits, np.float32).reshape(-1, model.vocab_size)
 
     def limits(self) -> DeviceLimits:
         """What numpy reaches here; its int8 product has no fast kernel, and that is what is told."""
@@ -119,23 +119,24 @@ class ReferenceBackend:
             self._model = None
             del self._weights, self._keys, self._values
 
-    def _token(self, model: ModelConfig, token_id: int, position: int, table: IntArray) -> Floats:
-        """One token through all layers, its K and V into the pages.  # -> (hidden_size,), normalised"""
-        weights, angles = self._weights, (position * self._frequencies).astype(np.float32)
-        x = weights["embed"][token_id]
-        for layer in range(model.num_layers):
-            name = f"layers.{layer}."
-            h = rms_norm(x, weights[name + "attn_norm"], model.norm_eps)
-            q = matvec(weights[name + "q_proj"], h).reshape(model.num_heads, model.head_dim)
-            k = matvec(weights[name + "k_proj"], h).reshape(model.num_kv_heads, model.head_dim)
-            v = matvec(weights[name + "v_proj"], h).reshape(model.num_kv_heads, model.head_dim)
-            self._write(layer, table, position, rope(k, angles), v)
-            keys, values = self._read(layer, table, position)
-            x = x + matvec(weights[name + "o_proj"], attend(rope(q, angles), keys, values).reshape(-1))
-            h = rms_norm(x, weights[name + "ffn_norm"], model.norm_eps)
-            gate, up = matvec(weights[name + "gate_proj"], h), matvec(weights[name + "up_proj"], h)
-            x = x + matvec(weights[name + "down_proj"], swiglu(gate, up))
-        return rms_norm(x, weights["final_norm"], model.norm_eps)
+    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, table: IntArray) -> Floats:
+        """One layer for one token, its K and V into the pages.  # (hidden_size,) -> (hidden_size,)"""
+        weights = {name: self._weights[f"layers.{layer}.{name}"] for name in BLOCK_WEIGHTS}
+        angles = (position * self._frequencies).astype(np.float32)
+        h = rms_norm(x, weights["attn_norm"], model.norm_eps)
+        q = matvec(weights["q_proj"], h).reshape(model.num_heads, model.head_dim)
+        k = matvec(weights["k_proj"], h).reshape(model.num_kv_heads, model.head_dim)
+        v = matvec(weights["v_proj"], h).reshape(model.num_kv_heads, model.head_dim)
+        self._write(layer, table, position, rope(k, angles), v)
+        keys, values = self._read(layer, table, position)
+        x = x + matvec(weights["o_proj"], attend(rope(q, angles), keys, values).reshape(-1))
+        h = rms_norm(x, weights["ffn_norm"], model.norm_eps)
+        gate, up = matvec(weights["gate_proj"], h), matvec(weights["up_proj"], h)
+        return x + matvec(weights["down_proj"], swiglu(gate, up))
+
+    def _logits(self, model: ModelConfig, x: Floats) -> Floats:
+        """(hidden_size,) -> (vocab_size,)"""
+        return matvec(self._weights["lm_head"], rms_norm(x, self._weights["final_norm"], model.norm_eps))
 
     def _write(self, layer: int, table: IntArray, position: int, k: Floats, v: Floats) -> None:
         page, slot = table[position // self._page_size], position % self._page_size

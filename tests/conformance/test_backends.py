@@ -22,9 +22,12 @@ from tests.fakes import random_checkpoint, tiny_config
 
 BACKENDS_UNDER_TEST: list[Device] = ["reference"]
 
-# Largest error of a logit, as a share of the row's standard deviation: backends may compute with int8 activations where the
-# weights are quantised, and may keep K and V in half precision.
-TOLERANCES = {"F32": 3e-3, "F16": 3e-3, "BF16": 3e-3, "Q8_0": 0.06, "Q4_0": 0.06, "Q4_1": 0.06}
+# Error of a row's logits, root mean square and largest, in units of the row's standard deviation. Backends may keep K and V in
+# half precision, and compute with int8 activations where weights are quantised: the reference made to do both reaches
+# (0.0010, 0.003) and (0.061, 0.20) on these models, whose random weights forgive less than trained ones. A backend that does
+# neither stays far below; the reference itself is exact.
+FLOAT, QUANTISED = (0.002, 0.006), (0.09, 0.35)
+TOLERANCES = {"F32": FLOAT, "F16": FLOAT, "BF16": FLOAT, "Q8_0": QUANTISED, "Q4_0": QUANTISED, "Q4_1": QUANTISED}
 PAGE_SIZE = 16
 NUM_PAGES = 24
 
@@ -85,9 +88,11 @@ def random_ids(config: ModelConfig, count: int, seed: int = 0) -> list[int]:
     return ids
 
 
-def error(found: Logits, expected: Logits) -> float:
-    """Largest difference in units of the row's standard deviation."""
-    return float((np.abs(found - expected).max(axis=1) / expected.std(axis=1)).max())
+def require_close(found: Logits, expected: Logits, tolerance: tuple[float, float]) -> None:
+    difference = np.abs(found - expected) / expected.std(axis=1, keepdims=True)
+    errors = float(np.sqrt(np.square(difference).mean(axis=1)).max()), float(difference.max())
+    print("error: root mean square, largest:", *errors)
+    assert errors[0] < tolerance[0] and errors[1] < tolerance[1]
 
 
 PAGES = [3, 11, 7, 0]
@@ -105,7 +110,7 @@ def test_logits_are_the_references(device: Device, quant: str, shape: str) -> No
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint) as backend:
         expected, found = (forward(each, (ids, 0, PAGES)) for each in (reference, backend))
     assert found.dtype == np.float32 and found.shape == (41, checkpoint.config.vocab_size)
-    assert error(found, expected) < TOLERANCES[quant]
+    require_close(found, expected, TOLERANCES[quant])
 
 
 @devices
@@ -222,7 +227,7 @@ def test_the_longest_position_can_be_computed(device: Device) -> None:
     ids = random_ids(checkpoint.config, checkpoint.config.max_context)
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint) as backend:
         expected, found = (forward(each, (ids, 0, list(range(8))), last_only=True) for each in (reference, backend))
-    assert error(found, expected) < TOLERANCES["F32"]
+    require_close(found, expected, TOLERANCES["F32"])
 
 
 @devices
