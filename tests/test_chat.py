@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from puna.errors import TemplateError, UsageError
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.tokenizers.test_sentencepiece import read
-from tests.tokenizers.vocabularies import small_bpe, small_spm
+from tests.tokenizers.vocabularies import default_checkpoint, small_bpe, small_spm
 
 LLAMA3_CONTROLS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
@@ -53,10 +52,7 @@ def shown(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 def test_the_default_models_template_adds_its_system_message(request: pytest.FixtureRequest) -> None:
-    from puna.formats.gguf import open_gguf
-
-    path: Path = request.getfixturevalue("default_model")
-    checkpoint = open_gguf(path)
+    checkpoint = default_checkpoint(request)
     assert checkpoint.tokenizer is not None
     tokenizer = build_tokenizer(checkpoint.tokenizer)
     head = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

@@ -49,7 +49,8 @@ class VocabularyTokenizer:
         named = {self.special_tokens[text] for text in STOP_TEXTS if text in self.special_tokens}
         eot_id = _checked_id(spec, "eot_token_id", spec.eot_id, False)
         self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id) if i is not None})
-        self._cut_at_controls = cutter(self.special_tokens)
+        # One letter cannot be broken up by a guard, so that a person could not type it: never looked for.
+        self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 
     def encode(
         self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
@@ -58,11 +59,7 @@ class VocabularyTokenizer:
         ids: list[int] = []
         for piece, control_id in self._cut_at_controls(text) if special else [(text, None)]:
             ids += self._encode_plain(piece.replace(guard, "") if guard else piece) if control_id is None else [control_id]
-        if self.add_bos if bos is None else bos:
-            ids = ids if ids[:1] == [self._required("BOS", self.bos_id)] else [self._required("BOS", self.bos_id), *ids]
-        if self.add_eos if eos is None else eos:
-            ids = ids if ids[-1:] == [self._required("EOS", self.eos_id)] else [*ids, self._required("EOS", self.eos_id)]
-        return ids
+        return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         checked = [self._checked(i) for i in ids]
@@ -105,11 +102,17 @@ class VocabularyTokenizer:
     def _ids_of_type(self, wanted: int) -> dict[str, int]:
         return {self._pieces[i]: i for i, kind in enumerate(self._types) if kind == wanted and self._pieces[i]}
 
-    @staticmethod
-    def _required(name: str, token_id: int | None) -> int:
-        if token_id is None:
-            raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
-        return token_id
+    def _framed(self, ids: list[int], bos: bool, eos: bool) -> list[int]:
+        """`ids` between BOS and EOS, as wanted; neither is doubled."""
+        first = [_required("BOS", self.bos_id)] if bos else []
+        last = [_required("EOS", self.eos_id)] if eos else []
+        return (first if ids[:1] != first else []) + ids + (last if ids[-1:] != last else [])
+
+
+def _required(name: str, token_id: int | None) -> int:
+    if token_id is None:
+        raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
+    return token_id
 
 
 def require_unicode(text: str) -> None:

@@ -91,3 +91,9 @@ def test_a_longer_control_token_wins_over_one_that_it_begins_with() -> None:
     tokens = [b"<a>", b"<a><b>", *small_bpe().tokens[2:]]
     tokenizer = build_tokenizer(small_bpe(tokens=tokens))
     assert tokenizer.encode("<a><b><a>", special=True) == [1, 0]
+
+
+def test_a_control_token_of_one_letter_is_never_looked_for() -> None:
+    tokenizer = build_tokenizer(small_bpe(tokens=[b"t", *small_bpe().tokens[1:]]))
+    assert tokenizer.special_tokens["t"] == 0
+    assert 0 not in tokenizer.encode("the", special=True)
