@@ -3,8 +3,8 @@
     python benchmarks/speed.py [MODEL.gguf] [--pairs 7] [--threads 2]
 
 Each process loads the model once, then waits on its standard input; only one runs at a time. A pair is one run of each, the
-order changing from pair to pair. tg128: 128 tokens one at a time after one of prompt. pp512: 512 tokens of prompt. Greedy ids are
-the same for both where it matters (decode speed does not depend on them). Reported: the median of the pair ratios, and their range.
+order changing from pair to pair. decode: 128 tokens one at a time after one of prompt (tg128). prefill: 512 tokens of prompt
+(pp512). Reported: the median of the pair ratios, and their range.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from puna.plan import Plan, make_plan
 from puna.request import Batch, Logits
 from tests.fakes import random_checkpoint, tiny_config
 
-BACKENDS_UNDER_TEST: list[Device] = ["reference"]
+BACKENDS_UNDER_TEST: list[Device] = ["reference", "cpu"]
 
 # Error of a row's logits, root mean square and largest, in units of the row's standard deviation. Backends may keep K and V in
 # half precision, and compute with int8 activations where weights are quantised: the reference made to do both reaches

@@ -3,7 +3,8 @@
 A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
 [page_size][padded head_dim], so that they are eight numbers of the output. A row takes the pages, and the tokens in them, in
-order, whatever the other rows are: its bits depend on nothing else. (Running softmax: Milakov and Gimelshein 2018, arXiv 1805.02867.)
+order, whatever the other rows are: its bits depend on nothing else. (Running softmax: Milakov and Gimelshein 2018,
+arXiv 1805.02867.)
 """
 # mypy: disable-error-code="no-untyped-def"
 

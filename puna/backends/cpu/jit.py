@@ -63,7 +63,7 @@ CACHE = _writable_cache()
 if CACHE is not None:
     numba.config.CACHE_DIR = str(CACHE)
 
-FLAGS = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
+FLAGS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
 
 
 def is_compiled() -> bool:

@@ -4,7 +4,7 @@ Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's ei
 summed over the columns from the first to the last, by one lane. So no other row, token or thread can change a bit of it:
 `matvec` (one token) and `matmul` (four tokens, the weights read once) do the same sums.
 
-`x` of a quantised product is a record: columns x int8, then a float32 scale per block of 32, then a float32 scale * sum per block.
+`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block a float32 scale * sum.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -91,7 +91,12 @@ def quantize_blocks(x, columns, record, first, last):
         largest = max_lanes(maximum(maximum(absolute(a), absolute(b)), maximum(absolute(c), absolute(d))))
         scale = largest / np.float32(127.0)
         inverse = splat_f32(np.float32(127.0) / largest if largest > 0 else np.float32(0.0))
-        qa, qb, qc, qd = round_i32(mul(a, inverse)), round_i32(mul(b, inverse)), round_i32(mul(c, inverse)), round_i32(mul(d, inverse))
+        qa, qb, qc, qd = (
+            round_i32(mul(a, inverse)),
+            round_i32(mul(b, inverse)),
+            round_i32(mul(c, inverse)),
+            round_i32(mul(d, inverse)),
+        )
         to = record + 32 * block
         store_i8x8(to, qa)
         store_i8x8(to + 8, qb)
@@ -113,7 +118,7 @@ def swiglu(gate, up, size, out):
 
 @kernel
 def rope(x, turns, head_dim, first, last):
-    """Turn the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads in place. `turns`: [cos, sin] per pair of a head."""
+    """Turn the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `turns`: [cos, sin] per pair."""
     for i in range(first, last, 2):
         at = turns + 4 * (i % head_dim)
         cos, sin = load_f32(at), load_f32(at + 4)
@@ -423,11 +428,11 @@ def _unpacked(kind, w, columns, row, column):
     scale_bytes = 16 if kind == Q4_0 else 32
     at = w + group * blocks * (128 + scale_bytes)
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
-    q = np.float32((both >> 4) if quad >= 4 else (both & 15))
+    nibble = np.float32((both >> 4) if quad >= 4 else (both & 15))
     scales = at + blocks * 128 + block * scale_bytes + lane * 2
     if kind == Q4_0:
-        return load_f16(scales) * (q - np.float32(8.0))
-    return load_f16(scales) * q + load_f16(scales + 16)
+        return load_f16(scales) * (nibble - np.float32(8.0))
+    return load_f16(scales) * nibble + load_f16(scales + 16)
 
 
 @kernel

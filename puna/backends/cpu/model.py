@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +13,7 @@ from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_co
 from puna.backends.cpu import jit, limits
 from puna.backends.cpu.attention import padded_head_dim, scratch_floats
 from puna.backends.cpu.packing import BLOCK, GROUP, KINDS, Matrix, aligned_zeros, pack, padded
-from puna.backends.cpu.step import SLOTS, Memory, Sizes, run
+from puna.backends.cpu.step import Memory, Sizes, run
 from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
@@ -70,7 +69,7 @@ class CPUBackend:
             "positions": 4 * tokens,
             "starts": 4 * (plan.max_sequences + 1),
             "tables": 4 * pages,
-            "logit_rows": 4 * plan.max_sequences,
+            "logit_rows": 4 * tokens,
             "turns": sizes.turns_stride * tokens,
             "x": sizes.row_stride * tokens,
             "normed": sizes.row_stride * tokens,
@@ -79,7 +78,7 @@ class CPUBackend:
             "attended": sizes.attended_stride * tokens,
             "gate": sizes.ffn_stride * tokens,
             "up": sizes.ffn_stride * tokens,
-            "logits": sizes.logits_stride * plan.max_sequences,
+            "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
             "kv": sizes.layer_bytes * config.num_layers,
             "scratch": sizes.scratch_stride * sizes.threads,
         }
@@ -95,7 +94,7 @@ class CPUBackend:
         )
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
-        self._logits = arrays["logits"].view(np.float32).reshape(plan.max_sequences, -1)
+        self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
         self._frequencies = config.rope.frequencies(config.head_dim)
 
     def _serve(self, thread: int, last: int) -> int:
@@ -113,7 +112,7 @@ class CPUBackend:
 
     def _write_job(self, batch: Batch) -> None:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
-        assert tokens <= len(self._token_ids) and sequences <= len(self._tables) and logits <= len(self._logit_rows)
+        assert logits <= tokens <= len(self._token_ids) and sequences <= len(self._tables)
         assert logits < 2 or bool(np.all(np.diff(batch.logit_rows) > 0)), "logit rows must ascend"
         self._job[:3] = tokens, sequences, logits
         self._token_ids[:tokens] = batch.token_ids

@@ -49,7 +49,9 @@ def _operation(result: types.Type, arguments: tuple[types.Type, ...], build: Bui
 
     def typed(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pairs = zip(values, signature.args, arguments, strict=True)
-        made = build(builder, *(value if isinstance(to, Vector) else context.cast(builder, value, of, to) for value, of, to in pairs))
+        made = build(
+            builder, *(value if isinstance(to, Vector) else context.cast(builder, value, of, to) for value, of, to in pairs)
+        )
         return context.get_dummy_value() if result is types.void else made
 
     def zero(typing: Any) -> Any:
@@ -129,7 +131,6 @@ store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v
 store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: _store(b, at, v))
 store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: _store(b, at, v))
 store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: _store(b, at, v))
-
 
 
 def _prefetch(builder: Any, address: Any) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
-from puna.backends.cpu.jit import entry, kernel, part
+from puna.backends.cpu.jit import entry, part
 from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
 from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32
 from puna.backends.cpu.threads import POSTED, barrier, wait_for_step
@@ -254,7 +254,9 @@ def _layer(memory, sizes, layer, tokens, thread):
     _attend(memory, sizes, layer, thread)
     barrier(memory.control, threads)
     _quantize(memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, thread)
-    _product(memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, memory.x, sizes.row_stride, first, last, True)
+    _product(
+        memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, memory.x, sizes.row_stride, first, last, True
+    )
     barrier(memory.control, threads)
 
     _norm_for(memory, sizes, 2 * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)

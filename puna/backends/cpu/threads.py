@@ -1,7 +1,7 @@
 """A team of threads for one step after another: they meet at spin barriers, and park when no step comes.
 
-A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barrier of two spinning threads costs 0.2 to 0.8 us, and a
-step has about 200 of them (docs/LOG.md). A thread spins a bounded time, then lends its core, so that more threads than cores
+A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barrier of two spinning threads costs 0.2 to 0.8 us,
+and a step has about 200 of them (docs/LOG.md). A thread spins a bounded time, then lends its core, so that more threads than cores
 run slowly but do not collapse. Between steps it waits like that for some milliseconds, then sleeps until Python wakes it.
 """
 # mypy: disable-error-code="no-untyped-def"
@@ -62,7 +62,7 @@ def wait_for_step(control, last):
 
 
 class Team:
-    """`threads - 1` workers beside the caller. `serve(thread, last)` runs posted steps until none comes, and returns the last's number.
+    """`threads - 1` workers beside the caller. `serve(thread, last)` runs posted steps until none comes; returns the last number.
 
     The caller posts inside its own compiled call, so that no interrupt can come between posting and taking part.
     """
