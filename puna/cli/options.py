@@ -46,7 +46,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One line of 
 tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, where the model has it apart (llama2.c)."
 )
-template_option = click.option("--template", metavar="NAME", help="Chat template to use instead of the model's own.")
+template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
 system_option = click.option("--system", metavar="TEXT", help="System message.")
 
 
@@ -85,7 +85,18 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     """Load MODEL with the flags of the command."""
     from puna.llm import LLM
 
-    return LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+    template = _built_in_template(flags.get("template"))
+    llm = LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+    llm.chat_template = template or llm.chat_template
+    return llm
+
+
+def _built_in_template(name: str | None) -> str | None:
+    from puna.chat import BUILT_IN
+
+    if name is None or name in BUILT_IN:
+        return name
+    raise UsageError(f"--template is {name!r}; built in are: {', '.join(BUILT_IN)}")
 
 
 def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
