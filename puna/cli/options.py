@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from puna.config import EngineConfig
 from puna.errors import UsageError
-from puna.request import SamplingParams
 
 if TYPE_CHECKING:
+    from puna.config import EngineConfig
     from puna.llm import LLM
     from puna.report import Reporter
+    from puna.request import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +68,8 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
 
 def sampling_params(flags: dict[str, Any]) -> SamplingParams:
     """The SamplingParams that were asked for. UsageError for a value outside its range."""
+    from puna.request import SamplingParams
+
     names = {field.name for field in fields(SamplingParams)}
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if "logit_bias" in given:
@@ -77,6 +79,8 @@ def sampling_params(flags: dict[str, Any]) -> SamplingParams:
 
 def engine_config(flags: dict[str, Any]) -> EngineConfig:
     """The EngineConfig from flags, then the environment, then the defaults."""
+    from puna.config import EngineConfig
+
     names = {field.name for field in fields(EngineConfig)}
     return EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
 
