@@ -7,22 +7,23 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PunaError
-from puna.request import SamplingParams
 
 if TYPE_CHECKING:
     from puna.llm import LLM
+    from puna.request import SamplingParams
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "PunaError", "SamplingParams", "__version__"]
 
+_HOMES = {"LLM": "puna.llm", "SamplingParams": "puna.request"}
+
 
 def __getattr__(name: str) -> Any:
-    """`LLM` is imported at first use: `import puna` stays light."""
-    if name == "LLM":
-        from puna.llm import LLM
-
-        return LLM
-    raise AttributeError(f"module 'puna' has no attribute {name!r}")
+    """Imported at first use: `import puna` stays light, and does not load numpy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'puna' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

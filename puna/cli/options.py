@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from puna.config import EngineConfig
 from puna.errors import UsageError
-from puna.request import SamplingParams
 
 if TYPE_CHECKING:
+    from puna.config import EngineConfig
     from puna.llm import LLM
     from puna.report import Reporter
+    from puna.request import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,7 +46,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One line of 
 tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, where the model has it apart (llama2.c)."
 )
-template_option = click.option("--template", metavar="NAME", help="Chat template to use instead of the model's own.")
+template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
 system_option = click.option("--system", metavar="TEXT", help="System message.")
 
 
@@ -68,6 +68,8 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
 
 def sampling_params(flags: dict[str, Any]) -> SamplingParams:
     """The SamplingParams that were asked for. UsageError for a value outside its range."""
+    from puna.request import SamplingParams
+
     names = {field.name for field in fields(SamplingParams)}
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if "logit_bias" in given:
@@ -77,6 +79,8 @@ def sampling_params(flags: dict[str, Any]) -> SamplingParams:
 
 def engine_config(flags: dict[str, Any]) -> EngineConfig:
     """The EngineConfig from flags, then the environment, then the defaults."""
+    from puna.config import EngineConfig
+
     names = {field.name for field in fields(EngineConfig)}
     return EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
 
@@ -85,7 +89,18 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     """Load MODEL with the flags of the command."""
     from puna.llm import LLM
 
-    return LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+    template = _built_in_template(flags.get("template"))
+    llm = LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+    llm.chat_template = template or llm.chat_template
+    return llm
+
+
+def _built_in_template(name: str | None) -> str | None:
+    from puna.chat import BUILT_IN
+
+    if name is None or name in BUILT_IN:
+        return name
+    raise UsageError(f"--template is {name!r}; built in are: {', '.join(BUILT_IN)}")
 
 
 def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:

@@ -12,12 +12,13 @@ import pytest
 
 STORIES = Path(os.environ.get("PUNA_TEST_DATA", Path(__file__).parents[2] / "../shared/data")) / "stories260K"
 # What llama2.c's run prints for `-t 0 -n 200`.
-STORY = (
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. "
-    "She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" Lily was sad and didn't know "
-    "what to do. She said, \"I want to play with your ball, but I can't find it.\"\nLily was sad and didn't know what to do. She "
-    "said, \"I'm sorry, Lily. I didn't know what to do.\"\nLily didn't want to help her mom, so she"
-)
+STORY = """\
+Once upon a time, there was a little girl named Lily. She loved to play outside in the park. \
+One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily's mom said, "Lily, let's go to the park." Lily was sad and didn't know what to do. \
+She said, "I want to play with your ball, but I can't find it."
+Lily was sad and didn't know what to do. She said, "I'm sorry, Lily. I didn't know what to do."
+Lily didn't want to help her mom, so she"""
 
 
 def puna(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -36,20 +37,20 @@ def test_the_story_of_llama2c_is_told_word_for_word(name: str, device: str) -> N
 
 
 @pytest.mark.usefixtures("default_model")
-def test_the_default_model_knows_the_capital_of_france() -> None:
-    done = puna("run", "What is the capital of France?", "--json")
+def test_the_default_model_knows_the_capital_of_peru() -> None:
+    done = puna("run", "What is the capital of Peru?", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert "Paris" in facts["text"] and facts["finish_reason"] == "stop"
+    assert "Lima" in facts["text"] and facts["finish_reason"] == "stop"
     assert facts["stats"]["output_tokens"] == len(facts["token_ids"])
 
 
 @pytest.mark.usefixtures("default_model")
-def test_a_conversation_remembers() -> None:
-    done = puna("chat", "--json", stdin="My name is Ada.\nWhat is my name?\n")
+def test_the_second_turn_of_a_conversation_goes_on_from_the_first() -> None:
+    done = puna("chat", "--json", "-n", "20", stdin="What is the capital of Peru?\nAnd of Chile?\n")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert "Ada" in facts["messages"][-1]["content"]
+    assert [m["role"] for m in facts["messages"]] == ["user", "assistant"] * 2
     assert facts["turns"][1]["cached_tokens"] > 0
 
 

@@ -135,6 +135,13 @@ def test_a_template_and_raw_exclude_each_other(fake: FakeLLM, puna: Puna) -> Non
     assert puna("run", "hi", "--raw", "--system", "x").code == 2
 
 
+def test_a_built_in_template_replaces_the_models_own(fake: FakeLLM, puna: Puna) -> None:
+    assert puna("run", "hi", "--template", "chatml").code == 0
+    assert fake.chat_template == "chatml"
+    done = puna("run", "hi", "--template", "{{ x }}")
+    assert done.code == 2 and "built in are: llama2, llama3, chatml" in done.err
+
+
 def test_the_process_began_before_now() -> None:
     import time
 
