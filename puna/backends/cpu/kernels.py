@@ -4,7 +4,7 @@ Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's ei
 summed over the columns from the first to the last, by one lane. So no other row, token or thread can change a bit of it:
 `matvec` (one token) and `matmul` (four tokens, the weights read once) do the same sums.
 
-`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block a float32 scale * sum.
+`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum.
 """
 # mypy: disable-error-code="no-untyped-def"
 

@@ -106,8 +106,8 @@ class CPUBackend:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
         self._write_job(batch)
-        self._team.rouse()
-        run(self._memory, self._sizes, 0, 0)
+        with self._team:
+            run(self._memory, self._sizes, 0, 0)
         return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
 
     def _write_job(self, batch: Batch) -> None:

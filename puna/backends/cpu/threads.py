@@ -1,8 +1,9 @@
 """A team of threads for one step after another: they meet at spin barriers, and park when no step comes.
 
-A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barrier of two spinning threads costs 0.2 to 0.8 us,
-and a step has about 200 of them (docs/LOG.md). A thread spins a bounded time, then lends its core, so that more threads than cores
-run slowly but do not collapse. Between steps it waits like that for some milliseconds, then sleeps until Python wakes it.
+A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barrier of two spinning threads costs 0.2 to
+0.8 us, and a step has about 200 of them (docs/LOG.md). A thread spins a bounded time, then lends its core, so that more
+threads than cores run slowly but do not collapse. Between steps it waits like that for some milliseconds, then sleeps until
+Python wakes it.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -73,17 +74,22 @@ class Team:
         self._closed = control[CLOSED : CLOSED + 8].view(np.int64)
         self._serve = serve
         self._wake = threading.Condition()
-        self._parked = 0
+        self._num_parked = 0
+        self._is_needed = False
         self._threads = [threading.Thread(target=self._run, args=(i,), name=f"puna-{i}", daemon=True) for i in range(1, threads)]
         for thread in self._threads:
             thread.start()
 
-    def rouse(self) -> None:
-        """Wake the workers that sleep: to be called right before a step."""
-        if self._parked:
+    def __enter__(self) -> None:
+        """Have the workers awake: a step is posted next. Set before asking who is parked, as a worker that parks counts itself
+        before it asks for this: one of the two always sees the other."""
+        self._is_needed = True
+        if self._num_parked:
             with self._wake:
-                self._parked = 0
                 self._wake.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_needed = False
 
     def close(self) -> None:
         """End the workers. Idempotent."""
@@ -102,8 +108,9 @@ class Team:
 
     def _park(self, last: int) -> None:
         with self._wake:
-            self._parked += 1
-            self._wake.wait_for(lambda: self._posted[0] != last or self._parked == 0 or self._closed[0])
+            self._num_parked += 1
+            self._wake.wait_for(lambda: self._is_needed or self._posted[0] != last or self._closed[0])
+            self._num_parked -= 1
 
 
 def new_control() -> npt.NDArray[np.uint8]:

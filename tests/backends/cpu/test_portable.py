@@ -1,0 +1,34 @@
+"""The kernels of other CPUs, run on this one: plain LLVM vectors give the same bits as x86's own instructions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conformance.test_backends import ODD_SIZES, PAGES, forward, loaded, random_ids
+from tests.fakes import random_checkpoint
+
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+
+
+def digest() -> str:
+    """Of the logits of a small model in every weight type."""
+    total = hashlib.sha256()
+    for quant in KINDS:
+        checkpoint = random_checkpoint(ODD_SIZES["plain"], quant, seed=1)
+        with loaded("cpu", checkpoint) as backend:
+            total.update(forward(backend, (random_ids(checkpoint.config, 21), 0, PAGES)).tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.full
+def test_portable_kernels_give_the_same_bits() -> None:
+    """Compiled anew once per version: a minute. Behind `full` for that."""
+    code = "from tests.backends.cpu.test_portable import digest; print(digest())"
+    env = os.environ | {"PUNA_PORTABLE_KERNELS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest()
