@@ -11,6 +11,7 @@ from puna.cli.terminal import tell
 from puna.errors import ContextLengthError, PunaError
 
 if TYPE_CHECKING:
+    from puna.chat import Message
     from puna.llm import LLM, Completion
     from puna.request import SamplingParams
 
@@ -24,12 +25,13 @@ class Conversation:
     system: str = ""
     is_quiet: bool = False  # nothing but the report on stdout
     load_s: float = 0.0
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
 
-    def sent_messages(self) -> list[dict[str, str]]:
+    def sent_messages(self) -> list[Message]:
         """The conversation as the model sees it."""
-        return ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return system + self.messages
 
     def say(self, text: str) -> None:
         """Send a message and stream the answer. A message that does not fit is not sent, and nothing is dropped for it."""

@@ -24,6 +24,7 @@ from puna.cli.terminal import TerminalReporter, given_text, print_json, tell
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
+    from puna.chat import Message
     from puna.llm import LLM, Stream
     from puna.request import SamplingParams
 
@@ -56,7 +57,7 @@ def command(words: tuple[str, ...], raw: bool, as_json: bool, **flags: Any) -> N
 def _open_stream(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams) -> Stream:
     if raw:
         return llm.stream(prompt, params)
-    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
     return llm.chat_stream([*messages, {"role": "user", "content": prompt}], params)
 
 
