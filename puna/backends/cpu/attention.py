@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from puna.backends.cpu.jit import kernel
+from puna.backends.cpu.layout import TILE_ROWS
 from puna.backends.cpu.simd import (
     add,
     exp,
@@ -37,18 +38,7 @@ from puna.backends.cpu.simd import (
     sum_lanes,
 )
 
-ROWS = 4  # of a tile
-VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its difference with itself is 0
-
-
-def padded_head_dim(head_dim: int) -> int:
-    return -(-head_dim // VALUE_MULTIPLE) * VALUE_MULTIPLE
-
-
-def scratch_floats(head_dim: int, page_size: int) -> int:
-    """Floats that a thread needs: scores and sums of a tile, its running maxima and totals."""
-    return ROWS * (page_size + padded_head_dim(head_dim) + 2)
 
 
 @kernel
@@ -172,11 +162,11 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
         outputs, `width` floats each.
         """
         width = -(-head_dim // 16) * 16
-        scores, sums = scratch, scratch + 4 * ROWS * page_size
-        state = sums + 4 * ROWS * width
-        for i in range(0, ROWS * width, 8):
+        scores, sums = scratch, scratch + 4 * TILE_ROWS * page_size
+        state = sums + 4 * TILE_ROWS * width
+        for i in range(0, TILE_ROWS * width, 8):
             store_f32x8(sums + 4 * i, splat_f32(0.0))
-        for row in range(ROWS):
+        for row in range(TILE_ROWS):
             store_f32(state + 8 * row, LOWEST)
             store_f32(state + 8 * row + 4, np.float32(0.0))
         longest = max(max(p0, p1), max(p2, p3)) + 1
@@ -191,7 +181,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - first, slots, state + 16))
             _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - first, slots, state + 24))
             add_values(scores, page_size, page + head_dim * page_size * size, width, count, sums)
-        for row in range(ROWS):
+        for row in range(TILE_ROWS):
             total = load_f32(state + 8 * row + 4)
             _shrink(sums + 4 * row * width, width, np.float32(1.0) / total)
         return sums

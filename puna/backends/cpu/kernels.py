@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from puna.backends.cpu.jit import inlined, kernel, part
-from puna.backends.cpu.packing import BF16, F16, F32, Q4_0, Q4_1, Q8_0
+from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q8_0
 from puna.backends.cpu.simd import (
     absolute,
     add,

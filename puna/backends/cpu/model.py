@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_cores
-from puna.backends.cpu import jit, limits
-from puna.backends.cpu.attention import padded_head_dim, scratch_floats
-from puna.backends.cpu.packing import BLOCK, GROUP, KINDS, Matrix, aligned_zeros, pack, padded
-from puna.backends.cpu.step import Memory, Sizes, run
+from puna.backends.cpu import host, limits
+from puna.backends.cpu.compiled import load_entry, prepare
+from puna.backends.cpu.layout import (
+    BLOCK,
+    GROUP,
+    KINDS,
+    Matrix,
+    Memory,
+    Sizes,
+    aligned_zeros,
+    padded,
+    padded_head_dim,
+    scratch_floats,
+)
+from puna.backends.cpu.packing import pack
 from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
@@ -28,9 +39,7 @@ LAYER_NORMS = ("attn_norm", "ffn_norm")
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
     """A CPU backend with `config.threads` threads, or one per usable core."""
-    jit.require_cpu()
-    if jit.CACHE is None:
-        report.notice("no folder for compiled kernels can be written: they are compiled anew each time (set PUNA_CACHE)")
+    host.require_cpu()
     return CPUBackend(config.threads or usable_cores())
 
 
@@ -39,8 +48,8 @@ class CPUBackend:
 
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
-        extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in jit.CPU_FEATURES]
-        description = f"{llvm.get_host_cpu_name()}, {threads} threads, {' '.join(extras) or 'portable vectors'}"
+        extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
+        description = f"{host.CPU_NAME}, {threads} threads, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
         self._matrices: list[Matrix] = []
@@ -52,7 +61,8 @@ class CPUBackend:
         config = checkpoint.config
         self._vocab_size = config.vocab_size
         self._page_size = plan.page_size
-        _compile(report)
+        prepare(("run", "interleave_quants", "interleave_floats"), report)
+        self._run = load_entry("run")
         self._matrices = list(_packed(checkpoint, self.info.threads, report))
         norms = [_padded_vector(checkpoint.tensors[name].dequantize()) for name in _norm_names(config)]
         self._norms = norms
@@ -87,7 +97,10 @@ class CPUBackend:
         arrays["matrices"] = _bytes(np.array([[m.kind.code, m.address, m.columns] for m in self._matrices], np.int64))
         arrays["norms"] = _bytes(np.array([norm.ctypes.data for norm in self._norms], np.int64))
         self._arrays = arrays
-        self._memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
+        memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
+        arrays["memory"] = _bytes(np.array(memory, np.int64))
+        arrays["sizes"] = np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
+        self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
         self._job = arrays["job"].view(np.int64)
         self._token_ids, self._positions, self._starts, self._logit_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
@@ -98,7 +111,7 @@ class CPUBackend:
         self._frequencies = config.rope.frequencies(config.head_dim)
 
     def _serve(self, thread: int, last: int) -> int:
-        return int(run(self._memory, self._sizes, thread, last))
+        return self._run(*self._addresses, thread, last)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
@@ -107,7 +120,7 @@ class CPUBackend:
             raise DeviceError("the model is not loaded, or was closed")
         self._write_job(batch)
         with self._team:
-            run(self._memory, self._sizes, 0, 0)
+            self._run(*self._addresses, 0, 0)
         return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
 
     def _write_job(self, batch: Batch) -> None:
@@ -192,18 +205,6 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
             yield matrix
     if checkpoint.config.tie_embeddings:
         yield matrix
-
-
-def _compile(report: Reporter) -> None:
-    """Run an empty step, so that the kernels are compiled, or taken from the cache, now."""
-    first = not jit.is_compiled()
-    if first:
-        report.progress("compiling kernels, once", 0, 1)
-    empty = aligned_zeros(1024)
-    memory = Memory(*[int(empty.ctypes.data)] * len(Memory._fields))
-    run(memory, Sizes(1e-5, 0, 8, 8, 0, 1, 1, 8, 16, 0, 1, *[64] * (len(Sizes._fields) - 11)), 0, 0)
-    if first:
-        report.progress("compiling kernels, once", 1, 1)
 
 
 def _padded_vector(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

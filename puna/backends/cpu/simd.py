@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-from puna.backends.cpu.jit import PORTABLE
+from puna.backends.cpu.host import PORTABLE
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F16, _F32 = ir.HalfType(), ir.FloatType()
@@ -141,6 +141,26 @@ def _prefetch(builder: Any, address: Any) -> None:
 
 
 prefetch = _operation(types.void, (types.int64,), _prefetch)  # the cache line of an address; any address is allowed
+
+
+def tuple_reader(kind: Any) -> Any:
+    """An operation that reads a named tuple of int64 and float64 fields from an address, eight bytes a field."""
+    fields = [types.float64 if annotation in (float, "float") else types.int64 for annotation in kind.__annotations__.values()]
+    result = types.NamedTuple(fields, kind) if len(set(fields)) > 1 else types.NamedUniTuple(fields[0], len(fields), kind)
+
+    @intrinsic
+    def read(typing: Any, address: Any) -> Any:
+        def built(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            items = [
+                _load(builder, builder.add(values[0], _I64(8 * i)), context.get_value_type(field))
+                for i, field in enumerate(fields)
+            ]
+            return context.make_tuple(builder, signature.return_type, items)
+
+        return result(types.int64), built
+
+    return read
+
 
 # Four bytes, or one float, repeated over the whole vector.
 repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I8x32.llvm))

@@ -7,74 +7,32 @@ they made. Buffers and sizes come as two named tuples of integers; a buffer is a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
+from puna.backends.cpu.barrier import barrier, wait_for_step
 from puna.backends.cpu.jit import entry, part
 from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
-from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32
-from puna.backends.cpu.threads import POSTED, barrier, wait_for_step
+from puna.backends.cpu.layout import (
+    ATTN_NORM,
+    DOWN,
+    EMBED,
+    FFN_NORM,
+    GATE,
+    LM_HEAD,
+    POSTED,
+    SLOTS,
+    UP,
+    K,
+    Memory,
+    O,
+    Q,
+    Sizes,
+    V,
+)
+from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32, tuple_reader
 
-Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
-EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
-ATTN_NORM, FFN_NORM = 0, 1  # a layer's norms; the final norm comes after the last layer's
-SLOTS = 7
-
-
-class Sizes(NamedTuple):
-    """What the model and the step are like; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
-
-    norm_eps: float
-    num_layers: int
-    hidden_size: int
-    ffn_size: int
-    vocab_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    page_size: int
-    kv_is_f16: int
-    threads: int
-    row_stride: int  # of x and normed
-    qkv_stride: int
-    k_offset: int  # of k in a qkv row
-    v_offset: int
-    attended_stride: int
-    ffn_stride: int
-    record_stride: int
-    logits_stride: int
-    turns_stride: int
-    table_stride: int
-    scratch_stride: int
-    page_bytes: int  # of one layer and KV head
-    layer_bytes: int  # of all pages of one layer
-
-
-class Memory(NamedTuple):
-    """Where things lie."""
-
-    control: int
-    job: int  # int64: num_tokens, num_sequences, num_logits
-    token_ids: int  # int32 (tokens)
-    positions: int  # int32 (tokens)
-    starts: int  # int32 (sequences + 1)
-    tables: int  # int32 (sequences, pages)
-    logit_rows: int  # int32 (logits)
-    turns: int  # float32 (tokens, head_dim): cos and sin of each pair
-    matrices: int  # int64 (layers * 7 + 2, 3): kind, address, columns
-    norms: int  # int64 (layers * 2 + 1): address
-    x: int  # float32 (tokens, hidden): the residual stream
-    normed: int  # float32 (tokens, hidden)
-    records: int  # (tokens) quantised rows of what the next product reads
-    qkv: int  # float32 (tokens, q | k | v)
-    attended: int  # float32 (tokens, heads * head_dim)
-    gate: int  # float32 (tokens, ffn)
-    up: int  # float32 (tokens, ffn)
-    logits: int  # float32 (logits, vocab)
-    kv: int  # (layers, pages, kv heads, page)
-    scratch: int  # (threads) of attention
+read_memory, read_sizes = tuple_reader(Memory), tuple_reader(Sizes)
 
 
 @part
@@ -315,11 +273,12 @@ def _forward(memory, sizes, thread):
 
 
 @entry
-def run(memory, sizes, thread, last):
+def run(memory_address, sizes_address, thread, last):
     """Thread 0: post a step and take part in it. Others: take part in all after number `last`; return once none comes.
 
     Returns the number of the last step. One function for both, so that the model is compiled once.
     """
+    memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
     while True:
         if thread == 0:
             last = atomic_add(memory.control + POSTED, 1) + 1

@@ -5,7 +5,6 @@ A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barri
 threads than cores run slowly but do not collapse. Between steps it waits like that for some milliseconds, then sleeps until
 Python wakes it.
 """
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -15,51 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.cpu.jit import kernel
-from puna.backends.cpu.packing import aligned_zeros
-from puna.backends.cpu.simd import atomic_add, atomic_load, atomic_store, pause, yield_core
-
-# Byte offsets in the control block, each on a cache line of its own.
-ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192
-CONTROL_BYTES = 256
-
-SPINS = 2048  # pauses before a waiting thread lends its core: about 40 us
-YIELDS = 4000  # loans of the core before a thread without work parks: some milliseconds
-
-
-@kernel
-def barrier(control, threads):
-    """Wait until all threads are here; what each wrote before, all see after."""
-    if threads == 1:
-        return
-    generation = atomic_load(control + GENERATION)
-    if atomic_add(control + ARRIVED, 1) == threads - 1:
-        atomic_store(control + ARRIVED, 0)
-        atomic_store(control + GENERATION, generation + 1)
-        return
-    spins = 0
-    while atomic_load(control + GENERATION) == generation:
-        if spins < SPINS:
-            spins += 1
-            pause()
-        else:
-            yield_core()
-
-
-@kernel
-def wait_for_step(control, last):
-    """The number of the step after `last` once it is posted; `last` if none came in time."""
-    for _ in range(SPINS):
-        posted = atomic_load(control + POSTED)
-        if posted != last:
-            return posted
-        pause()
-    for _ in range(YIELDS):
-        posted = atomic_load(control + POSTED)
-        if posted != last:
-            return posted
-        yield_core()
-    return last
+from puna.backends.cpu.layout import CLOSED, CONTROL_BYTES, POSTED, aligned_zeros
 
 
 class Team:

@@ -61,7 +61,7 @@ def test_an_interrupt_before_a_step_leaves_the_team_whole(monkeypatch: pytest.Mo
     backend.load(CHECKPOINT, plan_of(CHECKPOINT, config, backend))
     expected = one_token(backend, 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("puna.backends.cpu.model.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(backend, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         one_token(backend, 2)
     assert one_token(backend, 2) == expected
     backend.close()

@@ -1,0 +1,131 @@
+"""From kernels in Python to functions that Python calls: compiled once, kept as object files, loaded without Numba.
+
+Importing Numba and reading its own cache takes 0.7 s of every start; LLVM alone loads an object file in some milliseconds. So the
+first process compiles each entry with Numba and keeps the machine code in a folder named by all that it depends on
+(`host.cache_key`); every process, the first too, loads that code through llvmlite and calls it through ctypes, which lets go
+of Python's lock. Where no folder can be written, kernels are compiled anew in each process.
+
+An entry takes int64 numbers (sizes, addresses) and returns one. Numba's convention for a compiled function is
+`status f(result*, error**, ...)`; entries raise nothing, so the status is not asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from puna.backends.cpu import host
+from puna.report import SILENT, Reporter
+
+Entry = Callable[..., int]
+
+# Name -> module, number of arguments.
+ENTRIES: dict[str, tuple[str, int]] = {
+    "run": ("step", 4),
+    "interleave_quants": ("interleave", 9),
+    "interleave_floats": ("interleave", 7),
+    "read_memory": ("ceilings", 2),
+    "multiply_bytes": ("ceilings", 2),
+    "multiply_floats": ("ceilings", 2),
+}
+
+STAGE = "compiling kernels, once"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCode:
+    """An object file and the name of the function in it."""
+
+    symbol: str
+    code: bytes
+
+
+@cache
+def load_entry(name: str) -> Entry:
+    """The entry as a function of Python. From the cache, or compiled now."""
+    folder = host.kernel_folder()
+    machine_code = _read(folder, name)
+    if machine_code is None:
+        machine_code = compile_entry(name)
+        _write(folder, name, machine_code)
+    return _callable(machine_code, ENTRIES[name][1])
+
+
+def prepare(names: tuple[str, ...], report: Reporter = SILENT) -> None:
+    """Load entries, telling `report` if some must be compiled: that takes up to a minute."""
+    folder = host.kernel_folder()
+    if folder is None:
+        report.notice("no folder for compiled kernels can be written: they are compiled anew each time (set PUNA_CACHE)")
+    missing = [name for name in names if _read(folder, name) is None]
+    for done, name in enumerate(missing):
+        report.progress(STAGE, done, len(missing))
+        load_entry(name)
+    if missing:
+        report.progress(STAGE, len(missing), len(missing))
+
+
+def compile_entry(name: str) -> MachineCode:
+    """Compile with Numba and take the object file: `_get_compiled_object` is Numba's own way to fill its cache."""
+    from numba import types
+
+    module, num_arguments = ENTRIES[name]
+    dispatcher: Any = getattr(importlib.import_module(f"puna.backends.cpu.{module}"), name)
+    signature = (types.int64,) * num_arguments
+    dispatcher.compile(signature)
+    overload = dispatcher.overloads[signature]
+    return MachineCode(overload.fndesc.llvm_func_name, bytes(overload.library._get_compiled_object()))
+
+
+def _callable(machine_code: MachineCode, num_arguments: int) -> Entry:
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code.code))
+    engine.finalize_object()
+    address = engine.get_function_address(machine_code.symbol)
+    pointer = ctypes.c_void_p
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *[ctypes.c_int64] * num_arguments)(address)
+
+    def call(*arguments: int, engine: Any = engine) -> int:  # the engine owns the code: it must live as long
+        result, error = ctypes.c_int64(), pointer()
+        function(ctypes.byref(result), ctypes.byref(error), *arguments)
+        return result.value
+
+    return call
+
+
+@cache
+def _target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(cpu=host.CPU_NAME)
+
+
+def _read(folder: Path | None, name: str) -> MachineCode | None:
+    """A kept entry: its symbol on the first line, then the object file."""
+    if folder is None:
+        return None
+    try:
+        symbol, _, code = (folder / f"{name}.o").read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return MachineCode(symbol.decode("ascii"), code)
+
+
+def _write(folder: Path | None, name: str, machine_code: MachineCode) -> None:
+    """Keep an entry: whole, or not at all. A full disk costs only the next start its time."""
+    if folder is None:
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(machine_code.symbol.encode("ascii") + b"\n" + machine_code.code)
+        os.replace(file.name, folder / f"{name}.o")  # noqa: PTH105
+    except OSError:
+        return

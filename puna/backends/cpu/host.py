@@ -1,0 +1,51 @@
+"""This CPU, and the folder for what was compiled for it. Knows LLVM, not Numba."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from puna.errors import DeviceError
+from puna.paths import cache_dir
+
+CPU_NAME: str = llvm.get_host_cpu_name()
+CPU_FEATURES: frozenset[str] = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+IS_X86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64")
+NEEDED_ON_X86 = ("avx2", "fma", "f16c")
+PORTABLE = not IS_X86 or os.environ.get("PUNA_PORTABLE_KERNELS") == "1"  # plain LLVM vectors only; set it to test them
+
+
+def require_cpu() -> None:
+    """Raise where the kernels cannot run: LLVM would abort the process on an instruction that the CPU lacks."""
+    missing = [name for name in NEEDED_ON_X86 if IS_X86 and name not in CPU_FEATURES]
+    if missing:
+        raise DeviceError(f"this CPU ({CPU_NAME}) lacks {', '.join(missing)}", hint="Use --device reference: slow, but it runs.")
+
+
+def cache_key() -> str:
+    """A hash of all that machine code depends on: the sources of this package, the compilers, the CPU."""
+    digest = hashlib.sha256()
+    parts = (sys.version, version("numba"), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), str(PORTABLE))
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kernel_folder() -> Path | None:
+    """The folder of the compiled kernels, made if needed; None where it cannot be made or written."""
+    folder = cache_dir() / "kernels" / cache_key()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None

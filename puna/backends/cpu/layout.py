@@ -1,0 +1,145 @@
+"""What Python and the kernels agree on: how weights, sizes and buffers lie in memory. Knows neither Numba nor LLVM.
+
+Weights lie in groups of eight rows, interleaved, so that a vector's eight lanes are eight rows. A group of a quantised matrix
+holds its numbers, then its scales. A block is 32 columns; a quad is 4 neighbouring columns.
+  Q8_0  [block][quad 0..7][row 0..7][4 x int8]              then [block][8 x f16 scale]
+  Q4_0  [block][quad 0..3][row 0..7][4 x byte]              then [block][8 x f16 scale]
+        a byte holds column c of quad j in its low half, and c of quad j + 4 (16 columns on) in its high half
+  Q4_1  as Q4_0, then [block][8 x f16 scale, 8 x f16 minimum]
+  F32, F16, BF16  [column][row 0..7]
+Rows are padded to 8 and columns to 32 with zeros. GGUF's block layouts: `formats/blocks.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+GROUP = 8  # rows
+BLOCK = 32  # columns
+ALIGNMENT = 64  # bytes: a cache line
+
+# Byte offsets in the control block of the threads, each on a cache line of its own.
+ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192
+CONTROL_BYTES = 256
+
+Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
+EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
+ATTN_NORM, FFN_NORM = 0, 1  # a layer's norms; the final norm comes after the last layer's
+SLOTS = 7
+
+TILE_ROWS = 4  # of attention
+VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A packed type: `code` is what the kernels switch on."""
+
+    code: int
+    quads: int  # 32-byte runs of numbers per block; 0: not quantised
+    source_block: int  # bytes of a block (of an element, where not quantised) in the file
+    source_quants: int  # offset of the numbers in it
+
+    def group_bytes(self, columns: int) -> int:
+        if not self.quads:
+            return columns * GROUP * self.source_block
+        return columns // BLOCK * GROUP * self.source_block
+
+
+F32, F16, BF16, Q8_0, Q4_0, Q4_1 = range(6)
+KINDS = {
+    "F32": Kind(F32, 0, 4, 0),
+    "F16": Kind(F16, 0, 2, 0),
+    "BF16": Kind(BF16, 0, 2, 0),
+    "Q8_0": Kind(Q8_0, 8, 34, 2),
+    "Q4_0": Kind(Q4_0, 4, 18, 2),
+    "Q4_1": Kind(Q4_1, 4, 20, 4),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A packed matrix. `array` keeps the memory that `address` points to."""
+
+    kind: Kind
+    rows: int
+    columns: int  # padded
+    address: int
+    array: npt.NDArray[np.uint8]
+
+
+class Sizes(NamedTuple):
+    """What the model and the step are like; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
+
+    norm_eps: float
+    num_layers: int
+    hidden_size: int
+    ffn_size: int
+    vocab_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    page_size: int
+    kv_is_f16: int
+    threads: int
+    row_stride: int  # of x and normed
+    qkv_stride: int
+    k_offset: int  # of k in a qkv row
+    v_offset: int
+    attended_stride: int
+    ffn_stride: int
+    record_stride: int
+    logits_stride: int
+    turns_stride: int
+    table_stride: int
+    scratch_stride: int
+    page_bytes: int  # of one layer and KV head
+    layer_bytes: int  # of all pages of one layer
+
+
+class Memory(NamedTuple):
+    """Where things lie."""
+
+    control: int
+    job: int  # int64: num_tokens, num_sequences, num_logits
+    token_ids: int  # int32 (tokens)
+    positions: int  # int32 (tokens)
+    starts: int  # int32 (sequences + 1)
+    tables: int  # int32 (sequences, pages)
+    logit_rows: int  # int32 (logits)
+    turns: int  # float32 (tokens, head_dim): cos and sin of each pair
+    matrices: int  # int64 (layers * 7 + 2, 3): kind, address, columns
+    norms: int  # int64 (layers * 2 + 1): address
+    x: int  # float32 (tokens, hidden): the residual stream
+    normed: int  # float32 (tokens, hidden)
+    records: int  # (tokens) quantised rows of what the next product reads
+    qkv: int  # float32 (tokens, q | k | v)
+    attended: int  # float32 (tokens, heads * head_dim)
+    gate: int  # float32 (tokens, ffn)
+    up: int  # float32 (tokens, ffn)
+    logits: int  # float32 (logits, vocab)
+    kv: int  # (layers, pages, kv heads, page)
+    scratch: int  # (threads) of attention
+
+
+def padded(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def padded_head_dim(head_dim: int) -> int:
+    return padded(head_dim, VALUE_MULTIPLE)
+
+
+def scratch_floats(head_dim: int, page_size: int) -> int:
+    """Floats that a thread's attention needs: scores and sums of a tile, its running maxima and totals."""
+    return TILE_ROWS * (page_size + padded_head_dim(head_dim) + 2)
+
+
+def aligned_zeros(num_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeroed bytes that begin on a cache line. Pages that are never touched cost no memory."""
+    array = np.zeros(num_bytes + ALIGNMENT, np.uint8)
+    return array[-array.ctypes.data % ALIGNMENT :][:num_bytes]
