@@ -12,6 +12,7 @@ An entry takes int64 numbers (sizes, addresses) and returns one. Numba's convent
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib
 import os
 import tempfile
@@ -109,14 +110,15 @@ def _target_machine() -> Any:
 
 
 def _read(folder: Path | None, name: str) -> MachineCode | None:
-    """A kept entry: its symbol on the first line, then the object file."""
+    """A kept entry: a line with its symbol and the SHA-256 of the code, then the code. None where it is absent or damaged."""
     if folder is None:
         return None
     try:
-        symbol, _, code = (folder / f"{name}.o").read_bytes().partition(b"\n")
+        line, _, code = (folder / f"{name}.o").read_bytes().partition(b"\n")
     except OSError:
         return None
-    return MachineCode(symbol.decode("ascii"), code)
+    symbol, _, digest = line.decode("ascii", "replace").partition(" ")
+    return MachineCode(symbol, code) if digest == hashlib.sha256(code).hexdigest() else None
 
 
 def _write(folder: Path | None, name: str, machine_code: MachineCode) -> None:
@@ -125,7 +127,7 @@ def _write(folder: Path | None, name: str, machine_code: MachineCode) -> None:
         return
     try:
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(machine_code.symbol.encode("ascii") + b"\n" + machine_code.code)
+            file.write(f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n".encode() + machine_code.code)
         os.replace(file.name, folder / f"{name}.o")  # noqa: PTH105
     except OSError:
         return

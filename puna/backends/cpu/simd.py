@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -145,7 +145,7 @@ prefetch = _operation(types.void, (types.int64,), _prefetch)  # the cache line o
 
 def tuple_reader(kind: Any) -> Any:
     """An operation that reads a named tuple of int64 and float64 fields from an address, eight bytes a field."""
-    fields = [types.float64 if annotation in (float, "float") else types.int64 for annotation in kind.__annotations__.values()]
+    fields = [types.float64 if hint is float else types.int64 for hint in get_type_hints(kind).values()]
     result = types.NamedTuple(fields, kind) if len(set(fields)) > 1 else types.NamedUniTuple(fields[0], len(fields), kind)
 
     @intrinsic
