@@ -102,8 +102,8 @@ def _callable(machine_code: MachineCode, num_arguments: int) -> Entry:
     return call
 
 
-@cache
 def _target_machine() -> Any:
+    """One for each engine, which will own it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(cpu=host.CPU_NAME)
