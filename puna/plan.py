@@ -23,7 +23,6 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q4_1": (32, 20),
 }
 KV_BYTES = {"f16": 2, "f32": 4}
-HEAD_MULTIPLE = 8  # head_dim is padded to a multiple of this in the KV pages
 LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
 FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
@@ -37,6 +36,7 @@ class Layout:
     kv_types: tuple[str, ...]  # the first is the default
     row_multiple: int = 1  # rows are padded to a multiple of this
     column_multiple: int = 1
+    value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
 
     def resident_type(self, file_type: str) -> str:
         return self.resident_types.get(file_type, self.other)
@@ -94,7 +94,7 @@ def make_plan(
     kv_type = _kv_type(engine, layout)
     weights = sum(resident_bytes(tensor.shape, layout.resident_type(tensor.type.name), layout) for tensor in tensors.values())
     scratch = scratch_bytes(config, engine)
-    page = kv_bytes(config, engine.page_size, kv_type)
+    page = kv_bytes(config, engine.page_size, kv_type, layout.value_multiple)
     left = (free_bytes - weights - scratch) // page  # pages
     context = engine.max_context or min(
         config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT))
@@ -130,10 +130,10 @@ def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -
     return rows * (_round_up(shape[-1], max(layout.column_multiple, weights)) // weights * size)
 
 
-def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str) -> int:
+def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple: int = 1) -> int:
     """Bytes of the K and V of `num_tokens` tokens, all layers."""
-    per_head = _round_up(config.head_dim, HEAD_MULTIPLE) * KV_BYTES[kv_type]
-    return 2 * config.num_layers * config.num_kv_heads * num_tokens * per_head
+    per_head = (config.head_dim + _round_up(config.head_dim, value_multiple)) * KV_BYTES[kv_type]
+    return config.num_layers * config.num_kv_heads * num_tokens * per_head
 
 
 def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:

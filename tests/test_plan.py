@@ -81,7 +81,9 @@ def test_kv_is_what_is_published(config: ModelConfig, num_tokens: int, kind: str
 
 
 def test_a_head_is_padded_in_the_pages() -> None:
-    assert kv_bytes(tiny_config(head_dim=20, num_kv_heads=1, num_layers=1), 1, "f32") == 2 * 24 * 4
+    one_head = tiny_config(head_dim=20, num_kv_heads=1, num_layers=1)
+    assert kv_bytes(one_head, 1, "f32") == (20 + 20) * 4
+    assert kv_bytes(one_head, 1, "f32", value_multiple=16) == (20 + 32) * 4
 
 
 PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, column_multiple=32)

@@ -18,6 +18,7 @@ BACKENDS: dict[str, BackendSpec] = {
             kv_types=("f16", "f32"),
             row_multiple=8,
             column_multiple=32,
+            value_multiple=16,
         ),
     ),
     "reference": BackendSpec(

@@ -296,6 +296,11 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
     """(matvec, matmul) for blocks of `block_bytes` of numbers and `scale_bytes` of scales per group. `x` is a record."""
 
     @inlined
+    def fetch_ahead(at):
+        for line in range(AHEAD_BYTES, AHEAD_BYTES + block_bytes + scale_bytes, 64):
+            prefetch(at + line)
+
+    @inlined
     def finish(y, total, adds):
         if adds:
             total = add(load_f32x8(y), total)
@@ -309,9 +314,7 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             scales = at + blocks * block_bytes
             total = splat_f32(0.0)
             for block in range(blocks):
-                ahead = at + block * (block_bytes + scale_bytes) + AHEAD_BYTES
-                for line in range(0, block_bytes + scale_bytes, 64):
-                    prefetch(ahead + line)
+                fetch_ahead(at + block * (block_bytes + scale_bytes))
                 d = repeat_f32(x + columns + 4 * block)
                 s = repeat_f32(x + columns + 4 * (blocks + block))
                 total = scale(total, dot(at + block * block_bytes, x + 32 * block), scales + block * scale_bytes, d, s)
@@ -325,6 +328,7 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             scales = at + blocks * block_bytes
             a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
             for block in range(blocks):
+                fetch_ahead(at + block * (block_bytes + scale_bytes))
                 p, q, r, t = dot_tile(at + block * block_bytes, x + 32 * block, x_stride)
                 u = x + columns + 4 * block
                 v = u + 4 * blocks

@@ -97,8 +97,9 @@ class Sizes(NamedTuple):
     turns_stride: int
     table_stride: int
     scratch_stride: int
-    page_bytes: int  # of one layer and KV head
-    layer_bytes: int  # of all pages of one layer
+    head_bytes: int  # of a page: one layer and KV head
+    layer_bytes: int  # of a page: one layer
+    page_bytes: int
 
 
 class Memory(NamedTuple):
@@ -122,7 +123,7 @@ class Memory(NamedTuple):
     gate: int  # float32 (tokens, ffn)
     up: int  # float32 (tokens, ffn)
     logits: int  # float32 (logits, vocab)
-    kv: int  # (layers, pages, kv heads, page)
+    kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
     scratch: int  # (threads) of attention
 
 

@@ -89,7 +89,7 @@ class CPUBackend:
             "gate": sizes.ffn_stride * tokens,
             "up": sizes.ffn_stride * tokens,
             "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
-            "kv": sizes.layer_bytes * config.num_layers,
+            "kv": sizes.page_bytes * plan.num_pages,
             "scratch": sizes.scratch_stride * sizes.threads,
         }
         arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
@@ -152,7 +152,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
     row, q, kv, ffn = (padded(n, BLOCK) for n in (config.hidden_size, config.q_size, config.kv_size, config.ffn_size))
     widest = max(row, q, ffn)
     number = 2 if plan.kv_type == "f16" else 4
-    page_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
+    head_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
     return Sizes(
         norm_eps=config.norm_eps,
         num_layers=config.num_layers,
@@ -176,8 +176,9 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         turns_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),
         scratch_stride=padded(4 * scratch_floats(config.head_dim, plan.page_size), 128),
-        page_bytes=page_bytes,
-        layer_bytes=page_bytes * config.num_kv_heads * plan.num_pages,
+        head_bytes=head_bytes,
+        layer_bytes=head_bytes * config.num_kv_heads,
+        page_bytes=head_bytes * config.num_kv_heads * config.num_layers,
     )
 
 

@@ -98,7 +98,7 @@ def _project_qkv(memory, sizes, layer, tokens, thread):
 @part
 def _page(memory, sizes, layer, sequence, position, kv_head):
     page = np.int64(load_i32(memory.tables + sequence * sizes.table_stride + 4 * (position // sizes.page_size)))
-    return memory.kv + layer * sizes.layer_bytes + (page * sizes.num_kv_heads + kv_head) * sizes.page_bytes
+    return memory.kv + page * sizes.page_bytes + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
 
 
 @part
@@ -147,25 +147,24 @@ def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv,
     t1, h1 = _token_and_head(min(row + 1, last), start, kv_head, per_kv)
     t2, h2 = _token_and_head(min(row + 2, last), start, kv_head, per_kv)
     t3, h3 = _token_and_head(min(row + 3, last), start, kv_head, per_kv)
-    q, stride, head_bytes = memory.qkv, sizes.qkv_stride, 4 * sizes.head_dim
-    q0, q1 = q + t0 * stride + h0 * head_bytes, q + t1 * stride + h1 * head_bytes
-    q2, q3 = q + t2 * stride + h2 * head_bytes, q + t3 * stride + h3 * head_bytes
+    q, stride, row_bytes = memory.qkv, sizes.qkv_stride, 4 * sizes.head_dim
+    q0, q1 = q + t0 * stride + h0 * row_bytes, q + t1 * stride + h1 * row_bytes
+    q2, q3 = q + t2 * stride + h2 * row_bytes, q + t3 * stride + h3 * row_bytes
     p0, p1 = np.int64(load_i32(memory.positions + 4 * t0)), np.int64(load_i32(memory.positions + 4 * t1))
     p2, p3 = np.int64(load_i32(memory.positions + 4 * t2)), np.int64(load_i32(memory.positions + 4 * t3))
     table = memory.tables + sequence * sizes.table_stride
-    base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.page_bytes
-    page_stride = sizes.num_kv_heads * sizes.page_bytes
+    base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
     scale = np.float32(1.0) / np.sqrt(np.float32(sizes.head_dim))
     scratch = memory.scratch + thread * sizes.scratch_stride
     ps, hd = sizes.page_size, sizes.head_dim
     if sizes.kv_is_f16:
-        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, table, base, page_stride, ps, hd, scale, scratch)
+        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, table, base, sizes.page_bytes, ps, hd, scale, scratch)
     else:
-        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, table, base, page_stride, ps, hd, scale, scratch)
+        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, table, base, sizes.page_bytes, ps, hd, scale, scratch)
     width = (hd + 15) // 16 * 16
     for i in range(min(4, rows - row)):
         token, head = _token_and_head(row + i, start, kv_head, per_kv)
-        to = memory.attended + token * sizes.attended_stride + head * head_bytes
+        to = memory.attended + token * sizes.attended_stride + head * row_bytes
         for j in range(hd):
             store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
 

@@ -1,0 +1,179 @@
+"""Each operation of the CPU backend against the one of the same name in the reference, at sizes that kernels get wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from puna.backends import reference
+from puna.backends.cpu import kernels, simd
+from puna.backends.cpu.jit import FLAGS
+from puna.backends.cpu.layout import BLOCK, KINDS, aligned_zeros, padded
+from puna.backends.cpu.packing import pack
+from tests.fakes import make_tensor
+
+Floats = npt.NDArray[np.float32]
+SIZES = [1, 7, 8, 9, 31, 32, 33, 100, 172, 576]
+
+
+def compiled(function: Any) -> Any:
+    return numba.njit(**FLAGS)(function)
+
+
+@compiled
+def run_rms_norm(x: int, weight: int, size: int, eps: float, out: int) -> None:
+    kernels.rms_norm(x, weight, size, np.float32(eps), out)
+
+
+@compiled
+def run_swiglu(gate: int, up: int, size: int, out: int) -> None:
+    kernels.swiglu(gate, up, size, out)
+
+
+@compiled
+def run_rope(x: int, turns: int, head_dim: int, first: int, last: int) -> None:
+    kernels.rope(x, turns, head_dim, first, last)
+
+
+@compiled
+def run_quantize(x: int, columns: int, record: int) -> None:
+    kernels.quantize_blocks(x, columns, record, 0, columns // 32)
+
+
+@compiled
+def run_embed(kind: int, w: int, columns: int, row: int, size: int, out: int) -> None:
+    kernels.embed(kind, w, columns, row, size, out)
+
+
+@compiled
+def run_multiply(kind: int, w: int, columns: int, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
+    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, False)
+    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, True)
+
+
+@compiled
+def run_exp(x: int, count: int) -> None:
+    for i in range(0, count, 8):
+        simd.store_f32x8(x + 4 * i, simd.exp(simd.load_f32x8(x + 4 * i)))
+
+
+def room(values: Floats) -> Floats:
+    """The values with zeros behind them, as the backend's buffers have."""
+    space = aligned_zeros(4 * padded(values.size, BLOCK)).view(np.float32)
+    space[: values.size] = values
+    return space
+
+
+def numbers(size: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rms_norm(size: int) -> None:
+    x, weight, out = room(numbers(size)), room(numbers(size, 1)), room(np.zeros(size, np.float32))
+    run_rms_norm(x.ctypes.data, weight.ctypes.data, size, 1e-5, out.ctypes.data)
+    np.testing.assert_allclose(out[:size], reference.rms_norm(x[:size], weight[:size], 1e-5), rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_swiglu(size: int) -> None:
+    gate, up, out = room(8 * numbers(size)), room(numbers(size, 1)), room(np.zeros(size, np.float32))
+    run_swiglu(gate.ctypes.data, up.ctypes.data, padded(size, 8), out.ctypes.data)
+    np.testing.assert_allclose(out[:size], reference.swiglu(gate[:size], up[:size]), rtol=2e-6, atol=1e-12)
+
+
+def test_swiglu_of_extreme_numbers_is_finite() -> None:
+    gate, up = room(np.array([-1e30, -100, -88, 0, 88, 100, 1e30, -0.0], np.float32)), room(np.ones(8, np.float32))
+    run_swiglu(gate.ctypes.data, up.ctypes.data, 8, gate.ctypes.data)
+    assert np.isfinite(gate).all()
+    assert gate[6] == np.float32(1e30) and gate[3] == 0
+
+
+@pytest.mark.parametrize("head_dim", [2, 8, 20, 64, 100])
+def test_rope_of_parts_of_a_row(head_dim: int) -> None:
+    heads = 3
+    x = numbers(heads * head_dim)
+    angles = np.random.default_rng(2).uniform(-50, 50, head_dim // 2)
+    expected = reference.rope(x.reshape(heads, head_dim), angles.astype(np.float32)).ravel()
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32).ravel().copy()
+    for first, last in ((0, 6), (6, 8), (8, x.size)) if x.size > 8 else ((0, x.size),):
+        run_rope(x.ctypes.data, turns.ctypes.data, head_dim, first, min(last, x.size))
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_quantize_rounds_to_the_nearest_of_255_levels(blocks: int) -> None:
+    x = numbers(32 * blocks)
+    x[:32] = 0  # a block of zeros has scale 0
+    record = aligned_zeros(40 * blocks)
+    run_quantize(x.ctypes.data, 32 * blocks, record.ctypes.data)
+    q = record[: 32 * blocks].view(np.int8).reshape(blocks, 32).astype(np.float32)
+    scales, sums = record[32 * blocks :].view(np.float32).reshape(2, blocks)
+    assert np.abs(q * scales[:, None] - x.reshape(blocks, 32)).max() <= scales.max() / 2 * 1.0001
+    np.testing.assert_allclose(sums, scales * q.sum(axis=1), rtol=1e-6)
+    assert scales[0] == 0 and (blocks == 1 or np.abs(q[1:]).max(axis=1).min() == 127)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_quantize_keeps_what_is_not_finite(bad: float) -> None:
+    """A broken number must reach the logits: it may not turn into a plausible one."""
+    x = numbers(32)
+    x[13] = bad
+    record = aligned_zeros(40)
+    run_quantize(x.ctypes.data, 32, record.ctypes.data)
+    assert not np.isfinite(record[32:36].view(np.float32)[0])
+
+
+@pytest.mark.parametrize("quant", KINDS)
+@pytest.mark.parametrize(("rows", "columns"), [(8, 32), (9, 64), (13, 96), (61, 32)])
+def test_embed_is_the_row_of_the_file(quant: str, rows: int, columns: int) -> None:
+    tensor = make_tensor("embed", numbers(rows * columns).reshape(rows, columns), quant)
+    matrix, out = pack(tensor), aligned_zeros(4 * columns).view(np.float32)
+    for row in (0, rows // 2, rows - 1):
+        run_embed(matrix.kind.code, matrix.address, matrix.columns, row, columns, out.ctypes.data)
+        np.testing.assert_array_equal(out, tensor.dequantize(row, row + 1)[0])
+
+
+@pytest.mark.parametrize("quant", KINDS)
+@pytest.mark.parametrize(("rows", "columns"), [(8, 32), (9, 64), (45, 96), (61, 160)])
+def test_products_are_those_of_the_numbers_that_the_kernel_sees(quant: str, rows: int, columns: int) -> None:
+    """For 1 to 9 tokens, whole tiles and rests: W x of the dequantised weights and activations; then added a second time."""
+    tensor = make_tensor("w", numbers(rows * columns).reshape(rows, columns), quant)
+    matrix, weights = pack(tensor), tensor.dequantize().astype(np.float64)
+    for tokens in range(1, 10):
+        x = numbers(tokens * columns, seed=tokens)
+        stride, memory, seen = activations(x, tokens, columns, matrix.kind.quads > 0)
+        y = aligned_zeros(4 * tokens * padded(rows, 8)).view(np.float32).reshape(tokens, -1)
+        args = matrix.kind.code, matrix.address, matrix.columns, memory.ctypes.data, stride, tokens
+        run_multiply(*args, y.ctypes.data, y.strides[0], padded(rows, 8) // 8)
+        expected = 2 * (seen.astype(np.float64) @ weights.T)
+        np.testing.assert_allclose(y[:, :rows], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        assert not y[:, rows:].any(), "rows of the padding are not 0"
+
+
+def activations(x: Floats, tokens: int, columns: int, are_quantised: bool) -> tuple[int, npt.NDArray[np.uint8], Floats]:
+    """(stride, memory for the kernel, the numbers in it): float32 rows, or records."""
+    if not are_quantised:
+        return 4 * columns, x.view(np.uint8), x.reshape(tokens, columns)
+    stride = columns + columns // 4
+    memory = aligned_zeros(tokens * stride)
+    for token in range(tokens):
+        run_quantize(x.ctypes.data + 4 * token * columns, columns, memory.ctypes.data + token * stride)
+    records = memory.reshape(tokens, stride)
+    q = records[:, :columns].copy().view(np.int8).reshape(tokens, -1, 32).astype(np.float32)
+    scales = records[:, columns : columns + columns // 8].copy().view(np.float32)
+    return stride, memory, (q * scales[:, :, None]).reshape(tokens, columns)
+
+
+def test_exp_is_exact_to_the_last_bits() -> None:
+    x = np.linspace(-86.9, 88, 80_000, dtype=np.float32)
+    found = x.copy()
+    run_exp(found.ctypes.data, found.size)
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-7)
+    ends = np.array([-1000, -88, -87.5, -87.01, 0, 88.5, 1000, np.nan], np.float32)
+    run_exp(ends.ctypes.data, 8)
+    assert (ends[:4] == 0).all() and ends[4] == 1 and np.isfinite(ends[5:7]).all() and np.isnan(ends[7])
