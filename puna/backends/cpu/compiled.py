@@ -14,9 +14,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
-import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,25 +53,27 @@ class MachineCode:
 @cache
 def load_entry(name: str) -> Entry:
     """The entry as a function of Python. From the cache, or compiled now."""
-    folder = host.kernel_folder()
-    machine_code = _read(folder, name)
+    file = host.kernel_folder() / f"{name}.o"
+    machine_code = _read(file)
     if machine_code is None:
         machine_code = compile_entry(name)
-        _write(folder, name, machine_code)
+        _write(file, machine_code)
     return _callable(machine_code, ENTRIES[name][1])
 
 
 def prepare(names: tuple[str, ...], report: Reporter = SILENT) -> None:
     """Load entries, telling `report` if some must be compiled: that takes up to a minute."""
     folder = host.kernel_folder()
-    if folder is None:
-        report.notice("no folder for compiled kernels can be written: they are compiled anew each time (set PUNA_CACHE)")
-    missing = [name for name in names if _read(folder, name) is None]
+    missing = [name for name in names if _read(folder / f"{name}.o") is None]
     for done, name in enumerate(missing):
         report.progress(STAGE, done, len(missing))
         load_entry(name)
     if missing:
         report.progress(STAGE, len(missing), len(missing))
+    if any(_read(folder / f"{name}.o") is None for name in missing):
+        report.notice(
+            f"compiled kernels cannot be kept in {folder}: each start will compile them anew (PUNA_CACHE names another)"
+        )
 
 
 def compile_entry(name: str) -> MachineCode:
@@ -109,25 +111,25 @@ def _target_machine() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(cpu=host.CPU_NAME)
 
 
-def _read(folder: Path | None, name: str) -> MachineCode | None:
+def _read(file: Path) -> MachineCode | None:
     """A kept entry: a line with its symbol and the SHA-256 of the code, then the code. None where it is absent or damaged."""
-    if folder is None:
-        return None
     try:
-        line, _, code = (folder / f"{name}.o").read_bytes().partition(b"\n")
+        line, _, code = file.read_bytes().partition(b"\n")
     except OSError:
         return None
     symbol, _, digest = line.decode("ascii", "replace").partition(" ")
     return MachineCode(symbol, code) if digest == hashlib.sha256(code).hexdigest() else None
 
 
-def _write(folder: Path | None, name: str, machine_code: MachineCode) -> None:
-    """Keep an entry: whole, or not at all. A full disk costs only the next start its time."""
-    if folder is None:
-        return
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n".encode() + machine_code.code)
-        os.replace(file.name, folder / f"{name}.o")  # noqa: PTH105
-    except OSError:
-        return
+def _write(file: Path, machine_code: MachineCode) -> None:
+    """Keep an entry: whole, or not at all. A full disk costs only the next start its time (`prepare` says so)."""
+    line = f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n"
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=file.parent)
+        try:
+            with open(descriptor, "wb") as target:  # noqa: PTH123
+                target.write(line.encode() + machine_code.code)
+            Path(partial).replace(file)
+        except OSError:
+            Path(partial).unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,12 +39,6 @@ def cache_key() -> str:
     return digest.hexdigest()[:16]
 
 
-def kernel_folder() -> Path | None:
-    """The folder of the compiled kernels, made if needed; None where it cannot be made or written."""
-    folder = cache_dir() / "kernels" / cache_key()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
+def kernel_folder() -> Path:
+    """The folder of the compiled kernels; it need not exist, and may be one that cannot be written."""
+    return cache_dir() / "kernels" / cache_key()

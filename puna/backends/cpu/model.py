@@ -68,6 +68,11 @@ class CPUBackend:
         self._norms = norms
         self._sizes = _sizes(config, plan, self.info.threads)
         self._allocate(config, plan)
+        self._gather()
+
+    def _gather(self) -> None:
+        """Start the threads of this process. A forked child has none: it gathers its own before its first step."""
+        self._arrays["control"][:] = 0
         self._team = Team(self.info.threads, self._arrays["control"], self._serve)
 
     def _allocate(self, config: ModelConfig, plan: Plan) -> None:
@@ -118,6 +123,8 @@ class CPUBackend:
     def forward(self, batch: Batch) -> Logits:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
+        if not self._team.is_here:
+            self._gather()
         self._write_job(batch)
         with self._team:
             self._run(*self._addresses, 0, 0)

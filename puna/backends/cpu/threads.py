@@ -8,6 +8,7 @@ Python wakes it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -29,11 +30,17 @@ class Team:
         self._closed = control[CLOSED : CLOSED + 8].view(np.int64)
         self._serve = serve
         self._wake = threading.Condition()
+        self._process = os.getpid()
         self._num_parked = 0
         self._is_needed = False
         self._threads = [threading.Thread(target=self._run, args=(i,), name=f"puna-{i}", daemon=True) for i in range(1, threads)]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the threads are of this process: a fork leaves them behind."""
+        return self._process == os.getpid()
 
     def __enter__(self) -> None:
         """Have the workers awake: a step is posted next. Set before asking who is parked, as a worker that parks counts itself
@@ -49,6 +56,8 @@ class Team:
     def close(self) -> None:
         """End the workers. Idempotent."""
         self._closed[0] = 1
+        if not self.is_here:
+            return
         with self._wake:
             self._wake.notify_all()
         for thread in self._threads:

@@ -8,8 +8,17 @@ import pytest
 
 from puna.backends.cpu import compiled, host
 from puna.backends.cpu.layout import aligned_zeros
+from puna.report import SilentReporter
 
 NAME = "interleave_floats"  # the smallest entry: it compiles in a second
+
+
+class Notices(SilentReporter):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
 
 
 @pytest.fixture
@@ -45,9 +54,29 @@ def test_damaged_code_is_compiled_anew(folder: Path) -> None:
         assert file.read_bytes() == whole
 
 
-def test_without_a_folder_each_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "kernel_folder", lambda: None)
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file stands where the folder should be; a notice says so, and the answer is right."""
+    (tmp_path / "kernels").write_text("in the way")
+    monkeypatch.setattr(host, "kernel_folder", lambda: tmp_path / "kernels" / "key")
     assert interleaved()[:4] == bytes([0, 1, 2, 3])
+    notices = Notices()
+    compiled.prepare((NAME,), notices)
+    assert len(notices.texts) == 1 and "PUNA_CACHE" in notices.texts[0]
+
+
+def test_a_full_disk_leaves_nothing_half_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", no_space)
+    assert interleaved()[:4] == bytes([0, 1, 2, 3])
+    assert list(folder.iterdir()) == []
+
+
+def test_kept_code_is_read_where_nothing_can_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = interleaved()
+    monkeypatch.setattr(compiled, "_write", lambda *_: pytest.fail("written again"))
+    assert interleaved() == expected
 
 
 def test_the_key_names_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:

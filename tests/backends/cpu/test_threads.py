@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -65,3 +66,15 @@ def test_an_interrupt_before_a_step_leaves_the_team_whole(monkeypatch: pytest.Mo
         one_token(backend, 2)
     assert one_token(backend, 2) == expected
     backend.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    with loaded("cpu", CHECKPOINT, threads=2) as backend:
+        expected = one_token(backend, 7)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if one_token(backend, 7) == expected else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert one_token(backend, 7) == expected
