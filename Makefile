@@ -1,7 +1,7 @@
 # make demo   from an empty machine to a model's answer
 # make test   the tests, in the same environment
 # make check  format, lint, types, architecture
-.PHONY: demo test full check format model clean
+.PHONY: demo test full check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -48,5 +48,10 @@ $(VENV)/.test: $(VENV)/.demo
 	@$(PIP) -e '.[test]'
 	@touch $@
 
+# A second environment, with llama.cpp built for this CPU (about 10 minutes): see benchmarks/README.md
+bench-env: $(BIN)/python
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,6 +31,8 @@ EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
 ATTN_NORM, FFN_NORM = 0, 1  # a layer's norms; the final norm comes after the last layer's
 SLOTS = 7
 
+SET, ADD = 0, 1  # what a product does to its output
+
 TILE_ROWS = 4  # of attention
 VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 

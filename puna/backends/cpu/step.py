@@ -14,6 +14,7 @@ from puna.backends.cpu.barrier import barrier, wait_for_step
 from puna.backends.cpu.jit import entry, part
 from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
 from puna.backends.cpu.layout import (
+    ADD,
     ATTN_NORM,
     DOWN,
     EMBED,
@@ -21,6 +22,7 @@ from puna.backends.cpu.layout import (
     GATE,
     LM_HEAD,
     POSTED,
+    SET,
     SLOTS,
     UP,
     K,
@@ -60,11 +62,12 @@ def _norm(memory, sizes, index, kind, columns, tokens, thread):
 
 
 @part
-def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, adds):
+def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
     """Row groups first..last-1 of a product; `x` is read where the matrix is not quantised, else the records."""
     kind, w, columns = _matrix(memory, index)
     if is_quantised(kind):
         x, x_stride = memory.records, sizes.record_stride
+    adds = np.int64(mode)  # not a literal: Numba would compile all products once for each
     multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
 
 
@@ -80,15 +83,15 @@ def _project_qkv(memory, sizes, layer, tokens, thread):
     q_size, kv_size = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
     x, stride = memory.normed, sizes.row_stride
     first, last = _share((q_size + 7) // 8, thread, sizes.threads)
-    _product(memory, sizes, base + Q, x, stride, tokens, memory.qkv, sizes.qkv_stride, first, last, False)
+    _product(memory, sizes, base + Q, x, stride, tokens, memory.qkv, sizes.qkv_stride, first, last, SET)
     begin, end = _rows(first, last, q_size)
     for t in range(tokens):
         rope(memory.qkv + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
 
     first, last = _share((kv_size + 7) // 8, thread, sizes.threads)
     k, v = memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
-    _product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, False)
-    _product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, False)
+    _product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET)
+    _product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET)
     begin, end = _rows(first, last, kv_size)
     for t in range(tokens):
         rope(k + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
@@ -191,8 +194,8 @@ def _feed_forward(memory, sizes, layer, tokens, thread):
     base = layer * SLOTS
     first, last = _share((sizes.ffn_size + 7) // 8, thread, sizes.threads)
     stride = sizes.ffn_stride
-    _product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, False)
-    _product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, False)
+    _product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, SET)
+    _product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, SET)
     for t in range(tokens):
         at = t * stride + 32 * first
         swiglu(memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
@@ -212,7 +215,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     barrier(memory.control, threads)
     _quantize(memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, thread)
     _product(
-        memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, memory.x, sizes.row_stride, first, last, True
+        memory, sizes, base + O, memory.attended, sizes.attended_stride, tokens, memory.x, sizes.row_stride, first, last, ADD
     )
     barrier(memory.control, threads)
 
@@ -221,7 +224,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     _feed_forward(memory, sizes, layer, tokens, thread)
     barrier(memory.control, threads)
     _quantize(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, thread)
-    _product(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, memory.x, sizes.row_stride, first, last, True)
+    _product(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, memory.x, sizes.row_stride, first, last, ADD)
     barrier(memory.control, threads)
 
 
@@ -258,7 +261,7 @@ def _logits(memory, sizes, thread):
     _norm_for(memory, sizes, 2 * sizes.num_layers, index, index + 1, count, thread)
     barrier(memory.control, sizes.threads)
     first, last = _share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
-    _product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, False)
+    _product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET)
     barrier(memory.control, sizes.threads)
 
 

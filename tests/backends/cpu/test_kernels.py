@@ -12,7 +12,7 @@ import pytest
 from puna.backends import reference
 from puna.backends.cpu import kernels, simd
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import BLOCK, KINDS, aligned_zeros, padded
+from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, aligned_zeros, padded
 from puna.backends.cpu.packing import pack
 from tests.fakes import make_tensor
 
@@ -51,8 +51,8 @@ def run_embed(kind: int, w: int, columns: int, row: int, size: int, out: int) ->
 
 @compiled
 def run_multiply(kind: int, w: int, columns: int, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
-    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, False)
-    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, True)
+    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, np.int64(SET))
+    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, np.int64(ADD))
 
 
 @compiled
