@@ -130,14 +130,16 @@ def rope(x, turns, head_dim, first, last):
 # ---- products with float weights ------------------------------------------------------------------------------------
 
 
+@inlined
+def _finish(y, total, adds):
+    """Eight rows of an output: set, or added to what is there."""
+    if adds:
+        total = add(load_f32x8(y), total)
+    store_f32x8(y, total)
+
+
 def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
     """(matvec, matmul) for weights that `load` reads as float32, `size` bytes each. `x` is a float32 row."""
-
-    @inlined
-    def finish(y, total, adds):
-        if adds:
-            total = add(load_f32x8(y), total)
-        store_f32x8(y, total)
 
     @kernel
     def matvec(w, columns, x, y, first, last, adds):
@@ -154,17 +156,17 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
                 d = fma(load(at + 3 * stride), v, d)
                 at += 8 * size
             to = y + 32 * group
-            finish(to, a, adds)
-            finish(to + 32, b, adds)
-            finish(to + 64, c, adds)
-            finish(to + 96, d, adds)
+            _finish(to, a, adds)
+            _finish(to + 32, b, adds)
+            _finish(to + 64, c, adds)
+            _finish(to + 96, d, adds)
             group += 4
         while group < last:
             a = splat_f32(0.0)
             at = w + group * stride
             for i in range(columns):
                 a = fma(load(at + 8 * size * i), repeat_f32(x + 4 * i), a)
-            finish(y + 32 * group, a, adds)
+            _finish(y + 32 * group, a, adds)
             group += 1
 
     @kernel
@@ -187,15 +189,15 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
                 v = repeat_f32(t + 3 * x_stride)
                 a3, b3 = fma(p, v, a3), fma(q, v, b3)
             to = y + 32 * group
-            finish(to, a0, adds)
-            finish(to + y_stride, a1, adds)
-            finish(to + 2 * y_stride, a2, adds)
-            finish(to + 3 * y_stride, a3, adds)
+            _finish(to, a0, adds)
+            _finish(to + y_stride, a1, adds)
+            _finish(to + 2 * y_stride, a2, adds)
+            _finish(to + 3 * y_stride, a3, adds)
             if second:
-                finish(to + 32, b0, adds)
-                finish(to + 32 + y_stride, b1, adds)
-                finish(to + 32 + 2 * y_stride, b2, adds)
-                finish(to + 32 + 3 * y_stride, b3, adds)
+                _finish(to + 32, b0, adds)
+                _finish(to + 32 + y_stride, b1, adds)
+                _finish(to + 32 + 2 * y_stride, b2, adds)
+                _finish(to + 32 + 3 * y_stride, b3, adds)
 
     return matvec, matmul
 
@@ -300,12 +302,6 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
         for line in range(AHEAD_BYTES, AHEAD_BYTES + block_bytes + scale_bytes, 64):
             prefetch(at + line)
 
-    @inlined
-    def finish(y, total, adds):
-        if adds:
-            total = add(load_f32x8(y), total)
-        store_f32x8(y, total)
-
     @kernel
     def matvec(w, columns, x, y, first, last, adds):
         blocks = columns // 32
@@ -318,7 +314,7 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
                 d = repeat_f32(x + columns + 4 * block)
                 s = repeat_f32(x + columns + 4 * (blocks + block))
                 total = scale(total, dot(at + block * block_bytes, x + 32 * block), scales + block * scale_bytes, d, s)
-            finish(y + 32 * group, total, adds)
+            _finish(y + 32 * group, total, adds)
 
     @kernel
     def matmul(w, columns, x, x_stride, y, y_stride, first, last, adds):
@@ -338,10 +334,10 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
                 c = scale(c, r, z, repeat_f32(u + 2 * x_stride), repeat_f32(v + 2 * x_stride))
                 d = scale(d, t, z, repeat_f32(u + 3 * x_stride), repeat_f32(v + 3 * x_stride))
             to = y + 32 * group
-            finish(to, a, adds)
-            finish(to + y_stride, b, adds)
-            finish(to + 2 * y_stride, c, adds)
-            finish(to + 3 * y_stride, d, adds)
+            _finish(to, a, adds)
+            _finish(to + y_stride, b, adds)
+            _finish(to + 2 * y_stride, c, adds)
+            _finish(to + 3 * y_stride, d, adds)
 
     return matvec, matmul
 

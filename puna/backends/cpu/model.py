@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,7 @@ from puna.backends.cpu.layout import (
     padded_head_dim,
     scratch_floats,
 )
+from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack
 from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
@@ -67,6 +69,7 @@ class CPUBackend:
         norms = [_padded_vector(checkpoint.tensors[name].dequantize()) for name in _norm_names(config)]
         self._norms = norms
         self._sizes = _sizes(config, plan, self.info.threads)
+        self._pace = Pace(self.info.threads)
         self._allocate(config, plan)
         self._gather()
 
@@ -104,8 +107,9 @@ class CPUBackend:
         self._arrays = arrays
         memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
         arrays["memory"] = _bytes(np.array(memory, np.int64))
-        arrays["sizes"] = np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
+        arrays["sizes"], arrays["sizes_alone"] = _packed_sizes(sizes), _packed_sizes(sizes._replace(threads=1))
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
+        self._alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
         self._job = arrays["job"].view(np.int64)
         self._token_ids, self._positions, self._starts, self._logit_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
@@ -126,8 +130,15 @@ class CPUBackend:
         if not self._team.is_here:
             self._gather()
         self._write_job(batch)
-        with self._team:
-            self._run(*self._addresses, 0, 0)
+        rows = len(batch.token_ids)
+        shared = self._pace.shares(rows)
+        start = time.perf_counter()
+        if shared:
+            with self._team:
+                self._run(*self._addresses, 0, 0)
+        else:
+            self._run(*self._alone, 0, 0)
+        self._pace.note(rows, shared, time.perf_counter() - start)
         return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
 
     def _write_job(self, batch: Batch) -> None:
@@ -187,6 +198,11 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         layer_bytes=head_bytes * config.num_kv_heads,
         page_bytes=head_bytes * config.num_kv_heads * config.num_layers,
     )
+
+
+def _packed_sizes(sizes: Sizes) -> npt.NDArray[np.uint8]:
+    """As the kernels read them: eight bytes a field, the first a float64."""
+    return np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
 
 
 def _norm_names(config: ModelConfig) -> list[str]:

@@ -276,14 +276,16 @@ def _forward(memory, sizes, thread):
 
 @entry
 def run(memory_address, sizes_address, thread, last):
-    """Thread 0: post a step and take part in it. Others: take part in all after number `last`; return once none comes.
+    """Thread 0: post a step, if there are others, and take part in it. Others: take part in all after number `last`; return once
+    none comes.
 
     Returns the number of the last step. One function for both, so that the model is compiled once.
     """
     memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
     while True:
         if thread == 0:
-            last = atomic_add(memory.control + POSTED, 1) + 1
+            if sizes.threads > 1:
+                last = atomic_add(memory.control + POSTED, 1) + 1
         else:
             posted = wait_for_step(memory.control, last)
             if posted == last:
