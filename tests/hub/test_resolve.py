@@ -87,3 +87,8 @@ def test_names_that_would_leave_the_cache_open_nothing() -> None:
 def test_an_unknown_name_cannot_be_pulled() -> None:
     with pytest.raises(ModelNotFoundError):
         hub.pull(NAME + "-unknown")
+
+
+def test_a_home_folder_that_nobody_knows_is_told() -> None:
+    with pytest.raises(UsageError, match="no home folder is known for ~nobody-of-this-name"):
+        hub.resolve("~nobody-of-this-name/m.gguf")
