@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from puna.cli.options import engine_config, engine_options, json_option
-from puna.cli.terminal import TerminalReporter, print_json, tell
+from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
     started = time.perf_counter()
     with TerminalReporter() as report, LLM.load(model, config, report=report) as llm:
         load_s = time.perf_counter() - started
-        facts = {"model": str(llm.path), "load_s": round(load_s, 4)} | measure(llm, prompt_tokens, decode_tokens, repeat, report)
+        facts = {"model": shown_path(llm.path), "load_s": round(load_s, 4)} | measure(
+            llm, prompt_tokens, decode_tokens, repeat, report
+        )
     if as_json:
         print_json(facts)
         tell(*table(facts))

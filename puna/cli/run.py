@@ -20,7 +20,7 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
-from puna.cli.terminal import TerminalReporter, given_text, print_json, tell
+from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
     answer.require_success(completion)
     facts = answer.speeds(completion, load_s, first - answer.process_started() if first else 0.0)
     if as_json:
-        print_json({"model": str(llm.path), **answer.completion_facts(completion), "stats": facts})
+        print_json({"model": shown_path(llm.path), **answer.completion_facts(completion), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
     tell(answer.speeds_line(facts), answer.cut_short(completion, llm))

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.errors import PunaError, UsageError
@@ -65,6 +66,15 @@ def given_text(text: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError("the text is not UTF-8", hint="Pass it through a file: puna ... - < FILE") from error
     return text
+
+
+def shown_path(path: Path) -> str:
+    r"""A path as text for JSON; bytes that are not UTF-8 are escaped.
+
+    >>> shown_path(Path(os.fsdecode(b"m-\xc3\xa9-\xff.gguf")))
+    'm-é-\\xff.gguf'
+    """
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def printable(text: str) -> str:

@@ -79,7 +79,11 @@ def test_save_writes_the_conversation_and_does_not_overwrite(fake: FakeLLM, puna
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["talk.json"]
 
 
-@pytest.mark.parametrize("file", ["", "no/such/folder/x.json", "/dev/null/x"])
+@pytest.mark.parametrize(
+    "file",
+    ["", "no/such/folder/x.json", "/dev/null/x", "~nobody-of-this-name/x", "a\0b", "x" * 300, "y/" * 3000, "/", "."],
+    ids=ascii,
+)
 def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM, puna: Puna, file: str) -> None:
     done = puna("chat", stdin=f"/save {file}\none\n")
     assert done.code == 0 and done.out == "Paris.\n" and done.err.startswith("puna: ")
