@@ -46,7 +46,7 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 @engine_options
 @tokenizer_option
 @json_option
-def command(model: str | None, as_json: bool, **flags: Any) -> None:
+def command(model: str | None, as_json: bool, **flags: Any) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
     flags["max_tokens"] = MAX_TOKENS if flags["max_tokens"] is None else flags["max_tokens"]
     params = sampling_params(flags)
@@ -58,6 +58,7 @@ def command(model: str | None, as_json: bool, **flags: Any) -> None:
         _converse(talk)
     if as_json:
         print_json({"model": shown_path(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
+    return 1 if talk.num_failed else 0
 
 
 def _converse(talk: Conversation) -> None:

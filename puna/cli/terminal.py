@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from puna.errors import PunaError, UsageError
 
@@ -34,7 +34,7 @@ def setup_streams() -> None:
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
-def _null(mode: str) -> TextIO:
+def _null(mode: Literal["r", "w"]) -> TextIO:
     """The null device, open for as long as the process lives."""
     return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
@@ -57,15 +57,20 @@ def read_stdin() -> str:
         raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from error
 
 
-def given_text(text: str) -> str:
+def given_text(text: str, what: str = "the text") -> str:
     """A text from the command line, `-` meaning standard input. UsageError where it is not UTF-8."""
-    if text == "-":
-        return read_stdin()
+    return read_stdin() if text == "-" else argument_text(text, what)
+
+
+def argument_text(argument: str, what: str) -> str:
+    """The text of an argument, whatever the locale by which Python read its bytes. UsageError, which calls it `what`.
+
+    Names of files are not texts: they stay as they came, so that any file can be opened.
+    """
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError("the text is not UTF-8", hint="Pass it through a file: puna ... - < FILE") from error
-    return text
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError as error:
+        raise UsageError(f"{what} is not UTF-8: {argument[:60]!a}", hint="Write it in UTF-8.") from error
 
 
 def shown_path(path: Path) -> str:

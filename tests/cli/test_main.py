@@ -109,6 +109,28 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked(tmp_path: Path) -> No
         assert expected or "internal error: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # Python takes arguments for ASCII
+ECHO = """
+import os, sys
+from puna.cli import main
+from tests.cli.conftest import FakeLLM
+fake = FakeLLM()
+sys.modules["puna.llm"] = type("llm", (), {"LLM": fake})
+code = main.run(sys.argv[1:])
+sys.stderr.write(ascii([fake.asked[0][0], fake.asked[0][1].stop, os.path.exists(fake.loaded[0][0])]))
+"""
+
+
+def test_arguments_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    model = tmp_path / "é.gguf"
+    model.touch()
+    arguments = ["run", str(model), "ü", "--system", "ß", "--stop", "ø", "--json"]
+    environment = os.environ | ASCII | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", ECHO, *arguments], capture_output=True, text=True, env=environment, check=True)
+    asked = [[{"role": "system", "content": "ß"}, {"role": "user", "content": "ü"}], ("ø",), True]
+    assert done.stderr.endswith(ascii(asked))
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-m", "puna", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
