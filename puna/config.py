@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -34,14 +36,14 @@ MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384
 class ConfigError(UsageError):
     """A size or setting outside what is possible; `field` names it."""
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"{name} {problem}")
+    def __init__(self, name: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{name} {problem}", hint=hint)
         self.field = name
 
 
-def _require(holds: bool, name: str, problem: str) -> None:
+def _require(holds: bool, name: str, problem: str, hint: str = "") -> None:
     if not holds:
-        raise ConfigError(name, problem)
+        raise ConfigError(name, problem, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +172,13 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name, low, high in _ENGINE_LIMITS:
             value = getattr(self, name)
-            _require(isinstance(value, int) and low <= value <= high, name, f"is {value!r}; it must lie in {low}..{high}")
-        _require(self.device in get_args(Device), "device", f"is {self.device!r}; allowed: {', '.join(get_args(Device))}")
-        _require(self.kv_type in get_args(KVType), "kv_type", f"is {self.kv_type!r}; allowed: {', '.join(get_args(KVType))}")
-        _require(self.page_size % 16 == 0, "page_size", f"is {self.page_size}; it must be a multiple of 16")
+            ok = isinstance(value, int) and low <= value <= high
+            _require(ok, name, f"is {value!r}; it must lie in {low}..{high}", _where_set(name))
+        for name, kind in (("device", Device), ("kv_type", KVType)):
+            value, allowed = getattr(self, name), get_args(kind)
+            _require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}", _where_set(name))
+        ok = self.page_size % 16 == 0
+        _require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16", _where_set("page_size"))
 
     @classmethod
     def from_env(cls, **given: Any) -> EngineConfig:
@@ -195,11 +200,20 @@ _ENGINE_LIMITS = (
 )
 
 
+def _where_set(name: str) -> str:
+    return f"It is set by --{name.replace('_', '-')}, or by the variable PUNA_{name.upper()}."
+
+
+# type of a field -> pattern of its text, the same in words, how it is read
+_PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "int": (r"-?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
+    "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
+}
+
+
 def _parse(name: str, kind: str, text: str) -> Any:
-    if kind == "int":
-        _require(text.lstrip("-").isdecimal(), f"PUNA_{name.upper()}", f"is {text!r}; a whole number is needed")
-        return int(text)
-    if kind == "bool":
-        _require(text in ("0", "1"), f"PUNA_{name.upper()}", f"is {text!r}; allowed: 0, 1")
-        return text == "1"
-    return text
+    pattern, words, read = _PARSERS.get(kind, (r"(?s).*", "", str))
+    shown = repr(text if len(text) <= 40 else text[:37] + "...")
+    variable = f"PUNA_{name.upper()}"
+    _require(re.fullmatch(pattern, text) is not None, variable, f"is {shown}; {words}", f"Change or unset {variable}.")
+    return read(text)

@@ -24,10 +24,26 @@ def cache_dir() -> Path:
     """The folder for models and kernels: `PUNA_CACHE`, else the user's cache folder. It need not exist yet."""
     chosen = os.environ.get("PUNA_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return typed_path(chosen, "PUNA_CACHE").absolute()
     from platformdirs import user_cache_path  # 10 ms: only where it is needed
 
     return user_cache_path("puna")
+
+
+def typed_path(text: str, what: str = "the path") -> Path:
+    """A path as a person typed it: `~` and `~name` become home folders. UsageError, which calls the path `what`, for one unknown.
+
+    >>> typed_path("~nobody-of-this-name/x")
+    Traceback (most recent call last):
+    puna.errors.UsageError: the path is '~nobody-of-this-name/x', but no home folder is known for ~nobody-of-this-name
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # the only one it raises: no such user, or one without a home folder
+        raise UsageError(
+            f"{what} is {_shortened(text)}, but no home folder is known for {_shortened(text.split('/')[0])[1:-1]}",
+            hint="Write the whole path; for a name that really begins with ~, ./~...",
+        ) from None
 
 
 def models_dir() -> Path:

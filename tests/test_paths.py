@@ -33,3 +33,10 @@ def test_the_environment_chooses_the_cache_folder(monkeypatch: pytest.MonkeyPatc
 def test_an_empty_variable_leaves_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNA_CACHE", "")
     assert cache_dir().is_absolute() and cache_dir().name == "puna"
+
+
+def test_a_home_folder_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_CACHE", "~nobody-of-this-name/x")
+    with pytest.raises(UsageError, match="PUNA_CACHE is '~nobody-of-this-name/x', but no home folder") as caught:
+        cache_dir()
+    assert "whole path" in caught.value.hint

@@ -57,8 +57,8 @@ def process_started() -> float:
     return time.perf_counter() - (up - began)
 
 
-def speeds(completion: Completion, load_s: float, first_after_start_s: float) -> dict[str, Any]:
-    """The statistics of a run, in the types of JSON."""
+def speeds(completion: Completion, load_s: float, first_after_start_s: float | None) -> dict[str, Any]:
+    """The statistics of a run, in the types of JSON. None: there was no such moment."""
     timing = completion.timing
     return {
         "load_s": round(load_s, 4),
@@ -67,19 +67,18 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float) ->
         "prefill_tokens_per_s": round(timing.prefill_per_s, 2),
         "output_tokens": len(completion.token_ids),
         "decode_tokens_per_s": round(timing.decode_per_s, 2),
-        "time_to_first_token_s": round(timing.first_token_s, 4),
-        "first_token_after_process_start_s": round(first_after_start_s, 4),
+        "time_to_first_token_s": round(timing.first_token_s, 4) if completion.token_ids else None,
+        "first_token_after_process_start_s": None if first_after_start_s is None else round(first_after_start_s, 4),
     }
 
 
 def speeds_line(facts: dict[str, Any]) -> str:
     """The same for people, on one line."""
-    prompt, output = facts["prompt_tokens"], facts["output_tokens"]
+    prompt, output, first = facts["prompt_tokens"], facts["output_tokens"], facts["first_token_after_process_start_s"]
     return (
         f"load {facts['load_s']:.2f} s | prompt {prompt} tokens, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {output} tokens, {facts['decode_tokens_per_s']:.1f} tok/s | "
-        f"first token {facts['first_token_after_process_start_s']:.2f} s after process start"
-    )
+        f"answer {output} tokens, {facts['decode_tokens_per_s']:.1f} tok/s"
+    ) + ("" if first is None else f" | first token {first:.2f} s after process start")
 
 
 def completion_facts(completion: Completion) -> dict[str, Any]:

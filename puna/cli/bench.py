@@ -13,8 +13,7 @@ import click
 import numpy as np
 
 from puna.cli.options import engine_config, engine_options, json_option
-from puna.cli.terminal import TerminalReporter, print_json, tell
-from puna.errors import UsageError
+from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
@@ -27,22 +26,27 @@ TTFT_PROMPT = 32  # tokens
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--prompt-tokens", default=512, show_default=True, help="Length of the prompt whose prefill is timed.")
-@click.option("--decode-tokens", default=128, show_default=True, help="Number of tokens whose decoding is timed.")
-@click.option("--repeat", default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option(
+    "--prompt-tokens", type=click.IntRange(1), default=512, show_default=True, help="Length of the prompt whose prefill is timed."
+)
+@click.option(
+    "--decode-tokens", type=click.IntRange(2), default=128, show_default=True, help="Number of tokens whose decoding is timed."
+)
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
 @engine_options
 @json_option
 def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
     """Time prefill and decode on random tokens, and give their share of the machine's memory and matrix speed."""
     from puna.llm import LLM
 
-    if repeat < 1 or prompt_tokens < 1 or decode_tokens < 2:
-        raise UsageError("--repeat and --prompt-tokens must be at least 1, --decode-tokens at least 2")
-    config = dataclasses.replace(engine_config(flags), prefix_cache=False)
+    report = TerminalReporter()
+    config = dataclasses.replace(engine_config(flags, report), prefix_cache=False)
     started = time.perf_counter()
-    with TerminalReporter() as report, LLM.load(model, config, report=report) as llm:
+    with report, LLM.load(model, config, report=report) as llm:
         load_s = time.perf_counter() - started
-        facts = {"model": str(llm.path), "load_s": round(load_s, 4)} | measure(llm, prompt_tokens, decode_tokens, repeat, report)
+        facts = {"model": shown_path(llm.path), "load_s": round(load_s, 4)} | measure(
+            llm, prompt_tokens, decode_tokens, repeat, report
+        )
     if as_json:
         print_json(facts)
         tell(*table(facts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -22,8 +21,10 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
-from puna.cli.terminal import TerminalReporter, print_json, tell
+from puna.cli.save import save_text
+from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import PunaError, UsageError
+from puna.paths import typed_path
 
 MAX_TOKENS = 1024  # of one answer, where the flag is not given: a small model that repeats itself comes to an end
 
@@ -45,7 +46,7 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 @engine_options
 @tokenizer_option
 @json_option
-def command(model: str | None, as_json: bool, **flags: Any) -> None:
+def command(model: str | None, as_json: bool, **flags: Any) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
     flags["max_tokens"] = MAX_TOKENS if flags["max_tokens"] is None else flags["max_tokens"]
     params = sampling_params(flags)
@@ -56,7 +57,8 @@ def command(model: str | None, as_json: bool, **flags: Any) -> None:
     with llm:
         _converse(talk)
     if as_json:
-        print_json({"model": str(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
+        print_json({"model": shown_path(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
+    return 1 if talk.num_failed else 0
 
 
 def _converse(talk: Conversation) -> None:
@@ -105,13 +107,11 @@ def _system(talk: Conversation, text: str) -> None:
 
 
 def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:
-    if not file:
-        raise UsageError("/save needs a file name")
-    path = Path(file).expanduser()
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists", hint=f"/save! {file} overwrites it.")
-    text = json.dumps({"model": str(talk.llm.path), "messages": talk.sent_messages()}, ensure_ascii=False, indent=1)
-    write_atomically(path, text + "\n")
+    if not file or "\0" in file:
+        raise UsageError("/save needs a file name" + (" without NUL characters" if file else ""), hint="/save FILE")
+    path = typed_path(file, "the file")
+    text = json.dumps({"model": shown_path(talk.llm.path), "messages": talk.sent_messages()}, ensure_ascii=False, indent=1)
+    save_text(path, text + "\n", overwrite=overwrite)
     tell(f"Saved {len(talk.messages)} messages to {path}")
 
 
@@ -150,19 +150,3 @@ ACTIONS: dict[str, Callable[[Conversation, str], str | None]] = {
     "/quit": _quit,
     "/exit": _quit,
 }
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    import os
-    import tempfile
-
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

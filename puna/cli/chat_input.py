@@ -16,7 +16,7 @@ ReadLine = Callable[[str], str]  # prompt -> line; EOFError at the end, Keyboard
 
 
 def read_message(read_line: ReadLine) -> str:
-    r"""One message: a line, or the lines between two fences.
+    r"""One message: a line, or the lines between two fences ("" where Ctrl-C came between them).
 
     >>> lines = iter(['\"\"\"Dear', 'llama\"\"\"'])
     >>> read_message(lambda _: next(lines))
@@ -32,6 +32,9 @@ def read_message(read_line: ReadLine) -> str:
         except EOFError:
             tell(f"puna: the input ended within {FENCE}; that message was not sent")
             raise
+        except KeyboardInterrupt:
+            tell(f"puna: left {FENCE}; that message was not sent")
+            return ""
     return text.removesuffix(FENCE).strip("\n")
 
 
@@ -69,7 +72,11 @@ def _terminal_reader() -> ReadLine:
     def read(prompt: str) -> str:
         while True:
             try:
-                return session.prompt(prompt)
+                text = session.prompt(prompt)
+                text.encode("utf-8")  # the history does this too; a terminal gives lone surrogates for other bytes
+                return text
+            except UnicodeEncodeError:
+                tell("puna: that line is not UTF-8; it was not sent")
             except KeyboardInterrupt:
                 if not session.default_buffer.text:  # Ctrl-C on a line with text only clears it
                     raise

@@ -27,6 +27,7 @@ class Conversation:
     load_s: float = 0.0
     messages: list[Message] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
+    num_failed: int = 0  # messages that got no answer, or not all of it, because of an error
 
     def sent_messages(self) -> list[Message]:
         """The conversation as the model sees it."""
@@ -39,9 +40,9 @@ class Conversation:
         try:
             stream = self.llm.chat_stream(self.sent_messages(), self.params)
         except PunaError as error:
-            self.messages.pop()
-            hint = "Not sent. /reset begins anew, with room." if isinstance(error, ContextLengthError) else error.hint
-            tell(f"puna: {error.message}", hint)
+            message = self.messages.pop()
+            self.num_failed += 1
+            tell(f"puna: {error.message}", f"Not sent. {self._cure(error, message)}".rstrip())
             return
         note = ""
         with stream:
@@ -53,13 +54,22 @@ class Conversation:
             answer.end_line()
         self._keep(stream.completion, first, note)
 
+    def _cure(self, error: PunaError, message: Message) -> str:
+        """What to do about a message that was refused: a fresh start helps only one that fits alone."""
+        if isinstance(error, ContextLengthError) and self.messages:
+            alone = self.llm.encode_chat([*self.sent_messages()[: bool(self.system)], message])
+            if len(alone) < self.llm.plan.max_context:
+                return "/reset begins anew, with room."
+        return error.hint
+
     def _keep(self, completion: Completion, first: float, note: str) -> None:
         self.messages.append({"role": "assistant", "content": completion.text})
-        after_start_s = first - answer.process_started() if first and not self.turns else 0.0
+        after_start_s = first - answer.process_started() if first and not self.turns else None
         self.turns.append(
             answer.speeds(completion, self.load_s, after_start_s) | {"finish_reason": completion.finish_reason.value}
         )
         if completion.error:
+            self.num_failed += 1
             tell(f"puna: the answer broke off: {completion.error}")
         elif note or (note := answer.cut_short(completion, self.llm)):
             tell(f"[{note}]", "/reset begins anew, with room." if "context is full" in note else "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli.options import json_option, tokenizer_option
-from puna.cli.terminal import TerminalReporter, print_json, printable
+from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -43,9 +43,9 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
     """The facts of a checkpoint, in the types of JSON."""
     tensors = checkpoint.tensors.values()
     facts: dict[str, Any] = {
-        "path": str(checkpoint.path),
+        "path": shown_path(checkpoint.path),
         "format": checkpoint.format,
-        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
+        "files": [{"path": shown_path(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
         "parameters": sum(_num_weights(tensor) for tensor in tensors),
         "config": asdict(checkpoint.config),
         "tensor_types": _by_type(checkpoint),

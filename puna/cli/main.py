@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from types import TracebackType
 
@@ -27,7 +28,8 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),
 }
 
-INTERRUPTED = 130  # as a shell reports SIGINT
+SIGNALLED = 128  # + the number of the signal, as a shell reports it
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 class LazyGroup(click.Group):
@@ -58,20 +60,33 @@ def app() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 told to end."""
     sys.excepthook = _report_bug
-    setup_streams()
+    _unwind_when_told_to_end()
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. What a person can act on is told in one or two lines."""
     try:
+        setup_streams()
         code = app.main(arguments, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
-    except (PunaError, click.ClickException, click.Abort, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # click takes it for Ctrl-C; it is a bug
+            raise abort.__cause__ from None
+        return explain(abort)
+    except (PunaError, click.ClickException, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
         return explain(error)
     return code if isinstance(code, int) else 0
+
+
+def _unwind_when_told_to_end() -> None:
+    """SIGTERM and SIGHUP end the process as an exception does: what is half done is cleaned up. Ignored ones (nohup) stay so."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda received, _: sys.exit(SIGNALLED + received))
 
 
 def explain(error: BaseException) -> int:

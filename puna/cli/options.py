@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from puna.cli.terminal import argument_text
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from puna.llm import LLM
     from puna.report import Reporter
     from puna.request import SamplingParams
+
+
+class Utf8(click.types.StringParamType):
+    """A text on the command line."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return argument_text(value, param.opts[0] if param else "the text")
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +39,7 @@ _SAMPLING = (
     click.option("--frequency-penalty", type=float, help="Against tokens of the answer, by count [0: off]."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add to a token's logit; repeatable."),
     click.option("--seed", type=int, help="The same seed draws the same tokens."),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable."),
+    click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="End before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="End at this token; repeatable."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Go on where the model would stop."),
 )
@@ -47,7 +56,7 @@ tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, where the model has it apart (llama2.c)."
 )
 template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
-system_option = click.option("--system", metavar="TEXT", help="System message.")
+system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
 
 def sampling_options(function: F) -> F:
@@ -77,12 +86,16 @@ def sampling_params(flags: dict[str, Any]) -> SamplingParams:
     return SamplingParams(**given)
 
 
-def engine_config(flags: dict[str, Any]) -> EngineConfig:
+def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
     """The EngineConfig from flags, then the environment, then the defaults."""
+    from puna.backends.base import usable_cores
     from puna.config import EngineConfig
 
     names = {field.name for field in fields(EngineConfig)}
-    return EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+    config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+    if config.threads > (cores := usable_cores()):
+        report.notice(f"{config.threads} threads on {cores} cores: more threads than cores run slower; 0 takes one per core")
+    return config
 
 
 def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LLM:
@@ -90,7 +103,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     from puna.llm import LLM
 
     template = _built_in_template(flags.get("template"))
-    llm = LLM.load(model, engine_config(flags), tokenizer=flags.get("tokenizer"), report=report)
+    llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
     llm.chat_template = template or llm.chat_template
     return llm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from puna.cli.options import json_option
-from puna.cli.terminal import TerminalReporter, print_json
+from puna.cli.terminal import TerminalReporter, print_json, shown_path
 
 
 @click.command()
@@ -21,6 +21,6 @@ def command(name: str | None, as_json: bool) -> None:
     with TerminalReporter() as report:
         path = hub.pull(name, report)
     if as_json:
-        print_json({"name": name or hub.DEFAULT_MODEL, "path": str(path), "bytes": path.stat().st_size})
+        print_json({"name": name or hub.DEFAULT_MODEL, "path": shown_path(path), "bytes": path.stat().st_size})
     else:
         print(path)

