@@ -7,29 +7,28 @@ busy programs on two cores, 6 tokens/s shared and 130 alone. The bits are the sa
 from __future__ import annotations
 
 MAX_ROWS = 8  # a step of more tokens has long stretches between barriers: it is always shared
-SLOW = 2.5  # a step that takes this many times the best one was held up
-STRIKES = 2  # held-up steps in a row before the caller goes on alone
-FIRST_ALONE, MAX_ALONE = 16, 512  # steps alone before the team is tried again; doubled each time that it is still slower
-FORGET = 1.002  # the best time grows by this each step: a longer context makes steps slower for good
+STRIKES = 2  # shared steps in a row that were slower than one alone, before the caller goes on alone
+FIRST_ALONE, MAX_ALONE = 2, 256  # steps alone before sharing is tried again; doubled each time that it is still slower
 
 
 class Pace:
-    """`shares(rows)` before a step, `note(seconds)` after it.
+    """`shares(rows)` before a step, `note(rows, shared, seconds)` after it. The second step is done alone, to have a measure.
 
     >>> pace = Pace(2)
-    >>> for seconds in (0.005, 0.005, 0.3, 0.3):
-    ...     pace.note(1, pace.shares(1), seconds)
-    >>> pace.shares(1), pace.shares(256)
-    (False, True)
+    >>> shared = []
+    >>> for _ in range(9):
+    ...     shared.append(pace.shares(1))
+    ...     pace.note(1, shared[-1], 0.3 if shared[-1] else 0.008)
+    >>> shared
+    [True, False, True, True, False, False, True, False, False]
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._best: dict[int, float] = {}  # rows -> seconds of a shared step
-        self._alone_s = 0.0  # of the last step alone
-        self._strikes = 0
+        self._alone_s: dict[int, float] = {}  # rows -> seconds of the last step alone
         self._num_alone = 0  # steps still to be done alone
         self._next_alone = FIRST_ALONE
+        self._strikes = 0
 
     def shares(self, rows: int) -> bool:
         """Whether the next step, of `rows` tokens, is the team's."""
@@ -39,19 +38,19 @@ class Pace:
         """Learn from a step."""
         if rows > MAX_ROWS or self._threads == 1:
             return
-        if was_shared:
-            self._note_shared(rows, seconds)
-        else:
+        if not was_shared:
             self._num_alone -= 1
-            self._alone_s = seconds
+            self._alone_s[rows] = seconds
+        elif rows not in self._alone_s:
+            self._num_alone = 1
+        elif seconds <= self._alone_s[rows]:
+            self._strikes, self._next_alone = 0, FIRST_ALONE
+        else:
+            self._strike()
 
-    def _note_shared(self, rows: int, seconds: float) -> None:
-        best = min(self._best.get(rows, seconds) * FORGET, seconds)
-        self._best[rows] = best
-        self._strikes = self._strikes + 1 if seconds > SLOW * best else 0
-        is_retry = self._alone_s > 0
-        if self._strikes >= STRIKES or (is_retry and self._strikes and seconds > self._alone_s):
+    def _strike(self) -> None:
+        self._strikes += 1
+        if self._strikes >= STRIKES:
             self._num_alone = self._next_alone
             self._next_alone = min(2 * self._next_alone, MAX_ALONE)
-        elif not self._strikes:
-            self._next_alone, self._alone_s = FIRST_ALONE, 0.0
+            self._strikes = STRIKES - 1  # the next trial is judged by one step

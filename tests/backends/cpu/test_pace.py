@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from puna.backends.cpu.pace import FIRST_ALONE, MAX_ALONE, Pace
+from puna.backends.cpu.pace import MAX_ALONE, Pace
 
 
-def steps(pace: Pace, seconds_shared: float, seconds_alone: float, count: int) -> list[bool]:
+def steps(pace: Pace, seconds_shared: float, seconds_alone: float, count: int, rows: int = 1) -> list[bool]:
     """Whether each of `count` steps was shared, on a machine of these speeds."""
     found = []
     for _ in range(count):
-        shared = pace.shares(1)
-        pace.note(1, shared, seconds_shared if shared else seconds_alone)
+        shared = pace.shares(rows)
+        pace.note(rows, shared, seconds_shared if shared else seconds_alone)
         found.append(shared)
     return found
 
 
-def test_a_quiet_machine_shares_every_step() -> None:
-    assert all(steps(Pace(2), 0.005, 0.008, 500))
+def test_a_quiet_machine_shares_every_step_but_the_one_that_measures() -> None:
+    assert steps(Pace(2), 0.005, 0.008, 500) == [True, False, *[True] * 498]
 
 
 def test_a_context_that_grows_is_no_hindrance() -> None:
     pace = Pace(2)
-    assert all(all(steps(pace, 0.005 * (1 + i / 500), 0.01, 1)) for i in range(2000))
+    shared = [steps(pace, 0.005 * (1 + i / 500), 0.008 * (1 + i / 500), 1)[0] for i in range(4000)]
+    assert shared.count(False) < 20
 
 
 def test_one_hiccup_changes_nothing() -> None:
@@ -32,18 +33,21 @@ def test_one_hiccup_changes_nothing() -> None:
 
 
 def test_a_busy_machine_is_left_to_one_thread_and_tried_ever_more_rarely() -> None:
-    pace = Pace(2)
-    steps(pace, 0.005, 0.008, 20)
-    assert steps(pace, 0.2, 0.008, 2 + FIRST_ALONE + 1) == [True, True, *[False] * FIRST_ALONE, True]
-    shared = steps(pace, 0.2, 0.008, 3000)
-    assert sum(shared) <= 3000 / MAX_ALONE + 8
+    shared = steps(Pace(2), 0.2, 0.008, 3000)
+    assert shared[:9] == [True, False, True, True, False, False, True, False, False]
+    assert sum(shared) <= 3000 / MAX_ALONE + 10
 
 
 def test_the_team_is_used_again_once_the_machine_is_quiet() -> None:
     pace = Pace(2)
-    steps(pace, 0.005, 0.008, 20)
     steps(pace, 0.2, 0.008, 30)
-    assert all(steps(pace, 0.005, 0.008, 200)[100:])
+    assert all(steps(pace, 0.005, 0.008, 100)[40:])
+
+
+def test_each_number_of_rows_has_its_own_measure() -> None:
+    pace = Pace(2)
+    steps(pace, 0.005, 0.008, 10)
+    assert all(steps(pace, 0.012, 0.03, 50, rows=4)[2:])
 
 
 def test_one_thread_and_long_steps_have_no_choice() -> None:
