@@ -203,19 +203,22 @@ class LLM:
             self._inboxes[request.id] = inbox
             return request
 
-    def _step(self) -> None:
-        """One step of the engine; each output goes to the stream that waits for it."""
+    def _step(self) -> bool:
+        """One step of the engine; each output goes to the stream that waits for it. False: there was nothing to do."""
+        with self._lock:
+            self._cancel_abandoned()
+            had_work = self.engine.has_work
+            self._deliver(self.engine.step())
+            return had_work
+
+    def _cancel_abandoned(self) -> None:
+        """End the requests that nobody waits for; what one still had to say lies in its inbox afterwards."""
         with self._lock:
             while self._abandoned:
-                self._cancel(self._abandoned.popleft())
-            self._deliver(self.engine.step())
-
-    def _cancel(self, request: Request) -> None:
-        """End a request; what it still had to say lies in its inbox afterwards."""
-        with self._lock:
-            self.engine.abort(request.id)
-            self._deliver(self.engine.outputs())
-            self._inboxes.pop(request.id, None)
+                request = self._abandoned.popleft()
+                self.engine.abort(request.id)
+                self._deliver(self.engine.outputs())
+                self._inboxes.pop(request.id, None)
 
     def _deliver(self, outputs: list[StepOutput]) -> None:
         now = time.perf_counter()
@@ -228,7 +231,10 @@ class LLM:
 
 
 class Stream(Iterator[StepOutput]):
-    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request."""
+    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request.
+
+    Any thread may read or close it: each piece goes to one reader, and all readers end when the stream does.
+    """
 
     def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         self._llm = llm
@@ -242,15 +248,16 @@ class Stream(Iterator[StepOutput]):
         return self
 
     def __next__(self) -> StepOutput:
-        if self.done:
-            raise StopIteration
         try:
-            while not self._inbox:
-                self._llm._step()
-        except BaseException:
+            while True:
+                with self._llm._lock:  # given back after each step, so that others are heard
+                    if self._inbox:
+                        return self._take()
+                    if self.done or not self._llm._step():
+                        raise StopIteration
+        except BaseException:  # the end too
             self.close()
             raise
-        return self._take()
 
     def __enter__(self) -> Self:
         return self
@@ -283,10 +290,12 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         if not self.done:
-            self._llm._cancel(self.request)
-            while self._inbox:
-                self._take()
-            self._ended = self._ended or time.perf_counter()
+            self._llm._abandoned.append(self.request)  # whoever steps next ends it, even if not we
+            with self._llm._lock:
+                self._llm._cancel_abandoned()
+                while self._inbox:
+                    self._take()
+                self._ended = self._ended or time.perf_counter()
 
     def __del__(self) -> None:
         """A stream that nobody reads any more ends its request; at the next step, for this may be called at any moment."""

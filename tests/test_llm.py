@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from puna.config import EngineConfig
 from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
-from puna.request import FinishReason, SamplingParams
+from puna.request import FinishReason, SamplingParams, StepOutput
 from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
 
 TEN = SamplingParams(max_tokens=10)
@@ -133,6 +134,43 @@ def test_a_stream_in_each_of_several_threads_gives_what_it_gives_alone(llm: LLM)
     for thread in threads:
         thread.join(60)
     assert [found[i] for i in range(6)] == expected
+
+
+def started(count: int, work: Callable[[], None]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_several_threads_share_the_pieces_of_one_stream_and_all_end_with_it(llm: LLM) -> None:
+    whole = llm.generate("hello", max_tokens=40)
+    stream = llm.stream("hello", max_tokens=40)
+    pieces: list[StepOutput] = []
+    for thread in started(4, lambda: pieces.extend(stream)):
+        thread.join(20)
+        assert not thread.is_alive(), "a reader goes on for ever"
+    assert len(pieces) == 40
+    assert same(stream.completion, whole)
+
+
+def test_a_stream_that_another_thread_closes_ends_for_its_readers(llm: LLM) -> None:
+    stream = llm.stream("hello", max_tokens=None)
+    readers = started(2, lambda: deque(stream, maxlen=0).clear())
+    stream.close()
+    for thread in readers:
+        thread.join(20)
+        assert not thread.is_alive(), "a reader goes on for ever"
+    assert stream.completion.finish_reason in (FinishReason.ABORT, FinishReason.LENGTH)
+    assert not llm.engine.has_work and not llm._inboxes and not llm._abandoned
+
+
+def test_a_stream_whose_last_words_were_lost_ends_all_the_same(llm: LLM) -> None:
+    stream = llm.stream("hello", TEN)
+    llm.engine.abort_all()
+    llm.engine.outputs()
+    assert list(stream) == []
+    assert stream.completion.finish_reason is FinishReason.ABORT
 
 
 def test_a_stream_that_is_closed_or_dropped_ends_its_request(llm: LLM) -> None:
