@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import TypedDict
 
+from puna import checks
 from puna.errors import TemplateError, UsageError
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
@@ -97,14 +98,21 @@ def render(
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    if not messages:
+    if not len(checks.row("the conversation", messages, "a list of messages")):
         raise UsageError("a chat needs at least one message")
     for number, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise UsageError(f"message {number} has the role {role!r}; allowed: {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise UsageError(f"message {number} has content of type {type(content).__name__}; text is needed")
+        _check_message(f"message {number}", message)
+
+
+def _check_message(name: str, message: object) -> None:
+    if not isinstance(message, Mapping):
+        raise checks.refuse(name, message, 'a dict {"role": ..., "content": ...}')
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise UsageError(f"{name} has content of type {type(content).__name__}; text is needed")
+    checks.unicode(name, content)
 
 
 def choose_guard(texts: Sequence[str]) -> str:

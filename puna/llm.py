@@ -7,7 +7,6 @@ A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`),
 from __future__ import annotations
 
 import dataclasses
-import operator
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from puna import formats, hub
+from puna import checks, formats, hub
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
 from puna.chat import Message, encode_chat
@@ -31,7 +30,8 @@ from puna.request import FinishReason, Request, SamplingParams, StepOutput, Toke
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
-Prompt = str | Sequence[int]  # text, or token ids
+ONE_PROMPT = "a text, or a row of token ids,"
+Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
 Messages = Sequence[Message]
 Inbox = deque[tuple[float, StepOutput]]  # with the time of each
@@ -70,7 +70,7 @@ class LLM:
         path_or_name: str | Path | None = None,
         config: EngineConfig | None = None,
         *,
-        tokenizer: Path | None = None,
+        tokenizer: str | Path | None = None,
         report: Reporter = SILENT,
         **settings: Any,
     ) -> Self:
@@ -79,8 +79,8 @@ class LLM:
         `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
         file to use instead of the model's own. Whether it fits is known before anything is allocated.
         """
-        config = _with(config, settings) if config else EngineConfig.from_env(**_known(EngineConfig, settings))
-        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
+        config = _engine_config(config, settings)
+        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
         spec = checkpoint.tokenizer
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
@@ -143,7 +143,7 @@ class LLM:
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
         if not isinstance(prompt, str):
-            return _ids(prompt)
+            return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
         tokenizer = self._tokenizer_for("text")
         ids = tokenizer.encode(prompt)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
@@ -354,31 +354,41 @@ class Timing:
         return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
 
 
-def _ids(prompt: Sequence[int]) -> list[int]:
-    """Token ids as Python's own whole numbers (numpy's are taken too)."""
-    try:
-        return [operator.index(i) for i in prompt]
-    except TypeError:
-        raise UsageError("a prompt is text, or a row of token ids, which are whole numbers") from None
-
-
 def _is_prompt(given: Any) -> bool:
-    """Text, or a row of ids; not a list of either, and not an empty list."""
-    return isinstance(given, str) or (len(given) > 0 and not isinstance(given[0], (str, Sequence)))
+    """Text, or a row of ids; not a list of either, and not an empty list. UsageError for what is none of these."""
+    if isinstance(given, str):
+        return True
+    items = checks.row("the prompt", given, f"{ONE_PROMPT} or a list of such prompts,")
+    return len(items) > 0 and not isinstance(items[0], str) and not checks.is_row(items[0])
 
 
 def _is_conversation(given: Any) -> bool:
-    return len(given) > 0 and isinstance(given[0], Mapping)
+    """A list of messages; not a list of such lists, and not an empty list. UsageError for what is no list."""
+    items = checks.row("the chat", given, "a list of messages, or a list of such lists,")
+    return len(items) > 0 and isinstance(items[0], Mapping)
 
 
 def _one_each(params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
         return [_with(params or SamplingParams(), settings)] * count
-    if len(params) != count:
-        raise UsageError(
-            f"{len(params)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
-        )
-    return [_with(each, settings) for each in params]
+    each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
+    if len(each) != count:
+        raise UsageError(f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each.")
+    return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
+
+
+def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:
+    if config is None:
+        return EngineConfig.from_env(**_known(EngineConfig, settings))
+    return _with(checks.instance("config", config, EngineConfig), settings)
+
+
+def _tokenizer_file(given: str | Path | None) -> Path | None:
+    if given is None:
+        return None
+    if not isinstance(given, (str, Path)):
+        raise checks.refuse("tokenizer", given, "the path of a file")
+    return Path(given).expanduser()
 
 
 def _with(config: Settings, settings: Mapping[str, Any]) -> Settings:

@@ -134,6 +134,12 @@ def test_an_id_outside_the_vocabulary_is_named(bad: int) -> None:
         make_engine().add([1, bad], SamplingParams())
 
 
+@pytest.mark.parametrize("bad", [-1, VOCAB_SIZE])
+def test_a_stop_id_outside_the_vocabulary_is_named(bad: int) -> None:
+    with pytest.raises(UsageError, match=rf"stop id {bad} .*0\.\.{VOCAB_SIZE - 1}"):
+        make_engine().add([1], SamplingParams(stop_ids=(1, bad)))
+
+
 def test_stop_strings_need_a_tokenizer_and_ids_do_not() -> None:
     plan = make_plan()
     engine = Engine(FakeBackend(plan), None, plan, EngineConfig(), VOCAB_SIZE)

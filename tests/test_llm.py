@@ -85,6 +85,38 @@ def test_a_prompt_that_is_neither_text_nor_ids_is_refused(llm: LLM) -> None:
         llm.generate([1.5, 2.0], TEN)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bad", [None, 5, (x for x in "ab"), {1, 2}, {1: 2}, b"hello", bytearray(b"a"), np.array(3)], ids=str)
+def test_what_is_no_prompt_is_refused_alone_and_in_a_list(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match="a text, or a row of token ids, or a list of such prompts, is needed"):
+        llm.generate(bad, TEN)
+    with pytest.raises(UsageError, match="a text, or a row of token ids, is needed"):
+        llm.generate(["fine", bad], TEN)
+
+
+@pytest.mark.parametrize("bad", [True, np.True_, "1", 1.0, None])
+def test_an_id_that_is_no_whole_number_is_named(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=f"holds {bad!r}; token ids are whole numbers"):
+        llm.generate([1, bad], TEN)
+
+
+def test_numpy_arrays_are_prompts(llm: LLM) -> None:
+    assert same(llm.generate(np.array([1, 2]), TEN), llm.generate([1, 2], TEN))  # type: ignore[call-overload]
+    both: Any = llm.generate(np.array([[1, 2], [3, 4]]), TEN)  # type: ignore[call-overload]
+    assert [c.prompt_ids for c in both] == [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize("bad", [{"max_tokens": 5}, "greedy", 5, [{"max_tokens": 5}], [None]], ids=str)
+def test_params_that_are_no_sampling_params_are_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"params is .* SamplingParams"):
+        llm.generate(["a"], bad)
+
+
+@pytest.mark.parametrize("bad", ["hello", {"role": "user", "content": "a"}, None, 5, ["hello"], [[5]]], ids=str)
+def test_what_is_no_chat_is_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"list of messages|\"role\""):
+        llm.chat(bad)
+
+
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
     assert llm.generate("", TEN).prompt_ids == (BOS,)
 
@@ -289,6 +321,17 @@ def test_load_resolves_a_name_and_takes_settings(opened: list[Any]) -> None:
         assert opened == [(Path("resolved/name"), Path("tok.bin"))]
         assert llm.plan.max_context == 64
         assert len(llm.generate([1, 2], TEN).token_ids) == 10
+
+
+def test_load_takes_a_tokenizer_by_its_name(opened: list[Any]) -> None:
+    LLM.load("name", tokenizer="tok.bin", device="reference").close()
+    assert opened == [(Path("resolved/name"), Path("tok.bin"))]
+
+
+@pytest.mark.parametrize("bad", [{"tokenizer": 5}, {"config": {}}, {"config": {"threads": 1}}, {"config": "cpu"}], ids=str)
+def test_load_refuses_what_is_no_file_or_no_config(opened: list[Any], bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(bad))} is .* needed"):
+        LLM.load("name", **bad)
 
 
 def test_load_takes_a_config_and_settings_over_it(opened: list[Any]) -> None:

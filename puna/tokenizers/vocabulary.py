@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 
+from puna import checks
 from puna.errors import ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
 
@@ -55,7 +56,7 @@ class VocabularyTokenizer:
     def encode(
         self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
     ) -> list[int]:
-        require_unicode(text)
+        checks.unicode("the text", text)
         ids: list[int] = []
         for piece, control_id in self._cut_at_controls(text) if special else [(text, None)]:
             ids += self._encode_plain(piece.replace(guard, "") if guard else piece) if control_id is None else [control_id]
@@ -113,18 +114,6 @@ def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
         raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
     return token_id
-
-
-def require_unicode(text: str) -> None:
-    """UsageError for a lone surrogate (half of a UTF-16 pair), which no tokenizer can spell."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise UsageError(
-            f"the text holds the lone surrogate U+{code:04X} at character {error.start}, which is not valid Unicode",
-            hint="Decode the input as UTF-8, or remove that character.",
-        ) from error
 
 
 def piece_texts(spec: TokenizerSpec) -> list[str]:
