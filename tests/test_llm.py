@@ -351,6 +351,14 @@ def test_load_refuses_an_unknown_setting(opened: list[Any]) -> None:
         LLM.load("name", max_contxt=3)
 
 
+@pytest.mark.parametrize(("name", "bad", "needed"), [("threads", True, "int"), ("prefix_cache", "no", "bool")])
+def test_load_refuses_a_bool_for_a_number_and_anything_else_for_a_bool(
+    opened: list[Any], name: str, bad: Any, needed: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{name} is {bad!r}, of type .*; {needed} is needed"):
+        LLM.load("name", device="reference", **{name: bad})
+
+
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
     opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
