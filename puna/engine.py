@@ -118,7 +118,7 @@ class Engine:
         try:
             token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
         except NumericalError as error:
-            request.error = error.message
+            request.error = error.line
             self._finish(live, FinishReason.ERROR)
             return
         request.output_ids.append(token_id)
