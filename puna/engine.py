@@ -191,10 +191,7 @@ class Engine:
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
         if needed > self._plan.max_context:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self._plan.max_context}, the answer included",
-                hint="Shorten the prompt, or start with a larger --max-context if the model allows it.",
-            )
+            raise ContextLengthError.of(str(len(prompt_ids)), self._plan.max_context)
 
 
 def make_batch(works: Sequence[Work]) -> Batch:

@@ -7,7 +7,7 @@ line, and ends with `exit_code`; a server answers with `http_status`. An error t
 from __future__ import annotations
 
 from os import PathLike
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class PunaError(Exception):
@@ -77,10 +77,19 @@ class UnsupportedModelError(PunaError):
 
 
 class ContextLengthError(PunaError):
-    """A prompt that does not fit into the context: both numbers are named."""
+    """A prompt that does not fit into the context: both numbers are named.
+
+    >>> str(ContextLengthError.of("at least 300", 128))
+    'the prompt has at least 300 tokens; the context holds 128, the answer included'
+    """
 
     exit_code = 2
     http_status = 400
+    default_hint = "Shorten the prompt, or start with a larger --max-context if the model allows it."
+
+    @classmethod
+    def of(cls, num_tokens: str, max_context: int) -> Self:
+        return cls(f"the prompt has {num_tokens} tokens; the context holds {max_context}, the answer included")
 
 
 class InsufficientMemoryError(PunaError):

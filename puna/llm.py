@@ -141,16 +141,20 @@ class LLM:
         return streams[0] if _is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
+        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left.
+
+        ContextLengthError, before the work, for a text that has certainly more ids than the context holds.
+        """
         if not isinstance(prompt, str):
             return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
         tokenizer = self._tokenizer_for("text")
-        ids = tokenizer.encode(prompt)
+        ids = tokenizer.encode(prompt, limit=self.plan.max_context)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
 
     def encode_chat(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, up to where the answer begins."""
-        return encode_chat(messages, self._tokenizer_for("a conversation"), self.chat_template)
+        """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`."""
+        tokenizer = self._tokenizer_for("a conversation")
+        return encode_chat(messages, tokenizer, self.chat_template, limit=self.plan.max_context)
 
     def close(self) -> None:
         """End what runs and free the memory. Idempotent."""

@@ -22,12 +22,15 @@ from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
 from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.tokenizers import build_tokenizer
+from puna.tokenizers.base import Tokenizer
 from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+from tests.tokenizers.vocabularies import small_bpe
 
 TEN = SamplingParams(max_tokens=10)
 
 
-def make_llm(tokenizer: ByteTokenizer | None = None, **plan: int) -> LLM:
+def make_llm(tokenizer: Tokenizer | None = None, **plan: int) -> LLM:
     """A random model on the reference backend."""
     checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(**plan)
     backend = ReferenceBackend(EngineConfig(device="reference"))
@@ -142,8 +145,8 @@ def test_streams_of_one_model_run_together(llm: LLM) -> None:
 
 
 def test_conversations_are_encoded_by_the_template_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode_chat(messages: Any, tokenizer: Any, template: str | None) -> list[int]:
-        assert tokenizer is llm.tokenizer and template is llm.chat_template
+    def encode_chat(messages: Any, tokenizer: Any, template: str | None, limit: int) -> list[int]:
+        assert tokenizer is llm.tokenizer and template is llm.chat_template and limit == llm.plan.max_context
         return [BOS, *"".join(m["content"] for m in messages).encode()]
 
     monkeypatch.setattr(front_door, "encode_chat", encode_chat)
@@ -235,6 +238,17 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
         llm.generate(["fine", "x" * 200], TEN)
     assert not llm.engine.has_work and not llm._inboxes
     assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
+
+
+def test_a_text_that_cannot_fit_is_refused_before_the_tokenizer_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(small_bpe())
+    monkeypatch.setattr(tokenizer, "_encode_plain", lambda text: pytest.fail("the whole text was cut"))
+    with make_llm(tokenizer) as llm:
+        with pytest.raises(ContextLengthError, match=r"at least [0-9]+ tokens.* 128") as caught:
+            llm.generate("x" * 20_000_000, TEN)
+        assert "--max-context" in caught.value.hint
+        with pytest.raises(ContextLengthError, match="at least"):
+            llm.chat([{"role": "user", "content": "x" * 1_000_000}], TEN)
 
 
 def test_without_a_tokenizer_ids_work_and_text_is_told_what_is_missing() -> None:
