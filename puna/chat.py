@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import TypedDict
 
+from puna import checks
 from puna.errors import TemplateError, UsageError
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
@@ -49,15 +50,16 @@ def encode_chat(
     *,
     add_generation_prompt: bool = True,
     now: datetime | None = None,
+    limit: int | None = None,
 ) -> list[int]:
     """Ids of the prompt that asks for the next assistant message.
 
     `template`: Jinja2 text as in a model file, or the name of a built-in; None chooses a built-in by the vocabulary.
-    BOS is there once: where the template wrote it, else where the file asks for it.
+    BOS is there once: where the template wrote it, else where the file asks for it. `limit`: as of `Tokenizer.encode`.
     """
     check_messages(messages)
     if template is None or template in BUILT_IN:
-        return _encode_built_in(messages, tokenizer, template or fitting_template(tokenizer), add_generation_prompt)
+        return _encode_built_in(messages, tokenizer, template or fitting_template(tokenizer), add_generation_prompt, limit)
     prompt = render(
         messages,
         template,
@@ -67,7 +69,7 @@ def encode_chat(
         control_tokens=tokenizer.special_tokens,
         now=now,
     )
-    return tokenizer.encode(prompt.text, eos=False, special=True, guard=prompt.guard)
+    return tokenizer.encode(prompt.text, eos=False, special=True, guard=prompt.guard, limit=limit)
 
 
 def render(
@@ -97,14 +99,21 @@ def render(
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    if not messages:
+    if not len(checks.row("the conversation", messages, "a list of messages")):
         raise UsageError("a chat needs at least one message")
     for number, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise UsageError(f"message {number} has the role {role!r}; allowed: {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise UsageError(f"message {number} has content of type {type(content).__name__}; text is needed")
+        _check_message(f"message {number}", message)
+
+
+def _check_message(name: str, message: object) -> None:
+    if not isinstance(message, Mapping):
+        raise checks.refuse(name, message, 'a dict {"role": ..., "content": ...}')
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise UsageError(f"{name} has content of type {type(content).__name__}; text is needed")
+    checks.unicode(name, content)
 
 
 def choose_guard(texts: Sequence[str]) -> str:
@@ -197,10 +206,14 @@ BUILT_IN: Mapping[str, Callable[[Sequence[Message], bool], list[Turn]]] = {
 _MARKS = {"<|im_start|>": "chatml", "<|start_header_id|>": "llama3"}
 
 
-def _encode_built_in(messages: Sequence[Message], tokenizer: Tokenizer, name: str, add_generation_prompt: bool) -> list[int]:
+def _encode_built_in(
+    messages: Sequence[Message], tokenizer: Tokenizer, name: str, add_generation_prompt: bool, limit: int | None
+) -> list[int]:
     guard = choose_guard([message["content"] for message in messages])
     turns = BUILT_IN[name](break_up(messages, tokenizer.special_tokens, guard), add_generation_prompt)
-    encoded = (tokenizer.encode(turn.text, bos=turn.bos, eos=turn.eos, special=turn.special, guard=guard) for turn in turns)
+    encoded = (
+        tokenizer.encode(turn.text, bos=turn.bos, eos=turn.eos, special=turn.special, guard=guard, limit=limit) for turn in turns
+    )
     return list(chain.from_iterable(encoded))
 
 

@@ -170,6 +170,10 @@ class EngineConfig:
     prefix_cache: bool = True
 
     def __post_init__(self) -> None:
+        for f in fields(self):  # to Python, True is a whole number
+            value = getattr(self, f.name)
+            ok = isinstance(value, bool) == (f.type == "bool")
+            _require(ok, f.name, f"is {value!r}, of type {type(value).__name__}; {f.type} is needed")
         for name, low, high in _ENGINE_LIMITS:
             value = getattr(self, name)
             ok = isinstance(value, int) and low <= value <= high

@@ -5,7 +5,7 @@ Not thread-safe: one thread calls it. Requests of any kind run together, and non
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,10 @@ class Engine:
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
-        self._require_ids(prompt_ids)
+        if not prompt_ids:
+            raise UsageError("the prompt has no tokens", hint="A model continues something: give at least one token.")
+        self._require_ids("token id", prompt_ids)
+        self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
         live = self._make_live(list(prompt_ids), params)
         self._live[live.request.id] = live
@@ -115,7 +118,7 @@ class Engine:
         try:
             token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
         except NumericalError as error:
-            request.error = error.message
+            request.error = error.line
             self._finish(live, FinishReason.ERROR)
             return
         request.output_ids.append(token_id)
@@ -180,20 +183,15 @@ class Engine:
         own = frozenset(params.stop_ids)
         return own if self._tokenizer is None or params.ignore_eos else own | self._tokenizer.stop_ids
 
-    def _require_ids(self, prompt_ids: Sequence[int]) -> None:
-        if not prompt_ids:
-            raise UsageError("the prompt has no tokens", hint="A model continues something: give at least one token.")
-        outside = [i for i in prompt_ids if not 0 <= i < self._vocab_size]
+    def _require_ids(self, what: str, ids: Collection[int]) -> None:
+        outside = [i for i in ids if not 0 <= i < self._vocab_size]
         if outside:
-            raise UsageError(f"token id {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+            raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
 
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
         if needed > self._plan.max_context:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self._plan.max_context}, the answer included",
-                hint="Shorten the prompt, or start with a larger --max-context if the model allows it.",
-            )
+            raise ContextLengthError.of(str(len(prompt_ids)), self._plan.max_context)
 
 
 def make_batch(works: Sequence[Work]) -> Batch:

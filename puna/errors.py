@@ -7,7 +7,7 @@ line, and ends with `exit_code`; a server answers with `http_status`. An error t
 from __future__ import annotations
 
 from os import PathLike
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class PunaError(Exception):
@@ -19,11 +19,21 @@ class PunaError(Exception):
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+    default_hint: ClassVar[str] = ""  # what to do, where whoever raises it knows no better
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
+
+    @property
+    def line(self) -> str:
+        """Message and hint in one, where there is room for one line only.
+
+        >>> PunaError("no such file: x.gguf", hint="Check the path.").line
+        'no such file: x.gguf. Check the path.'
+        """
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class UsageError(PunaError):
@@ -38,6 +48,7 @@ class ModelNotFoundError(PunaError):
 
     exit_code = 2
     http_status = 404
+    default_hint = "Give a model file that you may read, a folder that holds one, or hf:OWNER/REPO/FILE.gguf."
 
 
 class ModelFormatError(PunaError):
@@ -48,6 +59,7 @@ class ModelFormatError(PunaError):
     """
 
     http_status = 422
+    default_hint = "The file is damaged or was cut short: fetch it again, and compare its size and sha256 with the source's."
 
     def __init__(self, file: str | PathLike[str], field: str, offset: int | None, problem: str, *, hint: str = "") -> None:
         where = f"{field} at byte {offset}" if offset is not None else field
@@ -61,13 +73,23 @@ class UnsupportedModelError(PunaError):
     """A well-formed model that puna does not run: an architecture, a tensor type, a tokenizer kind."""
 
     http_status = 422
+    default_hint = "Take another conversion of the model, or a newer puna."
 
 
 class ContextLengthError(PunaError):
-    """A prompt that does not fit into the context: both numbers are named."""
+    """A prompt that does not fit into the context: both numbers are named.
+
+    >>> str(ContextLengthError.of("at least 300", 128))
+    'the prompt has at least 300 tokens; the context holds 128, the answer included'
+    """
 
     exit_code = 2
     http_status = 400
+    default_hint = "Shorten the prompt, or start with a larger --max-context if the model allows it."
+
+    @classmethod
+    def of(cls, num_tokens: str, max_context: int) -> Self:
+        return cls(f"the prompt has {num_tokens} tokens; the context holds {max_context}, the answer included")
 
 
 class InsufficientMemoryError(PunaError):

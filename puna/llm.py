@@ -7,7 +7,6 @@ A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`),
 from __future__ import annotations
 
 import dataclasses
-import operator
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from puna import formats, hub
+from puna import checks, formats, hub
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
 from puna.chat import Message, encode_chat
@@ -31,7 +30,8 @@ from puna.request import FinishReason, Request, SamplingParams, StepOutput, Toke
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
-Prompt = str | Sequence[int]  # text, or token ids
+ONE_PROMPT = "a text, or a row of token ids,"
+Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
 Messages = Sequence[Message]
 Inbox = deque[tuple[float, StepOutput]]  # with the time of each
@@ -70,7 +70,7 @@ class LLM:
         path_or_name: str | Path | None = None,
         config: EngineConfig | None = None,
         *,
-        tokenizer: Path | None = None,
+        tokenizer: str | Path | None = None,
         report: Reporter = SILENT,
         **settings: Any,
     ) -> Self:
@@ -79,8 +79,8 @@ class LLM:
         `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
         file to use instead of the model's own. Whether it fits is known before anything is allocated.
         """
-        config = _with(config, settings) if config else EngineConfig.from_env(**_known(EngineConfig, settings))
-        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
+        config = _engine_config(config, settings)
+        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
         spec = checkpoint.tokenizer
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
@@ -141,16 +141,20 @@ class LLM:
         return streams[0] if _is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left."""
+        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left.
+
+        ContextLengthError, before the work, for a text that has certainly more ids than the context holds.
+        """
         if not isinstance(prompt, str):
-            return _ids(prompt)
+            return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
         tokenizer = self._tokenizer_for("text")
-        ids = tokenizer.encode(prompt)
+        ids = tokenizer.encode(prompt, limit=self.plan.max_context)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
 
     def encode_chat(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, up to where the answer begins."""
-        return encode_chat(messages, self._tokenizer_for("a conversation"), self.chat_template)
+        """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`."""
+        tokenizer = self._tokenizer_for("a conversation")
+        return encode_chat(messages, tokenizer, self.chat_template, limit=self.plan.max_context)
 
     def close(self) -> None:
         """End what runs and free the memory. Idempotent."""
@@ -203,19 +207,22 @@ class LLM:
             self._inboxes[request.id] = inbox
             return request
 
-    def _step(self) -> None:
-        """One step of the engine; each output goes to the stream that waits for it."""
+    def _step(self) -> bool:
+        """One step of the engine; each output goes to the stream that waits for it. False: there was nothing to do."""
+        with self._lock:
+            self._cancel_abandoned()
+            had_work = self.engine.has_work
+            self._deliver(self.engine.step())
+            return had_work
+
+    def _cancel_abandoned(self) -> None:
+        """End the requests that nobody waits for; what one still had to say lies in its inbox afterwards."""
         with self._lock:
             while self._abandoned:
-                self._cancel(self._abandoned.popleft())
-            self._deliver(self.engine.step())
-
-    def _cancel(self, request: Request) -> None:
-        """End a request; what it still had to say lies in its inbox afterwards."""
-        with self._lock:
-            self.engine.abort(request.id)
-            self._deliver(self.engine.outputs())
-            self._inboxes.pop(request.id, None)
+                request = self._abandoned.popleft()
+                self.engine.abort(request.id)
+                self._deliver(self.engine.outputs())
+                self._inboxes.pop(request.id, None)
 
     def _deliver(self, outputs: list[StepOutput]) -> None:
         now = time.perf_counter()
@@ -228,7 +235,10 @@ class LLM:
 
 
 class Stream(Iterator[StepOutput]):
-    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request."""
+    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request.
+
+    Any thread may read or close it: each piece goes to one reader, and all readers end when the stream does.
+    """
 
     def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         self._llm = llm
@@ -242,15 +252,16 @@ class Stream(Iterator[StepOutput]):
         return self
 
     def __next__(self) -> StepOutput:
-        if self.done:
-            raise StopIteration
         try:
-            while not self._inbox:
-                self._llm._step()
-        except BaseException:
+            while True:
+                with self._llm._lock:  # given back after each step, so that others are heard
+                    if self._inbox:
+                        return self._take()
+                    if self.done or not self._llm._step():
+                        raise StopIteration
+        except BaseException:  # the end too
             self.close()
             raise
-        return self._take()
 
     def __enter__(self) -> Self:
         return self
@@ -283,10 +294,12 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         if not self.done:
-            self._llm._cancel(self.request)
-            while self._inbox:
-                self._take()
-            self._ended = self._ended or time.perf_counter()
+            self._llm._abandoned.append(self.request)  # whoever steps next ends it, even if not we
+            with self._llm._lock:
+                self._llm._cancel_abandoned()
+                while self._inbox:
+                    self._take()
+                self._ended = self._ended or time.perf_counter()
 
     def __del__(self) -> None:
         """A stream that nobody reads any more ends its request; at the next step, for this may be called at any moment."""
@@ -345,31 +358,41 @@ class Timing:
         return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
 
 
-def _ids(prompt: Sequence[int]) -> list[int]:
-    """Token ids as Python's own whole numbers (numpy's are taken too)."""
-    try:
-        return [operator.index(i) for i in prompt]
-    except TypeError:
-        raise UsageError("a prompt is text, or a row of token ids, which are whole numbers") from None
-
-
 def _is_prompt(given: Any) -> bool:
-    """Text, or a row of ids; not a list of either, and not an empty list."""
-    return isinstance(given, str) or (len(given) > 0 and not isinstance(given[0], (str, Sequence)))
+    """Text, or a row of ids; not a list of either, and not an empty list. UsageError for what is none of these."""
+    if isinstance(given, str):
+        return True
+    items = checks.row("the prompt", given, f"{ONE_PROMPT} or a list of such prompts,")
+    return len(items) > 0 and not isinstance(items[0], str) and not checks.is_row(items[0])
 
 
 def _is_conversation(given: Any) -> bool:
-    return len(given) > 0 and isinstance(given[0], Mapping)
+    """A list of messages; not a list of such lists, and not an empty list. UsageError for what is no list."""
+    items = checks.row("the chat", given, "a list of messages, or a list of such lists,")
+    return len(items) > 0 and isinstance(items[0], Mapping)
 
 
 def _one_each(params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
         return [_with(params or SamplingParams(), settings)] * count
-    if len(params) != count:
-        raise UsageError(
-            f"{len(params)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
-        )
-    return [_with(each, settings) for each in params]
+    each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
+    if len(each) != count:
+        raise UsageError(f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each.")
+    return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
+
+
+def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:
+    if config is None:
+        return EngineConfig.from_env(**_known(EngineConfig, settings))
+    return _with(checks.instance("config", config, EngineConfig), settings)
+
+
+def _tokenizer_file(given: str | Path | None) -> Path | None:
+    if given is None:
+        return None
+    if not isinstance(given, (str, Path)):
+        raise checks.refuse("tokenizer", given, "the path of a file")
+    return Path(given).expanduser()
 
 
 def _with(config: Settings, settings: Mapping[str, Any]) -> Settings:

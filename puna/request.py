@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from puna import checks
 from puna.errors import UsageError
 
 IntArray = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
 
-MAX_STOPS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 
 
 class FinishReason(enum.StrEnum):
@@ -44,46 +46,61 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None  # None: a fresh one per request
-    stop: tuple[str, ...] = ()  # the text ends before the first of these
-    stop_ids: tuple[int, ...] = ()
+    stop: Sequence[str] = ()  # the text ends before the first of these; a single text is one of them
+    stop_ids: Collection[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: off; 0: of the chosen token; n: of the n most likely too
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is None and name in ("max_tokens", "seed", "logprobs"):
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not math.isfinite(value)
-                or not low <= value <= high
-            ):
-                raise UsageError(f"{name} is {value!r}; it must lie in {low}..{high}")
-            if name in _WHOLE and not isinstance(value, int):
-                raise UsageError(f"{name} is {value!r}; a whole number is needed")
-        if len(self.stop) > MAX_STOPS or any(not isinstance(s, str) or not 0 < len(s) <= 256 for s in self.stop):
-            raise UsageError(f"stop holds {len(self.stop)} strings; at most {MAX_STOPS} of 1 to 256 characters are allowed")
-        if len(self.logit_bias) > MAX_LOGIT_BIAS or any(not math.isfinite(b) for b in self.logit_bias.values()):
-            raise UsageError(
-                f"logit_bias holds {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} finite numbers are allowed"
-            )
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
 
 
-_WHOLE = {"max_tokens", "top_k", "seed", "logprobs"}
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("max_tokens", 0, 1 << 27),
-    ("temperature", 0.0, 100.0),
-    ("top_k", 0, 1 << 22),
-    ("top_p", 0.0, 1.0),
-    ("min_p", 0.0, 1.0),
-    ("repetition_penalty", 0.01, 100.0),
-    ("presence_penalty", -100.0, 100.0),
-    ("frequency_penalty", -100.0, 100.0),
-    ("seed", 0, (1 << 64) - 1),
-    ("logprobs", 0, MAX_LOGPROBS),
-)
+def _stops(name: str, value: object) -> tuple[str, ...]:
+    """A single text is one stop string, as in OpenAI's API."""
+    texts = (value,) if isinstance(value, str) else checks.several(name, value, "a text, or a list of texts,")
+    if len(texts) > MAX_STOPS:
+        raise UsageError(f"{name} holds {len(texts)} texts; at most {MAX_STOPS} are allowed")
+    return tuple(_stop(f"{name} {number}", text) for number, text in enumerate(texts))
+
+
+def _stop(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
+        raise UsageError(f"{name} ({reprlib.repr(text)}) has {len(text)} characters; 1 to {MAX_STOP_CHARACTERS} are allowed")
+    return checks.unicode(name, text)
+
+
+def _stop_ids(name: str, value: object) -> tuple[int, ...]:
+    return tuple(checks.token_ids(name, checks.several(name, value, "a list of token ids")))
+
+
+def _biases(name: str, value: object) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise checks.refuse(name, value, "a dict {token id: number}")
+    if len(value) > MAX_LOGIT_BIAS:
+        raise UsageError(f"{name} holds {len(value)} entries; at most {MAX_LOGIT_BIAS} are allowed")
+    ids = checks.token_ids(name, value)
+    return {i: checks.real(f"{name} of id {i}", bias) for i, bias in zip(ids, value.values())}
+
+
+# Of each field: what is allowed, and how it is kept.
+_CHECKS: Mapping[str, checks.Check] = {
+    "max_tokens": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
+    "temperature": partial(checks.real, low=0.0, high=100.0),
+    "top_k": partial(checks.whole, low=0, high=1 << 22),
+    "top_p": partial(checks.real, low=0.0, high=1.0),
+    "min_p": partial(checks.real, low=0.0, high=1.0),
+    "repetition_penalty": partial(checks.real, low=0.01, high=100.0),
+    "presence_penalty": partial(checks.real, low=-100.0, high=100.0),
+    "frequency_penalty": partial(checks.real, low=-100.0, high=100.0),
+    "logit_bias": _biases,
+    "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
+    "stop": _stops,
+    "stop_ids": _stop_ids,
+    "ignore_eos": checks.flag,
+    "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ def _require_finite(logits: Row) -> None:
     if not np.isfinite(largest):
         raise NumericalError(
             f"the model's logits are not finite (the largest is {largest})",
-            hint="The weights are damaged, or a number in the model's configuration is wrong.",
+            hint="The weights are damaged, or a number in the file's metadata is wrong: fetch the model again, or another one.",
         )
 
 

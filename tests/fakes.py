@@ -33,7 +33,14 @@ class ByteTokenizer:
     special_tokens: dict[str, int] = {"<s>": BOS, "</s>": EOS}  # noqa: RUF012
 
     def encode(
-        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+        self,
+        text: str,
+        *,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        special: bool = False,
+        guard: str = "",
+        limit: int | None = None,
     ) -> list[int]:
         return [BOS] * (bos is not False) + list(text.encode()) + [EOS] * bool(eos)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -210,3 +211,15 @@ def test_where_no_built_in_fits_nothing_is_guessed() -> None:
 def test_a_template_may_refuse(bpe: Tokenizer) -> None:
     with pytest.raises(TemplateError, match="no system message, please"):
         encode_chat(chat("a"), bpe, "{{ raise_exception('no system message, please') }}")
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATES["chatml"]], ids=["built-in", "file"])
+def test_a_lone_surrogate_is_told_with_the_message_that_holds_it(bpe: Tokenizer, template: str | None) -> None:
+    with pytest.raises(UsageError, match=r"message 1 holds the lone surrogate U\+D83E at character 2"):
+        encode_chat(chat("fine", "a \ud83e"), bpe, template)
+
+
+@pytest.mark.parametrize("bad", ["hello", {"role": "user", "content": "hello"}, ["hello"], None, 5, [None]], ids=str)
+def test_what_is_no_list_of_messages_is_refused(bpe: Tokenizer, bad: Any) -> None:
+    with pytest.raises(UsageError, match="needed"):
+        encode_chat(bad, bpe)

@@ -30,7 +30,14 @@ class Parts:
         self.own_space = own_space
 
     def encode(
-        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+        self,
+        text: str,
+        *,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        special: bool = False,
+        guard: str = "",
+        limit: int | None = None,
     ) -> list[int]:
         raise NotImplementedError
 

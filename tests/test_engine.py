@@ -134,6 +134,12 @@ def test_an_id_outside_the_vocabulary_is_named(bad: int) -> None:
         make_engine().add([1, bad], SamplingParams())
 
 
+@pytest.mark.parametrize("bad", [-1, VOCAB_SIZE])
+def test_a_stop_id_outside_the_vocabulary_is_named(bad: int) -> None:
+    with pytest.raises(UsageError, match=rf"stop id {bad} .*0\.\.{VOCAB_SIZE - 1}"):
+        make_engine().add([1], SamplingParams(stop_ids=(1, bad)))
+
+
 def test_stop_strings_need_a_tokenizer_and_ids_do_not() -> None:
     plan = make_plan()
     engine = Engine(FakeBackend(plan), None, plan, EngineConfig(), VOCAB_SIZE)
@@ -207,7 +213,8 @@ def test_logits_that_are_not_finite_end_only_their_request(poison: float) -> Non
     engine._backend.poison = lambda ids: poison if ids[0] == 9 and len(ids) == 20 else 0.0
     good, bad, other = (engine.add([first, *range(10)], SamplingParams(max_tokens=20)) for first in (8, 9, 10))
     outputs = run(engine)
-    assert bad.finish_reason is FinishReason.ERROR and "not finite" in bad.error
+    assert bad.finish_reason is FinishReason.ERROR
+    assert "not finite" in bad.error and "fetch the model again" in bad.error, "the fault and the cure"
     assert outputs[bad.id][-1].finish_reason is FinishReason.ERROR
     assert len(bad.output_ids) == 9
     for request in (good, other):

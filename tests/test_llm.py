@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from puna.config import EngineConfig
 from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
-from puna.request import FinishReason, SamplingParams
+from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.tokenizers import build_tokenizer
+from puna.tokenizers.base import Tokenizer
 from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+from tests.tokenizers.vocabularies import small_bpe
 
 TEN = SamplingParams(max_tokens=10)
 
 
-def make_llm(tokenizer: ByteTokenizer | None = None, **plan: int) -> LLM:
+def make_llm(tokenizer: Tokenizer | None = None, **plan: int) -> LLM:
     """A random model on the reference backend."""
     checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(**plan)
     backend = ReferenceBackend(EngineConfig(device="reference"))
@@ -84,6 +88,38 @@ def test_a_prompt_that_is_neither_text_nor_ids_is_refused(llm: LLM) -> None:
         llm.generate([1.5, 2.0], TEN)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bad", [None, 5, (x for x in "ab"), {1, 2}, {1: 2}, b"hello", bytearray(b"a"), np.array(3)], ids=str)
+def test_what_is_no_prompt_is_refused_alone_and_in_a_list(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match="a text, or a row of token ids, or a list of such prompts, is needed"):
+        llm.generate(bad, TEN)
+    with pytest.raises(UsageError, match="a text, or a row of token ids, is needed"):
+        llm.generate(["fine", bad], TEN)
+
+
+@pytest.mark.parametrize("bad", [True, np.True_, "1", 1.0, None])
+def test_an_id_that_is_no_whole_number_is_named(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=f"holds {bad!r}; token ids are whole numbers"):
+        llm.generate([1, bad], TEN)
+
+
+def test_numpy_arrays_are_prompts(llm: LLM) -> None:
+    assert same(llm.generate(np.array([1, 2]), TEN), llm.generate([1, 2], TEN))  # type: ignore[call-overload]
+    both: Any = llm.generate(np.array([[1, 2], [3, 4]]), TEN)  # type: ignore[call-overload]
+    assert [c.prompt_ids for c in both] == [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize("bad", [{"max_tokens": 5}, "greedy", 5, [{"max_tokens": 5}], [None]], ids=str)
+def test_params_that_are_no_sampling_params_are_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"params is .* SamplingParams"):
+        llm.generate(["a"], bad)
+
+
+@pytest.mark.parametrize("bad", ["hello", {"role": "user", "content": "a"}, None, 5, ["hello"], [[5]]], ids=str)
+def test_what_is_no_chat_is_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"list of messages|\"role\""):
+        llm.chat(bad)
+
+
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
     assert llm.generate("", TEN).prompt_ids == (BOS,)
 
@@ -109,8 +145,8 @@ def test_streams_of_one_model_run_together(llm: LLM) -> None:
 
 
 def test_conversations_are_encoded_by_the_template_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode_chat(messages: Any, tokenizer: Any, template: str | None) -> list[int]:
-        assert tokenizer is llm.tokenizer and template is llm.chat_template
+    def encode_chat(messages: Any, tokenizer: Any, template: str | None, limit: int) -> list[int]:
+        assert tokenizer is llm.tokenizer and template is llm.chat_template and limit == llm.plan.max_context
         return [BOS, *"".join(m["content"] for m in messages).encode()]
 
     monkeypatch.setattr(front_door, "encode_chat", encode_chat)
@@ -133,6 +169,43 @@ def test_a_stream_in_each_of_several_threads_gives_what_it_gives_alone(llm: LLM)
     for thread in threads:
         thread.join(60)
     assert [found[i] for i in range(6)] == expected
+
+
+def started(count: int, work: Callable[[], None]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_several_threads_share_the_pieces_of_one_stream_and_all_end_with_it(llm: LLM) -> None:
+    whole = llm.generate("hello", max_tokens=40)
+    stream = llm.stream("hello", max_tokens=40)
+    pieces: list[StepOutput] = []
+    for thread in started(4, lambda: pieces.extend(stream)):
+        thread.join(20)
+        assert not thread.is_alive(), "a reader goes on for ever"
+    assert len(pieces) == 40
+    assert same(stream.completion, whole)
+
+
+def test_a_stream_that_another_thread_closes_ends_for_its_readers(llm: LLM) -> None:
+    stream = llm.stream("hello", max_tokens=None)
+    readers = started(2, lambda: deque(stream, maxlen=0).clear())
+    stream.close()
+    for thread in readers:
+        thread.join(20)
+        assert not thread.is_alive(), "a reader goes on for ever"
+    assert stream.completion.finish_reason in (FinishReason.ABORT, FinishReason.LENGTH)
+    assert not llm.engine.has_work and not llm._inboxes and not llm._abandoned
+
+
+def test_a_stream_whose_last_words_were_lost_ends_all_the_same(llm: LLM) -> None:
+    stream = llm.stream("hello", TEN)
+    llm.engine.abort_all()
+    llm.engine.outputs()
+    assert list(stream) == []
+    assert stream.completion.finish_reason is FinishReason.ABORT
 
 
 def test_a_stream_that_is_closed_or_dropped_ends_its_request(llm: LLM) -> None:
@@ -165,6 +238,17 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
         llm.generate(["fine", "x" * 200], TEN)
     assert not llm.engine.has_work and not llm._inboxes
     assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
+
+
+def test_a_text_that_cannot_fit_is_refused_before_the_tokenizer_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(small_bpe())
+    monkeypatch.setattr(tokenizer, "_encode_plain", lambda text: pytest.fail("the whole text was cut"))
+    with make_llm(tokenizer) as llm:
+        with pytest.raises(ContextLengthError, match=r"at least [0-9]+ tokens.* 128") as caught:
+            llm.generate("x" * 20_000_000, TEN)
+        assert "--max-context" in caught.value.hint
+        with pytest.raises(ContextLengthError, match="at least"):
+            llm.chat([{"role": "user", "content": "x" * 1_000_000}], TEN)
 
 
 def test_without_a_tokenizer_ids_work_and_text_is_told_what_is_missing() -> None:
@@ -253,6 +337,17 @@ def test_load_resolves_a_name_and_takes_settings(opened: list[Any]) -> None:
         assert len(llm.generate([1, 2], TEN).token_ids) == 10
 
 
+def test_load_takes_a_tokenizer_by_its_name(opened: list[Any]) -> None:
+    LLM.load("name", tokenizer="tok.bin", device="reference").close()
+    assert opened == [(Path("resolved/name"), Path("tok.bin"))]
+
+
+@pytest.mark.parametrize("bad", [{"tokenizer": 5}, {"config": {}}, {"config": {"threads": 1}}, {"config": "cpu"}], ids=str)
+def test_load_refuses_what_is_no_file_or_no_config(opened: list[Any], bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(bad))} is .* needed"):
+        LLM.load("name", **bad)
+
+
 def test_load_takes_a_config_and_settings_over_it(opened: list[Any]) -> None:
     config = EngineConfig(device="reference", max_context=64, max_batch=2)
     with LLM.load("name", config, max_context=32) as llm:
@@ -268,6 +363,14 @@ def test_load_takes_the_environment_where_nothing_is_given(opened: list[Any], mo
 def test_load_refuses_an_unknown_setting(opened: list[Any]) -> None:
     with pytest.raises(UsageError, match="max_contxt"):
         LLM.load("name", max_contxt=3)
+
+
+@pytest.mark.parametrize(("name", "bad", "needed"), [("threads", True, "int"), ("prefix_cache", "no", "bool")])
+def test_load_refuses_a_bool_for_a_number_and_anything_else_for_a_bool(
+    opened: list[Any], name: str, bad: Any, needed: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{name} is {bad!r}, of type .*; {needed} is needed"):
+        LLM.load("name", device="reference", **{name: bad})
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(

@@ -90,7 +90,9 @@ def _unrecognised(path: Path) -> ModelFormatError | UnsupportedModelError:
             f"{path} is a safetensors file, which puna does not read yet", hint="Fetch the model as GGUF."
         )
     names = " nor ".join(form.name for form in FORMATS)
-    return ModelFormatError(path, "file", 0, f"is neither {names}: it begins with {head[:8]!r}")
+    return ModelFormatError(
+        path, "file", 0, f"is neither {names}: it begins with {head[:8]!r}", hint="Fetch the model as GGUF, or give another file."
+    )
 
 
 # ---- folders --------------------------------------------------------------------------------------------------------

@@ -21,7 +21,14 @@ class Tokenizer(Protocol):
     special_tokens: dict[str, int]  # control tokens by their text
 
     def encode(
-        self, text: str, *, bos: bool | None = None, eos: bool | None = None, special: bool = False, guard: str = ""
+        self,
+        text: str,
+        *,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        special: bool = False,
+        guard: str = "",
+        limit: int | None = None,
     ) -> list[int]:
         """Ids of `text`.
 
@@ -29,6 +36,7 @@ class Tokenizer(Protocol):
         `special`: True lets the text of control tokens become their ids; False (the default) keeps it text.
         `guard`: a string that is removed from the text after control tokens were looked for, so that a caller can break
         up the ones that a user typed (`chat.py`).
+        `limit`: ContextLengthError, at once, for a text that has certainly more ids; one may have more and pass all the same.
         """
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:

@@ -6,8 +6,10 @@ protobuf wire format costs less than a dependency on protobuf and its generated 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,12 @@ class SentencePieceTokenizer(VocabularyTokenizer):
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
+
+    @cached_property
+    def _longest(self) -> float:
+        """As the pieces are spelled, for a text may hold U+2581 itself. Without byte tokens, no bound: one id is all of a run of
+        unknown characters."""
+        return max(len(piece.encode()) for piece in self._pieces) if self._bytes else math.inf
 
     def _encode_plain(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode(text)

@@ -143,3 +143,26 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who may read everything
     with pytest.raises(ModelNotFoundError, match="cannot be read: Permission denied"):
         open_checkpoint(path)
+
+
+def damaged(folder: Path) -> list[Path]:
+    """A model cut short, one whose tokenizer is cut short, a folder without one, files that are none."""
+    whole = write_gguf(folder / "whole.gguf", CONFIG, WEIGHTS).read_bytes()
+    (folder / "cut.gguf").write_bytes(whole[:-100])
+    model = write_llama2c(folder / "m.bin", CONFIG, WEIGHTS)
+    tokenizer = folder / "tokenizer.bin"
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-3])
+    (folder / "empty").mkdir()
+    (folder / "text").write_text("hello")
+    devices = [path for path in map(Path, ("/dev/full", "/proc/self/mem")) if path.exists()]
+    return [folder / "cut.gguf", model, folder / "empty", folder / "text", folder / "nothing", *devices]
+
+
+def test_every_fault_comes_with_what_to_do(tmp_path: Path) -> None:
+    for path in damaged(tmp_path):
+        with pytest.raises((ModelFormatError, ModelNotFoundError)) as caught:
+            open_checkpoint(path)
+        assert caught.value.hint, path
+    with pytest.raises(ModelFormatError) as caught:
+        open_checkpoint(tmp_path / "cut.gguf")
+    assert "fetch it again, and compare its size and sha256" in caught.value.hint

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
+from puna.errors import ContextLengthError, ModelFormatError, UnsupportedModelError, UsageError
 from puna.tokenizers import build_tokenizer
+from puna.tokenizers.vocabulary import BYTE, NORMAL
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 BUILDERS = {"bpe": small_bpe, "spm": small_spm}
@@ -97,3 +98,30 @@ def test_a_control_token_of_one_letter_is_never_looked_for() -> None:
     tokenizer = build_tokenizer(small_bpe(tokens=[b"t", *small_bpe().tokens[1:]]))
     assert tokenizer.special_tokens["t"] == 0
     assert 0 not in tokenizer.encode("the", special=True)
+
+
+TEXTS = ["x" * 5000, " the llama" * 400, "<|endoftext|>" * 300, "\u2581" * 3000, "日🦙" * 500, " " * 4000, "<think>" * 500]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:3]))
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_a_limit_refuses_only_what_has_more_ids(kind: str, text: str) -> None:
+    tokenizer = build_tokenizer(BUILDERS[kind]())
+    for special in (False, True):
+        ids = tokenizer.encode(text, special=special)
+        for limit in (len(ids), len(ids) + 1, 2**27):
+            assert tokenizer.encode(text, special=special, limit=limit) == ids
+        with pytest.raises(ContextLengthError, match=r"at least [0-9]+ tokens; the context holds 2,"):
+            tokenizer.encode(text, special=special, limit=2)
+
+
+def test_a_guard_does_not_count() -> None:
+    tokenizer = build_tokenizer(small_bpe())
+    assert tokenizer.encode("|" * 5000 + "a", guard="|", limit=1) == tokenizer.encode("a")
+
+
+def test_where_one_id_may_be_any_number_of_characters_nothing_is_refused_early() -> None:
+    spec = small_spm()
+    kinds = [NORMAL if kind == BYTE else kind for kind in spec.token_types]  # type: ignore[union-attr]
+    tokenizer = build_tokenizer(small_spm(token_types=np.array(kinds, np.int32)))
+    assert len(tokenizer.encode("日" * 5000 + "🦙" * 5000, limit=1)) > 0

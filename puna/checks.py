@@ -1,0 +1,126 @@
+"""Checks of what a caller gives: the value in Python's own type, or a UsageError that says what is allowed.
+
+numpy's numbers and arrays are taken too. A bool is no number, and bytes are no row of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+from collections.abc import Callable, Collection, Sequence, Set
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+from puna.errors import UsageError
+
+Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is kept
+T = TypeVar("T")
+
+
+def refuse(name: str, value: object, needed: str) -> UsageError:
+    """The words for a value that is not what is needed.
+
+    >>> str(refuse("threads", "two", "a whole number"))
+    "threads is 'two'; a whole number is needed"
+    """
+    return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
+
+
+def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
+    """A whole number; `low` and `high`, given together, are allowed too."""
+    number = _index(value)
+    if number is None or (low is not None and high is not None and not low <= number <= high):
+        raise refuse(name, value, "a whole number" + _within(low, high))
+    return number
+
+
+def real(name: str, value: object, low: float | None = None, high: float | None = None) -> float:
+    """A finite number."""
+    number = _float(value)
+    if not math.isfinite(number) or (low is not None and high is not None and not low <= number <= high):
+        raise refuse(name, value, "a finite number" + _within(low, high))
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise refuse(name, value, "True or False")
+    return value
+
+
+def optional(check: Check) -> Check:
+    """`check`, but None is allowed too."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def instance(name: str, value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise refuse(name, value, f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}")
+    return value
+
+
+def is_row(value: object) -> bool:
+    """Whether a value is a list of things in order: not text, not bytes, not an iterator, which can be read only once."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
+def row(name: str, value: object, needed: str) -> Sequence[Any]:
+    if not is_row(value):
+        raise refuse(name, value, needed)
+    return value  # type: ignore[return-value]
+
+
+def several(name: str, value: object, needed: str) -> Collection[Any]:
+    """A row, or a set: where the order does not matter."""
+    return value if isinstance(value, Set) else row(name, value, needed)
+
+
+def token_ids(name: str, values: Collection[Any]) -> list[int]:
+    """Each as a whole number; whether the vocabulary has it is not known here."""
+    numbers = list(map(_index, values))
+    if None in numbers:
+        wrong = next(value for value, number in zip(values, numbers) if number is None)
+        raise UsageError(f"{name} holds {reprlib.repr(wrong)}; token ids are whole numbers")
+    return numbers  # type: ignore[return-value]
+
+
+def unicode(name: str, text: str) -> str:
+    """Text without a lone surrogate (half of a UTF-16 pair), which no tokenizer can spell and no model can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UsageError(
+            f"{name} holds the lone surrogate U+{code:04X} at character {error.start}, which is not valid Unicode",
+            hint="Decode the input as UTF-8, or remove that character.",
+        ) from error
+    return text
+
+
+def _index(value: Any) -> int | None:
+    """A whole number as Python's own; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _float(value: Any) -> float:
+    """A number as Python's own; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # an int of hundreds of digits
+        return math.inf
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return "" if low is None else f" in {low}..{high}"

@@ -1,0 +1,72 @@
+"""SamplingParams: what is taken, as what it is kept, and how the rest is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from puna.errors import UsageError
+from puna.request import _CHECKS, SamplingParams
+
+TAKEN: list[tuple[str, Any, Any]] = [
+    ("stop", "abc", ("abc",)),
+    ("stop", ["a", "b"], ("a", "b")),
+    ("stop_ids", [1, np.int64(2)], (1, 2)),
+    ("stop_ids", np.array([1, 2]), (1, 2)),
+    ("stop_ids", frozenset({7}), (7,)),
+    ("logit_bias", {np.int32(3): np.float32(0.5)}, {3: 0.5}),
+    ("max_tokens", np.int64(5), 5),
+    ("max_tokens", None, None),
+    ("temperature", np.float32(0.5), 0.5),
+    ("temperature", 1, 1.0),
+    ("seed", (1 << 64) - 1, (1 << 64) - 1),
+]
+
+NO_WHOLE: list[Any] = [True, 1.0, "1", [], math.nan, -1, 1 << 70]
+NO_NUMBER: list[Any] = [True, None, "1", [], math.nan, math.inf, -1000, 10**400, 1j]
+REFUSED: list[tuple[str, Any]] = [
+    *[(name, value) for name in ("max_tokens", "top_k", "seed", "logprobs") for value in NO_WHOLE],
+    *[(name, value) for name in ("temperature", "top_p", "min_p", "repetition_penalty") for value in NO_NUMBER],
+    *[(name, value) for name in ("presence_penalty", "frequency_penalty") for value in NO_NUMBER],
+    *[("ignore_eos", value) for value in ("no", None, 0, 1)],
+    *[("stop", value) for value in (None, 5, iter(["a"]), b"a", {"a": 1}, [5], [None], ["a"] * 17)],
+    *[("stop_ids", value) for value in (None, 5, iter([1]), "ab", b"ab", {1: 2}, ["a"], (1.5,), [True], [None])],
+    *[("logit_bias", value) for value in (None, [1], "a", {"1": 1}, {1: "x"}, {1.5: 1}, {True: 1}, {1: True}, {1: None})],
+    ("logit_bias", dict.fromkeys(range(1025), 1.0)),
+]
+
+
+def test_every_field_is_checked() -> None:
+    assert list(_CHECKS) == [field.name for field in fields(SamplingParams)]
+
+
+@pytest.mark.parametrize(("name", "given", "kept"), TAKEN, ids=str)
+def test_a_value_is_kept_in_pythons_own_type(name: str, given: Any, kept: Any) -> None:
+    found = getattr(SamplingParams(**{name: given}), name)
+    assert found == kept and type(found) is type(kept)
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED, ids=lambda value: repr(value)[:30])
+def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name}.*(needed|allowed|whole numbers)$"):
+        SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("stop", ["a", ""], r"stop 1 \(''\) has 0 characters; 1 to 256 are allowed"),
+        ("stop", ["x" * 257], r"stop 0 \('xxx.*'\) has 257 characters"),
+        ("stop", ["a\ud83e"], r"stop 0 holds the lone surrogate U\+D83E at character 1"),
+        ("logit_bias", {1: 0.0, 5: math.nan}, "logit_bias of id 5 is nan; a finite number is needed"),
+        ("max_tokens", -1, r"max_tokens is -1; a whole number in 0\.\.134217728 is needed"),
+        ("ignore_eos", "no", "ignore_eos is 'no'; True or False is needed"),
+    ],
+)
+def test_the_words_name_the_fault(name: str, value: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SamplingParams(**{name: value})
