@@ -26,7 +26,8 @@ from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import PunaError, UsageError
 from puna.paths import typed_path
 
-MAX_TOKENS = 1024  # of one answer, where the flag is not given: a small model that repeats itself comes to an end
+# Where the flag is not given. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
+DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
 
 HELP = '''\
 /reset          forget the conversation; the system message stays
@@ -48,8 +49,7 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 @json_option
 def command(model: str | None, as_json: bool, **flags: Any) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
-    flags["max_tokens"] = MAX_TOKENS if flags["max_tokens"] is None else flags["max_tokens"]
-    params = sampling_params(flags)
+    params = sampling_params(flags | {name: value for name, value in DEFAULTS.items() if flags[name] is None})
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)

@@ -29,10 +29,10 @@ class Utf8(click.types.StringParamType):
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=int, help="At most so many new tokens [256]."),
-    click.option("--temperature", type=float, help="0: always the most likely token [0]."),
+    click.option("-n", "--max-tokens", type=int, help="At most so many new tokens [256; chat 1024]."),
+    click.option("--temperature", type=float, help="0: always the most likely token [0; chat 0.7]."),
     click.option("--top-k", type=int, help="Only the k most likely tokens [0: off]."),
-    click.option("--top-p", type=float, help="Only the most likely tokens that together reach p [1: off]."),
+    click.option("--top-p", type=float, help="Only the most likely tokens that together reach p [1: off; chat 0.95]."),
     click.option("--min-p", type=float, help="Only tokens with p times the best one's probability [0: off]."),
     click.option("--repetition-penalty", type=float, help="Above 1: against tokens of prompt and answer [1: off]."),
     click.option("--presence-penalty", type=float, help="Against tokens of the answer, once [0: off]."),

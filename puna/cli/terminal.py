@@ -154,11 +154,23 @@ class TerminalReporter:
 
 
 def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:
+    """Bytes have a bar and an end; of other work only its time is known, and something turns so that it is seen to be alive."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
+    if unit == "bytes":
+        columns = (text, BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False)
     bar.add_task(stage, completed=done, total=total)
     bar.start()

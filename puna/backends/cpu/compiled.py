@@ -39,7 +39,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "multiply_floats": ("ceilings", 2),
 }
 
-STAGE = "compiling kernels, once"
+STAGE = "compiling kernels, once (up to a minute)"
 
 
 @dataclass(frozen=True, slots=True)
