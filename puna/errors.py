@@ -25,6 +25,8 @@ class PunaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint or self.default_hint
+        if self.hint:
+            self.add_note(self.hint)  # a traceback shows it too
 
     @property
     def line(self) -> str:

@@ -43,8 +43,9 @@ Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 class LLM:
     """A model, loaded.
 
-    >>> with LLM.load("smollm2") as llm:                                   # doctest: +SKIP
-    ...     print(llm.generate("The largest animal is", max_tokens=20).text)
+    >>> with LLM.load() as llm:                                                                    # doctest: +SKIP
+    ...     print(llm.chat([{"role": "user", "content": "What is the capital of Peru?"}]).text)
+    The capital of Peru is Lima.
     """
 
     def __init__(
