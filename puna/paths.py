@@ -36,6 +36,7 @@ def typed_path(text: str, what: str = "the path") -> Path:
     >>> typed_path("~nobody-of-this-name/x")
     Traceback (most recent call last):
     puna.errors.UsageError: the path is '~nobody-of-this-name/x', but no home folder is known for ~nobody-of-this-name
+    Write the whole path; for a name that really begins with ~, ./~...
     """
     try:
         return Path(text).expanduser()
@@ -59,6 +60,7 @@ def local_path(root: Path, *names: str) -> Path:
     >>> local_path(Path("cache"), "..")
     Traceback (most recent call last):
     puna.errors.UsageError: '..' cannot be the name of a local file
+    Allowed: 1 to 128 of the characters A-Z a-z 0-9 . _ - beginning with a letter or digit.
     """
     for name in names:
         if not is_safe_name(name):

@@ -6,6 +6,7 @@ Control tokens, BOS and EOS, decoding and every check of the file's arrays are h
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
@@ -37,7 +38,7 @@ STOP_TEXTS = (
 Cut = Iterator[tuple[str, int | None]]
 
 
-class VocabularyTokenizer:
+class VocabularyTokenizer(ABC):
     """See `tokenizers.base.Tokenizer`. Nothing changes after construction."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
@@ -103,13 +104,13 @@ class VocabularyTokenizer:
             len(self._pieces[i].encode()) if self._is_silent(i) else len(self._bytes_of(i)) for i in range(self.vocab_size)
         )
 
+    @abstractmethod
     def _encode_plain(self, text: str) -> list[int]:
         """Ids of text in which control tokens have no meaning."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _bytes_of(self, token_id: int) -> bytes:
         """Bytes of a token that is neither control nor unknown."""
-        raise NotImplementedError
 
     def _checked(self, token_id: int) -> int:
         if not 0 <= token_id < self.vocab_size:  # a negative index would be legal Python, and wrong
