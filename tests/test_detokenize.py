@@ -12,40 +12,17 @@ from hypothesis import strategies as st
 from puna.detokenize import Detokenizer
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from tests.fakes import ByteTokenizer
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 
-class Parts:
-    """A tokenizer whose ids are the numbers of given byte strings."""
-
-    vocab_size = 0
-    bos_id: int | None = None
-    eos_id: int | None = None
-    stop_ids: frozenset[int] = frozenset()
-    add_bos = add_eos = False
-    special_tokens: dict[str, int] = {}  # noqa: RUF012
+class Parts(ByteTokenizer):
+    """A tokenizer whose ids stand for given bytes."""
 
     def __init__(self, parts: Sequence[bytes], own_space: bool = False) -> None:
         self.parts = parts
         self.own_space = own_space
-
-    def encode(
-        self,
-        text: str,
-        *,
-        bos: bool | None = None,
-        eos: bool | None = None,
-        special: bool = False,
-        guard: str = "",
-        limit: int | None = None,
-    ) -> list[int]:
-        raise NotImplementedError
-
-    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        return b"".join(self.parts[i] for i in ids).decode("utf-8", "replace")
-
-    def piece(self, token_id: int) -> str:
-        return repr(self.parts[token_id])
+        self.vocab_size = len(parts)
 
     def token_bytes(self, token_id: int) -> bytes:
         return self.parts[token_id]

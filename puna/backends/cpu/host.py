@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def require_cpu() -> None:
         raise DeviceError(f"this CPU ({CPU_NAME}) lacks {', '.join(missing)}", hint="Use --device reference: slow, but it runs.")
 
 
+@cache
 def cache_key() -> str:
     """A hash of all that machine code depends on: the sources of this package, the compilers, the CPU."""
     digest = hashlib.sha256()

@@ -62,7 +62,6 @@ class CPUBackend:
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         config = checkpoint.config
         self._vocab_size = config.vocab_size
-        self._page_size = plan.page_size
         prepare(("run", "interleave_quants", "interleave_floats"), report)
         self._run = load_entry("run")
         self._matrices = list(_packed(checkpoint, self.info.threads, report))

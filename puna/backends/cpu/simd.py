@@ -117,7 +117,6 @@ load_f32x8 = _operation(F32x8, (types.int64,), lambda b, at: _load(b, at, _V8F))
 load_f16x8 = _operation(F32x8, (types.int64,), lambda b, at: b.fpext(_load(b, at, ir.VectorType(_F16, 8)), _V8F))
 load_bf16x8 = _operation(F32x8, (types.int64,), _load_bf16)
 store_f32x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: _store(b, at, v))
-store_f16x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: _store(b, at, b.fptrunc(v, ir.VectorType(_F16, 8))))
 store_i8x8 = _operation(types.void, (types.int64, I32x8), _store_i8)  # the low byte of each lane
 
 load_f32 = _operation(types.float32, (types.int64,), lambda b, at: _load(b, at, _F32))
@@ -130,7 +129,6 @@ store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v
 store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, b.fptrunc(v, _F16)))
 store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: _store(b, at, v))
 store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: _store(b, at, v))
-store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: _store(b, at, v))
 
 
 def _prefetch(builder: Any, address: Any) -> None:

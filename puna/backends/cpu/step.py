@@ -50,14 +50,19 @@ def _matrix(memory, index):
 
 
 @part
-def _norm(memory, sizes, index, kind, columns, tokens, thread):
-    """normed = rms_norm(x), and its record where the next product wants one; tokens are shared out."""
-    first, last = _share(tokens, thread, sizes.threads)
+def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
+    """normed = rms_norm(x), with records if one of matrices first..last-1 is quantised; tokens are shared out."""
+    wants_records = False
+    for matrix in range(first_matrix, last_matrix):
+        kind, _, _ = _matrix(memory, matrix)
+        wants_records = wants_records or is_quantised(kind)
+    columns = sizes.row_stride // 4  # hidden_size, padded to whole blocks
     weight = load_i64(memory.norms + 8 * index)
+    first, last = _share(tokens, thread, sizes.threads)
     for t in range(first, last):
         out = memory.normed + t * sizes.row_stride
         rms_norm(memory.x + t * sizes.row_stride, weight, sizes.hidden_size, np.float32(sizes.norm_eps), out)
-        if is_quantised(kind):
+        if wants_records:
             quantize_blocks(out, columns, memory.records + t * sizes.record_stride, 0, columns // 32)
 
 
@@ -207,7 +212,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     groups = (sizes.hidden_size + 7) // 8
     first, last = _share(groups, thread, threads)
 
-    _norm_for(memory, sizes, 2 * layer + ATTN_NORM, base + Q, base + V + 1, tokens, thread)
+    _norm(memory, sizes, 2 * layer + ATTN_NORM, base + Q, base + V + 1, tokens, thread)
     barrier(memory.control, threads)
     _project_qkv(memory, sizes, layer, tokens, thread)
     barrier(memory.control, threads)
@@ -219,23 +224,13 @@ def _layer(memory, sizes, layer, tokens, thread):
     )
     barrier(memory.control, threads)
 
-    _norm_for(memory, sizes, 2 * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)
+    _norm(memory, sizes, 2 * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)
     barrier(memory.control, threads)
     _feed_forward(memory, sizes, layer, tokens, thread)
     barrier(memory.control, threads)
     _quantize(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, thread)
     _product(memory, sizes, base + DOWN, memory.gate, sizes.ffn_stride, tokens, memory.x, sizes.row_stride, first, last, ADD)
     barrier(memory.control, threads)
-
-
-@part
-def _norm_for(memory, sizes, norm, first_matrix, last_matrix, tokens, thread):
-    """The norm before matrices first..last-1, with records if one of them is quantised."""
-    for index in range(first_matrix, last_matrix):
-        kind, _, columns = _matrix(memory, index)
-        if is_quantised(kind) or index == last_matrix - 1:
-            _norm(memory, sizes, norm, kind, columns, tokens, thread)
-            return
 
 
 @part
@@ -258,7 +253,7 @@ def _logits(memory, sizes, thread):
                 store_f32(memory.x + i * sizes.row_stride + 4 * j, load_f32(memory.x + row * sizes.row_stride + 4 * j))
     barrier(memory.control, sizes.threads)
     index = sizes.num_layers * SLOTS + LM_HEAD
-    _norm_for(memory, sizes, 2 * sizes.num_layers, index, index + 1, count, thread)
+    _norm(memory, sizes, 2 * sizes.num_layers, index, index + 1, count, thread)
     barrier(memory.control, sizes.threads)
     first, last = _share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
     _product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET)

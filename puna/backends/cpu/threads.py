@@ -25,7 +25,6 @@ class Team:
     """
 
     def __init__(self, threads: int, control: npt.NDArray[np.uint8], serve: Callable[[int, int], int]) -> None:
-        self._control = control
         self._posted = control[POSTED : POSTED + 8].view(np.int64)
         self._closed = control[CLOSED : CLOSED + 8].view(np.int64)
         self._serve = serve

@@ -79,8 +79,8 @@ def test_kept_code_is_read_where_nothing_can_be_written(folder: Path, monkeypatc
     assert interleaved() == expected
 
 
-def test_the_key_names_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = host.cache_key()
-    assert key == host.cache_key()
+def test_the_key_names_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = host.cache_key.__wrapped__()
+    assert key == host.cache_key() == host.kernel_folder().name
     monkeypatch.setattr(host, "CPU_NAME", "another")
-    assert key != host.cache_key()
+    assert key != host.cache_key.__wrapped__()
