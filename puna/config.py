@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from puna.errors import UsageError
 
-RopeScaling = Literal["none", "linear", "llama3"]
+RopeScaling = Literal["none", "linear", "llama3", "dynamic", "yarn"]
 KVType = Literal["auto", "f16", "f32"]
 Device = Literal["auto", "cpu", "reference"]
 
@@ -110,8 +110,14 @@ class ModelConfig:
     norm_eps: float = 1e-5
     rope: RopeConfig = field(default_factory=RopeConfig)
     tie_embeddings: bool = False
-    architecture: str = "llama"
+    architecture: str = "llama"  # a line of the table of `formats/huggingface.py`: "llama", "mistral", "qwen2", "qwen3"
     name: str = ""
+    qkv_bias: bool = False  # q_proj, k_proj and v_proj add a vector (Qwen2, Llama with attention_bias)
+    o_bias: bool = False
+    ffn_bias: bool = False  # gate_proj, up_proj and down_proj
+    qk_norm: bool = False  # each head of q and k is RMS-normed before it is turned (Qwen3)
+    sliding_window: int = 0  # tokens that a position sees, itself included; 0: all (Mistral)
+    windowed_layers: tuple[int, ...] | None = None  # the layers that have the window; None: all
 
     def __post_init__(self) -> None:
         for name, limit in MAX_SIZES.items():
@@ -122,6 +128,10 @@ class ModelConfig:
             "num_kv_heads",
             f"is {self.num_kv_heads}; it must divide num_heads {self.num_heads}",
         )
+        window = self.sliding_window
+        _require(0 <= window <= MAX_SIZES["max_context"], "sliding_window", f"is {window}; it must not be negative")
+        inside = all(0 <= layer < self.num_layers for layer in self.windowed_layers or ())
+        _require(inside, "windowed_layers", f"names a layer outside 0..{self.num_layers - 1}")
         _require(self.head_dim % 2 == 0, "head_dim", f"is {self.head_dim}; rotary pairs need an even number")
         _require(math.isfinite(self.norm_eps) and 0 < self.norm_eps < 1, "norm_eps", f"is {self.norm_eps}; it must lie in (0, 1)")
         if self.rope.factors is not None:
@@ -135,8 +145,12 @@ class ModelConfig:
     def kv_size(self) -> int:
         return self.num_kv_heads * self.head_dim
 
+    def window_of(self, layer: int) -> int:
+        """Tokens that a position of `layer` sees, itself included; 0: all that came before."""
+        return self.sliding_window if self.windowed_layers is None or layer in self.windowed_layers else 0
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every weight (rows, columns): a matrix maps columns to rows, y = W x."""
+        """Name -> shape of every weight (rows, columns): a matrix maps columns to rows, y = W x (+ bias)."""
         shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, self.hidden_size), "final_norm": (self.hidden_size,)}
         if not self.tie_embeddings:
             shapes["lm_head"] = (self.vocab_size, self.hidden_size)
@@ -151,6 +165,14 @@ class ModelConfig:
             "up_proj": (self.ffn_size, self.hidden_size),
             "down_proj": (self.hidden_size, self.ffn_size),
         }
+        if self.qkv_bias:
+            block |= {"q_bias": (self.q_size,), "k_bias": (self.kv_size,), "v_bias": (self.kv_size,)}
+        if self.o_bias:
+            block["o_bias"] = (self.hidden_size,)
+        if self.ffn_bias:
+            block |= {"gate_bias": (self.ffn_size,), "up_bias": (self.ffn_size,), "down_bias": (self.hidden_size,)}
+        if self.qk_norm:
+            block |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
         for layer in range(self.num_layers):
             shapes |= {f"layers.{layer}.{name}": shape for name, shape in block.items()}
         return shapes

@@ -1,7 +1,9 @@
 """What every model format is turned into: a Checkpoint. Foreign names, layouts and orders end here.
 
 Tensor names: `embed`, `final_norm`, `lm_head` (absent where tied), and per layer `layers.N.` + `attn_norm q_proj k_proj v_proj
-o_proj ffn_norm gate_proj up_proj down_proj`. Rows of q_proj and k_proj are in the interleaved rotary order (x[2i], x[2i+1]).
+o_proj ffn_norm gate_proj up_proj down_proj`; where the config says so also `q_bias k_bias v_bias o_bias gate_bias up_bias
+down_bias` and `q_norm k_norm`. Rows of q_proj and k_proj, and numbers of q_bias, k_bias, q_norm and k_norm, are in the
+interleaved rotary order (x[2i], x[2i+1]).
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import numpy.typing as npt
 
 from puna.config import ModelConfig
 from puna.formats.blocks import BlockType
+from puna.formats.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A weight as it lies in the file. `data` is a read-only view of the mapped bytes where the layout allows.
+    """A weight as it lies in the file. `data` is a read-only view of the mapped bytes where the layout allows, else rows that
+    are put together when they are asked for (`rows.py`): `data[first:last]` gives an array of either.
 
     `scales` is set only for types whose scales lie apart from the numbers (llama2.c v2).
     """
@@ -28,7 +32,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]  # (rows, columns) or (columns,)
     type: BlockType
-    data: npt.NDArray[np.uint8]  # (rows, bytes of a row)
+    data: Rows  # (rows, bytes of a row); a vector is one row
     scales: npt.NDArray[np.float32] | None = None  # (rows, columns / group size)
 
     @property
@@ -47,7 +51,8 @@ class Tensor:
 class TokenizerSpec:
     """A tokenizer as a file describes it; `tokenizers.build_tokenizer` makes the object.
 
-    `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece with scores).
+    `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece BPE, whose
+    order of merging is `scores`, or, without them, `merges`: a `tokenizer.json` made from one).
     `token_types` follow GGUF: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     """
 
@@ -62,6 +67,7 @@ class TokenizerSpec:
     eot_id: int | None = None
     unk_id: int | None = None
     pad_id: int | None = None
+    stop_ids: tuple[int, ...] = ()  # more ids that end a text (a list of eos_token_id in generation_config.json)
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = True
@@ -73,7 +79,7 @@ class Checkpoint:
     """A model that was opened and checked, its weights not yet read."""
 
     path: Path
-    format: str  # "gguf", "llama2c"
+    format: str  # "gguf", "llama2c", "meta", "huggingface"
     config: ModelConfig
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerSpec | None = None
@@ -81,3 +87,5 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # as in the file, for `puna inspect`
     unused_keys: tuple[str, ...] = ()  # of the metadata: what puna does not use
     files: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()  # what a person should hear when the model is loaded; one line each
+    generation: Mapping[str, Any] = field(default_factory=dict)  # sampling defaults that the model's makers suggest; not applied

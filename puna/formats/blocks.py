@@ -279,6 +279,26 @@ def quantize_q4_1(values: Floats) -> Bytes:
 
 QUANTIZERS: dict[str, Callable[[Floats], Bytes]] = {"Q8_0": quantize_q8_0, "Q4_0": quantize_q4_0, "Q4_1": quantize_q4_1}
 
+# Every type that weights can be written in: float32 rows -> bytes of rows.
+ENCODERS: dict[str, Callable[[Floats], Bytes]] = {
+    "F32": lambda values: np.ascontiguousarray(values, np.float32).view(np.uint8),
+    "F16": lambda values: _half(values).view(np.uint8),
+    "BF16": lambda values: _rounded_bf16(values).view(np.uint8),
+    **QUANTIZERS,
+}
+
+
+def _half(values: Floats) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # beyond 65504 it is infinite, which the logits show
+        return values.astype(np.float16)
+
+
+def _rounded_bf16(values: Floats) -> npt.NDArray[np.uint16]:
+    """The nearest, ties to even; what is not a number stays so."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
 
 def _inverse(scale: Floats) -> Floats:
     """1 / scale, and 0 where a float32 cannot hold it (such a scale is 0 in half precision).  # (blocks,) -> (blocks, 1)"""

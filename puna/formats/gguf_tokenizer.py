@@ -47,6 +47,7 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
     kind = KINDS[model]
     tokens = _tokens(values, vocab_size)
     pre = values.text("tokenizer.ggml.pre") or "default"
+    special = {name: _special_id(values, kind, name, vocab_size) for name in SPECIAL_IDS}
     return TokenizerSpec(
         kind=kind,
         tokens=tokens,
@@ -58,7 +59,11 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
         add_eos=values.flag("tokenizer.ggml.add_eos_token", False),
         add_space_prefix=values.flag("tokenizer.ggml.add_space_prefix", kind == "spm"),
         source=str(values.file),
-        **{name: _special_id(values, kind, name, vocab_size) for name in SPECIAL_IDS},
+        bos_id=special["bos_id"],
+        eos_id=special["eos_id"],
+        eot_id=special["eot_id"],
+        unk_id=special["unk_id"],
+        pad_id=special["pad_id"],
     )
 
 

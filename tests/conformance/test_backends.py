@@ -192,7 +192,7 @@ def test_a_shared_page_is_read_as_ones_own(device: Device) -> None:
 def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
     """Beyond the row's own position a page may hold anything, even what is not finite."""
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=7)
-    broken = checkpoint.tensors["embed"].data.copy()
+    broken = checkpoint.tensors["embed"].data[:].copy()
     broken.view(np.float32)[5] = np.nan
     tensor = type(checkpoint.tensors["embed"])
     embed = checkpoint.tensors["embed"]
@@ -209,7 +209,7 @@ def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
 @devices
 def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
-    checkpoint.tensors["embed"].data.view(np.float32)[5] = np.nan
+    checkpoint.tensors["embed"].data[:].view(np.float32)[5] = np.nan
     ids = [i for i in random_ids(checkpoint.config, 20) if i != 5]
     with loaded(device, checkpoint) as backend:
         expected = forward(backend, (ids, 0, [1, 2]))

@@ -56,7 +56,7 @@ def test_sizes_and_weights_of_every_block_type_are_those_written(quant: str, tmp
     for name, tensor in checkpoint.tensors.items():
         kind = quant if tensors[name].ndim == 2 else "F32"
         assert (tensor.type.name, tensor.shape) == (kind, tensors[name].shape)
-        assert np.array_equal(tensor.data, encode(tensors[name], kind))
+        assert np.array_equal(tensor.data[:], encode(tensors[name], kind))
         assert tensor.dequantize().shape == tensors[name].shape
     norm = checkpoint.tensors["final_norm"]
     assert np.array_equal(norm.dequantize(), tensors["final_norm"])
@@ -69,7 +69,7 @@ def test_rows_of_a_weight_can_be_taken_by_themselves(tmp_path: Path) -> None:
 
 def test_weights_are_views_of_the_mapped_file(tmp_path: Path) -> None:
     data = open_checkpoint(write(tmp_path / "m.gguf")).tensors["embed"].data
-    assert not data.flags.owndata and not data.flags.writeable
+    assert not data[:].flags.owndata and not data[:].flags.writeable
 
 
 @pytest.mark.parametrize("quant", ["F32", "Q4_0", "Q6_K"])
@@ -81,7 +81,7 @@ def test_the_gguf_package_reads_what_the_tests_write(quant: str, tmp_path: Path)
     for ours, tensor in checkpoint.tensors.items():
         found = theirs[foreign_name(GGUF_NAMES, ours)]
         assert found.tensor_type.name == tensor.type.name
-        assert np.array_equal(np.ravel(found.data).view(np.uint8), np.ravel(tensor.data))
+        assert np.array_equal(np.ravel(found.data).view(np.uint8), np.ravel(tensor.data[:]))
 
 
 @pytest.mark.parametrize("alignment", [32, 64, 4096])
@@ -115,7 +115,7 @@ def test_what_the_gguf_package_writes_is_read(alignment: int, tmp_path: Path) ->
     assert spec.token_types is not None and spec.token_types.tolist() == tokenizer.types
     assert (spec.kind, spec.pre, spec.bos_id, spec.eos_id, spec.add_bos) == ("bpe", "smollm", 1, 2, False)
     assert checkpoint.chat_template == "{{ messages }}"
-    assert np.array_equal(checkpoint.tensors["embed"].data, encode(WEIGHTS["embed"], "Q8_0"))
+    assert np.array_equal(checkpoint.tensors["embed"].data[:], encode(WEIGHTS["embed"], "Q8_0"))
 
 
 def _describe(writer: peer.GGUFWriter, config: ModelConfig) -> None:
@@ -365,7 +365,7 @@ def test_a_split_model_opens_by_any_of_its_shards(opened: int, tmp_path: Path) -
     checkpoint = open_checkpoint(paths[opened])
     assert checkpoint.config == CONFIG and checkpoint.files == tuple(paths)
     assert all(
-        np.array_equal(checkpoint.tensors[name].data, encode(WEIGHTS[name], "Q8_0")) for name in ("embed", "layers.1.q_proj")
+        np.array_equal(checkpoint.tensors[name].data[:], encode(WEIGHTS[name], "Q8_0")) for name in ("embed", "layers.1.q_proj")
     )
 
 

@@ -18,15 +18,22 @@ def pack(tensor: Tensor) -> Matrix:
     if kind is None or (kind.quads and columns % BLOCK):
         return _pack_as_q8_0(tensor)
     matrix = _empty(kind, rows, columns)
-    _interleave(kind, tensor.data, columns, matrix, 0)
+    step = _row_step(columns)
+    for first in range(0, rows, step):
+        _interleave(kind, tensor.data[first : first + step], columns, matrix, first)
     return matrix
+
+
+def _row_step(columns: int) -> int:
+    """Rows that are packed at a time, so that rows which are made on demand never stand in memory whole."""
+    return max(GROUP, (1 << 22) // columns // GROUP * GROUP)
 
 
 def _pack_as_q8_0(tensor: Tensor) -> Matrix:
     """Dequantise and requantise, a few rows at a time, so that the float32 form never stands in memory whole."""
     rows, columns = tensor.shape
     matrix = _empty(KINDS["Q8_0"], rows, columns)
-    step = max(GROUP, (1 << 22) // columns // GROUP * GROUP)
+    step = _row_step(columns)
     for first in range(0, rows, step):
         values = tensor.dequantize(first, min(first + step, rows))
         values = np.pad(values, ((0, 0), (0, matrix.columns - columns)))

@@ -1,0 +1,136 @@
+"""Rows of a tensor that do not lie in the file as we want them: put together when they are asked for, never before.
+
+A plain array of bytes is such rows too. What is not one yet: heads in the half-split rotary order (Hugging Face, GGUF's "neox"),
+parts of several shards (Meta), numbers that must be unpacked first (GPTQ).
+
+    rows[first:last]     (last - first, bytes of a row)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Rows(Protocol):
+    """What a tensor's `data` is: an array of bytes, or something that makes parts of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # (rows, bytes of a row)
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Bytes: ...
+
+
+class _Made:
+    """Rows with a shape; the subclass makes `_rows(first, last)`."""
+
+    shape: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice, /) -> Bytes:
+        first, last, step = part.indices(len(self))
+        rows = self._rows(first, max(first, last))
+        return rows if step == 1 else rows[::step]
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        raise NotImplementedError
+
+
+class HalfSplitHeads(_Made):
+    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, given as (x[2i], x[2i + 1])."""
+
+    def __init__(self, source: Rows, head_dim: int) -> None:
+        self._source, self._head_dim = source, head_dim
+        self.shape = (source.shape[0], source.shape[1])
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        size = self._head_dim
+        begin, end = first // size * size, -(-last // size) * size  # whole heads: a pair's rows lie half a head apart
+        heads: Bytes = self._source[begin:end]
+        ours = np.arange(first - begin, last - begin)
+        turned: Bytes = heads[ours // size * size + interleaved_order(size)[ours % size]]
+        return turned
+
+
+def half_split_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
+    """As `HalfSplitHeads`, for a vector, which is one row of numbers of `number_bytes` each."""
+
+    def compute(first: int, last: int) -> Bytes:
+        numbers = np.ascontiguousarray(source[first:last]).reshape(-1, number_bytes)
+        heads = HalfSplitHeads(numbers, head_dim)[:]
+        return heads.reshape(last - first, -1)
+
+    return ComputedRows((source.shape[0], source.shape[1]), compute)
+
+
+def interleaved_order(head_dim: int) -> npt.NDArray[np.intp]:
+    """Where number j of an interleaved head stands in a half-split one.
+
+    >>> interleaved_order(6).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    return np.arange(head_dim, dtype=np.intp).reshape(2, -1).T.reshape(-1)
+
+
+class StackedRows(_Made):
+    """Parts one below the other: shards of a matrix whose rows were dealt out."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = tuple(parts)
+        self.shape = (sum(len(part) for part in parts), parts[0].shape[1])
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        found, begin = [], 0
+        for part in self._parts:
+            end = begin + len(part)
+            if first < end and begin < last:
+                found.append(part[max(first, begin) - begin : min(last, end) - begin])
+            begin = end
+        return found[0] if len(found) == 1 else np.concatenate(found or [np.empty((0, self.shape[1]), np.uint8)])
+
+
+class JoinedRows(_Made):
+    """Parts side by side: shards of a matrix whose columns were dealt out."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = tuple(parts)
+        self.shape = (parts[0].shape[0], sum(part.shape[1] for part in parts))
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        return np.concatenate([part[first:last] for part in self._parts], axis=1)
+
+
+class CutRows(_Made):
+    """Rows first_row..last_row-1, and of each the bytes first_byte..last_byte-1: one part of a sharded matrix."""
+
+    def __init__(self, source: Rows, rows: tuple[int, int], row_bytes: tuple[int, int]) -> None:
+        self._source, self._first, self._bytes = source, rows[0], row_bytes
+        self.shape = (rows[1] - rows[0], row_bytes[1] - row_bytes[0])
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        return self._source[self._first + first : self._first + last][:, slice(*self._bytes)]
+
+
+@dataclass(frozen=True)
+class ComputedRows(_Made):
+    """Rows that a function makes: numbers that are packed otherwise in the file."""
+
+    shape: tuple[int, int]
+    compute: Callable[[int, int], Bytes]  # (first, last) -> (last - first, bytes of a row)
+
+    def _rows(self, first: int, last: int) -> Bytes:
+        return self.compute(first, last)
