@@ -59,7 +59,7 @@ class LLM:
         self.plan = plan
         self.config = config
         self.backend = backend
-        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config.vocab_size)
+        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config)
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Request] = deque()
         self._lock = threading.RLock()  # the engine is one thread's at a time
