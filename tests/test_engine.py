@@ -14,7 +14,9 @@ from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Row, token_logprob
-from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run
+from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
+
+MODEL = tiny_config(vocab_size=VOCAB_SIZE)
 
 
 def spell(text: str) -> FakeBackend:
