@@ -37,7 +37,9 @@ class _Live:
 class Engine:
     """Runs requests on a loaded backend. `tokenizer` None: token ids only, every text is empty."""
 
-    def __init__(self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig) -> None:
+    def __init__(
+        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+    ) -> None:
         self._backend = backend
         self._tokenizer = tokenizer
         self._plan = plan

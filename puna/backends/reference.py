@@ -145,7 +145,7 @@ class ReferenceBackend:
         self._values[layer, page, :, slot] = v
 
     def _read(self, layer: int, table: IntArray, position: int, window: int) -> tuple[Floats, Floats]:
-        """K and V of the positions that `position` sees, its own the last, page by page.  # (kv_heads, positions, head_dim) each"""
+        """K and V of the positions that `position` sees, its own the last.  # (kv_heads, positions, head_dim) each"""
         pages = table[: position // self._page_size + 1]
         seen = slice(max(0, position + 1 - window) if window else 0, position + 1)
         return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
