@@ -83,6 +83,8 @@ class RopeConfig:
             _require(math.isfinite(value) and 0 < value < 1e9, f"rope {name}", f"is {value}; it must lie in (0, 1e9)")
         steps = ("low_freq_factor", "high_freq_factor")
         _require(all(math.isfinite(getattr(self, name)) for name in steps), "rope low_freq_factor", "is not a finite number")
+        flat = self.scaling == "yarn" and self.theta == 1
+        _require(not flat, "rope_theta", "is 1, with which yarn cannot tell fast pairs from slow ones")
         same = self.scaling == "llama3" and self.low_freq_factor == self.high_freq_factor
         _require(not same, "rope low_freq_factor", f"and high_freq_factor are both {self.low_freq_factor}; they must differ")
         ok = self.factors is None or all(math.isfinite(f) and f > 0 for f in self.factors)

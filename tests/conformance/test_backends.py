@@ -219,6 +219,22 @@ def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
 
 
 @devices
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_eight_bit_numbers_may_be_minus_128(device: Device, count: int) -> None:
+    """Our quantizer never makes one; files of eight-bit weights hold them."""
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], "Q8_0", seed=12)
+    rng = np.random.default_rng(12)
+    for tensor in checkpoint.tensors.values():
+        if tensor.type.name == "Q8_0":
+            blocks = tensor.data[:].view(tensor.type.layout)
+            blocks["qs"] = np.where(rng.random(blocks["qs"].shape) < 0.5, -128, 127)
+            blocks["d"] /= 3  # all numbers are the largest now: keep the size of what the matrix maps
+    ids = random_ids(checkpoint.config, count)
+    with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv="f32") as backend:
+        require_close(forward(backend, (ids, 0, [0, 1, 2])), forward(reference, (ids, 0, [0, 1, 2])), QUANTISED)
+
+
+@devices
 def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
     checkpoint.tensors["embed"].data[:].view(np.float32)[5] = np.nan
