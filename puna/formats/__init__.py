@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
+from puna.errors import ModelFormatError, ModelNotFoundError, UsageError
 from puna.formats import gguf, huggingface, llama2c, meta
 from puna.formats.base import Checkpoint
+from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head
 
@@ -44,15 +45,6 @@ class Folder(NamedTuple):
 FOLDERS: tuple[Folder, ...] = (
     Folder("Hugging Face", huggingface.matches, huggingface.open_huggingface),
     Folder("Meta", meta.matches, meta.open_meta),
-)
-
-# What people have at hand instead of a model that puna reads: how it begins, what it is, what to do.
-UNREAD: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
-    ((b"PK\x03\x04", b"\x80\x02"), "a PyTorch checkpoint, which puna does not read yet", "Fetch the model as GGUF."),
-    ((b"tjgg", b"lmgg", b"fmgg", b"algg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
-    ((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
-    ((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
-    ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."),
 )
 
 
@@ -93,17 +85,11 @@ def _format_of(path: Path) -> Format | None:
     return next((form for form in FORMATS if form.matches(head, size)), None)
 
 
-def _unrecognised(path: Path) -> ModelFormatError | UnsupportedModelError:
+def _unrecognised(path: Path) -> ModelFormatError:
     head = read_head(path, HEAD_BYTES)
     if not head:
         return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
-    for beginnings, what, cure in UNREAD:
-        if head.startswith(beginnings):
-            return UnsupportedModelError(f"{path} is {what}", hint=cure)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file_size(path):
-        return UnsupportedModelError(
-            f"{path} is a safetensors file, which puna does not read yet", hint="Fetch the model as GGUF."
-        )
+    refuse_foreign(path)
     names = " nor ".join(form.name for form in FORMATS)
     return ModelFormatError(
         path, "file", 0, f"is neither {names}: it begins with {head[:8]!r}", hint="Fetch the model as GGUF, or give another file."
