@@ -52,7 +52,7 @@ def matches(names: Collection[str]) -> bool:
     """
     if any(fnmatch(name, pattern) for name in names for pattern in PATTERNS):
         return True
-    others = any(fnmatch(name, pattern) for name in names for pattern in ("*.gguf", "*.pth"))
+    others = any(fnmatch(name, pattern) for name in names for pattern in ("*.gguf", "*.pth", "consolidated*.safetensors"))
     return not others and any(name.endswith(".safetensors") or name in (CONFIG, "adapter_config.json") for name in names)
 
 
