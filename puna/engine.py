@@ -17,7 +17,7 @@ from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import Batch, FinishReason, Logits, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, token_logprob
+from puna.sampling import Chooser, History, Sampler, require_finite, token_logprob
 from puna.scheduler import Scheduler, Work
 from puna.tokenizers.base import Tokenizer
 
@@ -27,7 +27,7 @@ class _Live:
     """What belongs to a request while it runs."""
 
     request: Request
-    sampler: Sampler
+    sampler: Chooser
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
     max_tokens: int  # the request's own, or what the context leaves
@@ -58,9 +58,9 @@ class Engine:
         """Pages that no sequence holds: all of them while nothing runs."""
         return self._scheduler.pages.num_available
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
+    def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: Chooser | None = None) -> Request:
         """Queue a prompt. The request is the caller's to read: its `id` names it in the outputs of `step`, and its
-        `params.seed` is the seed that is used.
+        `params.seed` is the seed that is used. `sampler` chooses its tokens in place of the one that `params` describe.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -69,9 +69,9 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params)
+        live = self._make_live(list(prompt_ids), params, sampler)
         self._live[live.request.id] = live
-        if live.max_tokens == 0:
+        if live.max_tokens == 0 and not live.request.owes_prompt:
             self._finish(live, FinishReason.LENGTH)
         else:
             self._scheduler.add(live.request)
@@ -93,9 +93,8 @@ class Engine:
             if works:
                 logits = self._backend.forward(make_batch(works))
                 self._scheduler.advance(works)
-                ready = [work.request for work in works if work.wants_logits]
-                for request, row in zip(ready, logits, strict=True):
-                    self._accept(self._live[request.id], row)
+                for work, rows in zip(works, split_rows(works, logits), strict=True):
+                    self._take(work, rows)
         except BaseException:
             self.abort_all()
             raise
@@ -112,15 +111,24 @@ class Engine:
             self.abort(request_id)
         self._scheduler = self._new_scheduler()
 
+    def _take(self, work: Work, rows: Logits) -> None:
+        """Use the logits of a work's last tokens: first for what the prompt still wants, the very last for the next token."""
+        live = self._live[work.request.id]
+        try:
+            if live.request.owes_prompt:
+                _score_prompt(live.request, rows)
+            if work.is_whole and live.max_tokens > 0:
+                self._accept(live, rows[-1])
+            elif work.is_whole:
+                self._finish(live, FinishReason.LENGTH)
+        except NumericalError as error:
+            live.request.error = error.line
+            self._finish(live, FinishReason.ERROR)
+
     def _accept(self, live: _Live, logits: Logits) -> None:
         """Choose the next token of a request, and see whether it ends there.  # logits: (vocab_size,)"""
         request = live.request
-        try:
-            token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
-        except NumericalError as error:
-            request.error = error.line
-            self._finish(live, FinishReason.ERROR)
-            return
+        token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
         request.output_ids.append(token_id)
         if request.params.logprobs is not None:
             request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
@@ -162,13 +170,13 @@ class Engine:
             prefix_cache=self._config.prefix_cache,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams) -> _Live:
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams, given: Chooser | None) -> _Live:
         sampler = Sampler(params, self._vocab_size)
         self._last_id += 1
         request = Request(self._last_id, prompt_ids, sampler.params)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
-        return _Live(request, sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
+        return _Live(request, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
         """None without a tokenizer: then stop strings cannot be found, and are refused."""
@@ -198,6 +206,7 @@ def make_batch(works: Sequence[Work]) -> Batch:
     """The arrays that a backend receives, from token counts and page ids."""
     lengths = [work.last - work.first for work in works]
     ends = np.cumsum(lengths, dtype=np.int32)
+    wanted = [np.arange(end - work.num_logits, end, dtype=np.int32) for end, work in zip(ends, works, strict=True)]
     tables = np.full((len(works), max(len(work.request.page_ids) for work in works)), -1, np.int32)
     for table, work in zip(tables, works, strict=True):
         table[: len(work.request.page_ids)] = work.request.page_ids
@@ -206,8 +215,20 @@ def make_batch(works: Sequence[Work]) -> Batch:
         positions=np.concatenate([np.arange(work.first, work.last, dtype=np.int32) for work in works]),
         starts=np.concatenate((np.zeros(1, np.int32), ends)),
         page_tables=tables,
-        logit_rows=np.array([end - 1 for end, work in zip(ends, works, strict=True) if work.wants_logits], np.int32),
+        logit_rows=np.concatenate(wanted),
     )
+
+
+def split_rows(works: Sequence[Work], logits: Logits) -> list[Logits]:
+    """To each work the rows it wanted.  # (num_logits, vocab_size) each"""
+    return np.split(logits, np.cumsum([work.num_logits for work in works])[:-1])
+
+
+def _score_prompt(request: Request, rows: Logits) -> None:
+    """Log-probabilities of the prompt tokens that `rows` foretell: those after the ones already known."""
+    for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
+        require_finite(row)
+        request.prompt_logprobs.append(token_logprob(row, token_id, request.params.prompt_logprobs or 0))
 
 
 def _finish_reason(live: _Live, token_id: int) -> FinishReason | None:

@@ -285,6 +285,7 @@ class Stream(Iterator[StepOutput]):
             token_ids=tuple(request.output_ids),
             finish_reason=request.finish_reason or FinishReason.ABORT,
             logprobs=tuple(request.logprobs),
+            prompt_logprobs=tuple(request.prompt_logprobs),
             prompt_ids=tuple(request.prompt_ids),
             num_cached=request.num_cached,
             seed=request.params.seed if request.params.temperature > 0 else None,
@@ -331,6 +332,9 @@ class Completion:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
+    prompt_logprobs: tuple[
+        TokenLogprob | None, ...
+    ]  # one per prompt id where asked for; None of the first, which nothing foretells
     prompt_ids: tuple[int, ...]
     num_cached: int  # prompt tokens whose K and V were found in the prefix cache
     seed: int | None  # that was used; None: greedy, no number was drawn

@@ -137,10 +137,12 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
 
 
 def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:
-    """Bytes of activations of the largest step and of its logits, all float32: an upper estimate for any backend."""
+    """Bytes of activations of the largest step and of its logits, all float32: an upper estimate for any backend.
+
+    Every token of a step may have logits: where log-probabilities of a prompt are asked for.
+    """
     row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
-    sequences = min(engine.max_batch, engine.chunk_tokens)
-    return 4 * (engine.chunk_tokens * row + sequences * config.vocab_size)
+    return 4 * engine.chunk_tokens * (row + config.vocab_size)
 
 
 def human(num_bytes: int) -> str:

@@ -50,6 +50,7 @@ class SamplingParams:
     stop_ids: Collection[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: off; 0: of the chosen token; n: of the n most likely too
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -100,6 +101,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "stop_ids": _stop_ids,
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
 }
 
 
@@ -121,15 +123,30 @@ class Request:
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # where asked for; nothing foretells the first token
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, how many came from the prefix cache
     page_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str = ""
 
+    def __post_init__(self) -> None:
+        if self.params.prompt_logprobs is not None:
+            self.prompt_logprobs.append(None)
+
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def owes_prompt(self) -> bool:
+        """Whether log-probabilities of the prompt were asked for and are not all known yet."""
+        return 0 < len(self.prompt_logprobs) < len(self.prompt_ids)
+
+    @property
+    def logits_from(self) -> int:
+        """The first token whose logits are wanted: the last one, or the one before the first of the prompt that is owed."""
+        return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output taken together."""

@@ -9,6 +9,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,13 @@ FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p,
 GREEDY_FILTERS = FILTERS[:2]
 
 
+class Chooser(Protocol):
+    """What the engine asks of a sampler."""
+
+    def choose(self, logits: Row, history: History) -> int:
+        """The next token's id; NumericalError where `logits` allow none.  # (vocab_size,)"""
+
+
 class Sampler:
     """Chooses the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given."""
 
@@ -127,7 +135,7 @@ class Sampler:
 
     def choose(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
-        _require_finite(logits)
+        require_finite(logits)
         if self.params.temperature == 0:
             return int(apply(GREEDY_FILTERS, logits, self.params, history).argmax())
         return draw(apply(FILTERS, logits, self.params, history), self._uniform())
@@ -163,7 +171,7 @@ def token_logprob(logits: Row, token_id: int, num_top: int) -> TokenLogprob:
     return TokenLogprob(token_id, float(shifted[token_id]) - normaliser, top)
 
 
-def _require_finite(logits: Row) -> None:
+def require_finite(logits: Row) -> None:
     """argmax stops at NaN, so that one look at the largest is enough."""
     largest = logits[logits.argmax()]
     if not np.isfinite(largest):

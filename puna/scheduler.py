@@ -24,7 +24,12 @@ class Work:
     last: int
 
     @property
-    def wants_logits(self) -> bool:
+    def num_logits(self) -> int:
+        """How many of these tokens, the last ones, have logits that are wanted."""
+        return max(0, self.last - max(self.first, self.request.logits_from))
+
+    @property
+    def is_whole(self) -> bool:
         """Whether these tokens reach the sequence's end, so that a next one is to be chosen."""
         return self.last == self.request.num_tokens
 
@@ -123,10 +128,10 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Start from what the prefix cache holds. The last token is always computed: its logits are wanted."""
+        """Start from what the prefix cache holds. Tokens whose logits are wanted, the last one always, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.num_tokens - 1))
+        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from))
         request.num_computed = len(request.page_ids) * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed

@@ -12,7 +12,8 @@ import pytest
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
-from puna.request import FinishReason, Request, SamplingParams, StepOutput
+from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.sampling import History, Row, token_logprob
 from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run
 
 
@@ -296,3 +297,88 @@ def test_the_step_can_be_read_in_one_glance() -> None:
     import inspect
 
     assert len(inspect.getsource(Engine.step).splitlines()) <= 22
+
+
+# ---- log-probabilities of the prompt --------------------------------------------------------------------------------
+
+
+def scored(requests: list[tuple[list[int], SamplingParams]], together: bool, **plan: int) -> list[list[TokenLogprob | None]]:
+    """What each prompt's log-probabilities are, run together or one at a time."""
+    engine = make_engine(plan=make_plan(**plan))
+    done = []
+    for prompt_ids, params in requests:
+        done.append(engine.add(prompt_ids, params))
+        if not together:
+            run(engine)
+    run(engine)
+    assert all_free(engine)
+    return [request.prompt_logprobs for request in done]
+
+
+def prompts_to_score() -> list[tuple[list[int], SamplingParams]]:
+    rng = random.Random(7)
+    lengths = [1, 2, 16, 17, 33, 60, 60, 5]
+    return [
+        ([rng.randrange(256) for _ in range(n)], SamplingParams(max_tokens=i % 4, prompt_logprobs=i % 3, logprobs=0))
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("plan", [{}, {"max_tokens": 5, "max_sequences": 3}, {"num_pages": 9}], ids=str)
+def test_log_probabilities_of_a_prompt_are_the_same_bits_alone_batched_chunked_and_preempted(plan: dict[str, int]) -> None:
+    requests = prompts_to_score()
+    expected = [
+        [None] + [one_logprob(ids[:i], ids[i], params.prompt_logprobs or 0) for i in range(1, len(ids))]
+        for ids, params in requests
+    ]
+    assert scored(requests, together=True, **plan) == scored(requests, together=False, **plan) == expected
+
+
+def one_logprob(prefix: list[int], token_id: int, num_top: int) -> TokenLogprob:
+    """From the logits that the backend gives after `prefix`."""
+    return token_logprob(FakeBackend(make_plan())._logits(prefix), token_id, num_top)
+
+
+def test_a_prompt_is_scored_without_an_answer_even_where_it_fills_the_context() -> None:
+    engine = make_engine()
+    request = engine.add([3] * 128, SamplingParams(max_tokens=0, prompt_logprobs=0))
+    (output,) = run(engine)[request.id]
+    assert output == StepOutput(request.id, "", (), (), FinishReason.LENGTH)
+    assert len(request.prompt_logprobs) == 128 and request.prompt_logprobs[0] is None and all(request.prompt_logprobs[1:])
+
+
+def test_a_prompt_is_scored_whatever_the_prefix_cache_holds_and_its_own_pages_serve_the_next() -> None:
+    engine = make_engine()
+    first = engine.add([9] * 40, SamplingParams(max_tokens=1, prompt_logprobs=0))
+    run(engine)
+    again = engine.add([9] * 40, SamplingParams(max_tokens=1, prompt_logprobs=0))
+    run(engine)
+    plain = engine.add([9] * 40, SamplingParams(max_tokens=1))
+    run(engine)
+    assert again.prompt_logprobs == first.prompt_logprobs and again.num_cached == 0
+    assert plain.num_cached == 32 and plain.prompt_logprobs == [] and plain.output_ids == first.output_ids
+
+
+def test_logits_that_are_not_finite_within_a_prompt_end_its_request_only() -> None:
+    backend = FakeBackend(make_plan())
+    backend.poison = lambda ids: math.nan if ids[:3] == [1, 2, 3] and len(ids) < 6 else 0.0
+    engine = make_engine(backend)
+    bad = engine.add([1, 2, 3, 4, 5, 6, 7, 8], SamplingParams(max_tokens=2, prompt_logprobs=0))
+    good = engine.add([1, 2, 4, 5], SamplingParams(max_tokens=2, prompt_logprobs=0))
+    run(engine)
+    assert (bad.finish_reason, good.finish_reason) == (FinishReason.ERROR, FinishReason.LENGTH)
+    assert len(good.prompt_logprobs) == 4 and all_free(engine)
+
+
+def test_a_sampler_of_ones_own_chooses_the_tokens() -> None:
+    class Counter:
+        num_calls = 0
+
+        def choose(self, logits: Row, history: History) -> int:
+            self.num_calls += 1
+            return len(history.output_ids)
+
+    engine, counter = make_engine(), Counter()
+    request = engine.add([0], SamplingParams(max_tokens=4), counter)
+    run(engine)
+    assert request.output_ids == [0, 1, 2, 3] and counter.num_calls == 4

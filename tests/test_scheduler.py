@@ -42,9 +42,9 @@ def test_a_long_prompt_is_computed_in_chunks_and_wants_logits_at_its_end() -> No
     fresh = scheduler()
     fresh.add(request(1, 9))
     first = fresh.schedule()
-    assert not first[0].wants_logits
+    assert not first[0].is_whole
     fresh.advance(first)
-    assert fresh.schedule()[0].wants_logits
+    assert fresh.schedule()[0].is_whole
 
 
 def test_decoding_goes_on_beside_a_long_prompt() -> None:

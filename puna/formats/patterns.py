@@ -1,5 +1,5 @@
-"""The expressions by which byte-level BPE cuts text into words, as the published tokenizers have them (GPT-2's encoder, Llama 3's,
-Qwen2's, and so on). They are fixed here and never come from a file: one from a file could run for ever.
+"""The expressions by which byte-level BPE cuts text into words, as the published tokenizers have them (GPT-2, Llama 3,
+Qwen2, and so on). They are fixed here and never come from a file: one from a file could run for ever.
 """
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

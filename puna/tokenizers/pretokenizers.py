@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from puna.formats.patterns import DIGITS_APART, GPT2, LLAMA3, QWEN2, TEKKEN
 
+
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
     stages: tuple[str, ...]  # each cuts what the one before left; text between two matches is a word too

@@ -32,7 +32,9 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
         by_merges = spec.scores is None and len(spec.merges) > 0
-        self._cut = cut_by_merges(spec, self._pieces, self._types) if by_merges else _cut_by_scores(spec, self._pieces, self._types)
+        self._cut = (
+            cut_by_merges(spec, self._pieces, self._types) if by_merges else _cut_by_scores(spec, self._pieces, self._types)
+        )
 
     def strips_leading_space(self) -> bool:
         return self._adds_space

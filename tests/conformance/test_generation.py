@@ -40,12 +40,21 @@ def jobs() -> tuple[list[list[int]], list[SamplingParams]]:
     rng = random.Random(64)
     common = [rng.randrange(256) for _ in range(40)]
     prompts = [common[: rng.choice([0, 20, 40])] + [rng.randrange(256) for _ in range(rng.randint(1, 20))] for _ in range(64)]
-    params = [SamplingParams(max_tokens=rng.randint(1, 24), temperature=i % 2 * 1.5, seed=i, logprobs=4) for i in range(64)]
+    params = [
+        SamplingParams(
+            max_tokens=rng.randint(1, 24),
+            temperature=i % 2 * 1.5,
+            seed=i,
+            logprobs=4,
+            prompt_logprobs=None if i % 3 else 2,
+        )
+        for i in range(64)
+    ]
     return prompts, params
 
 
 def gist(completions: list[Completion]) -> list[tuple[object, ...]]:
-    return [(c.text, c.token_ids, c.logprobs, c.finish_reason) for c in completions]
+    return [(c.text, c.token_ids, c.logprobs, c.prompt_logprobs, c.finish_reason) for c in completions]
 
 
 @devices
@@ -62,3 +71,11 @@ def test_64_prompts_in_one_call_give_what_each_gives_alone(device: Device, quant
         assert ["".join(piece.text for piece in pieces) for pieces in streamed] == [c.text for c in alone[:8]]
     with tiny_llm(device, quant, chunk_tokens=5, max_batch=4) as llm:
         assert gist(llm.generate(prompts, params)) == gist(alone)
+
+
+@devices
+def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(device: Device) -> None:
+    with tiny_llm(device, "F32") as llm:
+        made = llm.generate([5, 6, 7], max_tokens=40, temperature=1.0, seed=3, logprobs=3, ignore_eos=True)
+        ids = [*made.prompt_ids, *made.token_ids]
+        assert llm.generate(ids, max_tokens=0, prompt_logprobs=3).prompt_logprobs[3:] == made.logprobs
