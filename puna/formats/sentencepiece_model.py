@@ -1,14 +1,17 @@
-"""SentencePiece's `tokenizer.model`: a serialized ModelProto -> TokenizerSpec.
+"""SentencePiece's `tokenizer.model`: a serialized ModelProto <-> TokenizerSpec.
 
-The wire format of protobuf is read by hand, within bounds. What the file says of the training is passed over, but everything
-that changes how a text is cut is taken or refused. Field numbers are those of sentencepiece_model.proto.
+What the file says of the training is passed over, but everything that changes how a text is cut is taken or refused. Fields by
+their numbers in sentencepiece_model.proto:
+  ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3, denormalizer_spec 5. SentencePiece: piece 1, score 2, type 3.
+  TrainerSpec: model_type 3, vocab_size 4, treat_whitespace_as_suffix 24, byte_fallback 35, then the ids and names of the special
+  pieces. NormalizerSpec: name 1, precompiled_charsmap 2, add_dummy_prefix 3, remove_extra_whitespaces 4, escape_whitespaces 5.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +20,20 @@ import numpy.typing as npt
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
+from puna.formats.protobuf import fields, float_field, message_field, number_field
+from puna.formats.token_types import BYTE, CONTROL, MAX_TYPE, NORMAL, UNKNOWN
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of the past
-NORMAL, UNKNOWN, CONTROL, LAST_TYPE = 1, 2, 3, 6
 MAX_PIECES = 1 << 22
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 BPE = 2
 
-# Our field -> TrainerSpec's field of the piece, and what stands there by default.
-SPECIAL_PIECES = {"unk_id": (45, b"<unk>"), "bos_id": (46, b"<s>"), "eos_id": (47, b"</s>"), "pad_id": (48, b"<pad>")}
-
-Field = tuple[int, int | bytes]  # number, value; a 32-bit number is its four bytes
+# Our field -> TrainerSpec's fields of the id and of the piece, and what piece it is by default.
+SPECIAL_PIECES = {
+    "unk_id": (40, 45, b"<unk>"),
+    "bos_id": (41, 46, b"<s>"),
+    "eos_id": (42, 47, b"</s>"),
+    "pad_id": (43, 48, b"<pad>"),
+}
 
 
 def matches(head: bytes) -> bool:
@@ -60,45 +66,7 @@ def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
     )
 
 
-# ---- protobuf -------------------------------------------------------------------------------------------------------
-
-
-def _fields(path: Path, data: bytes, what: str) -> Iterator[Field]:
-    """The fields of a message, in order."""
-    at, end = 0, len(data)
-
-    def fail(problem: str) -> ModelFormatError:
-        return ModelFormatError(path, what, at, problem)
-
-    while at < end:
-        tag, at = _varint(path, data, at, what)
-        number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise fail("has a field of number 0, which protobuf does not have")
-        if wire == VARINT:
-            value, at = _varint(path, data, at, what)
-            yield number, value
-            continue
-        if wire not in (BYTES, FIXED32, FIXED64):
-            raise fail(f"has a field of wire type {wire}; 0, 1, 2 and 5 are known")
-        length = 4 if wire == FIXED32 else 8
-        if wire == BYTES:
-            length, at = _varint(path, data, at, what)
-        if length > end - at:
-            raise fail(f"has a field of {length} bytes, but {end - at} remain")
-        yield number, data[at : at + length]
-        at += length
-
-
-def _varint(path: Path, data: bytes, at: int, what: str) -> tuple[int, int]:
-    """The number at `at`, of ten bytes at most, and where it ends."""
-    value = 0
-    for shift, byte in enumerate(data[at : at + 10]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, at + shift + 1
-    raise ModelFormatError(path, what, at, "has a number that does not end")
-
+# ---- reading the file ------------------------------------------------------------------------------------------------
 
 Piece = tuple[bytes, float, int]
 Message = dict[int, int | bytes]
@@ -109,14 +77,14 @@ def _read_model(path: Path, data: bytes) -> tuple[list[Piece], Message, Message]
     pieces: list[Piece] = []
     trainer: Message = {}
     normalizer: Message = {}
-    for number, value in _fields(path, data, "model"):
+    for number, value in fields(path, data, "model"):
         if number == 1:
             if len(pieces) == MAX_PIECES:
                 raise ModelFormatError(path, "pieces", None, f"are more than {MAX_PIECES}")
             pieces.append(_read_piece(path, value, len(pieces)))
         elif number in (2, 3):
-            (trainer if number == 2 else normalizer).update(_fields(path, _message(path, value, number), f"field {number}"))
-        elif number == 5 and any(key == 2 and text for key, text in _fields(path, _message(path, value, 5), "field 5")):
+            (trainer if number == 2 else normalizer).update(fields(path, _message(path, value, number), f"field {number}"))
+        elif number == 5 and any(key == 2 and text for key, text in fields(path, _message(path, value, 5), "field 5")):
             raise UnsupportedModelError(f"{path}: the tokenizer changes characters when it decodes, which puna does not")
     if not pieces:
         raise ModelFormatError(path, "pieces", None, "are missing")
@@ -132,7 +100,7 @@ def _message(path: Path, value: int | bytes, number: int) -> bytes:
 def _read_piece(path: Path, value: int | bytes, number: int) -> Piece:
     text, score, kind = b"", 0.0, NORMAL
     what = f"piece {number}"
-    for key, part in _fields(path, _message(path, value, 1), what):
+    for key, part in fields(path, _message(path, value, 1), what):
         if key == 1 and isinstance(part, bytes):
             text = part
         elif key == 2 and isinstance(part, bytes) and len(part) == 4:
@@ -141,8 +109,8 @@ def _read_piece(path: Path, value: int | bytes, number: int) -> Piece:
             kind = part
         elif key in (1, 2, 3):
             raise ModelFormatError(path, what, None, f"has field {key} of the wrong type")
-    if not 1 <= kind <= LAST_TYPE:
-        raise ModelFormatError(path, what, None, f"is of type {kind}; 1 to {LAST_TYPE} are known")
+    if not 1 <= kind <= MAX_TYPE:
+        raise ModelFormatError(path, what, None, f"is of type {kind}; 1 to {MAX_TYPE} are known")
     if not math.isfinite(score):
         raise ModelFormatError(path, what, None, f"has the score {score}, not a finite number")
     return text, score, kind
@@ -166,12 +134,14 @@ def _require_supported(path: Path, trainer: Message) -> None:
         name = MODEL_TYPES.get(kind, str(kind)) if isinstance(kind, int) else "unreadable"
         raise UnsupportedModelError(f"{path}: the SentencePiece model is of type {name}; puna reads BPE")
     if _flag(trainer, 24, False):
-        raise UnsupportedModelError(f"{path}: the SentencePiece model puts spaces behind words; puna reads those that put them before")
+        raise UnsupportedModelError(
+            f"{path}: the SentencePiece model puts spaces behind words; puna reads those that put them before"
+        )
 
 
 def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Message, name: str) -> int | None:
     """The id of a piece that the trainer names, where it is there and of the right type."""
-    field, default = SPECIAL_PIECES[name]
+    _, field, default = SPECIAL_PIECES[name]
     piece = _bytes(trainer, field, default)
     wanted = UNKNOWN if name == "unk_id" else CONTROL
     return next((i for i in np.flatnonzero(types == wanted).tolist() if tokens[i] == piece), None)
@@ -209,3 +179,34 @@ def _checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     if int(reached.max()) >= len(units) or int(values.max()) >= len(texts):
         raise ModelFormatError(path, "normalizer charsmap", None, "leads outside itself")
     return charsmap
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def sentencepiece_model(spec: TokenizerSpec, scores: Sequence[float]) -> bytes:
+    """A serialized ModelProto of BPE: `spec`'s pieces with these scores."""
+    types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    entries = zip(spec.tokens, scores, types)
+    pieces = (
+        message_field(1, message_field(1, text) + float_field(2, score) + number_field(3, kind or NORMAL))
+        for text, score, kind in entries
+    )
+    trainer = number_field(3, BPE) + number_field(4, len(spec.tokens)) + number_field(35, BYTE in types) + _special_pieces(spec)
+    return b"".join(pieces) + message_field(2, trainer) + message_field(3, _normalizer_spec(spec))
+
+
+def _special_pieces(spec: TokenizerSpec) -> bytes:
+    ids = ((getattr(spec, name), *numbers) for name, numbers in SPECIAL_PIECES.items())
+    return b"".join(
+        number_field(id_field, -1)
+        if token_id is None
+        else number_field(id_field, token_id) + message_field(piece_field, spec.tokens[token_id])
+        for token_id, id_field, piece_field, _ in ids
+    )
+
+
+def _normalizer_spec(spec: TokenizerSpec) -> bytes:
+    flags = number_field(3, spec.add_space_prefix) + number_field(4, spec.remove_extra_spaces) + number_field(5, True)
+    charsmap = message_field(2, spec.charsmap) if spec.charsmap else b""
+    return message_field(1, (spec.normalizer or "identity").encode()) + charsmap + flags

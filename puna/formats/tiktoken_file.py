@@ -17,6 +17,8 @@ import numpy as np
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.byte_letters import LETTERS
+from puna.formats.token_types import CONTROL, NORMAL
 
 LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,7}\r?(\n|\Z)")
 MAX_TOKENS = 1 << 20
@@ -38,7 +40,6 @@ NAMED_SPECIAL = (
     "<|image|>",
 )
 SPECIAL = (*NAMED_SPECIAL, *(f"<|reserved_special_token_{2 + i}|>" for i in range(NUM_SPECIAL - len(NAMED_SPECIAL))))
-NORMAL, CONTROL = 1, 3
 
 
 def matches(head: bytes) -> bool:
@@ -83,7 +84,9 @@ def _read_tokens(path: Path, data: bytes) -> list[bytes]:
         except binascii.Error:
             token = b""
         if not 1 <= len(token) <= MAX_TOKEN_BYTES or number != b"%d" % rank:
-            raise ModelFormatError(path, f"line {rank + 1}", None, f"is {line[:60]!r}; a token in base64 and the rank {rank} are needed")
+            raise ModelFormatError(
+                path, f"line {rank + 1}", None, f"is {line[:60]!r}; a token in base64 and the rank {rank} are needed"
+            )
         tokens.append(token)
     if len(set(tokens)) < len(tokens):
         raise ModelFormatError(path, "lines", None, "hold a token twice")
@@ -112,13 +115,3 @@ def _parts(token: str, rank: int, ranks: dict[str, int]) -> list[str]:
         if at < len(found):
             found[at] = ranks.get(parts[at] + parts[at + 1], rank)
     return parts
-
-
-def _byte_letters() -> dict[int, str]:
-    """GPT-2's letter of each byte: printable Latin-1 stands for itself, the others for U+0100, U+0101, ... in order."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)}
-
-
-LETTERS = _byte_letters()

@@ -18,8 +18,8 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, parse_json
 from puna.formats.mapped import shown
 from puna.formats.patterns import GPT2, LLAMA3, QWEN2, TEKKEN
+from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"
 MAX_TOKENS = 1 << 22
 
@@ -144,7 +144,7 @@ def _types(model: JsonObject, kind: str, tokens: list[str], added: Sequence[Adde
 
 
 def _merges(model: JsonObject, cutting: Cutting) -> list[bytes]:
-    """"a b" or ["a", "b"] -> "a b"."""
+    """ "a b" or ["a", "b"] -> "a b"."""
     merges = []
     for number, entry in enumerate(model.array("merges")):
         pair = entry.split(" ") if isinstance(entry, str) else entry

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
 from puna.tokenizers.bpe import merge_pairs
-from puna.tokenizers.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, cutter
+from puna.tokenizers.vocabulary import cutter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Merger

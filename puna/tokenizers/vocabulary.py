@@ -14,9 +14,7 @@ from itertools import takewhile
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # GGUF's and SentencePiece's token types
-MAX_TYPE = BYTE
+from puna.formats.token_types import CONTROL, MAX_TYPE, NORMAL, UNKNOWN
 
 # Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
 STOP_TEXTS = (

@@ -36,5 +36,5 @@ def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
 
 
 def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
-    """The `tokenizer.ggml.` keys of a GGUF file. Texts are bytes, lists of numbers are arrays of the type that GGUF has for them."""
+    """The `tokenizer.ggml.` keys of a GGUF file: text, tokens as bytes, arrays as NumPy arrays or lists of bytes."""
     raise NotImplementedError
