@@ -41,6 +41,10 @@ NAMED_SPECIAL = (
 )
 SPECIAL = (*NAMED_SPECIAL, *(f"<|reserved_special_token_{2 + i}|>" for i in range(NUM_SPECIAL - len(NAMED_SPECIAL))))
 
+# Where they stand among the special tokens, those that every model of the family has under the same name.
+ALWAYS_NAMED = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+REQUIRED_SPECIAL = {name: SPECIAL.index(name) for name in ALWAYS_NAMED}
+
 
 def matches(head: bytes) -> bool:
     """Whether a file that begins with `head` holds lines of base64 and a rank."""

@@ -40,7 +40,7 @@ class BytePairTokenizer(VocabularyTokenizer):
         """No bound where a text is normalized first: composed characters have fewer bytes."""
         return math.inf if self._normalizes else super()._longest
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str, is_first: bool) -> list[int]:
         ids: list[int] = []
         for piece, token_id in self._cut_at_user_defined(text):
             ids += self._merge(piece) if token_id is None else [token_id]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ from puna.formats.token_types import BYTE
 from puna.tokenizers.piece_merges import SPACE, cut_by_merges
 from puna.tokenizers.vocabulary import VocabularyTokenizer
 
+Cutter = Callable[[str], list[int]]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -30,10 +32,25 @@ class SentencePieceTokenizer(VocabularyTokenizer):
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
         self._adds_space = spec.add_space_prefix
+        self._prefix_first_only = spec.prefix_first_only
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
-        by_merges = spec.scores is None and len(spec.merges) > 0
-        self._cut = cut_by_merges(spec, self._pieces, self._types) if by_merges else _cut_by_scores(spec)
+        self._cut = self._cutter(spec)
+        self._cut_prefixed = self._prefixed_cutter(spec)
+
+    def _cutter(self, spec: TokenizerSpec) -> Cutter:
+        """Text -> ids, no space added."""
+        if spec.scores is None and len(spec.merges) > 0:
+            return cut_by_merges(spec, self._pieces, self._types)
+        return _cut_by_scores(replace(spec, add_space_prefix=False))
+
+    def _prefixed_cutter(self, spec: TokenizerSpec) -> Cutter:
+        """Text -> ids, with one space added before it, even where it begins with a space."""
+        if not spec.add_space_prefix:
+            return self._cut
+        if self._changes_text:  # the library adds the space, for it does so after the changes
+            return _cut_by_scores(spec)
+        return lambda text: self._cut(SPACE + text) if text else []
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
@@ -45,16 +62,16 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         bounded = self._bytes and not self._changes_text
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
-    def _encode_plain(self, text: str) -> list[int]:
-        return self._cut(text)
+    def _encode_plain(self, text: str, is_first: bool) -> list[int]:
+        return self._cut_prefixed(text) if is_first or not self._prefix_first_only else self._cut(text)
 
     def _bytes_of(self, token_id: int) -> bytes:
         byte = self._bytes.get(token_id)
         return self._pieces[token_id].replace(SPACE, " ").encode() if byte is None else byte
 
 
-def _cut_by_scores(spec: TokenizerSpec) -> Callable[[str], list[int]]:
-    encode: Callable[[str], list[int]] = _load(spec, sentencepiece_model(spec, _scores(spec))).encode
+def _cut_by_scores(spec: TokenizerSpec) -> Cutter:
+    encode: Cutter = _load(spec, sentencepiece_model(spec, _scores(spec))).encode
     return encode
 
 
