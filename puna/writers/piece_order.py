@@ -1,11 +1,11 @@
-"""The order in which SentencePiece's pieces are joined is said in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c),
-or by a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
+"""The order in which SentencePiece joins pieces is said in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c), or by
+a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -42,10 +42,42 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
         return _pairs(spec)
     pieces, scores = _pieces(spec), spec.scores
     pairs = {piece: sorted(_splits(piece, pieces), key=lambda pair: (pieces[pair[0]], pieces[pair[1]])) for piece in pieces}
-    made = sorted((piece for piece in pieces if pairs[piece]), key=lambda piece: -float(scores[pieces[piece]]))
-    if len({float(scores[pieces[piece]]) for piece in made}) < len(made):
-        _refuse(spec, "as merges: tokens that are made of others have the same score")
-    return [pair for piece in made for pair in pairs[piece]]
+    score = {piece: float(scores[pieces[piece]]) for piece in pieces if pairs[piece]}
+    made = sorted(score, key=lambda piece: (-score[piece], not _is_power_of_two(len(piece)), pieces[piece]))
+    merges = [pair for piece in made for pair in pairs[piece]]
+    for _, tied in groupby(made, key=lambda piece: score[piece]):
+        _require_alike(spec, list(tied), score, merges)
+    return merges
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
+
+
+def _require_alike(spec: TokenizerSpec, tied: list[str], score: dict[str, float], merges: list[Pair]) -> None:
+    """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one letter
+    (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand before the others: that is tried.
+    """
+    if len(tied) == 1:
+        return
+    letters = set("".join(tied))
+    if len(letters) > 1:
+        _refuse(spec, f"as merges: {tied[0]!r} and {tied[1]!r} have the same score")
+    (letter,) = letters
+    runs = {pair: rank for rank, pair in enumerate(merges) if set("".join(pair)) == letters}
+    by_rank = {(len(a), len(b)): float(rank) for (a, b), rank in runs.items()}
+    by_score = {(len(a), len(b)): -score[a + b] for a, b in runs}
+    if any(_cut_run(count, by_rank) != _cut_run(count, by_score) for count in range(3 * max(map(len, tied)))):
+        _refuse(spec, f"as merges: runs of {letter!r} have the same score")
+
+
+def _cut_run(count: int, order: dict[tuple[int, int], float]) -> list[int]:
+    """The lengths into which a run of one letter is cut, where pairs are joined by their order and of equal ones the leftmost."""
+    run = [1] * count
+    while pairs := [(order[pair], at) for at, pair in enumerate(pairwise(run)) if pair in order]:
+        _, at = min(pairs)
+        run[at : at + 2] = [run[at] + run[at + 1]]
+    return run
 
 
 def _pairs(spec: TokenizerSpec) -> list[Pair]:
