@@ -6,41 +6,31 @@ that changes how a text is cut is understood or refused by name; expressions are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from puna.errors import UnsupportedModelError
+from puna.formats.added_tokens import MAX_TOKENS, listed_tokens, unused, with_added
 from puna.formats.base import TokenizerSpec
-from puna.formats.json_file import JsonObject, parse_json
+from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
-from puna.formats.patterns import GPT2, LLAMA3, QWEN2, TEKKEN
-from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from puna.formats.patterns import GPT2, LLAMA3
+from puna.formats.pretokenizers import PRE_TOKENIZERS
+from puna.formats.token_types import BYTE, NORMAL, UNKNOWN, UNUSED
 
 SPACE = "\u2581"
-MAX_TOKENS = 1 << 22
 
 DIGIT, DIGITS = r"\p{N}", r"\p{N}+"
-# Expressions in the order in which they cut -> our name of the splitter, and whether it takes a word that is a token whole.
-SPLITTERS: dict[tuple[str, ...], tuple[str, bool]] = {
-    (LLAMA3,): ("llama-bpe", True),
-    (QWEN2,): ("qwen2", False),
-    (TEKKEN,): ("tekken", True),
-    (GPT2,): ("gpt-2", False),
-    (DIGIT, GPT2): ("smollm", False),
+# Expressions in the order in which they cut -> our name of the splitter; the usual name where several cut alike.
+SPLITTERS = {pre.stages: name for name, pre in reversed(PRE_TOKENIZERS.items())} | {
+    (DIGIT, GPT2): "smollm",
+    (LLAMA3,): "llama-bpe",
+    (GPT2,): "gpt-2",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AddedToken:
-    """A token that is looked for before a text is cut."""
-
-    id: int
-    text: str
-    special: bool
 
 
 class Cutting(NamedTuple):
@@ -48,9 +38,9 @@ class Cutting(NamedTuple):
 
     kind: str
     pre: str = "default"
-    whole_words: bool = False  # of `pre`
     normalizer: str = ""
     add_space_prefix: bool = False
+    prefix_first_only: bool = False
     splits_at_spaces: bool = False
 
 
@@ -58,25 +48,26 @@ def matches(head: bytes) -> bool:
     return head.lstrip()[:1] == b"{" and b"\0" not in head
 
 
-def read_tokenizer_json(path: Path, data: bytes) -> tuple[TokenizerSpec, tuple[str, ...]]:
+def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:
     """The tokenizer, and what a person should hear about it. UnsupportedModelError for what puna does not do."""
-    document = parse_json(path, data)
     model = _model(document)
-    added = list(_added_tokens(document))
-    tokens = _tokens(model, added)
+    tokens = _tokens(model)
     cutting = _cutting(document)
+    unknown = model.values["vocab"].get(model.text("unk_token") or "")
     spec = TokenizerSpec(
         kind=cutting.kind,
         tokens=[token.encode("utf-8", "surrogatepass") for token in tokens],
-        token_types=np.array(_types(model, cutting.kind, tokens, added), np.int32),
+        token_types=np.array(_types(model, cutting.kind, tokens), np.int32),
         merges=_merges(model, cutting),
         pre=cutting.pre,
+        unk_id=unknown,
         normalizer=cutting.normalizer,
         add_space_prefix=cutting.add_space_prefix,
+        prefix_first_only=cutting.prefix_first_only,
         whole_words=_whole_words(model, cutting),
-        source=str(path),
+        source=str(document.file),
     )
-    return _framed(document, spec, tokens, model), tuple(_notices(document))
+    return _framed(document, with_added(spec, listed_tokens(document))), tuple(_notices(document))
 
 
 def _unsupported(file: Path, what: str) -> NoReturn:
@@ -103,40 +94,27 @@ def _model(document: JsonObject) -> JsonObject:
     return model
 
 
-def _added_tokens(document: JsonObject) -> Iterator[AddedToken]:
-    for entry in document.objects("added_tokens"):
-        token_id, text = entry.integer("id"), entry.text("content")
-        if token_id is None or not text:
-            entry.fail("", "lacks id or content")
-        yield AddedToken(token_id, text, entry.flag("special"))
-
-
-def _tokens(model: JsonObject, added: Sequence[AddedToken]) -> list[str]:
-    """The tokens by id. An id that nothing has gets a text that no text is cut into."""
+def _tokens(model: JsonObject) -> list[str]:
+    """The tokens by id. An id that nothing has is unused."""
     vocabulary = model.object("vocab")
     if vocabulary is None or not vocabulary.values:
         model.fail("vocab", "is missing or empty")
     by_id: dict[int, str] = {}
-    most = min(MAX_TOKENS, 1024 + 2 * (len(vocabulary.values) + len(added)))
-    for text, token_id in [*vocabulary.values.items(), *((token.text, token.id) for token in added)]:
+    most = min(MAX_TOKENS, 1024 + 2 * len(vocabulary.values))
+    for text, token_id in vocabulary.values.items():
         if type(token_id) is not int or not 0 <= token_id < most:
             vocabulary.fail(shown(text), f"has the id {shown(token_id)}; a whole number of 0 to {most - 1} is needed")
         if by_id.setdefault(token_id, text) != text:
             vocabulary.fail(shown(text), f"has the id {token_id}, as {shown(by_id[token_id])} has")
-    for token in added:
-        if vocabulary.values.get(token.text, token.id) != token.id:
-            vocabulary.fail(shown(token.text), f"has two ids, {shown(vocabulary.values[token.text])} and {token.id}")
-    return [by_id.get(token_id, f"[unused{token_id}]") for token_id in range(max(by_id) + 1)]
+    return [by_id.get(token_id, unused(token_id).decode()) for token_id in range(max(by_id) + 1)]
 
 
-def _types(model: JsonObject, kind: str, tokens: list[str], added: Sequence[AddedToken]) -> list[int]:
-    known = set(model.values["vocab"].values()) | {token.id for token in added}
+def _types(model: JsonObject, kind: str, tokens: list[str]) -> list[int]:
+    known = set(model.values["vocab"].values())
     types = [NORMAL if token_id in known else UNUSED for token_id in range(len(tokens))]
     if kind == "spm" and model.flag("byte_fallback"):
         names = {f"<0x{byte:02X}>" for byte in range(256)}
         types = [BYTE if token in names else kind for token, kind in zip(tokens, types)]
-    for token in added:
-        types[token.id] = CONTROL if token.special else USER_DEFINED
     unknown = model.text("unk_token")
     if kind == "spm" and unknown in model.values["vocab"]:
         types[model.values["vocab"][unknown]] = UNKNOWN
@@ -162,7 +140,7 @@ def _whole_words(model: JsonObject, cutting: Cutting) -> bool | None:
         if ignore_merges:
             _unsupported(model.file, "the tokenizer is SentencePiece's but has ignore_merges")
         return None
-    return None if ignore_merges == cutting.whole_words else ignore_merges
+    return None if ignore_merges == PRE_TOKENIZERS[cutting.pre].whole_words else ignore_merges
 
 
 # ---- normalizer and pre-tokenizer -----------------------------------------------------------------------------------
@@ -186,12 +164,11 @@ def _byte_level(document: JsonObject, steps: list[JsonObject]) -> Cutting:
     stages = tuple(stage for step in steps for stage in _stages(step))
     if stages not in SPLITTERS:
         _unsupported(document.file, f"the tokenizer cuts words by {shown(stages)}")
-    pre, whole_words = SPLITTERS[stages]
     normalizers = [_kind(step) for step in _steps(document, "normalizer", "normalizers")]
     if normalizers not in ([], ["NFC"]):
         _unsupported(document.file, f"the tokenizer's normalizer is {shown(normalizers)}")
     _require_decoders(document, {"ByteLevel"})
-    return Cutting("bpe", pre, whole_words, "".join(normalizers))
+    return Cutting("bpe", SPLITTERS[stages], "".join(normalizers))
 
 
 def _stages(step: JsonObject) -> list[str]:
@@ -216,7 +193,7 @@ def _stages(step: JsonObject) -> list[str]:
 
 def _sentencepiece(document: JsonObject, steps: list[JsonObject]) -> Cutting:
     normalizers = _steps(document, "normalizer", "normalizers")
-    prefix, replaced = False, False
+    prefix, first_only, replaced = False, False, False
     for step in normalizers:
         if _kind(step) == "Prepend" and step.text("prepend") == SPACE:
             prefix = True
@@ -230,11 +207,11 @@ def _sentencepiece(document: JsonObject, steps: list[JsonObject]) -> Cutting:
             _unsupported(document.file, f"the tokenizer's pre-tokenizer holds {shown(step.values)}")
         replaced, splits = True, step.flag("split", True)
         scheme = step.text("prepend_scheme") or ("always" if step.flag("add_prefix_space", True) else "never")
-        prefix = prefix or scheme != "never"
+        prefix, first_only = prefix or scheme != "never", not prefix and scheme == "first"
     if not replaced:
         _unsupported(document.file, "the tokenizer is neither byte-level nor one that writes spaces as U+2581")
     _require_decoders(document, {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
-    return Cutting("spm", add_space_prefix=prefix, splits_at_spaces=splits)
+    return Cutting("spm", add_space_prefix=prefix, prefix_first_only=first_only, splits_at_spaces=splits)
 
 
 def _require_decoders(document: JsonObject, allowed: set[str]) -> None:
@@ -246,9 +223,9 @@ def _require_decoders(document: JsonObject, allowed: set[str]) -> None:
 # ---- what frames a text ---------------------------------------------------------------------------------------------
 
 
-def _framed(document: JsonObject, spec: TokenizerSpec, tokens: list[str], model: JsonObject) -> TokenizerSpec:
+def _framed(document: JsonObject, spec: TokenizerSpec) -> TokenizerSpec:
     """`spec` with the special tokens that the post-processor puts before and behind a text."""
-    ids = {token: token_id for token_id, token in enumerate(tokens)}
+    ids = {token.decode("utf-8", "surrogatepass"): token_id for token_id, token in enumerate(spec.tokens)}
     first, last = _template(document)
     for text in (first, last):
         if text and text not in ids:
@@ -257,7 +234,6 @@ def _framed(document: JsonObject, spec: TokenizerSpec, tokens: list[str], model:
         spec,
         bos_id=ids.get(first),
         eos_id=ids.get(last),
-        unk_id=ids.get(model.text("unk_token") or ""),
         add_bos=first != "",
         add_eos=last != "",
     )

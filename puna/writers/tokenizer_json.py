@@ -8,9 +8,9 @@ from typing import Any
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.patterns import DIGITS_APART, GPT2
+from puna.formats.piece_order import merges_of
 from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
-from puna.writers.piece_order import merges_of
 
 Part = dict[str, Any]
 SPACE = "\u2581"

@@ -16,10 +16,10 @@ from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import BYTES
 from puna.formats.llama2c import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
+from puna.formats.piece_order import scores_of
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
 from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
-from puna.writers.piece_order import scores_of
 from puna.writers.tokenizer_json import added_tokens, tokenizer_json
 
 SPACE = "\u2581".encode()

@@ -1,5 +1,5 @@
-"""The order in which SentencePiece joins pieces is said in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c), or by
-a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
+"""The order in which SentencePiece joins pieces is told in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c), or
+by a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
     if spec.scores is not None:
         return np.asarray(spec.scores, np.float32)
     pieces = _pieces(spec)
+    _refuse_unused(spec, pieces)
     made = [(piece, set(pairs)) for piece, pairs in groupby(_pairs(spec), key="".join)]
     if len({piece for piece, _ in made}) < len(made):
         _refuse(spec, "as scores: pairs that make the same token stand apart in its merges")
@@ -41,6 +42,7 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
     if spec.scores is None:
         return _pairs(spec)
     pieces, scores = _pieces(spec), spec.scores
+    _refuse_unused(spec, pieces)
     pairs = {piece: sorted(_splits(piece, pieces), key=lambda pair: (pieces[pair[0]], pieces[pair[1]])) for piece in pieces}
     score = {piece: float(scores[pieces[piece]]) for piece in pieces if pairs[piece]}
     made = sorted(score, key=lambda piece: (-score[piece], not _is_power_of_two(len(piece)), pieces[piece]))
@@ -50,13 +52,25 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
     return merges
 
 
+def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
+    """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
+    if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+        return False
+    pieces, pairs = _pieces(scored), _pairs(merged)
+    if merged.kind != "spm" or any(merged.tokens[i : i + 1] != [text.encode()] for text, i in pieces.items()):
+        return False
+    known = [float(scored.scores[pieces[a + b]]) for a, b in pairs if a + b in pieces] if scored.scores is not None else []
+    complete = {pair for piece in pieces for pair in _splits(piece, pieces)} <= set(pairs)
+    return complete and all(earlier >= later for earlier, later in pairwise(known))
+
+
 def _is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
 def _require_alike(spec: TokenizerSpec, tied: list[str], score: dict[str, float], merges: list[Pair]) -> None:
-    """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one letter
-    (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand before the others: that is tried.
+    """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one
+    letter (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand first: that is tried.
     """
     if len(tied) == 1:
         return
@@ -88,10 +102,14 @@ def _pieces(spec: TokenizerSpec) -> Pieces:
     """The tokens that merging makes or starts from."""
     types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
     texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
-    pieces = {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind in (0, NORMAL)}
-    if any(kind == UNUSED and any(_splits(text, pieces)) for text, kind in zip(texts, types)):
+    return {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind in (0, NORMAL)}
+
+
+def _refuse_unused(spec: TokenizerSpec, pieces: Pieces) -> None:
+    """SentencePiece makes unused tokens on its way and takes them apart again."""
+    types = [] if spec.token_types is None else spec.token_types.tolist()
+    if any(kind == UNUSED and any(_splits(token.decode(), pieces)) for token, kind in zip(spec.tokens, types)):
         _refuse(spec, "in another order: merging passes through tokens that are marked as unused")
-    return pieces
 
 
 def _splits(piece: str, pieces: Pieces) -> Iterator[Pair]:
