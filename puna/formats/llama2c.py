@@ -226,6 +226,7 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
 # ---- tokenizer ------------------------------------------------------------------------------------------------------
 
 MAX_TOKENIZER_BYTES = 32 << 20  # a vocabulary of 128 thousand takes 2 MB
+MAX_PIECE_BYTES = 1 << 16  # as far as a file is recognised by its first numbers
 NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
 UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
 PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
@@ -242,7 +243,15 @@ def _find_tokenizer(model: Path, given: Path | None, vocab_size: int) -> Tokeniz
     return next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
 
 
-def read_tokenizer(path: Path, vocab_size: int) -> TokenizerSpec:
+def matches_tokenizer(head: bytes) -> bool:
+    """Whether a file that begins with `head` may be a tokenizer.bin, which has no magic: its first token is possible."""
+    if len(head) < UINT32.size + PIECE.size:
+        return False
+    (longest,), (score, length) = UINT32.unpack_from(head), PIECE.unpack_from(head, UINT32.size)
+    return bool(0 < longest <= MAX_PIECE_BYTES and 0 <= length <= longest and math.isfinite(score))
+
+
+def read_tokenizer(path: Path, vocab_size: int | None = None) -> TokenizerSpec:
     """A `tokenizer.bin`, brought to SentencePiece's spelling: a space is "▁", control tokens are bare."""
     if file_size(path) > MAX_TOKENIZER_BYTES:
         raise ModelFormatError(
@@ -250,7 +259,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> TokenizerSpec:
         )
     cursor = Cursor(map_file(path), path)
     tokens, scores = _read_pieces(cursor)
-    if len(tokens) != vocab_size:
+    if vocab_size is not None and len(tokens) != vocab_size:
         raise ModelFormatError(
             path,
             "tokens",

@@ -68,8 +68,8 @@ def check_parts(config: ModelConfig, num_parts: int) -> None:
     if not _divides(config, num_parts):
         works = [str(n) for n in range(1, config.num_heads + 1) if _divides(config, n)]
         raise UsageError(
-            f"the model cannot be cut into {num_parts} parts: it has {config.num_heads} heads, {config.num_kv_heads} K/V heads and a "
-            f"feed-forward size of {config.ffn_size}",
+            f"the model cannot be cut into {num_parts} parts: it has {config.num_heads} heads, {config.num_kv_heads} K/V heads, "
+            f"feed-forward size {config.ffn_size}",
             hint=f"These numbers of parts work: {', '.join(works)}.",
         )
 
