@@ -20,11 +20,12 @@ from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import file_size, shown
+from puna.formats.mapped import shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.template_file import TEMPLATE, read_template
 from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
 from puna.formats.torch_file import read_torch_file
 
@@ -41,7 +42,6 @@ MAX_SHARDS = 10_000
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
 HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 READABLE = ("F32", "F16", "BF16")
-MAX_TEMPLATE_BYTES = 1 << 20
 COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
 
@@ -288,9 +288,9 @@ def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonOb
 
 def _chat_template(folder: Path) -> str | None:
     """In a file of its own, else in tokenizer_config.json: a text, or a list of named ones, of which "default" is taken."""
-    alone = _inside(folder, "chat_template.jinja")
+    alone = _inside(folder, TEMPLATE)
     if alone is not None:
-        return _text_of(alone)
+        return read_template(alone)
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = _inside(folder, name)
         found = None if path is None else _template_of(read_json(path))
@@ -304,12 +304,3 @@ def _template_of(settings: JsonObject) -> str | None:
         return settings.text("chat_template")
     named = {entry.text("name"): entry.text("template") for entry in settings.objects("chat_template")}
     return named.get("default")
-
-
-def _text_of(path: Path) -> str:
-    if file_size(path) > MAX_TEMPLATE_BYTES:
-        raise ModelFormatError(path, "file", None, f"is longer than {MAX_TEMPLATE_BYTES} bytes, which no template needs")
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
 from puna.formats.stored import StoredTensor
+from puna.formats.template_file import template_beside
 from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.formats.torch_file import read_torch_file
 
-PARAMS, TOKENIZER = "params.json", "tokenizer.model"
+PARAMS = "params.json"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 SHARD = re.compile(r"consolidated(\.(?P<number>\d{2}))?\.(?P<kind>pth|safetensors)")
 READERS = {"pth": read_torch_file, "safetensors": read_safetensors}
 IGNORED = re.compile(r"(.*\.)?rope\.freqs")  # computed from the parameters
@@ -58,7 +61,7 @@ REFUSED = (
 )
 
 # "use_scaled_rope": the numbers are constants of Meta's code (llama-models), the factor 32 that of the two small models of 3.2.
-SCALED_ROPE = {"scaling": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 8192}
+SCALED_ROPE = RopeConfig(scaling="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 SCALED_ROPE_FACTOR, SMALL_FACTOR = 8.0, 32.0
 SMALL = ((2048, 16), (3072, 28))  # (dim, n_layers) of Llama 3.2 1B and 3B
 LLAMA1_EPS = 1e-6
@@ -89,6 +92,7 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         config=config,
         tensors=_tensors(shards, config, list(paths.values())),
         tokenizer=_tokenizer(folder, tokenizer, config.vocab_size),
+        chat_template=template_beside(folder / PARAMS),
         metadata={**params.values, "shards": count},
         unused_keys=tuple(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
         files=tuple(paths.values()),
@@ -220,23 +224,26 @@ def _by_vocabulary(embed: StoredTensor, hidden_size: int) -> bool:
 
 
 def _max_context(params: JsonObject) -> int:
+    given = params.integer("max_seq_len")
+    return usual_context(params.values) if given is None else given
+
+
+def usual_context(params: Mapping[str, Any]) -> int:
     """params.json names no context. Each generation has its own, and is told as llama.cpp's converter tells it."""
-    given, theta = params.integer("max_seq_len"), params.real("rope_theta")
-    if given is not None:
-        return given
-    if params.flag("use_scaled_rope"):
+    if params.get("use_scaled_rope"):
         return 131072
     by_theta = {500000.0: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
-    return by_theta.get(theta or 0.0, 2048 if params.real("norm_eps") == LLAMA1_EPS else 4096)
+    theta = params.get("rope_theta") or 0.0
+    return by_theta.get(theta, 2048 if params.get("norm_eps") == LLAMA1_EPS else 4096)
 
 
 def _rope(params: JsonObject, hidden_size: int, num_layers: int) -> RopeConfig:
-    theta = params.real("rope_theta")
-    scaled: dict[str, Any] = {}
-    if params.flag("use_scaled_rope"):
-        usual = SMALL_FACTOR if (hidden_size, num_layers) in SMALL else SCALED_ROPE_FACTOR
-        scaled = {**SCALED_ROPE, "factor": params.real("rope_scaling_factor") or usual}
-    return RopeConfig(theta=10000.0 if theta is None else theta, **scaled)
+    given = params.real("rope_theta")
+    theta = 10000.0 if given is None else given
+    if not params.flag("use_scaled_rope"):
+        return RopeConfig(theta=theta)
+    usual = SMALL_FACTOR if (hidden_size, num_layers) in SMALL else SCALED_ROPE_FACTOR
+    return replace(SCALED_ROPE, theta=theta, factor=params.real("rope_scaling_factor") or usual)
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
@@ -285,6 +292,7 @@ def _part_shape(shape: tuple[int, ...], cut: Cut, count: int) -> tuple[int, ...]
 
 def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
     """The file that was given, else the one beside the weights, else the one above them, where Llama 2's download puts it."""
-    places = [given] if given is not None else [folder / TOKENIZER, folder.resolve().parent / TOKENIZER]
+    beside = [place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS]
+    places = beside if given is None else [given]
     found = next((place for place in places if given is not None or place.is_file()), None)
     return None if found is None else read_tokenizer_file(found, vocab_size)
