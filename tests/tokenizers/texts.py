@@ -42,12 +42,12 @@ def is_settled(c: str) -> bool:
 
 
 def texts(seed: int, count: int) -> list[str]:
+    """`count` texts, no two alike."""
     rng = random.Random(seed)
-    return [_text(rng) for _ in range(count)]
-
-
-def _text(rng: random.Random) -> str:
-    return "".join(_part(rng) for _ in range(rng.randint(1, 4)))
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found["".join(_part(rng) for _ in range(rng.randint(1, 5)))] = None
+    return list(found)
 
 
 def _part(rng: random.Random) -> str:
