@@ -60,7 +60,7 @@ def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
         add_bos=special["bos_id"] is not None,
         add_space_prefix=_flag(normalizer, 3, True),
         normalizer=_normalizer_name(path, normalizer),
-        charsmap=_checked_charsmap(path, _bytes(normalizer, 2, b"")),
+        charsmap=checked_charsmap(path, _bytes(normalizer, 2, b"")),
         remove_extra_spaces=_flag(normalizer, 4, True),
         source=str(path),
     )
@@ -159,7 +159,7 @@ def _normalizer_name(path: Path, normalizer: Message) -> str:
         raise ModelFormatError(path, "normalizer name", None, f"is {shown(name)}, not ASCII") from None
 
 
-def _checked_charsmap(path: Path, charsmap: bytes) -> bytes:
+def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     """A map of characters that the library may walk: a double-array trie (Darts), then texts that end in NUL.
 
     The library trusts every offset in it. Here each must stay within: from unit i, the walk goes to (i ^ offset) ^ byte.

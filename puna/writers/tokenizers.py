@@ -113,8 +113,7 @@ GGUF_IDS = {"bos": "bos_id", "eos": "eos_id", "eot": "eot_id", "unknown": "unk_i
 def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
     """The keys of a GGUF file about a tokenizer: text, true or false, ids as int, arrays of NumPy's type or lists of bytes.
 
-    The keys `puna.` hold what GGUF has no key for; other programs pass over them. `stop_ids` are not all of them here: those that
-    GGUF has no key for must be control tokens whose text says that they end a turn.
+    The keys `puna.tokenizer.` hold what GGUF has no key for; other programs pass over them.
     """
     keys: dict[str, object] = {"model": GGUF_MODELS[spec.kind], "tokens": list(spec.tokens)}
     keys["token_type"] = np.array(_types(spec), np.int32)
