@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UsageError
-from puna.formats import gguf, huggingface, llama2c, meta
+from puna.formats import gguf, huggingface, llama2c, meta, safetensors, torch_file
 from puna.formats.base import Checkpoint
 from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
@@ -48,20 +48,24 @@ FOLDERS: tuple[Folder, ...] = (
 )
 
 
+# Files that are part of a folder: given alone, they stand for it.
+PARTS = (safetensors.matches, torch_file.matches)
+
+
 def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     """Open a model file, or a folder that holds one, and check everything but the weights' values. No weight is read.
 
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
+    home = path if _is_folder(path) else path.parent if _is_part(path) else None
     file = path
-    if _is_folder(path):
-        files = _files_of(path)
-        names = [file.name for file in files]
-        for folder in FOLDERS:
-            if folder.matches(names):
-                return folder.open(path, tokenizer)
-        file = _model_in(path, files)
+    if home is not None:
+        files = _files_of(home)
+        folder = _folder_of(files)
+        if folder is not None:
+            return folder.open(home, tokenizer)
+        file = path if home != path else _model_in(home, files)
     form = _format_of(file)
     if form is None:
         raise _unrecognised(file)
@@ -79,6 +83,17 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def _is_part(path: Path) -> bool:
+    size = file_size(path)
+    head = read_head(path, HEAD_BYTES)
+    return any(matches(head, size) for matches in PARTS)
+
+
+def _folder_of(files: list[Path]) -> Folder | None:
+    names = [file.name for file in files]
+    return next((folder for folder in FOLDERS if folder.matches(names)), None)
+
+
 def _format_of(path: Path) -> Format | None:
     size = file_size(path)
     head = read_head(path, HEAD_BYTES)
@@ -90,6 +105,14 @@ def _unrecognised(path: Path) -> ModelFormatError:
     if not head:
         return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     refuse_foreign(path)
+    if _is_part(path):
+        return ModelFormatError(
+            path,
+            "file",
+            None,
+            "holds weights, but nothing beside it tells the model's sizes",
+            hint="Put config.json (Hugging Face) or params.json (Meta) into the same folder.",
+        )
     names = " nor ".join(form.name for form in FORMATS)
     return ModelFormatError(
         path, "file", 0, f"is neither {names}: it begins with {head[:8]!r}", hint="Fetch the model as GGUF, or give another file."
