@@ -24,6 +24,7 @@ from typing import Any
 CANARY = "PUNA_CANARY"  # names a file that a payload would make
 GLOBALS = b"ctorch._utils\n_rebuild_tensor_v2\n"
 STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+OLD_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before 1.6
 CLIMBING = STORAGE.replace(b"X\x01\x00\x00\x000", b"X\x0c\x00\x00\x00../../../etc")
 OF_NO_KIND = STORAGE.replace(b"ctorch\nFloatStorage", b"ccollections\nOrderedDict")
 
@@ -169,7 +170,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "no program": lambda: archive(names=("archive/data.txt", "archive/data/0")),
     "TorchScript": lambda: archive(extra={"archive/constants.pkl": b""}),
     "big-endian": lambda: archive(extra={"archive/byteorder": b"big"}),
-    "the old layout": lambda: b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"w": Attack(os.system, _touch())})),
+    "the old layout": lambda: b"".join(pickle.dumps(part, 2) for part in (OLD_MAGIC, 1001, Attack(os.system, _touch()))),
     "a bare pickle": lambda: pickle.dumps(Attack(os.system, _touch()), 4),
     "tar": lambda: _tar(),
     "a long integer": lambda: archive(b"\x80\x02\x8b\xff\xff\xff\x7f."),
