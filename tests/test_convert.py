@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ def sha(path: Path) -> str:
 
 def left_over(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(module.TEMPORARY))
+
+
+def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
+    call = f"convert(Path(sys.argv[1]), Path(sys.argv[2]), {how})"
+    code = f"import sys; from pathlib import Path; from puna.convert import convert; {call}"
+    return subprocess.Popen([sys.executable, "-c", code, str(source), str(target)], cwd=ROOT)
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------
@@ -213,15 +220,12 @@ def test_a_link_is_followed_to_its_target(source: Path, tmp_path: Path) -> None:
 
 
 def test_two_conversions_to_one_target_leave_a_whole_one(source: Path, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from puna.convert import convert; convert(Path(sys.argv[1]), Path(sys.argv[2]), to='gguf', overwrite=True)"
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(source), str(tmp_path / "m.gguf")], cwd=ROOT) for _ in range(4)]
+    runs = [in_a_child(source, tmp_path / "m.gguf", "to='gguf', overwrite=True") for _ in range(4)]
     assert [run.wait() for run in runs] == [0] * 4
     assert open_checkpoint(tmp_path / "m.gguf").config.num_layers == 2 and left_over(tmp_path) == []
 
 
 # ---- when it fails --------------------------------------------------------------------------------------------------
-
-CALLS = ("write", "fsync", "replace", "mkdir")
 
 
 class Failing:
@@ -276,7 +280,7 @@ def test_what_stood_there_survives_a_failure(source: Path, tmp_path: Path, monke
 def test_too_little_room_is_told_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5_000_000, 5_000_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     with pytest.raises(ConvertError, match=r"no room in .*: 17 MB needed, 5 MB free"):
         convert(source, tmp_path / "m.gguf", to="gguf")
     assert list(tmp_path.iterdir()) == []
@@ -288,10 +292,12 @@ def test_a_file_size_limit_at_any_place_leaves_nothing(to: str, percent: int, so
     """RLIMIT_FSIZE in a child: the system itself refuses the byte."""
     size = source.stat().st_size
     code = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom puna.convert import convert\nfrom puna.errors import PunaError\n"
+        "import resource, signal, sys\nfrom pathlib import Path\n"
+        "from puna.convert import convert\nfrom puna.errors import PunaError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), -1))\n"
-        "try:\n    convert(Path(sys.argv[1]), Path(sys.argv[2]), to=sys.argv[3])\nexcept PunaError as error:\n    sys.exit(str(error))\n"
+        "try:\n    convert(Path(sys.argv[1]), Path(sys.argv[2]), to=sys.argv[3])\n"
+        "except PunaError as error:\n    sys.exit(str(error))\n"
     )
     target = tmp_path / f"made{SUFFIX.get(to, '')}"
     arguments = [sys.executable, "-c", code, str(source), str(target), to, str(size * percent // 100)]
@@ -317,8 +323,7 @@ def test_a_signal_leaves_nothing_behind(name: signal.Signals, default_model: Pat
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_killed_one_leaves_the_target_absent_and_the_next_one_sweeps(seed: int, source: Path, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from puna.convert import convert; convert(Path(sys.argv[1]), Path(sys.argv[2]), to='meta')"
-    run = subprocess.Popen([sys.executable, "-c", code, str(source), str(tmp_path / "m")], cwd=ROOT)
+    run = in_a_child(source, tmp_path / "m", "to='meta'")
     deadline = time.monotonic() + 30
     while not left_over(tmp_path) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.0005)
