@@ -41,10 +41,8 @@ class Truth:
         return grid * self.scales[:, self.order]
 
 
-def truth(
-    shape: tuple[int, int], bits: int, group: int, rng: np.random.Generator, symmetric: bool, shuffled: bool = False
-) -> Truth:
-    rows, columns = shape
+def truth(shape: tuple[int, int], case: Case, rng: np.random.Generator) -> Truth:
+    (rows, columns), group, bits = shape, case.group, case.bits
     groups = 1 if group == -1 else columns // group
     top = 1 << bits
     zeros = np.full((rows, groups), top // 2) if case.symmetric else rng.integers(1, top, (rows, groups))
