@@ -152,8 +152,10 @@ def with_roles(spec: TokenizerSpec, parts: Mapping[str, str]) -> tuple[Tokenizer
 
 
 def special_texts(document: JsonObject) -> Iterator[str]:
-    """`additional_special_tokens`: texts, or objects with `content`."""
-    for entry in document.array("additional_special_tokens"):
+    """`additional_special_tokens` and `extra_special_tokens`: texts, or objects with `content`; by name or in a list."""
+    extra = document.values.get("extra_special_tokens")
+    more = extra.values() if isinstance(extra, dict) else document.array("extra_special_tokens")
+    for entry in [*document.array("additional_special_tokens"), *more]:
         text = entry.get("content") if isinstance(entry, dict) else entry
         if isinstance(text, str):
             yield text

@@ -192,7 +192,9 @@ def _without_excess(spec: TokenizerSpec, vocab_size: int) -> Read:
         scores=None if spec.scores is None else spec.scores[:vocab_size],
         pad_id=None if spec.pad_id is None or spec.pad_id >= vocab_size else spec.pad_id,
     )
-    return shorter, (f"{shown(excess[0])} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",)
+    return shorter, (
+        f"{shown(excess[0].decode())} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",
+    )
 
 
 def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:

@@ -79,7 +79,7 @@ def smollm2_library(spec: TokenizerSpec) -> Callable[[list[str]], list[list[int]
     from tokenizers import models, pre_tokenizers
 
     vocabulary = {token.decode(): token_id for token_id, token in enumerate(spec.tokens)}
-    merges = [tuple(merge.decode().split(" ")) for merge in spec.merges]
+    merges = [(a, b) for a, _, b in (merge.decode().partition(" ") for merge in spec.merges)]
     library = Library(models.BPE(vocabulary, merges))
     digits = pre_tokenizers.Digits(individual_digits=True)
     library.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
