@@ -311,8 +311,8 @@ def test_the_added_space_is_where_the_files_say(tmp_path: Path, files: dict[str,
 
 
 def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path) -> None:
-    """Its Llama class, which adds a space at the beginning only, and none where there is one (SentencePiece does, and puna). To it
-    <unk> in a text is the token.
+    """Its Llama class, which adds a space at the beginning only, and none where there is one (SentencePiece does, and puna). It
+    takes the text <unk> for the token.
     """
     from puna.writers.tokenizers import write_tokenizer_json
 
