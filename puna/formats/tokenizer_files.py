@@ -202,6 +202,6 @@ def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:
     by_class = spec.add_bos or config.text("tokenizer_class") in BOS_CLASSES
     return replace(
         spec,
-        add_bos=spec.bos_id is not None and config.flag("add_bos_token", by_class),
-        add_eos=spec.eos_id is not None and config.flag("add_eos_token", spec.add_eos),
+        add_bos=config.flag("add_bos_token", by_class) and spec.bos_id is not None,
+        add_eos=config.flag("add_eos_token", spec.add_eos) and spec.eos_id is not None,
     )
