@@ -94,6 +94,8 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
 BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
 
+NO_FAST_FILE = "vocab.json and merges.txt are not read: let transformers save the tokenizer as tokenizer.json"
+
 Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
 
 
@@ -108,7 +110,7 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
-        return None, ()
+        return None, (NO_FAST_FILE,) if (folder / "merges.txt").is_file() else ()
     spec, notices = chosen
     spec, dropped = _without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from puna.formats.llama2c import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UN
 from puna.formats.piece_order import scores_of
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
-from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.writers.tokenizer_json import added_tokens, tokenizer_json
 
 SPACE = "\u2581".encode()
@@ -69,13 +70,22 @@ def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
     wrong = [name for name, place in REQUIRED_SPECIAL.items() if tokens[count + place : count + place + 1] != [name]]
     if count < 256 or wrong or set(types[:count]) != {NORMAL} or not set(types[count:]) <= {CONTROL, USER_DEFINED}:
         _refuse(spec, TIKTOKEN, f"its last {NUM_SPECIAL} tokens are not the special tokens of Llama 3")
-    if merges_of_ranks(tokens[:count]) != list(spec.merges):
+    if not _follow_ranks(spec.merges, tokens[:count]):
         _refuse(spec, TIKTOKEN, "its merges are not in the order of its tokens")
     spelled = (base64.b64encode(_bytes_of(token)) for token in tokens[:count])
     path.write_bytes(b"".join(b"%s %d\n" % (token, rank) for rank, token in enumerate(spelled)))
 
 
 TIKTOKEN = "Llama 3's tokenizer.model"
+
+
+def _follow_ranks(merges: Sequence[bytes], tokens: list[str]) -> bool:
+    """Whether merging by these pairs is merging by rank. They may be more than is needed (the tokenizer.json of Llama 3 has
+    every pair that makes a token), but not in another order.
+    """
+    ranks = {token.encode(): rank for rank, token in enumerate(tokens)}
+    made = [ranks.get(merge.replace(b" ", b""), -1) for merge in merges]
+    return made == sorted(made) and made[:1] != [-1] and set(merges_of_ranks(tokens)) <= set(merges)
 
 
 def _bytes_of(token: str) -> bytes:
@@ -94,7 +104,7 @@ def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
     types = _types(spec)
     if (spec.unk_id, spec.bos_id, spec.eos_id) != (UNK_ID, BOS_ID, EOS_ID) or types[: len(expected)] != expected:
         _refuse(spec, LLAMA2C, "it does not begin with an unknown token, BOS, EOS and the 256 bytes")
-    if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind != NORMAL), None):
+    if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind not in (NORMAL, UNUSED)), None):
         _refuse(spec, LLAMA2C, f"token {other}, {spec.tokens[other].decode()!r}, is not plain text")
     if spec.charsmap or spec.remove_extra_spaces or not spec.add_space_prefix or not spec.add_bos:
         _refuse(spec, LLAMA2C, "it treats spaces, characters or BOS in another way")

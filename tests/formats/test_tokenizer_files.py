@@ -113,6 +113,8 @@ def test_a_folder_without_tokenizer_has_none(tmp_path: Path) -> None:
     assert read_tokenizer_folder(tmp_path, 100) == (None, ())
     write_json(tmp_path / "tokenizer_config.json", {"bos_token": "<s>"})
     assert read_tokenizer_folder(tmp_path, 100) == (None, ())
+    (tmp_path / "merges.txt").write_text("a b", "ascii")
+    assert "save the tokenizer as tokenizer.json" in read_tokenizer_folder(tmp_path, 100)[1][0]
 
 
 def test_each_file_alone_gives_the_same_ids(tmp_path: Path) -> None:

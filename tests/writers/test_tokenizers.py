@@ -231,6 +231,17 @@ def test_what_a_form_cannot_hold_is_refused_and_nothing_is_written(
     assert not (tmp_path / "x").exists()
 
 
+def test_tiktoken_takes_every_pair_that_makes_a_token(tmp_path: Path) -> None:
+    """As in the tokenizer.json of Llama 3."""
+    spec = small_tiktoken(tmp_path)
+    texts = [token.decode() for token in spec.tokens[:264]]
+    halves = ((text[:at], text[at:]) for text in texts for at in range(1, len(text)))
+    merges = [f"{a} {b}".encode() for a, b in halves if a in texts and b in texts]
+    assert len(merges) > len(spec.merges)
+    write_tiktoken(replace(spec, merges=merges), tmp_path / "tokenizer.model")
+    assert (tmp_path / "tokenizer.model").read_bytes() == tiktoken_bytes()
+
+
 def test_tiktoken_needs_merges_in_the_order_of_the_tokens(tmp_path: Path) -> None:
     spec = small_tiktoken(tmp_path)
     with pytest.raises(UnsupportedModelError, match="merges are not in the order"):
