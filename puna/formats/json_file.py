@@ -49,6 +49,22 @@ class JsonObject:
     def integer(self, key: str) -> int | None:
         return self._of(key, int)
 
+    def real(self, key: str) -> float | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+            self.fail(key, f"is {shown(value)}; a number is needed")
+        return float(value)
+
+    def whole_numbers(self, key: str) -> tuple[int, ...]:
+        """A list of numbers that are not negative; empty where it is absent."""
+        values = self.array(key)
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                self.fail(key, f"holds {shown(value)}; whole numbers that are not negative are needed")
+        return tuple(values)
+
     def object(self, key: str) -> JsonObject | None:
         value = self._of(key, dict)
         return None if value is None else JsonObject(self.file, value, self._named(key))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from puna.errors import ModelFormatError, UnsupportedModelError
-from puna.formats import llama2c, sentencepiece_model, tiktoken_file, tokenizer_json
+from puna.formats import llama2c_tokenizer, sentencepiece_model, tiktoken_file, tokenizer_json
 from puna.formats.added_tokens import (
     AddedToken,
     decoder_tokens,
@@ -43,7 +43,7 @@ FORMS = (
     Form(tokenizer_json.matches, lambda path: tokenizer_of(read_json(path))[0]),
     Form(tiktoken_file.matches, lambda path: tiktoken_file.read_tiktoken_file(path, map_file(path)[:])),
     Form(sentencepiece_model.matches, lambda path: sentencepiece_model.read_sentencepiece_model(path, map_file(path)[:])),
-    Form(llama2c.matches_tokenizer, llama2c.read_tokenizer),
+    Form(llama2c_tokenizer.matches_tokenizer, llama2c_tokenizer.read_tokenizer),
 )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import BYTES
-from puna.formats.llama2c import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
+from puna.formats.llama2c_tokenizer import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
 from puna.formats.piece_order import scores_of
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from puna.formats.base import TokenizerSpec
-from puna.formats.llama2c import read_tokenizer
+from puna.formats.llama2c_tokenizer import read_tokenizer
 from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
