@@ -18,6 +18,7 @@ from puna.formats.sentencepiece_model import read_sentencepiece_model, sentencep
 from puna.formats.token_types import CONTROL, USER_DEFINED
 from puna.formats.tokenizer_files import MAX_FILE_BYTES, read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
+from puna.writers.tokenizers import write_tokenizer_json
 from tests.tokenizers.folders import byte_level_document, pieces_document, sentencepiece_bytes, tiktoken_bytes, write_json
 from tests.tokenizers.texts import texts
 from tests.tokenizers.vocabularies import small_bpe, small_spm
@@ -316,8 +317,6 @@ def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path
     """Its Llama class, which adds a space at the beginning only, and none where there is one (SentencePiece does, and puna). It
     takes the text <unk> for the token.
     """
-    from puna.writers.tokenizers import write_tokenizer_json
-
     spec = read_tokenizer_file(shared_data / "llama2" / "tokenizer.model", None)
     write_tokenizer_json(replace(spec, prefix_first_only=True), tmp_path / "tokenizer.json")
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "legacy": False})
