@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,9 +42,18 @@ NAMED_SPECIAL = (
 )
 SPECIAL = (*NAMED_SPECIAL, *(f"<|reserved_special_token_{2 + i}|>" for i in range(NUM_SPECIAL - len(NAMED_SPECIAL))))
 
+RESERVED = b"<|reserved_special_token_"
 # Where they stand among the special tokens, those that every model of the family has under the same name.
 ALWAYS_NAMED = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 REQUIRED_SPECIAL = {name: SPECIAL.index(name) for name in ALWAYS_NAMED}
+
+
+def same_but_reserved(tokens: Sequence[bytes], others: Sequence[bytes]) -> bool:
+    """Whether two vocabularies are the same but for special tokens that one of them has in reserve: the file has no names,
+    and those of Meta's package and of its tokenizer.json differ there.
+    """
+    pairs = zip(tokens, others)
+    return len(tokens) == len(others) and all(a == b or RESERVED in (a[: len(RESERVED)], b[: len(RESERVED)]) for a, b in pairs)
 
 
 def matches(head: bytes) -> bool:

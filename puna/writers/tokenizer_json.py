@@ -51,6 +51,11 @@ def added_tokens(spec: TokenizerSpec) -> list[Part]:
     ]
 
 
+def changes_text(spec: TokenizerSpec) -> bool:
+    """Whether it changes characters or spaces in SentencePiece's way, which only a tokenizer.model can tell."""
+    return bool(spec.charsmap) or spec.remove_extra_spaces
+
+
 def _sequence(name: str, parts: list[Part]) -> Part | None:
     """One part as it is, several as a Sequence."""
     return {"type": "Sequence", name: parts} if len(parts) > 1 else next(iter(parts), None)
@@ -59,7 +64,7 @@ def _sequence(name: str, parts: list[Part]) -> Part | None:
 def _normalizer(spec: TokenizerSpec) -> Part | None:
     if spec.kind == "bpe":
         return {"type": spec.normalizer} if spec.normalizer else None
-    if spec.charsmap or spec.remove_extra_spaces:
+    if changes_text(spec):
         raise UnsupportedModelError(
             f"{spec.source}: tokenizer.json cannot hold this tokenizer: it changes characters or spaces in SentencePiece's way",
             hint="SentencePiece's tokenizer.model and gguf can hold it.",

@@ -21,7 +21,7 @@ from puna.formats.piece_order import scores_of
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
 from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
-from puna.writers.tokenizer_json import added_tokens, tokenizer_json
+from puna.writers.tokenizer_json import added_tokens, changes_text, tokenizer_json
 
 SPACE = "\u2581".encode()
 
@@ -43,16 +43,18 @@ CONFIG_TOKENS = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk
 
 
 def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path: Path) -> None:
-    """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it."""
+    """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it, or a `tokenizer.model` alone."""
     ids = {key: getattr(spec, name) for key, name in CONFIG_TOKENS.items()}
     config: dict[str, Any] = {key: spec.tokens[token_id].decode() for key, token_id in ids.items() if token_id is not None}
     config |= {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "LlamaTokenizer" if changes_text(spec) else "PreTrainedTokenizerFast",
         "add_bos_token": spec.add_bos,
         "add_eos_token": spec.add_eos,
         "clean_up_tokenization_spaces": False,
         "added_tokens_decoder": {str(token.pop("id")): token for token in added_tokens(spec)},
     }
+    if spec.kind == "spm":
+        config |= {"legacy": not spec.prefix_first_only, "add_prefix_space": spec.add_space_prefix}
     if chat_template is not None:
         config["chat_template"] = chat_template
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", "utf-8")
