@@ -24,6 +24,7 @@ from puna.formats.token_types import CONTROL, NORMAL
 LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,7}\r?(\n|\Z)")
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 4096  # the longest of Llama 3 has 128
+MAX_SQUARES = 1 << 26  # of the tokens' lengths, in all: finding the merges takes up to 10 ns for each; Llama 3 has 7 million
 
 NUM_SPECIAL = 256
 NAMED_SPECIAL = (
@@ -102,6 +103,8 @@ def _read_tokens(path: Path, data: bytes) -> list[bytes]:
                 path, f"line {rank + 1}", None, f"is {line[:60]!r}; a token in base64 and the rank {rank} are needed"
             )
         tokens.append(token)
+    if sum(len(token) ** 2 for token in tokens) > MAX_SQUARES:
+        raise ModelFormatError(path, "lines", None, "hold more and longer tokens than any tokenizer has")
     if len(set(tokens)) < len(tokens):
         raise ModelFormatError(path, "lines", None, "hold a token twice")
     if missing := {bytes([byte]) for byte in range(256)} - set(tokens):

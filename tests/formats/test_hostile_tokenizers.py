@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from pathlib import Path
@@ -106,6 +107,10 @@ def test_numbers_of_protobuf_are_as_long_as_they_must_be() -> None:
 # ---- tiktoken -------------------------------------------------------------------------------------------------------
 
 
+def b64(token: bytes, rank: int) -> bytes:
+    return b"%s %d" % (base64.b64encode(token), rank)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -117,6 +122,7 @@ def test_numbers_of_protobuf_are_as_long_as_they_must_be() -> None:
         (lambda lines: [*lines[:-1], b"YWI= -1"], "line 264"),
         (lambda lines: [*lines[:-1], b"YWI= 0263"], "line 264"),
         (lambda lines: [*lines[:-1], b"YWI= " + b"9" * 5000], "line 264"),
+        (lambda lines: [*lines, *(b64(b"%04d" % rank * 1000, rank) for rank in range(264, 270))], "more and longer tokens"),
         (lambda lines: [*lines[:10], b"YWI= 10", *lines[11:]], "lack the byte 0x0A"),
     ],
 )

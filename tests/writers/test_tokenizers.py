@@ -285,6 +285,17 @@ def test_unused_tokens_on_the_way_are_refused() -> None:
         merges_of(small_spm(token_types=types))
 
 
+@pytest.mark.parametrize(("length", "why"), [(10_000, "more and longer tokens than any"), (200, "the same score")])
+def test_tokens_of_absurd_length_take_no_time(length: int, why: str) -> None:
+    spec = small_spm()
+    tokens = [*spec.tokens[:-2], b"e" * length, b"e" * (length // 2)]
+    scores = np.append(np.asarray(spec.scores)[:-2], np.full(2, -99, np.float32))
+    odd = replace(spec, tokens=tokens, scores=scores, source="odd.model")
+    assert not agree(odd, by_merges(spec))
+    with pytest.raises(UnsupportedModelError, match=why):
+        merges_of(replace(odd, tokens=[*tokens[:-3], b"e" * (length // 4), *tokens[-2:]] if length < 1000 else tokens))
+
+
 def test_the_config_holds_what_transformers_looks_for(tmp_path: Path) -> None:
     write_tokenizer_config(small_bpe(), None, tmp_path / "tokenizer_config.json")
     config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
