@@ -14,6 +14,7 @@ import numpy.typing as npt
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.token_types import NORMAL, UNUSED
+from puna.formats.vocabulary import piece_texts, piece_types
 
 MAX_SQUARES = 1 << 26  # of the pieces' lengths, in all: more than any tokenizer has (Llama 2: 2 million)
 MAX_RUN = 128  # the longest token that is one letter, again and again
@@ -57,12 +58,9 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
 
 def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
-    if (
-        not _is_of_usual_size(scored)
-        or scored.charsmap
-        or scored.remove_extra_spaces
-        or scored.add_space_prefix != merged.add_space_prefix
-    ):
+    if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+        return False
+    if not _is_of_usual_size(scored):
         return False
     pieces, pairs = _pieces(scored), _pairs(merged)
     if merged.kind != "spm" or any(merged.tokens[i : i + 1] != [text.encode()] for text, i in pieces.items()):
@@ -103,14 +101,13 @@ def _cut_run(count: int, order: dict[tuple[int, int], float]) -> list[int]:
 
 
 def _pairs(spec: TokenizerSpec) -> list[Pair]:
-    return [(a, b) for a, _, b in (merge.decode("utf-8", "surrogatepass").partition(" ") for merge in spec.merges)]
+    return [(a, b) for a, _, b in (merge.decode("utf-8", "replace").partition(" ") for merge in spec.merges)]
 
 
 def _pieces(spec: TokenizerSpec) -> Pieces:
     """The tokens that merging makes or starts from."""
-    types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
-    texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
-    return {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind in (0, NORMAL)}
+    entries = enumerate(zip(piece_texts(spec), piece_types(spec)))
+    return {text: i for i, (text, kind) in entries if kind in (0, NORMAL)}
 
 
 def _is_of_usual_size(spec: TokenizerSpec) -> bool:
@@ -121,8 +118,7 @@ def _refuse_odd(spec: TokenizerSpec, pieces: Pieces) -> None:
     """What is too much work, and unused tokens: SentencePiece makes them on its way and takes them apart again."""
     if not _is_of_usual_size(spec):
         _refuse(spec, "in another order: it has more and longer tokens than any")
-    types = [] if spec.token_types is None else spec.token_types.tolist()
-    if any(kind == UNUSED and any(_splits(token.decode(), pieces)) for token, kind in zip(spec.tokens, types)):
+    if any(kind == UNUSED and any(_splits(text, pieces)) for text, kind in zip(piece_texts(spec), piece_types(spec))):
         _refuse(spec, "in another order: merging passes through tokens that are marked as unused")
 
 
