@@ -16,14 +16,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
+from puna.formats.base import TokenizerSpec
 from puna.formats.piece_order import merges_of
+from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
+from puna.writers.tokenizers import (
+    gguf_tokenizer_metadata,
+    write_llama2c_tokenizer,
+    write_sentencepiece,
+    write_tiktoken,
+    write_tokenizer_config,
+    write_tokenizer_json,
+)
 from tests.formats import hostile
 from tests.tokenizers.folders import byte_level_document, pieces_document, sentencepiece_bytes, tiktoken_bytes
 from tests.tokenizers.vocabularies import small_spm
@@ -84,7 +95,12 @@ def folder_mutant(rng: random.Random) -> Files:
         if rng.random() < 0.7:
             _edit(document, rng)
         files[f"{name}.json"] = json.dumps(document).encode()
-    return files | {"tokenizer.model": _model(False)} if rng.random() < 0.5 else files
+    if rng.random() < 0.5:
+        spm = small_spm()
+        assert spm.scores is not None
+        model = sentencepiece_model(spm, spm.scores.tolist())
+        files["tokenizer.model"] = _scratched(model, rng) if rng.random() < 0.3 else model
+    return files
 
 
 def _scratched(data: bytes, rng: random.Random) -> bytes:
@@ -128,6 +144,16 @@ MUTANTS: dict[str, Callable[[random.Random], Files]] = {
 }
 
 
+WRITERS: tuple[Callable[[TokenizerSpec, Path], object], ...] = (
+    write_sentencepiece,
+    write_tiktoken,
+    write_tokenizer_json,
+    write_llama2c_tokenizer,
+    lambda spec, path: write_tokenizer_config(spec, None, path),
+    lambda spec, _: gguf_tokenizer_metadata(spec),
+)
+
+
 def run_mutants(form: str, seed: int, count: int) -> None:
     """Try `count` mutants, a batch to a process, and fail with the seed and number of the first bad one."""
     for first in range(0, count, hostile.BATCH):
@@ -160,6 +186,9 @@ def _works(folder: Path, files: Files) -> bool:
         return True
     assert all(0 <= token_id < tokenizer.vocab_size for token_id in ids)
     tokenizer.decode(ids)
+    for number, write in enumerate(WRITERS):
+        with suppress(ModelFormatError, UnsupportedModelError):
+            write(spec, folder / f"written {number}")
     return True
 
 
