@@ -157,7 +157,7 @@ def _write_weights(job: Job, path: Path, names: Sequence[str]) -> None:
 
 
 def _write(job: Job, folder: Path) -> None:
-    write_json({key: value for key, value in _config(job).items() if value is not None}, folder / "config.json")
+    write_json(_config(job), folder / "config.json")
     write_huggingface_texts(job.checkpoint, folder)
     shards = dealt_out(job)
     if len(shards) == 1:
