@@ -26,6 +26,7 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.rows import Rows
+from puna.formats.tiktoken_file import same_but_reserved
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_WEIGHTS, Job, Writer
@@ -305,7 +306,9 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
     if (made.tokenizer is None) != (asked.tokenizer is None) or made.chat_template != asked.chat_template:
         differing.append("tokenizer or template")
     elif (
-        made.tokenizer is not None and asked.tokenizer is not None and list(made.tokenizer.tokens) != list(asked.tokenizer.tokens)
+        made.tokenizer is not None
+        and asked.tokenizer is not None
+        and not same_but_reserved(made.tokenizer.tokens, asked.tokenizer.tokens)
     ):
         differing.append("tokens")
     if differing:
