@@ -192,14 +192,12 @@ def _require_place(checkpoint: Checkpoint, target: Path, is_folder: bool, overwr
         return final
     if final.is_dir() != is_folder or not (final.is_dir() or final.is_file()):
         raise UsageError(f"{target} exists and is not a {'folder' if is_folder else 'file'}", hint="Name another target.")
-    if final.is_dir() and not any(final.iterdir()):
-        return final
-    if not overwrite:
-        raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is complete.")
-    if final.is_dir():
+    if final.is_dir() and any(final.iterdir()):
         raise UsageError(
-            f"{target} is a folder that holds something", hint="puna replaces files only: remove it, or name another."
+            f"{target} is a folder that holds something", hint="Remove it, or name another: only files are replaced."
         )
+    if final.is_file() and not overwrite:
+        raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is complete.")
     return final
 
 
