@@ -35,6 +35,7 @@ QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
 SPARE_BYTES = 16 << 20  # for headers, tokenizer files, and the file system's own
 TEMPORARY = ".puna-convert-"
 MAX_SHARDS = 99
+MAX_NAME = 150  # characters of the target's name in the temporary one
 RECHECKED_ROWS = 8  # of a tensor that was requantised; of the others all are compared
 
 
@@ -83,6 +84,8 @@ def convert(
         report.progress("writing", done, total, "bytes")
 
     job = Job(checkpoint, types, shards, wrote)
+    if shards > len(checkpoint.tensors):
+        raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)
     final = _require_place(checkpoint, target, writer.is_folder(job), overwrite)
     _announce(checkpoint, types, report)
@@ -237,7 +240,7 @@ def _storage_errors(final: Path, num_bytes: int) -> Iterator[None]:
 def _temporary(final: Path, is_folder: bool) -> Iterator[Path]:
     """A name beside the target that nobody else has; what is still there at the end goes. So do those of processes that died."""
     _sweep(final)
-    path = final.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{final.name}"[:200])
+    path = final.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{final.name[:MAX_NAME]}")
     try:
         if is_folder:
             path.mkdir()
@@ -248,9 +251,10 @@ def _temporary(final: Path, is_folder: bool) -> Iterator[Path]:
 
 def _sweep(final: Path) -> None:
     """Remove what conversions to the same target left behind that were killed."""
-    for path in final.parent.glob(f"{TEMPORARY}*-{final.name}"):
+    for path in list(final.parent.iterdir()):
         number = path.name.removeprefix(TEMPORARY).split("-")[0]
-        if number.isdecimal() and not _is_alive(int(number)):
+        ours = path.name.startswith(TEMPORARY) and path.name.endswith(f"-{final.name[:MAX_NAME]}")
+        if ours and number.isdecimal() and not _is_alive(int(number)):
             _remove(path)
 
 

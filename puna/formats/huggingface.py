@@ -40,6 +40,7 @@ PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_SHARDS = 10_000
+MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 1 << 20, 8 << 20  # real ones have some kB, and some hundred
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
 HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 Weight = StoredTensor | PackedTensor
@@ -93,7 +94,7 @@ def _config_json(folder: Path) -> JsonObject:
         raise ModelNotFoundError(
             f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
         )
-    return read_json(path)
+    return read_json(path, MAX_CONFIG_BYTES)
 
 
 def _of_code(config_json: JsonObject) -> Iterator[str]:
@@ -140,7 +141,7 @@ def _indexed(
     folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
 ) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """The shards that an index names, each holding just the arrays that the index says."""
-    places = read_json(index).object("weight_map")
+    places = read_json(index, MAX_INDEX_BYTES).object("weight_map")
     if places is None or not places.values:
         raise ModelFormatError(index, "weight_map", None, "is missing")
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
@@ -271,7 +272,7 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
 
 def _generation(folder: Path) -> JsonObject | None:
     path = _inside(folder, "generation_config.json")
-    return None if path is None else read_json(path)
+    return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 
 def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None) -> TokenizerSpec:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from puna.config import ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
+from puna.config import MAX_SIZES, ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import UnsupportedModelError
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
@@ -107,6 +107,7 @@ WITHOUT_EFFECT = {
     "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
     "use_sliding_window",
 }  # fmt: skip
+ORIGINAL = "original_max_position_embeddings"
 READ = {
     *CONFIG_KEYS.values(),
     "rope_theta",
@@ -141,7 +142,7 @@ def read_config(config: JsonObject, name: str) -> ModelConfig:
             hidden_size=hidden_size,
             ffn_size=_needed(config, "intermediate_size"),
             vocab_size=_needed(config, "vocab_size"),
-            max_context=int(_context(config, family) * stretch),
+            max_context=_lengthened(_context(config, family), stretch),
             norm_eps=1e-6 if norm_eps is None else norm_eps,
             rope=_made(config, rope),
             tie_embeddings=config.flag("tie_word_embeddings"),
@@ -215,7 +216,19 @@ def _head_dim(config: JsonObject, family: Family, num_heads: int, hidden_size: i
 
 def _context(config: JsonObject, family: Family) -> int:
     given = config.integer("max_position_embeddings")
-    return family.max_context if given is None else given
+    return family.max_context if given is None else _in_range(config, "max_position_embeddings", given)
+
+
+def _lengthened(tokens: int, stretch: float) -> int:
+    """Never beyond what ModelConfig allows: a file may name any factor."""
+    return int(min(tokens * stretch, 2.0 * MAX_SIZES["max_context"]))
+
+
+def _in_range(config: JsonObject, key: str, tokens: int) -> int:
+    """Before anything is computed from it: numbers of JSON have no limit."""
+    if not 1 <= tokens <= MAX_SIZES["max_context"]:
+        config.fail(key, f"is {shown(tokens)}; it must lie in 1..{MAX_SIZES['max_context']}")
+    return tokens
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------
@@ -238,7 +251,7 @@ def _windowed_layers(config: JsonObject, family: Family, num_layers: int) -> tup
     if not family.window_flag:
         return None
     first = _integer(config, "max_window_layers", 28) or 0
-    return tuple(range(max(first, 0), num_layers))
+    return tuple(range(max(first, 0), min(num_layers, MAX_SIZES["num_layers"])))
 
 
 # ---- rotary embedding -----------------------------------------------------------------------------------------------
@@ -286,7 +299,15 @@ def _factor(scaling: JsonObject, key: str = "factor") -> float:
 
 
 def _original(scaling: JsonObject, context: int) -> int:
-    return scaling.integer("original_max_position_embeddings") or context
+    given = scaling.integer(ORIGINAL)
+    return context if given is None else _in_range(scaling, ORIGINAL, given)
+
+
+def _not_negative(scaling: JsonObject, key: str) -> float | None:
+    value = scaling.real(key)
+    if value is not None and value < 0:
+        scaling.fail(key, f"is {value}; it must not be negative")
+    return value
 
 
 def _default(scaling: JsonObject, context: int) -> dict[str, Any]:
@@ -318,7 +339,7 @@ def _yarn(scaling: JsonObject, context: int) -> dict[str, Any]:
     factor = scaling.real("factor") or context / max(original, 1)
     attention = scaling.real("attention_factor")
     if attention is None:
-        attention = yarn_attention_factor(factor, scaling.real("mscale"), scaling.real("mscale_all_dim"))
+        attention = yarn_attention_factor(factor, *(_not_negative(scaling, key) for key in ("mscale", "mscale_all_dim")))
     return {
         "scaling": "yarn",
         "factor": factor,
@@ -331,7 +352,6 @@ def _yarn(scaling: JsonObject, context: int) -> dict[str, Any]:
     }
 
 
-ORIGINAL = "original_max_position_embeddings"
 YARN = ("factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "finetuned")
 
 # Type of scaling -> the keys that it may have, and how they are read.

@@ -82,11 +82,11 @@ class JsonObject:
             yield JsonObject(self.file, value, self._named(name))
 
 
-def read_json(path: Path) -> JsonObject:
-    """The object that a JSON file holds."""
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> JsonObject:
+    """The object that a JSON file holds. One of more than `limit` bytes is refused: Python's objects take many times as much."""
     size = file_size(path)
-    if size > MAX_JSON_BYTES:
-        raise ModelFormatError(path, "file", None, f"is {size} bytes long; at most {MAX_JSON_BYTES} are read")
+    if size > limit:
+        raise ModelFormatError(path, "file", None, f"is {size} bytes long; at most {limit} are read")
     return parse_json(path, map_file(path)[:])
 
 

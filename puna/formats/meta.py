@@ -33,6 +33,7 @@ READERS = {"pth": read_torch_file, "safetensors": read_safetensors}
 IGNORED = re.compile(r"(.*\.)?rope\.freqs")  # computed from the parameters
 READABLE = ("F32", "F16", "BF16")
 MAX_SHARDS = 100
+MAX_PARAMS_BYTES = 1 << 20
 
 # Our name of a size -> the key; where an error about that size points, too.
 PARAM_KEYS = {
@@ -109,7 +110,7 @@ def _params(folder: Path) -> JsonObject:
             f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
             hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
         )
-    params = read_json(path)
+    params = read_json(path, MAX_PARAMS_BYTES)
     for key in REFUSED:
         if params.values.get(key):
             raise UnsupportedModelError(f"{path}: {key} is set, which changes results; puna runs the plain LLaMA architecture")

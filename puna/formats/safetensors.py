@@ -18,7 +18,7 @@ from puna.formats.json_file import JsonObject, parse_json
 from puna.formats.mapped import Cursor, file_size, map_file, shown
 from puna.formats.stored import DTYPES, StoredTensor
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 8 << 20  # a LLaMA has at most some thousand arrays of 100 bytes each; the library allows 100 MB
 MAX_DIMS = 8
 METADATA = "__metadata__"
 LENGTH = struct.Struct("<Q")

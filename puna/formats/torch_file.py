@@ -19,7 +19,7 @@ from puna.formats.torch_pickle import StorageRef, TensorRef, run
 from puna.formats.zip_file import MAGIC, ZipFile
 
 PICKLE = "/data.pkl"
-MAX_PICKLE_BYTES = 64 << 20
+MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
 MAX_NOTE_BYTES = 256
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which training programs keep the weights
 OLD_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

@@ -234,7 +234,7 @@ class _Machine:
             case ("storage", Name(text), str(key), str(), int(size)) if text in STORAGES and size >= 0:
                 self.push(StorageRef(STORAGES[text], key, size))
             case other:
-                self._fail(f"refers to {shown(str(other))}, which is not a storage")
+                self._fail(f"refers to a {type(other).__name__}, which is not a storage")
 
     # ---- what names stand for --------------------------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class _Machine:
     def _sizes(self, sizes: Any, what: str) -> tuple[int, ...]:
         ok = isinstance(sizes, tuple | list) and len(sizes) <= MAX_DIMS
         if not ok or not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
-            self._fail(f"has a tensor whose {what} is {shown(str(sizes))}")
+            self._fail(f"has a tensor whose {what} is no row of at most {MAX_DIMS} whole numbers that are not negative")
         return tuple(sizes)
 
 
