@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
-from puna.formats import gguf, llama2c
+from puna.formats import gguf, huggingface, llama2c, meta
 from puna.formats.base import Checkpoint
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head
@@ -31,6 +31,21 @@ FORMATS: tuple[Format, ...] = (
     Format("llama2.c", llama2c.matches, llama2c.open_llama2c, llama2c.open_llama2c),
 )
 
+
+class Folder(NamedTuple):
+    """A line of the table of formats that are a folder: how one is recognised and opened."""
+
+    name: str
+    matches: Callable[[Collection[str]], bool]  # (names of the files there)
+    open: Callable[[Path, Path | None], Checkpoint]  # (folder, a tokenizer of another place)
+
+
+# In order: Mistral's folders hold the files of both.
+FOLDERS: tuple[Folder, ...] = (
+    Folder("Hugging Face", huggingface.matches, huggingface.open_huggingface),
+    Folder("Meta", meta.matches, meta.open_meta),
+)
+
 # What people have at hand instead of a model that puna reads: how it begins, what it is, what to do.
 UNREAD: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"PK\x03\x04", b"\x80\x02"), "a PyTorch checkpoint, which puna does not read yet", "Fetch the model as GGUF."),
@@ -38,13 +53,6 @@ UNREAD: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
     ((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
     ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."),
-)
-# File names of a folder that tell which format lies there, though puna does not read it yet.
-UNREAD_FOLDERS = (
-    ("*.safetensors", "a Hugging Face checkpoint (safetensors)"),
-    ("*.pth", "a Meta checkpoint (.pth)"),
-    ("pytorch_model*.bin", "a Hugging Face checkpoint (PyTorch)"),
-    ("config.json", "a Hugging Face checkpoint"),
 )
 
 
@@ -54,7 +62,14 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
-    file = _model_in(path) if _is_folder(path) else path
+    file = path
+    if _is_folder(path):
+        files = _files_of(path)
+        names = [file.name for file in files]
+        for folder in FOLDERS:
+            if folder.matches(names):
+                return folder.open(path, tokenizer)
+        file = _model_in(path, files)
     form = _format_of(file)
     if form is None:
         raise _unrecognised(file)
@@ -98,20 +113,20 @@ def _unrecognised(path: Path) -> ModelFormatError | UnsupportedModelError:
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-def _model_in(folder: Path) -> Path:
-    """The one model of a folder; a model that is split over files counts once."""
+def _files_of(folder: Path) -> list[Path]:
     try:
-        files = sorted(path for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES)) if path.is_file())
+        return sorted(path for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES)) if path.is_file())
     except OSError as error:
         raise ModelNotFoundError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _model_in(folder: Path, files: list[Path]) -> Path:
+    """The one model of a folder; a model that is split over files counts once."""
     models = [path for path in files if _is_model(path)]
     if len(models) == 1:
         return models[0]
     if models:
         raise ModelNotFoundError(f"{folder} holds {len(models)} models: {_listed(models)}", hint="Name one of them.")
-    for pattern, what in UNREAD_FOLDERS:
-        if any(path.match(pattern) for path in files):
-            raise UnsupportedModelError(f"{folder} holds {what}, which puna does not read yet", hint="Fetch the model as GGUF.")
     raise ModelNotFoundError(f"{folder} holds no model; files there: {_listed(files) or 'none'}")
 
 

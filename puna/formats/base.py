@@ -54,6 +54,8 @@ class TokenizerSpec:
     `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece BPE, whose
     order of merging is `scores`, or, without them, `merges`: a `tokenizer.json` made from one).
     `token_types` follow GGUF: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    `normalizer`: "" leaves a text as it is; "bpe" knows "NFC"; for "spm" it is the name of the rule that `charsmap` holds,
+    SentencePiece's compiled map of characters.
     """
 
     kind: str
@@ -71,6 +73,10 @@ class TokenizerSpec:
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = True
+    normalizer: str = ""
+    charsmap: bytes = b""
+    remove_extra_spaces: bool = False  # "spm": runs of spaces become one, and those at both ends go (OpenLLaMA v1)
+    whole_words: bool | None = None  # "bpe": a word that is a token is not merged; None: as `pre` has it
     source: str = ""  # the file, for error messages
 
 

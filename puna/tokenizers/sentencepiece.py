@@ -1,6 +1,6 @@
-"""SentencePiece with scores (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
+"""SentencePiece (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
 
-The merging is the `sentencepiece` library's. It reads a serialized ModelProto, which is written here by hand: a page of
+With scores, the merging is the `sentencepiece` library's; with merges instead, see `piece_merges.py`. It reads a serialized ModelProto, which is written here by hand: a page of
 protobuf wire format costs less than a dependency on protobuf and its generated classes.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.tokenizers.piece_merges import SPACE, cut_by_merges
 from puna.tokenizers.vocabulary import BYTE, NORMAL, VocabularyTokenizer
 
-SPACE = "\u2581"  # how a piece spells a space: LOWER ONE EIGHTH BLOCK
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -28,8 +29,12 @@ class SentencePieceTokenizer(VocabularyTokenizer):
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
         self._adds_space = spec.add_space_prefix
+        self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
-        self._processor = _load(spec, model_proto(self._pieces, _scores(spec), self._types, spec.add_space_prefix))
+        by_merges = spec.scores is None and len(spec.merges) > 0
+        self._cut = (
+            cut_by_merges(spec, self._pieces, self._types) if by_merges else _cut_by_scores(spec, self._pieces, self._types)
+        )
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
@@ -37,16 +42,22 @@ class SentencePieceTokenizer(VocabularyTokenizer):
     @cached_property
     def _longest(self) -> float:
         """As the pieces are spelled, for a text may hold U+2581 itself. Without byte tokens, no bound: one id is all of a run of
-        unknown characters."""
-        return max(len(piece.encode()) for piece in self._pieces) if self._bytes else math.inf
+        unknown characters. Nor where a normalizer may shorten the text."""
+        bounded = self._bytes and not self._changes_text
+        return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.encode(text)
-        return ids
+        return self._cut(text)
 
     def _bytes_of(self, token_id: int) -> bytes:
         byte = self._bytes.get(token_id)
         return self._pieces[token_id].replace(SPACE, " ").encode() if byte is None else byte
+
+
+def _cut_by_scores(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> Callable[[str], list[int]]:
+    rule = normalizer_spec(spec.normalizer, spec.charsmap, spec.add_space_prefix, spec.remove_extra_spaces)
+    encode: Callable[[str], list[int]] = _load(spec, model_proto(pieces, _scores(spec), types, rule)).encode
+    return encode
 
 
 def _byte_values(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> dict[int, bytes]:
@@ -84,18 +95,23 @@ def _load(spec: TokenizerSpec, proto: bytes) -> Any:
 
 # Field numbers of sentencepiece_model.proto, and the wire types of protobuf (0 varint, 2 length-delimited, 5 32-bit).
 # ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3. SentencePiece: piece 1, score 2, type 3.
-# TrainerSpec: model_type 3, byte_fallback 35. NormalizerSpec: name 1, add_dummy_prefix 3, remove_extra_whitespaces 4,
-# escape_whitespaces 5.
+# TrainerSpec: model_type 3, byte_fallback 35. NormalizerSpec: name 1, precompiled_charsmap 2, add_dummy_prefix 3,
+# remove_extra_whitespaces 4, escape_whitespaces 5.
 _VARINT, _BYTES, _FLOAT = 0, 2, 5
 _BPE = 2  # TrainerSpec.ModelType
 
 
-def model_proto(pieces: list[str], scores: list[float], types: list[int], add_space_prefix: bool) -> bytes:
-    """A serialized ModelProto: BPE, no normalization, spaces kept."""
+def model_proto(pieces: list[str], scores: list[float], types: list[int], normalizer: bytes) -> bytes:
+    """A serialized ModelProto of BPE."""
     entries = [_message(1, _piece(*entry)) for entry in zip(pieces, scores, types)]
     trainer = _number(3, _BPE) + _number(35, BYTE in types)
-    normalizer = _message(1, b"identity") + _number(3, add_space_prefix) + _number(4, False) + _number(5, True)
     return b"".join(entries) + _message(2, trainer) + _message(3, normalizer)
+
+
+def normalizer_spec(name: str, charsmap: bytes, add_space_prefix: bool, remove_extra_spaces: bool) -> bytes:
+    """A serialized NormalizerSpec that spells spaces as U+2581."""
+    flags = _number(3, add_space_prefix) + _number(4, remove_extra_spaces) + _number(5, True)
+    return _message(1, (name or "identity").encode()) + (_message(2, charsmap) if charsmap else b"") + flags
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:

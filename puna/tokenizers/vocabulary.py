@@ -52,7 +52,8 @@ class VocabularyTokenizer(ABC):
         self.special_tokens = self._ids_of_type(CONTROL)
         named = {self.special_tokens[text] for text in STOP_TEXTS if text in self.special_tokens}
         eot_id = _checked_id(spec, "eot_token_id", spec.eot_id, False)
-        self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id) if i is not None})
+        more = {_checked_id(spec, "stop_ids", token_id, False) for token_id in spec.stop_ids}
+        self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id, *more) if i is not None})
         # One letter cannot be broken up by a guard, so that a person could not type it: never looked for.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 

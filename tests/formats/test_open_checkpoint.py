@@ -53,7 +53,7 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("model.safetensors", "safetensors"), ("consolidated.00.pth", "Meta"), ("config.json", "Hugging Face")]
+    ("name", "words"), [("model.safetensors", "Hugging Face"), ("consolidated.00.pth", "Meta"), ("config.json", "Hugging Face")]
 )
 def test_a_folder_of_a_format_not_read_yet_says_so(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
