@@ -1,7 +1,8 @@
 """SentencePiece (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
 
-With scores, the merging is the `sentencepiece` library's; with merges instead, see `piece_merges.py`. It reads a serialized ModelProto, which is written here by hand: a page of
-protobuf wire format costs less than a dependency on protobuf and its generated classes.
+With scores, the merging is the `sentencepiece` library's; with merges instead, see `piece_merges.py`. The library reads a
+serialized ModelProto, which is written here by hand: a page of protobuf wire format costs less than a dependency on protobuf
+and its generated classes.
 """
 
 from __future__ import annotations
