@@ -47,7 +47,8 @@ def all_logits(llm: LLM, ids: list[int]) -> npt.NDArray[np.float32]:
     for first in range(0, len(ids), step):
         chunk = np.array(ids[first : first + step], np.int32)
         n = np.arange(len(chunk), dtype=np.int32)
-        rows.append(llm.backend.forward(Batch(chunk, first + n, np.array([0, len(chunk)], np.int32), pages, n)))
+        starts, length = np.array([0, len(chunk)], np.int32), np.array([len(ids)], np.int32)
+        rows.append(llm.backend.forward(Batch(chunk, first + n, starts, pages, n, length)))
     return np.concatenate(rows)
 
 

@@ -50,7 +50,13 @@ def _require(holds: bool, name: str, problem: str, hint: str = "") -> None:
 class RopeConfig:
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) over interleaved pairs (x[2i], x[2i+1]).
 
-    `factors` divide the frequencies one by one (Llama 3.1's `rope_freqs`); `factor` divides them all ("linear").
+    `factors` divide the frequencies one by one (Llama 3.1's `rope_freqs`). `scaling` says what `factor` does:
+      linear   divides all frequencies (Chen et al. 2023, arXiv 2306.15595)
+      llama3   divides the slow ones, between `low_freq_factor` and `high_freq_factor` turns in `original_context` a blend
+      yarn     the same, between `beta_slow` and `beta_fast` turns, by the pair's index; cos and sin are multiplied by
+               `attention_factor` (Peng et al. 2023, arXiv 2309.00071)
+      dynamic  raises the base with the length of the text beyond `original_context` ("dynamic NTK"). Which length is the
+               prompt's, and for each later position its own: a rule that neither chunks nor batches can change.
     """
 
     theta: float = 10000.0
@@ -60,6 +66,10 @@ class RopeConfig:
     high_freq_factor: float = 4.0
     original_context: int = 8192
     factors: tuple[float, ...] | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True  # yarn: the blend begins and ends at whole pairs
+    attention_factor: float = 1.0
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.theta) and 0 < self.theta < 1e12, "rope_theta", f"is {self.theta}; it must lie in (0, 1e12)")
@@ -68,13 +78,36 @@ class RopeConfig:
             "rope scaling",
             f"is {self.scaling!r}; puna knows {', '.join(get_args(RopeScaling))}",
         )
-        _require(math.isfinite(self.factor) and self.factor > 0, "rope factor", f"is {self.factor}; it must be above 0")
+        for name in ("factor", "beta_fast", "beta_slow", "attention_factor", "original_context"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and 0 < value < 1e9, f"rope {name}", f"is {value}; it must lie in (0, 1e9)")
+        steps = ("low_freq_factor", "high_freq_factor")
+        _require(all(math.isfinite(getattr(self, name)) for name in steps), "rope low_freq_factor", "is not a finite number")
+        flat = self.scaling == "yarn" and self.theta == 1
+        _require(not flat, "rope_theta", "is 1, with which yarn cannot tell fast pairs from slow ones")
+        same = self.scaling == "llama3" and self.low_freq_factor == self.high_freq_factor
+        _require(not same, "rope low_freq_factor", f"and high_freq_factor are both {self.low_freq_factor}; they must differ")
         ok = self.factors is None or all(math.isfinite(f) and f > 0 for f in self.factors)
         _require(ok, "rope factors", "hold a number that is not finite and above 0")
 
-    def frequencies(self, head_dim: int) -> npt.NDArray[np.float64]:
-        """Radians per position of each pair.  # (head_dim / 2,)"""
-        freqs = self.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    def angles(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any], head_dim: int) -> npt.NDArray[np.float64]:
+        """How far each pair is turned at `positions`, tokens of prompts of these lengths.
+
+        (tokens,), (tokens,) -> (tokens, head_dim / 2), radians
+        """
+        if self.scaling != "dynamic":
+            return np.asarray(np.multiply.outer(positions, self.frequencies(head_dim)))
+        lengths = np.maximum(positions + 1, prompt_lengths)
+        turned = [position * self.frequencies(head_dim, int(length)) for position, length in zip(positions, lengths)]
+        return np.asarray(turned, np.float64).reshape(-1, head_dim // 2)
+
+    def family(self, prompt_length: int) -> int:
+        """Prompts of one family have the same K where they have the same tokens: all have, but under "dynamic" scaling."""
+        return prompt_length if self.scaling == "dynamic" and prompt_length > self.original_context else 0
+
+    def frequencies(self, head_dim: int, length: int = 0) -> npt.NDArray[np.float64]:
+        """Radians per position of each pair; `length` tokens of text, for "dynamic" scaling.  # (head_dim / 2,)"""
+        freqs = self._base(head_dim, length) ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
         if self.factors is not None:
             _require(
                 len(self.factors) == len(freqs),
@@ -86,13 +119,48 @@ class RopeConfig:
             return freqs / self.factor
         if self.scaling == "llama3":
             return self._llama3(freqs)
+        if self.scaling == "yarn":
+            return self._yarn(freqs, head_dim)
         return freqs
+
+    def _base(self, head_dim: int, length: int) -> float:
+        if self.scaling != "dynamic" or length <= self.original_context or head_dim == 2:
+            return self.theta
+        stretch = self.factor * length / self.original_context - (self.factor - 1)
+        return float(self.theta * stretch ** (head_dim / (head_dim - 2)))
+
+    def _yarn(self, freqs: npt.NDArray[np.float64], head_dim: int) -> npt.NDArray[np.float64]:
+        """Pairs that turn more than `beta_fast` times in the original context are kept, those below `beta_slow` divided."""
+
+        def pair_of(turns: float) -> float:
+            return head_dim * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
+
+        first, last = pair_of(self.beta_fast), pair_of(self.beta_slow)
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, head_dim - 1)
+        ramp = (np.arange(len(freqs)) - first) / (last - first if last != first else 0.001)
+        divided = np.clip(ramp, 0.0, 1.0)
+        return np.asarray(freqs * (1 - divided) + freqs / self.factor * divided)
 
     def _llama3(self, freqs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Long wavelengths are divided by `factor`, short ones kept, between them a linear blend (Llama 3.1 model card)."""
         turns = self.original_context * freqs / (2 * math.pi)
         keep = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0.0, 1.0)
         return np.asarray(keep * freqs + (1 - keep) * freqs / self.factor)
+
+
+def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
+    """What cos and sin are multiplied by where a model names no number of its own (arXiv 2309.00071, section 3.4).
+
+    >>> round(yarn_attention_factor(4.0), 4)
+    1.1386
+    """
+
+    def temperature(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    return temperature(mscale) / temperature(mscale_all_dim) if mscale and mscale_all_dim else temperature(1.0)
 
 
 @dataclass(frozen=True, slots=True)

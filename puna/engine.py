@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from puna.backends.base import Backend
-from puna.config import EngineConfig
+from puna.config import EngineConfig, ModelConfig
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
@@ -37,11 +37,14 @@ class _Live:
 class Engine:
     """Runs requests on a loaded backend. `tokenizer` None: token ids only, every text is empty."""
 
-    def __init__(self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, vocab_size: int) -> None:
+    def __init__(
+        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+    ) -> None:
         self._backend = backend
         self._tokenizer = tokenizer
         self._plan = plan
-        self._vocab_size = vocab_size
+        self._vocab_size = model.vocab_size
+        self._rope = model.rope
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self._scheduler = self._new_scheduler()
@@ -173,7 +176,7 @@ class Engine:
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, given: Chooser | None) -> _Live:
         sampler = Sampler(params, self._vocab_size)
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params)
+        request = Request(self._last_id, prompt_ids, sampler.params, family=self._rope.family(len(prompt_ids)))
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         return _Live(request, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
@@ -216,6 +219,7 @@ def make_batch(works: Sequence[Work]) -> Batch:
         starts=np.concatenate((np.zeros(1, np.int32), ends)),
         page_tables=tables,
         logit_rows=np.concatenate(wanted),
+        prompt_lengths=np.array([len(work.request.prompt_ids) for work in works], np.int32),
     )
 
 

@@ -24,6 +24,7 @@ from puna.config import EngineConfig, ModelConfig
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
+from puna.infill import InfillPrompt, encode_infill
 from puna.plan import Plan, make_plan
 from puna.report import SILENT, Reporter
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
@@ -59,7 +60,7 @@ class LLM:
         self.plan = plan
         self.config = config
         self.backend = backend
-        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config.vocab_size)
+        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config)
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Request] = deque()
         self._lock = threading.RLock()  # the engine is one thread's at a time
@@ -156,6 +157,17 @@ class LLM:
         """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`."""
         tokenizer = self._tokenizer_for("a conversation")
         return encode_chat(messages, tokenizer, self.chat_template, limit=self.plan.max_context)
+
+    def encode_infill(self, before: str, after: str) -> InfillPrompt:
+        """Ids that ask for what stands between two texts, and the ids that end it; UsageError where the model cannot.
+
+        >>> prompt = llm.encode_infill("def half(n):\n    return ", "\n")                             # doctest: +SKIP
+        >>> llm.generate(prompt.token_ids, stop_ids=prompt.stop_ids).text                           # doctest: +SKIP
+        'n / 2'
+        """
+        checks.unicode("the suffix", checks.instance("the suffix", after, str))
+        checks.unicode("the prompt", checks.instance("the prompt", before, str))
+        return encode_infill(before, after, self._tokenizer_for("text"), limit=self.plan.max_context)
 
     def close(self) -> None:
         """End what runs and free the memory. Idempotent."""

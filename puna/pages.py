@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-Content = tuple[int, tuple[int, ...]]  # (identity of the page before, or ROOT; the page's token ids)
+Content = tuple[int, tuple[int, ...]]  # (identity of the page before, or of the family; the page's token ids)
 
-ROOT = 0  # identity of the page before the first
 UNKNOWN = -1  # identity of a page whose content nobody was told
+
+
+def _root(family: int) -> int:
+    """Identity of the page before the first: pages of different families, which are not negative, are never the same."""
+    return UNKNOWN - 1 - family
 
 
 class Pages:
@@ -37,7 +41,7 @@ class Pages:
         self._identity = [UNKNOWN] * num_pages
         self._content: dict[int, Content] = {}  # of the pages that `match` can find
         self._known: dict[Content, int] = {}  # the same, the other way round
-        self._last_identity = ROOT
+        self._last_identity = 0
 
     @property
     def num_free(self) -> int:
@@ -67,10 +71,10 @@ class Pages:
         self._references[page] = 1
         return page
 
-    def match(self, token_ids: Sequence[int]) -> list[int]:
+    def match(self, token_ids: Sequence[int], family: int = 0) -> list[int]:
         """Hold the pages of the longest known beginning of `token_ids`, whole pages only."""
         held: list[int] = []
-        identity = ROOT
+        identity = _root(family)
         for first in range(0, len(token_ids) - self.page_size + 1, self.page_size):
             page = self._known.get((identity, tuple(token_ids[first : first + self.page_size])))
             if page is None:
@@ -80,12 +84,12 @@ class Pages:
             identity = self._identity[page]
         return held
 
-    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int]) -> None:
+    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int], family: int = 0) -> None:
         """Say that page `page_ids[index]` of a sequence is full and holds `token_ids`.
 
         Where another page is known by the same content, that one stays known, and this one's successors continue it.
         """
-        before = ROOT if index == 0 else self._identity[page_ids[index - 1]]
+        before = _root(family) if index == 0 else self._identity[page_ids[index - 1]]
         if before == UNKNOWN:
             return
         page, content = page_ids[index], (before, tuple(token_ids))

@@ -127,6 +127,7 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, how many came from the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    family: int = 0  # only requests of one family share pages (`RopeConfig.family`)
     finish_reason: FinishReason | None = None
     error: str = ""
 
@@ -167,6 +168,7 @@ class Batch:
     starts: IntArray  # (num_sequences + 1,)
     page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
     logit_rows: IntArray  # (num_logits,) the token rows whose logits are wanted
+    prompt_lengths: IntArray  # (num_sequences,) for rotary bases that depend on the text's length (`RopeConfig.angles`)
 
 
 @dataclass(frozen=True, slots=True)

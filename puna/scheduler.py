@@ -131,7 +131,7 @@ class Scheduler:
         """Start from what the prefix cache holds. Tokens whose logits are wanted, the last one always, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from))
+        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.family)
         request.num_computed = len(request.page_ids) * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
@@ -140,7 +140,7 @@ class Scheduler:
         size = self.pages.page_size
         for index in range(work.first // size, work.last // size):
             token_ids = work.request.token_ids(index * size, (index + 1) * size)
-            self.pages.publish(work.request.page_ids, index, token_ids)
+            self.pages.publish(work.request.page_ids, index, token_ids, work.request.family)
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)

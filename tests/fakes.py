@@ -118,7 +118,9 @@ def make_plan(**changes: int) -> Plan:
 
 def make_engine(backend: FakeBackend | None = None, plan: Plan | None = None, **settings: Any) -> Engine:
     plan = plan or make_plan()
-    return Engine(backend or FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(**settings), VOCAB_SIZE)
+    return Engine(
+        backend or FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(**settings), tiny_config(vocab_size=VOCAB_SIZE)
+    )
 
 
 def run(engine: Engine) -> dict[int, list[StepOutput]]:

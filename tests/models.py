@@ -256,6 +256,8 @@ def config_values(config: ModelConfig) -> list[DraftValue]:
         DraftValue(b"general.name", "string", config.name),
     ]
     for name, value in given.items():
+        if name == "sliding_window" and not value:
+            continue
         key = f"{config.architecture}.{CONFIG_KEYS[name]}".encode()
         values.append(DraftValue(key, "float32" if isinstance(value, float) else "uint32", value))
     if config.rope.scaling == "linear":

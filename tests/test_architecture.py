@@ -22,7 +22,7 @@ ROWS = [
     ["request"],
     ["pages", "formats", "sampling", "hub"],
     ["tokenizers", "template", "writers"],
-    ["chat", "detokenize"],
+    ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health"],
     ["backends"],
     ["engine"],

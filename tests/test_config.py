@@ -1,10 +1,13 @@
-"""Settings from the environment: what a variable may hold, and what is said of one that may not."""
+"""Settings from the environment and rotary settings: what they may hold, and what is said of one that may not."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
-from puna.config import ConfigError, EngineConfig
+from puna.config import ConfigError, EngineConfig, RopeConfig
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,24 @@ def test_good_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"PUNA_{name}", text)
     config = EngineConfig.from_env()
     assert (config.threads, config.prefix_cache, config.kv_type, config.max_context) == (3, False, "f16", 99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scaling": "su"}, "rope scaling is 'su'"),
+        ({"factor": 0.0}, "rope factor is 0.0"),
+        ({"beta_fast": math.nan}, "beta_fast is nan"),
+        ({"scaling": "yarn", "theta": 1.0}, "rope_theta is 1"),
+        ({"scaling": "llama3", "low_freq_factor": 4.0}, "must differ"),
+    ],
+)
+def test_a_rotary_setting_out_of_range_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        RopeConfig(**changes)
+
+
+def test_prompts_beyond_the_original_context_are_families_of_their_own_under_dynamic_scaling_only() -> None:
+    dynamic = RopeConfig(scaling="dynamic", factor=2.0, original_context=64)
+    assert [dynamic.family(length) for length in (1, 64, 65, 80)] == [0, 0, 65, 80]
+    assert RopeConfig(scaling="yarn", factor=2.0, original_context=64).family(80) == 0

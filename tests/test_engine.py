@@ -14,7 +14,9 @@ from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Row, token_logprob
-from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run
+from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
+
+MODEL = tiny_config(vocab_size=VOCAB_SIZE)
 
 
 def spell(text: str) -> FakeBackend:
@@ -95,7 +97,7 @@ def test_an_id_that_only_pads_the_vocabulary_has_no_text() -> None:
     plan = make_plan()
     tokenizer = ByteTokenizer()
     tokenizer.vocab_size = 200
-    engine = Engine(FakeBackend(plan, lambda ids: 65 if len(ids) % 2 else 201), tokenizer, plan, EngineConfig(), VOCAB_SIZE)
+    engine = Engine(FakeBackend(plan, lambda ids: 65 if len(ids) % 2 else 201), tokenizer, plan, EngineConfig(), MODEL)
     request = engine.add([1], SamplingParams(max_tokens=4))
     assert told(run(engine)[request.id]) == ("AA", (65, 201, 65, 201))
 
@@ -143,7 +145,7 @@ def test_a_stop_id_outside_the_vocabulary_is_named(bad: int) -> None:
 
 def test_stop_strings_need_a_tokenizer_and_ids_do_not() -> None:
     plan = make_plan()
-    engine = Engine(FakeBackend(plan), None, plan, EngineConfig(), VOCAB_SIZE)
+    engine = Engine(FakeBackend(plan), None, plan, EngineConfig(), MODEL)
     with pytest.raises(UsageError, match="tokenizer"):
         engine.add([1], SamplingParams(stop=("x",)))
     request = engine.add([1], SamplingParams(max_tokens=3))

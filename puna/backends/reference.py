@@ -22,8 +22,6 @@ from puna.request import Batch, IntArray, Logits
 
 Floats = npt.NDArray[np.float32]
 
-BLOCK_WEIGHTS = ("attn_norm", "q_proj", "k_proj", "v_proj", "o_proj", "ffn_norm", "gate_proj", "up_proj", "down_proj")
-
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
     """x / rms(x) * weight (Zhang and Sennrich 2019, arXiv 1910.07467).  # (hidden,), (hidden,) -> (hidden,)
@@ -34,14 +32,13 @@ def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
     return x * np.float32(1 / np.sqrt(np.mean(np.square(x)) + np.float32(eps))) * weight
 
 
-def matvec(weight: Floats, x: Floats) -> Floats:
-    """y = W x.  # (rows, columns), (columns,) -> (rows,)"""
-    return weight @ x
+def matvec(weight: Floats, x: Floats, bias: Floats | None = None) -> Floats:
+    """y = W x (+ bias).  # (rows, columns), (columns,) -> (rows,)"""
+    return weight @ x if bias is None else weight @ x + bias
 
 
-def rope(x: Floats, angles: Floats) -> Floats:
-    """Turn each pair (x[2i], x[2i+1]) by angles[i] (Su et al. 2021, arXiv 2104.09864).  # (heads, head_dim), (head_dim / 2,)"""
-    cos, sin = np.cos(angles), np.sin(angles)
+def rope(x: Floats, cos: Floats, sin: Floats) -> Floats:
+    """Turn each pair (x[2i], x[2i+1]) (Su et al. 2021, arXiv 2104.09864).  # (heads, head_dim), (head_dim / 2,) twice"""
     even, odd = x[:, 0::2], x[:, 1::2]
     turned = np.empty_like(x)
     turned[:, 0::2] = even * cos - odd * sin
@@ -86,8 +83,8 @@ class ReferenceBackend:
             self._weights[name] = np.ascontiguousarray(tensor.dequantize(), dtype=np.float32)
             report.progress("loading weights", done, len(checkpoint.tensors))
         self._weights.setdefault("lm_head", self._weights["embed"])
+        self._layers = [_of_layer(self._weights, layer) for layer in range(model.num_layers)]
         self._page_size = plan.page_size
-        self._frequencies = model.rope.frequencies(model.head_dim)
         pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
         self._keys, self._values = np.zeros(pages, np.float32), np.zeros(pages, np.float32)
         self._model = model
@@ -96,11 +93,13 @@ class ReferenceBackend:
         """Layer by layer, in each the tokens in order: a later row of a chunk finds the K and V of the earlier ones."""
         model = self._loaded()
         tables = np.repeat(batch.page_tables, np.diff(batch.starts), axis=0)  # (tokens, pages)
+        angles = model.rope.angles(batch.positions, np.repeat(batch.prompt_lengths, np.diff(batch.starts)), model.head_dim)
+        turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * model.rope.attention_factor  # (tokens, 2, head_dim / 2)
         x = self._weights["embed"][batch.token_ids]  # (tokens, hidden_size)
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are told by the sampler
             for layer in range(model.num_layers):
                 for row, position in enumerate(batch.positions.tolist()):
-                    x[row] = self._block(model, layer, x[row], position, tables[row])
+                    x[row] = self._block(model, layer, x[row], position, turns[row].astype(np.float32), tables[row])
             logits = [self._logits(model, x[row]) for row in batch.logit_rows]
         return np.array(logits, np.float32).reshape(-1, model.vocab_size)
 
@@ -117,22 +116,24 @@ class ReferenceBackend:
     def close(self) -> None:
         if self._model is not None:
             self._model = None
-            del self._weights, self._keys, self._values
+            del self._weights, self._layers, self._keys, self._values
 
-    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, table: IntArray) -> Floats:
+    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, turns: Floats, table: IntArray) -> Floats:
         """One layer for one token, its K and V into the pages.  # (hidden_size,) -> (hidden_size,)"""
-        weights = {name: self._weights[f"layers.{layer}.{name}"] for name in BLOCK_WEIGHTS}
-        angles = (position * self._frequencies).astype(np.float32)
-        h = rms_norm(x, weights["attn_norm"], model.norm_eps)
-        q = matvec(weights["q_proj"], h).reshape(model.num_heads, model.head_dim)
-        k = matvec(weights["k_proj"], h).reshape(model.num_kv_heads, model.head_dim)
-        v = matvec(weights["v_proj"], h).reshape(model.num_kv_heads, model.head_dim)
-        self._write(layer, table, position, rope(k, angles), v)
-        keys, values = self._read(layer, table, position)
-        x = x + matvec(weights["o_proj"], attend(rope(q, angles), keys, values).reshape(-1))
-        h = rms_norm(x, weights["ffn_norm"], model.norm_eps)
-        gate, up = matvec(weights["gate_proj"], h), matvec(weights["up_proj"], h)
-        return x + matvec(weights["down_proj"], swiglu(gate, up))
+        w = self._layers[layer]
+        h = rms_norm(x, w["attn_norm"], model.norm_eps)
+        q = matvec(w["q_proj"], h, w.get("q_bias")).reshape(model.num_heads, model.head_dim)
+        k = matvec(w["k_proj"], h, w.get("k_bias")).reshape(model.num_kv_heads, model.head_dim)
+        v = matvec(w["v_proj"], h, w.get("v_bias")).reshape(model.num_kv_heads, model.head_dim)
+        if model.qk_norm:
+            q = np.stack([rms_norm(head, w["q_norm"], model.norm_eps) for head in q])
+            k = np.stack([rms_norm(head, w["k_norm"], model.norm_eps) for head in k])
+        self._write(layer, table, position, rope(k, *turns), v)
+        keys, values = self._read(layer, table, position, model.window_of(layer))
+        x = x + matvec(w["o_proj"], attend(rope(q, *turns), keys, values).reshape(-1), w.get("o_bias"))
+        h = rms_norm(x, w["ffn_norm"], model.norm_eps)
+        gate, up = matvec(w["gate_proj"], h, w.get("gate_bias")), matvec(w["up_proj"], h, w.get("up_bias"))
+        return x + matvec(w["down_proj"], swiglu(gate, up), w.get("down_bias"))
 
     def _logits(self, model: ModelConfig, x: Floats) -> Floats:
         """(hidden_size,) -> (vocab_size,)"""
@@ -143,19 +144,25 @@ class ReferenceBackend:
         self._keys[layer, page, :, slot] = k
         self._values[layer, page, :, slot] = v
 
-    def _read(self, layer: int, table: IntArray, position: int) -> tuple[Floats, Floats]:
-        """K and V of positions 0..position, page by page.  # (kv_heads, position + 1, head_dim) each"""
+    def _read(self, layer: int, table: IntArray, position: int, window: int) -> tuple[Floats, Floats]:
+        """K and V of the positions that `position` sees, its own the last.  # (kv_heads, positions, head_dim) each"""
         pages = table[: position // self._page_size + 1]
-        return self._flat(self._keys[layer, pages], position), self._flat(self._values[layer, pages], position)
+        seen = slice(max(0, position + 1 - window) if window else 0, position + 1)
+        return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
 
-    def _flat(self, pages: Floats, position: int) -> Floats:
+    def _flat(self, pages: Floats, seen: slice) -> Floats:
         count, heads, size, dim = pages.shape
-        return np.ascontiguousarray(pages.transpose(1, 0, 2, 3).reshape(heads, count * size, dim)[:, : position + 1])
+        return np.ascontiguousarray(pages.transpose(1, 0, 2, 3).reshape(heads, count * size, dim)[:, seen])
 
     def _loaded(self) -> ModelConfig:
         if self._model is None:
             raise DeviceError("the reference backend holds no model", hint="Call load() first; after close() make a new one.")
         return self._model
+
+
+def _of_layer(weights: dict[str, Floats], layer: int) -> dict[str, Floats]:
+    beginning = f"layers.{layer}."
+    return {name.removeprefix(beginning): values for name, values in weights.items() if name.startswith(beginning)}
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> ReferenceBackend:

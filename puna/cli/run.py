@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from puna.cli import answer
 from puna.cli.options import (
+    Utf8,
     engine_options,
     json_option,
     load_model,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL] PROMPT")
 @click.option("--raw", is_flag=True, help="Continue the text as it is: no chat template.")
+@click.option("--suffix", type=Utf8(), metavar="TEXT", help="Write what stands between PROMPT and TEXT (code models).")
 @system_option
 @template_option
 @sampling_options
@@ -39,22 +42,28 @@ if TYPE_CHECKING:
 @engine_options
 @tokenizer_option
 @json_option
-def command(words: tuple[str, ...], raw: bool, as_json: bool, **flags: Any) -> None:
+def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> None:
     """Answer PROMPT (- for standard input). The answer goes to stdout as it comes, statistics to stderr."""
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
     params = sampling_params(flags)
+    raw = raw or suffix is not None
     if raw and (flags["system"] is not None or flags["template"] is not None):
-        raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
+        raise UsageError(
+            "--raw and --suffix go without a template, so --system and --template have no use", hint="Leave one of them out."
+        )
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)
     load_s = time.perf_counter() - started
     with llm:
-        _answer(llm, _open_stream(llm, prompt, raw, flags["system"], params), load_s, as_json)
+        _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)
 
 
-def _open_stream(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams) -> Stream:
+def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: str | None, params: SamplingParams) -> Stream:
+    if suffix is not None:
+        infill = llm.encode_infill(prompt, suffix)
+        return llm.stream(infill.token_ids, replace(params, stop_ids=(*params.stop_ids, *infill.stop_ids)))
     if raw:
         return llm.stream(prompt, params)
     messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]

@@ -1,17 +1,18 @@
 """GGUF files -> Checkpoint: keys to sizes, tensor names to ours, the tokenizer's keys to a TokenizerSpec.
 
-Rows of attn_q and attn_k are already in the interleaved rotary order for the architectures of the table.
+Rows of attn_q and attn_k are in the interleaved rotary order for "llama", in the half-split one ("neox") for the others. What
+vectors a model has (biases, norms of heads) is told by its tensors; there are no keys for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from puna.config import ConfigError, ModelConfig, RopeConfig
+from puna.config import ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
@@ -19,9 +20,29 @@ from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 
-# Architecture -> names of its tensors.
-ARCHITECTURES: dict[str, dict[str, str]] = {"llama": GGUF_NAMES}
+
+class Architecture(NamedTuple):
+    """A line of the table: how a model of the family differs from the plain one."""
+
+    half_split: bool  # heads of q and k are in the half-split rotary order
+    features: tuple[str, ...]  # of FEATURES: which it may have
+
+
+# Field of the config -> the tensor of layer 0 that tells it.
+FEATURES = {
+    "qkv_bias": "blk.0.attn_q.bias",
+    "o_bias": "blk.0.attn_output.bias",
+    "ffn_bias": "blk.0.ffn_down.bias",
+    "qk_norm": "blk.0.attn_q_norm.weight",
+}
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(False, ("qkv_bias", "o_bias", "ffn_bias")),
+    "qwen2": Architecture(True, ("qkv_bias",)),
+    "qwen3": Architecture(True, ("qkv_bias", "qk_norm")),
+}
+HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # where an architecture has that order
 
 # Our name of a size -> the key behind `<architecture>.`; also where an error about that size points.
 CONFIG_KEYS = {
@@ -34,7 +55,12 @@ CONFIG_KEYS = {
     "max_context": "context_length",
     "norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
+    "sliding_window": "attention.sliding_window",
     "rope factor": "rope.scaling.factor",
+    "rope original_context": "rope.scaling.original_context_length",
+    "rope beta_fast": "rope.scaling.yarn_beta_fast",
+    "rope beta_slow": "rope.scaling.yarn_beta_slow",
+    "rope attention_factor": "rope.scaling.attn_factor",
 }
 
 # Keys that change results: a model with any other value is not the plain one that puna computes.
@@ -45,11 +71,11 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
     "attention.scale": (0.0,),
-    "attention.sliding_window": (0,),
     "embedding_scale": (0.0, 1.0),
     "logit_scale": (0.0, 1.0),
     "residual_scale": (0.0, 1.0),
-    "rope.scaling.attn_factor": (0.0, 1.0),
+    "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
+    "rope.scaling.yarn_attn_factor": (0.0, 1.0),
     "use_parallel_residual": (False,),
     "tensor_data_layout": ("Meta AI original pth",),
 }
@@ -73,7 +99,7 @@ def open_gguf(path: Path) -> Checkpoint:
         values.fail("general.architecture", "is missing")
     _refuse_what_changes_results(values, architecture)
     config = _config(values, gguf, architecture)
-    tensors = _tensors(gguf, config, ARCHITECTURES[architecture])
+    tensors = _tensors(gguf, config)
     return Checkpoint(
         path=path,
         format="gguf",
@@ -116,9 +142,11 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
     num_heads, hidden_size = values.needed_integer(key["num_heads"]), values.needed_integer(key["hidden_size"])
     head_dim = _head_dim(values, architecture, num_heads, hidden_size)
     num_kv_heads = values.integer(key["num_kv_heads"])
+    num_layers = values.needed_integer(key["num_layers"])
+    features = ARCHITECTURES[architecture].features
     try:
         return ModelConfig(
-            num_layers=values.needed_integer(key["num_layers"]),
+            num_layers=num_layers,
             num_heads=num_heads,
             num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
             head_dim=head_dim,
@@ -131,6 +159,9 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
             tie_embeddings=GGUF_NAMES["lm_head"] not in gguf.tensors,
             architecture=architecture,
             name=_printable(values.text("general.name") or ""),
+            sliding_window=values.integer(key["sliding_window"]) or 0,
+            windowed_layers=_windowed_layers(values, architecture, num_layers),
+            **{feature: FEATURES[feature] in gguf.tensors for feature in features},
         )
     except ConfigError as error:
         values.fail(key.get(error.field, error.field), str(error))
@@ -153,6 +184,12 @@ def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: in
     return head_dim
 
 
+def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tuple[int, ...] | None:
+    """A flag for each layer; None where the file names none: all layers have the window, if there is one."""
+    flags = values.array(f"{architecture}.attention.sliding_window_pattern", "bool", num_layers)
+    return None if flags is None else tuple(layer for layer, windowed in enumerate(flags) if windowed)
+
+
 def _vocab_size(gguf: GGUFFile) -> int:
     embed = gguf.tensors.get(GGUF_NAMES["embed"])
     if embed is None:
@@ -162,19 +199,48 @@ def _vocab_size(gguf: GGUFFile) -> int:
 
 def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> RopeConfig:
     kind = values.text(f"{architecture}.rope.scaling.type") or "linear"
-    if kind not in ("none", "linear"):
-        raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows none, linear")
-    factor = values.real(f"{architecture}.rope.scaling.factor")
-    if factor is None:
-        factor = values.real(f"{architecture}.rope.scale_linear")
+    if kind not in SCALINGS:
+        known = ", ".join(SCALINGS)
+        raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows {known}")
     theta = values.real(f"{architecture}.rope.freq_base")
-    stretched = kind == "linear" and factor not in (None, 0.0, 1.0)  # 0: not set, as in llama.cpp
     return RopeConfig(
         theta=10000.0 if theta is None else theta,
-        scaling="linear" if stretched else "none",
-        factor=factor if stretched and factor is not None else 1.0,
         factors=_rope_factors(gguf, head_dim),
+        **SCALINGS[kind](values, architecture),
     )
+
+
+def _stretch(values: Values, architecture: str) -> float:
+    """How many times the context is lengthened; 1 where no key says so (0: not set, as in llama.cpp)."""
+    return values.real(f"{architecture}.rope.scaling.factor") or values.real(f"{architecture}.rope.scale_linear") or 1.0
+
+
+def _not_scaled(values: Values, architecture: str) -> dict[str, Any]:
+    _stretch(values, architecture)  # files carry a factor even where the type is none
+    return {}
+
+
+def _linear(values: Values, architecture: str) -> dict[str, Any]:
+    factor = _stretch(values, architecture)
+    return {"scaling": "none" if factor == 1.0 else "linear", "factor": factor}
+
+
+def _yarn(values: Values, architecture: str) -> dict[str, Any]:
+    """As llama.cpp: what cos and sin are multiplied by is always the paper's number, times `attn_factor`."""
+    keys = {
+        "original_context": values.integer(f"{architecture}.rope.scaling.original_context_length"),
+        "beta_fast": values.real(f"{architecture}.rope.scaling.yarn_beta_fast"),
+        "beta_slow": values.real(f"{architecture}.rope.scaling.yarn_beta_slow"),
+    }
+    factor, given = _stretch(values, architecture), {name: value for name, value in keys.items() if value}
+    if "original_context" not in given:
+        given["original_context"] = values.needed_integer(f"{architecture}.context_length")
+    attention = (values.real(f"{architecture}.rope.scaling.attn_factor") or 1.0) * yarn_attention_factor(max(factor, 1.0))
+    return {"scaling": "yarn", "factor": factor, "attention_factor": attention, **given}
+
+
+# rope.scaling.type -> what the file says of it, as fields of RopeConfig.
+SCALINGS: dict[str, Callable[[Values, str], dict[str, Any]]] = {"none": _not_scaled, "linear": _linear, "yarn": _yarn}
 
 
 def _rope_factors(gguf: GGUFFile, head_dim: int) -> tuple[float, ...] | None:
@@ -192,23 +258,32 @@ def _rope_factors(gguf: GGUFFile, head_dim: int) -> tuple[float, ...] | None:
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(gguf: GGUFFile, config: ModelConfig, names: dict[str, str]) -> dict[str, Tensor]:
+def _tensors(gguf: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
     shapes = config.tensor_shapes()
-    foreign = {foreign_name(names, ours): ours for ours in shapes}
+    foreign = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
     for name in [name for name in gguf.tensors if name not in foreign and name != ROPE_FACTORS]:
         raise UnsupportedModelError(
             f"{gguf.tensors[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
-            f"{config.num_layers} layers{' (biases are not supported)' if name.endswith('.bias') else ''}"
+            f"{config.num_layers} layers{', as puna knows it' if name.endswith('.bias') else ''}"
         )
     for name in [name for name in foreign if name not in gguf.tensors]:
         raise ModelFormatError(gguf.path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
-    return {ours: _tensor(gguf.tensors[name], ours, shapes[ours]) for name, ours in foreign.items()}
+    return {ours: _tensor(gguf.tensors[name], ours, shapes[ours], config) for name, ours in foreign.items()}
 
 
-def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...]) -> Tensor:
+def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if placed.shape != shape:
         _fail(placed, f"has shape {placed.shape}; the sizes of the model ask for {shape}")
-    return Tensor(ours, shape, placed.type, placed.data)
+    turned = ARCHITECTURES[config.architecture].half_split and ours.rpartition(".")[2] in HALF_SPLIT
+    return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config.head_dim) if turned else placed.data)
+
+
+def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], head_dim: int) -> Rows:
+    if len(shape) == 2:
+        return HalfSplitHeads(placed.data, head_dim)
+    if placed.type.block_size != 1:
+        _fail(placed, f"is {placed.type.name}; a vector of this kind must be F32, F16 or BF16")
+    return half_split_vector(placed.data, head_dim, placed.data.shape[1] // shape[0])
 
 
 def _fail(placed: PlacedTensor, problem: str) -> NoReturn:

@@ -30,15 +30,19 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square() -> None:
 
 def test_rope_turns_interleaved_pairs() -> None:
     x = np.array([[1, 0, 0, 2]], np.float32)
-    turned = rope(x, np.array([np.pi / 2, np.pi], np.float32))
+    turned = rope(x, np.array([0, -1], np.float32), np.array([1, 0], np.float32))
     np.testing.assert_allclose(turned, [[0, 1, 0, -2]], atol=1e-6)
+
+
+def turn(x: Floats, angles: npt.NDArray[np.float64]) -> Floats:
+    return rope(x, np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
 
 
 def test_rope_keeps_scores_a_function_of_the_distance() -> None:
     q, k, angles = floats(1, 8), floats(1, 8), RopeConfig().frequencies(8)
 
     def score(i: int, j: int) -> float:
-        return float((rope(q, (i * angles).astype(np.float32)) * rope(k, (j * angles).astype(np.float32))).sum())
+        return float((turn(q, i * angles) * turn(k, j * angles)).sum())
 
     assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-4)
 
@@ -122,6 +126,7 @@ def test_the_whole_pass_is_llama(config: ModelConfig) -> None:
         starts=np.array([0, 40], np.int32),
         page_tables=np.array([[5, 0, 9]], np.int32),
         logit_rows=np.arange(40, dtype=np.int32),
+        prompt_lengths=np.array([40], np.int32),
     )
     np.testing.assert_allclose(backend.forward(batch), naive(checkpoint, ids.tolist()), rtol=1e-3, atol=2e-4)
     backend.close()
@@ -132,7 +137,7 @@ def test_a_closed_backend_says_so() -> None:
     backend.close()
     backend.close()
     with pytest.raises(DeviceError, match="no model"):
-        backend.forward(Batch(*(np.zeros(1, np.int32) for _ in range(5))))
+        backend.forward(Batch(*(np.zeros(1, np.int32) for _ in range(6))))
 
 
 def test_limits_are_positive() -> None:

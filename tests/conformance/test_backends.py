@@ -14,7 +14,7 @@ import pytest
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.config import Device, EngineConfig, KVType, ModelConfig
+from puna.config import Device, EngineConfig, KVType, ModelConfig, RopeConfig
 from puna.formats.base import Checkpoint
 from puna.plan import Plan, make_plan
 from puna.request import Batch, Logits
@@ -32,7 +32,9 @@ KV_TYPES: dict[Device, tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f3
 PAGE_SIZE = 16
 NUM_PAGES = 24
 
-# Name -> sizes that kernels get wrong: grouping ratios 1, 3, 4, 8; head_dim 8, 20, 64, 100; sizes that are no multiple of 32.
+YARN = RopeConfig(scaling="yarn", factor=4.0, original_context=16, attention_factor=1.1386)
+# Name -> sizes that kernels get wrong: grouping ratios 1, 3, 4, 8; head_dim 8, 20, 64, 100; sizes that are no multiple of 32;
+# windows within, across and at the end of a page; and what only some families have.
 ODD_SIZES: dict[str, ModelConfig] = {
     "plain": tiny_config(),
     "ratio-1": tiny_config(num_heads=4, num_kv_heads=4, hidden_size=96, ffn_size=160),
@@ -42,6 +44,15 @@ ODD_SIZES: dict[str, ModelConfig] = {
     "head-2": tiny_config(num_heads=2, num_kv_heads=1, head_dim=2, hidden_size=32, ffn_size=32),
     "hidden-70-ffn-172": tiny_config(hidden_size=70, ffn_size=172),
     "ffn-33-vocab-61": tiny_config(ffn_size=33, vocab_size=61),
+    "biases": tiny_config(qkv_bias=True, o_bias=True, ffn_bias=True, hidden_size=70, ffn_size=33, head_dim=18),
+    "qk-norm-head-20": tiny_config(qk_norm=True, qkv_bias=True, num_heads=6, num_kv_heads=3, head_dim=20),
+    "qk-norm-ratio-3-head-64": tiny_config(qk_norm=True, num_heads=3, num_kv_heads=1, head_dim=64),
+    "window-1": tiny_config(sliding_window=1, num_heads=4, num_kv_heads=4),
+    "window-5-ratio-1": tiny_config(sliding_window=5, num_heads=4, num_kv_heads=4),
+    "window-17-one-layer-of-two": tiny_config(sliding_window=17, windowed_layers=(1,), num_heads=6, num_kv_heads=2),
+    "window-32": tiny_config(sliding_window=32),
+    "yarn": tiny_config(rope=YARN),
+    "dynamic": tiny_config(rope=RopeConfig(scaling="dynamic", factor=2.0, original_context=16)),
     "tied-one-layer": tiny_config(num_layers=1, tie_embeddings=True, vocab_size=97),
 }
 
@@ -67,7 +78,7 @@ def plan_of(checkpoint: Checkpoint, config: EngineConfig, backend: Backend) -> P
 Piece = tuple[Sequence[int], int, Sequence[int]]  # ids, position of the first, page ids
 
 
-def forward(backend: Backend, *pieces: Piece, last_only: bool = False) -> Logits:
+def forward(backend: Backend, *pieces: Piece, last_only: bool = False, prompt_length: int = 1) -> Logits:
     """One step of several sequences; logits of every row, or of each sequence's last."""
     lengths = [len(ids) for ids, _, _ in pieces]
     tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
@@ -80,6 +91,7 @@ def forward(backend: Backend, *pieces: Piece, last_only: bool = False) -> Logits
         starts=starts,
         page_tables=tables,
         logit_rows=(starts[1:] - 1) if last_only else np.arange(sum(lengths), dtype=np.int32),
+        prompt_lengths=np.full(len(pieces), prompt_length, np.int32),
     )
     return np.array(backend.forward(batch))
 
@@ -207,6 +219,22 @@ def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
 
 
 @devices
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_eight_bit_numbers_may_be_minus_128(device: Device, count: int) -> None:
+    """Our quantizer never makes one; files of eight-bit weights hold them."""
+    checkpoint = random_checkpoint(ODD_SIZES["plain"], "Q8_0", seed=12)
+    rng = np.random.default_rng(12)
+    for tensor in checkpoint.tensors.values():
+        if tensor.type.name == "Q8_0":
+            blocks = tensor.data[:].view(tensor.type.layout)
+            blocks["qs"] = np.where(rng.random(blocks["qs"].shape) < 0.5, -128, 127)
+            blocks["d"] /= 3  # all numbers are the largest now: keep the size of what the matrix maps
+    ids = random_ids(checkpoint.config, count)
+    with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv="f32") as backend:
+        require_close(forward(backend, (ids, 0, [0, 1, 2])), forward(reference, (ids, 0, [0, 1, 2])), QUANTISED)
+
+
+@devices
 def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
     checkpoint.tensors["embed"].data[:].view(np.float32)[5] = np.nan
@@ -249,6 +277,7 @@ def test_logits_need_not_be_asked_for(device: Device) -> None:
                 starts=np.array([0, 2], np.int32),
                 page_tables=np.array([[0]], np.int32),
                 logit_rows=np.empty(0, np.int32),
+                prompt_lengths=np.array([2], np.int32),
             )
         )
         assert none.shape == (0, checkpoint.config.vocab_size)

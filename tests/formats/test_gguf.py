@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 from puna.config import ModelConfig, RopeConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
-from puna.formats.blocks import GGUF_READABLE
+from puna.formats.blocks import BLOCK_TYPES, GGUF_READABLE
 from puna.formats.names import GGUF_NAMES, foreign_name
 from tests.models import (
     CONFIGS,
     Draft,
     DraftValue,
+    Floats,
     bpe_tokenizer,
     draft_gguf,
     encode,
@@ -179,17 +181,86 @@ def test_rotary_factors_are_taken_from_their_tensor(tmp_path: Path) -> None:
     ("key", "kind", "value"),
     [
         ("llama.expert_count", "uint32", 8),
-        ("llama.attention.sliding_window", "uint32", 64),
         ("llama.attention.causal", "bool", 0),
         ("llama.logit_scale", "float32", 8.0),
         ("llama.rope.dimension_count", "uint32", 8),
         ("llama.attention.value_length", "uint32", 8),
-        ("llama.rope.scaling.type", "string", "yarn"),
+        ("llama.rope.scaling.type", "string", "longrope"),
+        ("llama.rope.scaling.yarn_ext_factor", "float32", 0.5),
     ],
 )
 def test_keys_that_would_change_results_are_refused(key: str, kind: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=key):
         open_checkpoint(write(tmp_path / "m.gguf", extra=with_values((key, kind, value))))
+
+
+YARN_KEYS: list[tuple[str, str, Any]] = [
+    ("llama.rope.scaling.type", "string", "yarn"),
+    ("llama.rope.scaling.factor", "float32", 4.0),
+    ("llama.rope.scaling.original_context_length", "uint32", 32),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "changes"),
+    [
+        ([], {}),
+        ([("llama.rope.scaling.yarn_beta_fast", "float32", 16.0)], {"beta_fast": 16.0}),
+        ([("llama.rope.scaling.yarn_beta_slow", "float32", 2.0)], {"beta_slow": 2.0}),
+        ([("llama.rope.scaling.attn_factor", "float32", 0.5)], {"attention_factor": 0.5 * (0.1 * math.log(4) + 1)}),
+    ],
+)
+def test_yarn_scaling_is_read(more: list[tuple[str, str, Any]], changes: dict[str, Any], tmp_path: Path) -> None:
+    expected = RopeConfig(scaling="yarn", factor=4.0, original_context=32, attention_factor=0.1 * math.log(4) + 1)
+    found = open_checkpoint(write(tmp_path / "m.gguf", extra=with_values(*YARN_KEYS, *more))).config.rope
+    assert found == replace(expected, **changes)
+
+
+FAMILIES = {
+    "llama with biases": tiny_config(qkv_bias=True, o_bias=True, ffn_bias=True),
+    "qwen2": tiny_config(architecture="qwen2", qkv_bias=True),
+    "qwen3": tiny_config(architecture="qwen3", qk_norm=True, tie_embeddings=True),
+}
+
+
+def half_split(config: ModelConfig, tensors: dict[str, Floats]) -> dict[str, Floats]:
+    """Heads of q and k with the even numbers first, then the odd ones: as llama.cpp keeps Qwen's."""
+    order = [*range(0, config.head_dim, 2), *range(1, config.head_dim, 2)]
+    turned = dict(tensors)
+    for name in tensors:
+        if name.endswith(("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")):
+            values = tensors[name]
+            turned[name] = values.reshape(-1, config.head_dim, *values.shape[1:])[:, order].reshape(values.shape)
+    return turned
+
+
+@pytest.mark.parametrize("quant", ["F32", "Q8_0"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_its_vectors_and_its_rotary_order(family: str, quant: str, tmp_path: Path) -> None:
+    config = FAMILIES[family]
+    tensors = random_tensors(config, seed=3)
+    stored = tensors if config.architecture == "llama" else half_split(config, tensors)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", config, stored, quant))
+    assert checkpoint.config == config
+    for name, values in tensors.items():
+        kind = quant if values.ndim == 2 else "F32"
+        expected = BLOCK_TYPES[kind].dequantize(encode(values, kind)).reshape(values.shape)
+        assert np.array_equal(checkpoint.tensors[name].dequantize(), expected), name
+
+
+def test_windows_are_read(tmp_path: Path) -> None:
+    window = ("llama.attention.sliding_window", "uint32", 64)
+    config = open_checkpoint(write(tmp_path / "a.gguf", extra=with_values(window))).config
+    assert (config.sliding_window, config.windowed_layers) == (64, None)
+    pattern = ("llama.attention.sliding_window_pattern", "array of bool", [False, True])
+    config = open_checkpoint(write(tmp_path / "b.gguf", extra=with_values(window, pattern))).config
+    assert (config.window_of(0), config.window_of(1)) == (0, 64)
+
+
+def test_a_tensor_of_another_family_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(qk_norm=True)
+    with pytest.raises(UnsupportedModelError, match=r"blk\.0\.attn_q_norm\.weight.*no part of a llama model"):
+        open_checkpoint(write(tmp_path / "m.gguf", config=config, tensors=random_tensors(config, seed=1)))
 
 
 def test_an_error_of_a_size_names_the_key_and_its_byte(tmp_path: Path) -> None:

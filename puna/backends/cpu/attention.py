@@ -42,15 +42,19 @@ LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its differenc
 
 
 @kernel
-def _softmax_page(scores, count, slots, state):
+def _softmax_page(scores, count, reach, slots, state):
     """Turn a row's scores of a page into weights relative to the running maximum; returns what earlier sums shrink by.
 
-    Only the first `count` of `slots` are the row's to see; the others become 0. `state`: running maximum, running total.
+    Of the `slots` the row sees the last `reach` before number `count`; the others become 0. `state`: running maximum, running
+    total.
     """
-    if count <= 0:
+    begin = max(count - reach, 0)
+    if min(count, slots) <= begin:
         for slot in range(0, slots, 8):
             store_f32x8(scores + 4 * slot, splat_f32(0.0))
         return np.float32(1.0)
+    for slot in range(begin):
+        store_f32(scores + 4 * slot, LOWEST)
     before = load_f32(state)
     largest = splat_f32(before)
     for slot in range(0, slots, 8):
@@ -155,8 +159,10 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store(to + i * size, load_f32(v + 4 * i))
 
     @kernel
-    def attend(q0, q1, q2, q3, p0, p1, p2, p3, pages, page_base, page_stride, page_size, head_dim, scale, scratch):
+    def attend(q0, q1, q2, q3, p0, p1, p2, p3, window, pages, page_base, page_stride, page_size, head_dim, scale, scratch):
         """A tile: four query heads at addresses q*, at positions p*, over the pages that `pages` (int32) names.
+
+        Each sees the last `window` positions, its own included, or all of them (0).
 
         The page of number n lies at page_base + n * page_stride. Afterwards the sums at the returned address are the four
         outputs, `width` floats each.
@@ -170,16 +176,18 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32(state + 8 * row, LOWEST)
             store_f32(state + 8 * row + 4, np.float32(0.0))
         longest = max(max(p0, p1), max(p2, p3)) + 1
-        for first in range(0, longest, page_size):
+        reach = window if window > 0 else longest  # positions before p + 1 - reach are not seen
+        begin = max(0, min(min(p0, p1), min(p2, p3)) + 1 - reach)
+        for first in range(begin // page_size * page_size, longest, page_size):
             count = min(page_size, longest - first)
             slots = (count + 15) // 16 * 16
             page = page_base + np.int64(load_i32(pages + 4 * (first // page_size))) * page_stride
             scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, slots, scale, scores)
             row_bytes = 4 * page_size
-            _shrink(sums, width, _softmax_page(scores, p0 + 1 - first, slots, state))
-            _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - first, slots, state + 8))
-            _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - first, slots, state + 16))
-            _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - first, slots, state + 24))
+            _shrink(sums, width, _softmax_page(scores, p0 + 1 - first, reach, slots, state))
+            _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - first, reach, slots, state + 8))
+            _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - first, reach, slots, state + 16))
+            _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - first, reach, slots, state + 24))
             add_values(scores, page_size, page + head_dim * page_size * size, width, count, sums)
         for row in range(TILE_ROWS):
             total = load_f32(state + 8 * row + 4)

@@ -81,6 +81,34 @@ def rms_norm(x, weight, size, eps, out):
 
 
 @kernel
+def head_norm(x, weight, size, eps):
+    """`rms_norm` of one head, in place: nothing beyond `size` is written."""
+    whole = size // 8 * 8
+    total = splat_f32(0.0)
+    for i in range(0, whole, 8):
+        v = load_f32x8(x + 4 * i)
+        total = fma(v, v, total)
+    squares = sum_lanes(total)
+    for i in range(whole, size):
+        squares += load_f32(x + 4 * i) * load_f32(x + 4 * i)
+    scale = np.float32(1.0) / np.sqrt(squares / np.float32(size) + eps)
+    for i in range(0, whole, 8):
+        store_f32x8(x + 4 * i, mul(mul(load_f32x8(x + 4 * i), splat_f32(scale)), load_f32x8(weight + 4 * i)))
+    for i in range(whole, size):
+        store_f32(x + 4 * i, load_f32(x + 4 * i) * scale * load_f32(weight + 4 * i))
+
+
+@kernel
+def add_bias(bias, tokens, y, y_stride, first, last):
+    """y += bias for groups first..last-1 of eight numbers of each row."""
+    for group in range(first, last):
+        b = load_f32x8(bias + 32 * group)
+        for t in range(tokens):
+            at = y + t * y_stride + 32 * group
+            store_f32x8(at, add(load_f32x8(at), b))
+
+
+@kernel
 def quantize_blocks(x, columns, record, first, last):
     """Blocks first..last-1 of the float32 row `x` into the record: q = round(x * 127 / max|x|), ties to even."""
     scales = record + columns

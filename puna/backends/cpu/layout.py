@@ -28,8 +28,8 @@ CONTROL_BYTES = 256
 
 Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
 EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
-ATTN_NORM, FFN_NORM = 0, 1  # a layer's norms; the final norm comes after the last layer's
-SLOTS = 7
+ATTN_NORM, FFN_NORM, Q_NORM, K_NORM = range(4)  # a layer's norms; the final norm comes after the last layer's
+SLOTS, NORMS = 7, 4
 
 SET, ADD = 0, 1  # what a product does to its output
 
@@ -87,6 +87,7 @@ class Sizes(NamedTuple):
     head_dim: int
     page_size: int
     kv_is_f16: int
+    head_norms: int  # 1: each head of q and k is normed
     threads: int
     row_stride: int  # of x and normed
     qkv_stride: int
@@ -115,8 +116,9 @@ class Memory(NamedTuple):
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
     turns: int  # float32 (tokens, head_dim): cos and sin of each pair
-    matrices: int  # int64 (layers * 7 + 2, 3): kind, address, columns
-    norms: int  # int64 (layers * 2 + 1): address
+    matrices: int  # int64 (layers * 7 + 2, 4): kind, address, columns, address of the bias or 0
+    norms: int  # int64 (layers * 4 + 1): address, or 0 where the model has none
+    windows: int  # int64 (layers): tokens that a position sees, 0 for all
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
     records: int  # (tokens) quantised rows of what the next product reads

@@ -35,8 +35,11 @@ from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
 
+Vector = npt.NDArray[np.float32]
+
 LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LAYER_NORMS = ("attn_norm", "ffn_norm")
+LAYER_BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")  # beside LAYER_MATRICES
+LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
@@ -65,8 +68,7 @@ class CPUBackend:
         prepare(("run", "interleave_quants", "interleave_floats"), report)
         self._run = load_entry("run")
         self._matrices = list(_packed(checkpoint, self.info.threads, report))
-        norms = [_padded_vector(checkpoint.tensors[name].dequantize()) for name in _norm_names(config)]
-        self._norms = norms
+        self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
         self._sizes = _sizes(config, plan, self.info.threads)
         self._pace = Pace(self.info.threads)
         self._allocate(config, plan)
@@ -101,8 +103,10 @@ class CPUBackend:
         }
         arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
         arrays["control"] = new_control()
-        arrays["matrices"] = _bytes(np.array([[m.kind.code, m.address, m.columns] for m in self._matrices], np.int64))
-        arrays["norms"] = _bytes(np.array([norm.ctypes.data for norm in self._norms], np.int64))
+        matrices = zip(self._matrices, _addresses(self._biases), strict=True)
+        arrays["matrices"] = _bytes(np.array([[m.kind.code, m.address, m.columns, bias] for m, bias in matrices], np.int64))
+        arrays["norms"] = _bytes(np.array(_addresses(self._norms), np.int64))
+        arrays["windows"] = _bytes(np.array([config.window_of(layer) for layer in range(config.num_layers)], np.int64))
         self._arrays = arrays
         memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
         arrays["memory"] = _bytes(np.array(memory, np.int64))
@@ -116,7 +120,7 @@ class CPUBackend:
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
         self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
-        self._frequencies = config.rope.frequencies(config.head_dim)
+        self._rope, self._head_dim = config.rope, config.head_dim
 
     def _serve(self, thread: int, last: int) -> int:
         return self._run(*self._addresses, thread, last)
@@ -150,9 +154,10 @@ class CPUBackend:
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
-        angles = np.multiply.outer(batch.positions, self._frequencies)
-        self._turns[:tokens, 0::2] = np.cos(angles)
-        self._turns[:tokens, 1::2] = np.sin(angles)
+        prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
+        angles = self._rope.angles(batch.positions, prompts, self._head_dim)
+        self._turns[:tokens, 0::2] = np.cos(angles) * self._rope.attention_factor
+        self._turns[:tokens, 1::2] = np.sin(angles) * self._rope.attention_factor
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
@@ -161,7 +166,7 @@ class CPUBackend:
         if self._team is not None:
             self._team.close()
             self._team = None
-        self._arrays, self._matrices, self._norms = {}, [], []
+        self._arrays, self._matrices, self._norms, self._biases = {}, [], [], []
 
 
 def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
@@ -181,6 +186,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         head_dim=config.head_dim,
         page_size=plan.page_size,
         kv_is_f16=int(plan.kv_type == "f16"),
+        head_norms=int(config.qk_norm),
         threads=threads,
         row_stride=4 * row,
         qkv_stride=4 * (q + 2 * kv),
@@ -208,6 +214,11 @@ def _norm_names(config: ModelConfig) -> list[str]:
     return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_NORMS] + ["final_norm"]
 
 
+def _bias_names(config: ModelConfig) -> list[str]:
+    """One for each line of the kernels' table of matrices; the last two have none."""
+    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_BIASES] + ["", ""]
+
+
 def _matrix_names(config: ModelConfig) -> list[str]:
     last = ["embed"] if config.tie_embeddings else ["embed", "lm_head"]
     return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_MATRICES] + last
@@ -230,9 +241,19 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
         yield matrix
 
 
-def _padded_vector(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _vectors(checkpoint: Checkpoint, names: list[str]) -> list[Vector | None]:
+    """Those that the model has, padded to whole blocks."""
+    found = (checkpoint.tensors.get(name) for name in names)
+    return [None if tensor is None else _padded_vector(tensor.dequantize()) for tensor in found]
+
+
+def _padded_vector(values: Vector) -> Vector:
     padding = -len(values) % BLOCK
     return np.ascontiguousarray(np.pad(values.astype(np.float32), (0, padding)))
+
+
+def _addresses(vectors: list[Vector | None]) -> list[int]:
+    return [0 if vector is None else int(vector.ctypes.data) for vector in vectors]
 
 
 def _bytes(array: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:

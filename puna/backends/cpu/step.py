@@ -12,7 +12,7 @@ import numpy as np
 from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
 from puna.backends.cpu.barrier import barrier, wait_for_step
 from puna.backends.cpu.jit import entry, part
-from puna.backends.cpu.kernels import embed, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
+from puna.backends.cpu.kernels import add_bias, embed, head_norm, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
 from puna.backends.cpu.layout import (
     ADD,
     ATTN_NORM,
@@ -20,8 +20,11 @@ from puna.backends.cpu.layout import (
     EMBED,
     FFN_NORM,
     GATE,
+    K_NORM,
     LM_HEAD,
+    NORMS,
     POSTED,
+    Q_NORM,
     SET,
     SLOTS,
     UP,
@@ -45,7 +48,7 @@ def _share(n, thread, threads):
 
 @part
 def _matrix(memory, index):
-    at = memory.matrices + 24 * index
+    at = memory.matrices + 32 * index
     return load_i64(at), load_i64(at + 8), load_i64(at + 16)
 
 
@@ -68,12 +71,15 @@ def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
 
 @part
 def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
-    """Row groups first..last-1 of a product; `x` is read where the matrix is not quantised, else the records."""
+    """Row groups first..last-1 of a product and its bias; `x` is read where the matrix is not quantised, else the records."""
     kind, w, columns = _matrix(memory, index)
     if is_quantised(kind):
         x, x_stride = memory.records, sizes.record_stride
     adds = np.int64(mode)  # not a literal: Numba would compile all products once for each
     multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
+    bias = load_i64(memory.matrices + 32 * index + 24)
+    if bias != 0:
+        add_bias(bias, tokens, y, y_stride, first, last)
 
 
 @part
@@ -83,24 +89,39 @@ def _rows(first_group, last_group, rows):
 
 @part
 def _project_qkv(memory, sizes, layer, tokens, thread):
-    """q, k and v of all tokens, turned; k and v go into their pages."""
+    """q, k and v of all tokens, normed by heads where the model does so, turned; k and v go into their pages."""
     base = layer * SLOTS
     q_size, kv_size = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
+    q, k, v = memory.qkv, memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
     x, stride = memory.normed, sizes.row_stride
     first, last = _share((q_size + 7) // 8, thread, sizes.threads)
-    _product(memory, sizes, base + Q, x, stride, tokens, memory.qkv, sizes.qkv_stride, first, last, SET)
-    begin, end = _rows(first, last, q_size)
-    for t in range(tokens):
-        rope(memory.qkv + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
-
+    _product(memory, sizes, base + Q, x, stride, tokens, q, sizes.qkv_stride, first, last, SET)
+    q_begin, q_end = _rows(first, last, q_size)
     first, last = _share((kv_size + 7) // 8, thread, sizes.threads)
-    k, v = memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
     _product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET)
     _product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET)
-    begin, end = _rows(first, last, kv_size)
+    k_begin, k_end = _rows(first, last, kv_size)
+    if sizes.head_norms:  # from here on the shares are whole heads
+        barrier(memory.control, sizes.threads)
+        q_begin, q_end = _norm_heads(memory, sizes, NORMS * layer + Q_NORM, q, sizes.num_heads, tokens, thread)
+        k_begin, k_end = _norm_heads(memory, sizes, NORMS * layer + K_NORM, k, sizes.num_kv_heads, tokens, thread)
     for t in range(tokens):
-        rope(k + t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride, sizes.head_dim, begin, end)
-    _write_kv(memory, sizes, layer, k, v, begin, end)
+        row, turns = t * sizes.qkv_stride, memory.turns + t * sizes.turns_stride
+        rope(q + row, turns, sizes.head_dim, q_begin, q_end)
+        rope(k + row, turns, sizes.head_dim, k_begin, k_end)
+    _write_kv(memory, sizes, layer, k, v, k_begin, k_end)
+
+
+@part
+def _norm_heads(memory, sizes, index, x, heads, tokens, thread):
+    """Norm this thread's heads of each row; returns the numbers of a row that they are: begin, end."""
+    first, last = _share(heads, thread, sizes.threads)
+    weight = load_i64(memory.norms + 8 * index)
+    for t in range(tokens):
+        for head in range(first, last):
+            at = x + t * sizes.qkv_stride + 4 * head * sizes.head_dim
+            head_norm(at, weight, sizes.head_dim, np.float32(sizes.norm_eps))
+    return first * sizes.head_dim, last * sizes.head_dim
 
 
 @part
@@ -163,12 +184,13 @@ def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv,
     table = memory.tables + sequence * sizes.table_stride
     base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
     scale = np.float32(1.0) / np.sqrt(np.float32(sizes.head_dim))
+    window = load_i64(memory.windows + 8 * layer)
     scratch = memory.scratch + thread * sizes.scratch_stride
     ps, hd = sizes.page_size, sizes.head_dim
     if sizes.kv_is_f16:
-        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, table, base, sizes.page_bytes, ps, hd, scale, scratch)
+        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, window, table, base, sizes.page_bytes, ps, hd, scale, scratch)
     else:
-        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, table, base, sizes.page_bytes, ps, hd, scale, scratch)
+        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, window, table, base, sizes.page_bytes, ps, hd, scale, scratch)
     width = (hd + 15) // 16 * 16
     for i in range(min(4, rows - row)):
         token, head = _token_and_head(row + i, start, kv_head, per_kv)
@@ -212,7 +234,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     groups = (sizes.hidden_size + 7) // 8
     first, last = _share(groups, thread, threads)
 
-    _norm(memory, sizes, 2 * layer + ATTN_NORM, base + Q, base + V + 1, tokens, thread)
+    _norm(memory, sizes, NORMS * layer + ATTN_NORM, base + Q, base + V + 1, tokens, thread)
     barrier(memory.control, threads)
     _project_qkv(memory, sizes, layer, tokens, thread)
     barrier(memory.control, threads)
@@ -224,7 +246,7 @@ def _layer(memory, sizes, layer, tokens, thread):
     )
     barrier(memory.control, threads)
 
-    _norm(memory, sizes, 2 * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)
+    _norm(memory, sizes, NORMS * layer + FFN_NORM, base + GATE, base + UP + 1, tokens, thread)
     barrier(memory.control, threads)
     _feed_forward(memory, sizes, layer, tokens, thread)
     barrier(memory.control, threads)
@@ -253,7 +275,7 @@ def _logits(memory, sizes, thread):
                 store_f32(memory.x + i * sizes.row_stride + 4 * j, load_f32(memory.x + row * sizes.row_stride + 4 * j))
     barrier(memory.control, sizes.threads)
     index = sizes.num_layers * SLOTS + LM_HEAD
-    _norm(memory, sizes, 2 * sizes.num_layers, index, index + 1, count, thread)
+    _norm(memory, sizes, NORMS * sizes.num_layers, index, index + 1, count, thread)
     barrier(memory.control, sizes.threads)
     first, last = _share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
     _product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET)

@@ -98,8 +98,9 @@ def test_rope_of_parts_of_a_row(head_dim: int) -> None:
     heads = 3
     x = numbers(heads * head_dim)
     angles = np.random.default_rng(2).uniform(-50, 50, head_dim // 2)
-    expected = reference.rope(x.reshape(heads, head_dim), angles.astype(np.float32)).ravel()
-    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32).ravel().copy()
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    expected = reference.rope(x.reshape(heads, head_dim), cos, sin).ravel()
+    turns = np.stack([cos, sin], axis=1).ravel().copy()
     for first, last in ((0, 6), (6, 8), (8, x.size)) if x.size > 8 else ((0, x.size),):
         run_rope(x.ctypes.data, turns.ctypes.data, head_dim, first, min(last, x.size))
     np.testing.assert_allclose(x, expected, atol=1e-5)

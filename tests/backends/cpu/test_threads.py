@@ -21,7 +21,8 @@ CHECKPOINT = random_checkpoint(ODD_SIZES["plain"], "Q8_0", seed=1)
 
 def one_token(backend: Backend, token: int) -> bytes:
     zero = np.zeros(1, np.int32)
-    return backend.forward(Batch(np.array([token], np.int32), zero, np.array([0, 1], np.int32), zero[None], zero)).tobytes()
+    ids, starts = np.array([token], np.int32), np.array([0, 1], np.int32)
+    return backend.forward(Batch(ids, zero, starts, zero[None], zero, prompt_lengths=zero + 1)).tobytes()
 
 
 def test_a_step_at_any_moment_finds_its_threads() -> None:
