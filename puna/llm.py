@@ -161,8 +161,8 @@ class LLM:
     def encode_infill(self, before: str, after: str) -> InfillPrompt:
         """Ids that ask for what stands between two texts, and the ids that end it; UsageError where the model cannot.
 
-        >>> prompt = llm.encode_infill("def half(n):\n    return ", "\n")                             # doctest: +SKIP
-        >>> llm.generate(prompt.token_ids, stop_ids=prompt.stop_ids).text                           # doctest: +SKIP
+        >>> prompt = llm.encode_infill("def half(n): return ", " # exactly")                          # doctest: +SKIP
+        >>> llm.generate(prompt.token_ids, stop_ids=prompt.stop_ids).text                             # doctest: +SKIP
         'n / 2'
         """
         checks.unicode("the suffix", checks.instance("the suffix", after, str))

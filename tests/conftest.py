@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from puna import hub
+from tests import real_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,3 +29,12 @@ def default_model() -> Path:
     if not hub.is_cached(model):
         pytest.skip("the default model is not in the cache: run `puna pull` first")
     return model.target
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer() -> Path:
+    """Llama 3's tokenizer.model, from puna's cache or where PUNA_LLAMA3_TOKENIZER says."""
+    path = real_files.llama3_tokenizer()
+    if path is None or not path.is_file():
+        pytest.skip("Llama 3's tokenizer is not in the cache: run `python -m tests.real_files`, or set PUNA_LLAMA3_TOKENIZER")
+    return path

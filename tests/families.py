@@ -108,7 +108,9 @@ FAMILIES: dict[str, Family] = {
     "llama-3.2, tied": Family(
         "Llama", _scaled("llama3", **LLAMA3_KEYS) | {"tie_word_embeddings": True}, {"rope": LLAMA3, "tie_embeddings": True}
     ),
-    "linear": Family("Llama", _scaled("linear", factor=4.0), {"rope": RopeConfig(scaling="linear", factor=4.0)}),
+    "linear": Family(
+        "Llama", _scaled("linear", factor=4.0), {"rope": RopeConfig(scaling="linear", factor=4.0), "max_context": 2048}
+    ),
     "dynamic": Family(
         "Llama",
         _scaled("dynamic", factor=8.0) | {"max_position_embeddings": ORIGINAL_CONTEXT},

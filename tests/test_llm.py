@@ -242,7 +242,7 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
 
 def test_a_text_that_cannot_fit_is_refused_before_the_tokenizer_works(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = build_tokenizer(small_bpe())
-    monkeypatch.setattr(tokenizer, "_encode_plain", lambda text: pytest.fail("the whole text was cut"))
+    monkeypatch.setattr(tokenizer, "_encode_plain", lambda *_, **__: pytest.fail("the whole text was cut"))
     with make_llm(tokenizer) as llm:
         with pytest.raises(ContextLengthError, match=r"at least [0-9]+ tokens.* 128") as caught:
             llm.generate("x" * 20_000_000, TEN)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
-from puna.formats import gguf, huggingface, llama2c, meta
+from puna.errors import ModelFormatError, ModelNotFoundError, UsageError
+from puna.formats import gguf, huggingface, llama2c, meta, safetensors, torch_file
 from puna.formats.base import Checkpoint
+from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head
 
@@ -46,14 +47,9 @@ FOLDERS: tuple[Folder, ...] = (
     Folder("Meta", meta.matches, meta.open_meta),
 )
 
-# What people have at hand instead of a model that puna reads: how it begins, what it is, what to do.
-UNREAD: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
-    ((b"PK\x03\x04", b"\x80\x02"), "a PyTorch checkpoint, which puna does not read yet", "Fetch the model as GGUF."),
-    ((b"tjgg", b"lmgg", b"fmgg", b"algg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
-    ((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
-    ((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
-    ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."),
-)
+
+# Files that are part of a folder: given alone, they stand for it.
+PARTS = (safetensors.matches, torch_file.matches)
 
 
 def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
@@ -62,14 +58,14 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
+    home = path if _is_folder(path) else path.parent if _is_part(path) else None
     file = path
-    if _is_folder(path):
-        files = _files_of(path)
-        names = [file.name for file in files]
-        for folder in FOLDERS:
-            if folder.matches(names):
-                return folder.open(path, tokenizer)
-        file = _model_in(path, files)
+    if home is not None:
+        files = _files_of(home)
+        folder = _folder_of(files)
+        if folder is not None:
+            return folder.open(home, tokenizer)
+        file = path if home != path else _model_in(home, files)
     form = _format_of(file)
     if form is None:
         raise _unrecognised(file)
@@ -87,22 +83,35 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def _is_part(path: Path) -> bool:
+    size = file_size(path)
+    head = read_head(path, HEAD_BYTES)
+    return any(matches(head, size) for matches in PARTS)
+
+
+def _folder_of(files: list[Path]) -> Folder | None:
+    names = [file.name for file in files]
+    return next((folder for folder in FOLDERS if folder.matches(names)), None)
+
+
 def _format_of(path: Path) -> Format | None:
     size = file_size(path)
     head = read_head(path, HEAD_BYTES)
     return next((form for form in FORMATS if form.matches(head, size)), None)
 
 
-def _unrecognised(path: Path) -> ModelFormatError | UnsupportedModelError:
+def _unrecognised(path: Path) -> ModelFormatError:
     head = read_head(path, HEAD_BYTES)
     if not head:
         return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
-    for beginnings, what, cure in UNREAD:
-        if head.startswith(beginnings):
-            return UnsupportedModelError(f"{path} is {what}", hint=cure)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file_size(path):
-        return UnsupportedModelError(
-            f"{path} is a safetensors file, which puna does not read yet", hint="Fetch the model as GGUF."
+    refuse_foreign(path)
+    if _is_part(path):
+        return ModelFormatError(
+            path,
+            "file",
+            None,
+            "holds weights, but nothing beside it tells the model's sizes",
+            hint="Put config.json (Hugging Face) or params.json (Meta) into the same folder.",
         )
     names = " nor ".join(form.name for form in FORMATS)
     return ModelFormatError(

@@ -73,6 +73,7 @@ class TokenizerSpec:
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = True
+    prefix_first_only: bool = False  # "spm": that space is added at the beginning only, not behind each control token too
     normalizer: str = ""
     charsmap: bytes = b""
     remove_extra_spaces: bool = False  # "spm": runs of spaces become one, and those at both ends go (OpenLLaMA v1)

@@ -20,6 +20,7 @@ from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 
 
@@ -203,11 +204,9 @@ def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> R
         known = ", ".join(SCALINGS)
         raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows {known}")
     theta = values.real(f"{architecture}.rope.freq_base")
-    return RopeConfig(
-        theta=10000.0 if theta is None else theta,
-        factors=_rope_factors(gguf, head_dim),
-        **SCALINGS[kind](values, architecture),
-    )
+    rope = RopeConfig(theta=10000.0 if theta is None else theta, **SCALINGS[kind](values, architecture))
+    factors = _rope_factors(gguf, head_dim)
+    return rope if factors is None else with_factors(rope, factors, head_dim)
 
 
 def _stretch(values: Values, architecture: str) -> float:

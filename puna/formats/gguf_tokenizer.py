@@ -1,4 +1,7 @@
-"""The tokenizer's keys of a GGUF file -> TokenizerSpec. Defaults of absent keys are llama.cpp's."""
+"""The tokenizer's keys of a GGUF file -> TokenizerSpec. Defaults of absent keys are llama.cpp's.
+
+The keys `puna.tokenizer.` are those of files that puna wrote: what GGUF has no key for.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
+from puna.formats.sentencepiece_model import checked_charsmap
 
 # GGUF's tokenizer.ggml.model -> our kind.
 KINDS = {"gpt2": "bpe", "llama": "spm"}
@@ -59,6 +63,12 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
         add_eos=values.flag("tokenizer.ggml.add_eos_token", False),
         add_space_prefix=values.flag("tokenizer.ggml.add_space_prefix", kind == "spm"),
         source=str(values.file),
+        charsmap=_charsmap(values),
+        remove_extra_spaces=values.flag("tokenizer.ggml.remove_extra_whitespaces", False),
+        normalizer=values.text("puna.tokenizer.normalizer") or "",
+        prefix_first_only=values.flag("puna.tokenizer.prefix_first_only", False),
+        whole_words=_whole_words(values),
+        stop_ids=_stop_ids(values, vocab_size),
         bos_id=special["bos_id"],
         eos_id=special["eos_id"],
         eot_id=special["eot_id"],
@@ -102,6 +112,26 @@ def _merges(values: Values, kind: str) -> list[bytes]:
     if merges is None and kind == "bpe":
         values.fail(MERGES, "is missing; a byte-level BPE tokenizer needs it")
     return merges or []
+
+
+def _charsmap(values: Values) -> bytes:
+    charsmap = values.array("tokenizer.ggml.precompiled_charsmap", "uint8")
+    return b"" if charsmap is None else checked_charsmap(values.file, charsmap.tobytes())
+
+
+def _whole_words(values: Values) -> bool | None:
+    key = "puna.tokenizer.whole_words"
+    return None if values.scalar(key) is None else values.flag(key, False)
+
+
+def _stop_ids(values: Values, vocab_size: int) -> tuple[int, ...]:
+    key = "puna.tokenizer.stop_ids"
+    ids = values.array(key, "int32")
+    if ids is None:
+        return ()
+    if len(ids) and not 0 <= ids.min() <= ids.max() < vocab_size:
+        values.fail(key, f"holds {ids.min()} to {ids.max()}; the vocabulary has {vocab_size} tokens")
+    return tuple(ids.tolist())
 
 
 def _special_id(values: Values, kind: str, name: str, vocab_size: int) -> int | None:

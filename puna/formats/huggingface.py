@@ -1,24 +1,306 @@
-"""A Hugging Face folder: `config.json` + safetensors or `pytorch_model*.bin` + tokenizer files -> Checkpoint."""
+"""A Hugging Face folder: `config.json` + safetensors or `pytorch_model*.bin` + tokenizer files -> Checkpoint.
+
+Rows of q_proj and k_proj are in the half-split rotary order there. Nothing of the folder is ever executed: `auto_map` is passed
+over, and said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from puna.errors import UnsupportedModelError
-from puna.formats.base import Checkpoint
+import numpy as np
 
-FILES = ("*.safetensors", "pytorch_model*.bin", "config.json", "*.index.json")
+from puna.config import ModelConfig
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.huggingface_config import read_config, unused_keys
+from puna.formats.json_file import JsonObject, read_json
+from puna.formats.mapped import shown
+from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
+from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
+from puna.formats.safetensors import read_safetensors
+from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.template_file import TEMPLATE, read_template
+from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
+from puna.formats.torch_file import read_torch_file
+
+CONFIG = "config.json"
+# In order: a whole file wins over shards, safetensors over PyTorch's files.
+WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
+    ("model.safetensors", read_safetensors),
+    ("pytorch_model.bin", read_torch_file),
+)
+PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+MAX_SHARDS = 10_000
+IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
+HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
+READABLE = ("F32", "F16", "BF16")
+COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether a folder with files of these names holds a Hugging Face checkpoint, perhaps not a whole one."""
-    return any(fnmatch(name, pattern) for name in names for pattern in FILES)
+    """Whether a folder with files of these names holds a Hugging Face checkpoint, perhaps not a whole one.
+
+    A `config.json` beside GGUF files only describes them.
+    """
+    if any(fnmatch(name, pattern) for name in names for pattern in PATTERNS):
+        return True
+    others = any(fnmatch(name, pattern) for name in names for pattern in ("*.gguf", "*.pth", "consolidated*.safetensors"))
+    return not others and any(name.endswith(".safetensors") or name in (CONFIG, "adapter_config.json") for name in names)
 
 
 def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
-    raise UnsupportedModelError(
-        f"{folder} holds a Hugging Face checkpoint, which puna does not read yet", hint="Fetch the model as GGUF."
+    """Open and check a folder; no weight is read. Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
+    config_json = _config_json(folder)
+    config = read_config(config_json, name=folder.resolve().name)
+    quantisation = config_json.object("quantization_config")
+    if quantisation is not None:
+        method = quantisation.text("quant_method") or quantisation.text("quant_type")
+        raise UnsupportedModelError(
+            f"{folder} is quantised ({shown(method)}), which puna does not read yet",
+            hint="Fetch the model as GGUF, or unquantised.",
+        )
+    stored, files = _stored(folder)
+    tensors, notices = _tensors(stored, config, config_json)
+    spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
+    generation = _generation(folder)
+    return Checkpoint(
+        path=folder,
+        format="huggingface",
+        config=config,
+        tensors=tensors,
+        tokenizer=None if spec is None else _with_stops(spec, config_json, generation),
+        chat_template=_chat_template(folder),
+        metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
+        unused_keys=unused_keys(config_json),
+        files=files,
+        notices=(*notices, *said, *_of_code(config_json)),
+        generation={} if generation is None else generation.values,
     )
+
+
+def _config_json(folder: Path) -> JsonObject:
+    path = _inside(folder, CONFIG)
+    if path is None and (folder / "adapter_config.json").is_file():
+        raise UnsupportedModelError(
+            f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
+        )
+    if path is None:
+        raise ModelNotFoundError(
+            f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
+        )
+    return read_json(path)
+
+
+def _of_code(config_json: JsonObject) -> Iterator[str]:
+    if config_json.values.get("auto_map"):
+        yield "the model comes with code of its own (auto_map); puna never runs it and computes the plain architecture"
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The file of that name in the folder, None where there is none.
+
+    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    real, home = path.resolve(), folder.resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
+        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint="Copy the file there.")
+    return path
+
+
+def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    """All arrays of the folder by their names, and the files in which they lie."""
+    for name, read in WEIGHTS:
+        whole, index = _inside(folder, name), _inside(folder, f"{name}.index.json")
+        if whole is not None:
+            return read(whole), (whole,)
+        if index is not None:
+            return _indexed(folder, index, read)
+        shards = _unindexed(folder, name)
+        if shards:
+            return _merged([(shard, read(shard)) for shard in shards]), tuple(shards)
+    raise ModelNotFoundError(
+        f"{folder} holds {CONFIG}, but no weights: none of {', '.join(name for name, _ in WEIGHTS)}, nor shards of them",
+        hint="The download is not complete; fetch the folder again.",
+    )
+
+
+def _indexed(
+    folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
+) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    """The shards that an index names, each holding just the arrays that the index says."""
+    places = read_json(index).object("weight_map")
+    if places is None or not places.values:
+        raise ModelFormatError(index, "weight_map", None, "is missing")
+    names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
+    if len(names) > MAX_SHARDS:
+        raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
+    paths = {name: _inside(folder, name) for name in names}
+    missing = [name for name, path in paths.items() if path is None]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelNotFoundError(
+            f"{folder}: {missing[0]}{more} of {len(names)} shards are missing", hint="The download is not complete; fetch them."
+        )
+    shards = [(path, read(path)) for path in paths.values() if path is not None]
+    stored = _merged(shards)
+    for tensor, name in places.values.items():
+        if tensor not in stored or stored[tensor].file.name != name:
+            raise ModelFormatError(
+                folder / name, f"tensor {shown(tensor)}", None, f"is missing, though {index.name} places it there"
+            )
+    for tensor in stored:
+        if tensor not in places.values and not IGNORED.fullmatch(tensor):
+            stored[tensor].fail(f"is not named by {index.name}")
+    return stored, tuple(path for path, _ in shards)
+
+
+def _shard_name(index: Path, tensor: str, name: object) -> str:
+    if not isinstance(name, str) or not SHARD_NAME.fullmatch(name) or ".." in name:
+        raise ModelFormatError(
+            index, f"weight_map of {shown(tensor)}", None, f"is {shown(name)}, not the name of a file of this folder"
+        )
+    return name
+
+
+def _unindexed(folder: Path, whole: str) -> list[Path]:
+    """Shards without an index, all of them, by their numbers."""
+    stem, suffix = whole.rsplit(".", 1)
+    found = {}
+    for path in folder.glob(f"{stem}-*.{suffix}"):
+        shard = SHARD.fullmatch(path.name)
+        if shard is not None and _inside(folder, path.name) is not None:
+            found[int(shard["number"])] = (int(shard["count"]), path)
+    if not found:
+        return []
+    counts = {count for count, _ in found.values()}
+    count = max(counts)
+    missing = [number for number in range(1, min(count, MAX_SHARDS) + 1) if number not in found]
+    if missing or len(counts) > 1 or len(found) != count:
+        raise ModelNotFoundError(
+            f"{folder} holds {len(found)} of {count} shards; number {missing[0] if missing else count} is missing",
+            hint="The download is not complete; fetch the folder again.",
+        )
+    return [path for _, (_, path) in sorted(found.items())]
+
+
+def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, StoredTensor]:
+    merged: dict[str, StoredTensor] = {}
+    for _, tensors in shards:
+        for name, tensor in tensors.items():
+            if name in merged and not IGNORED.fullmatch(name):
+                tensor.fail(f"is in {merged[name].file.name} too")
+            merged[name] = tensor
+    return merged
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
+
+
+def _tensors(
+    stored: Mapping[str, StoredTensor], config: ModelConfig, config_json: JsonObject
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    shapes = config.tensor_shapes()
+    foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
+    head = HUGGINGFACE_NAMES["lm_head"]
+    tied = config.tie_embeddings and head in stored
+    notices = _tied(stored[head], stored.get(HUGGINGFACE_NAMES["embed"])) if tied else ()
+    for name in [name for name in stored if name not in foreign and not IGNORED.fullmatch(name)]:
+        if not (name == head and tied):
+            raise UnsupportedModelError(
+                f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} of {config.num_layers} layers"
+            )
+    for name in [name for name in foreign if name not in stored]:
+        why = "is missing, and tie_word_embeddings is false" if name == head else "is missing"
+        raise ModelFormatError(
+            config_json.file.parent, f"tensor '{name}'", None, f"{why}; the model has {config.num_layers} layers"
+        )
+    return {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}, notices
+
+
+def _tied(head: StoredTensor, embed: StoredTensor | None) -> tuple[str, ...]:
+    """What to say of an lm_head that is stored although it is said to be the embedding."""
+    if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
+        return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
+    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int)
+    if np.array_equal(embed.rows()[some], head.rows()[some]):
+        return ()
+    return (
+        f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",
+    )
+
+
+def _tensor(stored: StoredTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
+    if stored.shape != shape:
+        stored.fail(f"has shape {stored.shape}; the sizes of the model ask for {shape}")
+    if stored.dtype not in READABLE:
+        raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
+    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config.head_dim))
+
+
+def _interleaved(stored: StoredTensor, ours: str, head_dim: int) -> Rows:
+    if ours.rpartition(".")[2] not in HALF_SPLIT:
+        return stored.rows()
+    if len(stored.shape) == 1:
+        return half_split_vector(stored.rows(), head_dim, DTYPES[stored.dtype].itemsize)
+    return HalfSplitHeads(stored.rows(), head_dim)
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
+    if given is not None:
+        return read_tokenizer_file(given, vocab_size), ()
+    return read_tokenizer_folder(folder, vocab_size)
+
+
+def _generation(folder: Path) -> JsonObject | None:
+    path = _inside(folder, "generation_config.json")
+    return None if path is None else read_json(path)
+
+
+def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None) -> TokenizerSpec:
+    """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
+    source = generation if generation is not None and "eos_token_id" in generation.values else config_json
+    given = source.values.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    for token_id in ids:
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < len(spec.tokens):
+            source.fail("eos_token_id", f"is {shown(given)}; the vocabulary has {len(spec.tokens)} tokens")
+    others = tuple(token_id for token_id in ids if token_id not in (spec.eos_id, spec.eot_id))
+    return replace(spec, stop_ids=tuple(dict.fromkeys((*spec.stop_ids, *others))))
+
+
+def _chat_template(folder: Path) -> str | None:
+    """In a file of its own, else in tokenizer_config.json: a text, or a list of named ones, of which "default" is taken."""
+    alone = _inside(folder, TEMPLATE)
+    if alone is not None:
+        return read_template(alone)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        path = _inside(folder, name)
+        found = None if path is None else _template_of(read_json(path))
+        if found is not None:
+            return found
+    return None
+
+
+def _template_of(settings: JsonObject) -> str | None:
+    if not isinstance(settings.values.get("chat_template"), list):
+        return settings.text("chat_template")
+    named = {entry.text("name"): entry.text("template") for entry in settings.objects("chat_template")}
+    return named.get("default")

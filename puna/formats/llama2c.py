@@ -1,8 +1,11 @@
 """llama2.c's `.bin` files, versions 0, 1 and 2, and its `tokenizer.bin`.
 
 Version 0 has no magic: seven int32, then float32 tensors. Versions 1 and 2 have a header of 256 bytes; version 2 holds int8
-numbers behind which lie float32 scales, one per group. The file's size must be exactly what the header asks for. The format
-stores neither rotary base nor epsilon: they are 10000 and 1e-5. Rows of wq and wk are in the interleaved rotary order.
+numbers behind which lie float32 scales, one per group. The file's size must be exactly what the header asks for. Rows of wq and
+wk are in the interleaved rotary order.
+
+llama2.c computes with one rotary base and epsilon, 10000 and 1e-5. Version 0 holds tables of cosines and sines, from which the
+frequencies are taken; the headers of the others have room for both numbers (an extension of puna's, `extension`).
 """
 
 from __future__ import annotations
@@ -10,23 +13,27 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from puna.config import ConfigError, ModelConfig, RopeConfig
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
-from puna.formats.mapped import Cursor, file_size, map_file
+from puna.formats.llama2c_tokenizer import read_tokenizer
+from puna.formats.mapped import Cursor, map_file
 from puna.formats.names import LLAMA2C_NAMES, foreign_name
+from puna.formats.rope_tables import rope_of
+from puna.formats.template_file import template_beside
+from puna.formats.tokenizer_files import read_tokenizer_file
 
 MAGIC = 0x616B3432  # "ak42", stored as the bytes "24ka"
 HEADER_BYTES = 256
 NORM_EPS, ROPE_THETA = 1e-5, 10000.0
+EXTENSION_AT, EXTENSION_MAGIC, EXTENSION = 64, b"puna", struct.Struct("<4sdd")  # theta, epsilon
 
 # The order of the file; a part of a layer is followed by the same part of the next layer.
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "down_proj", "up_proj")
@@ -34,7 +41,6 @@ ORDER_V0 = ("embed", "attn_norm", *ATTENTION, "ffn_norm", *FFN, "final_norm", "l
 ORDER_V1 = ("attn_norm", "ffn_norm", "final_norm", "embed", *ATTENTION, *FFN, "lm_head")
 
 INT32, UINT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<B"))
-PIECE = struct.Struct("<fi")  # of a tokenizer: score, bytes of the text
 
 
 class Sizes(NamedTuple):
@@ -71,6 +77,8 @@ class Header:
     shared: bool  # the classifier is the embedding
     group_size: int  # version 2; 0 elsewhere
     num_bytes: int
+    theta: float = ROPE_THETA
+    norm_eps: float = NORM_EPS
 
 
 def matches(head: bytes, size: int) -> bool:
@@ -92,6 +100,8 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     header = _read_header(cursor)
     config = _config(cursor, header)
     tensors = {tensor.name: tensor for tensor in _read_tensors(cursor, header, config)}
+    if header.version == 0:
+        config = replace(config, rope=_read_rope(cursor, config))
     spec = _find_tokenizer(path, tokenizer, config.vocab_size)
     metadata = {"version": header.version, **header.sizes._asdict(), "shared_classifier": header.shared}
     return Checkpoint(
@@ -101,6 +111,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
         tensors=tensors,
         tokenizer=spec,
         metadata=metadata | ({"group_size": header.group_size} if header.group_size else {}),
+        chat_template=template_beside(path),
         files=(path,) if spec is None else (path, Path(spec.source)),
     )
 
@@ -120,9 +131,24 @@ def _read_header(cursor: Cursor) -> Header:
         cursor.fail("shared_classifier", f"is {shared}; 0 or 1 is needed", cursor.position - 1)
     group_size: int = cursor.number("group_size", INT32) if version == 2 else 0
     at = cursor.position
-    if any(cursor.take("header", HEADER_BYTES - at)):
+    rest = cursor.take("header", HEADER_BYTES - at)
+    theta, norm_eps = _read_extension(rest[EXTENSION_AT - at :][: EXTENSION.size])
+    own = len(extension(theta, norm_eps)) if rest[EXTENSION_AT - at :].startswith(EXTENSION_MAGIC) else 0
+    if any(rest[: EXTENSION_AT - at]) or any(rest[EXTENSION_AT - at + own :]):
         cursor.fail("header", "is not filled up with zeros", at)
-    return Header(version, sizes, 8, shared == 1, group_size, HEADER_BYTES)
+    return Header(version, sizes, 8, shared == 1, group_size, HEADER_BYTES, theta, norm_eps)
+
+
+def extension(theta: float, norm_eps: float) -> bytes:
+    """Rotary base and epsilon of a model for which llama2.c's own are wrong, for the header's empty bytes."""
+    return EXTENSION.pack(EXTENSION_MAGIC, theta, norm_eps)
+
+
+def _read_extension(data: bytes) -> tuple[float, float]:
+    if not data.startswith(EXTENSION_MAGIC):
+        return ROPE_THETA, NORM_EPS
+    _, theta, norm_eps = EXTENSION.unpack(data)
+    return theta, norm_eps
 
 
 def _read_header_v0(cursor: Cursor) -> Header:
@@ -135,7 +161,7 @@ def _read_sizes(cursor: Cursor) -> Sizes:
     return Sizes(*(cursor.number(field, INT32) for field in Sizes._fields))
 
 
-def _config_of(sizes: Sizes, shared: bool) -> ModelConfig:
+def _config_of(sizes: Sizes, shared: bool, theta: float = ROPE_THETA, norm_eps: float = NORM_EPS) -> ModelConfig:
     return ModelConfig(
         num_layers=sizes.n_layers,
         num_heads=sizes.n_heads,
@@ -145,8 +171,8 @@ def _config_of(sizes: Sizes, shared: bool) -> ModelConfig:
         ffn_size=sizes.hidden_dim,
         vocab_size=abs(sizes.vocab_size),
         max_context=sizes.seq_len,
-        norm_eps=NORM_EPS,
-        rope=RopeConfig(theta=ROPE_THETA),
+        norm_eps=norm_eps,
+        rope=RopeConfig(theta=theta),
         tie_embeddings=shared,
     )
 
@@ -162,8 +188,10 @@ def _config(cursor: Cursor, header: Header) -> ModelConfig:
     if header.version and sizes.vocab_size < 1:
         fail("vocab_size", f"is {sizes.vocab_size}; it must be above 0")
     try:
-        return _config_of(sizes, header.shared)
+        return _config_of(sizes, header.shared, header.theta, header.norm_eps)
     except ConfigError as error:
+        if error.field in ("rope_theta", "norm_eps"):
+            cursor.fail("header", str(error), EXTENSION_AT)
         fail(FIELDS.get(error.field, "dim"), str(error))
 
 
@@ -179,7 +207,7 @@ def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[T
     if needed != cursor.end:
         cursor.fail("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
     tensors = []
-    for name in _file_order(ORDER_V1 if header.version else ORDER_V0, config):
+    for name in file_order(ORDER_V1 if header.version else ORDER_V0, config):
         if name == "lm_head":
             cursor.position += 4 * old_freqs
         if name in shapes:
@@ -187,7 +215,7 @@ def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[T
     return tensors
 
 
-def _file_order(order: tuple[str, ...], config: ModelConfig) -> Iterator[str]:
+def file_order(order: tuple[str, ...], config: ModelConfig) -> Iterator[str]:
     whole = ("embed", "final_norm", "lm_head")
     for part in order:
         yield from [part] if part in whole else [f"layers.{layer}.{part}" for layer in range(config.num_layers)]
@@ -207,6 +235,17 @@ def _group_size(cursor: Cursor, header: Header, config: ModelConfig) -> int:
     return group_size
 
 
+def _read_rope(cursor: Cursor, config: ModelConfig) -> RopeConfig:
+    """From the tables of version 0: cos and sin at position 1. llama2.c passes over them; so do we where they are no tables."""
+    shapes = config.tensor_shapes()
+    behind = math.prod(shapes["lm_head"]) if "lm_head" in shapes else 0
+    pairs = config.head_dim // 2
+    tables = Cursor(cursor.data, cursor.file, cursor.end - 4 * behind - 8 * config.max_context * pairs)
+    cos, sin = tables.array("tables", "<f4", 2 * config.max_context * pairs).reshape(2, config.max_context, pairs)
+    found = rope_of(np.arctan2(sin[1].astype(np.float64), cos[1]), config.head_dim) if config.max_context > 1 else None
+    return config.rope if found is None else found
+
+
 def _tensor_bytes(shape: tuple[int, ...], group_size: int) -> int:
     count = math.prod(shape)
     return count + 4 * count // group_size if group_size and len(shape) == 2 else 4 * count
@@ -223,12 +262,7 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
     return Tensor(name, shape, BLOCK_TYPES["F32"], data)
 
 
-# ---- tokenizer ------------------------------------------------------------------------------------------------------
-
-MAX_TOKENIZER_BYTES = 32 << 20  # a vocabulary of 128 thousand takes 2 MB
-NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
-UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
-PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
+# ---- text -----------------------------------------------------------------------------------------------------------
 
 
 def _find_tokenizer(model: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
@@ -239,69 +273,6 @@ def _find_tokenizer(model: Path, given: Path | None, vocab_size: int) -> Tokeniz
     if given is not None:
         return read_tokenizer(given, vocab_size)
     beside = [model.with_name(name) for name in (f"tok{vocab_size}.bin", "tokenizer.bin")]
-    return next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
-
-
-def read_tokenizer(path: Path, vocab_size: int) -> TokenizerSpec:
-    """A `tokenizer.bin`, brought to SentencePiece's spelling: a space is "▁", control tokens are bare."""
-    if file_size(path) > MAX_TOKENIZER_BYTES:
-        raise ModelFormatError(
-            path, "file", None, f"is {file_size(path)} bytes long; a tokenizer has at most {MAX_TOKENIZER_BYTES}"
-        )
-    cursor = Cursor(map_file(path), path)
-    tokens, scores = _read_pieces(cursor)
-    if len(tokens) != vocab_size:
-        raise ModelFormatError(
-            path,
-            "tokens",
-            None,
-            f"there are {len(tokens)}, but the model's vocabulary has {vocab_size}",
-            hint="This tokenizer belongs to another model; give the right one with --tokenizer.",
-        )
-    return _spec(tokens, scores, str(path))
-
-
-def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
-    """Every (score, length, text) up to the file's end. A tight loop, as in `Cursor.strings`."""
-    longest: int = cursor.number("max_token_length", UINT32)
-    data, at, end, unpack = cursor.data, cursor.position, cursor.end, PIECE.unpack_from
-    tokens: list[bytes] = []
-    scores: list[float] = []
-    while at < end:
-        start = at + PIECE.size
-        score, length = unpack(data, at) if start <= end else (0.0, -1)
-        if not (0 <= length <= min(longest, end - start) and math.isfinite(score)):
-            _refuse_piece(cursor, len(tokens), at, longest)
-        at = start + length
-        tokens.append(data[start:at])
-        scores.append(score)
-    return tokens, np.array(scores, np.float32)
-
-
-def _refuse_piece(cursor: Cursor, token_id: int, at: int, longest: int) -> NoReturn:
-    cursor.position = at
-    field = f"token {token_id}"
-    cursor.require(field, PIECE.size)
-    score, length = PIECE.unpack_from(cursor.data, at)
-    most = min(longest, cursor.remaining - PIECE.size)
-    cursor.fail(field, f"has the score {score} and {length} bytes; a finite score and 0 to {most} bytes are possible")
-
-
-def _spec(tokens: list[bytes], scores: npt.NDArray[np.float32], source: str) -> TokenizerSpec:
-    types = np.full(len(tokens), NORMAL, np.int32)
-    types[UNK_ID : UNK_ID + 1] = UNKNOWN
-    types[BOS_ID : EOS_ID + 1] = CONTROL
-    for byte in range(min(256, max(0, len(tokens) - FIRST_BYTE_ID))):
-        if tokens[FIRST_BYTE_ID + byte].upper() == b"<0X%02X>" % byte:
-            types[FIRST_BYTE_ID + byte] = BYTE_TYPE
-    return TokenizerSpec(
-        kind="spm",
-        tokens=[PADDED_NAMES.get(token, token.replace(b" ", "▁".encode())) for token in tokens],
-        scores=scores,
-        token_types=types,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        unk_id=UNK_ID,
-        add_bos=True,
-        source=source,
-    )
+    found = next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
+    other = model.with_name("tokenizer.json")  # of a model whose tokenizer has no form in this format
+    return read_tokenizer_file(other, vocab_size) if found is None and other.is_file() else found

@@ -1,22 +1,298 @@
-"""A folder of Meta's: `consolidated.NN.pth` + `params.json` + `tokenizer.model` -> Checkpoint."""
+"""A folder of Meta's: `consolidated.NN.pth` + `params.json` + `tokenizer.model` -> Checkpoint.
+
+Any number of shards becomes one model: parts are put together when their rows are asked for, so that memory never holds more than
+the result. The same files with safetensors in place of .pth are Mistral's. Rotary pairs are interleaved, as ours are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from fnmatch import fnmatch
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from puna.errors import UnsupportedModelError
-from puna.formats.base import Checkpoint
+from puna.config import ConfigError, ModelConfig, RopeConfig
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.json_file import JsonObject, read_json
+from puna.formats.mapped import shown
+from puna.formats.names import META_NAMES, foreign_name
+from puna.formats.safetensors import read_safetensors
+from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
+from puna.formats.stored import StoredTensor
+from puna.formats.template_file import template_beside
+from puna.formats.tokenizer_files import read_tokenizer_file
+from puna.formats.torch_file import read_torch_file
+
+PARAMS = "params.json"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+SHARD = re.compile(r"consolidated(\.(?P<number>\d{2}))?\.(?P<kind>pth|safetensors)")
+READERS = {"pth": read_torch_file, "safetensors": read_safetensors}
+IGNORED = re.compile(r"(.*\.)?rope\.freqs")  # computed from the parameters
+READABLE = ("F32", "F16", "BF16")
+MAX_SHARDS = 100
+
+# Our name of a size -> the key; where an error about that size points, too.
+PARAM_KEYS = {
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "num_kv_heads": "n_kv_heads",
+    "head_dim": "head_dim",
+    "hidden_size": "dim",
+    "ffn_size": "hidden_dim",
+    "vocab_size": "vocab_size",
+    "max_context": "max_seq_len",
+    "norm_eps": "norm_eps",
+    "rope_theta": "rope_theta",
+    "sliding_window": "sliding_window",
+}
+WITHOUT_EFFECT = {"multiple_of", "ffn_dim_multiplier", "max_batch_size", "use_scaled_rope", "rope_scaling_factor", "model_type"}
+REFUSED = (
+    "moe",
+    "moe_args",
+    "quantization_args",
+    "lora_args",
+    "vision_chunk_size",
+    "vision_encoder",
+    "vision_max_num_chunks",
+    "yarn",
+)
+
+# "use_scaled_rope": the numbers are constants of Meta's code (llama-models), the factor 32 that of the two small models of 3.2.
+SCALED_ROPE = RopeConfig(scaling="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
+SCALED_ROPE_FACTOR, SMALL_FACTOR = 8.0, 32.0
+SMALL = ((2048, 16), (3072, 28))  # (dim, n_layers) of Llama 3.2 1B and 3B
+LLAMA1_EPS = 1e-6
 
 
 def matches(names: Collection[str]) -> bool:
     """Whether a folder with files of these names holds a checkpoint of Meta's, perhaps not a whole one."""
-    return any(fnmatch(name, "*.pth") for name in names)
+    found = [match for name in names if (match := SHARD.fullmatch(name))]
+    return any(name.endswith(".pth") for name in names) or (PARAMS in names and bool(found))
 
 
 def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
-    raise UnsupportedModelError(
-        f"{folder} holds a Meta checkpoint (.pth), which puna does not read yet", hint="Fetch the model as GGUF."
+    """Open and check a folder, or the folder of one of its files; no weight is read.
+
+    Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
+    """
+    folder = folder if folder.is_dir() else folder.parent
+    params = _params(folder)
+    paths = _shard_paths(folder)
+    first = _read(paths[min(paths)])
+    config = _config(params, first, folder)
+    count = _parts(params, first, config.q_size)
+    _require_all(folder, paths, count)
+    shards = [first, *(_read(path) for path in list(paths.values())[1:])]
+    return Checkpoint(
+        path=folder,
+        format="meta",
+        config=config,
+        tensors=_tensors(shards, config, list(paths.values())),
+        tokenizer=_tokenizer(folder, tokenizer, config.vocab_size),
+        chat_template=template_beside(folder / PARAMS),
+        metadata={**params.values, "shards": count},
+        unused_keys=tuple(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
+        files=tuple(paths.values()),
     )
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _params(folder: Path) -> JsonObject:
+    path = folder / PARAMS
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
+            hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
+        )
+    params = read_json(path)
+    for key in REFUSED:
+        if params.values.get(key):
+            raise UnsupportedModelError(f"{path}: {key} is set, which changes results; puna runs the plain LLaMA architecture")
+    return params
+
+
+def _shard_paths(folder: Path) -> dict[int, Path]:
+    """Number -> file, in ascending order."""
+    paths = {}
+    for path in sorted(folder.iterdir()):
+        match = SHARD.fullmatch(path.name)
+        if match is not None and path.is_file():
+            paths[int(match["number"] or 0)] = path
+    if not paths:
+        names = ", ".join(sorted(path.name for path in folder.glob("*.pth"))[:4])
+        raise ModelNotFoundError(
+            f"{folder} holds no consolidated.NN.pth (but {names})",
+            hint="Keep the names that Meta gave the files: they tell the order.",
+        )
+    return paths
+
+
+def _read(path: Path) -> dict[str, StoredTensor]:
+    return READERS[path.suffix[1:]](path)
+
+
+def _require_all(folder: Path, paths: Mapping[int, Path], count: int) -> None:
+    missing = [number for number in range(count) if number not in paths]
+    present = ", ".join(f"{number:02}" for number in paths)
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ModelNotFoundError(
+            f"{folder} holds shard {present} of {count} of a Meta checkpoint; "
+            f"{', '.join(f'{number:02}' for number in missing)} {verb} missing",
+            hint="Fetch the missing files into the same folder.",
+        )
+    if len(paths) > count:
+        raise ModelFormatError(
+            folder, "shards", None, f"are {len(paths)} ({present}), but each holds a {count}th of the model",
+            hint="Files of two checkpoints lie in one folder: keep those of one.",
+        )  # fmt: skip
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def _config(params: JsonObject, first: Mapping[str, StoredTensor], folder: Path) -> ModelConfig:
+    needed = {name: params.integer(PARAM_KEYS[name]) for name in ("num_layers", "num_heads", "hidden_size")}
+    for name, value in needed.items():
+        if value is None or value < 1:
+            params.fail(PARAM_KEYS[name], f"is {value}; a whole number above 0 is needed" if value is not None else "is missing")
+    num_layers, num_heads, hidden_size = (value or 0 for value in needed.values())
+    head_dim = params.integer("head_dim")
+    if head_dim is None and hidden_size % num_heads:
+        params.fail("n_heads", f"is {num_heads}, which does not divide dim {hidden_size}")
+    head_dim = hidden_size // num_heads if head_dim is None else head_dim
+    num_kv_heads = params.integer("n_kv_heads")
+    count = _parts(params, first, num_heads * head_dim)
+    norm_eps = params.real("norm_eps")
+    try:
+        return ModelConfig(
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
+            head_dim=head_dim,
+            hidden_size=hidden_size,
+            ffn_size=_one(first, "layers.0.gate_proj", params).shape[0] * count,
+            vocab_size=_vocab_size(params, first, hidden_size, count),
+            max_context=_max_context(params),
+            norm_eps=1e-5 if norm_eps is None else norm_eps,
+            rope=_rope(params, hidden_size, num_layers),
+            tie_embeddings=META_NAMES["lm_head"] not in first,
+            name=folder.resolve().name,
+            sliding_window=params.integer("sliding_window") or 0,
+        )
+    except ConfigError as error:
+        params.fail(PARAM_KEYS.get(error.field, error.field), str(error))
+
+
+def _one(first: Mapping[str, StoredTensor], ours: str, params: JsonObject) -> StoredTensor:
+    """A matrix of the first shard."""
+    name = foreign_name(META_NAMES, ours)
+    tensor = first.get(name)
+    if tensor is None:
+        raise ModelFormatError(params.file.parent, f"tensor '{name}'", None, "is missing")
+    if len(tensor.shape) != 2 or 0 in tensor.shape:
+        tensor.fail(f"has shape {tensor.shape}; a matrix is needed")
+    return tensor
+
+
+def _parts(params: JsonObject, first: Mapping[str, StoredTensor], q_size: int) -> int:
+    """Into how many shards the model was cut, by the rows that one of them holds."""
+    query = _one(first, "layers.0.q_proj", params)
+    if q_size % query.shape[0] or q_size // query.shape[0] > MAX_SHARDS:
+        query.fail(f"has {query.shape[0]} rows; heads of {q_size} rows in all cannot be cut so")
+    return q_size // query.shape[0]
+
+
+def _vocab_size(params: JsonObject, first: Mapping[str, StoredTensor], hidden_size: int, count: int) -> int:
+    """Rows of the embedding; -1, or no number, in params.json leaves it to the tensors."""
+    embed = _one(first, "embed", params)
+    found = embed.shape[0] * (count if _by_vocabulary(embed, hidden_size) else 1)
+    given = params.integer("vocab_size")
+    if given is not None and given > 0 and given != found:
+        params.fail("vocab_size", f"is {given}, but the embedding has {found} rows")
+    return found
+
+
+def _by_vocabulary(embed: StoredTensor, hidden_size: int) -> bool:
+    """Llama 3's shards each hold some rows of the embedding, whole; the older ones some columns of all rows."""
+    return embed.shape[1] == hidden_size
+
+
+def _max_context(params: JsonObject) -> int:
+    given = params.integer("max_seq_len")
+    return usual_context(params.values) if given is None else given
+
+
+def usual_context(params: Mapping[str, Any]) -> int:
+    """params.json names no context. Each generation has its own, and is told as llama.cpp's converter tells it."""
+    if params.get("use_scaled_rope"):
+        return 131072
+    by_theta = {500000.0: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
+    theta = params.get("rope_theta") or 0.0
+    return by_theta.get(theta, 2048 if params.get("norm_eps") == LLAMA1_EPS else 4096)
+
+
+def _rope(params: JsonObject, hidden_size: int, num_layers: int) -> RopeConfig:
+    given = params.real("rope_theta")
+    theta = 10000.0 if given is None else given
+    if not params.flag("use_scaled_rope"):
+        return RopeConfig(theta=theta)
+    usual = SMALL_FACTOR if (hidden_size, num_layers) in SMALL else SCALED_ROPE_FACTOR
+    return replace(SCALED_ROPE, theta=theta, factor=params.real("rope_scaling_factor") or usual)
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
+
+
+def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: list[Path]) -> dict[str, Tensor]:
+    shapes = config.tensor_shapes()
+    foreign = {foreign_name(META_NAMES, ours): ours for ours in shapes}
+    for shard, path in zip(shards, paths):
+        for name in [name for name in shard if name not in foreign and not IGNORED.fullmatch(name)]:
+            raise UnsupportedModelError(f"{path}: tensor {shown(name)} is no part of a LLaMA model of {config.num_layers} layers")
+        for name in [name for name in foreign if name not in shard]:
+            raise ModelFormatError(path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
+    by_rows = _by_vocabulary(shards[0][META_NAMES["embed"]], config.hidden_size)
+    cuts = BY_VOCABULARY if by_rows else CUTS
+    return {
+        ours: _tensor([shard[name] for shard in shards], ours, shapes[ours], cut_of(ours, cuts), config)
+        for name, ours in foreign.items()
+    }
+
+
+def _tensor(parts: list[StoredTensor], ours: str, shape: tuple[int, ...], cut: Cut, config: ModelConfig) -> Tensor:
+    if cut.by_heads and len(parts) > config.num_kv_heads and len(parts) % config.num_kv_heads == 0:
+        parts = parts[:: len(parts) // config.num_kv_heads]  # each K/V head lies in several shards
+    expected = _part_shape(shape, cut, len(parts))
+    for part in parts:
+        if part.shape != expected:
+            part.fail(f"has shape {part.shape}; a shard of a tensor {shape} cut in {len(parts)} must be {expected}")
+        if part.dtype != parts[0].dtype:
+            part.fail(f"is {part.dtype}, but {parts[0].file.name} holds its other part as {parts[0].dtype}")
+    if parts[0].dtype not in READABLE:
+        raise UnsupportedModelError(
+            f"{parts[0].file}: tensor '{parts[0].name}' is {parts[0].dtype}; puna runs {', '.join(READABLE)}"
+        )
+    return Tensor(ours, shape, BLOCK_TYPES[parts[0].dtype], joined([part.rows() for part in parts], cut))
+
+
+def _part_shape(shape: tuple[int, ...], cut: Cut, count: int) -> tuple[int, ...]:
+    if cut.direction == "whole":
+        return shape
+    return (shape[0] // count, *shape[1:]) if cut.direction == "rows" else (*shape[:-1], shape[-1] // count)
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
+    """The file that was given, else the one beside the weights, else the one above them, where Llama 2's download puts it."""
+    beside = [place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS]
+    places = beside if given is None else [given]
+    found = next((place for place in places if given is not None or place.is_file()), None)
+    return None if found is None else read_tokenizer_file(found, vocab_size)

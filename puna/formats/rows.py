@@ -50,29 +50,50 @@ class _Made:
         raise NotImplementedError
 
 
-class HalfSplitHeads(_Made):
-    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, given as (x[2i], x[2i + 1])."""
+class _ReorderedHeads(_Made):
+    """Row j of each head is row order[j] of that head in `source`."""
 
-    def __init__(self, source: Rows, head_dim: int) -> None:
-        self._source, self._head_dim = source, head_dim
+    def __init__(self, source: Rows, order: npt.NDArray[np.intp]) -> None:
+        self._source, self._order = source, order
         self.shape = (source.shape[0], source.shape[1])
 
     def _rows(self, first: int, last: int) -> Bytes:
-        size = self._head_dim
+        size = len(self._order)
         begin, end = first // size * size, -(-last // size) * size  # whole heads: a pair's rows lie half a head apart
         heads: Bytes = self._source[begin:end]
         ours = np.arange(first - begin, last - begin)
-        turned: Bytes = heads[ours // size * size + interleaved_order(size)[ours % size]]
+        turned: Bytes = heads[ours // size * size + self._order[ours % size]]
         return turned
+
+
+class HalfSplitHeads(_ReorderedHeads):
+    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, given as (x[2i], x[2i + 1])."""
+
+    def __init__(self, source: Rows, head_dim: int) -> None:
+        super().__init__(source, interleaved_order(head_dim))
+
+
+class InterleavedHeads(_ReorderedHeads):
+    """The other way round: for the writers of formats whose heads are half-split."""
+
+    def __init__(self, source: Rows, head_dim: int) -> None:
+        super().__init__(source, np.argsort(interleaved_order(head_dim)))
 
 
 def half_split_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
     """As `HalfSplitHeads`, for a vector, which is one row of numbers of `number_bytes` each."""
+    return _vector(source, number_bytes, lambda numbers: HalfSplitHeads(numbers, head_dim))
 
+
+def interleaved_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
+    """As `InterleavedHeads`, for a vector."""
+    return _vector(source, number_bytes, lambda numbers: InterleavedHeads(numbers, head_dim))
+
+
+def _vector(source: Rows, number_bytes: int, turn: Callable[[Rows], Rows]) -> Rows:
     def compute(first: int, last: int) -> Bytes:
         numbers = np.ascontiguousarray(source[first:last]).reshape(-1, number_bytes)
-        heads = HalfSplitHeads(numbers, head_dim)[:]
-        return heads.reshape(last - first, -1)
+        return turn(numbers)[:].reshape(last - first, -1)
 
     return ComputedRows((source.shape[0], source.shape[1]), compute)
 

@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats import llama2c_tokenizer, sentencepiece_model, tiktoken_file, tokenizer_json
+from puna.formats.added_tokens import (
+    AddedToken,
+    decoder_tokens,
+    listed_tokens,
+    mapped_tokens,
+    padded,
+    roles,
+    special_texts,
+    with_added,
+    with_roles,
+    with_special,
+)
 from puna.formats.base import TokenizerSpec
+from puna.formats.json_file import JsonObject, read_json
+from puna.formats.mapped import file_size, map_file, read_head, shown
+from puna.formats.piece_order import agree
+from puna.formats.tokenizer_json import tokenizer_of
+
+MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
+HEAD_BYTES = 8192
+WRONG_TOKENIZER = "This tokenizer belongs to another model: take the one that came with the weights."
+
+
+class Form(NamedTuple):
+    """A kind of tokenizer file, told by its first bytes."""
+
+    matches: Callable[[bytes], bool]
+    read: Callable[[Path], TokenizerSpec]
+
+
+FORMS = (
+    Form(tokenizer_json.matches, lambda path: tokenizer_of(read_json(path))[0]),
+    Form(tiktoken_file.matches, lambda path: tiktoken_file.read_tiktoken_file(path, map_file(path)[:])),
+    Form(sentencepiece_model.matches, lambda path: sentencepiece_model.read_sentencepiece_model(path, map_file(path)[:])),
+    Form(llama2c_tokenizer.matches_tokenizer, llama2c_tokenizer.read_tokenizer),
+)
 
 
 def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
@@ -12,9 +52,154 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
 
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
-    raise NotImplementedError
+    spec = _read(path)
+    return spec if vocab_size is None else fitted(spec, vocab_size)
+
+
+def _read(path: Path) -> TokenizerSpec:
+    size = file_size(path)
+    if size > MAX_FILE_BYTES:
+        raise ModelFormatError(path, "file", None, f"is {size} bytes long; a tokenizer has at most {MAX_FILE_BYTES}")
+    head = read_head(path, HEAD_BYTES)
+    for form in FORMS:
+        if form.matches(head):
+            return form.read(path)
+    raise UnsupportedModelError(
+        f"{path}: no tokenizer that puna knows",
+        hint="Known: SentencePiece's or Llama 3's tokenizer.model, tokenizer.json, and llama2.c's tokenizer.bin.",
+    )
+
+
+# ---- size -----------------------------------------------------------------------------------------------------------
+
+
+def fitted(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
+    """`spec` with as many tokens as the embedding has rows. An embedding has often a few rows more, to make a round number; with
+    more than an eighth, the weights are another model's.
+    """
+    if not fits(spec, vocab_size):
+        problem = f"there are {len(spec.tokens)}, but the model's embedding has {vocab_size} rows"
+        raise ModelFormatError(spec.source, "tokens", None, problem, hint=WRONG_TOKENIZER)
+    return padded(spec, vocab_size)
+
+
+def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
+    return vocab_size * 7 <= len(spec.tokens) * 8 and len(spec.tokens) <= vocab_size
+
+
+# ---- a folder -------------------------------------------------------------------------------------------------------
+
+
+# Whose texts begin with BOS, whatever tokenizer.json says (transformers sets it anew).
+BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
+PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
+
+Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
 
 
 def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
-    """The tokenizer of a Hugging Face folder, None where it has none, and what a person should hear about it."""
-    raise NotImplementedError
+    """The tokenizer of a Hugging Face folder, None where it has none, and what a person should hear about it.
+
+    Where `tokenizer.json` and SentencePiece's `tokenizer.model` differ, the latter cuts the text, for the former is made from it,
+    and for some was made wrongly (OpenLLaMA, transformers#24233). Tokens that were added since are taken from all files. The ids
+    of `generation_config.json` are not read here.
+    """
+    files = {name: read_json(path) for name in JSON_FILES if (path := folder / name).is_file()}
+    model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
+    chosen = _chosen(model, files, vocab_size)
+    if chosen is None:
+        return None, ()
+    spec, notices = chosen
+    spec, dropped = _without_excess(spec, vocab_size)
+    config = files.get("tokenizer_config.json", JsonObject(folder, {}))
+    old_map = files.get("special_tokens_map.json", JsonObject(folder, {}))
+    spec, missing = with_roles(spec, roles(old_map) | roles(config))
+    spec = with_special(spec, [*special_texts(old_map), *special_texts(config)])
+    return fitted(_framed(spec, config), vocab_size), (*notices, *dropped, *missing)
+
+
+JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
+    """Of two for one id, the last counts."""
+    readers = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_tokens, "tokenizer.json": listed_tokens}
+    return [token for name, read in readers.items() if name in files for token in read(files[name])]
+
+
+def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Read | None:
+    """The tokenizer of `tokenizer.model`, of `tokenizer.json`, or of both."""
+    added = _added(files)
+    fast, notices = _fast(files, added, is_needed=model is None)
+    if model is None:
+        return None if fast is None else (fast, notices)
+    if fast is None:
+        return with_added(_spaced(model, files.get("tokenizer_config.json")), added), notices
+    if model.kind == "bpe":  # Llama 3's tokenizer.model holds no special tokens
+        return fast, notices
+    return _of_both(with_added(_spaced_as(model, fast), added), fast, notices, vocab_size)
+
+
+def _fast(
+    files: Mapping[str, JsonObject], added: Sequence[AddedToken], is_needed: bool
+) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
+    """What `tokenizer.json` holds."""
+    if "tokenizer.json" not in files:
+        return None, ()
+    try:
+        fast, notices = tokenizer_of(files["tokenizer.json"])
+    except UnsupportedModelError as error:
+        if is_needed:
+            raise
+        return None, (f"tokenizer.model is used instead of tokenizer.json: {error.message}",)
+    return with_added(fast, added), notices
+
+
+def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...], vocab_size: int) -> Read:
+    if len(model.tokens) < len(fast.tokens) or (fits(fast, vocab_size) and not fits(model, vocab_size)):
+        why = f"tokenizer.json has {len(fast.tokens)} tokens, tokenizer.model {len(model.tokens)}: tokenizer.json is used"
+        return fast, (*notices, why)
+    if agree(model, fast):
+        return model, notices
+    return model, (*notices, "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+
+
+def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:
+    """`model` with the spaces that the config asks for: not legacy means that only the beginning of a text gets one."""
+    if config is None or model.kind != "spm":
+        return model
+    adds = model.add_space_prefix and config.flag("add_prefix_space", True)
+    return replace(model, add_space_prefix=adds, prefix_first_only=adds and not config.flag("legacy", True))
+
+
+def _spaced_as(model: TokenizerSpec, fast: TokenizerSpec) -> TokenizerSpec:
+    """`model` with what frames a text in `fast`, which SentencePiece's file does not say."""
+    bos_id = model.bos_id if fast.bos_id is None else fast.bos_id
+    eos_id = model.eos_id if fast.eos_id is None else fast.eos_id
+    first_only = model.add_space_prefix and fast.prefix_first_only
+    return replace(model, bos_id=bos_id, eos_id=eos_id, add_bos=fast.add_bos, add_eos=fast.add_eos, prefix_first_only=first_only)
+
+
+def _without_excess(spec: TokenizerSpec, vocab_size: int) -> Read:
+    """Padding tokens that were added without a row of the embedding are never used, and common: they are left out."""
+    excess = spec.tokens[vocab_size:]
+    if not excess or not set(excess) <= set(PAD_TEXTS):
+        return spec, ()
+    shorter = replace(
+        spec,
+        tokens=spec.tokens[:vocab_size],
+        token_types=None if spec.token_types is None else spec.token_types[:vocab_size],
+        scores=None if spec.scores is None else spec.scores[:vocab_size],
+        pad_id=None if spec.pad_id is None or spec.pad_id >= vocab_size else spec.pad_id,
+    )
+    return shorter, (f"{shown(excess[0])} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",)
+
+
+def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:
+    """`spec` with BOS and EOS around a text where the config says so."""
+    by_class = spec.add_bos or config.text("tokenizer_class") in BOS_CLASSES
+    return replace(
+        spec,
+        add_bos=spec.bos_id is not None and config.flag("add_bos_token", by_class),
+        add_eos=spec.eos_id is not None and config.flag("add_eos_token", spec.add_eos),
+    )

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
 from puna.formats.base import TokenizerSpec
-from puna.tokenizers.pretokenizers import PRE_TOKENIZERS, PreTokenizer
-from puna.tokenizers.vocabulary import CONTROL, USER_DEFINED, VocabularyTokenizer, cutter
+from puna.formats.byte_letters import byte_alphabet
+from puna.formats.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from puna.formats.token_types import CONTROL, USER_DEFINED
+from puna.tokenizers.vocabulary import VocabularyTokenizer, cutter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Merger
@@ -38,7 +40,7 @@ class BytePairTokenizer(VocabularyTokenizer):
         """No bound where a text is normalized first: composed characters have fewer bytes."""
         return math.inf if self._normalizes else super()._longest
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str, is_first: bool) -> list[int]:
         ids: list[int] = []
         for piece, token_id in self._cut_at_user_defined(text):
             ids += self._merge(piece) if token_id is None else [token_id]
@@ -64,17 +66,6 @@ class BytePairTokenizer(VocabularyTokenizer):
         if self._types[token_id] == USER_DEFINED:  # spelled as it is, not in the byte alphabet
             return piece.encode()
         return piece.translate(self._letters).encode("latin-1")
-
-
-def byte_alphabet() -> list[str]:
-    """GPT-2's letter of each byte: printable Latin-1 stands for itself, the others for U+0100, U+0101, ... in order.
-
-    >>> byte_alphabet()[ord("A")], byte_alphabet()[ord(" ")]
-    ('A', 'Ġ')
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [b for b in range(256) if b not in printable]
-    return [chr(b) if b in printable else chr(256 + others.index(b)) for b in range(256)]
 
 
 class _Letters(dict[int, str]):

@@ -1,7 +1,7 @@
 """SentencePiece BPE whose order of merging is a list of pairs: a `tokenizer.json` that was made from a SentencePiece model.
 
-The merging is the `tokenizers` library's. What surrounds it is SentencePiece's own rule: one space is added before a text, even
-where it begins with a space, and user-defined tokens are looked for in the text whose spaces are already U+2581.
+The merging is the `tokenizers` library's. As in SentencePiece, user-defined tokens are looked for in the text whose spaces are
+already U+2581.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
 from puna.tokenizers.bpe import merge_pairs
-from puna.tokenizers.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, cutter
+from puna.tokenizers.vocabulary import cutter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Merger
@@ -24,13 +25,10 @@ def cut_by_merges(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> C
     """Text -> ids. ModelFormatError for merges of what is no token."""
     cut_at_user_defined = cutter({piece: i for i, piece in enumerate(pieces) if types[i] == USER_DEFINED and piece})
     merger = _merger(spec, pieces, types)
-    prefix = SPACE if spec.add_space_prefix else ""
 
     def cut(text: str) -> list[int]:
-        if not text:
-            return []
         ids: list[int] = []
-        for part, token_id in cut_at_user_defined(prefix + text.replace(" ", SPACE)):
+        for part, token_id in cut_at_user_defined(text.replace(" ", SPACE)):
             ids += merger.encode(part, add_special_tokens=False).ids if token_id is None else [token_id]
         return ids
 

@@ -1,16 +1,15 @@
 """SentencePiece (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
 
-With scores, the merging is the `sentencepiece` library's; with merges instead, see `piece_merges.py`. The library reads a
-serialized ModelProto, which is written here by hand: a page of protobuf wire format costs less than a dependency on protobuf
-and its generated classes.
+With scores, the merging is the `sentencepiece` library's, which is given a `tokenizer.model` made in memory; with merges
+instead, see `piece_merges.py`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +17,12 @@ import numpy as np
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.sentencepiece_model import sentencepiece_model
+from puna.formats.token_types import BYTE
 from puna.tokenizers.piece_merges import SPACE, cut_by_merges
-from puna.tokenizers.vocabulary import BYTE, NORMAL, VocabularyTokenizer
+from puna.tokenizers.vocabulary import VocabularyTokenizer
 
+Cutter = Callable[[str], list[int]]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -30,12 +32,25 @@ class SentencePieceTokenizer(VocabularyTokenizer):
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
         self._adds_space = spec.add_space_prefix
+        self._prefix_first_only = spec.prefix_first_only
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
-        by_merges = spec.scores is None and len(spec.merges) > 0
-        self._cut = (
-            cut_by_merges(spec, self._pieces, self._types) if by_merges else _cut_by_scores(spec, self._pieces, self._types)
-        )
+        self._cut = self._cutter(spec)
+        self._cut_prefixed = self._prefixed_cutter(spec)
+
+    def _cutter(self, spec: TokenizerSpec) -> Cutter:
+        """Text -> ids, no space added."""
+        if spec.scores is None and len(spec.merges) > 0:
+            return cut_by_merges(spec, self._pieces, self._types)
+        return _cut_by_scores(replace(spec, add_space_prefix=False))
+
+    def _prefixed_cutter(self, spec: TokenizerSpec) -> Cutter:
+        """Text -> ids, with one space added before it, even where it begins with a space."""
+        if not spec.add_space_prefix:
+            return self._cut
+        if self._changes_text:  # the library adds the space, for it does so after the changes
+            return _cut_by_scores(spec)
+        return lambda text: self._cut(SPACE + text) if text else []
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
@@ -47,17 +62,16 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         bounded = self._bytes and not self._changes_text
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
-    def _encode_plain(self, text: str) -> list[int]:
-        return self._cut(text)
+    def _encode_plain(self, text: str, is_first: bool) -> list[int]:
+        return self._cut_prefixed(text) if is_first or not self._prefix_first_only else self._cut(text)
 
     def _bytes_of(self, token_id: int) -> bytes:
         byte = self._bytes.get(token_id)
         return self._pieces[token_id].replace(SPACE, " ").encode() if byte is None else byte
 
 
-def _cut_by_scores(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> Callable[[str], list[int]]:
-    rule = normalizer_spec(spec.normalizer, spec.charsmap, spec.add_space_prefix, spec.remove_extra_spaces)
-    encode: Callable[[str], list[int]] = _load(spec, model_proto(pieces, _scores(spec), types, rule)).encode
+def _cut_by_scores(spec: TokenizerSpec) -> Cutter:
+    encode: Cutter = _load(spec, sentencepiece_model(spec, _scores(spec))).encode
     return encode
 
 
@@ -92,50 +106,3 @@ def _load(spec: TokenizerSpec, proto: bytes) -> Any:
         return SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:  # duplicate or empty pieces, no unknown token, not all of the 256 byte tokens
         raise ModelFormatError(spec.source, "tokenizer tokens", None, f"are refused by sentencepiece: {error}") from error
-
-
-# Field numbers of sentencepiece_model.proto, and the wire types of protobuf (0 varint, 2 length-delimited, 5 32-bit).
-# ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3. SentencePiece: piece 1, score 2, type 3.
-# TrainerSpec: model_type 3, byte_fallback 35. NormalizerSpec: name 1, precompiled_charsmap 2, add_dummy_prefix 3,
-# remove_extra_whitespaces 4, escape_whitespaces 5.
-_VARINT, _BYTES, _FLOAT = 0, 2, 5
-_BPE = 2  # TrainerSpec.ModelType
-
-
-def model_proto(pieces: list[str], scores: list[float], types: list[int], normalizer: bytes) -> bytes:
-    """A serialized ModelProto of BPE."""
-    entries = [_message(1, _piece(*entry)) for entry in zip(pieces, scores, types)]
-    trainer = _number(3, _BPE) + _number(35, BYTE in types)
-    return b"".join(entries) + _message(2, trainer) + _message(3, normalizer)
-
-
-def normalizer_spec(name: str, charsmap: bytes, add_space_prefix: bool, remove_extra_spaces: bool) -> bytes:
-    """A serialized NormalizerSpec that spells spaces as U+2581."""
-    flags = _number(3, add_space_prefix) + _number(4, remove_extra_spaces) + _number(5, True)
-    return _message(1, (name or "identity").encode()) + (_message(2, charsmap) if charsmap else b"") + flags
-
-
-def _piece(text: str, score: float, kind: int) -> bytes:
-    return _message(1, text.encode()) + bytes([2 << 3 | _FLOAT]) + struct.pack("<f", score) + _number(3, kind or NORMAL)
-
-
-def _message(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3 | _VARINT) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the top bit says that more follow.
-
-    >>> _varint(300).hex()
-    'ac02'
-    """
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -14,9 +14,7 @@ from itertools import takewhile
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # GGUF's and SentencePiece's token types
-MAX_TYPE = BYTE
+from puna.formats.token_types import CONTROL, MAX_TYPE, NORMAL, UNKNOWN
 
 # Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
 STOP_TEXTS = (
@@ -47,6 +45,8 @@ class VocabularyTokenizer(ABC):
         self.vocab_size = len(self._pieces)
         self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
         self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
+        _checked_id(spec, "unknown_token_id", spec.unk_id, False)
+        _checked_id(spec, "padding_token_id", spec.pad_id, False)
         self.add_bos = spec.add_bos
         self.add_eos = spec.add_eos
         self.special_tokens = self._ids_of_type(CONTROL)
@@ -71,8 +71,9 @@ class VocabularyTokenizer(ABC):
         if limit is not None:
             self._require_fits(text, guard, limit)
         ids: list[int] = []
-        for piece, control_id in self._cut_at_controls(text) if special else [(text, None)]:
-            ids += self._encode_plain(piece.replace(guard, "") if guard else piece) if control_id is None else [control_id]
+        for number, (piece, control_id) in enumerate(self._cut_at_controls(text) if special else [(text, None)]):
+            plain = piece.replace(guard, "") if guard else piece
+            ids += self._encode_plain(plain, is_first=number == 0) if control_id is None else [control_id]
         return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -106,8 +107,8 @@ class VocabularyTokenizer(ABC):
         )
 
     @abstractmethod
-    def _encode_plain(self, text: str) -> list[int]:
-        """Ids of text in which control tokens have no meaning."""
+    def _encode_plain(self, text: str, is_first: bool) -> list[int]:
+        """Ids of text in which control tokens have no meaning. `is_first`: nothing stands before it."""
 
     @abstractmethod
     def _bytes_of(self, token_id: int) -> bytes:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
-from puna.formats.rows import Bytes, ComputedRows, Rows
-from puna.report import SILENT, Reporter
+from puna.formats.rows import Bytes, ComputedRows, InterleavedHeads, Rows, interleaved_vector
 
+TURNED = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # by the rotary embedding
 CHUNK_WEIGHTS = 1 << 22  # converted at a time, so that a matrix never stands in memory whole
 
 
@@ -26,21 +26,35 @@ class Job:
     checkpoint: Checkpoint
     types: Mapping[str, str]  # our tensor name -> key of ENCODERS
     num_shards: int = 1
-    report: Reporter = SILENT
+    wrote: Callable[[int], None] = lambda num_bytes: None  # told the bytes of each piece of a tensor
 
     def rows(self, name: str) -> Rows:
         """The bytes of a tensor in the type it is to have, made when asked for."""
         return recoded(self.checkpoint.tensors[name], self.types[name])
 
+    def half_split_rows(self, name: str) -> Rows:
+        """The same with heads in the half-split rotary order, where the tensor has heads that are turned."""
+        rows, head_dim = self.rows(name), self.checkpoint.config.head_dim
+        if name.rpartition(".")[2] not in TURNED:
+            return rows
+        if len(self.checkpoint.tensors[name].shape) == 2:
+            return InterleavedHeads(rows, head_dim)
+        return interleaved_vector(rows, head_dim, BLOCK_TYPES[self.types[name]].block_bytes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors."""
+        return sum(self.rows(name).nbytes for name in self.checkpoint.tensors)
+
 
 class Writer(NamedTuple):
     """A line of the table of writers."""
 
-    is_folder: bool
-    types: tuple[str, ...]  # that a matrix may have in this format; the first is the default for a model of mixed types
+    is_folder: Callable[[Job], bool]
+    types: tuple[str, ...]  # that a matrix may have in this format; the first holds the numbers of any other exactly
+    vector_types: tuple[str, ...]  # that norms and biases may have; the first as above
     require: Callable[[Job], None]  # UnsupportedModelError for what the format cannot hold, before anything is written
-    num_bytes: Callable[[Job], int]  # of the result, within 1 % or 1 MB
-    write: Callable[[Job, Path], None]
+    write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
 
 
 def recoded(tensor: Tensor, type_name: str) -> Rows:
@@ -55,10 +69,26 @@ def recoded(tensor: Tensor, type_name: str) -> Rows:
     return ComputedRows((rows, BLOCK_TYPES[type_name].row_bytes(columns)), compute)
 
 
-def write_rows(file: BinaryIO, rows: Rows, wrote: Callable[[int], None]) -> None:
+def write_rows(file: BinaryIO | IO[bytes], rows: Rows, wrote: Callable[[int], None]) -> None:
     """All rows, some at a time; `wrote` is told the bytes of each time."""
     step = max(1, CHUNK_WEIGHTS // max(1, rows.shape[1]))
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
         file.write(part.tobytes())
         wrote(part.nbytes)
+
+
+def dealt_out(job: Job) -> list[list[str]]:
+    """Our names of each shard's tensors, in order, of about equal bytes."""
+    names, total = list(job.checkpoint.tensors), job.num_bytes
+    shards: list[list[str]] = [[] for _ in range(job.num_shards)]
+    done = 0
+    for number, name in enumerate(names):
+        left = len(names) - number
+        shard = min(done * job.num_shards // max(total, 1), job.num_shards - 1)
+        first_empty = next((i for i, held in enumerate(shards) if not held), job.num_shards)
+        if left <= job.num_shards - first_empty or shard > first_empty:
+            shard = first_empty  # each shard must get one
+        shards[shard].append(name)
+        done += job.rows(name).nbytes
+    return shards

@@ -12,7 +12,7 @@ import pytest
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats import open_checkpoint
-from puna.formats.llama2c import read_tokenizer
+from puna.formats.llama2c_tokenizer import read_tokenizer
 from tests.formats.hostile import run_mutants
 from tests.formats.micro import SPM, micro_config
 from tests.models import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.errors import ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from tests.models import random_tensors, tiny_config, write_gguf, write_llama2c
 
@@ -53,20 +53,34 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("model.safetensors", "Hugging Face"), ("consolidated.00.pth", "Meta"), ("config.json", "Hugging Face")]
+    ("name", "error", "words"),
+    [
+        ("model.safetensors", ModelNotFoundError, r"holds weights, but no config\.json"),
+        ("consolidated.00.pth", ModelNotFoundError, r"\(\.pth\), but no params\.json"),
+        ("config.json", UnsupportedModelError, "no model type is named"),
+        ("adapter_config.json", UnsupportedModelError, "a LoRA adapter, not a model"),
+    ],
 )
-def test_a_folder_of_a_format_not_read_yet_says_so(name: str, words: str, tmp_path: Path) -> None:
+def test_a_folder_of_which_a_part_is_missing_says_which(name: str, error: type[PunaError], words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(UnsupportedModelError, match=f"{words}.*does not read yet"):
+    with pytest.raises(error, match=words):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"PK\x03\x04" + bytes(100), b"\x80\x02" + bytes(100), struct.pack("<Q", 40) + b'{"__metadata__":{}}' + bytes(100)],
+    ids=["PyTorch", "an old pickle", "safetensors"],
+)
+def test_weights_alone_are_no_model(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(ModelFormatError, match="nothing beside it tells the model's sizes"):
+        open_checkpoint(tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"PK\x03\x04" + bytes(100), "PyTorch"),
-        (b"\x80\x02" + bytes(100), "PyTorch"),
-        (struct.pack("<Q", 40) + b'{"__metadata__":{}}' + bytes(100), "safetensors"),
         (b"tjgg" + bytes(100), "before GGUF"),
         (b"FUGG" + bytes(100), "byte order"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
 from puna.formats.base import TokenizerSpec
+from puna.formats.byte_letters import byte_alphabet
+from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
-from puna.tokenizers.bpe import byte_alphabet
-from puna.tokenizers.pretokenizers import PRE_TOKENIZERS
 from tests.tokenizers.vocabularies import default_spec, joined, small_bpe
 
 LETTERS = byte_alphabet()

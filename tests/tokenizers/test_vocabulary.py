@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from puna.errors import ContextLengthError, ModelFormatError, UnsupportedModelError, UsageError
+from puna.formats.token_types import BYTE, NORMAL
 from puna.tokenizers import build_tokenizer
-from puna.tokenizers.vocabulary import BYTE, NORMAL
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 BUILDERS = {"bpe": small_bpe, "spm": small_spm}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from puna.formats.base import Checkpoint, TokenizerSpec
-from puna.tokenizers.bpe import byte_alphabet
-from puna.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from puna.formats.byte_letters import byte_alphabet
+from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 CORPUS = "the llama on the high plain sees the other llamas; the air is thin, isn't it? été, 2024: 日本 日本 🦙🦙 "
 CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -1,0 +1,55 @@
+"""puna convert: a model into another format."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from puna.cli.options import json_option, tokenizer_option
+from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
+from puna.errors import UsageError
+
+FORMATS = "gguf, safetensors, meta or llama2c"
+TYPES = "q8_0, q4_0, q4_1, q4_k, q6_k, f16, bf16 or f32"
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--to", metavar="FORMAT", help=f"{FORMATS}.")
+@click.option("--quantize", metavar="TYPE", help=f"{TYPES}. Left out: as the source has it, exactly.")
+@click.option("--shards", type=int, default=1, metavar="N", help="Files to deal the weights out to.")
+@click.option("--force", is_flag=True, help="Replace DST, once the new file is complete.")
+@tokenizer_option
+@json_option
+def command(
+    source: str,
+    target: Path,
+    to: str | None,
+    quantize: str | None,
+    shards: int,
+    force: bool,
+    tokenizer: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the model SRC (a path or a name in the cache) to DST, with its tokenizer and chat template.
+
+    DST is a file for gguf, else a folder. It is complete or not there: an interrupted conversion leaves what was there before.
+    """
+    from puna import hub
+    from puna.convert import convert
+
+    if to is None:
+        raise UsageError("--to is missing", hint=f"It names the format: {FORMATS}.")
+    started = time.perf_counter()
+    with TerminalReporter() as report:
+        path = hub.resolve(source, report)
+        made = convert(path, target, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
+    if as_json:
+        print_json({"path": shown_path(made.path), "bytes": made.num_bytes, "types": dict(made.types), "exact": made.exact})
+        return
+    print(made.path)
+    exactly = "exactly the source's numbers" if made.exact else "requantised"
+    tell(f"{made.num_bytes / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s, {exactly}, read again and compared")

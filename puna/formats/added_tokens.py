@@ -1,0 +1,167 @@
+"""Tokens that were added to a vocabulary, and those that play a part (BOS, EOS, ...), as a Hugging Face folder has them: in
+`tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from puna.errors import ModelFormatError
+from puna.formats.base import TokenizerSpec
+from puna.formats.json_file import JsonObject
+from puna.formats.mapped import shown
+from puna.formats.token_types import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+
+MAX_TOKENS = 1 << 22
+PLAIN = (NORMAL, USER_DEFINED, UNUSED)
+ROLES = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk_id", "pad_token": "pad_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is looked for before a text is cut."""
+
+    id: int
+    text: str
+    special: bool  # one that a text typed by a person never becomes
+
+
+def listed_tokens(document: JsonObject) -> Iterator[AddedToken]:
+    """`added_tokens` of a tokenizer.json: a list of objects."""
+    for entry in document.objects("added_tokens"):
+        yield _token(entry, entry.integer("id"))
+
+
+def decoder_tokens(config: JsonObject) -> Iterator[AddedToken]:
+    """`added_tokens_decoder` of a tokenizer_config.json: id -> object."""
+    decoder = config.object("added_tokens_decoder")
+    for key in [] if decoder is None else decoder.values:
+        entry = decoder.object(key) if decoder is not None else None
+        if entry is None or not (key.isascii() and key.isdigit() and len(key) < 10):
+            config.fail("added_tokens_decoder", f"has the key {shown(key)}; an id and an object are needed")
+        yield _token(entry, int(key))
+
+
+def mapped_tokens(document: JsonObject) -> Iterator[AddedToken]:
+    """An added_tokens.json: text -> id. Of an old kind, which does not say what is special: what looks like a tag is."""
+    for text in document.values:
+        token_id = document.integer(text)
+        if token_id is None or token_id < 0 or not text:
+            document.fail(text, f"has the id {shown(token_id)}")
+        yield AddedToken(token_id, text, special=text[:1] + text[-1:] in ("<>", "[]"))
+
+
+def _token(entry: JsonObject, token_id: int | None) -> AddedToken:
+    text = entry.text("content")
+    if token_id is None or token_id < 0 or not text:
+        entry.fail("", "lacks id or content")
+    return AddedToken(token_id, text, entry.flag("special"))
+
+
+def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpec:
+    """`spec` with these tokens; of two for one id the last counts. An id between that nothing has stays unused."""
+    by_id = {token.id: token for token in added}
+    if not by_id:
+        return spec
+    _require_ids(spec, by_id)
+    tokens, types = list(spec.tokens), _types(spec)
+    filled = max(len(tokens), max(by_id) + 1)
+    types += [UNUSED] * (filled - len(tokens))
+    tokens += [unused(token_id) for token_id in range(len(tokens), filled)]
+    for token in by_id.values():
+        tokens[token.id] = token.text.encode("utf-8", "surrogatepass")
+        types[token.id] = _type(token, types[token.id])
+    return replace(spec, tokens=tokens, token_types=np.array(types, np.int32), scores=_lengthened(spec, filled))
+
+
+def _require_ids(spec: TokenizerSpec, by_id: Mapping[int, AddedToken]) -> None:
+    """Each id within what is sensible, each text at one id."""
+    most = min(MAX_TOKENS, 1024 + 2 * (len(spec.tokens) + len(by_id)))
+    if max(by_id) >= most:
+        problem = f"{shown(by_id[max(by_id)].text)} has the id {max(by_id)}; 0 to {most - 1} are possible here"
+        raise ModelFormatError(spec.source, "added tokens", None, problem)
+    ids = {text: token_id for token_id, text in enumerate(spec.tokens)}
+    for token_id, token in by_id.items():
+        if (other := ids.setdefault(token.text.encode("utf-8", "surrogatepass"), token_id)) != token_id and other not in by_id:
+            problem = f"{shown(token.text)} has two ids, {other} and {token_id}"
+            raise ModelFormatError(spec.source, "added tokens", None, problem)
+
+
+def _type(token: AddedToken, before: int) -> int:
+    if token.special:
+        return UNKNOWN if before == UNKNOWN else CONTROL
+    return USER_DEFINED if before in (NORMAL, UNUSED) else before
+
+
+def padded(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
+    """`spec` with an unused token for each further row of the embedding."""
+    if len(spec.tokens) == vocab_size:
+        return spec
+    more = range(len(spec.tokens), vocab_size)
+    types = np.array([*_types(spec), *[UNUSED] * len(more)], np.int32)
+    tokens = [*spec.tokens, *map(unused, more)]
+    return replace(spec, tokens=tokens, token_types=types, scores=_lengthened(spec, vocab_size))
+
+
+def unused(token_id: int) -> bytes:
+    """What stands where no token is: a text that no text is cut into."""
+    return b"[PAD%d]" % token_id
+
+
+def _lengthened(spec: TokenizerSpec, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
+    return None if spec.scores is None else np.pad(spec.scores, (0, count - len(spec.scores)))
+
+
+def _types(spec: TokenizerSpec) -> list[int]:
+    types: list[int] = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    return types
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def roles(document: JsonObject) -> dict[str, str]:
+    """Part -> text of its token, from tokenizer_config.json or special_tokens_map.json: a text, or an object with `content`."""
+    found = {part: _role(document, part) for part in ROLES}
+    return {part: text for part, text in found.items() if text}
+
+
+def _role(document: JsonObject, part: str) -> str | None:
+    if not isinstance(document.values.get(part), dict):
+        return document.text(part)
+    entry = document.object(part)
+    return None if entry is None else entry.text("content")
+
+
+def with_roles(spec: TokenizerSpec, parts: Mapping[str, str]) -> tuple[TokenizerSpec, tuple[str, ...]]:
+    """`spec` with the tokens of these parts, which become control tokens; and a notice of each that is no token."""
+    ids = {token: token_id for token_id, token in enumerate(spec.tokens)}
+    types, found, notices = _types(spec), {}, []
+    for part, text in parts.items():
+        token_id = ids.get(text.encode("utf-8", "surrogatepass"))
+        if token_id is None:
+            notices.append(f"{part} {shown(text)} is not used: the tokenizer has no such token")
+            continue
+        found[ROLES[part]] = token_id
+        if part != "unk_token" and types[token_id] in PLAIN:
+            types[token_id] = CONTROL
+    return replace(spec, token_types=np.array(types, np.int32), **found), tuple(notices)  # type: ignore[arg-type]
+
+
+def special_texts(document: JsonObject) -> Iterator[str]:
+    """`additional_special_tokens`: texts, or objects with `content`."""
+    for entry in document.array("additional_special_tokens"):
+        text = entry.get("content") if isinstance(entry, dict) else entry
+        if isinstance(text, str):
+            yield text
+
+
+def with_special(spec: TokenizerSpec, texts: Iterable[str]) -> TokenizerSpec:
+    """`spec` with those of its tokens that are among `texts` made control tokens."""
+    special = {text.encode("utf-8", "surrogatepass") for text in texts}
+    pairs = zip(spec.tokens, _types(spec))
+    types = [CONTROL if token in special and kind in PLAIN else kind for token, kind in pairs]
+    return replace(spec, token_types=np.array(types, np.int32))

@@ -1,0 +1,119 @@
+"""JSON of a model's folder, read strictly: no key twice, no NaN, a bounded size. Each value is asked for by its type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from puna.errors import ModelFormatError
+from puna.formats.mapped import file_size, map_file, shown
+
+MAX_JSON_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
+
+T = TypeVar("T")
+WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
+
+
+class JsonObject:
+    """An object of a file. A key of the wrong type is a ModelFormatError that names it; one that is absent or null is None."""
+
+    def __init__(self, file: Path, values: Mapping[str, Any], name: str = "") -> None:
+        self.file = file
+        self.values = values
+        self.name = name
+
+    def fail(self, key: str, problem: str) -> NoReturn:
+        raise ModelFormatError(self.file, self._named(key), None, problem)
+
+    def _named(self, key: str) -> str:
+        path = ".".join(part for part in (self.name, key) if part)
+        return path if path.isprintable() and len(path) < 100 else shown(path)
+
+    def _of(self, key: str, kind: type[T]) -> T | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            self.fail(key, f"is {shown(value)}; {WORDS[kind]} is needed")
+        return value
+
+    def text(self, key: str) -> str | None:
+        return self._of(key, str)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self._of(key, bool)
+        return default if value is None else value
+
+    def integer(self, key: str) -> int | None:
+        return self._of(key, int)
+
+    def real(self, key: str) -> float | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+            self.fail(key, f"is {shown(value)}; a number is needed")
+        return float(value)
+
+    def whole_numbers(self, key: str) -> tuple[int, ...]:
+        """A list of numbers that are not negative; empty where it is absent."""
+        values = self.array(key)
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                self.fail(key, f"holds {shown(value)}; whole numbers that are not negative are needed")
+        return tuple(values)
+
+    def object(self, key: str) -> JsonObject | None:
+        value = self._of(key, dict)
+        return None if value is None else JsonObject(self.file, value, self._named(key))
+
+    def array(self, key: str) -> list[Any]:
+        """A list, empty where it is absent."""
+        return self._of(key, list) or []
+
+    def objects(self, key: str) -> Iterator[JsonObject]:
+        """The elements of a list of objects."""
+        for number, value in enumerate(self.array(key)):
+            name = f"{key}[{number}]"
+            if not isinstance(value, dict):
+                self.fail(name, f"is {shown(value)}; an object is needed")
+            yield JsonObject(self.file, value, self._named(name))
+
+
+def read_json(path: Path) -> JsonObject:
+    """The object that a JSON file holds."""
+    size = file_size(path)
+    if size > MAX_JSON_BYTES:
+        raise ModelFormatError(path, "file", None, f"is {size} bytes long; at most {MAX_JSON_BYTES} are read")
+    return parse_json(path, map_file(path)[:])
+
+
+def parse_json(path: Path, data: bytes) -> JsonObject:
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ModelFormatError(path, "file", error.pos, f"is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ModelFormatError(path, "file", None, "is nested too deeply") from None
+    except ValueError as error:  # a key twice, NaN, a number of thousands of digits
+        raise ModelFormatError(path, "file", None, f"is not JSON: {shown(str(error))}") from None
+    if not isinstance(value, dict):
+        raise ModelFormatError(path, "file", 0, f"holds {shown(value)}; an object is needed")
+    return JsonObject(path, value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shown(twice)} occurs twice")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

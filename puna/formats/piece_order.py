@@ -1,0 +1,125 @@
+"""The order in which SentencePiece joins pieces is told in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c), or
+by a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import UnsupportedModelError
+from puna.formats.base import TokenizerSpec
+from puna.formats.token_types import NORMAL, UNUSED
+
+Pair = tuple[str, str]
+Pieces = dict[str, int]  # text -> id
+
+
+def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
+    """The pieces' scores. Of a list of pairs: minus the place of the pairs that make the piece; 0 for what is not text."""
+    if spec.scores is not None:
+        return np.asarray(spec.scores, np.float32)
+    pieces = _pieces(spec)
+    _refuse_unused(spec, pieces)
+    made = [(piece, set(pairs)) for piece, pairs in groupby(_pairs(spec), key="".join)]
+    if len({piece for piece, _ in made}) < len(made):
+        _refuse(spec, "as scores: pairs that make the same token stand apart in its merges")
+    if dict(made) != {piece: pairs for piece in pieces if (pairs := set(_splits(piece, pieces)))}:
+        _refuse(spec, "as scores: its merges are not all the pairs that make a token")
+    order = dict.fromkeys([*(piece for piece, _ in made), *pieces])  # letters last: nothing makes them
+    scores = np.zeros(len(spec.tokens), np.float32)
+    for place, piece in enumerate(order):
+        scores[pieces[piece]] = -place
+    return scores
+
+
+def merges_of(spec: TokenizerSpec) -> list[Pair]:
+    """The pairs in the order of merging. Of scores: all that make a piece, the pieces by falling score."""
+    if spec.scores is None:
+        return _pairs(spec)
+    pieces, scores = _pieces(spec), spec.scores
+    _refuse_unused(spec, pieces)
+    pairs = {piece: sorted(_splits(piece, pieces), key=lambda pair: (pieces[pair[0]], pieces[pair[1]])) for piece in pieces}
+    score = {piece: float(scores[pieces[piece]]) for piece in pieces if pairs[piece]}
+    made = sorted(score, key=lambda piece: (-score[piece], not _is_power_of_two(len(piece)), pieces[piece]))
+    merges = [pair for piece in made for pair in pairs[piece]]
+    for _, tied in groupby(made, key=lambda piece: score[piece]):
+        _require_alike(spec, list(tied), score, merges)
+    return merges
+
+
+def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
+    """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
+    if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+        return False
+    pieces, pairs = _pieces(scored), _pairs(merged)
+    if merged.kind != "spm" or any(merged.tokens[i : i + 1] != [text.encode()] for text, i in pieces.items()):
+        return False
+    known = [float(scored.scores[pieces[a + b]]) for a, b in pairs if a + b in pieces] if scored.scores is not None else []
+    complete = {pair for piece in pieces for pair in _splits(piece, pieces)} <= set(pairs)
+    return complete and all(earlier >= later for earlier, later in pairwise(known))
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
+
+
+def _require_alike(spec: TokenizerSpec, tied: list[str], score: dict[str, float], merges: list[Pair]) -> None:
+    """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one
+    letter (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand first: that is tried.
+    """
+    if len(tied) == 1:
+        return
+    letters = set("".join(tied))
+    if len(letters) > 1:
+        _refuse(spec, f"as merges: {tied[0]!r} and {tied[1]!r} have the same score")
+    (letter,) = letters
+    runs = {pair: rank for rank, pair in enumerate(merges) if set("".join(pair)) == letters}
+    by_rank = {(len(a), len(b)): float(rank) for (a, b), rank in runs.items()}
+    by_score = {(len(a), len(b)): -score[a + b] for a, b in runs}
+    if any(_cut_run(count, by_rank) != _cut_run(count, by_score) for count in range(3 * max(map(len, tied)))):
+        _refuse(spec, f"as merges: runs of {letter!r} have the same score")
+
+
+def _cut_run(count: int, order: dict[tuple[int, int], float]) -> list[int]:
+    """The lengths into which a run of one letter is cut, where pairs are joined by their order and of equal ones the leftmost."""
+    run = [1] * count
+    while pairs := [(order[pair], at) for at, pair in enumerate(pairwise(run)) if pair in order]:
+        _, at = min(pairs)
+        run[at : at + 2] = [run[at] + run[at + 1]]
+    return run
+
+
+def _pairs(spec: TokenizerSpec) -> list[Pair]:
+    return [(a, b) for a, _, b in (merge.decode("utf-8", "surrogatepass").partition(" ") for merge in spec.merges)]
+
+
+def _pieces(spec: TokenizerSpec) -> Pieces:
+    """The tokens that merging makes or starts from."""
+    types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
+    return {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind in (0, NORMAL)}
+
+
+def _refuse_unused(spec: TokenizerSpec, pieces: Pieces) -> None:
+    """SentencePiece makes unused tokens on its way and takes them apart again."""
+    types = [] if spec.token_types is None else spec.token_types.tolist()
+    if any(kind == UNUSED and any(_splits(token.decode(), pieces)) for token, kind in zip(spec.tokens, types)):
+        _refuse(spec, "in another order: merging passes through tokens that are marked as unused")
+
+
+def _splits(piece: str, pieces: Pieces) -> Iterator[Pair]:
+    """Every way to make a piece of two others."""
+    halves = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
+    return (pair for pair in halves if pair[0] in pieces and pair[1] in pieces)
+
+
+def _refuse(spec: TokenizerSpec, why: str) -> NoReturn:
+    raise UnsupportedModelError(
+        f"{spec.source}: the tokenizer cannot be written {why}",
+        hint="Convert to the format of the model's own tokenizer, which keeps it as it is.",
+    )

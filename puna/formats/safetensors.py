@@ -1,0 +1,95 @@
+"""safetensors: a header in JSON behind its length, then the arrays (the format's README, version of 2025).
+
+As strict as the format's own library: no gaps, no overlaps, nothing behind the last array, so that memory never exceeds the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from puna.errors import UnsupportedModelError
+from puna.formats.foreign import refuse_foreign
+from puna.formats.json_file import JsonObject, parse_json
+from puna.formats.mapped import Cursor, file_size, map_file, shown
+from puna.formats.stored import DTYPES, StoredTensor
+
+MAX_HEADER_BYTES = 100_000_000
+MAX_DIMS = 8
+METADATA = "__metadata__"
+LENGTH = struct.Struct("<Q")
+
+
+def matches(head: bytes, size: int) -> bool:
+    """Whether a file that begins with `head` is safetensors: a length that fits, and an object."""
+    return head[8:9] == b"{" and LENGTH.unpack(head[:8])[0] <= min(MAX_HEADER_BYTES, size - 8)
+
+
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """The arrays of a file, as views of its mapped bytes, in the order in which they lie.
+
+    Raises ModelNotFoundError, ModelFormatError, and UnsupportedModelError for a number type that puna does not hold.
+    """
+    file_size(path)  # told before the file is opened: a pipe or a device could hang
+    refuse_foreign(path)
+    cursor = Cursor(map_file(path), path)
+    length = cursor.number("header length", LENGTH)
+    if length > MAX_HEADER_BYTES:
+        cursor.fail("header length", f"is {length}; at most {MAX_HEADER_BYTES} are allowed", 0)
+    head = cursor.take("header", length)
+    if not head.startswith(b"{"):
+        cursor.fail("header", f"begins with {shown(head[:8])}; an object is needed", 8)
+    header = parse_json(path, head)
+    _check_metadata(header)
+    tensors, end = {}, 0
+    for name, begin, last, entry in sorted(_places(header), key=lambda place: place[1:3]):
+        if begin != end:
+            header.fail(name, f"begins at byte {begin} of the data; byte {end} comes next")
+        tensors[name] = _tensor(cursor, entry, name, begin, last)
+        end = last
+    if end != cursor.remaining:
+        header.fail("", f"describes {end} bytes of data, but {cursor.remaining} follow")
+    return tensors
+
+
+def _check_metadata(header: JsonObject) -> None:
+    metadata = header.object(METADATA)
+    for key, value in (metadata.values if metadata else {}).items():
+        if not isinstance(value, str):
+            header.fail(METADATA, f"holds {shown(value)} under {shown(key)}; only texts are allowed")
+
+
+def _places(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject]]:
+    """(name, first byte, byte behind the last, entry) of each array."""
+    for name in header.values:
+        if name == METADATA:
+            continue
+        entry = header.object(name)
+        if entry is None:
+            header.fail(name, "is null; an object is needed")
+        offsets = entry.whole_numbers("data_offsets")
+        if len(offsets) != 2 or offsets[0] > offsets[1]:
+            entry.fail("data_offsets", f"are {shown(offsets)}; two ascending ones are needed")
+        yield name, offsets[0], offsets[1], entry
+
+
+def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -> StoredTensor:
+    dtype, shape = entry.text("dtype"), entry.whole_numbers("shape")
+    if dtype is None:
+        entry.fail("dtype", "is missing")
+    if dtype not in DTYPES:
+        raise UnsupportedModelError(f"{data.file}: tensor {shown(name)} is {shown(dtype)}; puna reads: {', '.join(DTYPES)}")
+    if len(shape) > MAX_DIMS:
+        entry.fail("shape", f"has {len(shape)} dimensions; at most {MAX_DIMS} are allowed")
+    needed = prod(shape) * DTYPES[dtype].itemsize
+    if last - begin != needed:
+        entry.fail("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
+    if last > data.remaining:
+        entry.fail("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
+    at = data.position + begin
+    numbers = np.frombuffer(data.data, np.uint8, needed, at) if needed else np.empty(0, np.uint8)
+    return StoredTensor(name, shape, dtype, numbers, data.file, at)

@@ -1,0 +1,212 @@
+"""SentencePiece's `tokenizer.model`: a serialized ModelProto <-> TokenizerSpec.
+
+What the file says of the training is passed over, but everything that changes how a text is cut is taken or refused. Fields by
+their numbers in sentencepiece_model.proto:
+  ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3, denormalizer_spec 5. SentencePiece: piece 1, score 2, type 3.
+  TrainerSpec: model_type 3, vocab_size 4, treat_whitespace_as_suffix 24, byte_fallback 35, then the ids and names of the special
+  pieces. NormalizerSpec: name 1, precompiled_charsmap 2, add_dummy_prefix 3, remove_extra_whitespaces 4, escape_whitespaces 5.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
+from puna.formats.protobuf import fields, float_field, message_field, number_field
+from puna.formats.token_types import BYTE, CONTROL, MAX_TYPE, NORMAL, UNKNOWN
+
+MAX_PIECES = 1 << 22
+MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
+BPE = 2
+
+# Our field -> TrainerSpec's fields of the id and of the piece, and what piece it is by default.
+SPECIAL_PIECES = {
+    "unk_id": (40, 45, b"<unk>"),
+    "bos_id": (41, 46, b"<s>"),
+    "eos_id": (42, 47, b"</s>"),
+    "pad_id": (43, 48, b"<pad>"),
+}
+
+
+def matches(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a ModelProto: its first field is a piece that is not empty."""
+    return head[:1] == b"\x0a" and len(head) > 2 and head[1] > 0 and head[2:3] == b"\x0a"
+
+
+def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
+    """The tokenizer of a `tokenizer.model`. UnsupportedModelError for what is not BPE."""
+    pieces, trainer, normalizer = _read_model(path, data)
+    _require_supported(path, trainer)
+    tokens = [piece for piece, _, _ in pieces]
+    types = np.array([kind for _, _, kind in pieces], np.int32)
+    special = {name: _special_id(tokens, types, trainer, name) for name in SPECIAL_PIECES}
+    return TokenizerSpec(
+        kind="spm",
+        tokens=tokens,
+        scores=np.array([score for _, score, _ in pieces], np.float32),
+        token_types=types,
+        bos_id=special["bos_id"],
+        eos_id=special["eos_id"],
+        unk_id=special["unk_id"],
+        pad_id=special["pad_id"],
+        add_bos=special["bos_id"] is not None,
+        add_space_prefix=_flag(normalizer, 3, True),
+        normalizer=_normalizer_name(path, normalizer),
+        charsmap=checked_charsmap(path, _bytes(normalizer, 2, b"")),
+        remove_extra_spaces=_flag(normalizer, 4, True),
+        source=str(path),
+    )
+
+
+# ---- reading the file ------------------------------------------------------------------------------------------------
+
+Piece = tuple[bytes, float, int]
+Message = dict[int, int | bytes]
+
+
+def _read_model(path: Path, data: bytes) -> tuple[list[Piece], Message, Message]:
+    """Pieces, TrainerSpec, NormalizerSpec."""
+    pieces: list[Piece] = []
+    trainer: Message = {}
+    normalizer: Message = {}
+    for number, value in fields(path, data, "model"):
+        if number == 1:
+            if len(pieces) == MAX_PIECES:
+                raise ModelFormatError(path, "pieces", None, f"are more than {MAX_PIECES}")
+            pieces.append(_read_piece(path, value, len(pieces)))
+        elif number in (2, 3):
+            (trainer if number == 2 else normalizer).update(fields(path, _message(path, value, number), f"field {number}"))
+        elif number == 5 and any(key == 2 and text for key, text in fields(path, _message(path, value, 5), "field 5")):
+            raise UnsupportedModelError(f"{path}: the tokenizer changes characters when it decodes, which puna does not")
+    if not pieces:
+        raise ModelFormatError(path, "pieces", None, "are missing")
+    return pieces, trainer, normalizer
+
+
+def _message(path: Path, value: int | bytes, number: int) -> bytes:
+    if not isinstance(value, bytes):
+        raise ModelFormatError(path, f"field {number}", None, f"is the number {value}; a message is needed")
+    return value
+
+
+def _read_piece(path: Path, value: int | bytes, number: int) -> Piece:
+    text, score, kind = b"", 0.0, NORMAL
+    what = f"piece {number}"
+    for key, part in fields(path, _message(path, value, 1), what):
+        if key == 1 and isinstance(part, bytes):
+            text = part
+        elif key == 2 and isinstance(part, bytes) and len(part) == 4:
+            (score,) = struct.unpack("<f", part)
+        elif key == 3 and isinstance(part, int):
+            kind = part
+        elif key in (1, 2, 3):
+            raise ModelFormatError(path, what, None, f"has field {key} of the wrong type")
+    if not 1 <= kind <= MAX_TYPE:
+        raise ModelFormatError(path, what, None, f"is of type {kind}; 1 to {MAX_TYPE} are known")
+    if not math.isfinite(score):
+        raise ModelFormatError(path, what, None, f"has the score {score}, not a finite number")
+    return text, score, kind
+
+
+def _flag(message: Message, number: int, default: bool) -> bool:
+    return bool(message.get(number, default))
+
+
+def _bytes(message: Message, number: int, default: bytes) -> bytes:
+    value = message.get(number, default)
+    return value if isinstance(value, bytes) else default
+
+
+# ---- what the settings mean -----------------------------------------------------------------------------------------
+
+
+def _require_supported(path: Path, trainer: Message) -> None:
+    kind = trainer.get(3, 1)
+    if kind != BPE:
+        name = MODEL_TYPES.get(kind, str(kind)) if isinstance(kind, int) else "unreadable"
+        raise UnsupportedModelError(f"{path}: the SentencePiece model is of type {name}; puna reads BPE")
+    if _flag(trainer, 24, False):
+        raise UnsupportedModelError(
+            f"{path}: the SentencePiece model puts spaces behind words; puna reads those that put them before"
+        )
+
+
+def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Message, name: str) -> int | None:
+    """The id of a piece that the trainer names, where it is there and of the right type."""
+    _, field, default = SPECIAL_PIECES[name]
+    piece = _bytes(trainer, field, default)
+    wanted = UNKNOWN if name == "unk_id" else CONTROL
+    return next((i for i in np.flatnonzero(types == wanted).tolist() if tokens[i] == piece), None)
+
+
+def _normalizer_name(path: Path, normalizer: Message) -> str:
+    if not _flag(normalizer, 5, True):
+        raise UnsupportedModelError(f"{path}: the SentencePiece model keeps spaces as spaces; puna reads those that write U+2581")
+    name = _bytes(normalizer, 1, b"")
+    if not _bytes(normalizer, 2, b""):
+        return ""  # without a map, nothing is changed, whatever the name
+    try:
+        return name.decode("ascii")
+    except UnicodeDecodeError:
+        raise ModelFormatError(path, "normalizer name", None, f"is {shown(name)}, not ASCII") from None
+
+
+def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
+    """A map of characters that the library may walk: a double-array trie (Darts), then texts that end in NUL.
+
+    The library trusts every offset in it. Here each must stay within: from unit i, the walk goes to (i ^ offset) ^ byte.
+    """
+    if not charsmap:
+        return b""
+    num_bytes = int.from_bytes(charsmap[:4], "little") if len(charsmap) >= 4 else 0
+    texts = charsmap[4 + num_bytes :]
+    if num_bytes % 1024 or not 1024 <= num_bytes < len(charsmap) - 4 or texts[-1:] != b"\0":
+        raise ModelFormatError(path, "normalizer charsmap", None, "does not hold a trie and texts of the sizes that it names")
+    units = np.frombuffer(charsmap, "<u4", num_bytes // 4, 4)
+    places = np.arange(len(units), dtype=np.uint32)
+    is_value = units >> 31 == 1
+    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
+    reached = np.where(is_value, 0, (places ^ offsets) | 0xFF)
+    values = np.where(is_value, units & 0x7FFFFFFF, 0)
+    if int(reached.max()) >= len(units) or int(values.max()) >= len(texts):
+        raise ModelFormatError(path, "normalizer charsmap", None, "leads outside itself")
+    return charsmap
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def sentencepiece_model(spec: TokenizerSpec, scores: Sequence[float]) -> bytes:
+    """A serialized ModelProto of BPE: `spec`'s pieces with these scores."""
+    types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    entries = zip(spec.tokens, scores, types)
+    pieces = (
+        message_field(1, message_field(1, text) + float_field(2, score) + number_field(3, kind or NORMAL))
+        for text, score, kind in entries
+    )
+    trainer = number_field(3, BPE) + number_field(4, len(spec.tokens)) + number_field(35, BYTE in types) + _special_pieces(spec)
+    return b"".join(pieces) + message_field(2, trainer) + message_field(3, _normalizer_spec(spec))
+
+
+def _special_pieces(spec: TokenizerSpec) -> bytes:
+    ids = ((getattr(spec, name), *numbers) for name, numbers in SPECIAL_PIECES.items())
+    return b"".join(
+        number_field(id_field, -1)
+        if token_id is None
+        else number_field(id_field, token_id) + message_field(piece_field, spec.tokens[token_id])
+        for token_id, id_field, piece_field, _ in ids
+    )
+
+
+def _normalizer_spec(spec: TokenizerSpec) -> bytes:
+    flags = number_field(3, spec.add_space_prefix) + number_field(4, spec.remove_extra_spaces) + number_field(5, True)
+    charsmap = message_field(2, spec.charsmap) if spec.charsmap else b""
+    return message_field(1, (spec.normalizer or "identity").encode()) + charsmap + flags

@@ -1,0 +1,127 @@
+"""A file of `torch.save`: a zip with a pickle that names arrays, and the arrays. PyTorch is not needed and not used.
+
+The layout is PyTorch's since 1.6: `NAME/data.pkl`, `NAME/data/KEY` for each storage, `NAME/byteorder`, `NAME/version`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats.foreign import refuse_foreign
+from puna.formats.mapped import file_size, read_head, shown
+from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.torch_pickle import StorageRef, TensorRef, run
+from puna.formats.zip_file import MAGIC, ZipFile
+
+PICKLE = "/data.pkl"
+MAX_PICKLE_BYTES = 64 << 20
+MAX_NOTE_BYTES = 256
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which training programs keep the weights
+OLD_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+SAVE_AGAIN = "Open it with the PyTorch it came with and save it again: torch.save(weights, path), or as safetensors."
+
+
+def matches(head: bytes, size: int) -> bool:
+    """Whether a file that begins with `head` may be one: the beginning is any zip's, or an old pickle's."""
+    return head.startswith((MAGIC, *OLD_PICKLE))
+
+
+def read_torch_file(path: Path) -> dict[str, StoredTensor]:
+    """The arrays of a checkpoint by their names. Views of the mapped file, but for one that does not lie in C order there.
+
+    Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError. Nothing in the file is ever executed.
+    """
+    file_size(path)
+    refuse_foreign(path)
+    if read_head(path, 2) in OLD_PICKLE:
+        raise UnsupportedModelError(f"{path} is a pickle of PyTorch before 1.6, which puna does not read", hint=SAVE_AGAIN)
+    archive = ZipFile(path)
+    prefix = _prefix(archive)
+    program = archive.read(prefix + PICKLE, MAX_PICKLE_BYTES)
+    begin = archive.entries[prefix + PICKLE].offset
+
+    def fail(at: int, problem: str) -> NoReturn:
+        raise ModelFormatError(path, "pickle", begin + at, problem)
+
+    state = _state(path, run(program, fail))
+    return {name: _tensor(archive, prefix, name, tensor) for name, tensor in state.items()}
+
+
+def _prefix(archive: ZipFile) -> str:
+    """The folder of the archive in which everything lies; checked to be of PyTorch's kind and byte order."""
+    found = [name.removesuffix(PICKLE) for name in archive.entries if name.endswith(PICKLE) and name.count("/") == 1]
+    if len(found) != 1:
+        raise UnsupportedModelError(
+            f"{archive.path} is a zip file, but not a checkpoint of PyTorch: it holds {len(found)} data.pkl", hint=SAVE_AGAIN
+        )
+    prefix = found[0]
+    if f"{prefix}/constants.pkl" in archive.entries:
+        raise UnsupportedModelError(f"{archive.path} is a TorchScript program, not a checkpoint of weights", hint=SAVE_AGAIN)
+    if f"{prefix}/byteorder" in archive.entries and archive.read(f"{prefix}/byteorder", MAX_NOTE_BYTES) != b"little":
+        raise UnsupportedModelError(
+            f"{archive.path} was saved on a big-endian machine, which puna does not read", hint=SAVE_AGAIN
+        )
+    return prefix
+
+
+def _state(path: Path, value: Any) -> dict[str, TensorRef]:
+    """The dict of tensors, which may lie in another dict beside a trainer's notes."""
+    for wrapper in WRAPPERS:
+        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
+            value = value[wrapper]
+    if not isinstance(value, dict) or not value:
+        raise ModelFormatError(path, "pickle", None, f"holds a {type(value).__name__}; a dict of named tensors is needed")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, TensorRef):
+            raise ModelFormatError(
+                path,
+                "pickle",
+                None,
+                f"holds a {type(tensor).__name__} under {shown(str(name))}; a dict of named tensors is needed",
+            )
+    return value
+
+
+def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> StoredTensor:
+    field = f"tensor {shown(name)}"
+    entry, size = _storage(archive, prefix, field, tensor.storage), DTYPES[tensor.dtype].itemsize
+    numbers, count = archive.entries[entry].size // size, prod(tensor.shape)
+    last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
+    if count and (last >= numbers or count > numbers):
+        problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
+        raise ModelFormatError(archive.path, field, archive.entries[entry].offset, problem)
+    begin = tensor.offset * size if count else 0
+    data = archive.view(entry)[begin : begin + count * size]
+    if not _is_c_order(tensor):
+        whole = archive.view(entry)[: numbers * size].view(DTYPES[tensor.dtype])[tensor.offset :]
+        strides = [stride * size for stride in tensor.strides]
+        laid = np.lib.stride_tricks.as_strided(whole, tensor.shape, strides, writeable=False)
+        data = np.ascontiguousarray(laid).reshape(-1).view(np.uint8)
+    return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, archive.entries[entry].offset + begin)
+
+
+def _storage(archive: ZipFile, prefix: str, field: str, storage: StorageRef) -> str:
+    """The entry that holds a storage, checked to be just as long as the pickle says."""
+    entry = f"{prefix}/data/{storage.key}"
+    if entry not in archive.entries:
+        raise ModelFormatError(archive.path, field, None, f"lies in {shown(entry)}, which the archive does not hold")
+    needed = storage.size * (DTYPES[storage.dtype].itemsize if storage.dtype else 1)
+    if archive.entries[entry].size != needed:
+        found = archive.entries[entry]
+        problem = f"lies in a storage of {needed} bytes, but {shown(entry)} has {found.size}"
+        raise ModelFormatError(archive.path, field, found.offset, problem)
+    return entry
+
+
+def _is_c_order(tensor: TensorRef) -> bool:
+    expected = 1
+    for length, stride in reversed(list(zip(tensor.shape, tensor.strides))):
+        if length > 1 and stride != expected:
+            return False
+        expected *= length
+    return True

@@ -1,0 +1,188 @@
+"""A checkpoint as GGUF, version 3: one file, or shards as llama.cpp's gguf-split names them."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from puna.config import ModelConfig, RopeConfig, yarn_attention_factor
+from puna.errors import UnsupportedModelError
+from puna.formats.blocks import GGML_TYPE_NAMES, GGUF_READABLE
+from puna.formats.gguf import ARCHITECTURES, CONFIG_KEYS, ROPE_FACTORS
+from puna.formats.gguf_file import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING
+from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.writers.base import Job, Writer, dealt_out, write_rows
+from puna.writers.tokenizers import gguf_tokenizer_metadata
+
+VERSION = 3
+KINDS = {scalar.name: code for code, scalar in SCALARS.items()}
+KIND_OF_DTYPE = {np.dtype(scalar.dtype): code for code, scalar in SCALARS.items() if scalar.name != "bool"}
+TYPE_CODES = {name: code for code, name in GGML_TYPE_NAMES.items()}
+QUANTISATION_VERSION = 2
+# `general.file_type`, by the type of most matrices: what llama.cpp shows.
+FILE_TYPES = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17,
+    "Q6_K": 18, "BF16": 32,
+}  # fmt: skip
+OUR_NAMES = {"mistral": "llama"}  # architecture -> GGUF's, where it is another
+NO_KEY = {"dynamic": "dynamic rope scaling"}
+
+
+def _architecture(config: ModelConfig) -> str:
+    return OUR_NAMES.get(config.architecture, config.architecture)
+
+
+def _require(job: Job) -> None:
+    config = job.checkpoint.config
+    row = ARCHITECTURES.get(_architecture(config))
+    if row is None:
+        raise UnsupportedModelError(f"GGUF files of the architecture {config.architecture!r} are not written by puna")
+    if config.rope.scaling in NO_KEY:
+        raise UnsupportedModelError(f"GGUF has no key for {NO_KEY[config.rope.scaling]}", hint="Convert to safetensors instead.")
+    if config.rope.scaling == "yarn" and not config.rope.truncate:
+        raise UnsupportedModelError(
+            "GGUF has no key for yarn scaling that is not truncated", hint="Convert to safetensors instead."
+        )
+    features = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm")
+    extra = [feature for feature in features if getattr(config, feature) and feature not in row.features]
+    if extra:
+        raise UnsupportedModelError(f"a {config.architecture} model with {', '.join(extra)} has no form in GGUF")
+
+
+# ---- metadata -------------------------------------------------------------------------------------------------------
+
+
+def _metadata(job: Job) -> dict[str, Any]:
+    """Key -> a str, bool, int (uint32), float (float32), number of NumPy's, array, or list of byte strings."""
+    checkpoint, config = job.checkpoint, job.checkpoint.config
+    architecture = _architecture(config)
+    given: dict[str, Any] = {"general.architecture": architecture, "general.name": config.name or checkpoint.path.stem}
+    matrices = Counter(job.types[name] for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
+    most = matrices.most_common(1)[0][0]
+    given |= {"general.file_type": FILE_TYPES.get(most, 0), "general.quantization_version": QUANTISATION_VERSION}
+    sizes = {key: getattr(config, ours) for ours, key in CONFIG_KEYS.items() if hasattr(config, ours)}
+    sizes["vocab_size"] = config.vocab_size
+    sizes |= {"attention.value_length": config.head_dim, "rope.dimension_count": config.head_dim}
+    sizes |= _rope_keys(config.rope)
+    if not config.sliding_window:
+        del sizes[CONFIG_KEYS["sliding_window"]]
+    elif config.windowed_layers is not None:
+        flags = [config.window_of(layer) > 0 for layer in range(config.num_layers)]
+        sizes["attention.sliding_window_pattern"] = np.array(flags, np.bool_)
+    given |= {f"{architecture}.{key}": value for key, value in sizes.items()}
+    if checkpoint.tokenizer is not None:
+        given |= gguf_tokenizer_metadata(checkpoint.tokenizer)
+    if checkpoint.chat_template is not None:
+        given["tokenizer.chat_template"] = checkpoint.chat_template
+    return given
+
+
+def _rope_keys(rope: RopeConfig) -> dict[str, Any]:
+    keys: dict[str, Any] = {"rope.freq_base": rope.theta}
+    if rope.scaling == "linear":
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": rope.factor}
+    if rope.scaling == "yarn":
+        usual = yarn_attention_factor(max(rope.factor, 1.0))
+        keys |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": rope.factor,
+            "rope.scaling.original_context_length": rope.original_context,
+            "rope.scaling.yarn_beta_fast": rope.beta_fast,
+            "rope.scaling.yarn_beta_slow": rope.beta_slow,
+            "rope.scaling.attn_factor": rope.attention_factor / usual,
+        }
+    return keys
+
+
+def _rope_factors(config: ModelConfig) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """What the frequencies are divided by, where a table is the only form that GGUF has for it (Llama 3.1)."""
+    if config.rope.factors is None and config.rope.scaling != "llama3":
+        return None
+    plain = RopeConfig(theta=config.rope.theta).frequencies(config.head_dim)
+    return np.asarray(plain / config.rope.frequencies(config.head_dim), np.float32)
+
+
+def _packed(value: Any) -> bytes:
+    """Type and bytes of a value."""
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _string(value.encode())
+    if isinstance(value, bool):
+        return struct.pack("<IB", KINDS["bool"], value)
+    if isinstance(value, int):
+        return struct.pack("<II", KINDS["uint32"], value)
+    if isinstance(value, float):
+        return struct.pack("<If", KINDS["float32"], value)
+    if isinstance(value, np.generic):
+        return struct.pack("<I", KIND_OF_DTYPE[value.dtype]) + value.tobytes()
+    if isinstance(value, np.ndarray):
+        code = KINDS["bool"] if value.dtype == np.bool_ else KIND_OF_DTYPE[value.dtype]
+        return struct.pack("<IIQ", ARRAY, code, value.size) + value.tobytes()
+    return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
+
+
+def _string(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
+
+
+def _infos(job: Job, names: Sequence[str]) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+    """(GGUF's name, type, shape, bytes) of each tensor of a shard."""
+    for name in names:
+        shape = job.checkpoint.tensors[name].shape
+        yield foreign_name(GGUF_NAMES, name), job.types[name], shape, job.rows(name).nbytes
+
+
+def _write_file(job: Job, path: Path, names: Sequence[str], metadata: dict[str, Any]) -> None:
+    factors = _rope_factors(job.checkpoint.config) if "embed" in names else None
+    infos = list(_infos(job, names))
+    if factors is not None:
+        infos.append((ROPE_FACTORS, "F32", factors.shape, factors.nbytes))
+    head = MAGIC + struct.pack("<IQQ", VERSION, len(infos), len(metadata))
+    head += b"".join(_string(key.encode()) + _packed(value) for key, value in metadata.items())
+    offset = 0
+    for name, kind, shape, num_bytes in infos:
+        head += _string(name.encode()) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+        head += struct.pack("<IQ", TYPE_CODES[kind], offset)
+        offset += num_bytes + -num_bytes % DEFAULT_ALIGNMENT
+    half_split = ARCHITECTURES[_architecture(job.checkpoint.config)].half_split
+    with path.open("xb") as file:
+        file.write(head + bytes(-len(head) % DEFAULT_ALIGNMENT))
+        for name in names:
+            rows = job.half_split_rows(name) if half_split else job.rows(name)
+            write_rows(file, rows, job.wrote)
+            _pad(file)
+        if factors is not None:
+            file.write(factors.tobytes())
+            _pad(file)
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+
+
+def _write(job: Job, path: Path) -> None:
+    metadata, shards = _metadata(job), dealt_out(job)
+    if len(shards) == 1:
+        _write_file(job, path, shards[0], metadata)
+        return
+    count = len(job.checkpoint.tensors) + (_rope_factors(job.checkpoint.config) is not None)
+    for number, names in enumerate(shards):
+        keys = {"split.no": np.uint16(number), "split.count": np.uint16(len(shards)), "split.tensors.count": np.int32(count)}
+        file = path / f"model-{number + 1:05d}-of-{len(shards):05d}.gguf"
+        _write_file(job, file, names, (metadata if number == 0 else {}) | keys)
+
+
+GGUF = Writer(
+    is_folder=lambda job: job.num_shards > 1,
+    types=("F32", *(name for name in GGUF_READABLE if name != "F32")),
+    vector_types=("F32",),
+    require=_require,
+    write=_write,
+)

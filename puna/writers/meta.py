@@ -1,0 +1,108 @@
+"""A checkpoint as Meta distributes it: consolidated.NN.pth, params.json, tokenizer.model.
+
+A tokenizer or a template that this format has no file for lies beside it under the name that puna looks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from puna.config import ModelConfig, RopeConfig
+from puna.errors import UnsupportedModelError
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.meta import SCALED_ROPE, SCALED_ROPE_FACTOR, SMALL, SMALL_FACTOR, usual_context
+from puna.formats.names import META_NAMES, foreign_name
+from puna.formats.shards import BY_VOCABULARY, CUTS, check_parts, cut
+from puna.writers.base import Job, Writer
+from puna.writers.text_files import write_json, write_template, write_tokenizer
+from puna.writers.torch_file import Array, write_torch_file
+
+NO_FORM = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "windowed_layers")
+
+
+def _require(job: Job) -> None:
+    config = job.checkpoint.config
+    extra = [name for name in NO_FORM if getattr(config, name)]
+    if extra:
+        raise UnsupportedModelError(
+            f"Meta's format has no form for a model with {', '.join(extra)}", hint="Convert to safetensors."
+        )
+    if config.rope.factors is not None or (config.rope.scaling != "none" and config.rope != _scaled(config)):
+        raise UnsupportedModelError(
+            f"Meta's format has no key for rope scaling of type {config.rope.scaling} with these numbers",
+            hint="Convert to safetensors.",
+        )
+    check_parts(config, job.num_shards)
+    if config.vocab_size % job.num_shards:
+        raise UnsupportedModelError(f"a vocabulary of {config.vocab_size} cannot be cut into {job.num_shards} equal shards")
+
+
+def _scaled(config: ModelConfig) -> RopeConfig:
+    """What `use_scaled_rope` means for a model of these sizes."""
+    factor = SMALL_FACTOR if (config.hidden_size, config.num_layers) in SMALL else SCALED_ROPE_FACTOR
+    return replace(SCALED_ROPE, theta=config.rope.theta, factor=factor)
+
+
+def _params(config: ModelConfig) -> dict[str, Any]:
+    """params.json. Keys that only Mistral's files have, and the context, stand there only where they say something."""
+    values: dict[str, Any] = {
+        "dim": config.hidden_size,
+        "n_layers": config.num_layers,
+        "n_heads": config.num_heads,
+        "n_kv_heads": config.num_kv_heads,
+        "vocab_size": config.vocab_size,
+        **_ffn(config),
+        "norm_eps": config.norm_eps,
+        "rope_theta": config.rope.theta,
+    }
+    if config.rope.scaling != "none":
+        values["use_scaled_rope"] = True
+    if config.head_dim * config.num_heads != config.hidden_size:
+        values["head_dim"] = config.head_dim
+    if config.sliding_window:
+        values["sliding_window"] = config.sliding_window
+    if usual_context(values) != config.max_context:
+        values["max_seq_len"] = config.max_context
+    return values
+
+
+def _ffn(config: ModelConfig) -> dict[str, Any]:
+    """Numbers from which Meta's code computes the feed-forward size: 8/3 of dim, times the multiplier, rounded up."""
+    base, multiple = int(8 * config.hidden_size / 3), config.ffn_size & -config.ffn_size
+    if -(-base // multiple) * multiple == config.ffn_size:
+        return {"multiple_of": multiple}
+    return {"multiple_of": multiple, "ffn_dim_multiplier": (config.ffn_size - multiple / 2) / base}
+
+
+def _recoded(job: Job) -> Checkpoint:
+    """The checkpoint with each tensor in the type it is to have."""
+    tensors = {
+        name: Tensor(name, tensor.shape, BLOCK_TYPES[job.types[name]], job.rows(name))
+        for name, tensor in job.checkpoint.tensors.items()
+    }
+    return replace(job.checkpoint, tensors=tensors)
+
+
+def _write(job: Job, folder: Path) -> None:
+    checkpoint = job.checkpoint
+    write_json(_params(checkpoint.config), folder / "params.json")
+    write_tokenizer(checkpoint.tokenizer, folder, "meta")
+    write_template(checkpoint, folder)
+    spec, whole = checkpoint.tokenizer, _recoded(job)
+    cuts = BY_VOCABULARY if spec is not None and spec.kind == "bpe" else CUTS  # as Llama 3's shards, or as the older ones
+    for rank in range(job.num_shards):
+        parts = cut(whole, rank, job.num_shards, cuts)
+        arrays = {foreign_name(META_NAMES, name): Array(part.type.name, part.shape, part.data) for name, part in parts.items()}
+        write_torch_file(folder / f"consolidated.{rank:02}.pth", arrays, job.wrote)
+
+
+META = Writer(
+    is_folder=lambda job: True,
+    types=("F32", "F16", "BF16"),
+    vector_types=("F32", "F16", "BF16"),
+    require=_require,
+    write=_write,
+)

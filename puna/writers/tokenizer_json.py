@@ -1,0 +1,138 @@
+"""TokenizerSpec -> the object of a `tokenizer.json`, which Hugging Face's `tokenizers` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from puna.errors import UnsupportedModelError
+from puna.formats.base import TokenizerSpec
+from puna.formats.patterns import DIGITS_APART, GPT2
+from puna.formats.piece_order import merges_of
+from puna.formats.pretokenizers import PRE_TOKENIZERS
+from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
+
+Part = dict[str, Any]
+SPACE = "\u2581"
+BYTE_LEVEL: Part = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+# Stages that published files spell otherwise than as expressions.
+USUAL_PARTS: dict[str, list[Part]] = {
+    GPT2: [BYTE_LEVEL | {"use_regex": True}],
+    DIGITS_APART: [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL | {"use_regex": True}],
+}
+
+
+def tokenizer_json(spec: TokenizerSpec) -> Part:
+    """The whole file. UnsupportedModelError for what `tokenizers` could not do alike."""
+    texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
+    if len(set(texts)) < len(texts):
+        twice = next(text for number, text in enumerate(texts) if text in texts[:number])
+        raise UnsupportedModelError(f"{spec.source}: tokenizer.json cannot hold this tokenizer: {twice!r} is a token twice")
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added_tokens(spec),
+        "normalizer": _normalizer(spec),
+        "pre_tokenizer": _pre_tokenizer(spec),
+        "post_processor": _post_processor(spec, texts),
+        "decoder": _decoder(spec),
+        "model": _model(spec, texts),
+    }
+
+
+def added_tokens(spec: TokenizerSpec) -> list[Part]:
+    """The tokens that are looked for before a text is cut."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [
+        {"id": token_id, "content": spec.tokens[token_id].decode(), **flags, "special": kind != USER_DEFINED}
+        for token_id, kind in enumerate([] if spec.token_types is None else spec.token_types.tolist())
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and spec.tokens[token_id]
+    ]
+
+
+def _sequence(name: str, parts: list[Part]) -> Part | None:
+    """One part as it is, several as a Sequence."""
+    return {"type": "Sequence", name: parts} if len(parts) > 1 else next(iter(parts), None)
+
+
+def _normalizer(spec: TokenizerSpec) -> Part | None:
+    if spec.kind == "bpe":
+        return {"type": spec.normalizer} if spec.normalizer else None
+    if spec.charsmap or spec.remove_extra_spaces:
+        raise UnsupportedModelError(
+            f"{spec.source}: tokenizer.json cannot hold this tokenizer: it changes characters or spaces in SentencePiece's way",
+            hint="SentencePiece's tokenizer.model and gguf can hold it.",
+        )
+    if spec.prefix_first_only:
+        return None
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if spec.add_space_prefix else []
+    return _sequence("normalizers", [*prepend, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}])
+
+
+def _pre_tokenizer(spec: TokenizerSpec) -> Part | None:
+    if spec.kind == "bpe":
+        return _sequence("pretokenizers", list(_byte_level_parts(spec.pre)))
+    if not spec.prefix_first_only:
+        return None
+    scheme = "first" if spec.add_space_prefix else "never"
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+
+
+def _byte_level_parts(pre: str) -> Iterator[Part]:
+    stages = PRE_TOKENIZERS[pre].stages
+    if stages[-1:] == (GPT2,) or stages == (DIGITS_APART,):
+        yield from USUAL_PARTS[stages[0]]
+        return
+    for stage in stages:
+        yield {"type": "Split", "pattern": {"Regex": stage}, "behavior": "Isolated", "invert": False}
+    yield BYTE_LEVEL | {"use_regex": False}
+
+
+def _post_processor(spec: TokenizerSpec, texts: list[str]) -> Part | None:
+    """The tokens before and behind a text."""
+    first = texts[spec.bos_id] if spec.add_bos and spec.bos_id is not None else None
+    last = texts[spec.eos_id] if spec.add_eos and spec.eos_id is not None else None
+
+    def framed(name: str, type_id: int) -> list[Part]:
+        parts: list[tuple[str, str | None]] = [("SpecialToken", first), ("Sequence", name), ("SpecialToken", last)]
+        return [{kind: {"id": text, "type_id": type_id}} for kind, text in parts if text is not None]
+
+    template = {
+        "type": "TemplateProcessing",
+        "single": framed("A", 0),
+        "pair": framed("A", 0) + framed("B", 1),
+        "special_tokens": {
+            text: {"id": text, "ids": [token_id], "tokens": [text]}
+            for text, token_id in ((first, spec.bos_id), (last, spec.eos_id))
+            if text is not None
+        },
+    }
+    byte_level = [BYTE_LEVEL | {"add_prefix_space": True, "trim_offsets": False, "use_regex": True}] if spec.kind == "bpe" else []
+    return _sequence("processors", [*byte_level, *([] if first is last is None else [template])])
+
+
+def _decoder(spec: TokenizerSpec) -> Part | None:
+    if spec.kind == "bpe":
+        return BYTE_LEVEL | {"add_prefix_space": True, "use_regex": True}
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spec.add_space_prefix else []
+    spaces = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    return _sequence("decoders", [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip])
+
+
+def _model(spec: TokenizerSpec, texts: list[str]) -> Part:
+    is_pieces = spec.kind == "spm"
+    types = [] if spec.token_types is None else spec.token_types.tolist()
+    whole_words = spec.whole_words if is_pieces or spec.whole_words is not None else PRE_TOKENIZERS[spec.pre].whole_words
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": next((texts[i] for i, kind in enumerate(types) if kind == UNKNOWN), None) if is_pieces else None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": is_pieces,
+        "byte_fallback": is_pieces and BYTE in types,
+        "ignore_merges": bool(whole_words),
+        "vocab": {text: token_id for token_id, text in enumerate(texts)},
+        "merges": merges_of(spec) if is_pieces else [merge.decode().split(" ") for merge in spec.merges],
+    }

@@ -1,0 +1,163 @@
+"""TokenizerSpec -> the files and keys in which each format has its tokenizer.
+
+Each function raises UnsupportedModelError, and writes nothing, where its form cannot hold the tokenizer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from puna.errors import UnsupportedModelError
+from puna.formats.base import TokenizerSpec
+from puna.formats.byte_letters import BYTES
+from puna.formats.llama2c_tokenizer import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
+from puna.formats.piece_order import scores_of
+from puna.formats.sentencepiece_model import sentencepiece_model
+from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
+from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from puna.writers.tokenizer_json import added_tokens, tokenizer_json
+
+SPACE = "\u2581".encode()
+
+
+def write_sentencepiece(spec: TokenizerSpec, path: Path) -> None:
+    """SentencePiece's `tokenizer.model`."""
+    _require_kind(spec, "spm", "SentencePiece's tokenizer.model", "A folder with tokenizer.json can hold it.")
+    path.write_bytes(sentencepiece_model(spec, scores_of(spec).tolist()))
+
+
+def write_tokenizer_json(spec: TokenizerSpec, path: Path) -> None:
+    """`tokenizer.json` of Hugging Face's `tokenizers`."""
+    path.write_text(json.dumps(tokenizer_json(spec), ensure_ascii=False), "utf-8")
+
+
+# ---- tokenizer_config.json ------------------------------------------------------------------------------------------
+
+CONFIG_TOKENS = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk_id", "pad_token": "pad_id"}
+
+
+def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path: Path) -> None:
+    """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it."""
+    ids = {key: getattr(spec, name) for key, name in CONFIG_TOKENS.items()}
+    config: dict[str, Any] = {key: spec.tokens[token_id].decode() for key, token_id in ids.items() if token_id is not None}
+    config |= {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": spec.add_bos,
+        "add_eos_token": spec.add_eos,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(token.pop("id")): token for token in added_tokens(spec)},
+    }
+    if chat_template is not None:
+        config["chat_template"] = chat_template
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", "utf-8")
+
+
+# ---- tiktoken -------------------------------------------------------------------------------------------------------
+
+
+def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
+    """Llama 3's `tokenizer.model`. The special tokens are no part of it: they must be Llama 3's, but for reserved ones."""
+    _require_kind(spec, "bpe", TIKTOKEN, "A folder with tokenizer.json can hold it.")
+    count = len(spec.tokens) - NUM_SPECIAL
+    tokens = [token.decode() for token in spec.tokens]
+    types = _types(spec)
+    wrong = [name for name, place in REQUIRED_SPECIAL.items() if tokens[count + place : count + place + 1] != [name]]
+    if count < 256 or wrong or set(types[:count]) != {NORMAL} or not set(types[count:]) <= {CONTROL, USER_DEFINED}:
+        _refuse(spec, TIKTOKEN, f"its last {NUM_SPECIAL} tokens are not the special tokens of Llama 3")
+    if merges_of_ranks(tokens[:count]) != list(spec.merges):
+        _refuse(spec, TIKTOKEN, "its merges are not in the order of its tokens")
+    spelled = (base64.b64encode(_bytes_of(token)) for token in tokens[:count])
+    path.write_bytes(b"".join(b"%s %d\n" % (token, rank) for rank, token in enumerate(spelled)))
+
+
+TIKTOKEN = "Llama 3's tokenizer.model"
+
+
+def _bytes_of(token: str) -> bytes:
+    return token.translate(BYTES).encode("latin-1")
+
+
+# ---- llama2.c -------------------------------------------------------------------------------------------------------
+
+LLAMA2C = "llama2.c's tokenizer.bin"
+
+
+def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
+    """llama2.c's `tokenizer.bin`: <unk>, <s>, </s>, the 256 bytes, then text only."""
+    _require_kind(spec, "spm", LLAMA2C, "Only tokenizers in the manner of Llama 2 can be written for llama2.c.")
+    expected = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256]
+    types = _types(spec)
+    if (spec.unk_id, spec.bos_id, spec.eos_id) != (UNK_ID, BOS_ID, EOS_ID) or types[: len(expected)] != expected:
+        _refuse(spec, LLAMA2C, "it does not begin with an unknown token, BOS, EOS and the 256 bytes")
+    if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind != NORMAL), None):
+        _refuse(spec, LLAMA2C, f"token {other}, {spec.tokens[other].decode()!r}, is not plain text")
+    if spec.charsmap or spec.remove_extra_spaces or not spec.add_space_prefix or not spec.add_bos:
+        _refuse(spec, LLAMA2C, "it treats spaces, characters or BOS in another way")
+    padded = {name: written for written, name in PADDED_NAMES.items()}
+    texts = [padded.get(token, token.replace(SPACE, b" ")) for token in spec.tokens]
+    entries = (PIECE.pack(score, len(text)) + text for score, text in zip(scores_of(spec).tolist(), texts))
+    path.write_bytes(UINT32.pack(max(map(len, texts))) + b"".join(entries))
+
+
+# ---- GGUF -----------------------------------------------------------------------------------------------------------
+
+GGUF_MODELS = {"bpe": "gpt2", "spm": "llama"}
+GGUF_IDS = {"bos": "bos_id", "eos": "eos_id", "eot": "eot_id", "unknown": "unk_id", "padding": "pad_id"}
+
+
+def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
+    """The keys of a GGUF file about a tokenizer: text, true or false, ids as int, arrays of NumPy's type or lists of bytes.
+
+    The keys `puna.tokenizer.` hold what GGUF has no key for; other programs pass over them.
+    """
+    keys: dict[str, object] = {"model": GGUF_MODELS[spec.kind], "tokens": list(spec.tokens)}
+    keys["token_type"] = np.array(_types(spec), np.int32)
+    if spec.kind == "spm":
+        keys |= {"scores": scores_of(spec), "add_space_prefix": spec.add_space_prefix}
+    else:
+        keys |= {"pre": spec.pre, "merges": list(spec.merges)}
+    ids = {f"{key}_token_id": getattr(spec, name) for key, name in GGUF_IDS.items()}
+    keys |= {key: token_id for key, token_id in ids.items() if token_id is not None}
+    keys |= {"add_bos_token": spec.add_bos, "add_eos_token": spec.add_eos}
+    return {f"tokenizer.ggml.{key}": value for key, value in keys.items()} | _more_gguf_keys(spec)
+
+
+def _more_gguf_keys(spec: TokenizerSpec) -> dict[str, object]:
+    """What only some tokenizers have."""
+    keys: dict[str, object] = {}
+    if spec.charsmap:
+        keys["tokenizer.ggml.precompiled_charsmap"] = np.frombuffer(spec.charsmap, np.uint8)
+    if spec.remove_extra_spaces:
+        keys["tokenizer.ggml.remove_extra_whitespaces"] = True
+    if spec.normalizer:
+        keys["puna.tokenizer.normalizer"] = spec.normalizer
+    if spec.prefix_first_only:
+        keys["puna.tokenizer.prefix_first_only"] = True
+    if spec.whole_words is not None:
+        keys["puna.tokenizer.whole_words"] = spec.whole_words
+    if spec.stop_ids:
+        keys["puna.tokenizer.stop_ids"] = np.array(spec.stop_ids, np.int32)
+    return keys
+
+
+# ---- all ------------------------------------------------------------------------------------------------------------
+
+
+def _types(spec: TokenizerSpec) -> list[int]:
+    types: list[int] = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    return [kind or NORMAL for kind in types]
+
+
+def _require_kind(spec: TokenizerSpec, kind: str, form: str, hint: str) -> None:
+    if spec.kind != kind:
+        names = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
+        _refuse(spec, form, f"it is {names.get(spec.kind, spec.kind)}", hint)
+
+
+def _refuse(spec: TokenizerSpec, form: str, why: str, hint: str = "Convert to gguf, which can hold it.") -> NoReturn:
+    raise UnsupportedModelError(f"{spec.source}: {form} cannot hold this tokenizer: {why}", hint=hint)

@@ -1,0 +1,63 @@
+"""Cutting a model into parts and putting it together again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from puna.config import ModelConfig
+from puna.errors import UsageError
+from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, check_parts, cut, cut_of, joined
+from tests.fakes import random_checkpoint, tiny_config
+
+CONFIG = tiny_config(num_heads=8, num_kv_heads=4, hidden_size=64, ffn_size=128, vocab_size=97, qkv_bias=True, o_bias=True)
+
+
+@pytest.mark.parametrize("cuts", [CUTS, BY_VOCABULARY], ids=["by columns", "by vocabulary"])
+@pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_parts_put_together_are_the_whole(count: int, quant: str, cuts: dict[str, Cut]) -> None:
+    checkpoint = random_checkpoint(CONFIG, quant, seed=1)
+    parts = [cut(checkpoint, rank, count, cuts) for rank in range(count)]
+    for name, tensor in checkpoint.tensors.items():
+        whole = joined([part[name].data for part in parts], cut_of(name, cuts))
+        assert np.array_equal(whole[:], tensor.data[:]), name
+
+
+def test_a_part_computes_its_share_of_a_product() -> None:
+    checkpoint = random_checkpoint(CONFIG, seed=2)
+    x = np.random.default_rng(1).standard_normal(64).astype(np.float32)
+    parts = [cut(checkpoint, rank, 2) for rank in range(2)]
+    rows = np.concatenate([part["layers.0.gate_proj"].dequantize() @ x for part in parts])
+    sums = sum(part["layers.0.o_proj"].dequantize() @ half for part, half in zip(parts, np.split(x, 2)))
+    np.testing.assert_allclose(rows, checkpoint.tensors["layers.0.gate_proj"].dequantize() @ x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sums, checkpoint.tensors["layers.0.o_proj"].dequantize() @ x, rtol=1e-5, atol=1e-5)
+
+
+def test_more_parts_than_kv_heads_repeat_them() -> None:
+    checkpoint = random_checkpoint(CONFIG, seed=3)
+    parts = [cut(checkpoint, rank, 8) for rank in range(8)]
+    keys = checkpoint.tensors["layers.1.k_proj"].dequantize().reshape(4, 8, 64)
+    for rank, part in enumerate(parts):
+        assert np.array_equal(part["layers.1.k_proj"].dequantize(), keys[rank // 2])
+        assert part["layers.1.q_proj"].shape == (8, 64) and part["layers.1.k_bias"].shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "works"),
+    [
+        (CONFIG, 3, "1, 2, 4, 8"),
+        (CONFIG, 0, "1, 2, 4, 8"),
+        (tiny_config(num_heads=9, num_kv_heads=3, hidden_size=576, ffn_size=1536), 2, "1, 3"),
+    ],
+)
+def test_a_number_that_does_not_work_is_refused_with_those_that_do(config: ModelConfig, count: int, works: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot be cut into {count} parts") as caught:
+        check_parts(config, count)
+    assert caught.value.hint == f"These numbers of parts work: {works}."
+
+
+def test_a_block_is_not_cut() -> None:
+    checkpoint = random_checkpoint(tiny_config(hidden_size=64, ffn_size=96), "Q8_0", seed=4)
+    with pytest.raises(UsageError, match="no whole blocks of 32"):
+        cut(checkpoint, 1, 2)

@@ -1,0 +1,388 @@
+"""Converting is all or nothing: what may be asked, where it may go, and what is left when it fails (B4, B5, B6)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from puna import convert as module
+from puna.convert import ConvertError, convert
+from puna.errors import PunaError, UnsupportedModelError, UsageError
+from puna.formats import open_checkpoint
+from puna.writers import WRITERS
+from tests.models import CONFIGS, WIDE_CONFIG, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
+
+ROOT = Path(__file__).parents[1]
+CONFIG = tiny_config()
+SUFFIX = {"gguf": ".gguf"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "tiny.gguf"
+    return write_gguf(path, CONFIG, random_tensors(CONFIG, seed=1), "F32", spm_tokenizer(CONFIG.vocab_size), "{{ messages }}")
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(module.TEMPORARY))
+
+
+def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
+    call = f"convert(Path(sys.argv[1]), Path(sys.argv[2]), {how})"
+    code = f"import sys; from pathlib import Path; from puna.convert import convert; {call}"
+    return subprocess.Popen([sys.executable, "-c", code, str(source), str(target)], cwd=ROOT)
+
+
+# ---- types ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantize", module.QUANTIZATIONS)
+def test_every_quantisation_is_written_and_near(quantize: str, tmp_path: Path) -> None:
+    tensors = random_tensors(WIDE_CONFIG, seed=3)
+    wide = write_gguf(tmp_path / "wide.gguf", WIDE_CONFIG, tensors)
+    made = convert(wide, tmp_path / "made.gguf", to="gguf", quantize=quantize)
+    found = open_checkpoint(made.path)
+    assert found.tensors["layers.0.q_proj"].type.name == quantize.upper()
+    assert made.exact == (quantize == "f32")
+    most = {"q4": 0.12, "q6": 0.03, "q8": 0.01, "f1": 0.001, "bf": 0.005, "f3": 0.0}[quantize[:2]]
+    for name, values in tensors.items():
+        error = np.sqrt(np.mean((found.tensors[name].dequantize() - values) ** 2) / np.mean(values**2))
+        assert error <= most, (name, error)
+
+
+def test_a_mix_keeps_the_output_and_some_layers_better(tmp_path: Path) -> None:
+    config = tiny_config(head_dim=64, hidden_size=256, ffn_size=512, num_layers=8)
+    wide = write_gguf(tmp_path / "wide.gguf", config, random_tensors(config, seed=3))
+    types = {
+        name: t.type.name
+        for name, t in open_checkpoint(convert(wide, tmp_path / "m.gguf", to="gguf", quantize="q4_k").path).tensors.items()
+    }
+    assert types["lm_head"] == "Q6_K" and types["embed"] == "Q4_K" and types["final_norm"] == "F32"
+    assert Counter(types[f"layers.{layer}.down_proj"] for layer in range(8)) == {"Q4_K": 4, "Q6_K": 4}
+    assert {types[f"layers.{layer}.q_proj"] for layer in range(8)} == {"Q4_K"}
+
+
+def test_rows_that_are_no_whole_blocks_get_another_type(tmp_path: Path) -> None:
+    config = tiny_config(hidden_size=96, ffn_size=72)
+    odd = write_gguf(tmp_path / "odd.gguf", config, random_tensors(config, seed=3))
+    found = open_checkpoint(convert(odd, tmp_path / "m.gguf", to="gguf", quantize="q4_k").path).tensors
+    assert (found["layers.0.q_proj"].type.name, found["layers.0.down_proj"].type.name) == ("Q8_0", "F16")
+
+
+@pytest.mark.parametrize("quant", CONFIGS)
+def test_a_file_of_any_type_keeps_its_blocks_or_becomes_exact_floats(quant: str, tmp_path: Path) -> None:
+    config = CONFIGS[quant]
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=2), quant)
+    expected = open_checkpoint(path).tensors
+    same = open_checkpoint(convert(path, tmp_path / "same.gguf", to="gguf").path).tensors
+    floats = open_checkpoint(convert(path, tmp_path / "floats", to="safetensors").path).tensors
+    for name, tensor in expected.items():
+        assert np.array_equal(same[name].data[:], tensor.data[:]) and same[name].type is tensor.type
+        assert np.array_equal(floats[name].dequantize(), tensor.dequantize()), name
+
+
+@pytest.mark.parametrize(
+    ("dim", "ffn", "group"), [(64, 96, 32), (64, 128, 64), (288, 768, 32), (70, 100, 2), (75, 45, 15), (33, 99, 33)]
+)
+def test_a_group_of_llama2c_divides_both_sizes(dim: int, ffn: int, group: int, tmp_path: Path) -> None:
+    heads = next(n for n in (4, 2, 1, 3) if dim % n == 0 and dim // n % 2 == 0) if dim % 2 == 0 else 0
+    if not heads:
+        from puna.writers.llama2c import group_size
+
+        assert group_size(tiny_config(hidden_size=dim, ffn_size=ffn)) == group
+        return
+    config = tiny_config(hidden_size=dim, ffn_size=ffn, num_heads=heads, num_kv_heads=heads, head_dim=dim // heads)
+    tensors = random_tensors(config, seed=5)
+    path = write_gguf(tmp_path / "m.gguf", config, tensors, "F32", spm_tokenizer(config.vocab_size))
+    found = open_checkpoint(convert(path, tmp_path / "made", to="llama2c", quantize="q8_0").path)
+    assert found.metadata["group_size"] == group and found.metadata["version"] == 2
+    again = open_checkpoint(convert(tmp_path / "made", tmp_path / "again", to="llama2c", quantize="q8_0").path)
+    for name, values in tensors.items():
+        assert np.abs(found.tensors[name].dequantize() - values).max() <= np.abs(values).max() / 250
+        assert np.array_equal(again.tensors[name].dequantize(), found.tensors[name].dequantize())
+
+
+def test_groups_of_llama2c_become_exact_floats_in_gguf(tmp_path: Path) -> None:
+    path = write_llama2c(tmp_path / "m.bin", CONFIG, random_tensors(CONFIG, seed=6), version=2)
+    made = convert(path, tmp_path / "m.gguf", to="gguf")
+    assert made.exact
+    for name, tensor in open_checkpoint(path).tensors.items():
+        assert np.array_equal(open_checkpoint(made.path).tensors[name].dequantize(), tensor.dequantize())
+
+
+# ---- what may be asked ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"to": "onnx"}, "the format is 'onnx'; puna writes: gguf, safetensors, meta, llama2c"),
+        ({"to": "gguf", "quantize": "q3_x"}, "quantize is 'q3_x'; allowed: q8_0"),
+        ({"to": "safetensors", "quantize": "q8_0"}, "safetensors does not hold q8_0; with it, --quantize may be: f16, bf16, f32"),
+        ({"to": "llama2c", "quantize": "f16"}, "may be: q8_0, f32"),
+        ({"to": "gguf", "shards": 0}, "shards is 0"),
+        ({"to": "gguf", "shards": 100}, "shards is 100"),
+        ({"to": "meta", "shards": 3}, "cannot be cut into 3 parts"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(
+    how: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        convert(source, tmp_path / "made", **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "to", "words"),
+    [
+        ({"qkv_bias": True, "architecture": "qwen2"}, "meta", "no form for a model with qkv_bias"),
+        ({"qkv_bias": True, "architecture": "qwen2"}, "llama2c", "no form for a model with qkv_bias"),
+        ({"sliding_window": 32}, "llama2c", "no form for a model with sliding_window"),
+        ({"head_dim": 24}, "llama2c", "heads that are not an equal share"),
+        ({"norm_eps": 1e-6}, "llama2c", "another epsilon than 1e-5"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_by_name(changes: dict[str, Any], to: str, words: str, tmp_path: Path) -> None:
+    config = tiny_config(**changes)
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1))
+    with pytest.raises(UnsupportedModelError, match=words):
+        convert(path, tmp_path / "made", to=to)
+    assert not (tmp_path / "made").exists()
+
+
+# ---- where it may go ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_never_written_onto_itself(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    shutil.copy(source, path)
+    before = sha(path)
+    (tmp_path / "link.gguf").symlink_to(path)
+    os.link(path, tmp_path / "hard.gguf")
+    folder = convert(path, tmp_path / "folder", to="safetensors").path
+    for target, to in (
+        (path, "gguf"),
+        (tmp_path / "link.gguf", "gguf"),
+        (tmp_path / "hard.gguf", "gguf"),
+        (tmp_path / "x/../m.gguf", "gguf"),
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(UsageError, match="is the model that is to be converted"):
+            convert(path, target, to=to, overwrite=True)
+    for target in (folder, folder / "model.safetensors", folder / "new.gguf", folder / "deeper"):
+        with pytest.raises(UsageError, match="the model that is to be converted"):
+            convert(folder, target, to="gguf", overwrite=True)
+    assert sha(path) == before and left_over(tmp_path) == []
+
+
+def test_a_target_that_exists_is_kept_unless_it_may_be_replaced(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "old.gguf"
+    target.write_text("old")
+    with pytest.raises(UsageError, match="exists"):
+        convert(source, target, to="gguf")
+    assert target.read_text() == "old"
+    convert(source, target, to="gguf", overwrite=True)
+    assert open_checkpoint(target).config.num_layers == 2
+    (tmp_path / "folder").mkdir()
+    convert(source, tmp_path / "folder", to="safetensors")
+    for to in ("safetensors", "gguf"):
+        with pytest.raises(UsageError, match=r"exists|is a folder that holds something"):
+            convert(source, tmp_path / "folder", to=to, overwrite=True)
+    with pytest.raises(UsageError, match="there is no folder"):
+        convert(source, tmp_path / "none/x.gguf", to="gguf")
+    assert left_over(tmp_path) == []
+
+
+def test_a_link_is_followed_to_its_target(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "real/m.gguf")
+    convert(source, tmp_path / "link.gguf", to="gguf")
+    assert (tmp_path / "real/m.gguf").is_file() and (tmp_path / "link.gguf").is_symlink()
+
+
+def test_two_conversions_to_one_target_leave_a_whole_one(source: Path, tmp_path: Path) -> None:
+    runs = [in_a_child(source, tmp_path / "m.gguf", "to='gguf', overwrite=True") for _ in range(4)]
+    assert [run.wait() for run in runs] == [0] * 4
+    assert open_checkpoint(tmp_path / "m.gguf").config.num_layers == 2 and left_over(tmp_path) == []
+
+
+# ---- when it fails --------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """The k-th of the calls that change the disk fails; how many there were is counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, number: int = errno.ENOSPC) -> None:
+        self.count, self.at, self.number = 0, at, number
+        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "write_text"), (Path, "write_bytes")):
+            monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
+        for place in ("gguf", "safetensors", "torch_file", "llama2c"):
+            target = sys.modules[f"puna.writers.{place}"]
+            monkeypatch.setattr(target, "write_rows", self._wrapped(target.write_rows))
+
+    def _wrapped(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            self.count += 1
+            if self.count == self.at:
+                raise OSError(self.number, os.strerror(self.number))
+            return call(*arguments, **named)
+
+        return wrapper
+
+
+@pytest.mark.parametrize("to", WRITERS)
+def test_whichever_call_fails_the_target_is_as_it_was(to: str, source: Path, tmp_path: Path) -> None:
+    target, before = tmp_path / f"made{SUFFIX.get(to, '')}", sha(source)
+    at, total = 1, 10**6
+    while at <= total:
+        with pytest.MonkeyPatch.context() as patch:
+            failing = Failing(patch, at)
+            try:
+                convert(source, target, to=to)
+                total = failing.count  # none failed: all were tried
+            except ConvertError as error:
+                assert "needed" in str(error) and "free" in str(error), at
+            else:
+                break
+        assert not target.exists() and left_over(tmp_path) == [], at
+        at += 1
+    assert at > 8 and open_checkpoint(target).config.num_layers == 2 and sha(source) == before
+
+
+def test_what_stood_there_survives_a_failure(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "m.gguf"
+    target.write_text("old")
+    Failing(monkeypatch, 5, errno.EIO)
+    with pytest.raises(ConvertError, match="cannot write"):
+        convert(source, target, to="gguf", overwrite=True)
+    assert target.read_text() == "old" and left_over(tmp_path) == []
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
+    with pytest.raises(ConvertError, match=r"no room in .*: 17 MB needed, 5 MB free"):
+        convert(source, tmp_path / "m.gguf", to="gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("percent", range(5, 100, 5))
+@pytest.mark.parametrize("to", ["gguf", "meta"])
+def test_a_file_size_limit_at_any_place_leaves_nothing(to: str, percent: int, source: Path, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE in a child: the system itself refuses the byte."""
+    size = source.stat().st_size
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\n"
+        "from puna.convert import convert\nfrom puna.errors import PunaError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), -1))\n"
+        "try:\n    convert(Path(sys.argv[1]), Path(sys.argv[2]), to=sys.argv[3])\n"
+        "except PunaError as error:\n    sys.exit(str(error))\n"
+    )
+    target = tmp_path / f"made{SUFFIX.get(to, '')}"
+    arguments = [sys.executable, "-c", code, str(source), str(target), to, str(size * percent // 100)]
+    run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and "needed" in run.stderr and "free" in run.stderr, run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(name: signal.Signals, default_model: Path, tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "puna", "convert", str(default_model), str(tmp_path / "m"), "--to", "meta"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not left_over(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(name)
+    assert run.wait(timeout=30) != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_killed_one_leaves_the_target_absent_and_the_next_one_sweeps(seed: int, source: Path, tmp_path: Path) -> None:
+    run = in_a_child(source, tmp_path / "m", "to='meta'")
+    deadline = time.monotonic() + 30
+    while not left_over(tmp_path) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    time.sleep(0.004 * seed)
+    run.kill()
+    run.wait()
+    if (tmp_path / "m").exists():  # it was done already
+        assert open_checkpoint(tmp_path / "m").config.num_layers == 2
+        return
+    assert open_checkpoint(convert(source, tmp_path / "m", to="meta").path).config.num_layers == 2
+    assert left_over(tmp_path) == []
+
+
+def test_what_is_read_back_wrong_is_not_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from puna.writers import gguf
+
+    def wrong(file: Any, rows: Any, wrote: Any) -> None:
+        file.write(bytes(rows.nbytes))
+
+    monkeypatch.setattr(gguf, "write_rows", wrong)
+    with pytest.raises(ConvertError, match="read back with other numbers"):
+        convert(source, tmp_path / "m.gguf", to="gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_ends_and_changes_of_type_are_told(source: Path, tmp_path: Path) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.ends: dict[str, bool] = {}
+            self.notices: list[str] = []
+
+        def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+            assert done <= total
+            self.ends[stage] = done == total
+
+        def notice(self, text: str) -> None:
+            self.notices.append(text)
+
+    told = Told()
+    convert(source, tmp_path / "m.gguf", to="gguf", quantize="q8_0", report=told)
+    assert told.ends == {"writing": True, "checking": True}
+    assert told.notices == ["16 matrices of type F32 become Q8_0, which rounds them"]
+
+
+@pytest.mark.full
+def test_the_default_model_goes_round_all_formats(default_model: Path, tmp_path: Path) -> None:
+    from puna import LLM
+
+    def text(path: Path) -> str:
+        with LLM.load(path, device="reference", max_context=128) as llm:
+            return llm.chat([{"role": "user", "content": "Tell me about llamas."}], max_tokens=24).text
+
+    path, expected = default_model, text(default_model)
+    for to in ("safetensors", "meta", "llama2c", "gguf"):
+        made = convert(path, tmp_path / f"made-{to}", to=to)
+        assert made.exact and text(made.path) == expected, to
+        path = made.path
+
+
+def test_an_error_of_the_source_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(PunaError, match="no such file"):
+        convert(tmp_path / "none.gguf", tmp_path / "m.gguf", to="gguf")
