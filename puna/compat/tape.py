@@ -32,10 +32,11 @@ class Tape:
         """
         if self.num_tokens + len(ids) > self.max_context:
             raise ContextLengthError.of(str(self.num_tokens + len(ids)), self.max_context)
-        rows = [self._step(ids[i : i + self._max_tokens], every) for i in range(0, len(ids), self._max_tokens)]
+        length = self.num_tokens + len(ids)
+        rows = [self._step(ids[i : i + self._max_tokens], every, length) for i in range(0, len(ids), self._max_tokens)]
         return np.concatenate(rows) if every else rows[-1]
 
-    def _step(self, ids: Sequence[int], every: bool) -> Logits:
+    def _step(self, ids: Sequence[int], every: bool, length: int) -> Logits:
         first, count = self.num_tokens, len(ids)
         self.num_tokens += count
         return self._forward(
@@ -45,5 +46,6 @@ class Tape:
                 starts=np.array([0, count], np.int32),
                 page_tables=self._page_table,
                 logit_rows=np.arange(0 if every else count - 1, count, dtype=np.int32),
+                prompt_lengths=np.array([length], np.int32),
             )
         )

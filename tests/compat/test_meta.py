@@ -129,6 +129,7 @@ def logits_of(folder: Path) -> LogitsOf:
             starts=np.array([0, n], np.int32),
             page_tables=np.arange(4, dtype=np.int32)[None],
             logit_rows=np.array([n - 1], np.int32),
+            prompt_lengths=np.array([n], np.int32),
         )
         row: Logits = backend.forward(batch)[0]
         return row
