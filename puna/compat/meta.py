@@ -196,7 +196,8 @@ class Llama:
         prompts = [checks.token_ids(f"prompt {number}", ids) for number, ids in enumerate(prompt_tokens)]
         self._require_fits(prompts)
         total_len = min(self.model.params.max_seq_len, max_gen_len + max(map(len, prompts), default=0))
-        asked = _Asked(max_gen_len, total_len, max(0.0, temperature), min(1.0, top_p), logprobs, echo)
+        limited = (0.0 if temperature <= 0 else temperature, 1.0 if top_p >= 1 else top_p)  # NaN stays, and is refused later
+        asked = _Asked(max_gen_len, total_len, *limited, logprobs, echo)
         rows = self._strict_rows(prompts, asked) if self._is_strict else self._rows(prompts, asked)
         cut = [self._cut(row, asked) for row in rows]
         result = Generated(([ids for ids, _ in cut], [values for _, values in cut] if logprobs else None))

@@ -538,7 +538,8 @@ def llama3_tokenizer() -> TinyTokenizer:
     names = [b"<|begin_of_text|>", b"<|end_of_text|>", b"<|start_header_id|>", b"<|end_header_id|>", b"<|eot_id|>"]
     tokens = tiny.tokens[:-5] + names
     types = [1 if kind == 3 else kind for kind in tiny.types[:-5]] + [3] * 5
-    return dataclasses.replace(tiny, tokens=tokens, types=types, special={"bos_token_id": 295, "eos_token_id": 296})
+    merges = [merge for merge in tiny.merges if merge.replace(b" ", b"") in tokens]
+    return dataclasses.replace(tiny, tokens=tokens, types=types, merges=merges, special={"bos_token_id": 295, "eos_token_id": 296})
 
 
 def test_a_vocabulary_with_llama_3s_headers_has_its_format_and_ends_at_eot(tmp_path: Path) -> None:
