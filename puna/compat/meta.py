@@ -374,10 +374,8 @@ def _seed_of(seed: int, number: int) -> int:
 
 
 def _require_one_process(model_parallel_size: int | None) -> None:
-    """What torchrun says by its variables. All ranks but the first are silent, as in the original."""
-    world_size, local_rank = _variable("WORLD_SIZE", 1), _variable("LOCAL_RANK", 0)
-    if local_rank > 0:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    """What torchrun says by its variables."""
+    world_size = _variable("WORLD_SIZE", 1)
     if world_size > 1:
         raise UsageError(
             f"the world size is {world_size}; puna runs in one process here: tensor parallel comes with the torch backend",

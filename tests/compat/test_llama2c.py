@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from puna import formats
 from puna.compat import llama2c
 from puna.compat.llama2c import Options, Sampler, XorShift, draw, draw_top_p, parse, softmax
 from puna.compat.tape import Tape
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ContextLengthError, NumericalError
+from puna.formats.llama2c_tokenizer import read_tokenizer
 from puna.llm import LLM
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -75,18 +76,18 @@ def test_a_prompt_is_printed_and_counts(stories: Path, run: Run) -> None:
 
 def test_tokenizer_bin_of_the_current_folder_is_the_default(stories: Path, run: Run) -> None:
     Path("tokenizer.bin").write_bytes((stories / "tok512.bin").read_bytes())
-    assert run(stories / "stories260K.bin", "-t", "0", "-n", "6")[1] == b"Once upon a time\n"
+    assert run(stories / "stories260K.bin", "-t", "0", "-n", "6")[1] == b"Once upon a time, there\n"
 
 
 def test_a_prompt_longer_than_the_steps_is_cut_and_no_number_is_drawn(stories: Path, run: Run) -> None:
     model, tokenizer = stories / "stories260K.bin", stories / "tok512.bin"
     _, out, err = run(model, "-z", tokenizer, "-n", "3", "-i", "One day, Lily met a")
-    assert out == b"One day,\n" or out.startswith(b"One") and len(out) < len(b"One day, Lily met a")
-    assert run(model, "-z", tokenizer, "-n", "1", "-t", "0")[1:] == (b"Once\n", "") and "achieved" in err
+    assert out == b"One day,\n" and "achieved" in err
+    assert run(model, "-z", tokenizer, "-n", "1", "-t", "0")[1:] == (b"Once\n", "")  # one step has no speed, as in run
 
 
 def test_no_steps_are_all_steps_and_so_are_too_many(stories: Path, run: Run) -> None:
-    flags = [stories / "stories260K.bin", "-z", stories / "tok512.bin", "-t", "0"]
+    flags: list[str | Path] = [stories / "stories260K.bin", "-z", stories / "tok512.bin", "-t", "0"]
     texts = {run(*flags, "-n", steps)[1] for steps in ("0", "-3", "512", "100000")}
     assert len(texts) == 1
 
@@ -101,15 +102,28 @@ def test_a_quantised_checkpoint_tells_nearly_the_same_story(stories: Path, run: 
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    checkpoint = formats.open_checkpoint(path)
-    return {name: checkpoint.read(name) for name in checkpoint.tensors}
+    return {name: tensor.dequantize() for name, tensor in formats.open_checkpoint(path).tensors.items()}
 
 
 # The two of llama2.c's own test, and what was measured with it.
 LLAMA2_IDS = {
     "": [1],
     "I believe the meaning of life is": [1, 306, 4658, 278, 6593, 310, 2834, 338],
-    "Simply put, the theory of relativity states that ": [1, 3439, 17632, 1925, 29892, 278, 6368, 310, 14215, 537, 5922, 393, 29871],
+    "Simply put, the theory of relativity states that ": [
+        1,
+        3439,
+        17632,
+        1925,
+        29892,
+        278,
+        6368,
+        310,
+        14215,
+        537,
+        5922,
+        393,
+        29871,
+    ],
     "Hello, world!": [1, 15043, 29892, 3186, 29991],
     "  two spaces": [1, 259, 1023, 8162],
     "naïve 🦙 日本語": [1, 1055, 30085, 345, 29871, 243, 162, 169, 156, 29871, 30325, 30346, 30968],
@@ -131,7 +145,7 @@ def test_texts_have_the_ids_of_run_with_the_stories_tokenizer(text: str, stories
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    return build_tokenizer(formats.read_tokenizer(path, vocab_size))
+    return build_tokenizer(read_tokenizer(path, vocab_size))
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
@@ -151,7 +165,7 @@ def test_random_numbers_are_those_of_run() -> None:
 def test_draws_are_those_of_a_loop(seed: int) -> None:
     random = np.random.default_rng(seed)
     probabilities = softmax(random.normal(0, 3, 60).astype(np.float32))
-    coin, top_p = random.random(dtype=np.float32), np.float32(random.choice([0.01, 0.5, 0.9, 0.999]))
+    coin, top_p = np.float32(random.random()), np.float32(random.choice([0.01, 0.5, 0.9, 0.999]))
     assert draw(probabilities, coin) == _draw_loop(list(enumerate(probabilities)), coin)
     cutoff = (np.float32(1) - top_p) / np.float32(59)
     ranked = sorted(((i, p) for i, p in enumerate(probabilities) if p >= cutoff), key=lambda pair: -pair[1])
@@ -235,7 +249,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_gguf_file_works_too_and_prints_all_its_bytes(tmp_path: Path, run: Run) -> None:
-    code, out, _ = run(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG, 3)), "-i", "llama 🦙", "-n", "30", "-s", "3")
+    code, out, _ = run(
+        write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG, 3)), "-i", "llama 🦙", "-n", "30", "-s", "3"
+    )
     assert code == 0 and "llama 🦙".encode() in out
 
 
@@ -309,5 +325,3 @@ def test_a_tape_gives_the_same_logits_in_any_pieces_and_has_an_end(model: Path) 
             with pytest.raises(ContextLengthError):
                 tape.feed([1] * 64)
     assert all(np.allclose(rows[0], row, rtol=1e-5, atol=1e-6) for row in rows)
-
-

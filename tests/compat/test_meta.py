@@ -138,7 +138,7 @@ def logits_of(folder: Path) -> LogitsOf:
 
 
 def build(folder: Path, **changes: Any) -> Llama:
-    settings = {"max_seq_len": SEQ, "max_batch_size": BATCH, "device": "reference"} | changes
+    settings: dict[str, Any] = {"max_seq_len": SEQ, "max_batch_size": BATCH, "device": "reference"} | changes
     return Llama.build(str(folder), str(folder / "tokenizer.bin"), **settings)
 
 
@@ -487,8 +487,10 @@ LLAMA2_GOLDEN = {
     ),
     "two questions": (
         say("hi", "hello", "bye"),
-        [1, 518, 25580, 29962, 7251, 518, 29914, 25580, 29962, 22172, 29871, 2]
-        + [1, 518, 25580, 29962, 491, 29872, 518, 29914, 25580, 29962],
+        [
+            *[1, 518, 25580, 29962, 7251, 518, 29914, 25580, 29962, 22172, 29871, 2],
+            *[1, 518, 25580, 29962, 491, 29872, 518, 29914, 25580, 29962],
+        ],
     ),
 }
 
@@ -539,7 +541,9 @@ def llama3_tokenizer() -> TinyTokenizer:
     tokens = tiny.tokens[:-5] + names
     types = [1 if kind == 3 else kind for kind in tiny.types[:-5]] + [3] * 5
     merges = [merge for merge in tiny.merges if merge.replace(b" ", b"") in tokens]
-    return dataclasses.replace(tiny, tokens=tokens, types=types, merges=merges, special={"bos_token_id": 295, "eos_token_id": 296})
+    return dataclasses.replace(
+        tiny, tokens=tokens, types=types, merges=merges, special={"bos_token_id": 295, "eos_token_id": 296}
+    )
 
 
 def test_a_vocabulary_with_llama_3s_headers_has_its_format_and_ends_at_eot(tmp_path: Path) -> None:
