@@ -15,6 +15,7 @@ from puna import formats
 from puna.compat import llama2c
 from puna.compat.llama2c import Options, Sampler, XorShift, draw, draw_top_p, parse, softmax
 from puna.compat.tape import Tape
+from puna.convert import convert
 from puna.errors import ContextLengthError, NumericalError
 from puna.formats.llama2c_tokenizer import read_tokenizer
 from puna.llm import LLM
@@ -90,6 +91,14 @@ def test_no_steps_are_all_steps_and_so_are_too_many(stories: Path, run: Run) -> 
     flags: list[str | Path] = [stories / "stories260K.bin", "-z", stories / "tok512.bin", "-t", "0"]
     texts = {run(*flags, "-n", steps)[1] for steps in ("0", "-3", "512", "100000")}
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize(("to", "shards"), [("gguf", 1), ("meta", 2), ("safetensors", 1)])
+def test_the_same_model_in_another_format_has_the_same_output(to: str, shards: int, stories: Path, run: Run) -> None:
+    target = Path.cwd() / f"stories.{to}"
+    convert(stories / "stories260K.bin", target, to=to, shards=shards, tokenizer=stories / "tok512.bin")
+    _, out, _ = run(target, "-s", "133742")
+    assert hashlib.md5(out).hexdigest() == "1ceef376716c94e4de4cd695f3dfafa3"
 
 
 def test_a_quantised_checkpoint_tells_nearly_the_same_story(stories: Path, run: Run, tmp_path: Path) -> None:

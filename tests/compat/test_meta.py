@@ -19,6 +19,7 @@ from puna.compat import meta
 from puna.compat.dialogs import SPECIAL_TAGS, llama2_ids, llama3_ids
 from puna.compat.meta import Llama
 from puna.config import EngineConfig
+from puna.convert import convert
 from puna.errors import ModelNotFoundError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.request import Batch
@@ -316,8 +317,9 @@ def test_what_the_original_asserts_is_an_assertion_error_that_says_what_to_do(me
     ids=str,
 )
 def test_other_arguments_that_cannot_be_are_refused_in_words(call: dict[str, Any], words: str, mended: Llama) -> None:
+    given: dict[str, Any] = {"prompt_tokens": ONE, "max_gen_len": 4} | call
     with pytest.raises(UsageError, match=words):
-        mended.generate(**({"prompt_tokens": ONE, "max_gen_len": 4} | call))
+        mended.generate(**given)
 
 
 def test_a_folder_without_a_checkpoint_is_an_assertion_error_that_names_it(tmp_path: Path) -> None:
@@ -337,6 +339,21 @@ def test_one_process_loads_any_checkpoint_and_more_are_refused(folder: Path, mon
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UsageError, match="WORLD_SIZE is 'two'"):
         build(folder)
+
+
+@pytest.mark.parametrize(
+    ("to", "shards", "tokenizer"),
+    [("meta", 1, "tokenizer.model"), ("meta", 2, None), ("safetensors", 1, None), ("gguf", 1, None)],
+)
+def test_a_checkpoint_of_any_format_gives_the_same_answers(
+    to: str, shards: int, tokenizer: str | None, folder: Path, mended: Llama, tmp_path: Path
+) -> None:
+    target = tmp_path / f"model.{to}"
+    convert(folder / "model.bin", target, to=to, shards=shards, tokenizer=folder / "tokenizer.bin")
+    llama = Llama.build(target, tokenizer and target / tokenizer, SEQ, BATCH, device="reference")
+    assert llama.generate(RAGGED, 6, 0.0) == mended.generate(RAGGED, 6, 0.0)
+    assert llama.text_completion(["The llama"], 0.0, max_gen_len=5) == mended.text_completion(["The llama"], 0.0, max_gen_len=5)
+    llama.close()
 
 
 def test_loading_is_told_in_one_line_on_stdout_and_the_sizes_have_their_names(
