@@ -26,6 +26,7 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.rows import Rows
+from puna.formats.tiktoken_file import same_but_reserved
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_WEIGHTS, Job, Writer
@@ -191,14 +192,12 @@ def _require_place(checkpoint: Checkpoint, target: Path, is_folder: bool, overwr
         return final
     if final.is_dir() != is_folder or not (final.is_dir() or final.is_file()):
         raise UsageError(f"{target} exists and is not a {'folder' if is_folder else 'file'}", hint="Name another target.")
-    if final.is_dir() and not any(final.iterdir()):
-        return final
-    if not overwrite:
-        raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is complete.")
-    if final.is_dir():
+    if final.is_dir() and any(final.iterdir()):
         raise UsageError(
-            f"{target} is a folder that holds something", hint="puna replaces files only: remove it, or name another."
+            f"{target} is a folder that holds something", hint="Remove it, or name another: only files are replaced."
         )
+    if final.is_file() and not overwrite:
+        raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is complete.")
     return final
 
 
@@ -305,7 +304,9 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
     if (made.tokenizer is None) != (asked.tokenizer is None) or made.chat_template != asked.chat_template:
         differing.append("tokenizer or template")
     elif (
-        made.tokenizer is not None and asked.tokenizer is not None and list(made.tokenizer.tokens) != list(asked.tokenizer.tokens)
+        made.tokenizer is not None
+        and asked.tokenizer is not None
+        and not same_but_reserved(made.tokenizer.tokens, asked.tokenizer.tokens)
     ):
         differing.append("tokens")
     if differing:

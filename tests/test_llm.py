@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,12 +16,14 @@ import pytest
 
 from puna import formats, hub
 from puna import llm as front_door
+from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
-from puna.config import EngineConfig
+from puna.config import EngineConfig, RopeConfig
 from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
+from puna.plan import make_plan as plan_of_model
 from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -411,3 +414,32 @@ def test_the_story_is_the_known_one(shared_data: Path, file: str) -> None:
         story = llm.generate("", max_tokens=200)
     assert story.text == STORY
     assert story.token_ids[:10] == (403, 407, 261, 378, 432, 383, 286, 261, 376, 298)
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_prompts_whose_rotary_base_depends_on_their_length_share_no_pages_that_differ(device: Any) -> None:
+    """Beyond the original context "dynamic" scaling turns the same beginning otherwise in a longer prompt."""
+    rope = RopeConfig(scaling="dynamic", factor=4.0, original_context=24)
+    checkpoint = random_checkpoint(tiny_config(rope=rope), seed=2)
+    rng = random.Random(1)
+    long = [rng.randrange(256) for _ in range(90)]
+    prompts = [long[:length] for length in (16, 24, 25, 48, 60, 61, 90)]
+
+    def loaded() -> LLM:
+        config = EngineConfig(device=device, page_size=16)
+        backend = create_backend(config)
+        layout, free = backend_spec(device).layout, backend.info.free_bytes
+        plan = plan_of_model(checkpoint.config, checkpoint.tensors, config, layout, free)
+        backend.load(checkpoint, plan)
+        return LLM(checkpoint, ByteTokenizer(), backend, plan, config)
+
+    def ids(llm: LLM, prompt: list[int]) -> tuple[Any, ...]:
+        done = llm.generate(prompt, max_tokens=8, logprobs=0)
+        return done.token_ids, done.logprobs
+
+    with loaded() as llm:
+        together = [(done.token_ids, done.logprobs) for done in llm.generate(prompts, max_tokens=8, logprobs=0)]
+        again = [ids(llm, prompt) for prompt in prompts]
+    for prompt, first, second in zip(prompts, together, again, strict=True):
+        with loaded() as llm:
+            assert ids(llm, prompt) == first == second, len(prompt)

@@ -14,6 +14,7 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.token_types import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from puna.formats.vocabulary import piece_types
 
 MAX_TOKENS = 1 << 22
 PLAIN = (NORMAL, USER_DEFINED, UNUSED)
@@ -67,7 +68,7 @@ def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpe
     if not by_id:
         return spec
     _require_ids(spec, by_id)
-    tokens, types = list(spec.tokens), _types(spec)
+    tokens, types = list(spec.tokens), piece_types(spec)
     filled = max(len(tokens), max(by_id) + 1)
     types += [UNUSED] * (filled - len(tokens))
     tokens += [unused(token_id) for token_id in range(len(tokens), filled)]
@@ -101,7 +102,7 @@ def padded(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
     if len(spec.tokens) == vocab_size:
         return spec
     more = range(len(spec.tokens), vocab_size)
-    types = np.array([*_types(spec), *[UNUSED] * len(more)], np.int32)
+    types = np.array([*piece_types(spec), *[UNUSED] * len(more)], np.int32)
     tokens = [*spec.tokens, *map(unused, more)]
     return replace(spec, tokens=tokens, token_types=types, scores=_lengthened(spec, vocab_size))
 
@@ -113,11 +114,6 @@ def unused(token_id: int) -> bytes:
 
 def _lengthened(spec: TokenizerSpec, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
     return None if spec.scores is None else np.pad(spec.scores, (0, count - len(spec.scores)))
-
-
-def _types(spec: TokenizerSpec) -> list[int]:
-    types: list[int] = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
-    return types
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -139,7 +135,7 @@ def _role(document: JsonObject, part: str) -> str | None:
 def with_roles(spec: TokenizerSpec, parts: Mapping[str, str]) -> tuple[TokenizerSpec, tuple[str, ...]]:
     """`spec` with the tokens of these parts, which become control tokens; and a notice of each that is no token."""
     ids = {token: token_id for token_id, token in enumerate(spec.tokens)}
-    types, found, notices = _types(spec), {}, []
+    types, found, notices = piece_types(spec), {}, []
     for part, text in parts.items():
         token_id = ids.get(text.encode("utf-8", "surrogatepass"))
         if token_id is None:
@@ -152,8 +148,10 @@ def with_roles(spec: TokenizerSpec, parts: Mapping[str, str]) -> tuple[Tokenizer
 
 
 def special_texts(document: JsonObject) -> Iterator[str]:
-    """`additional_special_tokens`: texts, or objects with `content`."""
-    for entry in document.array("additional_special_tokens"):
+    """`additional_special_tokens` and `extra_special_tokens`: texts, or objects with `content`; by name or in a list."""
+    extra = document.values.get("extra_special_tokens")
+    more = extra.values() if isinstance(extra, dict) else document.array("extra_special_tokens")
+    for entry in [*document.array("additional_special_tokens"), *more]:
         text = entry.get("content") if isinstance(entry, dict) else entry
         if isinstance(text, str):
             yield text
@@ -162,6 +160,6 @@ def special_texts(document: JsonObject) -> Iterator[str]:
 def with_special(spec: TokenizerSpec, texts: Iterable[str]) -> TokenizerSpec:
     """`spec` with those of its tokens that are among `texts` made control tokens."""
     special = {text.encode("utf-8", "surrogatepass") for text in texts}
-    pairs = zip(spec.tokens, _types(spec))
+    pairs = zip(spec.tokens, piece_types(spec))
     types = [CONTROL if token in special and kind in PLAIN else kind for token, kind in pairs]
     return replace(spec, token_types=np.array(types, np.int32))

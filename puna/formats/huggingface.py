@@ -22,9 +22,10 @@ from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
+from puna.formats.quantised import unpacked
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.safetensors import read_safetensors
-from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import TEMPLATE, read_template
 from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
 from puna.formats.torch_file import read_torch_file
@@ -41,6 +42,8 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_SHARDS = 10_000
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
 HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
+Weight = StoredTensor | PackedTensor
+Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
 COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
@@ -60,15 +63,9 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     """Open and check a folder; no weight is read. Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
-    quantisation = config_json.object("quantization_config")
-    if quantisation is not None:
-        method = quantisation.text("quant_method") or quantisation.text("quant_type")
-        raise UnsupportedModelError(
-            f"{folder} is quantised ({shown(method)}), which puna does not read yet",
-            hint="Fetch the model as GGUF, or unquantised.",
-        )
     stored, files = _stored(folder)
-    tensors, notices = _tensors(stored, config, config_json)
+    weights, told = _unquantised(config_json, stored)
+    tensors, notices = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
     return Checkpoint(
@@ -81,7 +78,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
         unused_keys=unused_keys(config_json),
         files=files,
-        notices=(*notices, *said, *_of_code(config_json)),
+        notices=(*notices, *told, *said, *_of_code(config_json)),
         generation={} if generation is None else generation.values,
     )
 
@@ -208,12 +205,15 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     return merged
 
 
+def _unquantised(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+    quantisation = config_json.object("quantization_config") or config_json.object("compression_config")
+    return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
+
+
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(
-    stored: Mapping[str, StoredTensor], config: ModelConfig, config_json: JsonObject
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     shapes = config.tensor_shapes()
     foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
     head = HUGGINGFACE_NAMES["lm_head"]
@@ -232,27 +232,27 @@ def _tensors(
     return {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}, notices
 
 
-def _tied(head: StoredTensor, embed: StoredTensor | None) -> tuple[str, ...]:
+def _tied(head: Weight, embed: Weight | None) -> tuple[str, ...]:
     """What to say of an lm_head that is stored although it is said to be the embedding."""
     if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
         return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
-    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int)
-    if np.array_equal(embed.rows()[some], head.rows()[some]):
+    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int).tolist()
+    if all(np.array_equal(embed.rows()[row : row + 1], head.rows()[row : row + 1]) for row in some):
         return ()
     return (
         f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",
     )
 
 
-def _tensor(stored: StoredTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
+def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if stored.shape != shape:
         stored.fail(f"has shape {stored.shape}; the sizes of the model ask for {shape}")
-    if stored.dtype not in READABLE:
+    if isinstance(stored, StoredTensor) and stored.dtype not in READABLE:
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
     return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config.head_dim))
 
 
-def _interleaved(stored: StoredTensor, ours: str, head_dim: int) -> Rows:
+def _interleaved(stored: Weight, ours: str, head_dim: int) -> Rows:
     if ours.rpartition(".")[2] not in HALF_SPLIT:
         return stored.rows()
     if len(stored.shape) == 1:

@@ -97,14 +97,15 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 # Keys without effect on what is computed, and those that tokenizer and generation take from elsewhere.
 WITHOUT_EFFECT = {
     "_attn_implementation", "_name_or_path", "add_bos_token", "add_eos_token", "architectures", "attention_dropout",
-    "attention_probs_dropout_prob", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward", "do_sample",
-    "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "hidden_dropout", "id2label", "initializer_range", "is_decoder",
-    "is_llama_config", "label2id", "max_length", "max_sequence_length", "max_window_layers", "min_length", "model_max_length",
-    "model_type", "num_labels", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
-    "pretraining_tp", "problem_type", "pruned_heads", "quantization_config", "repetition_penalty", "resid_pdrop", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "task_specific_params", "temperature", "tie_encoder_decoder", "tokenizer_class",
-    "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "unk_token_id",
-    "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn", "use_sliding_window",
+    "attention_probs_dropout_prob", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
+    "compression_config", "do_sample", "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "hidden_dropout", "id2label",
+    "initializer_range", "is_decoder", "is_llama_config", "label2id", "max_length", "max_sequence_length", "max_window_layers",
+    "min_length", "model_max_length", "model_type", "num_labels", "output_attentions", "output_hidden_states", "output_scores",
+    "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "quantization_config", "repetition_penalty",
+    "resid_pdrop", "return_dict", "return_dict_in_generate", "sep_token_id", "task_specific_params", "temperature",
+    "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
+    "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
+    "use_sliding_window",
 }  # fmt: skip
 READ = {
     *CONFIG_KEYS.values(),

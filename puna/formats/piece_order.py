@@ -14,6 +14,10 @@ import numpy.typing as npt
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.token_types import NORMAL, UNUSED
+from puna.formats.vocabulary import piece_texts, piece_types
+
+MAX_SQUARES = 1 << 26  # of the pieces' lengths, in all: more than any tokenizer has (Llama 2: 2 million)
+MAX_RUN = 128  # the longest token that is one letter, again and again
 
 Pair = tuple[str, str]
 Pieces = dict[str, int]  # text -> id
@@ -24,7 +28,7 @@ def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
     if spec.scores is not None:
         return np.asarray(spec.scores, np.float32)
     pieces = _pieces(spec)
-    _refuse_unused(spec, pieces)
+    _refuse_odd(spec, pieces)
     made = [(piece, set(pairs)) for piece, pairs in groupby(_pairs(spec), key="".join)]
     if len({piece for piece, _ in made}) < len(made):
         _refuse(spec, "as scores: pairs that make the same token stand apart in its merges")
@@ -42,7 +46,7 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
     if spec.scores is None:
         return _pairs(spec)
     pieces, scores = _pieces(spec), spec.scores
-    _refuse_unused(spec, pieces)
+    _refuse_odd(spec, pieces)
     pairs = {piece: sorted(_splits(piece, pieces), key=lambda pair: (pieces[pair[0]], pieces[pair[1]])) for piece in pieces}
     score = {piece: float(scores[pieces[piece]]) for piece in pieces if pairs[piece]}
     made = sorted(score, key=lambda piece: (-score[piece], not _is_power_of_two(len(piece)), pieces[piece]))
@@ -55,6 +59,8 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
 def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
     if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+        return False
+    if not _is_of_usual_size(scored):
         return False
     pieces, pairs = _pieces(scored), _pairs(merged)
     if merged.kind != "spm" or any(merged.tokens[i : i + 1] != [text.encode()] for text, i in pieces.items()):
@@ -75,7 +81,7 @@ def _require_alike(spec: TokenizerSpec, tied: list[str], score: dict[str, float]
     if len(tied) == 1:
         return
     letters = set("".join(tied))
-    if len(letters) > 1:
+    if len(letters) > 1 or len(max(tied, key=len)) > MAX_RUN:
         _refuse(spec, f"as merges: {tied[0]!r} and {tied[1]!r} have the same score")
     (letter,) = letters
     runs = {pair: rank for rank, pair in enumerate(merges) if set("".join(pair)) == letters}
@@ -95,20 +101,24 @@ def _cut_run(count: int, order: dict[tuple[int, int], float]) -> list[int]:
 
 
 def _pairs(spec: TokenizerSpec) -> list[Pair]:
-    return [(a, b) for a, _, b in (merge.decode("utf-8", "surrogatepass").partition(" ") for merge in spec.merges)]
+    return [(a, b) for a, _, b in (merge.decode("utf-8", "replace").partition(" ") for merge in spec.merges)]
 
 
 def _pieces(spec: TokenizerSpec) -> Pieces:
     """The tokens that merging makes or starts from."""
-    types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
-    texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
-    return {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind in (0, NORMAL)}
+    entries = enumerate(zip(piece_texts(spec), piece_types(spec)))
+    return {text: i for i, (text, kind) in entries if kind in (0, NORMAL)}
 
 
-def _refuse_unused(spec: TokenizerSpec, pieces: Pieces) -> None:
-    """SentencePiece makes unused tokens on its way and takes them apart again."""
-    types = [] if spec.token_types is None else spec.token_types.tolist()
-    if any(kind == UNUSED and any(_splits(token.decode(), pieces)) for token, kind in zip(spec.tokens, types)):
+def _is_of_usual_size(spec: TokenizerSpec) -> bool:
+    return sum(len(token) ** 2 for token in spec.tokens) <= MAX_SQUARES
+
+
+def _refuse_odd(spec: TokenizerSpec, pieces: Pieces) -> None:
+    """What is too much work, and unused tokens: SentencePiece makes them on its way and takes them apart again."""
+    if not _is_of_usual_size(spec):
+        _refuse(spec, "in another order: it has more and longer tokens than any")
+    if any(kind == UNUSED and any(_splits(text, pieces)) for text, kind in zip(piece_texts(spec), piece_types(spec))):
         _refuse(spec, "in another order: merging passes through tokens that are marked as unused")
 
 

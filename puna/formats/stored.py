@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import ModelFormatError
+from puna.formats.rows import Rows
 
 # Name (safetensors' spelling) -> how numpy holds it; BF16 and the eight-bit floats as bits.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -41,6 +42,24 @@ class StoredTensor:
         """The bytes by rows, as `Tensor.data` wants them.  # (rows, bytes of a row)"""
         rows = prod(self.shape[:-1])
         return self.data.reshape(rows, -1) if rows else np.empty((0, 0), np.uint8)
+
+    def fail(self, problem: str) -> NoReturn:
+        raise ModelFormatError(self.file, f"tensor '{self.name}'", self.offset, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensor:
+    """A matrix whose rows are put together as blocks: what a quantised matrix of a foreign layout becomes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # a key of BLOCK_TYPES
+    data: Rows
+    file: Path
+    offset: int  # of its numbers, bytes from the file's start
+
+    def rows(self) -> Rows:
+        return self.data
 
     def fail(self, problem: str) -> NoReturn:
         raise ModelFormatError(self.file, f"tensor '{self.name}'", self.offset, problem)

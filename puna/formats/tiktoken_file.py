@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from puna.formats.token_types import CONTROL, NORMAL
 LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,7}\r?(\n|\Z)")
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 4096  # the longest of Llama 3 has 128
+MAX_SQUARES = 1 << 26  # of the tokens' lengths, in all: finding the merges takes up to 10 ns for each; Llama 3 has 7 million
 
 NUM_SPECIAL = 256
 NAMED_SPECIAL = (
@@ -41,9 +43,18 @@ NAMED_SPECIAL = (
 )
 SPECIAL = (*NAMED_SPECIAL, *(f"<|reserved_special_token_{2 + i}|>" for i in range(NUM_SPECIAL - len(NAMED_SPECIAL))))
 
+RESERVED = b"<|reserved_special_token_"
 # Where they stand among the special tokens, those that every model of the family has under the same name.
 ALWAYS_NAMED = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 REQUIRED_SPECIAL = {name: SPECIAL.index(name) for name in ALWAYS_NAMED}
+
+
+def same_but_reserved(tokens: Sequence[bytes], others: Sequence[bytes]) -> bool:
+    """Whether two vocabularies are the same but for special tokens that one of them has in reserve: the file has no names,
+    and those of Meta's package and of its tokenizer.json differ there.
+    """
+    pairs = zip(tokens, others)
+    return len(tokens) == len(others) and all(a == b or RESERVED in (a[: len(RESERVED)], b[: len(RESERVED)]) for a, b in pairs)
 
 
 def matches(head: bytes) -> bool:
@@ -92,6 +103,8 @@ def _read_tokens(path: Path, data: bytes) -> list[bytes]:
                 path, f"line {rank + 1}", None, f"is {line[:60]!r}; a token in base64 and the rank {rank} are needed"
             )
         tokens.append(token)
+    if sum(len(token) ** 2 for token in tokens) > MAX_SQUARES:
+        raise ModelFormatError(path, "lines", None, "hold more and longer tokens than any tokenizer has")
     if len(set(tokens)) < len(tokens):
         raise ModelFormatError(path, "lines", None, "hold a token twice")
     if missing := {bytes([byte]) for byte in range(256)} - set(tokens):

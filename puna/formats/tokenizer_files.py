@@ -94,6 +94,8 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
 BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
 
+NO_FAST_FILE = "vocab.json and merges.txt are not read: let transformers save the tokenizer as tokenizer.json"
+
 Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
 
 
@@ -108,7 +110,7 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
-        return None, ()
+        return None, (NO_FAST_FILE,) if (folder / "merges.txt").is_file() else ()
     spec, notices = chosen
     spec, dropped = _without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))
@@ -192,7 +194,9 @@ def _without_excess(spec: TokenizerSpec, vocab_size: int) -> Read:
         scores=None if spec.scores is None else spec.scores[:vocab_size],
         pad_id=None if spec.pad_id is None or spec.pad_id >= vocab_size else spec.pad_id,
     )
-    return shorter, (f"{shown(excess[0])} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",)
+    return shorter, (
+        f"{shown(excess[0].decode())} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",
+    )
 
 
 def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:
@@ -200,6 +204,6 @@ def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:
     by_class = spec.add_bos or config.text("tokenizer_class") in BOS_CLASSES
     return replace(
         spec,
-        add_bos=spec.bos_id is not None and config.flag("add_bos_token", by_class),
-        add_eos=spec.eos_id is not None and config.flag("add_eos_token", spec.add_eos),
+        add_bos=config.flag("add_bos_token", by_class) and spec.bos_id is not None,
+        add_eos=config.flag("add_eos_token", spec.add_eos) and spec.eos_id is not None,
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.token_types import BYTE
 from puna.tokenizers.piece_merges import SPACE, cut_by_merges
@@ -105,4 +106,6 @@ def _load(spec: TokenizerSpec, proto: bytes) -> Any:
     try:
         return SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:  # duplicate or empty pieces, no unknown token, not all of the 256 byte tokens
-        raise ModelFormatError(spec.source, "tokenizer tokens", None, f"are refused by sentencepiece: {error}") from error
+        raise ModelFormatError(
+            spec.source, "tokenizer tokens", None, f"are refused by sentencepiece: {shown(str(error))}"
+        ) from error

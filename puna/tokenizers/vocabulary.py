@@ -14,7 +14,8 @@ from itertools import takewhile
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
-from puna.formats.token_types import CONTROL, MAX_TYPE, NORMAL, UNKNOWN
+from puna.formats.token_types import CONTROL, UNKNOWN
+from puna.formats.vocabulary import piece_texts, piece_types
 
 # Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
 STOP_TEXTS = (
@@ -141,28 +142,6 @@ def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
         raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
     return token_id
-
-
-def piece_texts(spec: TokenizerSpec) -> list[str]:
-    if not len(spec.tokens):
-        raise ModelFormatError(spec.source, "tokenizer tokens", None, "is empty")
-    try:
-        return list(map(bytes.decode, spec.tokens))
-    except UnicodeDecodeError as error:
-        number = next(i for i, token in enumerate(spec.tokens) if token == error.object)
-        raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {error.object!r}, not UTF-8") from error
-
-
-def piece_types(spec: TokenizerSpec) -> list[int]:
-    if spec.token_types is None:
-        return [NORMAL] * len(spec.tokens)
-    if len(spec.token_types) != len(spec.tokens):
-        problem = f"has {len(spec.token_types)} entries, but there are {len(spec.tokens)} tokens"
-        raise ModelFormatError(spec.source, "tokenizer token_types", None, problem)
-    types: list[int] = spec.token_types.tolist()
-    if not set(types) <= set(range(MAX_TYPE + 1)):
-        raise ModelFormatError(spec.source, "tokenizer token_types", None, f"holds a type outside 0..{MAX_TYPE}")
-    return types
 
 
 def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:

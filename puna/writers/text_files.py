@@ -25,6 +25,7 @@ FORMS = {
         ("tokenizer.model", write_sentencepiece),
         ("tokenizer.json", write_tokenizer_json),
     ),
+    "safetensors": (("tokenizer.json", write_tokenizer_json), ("tokenizer.model", write_sentencepiece)),
     "llama2c": (("tokenizer.bin", write_llama2c_tokenizer), ("tokenizer.json", write_tokenizer_json)),
 }
 
@@ -47,7 +48,9 @@ def write_huggingface_texts(checkpoint: Checkpoint, folder: Path) -> None:
     spec = checkpoint.tokenizer
     if spec is None:
         return
-    write_tokenizer_json(spec, folder / "tokenizer.json")
+    write_tokenizer(spec, folder, "safetensors")
+    with suppress(UnsupportedModelError):
+        write_sentencepiece(spec, folder / "tokenizer.model")
     write_tokenizer_config(spec, checkpoint.chat_template, folder / "tokenizer_config.json")
     ids = [token_id for token_id in (spec.eos_id, spec.eot_id, *spec.stop_ids) if token_id is not None]
     settings: dict[str, Any] = dict(checkpoint.generation) | {

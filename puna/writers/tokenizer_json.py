@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
 from puna.formats.patterns import DIGITS_APART, GPT2
 from puna.formats.piece_order import merges_of
 from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
+from puna.formats.vocabulary import piece_texts, piece_types
 
 Part = dict[str, Any]
 SPACE = "\u2581"
@@ -24,10 +27,10 @@ USUAL_PARTS: dict[str, list[Part]] = {
 
 def tokenizer_json(spec: TokenizerSpec) -> Part:
     """The whole file. UnsupportedModelError for what `tokenizers` could not do alike."""
-    texts = [token.decode("utf-8", "surrogatepass") for token in spec.tokens]
+    texts = piece_texts(spec)
     if len(set(texts)) < len(texts):
-        twice = next(text for number, text in enumerate(texts) if text in texts[:number])
-        raise UnsupportedModelError(f"{spec.source}: tokenizer.json cannot hold this tokenizer: {twice!r} is a token twice")
+        twice = shown(next(text for text, count in Counter(texts).items() if count > 1))
+        raise UnsupportedModelError(f"{spec.source}: tokenizer.json cannot hold this tokenizer: {twice} is a token twice")
     return {
         "version": "1.0",
         "truncation": None,
@@ -45,10 +48,15 @@ def added_tokens(spec: TokenizerSpec) -> list[Part]:
     """The tokens that are looked for before a text is cut."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return [
-        {"id": token_id, "content": spec.tokens[token_id].decode(), **flags, "special": kind != USER_DEFINED}
-        for token_id, kind in enumerate([] if spec.token_types is None else spec.token_types.tolist())
-        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and spec.tokens[token_id]
+        {"id": token_id, "content": text, **flags, "special": kind != USER_DEFINED}
+        for token_id, (text, kind) in enumerate(zip(piece_texts(spec), piece_types(spec)))
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and text
     ]
+
+
+def changes_text(spec: TokenizerSpec) -> bool:
+    """Whether it changes characters or spaces in SentencePiece's way, which only a tokenizer.model can tell."""
+    return bool(spec.charsmap) or spec.remove_extra_spaces
 
 
 def _sequence(name: str, parts: list[Part]) -> Part | None:
@@ -59,7 +67,7 @@ def _sequence(name: str, parts: list[Part]) -> Part | None:
 def _normalizer(spec: TokenizerSpec) -> Part | None:
     if spec.kind == "bpe":
         return {"type": spec.normalizer} if spec.normalizer else None
-    if spec.charsmap or spec.remove_extra_spaces:
+    if changes_text(spec):
         raise UnsupportedModelError(
             f"{spec.source}: tokenizer.json cannot hold this tokenizer: it changes characters or spaces in SentencePiece's way",
             hint="SentencePiece's tokenizer.model and gguf can hold it.",
@@ -122,7 +130,7 @@ def _decoder(spec: TokenizerSpec) -> Part | None:
 
 def _model(spec: TokenizerSpec, texts: list[str]) -> Part:
     is_pieces = spec.kind == "spm"
-    types = [] if spec.token_types is None else spec.token_types.tolist()
+    types = piece_types(spec)
     whole_words = spec.whole_words if is_pieces or spec.whole_words is not None else PRE_TOKENIZERS[spec.pre].whole_words
     return {
         "type": "BPE",
@@ -134,5 +142,5 @@ def _model(spec: TokenizerSpec, texts: list[str]) -> Part:
         "byte_fallback": is_pieces and BYTE in types,
         "ignore_merges": bool(whole_words),
         "vocab": {text: token_id for token_id, text in enumerate(texts)},
-        "merges": merges_of(spec) if is_pieces else [merge.decode().split(" ") for merge in spec.merges],
+        "merges": merges_of(spec) if is_pieces else [merge.decode("utf-8", "replace").split(" ") for merge in spec.merges],
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +17,13 @@ from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import BYTES
 from puna.formats.llama2c_tokenizer import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
+from puna.formats.mapped import shown
 from puna.formats.piece_order import scores_of
 from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
-from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
-from puna.writers.tokenizer_json import added_tokens, tokenizer_json
+from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from puna.formats.vocabulary import piece_texts, piece_types
+from puna.writers.tokenizer_json import added_tokens, changes_text, tokenizer_json
 
 SPACE = "\u2581".encode()
 
@@ -42,16 +45,19 @@ CONFIG_TOKENS = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk
 
 
 def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path: Path) -> None:
-    """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it."""
+    """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it, or a `tokenizer.model` alone."""
     ids = {key: getattr(spec, name) for key, name in CONFIG_TOKENS.items()}
-    config: dict[str, Any] = {key: spec.tokens[token_id].decode() for key, token_id in ids.items() if token_id is not None}
+    texts = piece_texts(spec)
+    config: dict[str, Any] = {key: texts[token_id] for key, token_id in ids.items() if token_id is not None}
     config |= {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "LlamaTokenizer" if changes_text(spec) else "PreTrainedTokenizerFast",
         "add_bos_token": spec.add_bos,
         "add_eos_token": spec.add_eos,
         "clean_up_tokenization_spaces": False,
         "added_tokens_decoder": {str(token.pop("id")): token for token in added_tokens(spec)},
     }
+    if spec.kind == "spm":
+        config |= {"legacy": not spec.prefix_first_only, "add_prefix_space": spec.add_space_prefix}
     if chat_template is not None:
         config["chat_template"] = chat_template
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -64,18 +70,27 @@ def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
     """Llama 3's `tokenizer.model`. The special tokens are no part of it: they must be Llama 3's, but for reserved ones."""
     _require_kind(spec, "bpe", TIKTOKEN, "A folder with tokenizer.json can hold it.")
     count = len(spec.tokens) - NUM_SPECIAL
-    tokens = [token.decode() for token in spec.tokens]
+    tokens = piece_texts(spec)
     types = _types(spec)
     wrong = [name for name, place in REQUIRED_SPECIAL.items() if tokens[count + place : count + place + 1] != [name]]
     if count < 256 or wrong or set(types[:count]) != {NORMAL} or not set(types[count:]) <= {CONTROL, USER_DEFINED}:
         _refuse(spec, TIKTOKEN, f"its last {NUM_SPECIAL} tokens are not the special tokens of Llama 3")
-    if merges_of_ranks(tokens[:count]) != list(spec.merges):
+    if not _follow_ranks(spec.merges, tokens[:count]):
         _refuse(spec, TIKTOKEN, "its merges are not in the order of its tokens")
     spelled = (base64.b64encode(_bytes_of(token)) for token in tokens[:count])
     path.write_bytes(b"".join(b"%s %d\n" % (token, rank) for rank, token in enumerate(spelled)))
 
 
 TIKTOKEN = "Llama 3's tokenizer.model"
+
+
+def _follow_ranks(merges: Sequence[bytes], tokens: list[str]) -> bool:
+    """Whether merging by these pairs is merging by rank. They may be more than is needed (the tokenizer.json of Llama 3 has
+    every pair that makes a token), but not in another order.
+    """
+    ranks = {token.encode(): rank for rank, token in enumerate(tokens)}
+    made = [ranks.get(merge.replace(b" ", b""), -1) for merge in merges]
+    return made == sorted(made) and made[:1] != [-1] and set(merges_of_ranks(tokens)) <= set(merges)
 
 
 def _bytes_of(token: str) -> bytes:
@@ -94,8 +109,8 @@ def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
     types = _types(spec)
     if (spec.unk_id, spec.bos_id, spec.eos_id) != (UNK_ID, BOS_ID, EOS_ID) or types[: len(expected)] != expected:
         _refuse(spec, LLAMA2C, "it does not begin with an unknown token, BOS, EOS and the 256 bytes")
-    if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind != NORMAL), None):
-        _refuse(spec, LLAMA2C, f"token {other}, {spec.tokens[other].decode()!r}, is not plain text")
+    if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind not in (NORMAL, UNUSED)), None):
+        _refuse(spec, LLAMA2C, f"token {other}, {shown(piece_texts(spec)[other])}, is not plain text")
     if spec.charsmap or spec.remove_extra_spaces or not spec.add_space_prefix or not spec.add_bos:
         _refuse(spec, LLAMA2C, "it treats spaces, characters or BOS in another way")
     padded = {name: written for written, name in PADDED_NAMES.items()}
@@ -149,8 +164,7 @@ def _more_gguf_keys(spec: TokenizerSpec) -> dict[str, object]:
 
 
 def _types(spec: TokenizerSpec) -> list[int]:
-    types: list[int] = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
-    return [kind or NORMAL for kind in types]
+    return [kind or NORMAL for kind in piece_types(spec)]
 
 
 def _require_kind(spec: TokenizerSpec, kind: str, form: str, hint: str) -> None:

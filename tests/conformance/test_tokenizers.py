@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from puna.formats.piece_order import merges_of
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.tokenizers.vocabularies import default_spec, small_bpe, small_spm
 
-KINDS = ["bpe", "llama-bpe", "tekken", "spm", "default model"]
+KINDS = ["bpe", "llama-bpe", "tekken", "spm", "spm by merges", "default model"]
 RUNS = [" ", "A", "日", "🦙", "1", "\n", "\t", "\u0301", "e\u0301", "<", "'s", "ab ", " 1", "\ufffd"]
 
 
@@ -23,6 +24,9 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         return build_tokenizer(default_spec(request))
     if request.param == "spm":
         return build_tokenizer(small_spm())
+    if request.param == "spm by merges":
+        merges = [f"{a} {b}".encode() for a, b in merges_of(small_spm())]
+        return build_tokenizer(small_spm(scores=None, merges=merges))
     return build_tokenizer(small_bpe(pre="smollm" if request.param == "bpe" else request.param))
 
 

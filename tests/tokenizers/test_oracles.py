@@ -11,9 +11,11 @@ import pytest
 
 from puna.formats.base import TokenizerSpec
 from puna.formats.llama2c_tokenizer import read_tokenizer
+from puna.formats.tiktoken_file import SPECIAL
 from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.writers.tokenizers import write_tiktoken, write_tokenizer_config, write_tokenizer_json
 from tests.tokenizers.test_sentencepiece import slow_encode
 from tests.tokenizers.texts import texts
 from tests.tokenizers.vocabularies import default_spec
@@ -56,8 +58,6 @@ def test_llama_2_is_as_in_sentencepiece(llama2: Path, samples: list[str]) -> Non
 def test_llama_2_by_merges_is_as_in_sentencepiece(llama2: Path, samples: list[str], tmp_path: Path) -> None:
     from sentencepiece import SentencePieceProcessor
 
-    from puna.writers.tokenizers import write_tokenizer_json
-
     write_tokenizer_json(read_tokenizer_file(llama2, None), tmp_path / "tokenizer.json")
     spec = read_tokenizer_file(tmp_path / "tokenizer.json", 32000)
     assert spec.scores is None
@@ -79,7 +79,7 @@ def smollm2_library(spec: TokenizerSpec) -> Callable[[list[str]], list[list[int]
     from tokenizers import models, pre_tokenizers
 
     vocabulary = {token.decode(): token_id for token_id, token in enumerate(spec.tokens)}
-    merges = [tuple(merge.decode().split(" ")) for merge in spec.merges]
+    merges = [(a, b) for a, _, b in (merge.decode().partition(" ") for merge in spec.merges)]
     library = Library(models.BPE(vocabulary, merges))
     digits = pre_tokenizers.Digits(individual_digits=True)
     library.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
@@ -116,8 +116,6 @@ def test_text_that_looks_like_a_special_token_never_becomes_one(name: str, reque
 
 def test_llama_3_in_transformers_has_equal_ids(llama3_tokenizer: Path, samples: list[str], tmp_path: Path) -> None:
     """Through our tokenizer.json and tokenizer_config.json."""
-    from puna.writers.tokenizers import write_tokenizer_config, write_tokenizer_json
-
     spec = read_tokenizer_file(llama3_tokenizer, 128256)
     write_tokenizer_json(spec, tmp_path / "tokenizer.json")
     write_tokenizer_config(spec, None, tmp_path / "tokenizer_config.json")
@@ -129,3 +127,22 @@ def test_llama_3_in_transformers_has_equal_ids(llama3_tokenizer: Path, samples: 
     ours = build_tokenizer(spec)
     some = [text for text in samples if "<|" not in text][:2000]
     assert [ours.encode(text) for text in some] == oracle(some).input_ids
+
+
+def test_llama_3_as_transformers_converts_it_has_equal_ids(llama3_tokenizer: Path, samples: list[str], tmp_path: Path) -> None:
+    """Its tokenizer.json has all 280,147 pairs that make a token, as the published one; ids and file come out the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.convert_slow_tokenizer import TikTokenConverter
+
+        converter = TikTokenConverter(str(llama3_tokenizer), pattern=LLAMA3_PATTERN, extra_special_tokens=list(SPECIAL))
+        oracle = converter.converted()
+    oracle.save(str(tmp_path / "tokenizer.json"))
+    spec = read_tokenizer_file(tmp_path / "tokenizer.json", 128256)
+    assert len(spec.merges) == 280_147
+    ours = build_tokenizer(spec)
+    some = [text for text in samples if "<|" not in text][:2000]
+    expected = [encoding.ids for encoding in oracle.encode_batch(some, add_special_tokens=False)]
+    assert [ours.encode(text, bos=False) for text in some] == expected
+    write_tiktoken(spec, tmp_path / "tokenizer.model")
+    assert (tmp_path / "tokenizer.model").read_bytes() == llama3_tokenizer.read_bytes()

@@ -1,0 +1,429 @@
+"""Quantised Hugging Face folders: GPTQ, AWQ and compressed-tensors -> our block types, unpacked when rows are asked for.
+
+A 4-bit symmetric group of 32 n columns is n blocks of Q4_0, an asymmetric one of Q4_1, an 8-bit symmetric one of Q8_0: the same
+numbers in another packing. What has no such form (columns that belong to groups in another order, odd groups) becomes F16, the
+product rounded once. The layouts are those of AutoGPTQ, AutoAWQ and compressed-tensors (packed words, and int8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.errors import UnsupportedModelError
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.json_file import JsonObject
+from puna.formats.mapped import shown
+from puna.formats.rows import Bytes, ComputedRows
+from puna.formats.stored import PackedTensor, StoredTensor
+
+BLOCK = 32  # columns
+SMALLEST_NORMAL, LARGEST = 2.0**-14, 65504.0  # of half precision, in which a block has its scale
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # nibble i of a word is the output of this number
+Numbers = npt.NDArray[Any]
+Weights = Mapping[str, StoredTensor | PackedTensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A quantised matrix, whatever its packing. The weight of row r and column c is scale[r, g] * (number[r, c] - zero[r, g])."""
+
+    name: str  # of the weight that it stands for
+    stored: StoredTensor  # that holds the numbers; errors name it
+    rows: int
+    columns: int
+    bits: int
+    numbers: Callable[[int, int], Numbers]  # (first, last) -> (last - first, columns), from 0 up
+    scales: Callable[[int, int], Numbers]  # -> (last - first, groups)
+    zeros: Callable[[int, int], Numbers]  # -> (last - first, groups)
+    groups: Numbers | None  # (columns,) the group of each column; None: they come in order
+    num_groups: int
+    is_symmetric: bool  # every zero is half the range
+    has_large_scales: bool = True  # half precision holds them without loss of digits
+
+
+class Method(NamedTuple):
+    """A line of the table."""
+
+    suffixes: tuple[str, ...]  # of the tensor that holds a module's numbers
+    read: Callable[[JsonObject, str, StoredTensor, Mapping[str, StoredTensor]], Grid]
+    parts: tuple[str, ...]  # further tensors of a module
+    check: Callable[[JsonObject], None]
+
+
+def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+    """All weights by their usual names, the quantised ones as rows of blocks, and what a person should hear.
+
+    `config`: quantization_config of config.json. Raises ModelFormatError, UnsupportedModelError.
+    """
+    name = config.text("quant_method") or ""
+    method = METHODS.get(name)
+    if method is None:
+        raise UnsupportedModelError(
+            f"{config.file}: the weights are quantised by {shown(name)}; puna reads: {', '.join(METHODS)}",
+            hint="Fetch the model unquantised, or as GGUF.",
+        )
+    method.check(config)
+    weights: dict[str, StoredTensor | PackedTensor] = {}
+    grids = []
+    for key, tensor in stored.items():
+        module, _, part = key.rpartition(".")
+        if part in method.suffixes and _is_quantised(tensor, part):
+            grids.append(method.read(config, module, tensor, stored))
+        elif part not in method.parts and not _is_empty_bias(key, tensor, method, stored):
+            weights[key] = tensor
+    packed = {grid.name: _packed(grid) for grid in grids}
+    return weights | packed, _notices(name, config, packed)
+
+
+def _is_quantised(tensor: StoredTensor, part: str) -> bool:
+    """compressed-tensors calls int8 numbers by the name that plain weights have too."""
+    return part != "weight" or tensor.dtype == "I8"
+
+
+def _is_empty_bias(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> bool:
+    """Old GPTQ programs write a bias of zeros for every matrix."""
+    module, _, part = key.rpartition(".")
+    beside = any(f"{module}.{suffix}" in stored for suffix in method.suffixes)
+    return part == "bias" and beside and not tensor.data.any()
+
+
+def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
+    kinds = sorted({tensor.dtype for tensor in packed.values()})
+    said = [f"{name} weights become {', '.join(kinds)}"] if packed else []
+    if "Q4_1" in kinds:
+        said[0] += ", their zero points rounded to half precision"
+    groups = config.object("config_groups")
+    if groups is not None and any(
+        JsonObject(config.file, group).values.get("input_activations") for group in groups.values.values()
+    ):
+        said.append("only the weights are quantised here: the activations that the model also quantises stay in single precision")
+    return tuple(said)
+
+
+# ---- packing --------------------------------------------------------------------------------------------------------
+
+
+def _packed(grid: Grid) -> PackedTensor:
+    kind = _block_type(grid)
+    pack = PACKERS[kind]
+
+    def compute(first: int, last: int) -> Bytes:
+        return pack(grid, first, last)
+
+    rows = ComputedRows((grid.rows, BLOCK_TYPES[kind].row_bytes(grid.columns)), compute)
+    return PackedTensor(grid.name, (grid.rows, grid.columns), kind, rows, grid.stored.file, grid.stored.offset)
+
+
+def _block_type(grid: Grid) -> str:
+    whole = grid.columns % (BLOCK * grid.num_groups) == 0 and grid.groups is None and grid.has_large_scales
+    if not whole or (grid.bits == 8 and not grid.is_symmetric):
+        return "F16" if grid.has_large_scales else "F32"
+    return "Q8_0" if grid.bits == 8 else "Q4_0" if grid.is_symmetric else "Q4_1"
+
+
+def _blocks(grid: Grid, kind: str, first: int, last: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Empty blocks of rows, their numbers, and their scales.  # (rows, blocks), (rows, blocks, 32), (rows, blocks)"""
+    count = grid.columns // BLOCK
+    made = np.empty((last - first, count), BLOCK_TYPES[kind].layout)
+    numbers = grid.numbers(first, last).reshape(last - first, count, BLOCK)
+    return made, numbers, np.repeat(grid.scales(first, last), count // grid.num_groups, axis=1)
+
+
+def _pack_q4_0(grid: Grid, first: int, last: int) -> Bytes:
+    made, numbers, scales = _blocks(grid, "Q4_0", first, last)
+    made["d"], made["qs"] = scales, numbers[..., :16] | numbers[..., 16:] << 4
+    return made.view(np.uint8)
+
+
+def _pack_q4_1(grid: Grid, first: int, last: int) -> Bytes:
+    made, numbers, scales = _blocks(grid, "Q4_1", first, last)
+    zeros = np.repeat(grid.zeros(first, last), made.shape[1] // grid.num_groups, axis=1)
+    made["d"], made["m"] = scales, -(scales.astype(np.float32) * zeros)
+    made["qs"] = numbers[..., :16] | numbers[..., 16:] << 4
+    return made.view(np.uint8)
+
+
+def _pack_q8_0(grid: Grid, first: int, last: int) -> Bytes:
+    made, numbers, scales = _blocks(grid, "Q8_0", first, last)
+    made["d"], made["qs"] = scales, numbers.astype(np.int16) - 128
+    return made.view(np.uint8)
+
+
+def _pack_f32(grid: Grid, first: int, last: int) -> Bytes:
+    groups = np.arange(grid.columns) * grid.num_groups // grid.columns if grid.groups is None else grid.groups
+    numbers = grid.numbers(first, last).astype(np.float32) - grid.zeros(first, last).astype(np.float32)[:, groups]
+    return (numbers * grid.scales(first, last).astype(np.float32)[:, groups]).view(np.uint8)
+
+
+def _pack_f16(grid: Grid, first: int, last: int) -> Bytes:
+    return _pack_f32(grid, first, last).view(np.float32).astype(np.float16).view(np.uint8)
+
+
+PACKERS = {"Q4_0": _pack_q4_0, "Q4_1": _pack_q4_1, "Q8_0": _pack_q8_0, "F16": _pack_f16, "F32": _pack_f32}
+
+
+def _nibbles(words: Numbers, bits: int) -> Numbers:
+    """Words of 32 bits -> their numbers, lowest first, along a new last axis.  # (...) -> (..., 32 / bits), uint8"""
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    return (words.view(np.uint32)[..., None] >> shifts & np.uint32((1 << bits) - 1)).astype(np.uint8)
+
+
+# ---- settings and tensors -------------------------------------------------------------------------------------------
+
+
+def _bits(config: JsonObject, key: str, allowed: tuple[int, ...]) -> int:
+    bits = config.integer(key)
+    if bits not in allowed:
+        raise UnsupportedModelError(
+            f"{config.file}: {config.name}.{key} is {bits}; puna reads {' and '.join(map(str, allowed))}",
+            hint="Fetch the model unquantised, or as GGUF.",
+        )
+    return bits
+
+
+def _part(
+    stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, dtypes: tuple[str, ...], shape: tuple[int, ...]
+) -> Numbers:
+    tensor = stored.get(name)
+    if tensor is None:
+        like.fail(f"has no {name.rpartition('.')[2]} beside it")
+    if tensor.dtype not in dtypes or tensor.shape != shape:
+        tensor.fail(f"is {tensor.dtype} {tensor.shape}; {' or '.join(dtypes)} {shape} is needed")
+    return tensor.array()
+
+
+def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, columns: int) -> int:
+    if group_size == -1:
+        return 1
+    if group_size < 1 or columns % group_size:
+        tensor.fail(f"has {columns} columns, which {config.name}.group_size {group_size} does not divide")
+    return columns // group_size
+
+
+def _words(tensor: StoredTensor) -> Numbers:
+    if tensor.dtype != "I32" or len(tensor.shape) != 2 or 0 in tensor.shape:
+        tensor.fail(f"is {tensor.dtype} {tensor.shape}; a matrix of I32 is needed")
+    return tensor.array()
+
+
+def _order(stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, columns: int, groups: int) -> Numbers | None:
+    """The group of each column, where the file says it and it is not the plain order."""
+    if name not in stored:
+        return None
+    order = _part(stored, name, like, ("I32",), (columns,))
+    if order.min() < 0 or order.max() >= groups:
+        stored[name].fail(f"holds {order.min()} to {order.max()}; there are {groups} groups")
+    plain = np.arange(columns) * groups // columns
+    return None if np.array_equal(order, plain) else order.astype(np.intp)
+
+
+# ---- GPTQ -----------------------------------------------------------------------------------------------------------
+
+
+def _check_gptq(config: JsonObject) -> None:
+    _bits(config, "bits", (4, 8))
+    kind = config.text("checkpoint_format")
+    if kind not in (None, "gptq", "gptq_v2"):
+        raise UnsupportedModelError(f"{config.file}: checkpoint_format is {shown(kind)}; puna reads gptq and gptq_v2")
+
+
+def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+    """qweight (columns * bits / 32, rows); a zero point is stored less one, but in version 2 of the format."""
+    bits, words = _bits(config, "bits", (4, 8)), _words(tensor)
+    per_word = 32 // bits
+    columns, rows = words.shape[0] * per_word, words.shape[1]
+    groups = _group_count(config, tensor, _group_size(config), columns)
+    zero_words = _part(stored, f"{module}.qzeros", tensor, ("I32",), (groups, -(-rows // per_word)))
+    scales = _part(stored, f"{module}.scales", tensor, ("F16",), (groups, rows))
+    one = 0 if config.text("checkpoint_format") == "gptq_v2" else 1
+
+    def numbers(first: int, last: int) -> Numbers:
+        return _nibbles(np.ascontiguousarray(words[:, first:last].T), bits).reshape(last - first, columns)
+
+    def zeros(first: int, last: int) -> Numbers:
+        begin, end = first // per_word, -(-last // per_word)
+        found = _nibbles(np.ascontiguousarray(zero_words[:, begin:end]), bits).reshape(groups, -1)
+        return found[:, first - begin * per_word : last - begin * per_word].T.astype(np.int32) + one
+
+    half = int(np.uint32((1 << bits - 1) - one) * np.uint32(0xFFFFFFFF // ((1 << bits) - 1)))
+    symmetric = rows % per_word == 0 and bool(np.all(zero_words.view(np.uint32) == half))
+    order = _order(stored, f"{module}.g_idx", tensor, columns, groups)
+    return Grid(
+        f"{module}.weight", tensor, rows, columns, bits, numbers, lambda first, last: scales[:, first:last].T, zeros, order,
+        groups, symmetric,
+    )  # fmt: skip
+
+
+def _group_size(config: JsonObject) -> int:
+    size = config.integer("group_size")
+    return 128 if size is None else size
+
+
+# ---- AWQ ------------------------------------------------------------------------------------------------------------
+
+
+def _check_awq(config: JsonObject) -> None:
+    _bits(config, "bits", (4,))
+    version = (config.text("version") or "gemm").lower()
+    if version != "gemm":
+        raise UnsupportedModelError(f"{config.file}: the AWQ version is {shown(version)}; puna reads gemm")
+
+
+def _read_awq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+    """qweight (columns, rows / 8), the eight outputs of a word in AWQ's order."""
+    words = _words(tensor)
+    columns, rows = words.shape[0], words.shape[1] * 8
+    groups = _group_count(config, tensor, _group_size(config), columns)
+    zero_words = _part(stored, f"{module}.qzeros", tensor, ("I32",), (groups, rows // 8))
+    scales = _part(stored, f"{module}.scales", tensor, ("F16",), (groups, rows))
+
+    def outputs(packed: Numbers, first: int, last: int) -> Numbers:
+        begin, end = first // 8, -(-last // 8)
+        found = _nibbles(np.ascontiguousarray(packed[:, begin:end]), 4)[..., np.argsort(AWQ_ORDER)]
+        return np.ascontiguousarray(found.reshape(len(packed), -1)[:, first - 8 * begin : last - 8 * begin].T)
+
+    return Grid(
+        name=f"{module}.weight",
+        stored=tensor,
+        rows=rows,
+        columns=columns,
+        bits=4,
+        numbers=lambda first, last: outputs(words, first, last),
+        scales=lambda first, last: scales[:, first:last].T,
+        zeros=lambda first, last: outputs(zero_words, first, last).astype(np.int32),
+        groups=None,
+        num_groups=groups,
+        is_symmetric=bool(np.all(zero_words.view(np.uint32) == 0x88888888)),
+    )
+
+
+# ---- compressed-tensors ---------------------------------------------------------------------------------------------
+
+FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
+
+
+def _check_compressed(config: JsonObject) -> None:
+    kind = config.text("format")
+    if kind not in FORMATS:
+        raise UnsupportedModelError(
+            f"{config.file}: the compressed-tensors format is {shown(kind)}; puna reads: {', '.join(FORMATS)}",
+            hint="Fetch the model unquantised, or as GGUF.",
+        )
+    _scheme(config)
+
+
+def _scheme(config: JsonObject) -> JsonObject:
+    """The one scheme of all quantised matrices."""
+    groups = config.object("config_groups") or JsonObject(config.file, {}, "config_groups")
+    if len(groups.values) != 1:
+        raise UnsupportedModelError(f"{config.file}: {config.name} has {len(groups.values)} config_groups; puna reads one")
+    group = groups.object(next(iter(groups.values)))
+    weights = None if group is None else group.object("weights")
+    if weights is None or weights.text("type") != "int":
+        raise UnsupportedModelError(f"{config.file}: {config.name} quantises to other numbers than int; puna reads int8 and int4")
+    return weights
+
+
+def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+    """weight_packed (rows, columns * bits / 32), numbers from 0 up with the zero at half the range, or at weight_zero_point."""
+    scheme = _scheme(config)
+    bits, words = _bits(scheme, "num_bits", (4, 8)), _words(tensor)
+    per_word = 32 // bits
+    rows, padded = words.shape[0], words.shape[1] * per_word
+    columns = _columns_of(stored, module, tensor, rows, padded)
+    scale = _scales(scheme, module, tensor, stored, rows, columns)
+    groups = scale.shape[1]
+    zero_name = f"{module}.weight_zero_point"
+    symmetric = scheme.flag("symmetric", True)
+    zero_words = None if symmetric else _part(stored, zero_name, tensor, ("I32",), (-(-rows // per_word), groups))
+
+    def numbers(first: int, last: int) -> Numbers:
+        found = _nibbles(np.ascontiguousarray(words[first:last]), bits).reshape(last - first, padded)
+        return found[:, :columns]
+
+    def zeros(first: int, last: int) -> Numbers:
+        if zero_words is None:
+            return np.full((last - first, groups), 1 << bits - 1, np.int32)
+        begin, end = first // per_word, -(-last // per_word)
+        found = _nibbles(np.ascontiguousarray(zero_words[begin:end].T), bits).reshape(groups, -1)
+        return found[:, first - begin * per_word : last - begin * per_word].T.astype(np.int32)
+
+    order = _order(stored, f"{module}.weight_g_idx", tensor, columns, groups)
+    return Grid(
+        f"{module}.weight", tensor, rows, columns, bits, numbers, lambda first, last: scale[first:last], zeros, order, groups,
+        symmetric, _are_large(scale),
+    )  # fmt: skip
+
+
+def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
+    """weight_shape tells how many numbers of the last word count."""
+    shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
+    if shape[0] != rows or not padded - 8 < shape[1] <= padded:
+        tensor.fail(f"holds {rows} rows of {padded} numbers; its weight_shape says {shape}")
+    return int(shape[1])
+
+
+def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+    """weight (rows, columns), int8."""
+    scheme = _scheme(config)
+    _bits(scheme, "num_bits", (8,))
+    if len(tensor.shape) != 2 or not scheme.flag("symmetric", True):
+        raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of symmetric int8 numbers")
+    rows, columns = tensor.shape
+    values, scale = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
+    groups = scale.shape[1]
+    return Grid(
+        name=tensor.name,
+        stored=tensor,
+        rows=rows,
+        columns=columns,
+        bits=8,
+        numbers=lambda first, last: (values[first:last].astype(np.int16) + 128).astype(np.uint8),
+        scales=lambda first, last: scale[first:last],
+        zeros=lambda first, last: np.full((last - first, groups), 128, np.int32),
+        groups=None,
+        num_groups=groups,
+        is_symmetric=True,
+        has_large_scales=_are_large(scale),
+    )
+
+
+def _scales(
+    scheme: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, columns: int
+) -> Numbers:
+    """Single precision, by the scheme's strategy: one for all, one a row, or one a group of columns.  # (rows, groups)"""
+    found = stored.get(f"{module}.weight_scale")
+    if found is None:
+        tensor.fail("has no weight_scale beside it")
+    if found.dtype not in ("F16", "BF16", "F32"):
+        found.fail(f"is {found.dtype}; F16, BF16 or F32 is needed")
+    size = scheme.integer("group_size")
+    groups = _group_count(scheme, tensor, -1 if size is None else size, columns)
+    values = BLOCK_TYPES[found.dtype].dequantize(found.data.reshape(1, -1)).reshape(-1)
+    if values.size == 1:
+        return np.broadcast_to(values.reshape(1, 1), (rows, groups))
+    if values.size != rows * groups:
+        found.fail(f"has shape {found.shape}; ({rows}, {groups}) is needed")
+    return values.reshape(rows, groups)
+
+
+def _are_large(scales: Numbers) -> bool:
+    sizes = np.abs(scales[scales != 0])
+    return bool(sizes.size == 0 or (sizes.min() >= SMALLEST_NORMAL and sizes.max() <= LARGEST))
+
+
+def _read_compressed(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+    return (_read_int8 if tensor.dtype == "I8" else _read_packed)(config, module, tensor, stored)
+
+
+COMPRESSED_PARTS = ("weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "input_scale", "input_zero_point")
+METHODS: dict[str, Method] = {
+    "gptq": Method(("qweight",), _read_gptq, ("qzeros", "scales", "g_idx"), _check_gptq),
+    "awq": Method(("qweight",), _read_awq, ("qzeros", "scales"), _check_awq),
+    "compressed-tensors": Method(("weight_packed", "weight"), _read_compressed, COMPRESSED_PARTS, _check_compressed),
+}

@@ -1,0 +1,29 @@
+"""The tokens of a TokenizerSpec as text, and their types: checked, for a file may hold anything."""
+
+from __future__ import annotations
+
+from puna.errors import ModelFormatError
+from puna.formats.base import TokenizerSpec
+from puna.formats.token_types import MAX_TYPE, NORMAL
+
+
+def piece_texts(spec: TokenizerSpec) -> list[str]:
+    if not len(spec.tokens):
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, "is empty")
+    try:
+        return list(map(bytes.decode, spec.tokens))
+    except UnicodeDecodeError as error:
+        number = next(i for i, token in enumerate(spec.tokens) if token == error.object)
+        raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {error.object!r}, not UTF-8") from error
+
+
+def piece_types(spec: TokenizerSpec) -> list[int]:
+    if spec.token_types is None:
+        return [NORMAL] * len(spec.tokens)
+    if len(spec.token_types) != len(spec.tokens):
+        problem = f"has {len(spec.token_types)} entries, but there are {len(spec.tokens)} tokens"
+        raise ModelFormatError(spec.source, "tokenizer token_types", None, problem)
+    types: list[int] = spec.token_types.tolist()
+    if not set(types) <= set(range(MAX_TYPE + 1)):
+        raise ModelFormatError(spec.source, "tokenizer token_types", None, f"holds a type outside 0..{MAX_TYPE}")
+    return types

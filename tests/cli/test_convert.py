@@ -1,0 +1,63 @@
+"""puna convert, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from puna.cli.main import app
+from puna.formats import open_checkpoint
+from tests.models import random_tensors, tiny_config, write_gguf
+
+CONFIG = tiny_config()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", CONFIG, random_tensors(CONFIG, seed=1))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["convert", *map(str, words)])
+
+
+def test_the_path_goes_to_stdout_and_the_rest_to_stderr(model: Path, tmp_path: Path) -> None:
+    result = run(model, tmp_path / "made", "--to", "safetensors", "--shards", "2")
+    assert result.exit_code == 0 and result.stdout == f"{tmp_path / 'made'}\n"
+    assert "exactly the source's numbers, read again and compared" in result.stderr
+    assert len(list((tmp_path / "made").glob("*.safetensors"))) == 2
+
+
+def test_json_tells_types_and_exactness(model: Path, tmp_path: Path) -> None:
+    result = run(model, tmp_path / "q.gguf", "--to", "gguf", "--quantize", "q8_0", "--json")
+    assert json.loads(result.stdout) == {
+        "path": str(tmp_path / "q.gguf"),
+        "bytes": (tmp_path / "q.gguf").stat().st_size,
+        "types": {"Q8_0": 16, "F32": 5},
+        "exact": False,
+    }
+    assert open_checkpoint(tmp_path / "q.gguf").tensors["lm_head"].type.name == "Q8_0"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["{model}", "{made}"], 2, "--to is missing"),
+        (["{model}", "{made}", "--to", "onnx"], 2, "the format is 'onnx'"),
+        (["{model}"], 2, "Missing argument 'DST'"),
+        (["{model}", "{made}", "--to", "meta", "--shards", "3"], 2, "cannot be cut into 3 parts"),
+        (["{model}", "{model}", "--to", "gguf", "--force"], 2, "is the model that is to be converted"),
+        (["none.gguf", "{made}", "--to", "gguf"], 2, "no such file"),
+    ],
+)
+def test_wrong_usage_is_told_in_two_lines(words: list[str], code: int, said: str, model: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    filled = [word.format(model=model, made=tmp_path / "made") for word in words]
+    result = subprocess.run([sys.executable, "-m", "puna", "convert", *filled], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (code, "") and said in result.stderr
+    assert len(result.stderr.splitlines()) <= 2 and "Traceback" not in result.stderr

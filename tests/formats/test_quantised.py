@@ -1,0 +1,305 @@
+"""Quantised folders against packings written out by hand, number for number: the layouts as their programs publish them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from puna.convert import convert
+from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats import open_checkpoint
+from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
+from puna.formats.rows import interleaved_order
+from tests.models import random_tensors, tiny_config, write_gguf
+
+CONFIG = tiny_config(name="", hidden_size=128, ffn_size=256, head_dim=32)
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Ints = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+Change = Callable[[Arrays, str], object]  # of a module of that name
+
+
+@dataclass
+class Truth:
+    """A quantised matrix before any packing."""
+
+    numbers: Ints  # (rows, columns)
+    zeros: Ints  # (rows, groups)
+    scales: npt.NDArray[np.float32]  # (rows, groups)
+    order: Ints  # (columns,) group of each column
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        grid = (self.numbers - self.zeros[:, self.order]).astype(np.float32)
+        return grid * self.scales[:, self.order]
+
+
+def truth(shape: tuple[int, int], case: Case, rng: np.random.Generator) -> Truth:
+    (rows, columns), group, bits = shape, case.group, case.bits
+    groups = 1 if group == -1 else columns // group
+    top = 1 << bits
+    zeros = np.full((rows, groups), top // 2) if case.symmetric else rng.integers(1, top, (rows, groups))
+    order = np.arange(columns) * groups // columns
+    scales = rng.uniform(0.001, 0.05, (rows, groups)).astype(np.float16).astype(np.float32)
+    return Truth(rng.integers(0, top, shape), zeros, scales, rng.permutation(order) if case.shuffled else order)
+
+
+def words(numbers: Ints, bits: int, order: tuple[int, ...] | None = None) -> npt.NDArray[np.int32]:
+    """Rows of numbers, 32 / bits to a word, the first one lowest; `order` says which number goes to which place."""
+    per_word = 32 // bits
+    packed = np.zeros((numbers.shape[0], -(-numbers.shape[1] // per_word)), np.uint64)
+    for row in range(numbers.shape[0]):
+        for column in range(numbers.shape[1]):
+            word, place = divmod(column, per_word)
+            at = place if order is None else order.index(place)
+            packed[row, word] |= np.uint64(int(numbers[row, column]) << (bits * at))
+    return packed.astype(np.uint32).view(np.int32)
+
+
+def gptq(name: str, t: Truth, bits: int, version: int = 1) -> Arrays:
+    return {
+        f"{name}.qweight": np.ascontiguousarray(words(t.numbers, bits).T),
+        f"{name}.qzeros": words(t.zeros.T - (version == 1), bits),
+        f"{name}.scales": np.ascontiguousarray(t.scales.T).astype(np.float16),
+        f"{name}.g_idx": t.order.astype(np.int32),
+    }
+
+
+def awq(name: str, t: Truth) -> Arrays:
+    order = (0, 2, 4, 6, 1, 3, 5, 7)
+    return {
+        f"{name}.qweight": words(np.ascontiguousarray(t.numbers.T), 4, order),
+        f"{name}.qzeros": words(np.ascontiguousarray(t.zeros.T), 4, order),
+        f"{name}.scales": np.ascontiguousarray(t.scales.T).astype(np.float16),
+    }
+
+
+def packed(name: str, t: Truth, bits: int, symmetric: bool, shuffled: bool = False) -> Arrays:
+    made: Arrays = {
+        f"{name}.weight_packed": words(t.numbers, bits),
+        f"{name}.weight_scale": t.scales.astype(np.float16),
+        f"{name}.weight_shape": np.array(t.numbers.shape, np.int64),
+    }
+    if not symmetric:
+        made[f"{name}.weight_zero_point"] = np.ascontiguousarray(words(np.ascontiguousarray(t.zeros.T), bits).T)
+    if shuffled:
+        made[f"{name}.weight_g_idx"] = t.order.astype(np.int32)
+    return made
+
+
+def int8(name: str, t: Truth) -> Arrays:
+    return {f"{name}.weight": (t.numbers - 128).astype(np.int8), f"{name}.weight_scale": t.scales}
+
+
+def scheme(bits: int, group: int, symmetric: bool = True, kind: str = "pack-quantized", **more: Any) -> dict[str, Any]:
+    strategy = "channel" if group == -1 else "group"
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy, "group_size": group}
+    group_0 = {"weights": weights | {"group_size": None if group == -1 else group}, "targets": ["Linear"], **more}
+    return {"quant_method": "compressed-tensors", "format": kind, "config_groups": {"group_0": group_0}, "ignore": ["lm_head"]}
+
+
+@dataclass
+class Case:
+    """A quantised folder, and the type that its matrices become."""
+
+    config: dict[str, Any]
+    pack: Callable[[str, Truth], Arrays]
+    bits: int
+    group: int
+    becomes: str
+    symmetric: bool = True
+    shuffled: bool = False
+
+
+def gptq_case(bits: int, group: int, becomes: str, symmetric: bool = True, shuffled: bool = False) -> Case:
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": shuffled}
+    return Case(config, lambda n, t: gptq(n, t, bits), bits, group, becomes, symmetric, shuffled)
+
+
+GPTQ_V2 = {"quant_method": "gptq", "bits": 4, "group_size": 64, "checkpoint_format": "gptq_v2"}
+CASES: dict[str, Case] = {
+    "gptq, 4 bits": gptq_case(4, 32, "Q4_0"),
+    "gptq, 4 bits, groups of 128": gptq_case(4, 128, "Q4_0"),
+    "gptq, 4 bits, whole rows": gptq_case(4, -1, "Q4_0"),
+    "gptq, 4 bits, zeros": gptq_case(4, 64, "Q4_1", symmetric=False),
+    "gptq, version 2": Case(GPTQ_V2, lambda n, t: gptq(n, t, 4, 2), 4, 64, "Q4_0"),
+    "gptq, 8 bits": gptq_case(8, 32, "Q8_0"),
+    "gptq, 8 bits, zeros": gptq_case(8, 32, "F16", symmetric=False),
+    "gptq, act-order": gptq_case(4, 32, "F16", shuffled=True),
+    "gptq, groups of 16": gptq_case(4, 16, "F16"),
+    "awq": Case({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}, awq, 4, 64, "Q4_1", False),
+    "awq, symmetric": Case({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "GEMM"}, awq, 4, 32, "Q4_0"),
+    "compressed, 4 bits": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True), 4, 32, "Q4_0"),
+    "compressed, 4 bits, zeros": Case(scheme(4, 64, False), lambda n, t: packed(n, t, 4, False), 4, 64, "Q4_1", False),
+    "compressed, 8 bits": Case(scheme(8, 32), lambda n, t: packed(n, t, 8, True), 8, 32, "Q8_0"),
+    "compressed, act-order": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True, True), 4, 32, "F16", True, True),
+    "compressed, int8 by rows": Case(scheme(8, -1, kind="int-quantized"), int8, 8, -1, "Q8_0"),
+    "compressed, int8 and activations": Case(
+        scheme(8, -1, kind="int-quantized", input_activations={"num_bits": 8}), int8, 8, -1, "Q8_0"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    path = write_gguf(folder / "m.gguf", CONFIG, random_tensors(CONFIG, seed=1))
+    return convert(path, folder / "plain", to="safetensors").path
+
+
+def quantise(source: Path, folder: Path, case: Case, seed: int = 1) -> dict[str, Truth]:
+    """A folder with every matrix of the layers quantised; returns them by our names, rows in the folder's order."""
+    from safetensors.numpy import load_file, save_file
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    tensors, truths = load_file(folder / "model.safetensors"), {}
+    for name, shape in CONFIG.tensor_shapes().items():
+        if name.rpartition(".")[2] in MATRICES:
+            foreign = foreign_name(HUGGINGFACE_NAMES, name)
+            del tensors[foreign]
+            truths[name] = truth((shape[0], shape[1]), case, rng)
+            tensors |= case.pack(foreign.removesuffix(".weight"), truths[name])
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": case.config}))
+    return truths
+
+
+def in_our_order(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if not name.endswith(("q_proj", "k_proj")):
+        return values
+    heads = values.reshape(-1, CONFIG.head_dim, values.shape[1])
+    return np.asarray(heads[:, interleaved_order(CONFIG.head_dim)].reshape(values.shape))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_number_is_what_the_layout_says(name: str, source: Path, tmp_path: Path) -> None:
+    case = CASES[name]
+    truths = quantise(source, tmp_path / "m", case)
+    checkpoint = open_checkpoint(tmp_path / "m")
+    assert checkpoint.notices and case.becomes in checkpoint.notices[0]
+    assert ("activations" in checkpoint.notices[-1]) == ("activations" in name)
+    for ours, found in truths.items():
+        tensor, expected = checkpoint.tensors[ours], in_our_order(ours, found.values)
+        assert tensor.type.name == case.becomes and tensor.shape == expected.shape
+        if case.becomes in ("Q4_0", "Q8_0"):
+            assert np.array_equal(tensor.dequantize(), expected), ours
+        else:
+            most = {"Q4_1": 0.01, "F16": 2**-11 * 255}[case.becomes] * float(found.scales.max())
+            assert np.abs(tensor.dequantize() - expected).max() <= most, ours
+        assert np.array_equal(tensor.dequantize(3, 17), tensor.dequantize()[3:17])
+
+
+@pytest.mark.parametrize("name", ["gptq, 4 bits", "awq", "compressed, 8 bits", "gptq, act-order"])
+def test_a_quantised_folder_runs_and_converts(name: str, source: Path, tmp_path: Path) -> None:
+    from puna import LLM
+
+    quantise(source, tmp_path / "m", CASES[name])
+    made = convert(tmp_path / "m", tmp_path / "m.gguf", to="gguf")
+    assert made.exact
+    texts = []
+    for path in (tmp_path / "m", made.path):
+        with LLM.load(path, device="cpu", max_context=64) as llm:
+            texts.append(llm.generate("the day", max_tokens=12).token_ids)
+    assert texts[0] == texts[1]
+
+
+def test_scales_too_small_for_half_precision_keep_single_precision(source: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    truths = quantise(source, tmp_path / "m", CASES["compressed, int8 by rows"])
+    path = tmp_path / "m/model.safetensors"
+    tensors = load_file(path)
+    for key in [key for key in tensors if key.endswith("weight_scale")]:
+        tensors[key] = tensors[key] / np.float32(3e4)
+    save_file(tensors, path)
+    checkpoint = open_checkpoint(tmp_path / "m")
+    tensor, found = checkpoint.tensors["layers.0.up_proj"], truths["layers.0.up_proj"]
+    assert tensor.type.name == "F32"
+    found.scales = found.scales / np.float32(3e4)
+    assert np.array_equal(tensor.dequantize(), found.values)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            "by 'bitsandbytes'; puna reads: gptq, awq, compressed-tensors",
+        ),
+        ({"quant_method": "fp8"}, "quantised by 'fp8'"),
+        ({"quant_method": None}, "quantised by ''"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 32}, "bits is 3; puna reads 4 and 8"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}, "AWQ version is 'gemv'"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "format is 'float-quantized'"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}, "has 0 config_groups"),
+    ],
+)
+def test_other_methods_are_refused_by_name(config: dict[str, Any], words: str, source: Path, tmp_path: Path) -> None:
+    quantise(source, tmp_path / "m", Case(config, lambda n, t: gptq(n, t, 4), 4, 32, ""))
+    with pytest.raises(UnsupportedModelError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+def drop(part: str) -> Change:
+    return lambda tensors, module: tensors.pop(f"{module}.{part}")
+
+
+def put(part: str, make: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Change:
+    return lambda tensors, module: tensors.update({f"{module}.{part}": make(tensors[f"{module}.{part}"])})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop("scales"), "has no scales beside it"),
+        (drop("qzeros"), "has no qzeros beside it"),
+        (drop("qweight"), r"'model.layers.0.mlp.up_proj.weight': is missing"),
+        (put("scales", lambda a: a[:-1]), r"is F16 \(3, 256\); F16 \(4, 256\) is needed"),
+        (put("scales", lambda a: a.astype(np.float64)), "F64"),
+        (put("qzeros", lambda a: a[:, :-1]), r"I32 \(4, 32\) is needed"),
+        (put("qweight", lambda a: a[:-1]), "columns"),
+        (put("qweight", lambda a: a.astype(np.float32)), "a matrix of I32 is needed"),
+        (put("qweight", lambda a: a[0]), "a matrix of I32 is needed"),
+        (put("qweight", lambda a: a[:0]), "a matrix of I32 is needed"),
+        (put("g_idx", lambda a: a + 1), "holds 1 to 4; there are 4 groups"),
+        (put("g_idx", lambda a: a - 1), "holds -1 to 2; there are 4 groups"),
+        (put("g_idx", lambda a: a[:-1]), r"I32 \(128,\) is needed"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(
+    change: Callable[[Arrays, str], object], words: str, source: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    quantise(source, tmp_path / "m", CASES["gptq, 4 bits"])
+    path = tmp_path / "m/model.safetensors"
+    tensors = load_file(path)
+    change(tensors, "model.layers.0.mlp.up_proj")
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_a_bias_of_zeros_is_passed_over_and_another_is_not(source: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    quantise(source, tmp_path / "m", CASES["gptq, 4 bits"])
+    path, name = tmp_path / "m/model.safetensors", "model.layers.0.mlp.up_proj.bias"
+    tensors = load_file(path)
+    save_file(tensors | {name: np.zeros(256, np.float16)}, path)
+    assert not open_checkpoint(tmp_path / "m").config.ffn_bias
+    save_file(tensors | {name: np.ones(256, np.float16)}, path)
+    with pytest.raises(UnsupportedModelError, match=name):
+        open_checkpoint(tmp_path / "m")
