@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
 
 
@@ -26,3 +27,13 @@ class SilentReporter:
 
 
 SILENT: Reporter = SilentReporter()
+
+
+class StderrReporter:
+    """Notices as lines on stderr; progress is not shown."""
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")

@@ -146,7 +146,7 @@ class Request:
 
     @property
     def logits_from(self) -> int:
-        """The first token whose logits are wanted: the last one, or the one before the first of the prompt that is owed."""
+        """The first token whose logits are wanted: the last one, or the one before the prompt's next that is owed."""
         return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from puna.cli.chat_input import open_input, read_message
 from puna.cli.conversation import Conversation
 from puna.cli.options import (
+    Utf8,
     engine_options,
     json_option,
     load_model,
@@ -21,6 +23,7 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
+from puna.cli.prompt_format import PLACE, PromptFormat
 from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import PunaError, UsageError
@@ -41,24 +44,39 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 
 @click.command()
 @click.argument("model", required=False)
+@click.option("--raw", is_flag=True, help="No chat template, and each message by itself: for base models.")
+@click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
 @system_option
 @template_option
 @sampling_options
 @engine_options
 @tokenizer_option
 @json_option
-def command(model: str | None, as_json: bool, **flags: Any) -> int:
+def command(model: str | None, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
+    spoken = _prompt_format(raw, prompt_format, flags)
     params = sampling_params(flags | {name: value for name, value in DEFAULTS.items() if flags[name] is None})
+    params = params if spoken is None else replace(params, stop=(*params.stop, *spoken.stops))
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)
-    talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=time.perf_counter() - started)
+    load_s = time.perf_counter() - started
+    talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=load_s, prompt_format=spoken)
     with llm:
         _converse(talk)
     if as_json:
         print_json({"model": shown_path(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
     return 1 if talk.num_failed else 0
+
+
+def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> PromptFormat | None:
+    if not raw:
+        if text is not None:
+            raise UsageError("--prompt-format goes with --raw: with a chat template it has no use", hint="Add --raw.")
+        return None
+    if flags["system"] is not None or flags["template"] is not None:
+        raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
+    return PromptFormat.parse(PLACE if text is None else text)
 
 
 def _converse(talk: Conversation) -> None:
@@ -101,6 +119,8 @@ def _reset(talk: Conversation, _: str) -> None:
 
 
 def _system(talk: Conversation, text: str) -> None:
+    if text and talk.prompt_format is not None:
+        raise UsageError("without a chat template (--raw) there is no system message", hint="Put it into --prompt-format.")
     if text:
         talk.system = text
     tell(f"System message: {talk.system or 'none'}")

@@ -149,3 +149,52 @@ def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
     with create_app_session(output=DummyOutput()):
         assert chat_input._terminal_reader()("> ") == "good"
     assert "not UTF-8" in capsys.readouterr().err
+
+
+# ---- without a template ---------------------------------------------------------------------------------------------
+
+
+def test_raw_messages_are_asked_one_by_one_in_the_format_given(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "--raw", "--prompt-format", r"Q: {prompt}\nA:", "--stop", "END", stdin="one {x} \\n\ntwo\n")
+    assert (done.code, done.out) == (0, "Paris.\nParis.\n")
+    assert [prompt for prompt, _ in fake.asked] == ["Q: one {x} \\n\nA:", "Q: two\nA:"]
+    assert fake.asked[0][1].stop == ("END", "\nQ:")
+
+
+def test_raw_alone_continues_each_line_as_it_is(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", "--raw", stdin="Once upon\n")
+    assert fake.asked[0][0] == "Once upon" and fake.asked[0][1].stop == ()
+
+
+def test_examples_before_the_question_stop_at_a_question_like_the_last(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", "--raw", "--prompt-format", r"Be\\brief.\n\n### Q:\n{prompt}\n### A:\n", stdin="one\n")
+    assert fake.asked[0][0] == "Be\\brief.\n\n### Q:\none\n### A:\n" and fake.asked[0][1].stop == ("\n### Q:",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--raw", "--prompt-format", "Q: A:"], "0 times {prompt}"),
+        (["--raw", "--prompt-format", "{prompt}{prompt}"], "2 times {prompt}"),
+        (["--prompt-format", "{prompt}"], "Add --raw."),
+        (["--raw", "--system", "x"], "no use"),
+        (["--raw", "--template", "llama2"], "no use"),
+    ],
+)
+def test_a_format_that_cannot_be_is_refused_before_the_model_is_loaded(
+    flags: list[str], words: str, fake: FakeLLM, puna: Puna
+) -> None:
+    done = puna("chat", *flags, stdin="one\n")
+    assert done.code == 2 and words in done.err and fake.loaded == [] and fake.asked == []
+
+
+def test_raw_has_no_system_message_and_a_long_message_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "--raw", stdin=f"/system x\none\n{'x' * 1000}\n")
+    assert done.code == 1 and "there is no system message" in done.err
+    assert "Not sent. Shorten it." in done.err and "/reset" not in done.err
+
+
+def test_ctrl_c_in_raw_stops_that_answer(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = ("Pa", KeyboardInterrupt())
+    done = puna("chat", "--raw", stdin="one\n")
+    assert (done.code, done.out) == (0, "Pa\n") and "[stopped]" in done.err
