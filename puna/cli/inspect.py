@@ -1,4 +1,4 @@
-"""puna inspect: what is in a model, read from its headers."""
+"""puna inspect: what is in a model, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,52 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, shown_pat
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+    from puna.health import Finding
 
 TEMPLATE_LINES = 6
+READ_UP_TO = 2 << 30  # bytes of weights that are checked without being asked for: some seconds
 KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--tensors", "list_tensors", is_flag=True, help="List every tensor.")
+@click.option("--weights/--no-weights", default=None, help="Read all weights, to check them. Left out: up to 2 GiB.")
 @tokenizer_option
 @json_option
-def command(model: str | None, list_tensors: bool, tokenizer: Path | None, as_json: bool) -> None:
-    """Print a model's sizes, tensors, tokenizer, chat template, and the keys that puna does not use."""
+def command(model: str | None, list_tensors: bool, weights: bool | None, tokenizer: Path | None, as_json: bool) -> None:
+    """Print what is in a model, and what is wrong with it: what that does to the output, and how to mend it.
+
+    Exit code 1 if a finding is an error.
+    """
     from puna import hub
     from puna.formats import open_checkpoint
+    from puna.health import examine
 
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
-    facts = describe(open_checkpoint(path, tokenizer), list_tensors)
+        checkpoint = open_checkpoint(path, tokenizer)
+        size = sum(tensor.num_bytes for tensor in checkpoint.tensors.values())
+        read = size <= READ_UP_TO if weights is None else weights
+        findings = examine(checkpoint, weights=read, report=report)
+    facts = describe(checkpoint, list_tensors) | {"health": [asdict(finding) for finding in findings], "weights_read": read}
     if as_json:
         print_json(facts)
     else:
-        print("\n".join(lines_of(facts)))
+        print("\n".join([*lines_of(facts), *_section("health", _health_lines(findings, read, size))]))
+    if any(finding.severity == "error" for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[str]:
+    if not any(finding.severity != "note" for finding in findings):
+        yield "no problem found"
+    if not read:
+        yield f"the weights ({size / 1e9:.1f} GB) were not read; --weights checks them too"
+    for finding in findings:
+        yield f"{finding.severity}: {printable(finding.found)}"
+        yield f"  {printable(finding.effect)}"
+        yield f"  {printable(finding.cure)}"
 
 
 def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, Any]:
@@ -105,8 +129,8 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _config_lines(config: dict[str, Any]) -> Iterator[str]:
-    yield from (f"{name:<15}{printable(_plain(value))}" for name, value in config.items() if name != "rope")
-    yield f"{'rope':<15}{_rope_line(config['rope'])}"
+    yield from (f"{name:<17}{printable(_plain(value))}" for name, value in config.items() if name != "rope")
+    yield f"{'rope':<17}{_rope_line(config['rope'])}"
 
 
 def _rope_line(rope: dict[str, Any]) -> str:

@@ -153,7 +153,7 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
             head_dim=head_dim,
             hidden_size=hidden_size,
             ffn_size=values.needed_integer(key["ffn_size"]),
-            vocab_size=_vocab_size(gguf),
+            vocab_size=_vocab_size(values, gguf, architecture),
             max_context=values.needed_integer(key["max_context"]),
             norm_eps=values.needed_real(key["norm_eps"]),
             rope=_rope(values, gguf, architecture, head_dim),
@@ -191,7 +191,9 @@ def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tupl
     return None if flags is None else tuple(layer for layer, windowed in enumerate(flags) if windowed)
 
 
-def _vocab_size(gguf: GGUFFile) -> int:
+def _vocab_size(values: Values, gguf: GGUFFile, architecture: str) -> int:
+    """Rows of the embedding. The key of that name is often that of a model before tokens were added, and says nothing."""
+    values.integer(f"{architecture}.vocab_size")
     embed = gguf.tensors.get(GGUF_NAMES["embed"])
     if embed is None:
         raise ModelFormatError(gguf.path, f"tensor '{GGUF_NAMES['embed']}'", None, "is missing")

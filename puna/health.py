@@ -1,0 +1,383 @@
+"""What is wrong with a model: each finding says what it does to the output, and how to mend it.
+
+    for finding in examine(open_checkpoint(path)):
+        print(finding.severity, finding.found)
+
+A table of checks, each a small function; a new one is a line more. What only harms other programs is a note.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from puna.chat import Message, Prompt, render
+from puna.errors import PunaError
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.token_types import NORMAL
+from puna.report import SILENT, Reporter
+from puna.tokenizers import build_tokenizer
+from puna.tokenizers.base import Tokenizer
+
+Severity = Literal["error", "warning", "note"]
+QUESTION, ANSWER, MORE = "What is a puna?", "A high plain.", "Where?"
+CONTROL = re.compile(r"<\|[^<>|\s]{1,48}\|>")  # what looks like a control token of a template
+CLASSIC_BOS = ("<s>", "<|begin_of_text|>")  # a model whose vocabulary has it was trained to see it first
+LLAMA3_THETA, LLAMA3_CONTEXT = 500000.0, 8192
+STRETCHED_NAME = re.compile(r"llama[-_ .]?3[._][123]", re.IGNORECASE)
+CHUNK_BYTES = 1 << 25
+HALF_RANGE = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, in four sentences."""
+
+    severity: Severity
+    check: str  # the name of the check
+    found: str
+    effect: str
+    cure: str
+
+
+@dataclass
+class Subject:
+    """A checkpoint, and what several checks want to know of it."""
+
+    checkpoint: Checkpoint
+
+    @cached_property
+    def made(self) -> Tokenizer | PunaError | None:
+        """The tokenizer; the error where it cannot be built; None where the model has none."""
+        try:
+            return None if self.checkpoint.tokenizer is None else build_tokenizer(self.checkpoint.tokenizer)
+        except PunaError as error:
+            return error
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return None if isinstance(self.made, PunaError) else self.made
+
+    @cached_property
+    def prompt(self) -> Prompt | PunaError | None:
+        """The template's text of a question, an answer and a question; the error where it makes none; None without one."""
+        template, tokenizer = self.checkpoint.chat_template, self.tokenizer
+        if template is None or tokenizer is None:
+            return None
+        messages: list[Message] = [
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": ANSWER},
+            {"role": "user", "content": MORE},
+        ]
+        try:
+            return render(
+                messages, template, bos_token=self.text_of(tokenizer.bos_id), eos_token=self.text_of(tokenizer.eos_id),
+                control_tokens=tokenizer.special_tokens,
+            )  # fmt: skip
+        except PunaError as error:
+            return error
+
+    def text_of(self, token_id: int | None) -> str:
+        return "" if token_id is None or self.tokenizer is None else self.tokenizer.piece(token_id)
+
+
+Check = Callable[[Subject], Iterator[Finding]]
+
+
+def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = SILENT) -> list[Finding]:
+    """All findings, the worst first. `weights`: also those that need every byte of the weights to be read."""
+    subject = Subject(checkpoint)
+    found = [finding for check in CHECKS for finding in check(subject)]
+    if weights:
+        found += _weights(checkpoint, report)
+    order = ("error", "warning", "note")
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
+    if isinstance(subject.made, PunaError):
+        yield Finding(
+            "error",
+            "tokenizer",
+            f"the tokenizer is refused: {subject.made.message}",
+            "Only token ids can be given and taken; text cannot be read.",
+            subject.made.hint,
+        )
+    elif subject.made is None:
+        yield Finding(
+            "warning",
+            "tokenizer",
+            "there is no tokenizer in the model, nor beside it",
+            "Only token ids can be given and taken; text cannot be read.",
+            "Fetch the tokenizer's file from where the model came, into the same folder, or name it with --tokenizer.",
+        )
+
+
+def _duplicate_tokens(subject: Subject) -> Iterator[Finding]:
+    spec = subject.checkpoint.tokenizer
+    if spec is None:
+        return
+    kinds = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
+    counts = Counter(token for token, kind in zip(spec.tokens, kinds) if kind == NORMAL)
+    twice = [token for token, count in counts.items() if count > 1]
+    if twice:
+        yield Finding(
+            "warning",
+            "duplicate-tokens",
+            f"{len(twice)} tokens stand in the vocabulary more than once, {twice[0].decode('utf-8', 'replace')!r} for one",
+            "A text is encoded with one of them where the model was perhaps trained with the other.",
+            "Take another conversion of the model.",
+        )
+
+
+def _no_end(subject: Subject) -> Iterator[Finding]:
+    if subject.tokenizer is not None and not subject.tokenizer.stop_ids:
+        yield Finding(
+            "warning",
+            "end-of-text",
+            "no token ends a text: there is neither eos nor an end of turn",
+            "Every answer runs on until --max-tokens.",
+            "Take another conversion, or end answers with --stop.",
+        )
+
+
+def _bos(subject: Subject) -> Iterator[Finding]:
+    tokenizer, prompt = subject.tokenizer, subject.prompt
+    if tokenizer is None or tokenizer.bos_id is None or isinstance(prompt, PunaError):
+        return
+    bos = subject.text_of(tokenizer.bos_id)
+    if prompt is None:
+        if not tokenizer.add_bos and bos in CLASSIC_BOS:
+            yield _missing_bos(bos)
+        return
+    written = prompt.text.lstrip().startswith(bos)
+    ids = tokenizer.encode(prompt.text, eos=False, special=True, guard=prompt.guard)
+    if ids[:2] == [tokenizer.bos_id] * 2:
+        yield Finding(
+            "warning",
+            "double-bos",
+            f"a prompt begins with {bos} twice: the template writes it so",
+            "The model sees what it never saw in training; answers get worse, often unnoticed.",
+            "Take a corrected chat template, or name a built-in one: --template llama2, llama3 or chatml.",
+        )
+    elif written and tokenizer.add_bos:
+        yield Finding(
+            "note",
+            "double-bos",
+            f"the template writes {bos}, and the tokenizer is told to add it too",
+            "puna sends it once. Programs that add BOS to a rendered template send it twice.",
+            "Nothing, with puna.",
+        )
+    elif ids[:1] != [tokenizer.bos_id] and bos in CLASSIC_BOS:
+        yield _missing_bos(bos)
+
+
+def _missing_bos(bos: str) -> Finding:
+    return Finding(
+        "warning",
+        "missing-bos",
+        f"no prompt begins with {bos}: neither the tokenizer nor a template puts it there",
+        "Models of this vocabulary were trained with it in front; without it answers drift or repeat themselves.",
+        "Take another conversion of the model, one whose tokenizer says add_bos.",
+    )
+
+
+def _template(subject: Subject) -> Iterator[Finding]:
+    prompt, tokenizer = subject.prompt, subject.tokenizer
+    if isinstance(prompt, PunaError):
+        yield Finding(
+            "error",
+            "template",
+            f"the chat template fails on a plain conversation: {prompt.message}",
+            "puna run and puna chat cannot ask the model with it.",
+            "Take a corrected template, or name a built-in one: --template llama2, llama3 or chatml; or use --raw.",
+        )
+        return
+    if prompt is None or tokenizer is None:
+        return
+    unknown = sorted(set(CONTROL.findall(prompt.text)) - tokenizer.special_tokens.keys())
+    if unknown:
+        ids = tokenizer.encode(unknown[0], bos=False, eos=False, special=True)
+        if len(ids) > 1:
+            yield Finding(
+                "error",
+                "template-tokens",
+                f"the template writes {unknown[0]}, which is no token of the vocabulary: it becomes {len(ids)} pieces of text",
+                "The model sees letters where it was trained with one token, and does not know whose turn it is.",
+                "The template, or the tokenizer, belongs to another model: take both from where the weights came.",
+            )
+
+
+def _end_of_turn(subject: Subject) -> Iterator[Finding]:
+    """The first control token behind an answer is what the model will write to end one."""
+    prompt, tokenizer = subject.prompt, subject.tokenizer
+    if not isinstance(prompt, Prompt) or tokenizer is None or ANSWER not in prompt.text:
+        return
+    rest = prompt.text.partition(ANSWER)[2].partition(MORE)[0]
+    ids = tokenizer.encode(rest, bos=False, eos=False, special=True, guard=prompt.guard)
+    controls = set(tokenizer.special_tokens.values())
+    end = next((token_id for token_id in ids if token_id in controls), None)
+    if end is not None and end not in tokenizer.stop_ids and end != tokenizer.bos_id:
+        stops = ", ".join(sorted(subject.text_of(token_id) for token_id in tokenizer.stop_ids))
+        yield Finding(
+            "error",
+            "end-of-turn",
+            f"the template ends an answer with {subject.text_of(end)}, but generation ends at {stops or 'no token'}",
+            "Answers do not end: the model goes on to invent the next question.",
+            f"Take another conversion of the model, one whose end of turn is {subject.text_of(end)}.",
+        )
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def _rope(subject: Subject) -> Iterator[Finding]:
+    config = subject.checkpoint.config
+    rope, plain = config.rope, config.rope.scaling == "none" and config.rope.factors is None
+    stretched = rope.theta == LLAMA3_THETA and config.max_context > 2 * LLAMA3_CONTEXT
+    named = STRETCHED_NAME.search(config.name) is not None and rope.theta == LLAMA3_THETA
+    if config.architecture == "llama" and plain and (stretched or named):
+        yield Finding(
+            "warning",
+            "rope-scaling",
+            f"a Llama 3 (theta 500000) with a context of {config.max_context} has no rope scaling: Llama 3.1 and later have one",
+            f"Short texts are nearly right; beyond {LLAMA3_CONTEXT} tokens the model loses the thread.",
+            "The conversion dropped rope_scaling: take another, or convert the original again.",
+        )
+
+
+def _notices(subject: Subject) -> Iterator[Finding]:
+    for notice in subject.checkpoint.notices:
+        yield Finding("note", "reader", notice, "As said.", "Nothing, if that is what you expect.")
+
+
+CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Numbers:
+    """What one reading of a tensor tells."""
+
+    not_finite: int = 0
+    largest: float = 0.0
+    checksum: int = 0
+
+
+def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
+    """Each tensor is read once, in pieces."""
+    total, done = sum(tensor.num_bytes for tensor in checkpoint.tensors.values()), 0
+    read: dict[str, Numbers] = {}
+    for name, tensor in checkpoint.tensors.items():
+        read[name] = _read(tensor)
+        done += tensor.num_bytes
+        report.progress("checking weights", done, total, "bytes")
+    yield from _broken(read, checkpoint)
+    yield from _copies(read, checkpoint)
+
+
+def _read(tensor: Tensor) -> Numbers:
+    numbers = Numbers()
+    step = max(1, CHUNK_BYTES // max(1, tensor.data.shape[1]))
+    for first in range(0, len(tensor.data), step):
+        rows = np.ascontiguousarray(tensor.data[first : first + step])
+        numbers.checksum = zlib.crc32(rows.data, numbers.checksum)
+        for values in _scales_of(tensor, rows, first):
+            wide = values.astype(np.float32)
+            finite = np.isfinite(wide)
+            numbers.not_finite += int(wide.size - np.count_nonzero(finite))
+            numbers.largest = max(numbers.largest, float(np.max(np.abs(wide), where=finite, initial=0.0)))
+    return numbers
+
+
+def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Iterator[npt.NDArray[np.floating]]:
+    """The numbers that decide whether weights are finite: the scales of blocks, or the weights where there are none."""
+    if tensor.scales is not None:
+        yield tensor.scales[first : first + len(rows)]
+        return
+    layout = tensor.type.layout
+    if layout.names is None:
+        yield BLOCK_TYPES[tensor.type.name].dequantize(rows)
+        return
+    blocks = rows.reshape(-1).view(layout)
+    yield from (blocks[name] for name in layout.names if layout[name].kind == "f" and layout[name].shape == ())
+
+
+AGAIN = "Fetch the file again and compare its sha256; else take another conversion."
+
+
+def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
+    not_finite = [name for name, numbers in read.items() if numbers.not_finite]
+    if not_finite:
+        count = sum(read[name].not_finite for name in not_finite)
+        yield Finding(
+            "error",
+            "not-finite",
+            f"{count} numbers (weights, or scales of blocks) in {_some(not_finite)} are NaN or infinite",
+            "Every answer that meets them ends with an error, for its logits are not finite.",
+            AGAIN,
+        )
+    zero = [
+        name for name, numbers in read.items() if numbers.largest == 0 and not numbers.not_finite and not name.endswith("_bias")
+    ]
+    if zero:
+        yield Finding(
+            "error",
+            "all-zero",
+            f"all numbers of {_some(zero)} are zero",
+            "That part of the model does nothing; the text is nonsense, or worse than it should be.",
+            "A save was interrupted, or wrote over a mapped file. " + AGAIN,
+        )
+    large = [name for name, numbers in read.items() if numbers.largest > HALF_RANGE]
+    if large:
+        yield Finding(
+            "note",
+            "beyond-half",
+            f"{_some(large)} hold numbers beyond {HALF_RANGE:g}",
+            "Half precision (f16) cannot hold them; bf16 and f32 can.",
+            "Do not convert this model to f16, nor to block types, whose scales are f16.",
+        )
+
+
+def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Layers, or an output matrix and an embedding, with the same bytes."""
+    layers: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    parts = ("q_proj", "down_proj", "attn_norm")
+    for layer in range(checkpoint.config.num_layers):
+        layers[tuple(read[f"layers.{layer}.{part}"].checksum for part in parts)].append(layer)
+    same = [numbers for numbers in layers.values() if len(numbers) > 1]
+    if same:
+        yield Finding(
+            "warning",
+            "same-layers",
+            f"layers {', '.join(map(str, same[0]))} hold the same weights",
+            "A merge of models may mean it; else shards were copied over each other, and the text is worse than it should be.",
+            AGAIN,
+        )
+    embed, head = (checkpoint.tensors.get(name) for name in ("embed", "lm_head"))
+    if embed is not None and head is not None and read["embed"].checksum == read["lm_head"].checksum:
+        yield Finding(
+            "note",
+            "untied",
+            f"the output matrix is the embedding, stored twice: {head.num_bytes / 1e6:.1f} MB",
+            "The output is right; the memory is wasted.",
+            "Where the format can say so, set tie_word_embeddings to true and leave lm_head out.",
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
