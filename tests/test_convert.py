@@ -322,7 +322,7 @@ def test_a_signal_leaves_nothing_behind(name: signal.Signals, default_model: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(6, 30))])
 def test_a_killed_one_leaves_the_target_absent_and_the_next_one_sweeps(seed: int, source: Path, tmp_path: Path) -> None:
     run = in_a_child(source, tmp_path / "m", "to='meta'")
     deadline = time.monotonic() + 30

@@ -375,7 +375,7 @@ def test_code_of_a_folder_is_told(folder: Path) -> None:
     assert "never runs it" in open_checkpoint(folder).notices[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 65))])
 def test_mutants_of_config_and_index_are_read_or_refused(seed: int, sharded: Path) -> None:
     rng = random.Random(seed)
     files = ["config.json", "model.safetensors.index.json", "tokenizer_config.json", "generation_config.json"]
