@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from puna.cli.options import json_option
@@ -14,13 +16,19 @@ from puna.cli.terminal import TerminalReporter, print_json, shown_path
 def command(name: str | None, as_json: bool) -> None:
     """Fetch a model into the cache and check its bytes; print its path.
 
-    NAME is a name of the catalogue (left out: the default model), or a GGUF file of the Hub: hf:OWNER/REPO/FILE.gguf.
+    NAME is a name of the catalogue (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of safetensors, or
+    the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several.
     """
     from puna import hub
 
     with TerminalReporter() as report:
         path = hub.pull(name, report)
     if as_json:
-        print_json({"name": name or hub.DEFAULT_MODEL, "path": shown_path(path), "bytes": path.stat().st_size})
+        print_json({"name": name or hub.DEFAULT_MODEL, "path": shown_path(path), "bytes": _bytes(path)})
     else:
         print(path)
+
+
+def _bytes(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

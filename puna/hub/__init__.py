@@ -12,6 +12,7 @@ from puna.report import SILENT, Reporter
 
 __all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "pull", "resolve"]
 
+FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
 
 
@@ -52,7 +53,8 @@ def cached_names() -> list[str]:
     root = models_dir()
     placed = [path.stem for path in sorted(root.glob("*.gguf"))]
     hub = [str(HubName(*path.relative_to(root / "hub").parts)) for path in sorted(root.glob("hub/*/*/*.gguf"))]
-    return placed + hub
+    folders = [str(HubName(*path.parent.relative_to(root / "hub").parts)) for path in sorted(root.glob(f"hub/*/*/{FOLDER_MARK}"))]
+    return placed + hub + folders
 
 
 def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:
@@ -86,6 +88,8 @@ def _pull_hub(name: HubName, report: Reporter) -> Path:
 
 
 def _cached_hub_file(name: HubName) -> Path:
+    if not name.file and (name.folder / FOLDER_MARK).is_file():
+        return name.folder
     files = [name.target(name.file)] if name.file else _first_parts(name.folder)
     files = [path for path in files if path.is_file()]
     if len(files) == 1:
@@ -140,9 +144,10 @@ def _not_found(text: str) -> ModelNotFoundError:
         return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
     if _looks_like_path(text):
         return ModelNotFoundError(
-            f"no such file or folder: {shown}", hint="Check the path. A model of the Hub is hf:OWNER/REPO/FILE.gguf."
+            f"no such file or folder: {shown}",
+            hint="Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
         )
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))
     return ModelNotFoundError(
-        f"no model is named {shown!r}; known: {known}", hint="Give a path, one of these names, or hf:OWNER/REPO/FILE.gguf."
+        f"no model is named {shown!r}; known: {known}", hint="Give a path, one of these names, or hf:OWNER/REPO."
     )

@@ -1,9 +1,15 @@
-"""A model of the Hub, through `huggingface_hub`: it resumes and finds the token; the sha256 is checked here once more."""
+"""A model of the Hub, through `huggingface_hub`: it resumes and finds the token; the checksums are verified here once more.
+
+A repository of GGUF files gives one of them; one of safetensors gives a folder, whose `config.json` comes last: a folder that has
+it is whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +21,54 @@ from puna.report import Reporter
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+LAST = "config.json"
+# What a folder needs; nothing else of a repository is fetched. Weights: the first kind that is there.
+TEXTS = (
+    "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+WEIGHTS = (
+    re.compile(r"model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors"),
+    re.compile(r"pytorch_model\.bin(\.index\.json)?|pytorch_model-\d{5}-of-\d{5}\.bin"),
+)
+MAX_UNHASHED_BYTES = 64 << 20  # of a file that is no LFS blob
 
 
 def fetch_hub_model(name: HubName, report: Reporter) -> Path:
-    """Fetch, verify and place the file (all parts of a split one); return the first. The caller holds the lock."""
+    """Fetch, verify and place the file (all parts of a split one; all that a folder needs); return the first, or the folder.
+
+    The caller holds the lock.
+    """
     info = _repository(name)
     listing = {file.rfilename: file for file in info.siblings or ()}
+    folder = [] if name.file else _folder_files(listing)
+    if folder:
+        _place_all(name, folder, listing, info.sha or "main", report)
+        return name.folder
     chosen = HubName(name.owner, name.repo, name.file or _only_model(name, listing))
-    files = [_listed(chosen, file, listing) for file in chosen.shards()]
-    missing = [file for file in files if not _is_here(chosen.target(file.rfilename), file)]
+    files = chosen.shards()
+    _place_all(chosen, files, listing, info.sha or "main", report)
+    return chosen.target(files[0])
+
+
+def _folder_files(listing: Mapping[str, RepoSibling]) -> list[str]:
+    """The files of a model of safetensors, `config.json` last; none where the repository holds no such model, or GGUF files."""
+    kinds = [[file for file in listing if pattern.fullmatch(file)] for pattern in WEIGHTS]
+    weights = next((files for files in kinds if files), [])
+    if LAST not in listing or not weights or any(file.endswith(".gguf") for file in listing):
+        return []
+    return [*sorted(weights), *(file for file in TEXTS if file in listing), LAST]
+
+
+def _place_all(name: HubName, wanted: list[str], listing: Mapping[str, RepoSibling], revision: str, report: Reporter) -> None:
+    files = [_listed(name, file, listing) for file in wanted]
+    missing = [file for file in files if not _is_here(name.target(file.rfilename), file)]
     for file in missing:
-        require_place(chosen.target(file.rfilename))
+        require_place(name.target(file.rfilename))
     require_space(sum(file.size or 0 for file in missing) + SPARE_BYTES)
     for file in missing:
-        _fetch(chosen, file, info.sha or "main", report)
-    return chosen.target(files[0].rfilename)
+        _fetch(name, file, revision, report)
 
 
 def _repository(name: HubName) -> ModelInfo:
@@ -58,26 +96,33 @@ def _only_model(name: HubName, listing: dict[str, Any]) -> str:
     if len(files) == 1:
         return files[0]
     if not files:
-        raise ModelNotFoundError(f"{name}: the repository holds no .gguf file", hint="Choose a repository of GGUF files.")
+        raise ModelNotFoundError(
+            f"{name}: the repository holds neither a .gguf file nor {LAST} with safetensors",
+            hint="Choose a repository of GGUF files, or of a model that transformers reads.",
+        )
     raise ModelNotFoundError(
         f"{name}: the repository holds {len(files)} models: {', '.join(sorted(files)[:20])}",
         hint=f"Name one: puna pull hf:{name.repo_id}/{sorted(files)[0]}",
     )
 
 
-def _listed(name: HubName, file: str, listing: dict[str, RepoSibling]) -> RepoSibling:
+def _listed(name: HubName, file: str, listing: Mapping[str, RepoSibling]) -> RepoSibling:
     found = listing.get(file)
     if found is None:
         raise ModelNotFoundError(
             f"{name}: the repository has no file {file!r}", hint=f"It holds: {', '.join(sorted(listing)[:20])}"
         )
-    if found.lfs is None or _SHA256.fullmatch(found.lfs.sha256) is None or found.size is None:
+    known = _SHA256.fullmatch(found.lfs.sha256) if found.lfs else _SHA1.fullmatch(found.blob_id or "")
+    if known is None or found.size is None or (found.lfs is None and found.size > MAX_UNHASHED_BYTES):
         raise DownloadError(f"{name}: the Hub gives no sha256 for {file}, so its bytes cannot be checked. Refused.")
     return found
 
 
 def _is_here(path: Path, file: RepoSibling) -> bool:
-    return path.is_file() and path.stat().st_size == file.size
+    """Small files are compared whole: another version often has the same size."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    return file.lfs is not None or _git_sha1(path) == file.blob_id
 
 
 def _fetch(name: HubName, file: RepoSibling, revision: str, report: Reporter) -> None:
@@ -94,13 +139,19 @@ def _fetch(name: HubName, file: RepoSibling, revision: str, report: Reporter) ->
         )
     except (HTTPError, OSError, ValueError) as error:
         raise _failed(name, error) from error
-    found = sha256_of(done, f"checking {file.rfilename}", report)
-    expected = file.lfs.sha256 if file.lfs else ""
+    kind, expected = ("sha256", file.lfs.sha256) if file.lfs else ("git's sha1", file.blob_id)
+    found = sha256_of(done, f"checking {file.rfilename}", report) if file.lfs else _git_sha1(done)
     if found != expected or done.stat().st_size != file.size:
         shutil.rmtree(folder, ignore_errors=True)
-        raise DownloadError(f"{name}: the bytes are not the expected ones: sha256 {found}, not {expected}. Refused.")
+        raise DownloadError(f"{name}: the bytes are not the expected ones: {kind} {found}, not {expected}. Refused.")
     place(done, name.target(file.rfilename))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _git_sha1(path: Path) -> str:
+    """The id that git gives a file: the only checksum that the Hub tells of small ones."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _progress_class(file: RepoSibling, report: Reporter) -> Any:

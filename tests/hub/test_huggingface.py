@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from puna.errors import DownloadError, ModelNotFoundError, UsageError
 from tests.hub.conftest import Notes, sha256
 
 DATA = b"GGUF" * 1000
+
+
+def git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @dataclass
@@ -31,7 +36,12 @@ class FakeHub:
         def lfs(data: bytes) -> BlobLfsInfo:
             return BlobLfsInfo(size=len(data), sha256=self.announced or sha256(data), pointer_size=1)
 
-        return [RepoSibling(n, size=len(d), lfs=lfs(d) if n.endswith(".gguf") else None) for n, d in self.files.items()]
+        def sibling(name: str, data: bytes) -> RepoSibling:
+            if name.endswith((".gguf", ".safetensors", ".bin")):
+                return RepoSibling(name, size=len(data), lfs=lfs(data))
+            return RepoSibling(name, size=len(data), blob_id=self.announced or git_sha1(data))
+
+        return [sibling(name, data) for name, data in self.files.items()]
 
     def model_info(self, repo_id: str, *, files_metadata: bool) -> FakeHub:
         assert repo_id == "o/r" and files_metadata
@@ -102,7 +112,11 @@ def test_several_models_are_listed(fake: FakeHub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "name", "words"), [({"x": b""}, "hf:o/r", "no .gguf file"), ({"a.gguf": b""}, "hf:o/r/b.gguf", "no file 'b.gguf'")]
+    ("files", "name", "words"),
+    [
+        ({"x": b""}, "hf:o/r", r"neither a \.gguf file nor config\.json"),
+        ({"a.gguf": b""}, "hf:o/r/b.gguf", r"no file 'b\.gguf'"),
+    ],
 )
 def test_a_file_that_the_repository_does_not_have_is_named(fake: FakeHub, files: dict[str, bytes], name: str, words: str) -> None:
     fake.files = files
@@ -122,3 +136,62 @@ def test_no_network_says_what_to_place_where(fake: FakeHub, tmp_path: Path) -> N
     with pytest.raises(DownloadError, match="Network is unreachable") as caught:
         hub.pull("hf:o/r/m.gguf")
     assert str(tmp_path / "models" / "hub" / "o" / "r" / "m.gguf") in caught.value.hint
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+FOLDER = {
+    "config.json": b"{}", "generation_config.json": b"{ }", "tokenizer.json": b"[]", "tokenizer_config.json": b"{  }",
+    "model-00001-of-00002.safetensors": DATA, "model-00002-of-00002.safetensors": DATA[:-1],
+    "model.safetensors.index.json": b"{   }",
+}  # fmt: skip
+OTHERS = {
+    "README.md": b"x", "pytorch_model.bin": DATA, "original/consolidated.00.pth": DATA,
+    "onnx/model.onnx": DATA, "modeling.py": b"x",
+    ".gitattributes": b"x", "training_args.bin": DATA,
+}  # fmt: skip
+
+
+def test_a_folder_is_fetched_without_what_it_does_not_need_and_found_again(fake: FakeHub, tmp_path: Path) -> None:
+    fake.files = FOLDER | OTHERS
+    path = hub.pull("hf:o/r")
+    assert path == hub.resolve("hf:o/r") and {file.name: file.read_bytes() for file in path.iterdir()} == FOLDER
+    assert "hf:o/r" in hub.cached_names() and finished(tmp_path) == sorted(FOLDER)
+    hub.pull("hf:o/r")
+    assert fake.downloads == len(FOLDER)
+
+
+def test_without_safetensors_pytorchs_files_are_fetched(fake: FakeHub) -> None:
+    fake.files = {"config.json": b"{}", "pytorch_model.bin": DATA, "tokenizer.model": DATA[:9]}
+    assert sorted(file.name for file in hub.pull("hf:o/r").iterdir()) == sorted(fake.files)
+
+
+@pytest.mark.parametrize("name", FOLDER)
+def test_a_folder_is_whole_or_not_found(name: str, fake: FakeHub) -> None:
+    fake.files = FOLDER | OTHERS
+    fake.served[name] = FOLDER[name][:-1] + b"?"
+    with pytest.raises(DownloadError, match="not the expected ones"):
+        hub.pull("hf:o/r")
+    with pytest.raises(ModelNotFoundError, match="is not in the cache"):
+        hub.resolve("hf:o/r")
+    fake.served.clear()
+    assert hub.resolve("hf:o/r") if hub.pull("hf:o/r") else False
+
+
+def test_a_newer_file_of_the_same_size_is_fetched_again(fake: FakeHub) -> None:
+    fake.files = dict(FOLDER)
+    hub.pull("hf:o/r")
+    fake.files["tokenizer.json"] = b"{}"
+    assert (hub.pull("hf:o/r") / "tokenizer.json").read_bytes() == b"{}" and fake.downloads == len(FOLDER) + 1
+
+
+def test_a_folder_without_checksums_is_refused(fake: FakeHub) -> None:
+    fake.files, fake.announced = dict(FOLDER), "../../x"
+    with pytest.raises(DownloadError, match="no sha256"):
+        hub.pull("hf:o/r")
+    assert fake.downloads == 0
+
+
+def test_a_repository_of_gguf_files_and_a_config_gives_the_gguf_file(fake: FakeHub) -> None:
+    fake.files = FOLDER | {"m.gguf": DATA}
+    assert hub.pull("hf:o/r").name == "m.gguf"
