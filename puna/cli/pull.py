@@ -16,8 +16,8 @@ from puna.cli.terminal import TerminalReporter, print_json, shown_path
 def command(name: str | None, as_json: bool) -> None:
     """Fetch a model into the cache and check its bytes; print its path.
 
-    NAME is a name of the catalogue (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of safetensors, or
-    the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several.
+    NAME is of the catalogue (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of safetensors,
+    or the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several.
     """
     from puna import hub
 
