@@ -132,6 +132,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "llama, head_dim": Family("Llama", {"head_dim": 24}, {"head_dim": 24}),
     "mistral": Family("Mistral", {"sliding_window": WINDOW}, {"sliding_window": WINDOW, **MISTRAL}),
+    "llama, one K/V head": Family("Llama", {"num_key_value_heads": 1}, {"num_kv_heads": 1}),
+    "llama, sizes that are no multiples": Family(
+        "Llama",
+        {"hidden_size": 60, "intermediate_size": 50, "num_attention_heads": 6, "num_key_value_heads": 3},
+        {"hidden_size": 60, "ffn_size": 50, "num_heads": 6, "num_kv_heads": 3, "head_dim": 10},
+    ),
+    "mistral, window of two": Family("Mistral", {"sliding_window": 2}, {"sliding_window": 2, **MISTRAL}),
     "mistral, no window": Family("Mistral", {"sliding_window": None}, MISTRAL),
     "qwen2": Family("Qwen2", {}, QWEN2),
     "qwen2, a window": Family(
@@ -139,6 +146,17 @@ FAMILIES: dict[str, Family] = {
         {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
         {"sliding_window": WINDOW, "windowed_layers": (1,), **QWEN2},
     ),
+    "qwen2, windows in every other layer": Family(
+        "Qwen2",
+        {
+            "num_hidden_layers": 4,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+        },
+        {"num_layers": 4, "sliding_window": 9, "windowed_layers": (1, 3), **QWEN2},
+    ),
+    "qwen3, biases": Family("Qwen3", {"head_dim": 16, "attention_bias": True}, {"qkv_bias": True, "o_bias": True, **QWEN3}),
     "qwen3": Family("Qwen3", {"head_dim": 24}, {"head_dim": 24, **QWEN3}),
     "qwen3, yarn, tied": Family(
         "Qwen3",
