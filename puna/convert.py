@@ -26,7 +26,7 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.rows import Rows
-from puna.formats.tiktoken_file import same_but_reserved
+from puna.formats.tokenizer_files import means_the_same
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_WEIGHTS, Job, Writer
@@ -305,14 +305,11 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         for field in dataclasses.fields(made.config)
         if field.name not in NOT_COMPARED and not _near(getattr(made.config, field.name), getattr(asked.config, field.name))
     ]
-    if (made.tokenizer is None) != (asked.tokenizer is None) or made.chat_template != asked.chat_template:
-        differing.append("tokenizer or template")
-    elif (
-        made.tokenizer is not None
-        and asked.tokenizer is not None
-        and not same_but_reserved(made.tokenizer.tokens, asked.tokenizer.tokens)
-    ):
-        differing.append("tokens")
+    if made.chat_template != asked.chat_template:
+        differing.append("chat template")
+    one, other = made.tokenizer, asked.tokenizer
+    if one is not other and (one is None or other is None or not means_the_same(one, other)):
+        differing.append("tokenizer")
     if differing:
         raise ConvertError(f"what was written differs from the source in {', '.join(differing)}", hint=A_BUG)
     total, done = sum(tensor.num_bytes for tensor in made.tensors.values()), 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import TEMPLATE, read_template
-from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
+from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
@@ -277,14 +276,8 @@ def _generation(folder: Path) -> JsonObject | None:
 
 def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None) -> TokenizerSpec:
     """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
-    source = generation if generation is not None and "eos_token_id" in generation.values else config_json
-    given = source.values.get("eos_token_id")
-    ids = given if isinstance(given, list) else [] if given is None else [given]
-    for token_id in ids:
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < len(spec.tokens):
-            source.fail("eos_token_id", f"is {shown(given)}; the vocabulary has {len(spec.tokens)} tokens")
-    others = tuple(token_id for token_id in ids if token_id not in (spec.eos_id, spec.eot_id))
-    return replace(spec, stop_ids=tuple(dict.fromkeys((*spec.stop_ids, *others))))
+    has_ends = generation is not None and "eos_token_id" in generation.values
+    return with_ends(spec, generation if generation is not None and has_ends else config_json)
 
 
 def _chat_template(folder: Path) -> str | None:

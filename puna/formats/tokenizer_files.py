@@ -25,6 +25,7 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import file_size, map_file, read_head, shown
 from puna.formats.piece_order import agree
+from puna.formats.tiktoken_file import same_but_reserved
 from puna.formats.tokenizer_json import tokenizer_of
 
 MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
@@ -50,10 +51,44 @@ FORMS = (
 def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     """A tokenizer file of any kind, told by its content. `vocab_size`: rows of the embedding, where a model is known.
 
+    What stands beside it in `tokenizer_config.json` and `generation_config.json` (BOS, EOS, the ends of a text) is heeded.
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
-    spec = _read(path)
+    spec = _set_up(_read(path), path)
     return spec if vocab_size is None else fitted(spec, vocab_size)
+
+
+def _set_up(spec: TokenizerSpec, path: Path) -> TokenizerSpec:
+    """A `tokenizer.json` does not say which of its tokens begin and end a text: files beside it do."""
+    settings, generation = path.with_name("tokenizer_config.json"), path.with_name("generation_config.json")
+    if not tokenizer_json.matches(read_head(path, HEAD_BYTES)):
+        return spec
+    if settings.is_file():
+        config = read_json(settings)
+        spec, _ = with_roles(spec, roles(config))
+        spec = _framed(with_special(spec, special_texts(config)), config)
+    return with_ends(spec, read_json(generation)) if generation.is_file() else spec
+
+
+def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
+    """`spec` with the ids that end a text, of `eos_token_id` in a config: a number or a list of them."""
+    given = source.values.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    for token_id in ids:
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < len(spec.tokens):
+            source.fail("eos_token_id", f"is {shown(given)}; the vocabulary has {len(spec.tokens)} tokens")
+    others = tuple(token_id for token_id in ids if token_id not in (spec.eos_id, spec.eot_id))
+    return replace(spec, stop_ids=tuple(dict.fromkeys((*spec.stop_ids, *others))))
+
+
+def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
+    """Whether two hold the same tokens, begin a text with the same one, and end it with the same ones."""
+
+    def ends(spec: TokenizerSpec) -> set[int | None]:
+        return {spec.eos_id, spec.eot_id, *spec.stop_ids} - {None}
+
+    same_text = same_but_reserved(one.tokens, other.tokens) and ends(one) == ends(other)
+    return same_text and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
 
 
 def _read(path: Path) -> TokenizerSpec:

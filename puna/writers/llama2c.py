@@ -71,7 +71,7 @@ def group_size(config: ModelConfig) -> int:
 
 def _write(job: Job, folder: Path) -> None:
     checkpoint, config = job.checkpoint, job.checkpoint.config
-    write_tokenizer(checkpoint.tokenizer, folder, "llama2c")
+    write_tokenizer(checkpoint, folder, "llama2c")
     write_template(checkpoint, folder)
     sizes = (config.hidden_size, config.ffn_size, config.num_layers, config.num_heads, config.num_kv_heads)
     with (folder / MODEL).open("xb") as file:

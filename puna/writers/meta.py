@@ -89,7 +89,7 @@ def _recoded(job: Job) -> Checkpoint:
 def _write(job: Job, folder: Path) -> None:
     checkpoint = job.checkpoint
     write_json(_params(checkpoint.config), folder / "params.json")
-    write_tokenizer(checkpoint.tokenizer, folder, "meta")
+    write_tokenizer(checkpoint, folder, "meta")
     write_template(checkpoint, folder)
     spec, whole = checkpoint.tokenizer, _recoded(job)
     cuts = BY_VOCABULARY if spec is not None and spec.kind == "bpe" else CUTS  # as Llama 3's shards, or as the older ones

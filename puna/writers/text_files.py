@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.formats.template_file import TEMPLATE
+from puna.formats.tokenizer_files import means_the_same, read_tokenizer_file
 from puna.writers.tokenizers import (
     write_llama2c_tokenizer,
     write_sentencepiece,
@@ -18,28 +20,41 @@ from puna.writers.tokenizers import (
     write_tokenizer_json,
 )
 
-# Format -> file name and writer, the likelier first; a format reads any of its own.
-FORMS = {
-    "meta": (
-        ("tokenizer.model", write_tiktoken),
-        ("tokenizer.model", write_sentencepiece),
-        ("tokenizer.json", write_tokenizer_json),
-    ),
-    "safetensors": (("tokenizer.json", write_tokenizer_json), ("tokenizer.model", write_sentencepiece)),
-    "llama2c": (("tokenizer.bin", write_llama2c_tokenizer), ("tokenizer.json", write_tokenizer_json)),
+
+def write_tokenizer_folder(spec: TokenizerSpec, folder: Path, checkpoint: Checkpoint) -> None:
+    """tokenizer.json, and what it does not say: tokenizer_config.json and generation_config.json."""
+    write_tokenizer_json(spec, folder / "tokenizer.json")
+    _write_settings(spec, folder, checkpoint)
+
+
+def _write_settings(spec: TokenizerSpec, folder: Path, checkpoint: Checkpoint) -> None:
+    write_tokenizer_config(spec, checkpoint.chat_template, folder / "tokenizer_config.json")
+    ids = [token_id for token_id in (spec.eos_id, spec.eot_id, *spec.stop_ids) if token_id is not None]
+    settings: dict[str, Any] = dict(checkpoint.generation)
+    settings |= {"bos_token_id": spec.bos_id, "eos_token_id": list(dict.fromkeys(ids))}
+    write_json({key: value for key, value in settings.items() if value not in (None, [])}, folder / "generation_config.json")
+
+
+# Format -> file name and writer, the likelier first; where none can hold the tokenizer, it lies there as tokenizer.json.
+FORMS: dict[str, tuple[tuple[str, Callable[[TokenizerSpec, Path], None]], ...]] = {
+    "meta": (("tokenizer.model", write_tiktoken), ("tokenizer.model", write_sentencepiece)),
+    "llama2c": (("tokenizer.bin", write_llama2c_tokenizer),),
 }
 
 
-def write_tokenizer(spec: TokenizerSpec | None, folder: Path, form: str) -> None:
-    """The tokenizer in the first of a format's forms that can hold it. UnsupportedModelError where none can."""
+def write_tokenizer(checkpoint: Checkpoint, folder: Path, form: str) -> None:
+    """The tokenizer in the first of a format's forms that can hold it: one that says the same when it is read again."""
+    spec = checkpoint.tokenizer
     if spec is None:
         return
-    *others, (last, write_last) = FORMS[form]
-    for name, write in others:
+    for name, write in FORMS[form]:
+        path = folder / name
         with suppress(UnsupportedModelError):
-            write(spec, folder / name)
-            return
-    write_last(spec, folder / last)
+            write(spec, path)
+            if means_the_same(read_tokenizer_file(path, len(spec.tokens)), spec):
+                return
+        path.unlink(missing_ok=True)
+    write_tokenizer_folder(spec, folder, checkpoint)
 
 
 def write_huggingface_texts(checkpoint: Checkpoint, folder: Path) -> None:
@@ -48,16 +63,14 @@ def write_huggingface_texts(checkpoint: Checkpoint, folder: Path) -> None:
     spec = checkpoint.tokenizer
     if spec is None:
         return
-    write_tokenizer(spec, folder, "safetensors")
     with suppress(UnsupportedModelError):
         write_sentencepiece(spec, folder / "tokenizer.model")
-    write_tokenizer_config(spec, checkpoint.chat_template, folder / "tokenizer_config.json")
-    ids = [token_id for token_id in (spec.eos_id, spec.eot_id, *spec.stop_ids) if token_id is not None]
-    settings: dict[str, Any] = dict(checkpoint.generation) | {
-        "bos_token_id": spec.bos_id,
-        "eos_token_id": list(dict.fromkeys(ids)),
-    }
-    write_json({key: value for key, value in settings.items() if value not in (None, [])}, folder / "generation_config.json")
+    try:
+        write_tokenizer_folder(spec, folder, checkpoint)
+    except UnsupportedModelError:
+        if not (folder / "tokenizer.model").is_file():
+            raise
+        _write_settings(spec, folder, checkpoint)
 
 
 def write_template(checkpoint: Checkpoint, folder: Path) -> None:

@@ -23,6 +23,7 @@ from puna.convert import convert
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
 from puna.formats.names import GGUF_NAMES, META_NAMES, foreign_name
+from puna.formats.tokenizer_files import means_the_same
 from tests.families import FAMILIES, Family
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
@@ -82,6 +83,9 @@ def test_our_writers_change_no_number_and_no_text(way: str, source: Path, tmp_pa
     expected, found = open_checkpoint(source), open_checkpoint(made.path)
     require_equal(found, expected)
     assert found.chat_template == expected.chat_template
+    one, other = found.tokenizer, expected.tokenizer
+    assert one is not None and other is not None and means_the_same(one, other)
+    assert (one.bos_id, one.eos_id, one.add_bos) == (other.bos_id, other.eos_id, other.add_bos)
     assert greedy(made.path) == greedy(source)
 
 

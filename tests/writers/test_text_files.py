@@ -8,7 +8,7 @@ import pytest
 
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.formats.tiktoken_file import SPECIAL, same_but_reserved
-from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
+from puna.formats.tokenizer_files import means_the_same, read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
 from puna.writers.text_files import write_huggingface_texts, write_tokenizer
 from tests.models import tiny_config
@@ -53,12 +53,13 @@ def test_a_byte_level_tokenizer_is_written_into_a_folder_as_json_only(tmp_path: 
 
 def test_metas_folder_gets_llama_3s_file_whatever_the_reserved_tokens_are_called(tmp_path: Path) -> None:
     """Llama 3.1's tokenizer.json calls <|step_id|> <|reserved_special_token_2|>, and all behind it by other numbers."""
-    spec = checkpoint(tmp_path, tiktoken_bytes()).tokenizer
+    source = checkpoint(tmp_path, tiktoken_bytes())
+    spec = source.tokenizer
     assert spec is not None
     renamed = [b"<|reserved_special_token_2|>" if token == b"<|step_id|>" else token for token in spec.tokens[:-244]]
     renamed += [b"<|reserved_special_token_%d|>" % number for number in range(3, 247)]
     assert (len(renamed), len(SPECIAL)) == (len(spec.tokens), 256)
-    write_tokenizer(replace(spec, tokens=renamed), tmp_path, "meta")
+    write_tokenizer(replace(source, tokenizer=replace(spec, tokens=renamed)), tmp_path, "meta")
     again = read_tokenizer_file(tmp_path / "tokenizer.model", None)
     assert same_but_reserved(again.tokens, renamed)
     assert not same_but_reserved(again.tokens, [b"x", *renamed[1:]])
@@ -66,5 +67,8 @@ def test_metas_folder_gets_llama_3s_file_whatever_the_reserved_tokens_are_called
 
 
 def test_where_metas_own_forms_cannot_hold_a_tokenizer_its_folder_gets_tokenizer_json(tmp_path: Path) -> None:
-    write_tokenizer(small_bpe(), tmp_path, "meta")
-    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+    source = Checkpoint(tmp_path, "gguf", tiny_config(), {}, small_bpe())
+    write_tokenizer(source, tmp_path, "meta")
+    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    spec = read_tokenizer_file(tmp_path / "tokenizer.json", None)
+    assert means_the_same(spec, small_bpe()) and spec.bos_id == small_bpe().bos_id
