@@ -332,15 +332,16 @@ def _inverse(scale: Floats) -> Floats:
     return inverse.reshape(-1, 1)
 
 
+BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))  # 0.5 itself would lift 0.49999997 to 1
+
+
 def _round_half_away(values: Floats) -> Floats:
     """C's roundf.
 
     >>> _round_half_away(np.array([0.5, -1.5, 0.49999997], np.float32)).tolist()
     [1.0, -2.0, 0.0]
     """
-    magnitude = np.abs(values)
-    floor = np.floor(magnitude)
-    return np.asarray(np.copysign(floor + (magnitude - floor >= np.float32(0.5)), values), np.float32)
+    return np.trunc(values + np.copysign(BELOW_HALF, values))
 
 
 def _nibbles(numbers: Bytes) -> Bytes:

@@ -72,6 +72,7 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "no_rope_layers": ([], None),
     "clip_qkv": (0, None),
     "qk_layernorm": (False, None),
+    "use_mrope": (False, None),
     "use_qk_norm": (False, None),
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),

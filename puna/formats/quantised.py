@@ -7,7 +7,7 @@ product rounded once. The layouts are those of AutoGPTQ, AutoAWQ and compressed-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -167,10 +167,20 @@ def _pack_f16(grid: Grid, first: int, last: int) -> Bytes:
 PACKERS = {"Q4_0": _pack_q4_0, "Q4_1": _pack_q4_1, "Q8_0": _pack_q8_0, "F16": _pack_f16, "F32": _pack_f32}
 
 
-def _nibbles(words: Numbers, bits: int) -> Numbers:
-    """Words of 32 bits -> their numbers, lowest first, along a new last axis.  # (...) -> (..., 32 / bits), uint8"""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    return (words.view(np.uint32)[..., None] >> shifts & np.uint32((1 << bits) - 1)).astype(np.uint8)
+def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | None = None) -> Numbers:
+    """Words of 32 bits -> their numbers along a new axis, the lowest first, or those at `places` in that order.
+
+    (...) -> (..., 32 / bits, ...), uint8
+    """
+    chosen = range(32 // bits) if places is None else places
+    shape = list(words.shape)
+    shape.insert(axis % (len(shape) + 1), len(chosen))
+    found = np.empty(shape, np.uint8)
+    for view, place in zip(
+        np.moveaxis(found, axis, 0), chosen
+    ):  # one place of all words at a time: a third of the time of one expression
+        view[...] = words.view(np.uint32) >> np.uint32(bits * place) & np.uint32((1 << bits) - 1)
+    return found
 
 
 # ---- settings and tensors -------------------------------------------------------------------------------------------
@@ -284,8 +294,8 @@ def _read_awq(config: JsonObject, module: str, tensor: StoredTensor, stored: Map
 
     def outputs(packed: Numbers, first: int, last: int) -> Numbers:
         begin, end = first // 8, -(-last // 8)
-        found = _nibbles(np.ascontiguousarray(packed[:, begin:end]), 4)[..., np.argsort(AWQ_ORDER)]
-        return np.ascontiguousarray(found.reshape(len(packed), -1)[:, first - 8 * begin : last - 8 * begin].T)
+        found = _nibbles(np.ascontiguousarray(packed[:, begin:end].T), 4, 1, np.argsort(AWQ_ORDER).tolist())
+        return found.reshape(-1, len(packed))[first - 8 * begin : last - 8 * begin]
 
     return Grid(
         name=f"{module}.weight",
