@@ -58,14 +58,17 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
-    home = path if _is_folder(path) else path.parent if _is_part(path) else None
-    file = path
-    if home is not None:
-        files = _files_of(home)
-        folder = _folder_of(files)
-        if folder is not None:
-            return folder.open(home, tokenizer)
-        file = path if home != path else _model_in(home, files)
+    home = _home_of(path)
+    if home is None:
+        return _open_file(path, tokenizer)
+    files = _files_of(home)
+    folder = _folder_of(files)
+    if folder is not None:
+        return folder.open(home, tokenizer)
+    return _open_file(_model_in(home, files) if _is_folder(path) else path, tokenizer)
+
+
+def _open_file(file: Path, tokenizer: Path | None) -> Checkpoint:
     form = _format_of(file)
     if form is None:
         raise _unrecognised(file)
@@ -74,6 +77,23 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     if form.open_with_tokenizer is None:
         raise UsageError(f"{file} holds its own tokenizer ({form.name}); leave --tokenizer out")
     return form.open_with_tokenizer(file, tokenizer)
+
+
+def _home_of(path: Path) -> Path | None:
+    """The folder that `path` is, or is a part of; None for a file that is whole by itself."""
+    if _is_folder(path):
+        return _snapshot_of(path)
+    return path.parent if _is_part(path) else None
+
+
+def _snapshot_of(folder: Path) -> Path:
+    """Of a repository in the Hub's own cache, which holds snapshots, the one that there is; any other folder itself."""
+    if not (_is_folder(folder / "snapshots") and _is_folder(folder / "blobs")):
+        return folder
+    snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    if len(snapshots) != 1:
+        raise ModelNotFoundError(f"{folder} holds {len(snapshots)} snapshots: {_listed(snapshots)}", hint="Name one of them.")
+    return snapshots[0]
 
 
 def _is_folder(path: Path) -> bool:

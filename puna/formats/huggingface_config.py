@@ -92,6 +92,7 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "mamba_d_state": (None,),
     "parallel_attn": (False, None),
     "use_parallel_residual": (False, None),
+    "original_max_position_embeddings": (None,),
     "norm_type": ("rmsnorm", "rms_norm", None),
 }
 

@@ -322,6 +322,10 @@ def test_a_link_that_leaves_the_folder_is_refused_but_the_hubs_own_cache_is_read
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to("../../blobs/1234")
     assert open_checkpoint(snapshot).config.num_layers == 2
+    assert open_checkpoint(tmp_path / "models--a--b").path == snapshot
+    (snapshot.parent / "1").mkdir()
+    with pytest.raises(ModelNotFoundError, match="holds 2 snapshots: 0, 1"):
+        open_checkpoint(tmp_path / "models--a--b")
 
 
 CODE = "import os; os.environ['PUNA_CANARY'] = '1'\nclass Config: pass\nclass Model: pass\nclass Tokenizer: pass\n"

@@ -154,6 +154,15 @@ def test_mistrals_own_keys_are_read(tmp_path: Path) -> None:
     assert open_checkpoint(folder).config.sliding_window == 64
 
 
+def test_mistrals_own_folders_hold_safetensors(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS))
+    save_file({foreign_name(META_NAMES, name): values for name, values in WEIGHTS.items()}, tmp_path / "consolidated.safetensors")
+    for path in (tmp_path, tmp_path / "consolidated.safetensors"):
+        require_whole(open_checkpoint(path))
+
+
 # ---- folders that are not whole -------------------------------------------------------------------------------------
 
 
