@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from puna.formats.stored import PackedTensor, StoredTensor
 
 BLOCK = 32  # columns
 SMALLEST_NORMAL, LARGEST = 2.0**-14, 65504.0  # of half precision, in which a block has its scale
+SCALE_ROWS = 4096  # looked at together
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # nibble i of a word is the output of this number
 Numbers = npt.NDArray[Any]
 Weights = Mapping[str, StoredTensor | PackedTensor]
@@ -346,8 +348,8 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
     per_word = 32 // bits
     rows, padded = words.shape[0], words.shape[1] * per_word
     columns = _columns_of(stored, module, tensor, rows, padded)
-    scale = _scales(scheme, module, tensor, stored, rows, columns)
-    groups = scale.shape[1]
+    scales = _scales(scheme, module, tensor, stored, rows, columns)
+    groups = scales.shape[1]
     zero_name = f"{module}.weight_zero_point"
     symmetric = scheme.flag("symmetric", True)
     zero_words = None if symmetric else _part(stored, zero_name, tensor, ("I32",), (-(-rows // per_word), groups))
@@ -365,8 +367,8 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
 
     order = _order(stored, f"{module}.weight_g_idx", tensor, columns, groups)
     return Grid(
-        f"{module}.weight", tensor, rows, columns, bits, numbers, lambda first, last: scale[first:last], zeros, order, groups,
-        symmetric, _are_large(scale),
+        f"{module}.weight", tensor, rows, columns, bits, numbers, scales.part, zeros, order, groups,
+        symmetric, scales.are_large,
     )  # fmt: skip
 
 
@@ -385,8 +387,8 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
     if len(tensor.shape) != 2 or not scheme.flag("symmetric", True):
         raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of symmetric int8 numbers")
     rows, columns = tensor.shape
-    values, scale = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
-    groups = scale.shape[1]
+    values, scales = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
+    groups = scales.shape[1]
     return Grid(
         name=tensor.name,
         stored=tensor,
@@ -394,19 +396,39 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
         columns=columns,
         bits=8,
         numbers=lambda first, last: (values[first:last].astype(np.int16) + 128).astype(np.uint8),
-        scales=lambda first, last: scale[first:last],
+        scales=scales.part,
         zeros=lambda first, last: np.full((last - first, groups), 128, np.int32),
         groups=None,
         num_groups=groups,
         is_symmetric=True,
-        has_large_scales=_are_large(scale),
+        has_large_scales=scales.are_large,
     )
+
+
+class Scales(NamedTuple):
+    """Scales as they lie in the file: one for all rows and columns, or one for each row and group."""
+
+    data: npt.NDArray[np.uint8]  # (rows, bytes), or (1, bytes)
+    dtype: str
+    shape: tuple[int, int]  # (rows, groups)
+
+    def part(self, first: int, last: int) -> Numbers:
+        """Those of rows first..last-1, in single precision.  # (last - first, groups)"""
+        rows = self.data if len(self.data) == 1 else self.data[first:last]
+        return np.broadcast_to(BLOCK_TYPES[self.dtype].dequantize(rows), (last - first, self.shape[1]))
+
+    @property
+    def are_large(self) -> bool:
+        """Whether half precision holds all of them without loss of digits at either end."""
+        steps = range(0, len(self.data), SCALE_ROWS)
+        parts = (np.abs(BLOCK_TYPES[self.dtype].dequantize(self.data[first : first + SCALE_ROWS])) for first in steps)
+        return all(bool(np.all((part == 0) | ((part >= SMALLEST_NORMAL) & (part <= LARGEST)))) for part in parts)
 
 
 def _scales(
     scheme: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, columns: int
-) -> Numbers:
-    """Single precision, by the scheme's strategy: one for all, one a row, or one a group of columns.  # (rows, groups)"""
+) -> Scales:
+    """By the scheme's strategy: one for all, one a row, or one a group of columns."""
     found = stored.get(f"{module}.weight_scale")
     if found is None:
         tensor.fail("has no weight_scale beside it")
@@ -414,17 +436,10 @@ def _scales(
         found.fail(f"is {found.dtype}; F16, BF16 or F32 is needed")
     size = scheme.integer("group_size")
     groups = _group_count(scheme, tensor, -1 if size is None else size, columns)
-    values = BLOCK_TYPES[found.dtype].dequantize(found.data.reshape(1, -1)).reshape(-1)
-    if values.size == 1:
-        return np.broadcast_to(values.reshape(1, 1), (rows, groups))
-    if values.size != rows * groups:
+    count = prod(found.shape)
+    if count not in (1, rows * groups):
         found.fail(f"has shape {found.shape}; ({rows}, {groups}) is needed")
-    return values.reshape(rows, groups)
-
-
-def _are_large(scales: Numbers) -> bool:
-    sizes = np.abs(scales[scales != 0])
-    return bool(sizes.size == 0 or (sizes.min() >= SMALLEST_NORMAL and sizes.max() <= LARGEST))
+    return Scales(found.data.reshape(1 if count == 1 else rows, -1), found.dtype, (rows, groups))
 
 
 def _read_compressed(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
