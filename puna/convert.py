@@ -29,7 +29,7 @@ from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
-from puna.writers.base import CHUNK_WEIGHTS, Job, Writer
+from puna.writers.base import CHUNK_BYTES, Job, Writer
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
 SPARE_BYTES = 16 << 20  # for headers, tokenizer files, and the file system's own
@@ -335,7 +335,7 @@ def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:
     expected: Rows | None = None if kind == "Q8_GROUP" else job.rows(name)
     if expected is None:
         return
-    step = max(1, CHUNK_WEIGHTS // max(1, expected.shape[1]))
+    step = max(1, CHUNK_BYTES // max(1, expected.shape[1]))
     whole = kind == source.type.name
     for first in range(0, len(expected), step):
         last = min(first + (step if whole else RECHECKED_ROWS), len(expected))

@@ -6,17 +6,23 @@ progress bar's ends are `convert.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
+
+import numpy as np
 
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import Bytes, ComputedRows, InterleavedHeads, Rows, interleaved_vector
 
 TURNED = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # by the rotary embedding
-CHUNK_WEIGHTS = 1 << 22  # converted at a time, so that a matrix never stands in memory whole
+WORKERS = min(8, os.cpu_count() or 1)
+CHUNK_BYTES = 1 << 19  # of the result, made at a time: a matrix never stands in memory whole, and all cores have work
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,25 @@ def recoded(tensor: Tensor, type_name: str) -> Rows:
 
 def write_rows(file: BinaryIO | IO[bytes], rows: Rows, wrote: Callable[[int], None]) -> None:
     """All rows, some at a time; `wrote` is told the bytes of each time."""
-    step = max(1, CHUNK_WEIGHTS // max(1, rows.shape[1]))
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
+    for part in _pieces(rows):
         file.write(part.tobytes())
         wrote(part.nbytes)
+
+
+def _pieces(rows: Rows) -> Iterator[Bytes]:
+    """All rows in order, some at a time. Rows that must be computed are, by all cores, a few pieces before they are asked for."""
+    step = max(1, CHUNK_BYTES // max(1, rows.shape[1]))
+    starts = range(0, len(rows), step)
+    if isinstance(rows, np.ndarray) or len(starts) < 2:
+        yield from (rows[first : first + step] for first in starts)
+        return
+    with ThreadPoolExecutor(WORKERS) as pool:
+        ahead: deque[Future[Bytes]] = deque()
+        for first in starts:
+            ahead.append(pool.submit(rows.__getitem__, slice(first, first + step)))
+            if len(ahead) > WORKERS:
+                yield ahead.popleft().result()
+        yield from (piece.result() for piece in ahead)
 
 
 def dealt_out(job: Job) -> list[list[str]]:
