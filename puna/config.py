@@ -18,8 +18,12 @@ import numpy.typing as npt
 from puna.errors import UsageError
 
 RopeScaling = Literal["none", "linear", "llama3", "dynamic", "yarn"]
-KVType = Literal["auto", "f16", "f32"]
-Device = Literal["auto", "cpu", "reference"]
+KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
+WeightsType = Literal["auto", "as-is", "int8", "int4"]
+DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
+DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
+
+Bytes = int  # a number of bytes; as a text also with a unit
 
 MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384, ffn 53248, vocabulary 128256
     "num_layers": 1024,
@@ -250,13 +254,15 @@ class ModelConfig:
 class EngineConfig:
     """How to run: each field is a flag (`--max-context`) and an environment variable (`PUNA_MAX_CONTEXT`)."""
 
-    device: Device = "auto"
+    device: str = "auto"
     threads: int = 0  # 0: one per usable core
     max_context: int = 0  # tokens per sequence; 0: the model's own limit, lowered (with a notice) to what memory holds
     max_batch: int = 64  # sequences that run at once
     chunk_tokens: int = 256  # tokens of one step at most: bounds the scratch memory and the time until Ctrl-C is heard
     page_size: int = 32  # tokens per KV page
     kv_type: KVType = "auto"
+    weights: WeightsType = "auto"  # auto: as they are, or the first of the others that fits
+    vram: Bytes = 0  # of the device's memory at most; 0: all that is free. "12GiB" on the command line
     prefix_cache: bool = True
 
     def __post_init__(self) -> None:
@@ -268,7 +274,9 @@ class EngineConfig:
             value = getattr(self, name)
             ok = isinstance(value, int) and low <= value <= high
             _require(ok, name, f"is {value!r}; it must lie in {low}..{high}", _where_set(name))
-        for name, kind in (("device", Device), ("kv_type", KVType)):
+        ok = DEVICE.fullmatch(self.device) is not None
+        _require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}", _where_set("device"))
+        for name, kind in (("kv_type", KVType), ("weights", WeightsType)):
             value, allowed = getattr(self, name), get_args(kind)
             _require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}", _where_set(name))
         ok = self.page_size % 16 == 0
@@ -291,6 +299,7 @@ _ENGINE_LIMITS = (
     ("max_batch", 1, 4096),
     ("chunk_tokens", 1, 8192),
     ("page_size", 16, 1024),
+    ("vram", 0, 1 << 50),
 )
 
 
@@ -298,10 +307,29 @@ def _where_set(name: str) -> str:
     return f"It is set by --{name.replace('_', '-')}, or by the variable PUNA_{name.upper()}."
 
 
+UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """
+    >>> parse_bytes("12GiB"), parse_bytes("1.5G"), parse_bytes("12GB"), parse_bytes("64")
+    (12884901888, 1610612736, 12000000000, 64)
+    """
+    number = text.rstrip("KMGTiB ")
+    unit = text[len(number) :].strip()
+    base = 1000 if unit.endswith("B") and not unit.endswith("iB") else 1024
+    return int(float(number) * base ** UNITS.get(unit[:1], 0))
+
+
 # type of a field -> pattern of its text, the same in words, how it is read
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "int": (r"-?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
     "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
+    "Bytes": (
+        r"[0-9]{1,18}|[0-9]{1,6}(\.[0-9]{1,3})? ?(K|M|G|T)(i?B)?",
+        "a number of bytes is needed, such as 12GiB",
+        parse_bytes,
+    ),
 }
 
 

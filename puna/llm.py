@@ -87,8 +87,8 @@ class LLM:
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
         try:
-            layout = backend_spec(config.device).layout
-            plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes, report)
+            layouts = backend_spec(config.device).layouts
+            plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes, report)
             backend.load(checkpoint, plan, report)
         except BaseException:
             backend.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Protocol
 
@@ -21,9 +21,13 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q8_0": (32, 34),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
+    "Q4_K": (256, 148),  # its scales of six bits stand in bytes (`backends/torch/weights.py`)
+    "Q6_K": (256, 210),
 }
-KV_BYTES = {"f16": 2, "f32": 4}
+KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}
+KV_SCALE_BYTES = {"int8": 4}  # of each token and head
 LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
+USUAL_CONTEXT = 2048  # tokens: for this weights are kept in fewer bits rather than the context lowered further
 FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
 
@@ -37,9 +41,13 @@ class Layout:
     row_multiple: int = 1  # rows are padded to a multiple of this
     column_multiple: int = 1
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
+    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type that it is kept in at least
 
-    def resident_type(self, file_type: str) -> str:
-        return self.resident_types.get(file_type, self.other)
+    def resident_type(self, file_type: str, name: str = "") -> str:
+        """The type in memory of a matrix that is `file_type` in the file."""
+        kept = self.resident_types.get(file_type, self.other)
+        better = self.better.get(name, kept)
+        return better if file_type == better or _bits(better) > _bits(kept) else kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class Plan:
     max_context: int  # tokens of one sequence
     max_tokens: int  # token rows of one step
     max_sequences: int
-    kv_type: str  # "f16", "f32"
+    kv_type: str  # a key of KV_BYTES
+    weights: str = "as-is"  # which of the backend's layouts
 
     @property
     def total_bytes(self) -> int:
@@ -81,44 +90,91 @@ def make_plan(
     config: ModelConfig,
     tensors: Mapping[str, Header],
     engine: EngineConfig,
-    layout: Layout,
+    layouts: Mapping[str, Layout],
     free_bytes: int,
     report: Reporter = SILENT,
 ) -> Plan:
     """What to allocate on a device with `free_bytes` free.
 
-    A `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
+    Of `layouts` the one that was asked for, or the first that leaves room for a context of use; where none does, the smallest. A
+    `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
     notice, to what half of the memory left beside the weights holds.
     """
     _require_context(config, engine)
-    kv_type = _kv_type(engine, layout)
-    weights = sum(resident_bytes(tensor.shape, layout.resident_type(tensor.type.name), layout) for tensor in tensors.values())
-    scratch = scratch_bytes(config, engine)
-    page = kv_bytes(config, engine.page_size, kv_type, layout.value_multiple)
-    left = (free_bytes - weights - scratch) // page  # pages
+    needs = {name: _needs(config, tensors, engine, layouts[name]) for name in _candidates(engine, layouts)}
+    usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
+    fitting = (name for name, need in needs.items() if need.pages_of(usual) <= need.pages_left(free_bytes))
+    name = next(fitting, min(needs, key=lambda name: needs[name].weights))
+    need = needs[name]
+    left = need.pages_left(free_bytes)
     context = engine.max_context or min(
         config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT))
     )
-    per_sequence = -(-context // engine.page_size)
+    per_sequence = need.pages_of(context)
     if per_sequence > left:
-        raise _too_large(weights, per_sequence * page, scratch, free_bytes, context)
+        raise _too_large(need, per_sequence * need.page, free_bytes, context)
+    _tell_weights(needs, name, free_bytes, report)
     if not engine.max_context and context < config.max_context:
         report.notice(
             f"context lowered from the model's {config.max_context} tokens to {context}: "
-            f"KV of {human(per_sequence * page)} is what {human(free_bytes)} of free memory holds beside the weights"
+            f"KV of {human(per_sequence * need.page)} is what {human(free_bytes)} of free memory holds beside the weights"
         )
     num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, left // 2))
     return Plan(
-        weights_bytes=weights,
-        kv_bytes=num_pages * page,
-        scratch_bytes=scratch,
+        weights_bytes=need.weights,
+        kv_bytes=num_pages * need.page,
+        scratch_bytes=need.scratch,
         num_pages=num_pages,
         page_size=engine.page_size,
         max_context=context,
         max_tokens=engine.chunk_tokens,
         max_sequences=min(engine.max_batch, engine.chunk_tokens),
-        kv_type=kv_type,
+        kv_type=need.kv_type,
+        weights=name,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """Bytes that a layout takes."""
+
+    weights: int
+    scratch: int
+    page: int
+    page_size: int  # tokens
+    kv_type: str
+
+    def pages_left(self, free_bytes: int) -> int:
+        return (free_bytes - self.weights - self.scratch) // self.page
+
+    def pages_of(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.page_size)
+
+
+def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineConfig, layout: Layout) -> _Needs:
+    kv_type = _kv_type(engine, layout)
+    weights = sum(
+        resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout) for name, tensor in tensors.items()
+    )
+    page = kv_bytes(config, engine.page_size, kv_type, layout.value_multiple)
+    return _Needs(weights, scratch_bytes(config, engine), page, engine.page_size, kv_type)
+
+
+def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str]:
+    if engine.weights == "auto":
+        return list(layouts)
+    if engine.weights not in layouts:
+        raise UsageError(f"weights is {engine.weights!r}; this device keeps them: {', '.join(layouts)}")
+    return [engine.weights]
+
+
+def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, report: Reporter) -> None:
+    asked = next(iter(needs))
+    if name != asked:
+        report.notice(
+            f"weights as {name}, {human(needs[name].weights)}: as they are in the file they need {human(needs[asked].weights)}, "
+            f"and {human(free_bytes)} are free"
+        )
 
 
 def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -> int:
@@ -132,7 +188,8 @@ def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -
 
 def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple: int = 1) -> int:
     """Bytes of the K and V of `num_tokens` tokens, all layers."""
-    per_head = (config.head_dim + _round_up(config.head_dim, value_multiple)) * KV_BYTES[kv_type]
+    numbers = config.head_dim + _round_up(config.head_dim, value_multiple)
+    per_head = numbers * KV_BYTES[kv_type] + 2 * KV_SCALE_BYTES.get(kv_type, 0)
     return config.num_layers * config.num_kv_heads * num_tokens * per_head
 
 
@@ -174,12 +231,16 @@ def _kv_type(engine: EngineConfig, layout: Layout) -> str:
     return engine.kv_type
 
 
-def _too_large(weights: int, kv: int, scratch: int, free_bytes: int, context: int) -> InsufficientMemoryError:
-    needed = weights + kv + scratch
-    beside = free_bytes - weights - scratch
+def _bits(kind: str) -> float:
+    weights, size = RESIDENT_BLOCKS[kind]
+    return 8 * size / weights
+
+
+def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> InsufficientMemoryError:
+    beside = free_bytes - need.weights - need.scratch
     return InsufficientMemoryError(
-        f"the model needs {human(needed)}, and {human(max(0, free_bytes))} are free: "
-        f"weights {human(weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
+        f"the model needs {human(need.weights + kv + need.scratch)}, and {human(max(0, free_bytes))} are free: "
+        f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(need.scratch)}",
         hint="Take a smaller context with --max-context, or close other programs."
         if beside >= kv // 16
         else "Take a smaller model or one of fewer bits per weight, or close other programs.",

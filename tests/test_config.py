@@ -17,7 +17,7 @@ from puna.config import ConfigError, EngineConfig, RopeConfig
         ("THREADS", "-1", "must lie in 0..256"),
         ("MAX_CONTEXT", "9" * 18, "must lie in"),
         ("PREFIX_CACHE", "yes", "allowed: 0, 1"),
-        ("DEVICE", "tpu", "allowed: auto, cpu, reference"),
+        ("DEVICE", "tpu", "allowed: auto, cpu, cuda"),
         ("KV_TYPE", "", "allowed: auto"),
         ("PAGE_SIZE", "17", "multiple of 16"),
     ],

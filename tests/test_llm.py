@@ -428,8 +428,8 @@ def test_prompts_whose_rotary_base_depends_on_their_length_share_no_pages_that_d
     def loaded() -> LLM:
         config = EngineConfig(device=device, page_size=16)
         backend = create_backend(config)
-        layout, free = backend_spec(device).layout, backend.info.free_bytes
-        plan = plan_of_model(checkpoint.config, checkpoint.tensors, config, layout, free)
+        layouts, free = backend_spec(device).layouts, backend.info.free_bytes
+        plan = plan_of_model(checkpoint.config, checkpoint.tensors, config, layouts, free)
         backend.load(checkpoint, plan)
         return LLM(checkpoint, ByteTokenizer(), backend, plan, config)
 

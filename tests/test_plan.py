@@ -37,7 +37,7 @@ def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
 
 
 def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:
-    return make_plan(config, headers(config, kind), EngineConfig(**settings), layout, free)
+    return make_plan(config, headers(config, kind), EngineConfig(**settings), {"as-is": layout}, free)
 
 
 class Notices:
@@ -107,9 +107,9 @@ def test_a_type_that_the_backend_has_not_counts_as_what_it_becomes() -> None:
     assert plan(tiny_config(), "Q6_K").weights_bytes == plan(tiny_config(), "Q8_0").weights_bytes
 
 
-@pytest.mark.parametrize("device", BACKENDS)
-def test_every_line_of_the_table_of_backends_can_be_planned(device: str) -> None:
-    assert plan(SMOLLM2_135M, "Q5_K", layout=BACKENDS[device].layout).num_pages > 0
+@pytest.mark.parametrize(("device", "weights"), [(device, name) for device, spec in BACKENDS.items() for name in spec.layouts])
+def test_every_line_of_the_table_of_backends_can_be_planned(device: str, weights: str) -> None:
+    assert plan(SMOLLM2_135M, "Q5_K", layout=BACKENDS[device].layouts[weights]).num_pages > 0
 
 
 def test_pages_hold_four_full_sequences_but_never_more_than_half_of_what_is_left() -> None:
@@ -124,7 +124,7 @@ def test_pages_hold_four_full_sequences_but_never_more_than_half_of_what_is_left
 def test_the_models_own_context_is_lowered_with_a_notice() -> None:
     report = Notices()
     free = 8 * GIB
-    lowered = make_plan(LLAMA_3_8B, headers(LLAMA_3_8B, "Q4_0"), EngineConfig(), AS_IS, free, report)
+    lowered = make_plan(LLAMA_3_8B, headers(LLAMA_3_8B, "Q4_0"), EngineConfig(), {"as-is": AS_IS}, free, report)
     assert 256 <= lowered.max_context < 131072
     assert lowered.max_context % 32 == 0
     assert lowered.num_pages * 32 == lowered.max_context
@@ -157,7 +157,7 @@ def test_a_kv_type_that_the_backend_has_not_is_refused() -> None:
     assert plan(SMOLLM2_135M).kv_type == "f16"
     assert plan(SMOLLM2_135M, kv_type="f32").kv_type == "f32"
     with pytest.raises(UsageError, match="f16"):
-        plan(SMOLLM2_135M, kv_type="f16", layout=BACKENDS["reference"].layout)
+        plan(SMOLLM2_135M, kv_type="f16", layout=BACKENDS["reference"].layouts["as-is"])
 
 
 def test_no_more_sequences_than_rows_of_a_step() -> None:

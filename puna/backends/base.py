@@ -7,12 +7,14 @@ has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`)
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
@@ -28,6 +30,34 @@ class DeviceInfo:
     threads: int
     total_bytes: int
     free_bytes: int
+    rank: int = 0  # of `num_ranks` processes that share a model
+    num_ranks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlace:
+    """Which of several processes that share a model this one is, as torchrun's variables say."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those on this machine
+    local_size: int = 1
+
+    @classmethod
+    def from_env(cls) -> ProcessPlace:
+        rank, size = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+        if not 0 <= rank < size:
+            raise UsageError(
+                f"RANK is {rank} and WORLD_SIZE {size}; the rank must lie below the size", hint="Start with torchrun."
+            )
+        return cls(rank, size, _variable("LOCAL_RANK", rank), _variable("LOCAL_WORLD_SIZE", size))
+
+
+def _variable(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"{name} is {text!r}; a whole number is needed", hint=f"Unset {name}, or start with torchrun.")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +75,11 @@ class Backend(Protocol):
     info: DeviceInfo
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
-        """Take the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped."""
+        """Take the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped.
+
+        Where several processes share a model, the checkpoint is this one's part of it (`formats/shards.py`), and only in the
+        first does `load` return: the others take part in its steps, and end with it.
+        """
 
     def forward(self, batch: Batch) -> Logits:
         """Run one step: write the batch's K and V, return the logits of `batch.logit_rows`.  # (num_logits, vocab_size)"""
@@ -62,7 +96,7 @@ class BackendSpec:
     """A line of the table of backends: what is known of it without importing it."""
 
     module: str  # holds `create(config: EngineConfig, report: Reporter) -> Backend`
-    layout: Layout
+    layouts: Mapping[str, Layout]  # ways to keep weights in memory, the one that loses least first
 
 
 def usable_cores() -> int:

@@ -117,10 +117,10 @@ def bytes_per_token(llm: LLM) -> int:
     from puna.formats import open_checkpoint
     from puna.plan import resident_bytes
 
-    layout = backend_spec(llm.config.device).layout
+    layout = backend_spec(llm.config.device).layouts[llm.plan.weights]
     tensors = open_checkpoint(llm.path).tensors
-    read = [t for name, t in tensors.items() if name != "embed" or llm.model.tie_embeddings]
-    return sum(resident_bytes(t.shape, layout.resident_type(t.type.name), layout) for t in read)
+    read = {name: t for name, t in tensors.items() if name != "embed" or llm.model.tie_embeddings}
+    return sum(resident_bytes(t.shape, layout.resident_type(t.type.name, name), layout) for name, t in read.items())
 
 
 def matrix_weights(config: ModelConfig) -> int:

@@ -14,21 +14,22 @@ import pytest
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.config import Device, EngineConfig, KVType, ModelConfig, RopeConfig
+from puna.config import EngineConfig, KVType, ModelConfig, RopeConfig
 from puna.formats.base import Checkpoint
 from puna.plan import Plan, make_plan
 from puna.request import Batch, Logits
 from tests.fakes import random_checkpoint, tiny_config
 
-BACKENDS_UNDER_TEST: list[Device] = ["reference", "cpu"]
+BACKENDS_UNDER_TEST: list[str] = ["reference", "cpu", "torch"]
 
 # Error of a row's logits, root mean square and largest, in units of the row's standard deviation. With float weights and K and V
 # in float32 only the order of sums differs from the reference. K and V in half precision (relative error 2**-11) and int8
 # activations cost more, and these random weights forgive less than trained ones: the reference made to do both reaches
 # (0.061, 0.20); of the shapes, a head_dim of 2 is the worst for half precision, (0.0023, 0.008).
 EXACT, HALF, QUANTISED = (2e-5, 1e-4), (0.004, 0.015), (0.09, 0.35)
-QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
-KV_TYPES: dict[Device, tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f32", "f16")}
+KV_TOLERANCE = {"f32": EXACT, "f16": HALF, "bf16": (0.032, 0.12), "int8": (0.032, 0.12)}  # bf16 has three bits less than f16
+QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # the tiny models have no rows of whole K-blocks
+KV_TYPES: dict[tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f32", "f16"), "torch": ("f32", "bf16", "f16", "int8")}
 PAGE_SIZE = 16
 NUM_PAGES = 24
 
@@ -58,7 +59,7 @@ ODD_SIZES: dict[str, ModelConfig] = {
 
 
 @contextmanager
-def loaded(device: Device, checkpoint: Checkpoint, threads: int = 0, kv: KVType = "auto") -> Iterator[Backend]:
+def loaded(device: str, checkpoint: Checkpoint, threads: int = 0, kv: KVType = "auto") -> Iterator[Backend]:
     config = EngineConfig(device=device, threads=threads, page_size=PAGE_SIZE, kv_type=kv)
     backend = create_backend(config)
     try:
@@ -69,8 +70,8 @@ def loaded(device: Device, checkpoint: Checkpoint, threads: int = 0, kv: KVType 
 
 
 def plan_of(checkpoint: Checkpoint, config: EngineConfig, backend: Backend) -> Plan:
-    layout = backend_spec(config.device).layout
-    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes)
+    layouts = backend_spec(config.device).layouts
+    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes)
     assert plan.num_pages >= NUM_PAGES
     return plan
 
@@ -115,28 +116,28 @@ kv_types = pytest.mark.parametrize(("device", "kv"), [(d, kv) for d in BACKENDS_
 shapes = pytest.mark.parametrize("shape", ODD_SIZES)
 
 
-def tolerance(quant: str, kv: KVType) -> tuple[float, float]:
+def tolerance(device: str, quant: str, kv: KVType) -> tuple[float, float]:
     if quant.startswith("Q"):
         return QUANTISED
-    return EXACT if kv == "f32" else HALF
+    return KV_TOLERANCE[KV_TYPES[device][0] if kv == "auto" else kv]
 
 
 @kv_types
 @quants
 @shapes
-def test_logits_are_the_references(device: Device, kv: KVType, quant: str, shape: str) -> None:
+def test_logits_are_the_references(device: str, kv: KVType, quant: str, shape: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=1)
     ids = random_ids(checkpoint.config, 41)
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv=kv) as backend:
         expected, found = (forward(each, (ids, 0, PAGES)) for each in (reference, backend))
     assert found.dtype == np.float32 and found.shape == (41, checkpoint.config.vocab_size)
-    require_close(found, expected, tolerance(quant, kv))
+    require_close(found, expected, tolerance(device, quant, kv))
 
 
 @devices
 @quants
 @shapes
-def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: Device, quant: str, shape: str) -> None:
+def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: str, quant: str, shape: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=2)
     ids = random_ids(checkpoint.config, 37)
     with loaded(device, checkpoint) as backend:
@@ -151,7 +152,7 @@ def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: Device, quan
 @devices
 @quants
 @pytest.mark.parametrize("shape", ["plain", "ratio-3-head-64", "hidden-70-ffn-172"])
-def test_a_batch_changes_no_bit(device: Device, quant: str, shape: str) -> None:
+def test_a_batch_changes_no_bit(device: str, quant: str, shape: str) -> None:
     """Sequences of many lengths in one step, decode rows between chunks, in two orders."""
     checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=3)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (1, 2, 7, 16, 17, 1, 1, 30, 5)]
@@ -166,7 +167,7 @@ def test_a_batch_changes_no_bit(device: Device, quant: str, shape: str) -> None:
 
 
 @devices
-def test_decode_rows_of_a_batch_change_no_bit(device: Device) -> None:
+def test_decode_rows_of_a_batch_change_no_bit(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["ratio-4-head-20"], "Q8_0", seed=4)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 15, 16, 31)]
     tables = [[2 * i, 2 * i + 1] for i in range(4)]
@@ -179,7 +180,7 @@ def test_decode_rows_of_a_batch_change_no_bit(device: Device) -> None:
 
 
 @devices
-def test_the_order_of_pages_changes_no_bit(device: Device) -> None:
+def test_the_order_of_pages_changes_no_bit(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["ratio-1"], "F16", seed=5)
     ids = random_ids(checkpoint.config, 60)
     with loaded(device, checkpoint) as backend:
@@ -190,7 +191,7 @@ def test_the_order_of_pages_changes_no_bit(device: Device) -> None:
 
 
 @devices
-def test_a_shared_page_is_read_as_ones_own(device: Device) -> None:
+def test_a_shared_page_is_read_as_ones_own(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=6)
     shared, ends = random_ids(checkpoint.config, 16), ([1, 2, 3], [4, 5])
     with loaded(device, checkpoint) as backend:
@@ -201,7 +202,7 @@ def test_a_shared_page_is_read_as_ones_own(device: Device) -> None:
 
 
 @devices
-def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
+def test_stale_numbers_in_a_page_are_not_read(device: str) -> None:
     """Beyond the row's own position a page may hold anything, even what is not finite."""
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=7)
     broken = checkpoint.tensors["embed"].data[:].copy()
@@ -220,7 +221,7 @@ def test_stale_numbers_in_a_page_are_not_read(device: Device) -> None:
 
 @devices
 @pytest.mark.parametrize("count", [1, 5, 40])
-def test_eight_bit_numbers_may_be_minus_128(device: Device, count: int) -> None:
+def test_eight_bit_numbers_may_be_minus_128(device: str, count: int) -> None:
     """Our quantizer never makes one; files of eight-bit weights hold them."""
     checkpoint = random_checkpoint(ODD_SIZES["plain"], "Q8_0", seed=12)
     rng = np.random.default_rng(12)
@@ -235,7 +236,7 @@ def test_eight_bit_numbers_may_be_minus_128(device: Device, count: int) -> None:
 
 
 @devices
-def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
+def test_a_row_of_wrong_numbers_harms_no_other(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
     checkpoint.tensors["embed"].data[:].view(np.float32)[5] = np.nan
     ids = [i for i in random_ids(checkpoint.config, 20) if i != 5]
@@ -247,7 +248,7 @@ def test_a_row_of_wrong_numbers_harms_no_other(device: Device) -> None:
 
 
 @devices
-def test_threads_change_no_bit(device: Device) -> None:
+def test_threads_change_no_bit(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["ratio-3-head-64"], "Q4_1", seed=9)
     ids = random_ids(checkpoint.config, 33)
     rows = []
@@ -258,16 +259,16 @@ def test_threads_change_no_bit(device: Device) -> None:
 
 
 @kv_types
-def test_the_longest_position_can_be_computed(device: Device, kv: KVType) -> None:
+def test_the_longest_position_can_be_computed(device: str, kv: KVType) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=10)
     ids = random_ids(checkpoint.config, checkpoint.config.max_context)
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv=kv) as backend:
         expected, found = (forward(each, (ids, 0, list(range(8))), last_only=True) for each in (reference, backend))
-    require_close(found, expected, tolerance("F32", kv))
+    require_close(found, expected, tolerance(device, "F32", kv))
 
 
 @devices
-def test_logits_need_not_be_asked_for(device: Device) -> None:
+def test_logits_need_not_be_asked_for(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=11)
     with loaded(device, checkpoint) as backend:
         none = backend.forward(
@@ -286,7 +287,7 @@ def test_logits_need_not_be_asked_for(device: Device) -> None:
 
 
 @devices
-def test_closing_twice_is_harmless_and_a_second_model_can_be_loaded(device: Device) -> None:
+def test_closing_twice_is_harmless_and_a_second_model_can_be_loaded(device: str) -> None:
     for seed in (1, 2):
         with loaded(device, random_checkpoint(ODD_SIZES["plain"], seed=seed)) as backend:
             forward(backend, ([1], 0, [0]))
@@ -294,7 +295,7 @@ def test_closing_twice_is_harmless_and_a_second_model_can_be_loaded(device: Devi
 
 
 @devices
-def test_info_names_the_device(device: Device) -> None:
+def test_info_names_the_device(device: str) -> None:
     backend = create_backend(EngineConfig(device=device))
     assert backend.info.name == device
     assert backend.info.threads >= 1

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from puna.backends import backend_spec, create_backend
-from puna.config import Device, EngineConfig, ModelConfig
+from puna.config import EngineConfig, ModelConfig
 from puna.llm import LLM, Completion
 from puna.plan import make_plan
 from puna.request import SamplingParams
@@ -24,12 +24,12 @@ devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
 
 
 @contextmanager
-def tiny_llm(device: Device, quant: str, **settings: int | bool) -> Iterator[LLM]:
+def tiny_llm(device: str, quant: str, **settings: int | bool) -> Iterator[LLM]:
     checkpoint = random_checkpoint(CONFIG, quant, seed=4)
     config = EngineConfig(device=device, page_size=16, **settings)  # type: ignore[arg-type]
     backend = create_backend(config)
-    layout = backend_spec(device).layout
-    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layout, backend.info.free_bytes)
+    layouts = backend_spec(device).layouts
+    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes)
     backend.load(checkpoint, plan)
     with LLM(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
         yield llm
@@ -59,7 +59,7 @@ def gist(completions: list[Completion]) -> list[tuple[object, ...]]:
 
 @devices
 @pytest.mark.parametrize("quant", ["F32", "Q4_1"])
-def test_64_prompts_in_one_call_give_what_each_gives_alone(device: Device, quant: str) -> None:
+def test_64_prompts_in_one_call_give_what_each_gives_alone(device: str, quant: str) -> None:
     prompts, params = jobs()
     with tiny_llm(device, quant, prefix_cache=False, max_batch=1) as llm:
         alone = [llm.generate(p, each) for p, each in zip(prompts, params, strict=True)]
@@ -74,7 +74,7 @@ def test_64_prompts_in_one_call_give_what_each_gives_alone(device: Device, quant
 
 
 @devices
-def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(device: Device) -> None:
+def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(device: str) -> None:
     with tiny_llm(device, "F32") as llm:
         made = llm.generate([5, 6, 7], max_tokens=40, temperature=1.0, seed=3, logprobs=3, ignore_eos=True)
         ids = [*made.prompt_ids, *made.token_ids]

@@ -1,0 +1,149 @@
+"""Which torch device a name means, what is wrong with it, and how much memory it has.
+
+"cuda" and "cuda:1" are NVIDIA cards; "torch" is the CPU through PyTorch, for tests and for tensor parallelism without cards.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from puna.backends.base import DeviceInfo, memory_bytes, usable_cores
+from puna.backends.torch.parallel import Ranks
+from puna.config import EngineConfig
+from puna.errors import DeviceError
+
+
+def open_device(config: EngineConfig, local_rank: int) -> torch.device:
+    """The device of this process. DeviceError says why a card cannot be used, and what to do."""
+    if not config.device.startswith("cuda"):
+        return torch.device("cpu")
+    number = _number(config.device, local_rank)
+    _require_cuda()
+    if number >= torch.cuda.device_count():
+        raise DeviceError(
+            f"the device is cuda:{number}, but this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0",
+            hint="Name one that there is with --device; with torchrun take as many processes as there are cards.",
+        )
+    _require_kernels(number)
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    _limit(device, config.vram)
+    return device
+
+
+def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> DeviceInfo:
+    """What the device is, and the bytes that the rank with the least has free."""
+    total, free = _memory(device, ranks)
+    if config.vram:
+        total, free = min(total, config.vram), min(free, config.vram)
+    threads = config.threads or usable_cores()
+    words = torch.cuda.get_device_name(device) if device.type == "cuda" else f"PyTorch {torch.__version__} on the CPU"
+    words += f", rank {ranks.place.rank} of {ranks.place.size}" if ranks.place.size > 1 else ""
+    name = f"cuda:{device.index}" if device.type == "cuda" else "torch"
+    return DeviceInfo(name, words, threads, total, min(ranks.each(free)), ranks.place.rank, ranks.place.size)
+
+
+def _number(name: str, local_rank: int) -> int:
+    """Of several processes each takes the card of its own number."""
+    return int(name.partition(":")[2] or local_rank)
+
+
+def _memory(device: torch.device, ranks: Ranks) -> tuple[int, int]:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return total, free
+    total, free = memory_bytes()
+    return total, free // ranks.place.local_size
+
+
+def _limit(device: torch.device, vram: int) -> None:
+    """Hold the process to a budget, as a smaller card would."""
+    total = torch.cuda.mem_get_info(device)[1]
+    if 0 < vram < total:
+        torch.cuda.set_per_process_memory_fraction(vram / total, device)
+
+
+def _require_cuda() -> None:
+    if torch.version.cuda is None:
+        raise DeviceError(
+            f"the installed PyTorch ({torch.__version__}) was built without CUDA",
+            hint="Install one that was built with it (https://pytorch.org/get-started), or go on with --device cpu.",
+        )
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        raise _explained(str(error)) from error
+
+
+class Cause(NamedTuple):
+    """Words of the driver or of CUDA, what they mean, and what to do."""
+
+    words: str
+    problem: str
+    cure: str
+
+
+CAUSES = (
+    Cause(
+        "driver on your system is too old",
+        "the NVIDIA driver is older than the installed PyTorch needs",
+        "Install a newer driver, or a PyTorch that was built for an older CUDA.",
+    ),
+    Cause(
+        "no nvidia driver",
+        "there is no NVIDIA driver",
+        "Install it, restart, and see that nvidia-smi lists the card; or go on with --device cpu.",
+    ),
+    Cause(
+        "no cuda gpus",
+        "CUDA finds no card",
+        "See whether nvidia-smi lists it and whether CUDA_VISIBLE_DEVICES hides it; or go on with --device cpu.",
+    ),
+    Cause(
+        "unknown error",
+        "CUDA does not start; often the driver was lost while the machine slept, or was updated and not loaded anew",
+        "Restart the machine; on Linux this may do, too: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
+    ),
+)
+
+
+def _explained(words: str) -> DeviceError:
+    """
+    >>> str(_explained("No CUDA GPUs are available"))
+    'CUDA finds no card'
+    """
+    for cause in CAUSES:
+        if cause.words in words.lower():
+            return DeviceError(cause.problem, hint=cause.cure)
+    first = (words.splitlines() or ["no reason is given"])[0]
+    return DeviceError(f"CUDA does not start: {first}", hint="See whether nvidia-smi works; or go on with --device cpu.")
+
+
+def _require_kernels(number: int) -> None:
+    """The wheel must hold code for the card: CUDA starts without it, and the first kernel dies."""
+    name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
+    built_for = torch.cuda.get_arch_list()
+    if not runs_on(capability, built_for):
+        raise DeviceError(
+            f"the installed PyTorch ({torch.__version__}, {', '.join(built_for)}) has no code for {name}, "
+            f"which is sm_{capability[0]}{capability[1]}",
+            hint="Install a PyTorch that has (https://pytorch.org/get-started), or go on with --device cpu.",
+        )
+
+
+def runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
+    """Whether a wheel built for these architectures has code for a card: machine code of the same major version and no later
+    minor one, or PTX ("compute_") that is no later.
+
+    >>> runs_on((12, 0), ["sm_80", "sm_90"]), runs_on((8, 9), ["sm_80", "sm_90"]), runs_on((12, 0), ["sm_90", "compute_90"])
+    (False, True, True)
+    """
+    for architecture in built_for:
+        kind, _, number = architecture.partition("_")
+        digits = "".join(filter(str.isdigit, number))
+        version = int(digits[:-1] or 0), int(digits[-1:] or 0)
+        if version <= capability and (kind == "compute" or version[0] == capability[0]):
+            return True
+    return False

@@ -1,0 +1,65 @@
+"""Pages of K and V on a torch device: each layer's lie together, page by page, head by head.
+
+int8 keeps a scale for each token and head, the largest magnitude / 127; its numbers are what attention reads, also for the token
+that wrote them, so that a row's result does not depend on when its neighbours were computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from puna.config import ModelConfig
+from puna.plan import Plan
+
+DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "int8": torch.int8}
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where the tokens of a step lie.  # (tokens,) each"""
+
+    pages: torch.Tensor
+    offsets: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """The K, or the V, of one layer."""
+
+    numbers: torch.Tensor  # (pages, kv_heads, page_size, head_dim)
+    scales: torch.Tensor | None  # (pages, kv_heads, page_size), of int8
+
+    def write(self, slots: Slots, values: torch.Tensor) -> None:
+        """values (tokens, kv_heads, head_dim), float32"""
+        if self.scales is not None:
+            scales = values.abs().amax(dim=2) / 127
+            self.scales[slots.pages, :, slots.offsets] = scales
+            values = torch.round(values / scales.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(2))
+        self.numbers[slots.pages, :, slots.offsets] = values.to(self.numbers.dtype)
+
+    def read(self, pages: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Positions first..last-1 of a sequence with these pages, as float32.  # -> (kv_heads, last - first, head_dim)"""
+        numbers = self.numbers[pages].float()
+        if self.scales is not None:
+            numbers *= self.scales[pages].unsqueeze(3)
+        return numbers.transpose(0, 1).flatten(1, 2)[:, first:last]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKV:
+    keys: Half
+    values: Half
+
+
+def allocate(config: ModelConfig, plan: Plan, device: torch.device) -> list[LayerKV]:
+    """The pages of `plan`, a pair for each layer."""
+    pages = (plan.num_pages, config.num_kv_heads, plan.page_size)
+
+    def half() -> Half:
+        numbers = torch.zeros((*pages, config.head_dim), dtype=DTYPES[plan.kv_type], device=device)
+        return Half(numbers, torch.zeros(pages, device=device) if plan.kv_type == "int8" else None)
+
+    return [LayerKV(half(), half()) for _ in range(config.num_layers)]

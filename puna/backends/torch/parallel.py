@@ -1,0 +1,219 @@
+"""Several processes that share one model, as torchrun starts them: who is there, and what they tell each other.
+
+The first rank runs the engine; the others follow. What passes between them is arrays of fixed layout: a step's integers (`tell`,
+`hear`), and sums and pieces of activations. Nothing is pickled. One process alone has no process group at all.
+
+Sums are made in the order of the ranks, so that they do not depend on what else is in the step.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from puna.backends.base import ProcessPlace
+from puna.backends.torch import watch
+from puna.errors import DeviceError
+from puna.request import Batch
+
+Integers = npt.NDArray[np.int32]
+
+START_S = 300  # until all have come: some may still be importing torch
+FOR_EVER = timedelta(
+    days=30
+)  # a rank may wait as long as nobody asks; who is dead is told by its closed connection, or by `watch`
+LOOPBACK = "lo"
+
+
+class Ranks(Protocol):
+    """The processes of a model, seen from one of them."""
+
+    @property
+    def place(self) -> ProcessPlace: ...
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on each of them."""
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """The columns of all ranks side by side.  # (rows, own columns) -> (rows, all columns)"""
+
+    def each(self, number: int) -> list[int]:
+        """A number that each has, in the order of the ranks."""
+
+    def tell(self, batch: Batch | None) -> None:
+        """From the first rank: the next step's batch; None: there is none any more."""
+
+    def hear(self) -> Batch | None:
+        """What the first rank tells. Waits as long as it takes."""
+
+    def close(self) -> None:
+        """Leave. Idempotent."""
+
+
+class Alone:
+    """One process: nothing to say to anybody."""
+
+    place = ProcessPlace()
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def each(self, number: int) -> list[int]:
+        return [number]
+
+    def tell(self, batch: Batch | None) -> None:
+        pass
+
+    def hear(self) -> Batch | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class Group:
+    """The ranks of a torch process group. Integers go through gloo, activations through NCCL where they lie on GPUs."""
+
+    def __init__(self, place: ProcessPlace, device: torch.device) -> None:
+        self.place = place
+        if place.local_size == place.size:  # nothing leaves this machine
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+        with _all_there():
+            store = watch.open_store(place, START_S)
+            dist.init_process_group(
+                "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
+            )
+            self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if device.type == "cuda" else dist.group.WORLD
+            self._watch = watch.Watch(place, START_S)
+        self._widths: dict[int, list[int]] = {}
+        self._is_open = True
+        atexit.register(self.close)
+
+    # ---- activations ------------------------------------------------------------------------------------------------
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self._all(x.contiguous())
+        total = parts[0].clone()
+        for part in parts[1:]:
+            total += part
+        return total
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """Parts may differ in their columns: all are made as wide as the widest on the way."""
+        own = x.shape[1]
+        if own not in self._widths:
+            self._widths[own] = self.each(own)
+        widths = self._widths[own]
+        parts = self._all(torch.nn.functional.pad(x, (0, max(widths) - own)).contiguous())
+        return torch.cat([part[:, :width] for part, width in zip(parts, widths, strict=True)], dim=1)
+
+    def _all(self, x: torch.Tensor) -> list[torch.Tensor]:
+        parts = [torch.empty_like(x) for _ in range(self.place.size)]
+        if x.numel():
+            with _all_there():
+                dist.all_gather(parts, x, group=self._numbers)
+        return parts
+
+    # ---- integers ---------------------------------------------------------------------------------------------------
+
+    def each(self, number: int) -> list[int]:
+        numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.place.size)]
+        with _all_there():
+            dist.all_gather(numbers, torch.tensor([number], dtype=torch.int64))
+        return [int(one) for one in numbers]
+
+    def tell(self, batch: Batch | None) -> None:
+        if self.place.rank == 0:
+            self._send(_CLOSE if batch is None else _head(batch))
+            if batch is not None:
+                self._send(_body(batch))
+
+    def hear(self) -> Batch | None:
+        head = self._receive(_HEAD_SIZE)
+        if head[0] == 0:
+            return None
+        return _batch(head, self._receive(_body_size(head)))
+
+    def _send(self, integers: Integers) -> None:
+        with _all_there():
+            dist.broadcast(torch.from_numpy(integers), src=0)
+
+    def _receive(self, count: int) -> Integers:
+        integers = torch.zeros(count, dtype=torch.int32)
+        with _all_there():
+            dist.broadcast(integers, src=0)
+        received: Integers = integers.numpy()
+        return received
+
+    def close(self) -> None:
+        """The first rank tells the others to end; whoever does not hear it any more has ended already."""
+        if self._is_open:
+            self._is_open = False
+            self._watch.close()
+            with suppress(DeviceError):
+                self.tell(None)
+            dist.destroy_process_group()
+
+
+# A step in int32: how many sequences, tokens, pages and logits there are, then the fields of the batch one after the other.
+_FIELDS = ("token_ids", "positions", "starts", "page_tables", "logit_rows", "prompt_lengths")
+_HEAD_SIZE = 5
+_CLOSE: Integers = np.zeros(_HEAD_SIZE, np.int32)
+
+
+def _head(batch: Batch) -> Integers:
+    sequences, pages = batch.page_tables.shape
+    return np.array([1, len(batch.token_ids), sequences, pages, len(batch.logit_rows)], np.int32)
+
+
+def _shapes(head: Integers) -> tuple[tuple[int, ...], ...]:
+    """Of each field."""
+    _, tokens, sequences, pages, logits = map(int, head)
+    return (tokens,), (tokens,), (sequences + 1,), (sequences, pages), (logits,), (sequences,)
+
+
+def _body_size(head: Integers) -> int:
+    return sum(map(prod, _shapes(head)))
+
+
+def _body(batch: Batch) -> Integers:
+    return np.concatenate([getattr(batch, name).reshape(-1) for name in _FIELDS]).astype(np.int32)
+
+
+def _batch(head: Integers, body: Integers) -> Batch:
+    """The inverse of `_head` and `_body`."""
+    shapes = _shapes(head)
+    parts = np.split(body, np.cumsum([prod(shape) for shape in shapes])[:-1])
+    return Batch(**{name: part.reshape(shape) for name, part, shape in zip(_FIELDS, parts, shapes, strict=True)})
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """A rank that died shows as a connection that was closed."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:  # torch has no narrower class for it in all its versions
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeviceError(
+            f"the processes of the model lost each other: {first}",
+            hint="One of them ended, or could not be reached: look for its message above, and start all again.",
+        ) from error
+
+
+def join(place: ProcessPlace, device: torch.device) -> Ranks:
+    """The ranks that torchrun started this process as one of."""
+    return Group(place, device) if place.size > 1 else Alone()

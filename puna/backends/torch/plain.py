@@ -1,0 +1,96 @@
+"""The operations of a layer in plain torch, on any device: each is what the Triton kernel of the same name computes.
+
+A row is computed by itself, one product of a matrix and a vector at a time, so that no row's bits depend on the others. That is
+slow where a matrix is quantised, and meant for tests and for machines without Triton.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.step import Step
+from puna.backends.torch.weights import Matrix, dequantize
+
+Bias = torch.Tensor | None
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / rms(x) * weight along the last axis (arXiv 1910.07467)."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
+
+
+def matvec(matrix: Matrix, x: torch.Tensor, bias: Bias = None) -> torch.Tensor:
+    """W x (+ bias) for each row of x.  # (tokens, columns) -> (tokens, rows), float32"""
+    weight = dequantize(matrix)
+    rows = [row.clone() for row in x.float()]  # aligned alike: MKL's sums depend on where a vector begins
+    y = torch.stack([torch.mv(weight, row) for row in rows]) if rows else x.new_zeros((0, matrix.rows))
+    return y if bias is None else y + bias
+
+
+def norm_matvec(
+    x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+) -> torch.Tensor:
+    """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
+    normed = rms_norm(x, norm, eps)
+    return torch.cat([matvec(matrix, normed, bias) for matrix, bias in zip(matrices, biases, strict=True)], dim=1)
+
+
+def rope(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Turn each pair (x[2i], x[2i+1]) (arXiv 2104.09864).  # (tokens, heads, head_dim), (tokens, 2, head_dim / 2)"""
+    cos, sin = turns[:, :1], turns[:, 1:]
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=3).flatten(2)
+
+
+def rope_write(
+    qkv: torch.Tensor, num_heads: int, head_norms: tuple[torch.Tensor, torch.Tensor] | None, eps: float, kv: LayerKV, step: Step
+) -> torch.Tensor:
+    """Norm (where the model does) and turn q and k, write K and V to their pages; returns q.
+
+    qkv (tokens, (heads + 2 kv_heads) * head_dim) -> (tokens, heads, head_dim)
+    """
+    heads = qkv.unflatten(1, (-1, kv.keys.numbers.shape[3]))
+    num_kv_heads = (heads.shape[1] - num_heads) // 2
+    q, k, v = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    if head_norms is not None:
+        q, k = rms_norm(q, head_norms[0], eps), rms_norm(k, head_norms[1], eps)
+    kv.keys.write(step.slots, rope(k, step.turns))
+    kv.values.write(step.slots, v)
+    return rope(q, step.turns)
+
+
+def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
+    """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat"""
+    if not len(q):
+        return q.flatten(1)
+    return torch.stack([_attend_row(q[row], kv, window, *step.place(row)) for row in range(len(q))])
+
+
+def _attend_row(q: torch.Tensor, kv: LayerKV, window: int, position: int, pages: torch.Tensor) -> torch.Tensor:
+    first, last = max(0, position + 1 - window) if window else 0, position + 1
+    page_size = kv.keys.numbers.shape[2]
+    skipped = first // page_size  # pages before the window are not read
+    pages, first, last = pages[skipped : position // page_size + 1], first - skipped * page_size, last - skipped * page_size
+    keys, values = kv.keys.read(pages, first, last), kv.values.read(pages, first, last)
+    groups = q.unflatten(0, (len(keys), -1))  # (kv_heads, heads of the group, head_dim)
+    scores = torch.bmm(groups, keys.transpose(1, 2)) * q.shape[1] ** -0.5
+    return torch.bmm(torch.softmax(scores, dim=2), values).flatten()
+
+
+def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
+    y = matvec(matrix, x, bias)
+    return y if residual is None else residual + y
+
+
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up (arXiv 2002.05202).  # (tokens, 2 ffn_size) -> (tokens, ffn_size)"""
+    gate, up = gate_up.chunk(2, dim=1)
+    return F.silu(gate) * up
+
+
+def swiglu_matvec_add(gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+    return matvec_add(swiglu(gate_up), matrix, bias, residual)

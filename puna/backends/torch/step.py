@@ -1,0 +1,58 @@
+"""A batch on the device: what every layer of one step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from puna.backends.torch.kv import Slots
+from puna.config import RopeConfig
+from puna.request import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Arrays on the device; `host_positions` and `sequences` also where Python decides by them."""
+
+    token_ids: torch.Tensor  # (tokens,)
+    positions: torch.Tensor  # (tokens,)
+    sequences: torch.Tensor  # (tokens,) the row of `page_tables` that belongs to each
+    page_tables: torch.Tensor  # (sequences, pages)
+    turns: torch.Tensor  # (tokens, 2, head_dim / 2) cos and sin, float32
+    slots: Slots
+    logit_rows: torch.Tensor  # (num_logits,)
+    host_positions: list[int]
+    host_sequences: list[int]
+
+    def place(self, row: int) -> tuple[int, torch.Tensor]:
+        """The position of a row, and the pages of its sequence."""
+        return self.host_positions[row], self.page_tables[self.host_sequences[row]]
+
+
+def make_step(batch: Batch, rope: RopeConfig, head_dim: int, page_size: int, device: torch.device) -> Step:
+    """Bring a batch to the device."""
+    lengths = np.diff(batch.starts)
+    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], head_dim)
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rope.attention_factor
+
+    def there(array: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    return Step(
+        token_ids=there(batch.token_ids.astype(np.int64)),
+        positions=there(batch.positions.astype(np.int64)),
+        sequences=there(sequences),
+        page_tables=there(batch.page_tables.astype(np.int64)),
+        turns=there(turns.astype(np.float32).reshape(len(sequences), 2, head_dim // 2)),
+        slots=Slots(
+            there(batch.page_tables[sequences, batch.positions // page_size].astype(np.int64)),
+            there((batch.positions % page_size).astype(np.int64)),
+        ),
+        logit_rows=there(batch.logit_rows.astype(np.int64)),
+        host_positions=batch.positions.tolist(),
+        host_sequences=sequences.tolist(),
+    )
