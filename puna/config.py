@@ -255,6 +255,7 @@ class EngineConfig:
     """How to run: each field is a flag (`--max-context`) and an environment variable (`PUNA_MAX_CONTEXT`)."""
 
     device: str = "auto"
+    require_gpu: bool = False  # fail rather than go on with the CPU
     threads: int = 0  # 0: one per usable core
     max_context: int = 0  # tokens per sequence; 0: the model's own limit, lowered (with a notice) to what memory holds
     max_batch: int = 64  # sequences that run at once
@@ -289,7 +290,8 @@ class EngineConfig:
         for f in fields(cls):
             text = os.environ.get(f"PUNA_{f.name.upper()}")
             if text is not None and f.name not in values:
-                values[f.name] = _parse(f.name, str(f.type), text)
+                variable = f"PUNA_{f.name.upper()}"
+                values[f.name] = read_setting(variable, str(f.type), text, f"Change or unset {variable}.")
         return cls(**values)
 
 
@@ -333,9 +335,9 @@ _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 }
 
 
-def _parse(name: str, kind: str, text: str) -> Any:
+def read_setting(name: str, kind: str, text: str, hint: str = "") -> Any:
+    """The value that a text means for a field of type `kind`. ConfigError where it means none."""
     pattern, words, read = _PARSERS.get(kind, (r"(?s).*", "", str))
     shown = repr(text if len(text) <= 40 else text[:37] + "...")
-    variable = f"PUNA_{name.upper()}"
-    _require(re.fullmatch(pattern, text) is not None, variable, f"is {shown}; {words}", f"Change or unset {variable}.")
+    _require(re.fullmatch(pattern, text) is not None, name, f"is {shown}; {words}", hint)
     return read(text)

@@ -17,13 +17,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from puna import checks, formats, hub
-from puna.backends import backend_spec, create_backend
-from puna.backends.base import Backend
+from puna.backends import backend_spec, choose_device, create_backend
+from puna.backends.base import Backend, ProcessPlace
 from puna.chat import Message, encode_chat
 from puna.config import EngineConfig, ModelConfig
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
+from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
 from puna.plan import Plan, make_plan
 from puna.report import SILENT, Reporter
@@ -80,16 +81,22 @@ class LLM:
 
         `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
         file to use instead of the model's own. Whether it fits is known before anything is allocated.
+
+        Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
+        others take part in its steps, and end with it (SystemExit).
         """
-        config = _engine_config(config, settings)
+        if ProcessPlace.from_env().rank > 0:
+            report = SILENT  # the first process tells for all
+        config = choose_device(_engine_config(config, settings), report)
         checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
         spec = checkpoint.tokenizer
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
         try:
-            layouts = backend_spec(config.device).layouts
-            plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes, report)
-            backend.load(checkpoint, plan, report)
+            info, layouts = backend.info, backend_spec(config.device).layouts
+            largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
+            plan = make_plan(largest.config, largest.tensors, config, layouts, info.free_bytes, report)
+            backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
         except BaseException:
             backend.close()
             raise

@@ -63,7 +63,8 @@ class Plan:
     max_tokens: int  # token rows of one step
     max_sequences: int
     kv_type: str  # a key of KV_BYTES
-    weights: str = "as-is"  # which of the backend's layouts
+    layout: Layout  # how weights and KV lie in memory
+    weights: str = "as-is"  # its name among the backend's layouts
 
     @property
     def total_bytes(self) -> int:
@@ -130,6 +131,7 @@ def make_plan(
         max_tokens=engine.chunk_tokens,
         max_sequences=min(engine.max_batch, engine.chunk_tokens),
         kv_type=need.kv_type,
+        layout=layouts[name],
         weights=name,
     )
 

@@ -13,7 +13,7 @@ from puna.config import EngineConfig, ModelConfig, RopeConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
-from puna.plan import Plan
+from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits, StepOutput
 
@@ -112,6 +112,7 @@ def make_plan(**changes: int) -> Plan:
         "max_tokens": 32,
         "max_sequences": 8,
         "kv_type": "f32",
+        "layout": Layout({}, other="F32", kv_types=("f32",)),
     }
     return Plan(**(sizes | changes))
 

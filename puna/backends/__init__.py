@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
-from puna.backends.base import Backend, BackendSpec
-from puna.backends.torch.layouts import LAYOUTS
+from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
+from puna.errors import DeviceError, UsageError
 from puna.plan import Layout
 from puna.report import SILENT, Reporter
+
+# What a torch device keeps as it is.
+BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
+FLOATS = {name: name for name in ("F32", "F16", "BF16")}
+TORCH_KV = ("bf16", "f16", "f32", "int8")
 
 BACKENDS: Mapping[str, BackendSpec] = {
     "cpu": BackendSpec(
@@ -29,11 +37,53 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.reference",
         layouts={"as-is": Layout(resident_types={}, other="F32", kv_types=("f32",))},
     ),
-    "torch": BackendSpec(module="puna.backends.torch.model", layouts=LAYOUTS),
+    "torch": BackendSpec(
+        module="puna.backends.torch.model",
+        layouts={
+            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV),
+            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV),
+            "int4": Layout(
+                {name: name for name in BLOCKS if name.startswith("Q4")},
+                other="Q4_1",
+                kv_types=TORCH_KV,
+                better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
+            ),
+        },
+    ),
 }
 
 # Kind of device -> backend. What stands behind a colon is a number, for the backend.
-DEVICES: Mapping[str, str] = {"auto": "cpu", "cpu": "cpu", "reference": "reference", "torch": "torch", "cuda": "torch"}
+DEVICES: Mapping[str, str] = {"cpu": "cpu", "reference": "reference", "torch": "torch", "cuda": "torch"}
+SHARED = {"cpu": "torch"}  # where several processes share a model
+NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("C:/Windows/System32/nvcuda.dll"))
+
+
+def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConfig:
+    """The config with a device in the place of "auto": a GPU where one can be used, else the CPU, and it is said why.
+
+    DeviceError where `config.require_gpu` is set and there is none. torch is imported only where an NVIDIA driver is found.
+    """
+    kind = config.device.partition(":")[0]
+    if kind == "auto":
+        kind = "cuda" if _has_gpu(config, report) else "cpu"
+    elif config.require_gpu and kind != "cuda":
+        raise UsageError(f"a GPU is required, but the device is {config.device}", hint="Take --device cuda, or leave out one.")
+    if ProcessPlace.from_env().size > 1:
+        kind = SHARED.get(kind, kind)
+    return config if config.device.startswith(kind) else replace(config, device=kind)
+
+
+def _has_gpu(config: EngineConfig, report: Reporter) -> bool:
+    if not (config.require_gpu or any(path.exists() for path in NVIDIA_DRIVER)):
+        return False
+    try:
+        _module("torch").require_gpu()
+    except DeviceError as error:
+        if config.require_gpu:
+            raise
+        report.notice(f"going on with the CPU: {error.line}")
+        return False
+    return True
 
 
 def backend_spec(device: str) -> BackendSpec:
@@ -47,6 +97,16 @@ def backend_spec(device: str) -> BackendSpec:
 
 def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
     """Make the backend that `config.device` names. Nothing is loaded yet."""
-    module = importlib.import_module(backend_spec(config.device).module)
-    backend: Backend = module.create(config, report)
+    backend: Backend = _module(DEVICES[config.device.partition(":")[0]]).create(config, report)
     return backend
+
+
+def _module(backend: str) -> ModuleType:
+    try:
+        return importlib.import_module(BACKENDS[backend].module)
+    except ModuleNotFoundError as error:
+        if backend != "torch" or error.name not in ("torch", "triton"):
+            raise
+        raise DeviceError(
+            f"GPUs need {error.name}, which is not installed", hint="Install it: pip install 'puna[gpu]', or take --device cpu."
+        ) from error

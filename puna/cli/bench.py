@@ -113,11 +113,10 @@ def _row(name: str, rates: list[float]) -> dict[str, Any]:
 
 def bytes_per_token(llm: LLM) -> int:
     """Bytes of weights, as they lie in memory, that the decoding of one token reads: of an untied embedding, next to nothing."""
-    from puna.backends import backend_spec
     from puna.formats import open_checkpoint
     from puna.plan import resident_bytes
 
-    layout = backend_spec(llm.config.device).layouts[llm.plan.weights]
+    layout = llm.plan.layout
     tensors = open_checkpoint(llm.path).tensors
     read = {name: t for name, t in tensors.items() if name != "embed" or llm.model.tie_embeddings}
     return sum(resident_bytes(t.shape, layout.resident_type(t.type.name, name), layout) for name, t in read.items())

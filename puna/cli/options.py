@@ -26,6 +26,17 @@ class Utf8(click.types.StringParamType):
         return argument_text(value, param.opts[0] if param else "the text")
 
 
+class Size(click.ParamType[int]):
+    """A number of bytes, with or without a unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from puna.config import read_setting
+
+        return value if isinstance(value, int) else int(read_setting(param.opts[0] if param else "the size", "Bytes", value))
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
@@ -45,10 +56,13 @@ _SAMPLING = (
 )
 
 _ENGINE = (
-    click.option("--device", metavar="NAME", help="auto, cpu or reference."),
+    click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...; torch: the CPU by PyTorch."),
+    click.option("--require-gpu", is_flag=True, default=None, help="Fail rather than go on with the CPU."),
+    click.option("--vram", type=Size(), metavar="SIZE", help="Of the device's memory at most so much: 12GiB."),
+    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4; auto: as they are, if they fit."),
     click.option("--threads", type=int, help="0: one per core."),
     click.option("--max-context", type=int, help="Tokens of prompt and answer; 0: the model's own limit."),
-    click.option("--kv-type", metavar="TYPE", help="auto, f16 or f32."),
+    click.option("--kv-type", metavar="TYPE", help="auto, bf16, f16, f32 or int8."),
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")

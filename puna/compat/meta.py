@@ -16,7 +16,6 @@ its shards. What was a defect is mended, and told by additional keys:
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from puna import checks
+from puna.backends.base import ProcessPlace
 from puna.chat import Message
 from puna.compat.dialogs import Dialog, Role, dialog_encoder, has_tags
 from puna.compat.errors import MetaAssertionError, NoCheckpointError
@@ -167,10 +167,11 @@ class Llama:
     ) -> Llama:
         """Load a model: a folder of Meta's, or anything else that puna reads. `tokenizer_path` None: the model's own.
 
-        `settings` are further fields of EngineConfig, such as device. No process group and no GPU is needed. Raises
+        `settings` are further fields of EngineConfig, such as device. No GPU is needed. Of several processes that torchrun
+        started each takes its part of the model, and only in the first does this return: the others follow it and end. Raises
         AssertionError, as the original, for a folder without a checkpoint and a model_parallel_size that is not the world size.
         """
-        _require_one_process(model_parallel_size)
+        _require_world(model_parallel_size)
         started = time.perf_counter()
         settings = {"max_context": max_seq_len, "max_batch": max_batch_size, "prefix_cache": not strict_compat} | settings
         try:
@@ -373,23 +374,11 @@ def _seed_of(seed: int, number: int) -> int:
     return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=8).digest(), "little")
 
 
-def _require_one_process(model_parallel_size: int | None) -> None:
-    """What torchrun says by its variables."""
-    world_size = _variable("WORLD_SIZE", 1)
-    if world_size > 1:
-        raise UsageError(
-            f"the world size is {world_size}; puna runs in one process here: tensor parallel comes with the torch backend",
-            hint="Start with --nproc_per_node 1: a checkpoint of any number of shards loads into one process.",
-        )
+def _require_world(model_parallel_size: int | None) -> None:
+    """How many processes share the model is what torchrun says; any checkpoint is cut for any number."""
+    world_size = ProcessPlace.from_env().size
     if model_parallel_size not in (None, world_size):
         raise MetaAssertionError(
             f"Loading a checkpoint for MP={model_parallel_size} but world size is {world_size}",
-            hint="Leave model_parallel_size out: a checkpoint of any number of shards loads into one process.",
+            hint="Leave model_parallel_size out: a checkpoint of any number of shards loads into any number of processes.",
         )
-
-
-def _variable(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise UsageError(f"{name} is {text!r}; a whole number is needed", hint=f"Unset {name}, or start with torchrun.")
-    return int(text)

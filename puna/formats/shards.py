@@ -7,14 +7,17 @@ arXiv 1909.08053). One table for the readers and writers of Meta's shards and fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from puna.config import ModelConfig
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint, Tensor
-from puna.formats.rows import CutRows, JoinedRows, Rows, StackedRows
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.rows import ComputedRows, CutRows, JoinedRows, Rows, StackedRows
 
 Direction = Literal["rows", "columns", "whole"]
 
@@ -63,6 +66,24 @@ def cut_of(name: str, cuts: dict[str, Cut] = CUTS) -> Cut:
     return cuts[name.rpartition(".")[2]]
 
 
+def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
+    """What process `rank` of `num_parts` holds: a model of fewer heads, a smaller feed-forward size and a part of the vocabulary.
+
+    Raises UsageError for a number of parts that does not work.
+    """
+    if num_parts == 1:
+        return checkpoint
+    config, tensors = checkpoint.config, cut(checkpoint, rank, num_parts, BY_VOCABULARY)
+    part = replace(
+        config,
+        num_heads=config.num_heads // num_parts,
+        num_kv_heads=max(1, config.num_kv_heads // num_parts),
+        ffn_size=config.ffn_size // num_parts,
+        vocab_size=tensors["embed"].shape[0],
+    )
+    return replace(checkpoint, config=part, tensors=tensors)
+
+
 def check_parts(config: ModelConfig, num_parts: int) -> None:
     """UsageError where a model cannot be cut into so many equal parts; it names the numbers that work."""
     if not _divides(config, num_parts):
@@ -83,7 +104,7 @@ def _divides(config: ModelConfig, num_parts: int) -> bool:
 def cut(checkpoint: Checkpoint, rank: int, num_parts: int, cuts: dict[str, Cut] = CUTS) -> dict[str, Tensor]:
     """Part `rank` of each tensor; rows are made when they are asked for.
 
-    Raises UsageError for a number of parts that does not work, or that would cut a block of a quantised row.
+    Raises UsageError for a number of parts that does not work.
     """
     check_parts(checkpoint.config, num_parts)
     config = checkpoint.config
@@ -101,20 +122,27 @@ def _part(tensor: Tensor, cut: Cut, rank: int, num_parts: int, config: ModelConf
         data: Rows = CutRows(tensor.data, (first, last), (0, tensor.data.shape[1]))
         scales = None if tensor.scales is None else tensor.scales[first:last]
         return Tensor(tensor.name, (last - first, *tensor.shape[1:]), tensor.type, data, scales)
-    return _columns(tensor, first, last, num_parts)
+    return _columns(tensor, first, last)
 
 
-def _columns(tensor: Tensor, first: int, last: int, num_parts: int) -> Tensor:
+def _columns(tensor: Tensor, first: int, last: int) -> Tensor:
     size = tensor.type.block_size if tensor.scales is None else tensor.shape[-1] // tensor.scales.shape[1]
     if first % size or last % size:
-        raise UsageError(
-            f"{tensor.name} of type {tensor.type.name} cannot be cut into {num_parts} parts: columns {first} to {last} are no "
-            f"whole blocks of {size}",
-            hint="Take fewer parts, or weights that are not quantised.",
-        )
+        return _columns_as_numbers(tensor, first, last)
     data = CutRows(tensor.data, (0, len(tensor.data)), (tensor.type.row_bytes(first), tensor.type.row_bytes(last)))
     scales = None if tensor.scales is None else np.ascontiguousarray(tensor.scales[:, first // size : last // size])
     return Tensor(tensor.name, (*tensor.shape[:-1], last - first), tensor.type, data, scales)
+
+
+def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
+    """Of a quantised matrix whose blocks the cut would break: the numbers, in half precision."""
+
+    def numbers(first_row: int, last_row: int) -> npt.NDArray[np.uint8]:
+        values = tensor.dequantize(first_row, last_row)[:, first:last]
+        return np.ascontiguousarray(values, np.float16).view(np.uint8)
+
+    shape = (*tensor.shape[:-1], last - first)
+    return Tensor(tensor.name, shape, BLOCK_TYPES["F16"], ComputedRows((tensor.shape[0], 2 * (last - first)), numbers))
 
 
 def joined(parts: Sequence[Rows], cut: Cut) -> Rows:

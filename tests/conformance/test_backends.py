@@ -25,11 +25,12 @@ BACKENDS_UNDER_TEST: list[str] = ["reference", "cpu", "torch"]
 # Error of a row's logits, root mean square and largest, in units of the row's standard deviation. With float weights and K and V
 # in float32 only the order of sums differs from the reference. K and V in half precision (relative error 2**-11) and int8
 # activations cost more, and these random weights forgive less than trained ones: the reference made to do both reaches
-# (0.061, 0.20); of the shapes, a head_dim of 2 is the worst for half precision, (0.0023, 0.008).
+# (0.061, 0.20); of the shapes, a head_dim of 2 is the worst for half precision, (0.0023, 0.008). K and V in bf16 have three bits
+# less than in f16; in int8 a head's rounding is 1 / 254 of its largest number: yarn is the worst, (0.032, 0.105).
 EXACT, HALF, QUANTISED = (2e-5, 1e-4), (0.004, 0.015), (0.09, 0.35)
-KV_TOLERANCE = {"f32": EXACT, "f16": HALF, "bf16": (0.032, 0.12), "int8": (0.032, 0.12)}  # bf16 has three bits less than f16
+KV_TOLERANCE = {"f32": EXACT, "f16": HALF, "bf16": (0.032, 0.12), "int8": (0.05, 0.2)}
 QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # the tiny models have no rows of whole K-blocks
-KV_TYPES: dict[tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f32", "f16"), "torch": ("f32", "bf16", "f16", "int8")}
+KV_TYPES: dict[str, tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f32", "f16"), "torch": ("f32", "bf16", "f16", "int8")}
 PAGE_SIZE = 16
 NUM_PAGES = 24
 

@@ -17,7 +17,7 @@ LENGTHS = (1, 17, 300)
 CHUNK = 128
 PAGES = list(range(20))  # of 16 tokens
 assert max(LENGTHS) > 4 * max(ORIGINAL_CONTEXT, WINDOW)
-DEVICES: tuple[...] = ("reference", "cpu")
+DEVICES: tuple[str, ...] = ("reference", "cpu")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -7,7 +7,7 @@ import pytest
 
 from puna.config import ModelConfig
 from puna.errors import UsageError
-from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, check_parts, cut, cut_of, joined
+from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, check_parts, cut, cut_of, joined, part_of
 from tests.fakes import random_checkpoint, tiny_config
 
 CONFIG = tiny_config(num_heads=8, num_kv_heads=4, hidden_size=64, ffn_size=128, vocab_size=97, qkv_bias=True, o_bias=True)
@@ -57,7 +57,20 @@ def test_a_number_that_does_not_work_is_refused_with_those_that_do(config: Model
     assert caught.value.hint == f"These numbers of parts work: {works}."
 
 
-def test_a_block_is_not_cut() -> None:
-    checkpoint = random_checkpoint(tiny_config(hidden_size=64, ffn_size=96), "Q8_0", seed=4)
-    with pytest.raises(UsageError, match="no whole blocks of 32"):
-        cut(checkpoint, 1, 2)
+def test_a_block_that_would_be_cut_becomes_numbers() -> None:
+    checkpoint = random_checkpoint(CONFIG, "Q8_0", seed=4)
+    parts = [cut(checkpoint, rank, 4)["layers.0.o_proj"] for rank in range(4)]  # 64 columns: 16 each, half a block
+    assert {part.type.name for part in parts} == {"F16"}
+    whole = checkpoint.tensors["layers.0.o_proj"].dequantize()
+    np.testing.assert_allclose(np.concatenate([part.dequantize() for part in parts], axis=1), whole, rtol=1e-3)
+
+
+def test_a_part_is_a_model_of_its_own_sizes() -> None:
+    checkpoint = random_checkpoint(CONFIG, seed=5)
+    for count, kv_heads in ((2, 2), (4, 1), (8, 1)):
+        parts = [part_of(checkpoint, rank, count) for rank in range(count)]
+        assert sum(part.config.vocab_size for part in parts) == 97
+        for part in parts:
+            assert (part.config.num_heads, part.config.num_kv_heads) == (8 // count, kv_heads)
+            assert {name: tensor.shape for name, tensor in part.tensors.items()} == part.config.tensor_shapes()
+    assert part_of(checkpoint, 0, 1) is checkpoint

@@ -20,6 +20,15 @@ def open_device(config: EngineConfig, local_rank: int) -> torch.device:
     if not config.device.startswith("cuda"):
         return torch.device("cpu")
     number = _number(config.device, local_rank)
+    require_gpu(number)
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    _limit(device, config.vram)
+    return device
+
+
+def require_gpu(number: int = 0) -> None:
+    """DeviceError where card `number` cannot be used: it says why, and what to do."""
     _require_cuda()
     if number >= torch.cuda.device_count():
         raise DeviceError(
@@ -27,10 +36,6 @@ def open_device(config: EngineConfig, local_rank: int) -> torch.device:
             hint="Name one that there is with --device; with torchrun take as many processes as there are cards.",
         )
     _require_kernels(number)
-    device = torch.device("cuda", number)
-    torch.cuda.set_device(device)
-    _limit(device, config.vram)
-    return device
 
 
 def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> DeviceInfo:

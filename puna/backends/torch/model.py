@@ -16,18 +16,20 @@ import torch
 from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel, plain
+from puna.backends.torch.device import require_gpu
 from puna.backends.torch.kv import LayerKV, allocate
-from puna.backends.torch.layouts import LAYOUTS
 from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.plain import Bias
-from puna.backends.torch.step import Step, make_step
+from puna.backends.torch.step import Step, halves, make_step
 from puna.backends.torch.weights import Matrix, load_matrix, load_vector
 from puna.config import EngineConfig, ModelConfig
-from puna.errors import DeviceError
+from puna.errors import DeviceError, InsufficientMemoryError
 from puna.formats.base import Checkpoint, Tensor
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
+
+__all__ = ["TorchBackend", "create", "require_gpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class Layer:
 class TorchBackend:
     """See `backends/base.py` for the contract."""
 
-    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks) -> None:
+    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks, report: Reporter = SILENT) -> None:
         self.info = info
+        self._report = report
         self._device = device
         self._ranks = ranks
         self._model: ModelConfig | None = None
@@ -62,14 +65,14 @@ class TorchBackend:
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         model = checkpoint.config
-        loader = _Loader(checkpoint.tensors, LAYOUTS[plan.weights], self._device, self._ranks.place.rank == 0, report)
+        loader = _Loader(checkpoint.tensors, plan.layout, self._device, self._ranks.place.rank == 0, report)
         pages = allocate(model, plan, self._device)
         self._embed = loader.matrix("embed")
         self._layers = [loader.layer(f"layers.{i}.", pages[i], model.window_of(i)) for i in range(model.num_layers)]
         self._final_norm = loader.vector("final_norm")
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head")
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
-        self._page_size = plan.page_size
+        self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
         if self._ranks.place.rank > 0:
             self._follow()
@@ -77,9 +80,28 @@ class TorchBackend:
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Logits:
-        self._ranks.tell(batch)
-        with torch.inference_mode():
-            return self._forward(batch)
+        """In several steps where one does not fit into the memory that is left."""
+        rows = len(batch.token_ids)
+        if rows <= self._max_rows:
+            try:
+                self._ranks.tell(batch)
+                with torch.inference_mode():
+                    return self._forward(batch)
+            except torch.OutOfMemoryError as error:
+                self._step_down(rows, error)
+        return np.concatenate([self.forward(half) for half in halves(batch, min(self._max_rows, rows // 2))])
+
+    def _step_down(self, rows: int, error: torch.OutOfMemoryError) -> None:
+        """From now on steps of half as many rows; InsufficientMemoryError where there is no half."""
+        if rows == 1 or self._ranks.place.size > 1:
+            raise InsufficientMemoryError(
+                f"{self.info.name} ran out of memory in a step of {rows} tokens: {str(error).splitlines()[0]}",
+                hint="Close other programs that use it, or take a smaller --max-context, --max-batch or --chunk-tokens.",
+            ) from error
+        self._max_rows = rows // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._report.notice(f"{self.info.name} ran out of memory: from now on at most {self._max_rows} tokens in one step")
 
     def _follow(self) -> NoReturn:
         """Of a rank that is not the first: take part in every step of the first one, and end with it."""
@@ -185,4 +207,4 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place.local_rank)
     ranks = parallel.join(place, device)
-    return TorchBackend(device, devices.describe(device, config, ranks), ranks)
+    return TorchBackend(device, devices.describe(device, config, ranks), ranks, report)

@@ -56,3 +56,31 @@ def make_step(batch: Batch, rope: RopeConfig, head_dim: int, page_size: int, dev
         host_positions=batch.positions.tolist(),
         host_sequences=sequences.tolist(),
     )
+
+
+def halves(batch: Batch, at: int) -> tuple[Batch, Batch]:
+    """Token rows before `at`, and those from there on: two steps that, one after the other, are this one.
+
+    A sequence that is cut goes on in the second; its logits stand in the order of the rows.
+    """
+    before = int(np.searchsorted(batch.starts, at, side="left"))  # sequences that begin before `at`
+    after = int(np.searchsorted(batch.starts, at, side="right")) - 1  # the one that holds it
+    wanted = int(np.searchsorted(batch.logit_rows, at))
+    return (
+        Batch(
+            token_ids=batch.token_ids[:at],
+            positions=batch.positions[:at],
+            starts=np.append(batch.starts[:before], np.int32(at)),
+            page_tables=batch.page_tables[:before],
+            logit_rows=batch.logit_rows[:wanted],
+            prompt_lengths=batch.prompt_lengths[:before],
+        ),
+        Batch(
+            token_ids=batch.token_ids[at:],
+            positions=batch.positions[at:],
+            starts=np.maximum(batch.starts[after:] - np.int32(at), 0).astype(np.int32),
+            page_tables=batch.page_tables[after:],
+            logit_rows=batch.logit_rows[wanted:] - np.int32(at),
+            prompt_lengths=batch.prompt_lengths[after:],
+        ),
+    )

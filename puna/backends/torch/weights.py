@@ -92,9 +92,8 @@ def _split(kind: str, raw: torch.Tensor) -> Planes:
         return {"w": raw.view(FLOATS[kind])}
     layout = BLOCK_TYPES[kind].layout
     blocks = raw.view(len(raw), -1, layout.itemsize)
-    fields = layout.fields or {}
     planes = {}
-    for name, (dtype, offset, *_) in fields.items():
+    for name, (dtype, offset, *_) in (layout.fields or {}).items():
         part = blocks[:, :, offset : offset + dtype.itemsize].contiguous()
         planes[name] = part.view(NUMBERS[dtype.base.str[1:]])
     return {name: plane.reshape(len(raw), -1) for name, plane in KINDS[kind].arrange(planes).items()}
