@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol
 
@@ -28,6 +29,7 @@ KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}
 KV_SCALE_BYTES = {"int8": 4}  # of each token and head
 LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
 USUAL_CONTEXT = 2048  # tokens: for this weights are kept in fewer bits rather than the context lowered further
+STREAM_BUFFERS = 2  # layers that the device holds of those that are streamed
 FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
 
@@ -42,6 +44,7 @@ class Layout:
     column_multiple: int = 1
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
     better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type that it is kept in at least
+    streams: bool = False  # whether layers may stay in main memory
 
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix that is `file_type` in the file."""
@@ -65,6 +68,7 @@ class Plan:
     kv_type: str  # a key of KV_BYTES
     layout: Layout  # how weights and KV lie in memory
     weights: str = "as-is"  # its name among the backend's layouts
+    num_streamed: int = 0  # layers, the last ones, whose weights stay in main memory and come to the device in every step
 
     @property
     def total_bytes(self) -> int:
@@ -104,9 +108,10 @@ def make_plan(
     _require_context(config, engine)
     needs = {name: _needs(config, tensors, engine, layouts[name]) for name in _candidates(engine, layouts)}
     usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
-    fitting = (name for name, need in needs.items() if need.pages_of(usual) <= need.pages_left(free_bytes))
+    fitting = (name for name, need in needs.items() if need.fits(usual, free_bytes))
     name = next(fitting, min(needs, key=lambda name: needs[name].weights))
-    need = needs[name]
+    num_streamed = _num_streamed(needs[name], usual, free_bytes) if layouts[name].streams else 0
+    need = needs[name].streamed(num_streamed)
     left = need.pages_left(free_bytes)
     context = engine.max_context or min(
         config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT))
@@ -115,6 +120,11 @@ def make_plan(
     if per_sequence > left:
         raise _too_large(need, per_sequence * need.page, free_bytes, context)
     _tell_weights(needs, name, free_bytes, report)
+    if num_streamed:
+        report.notice(
+            f"{num_streamed} of {config.num_layers} layers stay in main memory and come to the device in every step, "
+            f"{human(sum(need.layers[-num_streamed:]))}: slow, but it runs"
+        )
     if not engine.max_context and context < config.max_context:
         report.notice(
             f"context lowered from the model's {config.max_context} tokens to {context}: "
@@ -133,6 +143,7 @@ def make_plan(
         kv_type=need.kv_type,
         layout=layouts[name],
         weights=name,
+        num_streamed=num_streamed,
     )
 
 
@@ -141,10 +152,19 @@ class _Needs:
     """Bytes that a layout takes."""
 
     weights: int
+    layers: tuple[int, ...]  # parts of `weights`
     scratch: int
     page: int
     page_size: int  # tokens
     kv_type: str
+
+    def streamed(self, count: int) -> _Needs:
+        """With the last `count` layers in main memory, and room for two of them."""
+        moved = self.layers[len(self.layers) - count :]
+        return replace(self, weights=self.weights - sum(moved) + STREAM_BUFFERS * max(moved, default=0))
+
+    def fits(self, num_tokens: int, free_bytes: int) -> bool:
+        return self.pages_of(num_tokens) <= self.pages_left(free_bytes)
 
     def pages_left(self, free_bytes: int) -> int:
         return (free_bytes - self.weights - self.scratch) // self.page
@@ -155,11 +175,16 @@ class _Needs:
 
 def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineConfig, layout: Layout) -> _Needs:
     kv_type = _kv_type(engine, layout)
-    weights = sum(
-        resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout) for name, tensor in tensors.items()
-    )
+    sizes = {
+        name: resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout)
+        for name, tensor in tensors.items()
+    }
+    layers = Counter(dict.fromkeys(range(config.num_layers), 0))
+    for name, size in sizes.items():
+        if name.startswith("layers."):
+            layers[int(name.split(".")[1])] += size
     page = kv_bytes(config, engine.page_size, kv_type, layout.value_multiple)
-    return _Needs(weights, scratch_bytes(config, engine), page, engine.page_size, kv_type)
+    return _Needs(sum(sizes.values()), tuple(layers.values()), scratch_bytes(config, engine), page, engine.page_size, kv_type)
 
 
 def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str]:
@@ -168,6 +193,13 @@ def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str
     if engine.weights not in layouts:
         raise UsageError(f"weights is {engine.weights!r}; this device keeps them: {', '.join(layouts)}")
     return [engine.weights]
+
+
+def _num_streamed(need: _Needs, num_tokens: int, free_bytes: int) -> int:
+    """The fewest layers that must stay in main memory; all, where that is not enough either."""
+    counts = (0, *range(STREAM_BUFFERS + 1, len(need.layers) + 1))
+    fitting = (count for count in counts if need.streamed(count).fits(num_tokens, free_bytes))
+    return int(next(fitting, counts[-1]))
 
 
 def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, report: Reporter) -> None:

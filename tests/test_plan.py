@@ -169,3 +169,58 @@ def test_a_context_that_is_no_multiple_of_the_page_has_a_page_for_its_end(contex
     small = plan(tiny_config(), "F32", max_context=context, max_batch=1)
     assert small.max_context == context
     assert small.num_pages == -(-context // 32)
+
+
+# ---- a card that is too small -------------------------------------------------------------------------------------------
+
+CARD = 12 * GIB
+TORCH = BACKENDS["torch"].layouts
+
+
+def on_a_card(config: ModelConfig, kind: str = "BF16", free: int = CARD, **settings: Any) -> tuple[Plan, list[str]]:
+    report = Notices()
+    return make_plan(config, headers(config, kind), EngineConfig(**settings), TORCH, free, report), report.texts
+
+
+def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
+    made, notices = on_a_card(LLAMA_2_7B)
+    assert made.weights == "int8" and made.num_streamed == 0 and made.total_bytes < CARD
+    assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
+    needed = human(plan(LLAMA_2_7B).weights_bytes)
+    assert notices == [
+        f"weights as int8, {human(made.weights_bytes)}: as they are in the file they need {needed}, and {human(CARD)} are free"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gib", "weights", "is_streamed"), [(24, "as-is", False), (12, "int8", False), (6, "int4", False), (4, "int4", True)]
+)
+def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_streamed: bool) -> None:
+    made, _ = on_a_card(LLAMA_2_7B, free=gib * GIB, max_context=2048)
+    assert (made.weights, made.num_streamed > 0) == (weights, is_streamed)
+    assert made.total_bytes <= gib * GIB
+
+
+def test_weights_that_are_asked_for_are_kept_and_streamed() -> None:
+    made, notices = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024)
+    assert made.weights == "as-is" and 3 <= made.num_streamed < 32 and made.total_bytes <= CARD
+    assert notices[0].startswith(f"{made.num_streamed} of 32 layers stay in main memory and come to the device in every step")
+    fewer = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024, free=8 * GIB)[0]
+    assert fewer.num_streamed > made.num_streamed
+
+
+def test_a_model_that_cannot_even_be_streamed_is_refused() -> None:
+    with pytest.raises(InsufficientMemoryError, match="the model needs"):
+        on_a_card(LLAMA_3_8B, free=1 * GIB)
+
+
+def test_weights_that_a_device_does_not_have_are_refused() -> None:
+    with pytest.raises(UsageError, match="weights is 'int4'; this device keeps them: as-is"):
+        plan(LLAMA_2_7B, weights="int4")
+
+
+def test_four_bits_leave_eight_to_the_vocabulary() -> None:
+    layout = TORCH["int4"]
+    assert [layout.resident_type(kind, "embed") for kind in ("BF16", "Q6_K", "Q8_0", "Q4_K")] == ["Q8_0"] * 4
+    kinds = ("BF16", "Q6_K", "Q8_0", "Q4_K", "Q4_0")
+    assert [layout.resident_type(kind, "layers.0.q_proj") for kind in kinds] == ["Q4_1", "Q4_1", "Q4_1", "Q4_K", "Q4_0"]

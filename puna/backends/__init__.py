@@ -40,12 +40,13 @@ BACKENDS: Mapping[str, BackendSpec] = {
     "torch": BackendSpec(
         module="puna.backends.torch.model",
         layouts={
-            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV),
-            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV),
+            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),
+            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),
             "int4": Layout(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
                 kv_types=TORCH_KV,
+                streams=True,
                 better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
             ),
         },

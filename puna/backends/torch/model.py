@@ -6,8 +6,8 @@ A layer is five operations; `plain` has them in torch, on every device. With sev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import chain
 from typing import NoReturn
 
 import numpy as np
@@ -17,38 +17,21 @@ from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel, plain
 from puna.backends.torch.device import require_gpu
-from puna.backends.torch.kv import LayerKV, allocate
+from puna.backends.torch.kv import allocate
+from puna.backends.torch.layer import Layer, Loader
 from puna.backends.torch.parallel import Ranks
-from puna.backends.torch.plain import Bias
 from puna.backends.torch.step import Step, halves, make_step
-from puna.backends.torch.weights import Matrix, load_matrix, load_vector
+from puna.backends.torch.stream import Stream, pack
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError, InsufficientMemoryError
-from puna.formats.base import Checkpoint, Tensor
-from puna.plan import Layout, Plan
+from puna.formats.base import Checkpoint
+from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The weights of one layer, as the operations take them."""
-
-    attn_norm: torch.Tensor
-    qkv: tuple[Matrix, ...]
-    qkv_bias: tuple[Bias, ...]
-    head_norms: tuple[torch.Tensor, torch.Tensor] | None
-    o: Matrix
-    o_bias: Bias
-    ffn_norm: torch.Tensor
-    gate_up: tuple[Matrix, ...]
-    gate_up_bias: tuple[Bias, ...]
-    down: Matrix
-    down_bias: Bias
-    kv: LayerKV
-    window: int
+MAIN_MEMORY = torch.device("cpu")
 
 
 class TorchBackend:
@@ -65,12 +48,19 @@ class TorchBackend:
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         model = checkpoint.config
-        loader = _Loader(checkpoint.tensors, plan.layout, self._device, self._ranks.place.rank == 0, report)
+        loader = Loader(checkpoint.tensors, plan.layout, self._ranks.place.rank == 0, report)
         pages = allocate(model, plan, self._device)
-        self._embed = loader.matrix("embed")
-        self._layers = [loader.layer(f"layers.{i}.", pages[i], model.window_of(i)) for i in range(model.num_layers)]
-        self._final_norm = loader.vector("final_norm")
-        self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head")
+        num_resident = model.num_layers - plan.num_streamed
+
+        def layers(first: int, last: int, device: torch.device) -> Iterator[Layer]:
+            return (loader.layer(i, pages[i], model.window_of(i), device) for i in range(first, last))
+
+        self._embed = loader.matrix("embed", self._device)
+        self._layers = list(layers(0, num_resident, self._device))
+        packed = [pack(layer, self._device.type == "cuda") for layer in layers(num_resident, model.num_layers, MAIN_MEMORY)]
+        self._streamed = Stream(packed, self._device)
+        self._final_norm = loader.vector("final_norm", self._device)
+        self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
@@ -115,7 +105,7 @@ class TorchBackend:
         model = self._loaded()
         step = make_step(batch, model.rope, model.head_dim, self._page_size, self._device)
         x = self._embedded(step)
-        for layer in self._layers:
+        for layer in chain(self._layers, self._streamed.layers()):
             x = self._block(model, layer, x, step)
         logits = plain.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
         gathered = self._ranks.gather(logits)
@@ -145,61 +135,12 @@ class TorchBackend:
         self._ranks.close()
         if self._model is not None:
             self._model = None
-            del self._embed, self._layers, self._final_norm, self._lm_head
+            del self._embed, self._layers, self._streamed, self._final_norm, self._lm_head
 
     def _loaded(self) -> ModelConfig:
         if self._model is None:
             raise DeviceError("the model is not loaded, or was closed")
         return self._model
-
-
-class _Loader:
-    """Takes tensors to the device, and tells how far it is."""
-
-    def __init__(
-        self, tensors: Mapping[str, Tensor], layout: Layout, device: torch.device, adds_bias: bool, report: Reporter
-    ) -> None:
-        self._tensors, self._layout, self._device, self._adds_bias, self._report = tensors, layout, device, adds_bias, report
-        self._total, self._done = sum(tensor.num_bytes for tensor in tensors.values()), 0
-
-    def matrix(self, name: str) -> Matrix:
-        tensor = self._tensors[name]
-        made = load_matrix(tensor, self._layout.resident_type(tensor.type.name, name), self._device)
-        self._count(tensor)
-        return made
-
-    def vector(self, name: str) -> torch.Tensor:
-        self._count(self._tensors[name])
-        return load_vector(self._tensors[name], self._device)
-
-    def layer(self, begin: str, kv: LayerKV, window: int) -> Layer:
-        def matrices(*names: str) -> tuple[Matrix, ...]:
-            return tuple(self.matrix(begin + name) for name in names)
-
-        def biases(*names: str) -> tuple[Bias, ...]:
-            return tuple(self.vector(begin + name) if begin + name in self._tensors else None for name in names)
-
-        q_norm, k_norm = biases("q_norm", "k_norm")
-        o_bias, down_bias = biases("o_bias", "down_bias") if self._adds_bias else (None, None)
-        return Layer(
-            attn_norm=self.vector(begin + "attn_norm"),
-            qkv=matrices("q_proj", "k_proj", "v_proj"),
-            qkv_bias=biases("q_bias", "k_bias", "v_bias"),
-            head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
-            o=self.matrix(begin + "o_proj"),
-            o_bias=o_bias,
-            ffn_norm=self.vector(begin + "ffn_norm"),
-            gate_up=matrices("gate_proj", "up_proj"),
-            gate_up_bias=biases("gate_bias", "up_bias"),
-            down=self.matrix(begin + "down_proj"),
-            down_bias=down_bias,
-            kv=kv,
-            window=window,
-        )
-
-    def _count(self, tensor: Tensor) -> None:
-        self._done += tensor.num_bytes
-        self._report.progress("loading weights", self._done, self._total, "bytes")
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:

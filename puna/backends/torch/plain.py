@@ -6,16 +6,13 @@ slow where a matrix is quantised, and meant for tests and for machines without T
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import torch
 import torch.nn.functional as F
 
 from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.layer import Bias
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Matrix, dequantize
-
-Bias: TypeAlias = torch.Tensor | None
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from puna.backends import BACKENDS, create_backend
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import halves
+from puna.config import EngineConfig, parse_bytes
 from puna.errors import InsufficientMemoryError
+from puna.plan import make_plan
 from puna.request import Batch
-from tests.conformance.test_backends import forward, loaded, random_ids
+from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
 from tests.fakes import random_checkpoint, tiny_config
 
 CONFIG = tiny_config()
@@ -75,3 +79,37 @@ def test_halves_hold_all_rows_once(at: int) -> None:
         seen += list(zip(part.token_ids.tolist(), part.positions.tolist(), pages.tolist(), strict=True))
         assert set(part.logit_rows + first) <= {2, 3, 8}
     assert seen == list(zip(range(9), batch.positions.tolist(), [0, 0, 0, 1, 2, 2, 2, 2, 2], strict=True))
+
+
+@pytest.mark.parametrize("num_streamed", [1, 2, 3, 4])
+@pytest.mark.parametrize("quant", ["F32", "Q4_1"])
+def test_streamed_layers_change_no_bit(num_streamed: int, quant: str) -> None:
+    checkpoint = random_checkpoint(tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True), quant, seed=3)
+    ids = random_ids(checkpoint.config, 20)
+    with loaded("torch", checkpoint) as backend:
+        expected = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
+    config = EngineConfig(device="torch", page_size=16)
+    backend = create_backend(config)
+    backend.load(checkpoint, replace(plan_of(checkpoint, config, backend), num_streamed=num_streamed))
+    found = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
+    backend.close()
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])
+def test_a_budget_is_kept_by_weights_of_fewer_bits(vram: str, weights: str) -> None:
+    """On the CPU, what a card of that size would do."""
+    config = tiny_config(num_layers=4, hidden_size=128, ffn_size=256, num_heads=4, num_kv_heads=2, head_dim=32, max_context=96)
+    settings = EngineConfig(device="torch", page_size=16, vram=parse_bytes(vram), chunk_tokens=16)
+    backend = create_backend(settings)
+    checkpoint = random_checkpoint(config, "BF16", seed=4)
+    plan = make_plan(config, checkpoint.tensors, settings, BACKENDS["torch"].layouts, backend.info.free_bytes)
+    assert plan.weights == weights and plan.total_bytes <= settings.vram
+    backend.load(checkpoint, plan)
+    ids = random_ids(config, 9)
+    found = forward(backend, (ids, 0, [0]))
+    backend.close()
+    with loaded("reference", checkpoint) as reference:
+        expected = forward(reference, (ids, 0, [0]))
+    error = np.abs(found - expected).max() / expected.std()
+    assert error < {"as-is": 0.12, "int8": 0.2, "int4": 1.5}[weights]
