@@ -314,7 +314,7 @@ UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 def parse_bytes(text: str) -> int:
     """
-    >>> parse_bytes("12GiB"), parse_bytes("1.5G"), parse_bytes("12GB"), parse_bytes("64")
+    >>> parse_bytes("12GiB"), parse_bytes("1.5Gi"), parse_bytes("12GB"), parse_bytes("64")
     (12884901888, 1610612736, 12000000000, 64)
     """
     number = text.rstrip("KMGTiB ")
@@ -328,7 +328,7 @@ _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "int": (r"-?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
     "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
     "Bytes": (
-        r"[0-9]{1,18}|[0-9]{1,6}(\.[0-9]{1,3})? ?(K|M|G|T)(i?B)?",
+        r"[0-9]{1,18}|[0-9]{1,6}(\.[0-9]{1,3})? ?(K|M|G|T)i?B?",
         "a number of bytes is needed, such as 12GiB",
         parse_bytes,
     ),

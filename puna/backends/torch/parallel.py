@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -32,7 +34,6 @@ START_S = 300  # until all have come: some may still be importing torch
 FOR_EVER = timedelta(
     days=30
 )  # a rank may wait as long as nobody asks; who is dead is told by its closed connection, or by `watch`
-LOOPBACK = "lo"
 
 
 class Ranks(Protocol):
@@ -89,9 +90,10 @@ class Group:
 
     def __init__(self, place: ProcessPlace, device: torch.device) -> None:
         self.place = place
-        if place.local_size == place.size:  # nothing leaves this machine
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+        name = _interface(place)
+        if name is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
         with _all_there():
             store = watch.open_store(place, START_S)
             dist.init_process_group(
@@ -212,6 +214,18 @@ def _all_there() -> Iterator[None]:
             f"the processes of the model lost each other: {first}",
             hint="One of them ended, or could not be reached: look for its message above, and start all again.",
         ) from error
+
+
+def _interface(place: ProcessPlace) -> str | None:
+    """The network interface to talk through: loopback where all are on this machine, else the one that leads to the first."""
+    host = "127.0.0.1" if place.local_size == place.size else os.environ.get("MASTER_ADDR", "127.0.0.1")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))  # sends nothing: it only asks which way a packet would go
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    return next((name for name, ends in psutil.net_if_addrs().items() if any(end.address == own for end in ends)), None)
 
 
 def join(place: ProcessPlace, device: torch.device) -> Ranks:
