@@ -94,7 +94,7 @@ def explain(error: BaseException) -> int:
     """Print the words for an error; return the exit code."""
     match error:
         case PunaError():
-            tell(f"puna: {error.message}", error.hint)
+            tell(f"puna{_rank()}: {error.message}", error.hint)
             return error.exit_code
         case click.UsageError():
             tell(f"puna: {error.format_message()}", f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help")
@@ -116,6 +116,12 @@ def explain(error: BaseException) -> int:
         case _:
             tell(f"puna: {error}")
     return 1
+
+
+def _rank() -> str:
+    """Of several processes that torchrun started, which one speaks; the first speaks for all."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" else f" (rank {rank})"
 
 
 def _discard_stdout() -> None:

@@ -16,7 +16,7 @@ from puna.config import EngineConfig, ModelConfig
 from puna.llm import LLM, Completion
 from puna.plan import make_plan
 from puna.request import SamplingParams
-from tests.conformance.test_backends import BACKENDS_UNDER_TEST
+from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
 from tests.fakes import ByteTokenizer, random_checkpoint, tiny_config
 
 CONFIG: ModelConfig = tiny_config(num_heads=3, num_kv_heads=1, head_dim=16, hidden_size=64, ffn_size=96, max_context=96)
@@ -26,7 +26,7 @@ devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
 @contextmanager
 def tiny_llm(device: str, quant: str, **settings: int | bool) -> Iterator[LLM]:
     checkpoint = random_checkpoint(CONFIG, quant, seed=4)
-    config = EngineConfig(device=device, page_size=16, **settings)  # type: ignore[arg-type]
+    config = EngineConfig(device=device, page_size=16, threads=THREADS.get(device, 0), **settings)  # type: ignore[arg-type]
     backend = create_backend(config)
     layouts = backend_spec(device).layouts
     plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes)

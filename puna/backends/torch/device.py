@@ -9,17 +9,18 @@ from typing import NamedTuple
 
 import torch
 
-from puna.backends.base import DeviceInfo, memory_bytes, usable_cores
+from puna.backends.base import DeviceInfo, ProcessPlace, memory_bytes, usable_cores
 from puna.backends.torch.parallel import Ranks
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 
 
-def open_device(config: EngineConfig, local_rank: int) -> torch.device:
+def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
     """The device of this process. DeviceError says why a card cannot be used, and what to do."""
     if not config.device.startswith("cuda"):
+        torch.set_num_threads(config.threads or max(1, usable_cores() // place.local_size))
         return torch.device("cpu")
-    number = _number(config.device, local_rank)
+    number = _number(config.device, place.local_rank)
     require_gpu(number)
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)

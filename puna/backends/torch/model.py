@@ -146,6 +146,6 @@ class TorchBackend:
 def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     """On the device that `config.device` names; in a process that torchrun started, as one of its ranks."""
     place = ProcessPlace.from_env()
-    device = devices.open_device(config, place.local_rank)
+    device = devices.open_device(config, place)
     ranks = parallel.join(place, device)
     return TorchBackend(device, devices.describe(device, config, ranks), ranks, report)

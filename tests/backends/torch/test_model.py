@@ -88,7 +88,7 @@ def test_streamed_layers_change_no_bit(num_streamed: int, quant: str) -> None:
     ids = random_ids(checkpoint.config, 20)
     with loaded("torch", checkpoint) as backend:
         expected = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
-    config = EngineConfig(device="torch", page_size=16)
+    config = EngineConfig(device="torch", threads=1, page_size=16)
     backend = create_backend(config)
     backend.load(checkpoint, replace(plan_of(checkpoint, config, backend), num_streamed=num_streamed))
     found = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
@@ -100,7 +100,7 @@ def test_streamed_layers_change_no_bit(num_streamed: int, quant: str) -> None:
 def test_a_budget_is_kept_by_weights_of_fewer_bits(vram: str, weights: str) -> None:
     """On the CPU, what a card of that size would do."""
     config = tiny_config(num_layers=4, hidden_size=128, ffn_size=256, num_heads=4, num_kv_heads=2, head_dim=32, max_context=96)
-    settings = EngineConfig(device="torch", page_size=16, vram=parse_bytes(vram), chunk_tokens=16)
+    settings = EngineConfig(device="torch", threads=1, page_size=16, vram=parse_bytes(vram), chunk_tokens=16)
     backend = create_backend(settings)
     checkpoint = random_checkpoint(config, "BF16", seed=4)
     plan = make_plan(config, checkpoint.tensors, settings, BACKENDS["torch"].layouts, backend.info.free_bytes)
