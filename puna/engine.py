@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from puna.backends.base import Backend
+from puna.backends.base import Backend, Chosen, LooksAhead
 from puna.config import EngineConfig, ModelConfig
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import Batch, FinishReason, Logits, Request, SamplingParams, StepOutput
-from puna.sampling import Chooser, History, Sampler, require_finite, token_logprob
+from puna.request import UNREAD, Batch, Choices, FinishReason, Logits, Request, SamplingParams, StepOutput
+from puna.sampling import Chooser, History, Sampler, make_choices, not_finite, require_finite, token_logprob
 from puna.scheduler import Scheduler, Work
 from puna.tokenizers.base import Tokenizer
 
@@ -33,6 +33,26 @@ class _Live:
     max_tokens: int  # the request's own, or what the context leaves
     num_told: int = 0  # output ids that a StepOutput has carried
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its next id is all that is wanted of a step, and follows from the logits alone."""
+        return isinstance(self.sampler, Sampler) and self.sampler.is_plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step that was asked of the device: its work, and its logits or what becomes of them there."""
+
+    works: list[Work]
+    whole: list[bool]  # of each work whether it reaches the end of its request, so that an id is chosen
+    logits: Logits | None = None
+    chosen: Chosen | None = None
+
+    @property
+    def choosing(self) -> list[Request]:
+        """The requests that an id is chosen for, in the order of the ids."""
+        return [work.request for work, is_whole in zip(self.works, self.whole, strict=True) if is_whole]
+
 
 class Engine:
     """Runs requests on a loaded backend. `tokenizer` None: token ids only, every text is empty."""
@@ -47,6 +67,8 @@ class Engine:
         self._rope = model.rope
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._ahead = backend if isinstance(backend, LooksAhead) else None
+        self._begun: _Begun | None = None  # a step whose ids are not read yet
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
         self._outputs: list[StepOutput] = []  # not yet told: an interrupted step, or an end outside a step, loses nothing
@@ -54,7 +76,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._outputs) or self._scheduler.has_work
+        return bool(self._outputs) or self._begun is not None or self._scheduler.has_work
 
     @property
     def num_free_pages(self) -> int:
@@ -89,15 +111,19 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Compute the next tokens of whatever runs, and tell what came of it.
 
+        Of a device that chooses by itself, what the step before chose is told: the next one is asked for first, lest it wait.
         An exception, Ctrl-C included, ends all requests with ABORT and goes on to the caller; the engine can be used again.
         """
         try:
+            ahead = self._looks_ahead()
+            if not ahead:
+                self._settle()
             works = self._scheduler.schedule()
-            if works:
-                logits = self._backend.forward(make_batch(works))
-                self._scheduler.advance(works)
-                for work, rows in zip(works, split_rows(works, logits), strict=True):
-                    self._take(work, rows)
+            begun = self._begin(works, ahead) if works else None
+            self._settle()
+            self._begun = begun
+            if not ahead:
+                self._settle()
         except BaseException:
             self.abort_all()
             raise
@@ -112,29 +138,88 @@ class Engine:
         """End every request, and forget all pages: whatever was interrupted, none is lost."""
         for request_id in tuple(self._live):
             self.abort(request_id)
+        self._begun = None
         self._scheduler = self._new_scheduler()
 
-    def _take(self, work: Work, rows: Logits) -> None:
+    # ---- one step: asked for, then settled ----------------------------------------------------------------------------
+
+    def _looks_ahead(self) -> bool:
+        """Whether the device can choose for every request that runs. Those that want more than an id need the logits here."""
+        return self._ahead is not None and all(live.is_plain for live in self._live.values())
+
+    def _begin(self, works: list[Work], ahead: bool) -> _Begun:
+        """Ask the device for a step. Ids that it chooses by itself stand as UNREAD in their requests until they are read."""
+        batch, whole = make_batch(works), [work.is_whole for work in works]
+        if self._ahead is None or not ahead:
+            begun = _Begun(works, whole, logits=self._backend.forward(batch))
+        else:
+            begun = _Begun(works, whole, chosen=self._ahead.choose(batch, self._choices(works, whole, batch)))
+            for request in begun.choosing:
+                request.num_unread += 1
+                request.wants_more = len(request.output_ids) + request.num_unread < self._live[request.id].max_tokens
+        self._scheduler.advance(works)
+        return begun
+
+    def _choices(self, works: list[Work], whole: list[bool], batch: Batch) -> Choices:
+        """How each request that comes to its end chooses, and which tokens of the batch the step before chose."""
+        places = {} if self._begun is None else {request.id: i for i, request in enumerate(self._begun.choosing)}
+        sources = np.full(len(batch.token_ids), -1, np.int32)
+        for end, work in zip(batch.starts[1:], works, strict=True):
+            if batch.token_ids[end - 1] == UNREAD:
+                sources[end - 1] = places[work.request.id]
+        samplers = [self._live[work.request.id].sampler for work, is_whole in zip(works, whole, strict=True) if is_whole]
+        return make_choices(sources, [sampler for sampler in samplers if isinstance(sampler, Sampler)])
+
+    def _settle(self) -> None:
+        """Use what a step gave: nothing changes for requests that have ended meanwhile."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return
+        self._scheduler.publish(begun.works)
+        if begun.logits is not None:
+            for work, is_whole, rows in zip(begun.works, begun.whole, split_rows(begun.works, begun.logits), strict=True):
+                self._take(work, is_whole, rows)
+        elif begun.chosen is not None:
+            for request, token_id in zip(begun.choosing, begun.chosen.read(), strict=True):
+                self._learn(request, token_id)
+
+    def _learn(self, request: Request, token_id: int) -> None:
+        """The next id of a request, if that has not ended meanwhile."""
+        live = self._live.get(request.id)
+        if live is None:
+            return
+        request.num_unread -= 1
+        if token_id == UNREAD:
+            request.error = not_finite().line
+            self._finish(live, FinishReason.ERROR)
+        else:
+            self._accept(live, token_id)
+
+    def _take(self, work: Work, is_whole: bool, rows: Logits) -> None:
         """Use the logits of a work's last tokens: first for what the prompt still wants, the very last for the next token."""
         live = self._live[work.request.id]
         try:
             if live.request.owes_prompt:
                 _score_prompt(live.request, rows)
-            if work.is_whole and live.max_tokens > 0:
-                self._accept(live, rows[-1])
-            elif work.is_whole:
+            if is_whole and live.max_tokens > 0:
+                self._choose(live, rows[-1])
+            elif is_whole:
                 self._finish(live, FinishReason.LENGTH)
         except NumericalError as error:
             live.request.error = error.line
             self._finish(live, FinishReason.ERROR)
 
-    def _accept(self, live: _Live, logits: Logits) -> None:
-        """Choose the next token of a request, and see whether it ends there.  # logits: (vocab_size,)"""
+    def _choose(self, live: _Live, logits: Logits) -> None:
+        """Choose the next token of a request.  # logits: (vocab_size,)"""
         request = live.request
         token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
-        request.output_ids.append(token_id)
         if request.params.logprobs is not None:
             request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
+        self._accept(live, token_id)
+
+    def _accept(self, live: _Live, token_id: int) -> None:
+        """Take the next token, and see whether the request ends there."""
+        live.request.output_ids.append(token_id)
         text = self._text_of(live, token_id)
         reason = _finish_reason(live, token_id)
         if reason is None:
@@ -151,6 +236,7 @@ class Engine:
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Take a request out; its last output carries the text that was held back."""
         live.request.finish_reason = reason
+        live.request.num_unread = 0
         self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
         del self._live[live.request.id]
         if live.detokenizer is not None:

@@ -15,7 +15,10 @@ from puna import checks
 from puna.errors import UsageError
 
 IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
+
+UNREAD = -1  # in the place of an id that a device has chosen and nobody has read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 
@@ -127,6 +130,8 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, how many came from the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_unread: int = 0  # ids beyond `output_ids` that a device has chosen, or will have, and nobody has read yet
+    wants_more: bool = True  # False: its last token is asked for already
     family: int = 0  # only requests of one family share pages (`RopeConfig.family`)
     finish_reason: FinishReason | None = None
     error: str = ""
@@ -137,7 +142,7 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids)
+        return len(self.prompt_ids) + len(self.output_ids) + self.num_unread
 
     @property
     def owes_prompt(self) -> bool:
@@ -150,9 +155,10 @@ class Request:
         return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:
-        """Ids first..last-1 of prompt and output taken together."""
+        """Ids first..last-1 of prompt and output taken together; UNREAD for those that are."""
         n = len(self.prompt_ids)
-        return self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
+        known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
+        return known + [UNREAD] * (min(last, self.num_tokens) - first - len(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,22 @@ class Batch:
     page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
     logit_rows: IntArray  # (num_logits,) the token rows whose logits are wanted
     prompt_lengths: IntArray  # (num_sequences,) for rotary bases that depend on the text's length (`RopeConfig.angles`)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How a device is to choose the next ids of a step by itself, one for each of the batch's `logit_rows`.
+
+    Temperature 0 takes the most likely id. Where `token_ids` of the batch are UNREAD, `sources` says which of the ids that the
+    step before chose stands there.
+    """
+
+    sources: IntArray  # (num_tokens,) an index among the choices of the step before, -1: the id is in the batch
+    temperature: FloatArray  # (num_logits,), and the others too
+    top_k: IntArray
+    top_p: FloatArray
+    min_p: FloatArray
+    uniform: FloatArray  # the number that is drawn with, in [0, 1)
 
 
 @dataclass(frozen=True, slots=True)

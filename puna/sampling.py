@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError, UsageError
-from puna.request import SamplingParams, TokenLogprob
+from puna.request import Choices, IntArray, SamplingParams, TokenLogprob
 
 Row = npt.NDArray[np.float32]  # (vocab_size,)
 
@@ -133,16 +133,47 @@ class Sampler:
         self.params = params
         self._bits = np.random.PCG64(params.seed)  # its raw stream is what numpy promises to keep
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a choice needs the logits alone, and nothing but the choice is wanted."""
+        params = self.params
+        penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        tells = params.logprobs is not None or params.prompt_logprobs is not None
+        return not (penalises or tells or params.logit_bias or params.max_tokens == 0)
+
     def choose(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
         require_finite(logits)
         if self.params.temperature == 0:
             return int(apply(GREEDY_FILTERS, logits, self.params, history).argmax())
-        return draw(apply(FILTERS, logits, self.params, history), self._uniform())
+        return draw(apply(FILTERS, logits, self.params, history), self.uniform())
 
-    def _uniform(self) -> float:
+    def uniform(self) -> float:
         """In [0, 1), the upper 53 bits of one raw draw: one per token, whatever the filters do."""
         return float((int(self._bits.random_raw()) >> 11) * 2.0**-53)
+
+
+def make_choices(sources: IntArray, samplers: Sequence[Sampler]) -> Choices:
+    """What a device needs to choose as these samplers would; their random numbers are drawn here, one for each choice."""
+    params = [sampler.params for sampler in samplers]
+    return Choices(
+        sources=sources,
+        temperature=np.array([p.temperature for p in params], np.float64),
+        top_k=np.array([p.top_k for p in params], np.int32),
+        top_p=np.array([p.top_p for p in params], np.float64),
+        min_p=np.array([p.min_p for p in params], np.float64),
+        uniform=np.array([s.uniform() if s.params.temperature > 0 else 0.0 for s in samplers], np.float64),
+    )
+
+
+def choose_row(logits: Row, choices: Choices, i: int) -> int:
+    """The definition of choice `i`: what the sampler itself would choose of these finite logits."""
+    if choices.temperature[i] == 0:
+        return int(logits.argmax())
+    params = SamplingParams(
+        temperature=choices.temperature[i], top_k=choices.top_k[i], top_p=choices.top_p[i], min_p=choices.min_p[i]
+    )
+    return draw(apply(FILTERS, logits, params, History()), float(choices.uniform[i]))
 
 
 def apply(filters: tuple[Filter, ...], logits: Row, params: SamplingParams, history: History) -> Row:
@@ -175,10 +206,14 @@ def require_finite(logits: Row) -> None:
     """argmax stops at NaN, so that one look at the largest is enough."""
     largest = logits[logits.argmax()]
     if not np.isfinite(largest):
-        raise NumericalError(
-            f"the model's logits are not finite (the largest is {largest})",
-            hint="The weights are damaged, or a number in the file's metadata is wrong: fetch the model again, or another one.",
-        )
+        raise not_finite(f" (the largest is {largest})")
+
+
+def not_finite(which: str = "") -> NumericalError:
+    return NumericalError(
+        f"the model's logits are not finite{which}",
+        hint="The weights are damaged, or a number in the file's metadata is wrong: fetch the model again, or another one.",
+    )
 
 
 def _masses(logits: Row) -> Row:

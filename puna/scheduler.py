@@ -68,7 +68,7 @@ class Scheduler:
             self.waiting.remove(request)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, pages reserved. Not empty while `has_work`."""
+        """The next step's work, pages reserved. Not empty while a request wants more tokens."""
         budget = self._max_tokens - sum(map(_is_decoding, self.running))
         works: list[Work] = []
         for request in tuple(self.running):
@@ -85,17 +85,21 @@ class Scheduler:
         return works
 
     def advance(self, works: list[Work]) -> None:
-        """Note that the work was done: the K and V of its tokens are in the pages."""
+        """Note that the work is done, or asked of the device: whoever asks next finds the K and V of its tokens in the pages."""
         for work in works:
             work.request.num_computed = work.last
-            if self._prefix_cache:
+
+    def publish(self, works: list[Work]) -> None:
+        """Let later requests find the pages that the work has filled, now that all their ids are known."""
+        for work in works if self._prefix_cache else ():
+            if work.request.page_ids and work.request.num_computed >= work.last:  # else it was preempted, or ended
                 self._publish(work)
 
     def _continue(self, request: Request, budget: int) -> Work | None:
         """The next tokens of a running request, or None: no budget is left, or it was preempted."""
         first = request.num_computed
         count = 1 if _is_decoding(request) else min(request.num_tokens - first, budget)
-        if count == 0 or request not in self.running or not self._reserve(request, first + count):
+        if count == 0 or not request.wants_more or request not in self.running or not self._reserve(request, first + count):
             return None
         return Work(request, first, first + count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
-from puna.request import Batch, Logits, StepOutput
+from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
+from puna.sampling import choose_row
 
 VOCAB_SIZE = 258
 BOS, EOS = 256, 257
@@ -99,6 +101,41 @@ class FakeBackend:
 
     def close(self) -> None:
         pass
+
+
+class AheadBackend(FakeBackend):
+    """The same, choosing ids by itself; each of its answers can be read only after the next step was asked for, or at the end."""
+
+    def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
+        super().__init__(plan, answer)
+        self._chosen: list[int] = []
+        self.num_unread = self.most_unread = 0
+
+    def choose(self, batch: Batch, choices: Choices) -> FakeChosen:
+        token_ids = batch.token_ids.copy()
+        taken = choices.sources >= 0
+        assert np.array_equal(taken, token_ids == UNREAD)
+        token_ids[taken] = [max(self._chosen[i], 0) for i in choices.sources[taken]]  # any id, where there is none
+        logits = self.forward(dataclasses.replace(batch, token_ids=token_ids))
+        self._chosen = [self._one(row, choices, i) for i, row in enumerate(logits)]
+        self.num_unread += 1
+        self.most_unread = max(self.most_unread, self.num_unread)
+        return FakeChosen(self, list(self._chosen))
+
+    def _one(self, row: Logits, choices: Choices, i: int) -> int:
+        if not np.isfinite(row[row.argmax()]):
+            return UNREAD
+        return choose_row(row, choices, i)
+
+
+@dataclasses.dataclass
+class FakeChosen:
+    backend: AheadBackend
+    ids: list[int]
+
+    def read(self) -> list[int]:
+        self.backend.num_unread -= 1
+        return self.ids
 
 
 def make_plan(**changes: int) -> Plan:

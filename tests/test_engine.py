@@ -14,9 +14,18 @@ from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Row, token_logprob
-from tests.fakes import BOS, EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
+from tests.fakes import BOS, EOS, VOCAB_SIZE, AheadBackend, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
+
+
+@pytest.fixture(autouse=True, params=["waits for each step", "asks for the next step first"])
+def backend_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[FakeBackend]:
+    """Every test runs on a backend that gives logits, and on one that also chooses by itself."""
+    kind = FakeBackend if request.param.startswith("waits") else AheadBackend
+    monkeypatch.setattr("tests.fakes.FakeBackend", kind)
+    monkeypatch.setattr("tests.test_engine.FakeBackend", kind)
+    return kind
 
 
 def spell(text: str) -> FakeBackend:
@@ -229,7 +238,9 @@ def test_logits_that_are_not_finite_end_only_their_request(poison: float) -> Non
 def test_an_aborted_request_tells_what_it_held_back_and_harms_nobody() -> None:
     engine = make_engine(spell("one two"))
     request, other = (engine.add([first, 0], SamplingParams(stop=("two",))) for first in (1, 2))
-    pieces = [o for _ in range(6) for o in engine.step() if o.request_id == request.id]
+    pieces: list[StepOutput] = []
+    while len(request.output_ids) < 6:
+        pieces += [o for o in engine.step() if o.request_id == request.id]
     engine.abort(request.id)
     engine.abort(request.id)
     engine.abort(12345)
@@ -384,3 +395,75 @@ def test_a_sampler_of_ones_own_chooses_the_tokens() -> None:
     request = engine.add([0], SamplingParams(max_tokens=4), counter)
     run(engine)
     assert request.output_ids == [0, 1, 2, 3] and counter.num_calls == 4
+
+
+# ---- looking ahead --------------------------------------------------------------------------------------------------
+
+
+def ahead_engine(**plan: int) -> tuple[Engine, AheadBackend]:
+    backend = AheadBackend(make_plan(**plan))
+    return make_engine(backend, make_plan(**plan)), backend
+
+
+def test_one_step_is_asked_for_before_the_last_is_read() -> None:
+    engine, backend = ahead_engine()
+    request = engine.add([1, 2, 3], SamplingParams(max_tokens=6))
+    run(engine)
+    assert backend.most_unread == 2 and backend.num_unread == 0
+    assert len(backend.batches) == 6, "no step is made for tokens that nobody wants"
+    assert request.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=6)).output_ids
+
+
+@pytest.mark.parametrize(
+    "params", [{"logprobs": 1}, {"prompt_logprobs": 0}, {"repetition_penalty": 1.5}, {"logit_bias": {7: 1.0}}]
+)
+def test_who_wants_more_than_ids_makes_all_wait_until_it_ends(params: dict[str, Any]) -> None:
+    engine, backend = ahead_engine()
+    first = engine.add([1, 2, 3], SamplingParams(max_tokens=20))
+    for _ in range(3):
+        engine.step()
+    assert backend.most_unread == 2
+    second = engine.add([4, 5], SamplingParams(max_tokens=3, **params))
+    backend.most_unread = 0
+    while second.finish_reason is None:
+        engine.step()
+    assert backend.most_unread <= 1
+    run(engine)
+    assert backend.most_unread == 2
+    assert first.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=20)).output_ids
+    assert second.output_ids == alone([4, 5], SamplingParams(max_tokens=3, **params)).output_ids
+
+
+def plain_params(rng: random.Random) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=rng.choice([1, 2, 7, 40, None]),
+        temperature=rng.choice([0.0, 0.7, 3.0]),
+        top_k=rng.choice([0, 20]),
+        top_p=rng.choice([1.0, 0.9]),
+        min_p=rng.choice([0.0, 0.05]),
+        seed=rng.randrange(1 << 40),
+        stop_ids=rng.sample(range(256), 6),
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("sizes", PLANS, ids=str)
+def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(sizes: dict[str, Any], seed: int) -> None:
+    rng = random.Random(seed)
+    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], plain_params(rng)) for _ in range(16)]
+    engine, backend = ahead_engine(**sizes)
+    requests, dropped = [], set()
+    for ids, params in jobs:
+        requests.append(engine.add(ids, params))
+        for _ in range(rng.randint(0, 4)):
+            engine.step()
+        if rng.random() < 0.2:
+            victim = rng.choice(requests)
+            engine.abort(victim.id)
+            dropped.add(victim.id)
+    run(engine)
+    assert backend.most_unread == 2 and backend.num_unread == 0 and all_free(engine)
+    for request, (ids, params) in zip(requests, jobs, strict=True):
+        expected = alone(ids, params).output_ids
+        assert request.output_ids == (expected[: len(request.output_ids)] if request.id in dropped else expected)
+        assert request.num_unread == 0 and request.finish_reason is not None

@@ -120,7 +120,7 @@ def test_greedy_takes_the_first_of_equals_and_draws_nothing() -> None:
     assert sampler.params.seed is None
     seeded, fresh = (Sampler(SamplingParams(seed=1), 4) for _ in range(2))
     seeded.choose(row(1, 3, 3, 2), NOTHING)
-    assert seeded._uniform() == fresh._uniform()
+    assert seeded.uniform() == fresh.uniform()
 
 
 def test_greedy_hears_bias_and_penalties() -> None:
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_tokens_and_a_drawn_seed_can_be_used_again(
 
 def test_the_stream_of_a_seed_never_changes() -> None:
     sampler = Sampler(SamplingParams(temperature=1.0, seed=42), 4)
-    assert [round(sampler._uniform(), 6) for _ in range(4)] == [0.773956, 0.438878, 0.858598, 0.697368]
+    assert [round(sampler.uniform(), 6) for _ in range(4)] == [0.773956, 0.438878, 0.858598, 0.697368]
 
 
 def test_draws_follow_the_probabilities() -> None:

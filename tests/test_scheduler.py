@@ -24,6 +24,7 @@ def step(it: Scheduler) -> list[Work]:
     """Schedule, compute, and give each sequence that reached its end a next token."""
     works = it.schedule()
     it.advance(works)
+    it.publish(works)
     for work in works:
         if work.last == work.request.num_tokens:
             work.request.output_ids.append(work.request.id)
@@ -44,6 +45,7 @@ def test_a_long_prompt_is_computed_in_chunks_and_wants_logits_at_its_end() -> No
     first = fresh.schedule()
     assert not first[0].is_whole
     fresh.advance(first)
+    fresh.publish(first)
     assert fresh.schedule()[0].is_whole
 
 

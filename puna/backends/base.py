@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import psutil
 
@@ -18,7 +18,7 @@ from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
-from puna.request import Batch, Logits
+from puna.request import Batch, Choices, Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,24 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free everything. Idempotent."""
+
+
+class Chosen(Protocol):
+    """Ids that a device chooses, while the host goes on."""
+
+    def read(self) -> list[int]:
+        """Wait for them. -1 stands where the logits allow no choice: they hold what is not finite."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A backend that can choose ids by itself, so that the host need not wait for one step before it asks for the next."""
+
+    def choose(self, batch: Batch, choices: Choices) -> Chosen:
+        """As `forward`, but the next ids are chosen on the device, and the logits stay there.
+
+        They are the ids that `puna.sampling` chooses of the same logits. At most one result is unread when this is called.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -79,3 +80,15 @@ def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(devi
         made = llm.generate([5, 6, 7], max_tokens=40, temperature=1.0, seed=3, logprobs=3, ignore_eos=True)
         ids = [*made.prompt_ids, *made.token_ids]
         assert llm.generate(ids, max_tokens=0, prompt_logprobs=3).prompt_logprobs[3:] == made.logprobs
+
+
+@devices
+def test_a_device_that_chooses_by_itself_chooses_what_the_host_would(device: str) -> None:
+    """Requests that want ids only, beside the same ones that want log-probabilities too, for which the host chooses."""
+    prompts, params = jobs()
+    plain = [replace(each, logprobs=None, prompt_logprobs=None) for each in params]
+    with tiny_llm(device, "F16") as llm:
+        told = llm.generate(prompts, params)
+        chosen = llm.generate(prompts, plain)
+    assert [c.token_ids for c in chosen] == [c.token_ids for c in told]
+    assert {c.num_cached > 0 for c in chosen} == {True, False}, "pages of ids that were read late are found, too"

@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel, plain
 from puna.backends.torch.device import require_gpu
@@ -27,7 +27,7 @@ from puna.errors import DeviceError, InsufficientMemoryError
 from puna.formats.base import Checkpoint
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
-from puna.request import Batch, Logits
+from puna.request import Batch, Choices, Logits
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
 
@@ -70,16 +70,22 @@ class TorchBackend:
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Logits:
-        """In several steps where one does not fit into the memory that is left."""
-        rows = len(batch.token_ids)
+        self._ranks.tell(batch)
+        with torch.inference_mode():
+            logits = self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
+        return np.array(logits.cpu().numpy(), np.float32)
+
+    def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
+        """Of the rows that want them, on the device; in several steps where one does not fit into the memory that is left."""
+        rows = len(token_ids)
         if rows <= self._max_rows:
             try:
-                self._ranks.tell(batch)
-                with torch.inference_mode():
-                    return self._forward(batch)
+                return self._pass(make_step(batch, self._loaded(), self._page_size, token_ids))
             except torch.OutOfMemoryError as error:
                 self._step_down(rows, error)
-        return np.concatenate([self.forward(half) for half in halves(batch, min(self._max_rows, rows // 2))])
+        at = min(self._max_rows, rows // 2)
+        parts = zip(halves(batch, at), (token_ids[:at], token_ids[at:]), strict=True)
+        return torch.cat([self._logits(part, ids) for part, ids in parts])
 
     def _step_down(self, rows: int, error: torch.OutOfMemoryError) -> None:
         """From now on steps of half as many rows; InsufficientMemoryError where there is no half."""
@@ -97,19 +103,17 @@ class TorchBackend:
         """Of a rank that is not the first: take part in every step of the first one, and end with it."""
         while (batch := self._ranks.hear()) is not None:
             with torch.inference_mode():
-                self._forward(batch)
+                self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
         self.close()
         raise SystemExit(0)
 
-    def _forward(self, batch: Batch) -> Logits:
-        model = self._loaded()
-        step = make_step(batch, model.rope, model.head_dim, self._page_size, self._device)
-        x = self._embedded(step)
+    def _pass(self, step: Step) -> torch.Tensor:
+        """One forward pass.  # -> (num_logits, vocab_size)"""
+        model, x = self._loaded(), self._embedded(step)
         for layer in chain(self._layers, self._streamed.layers()):
             x = self._block(model, layer, x, step)
         logits = plain.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
-        gathered = self._ranks.gather(logits)
-        return np.array(gathered.cpu().numpy(), np.float32)
+        return self._ranks.gather(logits)
 
     def _embedded(self, step: Step) -> torch.Tensor:
         """(tokens, hidden_size). Each rank knows the tokens of its part of the vocabulary."""
@@ -143,9 +147,48 @@ class TorchBackend:
         return self._model
 
 
+class ChoosingTorchBackend(TorchBackend):
+    """In a process of its own it chooses ids by itself, and takes them for the next step without the host."""
+
+    def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        super().load(checkpoint, plan, report)
+        self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # of the step before
+
+    def choose(self, batch: Batch, choices: Choices) -> Chosen:
+        with torch.inference_mode():
+            sources = torch.from_numpy(choices.sources).to(self._device)
+            given = torch.from_numpy(batch.token_ids).to(self._device)
+            token_ids = torch.where(sources < 0, given, self._chosen[sources.clamp_min(0)])
+            ids = plain.choose(self._logits(batch, token_ids), choices)
+            self._chosen = (
+                ids.clamp_min(0) if len(ids) else self._chosen
+            )  # where there is none, any id: nobody reads what follows
+        return OnItsWay(ids)
+
+
+class OnItsWay:
+    """Ids that a device has been asked for."""
+
+    def __init__(self, ids: torch.Tensor) -> None:
+        self._ids = ids
+        self._there: torch.cuda.Event | None = None
+        if ids.device.type == "cuda":
+            self._ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+            self._ids.copy_(ids, non_blocking=True)
+            self._there = torch.cuda.Event()
+            self._there.record()
+
+    def read(self) -> list[int]:
+        if self._there is not None:
+            self._there.synchronize()
+        ids: list[int] = self._ids.tolist()
+        return ids
+
+
 def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     """On the device that `config.device` names; in a process that torchrun started, as one of its ranks."""
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place)
-    ranks = parallel.join(place, device)
-    return TorchBackend(device, devices.describe(device, config, ranks), ranks, report)
+    ranks = parallel.join(place, device, report)
+    kind = TorchBackend if place.size > 1 else ChoosingTorchBackend
+    return kind(device, devices.describe(device, config, ranks), ranks, report)

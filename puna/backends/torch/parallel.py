@@ -26,11 +26,13 @@ import torch.distributed as dist
 from puna.backends.base import ProcessPlace
 from puna.backends.torch import watch
 from puna.errors import DeviceError
+from puna.report import SILENT, Reporter
 from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]
 
 START_S = 300  # until all have come: some may still be importing torch
+MAIN_MEMORY = torch.device("cpu")
 FOR_EVER = timedelta(
     days=30
 )  # a rank may wait as long as nobody asks; who is dead is told by its closed connection, or by `watch`
@@ -99,7 +101,9 @@ class Group:
             dist.init_process_group(
                 "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
             )
-            self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if device.type == "cuda" else dist.group.WORLD
+            has_nccl = device.type == "cuda" and dist.is_nccl_available()
+            self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
+            self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers what lies in main memory
             self._watch = watch.Watch(place, START_S)
         self._widths: dict[int, list[int]] = {}
         self._is_open = True
@@ -124,11 +128,12 @@ class Group:
         return torch.cat([part[:, :width] for part, width in zip(parts, widths, strict=True)], dim=1)
 
     def _all(self, x: torch.Tensor) -> list[torch.Tensor]:
-        parts = [torch.empty_like(x) for _ in range(self.place.size)]
+        sent = x.to(self._way)
+        parts = [torch.empty_like(sent) for _ in range(self.place.size)]
         if x.numel():
             with _all_there():
-                dist.all_gather(parts, x, group=self._numbers)
-        return parts
+                dist.all_gather(parts, sent, group=self._numbers)
+        return [part.to(x.device) for part in parts]
 
     # ---- integers ---------------------------------------------------------------------------------------------------
 
@@ -228,6 +233,8 @@ def _interface(place: ProcessPlace) -> str | None:
     return next((name for name, ends in psutil.net_if_addrs().items() if any(end.address == own for end in ends)), None)
 
 
-def join(place: ProcessPlace, device: torch.device) -> Ranks:
+def join(place: ProcessPlace, device: torch.device, report: Reporter = SILENT) -> Ranks:
     """The ranks that torchrun started this process as one of."""
+    if place.size > 1 and device.type == "cuda" and not dist.is_nccl_available():
+        report.notice("this PyTorch has no NCCL (on Windows none has): what the GPUs tell each other goes through main memory")
     return Group(place, device) if place.size > 1 else Alone()

@@ -6,6 +6,7 @@ slow where a matrix is quantised, and meant for tests and for machines without T
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -13,6 +14,8 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.layer import Bias
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Matrix, dequantize
+from puna.request import Choices
+from puna.sampling import choose_row
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -93,3 +96,10 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
 def swiglu_matvec_add(gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
     """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
     return matvec_add(swiglu(gate_up), matrix, bias, residual)
+
+
+def choose(logits: torch.Tensor, choices: Choices) -> torch.Tensor:
+    """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # (rows, vocab_size) -> (rows,)"""
+    rows = logits.cpu().numpy()
+    ids = [choose_row(row, choices, i) if np.isfinite(row[row.argmax()]) else -1 for i, row in enumerate(rows)]
+    return torch.tensor(ids, dtype=torch.int32, device=logits.device)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from puna.backends.torch.kv import Slots
-from puna.config import RopeConfig
+from puna.config import ModelConfig
 from puna.request import Batch
 
 
@@ -32,8 +32,9 @@ class Step:
         return self.host_positions[row], self.page_tables[self.host_sequences[row]]
 
 
-def make_step(batch: Batch, rope: RopeConfig, head_dim: int, page_size: int, device: torch.device) -> Step:
-    """Bring a batch to the device."""
+def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor) -> Step:
+    """Bring a batch to the device where its token ids are already."""
+    rope, head_dim, device = model.rope, model.head_dim, token_ids.device
     lengths = np.diff(batch.starts)
     sequences = np.repeat(np.arange(len(lengths)), lengths)
     angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], head_dim)
@@ -43,7 +44,7 @@ def make_step(batch: Batch, rope: RopeConfig, head_dim: int, page_size: int, dev
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
     return Step(
-        token_ids=there(batch.token_ids.astype(np.int64)),
+        token_ids=token_ids.long(),
         positions=there(batch.positions.astype(np.int64)),
         sequences=there(sequences),
         page_tables=there(batch.page_tables.astype(np.int64)),

@@ -11,7 +11,7 @@ import torch
 
 from puna.backends import BACKENDS, create_backend
 from puna.backends.torch.model import TorchBackend
-from puna.backends.torch.step import halves
+from puna.backends.torch.step import Step, halves
 from puna.config import EngineConfig, parse_bytes
 from puna.errors import InsufficientMemoryError
 from puna.plan import make_plan
@@ -27,15 +27,15 @@ class Small:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
         self.sizes: list[int] = []
-        whole = TorchBackend._forward
+        whole = TorchBackend._pass
 
-        def held(backend: TorchBackend, batch: Batch) -> Any:
-            self.sizes.append(len(batch.token_ids))
-            if len(batch.token_ids) > limit:
+        def held(backend: TorchBackend, step: Step) -> Any:
+            self.sizes.append(len(step.token_ids))
+            if len(step.token_ids) > limit:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB")
-            return whole(backend, batch)
+            return whole(backend, step)
 
-        monkeypatch.setattr(TorchBackend, "_forward", held)
+        monkeypatch.setattr(TorchBackend, "_pass", held)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 11, 40])
