@@ -1,0 +1,171 @@
+"""Speed of the torch backend on models of well-known shapes, with random weights: no file is needed, and speed does not ask for
+trained ones.
+
+    python benchmarks/gpu.py --shapes 8b,7b,1b,135m --weights as-is,int8,int4 --throughput
+    python benchmarks/gpu.py --shapes 7b --vram 12GiB          # what a card of 12 GiB would do
+    python benchmarks/gpu.py --shapes toy --device torch        # does the script run?
+
+Greedy, prefix cache off. Decode: 128 tokens after a prompt of 16, batch 1, 8 and 32. Prefill: a prompt of 512 and of 2,048
+tokens. Throughput: 256 requests, prompt and answer each uniform in 100..1024, seed 0, answers not ended by eos. After a run
+unmeasured, the median of 3. The last line of stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from puna.backends import backend_spec, choose_device, create_backend
+from puna.config import EngineConfig, ModelConfig, RopeConfig, parse_bytes
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES, ENCODERS
+from puna.formats.rows import ComputedRows
+from puna.llm import LLM
+from puna.plan import make_plan
+from puna.report import StderrReporter
+from puna.request import SamplingParams
+
+LLAMA3 = RopeConfig(theta=500000.0)
+SHAPES = {  # layers, heads, K/V heads, head_dim, hidden, ffn, vocabulary, context
+    "8b": ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 8192, rope=LLAMA3, name="Llama-3-8B"),
+    "7b": ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096, name="Llama-2-7B"),
+    "1b": ModelConfig(16, 32, 8, 64, 2048, 8192, 128256, 8192, rope=LLAMA3, tie_embeddings=True, name="Llama-3.2-1B"),
+    "135m": ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True, name="SmolLM2-135M"),
+    "toy": ModelConfig(2, 4, 2, 16, 64, 128, 256, 4096, name="toy"),
+}
+POOL = 1 << 22  # random weights that are dealt out again and again: never zeros, which multiply faster than others
+REPEATS = 3
+
+
+def checkpoint_of(config: ModelConfig, kind: str) -> Checkpoint:
+    """A model whose rows are made when they are loaded."""
+    pool = np.random.default_rng(0).standard_normal(POOL).astype(np.float32) * np.float32(0.02)
+    encoded = {name: ENCODERS[name](pool.reshape(-1, 256)) for name in ("F32", kind)}
+
+    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+        used = kind if len(shape) == 2 and shape[1] % BLOCK_TYPES[kind].block_size == 0 else "F32"
+        rows, size = (1, *shape)[-2], BLOCK_TYPES[used].row_bytes(shape[-1])
+        flat = encoded[used].reshape(-1)
+
+        def made(first: int, last: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+            return np.resize(np.roll(flat, 64 * first), (last - first, size))
+
+        return Tensor(name, shape, BLOCK_TYPES[used], ComputedRows((rows, size), made))
+
+    tensors = {name: tensor(name, shape) for name, shape in config.tensor_shapes().items()}
+    return Checkpoint(Path(config.name), "memory", config, tensors)
+
+
+def loaded(config: ModelConfig, given: EngineConfig, kind: str) -> LLM:
+    report = StderrReporter()
+    engine, checkpoint = choose_device(given, report), checkpoint_of(config, kind)
+    backend = create_backend(engine, report)
+    layouts = backend_spec(engine.device).layouts
+    plan = make_plan(config, checkpoint.tensors, engine, layouts, backend.info.free_bytes, report)
+    backend.load(checkpoint, plan, report)
+    return LLM(checkpoint, None, backend, plan, engine)
+
+
+def prompts(config: ModelConfig, lengths: list[int], seed: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(config.vocab_size) for _ in range(length)] for length in lengths]
+
+
+def decode_per_s(llm: LLM, batch: int, num_tokens: int = 128) -> float:
+    """Tokens per second of all together, the prompts' share taken out."""
+    asked = prompts(llm.model, [16] * batch, seed=batch)
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        llm.generate(asked, max_tokens=count, ignore_eos=True)
+        return time.perf_counter() - start
+
+    seconds(4)
+    rates = [batch * (num_tokens - 1) / (seconds(num_tokens) - seconds(1)) for _ in range(REPEATS)]
+    return statistics.median(rates)
+
+
+def prefill_per_s(llm: LLM, length: int) -> float:
+    rates = [
+        llm.generate(ids, max_tokens=1).timing.prefill_per_s for ids in prompts(llm.model, [length] * (REPEATS + 1), seed=length)
+    ]
+    return statistics.median(rates[1:])
+
+
+def throughput(llm: LLM, count: int) -> dict[str, float]:
+    rng = random.Random(0)
+    lengths = [(rng.randint(100, 1024), rng.randint(100, 1024)) for _ in range(count)]
+    asked = prompts(llm.model, [first for first, _ in lengths], seed=0)
+    params = [SamplingParams(max_tokens=new, ignore_eos=True) for _, new in lengths]
+    start = time.perf_counter()
+    done = llm.generate(asked, params)
+    took = time.perf_counter() - start
+    made = sum(len(c.token_ids) for c in done)
+    return {"requests": count, "output_tok_s": made / took, "total_tok_s": (made + sum(map(len, asked))) / took, "seconds": took}
+
+
+def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    config = SHAPES[shape]
+    kind = {"as-is": "BF16", "int8": "BF16", "int4": "BF16"}.get(weights, weights)
+    engine = EngineConfig(
+        device=arguments.device,
+        weights=weights if weights in ("as-is", "int8", "int4") else "auto",  # type: ignore[arg-type]
+        vram=parse_bytes(arguments.vram),
+        max_context=min(config.max_context, arguments.context),
+        max_batch=256,
+        chunk_tokens=2048,
+        prefix_cache=False,
+    )
+    started = time.perf_counter()
+    with loaded(config, engine, kind) as llm:
+        yield "load_s", time.perf_counter() - started
+        yield "device", llm.backend.info.description
+        yield "weights", llm.plan.weights
+        yield "streamed_layers", llm.plan.num_streamed
+        for batch in arguments.batches:
+            yield f"decode_b{batch}_tok_s", decode_per_s(llm, batch)
+        for length in (512, 2048):
+            if length < llm.plan.max_context:
+                yield f"pp{length}_tok_s", prefill_per_s(llm, length)
+        if arguments.throughput:
+            yield "throughput", throughput(llm, arguments.requests)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--shapes", default="8b,7b,1b,135m", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--weights", default="as-is", help="as-is (bf16), int8, int4, or a block type such as Q4_K")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--vram", default="0")
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 32])
+    parser.add_argument("--requests", type=int, default=256)
+    parser.add_argument("--throughput", action="store_true")
+    arguments = parser.parse_args()
+    results: list[dict[str, Any]] = []
+    for shape in arguments.shapes.split(","):
+        for weights in arguments.weights.split(","):
+            row: dict[str, Any] = {"shape": shape, "asked": weights}
+            for name, value in measured(shape, weights, arguments):
+                row[name] = value
+                print(
+                    f"{shape:<6}{weights:<8}{name:<20}{value:.1f}"
+                    if isinstance(value, float)
+                    else f"{shape:<6}{weights:<8}{name:<20}{value}"
+                )
+                sys.stdout.flush()
+            results.append(row)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
