@@ -122,7 +122,14 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
     >>> split_model(("hello",), "PROMPT")
     (None, 'hello')
     """
+    from puna import hub
+
     match words:
+        case (text,) if hub.looks_like_model(text):
+            raise UsageError(
+                f"{text} is a model, and the {rest} is missing",
+                hint=f'Put it behind: {text} "..."; the default model is named {hub.DEFAULT_MODEL}.',
+            )
         case (text,):
             return None, text
         case (model, text):

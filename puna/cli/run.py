@@ -52,6 +52,8 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         raise UsageError(
             "--raw and --suffix go without a template, so --system and --template have no use", hint="Leave one of them out."
         )
+    if not raw and not prompt.strip():
+        raise UsageError("the PROMPT is empty", hint="Give a question; --raw continues an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @tokenizer_option
 @json_option
 def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_json: bool) -> None:
-    """Print the id, the piece and the bytes of each token of TEXT (- for standard input)."""
+    """Print the id, the piece and the bytes of each token of TEXT (- for standard input).
+
+    With --tokenizer and no MODEL, a tokenizer's file is enough.
+    """
     model, text = split_model(words, "TEXT")
     text = given_text(text, "TEXT")
     made = _tokenizer(model, tokenizer)
@@ -35,12 +38,15 @@ def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_js
 
 
 def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
-    """The model's tokenizer; the weights stay on the disk."""
+    """The model's tokenizer, or, where only a tokenizer's file is named, that; weights stay on the disk."""
     from puna import hub
     from puna.errors import UnsupportedModelError
     from puna.formats import open_checkpoint
+    from puna.formats.tokenizer_files import read_tokenizer_file
     from puna.tokenizers import build_tokenizer
 
+    if model is None and tokenizer is not None:
+        return build_tokenizer(read_tokenizer_file(tokenizer.expanduser(), None))
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
     spec = open_checkpoint(path, tokenizer).tokenizer

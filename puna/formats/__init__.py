@@ -12,6 +12,7 @@ from puna.formats.base import Checkpoint
 from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head
+from puna.formats.tokenizer_files import is_tokenizer
 
 HEAD_BYTES = 256  # what `matches` sees of a file
 MAX_FOLDER_FILES = 10_000
@@ -125,6 +126,11 @@ def _unrecognised(path: Path) -> ModelFormatError:
     if not head:
         return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     refuse_foreign(path)
+    if is_tokenizer(head):
+        return ModelFormatError(
+            path, "file", None, "is a tokenizer, not a model",
+            hint="Give the model's file or folder; --tokenizer names a tokenizer's file.",
+        )  # fmt: skip
     if _is_part(path):
         return ModelFormatError(
             path,

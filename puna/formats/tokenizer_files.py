@@ -48,6 +48,11 @@ FORMS = (
 )
 
 
+def is_tokenizer(head: bytes) -> bool:
+    """Whether a file that begins so is a tokenizer's. One of llama2.c has no mark of its own, and is told elsewhere."""
+    return any(form.matches(head) for form in FORMS[:-1])
+
+
 def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     """A tokenizer file of any kind, told by its content. `vocab_size`: rows of the embedding, where a model is known.
 

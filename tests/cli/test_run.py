@@ -164,3 +164,25 @@ def test_the_process_began_before_now() -> None:
     import time
 
     assert 0 <= time.perf_counter() - process_started() < 3600
+
+
+def test_a_model_without_a_prompt_is_not_asked_of_another_model(
+    fake: FakeLLM, puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "my model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "notes").write_text("a file that is no model")
+    for word in ("m.gguf", "nosuch.BIN", "folder", "my model.gguf", "hf:owner/repo", "smollm2-135m-instruct", "."):
+        done = puna("run", word)
+        assert done.code == 2 and f"{word} is a model, and the PROMPT is missing" in done.err, word
+    assert puna("tokenize", "m.gguf").code == 2
+    for word in ("hello", "notes", "What is in m.gguf?", "3.5", "a/b"):
+        assert puna("run", word).code == 0, word
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_question_is_refused(prompt: str, fake: FakeLLM, puna: Puna) -> None:
+    assert "the PROMPT is empty" in puna("run", prompt).err
+    done = puna("run", "-", stdin=prompt)
+    assert done.code == 2 and "the PROMPT is empty" in done.err and not fake.asked

@@ -180,3 +180,11 @@ def test_every_fault_comes_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError) as caught:
         open_checkpoint(tmp_path / "cut.gguf")
     assert "fetch it again, and compare its size and sha256" in caught.value.hint
+
+
+def test_a_tokenizer_in_the_place_of_a_model_is_told(shared_data: Path, tmp_path: Path) -> None:
+    for path in (shared_data / "llama2/tokenizer.model", tmp_path / "tokenizer.json"):
+        if not path.exists():
+            path.write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}', "utf-8")
+        with pytest.raises(ModelFormatError, match="is a tokenizer, not a model"):
+            open_checkpoint(path)
