@@ -23,6 +23,7 @@ from puna import convert as module
 from puna.convert import ConvertError, convert
 from puna.errors import PunaError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
+from puna.placing import TEMPORARY
 from puna.writers import WRITERS
 from tests.models import CONFIGS, WIDE_CONFIG, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
@@ -42,7 +43,7 @@ def sha(path: Path) -> str:
 
 
 def left_over(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(module.TEMPORARY))
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY))
 
 
 def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
@@ -226,6 +227,31 @@ def test_two_conversions_to_one_target_leave_a_whole_one(source: Path, tmp_path:
     assert open_checkpoint(tmp_path / "m.gguf").config.num_layers == 2 and left_over(tmp_path) == []
 
 
+@pytest.mark.parametrize(("to", "overwrite"), [("gguf", False), ("safetensors", False), ("safetensors", True)])
+def test_what_appears_at_the_target_meanwhile_is_kept(
+    to: str, overwrite: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, verify = tmp_path / "made", module._verify
+    precious = target if to == "gguf" else target / "file"
+
+    def verify_while_another_writes(*arguments: Any) -> None:
+        precious.parent.mkdir(exist_ok=True)
+        precious.write_text("precious")
+        verify(*arguments)
+
+    monkeypatch.setattr(module, "_verify", verify_while_another_writes)
+    with pytest.raises(ConvertError, match="made appeared meanwhile"):
+        convert(source, target, to=to, overwrite=overwrite)
+    assert precious.read_text() == "precious" and left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["鎮" * 85, "a" * 255])
+@pytest.mark.parametrize("to", ["gguf", "safetensors"])
+def test_the_longest_name_that_a_file_may_have_is_written(name: str, to: str, source: Path, tmp_path: Path) -> None:
+    assert open_checkpoint(convert(source, tmp_path / name, to=to).path).config.num_layers == 2
+    assert left_over(tmp_path) == []
+
+
 # ---- when it fails --------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +260,8 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, number: int = errno.ENOSPC) -> None:
         self.count, self.at, self.number = 0, at, number
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "write_text"), (Path, "write_bytes")):
+        calls = {os: ("fsync", "link"), Path: ("replace", "rename", "mkdir", "write_text", "write_bytes")}
+        for owner, name in ((owner, name) for owner, names in calls.items() for name in names):
             monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
         for place in ("gguf", "safetensors", "torch_file", "llama2c"):
             target = sys.modules[f"puna.writers.{place}"]
@@ -303,7 +330,7 @@ def test_a_file_size_limit_at_any_place_leaves_nothing(to: str, percent: int, so
     target = tmp_path / f"made{SUFFIX.get(to, '')}"
     arguments = [sys.executable, "-c", code, str(source), str(target), to, str(size * percent // 100)]
     run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "needed" in run.stderr and "free" in run.stderr, run.stderr
+    assert run.returncode == 1 and "longer than the limit on file sizes allows" in run.stderr, run.stderr
     assert list(tmp_path.iterdir()) == []
 
 
