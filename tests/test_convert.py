@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -20,12 +21,22 @@ import numpy as np
 import pytest
 
 from puna import convert as module
+from puna.config import RopeConfig
 from puna.convert import ConvertError, convert
 from puna.errors import PunaError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
 from puna.placing import TEMPORARY
 from puna.writers import WRITERS
-from tests.models import CONFIGS, WIDE_CONFIG, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
+from tests.models import (
+    CONFIGS,
+    WIDE_CONFIG,
+    TinyTokenizer,
+    random_tensors,
+    spm_tokenizer,
+    tiny_config,
+    write_gguf,
+    write_llama2c,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tiny_config()
@@ -169,6 +180,47 @@ def test_what_a_format_cannot_hold_is_refused_by_name(changes: dict[str, Any], t
     with pytest.raises(UnsupportedModelError, match=words):
         convert(path, tmp_path / "made", to=to)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("to", ["safetensors", "meta", "llama2c"])
+def test_a_tokenizer_that_adds_a_token_it_has_not_is_refused_by_name(to: str, tmp_path: Path) -> None:
+    config = tiny_config(vocab_size=1)
+    tokenizer = TinyTokenizer("llama", [b"<unk>"], [2], [0.0])
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), "F32", tokenizer)
+    with pytest.raises(UnsupportedModelError, match="adds BOS to a text, but has no such token"):
+        convert(path, tmp_path / "made", to=to)
+    assert open_checkpoint(convert(path, tmp_path / "made.gguf", to="gguf").path).config.vocab_size == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "context", "is_held"),
+    [
+        ({"scaling": "linear", "factor": 2.0}, 128, True),
+        ({"scaling": "linear", "factor": 3.7}, 37, True),
+        ({"scaling": "linear", "factor": 3.7}, 128, False),
+        ({"scaling": "linear", "factor": 2.0}, 1, False),
+        ({"scaling": "linear", "factor": 0.3}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 200, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 100, False),
+    ],
+)
+def test_a_context_that_config_json_cannot_say_is_refused_by_name(
+    rope: dict[str, Any], context: int, is_held: bool, tmp_path: Path
+) -> None:
+    config = tiny_config(max_context=context, rope=RopeConfig(**rope))
+    path = write_gguf(tmp_path / "m.gguf", tiny_config(), random_tensors(config, seed=1))
+    checkpoint = dataclasses.replace(open_checkpoint(path), config=config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "open_checkpoint", lambda path, *_: checkpoint if path.suffix else open_checkpoint(path))
+        if not is_held:
+            with pytest.raises(
+                UnsupportedModelError, match=f"no form for a context of {context} tokens beside {rope['scaling']}"
+            ):
+                convert(path, tmp_path / "made", to="safetensors")
+            return
+        convert(path, tmp_path / "made", to="safetensors")
+    assert open_checkpoint(tmp_path / "made").config.max_context == context
 
 
 # ---- where it may go ------------------------------------------------------------------------------------------------

@@ -286,6 +286,11 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
     return {"theta": theta, **fields}, stretch
 
 
+def context_beside(scaling: JsonObject, kind: str, tokens: int) -> int:
+    """What a model may hold whose config.json says `tokens` beside this rope scaling of a kind of SCALINGS."""
+    return _lengthened(tokens, SCALINGS[kind][1](scaling, tokens).get("stretch", 1.0))
+
+
 def _made(config: JsonObject, fields: dict[str, Any]) -> RopeConfig:
     try:
         return RopeConfig(**fields)
