@@ -2,7 +2,7 @@
 
     convert(Path("llama-2-7b"), Path("llama-2-7b.gguf"), to="gguf", quantize="q4_k")
 
-The result is written under a temporary name beside its target, read again and compared, brought to disk and renamed. Whatever
+The result is written in a temporary folder beside its target, read again and compared, brought to disk and put in place. Whatever
 happens before that leaves the target as it was, and nothing beside it.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,15 +26,14 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
+from puna.placing import flush, place, temporary
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
 SPARE_BYTES = 16 << 20  # for headers, tokenizer files, and the file system's own
-TEMPORARY = ".puna-convert-"
 MAX_SHARDS = 99
-MAX_NAME = 150  # characters of the target's name in the temporary one
 RECHECKED_ROWS = 8  # of a tensor that was requantised; of the others all are compared
 
 
@@ -89,13 +87,15 @@ def convert(
     writer.require(job)
     final = _require_place(checkpoint, target, writer.is_folder(job), overwrite)
     _announce(checkpoint, types, report)
-    with _storage_errors(final, total), _temporary(final, writer.is_folder(job)) as temporary:
+    with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)
-        writer.write(job, temporary)
+        if writer.is_folder(job):
+            made.mkdir()
+        writer.write(job, made)
         report.progress("writing", total, total, "bytes")
-        _verify(temporary, job, report)
-        num_bytes = _flush(temporary)
-        _place(temporary, final)
+        _verify(made, job, report)
+        num_bytes = flush(made)
+        place(made, final, overwrite)
     return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types))
 
 
@@ -226,72 +226,25 @@ def _no_space(final: Path, num_bytes: int) -> ConvertError:
     )
 
 
+def _too_long(final: Path) -> ConvertError:
+    return ConvertError(
+        f"cannot write {final}: a file of it is longer than the limit on file sizes allows",
+        hint="`ulimit -f` shows your own limit; FAT32 has one of 4 GB. --shards makes smaller files. The target is as it was.",
+    )
+
+
 @contextmanager
 def _storage_errors(final: Path, num_bytes: int) -> Iterator[None]:
     try:
         yield
+    except FileExistsError:
+        raise ConvertError(f"{final} appeared meanwhile", hint="It is kept; --force replaces a file.") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(final, num_bytes) from None
+        if error.errno == errno.EFBIG:
+            raise _too_long(final) from None
         raise ConvertError(f"cannot write {final}: {error.strerror or error}", hint="The target is as it was.") from error
-
-
-@contextmanager
-def _temporary(final: Path, is_folder: bool) -> Iterator[Path]:
-    """A name beside the target that nobody else has; what is still there at the end goes. So do those of processes that died."""
-    _sweep(final)
-    path = final.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{final.name[:MAX_NAME]}")
-    try:
-        if is_folder:
-            path.mkdir()
-        yield path
-    finally:
-        _remove(path)
-
-
-def _sweep(final: Path) -> None:
-    """Remove what conversions to the same target left behind that were killed."""
-    for path in list(final.parent.iterdir()):
-        number = path.name.removeprefix(TEMPORARY).split("-")[0]
-        ours = path.name.startswith(TEMPORARY) and path.name.endswith(f"-{final.name[:MAX_NAME]}")
-        if ours and number.isdecimal() and not _is_alive(int(number)):
-            _remove(path)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> int:
-    """Bring every byte to disk; returns how many there are."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in [*files, path.parent] if not path.is_dir() else [*files, path, path.parent]:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    return sum(file.stat().st_size for file in files)
-
-
-def _place(temporary: Path, final: Path) -> None:
-    """Give it its name. An empty folder of that name gives way."""
-    if final.is_dir():
-        final.rmdir()
-    temporary.replace(final)
 
 
 # ---- reading it again -----------------------------------------------------------------------------------------------

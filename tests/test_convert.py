@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -20,11 +21,22 @@ import numpy as np
 import pytest
 
 from puna import convert as module
+from puna.config import RopeConfig
 from puna.convert import ConvertError, convert
 from puna.errors import PunaError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
+from puna.placing import TEMPORARY
 from puna.writers import WRITERS
-from tests.models import CONFIGS, WIDE_CONFIG, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
+from tests.models import (
+    CONFIGS,
+    WIDE_CONFIG,
+    TinyTokenizer,
+    random_tensors,
+    spm_tokenizer,
+    tiny_config,
+    write_gguf,
+    write_llama2c,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tiny_config()
@@ -42,7 +54,7 @@ def sha(path: Path) -> str:
 
 
 def left_over(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(module.TEMPORARY))
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY))
 
 
 def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
@@ -170,6 +182,47 @@ def test_what_a_format_cannot_hold_is_refused_by_name(changes: dict[str, Any], t
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("to", ["safetensors", "meta", "llama2c"])
+def test_a_tokenizer_that_adds_a_token_it_has_not_is_refused_by_name(to: str, tmp_path: Path) -> None:
+    config = tiny_config(vocab_size=1)
+    tokenizer = TinyTokenizer("llama", [b"<unk>"], [2], [0.0])
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), "F32", tokenizer)
+    with pytest.raises(UnsupportedModelError, match="adds BOS to a text, but has no such token"):
+        convert(path, tmp_path / "made", to=to)
+    assert open_checkpoint(convert(path, tmp_path / "made.gguf", to="gguf").path).config.vocab_size == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "context", "is_held"),
+    [
+        ({"scaling": "linear", "factor": 2.0}, 128, True),
+        ({"scaling": "linear", "factor": 3.7}, 37, True),
+        ({"scaling": "linear", "factor": 3.7}, 128, False),
+        ({"scaling": "linear", "factor": 2.0}, 1, False),
+        ({"scaling": "linear", "factor": 0.3}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 200, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 100, False),
+    ],
+)
+def test_a_context_that_config_json_cannot_say_is_refused_by_name(
+    rope: dict[str, Any], context: int, is_held: bool, tmp_path: Path
+) -> None:
+    config = tiny_config(max_context=context, rope=RopeConfig(**rope))
+    path = write_gguf(tmp_path / "m.gguf", tiny_config(), random_tensors(config, seed=1))
+    checkpoint = dataclasses.replace(open_checkpoint(path), config=config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "open_checkpoint", lambda path, *_: checkpoint if path.suffix else open_checkpoint(path))
+        if not is_held:
+            with pytest.raises(
+                UnsupportedModelError, match=f"no form for a context of {context} tokens beside {rope['scaling']}"
+            ):
+                convert(path, tmp_path / "made", to="safetensors")
+            return
+        convert(path, tmp_path / "made", to="safetensors")
+    assert open_checkpoint(tmp_path / "made").config.max_context == context
+
+
 # ---- where it may go ------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +279,31 @@ def test_two_conversions_to_one_target_leave_a_whole_one(source: Path, tmp_path:
     assert open_checkpoint(tmp_path / "m.gguf").config.num_layers == 2 and left_over(tmp_path) == []
 
 
+@pytest.mark.parametrize(("to", "overwrite"), [("gguf", False), ("safetensors", False), ("safetensors", True)])
+def test_what_appears_at_the_target_meanwhile_is_kept(
+    to: str, overwrite: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, verify = tmp_path / "made", module._verify
+    precious = target if to == "gguf" else target / "file"
+
+    def verify_while_another_writes(*arguments: Any) -> None:
+        precious.parent.mkdir(exist_ok=True)
+        precious.write_text("precious")
+        verify(*arguments)
+
+    monkeypatch.setattr(module, "_verify", verify_while_another_writes)
+    with pytest.raises(ConvertError, match="made appeared meanwhile"):
+        convert(source, target, to=to, overwrite=overwrite)
+    assert precious.read_text() == "precious" and left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["鎮" * 85, "a" * 255])
+@pytest.mark.parametrize("to", ["gguf", "safetensors"])
+def test_the_longest_name_that_a_file_may_have_is_written(name: str, to: str, source: Path, tmp_path: Path) -> None:
+    assert open_checkpoint(convert(source, tmp_path / name, to=to).path).config.num_layers == 2
+    assert left_over(tmp_path) == []
+
+
 # ---- when it fails --------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +312,8 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, number: int = errno.ENOSPC) -> None:
         self.count, self.at, self.number = 0, at, number
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "write_text"), (Path, "write_bytes")):
+        calls = {os: ("fsync", "link"), Path: ("replace", "rename", "mkdir", "write_text", "write_bytes")}
+        for owner, name in ((owner, name) for owner, names in calls.items() for name in names):
             monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
         for place in ("gguf", "safetensors", "torch_file", "llama2c"):
             target = sys.modules[f"puna.writers.{place}"]
@@ -303,7 +382,7 @@ def test_a_file_size_limit_at_any_place_leaves_nothing(to: str, percent: int, so
     target = tmp_path / f"made{SUFFIX.get(to, '')}"
     arguments = [sys.executable, "-c", code, str(source), str(target), to, str(size * percent // 100)]
     run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "needed" in run.stderr and "free" in run.stderr, run.stderr
+    assert run.returncode == 1 and "longer than the limit on file sizes allows" in run.stderr, run.stderr
     assert list(tmp_path.iterdir()) == []
 
 

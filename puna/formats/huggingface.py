@@ -22,6 +22,7 @@ from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
+from puna.formats.quantised_config import unused_settings
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
@@ -76,7 +77,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         tokenizer=None if spec is None else _with_stops(spec, config_json, generation),
         chat_template=_chat_template(folder),
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
-        unused_keys=unused_keys(config_json),
+        unused_keys=_unused_keys(config_json),
         files=files,
         notices=(*notices, *told, *said, *_of_code(config_json)),
         generation={} if generation is None else generation.values,
@@ -206,8 +207,17 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
 
 
 def _unquantised(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
-    quantisation = config_json.object("quantization_config") or config_json.object("compression_config")
+    quantisation = _quantisation(config_json)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
+
+
+def _quantisation(config_json: JsonObject) -> JsonObject | None:
+    return config_json.object("quantization_config") or config_json.object("compression_config")
+
+
+def _unused_keys(config_json: JsonObject) -> tuple[str, ...]:
+    quantisation = _quantisation(config_json)
+    return (*unused_keys(config_json), *(() if quantisation is None else unused_settings(quantisation)))
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ other changes results; and unknown, which `puna inspect` lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def read_config(config: JsonObject, name: str) -> ModelConfig:
     Raises ModelFormatError, and UnsupportedModelError for another architecture and for keys that change results.
     """
     model_type, family = _family(config)
-    _refuse_what_changes_results(config)
+    refuse_other_values(config, PLAIN_VALUES)
     rope, stretch = _rope(config, family)
     num_layers, num_heads, hidden_size = (
         _needed(config, CONFIG_KEYS[size]) for size in ("num_layers", "num_heads", "hidden_size")
@@ -183,11 +183,13 @@ def _family(config: JsonObject) -> tuple[str, Family]:
     return model_type, family
 
 
-def _refuse_what_changes_results(config: JsonObject) -> None:
-    for key, plain in PLAIN_VALUES.items():
+def refuse_other_values(config: JsonObject, plain_values: Mapping[str, tuple[Any, ...]]) -> None:
+    """UnsupportedModelError for a key that changes results and has none of its plain values."""
+    for key, plain in plain_values.items():
         if key in config.values and config.values[key] not in plain:
             allowed = " or ".join("absent" if value is None else repr(value) for value in plain)
-            found = f"{key} is {shown(config.values[key])}, which changes results"
+            name = f"{config.name}.{key}" if config.name else key
+            found = f"{name} is {shown(config.values[key])}, which changes results"
             raise UnsupportedModelError(f"{config.file}: {found}; puna runs models where it is {allowed}")
 
 
@@ -284,6 +286,11 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
     fields = read(scaling, _context(config, family))
     stretch = fields.pop("stretch", 1.0)
     return {"theta": theta, **fields}, stretch
+
+
+def context_beside(scaling: JsonObject, kind: str, tokens: int) -> int:
+    """What a model may hold whose config.json says `tokens` beside this rope scaling of a kind of SCALINGS."""
+    return _lengthened(tokens, SCALINGS[kind][1](scaling, tokens).get("stretch", 1.0))
 
 
 def _made(config: JsonObject, fields: dict[str, Any]) -> RopeConfig:

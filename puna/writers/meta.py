@@ -17,7 +17,7 @@ from puna.formats.meta import SCALED_ROPE, SCALED_ROPE_FACTOR, SMALL, SMALL_FACT
 from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.shards import BY_VOCABULARY, CUTS, check_parts, cut
 from puna.writers.base import Job, Writer
-from puna.writers.text_files import write_json, write_template, write_tokenizer
+from puna.writers.text_files import require_frame, write_json, write_template, write_tokenizer
 from puna.writers.torch_file import Array, write_torch_file
 
 NO_FORM = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "windowed_layers")
@@ -38,6 +38,7 @@ def _require(job: Job) -> None:
     check_parts(config, job.num_shards)
     if config.vocab_size % job.num_shards:
         raise UnsupportedModelError(f"a vocabulary of {config.vocab_size} cannot be cut into {job.num_shards} equal shards")
+    require_frame(job.checkpoint.tokenizer)
 
 
 def _scaled(config: ModelConfig) -> RopeConfig:
