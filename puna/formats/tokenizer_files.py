@@ -24,7 +24,7 @@ from puna.formats.added_tokens import (
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import file_size, map_file, read_head, shown
-from puna.formats.piece_order import agree
+from puna.formats.piece_order import agree, same_prefix
 from puna.formats.tiktoken_file import same_but_reserved
 from puna.formats.tokenizer_json import tokenizer_of
 
@@ -82,13 +82,26 @@ def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether two hold the same tokens, begin a text with the same one, and end it with the same ones."""
+    """Whether two hold the same tokens, treat spaces alike, begin a text with the same token, and end it with the same ones."""
 
     def ends(spec: TokenizerSpec) -> set[int | None]:
         return {spec.eos_id, spec.eot_id, *spec.stop_ids} - {None}
 
-    same_text = same_but_reserved(one.tokens, other.tokens) and ends(one) == ends(other)
-    return same_text and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
+    same_tokens = same_but_reserved(one.tokens, other.tokens) and ends(one) == ends(other)
+    return (
+        same_tokens
+        and _spacing(one) == _spacing(other)
+        and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
+    )
+
+
+def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
+    """All that decides which spaces and characters SentencePiece sees; nothing, for other kinds."""
+    if spec.kind != "spm":
+        return ()
+    adds = spec.add_space_prefix
+    where = (adds, adds and spec.prefix_first_only, adds and spec.prefix_unless_space)
+    return (*where, spec.remove_extra_spaces, spec.charsmap)
 
 
 def _read(path: Path) -> TokenizerSpec:
@@ -198,7 +211,14 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
         return fast, (*notices, why)
     if agree(model, fast):
         return model, notices
-    return model, (*notices, "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+    return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
+
+
+DIFFERENT = "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used"
+DIFFERENT_SPACES = (
+    "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ where a text begins with one): "
+    "tokenizer.model is used"
+)
 
 
 def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:

@@ -34,6 +34,7 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         super().__init__(spec)
         self._adds_space = spec.add_space_prefix
         self._prefix_first_only = spec.prefix_first_only
+        self._prefix_unless_space = spec.prefix_unless_space
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
         self._cut = self._cutter(spec)
@@ -46,7 +47,7 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         return _cut_by_scores(replace(spec, add_space_prefix=False))
 
     def _prefixed_cutter(self, spec: TokenizerSpec) -> Cutter:
-        """Text -> ids, with one space added before it, even where it begins with a space."""
+        """Text -> ids, with one space added before it, whatever it begins with."""
         if not spec.add_space_prefix:
             return self._cut
         if self._changes_text:  # the library adds the space, for it does so after the changes
@@ -64,7 +65,9 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     def _encode_plain(self, text: str, is_first: bool) -> list[int]:
-        return self._cut_prefixed(text) if is_first or not self._prefix_first_only else self._cut(text)
+        has_space = self._prefix_unless_space and text.startswith((" ", SPACE))
+        adds_space = not has_space and (is_first or not self._prefix_first_only)
+        return self._cut_prefixed(text) if adds_space else self._cut(text)
 
     def _bytes_of(self, token_id: int) -> bytes:
         byte = self._bytes.get(token_id)

@@ -298,6 +298,8 @@ def metaspace(scheme: str, split: bool = False) -> dict[str, Any]:
         ({}, "▁the|▁the"),
         ({"tokenizer": metaspace("always")}, "▁the|▁the"),
         ({"tokenizer": metaspace("first")}, "▁the|the"),
+        ({"model": False}, "▁the|▁the"),
+        ({"model": False, "tokenizer": metaspace("always")}, "▁the|▁the"),
         ({"model": False, "tokenizer": metaspace("first")}, "▁the|the"),
         ({"model": False, "tokenizer": metaspace("never")}, "the|the"),
     ],
@@ -307,18 +309,57 @@ def test_the_added_space_is_where_the_files_say(tmp_path: Path, files: dict[str,
     ids = tokenizer.encode("the</s>the", special=True, bos=False)
     spelled = "".join("|" if i == 2 else tokenizer.piece(i) for i in ids)
     assert spelled == expected
-    assert tokenizer.decode(tokenizer.encode(" the the")) == " the the"
+    has_two = files.get("model", True) or "tokenizer" not in files or expected == "the|the"
+    assert tokenizer.decode(tokenizer.encode(" the the")) == (" the the" if has_two else "the the")
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_metaspace_adds_no_space_before_one(tmp_path: Path, scheme: str, split: bool) -> None:
+    """As the library does it, which decodes such a text without its first space."""
+    from tokenizers import Tokenizer as Library
+
+    document = metaspace(scheme, split)
+    decoders = document["decoder"]["decoders"]
+    document["decoder"] = {"type": "Sequence", "decoders": decoders[:-1] if scheme == "never" else decoders}
+    merges = [pair for pair in MERGES if "▁" not in "".join(pair)[1:]]
+    document["model"]["merges"] = [list(pair) for pair in merges]
+    path = write_json(tmp_path / "tokenizer.json", document)
+    library, tokenizer = Library.from_file(str(path)), build_tokenizer(read_tokenizer_file(path, None))
+    assert tokenizer.encode(" the", bos=False) == tokenizer.encode("▁the", bos=False)
+    samples = [text for text in texts(14, 1000) if "<unk>" not in text and not text.startswith("<s>")]
+    samples += [" the", "▁the", "  the", "\n the", " ", "", "the</s>the", "the</s> the", " </s>the", "</s>▁the", "</s></s>the"]
+    for text in samples:
+        ids = library.encode(text).ids
+        assert tokenizer.encode(text, special=True) == ids, text
+        assert tokenizer.decode(ids) == library.decode(ids), text
+
+
+def test_where_tokenizer_model_adds_a_space_and_tokenizer_json_does_not_a_word_is_said(tmp_path: Path) -> None:
+    spec, notices = read(spm_folder(tmp_path, tokenizer=metaspace("first")))
+    assert "do not add a space to the same texts" in notices[0]
+    assert notices[0].endswith("tokenizer.model is used")
+    assert (spec.prefix_first_only, spec.prefix_unless_space) == (True, False)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_other_orders_of_metaspaces_are_refused(tmp_path: Path, replaced: bool) -> None:
+    parts = [metaspace("first")["pre_tokenizer"] | {"replacement": " "}, metaspace("never")["pre_tokenizer"]]
+    document = pieces_document(SPM, MERGES) | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+    document["normalizer"] = document["normalizer"] if replaced else None
+    with pytest.raises(UnsupportedModelError, match="pre-tokenizer holds"):
+        read_tokenizer_file(write_json(tmp_path / "tokenizer.json", document), None)
 
 
 # ---- the real thing -------------------------------------------------------------------------------------------------
 
 
 def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path) -> None:
-    """Its Llama class, which adds a space at the beginning only, and none where there is one (SentencePiece does, and puna). It
-    takes the text <unk> for the token.
+    """Its Llama class, which adds a space at the beginning only, and none where there is one. It takes the text <unk> for the
+    token.
     """
     spec = read_tokenizer_file(shared_data / "llama2" / "tokenizer.model", None)
-    write_tokenizer_json(replace(spec, prefix_first_only=True), tmp_path / "tokenizer.json")
+    write_tokenizer_json(replace(spec, prefix_first_only=True, prefix_unless_space=True), tmp_path / "tokenizer.json")
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "legacy": False})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -326,7 +367,8 @@ def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path
 
         oracle = AutoTokenizer.from_pretrained(str(tmp_path))
     tokenizer = build_tokenizer(read(tmp_path, 32000)[0])
-    samples = [text for text in texts(11, 2000) if not text.startswith((" ", "\u2581")) and "<unk>" not in text]
+    samples = [text for text in texts(11, 2000) if "<unk>" not in text]
+    assert tokenizer.encode(" leading") == [1, 8236]
     samples += ["[INST] hi [/INST] answer </s><s>[INST] more [/INST]", "<s>the", "the</s> the", "</s>\nthe"]
     expected = oracle(samples, add_special_tokens=False).input_ids
     assert [tokenizer.encode(text, bos=False, special=True) for text in samples] == expected
