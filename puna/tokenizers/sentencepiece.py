@@ -6,6 +6,7 @@ instead, see `piece_merges.py`.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Callable
@@ -25,10 +26,29 @@ from puna.tokenizers.vocabulary import VocabularyTokenizer
 
 Cutter = Callable[[str], list[int]]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+EACH_BYTE = "puna-each-byte"
+
+
+def _replace_each(error: UnicodeError) -> tuple[str, int]:
+    """One U+FFFD for each byte that is no part of a character, as the library has it. Python's "replace" has one for a run that
+    could have begun a character.
+
+    >>> b"\\xe2\\x82A".decode("utf-8", EACH_BYTE), b"\\xe2\\x82A".decode("utf-8", "replace")
+    ('��A', '�A')
+    """
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error(EACH_BYTE, _replace_each)
 
 
 class SentencePieceTokenizer(VocabularyTokenizer):
     """GGUF's tokenizer model "llama", and llama2.c's tokenizer.bin. A U+2581 in a text comes back as a space."""
+
+    utf8_errors = EACH_BYTE
+    controls_part_bytes = True
 
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
@@ -53,6 +73,11 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         if self._changes_text:  # the library adds the space, for it does so after the changes
             return _cut_by_scores(spec)
         return lambda text: self._cut(SPACE + text) if text else []
+
+    def first_bytes(self, token_id: int) -> bytes:
+        """The added space is that of a piece: a byte token 0x20 stays, as in the library."""
+        data = self.token_bytes(token_id)
+        return data.removeprefix(b" ") if self._adds_space and token_id not in self._bytes else data
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
