@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats import llama2c_tokenizer, sentencepiece_model, tiktoken_file, tokenizer_json
 from puna.formats.added_tokens import (
     AddedToken,
@@ -30,6 +30,7 @@ from puna.formats.tokenizer_json import tokenizer_of
 
 MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 HEAD_BYTES = 8192
+Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
 WRONG_TOKENIZER = "This tokenizer belongs to another model: take the one that came with the weights."
 
 
@@ -56,6 +57,27 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     """
     spec = _set_up(_read(path), path)
     return spec if vocab_size is None else fitted(spec, vocab_size)
+
+
+def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
+    """The tokenizer that a person named instead of a model's own: a file of any kind, or a folder, read as a model's is."""
+    if not path.is_dir():
+        return read_tokenizer_file(path, vocab_size), ()
+    spec, notices = read_tokenizer_folder(path, vocab_size)
+    if spec is not None:
+        generation = path / "generation_config.json"
+        return (with_ends(spec, read_json(generation)) if generation.is_file() else spec), notices
+    file = next((file for name in (f"tok{vocab_size}.bin", "tokenizer.bin") if (file := path / name).is_file()), None)
+    if file is None:
+        raise ModelNotFoundError(f"{path} is a folder that holds no tokenizer", hint=what_to_give(notices))
+    return read_tokenizer_file(file, vocab_size), ()
+
+
+def what_to_give(notices: Sequence[str]) -> str:
+    """What a person can do about a tokenizer that was not found, where `notices` were made of the search."""
+    if any(notice.startswith(NO_FAST_FILE) for notice in notices):
+        return f"{NO_FAST_FILE}. {SAVE_FAST}"
+    return "Give the file with --tokenizer: tokenizer.json, tokenizer.model or tokenizer.bin; or token ids instead of text."
 
 
 def _set_up(spec: TokenizerSpec, path: Path) -> TokenizerSpec:
@@ -126,8 +148,8 @@ def fitted(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
     more than an eighth, the weights are another model's.
     """
     if not fits(spec, vocab_size):
-        problem = f"there are {len(spec.tokens)}, but the model's embedding has {vocab_size} rows"
-        raise ModelFormatError(spec.source, "tokens", None, problem, hint=WRONG_TOKENIZER)
+        problem = f"there are {len(spec.tokens)} tokens; the model has {vocab_size} (the rows of its embedding)"
+        raise ModelFormatError(spec.source, "tokenizer", None, problem, hint=WRONG_TOKENIZER)
     return padded(spec, vocab_size)
 
 
@@ -142,9 +164,9 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
 BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
 
-NO_FAST_FILE = "vocab.json and merges.txt are not read: let transformers save the tokenizer as tokenizer.json"
-
-Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
+SLOW_FILES = ("vocab.json", "merges.txt")  # GPT-2's
+NO_FAST_FILE = "vocab.json and merges.txt do not say how a text is cut into words, so they are not read"
+SAVE_FAST = "Save a tokenizer.json beside them: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
 
 
 def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
@@ -158,7 +180,8 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
-        return None, (NO_FAST_FILE,) if (folder / "merges.txt").is_file() else ()
+        slow = all((folder / name).is_file() for name in SLOW_FILES)
+        return None, (f"{NO_FAST_FILE}. {SAVE_FAST}",) if slow else ()
     spec, notices = chosen
     spec, dropped = _without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))
