@@ -38,12 +38,12 @@ def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
     """The model's tokenizer; the weights stay on the disk."""
     from puna import hub
     from puna.errors import UnsupportedModelError
-    from puna.formats import open_checkpoint
+    from puna.formats import open_checkpoint, what_to_give
     from puna.tokenizers import build_tokenizer
 
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
-    spec = open_checkpoint(path, tokenizer).tokenizer
-    if spec is None:
-        raise UnsupportedModelError(f"{path} comes without a tokenizer", hint="Name its file with --tokenizer.")
-    return build_tokenizer(spec)
+    checkpoint = open_checkpoint(path, tokenizer)
+    if checkpoint.tokenizer is None:
+        raise UnsupportedModelError(f"{path} comes without a tokenizer", hint=what_to_give(checkpoint.notices))
+    return build_tokenizer(checkpoint.tokenizer)
