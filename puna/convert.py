@@ -265,6 +265,9 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         differing.append("tokenizer")
     if differing:
         raise ConvertError(f"what was written differs from the source in {', '.join(differing)}", hint=A_BUG)
+    if one is not None and made.format in OWN_TOKENIZER_FILES and Path(one.source).name == "tokenizer.json":
+        own = OWN_TOKENIZER_FILES[made.format]
+        report.notice(f"the tokenizer is written as tokenizer.json, for {own} cannot say the same: other programs may miss it")
     total, done = sum(tensor.num_bytes for tensor in made.tensors.values()), 0
     for name, tensor in asked.tensors.items():
         _verify_tensor(name, made.tensors[name], tensor, job)
@@ -272,6 +275,7 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         report.progress("checking", done, total, "bytes")
 
 
+OWN_TOKENIZER_FILES = {"meta": "Meta's tokenizer.model", "llama2c": "llama2.c's tokenizer.bin"}
 NOT_COMPARED = ("name", "rope", "architecture")
 A_BUG = "This is a bug of puna's; the target is as it was."
 

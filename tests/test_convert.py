@@ -30,6 +30,7 @@ from puna.writers import WRITERS
 from tests.models import (
     CONFIGS,
     WIDE_CONFIG,
+    DraftValue,
     TinyTokenizer,
     random_tensors,
     spm_tokenizer,
@@ -61,6 +62,20 @@ def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
     call = f"convert(Path(sys.argv[1]), Path(sys.argv[2]), {how})"
     code = f"import sys; from pathlib import Path; from puna.convert import convert; {call}"
     return subprocess.Popen([sys.executable, "-c", code, str(source), str(target)], cwd=ROOT)
+
+
+@pytest.mark.parametrize("to", ["meta", "llama2c"])
+def test_a_tokenizer_that_a_format_cannot_say_is_announced(to: str, tmp_path: Path) -> None:
+    extra = [DraftValue(b"puna.tokenizer.prefix_first_only", "bool", True)]
+    source = write_gguf(
+        tmp_path / "tiny.gguf", CONFIG, random_tensors(CONFIG, seed=1), "F32", spm_tokenizer(CONFIG.vocab_size), extra=extra
+    )
+    notices: list[str] = []
+    report = SimpleNamespace(progress=lambda *_: None, notice=notices.append)
+    made = convert(source, tmp_path / "made", to=to, report=report)
+    assert [notice for notice in notices if notice.startswith("the tokenizer is written as tokenizer.json")]
+    spec = open_checkpoint(made.path).tokenizer
+    assert spec is not None and spec.prefix_first_only
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------

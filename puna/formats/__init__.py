@@ -13,6 +13,7 @@ from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head
 from puna.formats.tokenizer_files import is_tokenizer
+from puna.formats.tokenizer_files import what_to_give as what_to_give
 
 HEAD_BYTES = 256  # what `matches` sees of a file
 MAX_FOLDER_FILES = 10_000

@@ -26,8 +26,8 @@ from puna.formats.quantised_config import unused_settings
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
-from puna.formats.template_file import TEMPLATE, read_template
-from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder, with_ends
+from puna.formats.template_file import template_in
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
@@ -75,7 +75,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         config=config,
         tensors=tensors,
         tokenizer=None if spec is None else _with_stops(spec, config_json, generation),
-        chat_template=_chat_template(folder),
+        chat_template=template_in(folder),
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
         unused_keys=_unused_keys(config_json),
         files=files,
@@ -85,7 +85,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 
 def _config_json(folder: Path) -> JsonObject:
-    path = _inside(folder, CONFIG)
+    path = _placed(folder, CONFIG)
     if path is None and (folder / "adapter_config.json").is_file():
         raise UnsupportedModelError(
             f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
@@ -105,25 +105,35 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _inside(folder: Path, name: str) -> Path | None:
-    """The file of that name in the folder, None where there is none.
-
-    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
-    """
+def _placed(folder: Path, name: str) -> Path | None:
+    """The file of a fixed name in the folder, None where there is none. Who put it there may have linked it from anywhere."""
     path = folder / name
-    if not path.is_file():
+    return path if path.is_file() else None
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """The file of a name that another file gave, None where there is none.
+
+    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder: who wrote the
+    index must not choose among what lies elsewhere.
+    """
+    path = _placed(folder, name)
+    if path is None:
         return None
     real, home = path.resolve(), folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
-        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint="Copy the file there.")
+        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint=LEAVES)
     return path
+
+
+LEAVES = "Shards that an index names must lie in its folder. Copy the files there, or open the folder where they are."
 
 
 def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """All arrays of the folder by their names, and the files in which they lie."""
     for name, read in WEIGHTS:
-        whole, index = _inside(folder, name), _inside(folder, f"{name}.index.json")
+        whole, index = _placed(folder, name), _placed(folder, f"{name}.index.json")
         if whole is not None:
             return read(whole), (whole,)
         if index is not None:
@@ -147,7 +157,7 @@ def _indexed(
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
-    paths = {name: _inside(folder, name) for name in names}
+    paths = {name: _named(folder, name) for name in names}
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -181,7 +191,7 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
         shard = SHARD.fullmatch(path.name)
-        if shard is not None and _inside(folder, path.name) is not None:
+        if shard is not None and _placed(folder, path.name) is not None:
             found[int(shard["number"])] = (int(shard["count"]), path)
     if not found:
         return []
@@ -275,12 +285,12 @@ def _interleaved(stored: Weight, ours: str, head_dim: int) -> Rows:
 
 def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
     if given is not None:
-        return read_tokenizer_file(given, vocab_size), ()
+        return read_given_tokenizer(given, vocab_size)
     return read_tokenizer_folder(folder, vocab_size)
 
 
 def _generation(folder: Path) -> JsonObject | None:
-    path = _inside(folder, "generation_config.json")
+    path = _placed(folder, "generation_config.json")
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 
@@ -288,23 +298,3 @@ def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonOb
     """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
     has_ends = generation is not None and "eos_token_id" in generation.values
     return with_ends(spec, generation if generation is not None and has_ends else config_json)
-
-
-def _chat_template(folder: Path) -> str | None:
-    """In a file of its own, else in tokenizer_config.json: a text, or a list of named ones, of which "default" is taken."""
-    alone = _inside(folder, TEMPLATE)
-    if alone is not None:
-        return read_template(alone)
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        path = _inside(folder, name)
-        found = None if path is None else _template_of(read_json(path))
-        if found is not None:
-            return found
-    return None
-
-
-def _template_of(settings: JsonObject) -> str | None:
-    if not isinstance(settings.values.get("chat_template"), list):
-        return settings.text("chat_template")
-    named = {entry.text("name"): entry.text("template") for entry in settings.objects("chat_template")}
-    return named.get("default")

@@ -20,7 +20,7 @@ from puna.formats.mapped import shown
 class Family:
     """A line of the table: what a model type has that its config.json need not say. None: what the key says, if it is there."""
 
-    classes: tuple[str, ...]  # of `architectures`, in lower case
+    classes: tuple[str, ...]  # of `architectures`; some files write them in another case
     max_context: int
     num_kv_heads: int | None = None  # None: as many as heads
     head_dim: int | None = None  # None: hidden size / heads
@@ -33,15 +33,15 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(("llamaforcausallm",), max_context=2048),
+    "llama": Family(("LlamaForCausalLM",), max_context=2048),
     "mistral": Family(
-        ("mistralforcausallm",), 131072, num_kv_heads=8, sliding_window=4096, qkv_bias=False, o_bias=False, ffn_bias=False
+        ("MistralForCausalLM",), 131072, num_kv_heads=8, sliding_window=4096, qkv_bias=False, o_bias=False, ffn_bias=False
     ),
     "qwen2": Family(
-        ("qwen2forcausallm",), 32768, 32, sliding_window=4096, window_flag=True, qkv_bias=True, o_bias=False, ffn_bias=False
+        ("Qwen2ForCausalLM",), 32768, 32, sliding_window=4096, window_flag=True, qkv_bias=True, o_bias=False, ffn_bias=False
     ),
     "qwen3": Family(
-        ("qwen3forcausallm",), 32768, 32, head_dim=128, sliding_window=4096, window_flag=True, ffn_bias=False, qk_norm=True
+        ("Qwen3ForCausalLM",), 32768, 32, head_dim=128, sliding_window=4096, window_flag=True, ffn_bias=False, qk_norm=True
     ),
 }  # fmt: skip
 
@@ -176,7 +176,7 @@ def _family(config: JsonObject) -> tuple[str, Family]:
             f"{config.file}: {found}; puna runs: {', '.join(FAMILIES)}", hint="Choose a model of the LLaMA family."
         )
     for kind in config.array("architectures"):
-        if str(kind).lower() not in family.classes:
+        if str(kind).lower() not in map(str.lower, family.classes):
             raise UnsupportedModelError(
                 f"{config.file}: the architecture is {shown(kind)}; puna runs models that write text ({family.classes[0]})"
             )

@@ -22,8 +22,8 @@ from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
 from puna.formats.stored import StoredTensor
-from puna.formats.template_file import template_beside
-from puna.formats.tokenizer_files import read_tokenizer_file
+from puna.formats.template_file import template_in
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file
 from puna.formats.torch_file import read_torch_file
 
 PARAMS = "params.json"
@@ -86,17 +86,19 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = _config(params, first, folder)
     count = _parts(params, first, config.q_size)
     _require_all(folder, paths, count)
+    spec, notices = _tokenizer(folder, tokenizer, config.vocab_size)
     shards = [first, *(_read(path) for path in list(paths.values())[1:])]
     return Checkpoint(
         path=folder,
         format="meta",
         config=config,
         tensors=_tensors(shards, config, list(paths.values())),
-        tokenizer=_tokenizer(folder, tokenizer, config.vocab_size),
-        chat_template=template_beside(folder / PARAMS),
+        tokenizer=spec,
+        chat_template=template_in(folder),
         metadata={**params.values, "shards": count},
         unused_keys=tuple(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
         files=tuple(paths.values()),
+        notices=notices,
     )
 
 
@@ -291,9 +293,11 @@ def _part_shape(shape: tuple[int, ...], cut: Cut, count: int) -> tuple[int, ...]
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
-    """The file that was given, else the one beside the weights, else the one above them, where Llama 2's download puts it."""
-    beside = [place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS]
-    places = beside if given is None else [given]
-    found = next((place for place in places if given is not None or place.is_file()), None)
-    return None if found is None else read_tokenizer_file(found, vocab_size)
+def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
+    """That of the given file or folder, else the one beside the weights, else the one above them, where Llama 2's download puts
+    it; and what a person should hear about it."""
+    if given is not None:
+        return read_given_tokenizer(given, vocab_size)
+    beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)
+    found = next((file for file in beside if file.is_file()), None)
+    return None if found is None else read_tokenizer_file(found, vocab_size), ()

@@ -58,7 +58,7 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
 
 def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
-    if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+    if scored.charsmap or scored.remove_extra_spaces or not same_prefix(scored, merged):
         return False
     if not _is_of_usual_size(scored):
         return False
@@ -68,6 +68,12 @@ def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     known = [float(scored.scores[pieces[a + b]]) for a, b in pairs if a + b in pieces] if scored.scores is not None else []
     complete = {pair for piece in pieces for pair in _splits(piece, pieces)} <= set(pairs)
     return complete and all(earlier >= later for earlier, later in pairwise(known))
+
+
+def same_prefix(one: TokenizerSpec, other: TokenizerSpec) -> bool:
+    """Whether two add a space to the same texts; where in a text is another matter (`prefix_first_only`)."""
+    adds = one.add_space_prefix
+    return adds == other.add_space_prefix and (not adds or one.prefix_unless_space == other.prefix_unless_space)
 
 
 def _is_power_of_two(number: int) -> bool:

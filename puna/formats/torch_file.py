@@ -25,6 +25,9 @@ WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under w
 OLD_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 SAVE_AGAIN = "Open it with the PyTorch it came with and save it again: torch.save(weights, path), or as safetensors."
 
+NEEDED = "a dict of named tensors is needed"
+SAVE_STATE = "Save it with torch.save(model.state_dict(), path) in the program that made it: the weights, and nothing else."
+
 
 def matches(head: bytes, size: int) -> bool:
     """Whether a file that begins with `head` may be one: the beginning is any zip's, or an old pickle's."""
@@ -45,8 +48,8 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
     program = archive.read(prefix + PICKLE, MAX_PICKLE_BYTES)
     begin = archive.entries[prefix + PICKLE].offset
 
-    def fail(at: int, problem: str) -> NoReturn:
-        raise ModelFormatError(path, "pickle", begin + at, problem)
+    def fail(at: int, problem: str, is_whole: bool = False) -> NoReturn:
+        raise ModelFormatError(path, "pickle", begin + at, problem, hint=SAVE_STATE if is_whole else "")
 
     state = _state(path, run(program, fail))
     return {name: _tensor(archive, prefix, name, tensor) for name, tensor in state.items()}
@@ -75,14 +78,15 @@ def _state(path: Path, value: Any) -> dict[str, TensorRef]:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
     if not isinstance(value, dict) or not value:
-        raise ModelFormatError(path, "pickle", None, f"holds a {type(value).__name__}; a dict of named tensors is needed")
+        raise ModelFormatError(path, "pickle", None, f"holds a {type(value).__name__}; {NEEDED}", hint=SAVE_STATE)
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorRef):
             raise ModelFormatError(
                 path,
                 "pickle",
                 None,
-                f"holds a {type(tensor).__name__} under {shown(str(name))}; a dict of named tensors is needed",
+                f"holds a {type(tensor).__name__} under {shown(str(name))}; {NEEDED}",
+                hint=SAVE_STATE,
             )
     return value
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from puna.formats.mapped import shown
 
@@ -18,7 +18,11 @@ MAX_STACK = 1 << 20
 MAX_OPERATIONS = 1 << 26
 MAX_DIMS = 8
 
-Fail = Callable[[int, str], NoReturn]  # (byte of the pickle, problem)
+
+class Fail(Protocol):
+    """Raises for a byte of the pickle; `is_whole`: the file is perhaps not broken, but holds more than weights."""
+
+    def __call__(self, at: int, problem: str, is_whole: bool = False) -> NoReturn: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ class _Machine:
                 return self._pop()
             operation = OPERATIONS.get(code)
             if operation is None:
-                self._fail(f"has the opcode {shown(code)}, which no checkpoint of weights needs; nothing of it was executed")
+                self._fail(
+                    f"has the opcode {shown(code)}, which no checkpoint of weights needs; nothing of it was executed", True
+                )
             operation(self)
             if len(self._stack) > MAX_STACK:
                 self._fail("fills the stack")
@@ -110,8 +116,8 @@ class _Machine:
 
     # ---- bytes and stack ------------------------------------------------------------------------------------------
 
-    def _fail(self, problem: str) -> NoReturn:
-        self._fail_at(self._at, problem)
+    def _fail(self, problem: str, is_whole: bool = False) -> NoReturn:
+        self._fail_at(self._at, problem, is_whole)
 
     def _take(self, count: int) -> bytes:
         if count > len(self._program) - self._at:
@@ -204,7 +210,7 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         text = f"{module}.{name}"
         if text not in NAMES:
-            self._fail(f"names {shown(text)}, which no checkpoint of weights needs; nothing of it was executed")
+            self._fail(f"names {shown(text)}, which no checkpoint of weights needs; nothing of it was executed", True)
         self.push(Name(text))
 
     def stack_name(self) -> None:
@@ -260,9 +266,12 @@ class _Machine:
             self._fail("makes a tensor of what is no storage, or of no type")
         return self._tensor(storage, TYPES[dtype.text], offset, shape, strides)
 
-    def make_parameter(self, tensor: Any) -> TensorRef:
-        if not isinstance(tensor, TensorRef):
+    def make_parameter(self, tensor: Any, requires_grad: Any = False, hooks: Any = None, state: Any = None) -> TensorRef:
+        """The tensor. `state` holds the attributes that somebody gave it, inert as all that this machine makes: passed over."""
+        if not isinstance(tensor, TensorRef) or not isinstance(requires_grad, bool):
             self._fail("makes a parameter of what is no tensor")
+        if hooks not in (None, {}):
+            self._fail("makes a parameter with hooks, which are functions", True)
         return tensor
 
     def make_shape(self, sizes: Any) -> tuple[int, ...]:
@@ -288,6 +297,7 @@ BUILDERS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _Machine.make_tensor,
     "torch._utils._rebuild_tensor_v3": _Machine.make_typed_tensor,
     "torch._utils._rebuild_parameter": _Machine.make_parameter,
+    "torch._utils._rebuild_parameter_with_state": _Machine.make_parameter,
     "torch.Size": _Machine.make_shape,
 }
 # Arguments that a builder needs and those it looks at: of the others (gradients, hooks) nothing depends.
@@ -295,7 +305,7 @@ ARGUMENTS: dict[Any, tuple[int, int]] = {
     _Machine.make_dict: (0, 1),
     _Machine.make_tensor: (4, 6),
     _Machine.make_typed_tensor: (7, 7),
-    _Machine.make_parameter: (1, 1),
+    _Machine.make_parameter: (1, 4),
     _Machine.make_shape: (1, 1),
 }
 NAMES = frozenset({*STORAGES, *TYPES, *BUILDERS})

@@ -9,7 +9,7 @@ from puna.cli.answer import process_started
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
-from tests.cli.conftest import FakeLLM, Puna
+from tests.cli.conftest import FakeLLM, FakeTokenizer, Puna
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -158,6 +158,23 @@ def test_a_built_in_template_replaces_the_models_own(fake: FakeLLM, puna: Puna) 
     assert fake.chat_template == "chatml"
     done = puna("run", "hi", "--template", "{{ x }}")
     assert done.code == 2 and "built in are: llama2, llama3, chatml" in done.err
+
+
+@pytest.mark.parametrize(("token", "name"), [("<|im_start|>", "chatml"), ("<|start_header_id|>", "llama3")])
+def test_a_guessed_template_is_told_once(fake: FakeLLM, puna: Puna, token: str, name: str) -> None:
+    fake.tokenizer = FakeTokenizer(token)
+    words = f"no chat template in the model; using {name} (--template names another)"
+    assert puna("run", "hi").err.count(words) == 1
+    assert puna("chat", stdin="hi\nmore\n").err.count(words) == 1
+    for flags in (("--raw",), ("--template", "llama2")):
+        assert "no chat template" not in puna("run", "hi", *flags).err
+        fake.chat_template = None
+    fake.chat_template = "{{ messages }}"
+    assert "no chat template" not in puna("run", "hi").err
+
+
+def test_where_no_built_in_fits_nothing_is_told_as_used(fake: FakeLLM, puna: Puna) -> None:
+    assert "no chat template" not in puna("run", "hi").err
 
 
 def test_the_process_began_before_now() -> None:

@@ -112,6 +112,7 @@ CALLS: dict[str, tuple[str, str, bytes]] = {
     "torch.hub.load": ("torch.hub", "load", text("x")),
     "torch._utils._rebuild_sparse_tensor": ("torch._utils", "_rebuild_sparse_tensor", text("x")),
     "torch._utils._rebuild_qtensor": ("torch._utils", "_rebuild_qtensor", text("x")),
+    "torch._utils._rebuild_parameter_with_state of a text": ("torch._utils", "_rebuild_parameter_with_state", text("x")),
     "torch._tensor._rebuild_from_type_v2": ("torch._tensor", "_rebuild_from_type_v2", text("x")),
     "torch.serialization.load": ("torch.serialization", "load", text("x")),
     "numpy.core.multiarray._reconstruct": ("numpy.core.multiarray", "_reconstruct", text("x")),

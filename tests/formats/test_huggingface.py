@@ -58,6 +58,7 @@ def set_keys(folder: Path, **keys: Any) -> None:
         ({"model_type": "mixtral"}, "the model type is 'mixtral'; puna runs: llama, mistral, qwen2, qwen3"),
         ({"model_type": None}, "no model type is named"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ({"architectures": ["LlamaModel"]}, r"is 'LlamaModel'; puna runs models that write text \(LlamaForCausalLM\)"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', which changes results"),
         ({"num_local_experts": 8}, "num_local_experts is 8"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
@@ -308,12 +309,52 @@ def test_shard_names_that_could_leave_the_folder_are_refused(name: object, shard
     assert opened == []
 
 
-def test_a_link_that_leaves_the_folder_is_refused_but_the_hubs_own_cache_is_read(folder: Path, tmp_path: Path) -> None:
+def test_files_of_fixed_names_may_be_links_to_anywhere(folder: Path, tmp_path: Path) -> None:
+    """Weights on another disk."""
+    expected = open_checkpoint(folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in list(folder.iterdir()):
+        path.rename(elsewhere / f"{path.name}.1")
+        path.symlink_to(elsewhere / f"{path.name}.1")
+    found = open_checkpoint(folder)
+    assert (found.config, found.files) == (expected.config, expected.files)
+    assert found.tokenizer is not None and expected.tokenizer is not None
+    assert found.tokenizer.tokens == expected.tokenizer.tokens
+
+
+def test_shards_that_no_index_names_may_be_links_to_anywhere(sharded: Path, tmp_path: Path) -> None:
+    (sharded / "model.safetensors.index.json").unlink()
+    shard = sharded / "model-00002-of-00003.safetensors"
+    shard.rename(tmp_path / "outside")
+    shard.symlink_to(tmp_path / "outside")
+    assert len(open_checkpoint(sharded).files) == 3
+
+
+def test_a_link_to_what_is_no_regular_file_is_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(ModelNotFoundError, match="but no weights"):
+        open_checkpoint(folder)
+
+
+def test_a_shard_of_an_index_that_is_a_link_out_of_the_folder_is_refused(sharded: Path, tmp_path: Path) -> None:
+    shard = sharded / "model-00002-of-00003.safetensors"
+    shard.rename(tmp_path / "outside")
+    shard.symlink_to(tmp_path / "outside")
+    with pytest.raises(ModelFormatError, match="is a link that leaves the folder") as error:
+        open_checkpoint(sharded)
+    assert "Copy the files there, or open the folder where they are" in error.value.hint
+    (tmp_path / "outside").rename(sharded / "inside")
+    shard.unlink()
+    shard.symlink_to("inside")
+    assert open_checkpoint(sharded).config.num_layers == 2
+
+
+def test_the_hubs_own_cache_is_read(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.safetensors"
     (folder / "model.safetensors").rename(outside)
     (folder / "model.safetensors").symlink_to(outside)
-    with pytest.raises(ModelFormatError, match="is a link that leaves the folder"):
-        open_checkpoint(folder)
     snapshot, blobs = tmp_path / "models--a--b/snapshots/0", tmp_path / "models--a--b/blobs"
     snapshot.parent.mkdir(parents=True)
     blobs.mkdir()

@@ -163,6 +163,14 @@ def test_mistrals_own_folders_hold_safetensors(tmp_path: Path) -> None:
         require_whole(open_checkpoint(path))
 
 
+def test_a_template_is_found_in_the_settings_of_the_tokenizer(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "m", 1)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "{{ messages }}"}]}')
+    assert open_checkpoint(folder).chat_template == "{{ messages }}"
+    (folder / "chat_template.jinja").write_text("own file")
+    assert open_checkpoint(folder).chat_template == "own file"
+
+
 # ---- folders that are not whole -------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.errors import ModelFormatError, PunaError
+from puna.errors import ModelFormatError, PunaError, UnsupportedModelError
 from puna.formats.stored import DTYPES
 from puna.formats.torch_file import read_torch_file
 from puna.writers.torch_file import Array, write_torch_file
@@ -85,6 +85,42 @@ def test_views_transposes_parameters_and_shared_storages_are_read(tmp_path: Path
     found = read_torch_file(tmp_path / "x.pth")
     for name, values in saved.items():
         assert np.array_equal(found[name].array(), values.detach().numpy()), name
+
+
+def test_named_parameters_are_read_with_or_without_attributes_of_their_own(tmp_path: Path) -> None:
+    """transformers marks the parameters that it filled."""
+    import torch
+
+    model = torch.nn.Linear(3, 2)
+    model.weight._is_hf_initialized = True
+    torch.save(dict(model.named_parameters()), tmp_path / "x.bin")
+    assert b"_rebuild_parameter_with_state" in (tmp_path / "x.bin").read_bytes()
+    found = read_torch_file(tmp_path / "x.bin")
+    for name, values in model.named_parameters():
+        assert np.array_equal(found[name].array(), values.detach().numpy())
+
+
+@pytest.mark.parametrize("function", [b"_rebuild_parameter", b"_rebuild_parameter_with_state"])
+def test_a_parameter_with_hooks_is_refused(function: bytes, tmp_path: Path) -> None:
+    head, state_of = b"ctorch._utils\n" + function + b"\n(", b"}" if function.endswith(b"state") else b""
+    read(archive(state(head + tensor() + b"\x88ccollections\nOrderedDict\n)R" + state_of + b"tR")), tmp_path)
+    hooks = b"}K\x01K\x02s"
+    with pytest.raises(ModelFormatError, match="makes a parameter with hooks"):
+        read(archive(state(head + tensor() + b"\x88" + hooks + state_of + b"tR")), tmp_path)
+
+
+def test_a_whole_model_is_refused_and_what_to_save_is_told(tmp_path: Path) -> None:
+    import torch
+
+    for whole in (torch.nn.Linear(3, 2), {"model": torch.nn.Linear(3, 2)}, {"step": 5}, [1]):
+        torch.save(whole, tmp_path / "x.bin")
+        with pytest.raises(ModelFormatError) as error:
+            read_torch_file(tmp_path / "x.bin")
+        assert "torch.save(model.state_dict(), path)" in error.value.hint
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "x.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(UnsupportedModelError, match=r"before 1\.6") as old:
+        read_torch_file(tmp_path / "x.bin")
+    assert "save it again" in old.value.hint
 
 
 def test_a_state_dict_may_lie_in_a_trainers_notes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ from tests.tokenizers.texts import texts
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 SAMPLES = texts(21, 1000)
+LEADING = [
+    "", " ", "  ", " leading", "  the", "the ", "the  ", " the  llama ",
+    "\u2581", "\u2581the", " \u2581the", "\u2581 the", "the\u2581",
+    "\nthe", "\n the", " \nthe", "\n\n", "\tthe", "\u3000日本", "🦙 the", " 🦙", "中文 分词", " 中文",
+]  # fmt: skip
 NO_BPE, NO_SPM = "it is byte-level BPE", "it is SentencePiece"
 
 
@@ -102,7 +108,11 @@ def test_llama2c_comes_back_whole(tmp_path: Path) -> None:
     assert_same(spec, read_tokenizer_file(tmp_path / "tokenizer.bin", None))
 
 
-@pytest.mark.parametrize("kind", ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space", "user-defined"])
+LIBRARY_KINDS = ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space", "metaspace", "metaspace, first only"]
+SPACED = [kind for kind in LIBRARY_KINDS if kind not in ("bpe", "qwen", "tiktoken")]
+
+
+@pytest.mark.parametrize("kind", [*LIBRARY_KINDS, "user-defined"])
 def test_tokenizer_json_comes_back_whole(tmp_path: Path, kind: str) -> None:
     spec = SPECS[kind](tmp_path)
     write_tokenizer_json(spec, tmp_path / "tokenizer.json")
@@ -122,13 +132,15 @@ SPECS: dict[str, Callable[[Path], TokenizerSpec]] = {
     "merges": lambda path: by_merges(trained(path)),
     "first only": lambda path: replace(trained(path), prefix_first_only=True),
     "no space": lambda path: replace(trained(path), add_space_prefix=False, add_bos=False),
+    "metaspace": lambda path: replace(trained(path), prefix_unless_space=True),
+    "metaspace, first only": lambda path: replace(trained(path), prefix_unless_space=True, prefix_first_only=True),
     "user-defined": lambda path: trained(path, user_defined_symbols=["<x>"], control_symbols=["<c>"]),
 }
 
 
-@pytest.mark.parametrize("kind", ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space"])
+@pytest.mark.parametrize("kind", LIBRARY_KINDS)
 def test_the_libraries_read_tokenizer_json_with_equal_ids(tmp_path: Path, kind: str) -> None:
-    """`tokenizers` itself and `transformers`. A Metaspace adds no space before one, as SentencePiece does."""
+    """`tokenizers` itself and `transformers`."""
     from tokenizers import Tokenizer as Library
 
     spec = SPECS[kind](tmp_path)
@@ -141,14 +153,28 @@ def test_the_libraries_read_tokenizer_json_with_equal_ids(tmp_path: Path, kind: 
         transformer = AutoTokenizer.from_pretrained(str(tmp_path))
     library = Library.from_file(str(tmp_path / "tokenizer.json"))
     ours = build_tokenizer(spec)
-    first_only = spec.prefix_first_only
-    some = [text for text in SAMPLES if "<" not in text and not (first_only and text.startswith((" ", "\u2581")))]
+    some = [text for text in SAMPLES if "<" not in text] + LEADING
     ids = [ours.encode(text) for text in some]
     assert [encoding.ids for encoding in library.encode_batch(some)] == ids
     assert transformer(some).input_ids == ids
     assert [transformer.decode(i, skip_special_tokens=True) for i in ids] == [ours.decode(i) for i in ids]
     assert (transformer.bos_token_id, transformer.eos_token_id) == (spec.bos_id, spec.eos_id)
     assert transformer.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize("kind", SPACED)
+def test_spaces_beside_control_tokens_are_those_of_the_library(tmp_path: Path, kind: str) -> None:
+    """500 and more texts with control tokens in between. A BOS that a text already has is doubled by the library only."""
+    from tokenizers import Tokenizer as Library
+
+    spec = SPECS[kind](tmp_path)
+    write_tokenizer_json(spec, tmp_path / "tokenizer.json")
+    library, ours = Library.from_file(str(tmp_path / "tokenizer.json")), build_tokenizer(spec)
+    plain = [text for text in SAMPLES if "<" not in text] + LEADING
+    some = [f"{first}{control}{second}" for control in ("</s>", "<s></s>") for first, second in pairwise(plain)]
+    assert len(some) > 500
+    expected = [encoding.ids for encoding in library.encode_batch(some, add_special_tokens=False)]
+    assert [ours.encode(text, bos=False, special=True) for text in some] == expected
 
 
 def gguf_values(path: Path, metadata: dict[str, object]) -> Values:
@@ -212,6 +238,8 @@ def with_last_control() -> TokenizerSpec:
         (write_tiktoken, small_bpe(), "not the special tokens of Llama 3"),
         (write_llama2c_tokenizer, small_spm(eos_id=None), "does not begin with"),
         (write_llama2c_tokenizer, small_spm(add_space_prefix=False), "treats spaces"),
+        (write_llama2c_tokenizer, small_spm(prefix_unless_space=True), "treats spaces"),
+        (write_sentencepiece, small_spm(prefix_unless_space=True), "adds no space to a text that begins with one"),
         (
             write_llama2c_tokenizer,
             small_spm(token_types=np.array([2, 3, 3, *[6] * 256, *[1] * 15, 3], np.int32)),
