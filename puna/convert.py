@@ -75,8 +75,7 @@ def convert(
     _check(quantize, shards)
     checkpoint = open_checkpoint(source, tokenizer)
     types = chosen_types(checkpoint, writer, to, quantize)
-    total = sum(_row_bytes(tensor, types[name]) * len(tensor.data) for name, tensor in checkpoint.tensors.items())
-    done = 0
+    total = done = 0
 
     def wrote(num_bytes: int) -> None:
         nonlocal done
@@ -84,6 +83,8 @@ def convert(
         report.progress("writing", done, total, "bytes")
 
     job = Job(checkpoint, types, shards, wrote)
+    total = writer.copied_bytes(job)
+    total += sum(_row_bytes(tensor, types[name]) * len(tensor.data) for name, tensor in checkpoint.tensors.items())
     if shards > len(checkpoint.tensors):
         raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)

@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
-
 from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -22,7 +20,7 @@ from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
-from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
+from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector, seem_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import TEMPLATE, read_template
@@ -45,7 +43,6 @@ HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 Weight = StoredTensor | PackedTensor
 Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
-COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
 
 def matches(names: Collection[str]) -> bool:
@@ -236,8 +233,7 @@ def _tied(head: Weight, embed: Weight | None) -> tuple[str, ...]:
     """What to say of an lm_head that is stored although it is said to be the embedding."""
     if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
         return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
-    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int).tolist()
-    if all(np.array_equal(embed.rows()[row : row + 1], head.rows()[row : row + 1]) for row in some):
+    if seem_equal(embed.rows(), head.rows()):
         return ()
     return (
         f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",

@@ -61,6 +61,7 @@ class Writer(NamedTuple):
     vector_types: tuple[str, ...]  # that norms and biases may have; the first as above
     require: Callable[[Job], None]  # UnsupportedModelError for what the format cannot hold, before anything is written
     write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
+    copied_bytes: Callable[[Job], int] = lambda job: 0  # of tensors that the format holds a second time
 
 
 def recoded(tensor: Tensor, type_name: str) -> Rows:
