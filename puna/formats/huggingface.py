@@ -28,6 +28,7 @@ from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_fol
 from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
+OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
 # In order: a whole file wins over shards, safetensors over PyTorch's files.
 WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
     ("model.safetensors", read_safetensors),
@@ -61,7 +62,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
-    weights, told = _unquantised(config_json, stored)
+    weights, told = _unquantised(folder, config_json, stored)
     tensors, notices = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -202,8 +203,11 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     return merged
 
 
-def _unquantised(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = config_json.object("quantization_config") or config_json.object("compression_config")
+    beside = _inside(folder, OLD_QUANTISATION) if quantisation is None else None
+    if beside is not None and any(name.endswith(".qweight") for name in stored):
+        quantisation = read_json(beside, MAX_CONFIG_BYTES)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
 
 
