@@ -231,25 +231,21 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
 # ---- the target -----------------------------------------------------------------------------------------------------
 
 
-# Of model files. A folder of such a name, or a file of the name of another format, would be a slip.
-FILE_SUFFIXES = (".gguf", ".safetensors", ".pth", ".pt", ".bin")
+# What a name that ends so promises: the format of that name, as a file or a folder, but GGUF only as a file.
+SUFFIXES = {".gguf": "gguf", ".safetensors": "safetensors", ".pth": "meta", ".bin": "llama2c"}
 
 
 def _require_name(target: Path, to: str, shards: int) -> None:
     """UsageError for a name that says another thing than what is to be written."""
-    suffix, is_folder = target.suffix.lower(), makes_folder(to, shards)
-    how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
+    promised, is_folder = SUFFIXES.get(target.suffix.lower()), makes_folder(to, shards)
     if str(target) == "-":
         raise UsageError("a model cannot be written to -, stdout: it is a file or a folder", hint="Name one as DST.")
-    if is_folder and suffix in FILE_SUFFIXES:
+    if promised not in (None, to) or (promised == "gguf" and is_folder):
+        how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
+        usual = target.with_suffix("" if is_folder else f".{to}")
         raise UsageError(
-            f"{target} is a file's name, but {how} makes a folder",
-            hint=f"Name a folder, such as {target.with_suffix('')}, or choose the format by --to.",
-        )
-    if not is_folder and suffix in FILE_SUFFIXES and suffix != f".{to}":
-        raise UsageError(
-            f"{target} is the name of another format's file, but {how} makes a .{to} file",
-            hint=f"Name it {target.with_suffix(f'.{to}')}, or choose the format by --to.",
+            f"{target} is the name of a {target.suffix} file, but {how} makes {'a folder' if is_folder else f'a .{to} file'}",
+            hint=f"Name it {usual}, or choose the format by --to.",
         )
     if not is_folder and target.is_dir():
         raise file_needed(target, to)

@@ -200,12 +200,16 @@ def _spelled(config: JsonObject, key: str) -> str:
     return old if new_value is None and old_value is not None else key
 
 
+def _path_of(config: JsonObject, key: str) -> str:
+    """Of a setting in its file."""
+    return f"{config.name}.{key}" if config.name else key
+
+
 def _bits(config: JsonObject, key: str, allowed: tuple[int, ...]) -> int:
     bits = config.integer(key)
     if bits not in allowed:
-        named = f"{config.name}.{key}" if config.name else key
         raise UnsupportedModelError(
-            f"{config.file}: {named} is {bits}; puna reads {' and '.join(map(str, allowed))}",
+            f"{config.file}: {_path_of(config, key)} is {bits}; puna reads {' and '.join(map(str, allowed))}",
             hint="Fetch the model unquantised, or as GGUF.",
         )
     return bits
@@ -226,9 +230,7 @@ def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, colu
     if group_size == -1:
         return 1
     if group_size < 1 or columns % group_size:
-        tensor.fail(
-            f"has {columns} columns, which the group_size {group_size} of {config.name or config.file.name} does not divide"
-        )
+        tensor.fail(f"has {columns} columns, which {_path_of(config, 'group_size')} {group_size} does not divide")
     return columns // group_size
 
 

@@ -64,7 +64,7 @@ def test_a_slash_at_the_end_of_a_folders_name_is_right(model: Path, tmp_path: Pa
         (["{model}", "{model}", "--to", "gguf", "--force"], 2, "is the model that is to be converted"),
         (["none.gguf", "{made}", "--to", "gguf"], 2, "no such file"),
         (["{model}", "{made}/", "--to", "gguf"], 2, "made/ is a folder's name, but --to gguf makes one file"),
-        (["{model}", "{made}.gguf", "--to", "safetensors"], 2, "made.gguf is a file's name, but --to safetensors makes a folder"),
+        (["{model}", "{made}.gguf", "--to", "safetensors"], 2, "a .gguf file, but --to safetensors makes a folder"),
         (["{model}", "-", "--to", "gguf"], 2, "cannot be written to -"),
         (["{model}", "~nobody-at-all/m.gguf", "--to", "gguf"], 2, "DST is '~nobody-at-all/m.gguf', but no home folder is known"),
         (["{model}", "{made}", "--to", "gguf", "--quantize", "Q5_K_M"], 2, "The nearest to Q5_K_M is q6_k."),
