@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
-
 from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -23,7 +21,7 @@ from puna.formats.mapped import shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
 from puna.formats.quantised_config import unused_settings
-from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
+from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector, seem_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import template_in
@@ -31,6 +29,7 @@ from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_fo
 from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
+OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
 # In order: a whole file wins over shards, safetensors over PyTorch's files.
 WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
     ("model.safetensors", read_safetensors),
@@ -46,7 +45,6 @@ HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 Weight = StoredTensor | PackedTensor
 Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
-COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
 
 def matches(names: Collection[str]) -> bool:
@@ -65,7 +63,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
-    weights, told = _unquantised(config_json, stored)
+    weights, told = _unquantised(folder, config_json, stored)
     tensors, notices = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -216,8 +214,11 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     return merged
 
 
-def _unquantised(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = _quantisation(config_json)
+    beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
+    if beside is not None and any(name.endswith(".qweight") for name in stored):
+        quantisation = read_json(beside, MAX_CONFIG_BYTES)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
 
 
@@ -256,8 +257,7 @@ def _tied(head: Weight, embed: Weight | None) -> tuple[str, ...]:
     """What to say of an lm_head that is stored although it is said to be the embedding."""
     if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
         return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
-    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int).tolist()
-    if all(np.array_equal(embed.rows()[row : row + 1], head.rows()[row : row + 1]) for row in some):
+    if seem_equal(embed.rows(), head.rows()):
         return ()
     return (
         f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",

@@ -61,9 +61,9 @@ class Method(NamedTuple):
 def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     """All weights by their usual names, the quantised ones as rows of blocks, and what a person should hear.
 
-    `config`: quantization_config of config.json. Raises ModelFormatError, UnsupportedModelError.
+    `config`: quantization_config of config.json, or all of quant_config.json. Raises ModelFormatError, UnsupportedModelError.
     """
-    name = config.text("quant_method") or ""
+    name = config.text("quant_method") or ("awq" if "w_bit" in config.values else "")
     method = METHODS.get(name)
     if method is None:
         raise UnsupportedModelError(
@@ -208,11 +208,28 @@ def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | 
 # ---- settings and tensors -------------------------------------------------------------------------------------------
 
 
+OLD_NAMES = {"bits": "w_bit", "group_size": "q_group_size"}  # AutoAWQ's before it took those of AutoGPTQ
+
+
+def _spelled(config: JsonObject, key: str) -> str:
+    """The name that a setting has in this file."""
+    old = OLD_NAMES[key]
+    new_value, old_value = config.values.get(key), config.values.get(old)
+    if new_value is not None and old_value not in (None, new_value):
+        config.fail(old, f"is {shown(old_value)}, but {key} is {shown(new_value)}")
+    return old if new_value is None and old_value is not None else key
+
+
+def _path_of(config: JsonObject, key: str) -> str:
+    """Of a setting in its file."""
+    return f"{config.name}.{key}" if config.name else key
+
+
 def _bits(config: JsonObject, key: str, allowed: tuple[int, ...]) -> int:
     bits = config.integer(key)
     if bits not in allowed:
         raise UnsupportedModelError(
-            f"{config.file}: {config.name}.{key} is {bits}; puna reads {' and '.join(map(str, allowed))}",
+            f"{config.file}: {_path_of(config, key)} is {bits}; puna reads {' and '.join(map(str, allowed))}",
             hint="Fetch the model unquantised, or as GGUF.",
         )
     return bits
@@ -233,7 +250,7 @@ def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, colu
     if group_size == -1:
         return 1
     if group_size < 1 or columns % group_size:
-        tensor.fail(f"has {columns} columns, which {config.name}.group_size {group_size} does not divide")
+        tensor.fail(f"has {columns} columns, which {_path_of(config, 'group_size')} {group_size} does not divide")
     return columns // group_size
 
 
@@ -309,7 +326,7 @@ def _halves_fit(scales: Numbers, times: int) -> bool:
 
 
 def _group_size(config: JsonObject) -> int:
-    size = config.integer("group_size")
+    size = config.integer(_spelled(config, "group_size"))
     return 128 if size is None else size
 
 
@@ -317,7 +334,7 @@ def _group_size(config: JsonObject) -> int:
 
 
 def _check_awq(config: JsonObject) -> None:
-    _bits(config, "bits", (4,))
+    _bits(config, _spelled(config, "bits"), (4,))
     version = (config.text("version") or "gemm").lower()
     if version != "gemm":
         raise UnsupportedModelError(f"{config.file}: the AWQ version is {shown(version)}; puna reads gemm")
@@ -426,16 +443,24 @@ def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredT
 
 
 def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
-    """weight (rows, columns), int8."""
+    """weight (rows, columns), int8; a zero point, where the numbers have one, is int8 too and has the shape of the scales."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
-    if len(tensor.shape) != 2 or not _is_symmetric(scheme, stored.get(f"{module}.weight_zero_point")):
-        raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of symmetric int8 numbers")
+    if len(tensor.shape) != 2:
+        raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of int8 numbers")
     if 0 in tensor.shape:
         tensor.fail(f"has shape {tensor.shape}, and so no numbers")
     rows, columns = tensor.shape
     values, scales = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
-    groups = scales.shape[1]
+    groups, symmetric = scales.shape[1], _is_symmetric(scheme, stored.get(f"{module}.weight_zero_point"))
+    zero_points = None if symmetric else _zero_points(module, tensor, stored, rows, groups)
+
+    def zeros(first: int, last: int) -> Numbers:
+        if zero_points is None:
+            return np.full((last - first, groups), 128, np.int32)
+        found = zero_points if len(zero_points) == 1 else zero_points[first:last]
+        return np.broadcast_to(found.astype(np.int32) + 128, (last - first, groups))
+
     return Grid(
         name=tensor.name,
         stored=tensor,
@@ -444,12 +469,23 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
         bits=8,
         numbers=lambda first, last: (values[first:last].astype(np.int16) + 128).astype(np.uint8),
         scales=scales.part,
-        zeros=lambda first, last: np.full((last - first, groups), 128, np.int32),
+        zeros=zeros,
         groups=None,
         num_groups=groups,
-        is_symmetric=True,
+        is_symmetric=symmetric,
         fits=scales.fit,
     )
+
+
+def _zero_points(module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, groups: int) -> Numbers:
+    """Those of int8 numbers: one for all, or one for each row and group.  # (1, 1) or (rows, groups)"""
+    found = stored.get(f"{module}.weight_zero_point")
+    if found is None:
+        tensor.fail("has no weight_zero_point beside it, though its numbers are not symmetric")
+    count = prod(found.shape)
+    if found.dtype != "I8" or count not in (1, rows * groups):
+        found.fail(f"is {found.dtype} {found.shape}; I8 ({rows}, {groups}) is needed")
+    return found.array().reshape(1 if count == 1 else rows, -1)
 
 
 class Scales(NamedTuple):

@@ -143,7 +143,7 @@ def _groups(tensor: Tensor, size: int) -> Iterator[tuple[npt.NDArray[np.int8], n
 
 
 LLAMA2C = Writer(
-    is_folder=lambda job: True,
+    is_folder=lambda shards: True,
     types=("F32", "Q8_GROUP"),
     vector_types=("F32",),
     require=_require,

@@ -195,7 +195,7 @@ def _write(job: Job, folder: Path) -> None:
 
 
 SAFETENSORS = Writer(
-    is_folder=lambda job: True,
+    is_folder=lambda shards: True,
     types=("F32", "F16", "BF16"),
     vector_types=("F32", "F16", "BF16"),
     require=_require,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ def int8(name: str, t: Truth) -> Arrays:
     return {f"{name}.weight": (t.numbers - 128).astype(np.int8), f"{name}.weight_scale": t.scales}
 
 
+def int8_with_zeros(name: str, t: Truth) -> Arrays:
+    return int8(name, t) | {f"{name}.weight_zero_point": (t.zeros - 128).astype(np.int8)}
+
+
 def scheme(bits: int, group: int, symmetric: bool = True, kind: str = "pack-quantized", **more: Any) -> dict[str, Any]:
     strategy = "channel" if group == -1 else "group"
     weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy, "group_size": group}
@@ -135,12 +139,16 @@ CASES: dict[str, Case] = {
     "gptq, act-order": gptq_case(4, 32, "F16", shuffled=True),
     "gptq, groups of 16": gptq_case(4, 16, "F16"),
     "awq": Case({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}, awq, 4, 64, "Q4_1", False),
+    "awq, old names": Case({"quant_method": "awq", "w_bit": 4, "q_group_size": 64, "version": "GEMM"}, awq, 4, 64, "Q4_1", False),
+    "awq, old names, no method": Case({"zero_point": True, "w_bit": 4, "q_group_size": 32}, awq, 4, 32, "Q4_1", False),
     "awq, symmetric": Case({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "GEMM"}, awq, 4, 32, "Q4_0"),
     "compressed, 4 bits": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True), 4, 32, "Q4_0"),
     "compressed, 4 bits, zeros": Case(scheme(4, 64, False), lambda n, t: packed(n, t, 4, False), 4, 64, "Q4_1", False),
     "compressed, 8 bits": Case(scheme(8, 32), lambda n, t: packed(n, t, 8, True), 8, 32, "Q8_0"),
     "compressed, act-order": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True, True), 4, 32, "F16", True, True),
     "compressed, int8 by rows": Case(scheme(8, -1, kind="int-quantized"), int8, 8, -1, "Q8_0"),
+    "compressed, int8 by rows, zeros": Case(scheme(8, -1, False, "int-quantized"), int8_with_zeros, 8, -1, "F16", False),
+    "compressed, int8 by groups, zeros": Case(scheme(8, 32, False, "int-quantized"), int8_with_zeros, 8, 32, "F16", False),
     "compressed, int8 and activations": Case(
         scheme(8, -1, kind="int-quantized", input_activations={"num_bits": 8}), int8, 8, -1, "Q8_0"
     ),
@@ -421,6 +429,8 @@ def test_zero_points_of_zero_beside_symmetric_int8_change_nothing(source: Path, 
         ({"quant_method": "gptq", "bits": 3, "group_size": 32}, "bits is 3; puna reads 4 and 8"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}, "AWQ version is 'gemv'"),
+        ({"w_bit": 3, "q_group_size": 32}, "quantization_config.w_bit is 3; puna reads 4"),
+        ({"w_bit": 4, "q_group_size": 32, "version": "GEMV"}, "AWQ version is 'gemv'; puna reads gemm"),
         ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "format is 'float-quantized'"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}, "has 0 config_groups"),
     ],
@@ -468,6 +478,75 @@ def test_parts_that_do_not_fit_are_named(
     change(tensors, "model.layers.0.mlp.up_proj")
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
     with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop("weight_zero_point"), "has no weight_zero_point beside it, though its numbers are not symmetric"),
+        (put("weight_zero_point", lambda a: a[:-1]), r"is I8 \(255, 1\); I8 \(256, 1\) is needed"),
+        (put("weight_zero_point", lambda a: a.astype(np.int32)), r"is I32 \(256, 1\); I8 \(256, 1\) is needed"),
+    ],
+)
+def test_zero_points_that_do_not_fit_are_named(
+    change: Callable[[Arrays, str], object], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES["compressed, int8 by rows, zeros"])
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: change(tensors, "model.layers.0.mlp.up_proj"))
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_one_zero_point_for_all_rows_is_enough(source: Path, tmp_path: Path) -> None:
+    found = quantise(source, tmp_path / "m", CASES["compressed, int8 by rows, zeros"])["layers.0.up_proj"]
+    name = "model.layers.0.mlp.up_proj.weight_zero_point"
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: tensors.update({name: np.array([-5], np.int8)}))
+    found.zeros = np.full_like(found.zeros, 123)
+    tensor = open_checkpoint(tmp_path / "m").tensors["layers.0.up_proj"]
+    assert np.array_equal(tensor.dequantize(), found.values.astype(np.float16))
+
+
+def rewritten(path: Path, change: Callable[[Arrays], object]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
+
+
+OLD_AWQ = {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}
+
+
+def test_awqs_settings_may_lie_in_a_file_of_their_own(source: Path, tmp_path: Path) -> None:
+    """As AutoAWQ wrote them once: quant_config.json, and nothing in config.json."""
+    quantise(source, tmp_path / "new", CASES["awq"])
+    quantise(source, tmp_path / "old", CASES["awq"])
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    del config["quantization_config"]
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
+    (tmp_path / "old/quant_config.json").write_text(json.dumps(OLD_AWQ))
+    new, old = (open_checkpoint(tmp_path / name) for name in ("new", "old"))
+    assert old.notices == new.notices
+    for name, tensor in new.tensors.items():
+        assert np.array_equal(old.tensors[name].data[:], tensor.data[:]), name
+    for bits, error, words in ((3, UnsupportedModelError, r"quant_config\.json: w_bit is 3"), ("4", ModelFormatError, "w_bit")):
+        (tmp_path / "old/quant_config.json").write_text(json.dumps(OLD_AWQ | {"w_bit": bits}))
+        with pytest.raises(error, match=words):
+            open_checkpoint(tmp_path / "old")
+
+
+def test_a_settings_file_beside_plain_weights_says_nothing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for file in source.iterdir():
+        (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "m/quant_config.json").write_text("{}")
+    assert open_checkpoint(tmp_path / "m").notices == ()
+
+
+def test_two_spellings_of_a_setting_must_agree(source: Path, tmp_path: Path) -> None:
+    quantise(source, tmp_path / "m", replace(CASES["awq"], config=OLD_AWQ | {"bits": 4, "group_size": 32}))
+    with pytest.raises(ModelFormatError, match="q_group_size: is 64, but group_size is 32"):
         open_checkpoint(tmp_path / "m")
 
 
