@@ -91,7 +91,7 @@ def _is_empty_bias(key: str, tensor: StoredTensor, method: Method, stored: Mappi
     """Old GPTQ programs write a bias of zeros for every matrix."""
     module, _, part = key.rpartition(".")
     beside = any(f"{module}.{suffix}" in stored for suffix in method.suffixes)
-    return part == "bias" and beside and not tensor.data.any()
+    return part == "bias" and beside and not tensor.array().any()
 
 
 def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
@@ -375,7 +375,7 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
 def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
     """weight_shape tells how many numbers of the last word count."""
     shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
-    if shape[0] != rows or not padded - 8 < shape[1] <= padded:
+    if shape[0] != rows or not max(padded - 8, 0) < shape[1] <= padded:
         tensor.fail(f"holds {rows} rows of {padded} numbers; its weight_shape says {shape}")
     return int(shape[1])
 
@@ -384,6 +384,8 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
     """weight (rows, columns), int8."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
+    if 0 in tensor.shape:
+        tensor.fail(f"has shape {tensor.shape}; a matrix of int8 numbers is needed")
     if len(tensor.shape) != 2 or not scheme.flag("symmetric", True):
         raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of symmetric int8 numbers")
     rows, columns = tensor.shape
@@ -432,8 +434,8 @@ def _scales(
     found = stored.get(f"{module}.weight_scale")
     if found is None:
         tensor.fail("has no weight_scale beside it")
-    if found.dtype not in ("F16", "BF16", "F32"):
-        found.fail(f"is {found.dtype}; F16, BF16 or F32 is needed")
+    if found.dtype not in ("F16", "BF16", "F32") or found.strides is not None:
+        found.fail(f"is {found.dtype}, perhaps transposed; F16, BF16 or F32 in plain order is needed")
     size = scheme.integer("group_size")
     groups = _group_count(scheme, tensor, -1 if size is None else size, columns)
     count = prod(found.shape)

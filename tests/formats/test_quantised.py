@@ -292,6 +292,38 @@ def test_parts_that_do_not_fit_are_named(
         open_checkpoint(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("compressed, int8 by rows", {"weight": np.zeros((64, 0), np.int8)}, r"has shape \(64, 0\)"),
+        ("compressed, int8 by rows", {"weight": np.zeros((0, 64), np.int8)}, r"has shape \(0, 64\)"),
+        ("compressed, 4 bits", {"weight_shape": np.array([256, 0])}, r"its weight_shape says \[256, 0\]"),
+        (
+            "compressed, 4 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, 0])},
+            r"its weight_shape says \[256, 0\]",
+        ),
+        (
+            "compressed, 4 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, -3])},
+            r"its weight_shape says \[256, -3\]",
+        ),
+    ],
+)
+def test_matrices_without_numbers_are_refused(
+    name: str, changes: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    quantise(source, tmp_path / "m", CASES[name])
+    path = tmp_path / "m/model.safetensors"
+    tensors = load_file(path)
+    tensors |= {f"model.layers.0.mlp.up_proj.{part}": values for part, values in changes.items()}
+    save_file(tensors, path)
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
 def test_a_bias_of_zeros_is_passed_over_and_another_is_not(source: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
