@@ -19,7 +19,7 @@ from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import shown
+from puna.formats.mapped import inside, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
@@ -84,7 +84,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 
 def _config_json(folder: Path) -> JsonObject:
-    path = _inside(folder, CONFIG)
+    path = inside(folder, CONFIG)
     if path is None and (folder / "adapter_config.json").is_file():
         raise UnsupportedModelError(
             f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
@@ -104,25 +104,10 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _inside(folder: Path, name: str) -> Path | None:
-    """The file of that name in the folder, None where there is none.
-
-    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
-    """
-    path = folder / name
-    if not path.is_file():
-        return None
-    real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
-        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint="Copy the file there.")
-    return path
-
-
 def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """All arrays of the folder by their names, and the files in which they lie."""
     for name, read in WEIGHTS:
-        whole, index = _inside(folder, name), _inside(folder, f"{name}.index.json")
+        whole, index = inside(folder, name), inside(folder, f"{name}.index.json")
         if whole is not None:
             return read(whole), (whole,)
         if index is not None:
@@ -146,7 +131,7 @@ def _indexed(
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
-    paths = {name: _inside(folder, name) for name in names}
+    paths = {name: inside(folder, name) for name in names}
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -180,7 +165,7 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
         shard = SHARD.fullmatch(path.name)
-        if shard is not None and _inside(folder, path.name) is not None:
+        if shard is not None and inside(folder, path.name) is not None:
             found[int(shard["number"])] = (int(shard["count"]), path)
     if not found:
         return []
@@ -200,7 +185,7 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     for _, tensors in shards:
         for name, tensor in tensors.items():
             if name in merged and not IGNORED.fullmatch(name):
-                tensor.fail(f"is in {merged[name].file.name} too")
+                tensor.fail(f"is in {shown(merged[name].file.name)} too")
             merged[name] = tensor
     return merged
 
@@ -270,7 +255,7 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
 
 
 def _generation(folder: Path) -> JsonObject | None:
-    path = _inside(folder, "generation_config.json")
+    path = inside(folder, "generation_config.json")
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 
@@ -282,11 +267,11 @@ def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonOb
 
 def _chat_template(folder: Path) -> str | None:
     """In a file of its own, else in tokenizer_config.json: a text, or a list of named ones, of which "default" is taken."""
-    alone = _inside(folder, TEMPLATE)
+    alone = inside(folder, TEMPLATE)
     if alone is not None:
         return read_template(alone)
     for name in ("chat_template.json", "tokenizer_config.json"):
-        path = _inside(folder, name)
+        path = inside(folder, name)
         found = None if path is None else _template_of(read_json(path))
         if found is not None:
             return found

@@ -17,7 +17,7 @@ from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelEr
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import shown
+from puna.formats.mapped import is_there, shown, shown_name
 from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
@@ -105,7 +105,7 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _params(folder: Path) -> JsonObject:
     path = folder / PARAMS
-    if not path.is_file():
+    if not is_there(path):
         raise ModelNotFoundError(
             f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
             hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
@@ -125,7 +125,7 @@ def _shard_paths(folder: Path) -> dict[int, Path]:
         if match is not None and path.is_file():
             paths[int(match["number"] or 0)] = path
     if not paths:
-        names = ", ".join(sorted(path.name for path in folder.glob("*.pth"))[:4])
+        names = ", ".join(sorted(shown_name(path) for path in folder.glob("*.pth"))[:4])
         raise ModelNotFoundError(
             f"{folder} holds no consolidated.NN.pth (but {names})",
             hint="Keep the names that Meta gave the files: they tell the order.",
@@ -234,8 +234,8 @@ def usual_context(params: Mapping[str, Any]) -> int:
     if params.get("use_scaled_rope"):
         return 131072
     by_theta = {500000.0: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
-    theta = params.get("rope_theta") or 0.0
-    return by_theta.get(theta, 2048 if params.get("norm_eps") == LLAMA1_EPS else 4096)
+    theta = params.get("rope_theta")
+    return by_theta.get(theta if isinstance(theta, int | float) else 0.0, 2048 if params.get("norm_eps") == LLAMA1_EPS else 4096)
 
 
 def _rope(params: JsonObject, hidden_size: int, num_layers: int) -> RopeConfig:
@@ -295,5 +295,5 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> TokenizerSp
     """The file that was given, else the one beside the weights, else the one above them, where Llama 2's download puts it."""
     beside = [place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS]
     places = beside if given is None else [given]
-    found = next((place for place in places if given is not None or place.is_file()), None)
+    found = next((place for place in places if given is not None or is_there(place)), None)
     return None if found is None else read_tokenizer_file(found, vocab_size)

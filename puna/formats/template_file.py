@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from puna.errors import ModelFormatError
-from puna.formats.mapped import file_size
+from puna.errors import ModelFormatError, ModelNotFoundError
+from puna.formats.mapped import file_size, inside
 
 TEMPLATE = "chat_template.jinja"
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -19,9 +19,14 @@ def read_template(path: Path) -> str:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
+    except OSError as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def template_beside(model: Path) -> str | None:
-    """That of a model's folder, None where it has none."""
-    path = model.parent / TEMPLATE
-    return read_template(path) if path.is_file() else None
+    """That of a model's folder, None where it has none.
+
+    It may be any text, and goes into what the model is converted to: a link out of the folder would carry a private file along.
+    """
+    path = inside(model.parent, TEMPLATE)
+    return None if path is None else read_template(path)
