@@ -21,12 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from puna.errors import PunaError, UsageError
+from puna.errors import ModelFormatError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.mapped import shown
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
+from puna.formats.torch_file import altered_entries
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
@@ -89,6 +91,8 @@ def convert(
     writer.require(job)
     final = _require_place(checkpoint, target, writer.is_folder(job), overwrite)
     _announce(checkpoint, types, report)
+    for path, name in altered_entries(checkpoint.files):
+        raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), _temporary(final, writer.is_folder(job)) as temporary:
         _require_space(final, total)
         writer.write(job, temporary)
