@@ -297,14 +297,14 @@ def test_parts_that_do_not_fit_are_named(
     [
         ("compressed, int8 by rows", {"weight": np.zeros((64, 0), np.int8)}, r"has shape \(64, 0\)"),
         ("compressed, int8 by rows", {"weight": np.zeros((0, 64), np.int8)}, r"has shape \(0, 64\)"),
-        ("compressed, 4 bits", {"weight_shape": np.array([256, 0])}, r"its weight_shape says \[256, 0\]"),
+        ("compressed, 8 bits", {"weight_shape": np.array([256, 0])}, r"its weight_shape says \[256, 0\]"),
         (
-            "compressed, 4 bits",
+            "compressed, 8 bits",
             {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, 0])},
             r"its weight_shape says \[256, 0\]",
         ),
         (
-            "compressed, 4 bits",
+            "compressed, 8 bits",
             {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, -3])},
             r"its weight_shape says \[256, -3\]",
         ),
