@@ -19,7 +19,7 @@ from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import inside, shown
+from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
@@ -85,7 +85,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _config_json(folder: Path) -> JsonObject:
     path = inside(folder, CONFIG)
-    if path is None and (folder / "adapter_config.json").is_file():
+    if path is None and is_there(folder / "adapter_config.json"):
         raise UnsupportedModelError(
             f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
         )

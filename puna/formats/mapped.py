@@ -123,7 +123,8 @@ def _beginning(value: object, left: list[int]) -> object:
     if isinstance(value, dict):
         return {_beginning(key, left): _beginning(part, left) for key, part in takewhile(lambda _: left[0] >= 0, value.items())}
     if isinstance(value, list | tuple):
-        return type(value)(_beginning(part, left) for part in takewhile(lambda _: left[0] >= 0, value))
+        parts = [_beginning(part, left) for part in takewhile(lambda _: left[0] >= 0, value)]
+        return parts if isinstance(value, list) else tuple(parts)
     return value
 
 

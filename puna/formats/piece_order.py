@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
 from puna.formats.token_types import NORMAL, UNUSED
 from puna.formats.vocabulary import piece_texts, piece_types
 
@@ -84,7 +85,7 @@ def _require_alike(spec: TokenizerSpec, groups: list[list[str]], score: Mapping[
     for tied in groups:
         letters = set("".join(tied))
         if len(letters) > 1 or len(max(tied, key=len)) > MAX_RUN:
-            _refuse(spec, f"as merges: {tied[0]!r} and {tied[1]!r} have the same score")
+            _refuse(spec, f"as merges: {shown(tied[0])} and {shown(tied[1])} have the same score")
         (letter,) = letters
         longest[letter] = max(longest.get(letter, 0), *map(len, tied))
     tried: set[tuple[int, Order, Order]] = set()

@@ -90,8 +90,10 @@ def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -
     if len(shape) > MAX_DIMS:
         entry.fail("shape", f"has {len(shape)} dimensions; at most {MAX_DIMS} are allowed")
     needed = prod(shape) * DTYPES[dtype].itemsize
-    if last - begin != needed or not is_possible(shape, dtype):
+    if last - begin != needed:
         entry.fail("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
+    if not is_possible(shape, dtype):
+        entry.fail("shape", f"is {list(shape)}, more than a memory can hold")
     if last > data.remaining:
         entry.fail("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
     at = data.position + begin

@@ -15,7 +15,7 @@ from puna.formats.foreign import refuse_foreign
 from puna.formats.mapped import file_size, read_head, shown
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
-from puna.formats.zip_file import MAGIC, ZipFile
+from puna.formats.zip_file import MAGIC, Entry, ZipFile
 
 PICKLE = "/data.pkl"
 MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
@@ -102,12 +102,8 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
         raise UnsupportedModelError(
             f"{archive.path}: {field} is a view that negates or conjugates its numbers", hint="Save it anew, as tensor.clone()."
         )
-    entry, size = _storage(archive, prefix, field, tensor.storage), DTYPES[tensor.dtype].itemsize
-    numbers, count = archive.entries[entry].size // size, prod(tensor.shape)
-    last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
-    if (count and (last >= numbers or count > numbers)) or not is_possible(tensor.shape, tensor.dtype):
-        problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
-        raise ModelFormatError(archive.path, field, archive.entries[entry].offset, problem)
+    entry, size, count = _storage(archive, prefix, field, tensor.storage), DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
+    last = _last_number(archive, field, tensor, archive.entries[entry])
     is_plain = not count or _is_c_order(tensor)
     begin = tensor.offset * size if count else 0
     data = archive.view(entry)[begin : begin + count * size if is_plain else (last + 1) * size]
@@ -115,6 +111,18 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
     strides = tuple(stride if length > 1 else 0 for length, stride in zip(tensor.shape, tensor.strides))
     offset = archive.entries[entry].offset + begin
     return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
+
+
+def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: Entry) -> int:
+    """Where in its storage the last number of a tensor lies, checked to be inside."""
+    numbers, count = entry.size // DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
+    last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
+    if count and (last >= numbers or count > numbers):
+        problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
+        raise ModelFormatError(archive.path, field, entry.offset, problem)
+    if not is_possible(tensor.shape, tensor.dtype):
+        raise ModelFormatError(archive.path, field, None, f"has the shape {tensor.shape}, more than a memory can hold")
+    return last
 
 
 def _storage(archive: ZipFile, prefix: str, field: str, storage: StorageRef) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
 from puna.formats.token_types import MAX_TYPE, NORMAL
 
 MAX_TOKENS = 1 << 19  # the largest real vocabularies have 262,144 (Gemma 3); so many take 4 s
@@ -23,7 +24,7 @@ def piece_texts(spec: TokenizerSpec) -> list[str]:
         return list(map(bytes.decode, spec.tokens))
     except UnicodeDecodeError as error:
         number = next(i for i, token in enumerate(spec.tokens) if token == error.object)
-        raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {error.object!r}, not UTF-8") from error
+        raise ModelFormatError(spec.source, f"tokenizer token {number}", None, f"is {shown(error.object)}, not UTF-8") from error
 
 
 def piece_types(spec: TokenizerSpec) -> list[int]:
