@@ -21,12 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puna.errors import PunaError, UsageError
+from puna.errors import ModelFormatError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.mapped import shown
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
+from puna.formats.torch_file import altered_entries
 from puna.placing import flush, place, temporary
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
@@ -100,6 +102,8 @@ def convert(
     final = _require_place(job, target, to, overwrite)
     for line in (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint)):
         report.notice(line)
+    for path, name in altered_entries(checkpoint.files):
+        raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)
         if writer.is_folder(shards):

@@ -156,7 +156,7 @@ def _stats(talk: Conversation, _: str) -> None:
 
 
 def _help(_: Conversation, __: str) -> None:
-    tell(HELP)
+    tell(*HELP.splitlines())
 
 
 def _quit(_: Conversation, __: str) -> str:

@@ -17,7 +17,7 @@ from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import shown
+from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
 from puna.formats.quantised_config import unused_settings
@@ -84,7 +84,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _config_json(folder: Path) -> JsonObject:
     path = _placed(folder, CONFIG)
-    if path is None and (folder / "adapter_config.json").is_file():
+    if path is None and is_there(folder / "adapter_config.json"):
         raise UnsupportedModelError(
             f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
         )
@@ -106,23 +106,7 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 def _placed(folder: Path, name: str) -> Path | None:
     """The file of a fixed name in the folder, None where there is none. Who put it there may have linked it from anywhere."""
     path = folder / name
-    return path if path.is_file() else None
-
-
-def _named(folder: Path, name: str) -> Path | None:
-    """The file of a name that another file gave, None where there is none.
-
-    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder: who wrote the
-    index must not choose among what lies elsewhere.
-    """
-    path = _placed(folder, name)
-    if path is None:
-        return None
-    real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
-        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint=LEAVES)
-    return path
+    return path if is_there(path) else None
 
 
 LEAVES = "Shards that an index names must lie in its folder. Copy the files there, or open the folder where they are."
@@ -155,7 +139,7 @@ def _indexed(
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
-    paths = {name: _named(folder, name) for name in names}
+    paths = {name: inside(folder, name, LEAVES) for name in names}  # who wrote the index must not choose among other files
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -209,7 +193,7 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     for _, tensors in shards:
         for name, tensor in tensors.items():
             if name in merged and not IGNORED.fullmatch(name):
-                tensor.fail(f"is in {merged[name].file.name} too")
+                tensor.fail(f"is in {shown(merged[name].file.name)} too")
             merged[name] = tensor
     return merged
 

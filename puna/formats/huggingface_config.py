@@ -176,7 +176,7 @@ def _family(config: JsonObject) -> tuple[str, Family]:
             f"{config.file}: {found}; puna runs: {', '.join(FAMILIES)}", hint="Choose a model of the LLaMA family."
         )
     for kind in config.array("architectures"):
-        if str(kind).lower() not in map(str.lower, family.classes):
+        if not isinstance(kind, str) or kind.lower() not in map(str.lower, family.classes):
             raise UnsupportedModelError(
                 f"{config.file}: the architecture is {shown(kind)}; puna runs models that write text ({family.classes[0]})"
             )

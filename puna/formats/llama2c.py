@@ -24,7 +24,7 @@ from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.llama2c_tokenizer import read_tokenizer
-from puna.formats.mapped import Cursor, map_file
+from puna.formats.mapped import Cursor, is_there, map_file
 from puna.formats.names import LLAMA2C_NAMES, foreign_name
 from puna.formats.rope_tables import rope_of
 from puna.formats.template_file import template_in
@@ -277,6 +277,6 @@ def _beside(model: Path, vocab_size: int) -> TokenizerSpec | None:
     The more telling name comes first: a folder often holds the 32,000 tokens of Llama 2 under the other.
     """
     beside = [model.with_name(name) for name in (f"tok{vocab_size}.bin", "tokenizer.bin")]
-    found = next((read_tokenizer(path, vocab_size) for path in beside if path.is_file()), None)
+    found = next((read_tokenizer(path, vocab_size) for path in beside if is_there(path)), None)
     other = model.with_name("tokenizer.json")  # of a model whose tokenizer has no form in this format
-    return read_tokenizer_file(other, vocab_size) if found is None and other.is_file() else found
+    return read_tokenizer_file(other, vocab_size) if found is None and is_there(other) else found

@@ -19,7 +19,7 @@ from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelEr
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import read_head, shown
+from puna.formats.mapped import is_there, read_head, shown, shown_name
 from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.rows import seem_equal
 from puna.formats.safetensors import read_safetensors
@@ -118,7 +118,7 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _params(folder: Path) -> JsonObject:
     path = folder / PARAMS
-    if not path.is_file():
+    if not is_there(path):
         raise ModelNotFoundError(
             f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
             hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
@@ -144,7 +144,7 @@ def _shard_paths(folder: Path) -> dict[int, Path]:
         if match is not None and path.is_file():
             paths[int(match["number"] or 0)] = path
     if not paths:
-        names = ", ".join(sorted(path.name for path in folder.glob("*.pth"))[:4])
+        names = ", ".join(sorted(shown_name(path) for path in folder.glob("*.pth"))[:4])
         raise ModelNotFoundError(
             f"{folder} holds no consolidated.NN.pth (but {names})",
             hint="Keep the names that Meta gave the files: they tell the order.",
@@ -342,5 +342,5 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
     if given is not None:
         return read_given_tokenizer(given, vocab_size)
     beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)
-    found = next((file for file in beside if file.is_file()), None)
+    found = next((file for file in beside if is_there(file)), None)
     return None if found is None else read_tokenizer_file(found, vocab_size), ()

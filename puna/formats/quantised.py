@@ -100,14 +100,16 @@ def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[
     names = [(f"{module}.{suffix}", suffix) for suffix in method.suffixes]
     if not any(name in stored and _is_quantised(stored[name], suffix) for name, suffix in names):
         return False
-    return part in method.parts or (part == "bias" and not tensor.data.any())
+    return part in method.parts or (part == "bias" and not tensor.array().any())
 
 
 def _require_numbers(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> None:
     """Scales without what they scale: a part of the model is missing. (Beside a plain weight they are no part of a model.)"""
     module, _, part = key.rpartition(".")
     if module and part in method.parts and f"{module}.weight" not in stored:
-        raise ModelFormatError(tensor.file, f"tensor '{module}.weight'", None, f"is missing, and only its {part} is there")
+        raise ModelFormatError(
+            tensor.file, f"tensor {shown(f'{module}.weight')}", None, f"is missing, and only its {part} is there"
+        )
 
 
 def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
@@ -437,7 +439,7 @@ def _is_symmetric(scheme: JsonObject, zeros: StoredTensor | None) -> bool:
 def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
     """weight_shape tells how many numbers of the last word count."""
     shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
-    if shape[0] != rows or not padded - 8 < shape[1] <= padded:
+    if shape[0] != rows or not max(padded - 8, 0) < shape[1] <= padded:
         tensor.fail(f"holds {rows} rows of {padded} numbers; its weight_shape says {shape}")
     return int(shape[1])
 
@@ -446,10 +448,10 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
     """weight (rows, columns), int8; a zero point, where the numbers have one, is int8 too and has the shape of the scales."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
+    if 0 in tensor.shape:
+        tensor.fail(f"has shape {tensor.shape}; a matrix of int8 numbers is needed")
     if len(tensor.shape) != 2:
         raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of int8 numbers")
-    if 0 in tensor.shape:
-        tensor.fail(f"has shape {tensor.shape}, and so no numbers")
     rows, columns = tensor.shape
     values, scales = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
     groups, symmetric = scales.shape[1], _is_symmetric(scheme, stored.get(f"{module}.weight_zero_point"))
@@ -514,8 +516,8 @@ def _scales(
     found = stored.get(f"{module}.weight_scale")
     if found is None:
         tensor.fail("has no weight_scale beside it")
-    if found.dtype not in ("F16", "BF16", "F32"):
-        found.fail(f"is {found.dtype}; F16, BF16 or F32 is needed")
+    if found.dtype not in ("F16", "BF16", "F32") or found.strides is not None:
+        found.fail(f"is {found.dtype}, perhaps transposed; F16, BF16 or F32 in plain order is needed")
     size = scheme.integer("group_size")
     groups = _group_count(scheme, tensor, -1 if size is None else size, columns)
     count = prod(found.shape)

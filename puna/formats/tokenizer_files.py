@@ -23,7 +23,7 @@ from puna.formats.added_tokens import (
 )
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import file_size, map_file, read_head, shown
+from puna.formats.mapped import file_size, is_there, map_file, read_head, shown
 from puna.formats.piece_order import agree, same_prefix
 from puna.formats.tiktoken_file import same_but_reserved
 from puna.formats.tokenizer_json import tokenizer_of
@@ -90,11 +90,11 @@ def _set_up(spec: TokenizerSpec, path: Path) -> TokenizerSpec:
     settings, generation = path.with_name("tokenizer_config.json"), path.with_name("generation_config.json")
     if not tokenizer_json.matches(read_head(path, HEAD_BYTES)):
         return spec
-    if settings.is_file():
+    if is_there(settings):
         config = read_json(settings)
         spec, _ = with_roles(spec, roles(config))
         spec = _framed(with_special(spec, special_texts(config)), config)
-    return with_ends(spec, read_json(generation)) if generation.is_file() else spec
+    return with_ends(spec, read_json(generation)) if is_there(generation) else spec
 
 
 def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
@@ -181,8 +181,8 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     and for some was made wrongly (OpenLLaMA, transformers#24233). Tokens that were added since are taken from all files. The ids
     of `generation_config.json` are not read here.
     """
-    files = {name: read_json(path) for name in JSON_FILES if (path := folder / name).is_file()}
-    model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
+    files = {name: read_json(path) for name in JSON_FILES if is_there(path := folder / name)}
+    model = _read(path) if is_there(path := folder / "tokenizer.model") else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
         slow = all((folder / name).is_file() for name in SLOW_FILES)

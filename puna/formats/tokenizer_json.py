@@ -14,13 +14,14 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from puna.errors import UnsupportedModelError
-from puna.formats.added_tokens import MAX_TOKENS, listed_tokens, unused, with_added
+from puna.formats.added_tokens import listed_tokens, unused, with_added
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.patterns import GPT2, LLAMA3
 from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.formats.token_types import BYTE, NORMAL, UNKNOWN, UNUSED
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 SPACE = "\u2581"
 
@@ -106,6 +107,8 @@ def _tokens(model: JsonObject) -> list[str]:
     for text, token_id in vocabulary.values.items():
         if type(token_id) is not int or not 0 <= token_id < most:
             vocabulary.fail(shown(text), f"has the id {shown(token_id)}; a whole number of 0 to {most - 1} is needed")
+        if len(text) > MAX_TOKEN_BYTES:
+            vocabulary.fail(shown(text), f"has {len(text)} characters; at most {MAX_TOKEN_BYTES} are read")
         if by_id.setdefault(token_id, text) != text:
             vocabulary.fail(shown(text), f"has the id {token_id}, as {shown(by_id[token_id])} has")
     return [by_id.get(token_id, unused(token_id).decode()) for token_id in range(max(by_id) + 1)]

@@ -13,7 +13,7 @@ from functools import cached_property
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
-from puna.formats.token_types import CONTROL, UNKNOWN
+from puna.formats.token_types import CONTROL, UNKNOWN, USER_DEFINED
 from puna.formats.vocabulary import piece_texts, piece_types
 
 # Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
@@ -33,6 +33,8 @@ STOP_TEXTS = (
     "<EOT>",
 )
 
+MAX_SEARCHED = 1 << 21  # characters of the tokens that a text is searched for; the automaton takes 80 bytes for each
+
 Cut = Iterator[tuple[str, int | None]]
 
 
@@ -45,6 +47,7 @@ class VocabularyTokenizer(ABC):
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
         self._types = piece_types(spec)
+        _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
         self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
         self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
@@ -146,6 +149,14 @@ def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
         raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
     return token_id
+
+
+def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> None:
+    """Before an automaton is made of the tokens that a text is searched for."""
+    total = sum(len(piece) for piece, kind in zip(pieces, types) if kind in (CONTROL, USER_DEFINED))
+    if total > MAX_SEARCHED:
+        problem = f"are {total} characters where control and added ones count; at most {MAX_SEARCHED} are read"
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 
 
 def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:

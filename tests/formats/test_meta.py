@@ -138,6 +138,9 @@ def test_each_generation_has_its_rotary_embedding_and_context(
         ({"vision_chunk_size": 560}, UnsupportedModelError, "vision_chunk_size is set"),
         ({"quantization_args": {"group_size": 32}}, UnsupportedModelError, "quantization_args is set"),
         ({"norm_eps": 0}, ModelFormatError, "norm_eps is 0"),
+        ({"head_dim": 10**4299}, ModelFormatError, "a number has 4300 digits"),
+        ({"head_dim": 10**400, "n_heads": 10**400}, ModelFormatError, "cannot be cut so"),
+        ({"rope_theta": [1]}, ModelFormatError, r"rope_theta: is \[1\]; a number is needed"),
     ],
 )
 def test_wrong_parameters_are_named(params: dict[str, Any], error: type[PunaError], words: str, tmp_path: Path) -> None:

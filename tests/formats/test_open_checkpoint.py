@@ -40,6 +40,13 @@ def test_a_folder_with_two_models_lists_them(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_names_that_would_drive_the_terminal_are_escaped(tmp_path: Path) -> None:
+    for name in ("a\x1b[2J.bin", "b.bin"):
+        write_llama2c(tmp_path / name, CONFIG, WEIGHTS)
+    with pytest.raises(ModelNotFoundError, match=r"holds 2 models: 'a\\x1b\[2J.bin', b.bin"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_folder_without_a_model_lists_what_is_there(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.txt").write_text("text")

@@ -399,7 +399,11 @@ def added(name: str, array: npt.NDArray[Any]) -> Callable[[Arrays], object]:
         ("compressed, 4 bits", added("lm_head.weight_scale", np.ones(3, np.float16)), "'lm_head.weight_scale' is no part"),
         ("compressed, 4 bits", added(f"{UP}.weight_zero_point", np.ones((32, 4), np.int32)), "symmetric says that there are no"),
         ("compressed, int8 by rows", added(f"{UP}.weight_zero_point", np.ones((256, 1), np.int8)), "symmetric says"),
-        ("compressed, int8 by rows", added(f"{UP}.weight", np.ones((0, 64), np.int8)), r"shape \(0, 64\), and so no numbers"),
+        (
+            "compressed, int8 by rows",
+            added(f"{UP}.weight", np.ones((0, 64), np.int8)),
+            r"shape \(0, 64\); a matrix of int8 numbers",
+        ),
     ],
 )
 def test_tensors_that_would_be_passed_over_are_named(
@@ -494,6 +498,34 @@ def test_zero_points_that_do_not_fit_are_named(
 ) -> None:
     quantise(source, tmp_path / "m", CASES["compressed, int8 by rows, zeros"])
     rewritten(tmp_path / "m/model.safetensors", lambda tensors: change(tensors, "model.layers.0.mlp.up_proj"))
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("compressed, int8 by rows", {"weight": np.zeros((64, 0), np.int8)}, r"has shape \(64, 0\)"),
+        ("compressed, int8 by rows", {"weight": np.zeros((0, 64), np.int8)}, r"has shape \(0, 64\)"),
+        ("compressed, 8 bits", {"weight_shape": np.array([256, 0])}, r"its weight_shape says \[256, 0\]"),
+        (
+            "compressed, 8 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, 0])},
+            r"its weight_shape says \[256, 0\]",
+        ),
+        (
+            "compressed, 8 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, -3])},
+            r"its weight_shape says \[256, -3\]",
+        ),
+    ],
+)
+def test_matrices_without_numbers_are_refused(
+    name: str, changes: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES[name])
+    added = {f"model.layers.0.mlp.up_proj.{part}": values for part, values in changes.items()}
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: tensors.update(added))
     with pytest.raises(ModelFormatError, match=words):
         open_checkpoint(tmp_path / "m")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -294,6 +295,44 @@ def test_runs_of_spaces_with_one_score_become_merges_that_cut_alike() -> None:
     for count in range(100):
         text = " " * count + "the" + " " * (count // 2) + "la"
         assert ours.encode(text) == theirs.encode(text), count
+
+
+def with_runs(letters: list[str], counts: Callable[[int], list[int]]) -> TokenizerSpec:
+    """The small vocabulary, and runs of each letter, those of one letter with one score."""
+    spec = small_spm()
+    runs = [(letter * count, -1e6 if count == 1 else -1000.0 - at) for at, letter in enumerate(letters) for count in counts(at)]
+    return replace(
+        spec,
+        tokens=[*spec.tokens, *(text.encode() for text, _ in runs)],
+        scores=np.append(np.asarray(spec.scores), np.array([score for _, score in runs], np.float32)),
+        token_types=np.append(np.asarray(spec.token_types), np.ones(len(runs), np.int32)),
+        source="odd.model",
+    )
+
+
+LETTERS = [chr(0x4E00 + number) for number in range(4000)]
+
+
+def test_runs_of_thousands_of_letters_take_no_time() -> None:
+    spec = with_runs(LETTERS, lambda _: [1, 2, 4])
+    began = time.process_time()
+    assert len(merges_of(spec)) == 8000 + len(merges_of(small_spm()))
+    assert time.process_time() - began < 5
+
+
+def test_runs_of_many_patterns_are_refused_before_they_are_tried() -> None:
+    """Each letter lacks one run, so that none is like another."""
+    spec = with_runs(LETTERS[:60], lambda at: [count for count in range(1, 65) if count != 3 + at])
+    began = time.process_time()
+    with pytest.raises(UnsupportedModelError, match=r"runs of .* have the same score"):
+        merges_of(spec)
+    assert time.process_time() - began < 10
+
+
+def test_runs_of_one_letter_that_merges_would_cut_otherwise_are_refused() -> None:
+    spec = with_runs(["a"], lambda _: [1, 2, 3, 4, 6])
+    with pytest.raises(UnsupportedModelError, match="runs of 'a' have the same score"):
+        merges_of(spec)
 
 
 def test_merges_that_scores_cannot_say_are_refused() -> None:
