@@ -146,13 +146,22 @@ def break_up(messages: Sequence[Message], control_tokens: Collection[str], guard
 
 def fitting_template(tokenizer: Tokenizer) -> str:
     """The built-in whose control tokens the vocabulary has. Where none fits, nothing is guessed."""
-    for control_token, name in _MARKS.items():
-        if control_token in tokenizer.special_tokens:
-            return name
-    raise TemplateError(
-        "the model file has no chat template, and its vocabulary fits none that is built in",
-        hint=f"Name one with --template ({', '.join(BUILT_IN)}), or use --raw for plain continuation.",
-    )
+    name = guessed_template(tokenizer.special_tokens)
+    if name is None:
+        raise TemplateError(
+            "the model file has no chat template, and its vocabulary fits none that is built in",
+            hint=f"Name one with --template ({', '.join(BUILT_IN)}), or use --raw for plain continuation.",
+        )
+    return name
+
+
+def guessed_template(control_tokens: Collection[str]) -> str | None:
+    """The built-in that is used for a model without a template, by the control tokens of its vocabulary; None where none fits.
+
+    >>> guessed_template(["<|im_start|>", "<|im_end|>"])
+    'chatml'
+    """
+    return next((name for token, name in _MARKS.items() if token in control_tokens), None)
 
 
 def llama2(messages: Sequence[Message], add_generation_prompt: bool) -> list[Turn]:

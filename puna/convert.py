@@ -2,7 +2,7 @@
 
     convert(Path("llama-2-7b"), Path("llama-2-7b.gguf"), to="gguf", quantize="q4_k")
 
-The result is written under a temporary name beside its target, read again and compared, brought to disk and renamed. Whatever
+The result is written in a temporary folder beside its target, read again and compared, brought to disk and put in place. Whatever
 happens before that leaves the target as it was, and nothing beside it.
 """
 
@@ -11,31 +11,39 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from puna.errors import PunaError, UsageError
+from puna.errors import ModelFormatError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.mapped import shown
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
+from puna.formats.torch_file import altered_entries
+from puna.placing import flush, place, temporary
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
+# Names of llama.cpp's: one for a mix that our type of the other name is too, and those next to which we have something.
+SAME = {"q4_k_m": "q4_k"}
+NEAREST = {
+    **dict.fromkeys(("q2_k", "q2_k_s", "q3_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "iq4_nl", "iq4_xs"), "q4_k"),
+    **dict.fromkeys(("q5_0", "q5_1", "q5_k", "q5_k_s", "q5_k_m"), "q6_k"),
+    "q8_1": "q8_0",
+}
 SPARE_BYTES = 16 << 20  # for headers, tokenizer files, and the file system's own
-TEMPORARY = ".puna-convert-"
 MAX_SHARDS = 99
-MAX_NAME = 150  # characters of the target's name in the temporary one
 RECHECKED_ROWS = 8  # of a tensor that was requantised; of the others all are compared
 
 
@@ -66,17 +74,19 @@ def convert(
 ) -> Conversion:
     """Write the model at `source` to `target` in the format `to` (a key of WRITERS).
 
-    `quantize`: a line of QUANTIZATIONS; None keeps each tensor's type where the format has it, and else takes one that holds its
-    numbers exactly. `shards`: files that the weights are dealt out to. `tokenizer`: a file to use instead of the model's own.
+    `quantize`: a line of QUANTIZATIONS, in small letters or capitals; None keeps each tensor's type where the format has it, and
+    else takes one that holds its numbers exactly. `shards`: files that the weights are dealt out to. `tokenizer`: a file to use
+    instead of the model's own.
 
     Raises UsageError, UnsupportedModelError for what the format cannot hold, ConvertError, and the errors of `open_checkpoint`.
     """
-    writer = _writer(to)
-    _check(quantize, shards)
+    writer, quantize = _writer(to), _quantization(quantize)
+    if not 1 <= shards <= MAX_SHARDS:
+        raise UsageError(f"shards is {shards}; it must lie in 1..{MAX_SHARDS}")
     checkpoint = open_checkpoint(source, tokenizer)
-    types = chosen_types(checkpoint, writer, to, quantize)
-    total = sum(_row_bytes(tensor, types[name]) * len(tensor.data) for name, tensor in checkpoint.tensors.items())
-    done = 0
+    choices = choose_types(checkpoint, writer, to, quantize)
+    types = {name: choice.type for name, choice in choices.items()}
+    total = done = 0
 
     def wrote(num_bytes: int) -> None:
         nonlocal done
@@ -84,18 +94,25 @@ def convert(
         report.progress("writing", done, total, "bytes")
 
     job = Job(checkpoint, types, shards, wrote)
+    total = writer.copied_bytes(job)
+    total += sum(_row_bytes(tensor, types[name]) * len(tensor.data) for name, tensor in checkpoint.tensors.items())
     if shards > len(checkpoint.tensors):
         raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)
-    final = _require_place(checkpoint, target, writer.is_folder(job), overwrite)
-    _announce(checkpoint, types, report)
-    with _storage_errors(final, total), _temporary(final, writer.is_folder(job)) as temporary:
+    final = _require_place(job, target, to, overwrite)
+    for line in (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint)):
+        report.notice(line)
+    for path, name in altered_entries(checkpoint.files):
+        raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
+    with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)
-        writer.write(job, temporary)
+        if writer.is_folder(shards):
+            made.mkdir()
+        writer.write(job, made)
         report.progress("writing", total, total, "bytes")
-        _verify(temporary, job, report)
-        num_bytes = _flush(temporary)
-        _place(temporary, final)
+        _verify(made, job, report)
+        num_bytes = flush(made)
+        place(made, final, overwrite)
     return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types))
 
 
@@ -105,11 +122,20 @@ def _writer(to: str) -> Writer:
     return WRITERS[to]
 
 
-def _check(quantize: str | None, shards: int) -> None:
-    if quantize is not None and quantize not in QUANTIZATIONS:
-        raise UsageError(f"quantize is {quantize!r}; allowed: {', '.join(QUANTIZATIONS)}")
-    if not 1 <= shards <= MAX_SHARDS:
-        raise UsageError(f"shards is {shards}; it must lie in 1..{MAX_SHARDS}")
+def makes_folder(to: str, shards: int) -> bool:
+    """Whether a conversion `to` a format writes a folder, not one file. UsageError for a format that is none."""
+    return _writer(to).is_folder(shards)
+
+
+def _quantization(given: str | None) -> str | None:
+    """The line of QUANTIZATIONS that is meant."""
+    if given is None:
+        return None
+    name = SAME.get(given.lower(), given.lower())
+    if name not in QUANTIZATIONS:
+        near = f"The nearest to {given} is {NEAREST[name]}." if name in NEAREST else ""
+        raise UsageError(f"quantize is {given!r}; allowed: {', '.join(QUANTIZATIONS)}", hint=near)
+    return name
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------
@@ -117,11 +143,18 @@ def _check(quantize: str | None, shards: int) -> None:
 # What is kept better than the rest, as users of llama.cpp know it: the output matrix, and with 4-bit K-blocks the values and half
 # of the down-projections.
 BETTER = {"Q4_0": "Q6_K", "Q4_1": "Q6_K", "Q4_K": "Q6_K"}
-OTHER_BLOCKS = {"Q4_K": "Q8_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q4_1": "F16", "Q8_0": "F16"}  # where rows are no whole blocks
+OTHER_BLOCKS = {"Q4_K": "Q4_1", "Q6_K": "Q8_0", "Q4_0": "F16", "Q4_1": "F16", "Q8_0": "F16"}  # where rows are no whole blocks
 OTHER_NAMES = {("llama2c", "Q8_0"): "Q8_GROUP"}  # a format's own form of a type
 
 
-def chosen_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str | None) -> dict[str, str]:
+class Choice(NamedTuple):
+    """The type that a tensor is to have."""
+
+    type: str
+    why: str = ""  # it is not the one that was asked for
+
+
+def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str | None) -> dict[str, Choice]:
     """Our tensor name -> the type that it is to have. UsageError for a type that the format does not know."""
     if quantize is None:
         return {name: _kept(tensor, writer) for name, tensor in checkpoint.tensors.items()}
@@ -132,18 +165,31 @@ def chosen_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str 
     return {name: _asked(name, tensor, checkpoint, writer, asked) for name, tensor in checkpoint.tensors.items()}
 
 
-def _kept(tensor: Tensor, writer: Writer) -> str:
+def _kept(tensor: Tensor, writer: Writer) -> Choice:
     allowed = writer.types if len(tensor.shape) == 2 else writer.vector_types
-    return tensor.type.name if tensor.type.name in allowed else allowed[0]
+    return Choice(tensor.type.name if tensor.type.name in allowed else allowed[0])
 
 
-def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> str:
+def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> Choice:
+    """What is to be kept better, but was rounded to no more bits already, stays as it is."""
     if len(tensor.shape) == 1:
-        return asked if asked in writer.vector_types else writer.vector_types[0]
-    kind = BETTER.get(asked, asked) if _is_better(name, checkpoint, asked) else asked
-    while tensor.shape[1] % BLOCK_TYPES[kind].block_size and kind in OTHER_BLOCKS:
+        return Choice(asked if asked in writer.vector_types else writer.vector_types[0])
+    plain = _fitting(asked, tensor)
+    if plain.type == tensor.type.name or asked not in BETTER or not _is_better(name, checkpoint, asked):
+        return plain
+    better = _fitting(BETTER[asked], tensor)
+    sizes = [_row_bytes(tensor, kind) for kind in (plain.type, tensor.type.name, better.type)]
+    if tensor.type.block_size > 1 and sizes == sorted(sizes) and tensor.type.name != better.type:
+        return Choice(tensor.type.name, f"{better.type} would take more bytes and give nothing back")
+    return better
+
+
+def _fitting(asked: str, tensor: Tensor) -> Choice:
+    """The type, or the first one in its place of which the rows are whole blocks."""
+    kind, columns, size = asked, tensor.shape[1], BLOCK_TYPES[asked].block_size
+    while columns % BLOCK_TYPES[kind].block_size and kind in OTHER_BLOCKS:
         kind = OTHER_BLOCKS[kind]
-    return kind
+    return Choice(kind, "" if kind == asked else f"rows of {columns} are no multiple of {size}, so {kind} in place of {asked}")
 
 
 def _is_better(name: str, checkpoint: Checkpoint, asked: str) -> bool:
@@ -165,23 +211,63 @@ def _is_exact(checkpoint: Checkpoint, types: Mapping[str, str]) -> bool:
     return all(types[name] in (tensor.type.name, "F32") for name, tensor in checkpoint.tensors.items())
 
 
-def _announce(checkpoint: Checkpoint, types: Mapping[str, str], report: Reporter) -> None:
+def _changes(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> Iterator[str]:
     """One line for each change of a matrix's type that nobody asked for by name, or that loses something."""
-    changes = Counter(
-        (tensor.type.name, types[name])
-        for name, tensor in checkpoint.tensors.items()
-        if len(tensor.shape) == 2 and tensor.type.name != types[name]
+    matrices = ((tensor, choices[name]) for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
+    found = Counter(
+        (tensor.type.name, choice.type, choice.why)
+        for tensor, choice in matrices
+        if tensor.type.name != choice.type or choice.why
     )
-    for (old, new), count in changes.items():
-        loss = "holds them exactly" if new == "F32" else "rounds them"
-        report.notice(f"{count} {'matrix' if count == 1 else 'matrices'} of type {old} become {new}, which {loss}")
+    for (old, new, why), count in found.items():
+        what, end, them = ("matrix", "s", "it") if count == 1 else ("matrices", "", "them")
+        loss = f"holds {them} exactly" if new == "F32" else f"rounds {them}"
+        fate = f"stay{end} so" if old == new else f"become{end} {new}, which {loss}"
+        yield f"{count} {what} of type {old} {fate}{': ' if why else ''}{why}"
+
+
+def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
+    if checkpoint.tokenizer is None:
+        cure = "" if checkpoint.format == "gguf" else ": --tokenizer FILE adds one"  # a GGUF file takes none from elsewhere
+        yield f"the source has no tokenizer, so the result has none{cure}"
 
 
 # ---- the target -----------------------------------------------------------------------------------------------------
 
 
-def _require_place(checkpoint: Checkpoint, target: Path, is_folder: bool, overwrite: bool) -> Path:
+# What a name that ends so promises: the format of that name, as a file or a folder, but GGUF only as a file.
+SUFFIXES = {".gguf": "gguf", ".safetensors": "safetensors", ".pth": "meta", ".bin": "llama2c"}
+
+
+def _require_name(target: Path, to: str, shards: int) -> None:
+    """UsageError for a name that says another thing than what is to be written."""
+    promised, is_folder = SUFFIXES.get(target.suffix.lower()), makes_folder(to, shards)
+    if str(target) == "-":
+        raise UsageError("a model cannot be written to -, stdout: it is a file or a folder", hint="Name one as DST.")
+    if promised not in (None, to) or (promised == "gguf" and is_folder):
+        how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
+        usual = target.with_suffix("" if is_folder else f".{to}")
+        raise UsageError(
+            f"{target} is the name of a {target.suffix} file, but {how} makes {'a folder' if is_folder else f'a .{to} file'}",
+            hint=f"Name it {usual}, or choose the format by --to.",
+        )
+    if not is_folder and target.is_dir():
+        raise file_needed(target, to)
+
+
+def file_needed(target: Path, to: str) -> UsageError:
+    """What to say where a folder was named for a format that is one file."""
+    return UsageError(
+        f"{target} exists and is a folder, but --to {to} makes one file"
+        if target.is_dir()
+        else f"{target}/ is a folder's name, but --to {to} makes one file",
+        hint=f"DST must be a file's name, such as {target / f'model.{to}'}.",
+    )
+
+
+def _require_place(job: Job, target: Path, to: str, overwrite: bool) -> Path:
     """The target's real path, known to be none of the source's, and free or allowed to be replaced."""
+    checkpoint, is_folder = job.checkpoint, makes_folder(to, job.num_shards)
     final = Path(os.path.realpath(target))
     if not final.parent.is_dir():
         raise UsageError(f"cannot write {target}: there is no folder {final.parent}", hint="Make it first, or name another.")
@@ -191,6 +277,7 @@ def _require_place(checkpoint: Checkpoint, target: Path, is_folder: bool, overwr
         raise UsageError(f"{target} is the model that is to be converted", hint="Name another target.")
     if source.is_dir() and final.is_relative_to(source):
         raise UsageError(f"{target} lies in the folder of the model that is to be converted", hint="Name another target.")
+    _require_name(target, to, job.num_shards)
     if not os.path.lexists(final):
         return final
     if final.is_dir() != is_folder or not (final.is_dir() or final.is_file()):
@@ -226,72 +313,25 @@ def _no_space(final: Path, num_bytes: int) -> ConvertError:
     )
 
 
+def _too_long(final: Path) -> ConvertError:
+    return ConvertError(
+        f"cannot write {final}: a file of it is longer than the limit on file sizes allows",
+        hint="`ulimit -f` shows your own limit; FAT32 has one of 4 GB. --shards makes smaller files. The target is as it was.",
+    )
+
+
 @contextmanager
 def _storage_errors(final: Path, num_bytes: int) -> Iterator[None]:
     try:
         yield
+    except FileExistsError:
+        raise ConvertError(f"{final} appeared meanwhile", hint="It is kept; --force replaces a file.") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(final, num_bytes) from None
+        if error.errno == errno.EFBIG:
+            raise _too_long(final) from None
         raise ConvertError(f"cannot write {final}: {error.strerror or error}", hint="The target is as it was.") from error
-
-
-@contextmanager
-def _temporary(final: Path, is_folder: bool) -> Iterator[Path]:
-    """A name beside the target that nobody else has; what is still there at the end goes. So do those of processes that died."""
-    _sweep(final)
-    path = final.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{final.name[:MAX_NAME]}")
-    try:
-        if is_folder:
-            path.mkdir()
-        yield path
-    finally:
-        _remove(path)
-
-
-def _sweep(final: Path) -> None:
-    """Remove what conversions to the same target left behind that were killed."""
-    for path in list(final.parent.iterdir()):
-        number = path.name.removeprefix(TEMPORARY).split("-")[0]
-        ours = path.name.startswith(TEMPORARY) and path.name.endswith(f"-{final.name[:MAX_NAME]}")
-        if ours and number.isdecimal() and not _is_alive(int(number)):
-            _remove(path)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> int:
-    """Bring every byte to disk; returns how many there are."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in [*files, path.parent] if not path.is_dir() else [*files, path, path.parent]:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    return sum(file.stat().st_size for file in files)
-
-
-def _place(temporary: Path, final: Path) -> None:
-    """Give it its name. An empty folder of that name gives way."""
-    if final.is_dir():
-        final.rmdir()
-    temporary.replace(final)
 
 
 # ---- reading it again -----------------------------------------------------------------------------------------------
@@ -312,6 +352,9 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         differing.append("tokenizer")
     if differing:
         raise ConvertError(f"what was written differs from the source in {', '.join(differing)}", hint=A_BUG)
+    if one is not None and made.format in OWN_TOKENIZER_FILES and Path(one.source).name == "tokenizer.json":
+        own = OWN_TOKENIZER_FILES[made.format]
+        report.notice(f"the tokenizer is written as tokenizer.json, for {own} cannot say the same: other programs may miss it")
     total, done = sum(tensor.num_bytes for tensor in made.tensors.values()), 0
     for name, tensor in asked.tensors.items():
         _verify_tensor(name, made.tensors[name], tensor, job)
@@ -319,6 +362,7 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         report.progress("checking", done, total, "bytes")
 
 
+OWN_TOKENIZER_FILES = {"meta": "Meta's tokenizer.model", "llama2c": "llama2.c's tokenizer.bin"}
 NOT_COMPARED = ("name", "rope", "architecture")
 A_BUG = "This is a bug of puna's; the target is as it was."
 

@@ -14,11 +14,12 @@ from puna.tokenizers.base import Tokenizer
 class Detokenizer:
     r"""The text of one sequence, piece by piece. All pieces together, with `flush()`, are the whole decoded text.
 
-    Bytes become text when they can no longer be part of a longer character; those that are not UTF-8 become U+FFFD.
+    Bytes become text when they can no longer be part of a longer character; those that are not UTF-8 become U+FFFD, in the
+    tokenizer's own way.
 
     >>> class Bytes:  # id = byte
-    ...     token_bytes = staticmethod(lambda i: bytes([i]))
-    ...     strips_leading_space = staticmethod(lambda: True)
+    ...     token_bytes = first_bytes = staticmethod(lambda i: bytes([i]))
+    ...     utf8_errors, controls_part_bytes = "replace", False
     >>> euro = Detokenizer(Bytes())
     >>> [euro.push(byte) for byte in b"\xe2\x82\xac"]
     ['', '', '€']
@@ -33,18 +34,19 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), at_start: bool = False) -> None:
         """`at_start`: the sequence begins a text, so that the tokenizer's own first space (SentencePiece) is not shown."""
         self.stopped: str | None = None  # the stop string that ended the text
-        self._token_bytes = tokenizer.token_bytes
+        self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._drops_space = at_start and tokenizer.strips_leading_space()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at_start = at_start  # and nothing was said yet
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.utf8_errors)
         self._held = ""  # decoded, but may be the beginning of a stop string
 
     def push(self, token_id: int) -> str:
         """The text that this id makes certain; always empty once `stopped` is set."""
-        data = self._token_bytes(token_id)
-        if data and self._drops_space:
-            data, self._drops_space = data.removeprefix(b" "), False
-        return self._release(self._utf8.decode(data))
+        data = self._tokenizer.token_bytes(token_id)
+        ends_bytes = not data and self._tokenizer.controls_part_bytes
+        if data and self._at_start:
+            data, self._at_start = self._tokenizer.first_bytes(token_id), False
+        return self._release(self._utf8.decode(data, final=ends_bytes))
 
     def flush(self) -> str:
         """What was held back, at the end of the sequence."""

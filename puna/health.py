@@ -23,7 +23,9 @@ from puna.chat import Message, Prompt, render
 from puna.errors import PunaError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.mapped import shown, shown_name
 from puna.formats.token_types import NORMAL
+from puna.formats.torch_file import altered_entries
 from puna.report import SILENT, Reporter
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -286,6 +288,7 @@ def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
         read[name] = _read(tensor)
         done += tensor.num_bytes
         report.progress("checking weights", done, total, "bytes")
+    yield from _altered(checkpoint)
     yield from _broken(read, checkpoint)
     yield from _copies(read, checkpoint)
 
@@ -318,6 +321,18 @@ def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Itera
 
 
 AGAIN = "Fetch the file again and compare its sha256; else take another conversion."
+
+
+def _altered(checkpoint: Checkpoint) -> Iterator[Finding]:
+    altered = [f"{shown(name)} of {shown_name(path)}" for path, name in altered_entries(checkpoint.files)]
+    if altered:
+        yield Finding(
+            "error",
+            "checksum",
+            f"the bytes of {_some(altered)} do not have the checksum that was saved with them",
+            "The weights are not those that were saved; the text is nonsense, or worse than it should be.",
+            AGAIN,
+        )
 
 
 def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:

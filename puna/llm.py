@@ -57,6 +57,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
+        self._notices = checkpoint.notices
         self.tokenizer = tokenizer
         self.plan = plan
         self.config = config
@@ -80,7 +81,7 @@ class LLM:
         """Load a model: a path, a name in the cache, or None for the small default model.
 
         `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
-        file to use instead of the model's own. Whether it fits is known before anything is allocated.
+        file, or a folder with one, to use instead of the model's own. Whether it fits is known before anything is allocated.
 
         Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
         others take part in its steps, and end with it (SystemExit).
@@ -213,10 +214,7 @@ class LLM:
 
     def _tokenizer_for(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
-            raise UsageError(
-                f"{self.path.name} has no tokenizer, so {what} cannot be read",
-                hint="Give the tokenizer file with --tokenizer, or token ids instead of text.",
-            )
+            raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self._notices))
         return self.tokenizer
 
     def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:

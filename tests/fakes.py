@@ -33,6 +33,8 @@ class ByteTokenizer:
     add_bos = True
     add_eos = False
     special_tokens: dict[str, int] = {"<s>": BOS, "</s>": EOS}  # noqa: RUF012
+    utf8_errors = "replace"
+    controls_part_bytes = False
 
     def encode(
         self,
@@ -51,6 +53,10 @@ class ByteTokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""
+
+    def first_bytes(self, token_id: int) -> bytes:
+        data = self.token_bytes(token_id)
+        return data.removeprefix(b" ") if self.strips_leading_space() else data
 
     def piece(self, token_id: int) -> str:
         return repr(self.token_bytes(token_id))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.chat import BUILT_IN, Message, break_up, choose_guard, encode_chat, render
+from puna.chat import BUILT_IN, Message, break_up, choose_guard, encode_chat, guessed_template, render
 from puna.errors import TemplateError, UsageError
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -30,6 +30,14 @@ def chat(*contents: str, system: str | None = None) -> list[Message]:
     roles = ["user", "assistant"] * len(contents)
     head: list[Message] = [] if system is None else [{"role": "system", "content": system}]
     return head + [{"role": role, "content": content} for role, content in zip(roles, contents)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [(("<|im_start|>",), "chatml"), (("<|start_header_id|>",), "llama3"), (("<s>", "</s>"), None), ((), None)],
+)
+def test_a_built_in_is_guessed_by_the_control_tokens_alone(tokens: tuple[str, ...], name: str | None) -> None:
+    assert guessed_template(tokens) == name
 
 
 @pytest.fixture(scope="module")

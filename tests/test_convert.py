@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +22,26 @@ import numpy as np
 import pytest
 
 from puna import convert as module
+from puna.config import ModelConfig, RopeConfig, yarn_attention_factor
 from puna.convert import ConvertError, convert
 from puna.errors import PunaError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES
+from puna.placing import TEMPORARY
 from puna.writers import WRITERS
-from tests.models import CONFIGS, WIDE_CONFIG, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
+from puna.writers.base import Job
+from tests.models import (
+    CONFIGS,
+    WIDE_CONFIG,
+    DraftValue,
+    TinyTokenizer,
+    random_tensors,
+    spm_tokenizer,
+    tiny_config,
+    write_gguf,
+    write_llama2c,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tiny_config()
@@ -42,13 +59,42 @@ def sha(path: Path) -> str:
 
 
 def left_over(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(module.TEMPORARY))
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY))
+
+
+class Told:
+    """What a reporter heard."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, bool] = {}
+        self.notices: list[str] = []
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        assert done <= total
+        self.ends[stage] = done == total
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
 
 
 def in_a_child(source: Path, target: Path, how: str) -> subprocess.Popen[bytes]:
     call = f"convert(Path(sys.argv[1]), Path(sys.argv[2]), {how})"
     code = f"import sys; from pathlib import Path; from puna.convert import convert; {call}"
     return subprocess.Popen([sys.executable, "-c", code, str(source), str(target)], cwd=ROOT)
+
+
+@pytest.mark.parametrize("to", ["meta", "llama2c"])
+def test_a_tokenizer_that_a_format_cannot_say_is_announced(to: str, tmp_path: Path) -> None:
+    extra = [DraftValue(b"puna.tokenizer.prefix_first_only", "bool", True)]
+    source = write_gguf(
+        tmp_path / "tiny.gguf", CONFIG, random_tensors(CONFIG, seed=1), "F32", spm_tokenizer(CONFIG.vocab_size), extra=extra
+    )
+    notices: list[str] = []
+    report = SimpleNamespace(progress=lambda *_: None, notice=notices.append)
+    made = convert(source, tmp_path / "made", to=to, report=report)
+    assert [notice for notice in notices if notice.startswith("the tokenizer is written as tokenizer.json")]
+    spec = open_checkpoint(made.path).tokenizer
+    assert spec is not None and spec.prefix_first_only
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------
@@ -82,9 +128,84 @@ def test_a_mix_keeps_the_output_and_some_layers_better(tmp_path: Path) -> None:
 
 def test_rows_that_are_no_whole_blocks_get_another_type(tmp_path: Path) -> None:
     config = tiny_config(hidden_size=96, ffn_size=72)
-    odd = write_gguf(tmp_path / "odd.gguf", config, random_tensors(config, seed=3))
-    found = open_checkpoint(convert(odd, tmp_path / "m.gguf", to="gguf", quantize="q4_k").path).tensors
-    assert (found["layers.0.q_proj"].type.name, found["layers.0.down_proj"].type.name) == ("Q8_0", "F16")
+    odd, told = write_gguf(tmp_path / "odd.gguf", config, random_tensors(config, seed=3)), Told()
+    found = open_checkpoint(convert(odd, tmp_path / "m.gguf", to="gguf", quantize="q4_k", report=told).path).tensors
+    names = ("layers.0.q_proj", "layers.0.down_proj", "lm_head", "embed")
+    assert [found[name].type.name for name in names] == ["Q4_1", "F16", "Q8_0", "Q4_1"]
+    assert told.notices == [
+        "9 matrices of type F32 become Q4_1, which rounds them: rows of 96 are no multiple of 256, so Q4_1 in place of Q4_K",
+        "3 matrices of type F32 become Q8_0, which rounds them: rows of 96 are no multiple of 256, so Q8_0 in place of Q6_K",
+        "2 matrices of type F32 become Q4_1, which rounds them: rows of 64 are no multiple of 256, so Q4_1 in place of Q4_K",
+        "2 matrices of type F32 become F16, which rounds them: rows of 72 are no multiple of 256, so F16 in place of Q6_K",
+    ]
+
+
+NARROW = tiny_config(hidden_size=96, ffn_size=64)
+
+
+@pytest.mark.parametrize(
+    ("config", "old", "quantize", "expected"),
+    [
+        (NARROW, "Q4_1", "q4_k", {"Q4_1": 16}),  # it has what takes the place of Q4_K already, the better ones too
+        (NARROW, "Q8_0", "q6_k", {"Q8_0": 16}),
+        (NARROW, "Q4_0", "q4_0", {"Q4_0": 16}),  # what was rounded to four bits is no better in six
+        (WIDE_CONFIG, "Q4_1", "q4_k", {"Q4_K": 11, "Q4_1": 5}),
+        (WIDE_CONFIG, "Q5_K", "q4_k", {"Q4_K": 11, "Q5_K": 5}),
+        (WIDE_CONFIG, "Q8_0", "q4_k", {"Q4_K": 11, "Q6_K": 5}),
+        (WIDE_CONFIG, "F16", "q4_k", {"Q4_K": 11, "Q6_K": 5}),
+    ],
+)
+def test_blocks_of_few_bits_do_not_grow_for_nothing(
+    config: ModelConfig, old: str, quantize: str, expected: dict[str, int], tmp_path: Path
+) -> None:
+    source = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=3), old)
+    made = convert(source, tmp_path / "made.gguf", to="gguf", quantize=quantize)
+    assert {kind: count for kind, count in made.types.items() if kind != "F32"} == expected
+    assert made.num_bytes <= source.stat().st_size * 1.01
+    for name, tensor in open_checkpoint(source).tensors.items():
+        found = open_checkpoint(made.path).tensors[name]
+        assert found.type is not tensor.type or np.array_equal(found.data[:], tensor.data[:]), name
+
+
+def test_what_stays_although_another_type_was_asked_for_is_told(tmp_path: Path) -> None:
+    for config, expected in (
+        (NARROW, {"12 matrices of type Q4_1 stay so: rows of 96 are no multiple of 256, so Q4_1 in place of Q4_K"}),
+        (WIDE_CONFIG, {"5 matrices of type Q4_1 stay so: Q6_K would take more bytes and give nothing back"}),
+    ):
+        told = Told()
+        source = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=3), "Q4_1")
+        convert(source, tmp_path / "made.gguf", to="gguf", quantize="q4_k", overwrite=True, report=told)
+        assert expected <= set(told.notices)
+
+
+@pytest.mark.full
+def test_the_default_model_does_not_grow_with_four_bits(default_model: Path, tmp_path: Path) -> None:
+    made = convert(default_model, tmp_path / "m.gguf", to="gguf", quantize="q4_k")
+    assert made.num_bytes < default_model.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("Q8_0", "Q8_0"), ("q4_K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q4_k_m", "Q4_K"), ("BF16", "BF16")]
+)
+def test_a_type_is_taken_in_capitals_and_by_llama_cpps_name(given: str, expected: str, tmp_path: Path) -> None:
+    wide = write_gguf(tmp_path / "wide.gguf", WIDE_CONFIG, random_tensors(WIDE_CONFIG, seed=3))
+    found = open_checkpoint(convert(wide, tmp_path / "m.gguf", to="gguf", quantize=given).path)
+    assert found.tensors["layers.0.q_proj"].type.name == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("q4_k_s", "The nearest to q4_k_s is q4_k."),
+        ("Q5_K_M", "The nearest to Q5_K_M is q6_k."),
+        ("q3_k_l", "The nearest to q3_k_l is q4_k."),
+        ("q9", ""),
+    ],
+)
+def test_a_type_that_is_not_written_is_refused_with_the_nearest_one(given: str, hint: str, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"quantize is '{given}'; allowed: q8_0, q4_0, q4_1, q4_k, q6_k") as caught:
+        convert(source, tmp_path / "m.gguf", to="gguf", quantize=given)
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("quant", CONFIGS)
@@ -170,6 +291,47 @@ def test_what_a_format_cannot_hold_is_refused_by_name(changes: dict[str, Any], t
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("to", ["safetensors", "meta", "llama2c"])
+def test_a_tokenizer_that_adds_a_token_it_has_not_is_refused_by_name(to: str, tmp_path: Path) -> None:
+    config = tiny_config(vocab_size=1)
+    tokenizer = TinyTokenizer("llama", [b"<unk>"], [2], [0.0])
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), "F32", tokenizer)
+    with pytest.raises(UnsupportedModelError, match="adds BOS to a text, but has no such token"):
+        convert(path, tmp_path / "made", to=to)
+    assert open_checkpoint(convert(path, tmp_path / "made.gguf", to="gguf").path).config.vocab_size == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "context", "is_held"),
+    [
+        ({"scaling": "linear", "factor": 2.0}, 128, True),
+        ({"scaling": "linear", "factor": 3.7}, 37, True),
+        ({"scaling": "linear", "factor": 3.7}, 128, False),
+        ({"scaling": "linear", "factor": 2.0}, 1, False),
+        ({"scaling": "linear", "factor": 0.3}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 128, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 200, True),
+        ({"scaling": "yarn", "factor": 4.0, "original_context": 32}, 100, False),
+    ],
+)
+def test_a_context_that_config_json_cannot_say_is_refused_by_name(
+    rope: dict[str, Any], context: int, is_held: bool, tmp_path: Path
+) -> None:
+    config = tiny_config(max_context=context, rope=RopeConfig(**rope))
+    path = write_gguf(tmp_path / "m.gguf", tiny_config(), random_tensors(config, seed=1))
+    checkpoint = dataclasses.replace(open_checkpoint(path), config=config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "open_checkpoint", lambda path, *_: checkpoint if path.suffix else open_checkpoint(path))
+        if not is_held:
+            with pytest.raises(
+                UnsupportedModelError, match=f"no form for a context of {context} tokens beside {rope['scaling']}"
+            ):
+                convert(path, tmp_path / "made", to="safetensors")
+            return
+        convert(path, tmp_path / "made", to="safetensors")
+    assert open_checkpoint(tmp_path / "made").config.max_context == context
+
+
 # ---- where it may go ------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +375,35 @@ def test_a_target_that_exists_is_kept_unless_it_may_be_replaced(source: Path, tm
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("y.gguf", {"to": "safetensors"}, r"y.gguf is the name of a .gguf file, but --to safetensors makes a folder"),
+        ("y.GGUF", {"to": "meta"}, "is the name of a .GGUF file, but --to meta makes a folder"),
+        ("y.safetensors", {"to": "meta"}, "is the name of a .safetensors file, but --to meta makes a folder"),
+        ("y.gguf", {"to": "gguf", "shards": 2}, "is the name of a .gguf file, but --to gguf --shards 2 makes a folder"),
+        ("y.safetensors", {"to": "gguf"}, "is the name of a .safetensors file, but --to gguf makes a .gguf file"),
+        ("folder", {"to": "gguf"}, "folder exists and is a folder, but --to gguf makes one file"),
+    ],
+)
+def test_a_name_that_says_another_thing_than_is_made_is_refused(
+    name: str, how: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=words) as caught:
+        convert(source, tmp_path / name, **how)
+    assert str(tmp_path) in caught.value.hint and [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_name_of_stdout_is_refused(source: Path) -> None:
+    with pytest.raises(UsageError, match="a model cannot be written to -, stdout"):
+        convert(source, Path("-"), to="gguf")
+
+
+def test_a_name_with_dots_is_a_folders_too(source: Path, tmp_path: Path) -> None:
+    assert convert(source, tmp_path / "Llama-3.2-1B", to="safetensors").path.is_dir()
+
+
 def test_a_link_is_followed_to_its_target(source: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.gguf").symlink_to(tmp_path / "real/m.gguf")
@@ -226,6 +417,31 @@ def test_two_conversions_to_one_target_leave_a_whole_one(source: Path, tmp_path:
     assert open_checkpoint(tmp_path / "m.gguf").config.num_layers == 2 and left_over(tmp_path) == []
 
 
+@pytest.mark.parametrize(("to", "overwrite"), [("gguf", False), ("safetensors", False), ("safetensors", True)])
+def test_what_appears_at_the_target_meanwhile_is_kept(
+    to: str, overwrite: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, verify = tmp_path / "made", module._verify
+    precious = target if to == "gguf" else target / "file"
+
+    def verify_while_another_writes(*arguments: Any) -> None:
+        precious.parent.mkdir(exist_ok=True)
+        precious.write_text("precious")
+        verify(*arguments)
+
+    monkeypatch.setattr(module, "_verify", verify_while_another_writes)
+    with pytest.raises(ConvertError, match="made appeared meanwhile"):
+        convert(source, target, to=to, overwrite=overwrite)
+    assert precious.read_text() == "precious" and left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["鎮" * 85, "a" * 255])
+@pytest.mark.parametrize("to", ["gguf", "safetensors"])
+def test_the_longest_name_that_a_file_may_have_is_written(name: str, to: str, source: Path, tmp_path: Path) -> None:
+    assert open_checkpoint(convert(source, tmp_path / name, to=to).path).config.num_layers == 2
+    assert left_over(tmp_path) == []
+
+
 # ---- when it fails --------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +450,8 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, number: int = errno.ENOSPC) -> None:
         self.count, self.at, self.number = 0, at, number
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "write_text"), (Path, "write_bytes")):
+        calls = {os: ("fsync", "link"), Path: ("replace", "rename", "mkdir", "write_text", "write_bytes")}
+        for owner, name in ((owner, name) for owner, names in calls.items() for name in names):
             monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
         for place in ("gguf", "safetensors", "torch_file", "llama2c"):
             target = sys.modules[f"puna.writers.{place}"]
@@ -303,7 +520,7 @@ def test_a_file_size_limit_at_any_place_leaves_nothing(to: str, percent: int, so
     target = tmp_path / f"made{SUFFIX.get(to, '')}"
     arguments = [sys.executable, "-c", code, str(source), str(target), to, str(size * percent // 100)]
     run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "needed" in run.stderr and "free" in run.stderr, run.stderr
+    assert run.returncode == 1 and "longer than the limit on file sizes allows" in run.stderr, run.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -351,22 +568,59 @@ def test_what_is_read_back_wrong_is_not_kept(source: Path, tmp_path: Path, monke
 
 
 def test_progress_ends_and_changes_of_type_are_told(source: Path, tmp_path: Path) -> None:
-    class Told:
-        def __init__(self) -> None:
-            self.ends: dict[str, bool] = {}
-            self.notices: list[str] = []
-
-        def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
-            assert done <= total
-            self.ends[stage] = done == total
-
-        def notice(self, text: str) -> None:
-            self.notices.append(text)
-
     told = Told()
     convert(source, tmp_path / "m.gguf", to="gguf", quantize="q8_0", report=told)
     assert told.ends == {"writing": True, "checking": True}
     assert told.notices == ["16 matrices of type F32 become Q8_0, which rounds them"]
+
+
+YARN = RopeConfig(scaling="yarn", factor=4.0, original_context=64, attention_factor=yarn_attention_factor(4.0))
+WINDOW = "llama.cpp ignores the sliding window of this architecture: texts longer than 32 tokens differ there; puna keeps it"
+BETAS = "llama.cpp ignores yarn's beta_fast 16 and beta_slow 2 and takes 32 and 1: texts differ there; puna keeps them"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"sliding_window": 32}, [WINDOW]),
+        ({"sliding_window": 32, "architecture": "qwen2", "qkv_bias": True}, [WINDOW]),
+        ({"rope": YARN}, []),
+        ({"rope": replace(YARN, beta_fast=16.0, beta_slow=2.0)}, [BETAS]),
+        ({"rope": replace(YARN, beta_fast=16.0, beta_slow=2.0), "sliding_window": 32}, [WINDOW, BETAS]),
+    ],
+    ids=str,
+)
+def test_where_llama_cpp_computes_something_else_is_told(changes: dict[str, Any], expected: list[str], tmp_path: Path) -> None:
+    source, told = checkpoint_of(tiny_config(**changes)), Told()
+    (tmp_path / "source").mkdir()
+    WRITERS["safetensors"].write(Job(source, dict.fromkeys(source.tensors, "F32")), tmp_path / "source")
+    made = convert(tmp_path / "source", tmp_path / "made.gguf", to="gguf", report=told).path
+    assert [line for line in told.notices if "llama.cpp" in line] == expected
+    found = open_checkpoint(made).config
+    assert (found.sliding_window, found.rope) == (source.config.sliding_window, source.config.rope)
+    told = Told()
+    convert(made, tmp_path / "again", to="safetensors", report=told)
+    assert not [line for line in told.notices if "llama.cpp" in line]
+
+
+def checkpoint_of(config: ModelConfig) -> Checkpoint:
+    tensors = random_tensors(config, seed=1)
+    rows = {name: values.reshape(-1, values.shape[-1]).view(np.uint8) for name, values in tensors.items()}
+    return Checkpoint(
+        Path("m"), "gguf", config, {name: Tensor(name, tensors[name].shape, BLOCK_TYPES["F32"], rows[name]) for name in tensors}
+    )
+
+
+def test_a_source_without_a_tokenizer_is_told(tmp_path: Path) -> None:
+    """A GGUF file takes none from elsewhere: there the flag would be refused, and is not named."""
+    path, told = write_llama2c(tmp_path / "m.bin", CONFIG, random_tensors(CONFIG, seed=6)), Told()
+    (tmp_path / "tokenizer.bin").unlink()
+    gguf = convert(path, tmp_path / "m.gguf", to="gguf", report=told).path
+    assert told.notices == ["the source has no tokenizer, so the result has none: --tokenizer FILE adds one"]
+    told = Told()
+    convert(gguf, tmp_path / "made", to="safetensors", report=told)
+    assert told.notices == ["the source has no tokenizer, so the result has none"]
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from puna.detokenize import Detokenizer
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.tokenizers.sentencepiece import EACH_BYTE
 from tests.fakes import ByteTokenizer
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
@@ -19,8 +20,9 @@ from tests.tokenizers.vocabularies import small_bpe, small_spm
 class Parts(ByteTokenizer):
     """A tokenizer whose ids stand for given bytes."""
 
-    def __init__(self, parts: Sequence[bytes], own_space: bool = False) -> None:
+    def __init__(self, parts: Sequence[bytes], own_space: bool = False, utf8_errors: str = "replace") -> None:
         self.parts = parts
+        self.utf8_errors = utf8_errors
         self.own_space = own_space
         self.vocab_size = len(parts)
 
@@ -77,6 +79,8 @@ def test_text_in_any_partition_is_never_half_a_character(text: str, some: list[i
 def test_bytes_that_are_not_utf_8_become_the_same_as_at_once(data: bytes, some: list[int]) -> None:
     for parts in partitions(data, some):
         assert "".join(run(parts)[0]) == data.decode("utf-8", "replace")
+        each = Detokenizer(Parts(parts, utf8_errors=EACH_BYTE))
+        assert "".join([each.push(i) for i in range(len(parts))]) + each.flush() == data.decode("utf-8", EACH_BYTE)
 
 
 @settings(max_examples=2000, deadline=None, derandomize=True)
@@ -122,8 +126,8 @@ def test_the_tokenizers_own_space_goes_only_at_the_start(at_start: bool, expecte
 
 
 @pytest.mark.parametrize("tokenizer", [build_tokenizer(small_bpe()), build_tokenizer(small_spm())], ids=["bpe", "spm"])
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(ids=st.lists(st.integers(0, 270)))
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(ids=st.lists(st.integers(0, 270) | st.sampled_from([1, 2, 3 + 0x20, 3 + 0xE2, 3 + 0x82, 3 + 0xAC, 3 + 0xF0, 259])))
 def test_any_ids_give_the_text_of_the_whole(tokenizer: Tokenizer, ids: list[int]) -> None:
     detokenizer = Detokenizer(tokenizer, at_start=True)
     assert "".join([detokenizer.push(i) for i in ids]) + detokenizer.flush() == tokenizer.decode(ids)

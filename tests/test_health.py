@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from puna.cli.main import app
 from puna.config import RopeConfig
 from puna.convert import convert
+from puna.errors import ModelFormatError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.health import Finding, examine
@@ -256,3 +257,20 @@ def test_inspect_tells_findings_their_effect_and_their_cure_and_exits_1(tmp_path
     assert facts["health"][0]["check"] == "not-finite" and facts["weights_read"]
     result = CliRunner().invoke(app, ["inspect", str(path), "--no-weights"])
     assert result.exit_code == 0 and "were not read; --weights checks them too" in result.stdout
+
+
+def test_weights_that_were_changed_behind_their_checksum_are_found_and_not_converted(tmp_path: Path) -> None:
+    folder = convert(
+        write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG, seed=1), "F32"), tmp_path / "meta", to="meta"
+    ).path
+    assert "checksum" not in found(open_checkpoint(folder))
+    path = folder / "consolidated.00.pth"
+    data = bytearray(path.read_bytes())
+    at = data.index(open_checkpoint(folder).tensors["layers.1.q_proj"].data[:1].tobytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    finding = found(open_checkpoint(folder))["checksum"]
+    assert finding.severity == "error" and "'consolidated.00/data/" in finding.found
+    with pytest.raises(ModelFormatError, match="does not have the checksum that was saved with it"):
+        convert(folder, tmp_path / "n.gguf", to="gguf")
+    assert not (tmp_path / "n.gguf").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
 from puna.config import EngineConfig, RopeConfig
+from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
@@ -28,6 +30,7 @@ from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+from tests.models import random_tensors, write_gguf
 from tests.tokenizers.vocabularies import small_bpe
 
 TEN = SamplingParams(max_tokens=10)
@@ -263,6 +266,20 @@ def test_without_a_tokenizer_ids_work_and_text_is_told_what_is_missing() -> None
         assert "--tokenizer" in caught.value.hint
         with pytest.raises(UsageError, match="no tokenizer"):
             llm.chat([{"role": "user", "content": "hello"}])
+
+
+def test_a_folder_of_gpt_2s_tokenizer_files_is_told_by_its_path_and_what_to_do(tmp_path: Path) -> None:
+    config = tiny_config(vocab_size=300)
+    source = write_gguf(tmp_path / "tiny.gguf", config, random_tensors(config, seed=1))
+    folder = convert(source, tmp_path / "model", to="safetensors").path
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text("{}")
+    (folder / "merges.txt").write_text("a b")
+    with LLM.load(folder, device="reference", max_context=64) as llm:
+        with pytest.raises(UsageError, match=f"^{re.escape(str(folder))} has no tokenizer") as caught:
+            llm.generate("hello")
+        assert caught.value.hint.startswith("vocab.json and merges.txt do not say how a text is cut")
+        assert "save_pretrained" in caught.value.hint
 
 
 def test_the_second_request_finds_the_beginning_in_the_cache(llm: LLM) -> None:

@@ -14,6 +14,7 @@ from puna.cli.chat_input import open_input, read_message
 from puna.cli.conversation import Conversation
 from puna.cli.options import (
     Utf8,
+    announce_template,
     engine_options,
     json_option,
     load_model,
@@ -60,6 +61,8 @@ def command(model: str | None, raw: bool, prompt_format: str | None, as_json: bo
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)
+        if not raw:
+            announce_template(llm, report)
     load_s = time.perf_counter() - started
     talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=load_s, prompt_format=spoken)
     with llm:
@@ -153,7 +156,7 @@ def _stats(talk: Conversation, _: str) -> None:
 
 
 def _help(_: Conversation, __: str) -> None:
-    tell(HELP)
+    tell(*HELP.splitlines())
 
 
 def _quit(_: Conversation, __: str) -> str:

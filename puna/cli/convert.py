@@ -10,14 +10,15 @@ import click
 from puna.cli.options import json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
+from puna.paths import typed_path
 
 FORMATS = "gguf, safetensors, meta or llama2c"
-TYPES = "q8_0, q4_0, q4_1, q4_k, q6_k, f16, bf16 or f32"
+TYPES = "q8_0, q4_0, q4_1, q4_k (or q4_k_m), q6_k, f16, bf16 or f32"
 
 
 @click.command()
 @click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path())
 @click.option("--to", metavar="FORMAT", help=f"{FORMATS}.")
 @click.option("--quantize", metavar="TYPE", help=f"{TYPES}. Left out: as the source has it, exactly.")
 @click.option("--shards", type=int, default=1, metavar="N", help="Files to deal the weights out to.")
@@ -26,7 +27,7 @@ TYPES = "q8_0, q4_0, q4_1, q4_k, q6_k, f16, bf16 or f32"
 @json_option
 def command(
     source: str,
-    target: Path,
+    target: str,
     to: str | None,
     quantize: str | None,
     shards: int,
@@ -39,14 +40,17 @@ def command(
     DST is a file for gguf, else a folder. It is complete or not there: an interrupted conversion leaves what was there before.
     """
     from puna import hub
-    from puna.convert import convert
+    from puna.convert import convert, file_needed, makes_folder
 
     if to is None:
         raise UsageError("--to is missing", hint=f"It names the format: {FORMATS}.")
+    place = typed_path(target, "DST")
+    if target.endswith("/") and not makes_folder(to, shards):  # which the path no longer shows
+        raise file_needed(place, to)
     started = time.perf_counter()
     with TerminalReporter() as report:
         path = hub.resolve(source, report)
-        made = convert(path, target, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
+        made = convert(path, place, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
     if as_json:
         print_json({"path": shown_path(made.path), "bytes": made.num_bytes, "types": dict(made.types), "exact": made.exact})
         return

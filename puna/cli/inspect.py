@@ -75,6 +75,7 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
         "chat_template": checkpoint.chat_template,
+        "guessed_template": _guessed_template(checkpoint),
         "unused_keys": list(checkpoint.unused_keys),
     }
     if list_tensors:
@@ -108,6 +109,19 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
     return facts | {"add_bos": spec.add_bos, "add_eos": spec.add_eos, "add_space_prefix": spec.add_space_prefix}
 
 
+def _guessed_template(checkpoint: Checkpoint) -> str | None:
+    """The built-in that a conversation gets where the model has no template."""
+    from puna.chat import guessed_template
+    from puna.formats.token_types import CONTROL
+
+    spec = checkpoint.tokenizer
+    if checkpoint.chat_template is not None or spec is None or spec.token_types is None:
+        return None
+    return guessed_template(
+        {token.decode("utf-8", "replace") for token, kind in zip(spec.tokens, spec.token_types) if kind == CONTROL}
+    )
+
+
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     """The same facts for people. Texts of the file are escaped."""
     yield f"{printable(facts['path'])}: {facts['format']}, {_count(facts['parameters'])} parameters"
@@ -116,7 +130,7 @@ def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     yield from _section("config", _config_lines(facts["config"]))
     yield from _section("tensors", _type_lines(facts["tensor_types"]))
     yield from _section("tokenizer", _tokenizer_lines(facts["tokenizer"]))
-    yield from _section("chat template", _template_lines(facts["chat_template"]))
+    yield from _section("chat template", _template_lines(facts["chat_template"], facts["guessed_template"]))
     yield from _section("keys that puna does not use", map(printable, facts["unused_keys"] or ["none"]))
     if "tensors" in facts:
         yield from _section("all tensors", (_tensor_line(tensor) for tensor in facts["tensors"]))
@@ -163,8 +177,11 @@ def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
     yield ", ".join(f"{name} {'yes' if facts[name] else 'no'}" for name in ("add_bos", "add_eos", "add_space_prefix"))
 
 
-def _template_lines(template: str | None) -> Iterator[str]:
-    lines = (template or "none in the file").splitlines()
+def _template_lines(template: str | None, guessed: str | None) -> Iterator[str]:
+    if template is None and guessed is not None:
+        yield f"none in the model; {guessed} is used, which fits its control tokens (--template names another)"
+        return
+    lines = (template or "none in the model, and no built-in fits its vocabulary").splitlines()
     yield from (printable(line[:120]) for line in lines[:TEMPLATE_LINES])
     if len(lines) > TEMPLATE_LINES:
         yield f"... {len(lines)} lines, {len(template or '')} characters in all"

@@ -96,6 +96,9 @@ def explain(error: BaseException) -> int:
         case PunaError():
             tell(f"puna{_rank()}: {error.message}", error.hint)
             return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            tell(error.message)
+            return 2
         case click.UsageError():
             tell(f"puna: {error.format_message()}", f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help")
             return 2

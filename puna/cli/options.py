@@ -67,7 +67,7 @@ _ENGINE = (
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
 tokenizer_option = click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, where the model has it apart (llama2.c)."
+    "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, or a folder with one, where the model has it apart."
 )
 template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
 system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
@@ -122,6 +122,15 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     return llm
 
 
+def announce_template(llm: LLM, report: Reporter) -> None:
+    """Say which template a conversation gets where the model has none, and it is guessed."""
+    from puna.chat import guessed_template
+
+    name = None if llm.chat_template or llm.tokenizer is None else guessed_template(llm.tokenizer.special_tokens)
+    if name is not None:
+        report.notice(f"no chat template in the model; using {name} (--template names another)")
+
+
 def _built_in_template(name: str | None) -> str | None:
     from puna.chat import BUILT_IN
 
@@ -136,7 +145,14 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
     >>> split_model(("hello",), "PROMPT")
     (None, 'hello')
     """
+    from puna import hub
+
     match words:
+        case (text,) if hub.looks_like_model(text):
+            raise UsageError(
+                f"{text} is a model, and the {rest} is missing",
+                hint=f'Put it behind: {text} "..."; the default model is named {hub.DEFAULT_MODEL}.',
+            )
         case (text,):
             return None, text
         case (model, text):

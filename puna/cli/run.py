@@ -12,6 +12,7 @@ import click
 from puna.cli import answer
 from puna.cli.options import (
     Utf8,
+    announce_template,
     engine_options,
     json_option,
     load_model,
@@ -52,9 +53,13 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         raise UsageError(
             "--raw and --suffix go without a template, so --system and --template have no use", hint="Leave one of them out."
         )
+    if not raw and not prompt.strip():
+        raise UsageError("the PROMPT is empty", hint="Give a question; --raw continues an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)
+        if not raw:
+            announce_template(llm, report)
     load_s = time.perf_counter() - started
     with llm:
         _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)

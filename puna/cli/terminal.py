@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
 LINE_AFTER_S = 1.0  # the same where stderr is no terminal
+# What JSON may hold as it is, but a terminal obeys, a reader of lines takes for the end of one, or UTF-8 cannot say (surrogates).
+RAW = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def setup_streams() -> None:
@@ -40,13 +43,16 @@ def _null(mode: Literal["r", "w"]) -> TextIO:
 
 
 def tell(*lines: str) -> None:
-    """Lines for a person, on stderr; empty further ones are left out."""
-    print("\n".join([lines[0], *filter(None, lines[1:])]), file=sys.stderr, flush=True)
+    """Lines for a person, on stderr; empty further ones are left out. What would drive the terminal is escaped, also the end of a
+    line within one: texts of files stand in many of them.
+    """
+    print("\n".join(map(printable, [lines[0], *filter(None, lines[1:])])), file=sys.stderr, flush=True)
 
 
 def print_json(report: dict[str, Any]) -> None:
-    """The one line of JSON that `--json` promises."""
-    print(json.dumps(report, ensure_ascii=False, allow_nan=False), flush=True)
+    """The one line of JSON that `--json` promises, whatever the texts in it."""
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False)
+    print(RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
 def read_stdin() -> str:
@@ -115,7 +121,7 @@ class TerminalReporter:
                 self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def notice(self, text: str) -> None:
-        print(f"puna: {text}", file=self._stream, flush=True)
+        print(f"puna: {printable(text)}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """End whatever is shown."""
@@ -172,6 +178,6 @@ def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progre
     if unit == "bytes":
         columns = (text, BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False)
-    bar.add_task(stage, completed=done, total=total)
+    bar.add_task(printable(stage), completed=done, total=total)
     bar.start()
     return bar

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @tokenizer_option
 @json_option
 def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_json: bool) -> None:
-    """Print the id, the piece and the bytes of each token of TEXT (- for standard input)."""
+    """Print the id, the piece and the bytes of each token of TEXT (- for standard input).
+
+    With --tokenizer and no MODEL, a tokenizer's file is enough.
+    """
     model, text = split_model(words, "TEXT")
     text = given_text(text, "TEXT")
     made = _tokenizer(model, tokenizer)
@@ -35,15 +38,20 @@ def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_js
 
 
 def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
-    """The model's tokenizer; the weights stay on the disk."""
+    """The model's tokenizer, or, where only a tokenizer's file is named, that; weights stay on the disk."""
     from puna import hub
-    from puna.errors import UnsupportedModelError
-    from puna.formats import open_checkpoint
+    from puna.errors import UnsupportedModelError, UsageError
+    from puna.formats import open_checkpoint, what_to_give
+    from puna.formats.tokenizer_files import read_tokenizer_file
     from puna.tokenizers import build_tokenizer
 
+    if model is None and tokenizer is not None:
+        if tokenizer.expanduser().is_dir():
+            raise UsageError(f"{tokenizer} is a folder", hint="Give the tokenizer's file, or the folder of a model as MODEL.")
+        return build_tokenizer(read_tokenizer_file(tokenizer.expanduser(), None))
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
-    spec = open_checkpoint(path, tokenizer).tokenizer
-    if spec is None:
-        raise UnsupportedModelError(f"{path} comes without a tokenizer", hint="Name its file with --tokenizer.")
-    return build_tokenizer(spec)
+    checkpoint = open_checkpoint(path, tokenizer)
+    if checkpoint.tokenizer is None:
+        raise UnsupportedModelError(f"{path} comes without a tokenizer", hint=what_to_give(checkpoint.notices))
+    return build_tokenizer(checkpoint.tokenizer)

@@ -10,6 +10,7 @@ end of standard input ends a chat.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -33,6 +34,7 @@ from puna.tokenizers.base import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 
+HELP = ("-h", "--help")
 USAGE = """\
 usage: python -m puna.compat.llama2c CHECKPOINT [-FLAG VALUE]...
   -t NUMBER   temperature, 0 or more; 0 takes the most likely token [1.0]
@@ -335,6 +337,9 @@ MODES: Mapping[str, Callable[[Program], None]] = {"generate": generate, "chat": 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the program; return its exit code: 0, or 1 for anything that is wrong, as there."""
+    if arguments and arguments[0] in HELP:
+        sys.stdout.write(USAGE)
+        return 0
     try:
         options = parse(arguments)
     except UsageError as error:
@@ -349,11 +354,16 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except BrokenPipeError:  # nobody reads any more
         return 1
+    except OSError as error:  # a full disk
+        sys.stderr.write(f"standard output cannot be written: {error.strerror or error}\n")
+        return 1
     return 0
 
 
 def run(options: Options) -> None:
     """Load the model and go. PunaError for what a person can act on."""
+    if sys.stdout is None:
+        raise PunaError("standard output is closed", hint=f"Give it a place: > FILE, or > {os.devnull}")
     path = hub.resolve(options.checkpoint)
     is_own = formats.open_checkpoint(path).format == "llama2c"
     tokenizer = options.tokenizer
@@ -372,10 +382,15 @@ def run(options: Options) -> None:
             printer=Printer(llm.tokenizer, sys.stdout.buffer, is_own),
             num_steps=min(options.num_steps, tape.max_context) or tape.max_context,
             stop_ids=frozenset({llm.tokenizer.bos_id}) | (frozenset() if is_own else llm.tokenizer.stop_ids),
-            input=sys.stdin.buffer,
+            input=io.BytesIO() if sys.stdin is None else sys.stdin.buffer,  # None: it is closed
         )
         MODES[options.mode](program)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except (OSError, AttributeError):  # nobody reads, the disk is full, or it was closed: told above
+        os._exit(code or 1)
+    sys.exit(code)

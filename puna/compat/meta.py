@@ -16,6 +16,7 @@ its shards. What was a defect is mended, and told by additional keys:
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ from puna.tokenizers.base import Tokenizer as AnyTokenizer
 
 __all__ = ["ChatPrediction", "CompletionPrediction", "Dialog", "Llama", "Message", "Role", "Tokenizer"]
 
+MAX_GEN_LEN = 1 << 27
 REFUSAL = "Error: special tags are not allowed as part of the prompt."
 
 
@@ -83,7 +85,7 @@ class Tokenizer:
 
     def decode(self, t: Sequence[int]) -> str:
         """Text of ids, as it stands at the beginning of a text: SentencePiece's first space is not shown."""
-        return self._tokenizer.decode(t)
+        return self._tokenizer.decode(_row_of_ids("the tokens", t))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +174,17 @@ class Llama:
         AssertionError, as the original, for a folder without a checkpoint and a model_parallel_size that is not the world size.
         """
         _require_world(model_parallel_size)
+        if tokenizer_path and not Path(tokenizer_path).expanduser().exists():
+            raise MetaAssertionError(f"there is no tokenizer {tokenizer_path}", hint="Give the path of tokenizer.model.")
+        seed = checks.whole("seed", seed)
         started = time.perf_counter()
         settings = {"max_context": max_seq_len, "max_batch": max_batch_size, "prefix_cache": not strict_compat} | settings
         try:
             llm = LLM.load(ckpt_dir, tokenizer=tokenizer_path or None, report=StderrReporter(), **settings)
         except ModelNotFoundError as error:
             raise NoCheckpointError(f"no checkpoint files found in {ckpt_dir}: {error.message}", hint=error.hint) from error
+        except UsageError as error:
+            raise _in_metas_words(error) from error
         sys.stdout.write(f"Loaded in {time.perf_counter() - started:.2f} seconds\n")
         return Llama(llm, max_batch_size, seed, strict_compat=strict_compat)
 
@@ -194,10 +201,12 @@ class Llama:
 
         The ids of a row end before its first stop id: with `echo`, also before one within the prompt.
         """
-        prompts = [checks.token_ids(f"prompt {number}", ids) for number, ids in enumerate(prompt_tokens)]
+        rows_of_ids = checks.row("prompt_tokens", prompt_tokens, "a list of rows of token ids")
+        prompts = [_row_of_ids(f"prompt {number}", ids) for number, ids in enumerate(rows_of_ids)]
         self._require_fits(prompts)
+        max_gen_len = checks.whole("max_gen_len", max_gen_len, 0, MAX_GEN_LEN)
         total_len = min(self.model.params.max_seq_len, max_gen_len + max(map(len, prompts), default=0))
-        limited = (0.0 if temperature <= 0 else temperature, 1.0 if top_p >= 1 else top_p)  # NaN stays, and is refused later
+        limited = max(0.0, checks.real("temperature", temperature)), min(1.0, checks.real("top_p", top_p))
         asked = _Asked(max_gen_len, total_len, *limited, logprobs, echo)
         rows = self._strict_rows(prompts, asked) if self._is_strict else self._rows(prompts, asked)
         cut = [self._cut(row, asked) for row in rows]
@@ -215,7 +224,8 @@ class Llama:
         echo: bool = False,
     ) -> list[CompletionPrediction]:
         """Continue texts. `max_gen_len` None: as far as max_seq_len goes."""
-        ids = [self.tokenizer.encode(prompt, bos=True, eos=False) for prompt in prompts]
+        texts = checks.row("prompts", prompts, "a list of texts")
+        ids = [self.tokenizer.encode(prompt, bos=True, eos=False) for prompt in texts]
         done = self.generate(ids, self._max_gen_len(max_gen_len), temperature, top_p, logprobs, echo)
         return [{"generation": self.tokenizer.decode(made), **rest} for made, rest in self._predictions(done)]
 
@@ -228,6 +238,7 @@ class Llama:
         logprobs: bool = False,
     ) -> list[ChatPrediction]:
         """Answer dialogs, in the chat format of the model."""
+        dialogs = checks.row("dialogs", dialogs, "a list of dialogs, each a list of messages,")
         ids = [self._encode_dialog(dialog) for dialog in dialogs]
         refused = [self._forbids_tags and has_tags(dialog) for dialog in dialogs]
         asked = [prompt for prompt, no in zip(ids, refused) if self._is_strict or not no]
@@ -262,14 +273,21 @@ class Llama:
 
     def _strict_rows(self, prompts: list[list[int]], asked: _Asked) -> list[_Row]:
         """As the original: all rows run to the end of the longest, and draw from one stream."""
+        if not prompts:
+            return []
         shortest, count = min(map(len, prompts)), len(prompts)
-        requests = []
-        for number, ids in enumerate(prompts):
-            params = self._params(ids, asked, max_tokens=asked.total_len - len(ids))
-            args = (number, count, len(ids) - shortest, asked.temperature, asked.top_p)
-            requests.append(self.llm.engine.add(ids, params, self._random.sampler(*args) if asked.temperature > 0 else None))
-        while self.llm.engine.has_work:
-            self.llm.engine.step()
+        requests, engine = [], self.llm.engine
+        try:
+            for number, ids in enumerate(prompts):
+                params = self._params(ids, asked, max_tokens=asked.total_len - len(ids))
+                args = (number, count, len(ids) - shortest, asked.temperature, asked.top_p)
+                requests.append(engine.add(ids, params, self._random.sampler(*args) if asked.temperature > 0 else None))
+            while engine.has_work:
+                engine.step()
+        except BaseException:  # a prompt that is refused, or Ctrl-C: none of the others runs on
+            engine.abort_all()
+            engine.outputs()
+            raise
         if asked.temperature > 0:
             self._random.advance(max(request.num_tokens for request in requests) - shortest, count)
         rows = [self._row(r.prompt_ids, r.output_ids, r.prompt_logprobs, r.logprobs, r.finish_reason, r.error) for r in requests]
@@ -372,6 +390,21 @@ def _model_args(llm: LLM, max_batch_size: int) -> ModelArgs:
 def _seed_of(seed: int, number: int) -> int:
     """The seed of the `number`th prompt since `build`: 64 bits that have nothing to do with those of the next."""
     return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=8).digest(), "little")
+
+
+def _row_of_ids(name: str, ids: Sequence[int]) -> list[int]:
+    return checks.token_ids(name, checks.row(name, ids, "a list of token ids"))
+
+
+# Our name of a setting -> the argument that set it.
+ARGUMENTS = {"max_context": "max_seq_len", "--max-context": "max_seq_len", "max_batch": "max_batch_size"}
+
+
+def _in_metas_words(error: UsageError) -> UsageError:
+    def said(text: str) -> str:
+        return re.sub(r"--max-context|\bmax_context\b|\bmax_batch\b", lambda found: ARGUMENTS[found[0]], text)
+
+    return UsageError(said(error.message), hint=said(error.hint))
 
 
 def _require_world(model_parallel_size: int | None) -> None:

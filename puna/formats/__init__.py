@@ -11,7 +11,9 @@ from puna.formats import gguf, huggingface, llama2c, meta, safetensors, torch_fi
 from puna.formats.base import Checkpoint
 from puna.formats.foreign import refuse_foreign
 from puna.formats.gguf_file import SHARD_NAME
-from puna.formats.mapped import file_size, read_head
+from puna.formats.mapped import file_size, read_head, shown_name
+from puna.formats.tokenizer_files import is_tokenizer
+from puna.formats.tokenizer_files import what_to_give as what_to_give
 
 HEAD_BYTES = 256  # what `matches` sees of a file
 MAX_FOLDER_FILES = 10_000
@@ -90,7 +92,10 @@ def _snapshot_of(folder: Path) -> Path:
     """Of a repository in the Hub's own cache, which holds snapshots, the one that there is; any other folder itself."""
     if not (_is_folder(folder / "snapshots") and _is_folder(folder / "blobs")):
         return folder
-    snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    try:
+        snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    except OSError as error:
+        raise ModelNotFoundError(f"{folder / 'snapshots'} cannot be read: {error.strerror}") from None
     if len(snapshots) != 1:
         raise ModelNotFoundError(f"{folder} holds {len(snapshots)} snapshots: {_listed(snapshots)}", hint="Name one of them.")
     return snapshots[0]
@@ -125,6 +130,11 @@ def _unrecognised(path: Path) -> ModelFormatError:
     if not head:
         return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     refuse_foreign(path)
+    if is_tokenizer(head):
+        return ModelFormatError(
+            path, "file", None, "is a tokenizer, not a model",
+            hint="Give the model's file or folder; --tokenizer names a tokenizer's file.",
+        )  # fmt: skip
     if _is_part(path):
         return ModelFormatError(
             path,
@@ -174,5 +184,5 @@ def _is_model(path: Path) -> bool:
 
 
 def _listed(paths: list[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:MAX_LISTED])
+    names = ", ".join(map(shown_name, paths[:MAX_LISTED]))
     return names + (f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else "")

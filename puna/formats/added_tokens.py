@@ -14,9 +14,8 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.token_types import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
-from puna.formats.vocabulary import piece_types
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS, piece_types
 
-MAX_TOKENS = 1 << 22
 PLAIN = (NORMAL, USER_DEFINED, UNUSED)
 ROLES = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk_id", "pad_token": "pad_id"}
 
@@ -59,6 +58,8 @@ def _token(entry: JsonObject, token_id: int | None) -> AddedToken:
     text = entry.text("content")
     if token_id is None or token_id < 0 or not text:
         entry.fail("", "lacks id or content")
+    if len(text) > MAX_TOKEN_BYTES:
+        entry.fail("content", f"has {len(text)} characters; at most {MAX_TOKEN_BYTES} are read")
     return AddedToken(token_id, text, entry.flag("special"))
 
 

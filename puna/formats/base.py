@@ -74,6 +74,9 @@ class TokenizerSpec:
     add_eos: bool = False
     add_space_prefix: bool = True
     prefix_first_only: bool = False  # "spm": that space is added at the beginning only, not behind each control token too
+    # "spm": that space is added to no text, nor part of one, that begins with a space or U+2581 (the Metaspace of `tokenizers`);
+    # SentencePiece, and the normalizer Prepend, add it there too
+    prefix_unless_space: bool = False
     normalizer: str = ""
     charsmap: bytes = b""
     remove_extra_spaces: bool = False  # "spm": runs of spaces become one, and those at both ends go (OpenLLaMA v1)

@@ -67,6 +67,7 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
         remove_extra_spaces=values.flag("tokenizer.ggml.remove_extra_whitespaces", False),
         normalizer=values.text("puna.tokenizer.normalizer") or "",
         prefix_first_only=values.flag("puna.tokenizer.prefix_first_only", False),
+        prefix_unless_space=values.flag("puna.tokenizer.prefix_unless_space", False),
         whole_words=_whole_words(values),
         stop_ids=_stop_ids(values, vocab_size),
         bos_id=special["bos_id"],

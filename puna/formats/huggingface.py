@@ -11,25 +11,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
-
 from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.huggingface_config import read_config, unused_keys
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import shown
+from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.quantised import unpacked
-from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
+from puna.formats.quantised_config import unused_settings
+from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector, seem_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
-from puna.formats.template_file import TEMPLATE, read_template
-from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder, with_ends
+from puna.formats.template_file import template_in
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
+OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
 # In order: a whole file wins over shards, safetensors over PyTorch's files.
 WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
     ("model.safetensors", read_safetensors),
@@ -45,7 +45,6 @@ HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 Weight = StoredTensor | PackedTensor
 Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
-COMPARED_ROWS = 64  # of a stored lm_head beside an embedding that it is said to be
 
 
 def matches(names: Collection[str]) -> bool:
@@ -64,7 +63,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
-    weights, told = _unquantised(config_json, stored)
+    weights, told = _unquantised(folder, config_json, stored)
     tensors, notices = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -74,9 +73,9 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         config=config,
         tensors=tensors,
         tokenizer=None if spec is None else _with_stops(spec, config_json, generation),
-        chat_template=_chat_template(folder),
+        chat_template=template_in(folder),
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
-        unused_keys=unused_keys(config_json),
+        unused_keys=_unused_keys(config_json),
         files=files,
         notices=(*notices, *told, *said, *_of_code(config_json)),
         generation={} if generation is None else generation.values,
@@ -84,8 +83,8 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 
 def _config_json(folder: Path) -> JsonObject:
-    path = _inside(folder, CONFIG)
-    if path is None and (folder / "adapter_config.json").is_file():
+    path = _placed(folder, CONFIG)
+    if path is None and is_there(folder / "adapter_config.json"):
         raise UnsupportedModelError(
             f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
         )
@@ -104,25 +103,19 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _inside(folder: Path, name: str) -> Path | None:
-    """The file of that name in the folder, None where there is none.
-
-    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
-    """
+def _placed(folder: Path, name: str) -> Path | None:
+    """The file of a fixed name in the folder, None where there is none. Who put it there may have linked it from anywhere."""
     path = folder / name
-    if not path.is_file():
-        return None
-    real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
-        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint="Copy the file there.")
-    return path
+    return path if is_there(path) else None
+
+
+LEAVES = "Shards that an index names must lie in its folder. Copy the files there, or open the folder where they are."
 
 
 def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """All arrays of the folder by their names, and the files in which they lie."""
     for name, read in WEIGHTS:
-        whole, index = _inside(folder, name), _inside(folder, f"{name}.index.json")
+        whole, index = _placed(folder, name), _placed(folder, f"{name}.index.json")
         if whole is not None:
             return read(whole), (whole,)
         if index is not None:
@@ -146,7 +139,7 @@ def _indexed(
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
-    paths = {name: _inside(folder, name) for name in names}
+    paths = {name: inside(folder, name, LEAVES) for name in names}  # who wrote the index must not choose among other files
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -180,7 +173,7 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
         shard = SHARD.fullmatch(path.name)
-        if shard is not None and _inside(folder, path.name) is not None:
+        if shard is not None and _placed(folder, path.name) is not None:
             found[int(shard["number"])] = (int(shard["count"]), path)
     if not found:
         return []
@@ -200,14 +193,26 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     for _, tensors in shards:
         for name, tensor in tensors.items():
             if name in merged and not IGNORED.fullmatch(name):
-                tensor.fail(f"is in {merged[name].file.name} too")
+                tensor.fail(f"is in {shown(merged[name].file.name)} too")
             merged[name] = tensor
     return merged
 
 
-def _unquantised(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
-    quantisation = config_json.object("quantization_config") or config_json.object("compression_config")
+def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+    quantisation = _quantisation(config_json)
+    beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
+    if beside is not None and any(name.endswith(".qweight") for name in stored):
+        quantisation = read_json(beside, MAX_CONFIG_BYTES)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
+
+
+def _quantisation(config_json: JsonObject) -> JsonObject | None:
+    return config_json.object("quantization_config") or config_json.object("compression_config")
+
+
+def _unused_keys(config_json: JsonObject) -> tuple[str, ...]:
+    quantisation = _quantisation(config_json)
+    return (*unused_keys(config_json), *(() if quantisation is None else unused_settings(quantisation)))
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
@@ -236,8 +241,7 @@ def _tied(head: Weight, embed: Weight | None) -> tuple[str, ...]:
     """What to say of an lm_head that is stored although it is said to be the embedding."""
     if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
         return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
-    some = np.linspace(0, len(embed.rows()) - 1, COMPARED_ROWS).astype(int).tolist()
-    if all(np.array_equal(embed.rows()[row : row + 1], head.rows()[row : row + 1]) for row in some):
+    if seem_equal(embed.rows(), head.rows()):
         return ()
     return (
         f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",
@@ -265,12 +269,12 @@ def _interleaved(stored: Weight, ours: str, head_dim: int) -> Rows:
 
 def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
     if given is not None:
-        return read_tokenizer_file(given, vocab_size), ()
+        return read_given_tokenizer(given, vocab_size)
     return read_tokenizer_folder(folder, vocab_size)
 
 
 def _generation(folder: Path) -> JsonObject | None:
-    path = _inside(folder, "generation_config.json")
+    path = _placed(folder, "generation_config.json")
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 
@@ -278,23 +282,3 @@ def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonOb
     """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
     has_ends = generation is not None and "eos_token_id" in generation.values
     return with_ends(spec, generation if generation is not None and has_ends else config_json)
-
-
-def _chat_template(folder: Path) -> str | None:
-    """In a file of its own, else in tokenizer_config.json: a text, or a list of named ones, of which "default" is taken."""
-    alone = _inside(folder, TEMPLATE)
-    if alone is not None:
-        return read_template(alone)
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        path = _inside(folder, name)
-        found = None if path is None else _template_of(read_json(path))
-        if found is not None:
-            return found
-    return None
-
-
-def _template_of(settings: JsonObject) -> str | None:
-    if not isinstance(settings.values.get("chat_template"), list):
-        return settings.text("chat_template")
-    named = {entry.text("name"): entry.text("template") for entry in settings.objects("chat_template")}
-    return named.get("default")

@@ -6,7 +6,7 @@ other changes results; and unknown, which `puna inspect` lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from puna.formats.mapped import shown
 class Family:
     """A line of the table: what a model type has that its config.json need not say. None: what the key says, if it is there."""
 
-    classes: tuple[str, ...]  # of `architectures`, in lower case
+    classes: tuple[str, ...]  # of `architectures`; some files write them in another case
     max_context: int
     num_kv_heads: int | None = None  # None: as many as heads
     head_dim: int | None = None  # None: hidden size / heads
@@ -33,15 +33,15 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(("llamaforcausallm",), max_context=2048),
+    "llama": Family(("LlamaForCausalLM",), max_context=2048),
     "mistral": Family(
-        ("mistralforcausallm",), 131072, num_kv_heads=8, sliding_window=4096, qkv_bias=False, o_bias=False, ffn_bias=False
+        ("MistralForCausalLM",), 131072, num_kv_heads=8, sliding_window=4096, qkv_bias=False, o_bias=False, ffn_bias=False
     ),
     "qwen2": Family(
-        ("qwen2forcausallm",), 32768, 32, sliding_window=4096, window_flag=True, qkv_bias=True, o_bias=False, ffn_bias=False
+        ("Qwen2ForCausalLM",), 32768, 32, sliding_window=4096, window_flag=True, qkv_bias=True, o_bias=False, ffn_bias=False
     ),
     "qwen3": Family(
-        ("qwen3forcausallm",), 32768, 32, head_dim=128, sliding_window=4096, window_flag=True, ffn_bias=False, qk_norm=True
+        ("Qwen3ForCausalLM",), 32768, 32, head_dim=128, sliding_window=4096, window_flag=True, ffn_bias=False, qk_norm=True
     ),
 }  # fmt: skip
 
@@ -127,7 +127,7 @@ def read_config(config: JsonObject, name: str) -> ModelConfig:
     Raises ModelFormatError, and UnsupportedModelError for another architecture and for keys that change results.
     """
     model_type, family = _family(config)
-    _refuse_what_changes_results(config)
+    refuse_other_values(config, PLAIN_VALUES)
     rope, stretch = _rope(config, family)
     num_layers, num_heads, hidden_size = (
         _needed(config, CONFIG_KEYS[size]) for size in ("num_layers", "num_heads", "hidden_size")
@@ -176,18 +176,20 @@ def _family(config: JsonObject) -> tuple[str, Family]:
             f"{config.file}: {found}; puna runs: {', '.join(FAMILIES)}", hint="Choose a model of the LLaMA family."
         )
     for kind in config.array("architectures"):
-        if str(kind).lower() not in family.classes:
+        if not isinstance(kind, str) or kind.lower() not in map(str.lower, family.classes):
             raise UnsupportedModelError(
                 f"{config.file}: the architecture is {shown(kind)}; puna runs models that write text ({family.classes[0]})"
             )
     return model_type, family
 
 
-def _refuse_what_changes_results(config: JsonObject) -> None:
-    for key, plain in PLAIN_VALUES.items():
+def refuse_other_values(config: JsonObject, plain_values: Mapping[str, tuple[Any, ...]]) -> None:
+    """UnsupportedModelError for a key that changes results and has none of its plain values."""
+    for key, plain in plain_values.items():
         if key in config.values and config.values[key] not in plain:
             allowed = " or ".join("absent" if value is None else repr(value) for value in plain)
-            found = f"{key} is {shown(config.values[key])}, which changes results"
+            name = f"{config.name}.{key}" if config.name else key
+            found = f"{name} is {shown(config.values[key])}, which changes results"
             raise UnsupportedModelError(f"{config.file}: {found}; puna runs models where it is {allowed}")
 
 
@@ -284,6 +286,11 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
     fields = read(scaling, _context(config, family))
     stretch = fields.pop("stretch", 1.0)
     return {"theta": theta, **fields}, stretch
+
+
+def context_beside(scaling: JsonObject, kind: str, tokens: int) -> int:
+    """What a model may hold whose config.json says `tokens` beside this rope scaling of a kind of SCALINGS."""
+    return _lengthened(tokens, SCALINGS[kind][1](scaling, tokens).get("stretch", 1.0))
 
 
 def _made(config: JsonObject, fields: dict[str, Any]) -> RopeConfig:

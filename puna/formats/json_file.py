@@ -12,6 +12,15 @@ from puna.formats.mapped import file_size, map_file, shown
 
 MAX_JSON_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 
+# What becomes objects of Python, each of which takes 30 to 250 bytes: counted before anything is made of it. The largest real
+# tokenizer.json (Gemma 3) has 0.3 million tokens and 0.5 million merges, each a list of two.
+MAX_ITEMS, MAX_LISTS, MAX_KEYS, MAX_OBJECTS = 1 << 21, 1 << 20, 3 << 18, 1 << 17
+COUNTED = ((b",", "commas", MAX_ITEMS), (b"[", "lists", MAX_LISTS), (b":", "keys", MAX_KEYS), (b"{", "objects", MAX_OBJECTS))
+# Of a whole number: Python refuses to print more than 4,300, also those of a product. Not 19 (64 bits), for 10**30 stands in many
+# a tokenizer_config.json, and a size that is too large is told by its key.
+MAX_DIGITS = 500
+LARGEST = 1 << 63  # of the numbers of a list: they are sizes and offsets, and multiplied
+
 T = TypeVar("T")
 WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
 
@@ -61,8 +70,8 @@ class JsonObject:
         """A list of numbers that are not negative; empty where it is absent."""
         values = self.array(key)
         for value in values:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                self.fail(key, f"holds {shown(value)}; whole numbers that are not negative are needed")
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < LARGEST:
+                self.fail(key, f"holds {shown(value)}; whole numbers that are not negative, of 64 bits, are needed")
         return tuple(values)
 
     def object(self, key: str) -> JsonObject | None:
@@ -91,8 +100,11 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> JsonObject:
 
 
 def parse_json(path: Path, data: bytes) -> JsonObject:
+    for sign, what, limit in COUNTED:
+        if (count := data.count(sign)) > limit:
+            raise ModelFormatError(path, "file", None, f"holds {count} {what}; at most {limit} are read")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -104,6 +116,12 @@ def parse_json(path: Path, data: bytes) -> JsonObject:
     if not isinstance(value, dict):
         raise ModelFormatError(path, "file", 0, f"holds {shown(value)}; an object is needed")
     return JsonObject(path, value)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import Cursor, file_size, map_file
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 UINT32 = struct.Struct("<I")
 PIECE = struct.Struct("<fi")  # score, bytes of the text
 MAX_TOKENIZER_BYTES = 32 << 20  # a vocabulary of 128 thousand takes 2 MB
-MAX_PIECE_BYTES = 1 << 16  # as far as a file is recognised by its first numbers
 NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
 UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
 PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
@@ -28,7 +28,7 @@ def matches_tokenizer(head: bytes) -> bool:
     if len(head) < UINT32.size + PIECE.size:
         return False
     (longest,), (score, length) = UINT32.unpack_from(head), PIECE.unpack_from(head, UINT32.size)
-    return bool(0 < longest <= MAX_PIECE_BYTES and 0 <= length <= longest and math.isfinite(score))
+    return bool(0 < longest <= MAX_TOKEN_BYTES and 0 <= length <= longest and math.isfinite(score))
 
 
 def read_tokenizer(path: Path, vocab_size: int | None = None) -> TokenizerSpec:
@@ -53,6 +53,7 @@ def read_tokenizer(path: Path, vocab_size: int | None = None) -> TokenizerSpec:
 def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
     """Every (score, length, text) up to the file's end. A tight loop, as in `Cursor.strings`."""
     longest: int = cursor.number("max_token_length", UINT32)
+    longest = min(longest, MAX_TOKEN_BYTES)
     data, at, end, unpack = cursor.data, cursor.position, cursor.end, PIECE.unpack_from
     tokens: list[bytes] = []
     scores: list[float] = []
@@ -61,6 +62,8 @@ def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
         score, length = unpack(data, at) if start <= end else (0.0, -1)
         if not (0 <= length <= min(longest, end - start) and math.isfinite(score)):
             _refuse_piece(cursor, len(tokens), at, longest)
+        if len(tokens) == MAX_TOKENS:
+            cursor.fail("tokens", f"are more than {MAX_TOKENS}", at)
         at = start + length
         tokens.append(data[start:at])
         scores.append(score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import stat
 import struct
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,11 +41,39 @@ def file_size(path: Path) -> int:
 
 def _not_found(path: Path) -> ModelNotFoundError:
     if path.is_symlink():
-        return ModelNotFoundError(
-            f"{path} is a link to {path.readlink()}, which does not exist",
-            hint="The model was moved, or its download is not complete.",
-        )
+        return _bad_link(path, "which does not exist")
     return ModelNotFoundError(f"no such file: {path}", hint="Check the path.")
+
+
+def _bad_link(path: Path, why: str) -> ModelNotFoundError:
+    hint = "The model was moved, or its download is not complete."
+    return ModelNotFoundError(f"{path} is a link to {path.readlink()}, {why}", hint=hint)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file of that name lies there. ModelNotFoundError for a link that leads to none, and where it cannot be told."""
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"{path} cannot be opened: {_reason(error)}") from None
+    if not found and path.is_symlink():
+        raise _bad_link(path, "where no file is")
+    return found
+
+
+def inside(folder: Path, name: str, hint: str = "Copy the file there.") -> Path | None:
+    """The file of that name in the folder, None where there is none.
+
+    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
+    """
+    path = folder / name
+    if not is_there(path):
+        return None
+    real, home = path.resolve(), folder.resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
+        raise ModelFormatError(path, "file", None, f"is a link that leaves the folder, to {real}", hint=hint)
+    return path
 
 
 def _reason(error: Exception) -> str:
@@ -71,14 +100,32 @@ def read_head(path: Path, count: int) -> bytes:
         raise ModelNotFoundError(f"{path} cannot be read: {_reason(error)}") from None
 
 
+def shown_name(path: Path) -> str:
+    """The last part of a path as an error shows it: as it is where that is harmless."""
+    return path.name if path.name.isprintable() else shown(path.name)
+
+
 def shown(value: object) -> str:
     """A value of a file as an error shows it: short, on one line, and harmless to a terminal.
 
     >>> print(shown("llama\\x1b[2J"))
     'llama\\x1b[2J'
     """
-    text = ascii(value[:MAX_SHOWN_CHARACTERS] if isinstance(value, str | bytes) else value)
+    text = ascii(_beginning(value, [MAX_SHOWN_CHARACTERS]))
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."
+
+
+def _beginning(value: object, left: list[int]) -> object:
+    """As much of a value as can be shown: each of its parts takes a character, so that `left[0]` of them are enough."""
+    left[0] -= 1
+    if isinstance(value, str | bytes):
+        return value[: MAX_SHOWN_CHARACTERS + 1]
+    if isinstance(value, dict):
+        return {_beginning(key, left): _beginning(part, left) for key, part in takewhile(lambda _: left[0] >= 0, value.items())}
+    if isinstance(value, list | tuple):
+        parts = [_beginning(part, left) for part in takewhile(lambda _: left[0] >= 0, value)]
+        return parts if isinstance(value, list) else tuple(parts)
+    return value
 
 
 class Cursor:

@@ -2,6 +2,9 @@
 
 Any number of shards becomes one model: parts are put together when their rows are asked for, so that memory never holds more than
 the result. The same files with safetensors in place of .pth are Mistral's. Rotary pairs are interleaved, as ours are.
+
+Meta's code takes every key of params.json as an argument and knows no tied output matrix. What our writer has to say beside that
+stands in puna.json: {"max_context": 8192, "tie_embeddings": true}.
 """
 
 from __future__ import annotations
@@ -10,23 +13,25 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from puna.config import ConfigError, ModelConfig, RopeConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import shown
+from puna.formats.mapped import is_there, read_head, shown, shown_name
 from puna.formats.names import META_NAMES, foreign_name
+from puna.formats.rows import seem_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
 from puna.formats.stored import StoredTensor
-from puna.formats.template_file import template_beside
-from puna.formats.tokenizer_files import read_tokenizer_file
+from puna.formats.template_file import template_in
+from puna.formats.tiktoken_file import matches as is_tiktoken
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file
 from puna.formats.torch_file import read_torch_file
 
 PARAMS = "params.json"
+SIDE_FILE, SIDE_KEYS = "puna.json", ("max_context", "tie_embeddings")
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 SHARD = re.compile(r"consolidated(\.(?P<number>\d{2}))?\.(?P<kind>pth|safetensors)")
 READERS = {"pth": read_torch_file, "safetensors": read_safetensors}
@@ -66,6 +71,8 @@ SCALED_ROPE = RopeConfig(scaling="llama3", low_freq_factor=1.0, high_freq_factor
 SCALED_ROPE_FACTOR, SMALL_FACTOR = 8.0, 32.0
 SMALL = ((2048, 16), (3072, 28))  # (dim, n_layers) of Llama 3.2 1B and 3B
 LLAMA1_EPS = 1e-6
+USUAL_THETA, LLAMA3_THETA = 10000.0, 500000.0  # where params.json has none: in Meta's code for Llama 1 and 2, and from Llama 3 on
+HEAD_BYTES = 1024  # of a tokenizer file, more than its first line
 
 
 def matches(names: Collection[str]) -> bool:
@@ -80,23 +87,29 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
     folder = folder if folder.is_dir() else folder.parent
-    params = _params(folder)
+    params, side = _params(folder), _side(folder)
     paths = _shard_paths(folder)
     first = _read(paths[min(paths)])
-    config = _config(params, first, folder)
+    config = _config(params, side, first, folder)
     count = _parts(params, first, config.q_size)
     _require_all(folder, paths, count)
+    spec, notices = _tokenizer(folder, tokenizer, config.vocab_size)
     shards = [first, *(_read(path) for path in list(paths.values())[1:])]
+    config, tensors, told = _tied(side, config, _tensors(shards, config, list(paths.values())))
     return Checkpoint(
         path=folder,
         format="meta",
         config=config,
-        tensors=_tensors(shards, config, list(paths.values())),
-        tokenizer=_tokenizer(folder, tokenizer, config.vocab_size),
-        chat_template=template_beside(folder / PARAMS),
+        tensors=tensors,
+        tokenizer=spec,
+        chat_template=template_in(folder),
         metadata={**params.values, "shards": count},
-        unused_keys=tuple(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
+        unused_keys=(
+            *(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
+            *(f"{SIDE_FILE}: {key}" for key in side.values if key not in SIDE_KEYS),
+        ),
         files=tuple(paths.values()),
+        notices=(*notices, *told),
     )
 
 
@@ -105,7 +118,7 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _params(folder: Path) -> JsonObject:
     path = folder / PARAMS
-    if not path.is_file():
+    if not is_there(path):
         raise ModelNotFoundError(
             f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
             hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
@@ -117,6 +130,12 @@ def _params(folder: Path) -> JsonObject:
     return params
 
 
+def _side(folder: Path) -> JsonObject:
+    """What our writer said beside params.json; an empty object in the folders of others."""
+    path = folder / SIDE_FILE
+    return read_json(path, MAX_PARAMS_BYTES) if path.is_file() else JsonObject(path, {})
+
+
 def _shard_paths(folder: Path) -> dict[int, Path]:
     """Number -> file, in ascending order."""
     paths = {}
@@ -125,7 +144,7 @@ def _shard_paths(folder: Path) -> dict[int, Path]:
         if match is not None and path.is_file():
             paths[int(match["number"] or 0)] = path
     if not paths:
-        names = ", ".join(sorted(path.name for path in folder.glob("*.pth"))[:4])
+        names = ", ".join(sorted(shown_name(path) for path in folder.glob("*.pth"))[:4])
         raise ModelNotFoundError(
             f"{folder} holds no consolidated.NN.pth (but {names})",
             hint="Keep the names that Meta gave the files: they tell the order.",
@@ -157,7 +176,7 @@ def _require_all(folder: Path, paths: Mapping[int, Path], count: int) -> None:
 # ---- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def _config(params: JsonObject, first: Mapping[str, StoredTensor], folder: Path) -> ModelConfig:
+def _config(params: JsonObject, side: JsonObject, first: Mapping[str, StoredTensor], folder: Path) -> ModelConfig:
     needed = {name: params.integer(PARAM_KEYS[name]) for name in ("num_layers", "num_heads", "hidden_size")}
     for name, value in needed.items():
         if value is None or value < 1:
@@ -170,7 +189,9 @@ def _config(params: JsonObject, first: Mapping[str, StoredTensor], folder: Path)
     num_kv_heads = params.integer("n_kv_heads")
     count = _parts(params, first, num_heads * head_dim)
     norm_eps = params.real("norm_eps")
+    norm_eps = 1e-5 if norm_eps is None else norm_eps
     try:
+        rope = _rope(params, folder, hidden_size, num_layers)
         return ModelConfig(
             num_layers=num_layers,
             num_heads=num_heads,
@@ -179,14 +200,16 @@ def _config(params: JsonObject, first: Mapping[str, StoredTensor], folder: Path)
             hidden_size=hidden_size,
             ffn_size=_one(first, "layers.0.gate_proj", params).shape[0] * count,
             vocab_size=_vocab_size(params, first, hidden_size, count),
-            max_context=_max_context(params),
-            norm_eps=1e-5 if norm_eps is None else norm_eps,
-            rope=_rope(params, hidden_size, num_layers),
+            max_context=_max_context(params, side, rope, norm_eps),
+            norm_eps=norm_eps,
+            rope=rope,
             tie_embeddings=META_NAMES["lm_head"] not in first,
             name=folder.resolve().name,
             sliding_window=params.integer("sliding_window") or 0,
         )
     except ConfigError as error:
+        if error.field == "max_context" and side.integer("max_context") is not None:
+            side.fail("max_context", str(error))
         params.fail(PARAM_KEYS.get(error.field, error.field), str(error))
 
 
@@ -224,23 +247,32 @@ def _by_vocabulary(embed: StoredTensor, hidden_size: int) -> bool:
     return embed.shape[1] == hidden_size
 
 
-def _max_context(params: JsonObject) -> int:
-    given = params.integer("max_seq_len")
-    return usual_context(params.values) if given is None else given
+def _max_context(params: JsonObject, side: JsonObject, rope: RopeConfig, norm_eps: float) -> int:
+    """Of puna.json, or of params.json, where others write it although Meta's code takes it from elsewhere."""
+    given, said = params.integer("max_seq_len"), side.integer("max_context")
+    if given is not None and said not in (None, given):
+        side.fail("max_context", f"is {said}, but max_seq_len of {PARAMS} is {given}")
+    named = said if given is None else given
+    return usual_context(rope, norm_eps) if named is None else named
 
 
-def usual_context(params: Mapping[str, Any]) -> int:
-    """params.json names no context. Each generation has its own, and is told as llama.cpp's converter tells it."""
-    if params.get("use_scaled_rope"):
+def usual_context(rope: RopeConfig, norm_eps: float) -> int:
+    """No file names the context. Each generation has its own, and is told as llama.cpp's converter tells it."""
+    if rope.scaling != "none":
         return 131072
-    by_theta = {500000.0: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
-    theta = params.get("rope_theta") or 0.0
-    return by_theta.get(theta, 2048 if params.get("norm_eps") == LLAMA1_EPS else 4096)
+    by_theta = {LLAMA3_THETA: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
+    return by_theta.get(rope.theta, 2048 if norm_eps == LLAMA1_EPS else 4096)
 
 
-def _rope(params: JsonObject, hidden_size: int, num_layers: int) -> RopeConfig:
+def _usual_theta(folder: Path) -> float:
+    """What Meta's code takes where params.json has no rope_theta. Which code it is, the tokenizer in the folder tells."""
+    path = folder / TOKENIZERS[0]
+    return LLAMA3_THETA if path.is_file() and is_tiktoken(read_head(path, HEAD_BYTES)) else USUAL_THETA
+
+
+def _rope(params: JsonObject, folder: Path, hidden_size: int, num_layers: int) -> RopeConfig:
     given = params.real("rope_theta")
-    theta = 10000.0 if given is None else given
+    theta = _usual_theta(folder) if given is None else given
     if not params.flag("use_scaled_rope"):
         return RopeConfig(theta=theta)
     usual = SMALL_FACTOR if (hidden_size, num_layers) in SMALL else SCALED_ROPE_FACTOR
@@ -288,12 +320,27 @@ def _part_shape(shape: tuple[int, ...], cut: Cut, count: int) -> tuple[int, ...]
     return (shape[0] // count, *shape[1:]) if cut.direction == "rows" else (*shape[:-1], shape[-1] // count)
 
 
+def _tied(
+    side: JsonObject, config: ModelConfig, tensors: dict[str, Tensor]
+) -> tuple[ModelConfig, dict[str, Tensor], tuple[str, ...]]:
+    """The model with one matrix in place of two where puna.json says that the output matrix is the embedding, and it is."""
+    if config.tie_embeddings or not side.flag("tie_embeddings"):
+        return config, tensors, ()
+    embed, head = tensors["embed"], tensors["lm_head"]
+    if embed.type is not head.type or not seem_equal(embed.data, head.data):
+        said = f"{SIDE_FILE} says that output.weight is the embedding, but they differ: it is used as a matrix of its own"
+        return config, tensors, (said,)
+    return replace(config, tie_embeddings=True), {name: t for name, t in tensors.items() if name != "lm_head"}, ()
+
+
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> TokenizerSpec | None:
-    """The file that was given, else the one beside the weights, else the one above them, where Llama 2's download puts it."""
-    beside = [place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS]
-    places = beside if given is None else [given]
-    found = next((place for place in places if given is not None or place.is_file()), None)
-    return None if found is None else read_tokenizer_file(found, vocab_size)
+def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
+    """That of the given file or folder, else the one beside the weights, else the one above them, where Llama 2's download puts
+    it; and what a person should hear about it."""
+    if given is not None:
+        return read_given_tokenizer(given, vocab_size)
+    beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)
+    found = next((file for file in beside if is_there(file)), None)
+    return None if found is None else read_tokenizer_file(found, vocab_size), ()

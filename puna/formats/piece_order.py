@@ -4,7 +4,7 @@ by a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedMo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby, pairwise
 from typing import NoReturn
 
@@ -13,14 +13,17 @@ import numpy.typing as npt
 
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
+from puna.formats.mapped import shown
 from puna.formats.token_types import NORMAL, UNUSED
 from puna.formats.vocabulary import piece_texts, piece_types
 
 MAX_SQUARES = 1 << 26  # of the pieces' lengths, in all: more than any tokenizer has (Llama 2: 2 million)
 MAX_RUN = 128  # the longest token that is one letter, again and again
+MAX_TRIED = MAX_RUN**3  # cubes of the longest run of each pattern of scores that is tried, in all: 4 s; Llama 2 has one, of 16
 
 Pair = tuple[str, str]
 Pieces = dict[str, int]  # text -> id
+Order = tuple[tuple[tuple[int, int], float], ...]  # (lengths of a pair, place), sorted
 
 
 def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
@@ -51,14 +54,14 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
     score = {piece: float(scores[pieces[piece]]) for piece in pieces if pairs[piece]}
     made = sorted(score, key=lambda piece: (-score[piece], not _is_power_of_two(len(piece)), pieces[piece]))
     merges = [pair for piece in made for pair in pairs[piece]]
-    for _, tied in groupby(made, key=lambda piece: score[piece]):
-        _require_alike(spec, list(tied), score, merges)
+    tied = [group for _, pieces_of in groupby(made, key=score.__getitem__) if len(group := list(pieces_of)) > 1]
+    _require_alike(spec, tied, score, merges)
     return merges
 
 
 def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
-    if scored.charsmap or scored.remove_extra_spaces or scored.add_space_prefix != merged.add_space_prefix:
+    if scored.charsmap or scored.remove_extra_spaces or not same_prefix(scored, merged):
         return False
     if not _is_of_usual_size(scored):
         return False
@@ -70,28 +73,63 @@ def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
     return complete and all(earlier >= later for earlier, later in pairwise(known))
 
 
+def same_prefix(one: TokenizerSpec, other: TokenizerSpec) -> bool:
+    """Whether two add a space to the same texts; where in a text is another matter (`prefix_first_only`)."""
+    adds = one.add_space_prefix
+    return adds == other.add_space_prefix and (not adds or one.prefix_unless_space == other.prefix_unless_space)
+
+
 def _is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def _require_alike(spec: TokenizerSpec, tied: list[str], score: dict[str, float], merges: list[Pair]) -> None:
+def _require_alike(spec: TokenizerSpec, groups: list[list[str]], score: Mapping[str, float], merges: list[Pair]) -> None:
     """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one
     letter (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand first: that is tried.
     """
-    if len(tied) == 1:
-        return
-    letters = set("".join(tied))
-    if len(letters) > 1 or len(max(tied, key=len)) > MAX_RUN:
-        _refuse(spec, f"as merges: {tied[0]!r} and {tied[1]!r} have the same score")
-    (letter,) = letters
-    runs = {pair: rank for rank, pair in enumerate(merges) if set("".join(pair)) == letters}
-    by_rank = {(len(a), len(b)): float(rank) for (a, b), rank in runs.items()}
-    by_score = {(len(a), len(b)): -score[a + b] for a, b in runs}
-    if any(_cut_run(count, by_rank) != _cut_run(count, by_score) for count in range(3 * max(map(len, tied)))):
-        _refuse(spec, f"as merges: runs of {letter!r} have the same score")
+    longest: dict[str, int] = {}
+    for tied in groups:
+        letters = set("".join(tied))
+        if len(letters) > 1 or len(max(tied, key=len)) > MAX_RUN:
+            _refuse(spec, f"as merges: {shown(tied[0])} and {shown(tied[1])} have the same score")
+        (letter,) = letters
+        longest[letter] = max(longest.get(letter, 0), *map(len, tied))
+    tried: set[tuple[int, Order, Order]] = set()
+    work = 0
+    for letter, runs in _runs(merges, longest).items():
+        by_rank = _order({pair: float(rank) for pair, rank in runs.items()})
+        by_score = _order({pair: -score[letter * sum(pair)] for pair in runs})
+        pattern = longest[letter], by_rank, by_score
+        if pattern in tried:
+            continue
+        tried.add(pattern)
+        work += longest[letter] ** 3
+        if work > MAX_TRIED:
+            _refuse(spec, "as merges: runs of many letters have the same score")
+        if not _cut_alike(*pattern):
+            _refuse(spec, f"as merges: runs of {letter!r} have the same score")
 
 
-def _cut_run(count: int, order: dict[tuple[int, int], float]) -> list[int]:
+def _runs(merges: list[Pair], letters: Collection[str]) -> dict[str, dict[tuple[int, int], int]]:
+    """Of each letter the pairs of its runs, by their lengths, and the place of each."""
+    runs: dict[str, dict[tuple[int, int], int]] = {letter: {} for letter in letters}
+    for rank, (a, b) in enumerate(merges):
+        if a[0] in runs and a + b == a[0] * len(a + b):
+            runs[a[0]][len(a), len(b)] = rank
+    return runs
+
+
+def _order(values: Mapping[tuple[int, int], float]) -> Order:
+    """The pairs and their places among each other: many letters have the same."""
+    places = {value: place for place, value in enumerate(sorted(set(values.values())))}
+    return tuple(sorted((pair, places[value]) for pair, value in values.items()))
+
+
+def _cut_alike(longest: int, one: Order, other: Order) -> bool:
+    return all(_cut_run(count, dict(one)) == _cut_run(count, dict(other)) for count in range(3 * longest))
+
+
+def _cut_run(count: int, order: Mapping[tuple[int, int], float]) -> list[int]:
     """The lengths into which a run of one letter is cut, where pairs are joined by their order and of equal ones the leftmost."""
     run = [1] * count
     while pairs := [(order[pair], at) for at, pair in enumerate(pairwise(run)) if pair in order]:

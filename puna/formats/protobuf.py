@@ -12,14 +12,18 @@ from puna.errors import ModelFormatError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of the past
 
+MAX_FIELDS = 1 << 16  # of a message: the trainer's repeat the tokens that a person added, some thousand at most
+
 Field = tuple[int, int | bytes]
 
 
-def fields(path: Path, data: bytes, what: str) -> Iterator[Field]:
-    """The fields of a message, in order. Offsets in errors are those in the message, which `what` names."""
-    at, end = 0, len(data)
+def fields(path: Path, data: bytes, what: str, limit: int = MAX_FIELDS) -> Iterator[Field]:
+    """The fields of a message, at most `limit`, in order. Offsets in errors are those in the message, which `what` names."""
+    at, end, count = 0, len(data), 0
     while at < end:
-        start = at
+        start, count = at, count + 1
+        if count > limit:
+            raise ModelFormatError(path, what, start, f"has more than {limit} fields")
         tag, at = _read_varint(path, data, at, what)
         number, wire = tag >> 3, tag & 7
         if number == 0:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from puna.errors import UnsupportedModelError
+from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
+from puna.formats.quantised_config import COLUMNS_SHUFFLED, COMPRESSED_FORMATS, refuse_what_changes_results
 from puna.formats.rows import Bytes, ComputedRows
 from puna.formats.stored import PackedTensor, StoredTensor
 
@@ -45,7 +46,7 @@ class Grid:
     groups: Numbers | None  # (columns,) the group of each column; None: they come in order
     num_groups: int
     is_symmetric: bool  # every zero is half the range
-    has_large_scales: bool = True  # half precision holds them without loss of digits
+    fits: Callable[[int], bool]  # (times) -> half precision holds every scale, and it times that, without loss of digits
 
 
 class Method(NamedTuple):
@@ -60,15 +61,16 @@ class Method(NamedTuple):
 def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     """All weights by their usual names, the quantised ones as rows of blocks, and what a person should hear.
 
-    `config`: quantization_config of config.json. Raises ModelFormatError, UnsupportedModelError.
+    `config`: quantization_config of config.json, or all of quant_config.json. Raises ModelFormatError, UnsupportedModelError.
     """
-    name = config.text("quant_method") or ""
+    name = config.text("quant_method") or ("awq" if "w_bit" in config.values else "")
     method = METHODS.get(name)
     if method is None:
         raise UnsupportedModelError(
             f"{config.file}: the weights are quantised by {shown(name)}; puna reads: {', '.join(METHODS)}",
             hint="Fetch the model unquantised, or as GGUF.",
         )
+    refuse_what_changes_results(config)
     method.check(config)
     weights: dict[str, StoredTensor | PackedTensor] = {}
     grids = []
@@ -76,9 +78,14 @@ def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[We
         module, _, part = key.rpartition(".")
         if part in method.suffixes and _is_quantised(tensor, part):
             grids.append(method.read(config, module, tensor, stored))
-        elif part not in method.parts and not _is_empty_bias(key, tensor, method, stored):
+        elif not _is_used_up(key, tensor, method, stored):
+            _require_numbers(key, tensor, method, stored)
             weights[key] = tensor
-    packed = {grid.name: _packed(grid) for grid in grids}
+    packed: dict[str, PackedTensor] = {}
+    for grid in grids:
+        if grid.name in weights or grid.name in packed:
+            grid.stored.fail(f"stands beside another tensor for {shown(grid.name)}; nothing says which of the two counts")
+        packed[grid.name] = _packed(grid)
     return weights | packed, _notices(name, config, packed)
 
 
@@ -87,11 +94,22 @@ def _is_quantised(tensor: StoredTensor, part: str) -> bool:
     return part != "weight" or tensor.dtype == "I8"
 
 
-def _is_empty_bias(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> bool:
-    """Old GPTQ programs write a bias of zeros for every matrix."""
+def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> bool:
+    """Whether a tensor says something about a quantised matrix beside it, or nothing: old GPTQ programs write biases of zeros."""
     module, _, part = key.rpartition(".")
-    beside = any(f"{module}.{suffix}" in stored for suffix in method.suffixes)
-    return part == "bias" and beside and not tensor.data.any()
+    names = [(f"{module}.{suffix}", suffix) for suffix in method.suffixes]
+    if not any(name in stored and _is_quantised(stored[name], suffix) for name, suffix in names):
+        return False
+    return part in method.parts or (part == "bias" and not tensor.array().any())
+
+
+def _require_numbers(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> None:
+    """Scales without what they scale: a part of the model is missing. (Beside a plain weight they are no part of a model.)"""
+    module, _, part = key.rpartition(".")
+    if module and part in method.parts and f"{module}.weight" not in stored:
+        raise ModelFormatError(
+            tensor.file, f"tensor {shown(f'{module}.weight')}", None, f"is missing, and only its {part} is there"
+        )
 
 
 def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
@@ -101,7 +119,7 @@ def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) 
         said[0] += ", their zero points rounded to half precision"
     groups = config.object("config_groups")
     if groups is not None and any(
-        JsonObject(config.file, group).values.get("input_activations") for group in groups.values.values()
+        group.get(key) for group in groups.values.values() for key in ("input_activations", "output_activations")
     ):
         said.append("only the weights are quantised here: the activations that the model also quantises stay in single precision")
     return tuple(said)
@@ -122,10 +140,14 @@ def _packed(grid: Grid) -> PackedTensor:
 
 
 def _block_type(grid: Grid) -> str:
-    whole = grid.columns % (BLOCK * grid.num_groups) == 0 and grid.groups is None and grid.has_large_scales
+    """F32 where the scales, or in Q4_1 the zero points and in F16 the weights themselves, are beyond half precision."""
+    whole = grid.columns % (BLOCK * grid.num_groups) == 0 and grid.groups is None
     if not whole or (grid.bits == 8 and not grid.is_symmetric):
-        return "F16" if grid.has_large_scales else "F32"
-    return "Q8_0" if grid.bits == 8 else "Q4_0" if grid.is_symmetric else "Q4_1"
+        kind = "F16"
+    else:
+        kind = "Q8_0" if grid.bits == 8 else "Q4_0" if grid.is_symmetric else "Q4_1"
+    times = 1 << grid.bits if kind in ("F16", "Q4_1") else 1
+    return kind if grid.fits(times) else "F32"
 
 
 def _blocks(grid: Grid, kind: str, first: int, last: int) -> tuple[Numbers, Numbers, Numbers]:
@@ -188,11 +210,28 @@ def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | 
 # ---- settings and tensors -------------------------------------------------------------------------------------------
 
 
+OLD_NAMES = {"bits": "w_bit", "group_size": "q_group_size"}  # AutoAWQ's before it took those of AutoGPTQ
+
+
+def _spelled(config: JsonObject, key: str) -> str:
+    """The name that a setting has in this file."""
+    old = OLD_NAMES[key]
+    new_value, old_value = config.values.get(key), config.values.get(old)
+    if new_value is not None and old_value not in (None, new_value):
+        config.fail(old, f"is {shown(old_value)}, but {key} is {shown(new_value)}")
+    return old if new_value is None and old_value is not None else key
+
+
+def _path_of(config: JsonObject, key: str) -> str:
+    """Of a setting in its file."""
+    return f"{config.name}.{key}" if config.name else key
+
+
 def _bits(config: JsonObject, key: str, allowed: tuple[int, ...]) -> int:
     bits = config.integer(key)
     if bits not in allowed:
         raise UnsupportedModelError(
-            f"{config.file}: {config.name}.{key} is {bits}; puna reads {' and '.join(map(str, allowed))}",
+            f"{config.file}: {_path_of(config, key)} is {bits}; puna reads {' and '.join(map(str, allowed))}",
             hint="Fetch the model unquantised, or as GGUF.",
         )
     return bits
@@ -213,7 +252,7 @@ def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, colu
     if group_size == -1:
         return 1
     if group_size < 1 or columns % group_size:
-        tensor.fail(f"has {columns} columns, which {config.name}.group_size {group_size} does not divide")
+        tensor.fail(f"has {columns} columns, which {_path_of(config, 'group_size')} {group_size} does not divide")
     return columns // group_size
 
 
@@ -223,9 +262,13 @@ def _words(tensor: StoredTensor) -> Numbers:
     return tensor.array()
 
 
-def _order(stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, columns: int, groups: int) -> Numbers | None:
+def _order(
+    stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, columns: int, groups: int, is_needed: bool
+) -> Numbers | None:
     """The group of each column, where the file says it and it is not the plain order."""
     if name not in stored:
+        if is_needed and groups > 1:
+            like.fail(f"has no {name.rpartition('.')[2]} beside it, though the settings say that its columns were reordered")
         return None
     order = _part(stored, name, like, ("I32",), (columns,))
     if order.min() < 0 or order.max() >= groups:
@@ -242,6 +285,9 @@ def _check_gptq(config: JsonObject) -> None:
     kind = config.text("checkpoint_format")
     if kind not in (None, "gptq", "gptq_v2"):
         raise UnsupportedModelError(f"{config.file}: checkpoint_format is {shown(kind)}; puna reads gptq and gptq_v2")
+    other = config.text("format")
+    if None not in (kind, other) and kind != other:
+        raise UnsupportedModelError(f"{config.file}: checkpoint_format is {shown(kind)}, but format is {shown(other)}")
 
 
 def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
@@ -252,7 +298,7 @@ def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
     groups = _group_count(config, tensor, _group_size(config), columns)
     zero_words = _part(stored, f"{module}.qzeros", tensor, ("I32",), (groups, -(-rows // per_word)))
     scales = _part(stored, f"{module}.scales", tensor, ("F16",), (groups, rows))
-    one = 0 if config.text("checkpoint_format") == "gptq_v2" else 1
+    one = 0 if "gptq_v2" in (config.text("checkpoint_format"), config.text("format")) else 1
 
     def numbers(first: int, last: int) -> Numbers:
         return _nibbles(np.ascontiguousarray(words[:, first:last].T), bits).reshape(last - first, columns)
@@ -264,15 +310,25 @@ def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
 
     half = int(np.uint32((1 << bits - 1) - one) * np.uint32(0xFFFFFFFF // ((1 << bits) - 1)))
     symmetric = rows % per_word == 0 and bool(np.all(zero_words.view(np.uint32) == half))
-    order = _order(stored, f"{module}.g_idx", tensor, columns, groups)
+    # With static groups the columns are in the plain order whatever their order was at quantising.
+    shuffled = config.flag("desc_act") and not config.flag("static_groups")
+    order = _order(stored, f"{module}.g_idx", tensor, columns, groups, shuffled)
     return Grid(
         f"{module}.weight", tensor, rows, columns, bits, numbers, lambda first, last: scales[:, first:last].T, zeros, order,
-        groups, symmetric,
+        groups, symmetric, lambda times: _halves_fit(scales, times),
     )  # fmt: skip
 
 
+def _halves_fit(scales: Numbers, times: int) -> bool:
+    """Of scales that are halves already. The largest is found by their bits, which are in the order of the numbers."""
+    if times == 1:
+        return True
+    largest = (scales.view(np.uint16) & np.uint16(0x7FFF)).max().view(np.float16)
+    return bool(float(largest) * times <= LARGEST)
+
+
 def _group_size(config: JsonObject) -> int:
-    size = config.integer("group_size")
+    size = config.integer(_spelled(config, "group_size"))
     return 128 if size is None else size
 
 
@@ -280,7 +336,7 @@ def _group_size(config: JsonObject) -> int:
 
 
 def _check_awq(config: JsonObject) -> None:
-    _bits(config, "bits", (4,))
+    _bits(config, _spelled(config, "bits"), (4,))
     version = (config.text("version") or "gemm").lower()
     if version != "gemm":
         raise UnsupportedModelError(f"{config.file}: the AWQ version is {shown(version)}; puna reads gemm")
@@ -311,19 +367,18 @@ def _read_awq(config: JsonObject, module: str, tensor: StoredTensor, stored: Map
         groups=None,
         num_groups=groups,
         is_symmetric=bool(np.all(zero_words.view(np.uint32) == 0x88888888)),
+        fits=lambda times: _halves_fit(scales, times),
     )
 
 
 # ---- compressed-tensors ---------------------------------------------------------------------------------------------
 
-FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
-
 
 def _check_compressed(config: JsonObject) -> None:
     kind = config.text("format")
-    if kind not in FORMATS:
+    if kind not in COMPRESSED_FORMATS:
         raise UnsupportedModelError(
-            f"{config.file}: the compressed-tensors format is {shown(kind)}; puna reads: {', '.join(FORMATS)}",
+            f"{config.file}: the compressed-tensors format is {shown(kind)}; puna reads: {', '.join(COMPRESSED_FORMATS)}",
             hint="Fetch the model unquantised, or as GGUF.",
         )
     _scheme(config)
@@ -351,7 +406,7 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
     scales = _scales(scheme, module, tensor, stored, rows, columns)
     groups = scales.shape[1]
     zero_name = f"{module}.weight_zero_point"
-    symmetric = scheme.flag("symmetric", True)
+    symmetric = _is_symmetric(scheme, stored.get(zero_name))
     zero_words = None if symmetric else _part(stored, zero_name, tensor, ("I32",), (-(-rows // per_word), groups))
 
     def numbers(first: int, last: int) -> Numbers:
@@ -365,30 +420,49 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
         found = _nibbles(np.ascontiguousarray(zero_words[begin:end].T), bits).reshape(groups, -1)
         return found[:, first - begin * per_word : last - begin * per_word].T.astype(np.int32)
 
-    order = _order(stored, f"{module}.weight_g_idx", tensor, columns, groups)
+    shuffled = scheme.values.get("actorder") in COLUMNS_SHUFFLED
+    order = _order(stored, f"{module}.weight_g_idx", tensor, columns, groups, shuffled)
     return Grid(
         f"{module}.weight", tensor, rows, columns, bits, numbers, scales.part, zeros, order, groups,
-        symmetric, scales.are_large,
+        symmetric, scales.fit,
     )  # fmt: skip
+
+
+def _is_symmetric(scheme: JsonObject, zeros: StoredTensor | None) -> bool:
+    """What the scheme says. Zero points beside symmetric numbers would change them, but where they are plain zeros."""
+    symmetric = scheme.flag("symmetric", True)
+    if symmetric and zeros is not None and (zeros.dtype != "I8" or zeros.data.any()):
+        zeros.fail(f"is there, though {scheme.name}.symmetric says that there are no zero points")
+    return symmetric
 
 
 def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
     """weight_shape tells how many numbers of the last word count."""
     shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
-    if shape[0] != rows or not padded - 8 < shape[1] <= padded:
+    if shape[0] != rows or not max(padded - 8, 0) < shape[1] <= padded:
         tensor.fail(f"holds {rows} rows of {padded} numbers; its weight_shape says {shape}")
     return int(shape[1])
 
 
 def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
-    """weight (rows, columns), int8."""
+    """weight (rows, columns), int8; a zero point, where the numbers have one, is int8 too and has the shape of the scales."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
-    if len(tensor.shape) != 2 or not scheme.flag("symmetric", True):
-        raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of symmetric int8 numbers")
+    if 0 in tensor.shape:
+        tensor.fail(f"has shape {tensor.shape}; a matrix of int8 numbers is needed")
+    if len(tensor.shape) != 2:
+        raise UnsupportedModelError(f"{tensor.file}: tensor {shown(tensor.name)} is not a matrix of int8 numbers")
     rows, columns = tensor.shape
     values, scales = tensor.array(), _scales(scheme, module, tensor, stored, rows, columns)
-    groups = scales.shape[1]
+    groups, symmetric = scales.shape[1], _is_symmetric(scheme, stored.get(f"{module}.weight_zero_point"))
+    zero_points = None if symmetric else _zero_points(module, tensor, stored, rows, groups)
+
+    def zeros(first: int, last: int) -> Numbers:
+        if zero_points is None:
+            return np.full((last - first, groups), 128, np.int32)
+        found = zero_points if len(zero_points) == 1 else zero_points[first:last]
+        return np.broadcast_to(found.astype(np.int32) + 128, (last - first, groups))
+
     return Grid(
         name=tensor.name,
         stored=tensor,
@@ -397,12 +471,23 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
         bits=8,
         numbers=lambda first, last: (values[first:last].astype(np.int16) + 128).astype(np.uint8),
         scales=scales.part,
-        zeros=lambda first, last: np.full((last - first, groups), 128, np.int32),
+        zeros=zeros,
         groups=None,
         num_groups=groups,
-        is_symmetric=True,
-        has_large_scales=scales.are_large,
+        is_symmetric=symmetric,
+        fits=scales.fit,
     )
+
+
+def _zero_points(module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, groups: int) -> Numbers:
+    """Those of int8 numbers: one for all, or one for each row and group.  # (1, 1) or (rows, groups)"""
+    found = stored.get(f"{module}.weight_zero_point")
+    if found is None:
+        tensor.fail("has no weight_zero_point beside it, though its numbers are not symmetric")
+    count = prod(found.shape)
+    if found.dtype != "I8" or count not in (1, rows * groups):
+        found.fail(f"is {found.dtype} {found.shape}; I8 ({rows}, {groups}) is needed")
+    return found.array().reshape(1 if count == 1 else rows, -1)
 
 
 class Scales(NamedTuple):
@@ -417,12 +502,11 @@ class Scales(NamedTuple):
         rows = self.data if len(self.data) == 1 else self.data[first:last]
         return np.broadcast_to(BLOCK_TYPES[self.dtype].dequantize(rows), (last - first, self.shape[1]))
 
-    @property
-    def are_large(self) -> bool:
-        """Whether half precision holds all of them without loss of digits at either end."""
+    def fit(self, times: int) -> bool:
+        """Whether half precision holds all of them, and `times` that, without loss of digits at either end."""
         steps = range(0, len(self.data), SCALE_ROWS)
         parts = (np.abs(BLOCK_TYPES[self.dtype].dequantize(self.data[first : first + SCALE_ROWS])) for first in steps)
-        return all(bool(np.all((part == 0) | ((part >= SMALLEST_NORMAL) & (part <= LARGEST)))) for part in parts)
+        return all(bool(np.all((part == 0) | ((part >= SMALLEST_NORMAL) & (part <= LARGEST / times)))) for part in parts)
 
 
 def _scales(
@@ -432,8 +516,8 @@ def _scales(
     found = stored.get(f"{module}.weight_scale")
     if found is None:
         tensor.fail("has no weight_scale beside it")
-    if found.dtype not in ("F16", "BF16", "F32"):
-        found.fail(f"is {found.dtype}; F16, BF16 or F32 is needed")
+    if found.dtype not in ("F16", "BF16", "F32") or found.strides is not None:
+        found.fail(f"is {found.dtype}, perhaps transposed; F16, BF16 or F32 in plain order is needed")
     size = scheme.integer("group_size")
     groups = _group_count(scheme, tensor, -1 if size is None else size, columns)
     count = prod(found.shape)

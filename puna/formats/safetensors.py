@@ -16,9 +16,10 @@ from puna.errors import UnsupportedModelError
 from puna.formats.foreign import refuse_foreign
 from puna.formats.json_file import JsonObject, parse_json
 from puna.formats.mapped import Cursor, file_size, map_file, shown
-from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.stored import DTYPES, StoredTensor, is_possible
 
 MAX_HEADER_BYTES = 8 << 20  # a LLaMA has at most some thousand arrays of 100 bytes each; the library allows 100 MB
+MAX_TENSORS = 1 << 14  # Llama 3.1 405B has 1,138, and four times as many where it is quantised; so many take half a second
 MAX_DIMS = 8
 METADATA = "__metadata__"
 LENGTH = struct.Struct("<Q")
@@ -43,6 +44,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     head = cursor.take("header", length)
     if not head.startswith(b"{"):
         cursor.fail("header", f"begins with {shown(head[:8])}; an object is needed", 8)
+    count = head.count(b"{") - 1  # an object of its own for each tensor, and one for the metadata
+    if count > MAX_TENSORS + 1:
+        cursor.fail("header", f"describes {count} tensors; at most {MAX_TENSORS} are allowed", 8)
     header = parse_json(path, head)
     _check_metadata(header)
     tensors, end = {}, 0
@@ -88,6 +92,8 @@ def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -
     needed = prod(shape) * DTYPES[dtype].itemsize
     if last - begin != needed:
         entry.fail("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
+    if not is_possible(shape, dtype):
+        entry.fail("shape", f"is {list(shape)}, more than a memory can hold")
     if last > data.remaining:
         entry.fail("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
     at = data.position + begin

@@ -22,8 +22,9 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
 from puna.formats.protobuf import fields, float_field, message_field, number_field
 from puna.formats.token_types import BYTE, CONTROL, MAX_TYPE, NORMAL, UNKNOWN
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
-MAX_PIECES = 1 << 22
+MAX_PIECE_FIELDS = 16  # the format has 3
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 BPE = 2
 
@@ -77,10 +78,12 @@ def _read_model(path: Path, data: bytes) -> tuple[list[Piece], Message, Message]
     pieces: list[Piece] = []
     trainer: Message = {}
     normalizer: Message = {}
-    for number, value in fields(path, data, "model"):
+    seen: set[int] = set()
+    for number, value in fields(path, data, "model", MAX_TOKENS):
+        if number != 1 and number in seen:
+            raise ModelFormatError(path, f"field {number}", None, "occurs twice")
+        seen.add(number)
         if number == 1:
-            if len(pieces) == MAX_PIECES:
-                raise ModelFormatError(path, "pieces", None, f"are more than {MAX_PIECES}")
             pieces.append(_read_piece(path, value, len(pieces)))
         elif number in (2, 3):
             (trainer if number == 2 else normalizer).update(fields(path, _message(path, value, number), f"field {number}"))
@@ -100,8 +103,10 @@ def _message(path: Path, value: int | bytes, number: int) -> bytes:
 def _read_piece(path: Path, value: int | bytes, number: int) -> Piece:
     text, score, kind = b"", 0.0, NORMAL
     what = f"piece {number}"
-    for key, part in fields(path, _message(path, value, 1), what):
+    for key, part in fields(path, _message(path, value, 1), what, MAX_PIECE_FIELDS):
         if key == 1 and isinstance(part, bytes):
+            if len(part) > MAX_TOKEN_BYTES:
+                raise ModelFormatError(path, what, None, f"has {len(part)} bytes; at most {MAX_TOKEN_BYTES} are read")
             text = part
         elif key == 2 and isinstance(part, bytes) and len(part) == 4:
             (score,) = struct.unpack("<f", part)

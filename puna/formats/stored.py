@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import ModelFormatError
-from puna.formats.rows import Rows
+from puna.formats.mapped import shown
+from puna.formats.rows import Bytes, ComputedRows, Rows
 
 # Name (safetensors' spelling) -> how numpy holds it; BF16 and the eight-bit floats as bits.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -23,28 +24,51 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }  # fmt: skip
 
 
+LARGEST_ARRAY = 1 << 63  # bytes; numpy counts them in 64 bits, also those of an array with a size of 0, which has none
+
+
+def is_possible(shape: tuple[int, ...], dtype: str) -> bool:
+    return prod(size or 1 for size in shape) * DTYPES[dtype].itemsize < LARGEST_ARRAY
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """An array as it lies in a file: C order, checked to lie inside it."""
+    """An array as it lies in a file, checked to lie inside it: in C order, or with steps between its numbers (a transpose)."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str  # a key of DTYPES
-    data: npt.NDArray[np.uint8]  # (bytes,), a read-only view of the mapped file
+    data: npt.NDArray[np.uint8]  # (bytes,), a read-only view of the mapped file, from the first number to the last
     file: Path
     offset: int  # bytes from the file's start
+    strides: tuple[int, ...] | None = None  # from one number to the next of each dimension, in numbers; None: C order
 
     def array(self) -> npt.NDArray[Any]:
         """The numbers, a view.  # shape"""
-        return self.data.view(DTYPES[self.dtype]).reshape(self.shape)
+        numbers = self.data.view(DTYPES[self.dtype])
+        if self.strides is None:
+            return numbers.reshape(self.shape)
+        steps = [stride * numbers.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False)
 
-    def rows(self) -> npt.NDArray[np.uint8]:
-        """The bytes by rows, as `Tensor.data` wants them.  # (rows, bytes of a row)"""
+    def rows(self) -> Rows:
+        """The bytes by rows, as `Tensor.data` wants them; those that do not lie so are put together when asked for."""
+        if not prod(self.shape):
+            return np.empty((0, 0), np.uint8)
         rows = prod(self.shape[:-1])
-        return self.data.reshape(rows, -1) if rows else np.empty((0, 0), np.uint8)
+        return self.data.reshape(rows, -1) if self.strides is None else self._gathered(rows)
+
+    def _gathered(self, rows: int) -> Rows:
+        array = self.array() if len(self.shape) > 1 else self.array()[None]
+
+        def compute(first: int, last: int) -> Bytes:
+            places = np.unravel_index(np.arange(first, last), array.shape[:-1])
+            return np.ascontiguousarray(array[places]).view(np.uint8)
+
+        return ComputedRows((rows, array.shape[-1] * array.itemsize), compute)
 
     def fail(self, problem: str) -> NoReturn:
-        raise ModelFormatError(self.file, f"tensor '{self.name}'", self.offset, problem)
+        raise ModelFormatError(self.file, f"tensor {shown(self.name)}", self.offset, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +86,4 @@ class PackedTensor:
         return self.data
 
     def fail(self, problem: str) -> NoReturn:
-        raise ModelFormatError(self.file, f"tensor '{self.name}'", self.offset, problem)
+        raise ModelFormatError(self.file, f"tensor {shown(self.name)}", self.offset, problem)

@@ -20,9 +20,9 @@ from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import LETTERS
 from puna.formats.token_types import CONTROL, NORMAL
+from puna.formats.vocabulary import MAX_TOKENS
 
 LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,7}\r?(\n|\Z)")
-MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 4096  # the longest of Llama 3 has 128
 MAX_SQUARES = 1 << 26  # of the tokens' lengths, in all: finding the merges takes up to 10 ns for each; Llama 3 has 7 million
 

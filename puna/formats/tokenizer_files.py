@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats import llama2c_tokenizer, sentencepiece_model, tiktoken_file, tokenizer_json
 from puna.formats.added_tokens import (
     AddedToken,
@@ -23,13 +23,14 @@ from puna.formats.added_tokens import (
 )
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import file_size, map_file, read_head, shown
-from puna.formats.piece_order import agree
+from puna.formats.mapped import file_size, is_there, map_file, read_head, shown
+from puna.formats.piece_order import agree, same_prefix
 from puna.formats.tiktoken_file import same_but_reserved
 from puna.formats.tokenizer_json import tokenizer_of
 
 MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 HEAD_BYTES = 8192
+Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
 WRONG_TOKENIZER = "This tokenizer belongs to another model: take the one that came with the weights."
 
 
@@ -48,6 +49,11 @@ FORMS = (
 )
 
 
+def is_tokenizer(head: bytes) -> bool:
+    """Whether a file that begins so is a tokenizer's. One of llama2.c has no mark of its own, and is told elsewhere."""
+    return any(form.matches(head) for form in FORMS[:-1])
+
+
 def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     """A tokenizer file of any kind, told by its content. `vocab_size`: rows of the embedding, where a model is known.
 
@@ -58,16 +64,37 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     return spec if vocab_size is None else fitted(spec, vocab_size)
 
 
+def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
+    """The tokenizer that a person named instead of a model's own: a file of any kind, or a folder, read as a model's is."""
+    if not path.is_dir():
+        return read_tokenizer_file(path, vocab_size), ()
+    spec, notices = read_tokenizer_folder(path, vocab_size)
+    if spec is not None:
+        generation = path / "generation_config.json"
+        return (with_ends(spec, read_json(generation)) if generation.is_file() else spec), notices
+    file = next((file for name in (f"tok{vocab_size}.bin", "tokenizer.bin") if (file := path / name).is_file()), None)
+    if file is None:
+        raise ModelNotFoundError(f"{path} is a folder that holds no tokenizer", hint=what_to_give(notices))
+    return read_tokenizer_file(file, vocab_size), ()
+
+
+def what_to_give(notices: Sequence[str]) -> str:
+    """What a person can do about a tokenizer that was not found, where `notices` were made of the search."""
+    if any(notice.startswith(NO_FAST_FILE) for notice in notices):
+        return f"{NO_FAST_FILE}. {SAVE_FAST}"
+    return "Give the file with --tokenizer: tokenizer.json, tokenizer.model or tokenizer.bin; or token ids instead of text."
+
+
 def _set_up(spec: TokenizerSpec, path: Path) -> TokenizerSpec:
     """A `tokenizer.json` does not say which of its tokens begin and end a text: files beside it do."""
     settings, generation = path.with_name("tokenizer_config.json"), path.with_name("generation_config.json")
     if not tokenizer_json.matches(read_head(path, HEAD_BYTES)):
         return spec
-    if settings.is_file():
+    if is_there(settings):
         config = read_json(settings)
         spec, _ = with_roles(spec, roles(config))
         spec = _framed(with_special(spec, special_texts(config)), config)
-    return with_ends(spec, read_json(generation)) if generation.is_file() else spec
+    return with_ends(spec, read_json(generation)) if is_there(generation) else spec
 
 
 def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
@@ -82,13 +109,26 @@ def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether two hold the same tokens, begin a text with the same one, and end it with the same ones."""
+    """Whether two hold the same tokens, treat spaces alike, begin a text with the same token, and end it with the same ones."""
 
     def ends(spec: TokenizerSpec) -> set[int | None]:
         return {spec.eos_id, spec.eot_id, *spec.stop_ids} - {None}
 
-    same_text = same_but_reserved(one.tokens, other.tokens) and ends(one) == ends(other)
-    return same_text and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
+    same_tokens = same_but_reserved(one.tokens, other.tokens) and ends(one) == ends(other)
+    return (
+        same_tokens
+        and _spacing(one) == _spacing(other)
+        and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
+    )
+
+
+def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
+    """All that decides which spaces and characters SentencePiece sees; nothing, for other kinds."""
+    if spec.kind != "spm":
+        return ()
+    adds = spec.add_space_prefix
+    where = (adds, adds and spec.prefix_first_only, adds and spec.prefix_unless_space)
+    return (*where, spec.remove_extra_spaces, spec.charsmap)
 
 
 def _read(path: Path) -> TokenizerSpec:
@@ -113,8 +153,8 @@ def fitted(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
     more than an eighth, the weights are another model's.
     """
     if not fits(spec, vocab_size):
-        problem = f"there are {len(spec.tokens)}, but the model's embedding has {vocab_size} rows"
-        raise ModelFormatError(spec.source, "tokens", None, problem, hint=WRONG_TOKENIZER)
+        problem = f"there are {len(spec.tokens)} tokens; the model has {vocab_size} (the rows of its embedding)"
+        raise ModelFormatError(spec.source, "tokenizer", None, problem, hint=WRONG_TOKENIZER)
     return padded(spec, vocab_size)
 
 
@@ -129,9 +169,9 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
 BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
 
-NO_FAST_FILE = "vocab.json and merges.txt are not read: let transformers save the tokenizer as tokenizer.json"
-
-Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
+SLOW_FILES = ("vocab.json", "merges.txt")  # GPT-2's
+NO_FAST_FILE = "vocab.json and merges.txt do not say how a text is cut into words, so they are not read"
+SAVE_FAST = "Save a tokenizer.json beside them: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
 
 
 def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
@@ -141,11 +181,12 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     and for some was made wrongly (OpenLLaMA, transformers#24233). Tokens that were added since are taken from all files. The ids
     of `generation_config.json` are not read here.
     """
-    files = {name: read_json(path) for name in JSON_FILES if (path := folder / name).is_file()}
-    model = _read(path) if (path := folder / "tokenizer.model").is_file() else None
+    files = {name: read_json(path) for name in JSON_FILES if is_there(path := folder / name)}
+    model = _read(path) if is_there(path := folder / "tokenizer.model") else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
-        return None, (NO_FAST_FILE,) if (folder / "merges.txt").is_file() else ()
+        slow = all((folder / name).is_file() for name in SLOW_FILES)
+        return None, (f"{NO_FAST_FILE}. {SAVE_FAST}",) if slow else ()
     spec, notices = chosen
     spec, dropped = _without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))
@@ -198,7 +239,14 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
         return fast, (*notices, why)
     if agree(model, fast):
         return model, notices
-    return model, (*notices, "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+    return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
+
+
+DIFFERENT = "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used"
+DIFFERENT_SPACES = (
+    "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ where a text begins with one): "
+    "tokenizer.model is used"
+)
 
 
 def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:

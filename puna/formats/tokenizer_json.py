@@ -14,13 +14,14 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from puna.errors import UnsupportedModelError
-from puna.formats.added_tokens import MAX_TOKENS, listed_tokens, unused, with_added
+from puna.formats.added_tokens import listed_tokens, unused, with_added
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.patterns import GPT2, LLAMA3
 from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.formats.token_types import BYTE, NORMAL, UNKNOWN, UNUSED
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 SPACE = "\u2581"
 
@@ -41,6 +42,7 @@ class Cutting(NamedTuple):
     normalizer: str = ""
     add_space_prefix: bool = False
     prefix_first_only: bool = False
+    prefix_unless_space: bool = False
     splits_at_spaces: bool = False
 
 
@@ -64,6 +66,7 @@ def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:
         normalizer=cutting.normalizer,
         add_space_prefix=cutting.add_space_prefix,
         prefix_first_only=cutting.prefix_first_only,
+        prefix_unless_space=cutting.prefix_unless_space,
         whole_words=_whole_words(model, cutting),
         source=str(document.file),
     )
@@ -104,6 +107,8 @@ def _tokens(model: JsonObject) -> list[str]:
     for text, token_id in vocabulary.values.items():
         if type(token_id) is not int or not 0 <= token_id < most:
             vocabulary.fail(shown(text), f"has the id {shown(token_id)}; a whole number of 0 to {most - 1} is needed")
+        if len(text) > MAX_TOKEN_BYTES:
+            vocabulary.fail(shown(text), f"has {len(text)} characters; at most {MAX_TOKEN_BYTES} are read")
         if by_id.setdefault(token_id, text) != text:
             vocabulary.fail(shown(text), f"has the id {token_id}, as {shown(by_id[token_id])} has")
     return [by_id.get(token_id, unused(token_id).decode()) for token_id in range(max(by_id) + 1)]
@@ -192,26 +197,56 @@ def _stages(step: JsonObject) -> list[str]:
 
 
 def _sentencepiece(document: JsonObject, steps: list[JsonObject]) -> Cutting:
-    normalizers = _steps(document, "normalizer", "normalizers")
-    prefix, first_only, replaced = False, False, False
-    for step in normalizers:
+    prepends, replaced = _normalizing(document)
+    spaces = _spaces(document, steps, prepends, replaced)
+    _require_decoders(document, {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
+    return spaces
+
+
+def _normalizing(document: JsonObject) -> tuple[bool, bool]:
+    """Whether the normalizer adds a space, and whether it writes spaces as U+2581."""
+    prepends, replaced = False, False
+    for step in _steps(document, "normalizer", "normalizers"):
         if _kind(step) == "Prepend" and step.text("prepend") == SPACE:
-            prefix = True
+            prepends = True
         elif _kind(step) == "Replace" and step.values.get("pattern") == {"String": " "} and step.text("content") == SPACE:
             replaced = True
         else:
             _unsupported(document.file, f"the tokenizer's normalizer holds {shown(step.values)}")
-    splits = False
-    for step in steps:
-        if _kind(step) != "Metaspace" or step.text("replacement") not in (SPACE, None) or replaced:
-            _unsupported(document.file, f"the tokenizer's pre-tokenizer holds {shown(step.values)}")
-        replaced, splits = True, step.flag("split", True)
-        scheme = step.text("prepend_scheme") or ("always" if step.flag("add_prefix_space", True) else "never")
-        prefix, first_only = prefix or scheme != "never", not prefix and scheme == "first"
-    if not replaced:
+    return prepends, replaced
+
+
+def _spaces(document: JsonObject, steps: list[JsonObject], prepends: bool, replaced: bool) -> Cutting:
+    """A Metaspace adds its space where a text begins with no such space, thus never behind a Prepend."""
+    found = tuple(_metaspace(step) for step in steps)
+    if replaced and found == BEGINNING_ONLY and not prepends:
+        return Cutting("spm", add_space_prefix=True, prefix_first_only=True)
+    if len(found) > 1 or (found and (replaced or found[0].replacement != SPACE)):
+        _unsupported(document.file, f"the tokenizer's pre-tokenizer holds {shown([step.values for step in steps])}")
+    if not (found or replaced):
         _unsupported(document.file, "the tokenizer is neither byte-level nor one that writes spaces as U+2581")
-    _require_decoders(document, {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
-    return Cutting("spm", add_space_prefix=prefix, prefix_first_only=first_only, splits_at_spaces=splits)
+    scheme, splits = (found[0].scheme, found[0].splits) if found else ("never", False)
+    adds = not prepends and scheme != "never"
+    return Cutting("spm", "default", "", prepends or adds, adds and scheme == "first", adds, splits)
+
+
+class Metaspace(NamedTuple):
+    """A step that writes spaces as `replacement`, and may add one."""
+
+    replacement: str
+    scheme: str
+    splits: bool
+
+
+# Behind a normalizer that leaves no plain space, these add U+2581 at the beginning of a text, in any case (our writer's).
+BEGINNING_ONLY = (Metaspace(" ", "first", False), Metaspace(SPACE, "never", False))
+
+
+def _metaspace(step: JsonObject) -> Metaspace:
+    scheme = step.text("prepend_scheme") or ("always" if step.flag("add_prefix_space", True) else "never")
+    if _kind(step) != "Metaspace" or scheme not in ("always", "first", "never"):
+        _unsupported(step.file, f"the tokenizer's pre-tokenizer holds {shown(step.values)}")
+    return Metaspace(step.text("replacement") or SPACE, scheme, step.flag("split", True))
 
 
 def _require_decoders(document: JsonObject, allowed: set[str]) -> None:

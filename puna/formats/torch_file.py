@@ -5,18 +5,17 @@ The layout is PyTorch's since 1.6: `NAME/data.pkl`, `NAME/data/KEY` for each sto
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.foreign import refuse_foreign
 from puna.formats.mapped import file_size, read_head, shown
-from puna.formats.stored import DTYPES, StoredTensor
+from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
-from puna.formats.zip_file import MAGIC, ZipFile
+from puna.formats.zip_file import MAGIC, Entry, ZipFile
 
 PICKLE = "/data.pkl"
 MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
@@ -25,6 +24,9 @@ WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under w
 OLD_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 SAVE_AGAIN = "Open it with the PyTorch it came with and save it again: torch.save(weights, path), or as safetensors."
 
+NEEDED = "a dict of named tensors is needed"
+SAVE_STATE = "Save it with torch.save(model.state_dict(), path) in the program that made it: the weights, and nothing else."
+
 
 def matches(head: bytes, size: int) -> bool:
     """Whether a file that begins with `head` may be one: the beginning is any zip's, or an old pickle's."""
@@ -32,7 +34,7 @@ def matches(head: bytes, size: int) -> bool:
 
 
 def read_torch_file(path: Path) -> dict[str, StoredTensor]:
-    """The arrays of a checkpoint by their names. Views of the mapped file, but for one that does not lie in C order there.
+    """The arrays of a checkpoint by their names, as views of the mapped file. No number is read.
 
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError. Nothing in the file is ever executed.
     """
@@ -45,11 +47,21 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
     program = archive.read(prefix + PICKLE, MAX_PICKLE_BYTES)
     begin = archive.entries[prefix + PICKLE].offset
 
-    def fail(at: int, problem: str) -> NoReturn:
-        raise ModelFormatError(path, "pickle", begin + at, problem)
+    def fail(at: int, problem: str, is_whole: bool = False) -> NoReturn:
+        raise ModelFormatError(path, "pickle", begin + at, problem, hint=SAVE_STATE if is_whole else "")
 
     state = _state(path, run(program, fail))
     return {name: _tensor(archive, prefix, name, tensor) for name, tensor in state.items()}
+
+
+def altered_entries(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Of those files that are archives the entries whose bytes do not have their checksum. Everything is read, which
+    `read_torch_file` does not do.
+    """
+    for path in files:
+        if read_head(path, len(MAGIC)) == MAGIC:
+            archive = ZipFile(path)
+            yield from ((path, name) for name in archive.entries if not archive.is_intact(name))
 
 
 def _prefix(archive: ZipFile) -> str:
@@ -75,34 +87,46 @@ def _state(path: Path, value: Any) -> dict[str, TensorRef]:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
     if not isinstance(value, dict) or not value:
-        raise ModelFormatError(path, "pickle", None, f"holds a {type(value).__name__}; a dict of named tensors is needed")
+        raise ModelFormatError(path, "pickle", None, f"holds a {type(value).__name__}; {NEEDED}", hint=SAVE_STATE)
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorRef):
             raise ModelFormatError(
                 path,
                 "pickle",
                 None,
-                f"holds a {type(tensor).__name__} under {shown(str(name))}; a dict of named tensors is needed",
+                f"holds a {type(tensor).__name__} under {shown(str(name))}; {NEEDED}",
+                hint=SAVE_STATE,
             )
     return value
 
 
 def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> StoredTensor:
     field = f"tensor {shown(name)}"
-    entry, size = _storage(archive, prefix, field, tensor.storage), DTYPES[tensor.dtype].itemsize
-    numbers, count = archive.entries[entry].size // size, prod(tensor.shape)
+    if not tensor.is_plain:
+        raise UnsupportedModelError(
+            f"{archive.path}: {field} is a view that negates or conjugates its numbers", hint="Save it anew, as tensor.clone()."
+        )
+    entry, size, count = _storage(archive, prefix, field, tensor.storage), DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
+    last = _last_number(archive, field, tensor, archive.entries[entry])
+    is_plain = not count or _is_c_order(tensor)
+    begin = tensor.offset * size if count else 0
+    data = archive.view(entry)[begin : begin + count * size if is_plain else (last + 1) * size]
+    # Strides of what there is only one of may be anything, also beyond what numpy holds.
+    strides = tuple(stride if length > 1 else 0 for length, stride in zip(tensor.shape, tensor.strides))
+    offset = archive.entries[entry].offset + begin
+    return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
+
+
+def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: Entry) -> int:
+    """Where in its storage the last number of a tensor lies, checked to be inside."""
+    numbers, count = entry.size // DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
     last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
     if count and (last >= numbers or count > numbers):
         problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
-        raise ModelFormatError(archive.path, field, archive.entries[entry].offset, problem)
-    begin = tensor.offset * size if count else 0
-    data = archive.view(entry)[begin : begin + count * size]
-    if not _is_c_order(tensor):
-        whole = archive.view(entry)[: numbers * size].view(DTYPES[tensor.dtype])[tensor.offset :]
-        strides = [stride * size for stride in tensor.strides]
-        laid = np.lib.stride_tricks.as_strided(whole, tensor.shape, strides, writeable=False)
-        data = np.ascontiguousarray(laid).reshape(-1).view(np.uint8)
-    return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, archive.entries[entry].offset + begin)
+        raise ModelFormatError(archive.path, field, entry.offset, problem)
+    if not is_possible(tensor.shape, tensor.dtype):
+        raise ModelFormatError(archive.path, field, None, f"has the shape {tensor.shape}, more than a memory can hold")
+    return last
 
 
 def _storage(archive: ZipFile, prefix: str, field: str, storage: StorageRef) -> str:

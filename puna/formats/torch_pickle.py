@@ -3,6 +3,9 @@
 A pickle is a program for a stack machine. Python's own runs any function that the file names; this one knows the opcodes that
 `torch.save` writes for names, numbers, dicts and tensors, and a table of names, each of which stands for something inert. Any
 other opcode or name is refused. There is no way around it (puna/formats never imports `pickle`; a test sees to it).
+
+A few bytes can make a value of any size (lists in lists, recalled again and again). So nothing here formats, compares or hashes a
+value before it knows it to be a short text or a small number, and what is done for one opcode is bounded by what it takes.
 """
 
 from __future__ import annotations
@@ -10,15 +13,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from puna.formats.mapped import shown
 
-MAX_STACK = 1 << 20
-MAX_OPERATIONS = 1 << 26
+MAX_OPERATIONS = 1 << 19  # a tensor takes some 30, and Llama 3.1 405B has 1,200 tensors; all of them take a second and 50 MB
+MAX_STACK = 1 << 18  # torch.save puts a thousand items on it at once
+MAX_MEMO = 1 << 18  # entries of 100 bytes; torch.save remembers about ten for each tensor
+MAX_COPIED = 1 << 20  # pairs that OrderedDict is called with, in all: one list can be recalled for each call
+MAX_TEXT = 1 << 10  # characters of a key, of a name, of a storage; real ones have 10 to 100
+MAX_KEY = 1 << 31  # of the numbers among the keys (an optimizer's), either way: larger ones can be made to share a hash
+LONG_BYTES = 8  # no size, offset or count has more
 MAX_DIMS = 8
 
-Fail = Callable[[int, str], NoReturn]  # (byte of the pickle, problem)
+
+class Fail(Protocol):
+    """Raises for a byte of the pickle; `is_whole`: the file is perhaps not broken, but holds more than weights."""
+
+    def __call__(self, at: int, problem: str, is_whole: bool = False) -> NoReturn: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class TensorRef:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    is_plain: bool = True  # False: marks say that its numbers are others than those in the storage (negated, conjugated)
 
 
 STORAGES = {
@@ -94,6 +107,7 @@ class _Machine:
         self._at = 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._copied = 0
 
     def run(self) -> Any:
         for _ in range(MAX_OPERATIONS):
@@ -102,16 +116,18 @@ class _Machine:
                 return self._pop()
             operation = OPERATIONS.get(code)
             if operation is None:
-                self._fail(f"has the opcode {shown(code)}, which no checkpoint of weights needs; nothing of it was executed")
+                self._fail(
+                    f"has the opcode {shown(code)}, which no checkpoint of weights needs; nothing of it was executed", True
+                )
             operation(self)
             if len(self._stack) > MAX_STACK:
                 self._fail("fills the stack")
-        return self._fail("does not end")
+        return self._fail(f"does not end within {MAX_OPERATIONS} operations")
 
     # ---- bytes and stack ------------------------------------------------------------------------------------------
 
-    def _fail(self, problem: str) -> NoReturn:
-        self._fail_at(self._at, problem)
+    def _fail(self, problem: str, is_whole: bool = False) -> NoReturn:
+        self._fail_at(self._at, problem, is_whole)
 
     def _take(self, count: int) -> bytes:
         if count > len(self._program) - self._at:
@@ -174,6 +190,8 @@ class _Machine:
     def put(self, index: int) -> None:
         if not self._stack:
             self._fail("remembers what is not there")
+        if len(self._memo) >= MAX_MEMO and index not in self._memo:
+            self._fail(f"remembers more than {MAX_MEMO} values")
         self._memo[index] = self._stack[-1]
 
     def get(self, index: int) -> None:
@@ -183,6 +201,8 @@ class _Machine:
 
     def long(self) -> None:
         length = self._number("B")
+        if length > LONG_BYTES:
+            self._fail(f"has a whole number of {length} bytes; at most {LONG_BYTES} are allowed")
         self.push(int.from_bytes(self._take(length), "little", signed=True))
 
     def tuple_of(self, count: int) -> None:
@@ -194,9 +214,14 @@ class _Machine:
         if len(items) % 2:
             self._fail("sets a key without a value")
         for key, value in zip(items[::2], items[1::2]):
-            if not isinstance(key, str | int):
-                self._fail(f"has a key of type {type(key).__name__}")
-            target[key] = value
+            target[self._key(key)] = value
+
+    def _key(self, key: Any) -> str | int:
+        """A key that takes no time to hash and to compare, whatever keys there are already."""
+        if not _is_short(key) and not (type(key) is int and -MAX_KEY <= key < MAX_KEY):
+            self._fail(f"has a key of type {type(key).__name__}; texts of at most {MAX_TEXT} characters and small numbers are")
+        checked: str | int = key
+        return checked
 
     def append(self, items: list[Any]) -> None:
         self._top(list).extend(items)
@@ -204,11 +229,13 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         text = f"{module}.{name}"
         if text not in NAMES:
-            self._fail(f"names {shown(text)}, which no checkpoint of weights needs; nothing of it was executed")
+            self._fail(f"names {shown(text)}, which no checkpoint of weights needs; nothing of it was executed", True)
         self.push(Name(text))
 
     def stack_name(self) -> None:
         name, module = self._pop(), self._pop()
+        if not _is_short(name) or not _is_short(module):
+            self._fail(f"takes a name from the stack that is no text of at most {MAX_TEXT} characters")
         self.name(module, name)
 
     def reduce(self) -> None:
@@ -231,7 +258,7 @@ class _Machine:
 
     def storage(self) -> None:
         match self._pop():
-            case ("storage", Name(text), str(key), str(), int(size)) if text in STORAGES and size >= 0:
+            case ("storage", Name(text), str(key), str(), int(size)) if text in STORAGES and _is_short(key) and size >= 0:
                 self.push(StorageRef(STORAGES[text], key, size))
             case other:
                 self._fail(f"refers to a {type(other).__name__}, which is not a storage")
@@ -242,38 +269,47 @@ class _Machine:
         made: dict[Any, Any] = {}
         if not isinstance(pairs, list | tuple):
             self._fail("makes a dict of what are no pairs")
+        self._copied += len(pairs)
+        if self._copied > MAX_COPIED:
+            self._fail(f"makes dicts of more than {MAX_COPIED} pairs in all")
         for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str | int):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
                 self._fail("makes a dict of what are no pairs")
-            made[pair[0]] = pair[1]
+            made[self._key(pair[0])] = pair[1]
         return made
 
-    def make_tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = None, hooks: Any = None) -> TensorRef:
+    def make_tensor(
+        self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = None, hooks: Any = None, marks: Any = None
+    ) -> TensorRef:
         if not isinstance(storage, StorageRef) or not storage.dtype:
             self._fail("makes a tensor of what is no typed storage")
-        return self._tensor(storage, storage.dtype, offset, shape, strides)
+        return self._tensor(storage, storage.dtype, offset, shape, strides, marks)
 
     def make_typed_tensor(
-        self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any
+        self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, marks: Any = None
     ) -> TensorRef:
         if not isinstance(storage, StorageRef) or not isinstance(dtype, Name) or dtype.text not in TYPES:
             self._fail("makes a tensor of what is no storage, or of no type")
-        return self._tensor(storage, TYPES[dtype.text], offset, shape, strides)
+        return self._tensor(storage, TYPES[dtype.text], offset, shape, strides, marks)
 
-    def make_parameter(self, tensor: Any) -> TensorRef:
-        if not isinstance(tensor, TensorRef):
+    def make_parameter(self, tensor: Any, requires_grad: Any = False, hooks: Any = None, state: Any = None) -> TensorRef:
+        """The tensor. `state` holds the attributes that somebody gave it, inert as all that this machine makes: passed over."""
+        if not isinstance(tensor, TensorRef) or not isinstance(requires_grad, bool):
             self._fail("makes a parameter of what is no tensor")
+        if hooks not in (None, {}):
+            self._fail("makes a parameter with hooks, which are functions", True)
         return tensor
 
     def make_shape(self, sizes: Any) -> tuple[int, ...]:
         return self._sizes(sizes, "shape")
 
-    def _tensor(self, storage: StorageRef, dtype: str, offset: Any, shape: Any, strides: Any) -> TensorRef:
+    def _tensor(self, storage: StorageRef, dtype: str, offset: Any, shape: Any, strides: Any, marks: Any) -> TensorRef:
         shape, strides = self._sizes(shape, "shape"), self._sizes(strides, "strides")
         (offset,) = self._sizes((offset,), "offset")
         if len(shape) != len(strides):
             self._fail(f"has a tensor of shape {shape} with strides {strides}")
-        return TensorRef(storage, dtype, offset, shape, strides)
+        is_plain = marks is None or (isinstance(marks, dict) and not marks)
+        return TensorRef(storage, dtype, offset, shape, strides, is_plain)
 
     def _sizes(self, sizes: Any, what: str) -> tuple[int, ...]:
         ok = isinstance(sizes, tuple | list) and len(sizes) <= MAX_DIMS
@@ -282,20 +318,25 @@ class _Machine:
         return tuple(sizes)
 
 
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT
+
+
 BUILDERS: dict[str, Any] = {
     "collections.OrderedDict": _Machine.make_dict,
     "torch._utils._rebuild_tensor": _Machine.make_tensor,
     "torch._utils._rebuild_tensor_v2": _Machine.make_tensor,
     "torch._utils._rebuild_tensor_v3": _Machine.make_typed_tensor,
     "torch._utils._rebuild_parameter": _Machine.make_parameter,
+    "torch._utils._rebuild_parameter_with_state": _Machine.make_parameter,
     "torch.Size": _Machine.make_shape,
 }
 # Arguments that a builder needs and those it looks at: of the others (gradients, hooks) nothing depends.
 ARGUMENTS: dict[Any, tuple[int, int]] = {
     _Machine.make_dict: (0, 1),
-    _Machine.make_tensor: (4, 6),
-    _Machine.make_typed_tensor: (7, 7),
-    _Machine.make_parameter: (1, 1),
+    _Machine.make_tensor: (4, 7),
+    _Machine.make_typed_tensor: (7, 8),
+    _Machine.make_parameter: (1, 4),
     _Machine.make_shape: (1, 1),
 }
 NAMES = frozenset({*STORAGES, *TYPES, *BUILDERS})

@@ -26,7 +26,7 @@ LOCAL_LAYOUT = struct.Struct("<4s5H3L2H")
 ZIP64_EXTRA = 1
 MAX_COMMENT = 1 << 16
 MAX_ENTRIES = 1 << 20
-ENCRYPTED = 1
+ENCRYPTED = 1 | 1 << 6 | 1 << 13  # the flags of each kind of encryption, and of an encrypted directory
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "look into the zip64 fields"
 
 
@@ -52,6 +52,10 @@ class ZipFile:
         """The bytes of an entry, not copied.  # (bytes,)"""
         entry = self.entries[name]
         return np.frombuffer(self._data, np.uint8, entry.size, entry.offset) if entry.size else np.empty(0, np.uint8)
+
+    def is_intact(self, name: str) -> bool:
+        """Whether an entry has the checksum that the directory gives; all of it is read."""
+        return zlib.crc32(self.view(name).data) == self.entries[name].crc
 
     def read(self, name: str, limit: int) -> bytes:
         """A small entry, its checksum verified."""
@@ -160,6 +164,8 @@ def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, 
     head = LOCAL_LAYOUT.unpack_from(cursor.data, local)
     name = local + LOCAL_LAYOUT.size
     begin: int = name + head[9] + head[10]
+    if head[2] & ENCRYPTED or head[3] != 0:
+        cursor.fail(field, "is compressed or encrypted where it begins; a checkpoint holds plain entries", local)
     if head[0] != LOCAL or cursor.data[name : name + head[9]] != raw:
         cursor.fail(field, "has another name, or none, where it begins", local)
     if begin + size > directory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from puna.errors import ModelNotFoundError
@@ -10,10 +11,13 @@ from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
 from puna.report import SILENT, Reporter
 
-__all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "pull", "resolve"]
+__all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "looks_like_model", "pull", "resolve"]
 
 FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[^/?#\s]+/[^/?#\s]+)(?:/(?:blob|resolve)/[^/?#\s]+/(?P<file>[^/?#\s]+))?"
+)
 
 
 def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
@@ -41,6 +45,21 @@ def pull(name: str | None = None, report: Reporter = SILENT) -> Path:
     if (hub := parse_hub_name(text)) is not None:
         return _pull_hub(hub, report)
     raise _not_found(text)
+
+
+def looks_like_model(text: str) -> bool:
+    """Whether a person who types only this means a model: a folder or a model's file, one of our names, or one of the Hub's."""
+    if len(text.split()) != 1:
+        return _exists_as_model(text)
+    return text in CATALOGUE or text.startswith("hf:") or text.lower().endswith(_MODEL_SUFFIXES) or _exists_as_model(text)
+
+
+def _exists_as_model(text: str) -> bool:
+    try:
+        path = Path(text).expanduser()
+        return (text != "" and path.is_dir()) or (path.is_file() and text.lower().endswith(_MODEL_SUFFIXES))
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a home that nobody knows
+        return False
 
 
 def is_cached(model: WheelModel) -> bool:
@@ -142,6 +161,11 @@ def _not_found(text: str) -> ModelNotFoundError:
     shown = _shown(text)
     if (link := _link_target(text)) is not None:
         return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
+    if (page := _PAGE.match(text)) is not None:
+        return ModelNotFoundError(
+            f"{shown} is a page; puna does not read models from pages",
+            hint=f"Fetch it: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
+        )
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}",

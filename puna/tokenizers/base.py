@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
     add_bos: bool  # the file's rule
     add_eos: bool
     special_tokens: dict[str, int]  # control tokens by their text
+    utf8_errors: str  # the handler of `bytes.decode` for bytes that are no characters
+    controls_part_bytes: bool  # bytes on both sides of a control token never make one character (SentencePiece)
 
     def encode(
         self,
@@ -40,10 +42,13 @@ class Tokenizer(Protocol):
         """
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of `ids`, as it stands at the beginning of a text; bytes that are not UTF-8 become U+FFFD."""
+        """Text of `ids`, as it stands at the beginning of a text; bytes that are not UTF-8 become U+FFFD (`utf8_errors`)."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """Exact bytes that the id adds in running text (b"" for a control token)."""
+
+    def first_bytes(self, token_id: int) -> bytes:
+        """Bytes that the id adds where no text stands before it: without a space that is the tokenizer's own."""
 
     def piece(self, token_id: int) -> str:
         """The id as the vocabulary spells it, for people to look at."""

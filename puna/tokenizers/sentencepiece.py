@@ -6,6 +6,7 @@ instead, see `piece_merges.py`.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Callable
@@ -25,15 +26,35 @@ from puna.tokenizers.vocabulary import VocabularyTokenizer
 
 Cutter = Callable[[str], list[int]]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+EACH_BYTE = "puna-each-byte"
+
+
+def _replace_each(error: UnicodeError) -> tuple[str, int]:
+    """One U+FFFD for each byte that is no part of a character, as the library has it. Python's "replace" has one for a run that
+    could have begun a character.
+
+    >>> b"\\xe2\\x82A".decode("utf-8", EACH_BYTE), b"\\xe2\\x82A".decode("utf-8", "replace")
+    ('��A', '�A')
+    """
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error(EACH_BYTE, _replace_each)
 
 
 class SentencePieceTokenizer(VocabularyTokenizer):
     """GGUF's tokenizer model "llama", and llama2.c's tokenizer.bin. A U+2581 in a text comes back as a space."""
 
+    utf8_errors = EACH_BYTE
+    controls_part_bytes = True
+
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
         self._adds_space = spec.add_space_prefix
         self._prefix_first_only = spec.prefix_first_only
+        self._prefix_unless_space = spec.prefix_unless_space
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
         self._cut = self._cutter(spec)
@@ -46,12 +67,17 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         return _cut_by_scores(replace(spec, add_space_prefix=False))
 
     def _prefixed_cutter(self, spec: TokenizerSpec) -> Cutter:
-        """Text -> ids, with one space added before it, even where it begins with a space."""
+        """Text -> ids, with one space added before it, whatever it begins with."""
         if not spec.add_space_prefix:
             return self._cut
         if self._changes_text:  # the library adds the space, for it does so after the changes
             return _cut_by_scores(spec)
         return lambda text: self._cut(SPACE + text) if text else []
+
+    def first_bytes(self, token_id: int) -> bytes:
+        """The added space is that of a piece: a byte token 0x20 stays, as in the library."""
+        data = self.token_bytes(token_id)
+        return data.removeprefix(b" ") if self._adds_space and token_id not in self._bytes else data
 
     def strips_leading_space(self) -> bool:
         return self._adds_space
@@ -64,7 +90,9 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     def _encode_plain(self, text: str, is_first: bool) -> list[int]:
-        return self._cut_prefixed(text) if is_first or not self._prefix_first_only else self._cut(text)
+        has_space = self._prefix_unless_space and text.startswith((" ", SPACE))
+        adds_space = not has_space and (is_first or not self._prefix_first_only)
+        return self._cut_prefixed(text) if adds_space else self._cut(text)
 
     def _bytes_of(self, token_id: int) -> bytes:
         byte = self._bytes.get(token_id)

@@ -9,12 +9,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import takewhile
 
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
-from puna.formats.token_types import CONTROL, UNKNOWN
+from puna.formats.token_types import CONTROL, UNKNOWN, USER_DEFINED
 from puna.formats.vocabulary import piece_texts, piece_types
 
 # Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
@@ -34,15 +33,21 @@ STOP_TEXTS = (
     "<EOT>",
 )
 
+MAX_SEARCHED = 1 << 21  # characters of the tokens that a text is searched for; the automaton takes 80 bytes for each
+
 Cut = Iterator[tuple[str, int | None]]
 
 
 class VocabularyTokenizer(ABC):
     """See `tokenizers.base.Tokenizer`. Nothing changes after construction."""
 
+    utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as tiktoken and `tokenizers` have it
+    controls_part_bytes = False
+
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
         self._types = piece_types(spec)
+        _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
         self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
         self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
@@ -78,15 +83,22 @@ class VocabularyTokenizer(ABC):
         return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        checked = [self._checked(i) for i in ids]
-        leading = len(list(takewhile(self._is_silent, checked)))
-        spoken = b"".join(self._shown(i, skip_special) for i in checked[leading:])
-        if self.strips_leading_space():
-            spoken = spoken.removeprefix(b" ")
-        return (b"".join(self._shown(i, skip_special) for i in checked[:leading]) + spoken).decode("utf-8", "replace")
+        parts, spoken = [b""], False
+        for token_id in map(self._checked, ids):
+            if self._is_silent(token_id):
+                if self.controls_part_bytes:
+                    parts.append(b"")
+                parts[-1] += b"" if skip_special else self._pieces[token_id].encode()
+            else:
+                parts[-1] += self._bytes_of(token_id) if spoken else self.first_bytes(token_id)
+                spoken = True
+        return "".join(part.decode("utf-8", self.utf8_errors) for part in parts)
 
     def token_bytes(self, token_id: int) -> bytes:
         return b"" if self._is_silent(self._checked(token_id)) else self._bytes_of(token_id)
+
+    def first_bytes(self, token_id: int) -> bytes:
+        return self.token_bytes(token_id)
 
     def piece(self, token_id: int) -> str:
         return self._pieces[self._checked(token_id)]
@@ -123,11 +135,6 @@ class VocabularyTokenizer(ABC):
     def _is_silent(self, token_id: int) -> bool:
         return self._types[token_id] in (CONTROL, UNKNOWN)
 
-    def _shown(self, token_id: int, skip_special: bool) -> bytes:
-        if self._is_silent(token_id):
-            return b"" if skip_special else self._pieces[token_id].encode()
-        return self._bytes_of(token_id)
-
     def _ids_of_type(self, wanted: int) -> dict[str, int]:
         return {self._pieces[i]: i for i, kind in enumerate(self._types) if kind == wanted and self._pieces[i]}
 
@@ -142,6 +149,14 @@ def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
         raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
     return token_id
+
+
+def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> None:
+    """Before an automaton is made of the tokens that a text is searched for."""
+    total = sum(len(piece) for piece, kind in zip(pieces, types) if kind in (CONTROL, USER_DEFINED))
+    if total > MAX_SEARCHED:
+        problem = f"are {total} characters where control and added ones count; at most {MAX_SEARCHED} are read"
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 
 
 def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +56,13 @@ class Job:
 class Writer(NamedTuple):
     """A line of the table of writers."""
 
-    is_folder: Callable[[Job], bool]
+    is_folder: Callable[[int], bool]  # told the number of shards
     types: tuple[str, ...]  # that a matrix may have in this format; the first holds the numbers of any other exactly
     vector_types: tuple[str, ...]  # that norms and biases may have; the first as above
     require: Callable[[Job], None]  # UnsupportedModelError for what the format cannot hold, before anything is written
     write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
+    copied_bytes: Callable[[Job], int] = lambda job: 0  # of tensors that the format holds a second time
+    notices: Callable[[Job], Iterable[str]] = lambda job: ()  # what a person should know of the result; one line each
 
 
 def recoded(tensor: Tensor, type_name: str) -> Rows:

@@ -31,6 +31,7 @@ FILE_TYPES = {
 }  # fmt: skip
 OUR_NAMES = {"mistral": "llama"}  # architecture -> GGUF's, where it is another
 NO_KEY = {"dynamic": "dynamic rope scaling"}
+LLAMA_CPP_BETAS = (32.0, 1.0)
 
 
 def _architecture(config: ModelConfig) -> str:
@@ -52,6 +53,21 @@ def _require(job: Job) -> None:
     extra = [feature for feature in features if getattr(config, feature) and feature not in row.features]
     if extra:
         raise UnsupportedModelError(f"a {config.architecture} model with {', '.join(extra)} has no form in GGUF")
+
+
+def _notices(job: Job) -> Iterator[str]:
+    """Where llama.cpp (llama-cpp-python 0.3.36) reads the file without a word and computes something else."""
+    config, rope = job.checkpoint.config, job.checkpoint.config.rope
+    if config.sliding_window:
+        yield (
+            f"llama.cpp ignores the sliding window of this architecture: texts longer than {config.sliding_window} tokens "
+            "differ there; puna keeps it"
+        )
+    if rope.scaling == "yarn" and (rope.beta_fast, rope.beta_slow) != LLAMA_CPP_BETAS:
+        yield (
+            f"llama.cpp ignores yarn's beta_fast {rope.beta_fast:g} and beta_slow {rope.beta_slow:g} and takes "
+            f"{LLAMA_CPP_BETAS[0]:g} and {LLAMA_CPP_BETAS[1]:g}: texts differ there; puna keeps them"
+        )
 
 
 # ---- metadata -------------------------------------------------------------------------------------------------------
@@ -180,9 +196,10 @@ def _write(job: Job, path: Path) -> None:
 
 
 GGUF = Writer(
-    is_folder=lambda job: job.num_shards > 1,
+    is_folder=lambda shards: shards > 1,
     types=("F32", *(name for name in GGUF_READABLE if name != "F32")),
     vector_types=("F32",),
     require=_require,
     write=_write,
+    notices=_notices,
 )

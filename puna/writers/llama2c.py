@@ -31,7 +31,7 @@ from puna.formats.llama2c import (
     file_order,
 )
 from puna.writers.base import Job, Writer, write_rows
-from puna.writers.text_files import write_template, write_tokenizer
+from puna.writers.text_files import require_frame, write_template, write_tokenizer
 
 MODEL = "model.bin"
 LARGEST_GROUP = 64
@@ -56,6 +56,7 @@ def _require(job: Job) -> None:
     }
     for what in [what for what, is_so in problem.items() if is_so]:
         raise UnsupportedModelError(f"llama2.c's format has no form for {what}", hint="Convert to gguf or safetensors instead.")
+    require_frame(job.checkpoint.tokenizer)
 
 
 def _same(a: float, b: float) -> bool:
@@ -142,7 +143,7 @@ def _groups(tensor: Tensor, size: int) -> Iterator[tuple[npt.NDArray[np.int8], n
 
 
 LLAMA2C = Writer(
-    is_folder=lambda job: True,
+    is_folder=lambda shards: True,
     types=("F32", "Q8_GROUP"),
     vector_types=("F32",),
     require=_require,

@@ -1,6 +1,7 @@
 """A checkpoint as Meta distributes it: consolidated.NN.pth, params.json, tokenizer.model.
 
-A tokenizer or a template that this format has no file for lies beside it under the name that puna looks for.
+A tokenizer or a template that this format has no file for lies beside it under the name that puna looks for. Meta's code takes
+the keys of params.json as arguments and fails at one that it does not know, so only those stand there; puna.json has the rest.
 """
 
 from __future__ import annotations
@@ -13,11 +14,20 @@ from puna.config import ModelConfig, RopeConfig
 from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
-from puna.formats.meta import SCALED_ROPE, SCALED_ROPE_FACTOR, SMALL, SMALL_FACTOR, usual_context
+from puna.formats.meta import (
+    PARAMS,
+    SCALED_ROPE,
+    SCALED_ROPE_FACTOR,
+    SIDE_FILE,
+    SMALL,
+    SMALL_FACTOR,
+    USUAL_THETA,
+    usual_context,
+)
 from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.shards import BY_VOCABULARY, CUTS, check_parts, cut
 from puna.writers.base import Job, Writer
-from puna.writers.text_files import write_json, write_template, write_tokenizer
+from puna.writers.text_files import require_frame, write_json, write_template, write_tokenizer
 from puna.writers.torch_file import Array, write_torch_file
 
 NO_FORM = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "windowed_layers")
@@ -38,6 +48,7 @@ def _require(job: Job) -> None:
     check_parts(config, job.num_shards)
     if config.vocab_size % job.num_shards:
         raise UnsupportedModelError(f"a vocabulary of {config.vocab_size} cannot be cut into {job.num_shards} equal shards")
+    require_frame(job.checkpoint.tokenizer)
 
 
 def _scaled(config: ModelConfig) -> RopeConfig:
@@ -46,53 +57,78 @@ def _scaled(config: ModelConfig) -> RopeConfig:
     return replace(SCALED_ROPE, theta=config.rope.theta, factor=factor)
 
 
-def _params(config: ModelConfig) -> dict[str, Any]:
-    """params.json. Keys that only Mistral's files have, and the context, stand there only where they say something."""
+def _params(config: ModelConfig, is_llama3: bool) -> dict[str, Any]:
+    """params.json. Keys that Llama 2's code does not know stand there only where they say something. Llama 3's code knows
+    rope_theta, and takes 500000 where it is missing.
+    """
     values: dict[str, Any] = {
         "dim": config.hidden_size,
         "n_layers": config.num_layers,
         "n_heads": config.num_heads,
         "n_kv_heads": config.num_kv_heads,
         "vocab_size": config.vocab_size,
-        **_ffn(config),
+        **ffn_keys(config.hidden_size, config.ffn_size),
         "norm_eps": config.norm_eps,
-        "rope_theta": config.rope.theta,
     }
+    if is_llama3 or config.rope.theta != USUAL_THETA:
+        values["rope_theta"] = config.rope.theta
     if config.rope.scaling != "none":
         values["use_scaled_rope"] = True
     if config.head_dim * config.num_heads != config.hidden_size:
         values["head_dim"] = config.head_dim
     if config.sliding_window:
         values["sliding_window"] = config.sliding_window
-    if usual_context(values) != config.max_context:
-        values["max_seq_len"] = config.max_context
     return values
 
 
-def _ffn(config: ModelConfig) -> dict[str, Any]:
-    """Numbers from which Meta's code computes the feed-forward size: 8/3 of dim, times the multiplier, rounded up."""
-    base, multiple = int(8 * config.hidden_size / 3), config.ffn_size & -config.ffn_size
-    if -(-base // multiple) * multiple == config.ffn_size:
+def _side(config: ModelConfig) -> dict[str, Any]:
+    """puna.json: what Meta's keys cannot say, where it must be said."""
+    values: dict[str, Any] = {}
+    if usual_context(config.rope, config.norm_eps) != config.max_context:
+        values["max_context"] = config.max_context
+    if config.tie_embeddings:
+        values["tie_embeddings"] = True
+    return values
+
+
+def ffn_keys(hidden_size: int, ffn_size: int) -> dict[str, Any]:
+    """Numbers from which Meta's code computes the feed-forward size: 8/3 of dim, times the multiplier, cut to a whole number and
+    rounded up to a multiple.
+
+    The product may be any number from ffn_size + 1 - multiple up to below ffn_size + 1; the middle of that is aimed at, half a
+    unit or more from both ends, which no rounding of a float crosses.
+    """
+    base, multiple = int(8 * hidden_size / 3), ffn_size & -ffn_size
+    if -(-base // multiple) * multiple == ffn_size:
         return {"multiple_of": multiple}
-    return {"multiple_of": multiple, "ffn_dim_multiplier": (config.ffn_size - multiple / 2) / base}
+    return {"multiple_of": multiple, "ffn_dim_multiplier": (ffn_size + 1 - multiple / 2) / base}
 
 
 def _recoded(job: Job) -> Checkpoint:
-    """The checkpoint with each tensor in the type it is to have."""
+    """The checkpoint with each tensor in the type it is to have. Meta's code knows no tied output matrix, and would leave random
+    numbers in it: it gets the embedding's rows a second time.
+    """
     tensors = {
         name: Tensor(name, tensor.shape, BLOCK_TYPES[job.types[name]], job.rows(name))
         for name, tensor in job.checkpoint.tensors.items()
     }
+    tensors.setdefault("lm_head", replace(tensors["embed"], name="lm_head"))
     return replace(job.checkpoint, tensors=tensors)
 
 
+def _copied_bytes(job: Job) -> int:
+    return job.rows("embed").nbytes if job.checkpoint.config.tie_embeddings else 0
+
+
 def _write(job: Job, folder: Path) -> None:
-    checkpoint = job.checkpoint
-    write_json(_params(checkpoint.config), folder / "params.json")
+    checkpoint, whole = job.checkpoint, _recoded(job)
+    is_llama3 = checkpoint.tokenizer is not None and checkpoint.tokenizer.kind == "bpe"
+    write_json(_params(checkpoint.config, is_llama3), folder / PARAMS)
+    if side := _side(checkpoint.config):
+        write_json(side, folder / SIDE_FILE)
     write_tokenizer(checkpoint, folder, "meta")
     write_template(checkpoint, folder)
-    spec, whole = checkpoint.tokenizer, _recoded(job)
-    cuts = BY_VOCABULARY if spec is not None and spec.kind == "bpe" else CUTS  # as Llama 3's shards, or as the older ones
+    cuts = BY_VOCABULARY if is_llama3 else CUTS  # as Llama 3's shards, or as the older ones
     for rank in range(job.num_shards):
         parts = cut(whole, rank, job.num_shards, cuts)
         arrays = {foreign_name(META_NAMES, name): Array(part.type.name, part.shape, part.data) for name, part in parts.items()}
@@ -100,9 +136,10 @@ def _write(job: Job, folder: Path) -> None:
 
 
 META = Writer(
-    is_folder=lambda job: True,
+    is_folder=lambda shards: True,
     types=("F32", "F16", "BF16"),
     vector_types=("F32", "F16", "BF16"),
     require=_require,
     write=_write,
+    copied_bytes=_copied_bytes,
 )

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from puna.config import ModelConfig, RopeConfig
+from puna.config import MAX_SIZES, ModelConfig, RopeConfig
 from puna.errors import UnsupportedModelError
+from puna.formats.huggingface_config import context_beside
+from puna.formats.json_file import JsonObject
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.writers.base import Job, Writer, dealt_out, write_rows
-from puna.writers.text_files import write_huggingface_texts, write_json
+from puna.writers.text_files import require_frame, write_huggingface_texts, write_json
 
 ALIGNMENT = 8  # of the first array, as the format's own library has it
 CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -46,6 +48,13 @@ def _require(job: Job) -> None:
         raise UnsupportedModelError(f"a {kind} model with {what} has no form in transformers' configurations")
     if kind not in CLASSES:
         raise UnsupportedModelError(f"folders of the architecture {kind!r} are not written by puna")
+    if _context(config) is None:
+        raise UnsupportedModelError(
+            f"config.json has no form for a context of {config.max_context} tokens beside {config.rope.scaling} rope scaling by"
+            f" {config.rope.factor:g}: no whole number of tokens is lengthened to it",
+            hint="Convert to gguf instead.",
+        )
+    require_frame(job.checkpoint.tokenizer)
 
 
 # ---- config.json ----------------------------------------------------------------------------------------------------
@@ -102,10 +111,23 @@ def _qwen3(config: ModelConfig) -> dict[str, Any]:
 FAMILY_KEYS = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3}
 
 
-def _context(config: ModelConfig) -> int:
-    """Linear and dynamic scaling lengthen what config.json says."""
-    stretch = config.rope.factor if config.rope.scaling in ("linear", "dynamic") else 1.0
-    return config.rope.original_context if config.rope.scaling == "dynamic" else round(config.max_context / stretch)
+def _context(config: ModelConfig) -> int | None:
+    """The max_position_embeddings that is read back as the model's context, None where there is none.
+
+    Linear and dynamic scaling lengthen what config.json says, and so does yarn where it says less than factor times the original.
+    """
+    rope = config.rope
+    if rope.scaling == "none":
+        return config.max_context
+    scaling, unscaled = JsonObject(Path(), _rope_scaling(rope) or {}), int(config.max_context / rope.factor)
+    tried = {
+        "linear": (unscaled, unscaled + 1),
+        "dynamic": (rope.original_context,),
+    }.get(rope.scaling, (config.max_context,))
+    fits = (
+        n for n in tried if 0 < n <= MAX_SIZES["max_context"] and context_beside(scaling, rope.scaling, n) == config.max_context
+    )
+    return next(fits, None)
 
 
 SCALING_KEYS: dict[str, dict[str, str]] = {  # scaling -> key: our field
@@ -173,7 +195,7 @@ def _write(job: Job, folder: Path) -> None:
 
 
 SAFETENSORS = Writer(
-    is_folder=lambda job: True,
+    is_folder=lambda shards: True,
     types=("F32", "F16", "BF16"),
     vector_types=("F32", "F16", "BF16"),
     require=_require,

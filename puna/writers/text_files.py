@@ -21,6 +21,18 @@ from puna.writers.tokenizers import (
 )
 
 
+def require_frame(spec: TokenizerSpec | None) -> None:
+    """UnsupportedModelError where a text is to begin or end with a token that there is none of."""
+    if spec is None:
+        return
+    for name, is_added, token_id in (("BOS", spec.add_bos, spec.bos_id), ("EOS", spec.add_eos, spec.eos_id)):
+        if is_added and token_id is None:
+            raise UnsupportedModelError(
+                f"{spec.source}: the tokenizer adds {name} to a text, but has no such token; no tokenizer file can say that",
+                hint="Name the right tokenizer with --tokenizer, or convert to gguf, which keeps it as it is.",
+            )
+
+
 def write_tokenizer_folder(spec: TokenizerSpec, folder: Path, checkpoint: Checkpoint) -> None:
     """tokenizer.json, and what it does not say: tokenizer_config.json and generation_config.json."""
     write_tokenizer_json(spec, folder / "tokenizer.json")

@@ -72,19 +72,37 @@ def _normalizer(spec: TokenizerSpec) -> Part | None:
             f"{spec.source}: tokenizer.json cannot hold this tokenizer: it changes characters or spaces in SentencePiece's way",
             hint="SentencePiece's tokenizer.model and gguf can hold it.",
         )
-    if spec.prefix_first_only:
+    if _prefix(spec) == "metaspace":
         return None
-    prepend = [{"type": "Prepend", "prepend": SPACE}] if spec.add_space_prefix else []
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if _prefix(spec) == "prepend" else []
     return _sequence("normalizers", [*prepend, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}])
+
+
+def _prefix(spec: TokenizerSpec) -> str:
+    """Which part adds the space. Metaspace does where a text begins with none; Prepend at each part of a text, in any case; and
+    what does so at the beginning only, in any case, is put together of two Metaspaces behind a Replace: the first knows a plain
+    space only, and when it runs no text has one.
+    """
+    if not spec.add_space_prefix:
+        return ""
+    if spec.prefix_unless_space:
+        return "metaspace"
+    return "two" if spec.prefix_first_only else "prepend"
 
 
 def _pre_tokenizer(spec: TokenizerSpec) -> Part | None:
     if spec.kind == "bpe":
         return _sequence("pretokenizers", list(_byte_level_parts(spec.pre)))
-    if not spec.prefix_first_only:
-        return None
-    scheme = "first" if spec.add_space_prefix else "never"
-    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+    scheme = "first" if spec.prefix_first_only else "always"
+    parts = {
+        "metaspace": [_metaspace(SPACE, scheme)],
+        "two": [_metaspace(" ", "first"), _metaspace(SPACE, "never")],
+    }
+    return _sequence("pretokenizers", parts.get(_prefix(spec), []))
+
+
+def _metaspace(replacement: str, scheme: str) -> Part:
+    return {"type": "Metaspace", "replacement": replacement, "prepend_scheme": scheme, "split": False}
 
 
 def _byte_level_parts(pre: str) -> Iterator[Part]:

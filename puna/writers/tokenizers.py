@@ -28,9 +28,14 @@ from puna.writers.tokenizer_json import added_tokens, changes_text, tokenizer_js
 SPACE = "\u2581".encode()
 
 
+SENTENCEPIECE = "SentencePiece's tokenizer.model"
+
+
 def write_sentencepiece(spec: TokenizerSpec, path: Path) -> None:
     """SentencePiece's `tokenizer.model`."""
-    _require_kind(spec, "spm", "SentencePiece's tokenizer.model", "A folder with tokenizer.json can hold it.")
+    _require_kind(spec, "spm", SENTENCEPIECE, "A folder with tokenizer.json can hold it.")
+    if spec.prefix_unless_space:
+        _refuse(spec, SENTENCEPIECE, "it adds no space to a text that begins with one", "gguf and tokenizer.json can hold it.")
     path.write_bytes(sentencepiece_model(spec, scores_of(spec).tolist()))
 
 
@@ -111,7 +116,8 @@ def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
         _refuse(spec, LLAMA2C, "it does not begin with an unknown token, BOS, EOS and the 256 bytes")
     if other := next((i for i, kind in enumerate(types[len(expected) :], len(expected)) if kind not in (NORMAL, UNUSED)), None):
         _refuse(spec, LLAMA2C, f"token {other}, {shown(piece_texts(spec)[other])}, is not plain text")
-    if spec.charsmap or spec.remove_extra_spaces or not spec.add_space_prefix or not spec.add_bos:
+    other_spaces = spec.remove_extra_spaces or spec.prefix_unless_space or not spec.add_space_prefix
+    if spec.charsmap or other_spaces or not spec.add_bos:
         _refuse(spec, LLAMA2C, "it treats spaces, characters or BOS in another way")
     padded = {name: written for written, name in PADDED_NAMES.items()}
     texts = [padded.get(token, token.replace(SPACE, b" ")) for token in spec.tokens]
@@ -153,6 +159,8 @@ def _more_gguf_keys(spec: TokenizerSpec) -> dict[str, object]:
         keys["puna.tokenizer.normalizer"] = spec.normalizer
     if spec.prefix_first_only:
         keys["puna.tokenizer.prefix_first_only"] = True
+    if spec.prefix_unless_space:
+        keys["puna.tokenizer.prefix_unless_space"] = True
     if spec.whole_words is not None:
         keys["puna.tokenizer.whole_words"] = spec.whole_words
     if spec.stop_ids:

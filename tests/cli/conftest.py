@@ -16,6 +16,9 @@ from puna.request import FinishReason, SamplingParams, StepOutput, TokenLogprob
 
 
 class FakeTokenizer:
+    def __init__(self, *control_tokens: str) -> None:
+        self.special_tokens = {text: number for number, text in enumerate(control_tokens)}
+
     def piece(self, token_id: int) -> str:
         return f"<{token_id}>"
 

@@ -42,6 +42,18 @@ def test_json_tells_types_and_exactness(model: Path, tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "q.gguf").tensors["lm_head"].type.name == "Q8_0"
 
 
+def test_a_home_folder_is_found_in_the_target_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run("~/tiny.gguf", "~/made.gguf", "--to", "gguf", "--quantize", "Q8_0")
+    assert result.exit_code == 0 and result.stdout == f"{tmp_path / 'made.gguf'}\n"
+    assert (tmp_path / "made.gguf").is_file()
+
+
+def test_a_slash_at_the_end_of_a_folders_name_is_right(model: Path, tmp_path: Path) -> None:
+    assert run(model, f"{tmp_path}/made/", "--to", "safetensors").exit_code == 0
+    assert run(model, f"{tmp_path}/shards/", "--to", "gguf", "--shards", "2").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -51,6 +63,11 @@ def test_json_tells_types_and_exactness(model: Path, tmp_path: Path) -> None:
         (["{model}", "{made}", "--to", "meta", "--shards", "3"], 2, "cannot be cut into 3 parts"),
         (["{model}", "{model}", "--to", "gguf", "--force"], 2, "is the model that is to be converted"),
         (["none.gguf", "{made}", "--to", "gguf"], 2, "no such file"),
+        (["{model}", "{made}/", "--to", "gguf"], 2, "made/ is a folder's name, but --to gguf makes one file"),
+        (["{model}", "{made}.gguf", "--to", "safetensors"], 2, "a .gguf file, but --to safetensors makes a folder"),
+        (["{model}", "-", "--to", "gguf"], 2, "cannot be written to -"),
+        (["{model}", "~nobody-at-all/m.gguf", "--to", "gguf"], 2, "DST is '~nobody-at-all/m.gguf', but no home folder is known"),
+        (["{model}", "{made}", "--to", "gguf", "--quantize", "Q5_K_M"], 2, "The nearest to Q5_K_M is q6_k."),
     ],
 )
 def test_wrong_usage_is_told_in_two_lines(words: list[str], code: int, said: str, model: Path, tmp_path: Path) -> None:

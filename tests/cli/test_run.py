@@ -9,7 +9,7 @@ from puna.cli.answer import process_started
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
-from tests.cli.conftest import FakeLLM, Puna
+from tests.cli.conftest import FakeLLM, FakeTokenizer, Puna
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -160,7 +160,46 @@ def test_a_built_in_template_replaces_the_models_own(fake: FakeLLM, puna: Puna) 
     assert done.code == 2 and "built in are: llama2, llama3, chatml" in done.err
 
 
+@pytest.mark.parametrize(("token", "name"), [("<|im_start|>", "chatml"), ("<|start_header_id|>", "llama3")])
+def test_a_guessed_template_is_told_once(fake: FakeLLM, puna: Puna, token: str, name: str) -> None:
+    fake.tokenizer = FakeTokenizer(token)
+    words = f"no chat template in the model; using {name} (--template names another)"
+    assert puna("run", "hi").err.count(words) == 1
+    assert puna("chat", stdin="hi\nmore\n").err.count(words) == 1
+    for flags in (("--raw",), ("--template", "llama2")):
+        assert "no chat template" not in puna("run", "hi", *flags).err
+        fake.chat_template = None
+    fake.chat_template = "{{ messages }}"
+    assert "no chat template" not in puna("run", "hi").err
+
+
+def test_where_no_built_in_fits_nothing_is_told_as_used(fake: FakeLLM, puna: Puna) -> None:
+    assert "no chat template" not in puna("run", "hi").err
+
+
 def test_the_process_began_before_now() -> None:
     import time
 
     assert 0 <= time.perf_counter() - process_started() < 3600
+
+
+def test_a_model_without_a_prompt_is_not_asked_of_another_model(
+    fake: FakeLLM, puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "my model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "notes").write_text("a file that is no model")
+    for word in ("m.gguf", "nosuch.BIN", "folder", "my model.gguf", "hf:owner/repo", "smollm2-135m-instruct", "."):
+        done = puna("run", word)
+        assert done.code == 2 and f"{word} is a model, and the PROMPT is missing" in done.err, word
+    assert puna("tokenize", "m.gguf").code == 2
+    for word in ("hello", "notes", "What is in m.gguf?", "3.5", "a/b"):
+        assert puna("run", word).code == 0, word
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_question_is_refused(prompt: str, fake: FakeLLM, puna: Puna) -> None:
+    assert "the PROMPT is empty" in puna("run", prompt).err
+    done = puna("run", "-", stdin=prompt)
+    assert done.code == 2 and "the PROMPT is empty" in done.err and not fake.asked

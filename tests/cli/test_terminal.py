@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import pytest
 
 from puna.cli import terminal
-from puna.cli.terminal import TerminalReporter
+from puna.cli.terminal import TerminalReporter, print_json, tell
 
 
 class Screen(io.StringIO):
@@ -43,6 +44,36 @@ def test_a_long_stage_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
             time.sleep(0.05)
         report.progress("downloading [x]", 50_000_000, 50_000_000, "bytes")
     assert "downloading [x]" in stream.getvalue() and "50.0" in stream.getvalue()
+
+
+HOSTILE = "a\x1b]0;PWN\x07\x9b2J\x7f\nb\r\udc80\ud800\u2028é日"
+
+
+def test_what_would_drive_the_terminal_is_escaped_in_every_line_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(f"puna: {HOSTILE}", "", HOSTILE)
+    with TerminalReporter(stream := io.StringIO()) as report:
+        report.notice(HOSTILE)
+    escaped = r"a\x1b]0;PWN\x07\x9b2J\x7f\nb\r\udc80\ud800\u2028é日"
+    assert capsys.readouterr().err == f"puna: {escaped}\n{escaped}\n"
+    assert stream.getvalue() == f"puna: {escaped}\n"
+
+
+def test_the_stage_of_a_bar_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "BAR_AFTER_S", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Screen()
+    with TerminalReporter(stream) as report:
+        report.progress("downloading \x1b]0;PWN\x07", 0, 50, "bytes")
+        time.sleep(0.2)
+    assert "\x1b]0" not in stream.getvalue() and r"\x1b]0;PWN\x07" in stream.getvalue()
+
+
+def test_json_is_one_line_of_utf8_whatever_the_texts(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    print_json({HOSTILE: [HOSTILE]})
+    written = capsysbinary.readouterr().out
+    assert written.count(b"\n") == 1 and len(written.decode().splitlines()) == 1
+    assert all(letter.isprintable() for letter in written.decode().rstrip("\n"))
+    assert json.loads(written) == {HOSTILE: [HOSTILE]}
 
 
 def test_a_second_stage_ends_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

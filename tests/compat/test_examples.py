@@ -80,3 +80,17 @@ def test_llama2c_ends_quietly_where_nobody_reads(folder: Path) -> None:
     command = f"{sys.executable} -m puna.compat.llama2c model.bin -n 500 | head -c 1"
     done = start("bash", "-c", command, cwd=folder)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "<&-", "2>&-"])
+def test_llama2c_has_words_for_streams_that_cannot_be_used(redirection: str, folder: Path) -> None:
+    for mode in ("generate", "chat"):
+        command = f"{sys.executable} -m puna.compat.llama2c model.bin -n 4 -m {mode} -i hi {redirection}"
+        done = start("bash", "-c", command, cwd=folder)
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr, done.stderr
+
+
+def test_llama2c_has_a_help(folder: Path) -> None:
+    done = start(*PYTHON, "-m", "puna.compat.llama2c", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: ")

@@ -312,7 +312,15 @@ def test_what_the_original_asserts_is_an_assertion_error_that_says_what_to_do(me
         ({"prompt_tokens": [["a"]]}, "whole numbers"),
         ({"top_p": -0.5}, "top_p"),
         ({"temperature": math.nan}, "temperature"),
-        ({"max_gen_len": -1}, "max_tokens"),
+        ({"max_gen_len": -1}, "max_gen_len is -1"),
+        ({"max_gen_len": None}, "max_gen_len is None"),
+        ({"max_gen_len": "3"}, "max_gen_len is '3'"),
+        ({"temperature": None}, "temperature is None"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"top_p": "much"}, "top_p is 'much'"),
+        ({"prompt_tokens": None}, "prompt_tokens is None"),
+        ({"prompt_tokens": [1, 2]}, "prompt 0 is 1; a list of token ids is needed"),
+        ({"prompt_tokens": [{1, 2}]}, "prompt 0 is {1, 2}; a list of token ids is needed"),
     ],
     ids=str,
 )
@@ -607,3 +615,46 @@ def _spec(tiny: TinyTokenizer) -> Any:
         unk_id=0,
         add_bos=True,
     )
+
+
+def test_what_is_no_list_of_texts_or_dialogs_is_refused(mended: Llama) -> None:
+    with pytest.raises(UsageError, match="prompts is None; a list of texts is needed"):
+        mended.text_completion(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="prompts is 'a text'; a list of texts is needed"):
+        mended.text_completion("a text")
+    with pytest.raises(UsageError, match="dialogs is None"):
+        mended.chat_completion(None)  # type: ignore[arg-type]
+    for wrong in (None, "ab", 1.5, [[1]]):
+        with pytest.raises(UsageError, match="the tokens"):
+            mended.tokenizer.decode(wrong)  # type: ignore[arg-type]
+
+
+def test_a_seed_that_is_no_number_is_refused_before_the_model_is_loaded(folder: Path) -> None:
+    with pytest.raises(UsageError, match="seed is 'x'"):
+        build(folder, seed="x")
+
+
+def test_a_missing_tokenizer_is_not_a_missing_checkpoint(folder: Path) -> None:
+    with pytest.raises(AssertionError, match="there is no tokenizer nosuch"):
+        Llama.build(str(folder), "nosuch", max_seq_len=32, max_batch_size=2)
+
+
+def test_limits_are_named_as_the_caller_names_them(folder: Path) -> None:
+    with pytest.raises(UsageError, match="max_seq_len is 99999") as caught:
+        build(folder, max_seq_len=99999)
+    assert "max_context" not in caught.value.line and "max-context" not in caught.value.line
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_no_prompts_give_no_answers(is_strict: bool, folder: Path) -> None:
+    llama = build(folder, strict_compat=is_strict)
+    assert tuple(llama.generate([], 4)) == ([], None) and llama.text_completion([]) == [] and llama.chat_completion([]) == []
+    llama.close()
+
+
+def test_a_refused_prompt_leaves_no_other_running(folder: Path) -> None:
+    llama = build(folder, strict_compat=True)
+    with pytest.raises(UsageError, match="9999 is not in the vocabulary"):
+        llama.generate([[1, 5], [1, 6], [1, 9999]], 4, temperature=0)
+    assert not llama.llm.engine.has_work
+    llama.close()

@@ -11,12 +11,14 @@ import io
 import json
 import os
 import pickle
+import resource
 import struct
 import sys
 import tarfile
+import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,7 @@ CALLS: dict[str, tuple[str, str, bytes]] = {
     "torch.hub.load": ("torch.hub", "load", text("x")),
     "torch._utils._rebuild_sparse_tensor": ("torch._utils", "_rebuild_sparse_tensor", text("x")),
     "torch._utils._rebuild_qtensor": ("torch._utils", "_rebuild_qtensor", text("x")),
+    "torch._utils._rebuild_parameter_with_state of a text": ("torch._utils", "_rebuild_parameter_with_state", text("x")),
     "torch._tensor._rebuild_from_type_v2": ("torch._tensor", "_rebuild_from_type_v2", text("x")),
     "torch.serialization.load": ("torch.serialization", "load", text("x")),
     "numpy.core.multiarray._reconstruct": ("numpy.core.multiarray", "_reconstruct", text("x")),
@@ -178,6 +181,34 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a reference of a billion laughs": lambda: archive(b"\x80\x02]q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Q."),
     "a long integer": lambda: archive(b"\x80\x02\x8b\xff\xff\xff\x7f."),
     "a text longer than the file": lambda: archive(b"\x80\x02X\xff\xff\xff\xff."),
+    "a name of a billion laughs": lambda: archive(
+        b"\x80\x04]q\x00" + b"h\x00h\x00\x86q\x00" * 28 + b"h\x00" + text("x") + b"\x93."
+    ),
+    "a name nested deep": lambda: archive(b"\x80\x04)" + b"\x85" * 100_000 + text("x") + b"\x93."),
+    "a name that is a number": lambda: archive(b"\x80\x04K\x01" + text("x") + b"\x93."),
+    "a name of a million letters": lambda: archive(b"\x80\x04" + text("x" * 1_000_000) + text("x") + b"\x93."),
+    "keys that share a hash": lambda: archive(b"\x80\x02}(" + b"".join(key + b"N" for key in _colliding()) + b"u."),
+    "pairs whose keys share a hash": lambda: archive(
+        b"\x80\x02ccollections\nOrderedDict\n](" + b"".join(key + b"N\x86" for key in _colliding()) + b"e\x85R."
+    ),
+    "a key of 2**31": lambda: archive(b"\x80\x02}" + long(2**31) + b"Ns."),
+    "a key of a million letters": lambda: archive(b"\x80\x02}" + text("x" * 1_000_000) + b"Ns."),
+    "a storage whose key has a million letters": lambda: archive(
+        state(tensor(storage=STORAGE.replace(b"X\x01\x00\x00\x000", text("0" * 1_000_000))))
+    ),
+    "one list of pairs again and again": lambda: archive(
+        b"\x80\x02](" + b"K\x01N\x86" * 10_000 + b"eq\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R0" * 10_000 + b"."
+    ),
+    "four million memos": lambda: archive(b"\x80\x04N" + b"\x94" * 4_000_000 + b"."),
+    "four million dicts": lambda: archive(b"\x80\x04]" + (b"(" + b"}" * 1_000_000 + b"e") * 4 + b"."),
+    "four million tuples": lambda: archive(b"\x80\x04)" + b"\x85" * 4_000_000 + b"."),
+    "a negated view": lambda: archive(state(tensor().replace(b")RtR", b")R}" + text("neg") + b"\x88stR"))),
+    "marks that are no dict": lambda: archive(state(tensor().replace(b")RtR", b")RK\x01tR"))),
+    "eight sizes of 2000 bits": lambda: archive(state(tensor(shape=_row(*[2**2000] * 8), strides=_row(*[1] * 8)))),
+    "no numbers, and a size beyond 64 bits": lambda: archive(state(tensor(shape=_row(0, 2**62), strides=_row(1, 1)))),
+    "no numbers, and strides beyond 64 bits": lambda: archive(state(tensor(shape=_row(0, 5), strides=_row(2**70, 2**80)))),
+    "strong encryption": lambda: _flagged(1 << 6),
+    "a masked local header": lambda: _flagged(1 << 13),
     "an OrderedDict of numbers": lambda: pickled(OrderedDict(w=1)),
 }  # fmt: skip
 
@@ -189,6 +220,29 @@ def _twice() -> bytes:
         made.writestr("archive/data/0", bytes(16))
         made.writestr("archive/data.pkX", pickle.dumps(Attack(os.system, _touch()), 2))
     return stream.getvalue().replace(b"data.pkX", b"data.pkl")
+
+
+def _colliding() -> Iterator[bytes]:
+    """Numbers that Python hashes to 0."""
+    return (long(number * (2**61 - 1)) for number in range(1, 100_000))
+
+
+def long(number: int) -> bytes:
+    """LONG1."""
+    raw = number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def _row(*numbers: int) -> bytes:
+    return b"(" + b"".join(map(long, numbers)) + b"t"
+
+
+def _flagged(flag: int) -> bytes:
+    """A flag in the last entry's line of the directory."""
+    data = bytearray(archive())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 8 : at + 10] = struct.pack("<H", flag)
+    return bytes(data)
 
 
 def _larger() -> bytes:
@@ -227,9 +281,10 @@ def main(folder: Path) -> None:
         if event.startswith(WATCHED) and event not in HARMLESS:
             events.append(f"{event} {arguments!r:.80}")
 
-    outcomes = {}
+    outcomes, seconds, megabytes = {}, {}, {}
     sys.addaudithook(hook)
     for file in files:
+        begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             read_torch_file(file)
             outcomes[file.name] = "read"
@@ -237,7 +292,9 @@ def main(folder: Path) -> None:
             outcomes[file.name] = type(error).__name__
         except BaseException as error:  # noqa: BLE001
             outcomes[file.name] = f"BUG {type(error).__name__}: {error}"
-    print(json.dumps({"outcomes": outcomes, "events": events}))
+        seconds[file.name] = time.process_time() - begun
+        megabytes[file.name] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(json.dumps({"outcomes": outcomes, "events": events, "seconds": seconds, "megabytes": megabytes}))
 
 
 if __name__ == "__main__":

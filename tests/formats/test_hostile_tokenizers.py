@@ -5,19 +5,27 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna.errors import ModelFormatError, PunaError, UnsupportedModelError
-from puna.formats.json_file import read_json
+from puna.formats import llama2c_tokenizer, sentencepiece_model
+from puna.formats.json_file import COUNTED, read_json
 from puna.formats.protobuf import float_field, message_field, number_field, varint
 from puna.formats.sentencepiece_model import read_sentencepiece_model
 from puna.formats.tiktoken_file import read_tiktoken_file
+from puna.formats.token_types import CONTROL
 from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
+from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
+from puna.tokenizers import build_tokenizer
 from tests.formats.hostile_tokenizers import MUTANTS, run_mutants
 from tests.tokenizers.folders import byte_level_document, sentencepiece_bytes, tiktoken_bytes, write_json
+from tests.tokenizers.vocabularies import small_bpe
 
 SEED = 1
 
@@ -202,6 +210,11 @@ def test_a_broken_tokenizer_json_names_what_is_wrong(tmp_path: Path, changes: di
         (b'{"a": NaN}', "NaN is no JSON number"),
         (b'{"a": 1, "a": 2}', "occurs twice"),
         (b'{"a": ' + b"1" * 10_000 + b"}", "is not JSON"),
+        (b'{"a": [' + b"9" * 4_300 + b"]}", "a number has 4300 digits"),
+        (b'{"a": [' + b"1," * 2_200_000 + b"1]}", "holds 2200000 commas; at most 2097152 are read"),
+        (b'{"a": [' + b"[" * 1_100_000, "holds 1100001 lists; at most 1048576 are read"),
+        (b'{"a": ' * 140_000, "holds 140000 objects; at most 131072 are read"),
+        (b'{"a":1' + b',"":1' * 800_000, "holds 800001 keys; at most 786432 are read"),
         (b"\xff{}", "is not UTF-8"),
         (b"[]", "an object is needed"),
         (b"{", "is not JSON"),
@@ -211,6 +224,69 @@ def test_broken_json_is_refused(tmp_path: Path, content: bytes, problem: str) ->
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ModelFormatError, match=problem):
         read_json(tmp_path / "x.json")
+
+
+def test_a_whole_number_beyond_64_bits_is_no_size(tmp_path: Path) -> None:
+    """Many a tokenizer_config.json holds 10**30 for "no limit"."""
+    write_json(tmp_path / "x.json", {"model_max_length": 10**30, "shape": [2**63 - 1], "more": [2**63]})
+    found = read_json(tmp_path / "x.json")
+    assert (found.integer("model_max_length"), found.whole_numbers("shape")) == (10**30, (2**63 - 1,))
+    with pytest.raises(ModelFormatError, match="more: holds 9223372036854775808; whole numbers"):
+        found.whole_numbers("more")
+
+
+def test_as_many_tokens_as_real_files_have_are_read(tmp_path: Path) -> None:
+    """Gemma 3 has 262,144 tokens and 514,906 merges, each a list of two."""
+    counts = (262_144 + 2 * 514_906, 514_906, 262_144 + 10 * 6_500, 6_500)
+    assert all(count < limit for count, (_, _, limit) in zip(counts, COUNTED, strict=True))
+    assert MAX_TOKENS >= 2 * 262_144
+
+
+LONG = "x" * (MAX_TOKEN_BYTES + 1)
+EMPTY_TOKENS = struct.pack("<I", 1) + struct.pack("<fi", 0.0, 0) * 1001
+LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a long added token": (lambda: json_with({"added_tokens": [{"id": 400, "content": LONG}]}), "has 65537 characters"),
+    "a long token": (lambda: json_with(bpe(vocab={LONG: 0})), "has 65537 characters"),
+    "a long piece": (lambda: piece() + piece(LONG.encode()) + BPE, "has 65537 bytes"),
+    "many fields of the trainer": (
+        lambda: piece() + message_field(2, number_field(3, 2) + number_field(99, 1) * 70_000),
+        "has more than 65536 fields",
+    ),
+    "many fields of a piece": (lambda: piece() + message_field(1, number_field(3, 1) * 17) + BPE, "has more than 16 fields"),
+    "many trainers": (lambda: piece() + BPE * 2, "field 2: occurs twice"),
+    "many pieces": (lambda: piece() * 1001, "has more than 1000 fields"),
+    "many empty tokens": (lambda: EMPTY_TOKENS, "are more than 1000"),
+}
+
+
+def json_with(changes: dict[str, Any]) -> bytes:
+    return json.dumps(byte_level_document() | changes).encode()
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_more_than_any_tokenizer_has_is_refused_before_it_is_work(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (llama2c_tokenizer, sentencepiece_model):
+        assert module.MAX_TOKENS == MAX_TOKENS
+        monkeypatch.setattr(module, "MAX_TOKENS", 1000)
+    make, problem = LARGE[kind]
+    (tmp_path / "x").write_bytes(make())
+    with pytest.raises(ModelFormatError, match=problem):
+        read_tokenizer_file(tmp_path / "x", None)
+
+
+def test_a_tokenizer_of_any_format_is_bounded_before_it_is_built() -> None:
+    small = small_bpe()
+    control = np.full(len(small.tokens) + 40, CONTROL, np.int32)
+    many = [b"<%d>" % number + b"x" * 60_000 for number in range(40)]
+    for changes, problem in (
+        ({"tokens": [b"x"] * (MAX_TOKENS + 1), "token_types": None}, "are 524289; at most 524288"),
+        ({"tokens": [*small.tokens[:-1], LONG.encode()]}, "hold one of 65537 bytes"),
+        ({"tokens": [*small.tokens, *many], "token_types": control}, "control and added ones count"),
+    ):
+        with pytest.raises(ModelFormatError, match=problem):
+            build_tokenizer(replace(small, **changes))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from puna.config import RopeConfig
 from puna.convert import convert
 from puna.errors import ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError
 from puna.formats import open_checkpoint
+from puna.formats.template_file import template_in
 from tests.models import random_tensors, tiny_config, write_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,7 @@ def set_keys(folder: Path, **keys: Any) -> None:
         ({"model_type": "mixtral"}, "the model type is 'mixtral'; puna runs: llama, mistral, qwen2, qwen3"),
         ({"model_type": None}, "no model type is named"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ({"architectures": ["LlamaModel"]}, r"is 'LlamaModel'; puna runs models that write text \(LlamaForCausalLM\)"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', which changes results"),
         ({"num_local_experts": 8}, "num_local_experts is 8"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
@@ -308,12 +311,52 @@ def test_shard_names_that_could_leave_the_folder_are_refused(name: object, shard
     assert opened == []
 
 
-def test_a_link_that_leaves_the_folder_is_refused_but_the_hubs_own_cache_is_read(folder: Path, tmp_path: Path) -> None:
+def test_files_of_fixed_names_may_be_links_to_anywhere(folder: Path, tmp_path: Path) -> None:
+    """Weights on another disk."""
+    expected = open_checkpoint(folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in list(folder.iterdir()):
+        path.rename(elsewhere / f"{path.name}.1")
+        path.symlink_to(elsewhere / f"{path.name}.1")
+    found = open_checkpoint(folder)
+    assert (found.config, found.files) == (expected.config, expected.files)
+    assert found.tokenizer is not None and expected.tokenizer is not None
+    assert found.tokenizer.tokens == expected.tokenizer.tokens
+
+
+def test_shards_that_no_index_names_may_be_links_to_anywhere(sharded: Path, tmp_path: Path) -> None:
+    (sharded / "model.safetensors.index.json").unlink()
+    shard = sharded / "model-00002-of-00003.safetensors"
+    shard.rename(tmp_path / "outside")
+    shard.symlink_to(tmp_path / "outside")
+    assert len(open_checkpoint(sharded).files) == 3
+
+
+def test_a_link_to_what_is_no_regular_file_is_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(ModelNotFoundError, match="is a link to /dev/zero, where no file is"):
+        open_checkpoint(folder)
+
+
+def test_a_shard_of_an_index_that_is_a_link_out_of_the_folder_is_refused(sharded: Path, tmp_path: Path) -> None:
+    shard = sharded / "model-00002-of-00003.safetensors"
+    shard.rename(tmp_path / "outside")
+    shard.symlink_to(tmp_path / "outside")
+    with pytest.raises(ModelFormatError, match="is a link that leaves the folder") as error:
+        open_checkpoint(sharded)
+    assert "Copy the files there, or open the folder where they are" in error.value.hint
+    (tmp_path / "outside").rename(sharded / "inside")
+    shard.unlink()
+    shard.symlink_to("inside")
+    assert open_checkpoint(sharded).config.num_layers == 2
+
+
+def test_the_hubs_own_cache_is_read(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.safetensors"
     (folder / "model.safetensors").rename(outside)
     (folder / "model.safetensors").symlink_to(outside)
-    with pytest.raises(ModelFormatError, match="is a link that leaves the folder"):
-        open_checkpoint(folder)
     snapshot, blobs = tmp_path / "models--a--b/snapshots/0", tmp_path / "models--a--b/blobs"
     snapshot.parent.mkdir(parents=True)
     blobs.mkdir()
@@ -326,6 +369,92 @@ def test_a_link_that_leaves_the_folder_is_refused_but_the_hubs_own_cache_is_read
     (snapshot.parent / "1").mkdir()
     with pytest.raises(ModelNotFoundError, match="holds 2 snapshots: 0, 1"):
         open_checkpoint(tmp_path / "models--a--b")
+
+
+def test_a_template_that_is_a_link_out_of_the_folder_is_refused_by_every_format(
+    folder: Path, source: Path, tmp_path: Path
+) -> None:
+    """It may be any text, which a conversion would copy. Other files of a fixed name may be links: they must be what they are."""
+    secret = tmp_path / "secret"
+    secret.write_text("private")
+    meta = convert(source, tmp_path / "meta", to="meta").path
+    for place in (folder, meta):
+        (place / "chat_template.jinja").unlink(missing_ok=True)
+        (place / "chat_template.jinja").symlink_to(secret)
+        with pytest.raises(ModelFormatError, match=r"chat_template.jinja: file: is a link that leaves the folder"):
+            open_checkpoint(place)
+        (place / "chat_template.jinja").unlink()
+        (place / "own").write_text("text")
+        (place / "chat_template.jinja").symlink_to("own")
+        assert open_checkpoint(place).chat_template == "text"
+    (meta / "params.json").rename(tmp_path / "params.json")
+    (meta / "params.json").symlink_to(tmp_path / "params.json")
+    assert open_checkpoint(meta).config.num_layers == 2
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize("target", ["gone", "itself"])
+def test_a_link_to_no_file_is_an_incomplete_download(name: str, target: str, folder: Path) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(name if target == "itself" else "gone")
+    with pytest.raises(ModelNotFoundError, match=rf"{name} is a link to .*, where no file is") as error:
+        open_checkpoint(folder)
+    assert "download is not complete" in error.value.hint
+
+
+def test_a_template_or_a_cache_that_may_not_be_read_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "chat_template.jinja").write_text("text")
+    cache = tmp_path / "models--a--b"
+    for name in ("snapshots", "blobs"):
+        (cache / name).mkdir(parents=True)
+
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ModelNotFoundError, match=r"chat_template.jinja cannot be read: Permission denied"):
+        open_checkpoint(folder)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ModelNotFoundError, match=r"snapshots cannot be read: Permission denied"):
+        open_checkpoint(cache)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ModelNotFoundError, match=r"chat_template.jinja cannot be opened: Permission denied"):
+        template_in(folder)
+
+
+@pytest.mark.parametrize("depth", [10, 300, 900])
+def test_nested_values_are_named_in_short(depth: int, folder: Path) -> None:
+    nested = json.loads("[" * depth + "]" * depth)
+    for key in ("model_type", "hidden_act", "architectures", "hidden_size"):
+        before = (folder / "config.json").read_text()
+        set_keys(folder, **{key: nested})
+        with pytest.raises((ModelFormatError, UnsupportedModelError)) as error:
+            open_checkpoint(folder)
+        assert len(error.value.message) < 500
+        (folder / "config.json").write_text(before)
+
+
+def test_names_of_tensors_and_files_in_errors_drive_no_terminal(sharded: Path, tmp_path: Path) -> None:
+    name = "x\x1b[2J"
+    index = sharded / "model.safetensors.index.json"
+    shard = next(sharded.glob("model-00001-*"))
+    header = {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+    write_header(shard, lambda old: old | header)
+    for word in ("is not named by", "is in"):
+        with pytest.raises(ModelFormatError, match=word) as error:
+            open_checkpoint(sharded)
+        assert error.value.message.isprintable()
+        write_header(next(sharded.glob("model-00002-*")), lambda old: old | header)
+        edit(index, lambda values: values["weight_map"].update({name: shard.name}))
+
+
+def write_header(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.dumps(change(json.loads(data[8 : 8 + length]))).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + length :])
 
 
 CODE = "import os; os.environ['PUNA_CANARY'] = '1'\nclass Config: pass\nclass Model: pass\nclass Tokenizer: pass\n"

@@ -13,6 +13,8 @@ import pytest
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.llama2c_tokenizer import read_tokenizer
+from puna.tokenizers import build_tokenizer
+from puna.writers.tokenizers import write_sentencepiece, write_tokenizer_json
 from tests.formats.hostile import run_mutants
 from tests.formats.micro import SPM, micro_config
 from tests.models import (
@@ -187,6 +189,37 @@ def test_a_given_tokenizer_is_the_one_that_is_read(tmp_path: Path) -> None:
     assert spec is not None and spec.source == str(tmp_path / "mine")
     with pytest.raises(ModelNotFoundError, match="no such file"):
         open_checkpoint(path, tokenizer=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kind", ["tokenizer.model", "tokenizer.json"])
+def test_a_given_tokenizer_may_be_of_any_kind(kind: str, tmp_path: Path) -> None:
+    config = tiny_config()
+    path = write_llama2c(tmp_path / "m.bin", config, random_tensors(config, 1))
+    expected = open_checkpoint(path).tokenizer
+    assert expected is not None
+    write = {"tokenizer.model": write_sentencepiece, "tokenizer.json": write_tokenizer_json}[kind]
+    (tmp_path / "other").mkdir()
+    write(expected, tmp_path / "other" / kind)
+    for given in (tmp_path / "other" / kind, tmp_path / "other"):
+        spec = open_checkpoint(path, tokenizer=given).tokenizer
+        assert spec is not None and spec.source == str(tmp_path / "other" / kind)
+        assert build_tokenizer(spec).encode("the day was long") == build_tokenizer(expected).encode("the day was long")
+
+
+def test_a_given_tokenizer_of_another_size_is_refused_with_both_sizes(tmp_path: Path, shared_data: Path) -> None:
+    model = shared_data / "stories260K" / "stories260K.bin"
+    for name in ("tokenizer.bin", "tokenizer.model"):
+        with pytest.raises(ModelFormatError, match="there are 32000 tokens; the model has 512") as error:
+            open_checkpoint(model, tokenizer=shared_data / "llama2" / name)
+        assert "belongs to another model" in error.value.hint
+
+
+def test_a_template_beside_a_model_is_found_in_the_settings_of_its_tokenizer(tmp_path: Path) -> None:
+    config = tiny_config()
+    path = write_llama2c(tmp_path / "m.bin", config, random_tensors(config, 1))
+    assert open_checkpoint(path).chat_template is None
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert open_checkpoint(path).chat_template == "{{ messages }}"
 
 
 def test_a_tokenizer_cut_at_any_byte_is_refused(tmp_path: Path) -> None:

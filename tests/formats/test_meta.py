@@ -138,6 +138,9 @@ def test_each_generation_has_its_rotary_embedding_and_context(
         ({"vision_chunk_size": 560}, UnsupportedModelError, "vision_chunk_size is set"),
         ({"quantization_args": {"group_size": 32}}, UnsupportedModelError, "quantization_args is set"),
         ({"norm_eps": 0}, ModelFormatError, "norm_eps is 0"),
+        ({"head_dim": 10**4299}, ModelFormatError, "a number has 4300 digits"),
+        ({"head_dim": 10**400, "n_heads": 10**400}, ModelFormatError, "cannot be cut so"),
+        ({"rope_theta": [1]}, ModelFormatError, r"rope_theta: is \[1\]; a number is needed"),
     ],
 )
 def test_wrong_parameters_are_named(params: dict[str, Any], error: type[PunaError], words: str, tmp_path: Path) -> None:
@@ -161,6 +164,14 @@ def test_mistrals_own_folders_hold_safetensors(tmp_path: Path) -> None:
     save_file({foreign_name(META_NAMES, name): values for name, values in WEIGHTS.items()}, tmp_path / "consolidated.safetensors")
     for path in (tmp_path, tmp_path / "consolidated.safetensors"):
         require_whole(open_checkpoint(path))
+
+
+def test_a_template_is_found_in_the_settings_of_the_tokenizer(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "m", 1)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "{{ messages }}"}]}')
+    assert open_checkpoint(folder).chat_template == "{{ messages }}"
+    (folder / "chat_template.jinja").write_text("own file")
+    assert open_checkpoint(folder).chat_template == "own file"
 
 
 # ---- folders that are not whole -------------------------------------------------------------------------------------

@@ -40,6 +40,13 @@ def test_a_folder_with_two_models_lists_them(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_names_that_would_drive_the_terminal_are_escaped(tmp_path: Path) -> None:
+    for name in ("a\x1b[2J.bin", "b.bin"):
+        write_llama2c(tmp_path / name, CONFIG, WEIGHTS)
+    with pytest.raises(ModelNotFoundError, match=r"holds 2 models: 'a\\x1b\[2J.bin', b.bin"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_folder_without_a_model_lists_what_is_there(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.txt").write_text("text")
@@ -180,3 +187,11 @@ def test_every_fault_comes_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError) as caught:
         open_checkpoint(tmp_path / "cut.gguf")
     assert "fetch it again, and compare its size and sha256" in caught.value.hint
+
+
+def test_a_tokenizer_in_the_place_of_a_model_is_told(shared_data: Path, tmp_path: Path) -> None:
+    for path in (shared_data / "llama2/tokenizer.model", tmp_path / "tokenizer.json"):
+        if not path.exists():
+            path.write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}', "utf-8")
+        with pytest.raises(ModelFormatError, match="is a tokenizer, not a model"):
+            open_checkpoint(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ def int8(name: str, t: Truth) -> Arrays:
     return {f"{name}.weight": (t.numbers - 128).astype(np.int8), f"{name}.weight_scale": t.scales}
 
 
+def int8_with_zeros(name: str, t: Truth) -> Arrays:
+    return int8(name, t) | {f"{name}.weight_zero_point": (t.zeros - 128).astype(np.int8)}
+
+
 def scheme(bits: int, group: int, symmetric: bool = True, kind: str = "pack-quantized", **more: Any) -> dict[str, Any]:
     strategy = "channel" if group == -1 else "group"
     weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy, "group_size": group}
@@ -135,12 +139,16 @@ CASES: dict[str, Case] = {
     "gptq, act-order": gptq_case(4, 32, "F16", shuffled=True),
     "gptq, groups of 16": gptq_case(4, 16, "F16"),
     "awq": Case({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}, awq, 4, 64, "Q4_1", False),
+    "awq, old names": Case({"quant_method": "awq", "w_bit": 4, "q_group_size": 64, "version": "GEMM"}, awq, 4, 64, "Q4_1", False),
+    "awq, old names, no method": Case({"zero_point": True, "w_bit": 4, "q_group_size": 32}, awq, 4, 32, "Q4_1", False),
     "awq, symmetric": Case({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "GEMM"}, awq, 4, 32, "Q4_0"),
     "compressed, 4 bits": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True), 4, 32, "Q4_0"),
     "compressed, 4 bits, zeros": Case(scheme(4, 64, False), lambda n, t: packed(n, t, 4, False), 4, 64, "Q4_1", False),
     "compressed, 8 bits": Case(scheme(8, 32), lambda n, t: packed(n, t, 8, True), 8, 32, "Q8_0"),
     "compressed, act-order": Case(scheme(4, 32), lambda n, t: packed(n, t, 4, True, True), 4, 32, "F16", True, True),
     "compressed, int8 by rows": Case(scheme(8, -1, kind="int-quantized"), int8, 8, -1, "Q8_0"),
+    "compressed, int8 by rows, zeros": Case(scheme(8, -1, False, "int-quantized"), int8_with_zeros, 8, -1, "F16", False),
+    "compressed, int8 by groups, zeros": Case(scheme(8, 32, False, "int-quantized"), int8_with_zeros, 8, 32, "F16", False),
     "compressed, int8 and activations": Case(
         scheme(8, -1, kind="int-quantized", input_activations={"num_bits": 8}), int8, 8, -1, "Q8_0"
     ),
@@ -230,6 +238,189 @@ def test_scales_too_small_for_half_precision_keep_single_precision(source: Path,
     assert np.array_equal(tensor.dequantize(), found.values)
 
 
+UP = "model.layers.0.mlp.up_proj"
+
+
+def changed(folder: Path, change: Callable[[Arrays], object]) -> Path:
+    """A folder with its tensors changed."""
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
+    return folder
+
+
+def with_settings(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A folder with its quantization_config changed."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config["quantization_config"])
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("scale", [4094.0, 60000.0])
+@pytest.mark.parametrize(
+    ("name", "becomes", "most"),
+    [
+        ("gptq, 4 bits", "Q4_0", 65504),
+        ("gptq, 8 bits", "Q8_0", 65504),
+        ("gptq, 4 bits, zeros", "Q4_1", 4094),
+        ("gptq, 8 bits, zeros", "F16", 255),
+        ("gptq, groups of 16", "F16", 4094),
+        ("awq", "Q4_1", 4094),
+        ("compressed, 4 bits", "Q4_0", 65504),
+        ("compressed, 4 bits, zeros", "Q4_1", 4094),
+        ("compressed, act-order", "F16", 4094),
+        ("compressed, int8 by rows", "Q8_0", 65504),
+    ],
+)
+def test_weights_beyond_half_precision_keep_single_precision(
+    name: str, becomes: str, most: float, scale: float, source: Path, tmp_path: Path
+) -> None:
+    found = quantise(source, tmp_path / "m", CASES[name])["layers.0.up_proj"]
+    part = "weight_scale" if name.startswith("compressed") else "scales"
+    change = put(part, lambda a: np.full_like(a, scale))
+    tensor = open_checkpoint(changed(tmp_path / "m", lambda t: change(t, UP))).tensors["layers.0.up_proj"]
+    found.scales = np.full_like(found.scales, scale)
+    assert tensor.type.name == (becomes if scale <= most else "F32")
+    error = np.abs(tensor.dequantize() - found.values).max()
+    assert error <= (0 if tensor.type.name in ("F32", "Q4_0", "Q8_0") else scale * 0.02)
+
+
+def weights_of(settings: dict[str, Any]) -> dict[str, Any]:
+    weights: dict[str, Any] = settings["config_groups"]["group_0"]["weights"]
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("gptq, 4 bits", {"is_marlin_format": True}, "quantization_config.is_marlin_format is True, which changes results"),
+        ("gptq, 4 bits", {"pack_dtype": "int8"}, "pack_dtype is 'int8'"),
+        ("gptq, 4 bits", {"format": "marlin"}, "format is 'marlin'"),
+        ("gptq, version 2", {"format": "gptq"}, "checkpoint_format is 'gptq_v2', but format is 'gptq'"),
+        ("gptq, 4 bits", {"dynamic": {"+:.*up_proj": {"bits": 8}}}, "dynamic has other settings for"),
+        ("gptq, 4 bits", {"dynamic": {"x": {}}}, "dynamic has other settings for 'x'"),
+        ("gptq, 4 bits", {"adapter": {"name": "lora"}}, "adapter is"),
+        ("compressed, 4 bits", {"transform_config": {"config_groups": {"u": {}}}}, "transform_config is .*changes results"),
+        ("compressed, 4 bits", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config.format is 'sparse-24-bitm"),
+        ("compressed, 4 bits", {"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme is"),
+        ("compressed, 4 bits", {"weights": {"strategy": "block"}}, "config_groups.group_0.weights.strategy is 'block'"),
+        ("compressed, 4 bits", {"weights": {"actorder": "other"}}, "weights.actorder is 'other'"),
+        ("compressed, 4 bits", {"weights": {"dynamic": True}}, "weights.dynamic is True"),
+        ("compressed, 4 bits", {"weights": {"block_structure": [128, 128]}}, "block_structure is"),
+    ],
+)
+def test_settings_that_change_results_are_refused_by_name(
+    name: str, change: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES[name])
+    inner = change.get("weights")
+    with_settings(tmp_path / "m", lambda s: s.update(change) if inner is None else weights_of(s).update(inner))
+    with pytest.raises(UnsupportedModelError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("gptq, 4 bits", {"dynamic": {"-:.*lm_head": {}}, "format": "gptq", "pack_dtype": "int32", "meta": {"quantizer": ["x"]}}),
+        ("gptq, version 2", {"format": "gptq_v2", "is_marlin_format": False, "damp_percent": 0.01, "sym": True}),
+        ("awq", {"zero_point": True, "modules_to_not_convert": ["lm_head"], "backend": "autoawq", "do_fuse": False}),
+        ("compressed, 4 bits", {"sparsity_config": {"format": "dense"}, "transform_config": {}, "kv_cache_scheme": None}),
+        ("compressed, 8 bits", {"sparsity_config": {}, "version": "0.9", "quantization_status": "compressed"}),
+    ],
+)
+def test_plain_settings_change_nothing_and_unknown_ones_are_listed(
+    name: str, change: dict[str, Any], source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES[name])
+    before = open_checkpoint(tmp_path / "m")
+    after = open_checkpoint(with_settings(tmp_path / "m", lambda s: s.update(change | {"new_thing": 1})))
+    assert (before.unused_keys, after.unused_keys) == ((), ("quantization_config.new_thing",))
+    for ours, tensor in before.tensors.items():
+        assert np.array_equal(after.tensors[ours].data[:], tensor.data[:])
+
+
+def test_an_unknown_setting_of_the_scheme_is_listed_with_its_path(source: Path, tmp_path: Path) -> None:
+    quantise(source, tmp_path / "m", CASES["compressed, 4 bits"])
+    with_settings(tmp_path / "m", lambda s: weights_of(s).update(colour="red"))
+    assert open_checkpoint(tmp_path / "m").unused_keys == ("quantization_config.config_groups.group_0.weights.colour",)
+
+
+def without_order(tensors: Arrays) -> None:
+    for key in [key for key in tensors if key.endswith("g_idx")]:
+        del tensors[key]
+
+
+def test_act_order_without_the_groups_of_columns_is_refused(source: Path, tmp_path: Path) -> None:
+    for name, part in (("gptq, act-order", "g_idx"), ("compressed, act-order", "weight_g_idx")):
+        folder = tmp_path / part
+        quantise(source, folder, CASES[name])
+        if name.startswith("compressed"):
+            with_settings(folder, lambda s: weights_of(s).update(actorder="group"))
+        assert open_checkpoint(folder).tensors
+        with pytest.raises(ModelFormatError, match=f"has no {part} beside it, though the settings say"):
+            open_checkpoint(changed(folder, without_order))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("gptq, 4 bits", {"desc_act": True, "static_groups": True}),
+        ("gptq, 4 bits, whole rows", {"desc_act": True}),
+        ("compressed, 4 bits", {"weights": {"actorder": "weight"}}),
+    ],
+)
+def test_act_order_that_leaves_columns_in_place_needs_no_groups_of_columns(
+    name: str, change: dict[str, Any], source: Path, tmp_path: Path
+) -> None:
+    truths = quantise(source, tmp_path / "m", CASES[name])
+    inner = change.get("weights")
+    with_settings(tmp_path / "m", lambda s: s.update(change) if inner is None else weights_of(s).update(inner))
+    tensor = open_checkpoint(changed(tmp_path / "m", without_order)).tensors["layers.0.up_proj"]
+    assert np.array_equal(tensor.dequantize(), truths["layers.0.up_proj"].values)
+
+
+def added(name: str, array: npt.NDArray[Any]) -> Callable[[Arrays], object]:
+    return lambda tensors: tensors.update({name: array})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("gptq, 4 bits", added(f"{UP}.weight", np.ones((256, 128), np.float32)), f"another tensor for '{UP}.weight'"),
+        ("compressed, 8 bits", added(f"{UP}.weight", np.ones((256, 128), np.int8)), "another tensor for"),
+        ("gptq, 4 bits", added("evil.scales", np.ones(3, np.float32)), "'evil.weight': is missing, and only its scales"),
+        ("gptq, 4 bits", added("qzeros", np.ones(3, np.float32)), "tensor 'qzeros' is no part of a llama"),
+        ("awq", added("lm_head.scales", np.ones(3, np.float16)), "tensor 'lm_head.scales' is no part of a llama"),
+        ("compressed, 4 bits", added("lm_head.weight_scale", np.ones(3, np.float16)), "'lm_head.weight_scale' is no part"),
+        ("compressed, 4 bits", added(f"{UP}.weight_zero_point", np.ones((32, 4), np.int32)), "symmetric says that there are no"),
+        ("compressed, int8 by rows", added(f"{UP}.weight_zero_point", np.ones((256, 1), np.int8)), "symmetric says"),
+        (
+            "compressed, int8 by rows",
+            added(f"{UP}.weight", np.ones((0, 64), np.int8)),
+            r"shape \(0, 64\); a matrix of int8 numbers",
+        ),
+    ],
+)
+def test_tensors_that_would_be_passed_over_are_named(
+    name: str, change: Callable[[Arrays], object], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES[name])
+    with pytest.raises((ModelFormatError, UnsupportedModelError), match=words):
+        open_checkpoint(changed(tmp_path / "m", change))
+
+
+def test_zero_points_of_zero_beside_symmetric_int8_change_nothing(source: Path, tmp_path: Path) -> None:
+    truths = quantise(source, tmp_path / "m", CASES["compressed, int8 by rows"])
+    changed(tmp_path / "m", added(f"{UP}.weight_zero_point", np.zeros((256, 1), np.int8)))
+    found = open_checkpoint(tmp_path / "m").tensors["layers.0.up_proj"].dequantize()
+    assert np.array_equal(found, truths["layers.0.up_proj"].values)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -242,6 +433,8 @@ def test_scales_too_small_for_half_precision_keep_single_precision(source: Path,
         ({"quant_method": "gptq", "bits": 3, "group_size": 32}, "bits is 3; puna reads 4 and 8"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}, "AWQ version is 'gemv'"),
+        ({"w_bit": 3, "q_group_size": 32}, "quantization_config.w_bit is 3; puna reads 4"),
+        ({"w_bit": 4, "q_group_size": 32, "version": "GEMV"}, "AWQ version is 'gemv'; puna reads gemm"),
         ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "format is 'float-quantized'"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}, "has 0 config_groups"),
     ],
@@ -289,6 +482,103 @@ def test_parts_that_do_not_fit_are_named(
     change(tensors, "model.layers.0.mlp.up_proj")
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
     with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop("weight_zero_point"), "has no weight_zero_point beside it, though its numbers are not symmetric"),
+        (put("weight_zero_point", lambda a: a[:-1]), r"is I8 \(255, 1\); I8 \(256, 1\) is needed"),
+        (put("weight_zero_point", lambda a: a.astype(np.int32)), r"is I32 \(256, 1\); I8 \(256, 1\) is needed"),
+    ],
+)
+def test_zero_points_that_do_not_fit_are_named(
+    change: Callable[[Arrays, str], object], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES["compressed, int8 by rows, zeros"])
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: change(tensors, "model.layers.0.mlp.up_proj"))
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("compressed, int8 by rows", {"weight": np.zeros((64, 0), np.int8)}, r"has shape \(64, 0\)"),
+        ("compressed, int8 by rows", {"weight": np.zeros((0, 64), np.int8)}, r"has shape \(0, 64\)"),
+        ("compressed, 8 bits", {"weight_shape": np.array([256, 0])}, r"its weight_shape says \[256, 0\]"),
+        (
+            "compressed, 8 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, 0])},
+            r"its weight_shape says \[256, 0\]",
+        ),
+        (
+            "compressed, 8 bits",
+            {"weight_packed": np.zeros((256, 1), np.int32), "weight_shape": np.array([256, -3])},
+            r"its weight_shape says \[256, -3\]",
+        ),
+    ],
+)
+def test_matrices_without_numbers_are_refused(
+    name: str, changes: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    quantise(source, tmp_path / "m", CASES[name])
+    added = {f"model.layers.0.mlp.up_proj.{part}": values for part, values in changes.items()}
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: tensors.update(added))
+    with pytest.raises(ModelFormatError, match=words):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_one_zero_point_for_all_rows_is_enough(source: Path, tmp_path: Path) -> None:
+    found = quantise(source, tmp_path / "m", CASES["compressed, int8 by rows, zeros"])["layers.0.up_proj"]
+    name = "model.layers.0.mlp.up_proj.weight_zero_point"
+    rewritten(tmp_path / "m/model.safetensors", lambda tensors: tensors.update({name: np.array([-5], np.int8)}))
+    found.zeros = np.full_like(found.zeros, 123)
+    tensor = open_checkpoint(tmp_path / "m").tensors["layers.0.up_proj"]
+    assert np.array_equal(tensor.dequantize(), found.values.astype(np.float16))
+
+
+def rewritten(path: Path, change: Callable[[Arrays], object]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
+
+
+OLD_AWQ = {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}
+
+
+def test_awqs_settings_may_lie_in_a_file_of_their_own(source: Path, tmp_path: Path) -> None:
+    """As AutoAWQ wrote them once: quant_config.json, and nothing in config.json."""
+    quantise(source, tmp_path / "new", CASES["awq"])
+    quantise(source, tmp_path / "old", CASES["awq"])
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    del config["quantization_config"]
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
+    (tmp_path / "old/quant_config.json").write_text(json.dumps(OLD_AWQ))
+    new, old = (open_checkpoint(tmp_path / name) for name in ("new", "old"))
+    assert old.notices == new.notices
+    for name, tensor in new.tensors.items():
+        assert np.array_equal(old.tensors[name].data[:], tensor.data[:]), name
+    for bits, error, words in ((3, UnsupportedModelError, r"quant_config\.json: w_bit is 3"), ("4", ModelFormatError, "w_bit")):
+        (tmp_path / "old/quant_config.json").write_text(json.dumps(OLD_AWQ | {"w_bit": bits}))
+        with pytest.raises(error, match=words):
+            open_checkpoint(tmp_path / "old")
+
+
+def test_a_settings_file_beside_plain_weights_says_nothing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for file in source.iterdir():
+        (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "m/quant_config.json").write_text("{}")
+    assert open_checkpoint(tmp_path / "m").notices == ()
+
+
+def test_two_spellings_of_a_setting_must_agree(source: Path, tmp_path: Path) -> None:
+    quantise(source, tmp_path / "m", replace(CASES["awq"], config=OLD_AWQ | {"bits": 4, "group_size": 32}))
+    with pytest.raises(ModelFormatError, match="q_group_size: is 64, but group_size is 32"):
         open_checkpoint(tmp_path / "m")
 
 

@@ -94,6 +94,16 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a negative size": (packed(entry(shape=[-2, -3])), "not negative"),
     "a size too large": (packed(entry(shape=[2, 4])), "needs 32"),
     "sizes whose product wraps": (packed(entry(shape=[2**32, 2**32])), "needs 73786976294838206464"),
+    "a size of thousands of digits": (packed(HEADER).replace(b"[4]", b"[" + b"9" * 4299 + b"]"), "needs|is not JSON"),
+    "a size of 31 digits": (packed(entry(shape=[10**30])), "holds 10{30}; whole numbers"),
+    "no numbers, and a size beyond 64 bits": (
+        packed(HEADER | {"empty": HEADER["empty"] | {"shape": [0, 2**62]}}),
+        "than a memory can hold",
+    ),
+    "too many arrays": (
+        packed({f"z{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(17_000)}),
+        "17000",
+    ),
     "nine dimensions": (packed(entry(shape=[1] * 9)), "at most 8"),
     "a gap": (packed(HEADER | {"b": HEADER["b"] | {"shape": [2], "data_offsets": [28, 32]}}), "byte 24 comes next"),
     "an overlap": (packed(HEADER | {"b": HEADER["b"] | {"shape": [6], "data_offsets": [20, 32]}}), "byte 24 comes next"),

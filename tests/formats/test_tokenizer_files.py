@@ -16,7 +16,7 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.piece_order import merges_of
 from puna.formats.sentencepiece_model import read_sentencepiece_model, sentencepiece_model
 from puna.formats.token_types import CONTROL, USER_DEFINED
-from puna.formats.tokenizer_files import MAX_FILE_BYTES, read_tokenizer_file, read_tokenizer_folder
+from puna.formats.tokenizer_files import MAX_FILE_BYTES, read_given_tokenizer, read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
 from puna.writers.tokenizers import write_tokenizer_json
 from tests.tokenizers.folders import byte_level_document, pieces_document, sentencepiece_bytes, tiktoken_bytes, write_json
@@ -102,7 +102,7 @@ def test_rows_of_the_embedding_beyond_the_tokens_are_unused(tmp_path: Path) -> N
 @pytest.mark.parametrize("rows", [519, 256, 600, 128256])
 def test_a_tokenizer_of_other_weights_is_refused_with_both_sizes(tmp_path: Path, rows: int) -> None:
     (tmp_path / "x").write_bytes(sentencepiece_bytes())
-    with pytest.raises(ModelFormatError, match=f"there are 520, but the model's embedding has {rows} rows") as error:
+    with pytest.raises(ModelFormatError, match=f"there are 520 tokens; the model has {rows} ") as error:
         read_tokenizer_file(tmp_path / "x", rows)
     assert "belongs to another model" in error.value.hint
 
@@ -114,8 +114,44 @@ def test_a_folder_without_tokenizer_has_none(tmp_path: Path) -> None:
     assert read_tokenizer_folder(tmp_path, 100) == (None, ())
     write_json(tmp_path / "tokenizer_config.json", {"bos_token": "<s>"})
     assert read_tokenizer_folder(tmp_path, 100) == (None, ())
+
+
+def test_vocab_json_and_merges_txt_are_named_and_what_to_do_about_them(tmp_path: Path) -> None:
+    """They do not say by which expression words are cut: nothing is guessed."""
     (tmp_path / "merges.txt").write_text("a b", "ascii")
-    assert "save the tokenizer as tokenizer.json" in read_tokenizer_folder(tmp_path, 100)[1][0]
+    write_json(tmp_path / "vocab.json", {"a": 0, "b": 1, "ab": 2})
+    spec, (notice,) = read_tokenizer_folder(tmp_path, 100)
+    assert spec is None
+    assert notice.startswith("vocab.json and merges.txt do not say how a text is cut into words")
+    assert "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)" in notice
+    with pytest.raises(ModelNotFoundError, match="is a folder that holds no tokenizer") as error:
+        read_given_tokenizer(tmp_path, 100)
+    assert "save_pretrained" in error.value.hint
+
+
+# ---- what --tokenizer names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_given_folder_is_searched_as_a_models_is(tmp_path: Path, name: str) -> None:
+    content, kind, count = FILES[name]
+    file = {"tokenizer.json": "tokenizer.json", "llama2.c": f"tok{count}.bin"}.get(name, "tokenizer.model")
+    (tmp_path / file).write_bytes(content())
+    write_json(tmp_path / "generation_config.json", {"eos_token_id": [2, 7]})
+    spec, notices = read_given_tokenizer(tmp_path, count)
+    assert (spec.kind, len(spec.tokens), spec.source, notices) == (kind, count, str(tmp_path / file), ())
+    assert name == "llama2.c" or 7 in spec.stop_ids
+
+
+def test_what_differs_in_a_given_folder_is_told(tmp_path: Path) -> None:
+    folder = spm_folder(tmp_path, tokenizer=pieces_document(SPM, MERGES[::-1]))
+    assert "tokenizer.model is used" in read_given_tokenizer(folder, COUNT)[1][0]
+
+
+def test_a_given_folder_without_a_tokenizer_says_which_files_may_be_given(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="is a folder that holds no tokenizer") as error:
+        read_given_tokenizer(tmp_path, 100)
+    assert "tokenizer.json, tokenizer.model or tokenizer.bin" in error.value.hint
 
 
 def test_each_file_alone_gives_the_same_ids(tmp_path: Path) -> None:
@@ -196,7 +232,7 @@ def test_llama_3s_tokenizer_model_gives_way_to_tokenizer_json(tmp_path: Path) ->
 
 
 def test_a_tokenizer_of_another_model_in_a_folder_is_refused_with_both_sizes(tmp_path: Path) -> None:
-    with pytest.raises(ModelFormatError, match=f"there are {COUNT}, but the model's embedding has 200 rows"):
+    with pytest.raises(ModelFormatError, match=f"there are {COUNT} tokens; the model has 200 "):
         read_tokenizer_folder(spm_folder(tmp_path), 200)
 
 
@@ -253,7 +289,7 @@ def test_a_padding_token_without_a_row_is_left_out_and_another_token_is_refused(
     _, notices = read(tmp_path)
     assert notices == (f"'[PAD]' has the id {COUNT}, but the embedding has {COUNT} rows: it is left out",)
     write_json(tmp_path / "added_tokens.json", {"<|im_end|>": COUNT})
-    with pytest.raises(ModelFormatError, match=f"there are {COUNT + 1}, but the model's embedding has {COUNT} rows"):
+    with pytest.raises(ModelFormatError, match=f"there are {COUNT + 1} tokens; the model has {COUNT} "):
         read_tokenizer_folder(tmp_path, COUNT)
 
 
@@ -298,6 +334,8 @@ def metaspace(scheme: str, split: bool = False) -> dict[str, Any]:
         ({}, "▁the|▁the"),
         ({"tokenizer": metaspace("always")}, "▁the|▁the"),
         ({"tokenizer": metaspace("first")}, "▁the|the"),
+        ({"model": False}, "▁the|▁the"),
+        ({"model": False, "tokenizer": metaspace("always")}, "▁the|▁the"),
         ({"model": False, "tokenizer": metaspace("first")}, "▁the|the"),
         ({"model": False, "tokenizer": metaspace("never")}, "the|the"),
     ],
@@ -307,18 +345,57 @@ def test_the_added_space_is_where_the_files_say(tmp_path: Path, files: dict[str,
     ids = tokenizer.encode("the</s>the", special=True, bos=False)
     spelled = "".join("|" if i == 2 else tokenizer.piece(i) for i in ids)
     assert spelled == expected
-    assert tokenizer.decode(tokenizer.encode(" the the")) == " the the"
+    has_two = files.get("model", True) or "tokenizer" not in files or expected == "the|the"
+    assert tokenizer.decode(tokenizer.encode(" the the")) == (" the the" if has_two else "the the")
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_metaspace_adds_no_space_before_one(tmp_path: Path, scheme: str, split: bool) -> None:
+    """As the library does it, which decodes such a text without its first space."""
+    from tokenizers import Tokenizer as Library
+
+    document = metaspace(scheme, split)
+    decoders = document["decoder"]["decoders"]
+    document["decoder"] = {"type": "Sequence", "decoders": decoders[:-1] if scheme == "never" else decoders}
+    merges = [pair for pair in MERGES if "▁" not in "".join(pair)[1:]]
+    document["model"]["merges"] = [list(pair) for pair in merges]
+    path = write_json(tmp_path / "tokenizer.json", document)
+    library, tokenizer = Library.from_file(str(path)), build_tokenizer(read_tokenizer_file(path, None))
+    assert tokenizer.encode(" the", bos=False) == tokenizer.encode("▁the", bos=False)
+    samples = [text for text in texts(14, 1000) if "<unk>" not in text and not text.startswith("<s>")]
+    samples += [" the", "▁the", "  the", "\n the", " ", "", "the</s>the", "the</s> the", " </s>the", "</s>▁the", "</s></s>the"]
+    for text in samples:
+        ids = library.encode(text).ids
+        assert tokenizer.encode(text, special=True) == ids, text
+        assert tokenizer.decode(ids) == library.decode(ids), text
+
+
+def test_where_tokenizer_model_adds_a_space_and_tokenizer_json_does_not_a_word_is_said(tmp_path: Path) -> None:
+    spec, notices = read(spm_folder(tmp_path, tokenizer=metaspace("first")))
+    assert "do not add a space to the same texts" in notices[0]
+    assert notices[0].endswith("tokenizer.model is used")
+    assert (spec.prefix_first_only, spec.prefix_unless_space) == (True, False)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_other_orders_of_metaspaces_are_refused(tmp_path: Path, replaced: bool) -> None:
+    parts = [metaspace("first")["pre_tokenizer"] | {"replacement": " "}, metaspace("never")["pre_tokenizer"]]
+    document = pieces_document(SPM, MERGES) | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+    document["normalizer"] = document["normalizer"] if replaced else None
+    with pytest.raises(UnsupportedModelError, match="pre-tokenizer holds"):
+        read_tokenizer_file(write_json(tmp_path / "tokenizer.json", document), None)
 
 
 # ---- the real thing -------------------------------------------------------------------------------------------------
 
 
 def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path) -> None:
-    """Its Llama class, which adds a space at the beginning only, and none where there is one (SentencePiece does, and puna). It
-    takes the text <unk> for the token.
+    """Its Llama class, which adds a space at the beginning only, and none where there is one. It takes the text <unk> for the
+    token.
     """
     spec = read_tokenizer_file(shared_data / "llama2" / "tokenizer.model", None)
-    write_tokenizer_json(replace(spec, prefix_first_only=True), tmp_path / "tokenizer.json")
+    write_tokenizer_json(replace(spec, prefix_first_only=True, prefix_unless_space=True), tmp_path / "tokenizer.json")
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "legacy": False})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -326,7 +403,8 @@ def test_llama_2_in_transformers_has_equal_ids(shared_data: Path, tmp_path: Path
 
         oracle = AutoTokenizer.from_pretrained(str(tmp_path))
     tokenizer = build_tokenizer(read(tmp_path, 32000)[0])
-    samples = [text for text in texts(11, 2000) if not text.startswith((" ", "\u2581")) and "<unk>" not in text]
+    samples = [text for text in texts(11, 2000) if "<unk>" not in text]
+    assert tokenizer.encode(" leading") == [1, 8236]
     samples += ["[INST] hi [/INST] answer </s><s>[INST] more [/INST]", "<s>the", "the</s> the", "</s>\nthe"]
     expected = oracle(samples, add_special_tokens=False).input_ids
     assert [tokenizer.encode(text, bos=False, special=True) for text in samples] == expected

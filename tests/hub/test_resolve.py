@@ -100,3 +100,18 @@ def test_a_link_that_leads_to_nothing_is_told(tmp_path: Path, monkeypatch: pytes
     Path("loop").symlink_to(to)
     with pytest.raises(ModelNotFoundError, match=f"loop is a link to {to}, which leads to nothing"):
         hub.resolve("loop")
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("https://huggingface.co/a/b/resolve/main/c.gguf", "hf:a/b/c.gguf"),
+        ("https://huggingface.co/a/b/blob/main/c.gguf?download=true", "hf:a/b/c.gguf"),
+        ("https://huggingface.co/a/b", "hf:a/b"),
+        ("http://hf.co/a/b/tree/main", "hf:a/b"),
+    ],
+)
+def test_a_page_of_the_hub_is_told_its_name(page: str, name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="is a page") as caught:
+        hub.resolve(page)
+    assert caught.value.hint == f"Fetch it: puna pull {name}"

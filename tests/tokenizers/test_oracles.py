@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from puna.detokenize import Detokenizer
 from puna.formats.base import TokenizerSpec
 from puna.formats.llama2c_tokenizer import read_tokenizer
 from puna.formats.tiktoken_file import SPECIAL
@@ -146,3 +148,48 @@ def test_llama_3_as_transformers_converts_it_has_equal_ids(llama3_tokenizer: Pat
     assert [ours.encode(text, bos=False) for text in some] == expected
     write_tiktoken(spec, tmp_path / "tokenizer.model")
     assert (tmp_path / "tokenizer.model").read_bytes() == llama3_tokenizer.read_bytes()
+
+
+def random_ids(seed: int, count: int, vocab_size: int, often: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of any ids, many of `often` among them."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        share = rng.choice((0.0, 0.5, 0.95))
+        yield [
+            rng.choice(often) if rng.random() < share else rng.randrange(1, vocab_size)  # 0: <unk>, which is shown as U+2047
+            for _ in range(rng.randint(1, 24))
+        ]
+
+
+def streamed(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    detokenizer = Detokenizer(tokenizer, at_start=True)
+    return "".join([detokenizer.push(token_id) for token_id in ids]) + detokenizer.flush()
+
+
+def test_any_ids_of_llama_2_are_decoded_as_in_sentencepiece(llama2: Path) -> None:
+    """Bytes that are no characters, control tokens between them, spaces at the beginning: at once and piece by piece."""
+    from sentencepiece import SentencePieceProcessor
+
+    oracle = SentencePieceProcessor(model_file=str(llama2))
+    tokenizer = build_tokenizer(read_tokenizer_file(llama2, 32000))
+    often = [1, 2, *(3 + byte for byte in (*range(256), *b" \xe2\x82\xac\xf0\x9f\xa6\x99\xed\xa0\x80\xc3" * 40)), *[29871] * 40]
+    for ids in random_ids(SEED, 3000, 32000, often):
+        expected = oracle.decode(ids)
+        assert tokenizer.decode(ids) == expected, ids
+        assert streamed(tokenizer, ids) == expected, ids
+
+
+def test_any_ids_of_llama_3_are_decoded_as_in_tiktoken_and_tokenizers(llama3_tokenizer: Path, tmp_path: Path) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    from tokenizers import Tokenizer as Library
+
+    lines = llama3_tokenizer.read_bytes().split(b"\n")
+    ranks = {base64.b64decode(token): int(rank) for token, _, rank in (line.partition(b" ") for line in lines) if token}
+    oracle = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    spec = read_tokenizer_file(llama3_tokenizer, 128256)
+    write_tokenizer_json(spec, tmp_path / "tokenizer.json")
+    tokenizer, library = build_tokenizer(spec), Library.from_file(str(tmp_path / "tokenizer.json"))
+    for ids in random_ids(SEED, 2000, 128000, range(256)):
+        expected = oracle.decode(ids)
+        assert tokenizer.decode(ids) == expected == library.decode(ids), ids
+        assert streamed(tokenizer, ids) == expected, ids

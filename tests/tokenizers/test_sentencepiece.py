@@ -152,7 +152,9 @@ def test_control_and_byte_tokens_typed_in_a_text_are_text(small: Tokenizer) -> N
 def test_byte_tokens_make_characters(small: Tokenizer) -> None:
     assert small.token_bytes(3 + 0xE2) == b"\xe2"
     assert small.decode([3 + 0xE2, 3 + 0x82, 3 + 0xAC]) == "€"
-    assert small.decode([3 + 0xE2, 3 + 0x82, 3 + 0x41]) == "\ufffdA"
+    assert small.decode([3 + 0xE2, 3 + 0x82, 3 + 0x41]) == "\ufffd\ufffdA"  # one for each, as in sentencepiece
+    assert small.decode([3 + 0xE2, 2, 3 + 0x82, 3 + 0xAC]) == "\ufffd\ufffd\ufffd"  # a control token stands between
+    assert small.decode([2, 3 + 0x20, 259, 260]) == "  e"  # the space of a byte token is the text's
 
 
 def broken(**changes: object) -> TokenizerSpec:

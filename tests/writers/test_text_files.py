@@ -14,7 +14,7 @@ from puna.writers.text_files import write_huggingface_texts, write_tokenizer
 from tests.models import tiny_config
 from tests.tokenizers.folders import sentencepiece_bytes, tiktoken_bytes
 from tests.tokenizers.texts import texts
-from tests.tokenizers.vocabularies import small_bpe
+from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 
 def checkpoint(path: Path, content: bytes) -> Checkpoint:
@@ -72,3 +72,24 @@ def test_where_metas_own_forms_cannot_hold_a_tokenizer_its_folder_gets_tokenizer
     assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}
     spec = read_tokenizer_file(tmp_path / "tokenizer.json", None)
     assert means_the_same(spec, small_bpe()) and spec.bos_id == small_bpe().bos_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"add_space_prefix": False}, {"prefix_first_only": True}, {"prefix_unless_space": True}, {"remove_extra_spaces": True}],
+)
+def test_tokenizers_that_treat_spaces_in_other_ways_do_not_mean_the_same(changes: dict[str, Any]) -> None:
+    assert means_the_same(small_spm(), small_spm())
+    assert not means_the_same(small_spm(), small_spm(**changes))
+    assert means_the_same(small_bpe(), small_bpe(**changes))  # they are SentencePiece's
+
+
+@pytest.mark.parametrize("form", ["meta", "llama2c"])
+@pytest.mark.parametrize("changes", [{"prefix_first_only": True}, {"prefix_unless_space": True}])
+def test_spaces_that_a_format_cannot_say_are_written_as_tokenizer_json(
+    tmp_path: Path, form: str, changes: dict[str, Any]
+) -> None:
+    spec = small_spm(**changes)
+    write_tokenizer(Checkpoint(tmp_path, "gguf", tiny_config(), {}, spec), tmp_path, form)
+    assert {path.name for path in tmp_path.glob("tokenizer.*")} == {"tokenizer.json"}
+    assert_same_ids(spec, read_tokenizer_file(tmp_path / "tokenizer.json", None))

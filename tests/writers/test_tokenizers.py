@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ from tests.tokenizers.texts import texts
 from tests.tokenizers.vocabularies import small_bpe, small_spm
 
 SAMPLES = texts(21, 1000)
+LEADING = [
+    "", " ", "  ", " leading", "  the", "the ", "the  ", " the  llama ",
+    "\u2581", "\u2581the", " \u2581the", "\u2581 the", "the\u2581",
+    "\nthe", "\n the", " \nthe", "\n\n", "\tthe", "\u3000日本", "🦙 the", " 🦙", "中文 分词", " 中文",
+]  # fmt: skip
 NO_BPE, NO_SPM = "it is byte-level BPE", "it is SentencePiece"
 
 
@@ -102,7 +109,11 @@ def test_llama2c_comes_back_whole(tmp_path: Path) -> None:
     assert_same(spec, read_tokenizer_file(tmp_path / "tokenizer.bin", None))
 
 
-@pytest.mark.parametrize("kind", ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space", "user-defined"])
+LIBRARY_KINDS = ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space", "metaspace", "metaspace, first only"]
+SPACED = [kind for kind in LIBRARY_KINDS if kind not in ("bpe", "qwen", "tiktoken")]
+
+
+@pytest.mark.parametrize("kind", [*LIBRARY_KINDS, "user-defined"])
 def test_tokenizer_json_comes_back_whole(tmp_path: Path, kind: str) -> None:
     spec = SPECS[kind](tmp_path)
     write_tokenizer_json(spec, tmp_path / "tokenizer.json")
@@ -122,13 +133,15 @@ SPECS: dict[str, Callable[[Path], TokenizerSpec]] = {
     "merges": lambda path: by_merges(trained(path)),
     "first only": lambda path: replace(trained(path), prefix_first_only=True),
     "no space": lambda path: replace(trained(path), add_space_prefix=False, add_bos=False),
+    "metaspace": lambda path: replace(trained(path), prefix_unless_space=True),
+    "metaspace, first only": lambda path: replace(trained(path), prefix_unless_space=True, prefix_first_only=True),
     "user-defined": lambda path: trained(path, user_defined_symbols=["<x>"], control_symbols=["<c>"]),
 }
 
 
-@pytest.mark.parametrize("kind", ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no space"])
+@pytest.mark.parametrize("kind", LIBRARY_KINDS)
 def test_the_libraries_read_tokenizer_json_with_equal_ids(tmp_path: Path, kind: str) -> None:
-    """`tokenizers` itself and `transformers`. A Metaspace adds no space before one, as SentencePiece does."""
+    """`tokenizers` itself and `transformers`."""
     from tokenizers import Tokenizer as Library
 
     spec = SPECS[kind](tmp_path)
@@ -141,14 +154,28 @@ def test_the_libraries_read_tokenizer_json_with_equal_ids(tmp_path: Path, kind: 
         transformer = AutoTokenizer.from_pretrained(str(tmp_path))
     library = Library.from_file(str(tmp_path / "tokenizer.json"))
     ours = build_tokenizer(spec)
-    first_only = spec.prefix_first_only
-    some = [text for text in SAMPLES if "<" not in text and not (first_only and text.startswith((" ", "\u2581")))]
+    some = [text for text in SAMPLES if "<" not in text] + LEADING
     ids = [ours.encode(text) for text in some]
     assert [encoding.ids for encoding in library.encode_batch(some)] == ids
     assert transformer(some).input_ids == ids
     assert [transformer.decode(i, skip_special_tokens=True) for i in ids] == [ours.decode(i) for i in ids]
     assert (transformer.bos_token_id, transformer.eos_token_id) == (spec.bos_id, spec.eos_id)
     assert transformer.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize("kind", SPACED)
+def test_spaces_beside_control_tokens_are_those_of_the_library(tmp_path: Path, kind: str) -> None:
+    """500 and more texts with control tokens in between. A BOS that a text already has is doubled by the library only."""
+    from tokenizers import Tokenizer as Library
+
+    spec = SPECS[kind](tmp_path)
+    write_tokenizer_json(spec, tmp_path / "tokenizer.json")
+    library, ours = Library.from_file(str(tmp_path / "tokenizer.json")), build_tokenizer(spec)
+    plain = [text for text in SAMPLES if "<" not in text] + LEADING
+    some = [f"{first}{control}{second}" for control in ("</s>", "<s></s>") for first, second in pairwise(plain)]
+    assert len(some) > 500
+    expected = [encoding.ids for encoding in library.encode_batch(some, add_special_tokens=False)]
+    assert [ours.encode(text, bos=False, special=True) for text in some] == expected
 
 
 def gguf_values(path: Path, metadata: dict[str, object]) -> Values:
@@ -212,6 +239,8 @@ def with_last_control() -> TokenizerSpec:
         (write_tiktoken, small_bpe(), "not the special tokens of Llama 3"),
         (write_llama2c_tokenizer, small_spm(eos_id=None), "does not begin with"),
         (write_llama2c_tokenizer, small_spm(add_space_prefix=False), "treats spaces"),
+        (write_llama2c_tokenizer, small_spm(prefix_unless_space=True), "treats spaces"),
+        (write_sentencepiece, small_spm(prefix_unless_space=True), "adds no space to a text that begins with one"),
         (
             write_llama2c_tokenizer,
             small_spm(token_types=np.array([2, 3, 3, *[6] * 256, *[1] * 15, 3], np.int32)),
@@ -266,6 +295,44 @@ def test_runs_of_spaces_with_one_score_become_merges_that_cut_alike() -> None:
     for count in range(100):
         text = " " * count + "the" + " " * (count // 2) + "la"
         assert ours.encode(text) == theirs.encode(text), count
+
+
+def with_runs(letters: list[str], counts: Callable[[int], list[int]]) -> TokenizerSpec:
+    """The small vocabulary, and runs of each letter, those of one letter with one score."""
+    spec = small_spm()
+    runs = [(letter * count, -1e6 if count == 1 else -1000.0 - at) for at, letter in enumerate(letters) for count in counts(at)]
+    return replace(
+        spec,
+        tokens=[*spec.tokens, *(text.encode() for text, _ in runs)],
+        scores=np.append(np.asarray(spec.scores), np.array([score for _, score in runs], np.float32)),
+        token_types=np.append(np.asarray(spec.token_types), np.ones(len(runs), np.int32)),
+        source="odd.model",
+    )
+
+
+LETTERS = [chr(0x4E00 + number) for number in range(4000)]
+
+
+def test_runs_of_thousands_of_letters_take_no_time() -> None:
+    spec = with_runs(LETTERS, lambda _: [1, 2, 4])
+    began = time.process_time()
+    assert len(merges_of(spec)) == 8000 + len(merges_of(small_spm()))
+    assert time.process_time() - began < 5
+
+
+def test_runs_of_many_patterns_are_refused_before_they_are_tried() -> None:
+    """Each letter lacks one run, so that none is like another."""
+    spec = with_runs(LETTERS[:60], lambda at: [count for count in range(1, 65) if count != 3 + at])
+    began = time.process_time()
+    with pytest.raises(UnsupportedModelError, match=r"runs of .* have the same score"):
+        merges_of(spec)
+    assert time.process_time() - began < 10
+
+
+def test_runs_of_one_letter_that_merges_would_cut_otherwise_are_refused() -> None:
+    spec = with_runs(["a"], lambda _: [1, 2, 3, 4, 6])
+    with pytest.raises(UnsupportedModelError, match="runs of 'a' have the same score"):
+        merges_of(spec)
 
 
 def test_merges_that_scores_cannot_say_are_refused() -> None:
