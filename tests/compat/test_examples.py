@@ -48,9 +48,17 @@ def test_an_example_answers_all_its_prompts(by: list[str], example: str, num_ans
 
 
 @needs_torch
-def test_more_processes_than_one_are_refused_in_words(folder: Path) -> None:
-    done = start(*TORCHRUN, "2", ROOT / "examples/text_completion.py", "--ckpt_dir", folder)
-    assert done.returncode != 0 and "the world size is 2" in done.stderr and "Start with --nproc_per_node 1" in done.stderr
+def test_two_processes_share_a_model_and_one_of_them_speaks(folder: Path) -> None:
+    flags = [ROOT / "examples/text_completion.py", "--ckpt_dir", folder, "--temperature", "0", "--max_gen_len", "8"]
+    alone, shared = start(*PYTHON, *flags), start(*TORCHRUN, "2", *flags)
+    assert (alone.returncode, shared.returncode) == (0, 0), shared.stderr
+    assert shared.stdout.partition("\n")[2] == alone.stdout.partition("\n")[2], "but for the time of loading"
+
+
+@needs_torch
+def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_those_that_do(folder: Path) -> None:
+    done = start(*TORCHRUN, "3", ROOT / "examples/text_completion.py", "--ckpt_dir", folder)
+    assert done.returncode != 0 and "cannot be cut into 3 parts: it has 2 heads" in done.stderr and "1, 2." in done.stderr
 
 
 @pytest.mark.parametrize(

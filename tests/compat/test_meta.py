@@ -20,7 +20,7 @@ from puna.compat.dialogs import SPECIAL_TAGS, llama2_ids, llama3_ids
 from puna.compat.meta import Llama
 from puna.config import EngineConfig
 from puna.convert import convert
-from puna.errors import ModelNotFoundError, PunaError, UsageError
+from puna.errors import ModelNotFoundError, UsageError
 from puna.formats import open_checkpoint
 from puna.request import Batch
 from puna.tokenizers import build_tokenizer
@@ -336,14 +336,14 @@ def test_a_folder_without_a_checkpoint_is_an_assertion_error_that_names_it(tmp_p
     assert isinstance(caught.value, ModelNotFoundError)
 
 
-def test_one_process_loads_any_checkpoint_and_more_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parallel_size_is_that_of_the_world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match="Loading a checkpoint for MP=2 but world size is 1") as caught:
         build(folder, model_parallel_size=2)
     assert "any number of shards" in caught.value.hint  # type: ignore[attr-defined]
     build(folder, model_parallel_size=1).close()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(PunaError, match="tensor parallel"):
-        build(folder)
+    with pytest.raises(AssertionError, match="Loading a checkpoint for MP=1 but world size is 2"):
+        build(folder, model_parallel_size=1)
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UsageError, match="WORLD_SIZE is 'two'"):
         build(folder)
