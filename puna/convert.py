@@ -102,7 +102,7 @@ def convert(
     final = _require_place(job, target, to, overwrite)
     for line in (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint)):
         report.notice(line)
-    for path, name in altered_entries(checkpoint.files):
+    for path, name in altered_entries(checkpoint.files, report):
         raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)

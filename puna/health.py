@@ -288,7 +288,7 @@ def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
         read[name] = _read(tensor)
         done += tensor.num_bytes
         report.progress("checking weights", done, total, "bytes")
-    yield from _altered(checkpoint)
+    yield from _altered(checkpoint, report)
     yield from _broken(read, checkpoint)
     yield from _copies(read, checkpoint)
 
@@ -323,8 +323,8 @@ def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Itera
 AGAIN = "Fetch the file again and compare its sha256; else take another conversion."
 
 
-def _altered(checkpoint: Checkpoint) -> Iterator[Finding]:
-    altered = [f"{shown(name)} of {shown_name(path)}" for path, name in altered_entries(checkpoint.files)]
+def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
+    altered = [f"{shown(name)} of {shown_name(path)}" for path, name in altered_entries(checkpoint.files, report)]
     if altered:
         yield Finding(
             "error",

@@ -126,7 +126,7 @@ def _system(talk: Conversation, text: str) -> None:
         raise UsageError("without a chat template (--raw) there is no system message", hint="Put it into --prompt-format.")
     if text:
         talk.system = text
-    tell(f"System message: {talk.system or 'none'}")
+    tell(*f"System message: {talk.system or 'none'}".splitlines())
 
 
 def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:

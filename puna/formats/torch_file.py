@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.foreign import refuse_foreign
-from puna.formats.mapped import file_size, read_head, shown
+from puna.formats.mapped import file_size, read_head, shown, shown_name
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
 from puna.formats.zip_file import MAGIC, Entry, ZipFile
+from puna.report import SILENT, Reporter
 
 PICKLE = "/data.pkl"
 MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
@@ -54,14 +55,17 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
     return {name: _tensor(archive, prefix, name, tensor) for name, tensor in state.items()}
 
 
-def altered_entries(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+def altered_entries(files: Iterable[Path], report: Reporter = SILENT) -> Iterator[tuple[Path, str]]:
     """Of those files that are archives the entries whose bytes do not have their checksum. Everything is read, which
     `read_torch_file` does not do.
     """
-    for path in files:
-        if read_head(path, len(MAGIC)) == MAGIC:
-            archive = ZipFile(path)
-            yield from ((path, name) for name in archive.entries if not archive.is_intact(name))
+    for path in [path for path in files if read_head(path, len(MAGIC)) == MAGIC]:
+        archive, stage = ZipFile(path), f"checking {shown_name(path)}"
+        for done, name in enumerate(archive.entries):
+            report.progress(stage, done, len(archive.entries))
+            if not archive.is_intact(name):
+                yield path, name
+        report.progress(stage, len(archive.entries), len(archive.entries))
 
 
 def _prefix(archive: ZipFile) -> str:
