@@ -18,8 +18,8 @@ from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel, plain
 from puna.backends.torch.kv import LayerKV, allocate
 from puna.backends.torch.layouts import LAYOUTS
+from puna.backends.torch.ops import Bias
 from puna.backends.torch.parallel import Ranks
-from puna.backends.torch.plain import Bias
 from puna.backends.torch.step import Step, make_step
 from puna.backends.torch.weights import Matrix, load_matrix, load_vector
 from puna.config import EngineConfig, ModelConfig

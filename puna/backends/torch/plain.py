@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.ops import Bias
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Matrix, dequantize
 
-Bias = torch.Tensor | None
+
+def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
+    """The rows of token ids.  # (tokens,) -> (tokens, columns), float32"""
+    return matrix.take(ids)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -1,0 +1,8 @@
+"""The operations of a layer as Triton kernels, with the signatures of `plain`; on the CPU under TRITON_INTERPRET=1."""
+
+from __future__ import annotations
+
+from puna.backends.torch.kernels.matvec import matvec_add, norm_matvec, swiglu_matvec_add
+from puna.backends.torch.kernels.take import embed
+
+__all__ = ["embed", "matvec_add", "norm_matvec", "swiglu_matvec_add"]

@@ -1,0 +1,31 @@
+"""Products of tiles on tensor cores that lose no bit that counts: float32 on one side, a type of weights or KV on the other."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Triton's interpreter keeps bf16 as integers and multiplies those: there, the same numbers are multiplied as float32.
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def dot_bf16(a, b, total):
+    """total + a b, both bf16.  # (M, K), (K, N), (M, N) float32"""
+    if INTERPRETED:
+        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total)
+    else:
+        total = tl.dot(a, b, total)
+    return total
+
+
+@triton.jit
+def high_part(x):
+    """The nearest bf16."""
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
+def low_part(x, high):
+    """What bf16 left of x, as bf16: both together keep 16 bits of the mantissa."""
+    return (x - high.to(tl.float32)).to(tl.bfloat16)
