@@ -9,12 +9,14 @@ import importlib.util
 import os
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from puna.backends.torch.weights import Matrix, load_matrix
 from tests.fakes import make_tensor
 
+Array = npt.NDArray[np.float32]
 CPU = torch.device("cpu")
 
 

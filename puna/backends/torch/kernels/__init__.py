@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from puna.backends.torch.kernels.attention import attend
 from puna.backends.torch.kernels.matvec import matvec_add, norm_matvec, swiglu_matvec_add
+from puna.backends.torch.kernels.rope import rope_write
 from puna.backends.torch.kernels.take import embed
 
-__all__ = ["embed", "matvec_add", "norm_matvec", "swiglu_matvec_add"]
+__all__ = ["attend", "embed", "matvec_add", "norm_matvec", "rope_write", "swiglu_matvec_add"]

@@ -20,6 +20,16 @@ def dot_bf16(a, b, total):
 
 
 @triton.jit
+def integers_as_bf16(x):
+    """Integers of eight bits or bf16, exactly, as bf16."""
+    if INTERPRETED:  # it takes an integer for the bits of a bf16
+        numbers = x.to(tl.float32).to(tl.bfloat16)
+    else:
+        numbers = x.to(tl.bfloat16)
+    return numbers
+
+
+@triton.jit
 def high_part(x):
     """The nearest bf16."""
     return x.to(tl.bfloat16)
