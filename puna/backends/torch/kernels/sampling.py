@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 BLOCK = 4096  # logits at a time: of sizes up to 8192 the largest that keeps all in registers with 8 warps. Not measured yet
-NOT_A_NUMBER = tl.constexpr(0x7F800000)  # as an integer, the bits of infinity: the magnitude of -inf, and the last that counts
+FARTHEST = tl.constexpr(0x7F800000)  # the bits of infinity: how far -inf is
 SMALLEST = float(torch.finfo(torch.float32).tiny)  # least temperature, as on the host
 
 
@@ -79,15 +79,14 @@ def count_and_mass(row, vocab_size, largest, temperature, bound, limit, num_equa
     """How many tokens lie within `bound`, and their mass, of those that (`limit`, `num_equal`) keeps (see `keeps`)."""
     count = tl.zeros((), tl.int32)
     mass = tl.zeros((), tl.float64)
-    seen_equal = tl.zeros((), tl.int32)
     for first in tl.range(0, vocab_size, BLOCK):
         distances, masses = load_distances(row, first, vocab_size, largest, temperature, BLOCK)
-        kept = keeps(distances, limit, num_equal, seen_equal)
-        seen_equal += tl.sum((distances == limit).to(tl.int32), axis=0)
-        within = kept & (distances <= bound)
+        within = (distances < limit) & (distances <= bound)
         count += tl.sum(within.to(tl.int32), axis=0)
         mass += tl.sum(tl.where(within, masses, 0.0).to(tl.float64), axis=0)
-    return count, mass
+    equal = tl.where(bound >= limit, num_equal, 0)  # which of the equals they are makes no difference here
+    of_each = tl.exp(-limit.to(tl.float32, bitcast=True)).to(tl.float64)
+    return count + equal, mass + equal.to(tl.float64) * of_each
 
 
 @triton.jit
@@ -95,7 +94,7 @@ def keeps(distances, limit, num_equal, seen_equal):
     """Whether a token is nearer than `limit`, or as near and, by id, one of the first `num_equal` such. -inf never is."""
     equal = distances == limit
     rank = seen_equal + tl.cumsum(equal.to(tl.int32), axis=0) - 1
-    return ((distances < limit) | (equal & (rank < num_equal))) & (distances < NOT_A_NUMBER)
+    return ((distances < limit) | (equal & (rank < num_equal))) & (distances < FARTHEST)
 
 
 @triton.jit
@@ -121,7 +120,7 @@ def draw_kernel(
     source = logits + row.to(tl.int64) * stride
     largest, chosen, is_finite = best_of_row(source, vocab_size, BLOCK)
     temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
-    limit = tl.full((), NOT_A_NUMBER, tl.int32)
+    limit = tl.full((), FARTHEST, tl.int32)
     num_equal = tl.full((), 0, tl.int32)
     if (top_k > 0) & (top_k < vocab_size):
         nearest = bisect(source, vocab_size, largest, temperature, limit, num_equal, top_k, -1.0, BLOCK)
@@ -137,7 +136,7 @@ def draw_kernel(
         wanted = tl.minimum(tl.ceil((top_p * whole - mass) / per_token), (some - nearer).to(tl.float64))
         num_equal = tl.maximum(wanted, 1.0).to(tl.int32)
         limit = nearest
-    least = tl.load(min_ps + row)
+    least = tl.load(min_ps + row)  # 0: off; no mass is below it
     total = tl.zeros((), tl.float64)
     for sweep in tl.static_range(2):  # the first sums, the second stops at the drawn share of the sum
         share = tl.load(uniforms + row) * total
@@ -147,7 +146,7 @@ def draw_kernel(
         last = 0
         for first in tl.range(0, vocab_size, BLOCK):
             distances, masses = load_distances(source, first, vocab_size, largest, temperature, BLOCK)
-            kept = keeps(distances, limit, num_equal, seen_equal) & ((masses >= least) | (least <= 0.0))
+            kept = keeps(distances, limit, num_equal, seen_equal) & (masses >= least)
             seen_equal += tl.sum((distances == limit).to(tl.int32), axis=0)
             kept_masses = tl.where(kept, masses, 0.0).to(tl.float64)
             if sweep == 1:
