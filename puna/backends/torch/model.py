@@ -1,7 +1,7 @@
 """The torch backend: one forward pass on a GPU, or on the CPU; alone, or as one of several ranks that share a model.
 
-A layer is five operations; `plain` has them in torch, on every device. With several ranks each holds a part of every matrix
-(`formats/shards.py` says which), and their results are summed twice in a layer.
+A layer is five operations; `plain` has them in torch, `kernels` in Triton (`ops.py` chooses). With several ranks each holds
+a part of every matrix (`formats/shards.py` says which), and their results are summed twice in a layer.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 
 from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
-from puna.backends.torch import limits, parallel, plain
+from puna.backends.torch import limits, parallel
 from puna.backends.torch.kv import LayerKV, allocate
 from puna.backends.torch.layouts import LAYOUTS
-from puna.backends.torch.ops import Bias
+from puna.backends.torch.ops import Ops, choose
 from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, make_step
-from puna.backends.torch.weights import Matrix, load_matrix, load_vector
+from puna.backends.torch.weights import Bias, Matrix, load_matrix, load_vector, stacked
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
@@ -52,10 +52,11 @@ class Layer:
 class TorchBackend:
     """See `backends/base.py` for the contract."""
 
-    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks) -> None:
+    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks, ops: Ops) -> None:
         self.info = info
         self._device = device
         self._ranks = ranks
+        self._ops = ops
         self._model: ModelConfig | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class TorchBackend:
         x = self._embedded(step)
         for layer in self._layers:
             x = self._block(model, layer, x, step)
-        logits = plain.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
+        logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
         gathered = self._ranks.gather(logits)
         return np.array(gathered.cpu().numpy(), np.float32)
 
@@ -103,18 +104,18 @@ class TorchBackend:
         """(tokens, hidden_size). Each rank knows the tokens of its part of the vocabulary."""
         ids = step.token_ids - self._first_id
         known = (ids >= 0) & (ids < self._embed.rows)
-        rows = self._embed.take(ids.clamp(0, self._embed.rows - 1))
+        rows = self._ops.embed(self._embed, ids.clamp(0, self._embed.rows - 1))
         return self._ranks.sum(torch.where(known.unsqueeze(1), rows, torch.zeros_like(rows)))
 
     def _block(self, model: ModelConfig, layer: Layer, x: torch.Tensor, step: Step) -> torch.Tensor:
         """One layer.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
         eps, first = model.norm_eps, self._ranks.place.rank == 0
-        qkv = plain.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias)
-        q = plain.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
-        attended = plain.attend(q, layer.kv, layer.window, step)
-        x = self._ranks.sum(plain.matvec_add(attended, layer.o, layer.o_bias, x if first else None))
-        gate_up = plain.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias)
-        return self._ranks.sum(plain.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None))
+        qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias)
+        q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
+        attended = self._ops.attend(q, layer.kv, layer.window, step)
+        x = self._ranks.sum(self._ops.matvec_add(attended, layer.o, layer.o_bias, x if first else None))
+        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias)
+        return self._ranks.sum(self._ops.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None))
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
@@ -158,17 +159,19 @@ class _Loader:
             return tuple(self.vector(begin + name) if begin + name in self._tensors else None for name in names)
 
         q_norm, k_norm = biases("q_norm", "k_norm")
+        qkv, qkv_bias = stacked(matrices("q_proj", "k_proj", "v_proj"), biases("q_bias", "k_bias", "v_bias"))
+        gate_up, gate_up_bias = stacked(matrices("gate_proj", "up_proj"), biases("gate_bias", "up_bias"))
         o_bias, down_bias = biases("o_bias", "down_bias") if self._adds_bias else (None, None)
         return Layer(
             attn_norm=self.vector(begin + "attn_norm"),
-            qkv=matrices("q_proj", "k_proj", "v_proj"),
-            qkv_bias=biases("q_bias", "k_bias", "v_bias"),
+            qkv=qkv,
+            qkv_bias=qkv_bias,
             head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
             o=self.matrix(begin + "o_proj"),
             o_bias=o_bias,
             ffn_norm=self.vector(begin + "ffn_norm"),
-            gate_up=matrices("gate_proj", "up_proj"),
-            gate_up_bias=biases("gate_bias", "up_bias"),
+            gate_up=gate_up,
+            gate_up_bias=gate_up_bias,
             down=self.matrix(begin + "down_proj"),
             down_bias=down_bias,
             kv=kv,
@@ -185,4 +188,4 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place.local_rank)
     ranks = parallel.join(place, device)
-    return TorchBackend(device, devices.describe(device, config, ranks), ranks)
+    return TorchBackend(device, devices.describe(device, config, ranks), ranks, choose(device, report))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import torch
 
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
-from puna.backends.torch.weights import Matrix
+from puna.backends.torch.weights import Bias, Matrix
 from puna.report import SILENT, Reporter
-
-Bias: TypeAlias = torch.Tensor | None
 
 
 class Ops(Protocol):

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from puna.backends.torch.kv import LayerKV
-from puna.backends.torch.ops import Bias
 from puna.backends.torch.step import Step
-from puna.backends.torch.weights import Matrix, dequantize
+from puna.backends.torch.weights import Bias, Matrix, dequantize
 
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:

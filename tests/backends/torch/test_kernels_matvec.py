@@ -15,8 +15,8 @@ interpreter.require()
 from puna.backends.torch import kernels  # noqa: E402
 from puna.backends.torch.kernels import matvec  # noqa: E402
 
-# bf16 of the interpreter are cut off, those of the card rounded: it errs twice as much.
-EXACT, ROUNDED = 1e-4, 0.025
+# The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
+EXACT, ROUNDED = 3e-5, 0.012
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -26,7 +26,7 @@ def tolerance(kind: str) -> float:
 
 def odd_columns(kind: str) -> int:
     """No multiple of any tile; for floats and K-quants as odd as their blocks allow."""
-    return {"Q4_K": 768, "Q6_K": 768}.get(kind, 160) - (27 if kind in ("F32", "F16", "BF16") else 0)
+    return {"Q4_K": 256, "Q6_K": 256}.get(kind, 160) - (27 if kind in ("F32", "F16", "BF16") else 0)
 
 
 @kinds
@@ -81,25 +81,24 @@ def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @kinds
-@pytest.mark.parametrize("rows", [7, 130])
-def test_a_rows_bits_do_not_depend_on_the_batch(kind: str, rows: int) -> None:
-    """Alone, as one of three, of sixteen and of seventeen; at the first place and at the last."""
+def test_a_rows_bits_do_not_depend_on_the_batch(kind: str) -> None:
+    """Alone, as one of three and of seventeen; at the first place and at the last."""
     columns = odd_columns(kind)
-    w, x, norm = matrix(kind, rows, columns), normal(17, columns, seed=1), 1 + normal(columns, seed=2) / 8
+    w, x, norm = matrix(kind, 7, columns), normal(17, columns, seed=1), 1 + normal(columns, seed=2) / 8
 
     def product(x: torch.Tensor) -> torch.Tensor:
         return kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
 
     whole = product(x)
-    for first, last in ((0, 1), (16, 17), (4, 7), (1, 17)):
+    for first, last in ((0, 1), (16, 17), (4, 7)):
         assert torch.equal(product(x[first:last]), whole[first:last])
 
 
 @pytest.mark.parametrize("kind", ["BF16", "Q4_0"])
 def test_columns_are_shared_out_and_summed_in_order(kind: str) -> None:
-    w, x = matrix(kind, 20, 1024), normal(3, 1024, seed=1)
+    w, x = matrix(kind, 20, 512), normal(3, 512, seed=1)
     tile = matvec.Tile(16, 64, 4, 2)
-    assert matvec.cut(20, 1024, tile).splits == 16
+    assert matvec.cut(20, 512, tile).splits == 8
     y = torch.empty(3, 20)
     for _ in range(2):  # the counters must stand at zero again
         matvec.matvec(x, w, None, None, y, tile=tile)

@@ -62,7 +62,8 @@ def test_penalties() -> None:
         SamplingParams(presence_penalty=-2.0),
     ]
     expected = [
-        sampling.penalties(row, param, History(prompt, output)) for row, param, output in zip(logits, params, outputs, strict=True)
+        sampling.penalties(row, param, History(prompt, output))
+        for row, param, output in zip(logits, params, outputs, strict=True)
     ]
     seen, counts = np.full((3, 6), -1), np.zeros((3, 6), np.int32)
     for row, output in enumerate(outputs):

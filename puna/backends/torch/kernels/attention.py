@@ -1,9 +1,10 @@
 """`attend`: softmax attention over pages, for grouped queries.
 
 `decode_kernel` takes one row of q at a time: a program for each (row, K/V head, share of the positions); the last of a row's
-programs to arrive merges their results in order. How many shares a row has depends on how many positions it sees alone, so a row's
+programs to arrive merges their results in order. How many shares a row has depends only on how many positions it sees, so its
 bits do not depend on the batch. `prefill_kernel` takes several rows of one sequence at a time, for sequences that bring at least
-`PREFILL_ROWS`; its sums have another order than decode's, and a row's bits do not depend on which rows are computed with it.
+`PREFILL_ROWS`; its sums have another order than decode's. A row's bits do not depend on which rows are computed with it, but for
+V that is not finite: that of a later row of the tile reaches the earlier ones, times 0.
 
 K and V are multiplied as they lie: bf16 and int8 are exact in bf16 (scales go to the scores and the probabilities), f16 and f32
 go through tf32 three times.
@@ -234,12 +235,15 @@ def plan_work(step: Step, rows_per_tile: int) -> Work:
     sequences = np.array(step.host_sequences)
     starts = np.flatnonzero(np.diff(sequences, prepend=-1))
     lengths = np.diff(starts, append=len(sequences))
-    alone, tiles = [], []
+    alone: list[int] = []
+    tiles: list[tuple[int, int]] = []
     for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
         if length < PREFILL_ROWS:
             alone += range(start, start + length)
         else:
-            tiles += [(first, min(rows_per_tile, start + length - first)) for first in range(start, start + length, rows_per_tile)]
+            tiles += [
+                (first, min(rows_per_tile, start + length - first)) for first in range(start, start + length, rows_per_tile)
+            ]
     device = step.positions.device
     return Work(
         num_decode=len(alone),

@@ -26,8 +26,7 @@ from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, low_part
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
 from puna.backends.torch.kernels.take import take
-from puna.backends.torch.ops import Bias
-from puna.backends.torch.weights import Matrix
+from puna.backends.torch.weights import Bias, Matrix
 
 PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
 WIDE = 16  # rows of x in a tile: the narrowest that every version of tl.dot takes
@@ -49,17 +48,18 @@ class Tile:
 
 
 # Bytes under way hide the memory's latency: 132 multiprocessors need about 32 KB each. A tile of 64 rows is what one warpgroup
-# multiplies at once; the fewer bits a weight has, the more columns make a line of 128 bytes. NOT MEASURED yet:
+# multiplies at once; with 128 columns a program of every kind leaves room for two to four beside it (compiled for sm_90: 95
+# registers for BF16, 128 for Q4_0, 168 for Q8_0 and the K-quants; 256 columns take all 255). NOT TIMED yet:
 # benchmarks/gpu_kernels.py --sweep tells the best of `candidates`.
 TILES: Mapping[str, Tile] = {
     "F32": Tile(64, 32, 4, 4),
     "F16": Tile(64, 64, 4, 4),
     "BF16": Tile(64, 128, 4, 4),
     "Q8_0": Tile(64, 128, 4, 4),
-    "Q4_0": Tile(64, 256, 4, 3),
-    "Q4_1": Tile(64, 256, 4, 3),
-    "Q4_K": Tile(64, 256, 4, 3),
-    "Q6_K": Tile(64, 256, 4, 3),
+    "Q4_0": Tile(64, 128, 4, 4),
+    "Q4_1": Tile(64, 128, 4, 4),
+    "Q4_K": Tile(64, 128, 4, 4),
+    "Q6_K": Tile(64, 128, 4, 4),
 }
 
 
@@ -84,15 +84,19 @@ def _staged_bytes(kind: str, tile: Tile) -> int:
 
 
 @triton.jit
-def prepare_x(
-    x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUMNS: tl.constexpr
-):  # fmt: skip
+def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr):
     """x as the product takes it, but for the norm's factor.  # rows (ROWS,), columns (n,) -> (n, ROWS) float32"""
-    inside = (columns < COLUMNS)[:, None] & (rows < num_rows)[None, :]
+    inside = (rows < num_rows)[None, :]
+    if not EVEN:
+        inside = inside & (columns < COLUMNS)[:, None]
     places = x + rows.to(tl.int64)[None, :] * x_stride + columns[:, None]
     numbers = tl.load(places, mask=inside, other=0.0)
     if MODE == 1:  # NORM
-        numbers = numbers * tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)[:, None]
+        if EVEN:
+            weights = tl.load(norm + columns)
+        else:
+            weights = tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)
+        numbers = numbers * weights[:, None]
     elif MODE == 2:  # SWIGLU
         up = tl.load(places + COLUMNS, mask=inside, other=0.0)
         numbers = numbers / (1.0 + tl.exp(-numbers)) * up
@@ -118,17 +122,21 @@ def add_product(
         total = tl.dot(w, spread(x, COUNT, ROWS, WIDE), total, input_precision="tf32x3")
     else:
         high = high_part(x)
-        weights = w.to(tl.bfloat16)
+        weights = high_part(w)
         total = dot_bf16(weights, spread(high, COUNT, ROWS, WIDE), total)
         total = dot_bf16(weights, spread(low_part(x, high), COUNT, ROWS, WIDE), total)
     return total
 
 
 @triton.jit
-def square_tile(x, first, row, num_rows, x_stride, COLUMNS: tl.constexpr, COUNT: tl.constexpr, WIDE: tl.constexpr):
+def square_tile(
+    x, first, row, num_rows, x_stride, COLUMNS: tl.constexpr, COUNT: tl.constexpr, WIDE: tl.constexpr, EVEN: tl.constexpr
+):  # fmt: skip
     """Squares of x, always in tiles of one shape: their sum may not depend on how many rows there are.  # (WIDE, COUNT)"""
     rows, columns = row + tl.arange(0, WIDE), first + tl.arange(0, COUNT)
-    inside = (rows < num_rows)[:, None] & (columns < COLUMNS)[None, :]
+    inside = (rows < num_rows)[:, None]
+    if not EVEN:
+        inside = inside & (columns < COLUMNS)[None, :]
     numbers = tl.load(x + rows.to(tl.int64)[:, None] * x_stride + columns[None, :], mask=inside, other=0.0)
     return numbers * numbers
 
@@ -177,11 +185,11 @@ def matvec_kernel(
         loaded = load_bytes(qs, weight_rows, first // PARTS, WIDTH // PARTS, COUNT, EVEN)
         for part in tl.static_range(PARTS):
             columns = first + part_columns(part, PARTS, BLOCK_K)
-            prepared = prepare_x(x, norm, x_rows, columns, num_rows, x_stride, MODE, COLUMNS)
+            prepared = load_x(x, norm, x_rows, columns, num_rows, x_stride, MODE, COLUMNS, EVEN)
             w = load_numbers(loaded, d, m, scales, extra, weight_rows, first, part, KIND, WIDTH, BLOCK_N, BLOCK_K, EVEN)
             total = add_product(total, w, prepared, KIND, COUNT, ROWS, WIDE)
         if MODE == 1:  # NORM
-            all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE)
+            all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE, EVEN)
     squares = tl.sum(all_squares, axis=1)
     if SPLITS == 1:
         store_outputs(
@@ -267,8 +275,8 @@ def matvec(
         residual_stride=0 if residual is None else residual.stride(0), eps=eps,
         KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),
         ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), WIDE)), WIDE=WIDE, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
-        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even, STAGES=tile.stages,
-        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps,
+        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
+        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
     )  # fmt: skip
 
 
