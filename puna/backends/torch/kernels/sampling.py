@@ -1,10 +1,10 @@
 """From logits to token ids without leaving the device: `argmax`, `penalise`, `draw`, each row by itself.
 
-They choose what `puna/sampling.py` chooses; thresholds are found by bisection over the bits of a float, not by sorting, and a
-row with top-k or top-p takes 31 passes over its logits for each, which lie in the second cache. What may differ from the host:
-the device's exp has an error of about 1e-6 where numpy's has 1e-7, and sums of float64 have another order. So a token differs where
-the drawn number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near
-to a token's mass.
+They choose what `puna/sampling.py` chooses. Thresholds are found by bisection over the bits of a float, not by sorting: top-k and
+top-p take 31 passes each over the row's logits, which lie in the second cache. What may differ from the host: the device's exp
+has an error of about 1e-6 where numpy's has 1e-7, and sums of float64 have another order. So a token differs where the drawn
+number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to a
+token's mass.
 Logit bias is not done here.
 """
 
