@@ -25,7 +25,7 @@ from tests.fakes import make_tensor
 
 META = torch.device("meta")
 H100 = GPUTarget("cuda", 90, 32)
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")
 NAMES = {
     torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8",
     torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64",
@@ -103,6 +103,9 @@ def compile_products() -> None:
         kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
         if index % 2:
             kernels.embed(w, empty(2, dtype=torch.int64))
+
+    matvec.PDL = True
+    kernels.matvec_add(empty(1, 4096), matrix("BF16", 4096, 4096), None, None)
 
 
 def compile_attention() -> None:

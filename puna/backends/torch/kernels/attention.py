@@ -163,7 +163,7 @@ def merge(
         whole_top = tl.full((GROUP,), float("-inf"), tl.float32)
         whole_mass = tl.zeros((GROUP,), tl.float32)
         whole = tl.zeros((GROUP, PADDED), tl.float32)
-        for other in tl.range(0, num_splits):  # past the first cache: it may hold what stood there before
+        for other in tl.range(0, num_splits, loop_unroll_factor=4):  # past the first cache: it may hold what stood there before
             part = base + other * part_size
             other_top = tl.load(part + in_top, cache_modifier=".cg")
             new_top = tl.maximum(whole_top, other_top)
@@ -272,7 +272,11 @@ def _type(half: Half) -> int:
 
 
 def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
-    """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat"""
+    """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat
+
+    How many programs are launched follows from `step.host_positions`: in a CUDA graph these must be the furthest that it will be
+    replayed for. What is computed follows from the positions on the device.
+    """
     out = torch.empty_like(q)
     if not len(q):
         return out.flatten(1)

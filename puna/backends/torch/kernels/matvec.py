@@ -34,6 +34,7 @@ ROW_BUCKETS = (1, 4, WIDE)  # rows of x that are loaded and prepared; each is a 
 PANEL_ROWS = 64  # from here torch's product is faster: the weights would be read, and unpacked, a fifth time
 PANEL_BYTES = 1 << 26  # of bf16 at a time
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
+PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
 MAX_SPLITS = 16  # partial sums stay small beside the weights
 
 
@@ -171,9 +172,15 @@ def matvec_kernel(
     KIND: tl.constexpr, MODE: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
     SPLITS: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile of outputs, share of the columns, sixteen rows of x): y = f(x) W^T (+ bias) (+ residual)."""
-    tile, split, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Program (sixteen rows of x, tile of outputs, share of the columns): y = f(x) W^T (+ bias) (+ residual).
+
+    Rows of x come first: programs that read the same weights run at the same time, and find them in the second cache.
+    """
+    group, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
     COUNT: tl.constexpr = BLOCK_K // PARTS
     first_output, first_row = tile * BLOCK_N, group * WIDE
     weight_rows = tl.minimum(first_output + tl.arange(0, BLOCK_N), num_outputs - 1).to(tl.int64)
@@ -190,6 +197,8 @@ def matvec_kernel(
             total = add_product(total, w, prepared, KIND, COUNT, ROWS, WIDE)
         if MODE == 1:  # NORM
             all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE, EVEN)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     squares = tl.sum(all_squares, axis=1)
     if SPLITS == 1:
         store_outputs(
@@ -197,12 +206,15 @@ def matvec_kernel(
             MODE, COLUMNS, ROWS, WIDE, BLOCK_N, HAS_BIAS, HAS_RESIDUAL,
         )  # fmt: skip
     else:
-        own = group * tl.num_programs(0) + tile
+        own = group * tl.num_programs(1) + tile
         part_size: tl.constexpr = BLOCK_N * WIDE + WIDE
         base = partials + own.to(tl.int64) * (SPLITS * part_size)
-        in_tile = tl.arange(0, BLOCK_N)[:, None] * WIDE + tl.arange(0, WIDE)[None, :]
-        in_squares = BLOCK_N * WIDE + tl.arange(0, WIDE)
-        tl.store(base + split * part_size + in_tile, total)
+        wide = tl.arange(0, WIDE)
+        copies: tl.constexpr = WIDE // ROWS
+        used = ((first_row + wide // copies < num_rows) & (wide % copies == 0))[None, :]
+        in_tile = wide[None, :] * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]  # row by row of x: one row alone is one piece
+        in_squares = BLOCK_N * WIDE + wide
+        tl.store(base + split * part_size + in_tile, total, mask=used)
         tl.store(base + split * part_size + in_squares, squares)
         tl.debug_barrier()  # all threads of the program have stored before one of them says so
         arrived = tl.atomic_add(counters + own, 1, sem="acq_rel", scope="gpu")
@@ -210,8 +222,8 @@ def matvec_kernel(
             tl.debug_barrier()
             sums = tl.zeros((BLOCK_N, WIDE), tl.float32)
             square_sums = tl.zeros((WIDE,), tl.float32)
-            for other in tl.range(0, SPLITS):  # past the first cache: it may hold what stood there before
-                sums += tl.load(base + other * part_size + in_tile, cache_modifier=".cg")
+            for other in tl.static_range(SPLITS):  # past the first cache: it may hold what stood there before
+                sums += tl.load(base + other * part_size + in_tile, mask=used, other=0.0, cache_modifier=".cg")
                 square_sums += tl.load(base + other * part_size + in_squares, cache_modifier=".cg")
             store_outputs(
                 y, bias, residual, sums, square_sums, first_output, first_row, num_outputs, num_rows, y_stride,
@@ -267,7 +279,7 @@ def matvec(
     groups = -(-len(x) // WIDE)
     part_size = (tile.rows + 1) * WIDE
     places = shape.tiles * groups if shape.splits > 1 else 0
-    matvec_kernel[(shape.tiles, shape.splits, groups)](
+    matvec_kernel[(groups, shape.tiles, shape.splits)](
         y, x, x if norm is None else norm, x if bias is None else bias, x if residual is None else residual,
         **plane_arguments(matrix),
         partials=scratch.floats(places * shape.splits * part_size, x.device), counters=scratch.counters(places, x.device),
@@ -277,6 +289,7 @@ def matvec(
         ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), WIDE)), WIDE=WIDE, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
         STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
+        PDL=PDL, **({"launch_pdl": True} if PDL else {}),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Memory that kernels share between their programs: partial sums, and counters by which the last program of a group knows itself.
 
-Counters are zero between launches: the last arriver sets its own back. One stream at a time may use them.
+Counters are zero between launches: the last arriver sets its own back. One stream at a time may use them. Before a CUDA graph is
+captured the same launches must have run once, so that the memory is not made within the capture.
 """
 
 from __future__ import annotations
