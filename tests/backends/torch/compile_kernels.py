@@ -99,9 +99,10 @@ def compile_products() -> None:
     for index, kind in enumerate(KINDS):
         columns, odd = 4096, 768 if kind.endswith("K") else 576
         kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
-        w, tokens = matrix(kind, 576, odd), (16, 3)[index % 2]
-        kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
-        if index % 2:
+        w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 0]
+        if index % 2 == 0:
+            kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
+        else:
             kernels.embed(w, empty(2, dtype=torch.int64))
 
     matvec.PDL = True
@@ -114,7 +115,6 @@ def compile_attention() -> None:
         ("int8", 9, 3, 64, 17),
         ("f16", 8, 8, 20, 0),
         ("f32", 2, 1, 256, 0),
-        ("f32", 2, 1, 2, 5),
     ):
         kv, norms = layer_kv(kv_type, kv_heads, head_dim), (empty(head_dim), empty(head_dim))
         qkv = empty(20, (heads + 2 * kv_heads) * head_dim)

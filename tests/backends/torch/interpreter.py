@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,26 @@ def require() -> None:
         pytest.skip("Triton is not installed", allow_module_level=True)
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("run by test_interpreted.py, in a process of its own", allow_module_level=True)
+    if not _loops_run():
+        pytest.skip("the interpreter of this Triton does not go with this numpy (3.6 with 2.4 does not)", allow_module_level=True)
+
+
+def _loops_run() -> bool:
+    """Whether a loop can end at a number that the kernel is given: old interpreters make an int of an array of one element."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def count(out: Any, end: Any) -> None:
+        for number in tl.range(0, end):
+            tl.store(out, number + 1)
+
+    out = torch.zeros(1, dtype=torch.int32)
+    try:
+        count[(1,)](out, 3)
+    except triton.runtime.errors.InterpreterError:
+        return False
+    return int(out) == 3
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -22,4 +22,6 @@ def test_kernels_do_what_plain_torch_does() -> None:
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, cwd=FOLDER.parents[2]
     )
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip(done.stdout.strip().splitlines()[-2])
     assert done.returncode == 0, done.stdout + done.stderr

@@ -94,7 +94,7 @@ def attend_block(
     return new_top, mass, total
 
 
-@triton.jit(do_not_specialize=["max_pages", "num_rows"])
+@triton.jit(do_not_specialize=["max_pages"])
 def decode_kernel(
     out, q, rows, positions, sequences, tables, keys, key_scales, values, value_scales, partials, counters,
     max_pages, scale, window: tl.constexpr,
@@ -138,24 +138,25 @@ def decode_kernel(
         else:
             merge(
                 out, at, inside, top, mass, total, partials, counters, own * NUM_KV_HEADS + kv_head, split, num_splits,
-                GROUP, PADDED, MAX_SPLITS,
+                GROUP, PADDED, RATIO,
             )  # fmt: skip
 
 
 @triton.jit
 def merge(
     out, at, inside, top, mass, total, partials, counters, place, split, num_splits,
-    GROUP: tl.constexpr, PADDED: tl.constexpr, MAX_SPLITS: tl.constexpr,
+    GROUP: tl.constexpr, PADDED: tl.constexpr, RATIO: tl.constexpr,
 ):  # fmt: skip
-    """Leave a share's result; the last to arrive puts all together, in their order."""
-    part_size: tl.constexpr = GROUP * (PADDED + 2)
-    base = partials + place.to(tl.int64) * (MAX_SPLITS * part_size)
+    """Leave a share's result, RATIO * (PADDED + 2) numbers; the last to arrive puts all together, in their order."""
+    part_size: tl.constexpr = RATIO * (PADDED + 2)
+    base = partials + place.to(tl.int64) * (tl.num_programs(2) * part_size)
     members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
+    real = members < RATIO
     in_total = members[:, None] * PADDED + dims[None, :]
-    in_top, in_mass = GROUP * PADDED + members, GROUP * PADDED + GROUP + members
+    in_top, in_mass = RATIO * PADDED + members, RATIO * PADDED + RATIO + members
     tl.store(base + split * part_size + in_total, total, mask=inside)
-    tl.store(base + split * part_size + in_top, top)
-    tl.store(base + split * part_size + in_mass, mass)
+    tl.store(base + split * part_size + in_top, top, mask=real)
+    tl.store(base + split * part_size + in_mass, mass, mask=real)
     tl.debug_barrier()  # all threads of the program have stored before one of them says so
     arrived = tl.atomic_add(counters + place, 1, sem="acq_rel", scope="gpu")
     if arrived == num_splits - 1:
@@ -165,10 +166,11 @@ def merge(
         whole = tl.zeros((GROUP, PADDED), tl.float32)
         for other in tl.range(0, num_splits, loop_unroll_factor=4):  # past the first cache: it may hold what stood there before
             part = base + other * part_size
-            other_top = tl.load(part + in_top, cache_modifier=".cg")
+            other_top = tl.load(part + in_top, mask=real, other=0.0, cache_modifier=".cg")
             new_top = tl.maximum(whole_top, other_top)
             shrink, other_shrink = tl.exp2(whole_top - new_top), tl.exp2(other_top - new_top)
-            whole_mass = whole_mass * shrink + tl.load(part + in_mass, cache_modifier=".cg") * other_shrink
+            other_mass = tl.load(part + in_mass, mask=real, other=0.0, cache_modifier=".cg")
+            whole_mass = whole_mass * shrink + other_mass * other_shrink
             numbers = tl.load(part + in_total, mask=inside, other=0.0, cache_modifier=".cg")
             whole = whole * shrink[:, None] + numbers * other_shrink[:, None]
             whole_top = new_top
@@ -301,13 +303,13 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
             num_warps=4, num_stages=2, enable_fp_fusion=True,
         )  # fmt: skip
     if work.num_decode:
-        rows = max(LEAST_HEADS, group)
-        places = work.num_decode * num_kv_heads
-        part_size = rows * (padded + 2)
+        places, part_size = work.num_decode * num_kv_heads, ratio * (padded + 2)
         seen = min(work.longest, window) if window else work.longest
-        decode_kernel[(work.num_decode, num_kv_heads, min(-(-seen // tile.positions), MAX_SPLITS))](
+        splits = min(-(-seen // tile.positions), MAX_SPLITS)
+        decode_kernel[(work.num_decode, num_kv_heads, splits)](
             out, q, out if work.decode_rows is None else work.decode_rows, *tensors,
-            scratch.floats(places * MAX_SPLITS * part_size, q.device), scratch.counters(places, q.device), **numbers, GROUP=rows,
+            scratch.floats(places * splits * part_size if splits > 1 else 0, q.device), scratch.counters(places, q.device),
+            **numbers, GROUP=max(LEAST_HEADS, group),
             MAX_SPLITS=MAX_SPLITS, HAS_ROWS=work.decode_rows is not None, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )  # fmt: skip
     return out.flatten(1)
