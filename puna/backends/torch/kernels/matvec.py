@@ -109,6 +109,8 @@ def spread(x, COUNT: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
     """Each row several times, so that there are `WIDE`: the first of each is its own.  # (COUNT, ROWS) -> (COUNT, WIDE)"""
     if ROWS == WIDE:
         wide = x
+    elif ROWS == 1:  # in two dimensions the compiler prepares x once; through three each thread prepares eight times as much
+        wide = tl.broadcast_to(x, (COUNT, WIDE))
     else:
         wide = tl.reshape(tl.broadcast_to(x[:, :, None], (COUNT, ROWS, WIDE // ROWS)), (COUNT, WIDE))
     return wide
