@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
 
 from puna.backends.torch.kv import LayerKV
-from puna.backends.torch.weights import Matrix, load_matrix, load_vector
+from puna.backends.torch.weights import Bias, Matrix, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
 from puna.plan import Layout
 from puna.report import Reporter
 
-Bias: TypeAlias = torch.Tensor | None
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -92,17 +90,19 @@ class Loader:
             return tuple(self.vector(begin + name, device) if begin + name in self._tensors else None for name in names)
 
         q_norm, k_norm = biases("q_norm", "k_norm")
+        qkv, qkv_bias = stacked(matrices("q_proj", "k_proj", "v_proj"), biases("q_bias", "k_bias", "v_bias"))
+        gate_up, gate_up_bias = stacked(matrices("gate_proj", "up_proj"), biases("gate_bias", "up_bias"))
         o_bias, down_bias = biases("o_bias", "down_bias") if self._adds_bias else (None, None)
         return Layer(
             attn_norm=self.vector(begin + "attn_norm", device),
-            qkv=matrices("q_proj", "k_proj", "v_proj"),
-            qkv_bias=biases("q_bias", "k_bias", "v_bias"),
+            qkv=qkv,
+            qkv_bias=qkv_bias,
             head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
             o=self.matrix(begin + "o_proj", device),
             o_bias=o_bias,
             ffn_norm=self.vector(begin + "ffn_norm", device),
-            gate_up=matrices("gate_proj", "up_proj"),
-            gate_up_bias=biases("gate_bias", "up_bias"),
+            gate_up=gate_up,
+            gate_up_bias=gate_up_bias,
             down=self.matrix(begin + "down_proj", device),
             down_bias=down_bias,
             kv=kv,

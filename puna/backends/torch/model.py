@@ -1,7 +1,7 @@
 """The torch backend: one forward pass on a GPU, or on the CPU; alone, or as one of several ranks that share a model.
 
-A layer is five operations; `plain` has them in torch, on every device. With several ranks each holds a part of every matrix
-(`formats/shards.py` says which), and their results are summed twice in a layer.
+A layer is five operations; `plain` has them in torch, `kernels` in Triton (`ops.py` chooses). With several ranks each holds
+a part of every matrix (`formats/shards.py` says which), and their results are summed twice in a layer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch
 
 from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
-from puna.backends.torch import limits, parallel, plain
+from puna.backends.torch import limits, parallel
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.kv import allocate
 from puna.backends.torch.layer import Layer, Loader
+from puna.backends.torch.ops import Ops
+from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, make_step
 from puna.backends.torch.stream import Stream, pack
@@ -37,11 +39,12 @@ MAIN_MEMORY = torch.device("cpu")
 class TorchBackend:
     """See `backends/base.py` for the contract."""
 
-    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks, report: Reporter = SILENT) -> None:
+    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks, ops: Ops, report: Reporter = SILENT) -> None:
         self.info = info
         self._report = report
         self._device = device
         self._ranks = ranks
+        self._ops = ops
         self._model: ModelConfig | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -112,25 +115,25 @@ class TorchBackend:
         model, x = self._loaded(), self._embedded(step)
         for layer in chain(self._layers, self._streamed.layers()):
             x = self._block(model, layer, x, step)
-        logits = plain.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
+        logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
         return self._ranks.gather(logits)
 
     def _embedded(self, step: Step) -> torch.Tensor:
         """(tokens, hidden_size). Each rank knows the tokens of its part of the vocabulary."""
         ids = step.token_ids - self._first_id
         known = (ids >= 0) & (ids < self._embed.rows)
-        rows = self._embed.take(ids.clamp(0, self._embed.rows - 1))
+        rows = self._ops.embed(self._embed, ids.clamp(0, self._embed.rows - 1))
         return self._ranks.sum(torch.where(known.unsqueeze(1), rows, torch.zeros_like(rows)))
 
     def _block(self, model: ModelConfig, layer: Layer, x: torch.Tensor, step: Step) -> torch.Tensor:
         """One layer.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
         eps, first = model.norm_eps, self._ranks.place.rank == 0
-        qkv = plain.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias)
-        q = plain.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
-        attended = plain.attend(q, layer.kv, layer.window, step)
-        x = self._ranks.sum(plain.matvec_add(attended, layer.o, layer.o_bias, x if first else None))
-        gate_up = plain.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias)
-        return self._ranks.sum(plain.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None))
+        qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias)
+        q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
+        attended = self._ops.attend(q, layer.kv, layer.window, step)
+        x = self._ranks.sum(self._ops.matvec_add(attended, layer.o, layer.o_bias, x if first else None))
+        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias)
+        return self._ranks.sum(self._ops.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None))
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
@@ -159,7 +162,7 @@ class ChoosingTorchBackend(TorchBackend):
             sources = torch.from_numpy(choices.sources).to(self._device)
             given = torch.from_numpy(batch.token_ids).to(self._device)
             token_ids = torch.where(sources < 0, given, self._chosen[sources.clamp_min(0)])
-            ids = plain.choose(self._logits(batch, token_ids), choices)
+            ids = self._ops.choose(self._logits(batch, token_ids), choices)
             self._chosen = (
                 ids.clamp_min(0) if len(ids) else self._chosen
             )  # where there is none, any id: nobody reads what follows
@@ -191,4 +194,4 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     device = devices.open_device(config, place)
     ranks = parallel.join(place, device, report)
     kind = TorchBackend if place.size > 1 else ChoosingTorchBackend
-    return kind(device, devices.describe(device, config, ranks), ranks, report)
+    return kind(device, devices.describe(device, config, ranks), ranks, choose_ops(device, report), report)

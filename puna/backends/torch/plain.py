@@ -11,11 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from puna.backends.torch.kv import LayerKV
-from puna.backends.torch.layer import Bias
 from puna.backends.torch.step import Step
-from puna.backends.torch.weights import Matrix, dequantize
+from puna.backends.torch.weights import Bias, Matrix, dequantize
 from puna.request import Choices
 from puna.sampling import choose_row
+
+
+def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
+    """The rows of token ids.  # (tokens,) -> (tokens, columns), float32"""
+    return matrix.take(ids)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

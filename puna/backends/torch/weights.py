@@ -13,8 +13,9 @@ lie in blocks of 32 whatever the type: byte j of a block holds weight j in its l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -63,6 +64,28 @@ def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:
             whole = planes.setdefault(name, torch.empty((rows, part.shape[1]), dtype=part.dtype, device=device))
             whole[first:last] = part
     return Matrix(kind, rows, columns, planes)
+
+
+Bias: TypeAlias = torch.Tensor | None
+
+
+def stacked(matrices: Sequence[Matrix], biases: Sequence[Bias]) -> tuple[tuple[Matrix, ...], tuple[Bias, ...]]:
+    """Neighbours of one kind as one matrix, the rows of each below those of the one before it: one product instead of several."""
+    whole: list[Matrix] = []
+    sums: list[Bias] = []
+    for matrix, bias in zip(matrices, biases, strict=True):
+        if whole and (whole[-1].kind, sums[-1] is None) == (matrix.kind, bias is None):
+            whole[-1] = _below(whole[-1], matrix)
+            sums[-1] = None if bias is None else torch.cat([sums[-1], bias])
+        else:
+            whole.append(matrix)
+            sums.append(bias)
+    return tuple(whole), tuple(sums)
+
+
+def _below(upper: Matrix, lower: Matrix) -> Matrix:
+    planes = {name: torch.cat([plane, lower.planes[name]]) for name, plane in upper.planes.items()}
+    return Matrix(upper.kind, upper.rows + lower.rows, upper.columns, planes)
 
 
 def load_vector(tensor: Tensor, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,16 @@
+"""The operations of a layer as Triton kernels, with the signatures of `plain`; on the CPU under TRITON_INTERPRET=1.
+
+A row comes to the same bits alone, in a chunk and in any batch, up to two numbers: from `attention.PREFILL_ROWS` rows of one
+sequence, and beyond `matvec.PANEL_ROWS` rows of a step, faster ways take over that sum in another order. With both numbers
+out of reach nothing depends on the batch or on how a prompt is cut (the conformance suite then passes to the bit).
+"""
+
+from __future__ import annotations
+
+from puna.backends.torch.kernels.attention import attend
+from puna.backends.torch.kernels.matvec import matvec_add, norm_matvec, swiglu_matvec_add
+from puna.backends.torch.kernels.rope import rope_write
+from puna.backends.torch.kernels.sampling import choose
+from puna.backends.torch.kernels.take import embed
+
+__all__ = ["attend", "choose", "embed", "matvec_add", "norm_matvec", "rope_write", "swiglu_matvec_add"]

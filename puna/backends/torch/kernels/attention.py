@@ -1,0 +1,315 @@
+"""`attend`: softmax attention over pages, for grouped queries.
+
+`decode_kernel` takes one row of q at a time: a program for each (row, K/V head, share of the positions); the last of a row's
+programs to arrive merges their results in order. How many shares a row has depends only on how many positions it sees, so its
+bits do not depend on the batch. `prefill_kernel` takes several rows of one sequence at a time, for sequences that bring at least
+`PREFILL_ROWS`; its sums have another order than decode's. A row's bits do not depend on which rows are computed with it, but for
+V that is not finite: that of a later row of the tile reaches the earlier ones, times 0.
+
+K and V are multiplied as they lie: bf16 and int8 are exact in bf16 (scales go to the scores and the probabilities), f16 and f32
+go through tf32 three times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from puna.backends.torch.kernels import scratch
+from puna.backends.torch.kernels.dot import dot_bf16, high_part, integers_as_bf16, low_part
+from puna.backends.torch.kv import Half, LayerKV
+from puna.backends.torch.step import Step
+
+MAX_SPLITS = 32  # shares of a row: with 8 K/V heads 256 programs, two for each of an H100's multiprocessors
+PREFILL_ROWS = 16  # rows of a sequence from which a tile of them is filled well enough
+LEAST_HEADS = 16  # the narrowest tile of tl.dot
+INT8, BF16, OTHER = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How much a program holds at a time."""
+
+    positions: int
+    prefill_rows: int  # the heads of a group counted each
+
+
+def tile_of(kv_type: int, padded: int) -> Tile:
+    """A tile of K of head_dim 128 in bf16 is 16 KB; float32, three times tf32, needs more registers than there are from 64 on."""
+    if kv_type != OTHER:
+        return Tile(64, 64)
+    return Tile(32, 32 if padded < 256 else 16)
+
+
+@triton.jit
+def split_size(visible, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr):
+    """Positions of a share: whole blocks, and such that there are at most MAX_SPLITS shares."""
+    return tl.maximum(tl.cdiv(tl.cdiv(visible, MAX_SPLITS), BLOCK), 1) * BLOCK
+
+
+@triton.jit
+def times(a, b, total, TYPE: tl.constexpr):
+    """total + a b of float32 a and a tile of K or V.  # (M, K), (K, N), (M, N)"""
+    if TYPE == 2:  # OTHER
+        total = tl.dot(a, b.to(tl.float32), total, input_precision="tf32x3")
+    else:
+        high, numbers = high_part(a), integers_as_bf16(b)
+        total = dot_bf16(high, numbers, total)
+        total = dot_bf16(low_part(a, high), numbers, total)
+    return total
+
+
+@triton.jit
+def attend_block(
+    q, top, mass, total, keys, key_scales, values, value_scales, table, positions, last_page, seen, sees, kv_head,
+    NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr,
+):  # fmt: skip
+    """One block of positions: the online softmax's new (maximum, mass, weighted sum of V).
+
+    q (M, PADDED) scaled by log2(e) / sqrt(head_dim); top, mass (M,); total (M, PADDED); positions (BLOCK,);
+    sees (M, BLOCK): which row sees which; seen (BLOCK,): whether any does, for only those are read
+    """
+    dims = tl.arange(0, PADDED)
+    # The table is read up to the last page that any row sees: beyond it stands -1, or nothing.
+    page = tl.load(table + tl.minimum(positions // PAGE_SIZE, last_page))
+    place = (page * NUM_KV_HEADS + kv_head) * PAGE_SIZE + positions % PAGE_SIZE
+    inside = seen[:, None] & (dims < HEAD_DIM)[None, :]
+    at = place[:, None] * HEAD_DIM + dims[None, :]
+    scores = times(q, tl.trans(tl.load(keys + at, mask=inside, other=0)), tl.zeros(sees.shape, tl.float32), TYPE)
+    if TYPE == 0:  # INT8
+        scores = scores * tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
+    scores = tl.where(sees, scores, float("-inf"))
+    new_top = tl.maximum(top, tl.max(scores, axis=1))
+    floor = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that has seen nothing yet
+    powers = tl.exp2(scores - floor[:, None])
+    shrink = tl.exp2(top - floor)
+    mass = mass * shrink + tl.sum(powers, axis=1)
+    if TYPE == 0:  # INT8
+        powers = powers * tl.load(value_scales + place, mask=seen, other=0.0)[None, :]
+    total = times(powers, tl.load(values + at, mask=inside, other=0), total * shrink[:, None], TYPE)
+    return new_top, mass, total
+
+
+@triton.jit(do_not_specialize=["max_pages"])
+def decode_kernel(
+    out, q, rows, positions, sequences, tables, keys, key_scales, values, value_scales, partials, counters,
+    max_pages, scale, window: tl.constexpr,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
+    PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr, HAS_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Program (row, K/V head, share).  # q and out (tokens, NUM_HEADS, HEAD_DIM); rows: those to compute, where HAS_ROWS"""
+    own, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = own
+    if HAS_ROWS:
+        row = tl.load(rows + own)
+    position = tl.load(positions + row).to(tl.int32)
+    first = 0
+    if window > 0:
+        first = tl.maximum(position + 1 - window, 0)
+    size = split_size(position + 1 - first, BLOCK, MAX_SPLITS)
+    num_splits = tl.cdiv(position + 1 - first, size)
+    if split < num_splits:
+        RATIO: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+        members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
+        inside = (members < RATIO)[:, None] & (dims < HEAD_DIM)[None, :]
+        heads = row.to(tl.int64) * NUM_HEADS + kv_head * RATIO + members
+        at = heads[:, None] * HEAD_DIM + dims[None, :]
+        own_q = tl.load(q + at, mask=inside, other=0.0) * scale
+        table = tables + tl.load(sequences + row) * max_pages
+        top = tl.full((GROUP,), float("-inf"), tl.float32)
+        mass = tl.zeros((GROUP,), tl.float32)
+        total = tl.zeros((GROUP, PADDED), tl.float32)
+        begin = first + split * size
+        end = tl.minimum(begin + size, position + 1)
+        for start in tl.range(begin, end, BLOCK):
+            places = start + tl.arange(0, BLOCK)
+            seen = places < end
+            sees = tl.broadcast_to(seen[None, :], (GROUP, BLOCK))
+            top, mass, total = attend_block(
+                own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, position // PAGE_SIZE, seen, sees,
+                kv_head, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
+            )  # fmt: skip
+        if num_splits == 1:
+            tl.store(out + at, total / mass[:, None], mask=inside)
+        else:
+            merge(
+                out, at, inside, top, mass, total, partials, counters, own * NUM_KV_HEADS + kv_head, split, num_splits,
+                GROUP, PADDED, RATIO,
+            )  # fmt: skip
+
+
+@triton.jit
+def merge(
+    out, at, inside, top, mass, total, partials, counters, place, split, num_splits,
+    GROUP: tl.constexpr, PADDED: tl.constexpr, RATIO: tl.constexpr,
+):  # fmt: skip
+    """Leave a share's result, RATIO * (PADDED + 2) numbers; the last to arrive puts all together, in their order."""
+    part_size: tl.constexpr = RATIO * (PADDED + 2)
+    base = partials + place.to(tl.int64) * (tl.num_programs(2) * part_size)
+    members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
+    real = members < RATIO
+    in_total = members[:, None] * PADDED + dims[None, :]
+    in_top, in_mass = RATIO * PADDED + members, RATIO * PADDED + RATIO + members
+    tl.store(base + split * part_size + in_total, total, mask=inside)
+    tl.store(base + split * part_size + in_top, top, mask=real)
+    tl.store(base + split * part_size + in_mass, mass, mask=real)
+    tl.debug_barrier()  # all threads of the program have stored before one of them says so
+    arrived = tl.atomic_add(counters + place, 1, sem="acq_rel", scope="gpu")
+    if arrived == num_splits - 1:
+        tl.debug_barrier()
+        whole_top = tl.full((GROUP,), float("-inf"), tl.float32)
+        whole_mass = tl.zeros((GROUP,), tl.float32)
+        whole = tl.zeros((GROUP, PADDED), tl.float32)
+        for other in tl.range(0, num_splits, loop_unroll_factor=4):  # past the first cache: it may hold what stood there before
+            part = base + other * part_size
+            other_top = tl.load(part + in_top, mask=real, other=0.0, cache_modifier=".cg")
+            new_top = tl.maximum(whole_top, other_top)
+            shrink, other_shrink = tl.exp2(whole_top - new_top), tl.exp2(other_top - new_top)
+            other_mass = tl.load(part + in_mass, mask=real, other=0.0, cache_modifier=".cg")
+            whole_mass = whole_mass * shrink + other_mass * other_shrink
+            numbers = tl.load(part + in_total, mask=inside, other=0.0, cache_modifier=".cg")
+            whole = whole * shrink[:, None] + numbers * other_shrink[:, None]
+            whole_top = new_top
+        tl.store(out + at, whole / whole_mass[:, None], mask=inside)
+        tl.store(counters + place, 0)
+
+
+@triton.jit(do_not_specialize=["max_pages"])
+def prefill_kernel(
+    out, q, tiles, positions, sequences, tables, keys, key_scales, values, value_scales, max_pages, scale,
+    window: tl.constexpr,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
+    TILE_ROWS: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Program (tile, K/V head); tiles (n, 2): the first row, and how many (at most TILE_ROWS / GROUP, of one sequence)."""
+    tile, kv_head = tl.program_id(0), tl.program_id(1)
+    RATIO: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+    first_row, num_rows = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
+    index, dims = tl.arange(0, TILE_ROWS), tl.arange(0, PADDED)
+    number, member = index // GROUP, index % GROUP
+    inside = ((number < num_rows) & (member < RATIO))[:, None] & (dims < HEAD_DIM)[None, :]
+    heads = (first_row + number).to(tl.int64) * NUM_HEADS + kv_head * RATIO + member
+    at = heads[:, None] * HEAD_DIM + dims[None, :]
+    own_q = tl.load(q + at, mask=inside, other=0.0) * scale
+    table = tables + tl.load(sequences + first_row) * max_pages
+    begin = tl.load(positions + first_row).to(tl.int32)
+    own = begin + number  # rows of a sequence stand in the order of their positions
+    last = begin + num_rows - 1
+    start_at = 0
+    if window > 0:
+        start_at = tl.maximum(begin + 1 - window, 0) // BLOCK * BLOCK  # blocks lie the same for every row
+    top = tl.full((TILE_ROWS,), float("-inf"), tl.float32)
+    mass = tl.zeros((TILE_ROWS,), tl.float32)
+    total = tl.zeros((TILE_ROWS, PADDED), tl.float32)
+    for start in tl.range(start_at, last + 1, BLOCK):
+        places = start + tl.arange(0, BLOCK)
+        seen = places <= last
+        sees = (places[None, :] <= own[:, None]) & seen[None, :]
+        if window > 0:
+            seen = seen & (places > begin - window)
+            sees = sees & (places[None, :] > own[:, None] - window)
+        top, mass, total = attend_block(
+            own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, last // PAGE_SIZE, seen, sees,
+            kv_head, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
+        )  # fmt: skip
+    tl.store(out + at, total / mass[:, None], mask=inside)
+
+
+# ---- launching ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Which rows of a step go which way."""
+
+    num_decode: int
+    decode_rows: torch.Tensor | None  # None: all
+    longest: int  # positions that the furthest of them sees, before the window
+    tiles: torch.Tensor | None  # (n, 2)
+
+
+def plan_work(step: Step, rows_per_tile: int) -> Work:
+    """Sequences with at least `PREFILL_ROWS` rows in tiles, the rows of the others alone."""
+    sequences = np.array(step.host_sequences)
+    starts = np.flatnonzero(np.diff(sequences, prepend=-1))
+    lengths = np.diff(starts, append=len(sequences))
+    alone: list[int] = []
+    tiles: list[tuple[int, int]] = []
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        if length < PREFILL_ROWS:
+            alone += range(start, start + length)
+        else:
+            tiles += [
+                (first, min(rows_per_tile, start + length - first)) for first in range(start, start + length, rows_per_tile)
+            ]
+    device = step.positions.device
+    return Work(
+        num_decode=len(alone),
+        decode_rows=torch.tensor(alone, dtype=torch.int64, device=device) if alone and tiles else None,
+        longest=max((step.host_positions[row] for row in alone), default=-1) + 1,
+        tiles=torch.tensor(tiles, dtype=torch.int32, device=device) if tiles else None,
+    )
+
+
+_LAST: dict[int, tuple[Step, Work]] = {}  # all layers of a step share its work: uploaded once
+
+
+def _work(step: Step, rows_per_tile: int) -> Work:
+    held = _LAST.get(rows_per_tile)
+    if held is None or held[0] is not step:
+        held = _LAST[rows_per_tile] = step, plan_work(step, rows_per_tile)
+    return held[1]
+
+
+def _scales(half: Half) -> torch.Tensor:
+    return half.numbers if half.scales is None else half.scales
+
+
+def _type(half: Half) -> int:
+    return {torch.int8: INT8, torch.bfloat16: BF16}.get(half.numbers.dtype, OTHER)
+
+
+def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
+    """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat
+
+    How many programs are launched follows from `step.host_positions`: in a CUDA graph these must be the furthest that it will be
+    replayed for. What is computed follows from the positions on the device.
+    """
+    out = torch.empty_like(q)
+    if not len(q):
+        return out.flatten(1)
+    _, num_kv_heads, page_size, head_dim = kv.keys.numbers.shape
+    ratio = q.shape[1] // num_kv_heads
+    group = triton.next_power_of_2(ratio)
+    padded, kv_type = max(16, triton.next_power_of_2(head_dim)), _type(kv.keys)
+    tile = tile_of(kv_type, padded)
+    tile_rows = max(tile.prefill_rows, group)
+    work = _work(step, tile_rows // group)
+    tensors = (
+        step.positions, step.sequences, step.page_tables, kv.keys.numbers, _scales(kv.keys), kv.values.numbers, _scales(kv.values)
+    )  # fmt: skip
+    numbers = {
+        "max_pages": step.page_tables.shape[1], "scale": float(head_dim**-0.5 * np.log2(np.e)), "window": window,
+        "NUM_HEADS": q.shape[1], "NUM_KV_HEADS": num_kv_heads, "HEAD_DIM": head_dim,
+        "PADDED": padded, "PAGE_SIZE": page_size, "TYPE": kv_type, "BLOCK": tile.positions,
+    }  # fmt: skip
+    if work.tiles is not None:
+        prefill_kernel[(len(work.tiles), num_kv_heads)](
+            out, q, work.tiles, *tensors, **numbers, GROUP=group, TILE_ROWS=tile_rows,
+            num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )  # fmt: skip
+    if work.num_decode:
+        places, part_size = work.num_decode * num_kv_heads, ratio * (padded + 2)
+        seen = min(work.longest, window) if window else work.longest
+        splits = min(-(-seen // tile.positions), MAX_SPLITS)
+        decode_kernel[(work.num_decode, num_kv_heads, splits)](
+            out, q, out if work.decode_rows is None else work.decode_rows, *tensors,
+            scratch.floats(places * splits * part_size if splits > 1 else 0, q.device), scratch.counters(places, q.device),
+            **numbers, GROUP=max(LEAST_HEADS, group),
+            MAX_SPLITS=MAX_SPLITS, HAS_ROWS=work.decode_rows is not None, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        )  # fmt: skip
+    return out.flatten(1)

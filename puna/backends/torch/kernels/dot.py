@@ -1,0 +1,52 @@
+"""Products of tiles on tensor cores that lose no bit that counts: float32 on one side, a type of weights or KV on the other."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Triton's interpreter keeps bf16 as integers, multiplies those, takes an integer for them, and cuts off where a card rounds.
+# There, the same numbers are made in another way and multiplied as float32.
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def dot_bf16(a, b, total):
+    """total + a b, both bf16.  # (M, K), (K, N), (M, N) float32"""
+    if INTERPRETED:
+        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total)
+    else:
+        total = tl.dot(a, b, total)
+    return total
+
+
+@triton.jit
+def integers_as_bf16(x):
+    """Integers of eight bits or bf16, exactly, as bf16."""
+    if INTERPRETED:
+        numbers = x.to(tl.float32).to(tl.bfloat16)
+    else:
+        numbers = x.to(tl.bfloat16)
+    return numbers
+
+
+@triton.jit
+def nearest(x, dtype: tl.constexpr):
+    """float32 in another type; bf16 to the nearest, ties to even."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.int32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+        x = tl.where(x == x, rounded, bits).to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def high_part(x):
+    """The nearest bf16."""
+    return nearest(x, tl.bfloat16)
+
+
+@triton.jit
+def low_part(x, high):
+    """What bf16 left of x, as bf16: both together keep 16 bits of the mantissa."""
+    return nearest(x - high.to(tl.float32), tl.bfloat16)

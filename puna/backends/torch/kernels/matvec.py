@@ -1,0 +1,367 @@
+"""Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
+
+A program computes `BLOCK_N` outputs of up to 16 rows of x from a share of the columns, on tensor cores, weights on the left and x
+on the right: the weights are read once for 16 rows, and an element's bits do not depend on the other columns of the tile, so one
+row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of mantissa); weights of float kinds are
+exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has few rows its columns are shared out
+among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their partial sums in fixed order.
+
+The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
+
+More rows than `PANEL_ROWS` go through `panel_matvec`: weights to bf16 in panels, and torch's product (sums in another order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from puna.backends.torch.kernels import scratch
+from puna.backends.torch.kernels.dot import dot_bf16, high_part, low_part
+from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
+from puna.backends.torch.kernels.take import take
+from puna.backends.torch.weights import Bias, Matrix
+
+PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
+WIDE = 16  # rows of x in a tile: the narrowest that every version of tl.dot takes
+ROW_BUCKETS = (1, 4, WIDE)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
+PANEL_ROWS = 64  # from here torch's product is faster: the weights would be read, and unpacked, a fifth time
+PANEL_BYTES = 1 << 26  # of bf16 at a time
+PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
+PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
+MAX_SPLITS = 16  # partial sums stay small beside the weights
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a kernel is cut."""
+
+    rows: int  # BLOCK_N, of the matrix
+    columns: int  # BLOCK_K
+    warps: int
+    stages: int  # tiles under way at a time
+
+
+# Bytes under way hide the memory's latency: 132 multiprocessors need about 32 KB each. A tile of 64 rows is what one warpgroup
+# multiplies at once; with 128 columns a program of every kind leaves room for two to four beside it (compiled for sm_90: 95
+# registers for BF16, 128 for Q4_0, 168 for Q8_0 and the K-quants; 256 columns take all 255). NOT TIMED yet:
+# benchmarks/gpu_kernels.py --sweep tells the best of `candidates`.
+TILES: Mapping[str, Tile] = {
+    "F32": Tile(64, 32, 4, 4),
+    "F16": Tile(64, 64, 4, 4),
+    "BF16": Tile(64, 128, 4, 4),
+    "Q8_0": Tile(64, 128, 4, 4),
+    "Q4_0": Tile(64, 128, 4, 4),
+    "Q4_1": Tile(64, 128, 4, 4),
+    "Q4_K": Tile(64, 128, 4, 4),
+    "Q6_K": Tile(64, 128, 4, 4),
+}
+
+
+def candidates(kind: str) -> Iterator[Tile]:
+    """Tiles that a benchmark may try for a kind; the table's own comes first."""
+    yield TILES[kind]
+    for rows in (32, 64, 128):
+        for columns in (64, 128, 256):
+            for warps, stages in ((4, 3), (4, 5), (8, 4)):
+                tile = Tile(rows, columns, warps, stages)
+                if tile != TILES[kind] and (warps == 4 or rows >= 64) and _staged_bytes(kind, tile) <= 160 << 10:
+                    yield tile
+
+
+def _staged_bytes(kind: str, tile: Tile) -> int:
+    """Of weights in shared memory."""
+    bits = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8}.get(kind, 4)
+    return tile.rows * tile.columns * bits // 8 * tile.stages
+
+
+# ---- the kernel -----------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr):
+    """x as the product takes it, but for the norm's factor.  # rows (ROWS,), columns (n,) -> (n, ROWS) float32"""
+    inside = (rows < num_rows)[None, :]
+    if not EVEN:
+        inside = inside & (columns < COLUMNS)[:, None]
+    places = x + rows.to(tl.int64)[None, :] * x_stride + columns[:, None]
+    numbers = tl.load(places, mask=inside, other=0.0)
+    if MODE == 1:  # NORM
+        if EVEN:
+            weights = tl.load(norm + columns)
+        else:
+            weights = tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)
+        numbers = numbers * weights[:, None]
+    elif MODE == 2:  # SWIGLU
+        up = tl.load(places + COLUMNS, mask=inside, other=0.0)
+        numbers = numbers / (1.0 + tl.exp(-numbers)) * up
+    return numbers
+
+
+@triton.jit
+def spread(x, COUNT: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Each row several times, so that there are `WIDE`: the first of each is its own.  # (COUNT, ROWS) -> (COUNT, WIDE)"""
+    if ROWS == WIDE:
+        wide = x
+    elif ROWS == 1:  # in two dimensions the compiler prepares x once; through three each thread prepares eight times as much
+        wide = tl.broadcast_to(x, (COUNT, WIDE))
+    else:
+        wide = tl.reshape(tl.broadcast_to(x[:, :, None], (COUNT, ROWS, WIDE // ROWS)), (COUNT, WIDE))
+    return wide
+
+
+@triton.jit
+def add_product(
+    total, w, x, KIND: tl.constexpr, COUNT: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """total + w x.  # (BLOCK_N, WIDE), (BLOCK_N, COUNT), (COUNT, ROWS)"""
+    if KIND == "F32" or KIND == "F16":  # these lose bits in bf16: three products of tf32 keep 22
+        total = tl.dot(w, spread(x, COUNT, ROWS, WIDE), total, input_precision="tf32x3")
+    else:
+        high = high_part(x)
+        weights = high_part(w)
+        total = dot_bf16(weights, spread(high, COUNT, ROWS, WIDE), total)
+        total = dot_bf16(weights, spread(low_part(x, high), COUNT, ROWS, WIDE), total)
+    return total
+
+
+@triton.jit
+def square_tile(
+    x, first, row, num_rows, x_stride, COLUMNS: tl.constexpr, COUNT: tl.constexpr, WIDE: tl.constexpr, EVEN: tl.constexpr
+):  # fmt: skip
+    """Squares of x, always in tiles of one shape: their sum may not depend on how many rows there are.  # (WIDE, COUNT)"""
+    rows, columns = row + tl.arange(0, WIDE), first + tl.arange(0, COUNT)
+    inside = (rows < num_rows)[:, None]
+    if not EVEN:
+        inside = inside & (columns < COLUMNS)[None, :]
+    numbers = tl.load(x + rows.to(tl.int64)[:, None] * x_stride + columns[None, :], mask=inside, other=0.0)
+    return numbers * numbers
+
+
+@triton.jit
+def store_outputs(
+    y, bias, residual, total, squares, first_output, first_row, num_outputs, num_rows, y_stride, residual_stride, eps,
+    MODE: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """The norm's factor, bias, residual; then to memory.  # total (BLOCK_N, WIDE), squares (WIDE,) by rows of x"""
+    outputs = first_output + tl.arange(0, BLOCK_N)
+    copies: tl.constexpr = WIDE // ROWS
+    columns = tl.arange(0, WIDE)
+    rows = first_row + columns // copies
+    inside = (outputs < num_outputs)[:, None] & ((rows < num_rows) & (columns % copies == 0))[None, :]
+    if MODE == 1:  # NORM
+        factors = tl.rsqrt(squares / COLUMNS + eps)
+        total = total * tl.gather(factors, columns // copies, 0)[None, :]
+    if HAS_BIAS:
+        total = total + tl.load(bias + outputs, mask=outputs < num_outputs, other=0.0)[:, None]
+    if HAS_RESIDUAL:
+        places = residual + rows.to(tl.int64)[None, :] * residual_stride + outputs[:, None]
+        total = tl.load(places, mask=inside, other=0.0) + total
+    tl.store(y + rows.to(tl.int64)[None, :] * y_stride + outputs[:, None], total, mask=inside)
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_outputs"])
+def matvec_kernel(
+    y, x, norm, bias, residual, qs, d, m, scales, extra, partials, counters,
+    num_rows, num_outputs, x_stride, y_stride, residual_stride, eps,
+    KIND: tl.constexpr, MODE: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
+    SPLITS: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (sixteen rows of x, tile of outputs, share of the columns): y = f(x) W^T (+ bias) (+ residual).
+
+    Rows of x come first: programs that read the same weights run at the same time, and find them in the second cache.
+    """
+    group, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+    COUNT: tl.constexpr = BLOCK_K // PARTS
+    first_output, first_row = tile * BLOCK_N, group * WIDE
+    weight_rows = tl.minimum(first_output + tl.arange(0, BLOCK_N), num_outputs - 1).to(tl.int64)
+    x_rows = first_row + tl.arange(0, ROWS)
+    total = tl.zeros((BLOCK_N, WIDE), tl.float32)
+    all_squares = tl.zeros((WIDE, BLOCK_K), tl.float32)
+    for step in tl.range(0, STEPS, num_stages=STAGES):
+        first = (split * STEPS + step) * BLOCK_K
+        loaded = load_bytes(qs, weight_rows, first // PARTS, WIDTH // PARTS, COUNT, EVEN)
+        for part in tl.static_range(PARTS):
+            columns = first + part_columns(part, PARTS, BLOCK_K)
+            prepared = load_x(x, norm, x_rows, columns, num_rows, x_stride, MODE, COLUMNS, EVEN)
+            w = load_numbers(loaded, d, m, scales, extra, weight_rows, first, part, KIND, WIDTH, BLOCK_N, BLOCK_K, EVEN)
+            total = add_product(total, w, prepared, KIND, COUNT, ROWS, WIDE)
+        if MODE == 1:  # NORM
+            all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE, EVEN)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    squares = tl.sum(all_squares, axis=1)
+    if SPLITS == 1:
+        store_outputs(
+            y, bias, residual, total, squares, first_output, first_row, num_outputs, num_rows, y_stride, residual_stride, eps,
+            MODE, COLUMNS, ROWS, WIDE, BLOCK_N, HAS_BIAS, HAS_RESIDUAL,
+        )  # fmt: skip
+    else:
+        own = group * tl.num_programs(1) + tile
+        part_size: tl.constexpr = BLOCK_N * WIDE + WIDE
+        base = partials + own.to(tl.int64) * (SPLITS * part_size)
+        wide = tl.arange(0, WIDE)
+        copies: tl.constexpr = WIDE // ROWS
+        used = ((first_row + wide // copies < num_rows) & (wide % copies == 0))[None, :]
+        in_tile = wide[None, :] * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]  # row by row of x: one row alone is one piece
+        in_squares = BLOCK_N * WIDE + wide
+        tl.store(base + split * part_size + in_tile, total, mask=used)
+        tl.store(base + split * part_size + in_squares, squares)
+        tl.debug_barrier()  # all threads of the program have stored before one of them says so
+        arrived = tl.atomic_add(counters + own, 1, sem="acq_rel", scope="gpu")
+        if arrived == SPLITS - 1:
+            tl.debug_barrier()
+            sums = tl.zeros((BLOCK_N, WIDE), tl.float32)
+            square_sums = tl.zeros((WIDE,), tl.float32)
+            for other in tl.static_range(SPLITS):  # past the first cache: it may hold what stood there before
+                sums += tl.load(base + other * part_size + in_tile, mask=used, other=0.0, cache_modifier=".cg")
+                square_sums += tl.load(base + other * part_size + in_squares, cache_modifier=".cg")
+            store_outputs(
+                y, bias, residual, sums, square_sums, first_output, first_row, num_outputs, num_rows, y_stride,
+                residual_stride, eps, MODE, COLUMNS, ROWS, WIDE, BLOCK_N, HAS_BIAS, HAS_RESIDUAL,
+            )  # fmt: skip
+            tl.store(counters + own, 0)
+
+
+# ---- launching ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A matrix cut for the kernel: a function of kind and shape alone."""
+
+    tiles: int
+    steps: int  # of a program
+    splits: int
+    is_even: bool  # no program reads beyond the last column
+
+
+@cache
+def cut(rows: int, columns: int, tile: Tile) -> Cut:
+    """Shares of the columns such that there are about `PROGRAMS` programs.
+
+    >>> cut(4096, 4096, Tile(64, 128, 4, 4))
+    Cut(tiles=64, steps=4, splits=8, is_even=True)
+    """
+    tiles, all_steps = -(-rows // tile.rows), -(-columns // tile.columns)
+    splits = max(1, min(PROGRAMS // tiles, MAX_SPLITS, all_steps))
+    steps = -(-all_steps // splits)
+    splits = -(-all_steps // steps)
+    return Cut(tiles, steps, splits, steps * splits * tile.columns == columns)
+
+
+def matvec(
+    x: torch.Tensor,
+    matrix: Matrix,
+    bias: Bias,
+    residual: torch.Tensor | None,
+    y: torch.Tensor,
+    mode: int = PLAIN,
+    norm: torch.Tensor | None = None,
+    eps: float = 0.0,
+    tile: Tile | None = None,
+) -> None:
+    """Into y: f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many of gate and up; y (tokens, rows)"""
+    if len(x) == 0:
+        return
+    tile = tile or TILES[matrix.kind]
+    whole = width(matrix)
+    shape = cut(matrix.rows, whole, tile)
+    groups = -(-len(x) // WIDE)
+    part_size = (tile.rows + 1) * WIDE
+    places = shape.tiles * groups if shape.splits > 1 else 0
+    matvec_kernel[(groups, shape.tiles, shape.splits)](
+        y, x, x if norm is None else norm, x if bias is None else bias, x if residual is None else residual,
+        **plane_arguments(matrix),
+        partials=scratch.floats(places * shape.splits * part_size, x.device), counters=scratch.counters(places, x.device),
+        num_rows=len(x), num_outputs=matrix.rows, x_stride=x.stride(0), y_stride=y.stride(0),
+        residual_stride=0 if residual is None else residual.stride(0), eps=eps,
+        KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),
+        ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), WIDE)), WIDE=WIDE, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
+        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
+        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
+        PDL=PDL, **({"launch_pdl": True} if PDL else {}),
+    )  # fmt: skip
+
+
+# ---- many rows ------------------------------------------------------------------------------------------------------
+
+
+def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, y: torch.Tensor) -> None:
+    """As `matvec` of a prepared x, by torch: weights as bf16, a panel of rows at a time; F32 stays as it is."""
+    exact = matrix.kind == "F32"
+    x = x if exact else x.to(torch.bfloat16)
+    step = max(1, PANEL_BYTES // (2 * matrix.columns))
+    for first in range(0, matrix.rows, step):
+        rows = matrix.row_range(first, min(first + step, matrix.rows))
+        y[:, first : first + rows.rows] = _product(x, rows.planes["w"] if exact else _panel(rows))
+    if bias is not None:
+        y += bias
+    if residual is not None:
+        y += residual
+
+
+def _panel(matrix: Matrix) -> torch.Tensor:
+    """(rows, columns) bf16"""
+    return matrix.planes["w"] if matrix.kind == "BF16" else take(matrix, None, torch.bfloat16)
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x W^T in float32.  # (tokens, columns), (rows, columns) -> (tokens, rows)"""
+    if x.dtype == torch.float32 or not x.is_cuda:
+        return x.float() @ weight.float().T
+    return torch.mm(x, weight.T, out_dtype=torch.float32)
+
+
+# ---- the operations -------------------------------------------------------------------------------------------------
+
+
+def _new(x: torch.Tensor, rows: int) -> torch.Tensor:
+    return torch.empty((len(x), rows), dtype=torch.float32, device=x.device)
+
+
+def norm_matvec(
+    x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+) -> torch.Tensor:
+    """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
+    y = _new(x, sum(matrix.rows for matrix in matrices))
+    uses_panels = len(x) > PANEL_ROWS
+    normed = F.rms_norm(x, (x.shape[1],), norm, eps) if uses_panels else x
+    first = 0
+    for matrix, bias in zip(matrices, biases, strict=True):
+        part = y[:, first : first + matrix.rows]
+        if uses_panels:
+            panel_matvec(normed, matrix, bias, None, part)
+        else:
+            matvec(x, matrix, bias, None, part, NORM, norm, eps)
+        first += matrix.rows
+    return y
+
+
+def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
+    y = _new(x, matrix.rows)
+    (panel_matvec if len(x) > PANEL_ROWS else matvec)(x, matrix, bias, residual, y)
+    return y
+
+
+def swiglu_matvec_add(gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+    y = _new(gate_up, matrix.rows)
+    if len(gate_up) > PANEL_ROWS:
+        gate, up = gate_up.chunk(2, dim=1)
+        panel_matvec(F.silu(gate) * up, matrix, bias, residual, y)
+    else:
+        matvec(gate_up, matrix, bias, residual, y, SWIGLU)
+    return y

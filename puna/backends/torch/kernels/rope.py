@@ -1,0 +1,112 @@
+"""`rope_write`: norms of heads, RoPE, and the way of K and V to their pages, in one launch."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from puna.backends.torch.kernels.dot import nearest
+from puna.backends.torch.kv import Half, LayerKV
+from puna.backends.torch.step import Step
+
+ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: added and taken away it rounds to the nearest integer, ties to even
+TINY = tl.constexpr(1.1754943508222875e-38)
+
+
+@triton.jit
+def load_pair(source, pairs, HALF: tl.constexpr):
+    """Numbers 2i and 2i + 1 of a head as float32.  # (n,) twice"""
+    inside = pairs < HALF
+    return tl.load(source + 2 * pairs, mask=inside, other=0.0), tl.load(source + 2 * pairs + 1, mask=inside, other=0.0)
+
+
+@triton.jit
+def turn(even, odd, turns, token, pairs, HALF: tl.constexpr):
+    """RoPE.  # turns (tokens, 2, HALF)"""
+    at = turns + token.to(tl.int64) * (2 * HALF) + pairs
+    cos = tl.load(at, mask=pairs < HALF, other=0.0)
+    sin = tl.load(at + HALF, mask=pairs < HALF, other=0.0)
+    return even * cos - odd * sin, even * sin + odd * cos
+
+
+@triton.jit
+def norm_pair(even, odd, weight, pairs, eps, HALF: tl.constexpr):
+    """RMS norm of a head."""
+    factor = tl.rsqrt(tl.sum(even * even + odd * odd, axis=0) / (2 * HALF) + eps)
+    of_even, of_odd = load_pair(weight, pairs, HALF)
+    return even * factor * of_even, odd * factor * of_odd
+
+
+@triton.jit
+def write_pair(numbers, scales, place, even, odd, pairs, HALF: tl.constexpr, IS_INT8: tl.constexpr):
+    """A head of K or V into its slot; int8 with the scale that `kv.Half.write` computes, which a broken number breaks, too."""
+    inside = pairs < HALF
+    if IS_INT8:
+        broken = tl.sum(even * 0.0 + odd * 0.0, axis=0)  # 0, or NaN: a maximum may pass over NaN
+        largest = tl.max(tl.maximum(tl.abs(even), tl.abs(odd)), axis=0) + broken
+        scale = tl.math.div_rn(largest, 127.0)
+        tl.store(scales + place, scale)
+        divisor = tl.maximum(scale, TINY)
+        even = tl.math.div_rn(even, divisor) + ROUNDER - ROUNDER
+        odd = tl.math.div_rn(odd, divisor) + ROUNDER - ROUNDER
+    at = numbers + place * (2 * HALF) + 2 * pairs
+    tl.store(at, nearest(even, numbers.dtype.element_ty), mask=inside)
+    tl.store(at + 1, nearest(odd, numbers.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rope_write_kernel(
+    q, qkv, q_norm, k_norm, turns, pages, offsets, keys, key_scales, values, value_scales, qkv_stride, eps,
+    NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    PAGE_SIZE: tl.constexpr, HAS_NORMS: tl.constexpr, IS_INT8: tl.constexpr,
+):  # fmt: skip
+    """Program (token, head of q, k or v); HALF = head_dim / 2.
+
+    qkv (tokens, (NUM_HEADS + 2 NUM_KV_HEADS) * head_dim), q (tokens, NUM_HEADS, head_dim), pages and offsets (tokens,)
+    """
+    token, head = tl.program_id(0), tl.program_id(1)
+    pairs = tl.arange(0, BLOCK)
+    even, odd = load_pair(qkv + token.to(tl.int64) * qkv_stride + head * (2 * HALF), pairs, HALF)
+    if head < NUM_HEADS:
+        if HAS_NORMS:
+            even, odd = norm_pair(even, odd, q_norm, pairs, eps, HALF)
+        even, odd = turn(even, odd, turns, token, pairs, HALF)
+        at = q + (token.to(tl.int64) * NUM_HEADS + head) * (2 * HALF) + 2 * pairs
+        tl.store(at, even, mask=pairs < HALF)
+        tl.store(at + 1, odd, mask=pairs < HALF)
+    else:
+        kv_head = (head - NUM_HEADS) % NUM_KV_HEADS
+        place = (tl.load(pages + token) * NUM_KV_HEADS + kv_head) * PAGE_SIZE + tl.load(offsets + token)
+        if head < NUM_HEADS + NUM_KV_HEADS:
+            if HAS_NORMS:
+                even, odd = norm_pair(even, odd, k_norm, pairs, eps, HALF)
+            even, odd = turn(even, odd, turns, token, pairs, HALF)
+            write_pair(keys, key_scales, place, even, odd, pairs, HALF, IS_INT8)
+        else:
+            write_pair(values, value_scales, place, even, odd, pairs, HALF, IS_INT8)
+
+
+def _scales(half: Half) -> torch.Tensor:
+    return half.numbers if half.scales is None else half.scales
+
+
+def rope_write(
+    qkv: torch.Tensor, num_heads: int, head_norms: tuple[torch.Tensor, torch.Tensor] | None, eps: float, kv: LayerKV, step: Step
+) -> torch.Tensor:
+    """Norm (where the model does) and turn q and k, write K and V to their pages; returns q.
+
+    qkv (tokens, (heads + 2 kv_heads) * head_dim) -> (tokens, heads, head_dim)
+    """
+    _, num_kv_heads, page_size, head_dim = kv.keys.numbers.shape
+    q = torch.empty((len(qkv), num_heads, head_dim), dtype=torch.float32, device=qkv.device)
+    if len(qkv):
+        q_norm, k_norm = head_norms or (qkv, qkv)
+        rope_write_kernel[(len(qkv), num_heads + 2 * num_kv_heads)](
+            q, qkv, q_norm, k_norm, step.turns, step.slots.pages, step.slots.offsets, kv.keys.numbers, _scales(kv.keys),
+            kv.values.numbers, _scales(kv.values), qkv.stride(0), eps,
+            NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HALF=head_dim // 2, BLOCK=triton.next_power_of_2(head_dim // 2),
+            PAGE_SIZE=page_size, HAS_NORMS=head_norms is not None, IS_INT8=kv.keys.scales is not None,
+            num_warps=1, enable_fp_fusion=True,
+        )  # fmt: skip
+    return q

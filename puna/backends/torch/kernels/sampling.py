@@ -1,0 +1,258 @@
+"""From logits to token ids without leaving the device: `choose` by `argmax` or `draw`, and `penalise`, each row by itself.
+
+They choose what `puna/sampling.py` chooses. Thresholds are found by bisection over the bits of a float, not by sorting: top-k and
+top-p take 31 passes each over the row's logits, which lie in the second cache. What may differ from the host: the device's exp
+has an error of about 1e-6 where numpy's has 1e-7, and sums of float64 have another order. So a token differs where the drawn
+number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to a
+token's mass.
+Logit bias is not done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+import torch
+import triton
+import triton.language as tl
+
+from puna.request import Choices
+
+BLOCK = 4096  # logits at a time: of sizes up to 8192 the largest that keeps all in registers with 8 warps. Not measured yet
+FARTHEST = tl.constexpr(0x7F800000)  # the bits of infinity: how far -inf is
+SMALLEST = float(torch.finfo(torch.float32).tiny)  # least temperature, as on the host
+
+
+@triton.jit
+def best_of_row(row, vocab_size, BLOCK: tl.constexpr):
+    """The largest logit, the first id that has it, and whether all is well: no NaN, and the largest is finite."""
+    best = float("-inf")
+    best_id = 0
+    num_broken = 0
+    for first in tl.range(0, vocab_size, BLOCK):
+        ids = first + tl.arange(0, BLOCK)
+        logits = tl.load(row + ids, mask=ids < vocab_size, other=float("-inf"))
+        num_broken += tl.sum((logits != logits).to(tl.int32), axis=0)
+        here = tl.max(logits, axis=0)
+        here_id = tl.min(tl.where(logits == here, ids, 2147483647), axis=0)
+        best_id = tl.where(here > best, here_id, best_id)
+        best = tl.maximum(here, best)
+    is_finite = (num_broken == 0) & (best > float("-inf")) & (best < float("inf"))
+    return best, best_id, is_finite
+
+
+@triton.jit
+def argmax_kernel(out, finite, logits, vocab_size, stride, BLOCK: tl.constexpr):
+    """Program (row)."""
+    row = tl.program_id(0)
+    _, best_id, is_finite = best_of_row(logits + row.to(tl.int64) * stride, vocab_size, BLOCK)
+    tl.store(out + row, best_id.to(tl.int64))
+    tl.store(finite + row, is_finite.to(tl.int8))
+
+
+@triton.jit
+def penalise_kernel(
+    logits, ids, counts, repetition, presence, frequency, stride, num_ids, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Program (row): logits in place.  # ids, counts (rows, num_ids): each id once, -1 where there is none"""
+    row = tl.program_id(0)
+    factor = tl.load(repetition + row)
+    once, each_time = tl.load(presence + row), tl.load(frequency + row)
+    for first in tl.range(0, num_ids, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        token = tl.load(ids + row.to(tl.int64) * num_ids + place, mask=place < num_ids, other=-1)
+        count = tl.load(counts + row.to(tl.int64) * num_ids + place, mask=place < num_ids, other=0)
+        at = logits + row.to(tl.int64) * stride + token
+        logit = tl.load(at, mask=token >= 0, other=0.0)
+        logit = tl.where(logit > 0, tl.math.div_rn(logit, factor), logit * factor)
+        taken = tl.where(count > 0, once + each_time * count.to(tl.float64), 0.0).to(tl.float32)
+        tl.store(at, logit - taken, mask=token >= 0)
+
+
+@triton.jit
+def load_distances(row, first, vocab_size, largest, temperature, BLOCK: tl.constexpr):
+    """Logits over the temperature, less the largest: as magnitudes in the integers of their bits (0 is the most likely), and the
+    masses exp of them. Beyond the vocabulary: infinitely far.  # (BLOCK,) int32, (BLOCK,) float32"""
+    ids = first + tl.arange(0, BLOCK)
+    logits = tl.load(row + ids, mask=ids < vocab_size, other=float("-inf"))
+    scaled = tl.math.div_rn(logits - largest, temperature)
+    return tl.abs(scaled).to(tl.int32, bitcast=True), tl.exp(scaled)
+
+
+@triton.jit
+def count_and_mass(row, vocab_size, largest, temperature, bound, limit, num_equal, BLOCK: tl.constexpr):
+    """How many tokens lie within `bound`, and their mass, of those that (`limit`, `num_equal`) keeps (see `keeps`)."""
+    count = tl.zeros((), tl.int32)
+    mass = tl.zeros((), tl.float64)
+    for first in tl.range(0, vocab_size, BLOCK):
+        distances, masses = load_distances(row, first, vocab_size, largest, temperature, BLOCK)
+        within = (distances < limit) & (distances <= bound)
+        count += tl.sum(within.to(tl.int32), axis=0)
+        mass += tl.sum(tl.where(within, masses, 0.0).to(tl.float64), axis=0)
+    equal = tl.where(bound >= limit, num_equal, 0)  # which of the equals they are makes no difference here
+    of_each = tl.exp(-limit.to(tl.float32, bitcast=True)).to(tl.float64)
+    return count + equal, mass + equal.to(tl.float64) * of_each
+
+
+@triton.jit
+def keeps(distances, limit, num_equal, seen_equal):
+    """Whether a token is nearer than `limit`, or as near and, by id, one of the first `num_equal` such. -inf never is."""
+    equal = distances == limit
+    rank = seen_equal + tl.cumsum(equal.to(tl.int32), axis=0) - 1
+    return ((distances < limit) | (equal & (rank < num_equal))) & (distances < FARTHEST)
+
+
+@triton.jit
+def bisect(row, vocab_size, largest, temperature, limit, num_equal, count_wanted, mass_wanted, BLOCK: tl.constexpr):
+    """The least bound within which there are `count_wanted` tokens and `mass_wanted` of mass."""
+    low = -1
+    high = limit
+    for _ in tl.range(0, 31):
+        middle = low + (high - low) // 2
+        count, mass = count_and_mass(row, vocab_size, largest, temperature, middle, limit, num_equal, BLOCK)
+        enough = (count >= count_wanted) & (mass >= mass_wanted)
+        high = tl.where(enough, middle, high)
+        low = tl.where(enough, low, middle)
+    return high
+
+
+@triton.jit
+def draw_kernel(
+    out, finite, logits, uniforms, temperatures, top_ks, top_ps, min_ps, vocab_size, stride, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Program (row)."""
+    row = tl.program_id(0)
+    source = logits + row.to(tl.int64) * stride
+    largest, chosen, is_finite = best_of_row(source, vocab_size, BLOCK)
+    temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
+    limit = tl.full((), FARTHEST, tl.int32)
+    num_equal = tl.full((), 0, tl.int32)
+    if (top_k > 0) & (top_k < vocab_size):
+        nearest = bisect(source, vocab_size, largest, temperature, limit, num_equal, top_k, -1.0, BLOCK)
+        nearer, _ = count_and_mass(source, vocab_size, largest, temperature, nearest - 1, limit, num_equal, BLOCK)
+        limit = nearest
+        num_equal = top_k - nearer
+    if top_p < 1.0:
+        _, whole = count_and_mass(source, vocab_size, largest, temperature, limit, limit, num_equal, BLOCK)
+        nearest = bisect(source, vocab_size, largest, temperature, limit, num_equal, 1, top_p * whole, BLOCK)
+        nearer, mass = count_and_mass(source, vocab_size, largest, temperature, nearest - 1, limit, num_equal, BLOCK)
+        some, more = count_and_mass(source, vocab_size, largest, temperature, nearest, limit, num_equal, BLOCK)
+        per_token = tl.maximum((more - mass) / tl.maximum(some - nearer, 1).to(tl.float64), 1e-300)
+        wanted = tl.minimum(tl.ceil((top_p * whole - mass) / per_token), (some - nearer).to(tl.float64))
+        num_equal = tl.maximum(wanted, 1.0).to(tl.int32)
+        limit = nearest
+    least = tl.load(min_ps + row)  # 0: off; no mass is below it
+    total = tl.zeros((), tl.float64)
+    for sweep in tl.static_range(2):  # the first sums, the second stops at the drawn share of the sum
+        share = tl.load(uniforms + row) * total
+        running = tl.zeros((), tl.float64)
+        seen_equal = tl.zeros((), tl.int32)
+        found = 2147483647
+        last = 0
+        for first in tl.range(0, vocab_size, BLOCK):
+            distances, masses = load_distances(source, first, vocab_size, largest, temperature, BLOCK)
+            kept = keeps(distances, limit, num_equal, seen_equal) & (masses >= least)
+            seen_equal += tl.sum((distances == limit).to(tl.int32), axis=0)
+            kept_masses = tl.where(kept, masses, 0.0).to(tl.float64)
+            if sweep == 1:
+                ids = first + tl.arange(0, BLOCK)
+                cumulative = running + tl.cumsum(kept_masses, axis=0)
+                found = tl.minimum(found, tl.min(tl.where(kept & (cumulative > share), ids, 2147483647), axis=0))
+                last = tl.maximum(last, tl.max(tl.where(kept, ids, 0), axis=0))
+            running += tl.sum(kept_masses, axis=0)
+        total = running
+        if sweep == 1:
+            chosen = tl.minimum(found, last)
+    tl.store(out + row, chosen.to(tl.int64))
+    tl.store(finite + row, is_finite.to(tl.int8))
+
+
+# ---- launching ------------------------------------------------------------------------------------------------------
+
+
+def _answers(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    return ids, torch.empty(len(logits), dtype=torch.int8, device=logits.device)
+
+
+def argmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most likely id of each row, the lowest of equals; and whether the row is what `require_finite` lets pass.
+
+    (rows, vocab_size) -> (rows,) int64, (rows,) bool
+    """
+    ids, finite = _answers(logits)
+    if len(logits):
+        argmax_kernel[(len(logits),)](
+            ids, finite, logits, logits.shape[1], logits.stride(0), BLOCK=BLOCK, num_warps=8, enable_fp_fusion=True
+        )
+    return ids, finite.bool()
+
+
+def penalise(
+    logits: torch.Tensor,
+    seen_ids: torch.Tensor,
+    counts: torch.Tensor,
+    repetition: torch.Tensor,
+    presence: torch.Tensor,
+    frequency: torch.Tensor,
+) -> torch.Tensor:
+    """New logits with what occurred made less likely; a repetition penalty of 1 and penalties of 0 change nothing.
+
+    logits (rows, vocab_size); seen_ids (rows, n) int64, each of prompt and output once, -1 beyond the last; counts (rows, n)
+    int32, how often in the output; repetition (rows,) float32; presence, frequency (rows,) float64
+    """
+    penalised = logits.clone()
+    if seen_ids.numel():
+        penalise_kernel[(len(logits),)](
+            penalised, seen_ids, counts, repetition, presence, frequency, penalised.stride(0), seen_ids.shape[1],
+            BLOCK=1024, num_warps=4, enable_fp_fusion=False,  # a product and a difference, as numpy rounds them
+        )  # fmt: skip
+    return penalised
+
+
+def draw(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    temperatures: torch.Tensor,
+    top_ks: torch.Tensor,
+    top_ps: torch.Tensor,
+    min_ps: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The id of each row at which the cumulative probability of what the filters leave passes the row's `uniform`; and
+    whether the row is finite. A temperature of 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off.
+
+    logits (rows, vocab_size) after bias and penalties; (rows,) each: uniforms float64, temperatures float32, top_ks int32,
+    top_ps float64, min_ps float32 -> (rows,) int64, (rows,) bool
+    """
+    ids, finite = _answers(logits)
+    if len(logits):
+        draw_kernel[(len(logits),)](
+            ids, finite, logits, uniforms, temperatures.clamp_min(SMALLEST),
+            torch.where(temperatures == 0, torch.ones_like(top_ks), top_ks), top_ps, min_ps, logits.shape[1], logits.stride(0),
+            BLOCK=BLOCK, num_warps=8, enable_fp_fusion=True,
+        )  # fmt: skip
+    return ids, finite.bool()
+
+
+def choose(logits: torch.Tensor, choices: Choices) -> torch.Tensor:
+    """The next id of each row; -1 where the row is not finite.  # (rows, vocab_size) -> (rows,) int32"""
+    if not choices.temperature.any():
+        ids, finite = argmax(logits)
+    else:
+        ids, finite = draw(logits, *(_there(logits.device, *array) for array in _arguments(choices)))
+    return torch.where(finite, ids, -1).to(torch.int32)
+
+
+def _arguments(choices: Choices) -> Iterator[tuple[npt.NDArray[Any], torch.dtype]]:
+    """As `draw` takes them."""
+    yield choices.uniform, torch.float64
+    yield choices.temperature, torch.float32
+    yield choices.top_k, torch.int32
+    yield choices.top_p, torch.float64
+    yield choices.min_p, torch.float64
+
+
+def _there(device: torch.device, array: npt.NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(array).to(device, dtype)

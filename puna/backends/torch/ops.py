@@ -1,0 +1,65 @@
+"""The operations that a layer is made of, and who computes them: `plain` everywhere, the Triton kernels on CUDA."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import Protocol, cast
+
+import torch
+
+from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.step import Step
+from puna.backends.torch.weights import Bias, Matrix
+from puna.report import SILENT, Reporter
+from puna.request import Choices
+
+
+class Ops(Protocol):
+    """What `model.py` asks of a module of operations. x and what they return is float32; a row's bits depend on it alone."""
+
+    def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
+        """The rows of token ids.  # (tokens,) -> (tokens, columns)"""
+
+    def norm_matvec(
+        self, x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+    ) -> torch.Tensor:
+        """Products of the normed x with matrices that stand one below the other.  # -> (tokens, all rows)"""
+
+    def rope_write(
+        self,
+        qkv: torch.Tensor,
+        num_heads: int,
+        head_norms: tuple[torch.Tensor, torch.Tensor] | None,
+        eps: float,
+        kv: LayerKV,
+        step: Step,
+    ) -> torch.Tensor:
+        """Norm and turn q and k, write K and V to their pages; returns q.  # -> (tokens, heads, head_dim)"""
+
+    def attend(self, q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
+        """Softmax attention of each row to its sequence's positions up to its own.  # -> (tokens, heads * head_dim)"""
+
+    def matvec_add(self, x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+        """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
+
+    def swiglu_matvec_add(self, gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+        """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+
+    def choose(self, logits: torch.Tensor, choices: Choices) -> torch.Tensor:
+        """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # -> (rows,) int32"""
+
+
+def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
+    """The kernels on CUDA, where Triton is installed, or on the CPU under Triton's interpreter; else plain torch."""
+    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        if importlib.util.find_spec("triton") is not None:
+            return _module("kernels")
+        report.notice("Triton is not installed: the GPU computes with plain PyTorch, many times slower. pip install triton")
+    return _module("plain")
+
+
+def _module(name: str) -> Ops:
+    """Imported here: Triton is a second to import, and does not exist everywhere."""
+    return cast(Ops, importlib.import_module(f"puna.backends.torch.{name}"))

@@ -1,0 +1,156 @@
+"""Compiles the kernels for sm_90 and prints the shared memory that each takes: python -m tests.backends.torch.compile_kernels
+
+The launchers run on tensors that have no memory (torch's "meta" device); in place of each launch stands a compilation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from puna.backends.torch import kernels
+from puna.backends.torch.kernels import attention, matvec, rope, sampling, take
+from puna.backends.torch.kernels.attention import Work
+from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
+from puna.backends.torch.step import Step
+from puna.backends.torch.weights import KINDS, Matrix, load_matrix
+from tests.fakes import make_tensor
+
+META = torch.device("meta")
+H100 = GPUTarget("cuda", 90, 32)
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")
+NAMES = {
+    torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8",
+    torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64",
+}  # fmt: skip
+
+
+class Compiler:
+    """Stands in the place of a kernel: `compiler[grid](...)` compiles what would have been launched."""
+
+    def __init__(self, kernel: Any, found: dict[str, int]) -> None:
+        self.kernel, self.found = kernel, found
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return self._compile
+
+    def _compile(self, *args: Any, **kwargs: Any) -> None:
+        options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+        names = self.kernel.arg_names
+        values = dict(zip(names, args, strict=False)) | kwargs
+        constants = {name: value for name, value in values.items() if names.index(name) in self._constants()}
+        signature = {name: "constexpr" if name in constants else _type_of(values[name]) for name in names}
+        aligned = {
+            (names.index(n),): [["tt.divisibility", 16]] for n, v in values.items() if n not in constants and _is_aligned(v)
+        }
+        source = ASTSource(self.kernel, signature, {(names.index(n),): v for n, v in constants.items()}, aligned)
+        made = triton.compile(source, target=H100, options=options)
+        label = f"{self.kernel.fn.__name__} {len(self.found)} {sorted(constants.items())}"
+        self.found[label] = made.metadata.shared
+
+    def _constants(self) -> set[int]:
+        return {parameter.num for parameter in self.kernel.params if parameter.is_constexpr}
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return "*" + NAMES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def _is_aligned(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0)
+
+
+def matrix(kind: str, rows: int, columns: int) -> Matrix:
+    small = load_matrix(make_tensor("w", np.ones((1, columns), np.float32), kind), kind, torch.device("cpu"))
+    planes = {name: torch.empty((rows, plane.shape[1]), dtype=plane.dtype, device=META) for name, plane in small.planes.items()}
+    return Matrix(kind, rows, columns, planes)
+
+
+def layer_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
+    shape = (8, num_kv_heads, 16, head_dim)
+
+    def half() -> Half:
+        return Half(empty(*shape, dtype=DTYPES[kv_type]), empty(*shape[:3]) if kv_type == "int8" else None)
+
+    return LayerKV(half(), half())
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def step_of(tokens: int, head_dim: int) -> Step:
+    ids = empty(tokens, dtype=torch.int64)
+    tables = empty(1, 8, dtype=torch.int64)
+    turns = empty(tokens, 2, head_dim // 2)
+    return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens)
+
+
+def compile_products() -> None:
+    for index, kind in enumerate(KINDS):
+        columns, odd = 4096, 768 if kind.endswith("K") else 576
+        kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
+        w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 0]
+        if index % 2 == 0:
+            kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
+        else:
+            kernels.embed(w, empty(2, dtype=torch.int64))
+
+    matvec.PDL = True
+    kernels.matvec_add(empty(1, 4096), matrix("BF16", 4096, 4096), None, None)
+
+
+def compile_attention() -> None:
+    for kv_type, heads, kv_heads, head_dim, window in (
+        ("bf16", 32, 8, 128, 0),
+        ("int8", 9, 3, 64, 17),
+        ("f16", 8, 8, 20, 0),
+        ("f32", 2, 1, 256, 0),
+    ):
+        kv, norms = layer_kv(kv_type, kv_heads, head_dim), (empty(head_dim), empty(head_dim))
+        qkv = empty(20, (heads + 2 * kv_heads) * head_dim)
+        kernels.rope_write(qkv, heads, norms if window else None, 1e-5, kv, step_of(20, head_dim))
+        for tokens in (1, 20):
+            kernels.attend(empty(tokens, heads, head_dim), kv, window, step_of(tokens, head_dim))
+
+
+def compile_sampling() -> None:
+    logits, row = empty(2, 128256), empty(2)
+    sampling.argmax(logits)
+    ids = empty(2, 5, dtype=torch.int64)
+    sampling.penalise(logits, ids, ids.int(), row, row.double(), row.double())
+    sampling.draw(logits, row.double(), row, row.int(), row.double(), row)
+
+
+def work_without_memory(step: Step, rows_per_tile: int) -> Work:
+    """What `plan_work` would upload."""
+    if len(step.host_positions) == 1:
+        return Work(1, None, 100, None)
+    return Work(1, empty(1, dtype=torch.int64), 100, empty(2, 2, dtype=torch.int32))
+
+
+def main() -> None:
+    found: dict[str, int] = {}
+    for module, name in (
+        (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
+        (attention, "prefill_kernel"), (sampling, "argmax_kernel"), (sampling, "penalise_kernel"), (sampling, "draw_kernel"),
+    ):  # fmt: skip
+        setattr(module, name, Compiler(getattr(module, name), found))
+    attention.plan_work = work_without_memory
+    compile_products()
+    compile_attention()
+    compile_sampling()
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

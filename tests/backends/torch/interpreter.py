@@ -1,0 +1,63 @@
+"""The guard of tests of Triton kernels: they run where TRITON_INTERPRET=1 was set before Triton was imported, on CPU tensors.
+
+`test_interpreted.py` starts a process for them, so that nothing else in the suite sees the setting.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from puna.backends.torch.weights import Matrix, load_matrix
+from tests.fakes import make_tensor
+
+Array = npt.NDArray[np.float32]
+CPU = torch.device("cpu")
+
+
+def require() -> None:
+    """Skip the module that is being collected, unless kernels can run in this process."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed", allow_module_level=True)
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("run by test_interpreted.py, in a process of its own", allow_module_level=True)
+    if not _loops_run():
+        pytest.skip("the interpreter of this Triton does not go with this numpy (3.6 with 2.4 does not)", allow_module_level=True)
+
+
+def _loops_run() -> bool:
+    """Whether a loop can end at a number that the kernel is given: old interpreters make an int of an array of one element."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def count(out: Any, end: Any) -> None:
+        for number in tl.range(0, end):
+            tl.store(out, number + 1)
+
+    out = torch.zeros(1, dtype=torch.int32)
+    try:
+        count[(1,)](out, 3)
+    except triton.runtime.errors.InterpreterError:
+        return False
+    return int(out) == 3
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def matrix(kind: str, rows: int, columns: int, seed: int = 0) -> Matrix:
+    values = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32) / np.float32(np.sqrt(columns))
+    return load_matrix(make_tensor("w", values, kind), kind, CPU)
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, in standard deviations of what is expected."""
+    return float((found - expected).abs().max() / expected.std())

@@ -1,0 +1,169 @@
+"""`rope.py` and `attention.py` against plain torch: all types of KV, odd heads, windows, pages; the same bits in any batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from puna.backends.torch import plain
+from puna.backends.torch.kv import DTYPES, Half, LayerKV
+from puna.backends.torch.step import Step, make_step
+from puna.config import RopeConfig
+from puna.request import Batch
+from tests.backends.torch import interpreter
+from tests.backends.torch.interpreter import CPU, error, normal
+
+interpreter.require()
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
+
+from puna.backends.torch import kernels  # noqa: E402
+from puna.backends.torch.kernels import attention  # noqa: E402
+
+PAGE_SIZE, NUM_PAGES = 16, 24
+CLOSE = 1e-4  # the kernels split float32 in two bf16
+SHAPES = [(1, 1, 2), (3, 1, 64), (8, 2, 20), (8, 1, 100), (4, 4, 128)]  # heads, kv_heads, head_dim
+Piece = tuple[int, int, list[int]]  # rows, position of the first, page ids
+
+# Each shape with two of the types, each type with two or three of the shapes.
+PAIRS = [(shape, list(DTYPES)[(i + j) % len(DTYPES)]) for i, shape in enumerate(SHAPES) for j in (0, 2)]
+pairs = pytest.mark.parametrize(("shape", "kv_type"), PAIRS, ids=str)
+
+
+def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
+    """Pages that hold what may not be read."""
+
+    def half() -> Half:
+        shape = (NUM_PAGES, num_kv_heads, PAGE_SIZE, head_dim)
+        numbers = torch.full(shape, 77 if kv_type == "int8" else torch.nan, dtype=DTYPES[kv_type])
+        return Half(numbers, torch.full(shape[:3], torch.nan) if kv_type == "int8" else None)
+
+    return LayerKV(half(), half())
+
+
+def step_of(head_dim: int, *pieces: Piece) -> Step:
+    tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
+    for table, (_, _, pages) in zip(tables, pieces, strict=True):
+        table[: len(pages)] = pages
+    counts = [rows for rows, _, _ in pieces]
+    batch = Batch(
+        token_ids=np.zeros(sum(counts), np.int32),
+        positions=np.concatenate([np.arange(first, first + rows, dtype=np.int32) for rows, first, _ in pieces]),
+        starts=np.array([0, *np.cumsum(counts)], np.int32),
+        page_tables=tables,
+        logit_rows=np.empty(0, np.int32),
+        prompt_lengths=np.ones(len(pieces), np.int32),
+    )
+    return make_step(batch, RopeConfig(theta=10000.0), head_dim, PAGE_SIZE, CPU)
+
+
+def filled_kv(kv_type: str, num_kv_heads: int, head_dim: int, *pieces: Piece) -> LayerKV:
+    """K and V of all positions up to the last of each piece; the same for a position wherever it lies."""
+    kv = empty_kv(kv_type, num_kv_heads, head_dim)
+    for rows, first, pages in pieces:
+        step = step_of(head_dim, (first + rows, 0, pages))
+        kv.keys.write(step.slots, normal(first + rows, num_kv_heads, head_dim, seed=pages[0]))
+        kv.values.write(step.slots, normal(first + rows, num_kv_heads, head_dim, seed=pages[0] + 100))
+    return kv
+
+
+def queries(heads: int, head_dim: int, *pieces: Piece) -> torch.Tensor:
+    return torch.cat([normal(first + rows, heads, head_dim, seed=pages[0] + 200)[first:] for rows, first, pages in pieces])
+
+
+# ---- rope_write -----------------------------------------------------------------------------------------------------
+
+
+@pairs
+def test_rope_write(shape: tuple[int, int, int], kv_type: str) -> None:
+    heads, kv_heads, head_dim = shape
+    has_norms = head_dim in (20, 128)
+    step = step_of(head_dim, (1, 16, [3, 5]), (3, 14, [7, 2]))
+    qkv = normal(4, (heads + 2 * kv_heads) * head_dim)
+    norms = (1 + normal(head_dim, seed=1) / 8, 1 + normal(head_dim, seed=2) / 8) if has_norms else None
+    expected_kv, found_kv = empty_kv(kv_type, kv_heads, head_dim), empty_kv(kv_type, kv_heads, head_dim)
+    expected = plain.rope_write(qkv, heads, norms, 1e-5, expected_kv, step)
+    found = kernels.rope_write(qkv, heads, norms, 1e-5, found_kv, step)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for mine, truth in ((found_kv.keys, expected_kv.keys), (found_kv.values, expected_kv.values)):
+        require_same_pages(kv_type, mine, truth)
+    if not has_norms:  # V passes through no arithmetic: not a bit may differ
+        assert torch.equal(found_kv.values.numbers.nan_to_num(), expected_kv.values.numbers.nan_to_num())
+
+
+def require_same_pages(kv_type: str, found: Half, expected: Half) -> None:
+    """Equal but for the last bit of the type, and what was not written is as it was."""
+    steps = {"int8": 1.0, "bf16": 0.02, "f16": 0.004, "f32": 1e-5}[kv_type]
+    torch.testing.assert_close(found.numbers.float(), expected.numbers.float(), rtol=0, atol=steps, equal_nan=True)
+    if found.scales is not None and expected.scales is not None:
+        torch.testing.assert_close(found.scales, expected.scales, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_int8_of_zeros_and_of_broken_numbers() -> None:
+    step, kv = step_of(4, (3, 0, [0])), empty_kv("int8", 1, 4)
+    qkv = torch.zeros(3, 12)
+    qkv[1, 9], qkv[2, 9] = torch.nan, 3.0
+    kernels.rope_write(qkv, 1, None, 1e-5, kv, step)
+    read = kv.values.read(torch.tensor([0]), 0, 3)[0]
+    assert torch.equal(read[0], torch.zeros(4)) and torch.isnan(read[1]).all()
+    torch.testing.assert_close(read[2], torch.tensor([0.0, 3.0, 0.0, 0.0]))
+
+
+# ---- attend ---------------------------------------------------------------------------------------------------------
+
+
+@pairs
+def test_decode_rows(shape: tuple[int, int, int], kv_type: str) -> None:
+    heads, kv_heads, head_dim = shape
+    pieces: list[Piece] = [(1, 0, [9]), (2, 15, [3, 1]), (1, 79, [4, 8, 0, 6, 11])]
+    kv, q, step = filled_kv(kv_type, kv_heads, head_dim, *pieces), queries(heads, head_dim, *pieces), step_of(head_dim, *pieces)
+    assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
+
+
+@pairs
+def test_prefill_rows(shape: tuple[int, int, int], kv_type: str) -> None:
+    heads, kv_heads, head_dim = shape
+    pieces: list[Piece] = [(1, 3, [9]), (19, 30, [3, 1, 12, 14])]
+    kv, q, step = filled_kv(kv_type, kv_heads, head_dim, *pieces), queries(heads, head_dim, *pieces), step_of(head_dim, *pieces)
+    assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
+
+
+@pytest.mark.parametrize("window", [1, 5, 17, 32])
+@pytest.mark.parametrize("rows", [1, 18])
+def test_windows(window: int, rows: int) -> None:
+    piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
+    kv, q, step = filled_kv("f32", 2, 16, piece), queries(4, 16, piece), step_of(16, piece)
+    assert error(kernels.attend(q, kv, window, step), plain.attend(q, kv, window, step)) < CLOSE
+
+
+def product_in_order(a: interpreter.Array, b: interpreter.Array, dtype: object = None) -> interpreter.Array:
+    return np.asarray(np.einsum("mk,kn->mn", a, b))
+
+
+@pytest.mark.parametrize("window", [0, 17])
+@pytest.mark.parametrize("kv_type", ["bf16", "int8"])
+def test_a_rows_bits_do_not_depend_on_the_batch(kv_type: str, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode rows beside decode rows and prefill rows; prefill rows at other places of other tiles."""
+    monkeypatch.setattr(np, "matmul", product_in_order)  # the interpreter's, whose sums depend on a row's place
+    here: list[Piece] = [(1, 100, [4, 8, 0, 6, 11, 2, 3]), (1, 5, [7]), (20, 10, [1, 5]), (1, 64, [14, 15, 16, 17, 18])]
+    kv, q, step = filled_kv(kv_type, 2, 16, *here), queries(6, 16, *here), step_of(16, *here)
+    together = kernels.attend(q, kv, window, step).split([rows for rows, _, _ in here])
+    for i in (3, 0, 1, 2):
+        assert torch.equal(kernels.attend(queries(6, 16, here[i]), kv, window, step_of(16, here[i])), together[i])
+    later: Piece = (17, 13, [1, 5])
+    assert torch.equal(kernels.attend(queries(6, 16, later), kv, window, step_of(16, later)), together[2][3:])
+
+
+def test_shares_of_a_long_row_are_merged_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "tile_of", lambda kv_type, padded: attention.Tile(16, 16))
+    monkeypatch.setattr(attention, "MAX_SPLITS", 4)
+    piece: Piece = (1, 150, [4, 8, 0, 6, 11, 2, 3, 1, 5, 7])
+    kv, q, step = filled_kv("f16", 1, 16, piece), queries(5, 16, piece), step_of(16, piece)
+    for _ in range(2):  # the counters must stand at zero again
+        assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
+
+
+def test_no_tokens() -> None:
+    kv, step = empty_kv("f32", 1, 8), step_of(8, (0, 0, [0]))
+    assert kernels.attend(torch.empty(0, 2, 8), kv, 0, step).shape == (0, 16)
+    assert kernels.rope_write(torch.empty(0, 32), 2, None, 1e-5, kv, step).shape == (0, 2, 8)
