@@ -49,7 +49,15 @@ def test_an_example_answers_all_its_prompts(by: list[str], example: str, num_ans
 
 @needs_torch
 def test_two_processes_share_a_model_and_one_of_them_speaks(folder: Path) -> None:
-    flags = [ROOT / "examples/text_completion.py", "--ckpt_dir", folder, "--temperature", "0", "--max_gen_len", "8"]
+    flags: list[str | Path] = [
+        ROOT / "examples/text_completion.py",
+        "--ckpt_dir",
+        folder,
+        "--temperature",
+        "0",
+        "--max_gen_len",
+        "8",
+    ]
     alone, shared = start(*PYTHON, *flags), start(*TORCHRUN, "2", *flags)
     assert (alone.returncode, shared.returncode) == (0, 0), shared.stderr
     assert shared.stdout.partition("\n")[2] == alone.stdout.partition("\n")[2], "but for the time of loading"

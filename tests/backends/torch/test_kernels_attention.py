@@ -9,10 +9,10 @@ import torch
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
-from puna.config import RopeConfig
 from puna.request import Batch
 from tests.backends.torch import interpreter
-from tests.backends.torch.interpreter import CPU, error, normal
+from tests.backends.torch.interpreter import error, normal
+from tests.fakes import tiny_config
 
 interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
@@ -54,7 +54,7 @@ def step_of(head_dim: int, *pieces: Piece) -> Step:
         logit_rows=np.empty(0, np.int32),
         prompt_lengths=np.ones(len(pieces), np.int32),
     )
-    return make_step(batch, RopeConfig(theta=10000.0), head_dim, PAGE_SIZE, CPU)
+    return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids))
 
 
 def filled_kv(kv_type: str, num_kv_heads: int, head_dim: int, *pieces: Piece) -> LayerKV:
