@@ -22,7 +22,7 @@ from puna.backends.torch.layer import Layer, Loader
 from puna.backends.torch.ops import Ops
 from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
-from puna.backends.torch.step import Step, halves, make_step
+from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError, InsufficientMemoryError
@@ -79,16 +79,34 @@ class TorchBackend:
         return np.array(logits.cpu().numpy(), np.float32)
 
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
-        """Of the rows that want them, on the device; in several steps where one does not fit into the memory that is left."""
+        """Of the rows that want them, on the device.  # (num_logits, vocab_size)
+
+        Tokens of prompts and generated ones go different ways, one that is fast for many rows and one for few: which way a row
+        goes, and so its bits, does not depend on the others. Prompts come first, for what was generated sees their K and V.
+        """
+        of_prompt = is_of_prompt(batch)
+        if of_prompt.all() or not of_prompt.any():
+            return self._in_parts(batch, token_ids, bool(of_prompt.any()))
+        parts = [np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt)]
+        logits = [
+            self._in_parts(rows_of(batch, rows), token_ids[torch.from_numpy(rows).to(self._device)], way)
+            for rows, way in zip(parts, (True, False), strict=True)
+        ]
+        wanted = of_prompt[batch.logit_rows]
+        order = np.argsort(np.concatenate([np.flatnonzero(wanted), np.flatnonzero(~wanted)]))
+        return torch.cat(logits)[torch.from_numpy(order).to(self._device)]
+
+    def _in_parts(self, batch: Batch, token_ids: torch.Tensor, of_prompts: bool) -> torch.Tensor:
+        """In several steps where one does not fit into the memory that is left."""
         rows = len(token_ids)
         if rows <= self._max_rows:
             try:
-                return self._pass(make_step(batch, self._loaded(), self._page_size, token_ids))
+                return self._pass(make_step(batch, self._loaded(), self._page_size, token_ids, of_prompts))
             except torch.OutOfMemoryError as error:
                 self._step_down(rows, error)
         at = min(self._max_rows, rows // 2)
         parts = zip(halves(batch, at), (token_ids[:at], token_ids[at:]), strict=True)
-        return torch.cat([self._logits(part, ids) for part, ids in parts])
+        return torch.cat([self._in_parts(part, ids, of_prompts) for part, ids in parts])
 
     def _step_down(self, rows: int, error: torch.OutOfMemoryError) -> None:
         """From now on steps of half as many rows; InsufficientMemoryError where there is no half."""
@@ -127,13 +145,13 @@ class TorchBackend:
 
     def _block(self, model: ModelConfig, layer: Layer, x: torch.Tensor, step: Step) -> torch.Tensor:
         """One layer.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
-        eps, first = model.norm_eps, self._ranks.place.rank == 0
-        qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias)
+        eps, first, many = model.norm_eps, self._ranks.place.rank == 0, step.of_prompts
+        qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias, many)
         q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
         attended = self._ops.attend(q, layer.kv, layer.window, step)
-        x = self._ranks.sum(self._ops.matvec_add(attended, layer.o, layer.o_bias, x if first else None))
-        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias)
-        return self._ranks.sum(self._ops.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None))
+        x = self._ranks.sum(self._ops.matvec_add(attended, layer.o, layer.o_bias, x if first else None, many))
+        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias, many)
+        return self._ranks.sum(self._ops.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None, many))
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)

@@ -17,13 +17,23 @@ from puna.request import Choices
 
 
 class Ops(Protocol):
-    """What `model.py` asks of a module of operations. x and what they return is float32; a row's bits depend on it alone."""
+    """What `model.py` asks of a module of operations. x and what they return is float32; a row's bits depend on it alone.
+
+    `many`: the rows go the way that is fast for many of them. Each way sums in its own order, so that which one a row goes must
+    follow from the row alone.
+    """
 
     def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
         """The rows of token ids.  # (tokens,) -> (tokens, columns)"""
 
     def norm_matvec(
-        self, x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+        self,
+        x: torch.Tensor,
+        norm: torch.Tensor,
+        eps: float,
+        matrices: tuple[Matrix, ...],
+        biases: tuple[Bias, ...],
+        many: bool = False,
     ) -> torch.Tensor:
         """Products of the normed x with matrices that stand one below the other.  # -> (tokens, all rows)"""
 
@@ -41,10 +51,14 @@ class Ops(Protocol):
     def attend(self, q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
         """Softmax attention of each row to its sequence's positions up to its own.  # -> (tokens, heads * head_dim)"""
 
-    def matvec_add(self, x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    def matvec_add(
+        self, x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+    ) -> torch.Tensor:
         """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
 
-    def swiglu_matvec_add(self, gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+    def swiglu_matvec_add(
+        self, gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+    ) -> torch.Tensor:
         """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
 
     def choose(self, logits: torch.Tensor, choices: Choices) -> torch.Tensor:

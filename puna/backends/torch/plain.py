@@ -36,7 +36,7 @@ def matvec(matrix: Matrix, x: torch.Tensor, bias: Bias = None) -> torch.Tensor:
 
 
 def norm_matvec(
-    x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+    x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...], many: bool = False
 ) -> torch.Tensor:
     """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
     normed = rms_norm(x, norm, eps)
@@ -85,7 +85,7 @@ def _attend_row(q: torch.Tensor, kv: LayerKV, window: int, position: int, pages:
     return torch.bmm(torch.softmax(scores, dim=2), values).flatten()
 
 
-def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False) -> torch.Tensor:
     """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
     y = matvec(matrix, x, bias)
     return y if residual is None else residual + y
@@ -97,7 +97,9 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     return F.silu(gate) * up
 
 
-def swiglu_matvec_add(gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+def swiglu_matvec_add(
+    gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+) -> torch.Tensor:
     """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
     return matvec_add(swiglu(gate_up), matrix, bias, residual)
 

@@ -26,13 +26,14 @@ class Step:
     logit_rows: torch.Tensor  # (num_logits,)
     host_positions: list[int]
     host_sequences: list[int]
+    of_prompts: bool  # all rows are tokens of prompts; False: all are tokens that were generated
 
     def place(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
         return self.host_positions[row], self.page_tables[self.host_sequences[row]]
 
 
-def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor) -> Step:
+def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
     """Bring a batch to the device where its token ids are already."""
     rope, head_dim, device = model.rope, model.head_dim, token_ids.device
     lengths = np.diff(batch.starts)
@@ -56,6 +57,29 @@ def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch
         logit_rows=there(batch.logit_rows.astype(np.int64)),
         host_positions=batch.positions.tolist(),
         host_sequences=sequences.tolist(),
+        of_prompts=of_prompts,
+    )
+
+
+def is_of_prompt(batch: Batch) -> npt.NDArray[np.bool_]:
+    """Of each row whether it is a token of a prompt; that does not depend on when and beside what it is computed.  # (tokens,)"""
+    return np.asarray(batch.positions < np.repeat(batch.prompt_lengths, np.diff(batch.starts)))
+
+
+def rows_of(batch: Batch, rows: npt.NDArray[np.intp]) -> Batch:
+    """Some rows of a batch, in their order: at most one run of neighbours of each sequence."""
+    sequences = np.repeat(np.arange(len(batch.prompt_lengths)), np.diff(batch.starts))[rows]
+    kept, firsts = np.unique(sequences, return_index=True)
+    places = np.full(len(batch.token_ids), -1, np.int32)
+    places[rows] = np.arange(len(rows), dtype=np.int32)
+    wanted = places[batch.logit_rows]
+    return Batch(
+        token_ids=batch.token_ids[rows],
+        positions=batch.positions[rows],
+        starts=np.append(firsts, len(rows)).astype(np.int32),
+        page_tables=batch.page_tables[kept],
+        logit_rows=wanted[wanted >= 0],
+        prompt_lengths=batch.prompt_lengths[kept],
     )
 
 

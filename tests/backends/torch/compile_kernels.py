@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from puna.backends.torch import kernels
-from puna.backends.torch.kernels import attention, matvec, rope, sampling, take
+from puna.backends.torch.kernels import attention, matvec, norm, panel, rope, sampling, take
 from puna.backends.torch.kernels.attention import Work
 from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
 from puna.backends.torch.step import Step
@@ -88,11 +88,11 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device=META)
 
 
-def step_of(tokens: int, head_dim: int) -> Step:
+def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     ids = empty(tokens, dtype=torch.int64)
     tables = empty(1, 8, dtype=torch.int64)
     turns = empty(tokens, 2, head_dim // 2)
-    return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens)
+    return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
 def compile_products() -> None:
@@ -105,6 +105,9 @@ def compile_products() -> None:
         else:
             kernels.embed(w, empty(2, dtype=torch.int64))
 
+    for kind, columns in (("BF16", 4096), ("F32", 576), ("Q8_0", 576)):
+        kernels.matvec_add(empty(300, columns), matrix(kind, 576, columns), empty(576), empty(300, 576), many=True)
+    kernels.norm_matvec(empty(300, 576), empty(576), 1e-5, (matrix("BF16", 64, 576),), (None,), many=True)
     matvec.PDL = True
     kernels.matvec_add(empty(1, 4096), matrix("BF16", 4096, 4096), None, None)
 
@@ -120,7 +123,7 @@ def compile_attention() -> None:
         qkv = empty(20, (heads + 2 * kv_heads) * head_dim)
         kernels.rope_write(qkv, heads, norms if window else None, 1e-5, kv, step_of(20, head_dim))
         for tokens in (1, 20):
-            kernels.attend(empty(tokens, heads, head_dim), kv, window, step_of(tokens, head_dim))
+            kernels.attend(empty(tokens, heads, head_dim), kv, window, step_of(tokens, head_dim, of_prompts=tokens > 1))
 
 
 def compile_sampling() -> None:
@@ -133,16 +136,15 @@ def compile_sampling() -> None:
 
 def work_without_memory(step: Step, rows_per_tile: int) -> Work:
     """What `plan_work` would upload."""
-    if len(step.host_positions) == 1:
-        return Work(1, None, 100, None)
-    return Work(1, empty(1, dtype=torch.int64), 100, empty(2, 2, dtype=torch.int32))
+    return Work(100, empty(2, 2, dtype=torch.int32) if step.of_prompts else None)
 
 
 def main() -> None:
     found: dict[str, int] = {}
     for module, name in (
         (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
-        (attention, "prefill_kernel"), (sampling, "argmax_kernel"), (sampling, "penalise_kernel"), (sampling, "draw_kernel"),
+        (attention, "prefill_kernel"), (panel, "panel_kernel"), (norm, "rms_norm_kernel"),
+        (sampling, "argmax_kernel"), (sampling, "penalise_kernel"), (sampling, "draw_kernel"),
     ):  # fmt: skip
         setattr(module, name, Compiler(getattr(module, name), found))
     attention.plan_work = work_without_memory

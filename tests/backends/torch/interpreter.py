@@ -49,6 +49,11 @@ def _loops_run() -> bool:
     return int(out) == 3
 
 
+def product_in_order(a: Array, b: Array, dtype: object = None) -> Array:
+    """In the place of numpy's product, which the interpreter uses and whose sums depend on a row's place: a card's do not."""
+    return np.asarray(np.einsum("mk,kn->mn", np.ascontiguousarray(a), np.ascontiguousarray(b)))
+
+
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 

@@ -41,7 +41,7 @@ def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
     return LayerKV(half(), half())
 
 
-def step_of(head_dim: int, *pieces: Piece) -> Step:
+def step_of(head_dim: int, *pieces: Piece, of_prompts: bool = False) -> Step:
     tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
     for table, (_, _, pages) in zip(tables, pieces, strict=True):
         table[: len(pages)] = pages
@@ -54,7 +54,7 @@ def step_of(head_dim: int, *pieces: Piece) -> Step:
         logit_rows=np.empty(0, np.int32),
         prompt_lengths=np.ones(len(pieces), np.int32),
     )
-    return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids))
+    return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
 
 
 def filled_kv(kv_type: str, num_kv_heads: int, head_dim: int, *pieces: Piece) -> LayerKV:
@@ -124,7 +124,8 @@ def test_decode_rows(shape: tuple[int, int, int], kv_type: str) -> None:
 def test_prefill_rows(shape: tuple[int, int, int], kv_type: str) -> None:
     heads, kv_heads, head_dim = shape
     pieces: list[Piece] = [(1, 3, [9]), (19, 30, [3, 1, 12, 14])]
-    kv, q, step = filled_kv(kv_type, kv_heads, head_dim, *pieces), queries(heads, head_dim, *pieces), step_of(head_dim, *pieces)
+    kv, q = filled_kv(kv_type, kv_heads, head_dim, *pieces), queries(heads, head_dim, *pieces)
+    step = step_of(head_dim, *pieces, of_prompts=True)
     assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
 
 
@@ -132,26 +133,27 @@ def test_prefill_rows(shape: tuple[int, int, int], kv_type: str) -> None:
 @pytest.mark.parametrize("rows", [1, 18])
 def test_windows(window: int, rows: int) -> None:
     piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
-    kv, q, step = filled_kv("f32", 2, 16, piece), queries(4, 16, piece), step_of(16, piece)
+    kv, q, step = filled_kv("f32", 2, 16, piece), queries(4, 16, piece), step_of(16, piece, of_prompts=rows > 1)
     assert error(kernels.attend(q, kv, window, step), plain.attend(q, kv, window, step)) < CLOSE
-
-
-def product_in_order(a: interpreter.Array, b: interpreter.Array, dtype: object = None) -> interpreter.Array:
-    return np.asarray(np.einsum("mk,kn->mn", a, b))
 
 
 @pytest.mark.parametrize("window", [0, 17])
 @pytest.mark.parametrize("kv_type", ["bf16", "int8"])
-def test_a_rows_bits_do_not_depend_on_the_batch(kv_type: str, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decode rows beside decode rows and prefill rows; prefill rows at other places of other tiles."""
-    monkeypatch.setattr(np, "matmul", product_in_order)  # the interpreter's, whose sums depend on a row's place
+@pytest.mark.parametrize("of_prompts", [False, True])
+def test_a_rows_bits_do_not_depend_on_the_batch(
+    of_prompts: bool, kv_type: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows alone, beside others, and at other places of other tiles."""
+    monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
     here: list[Piece] = [(1, 100, [4, 8, 0, 6, 11, 2, 3]), (1, 5, [7]), (20, 10, [1, 5]), (1, 64, [14, 15, 16, 17, 18])]
-    kv, q, step = filled_kv(kv_type, 2, 16, *here), queries(6, 16, *here), step_of(16, *here)
+    kv, q, step = filled_kv(kv_type, 2, 16, *here), queries(6, 16, *here), step_of(16, *here, of_prompts=of_prompts)
     together = kernels.attend(q, kv, window, step).split([rows for rows, _, _ in here])
     for i in (3, 0, 1, 2):
-        assert torch.equal(kernels.attend(queries(6, 16, here[i]), kv, window, step_of(16, here[i])), together[i])
+        alone = kernels.attend(queries(6, 16, here[i]), kv, window, step_of(16, here[i], of_prompts=of_prompts))
+        assert torch.equal(alone, together[i])
     later: Piece = (17, 13, [1, 5])
-    assert torch.equal(kernels.attend(queries(6, 16, later), kv, window, step_of(16, later)), together[2][3:])
+    found = kernels.attend(queries(6, 16, later), kv, window, step_of(16, later, of_prompts=of_prompts))
+    assert torch.equal(found, together[2][3:])
 
 
 def test_shares_of_a_long_row_are_merged_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from tests.backends.torch.interpreter import error, matrix, normal
 interpreter.require()
 
 from puna.backends.torch import kernels  # noqa: E402
-from puna.backends.torch.kernels import matvec  # noqa: E402
+from puna.backends.torch.kernels import matvec, panel  # noqa: E402
 
 # The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
 EXACT, ROUNDED = 3e-5, 0.012
@@ -69,15 +70,30 @@ def test_swiglu_matvec_add(kind: str) -> None:
 
 @kinds
 def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matvec, "PANEL_ROWS", 4)
-    monkeypatch.setattr(matvec, "PANEL_BYTES", 1 << 14)
+    monkeypatch.setattr(panel, "PANEL_BYTES", 1 << 14)
     columns = odd_columns(kind)
     w, x, norm, bias = matrix(kind, 37, columns), normal(6, columns, seed=1), 1 + normal(columns, seed=2) / 8, normal(37, seed=3)
     close = EXACT if kind == "F32" else ROUNDED
-    found = kernels.norm_matvec(x, norm, 1e-5, (w, w), (bias, None))
+    found = kernels.norm_matvec(x, norm, 1e-5, (w, w), (bias, None), many=True)
     assert error(found, plain.norm_matvec(x, norm, 1e-5, (w, w), (bias, None))) < close
-    found = kernels.swiglu_matvec_add(torch.cat([x, x], dim=1), w, bias, found[:, :37])
-    assert found.shape == (6, 37) and torch.isfinite(found).all()
+    gate_up, residual = torch.cat([x, x], dim=1), found[:, :37]
+    found = kernels.swiglu_matvec_add(gate_up, w, bias, residual, many=True)
+    assert error(found, plain.swiglu_matvec_add(gate_up, w, bias, residual)) < close
+    found = kernels.matvec_add(x, w, None, residual, many=True)
+    assert error(found, plain.matvec_add(x, w, None, residual)) < close
+    assert kernels.matvec_add(x[:0], w, None, None, many=True).shape == (0, 37)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F32", "Q4_1"])
+def test_a_rows_bits_in_a_panel_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, and at other places of other tiles."""
+    monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
+    monkeypatch.setattr(panel, "HALF_TILE", panel.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(panel, "FLOAT_TILE", panel.Tile(16, 32, 32, 4, 2))
+    w, x = matrix(kind, 40, 96), normal(37, 96, seed=1)
+    whole = kernels.matvec_add(x, w, None, None, many=True)
+    for first, last in ((0, 1), (20, 21), (36, 37), (5, 30)):
+        assert torch.equal(kernels.matvec_add(x[first:last], w, None, None, many=True), whole[first:last])
 
 
 @kinds

@@ -1,8 +1,7 @@
 """The operations of a layer as Triton kernels, with the signatures of `plain`; on the CPU under TRITON_INTERPRET=1.
 
-A row comes to the same bits alone, in a chunk and in any batch, up to two numbers: from `attention.PREFILL_ROWS` rows of one
-sequence, and beyond `matvec.PANEL_ROWS` rows of a step, faster ways take over that sum in another order. With both numbers
-out of reach nothing depends on the batch or on how a prompt is cut (the conformance suite then passes to the bit).
+A row comes to the same bits alone, in a chunk and in any batch: tokens of prompts go one way, in tiles of many rows, generated
+ones another, and each way sums in one order.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 `decode_kernel` takes one row of q at a time: a program for each (row, K/V head, share of the positions); the last of a row's
 programs to arrive merges their results in order. How many shares a row has depends only on how many positions it sees, so its
-bits do not depend on the batch. `prefill_kernel` takes several rows of one sequence at a time, for sequences that bring at least
-`PREFILL_ROWS`; its sums have another order than decode's. A row's bits do not depend on which rows are computed with it, but for
-V that is not finite: that of a later row of the tile reaches the earlier ones, times 0.
+bits do not depend on the batch. `prefill_kernel` takes several rows of one sequence at a time: tokens of prompts. Its sums have
+another order than decode's. A row's bits do not depend on which rows are computed with it, but for V that is not finite: that of
+a later row of the tile reaches the earlier ones, times 0.
 
 K and V are multiplied as they lie: bf16 and int8 are exact in bf16 (scales go to the scores and the probabilities), f16 and f32
 go through tf32 three times.
@@ -25,7 +25,6 @@ from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
 
 MAX_SPLITS = 32  # shares of a row: with 8 K/V heads 256 programs, two for each of an H100's multiprocessors
-PREFILL_ROWS = 16  # rows of a sequence from which a tile of them is filled well enough
 LEAST_HEADS = 16  # the narrowest tile of tl.dot
 INT8, BF16, OTHER = 0, 1, 2
 
@@ -96,16 +95,13 @@ def attend_block(
 
 @triton.jit(do_not_specialize=["max_pages"])
 def decode_kernel(
-    out, q, rows, positions, sequences, tables, keys, key_scales, values, value_scales, partials, counters,
+    out, q, positions, sequences, tables, keys, key_scales, values, value_scales, partials, counters,
     max_pages, scale, window: tl.constexpr,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
-    PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr, HAS_ROWS: tl.constexpr,
+    PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """Program (row, K/V head, share).  # q and out (tokens, NUM_HEADS, HEAD_DIM); rows: those to compute, where HAS_ROWS"""
-    own, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    row = own
-    if HAS_ROWS:
-        row = tl.load(rows + own)
+    """Program (row, K/V head, share).  # q and out (tokens, NUM_HEADS, HEAD_DIM)"""
+    row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + row).to(tl.int32)
     first = 0
     if window > 0:
@@ -137,7 +133,7 @@ def decode_kernel(
             tl.store(out + at, total / mass[:, None], mask=inside)
         else:
             merge(
-                out, at, inside, top, mass, total, partials, counters, own * NUM_KV_HEADS + kv_head, split, num_splits,
+                out, at, inside, top, mass, total, partials, counters, row * NUM_KV_HEADS + kv_head, split, num_splits,
                 GROUP, PADDED, RATIO,
             )  # fmt: skip
 
@@ -224,35 +220,26 @@ def prefill_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Which rows of a step go which way."""
+    """How the rows of a step are computed: each alone, or in tiles of one sequence."""
 
-    num_decode: int
-    decode_rows: torch.Tensor | None  # None: all
-    longest: int  # positions that the furthest of them sees, before the window
-    tiles: torch.Tensor | None  # (n, 2)
+    longest: int  # positions that the furthest row sees, before the window
+    tiles: torch.Tensor | None  # (n, 2) first row and number of rows; None: each alone
 
 
 def plan_work(step: Step, rows_per_tile: int) -> Work:
-    """Sequences with at least `PREFILL_ROWS` rows in tiles, the rows of the others alone."""
+    """Tokens of prompts in tiles, generated ones alone."""
+    longest = max(step.host_positions, default=-1) + 1
+    if not step.of_prompts:
+        return Work(longest, None)
     sequences = np.array(step.host_sequences)
     starts = np.flatnonzero(np.diff(sequences, prepend=-1))
-    lengths = np.diff(starts, append=len(sequences))
-    alone: list[int] = []
-    tiles: list[tuple[int, int]] = []
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        if length < PREFILL_ROWS:
-            alone += range(start, start + length)
-        else:
-            tiles += [
-                (first, min(rows_per_tile, start + length - first)) for first in range(start, start + length, rows_per_tile)
-            ]
-    device = step.positions.device
-    return Work(
-        num_decode=len(alone),
-        decode_rows=torch.tensor(alone, dtype=torch.int64, device=device) if alone and tiles else None,
-        longest=max((step.host_positions[row] for row in alone), default=-1) + 1,
-        tiles=torch.tensor(tiles, dtype=torch.int32, device=device) if tiles else None,
-    )
+    ends = np.append(starts[1:], len(sequences))
+    tiles = [
+        (first, min(rows_per_tile, end - first))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        for first in range(start, end, rows_per_tile)
+    ]
+    return Work(longest, torch.tensor(tiles, dtype=torch.int32, device=step.positions.device))
 
 
 _LAST: dict[int, tuple[Step, Work]] = {}  # all layers of a step share its work: uploaded once
@@ -302,14 +289,13 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
             out, q, work.tiles, *tensors, **numbers, GROUP=group, TILE_ROWS=tile_rows,
             num_warps=4, num_stages=2, enable_fp_fusion=True,
         )  # fmt: skip
-    if work.num_decode:
-        places, part_size = work.num_decode * num_kv_heads, ratio * (padded + 2)
+    else:
+        places, part_size = len(q) * num_kv_heads, ratio * (padded + 2)
         seen = min(work.longest, window) if window else work.longest
         splits = min(-(-seen // tile.positions), MAX_SPLITS)
-        decode_kernel[(work.num_decode, num_kv_heads, splits)](
-            out, q, out if work.decode_rows is None else work.decode_rows, *tensors,
+        decode_kernel[(len(q), num_kv_heads, splits)](
+            out, q, *tensors,
             scratch.floats(places * splits * part_size if splits > 1 else 0, q.device), scratch.counters(places, q.device),
-            **numbers, GROUP=max(LEAST_HEADS, group),
-            MAX_SPLITS=MAX_SPLITS, HAS_ROWS=work.decode_rows is not None, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            **numbers, GROUP=max(LEAST_HEADS, group), MAX_SPLITS=MAX_SPLITS, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )  # fmt: skip
     return out.flatten(1)

@@ -8,7 +8,8 @@ among several programs (`SPLITS`, by shape alone); the last of them to arrive su
 
 The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
 
-More rows than `PANEL_ROWS` go through `panel_matvec`: weights to bf16 in panels, and torch's product (sums in another order).
+Where there may be `many` rows they go through `panel_matvec`, whose sums have another order: which way a row goes is the caller's
+to say, and must not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ import triton.language as tl
 
 from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, low_part
+from puna.backends.torch.kernels.norm import rms_norm
+from puna.backends.torch.kernels.panel import panel_matvec
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
-from puna.backends.torch.kernels.take import take
 from puna.backends.torch.weights import Bias, Matrix
 
 PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
 WIDE = 16  # rows of x in a tile: the narrowest that every version of tl.dot takes
 ROW_BUCKETS = (1, 4, WIDE)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
-PANEL_ROWS = 64  # from here torch's product is faster: the weights would be read, and unpacked, a fifth time
-PANEL_BYTES = 1 << 26  # of bf16 at a time
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
 PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
 MAX_SPLITS = 16  # partial sums stay small beside the weights
@@ -295,35 +295,6 @@ def matvec(
     )  # fmt: skip
 
 
-# ---- many rows ------------------------------------------------------------------------------------------------------
-
-
-def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, y: torch.Tensor) -> None:
-    """As `matvec` of a prepared x, by torch: weights as bf16, a panel of rows at a time; F32 stays as it is."""
-    exact = matrix.kind == "F32"
-    x = x if exact else x.to(torch.bfloat16)
-    step = max(1, PANEL_BYTES // (2 * matrix.columns))
-    for first in range(0, matrix.rows, step):
-        rows = matrix.row_range(first, min(first + step, matrix.rows))
-        y[:, first : first + rows.rows] = _product(x, rows.planes["w"] if exact else _panel(rows))
-    if bias is not None:
-        y += bias
-    if residual is not None:
-        y += residual
-
-
-def _panel(matrix: Matrix) -> torch.Tensor:
-    """(rows, columns) bf16"""
-    return matrix.planes["w"] if matrix.kind == "BF16" else take(matrix, None, torch.bfloat16)
-
-
-def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x W^T in float32.  # (tokens, columns), (rows, columns) -> (tokens, rows)"""
-    if x.dtype == torch.float32 or not x.is_cuda:
-        return x.float() @ weight.float().T
-    return torch.mm(x, weight.T, out_dtype=torch.float32)
-
-
 # ---- the operations -------------------------------------------------------------------------------------------------
 
 
@@ -332,16 +303,20 @@ def _new(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def norm_matvec(
-    x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...]
+    x: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    matrices: tuple[Matrix, ...],
+    biases: tuple[Bias, ...],
+    many: bool = False,
 ) -> torch.Tensor:
     """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
     y = _new(x, sum(matrix.rows for matrix in matrices))
-    uses_panels = len(x) > PANEL_ROWS
-    normed = F.rms_norm(x, (x.shape[1],), norm, eps) if uses_panels else x
+    normed = rms_norm(x, norm, eps) if many else x
     first = 0
     for matrix, bias in zip(matrices, biases, strict=True):
         part = y[:, first : first + matrix.rows]
-        if uses_panels:
+        if many:
             panel_matvec(normed, matrix, bias, None, part)
         else:
             matvec(x, matrix, bias, None, part, NORM, norm, eps)
@@ -349,17 +324,19 @@ def norm_matvec(
     return y
 
 
-def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False) -> torch.Tensor:
     """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
     y = _new(x, matrix.rows)
-    (panel_matvec if len(x) > PANEL_ROWS else matvec)(x, matrix, bias, residual, y)
+    (panel_matvec if many else matvec)(x, matrix, bias, residual, y)
     return y
 
 
-def swiglu_matvec_add(gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None) -> torch.Tensor:
+def swiglu_matvec_add(
+    gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+) -> torch.Tensor:
     """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
     y = _new(gate_up, matrix.rows)
-    if len(gate_up) > PANEL_ROWS:
+    if many:
         gate, up = gate_up.chunk(2, dim=1)
         panel_matvec(F.silu(gate) * up, matrix, bias, residual, y)
     else:
