@@ -143,14 +143,14 @@ def random_kv(kv_type: str, pages: int, kv_heads: int, head_dim: int) -> LayerKV
 
 
 def step_at(sequences: int, rows: int, first: int, head_dim: int) -> Step:
-    """`rows` tokens of each sequence, from a position; sequences in pages of their own."""
+    """`rows` tokens of each sequence, from a position; sequences in pages of their own. Several are a prompt's."""
     per_sequence = -(-(first + rows) // PAGE_SIZE)
     tables = torch.randperm(sequences * per_sequence, device="cuda").view(sequences, per_sequence)
     ids = torch.arange(sequences, device="cuda").repeat_interleave(rows)
     positions = first + torch.arange(rows, device="cuda").repeat(sequences)
     slots = Slots(tables[ids, positions // PAGE_SIZE], positions % PAGE_SIZE)
     turns = normal(sequences * rows, 2, head_dim // 2)
-    return Step(ids, positions, ids, tables, turns, slots, ids, positions.tolist(), ids.tolist())
+    return Step(ids, positions, ids, tables, turns, slots, ids, positions.tolist(), ids.tolist(), rows > 1)
 
 
 # ---- right first ----------------------------------------------------------------------------------------------------
@@ -168,9 +168,11 @@ def check() -> Iterator[str]:
         gate_up, residual = normal(3, 2 * columns), normal(3, 200)
         down = kernels.swiglu_matvec_add(gate_up, w, None, residual)
         yield from compare(f"swiglu_matvec_add {kind}", down, plain.swiglu_matvec_add(gate_up, w, None, residual), 0.02)
-        for first, last in ((0, 1), (16, 17), (3, 6)):
-            if not torch.equal(kernels.norm_matvec(x[first:last], norm, 1e-5, (w,), (None,)), found[first:last]):
-                yield f"norm_matvec {kind}: rows {first}..{last - 1} depend on the batch"
+        yield from alone_as_together(f"norm_matvec {kind}", w, x, norm, many=False)
+        x = normal(300, columns)
+        found, expected = kernels.matvec_add(x, w, None, None, many=True), plain.matvec_add(x, w, None, None)
+        yield from compare(f"matvec_add {kind}, many rows", found, expected, 0.03)
+        yield from alone_as_together(f"norm_matvec {kind}, many rows", w, x, norm, many=True)
         ids = torch.tensor([3, 199, 0], device="cuda")
         if not torch.equal(kernels.embed(w, ids), w.take(ids)):
             yield f"embed {kind}: other bits than Matrix.take"
@@ -187,6 +189,18 @@ def check() -> Iterator[str]:
         at = step.slots.pages, slice(None), step.slots.offsets
         if not torch.equal(kv.values.numbers[at], truth.values.numbers[at]):
             yield f"rope_write {kv_type}: other bits of V"
+
+
+def alone_as_together(name: str, w: Matrix, x: torch.Tensor, norm: torch.Tensor, many: bool) -> Iterator[str]:
+    from puna.backends.torch import kernels
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        return kernels.norm_matvec(x, norm, 1e-5, (w,), (None,), many)
+
+    whole, count = product(x), len(x)
+    for first, last in ((0, 1), (count - 1, count), (3, 6), (1, count // 2)):
+        if not torch.equal(product(x[first:last]), whole[first:last]):
+            yield f"{name}: rows {first}..{last - 1} depend on the batch"
 
 
 def compare(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> Iterator[str]:
@@ -260,8 +274,23 @@ def prefill(model: str, tokens: int) -> Iterator[Row]:
     x, norm = normal(tokens, s.hidden), normal(s.hidden)
     kernels.attend(q, kv, 0, step)  # its work is planned, and uploaded, before the capture
     yield Row(f"{model} prefill attend", "bf16", tokens, 8 * q.numel(), time_s(lambda copy: kernels.attend(q, kv, 0, step), 1))
-    seconds = time_s(lambda copy: kernels.norm_matvec(x, norm, 1e-5, (w,), (None,)), 1)
-    yield Row(f"{model} gate_up by panels", "Q4_0", tokens, w.num_bytes + 4 * tokens * (s.hidden + w.rows), seconds)
+    seconds = time_s(lambda copy: kernels.norm_matvec(x, norm, 1e-5, (w,), (None,), many=True), 1)
+    yield Row(f"{model} gate_up, many rows", "Q4_0", tokens, w.num_bytes + 4 * tokens * (s.hidden + w.rows), seconds)
+    for kind in ("BF16", "cuBLAS"):  # the same product by torch, whose bits depend on the number of rows
+        w = random_matrix("BF16", 2 * s.ffn, s.hidden)
+        half = x.to(torch.bfloat16)
+        launch = (
+            (lambda copy: kernels.matvec_add(x, w, None, None, many=True))
+            if kind == "BF16"
+            # noqa: B023
+            else (
+                lambda copy: torch.mm(half, w.planes["w"].T)  # noqa: B023
+            )
+        )
+        seconds = time_s(launch, 1)
+        yield Row(
+            f"{model} gate_up, {2e-12 * tokens * w.rows * w.columns / seconds:.0f} TFLOP/s", kind, tokens, w.num_bytes, seconds
+        )
 
 
 def choosing(rows: int) -> Iterator[Row]:
