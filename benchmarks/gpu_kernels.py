@@ -276,21 +276,19 @@ def prefill(model: str, tokens: int) -> Iterator[Row]:
     yield Row(f"{model} prefill attend", "bf16", tokens, 8 * q.numel(), time_s(lambda copy: kernels.attend(q, kv, 0, step), 1))
     seconds = time_s(lambda copy: kernels.norm_matvec(x, norm, 1e-5, (w,), (None,), many=True), 1)
     yield Row(f"{model} gate_up, many rows", "Q4_0", tokens, w.num_bytes + 4 * tokens * (s.hidden + w.rows), seconds)
-    for kind in ("BF16", "cuBLAS"):  # the same product by torch, whose bits depend on the number of rows
-        w = random_matrix("BF16", 2 * s.ffn, s.hidden)
-        half = x.to(torch.bfloat16)
-        launch = (
-            (lambda copy: kernels.matvec_add(x, w, None, None, many=True))
-            if kind == "BF16"
-            # noqa: B023
-            else (
-                lambda copy: torch.mm(half, w.planes["w"].T)  # noqa: B023
-            )
-        )
-        seconds = time_s(launch, 1)
-        yield Row(
-            f"{model} gate_up, {2e-12 * tokens * w.rows * w.columns / seconds:.0f} TFLOP/s", kind, tokens, w.num_bytes, seconds
-        )
+    yield from beside_cublas(f"{model} gate_up", random_matrix("BF16", 2 * s.ffn, s.hidden), x)
+
+
+def beside_cublas(name: str, w: Matrix, x: torch.Tensor) -> Iterator[Row]:
+    """A product of many rows by our kernel and by torch's own, whose bits depend on the number of rows."""
+    from puna.backends.torch import kernels
+
+    half = x.to(torch.bfloat16)
+    ours = time_s(lambda copy: kernels.matvec_add(x, w, None, None, many=True), 1)
+    theirs = time_s(lambda copy: torch.mm(half, w.planes["w"].T), 1)
+    for kind, seconds in (("BF16", ours), ("cuBLAS", theirs)):
+        rate = 2e-12 * len(x) * w.rows * w.columns / seconds
+        yield Row(f"{name}, {rate:.0f} TFLOP/s", kind, len(x), w.num_bytes, seconds)
 
 
 def choosing(rows: int) -> Iterator[Row]:
