@@ -14,6 +14,8 @@ from puna.backends.torch.parallel import Ranks
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 
+RESERVED_BYTES = 512 << 20  # of a GPU: partial sums of the kernels, panels of weights, holes between the allocator's blocks
+
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
     """The device of this process. DeviceError says why a card cannot be used, and what to do."""
@@ -59,7 +61,7 @@ def _number(name: str, local_rank: int) -> int:
 def _memory(device: torch.device, ranks: Ranks) -> tuple[int, int]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return total, free
+        return total, max(0, free - RESERVED_BYTES)
     total, free = memory_bytes()
     return total, free // ranks.place.local_size
 

@@ -13,11 +13,12 @@ from puna.backends.base import DeviceLimits
 def measure(device: torch.device) -> DeviceLimits:
     """Bytes read, and operations of the types that products are computed in: bf16 for int8 weights, which become bf16."""
     on_gpu = device.type == "cuda"
-    data = torch.ones(1 << (30 if on_gpu else 26), dtype=torch.float32, device=device)
+    count = 1 << (28 if on_gpu else 26)  # 1 GiB on a GPU: beyond its second cache, and little beside a model
+    data = torch.ones(count, dtype=torch.float32, device=device)
     read_s = best_seconds(data.max, device)
     del data
     return DeviceLimits(
-        read_bytes_per_s=4 * (1 << (30 if on_gpu else 26)) / read_s,
+        read_bytes_per_s=4 * count / read_s,
         int8_ops_per_s=_product(torch.bfloat16, 8192 if on_gpu else 512, device),
         f32_ops_per_s=_product(torch.float32, 4096 if on_gpu else 1024, device),
     )
