@@ -105,6 +105,8 @@ def compile_products() -> None:
         else:
             kernels.embed(w, empty(2, dtype=torch.int64))
 
+    for kind in ("BF16", "Q8_0", "Q4_K"):
+        kernels.norm_matvec(empty(70, 4096), empty(4096), 1e-5, (matrix(kind, 4096, 4096),), (None,))
     for kind, columns in (("BF16", 4096), ("F32", 576), ("Q8_0", 576)):
         kernels.matvec_add(empty(300, columns), matrix(kind, 576, columns), empty(576), empty(300, 576), many=True)
     kernels.norm_matvec(empty(300, 576), empty(576), 1e-5, (matrix("BF16", 64, 576),), (None,), many=True)

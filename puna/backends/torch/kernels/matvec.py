@@ -1,10 +1,11 @@
 """Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
 
-A program computes `BLOCK_N` outputs of up to 16 rows of x from a share of the columns, on tensor cores, weights on the left and x
-on the right: the weights are read once for 16 rows, and an element's bits do not depend on the other columns of the tile, so one
-row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of mantissa); weights of float kinds are
-exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has few rows its columns are shared out
-among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their partial sums in fixed order.
+A program computes `BLOCK_N` outputs of up to 16 rows of x (64 in larger batches) from a share of the columns, on tensor cores,
+weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on the
+other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of mantissa);
+weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has few rows its
+columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their partial sums in
+fixed order.
 
 The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
 
@@ -31,8 +32,9 @@ from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_par
 from puna.backends.torch.weights import Bias, Matrix
 
 PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
-WIDE = 16  # rows of x in a tile: the narrowest that every version of tl.dot takes
-ROW_BUCKETS = (1, 4, WIDE)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
+WIDTHS = (16, 64)  # rows of x in a tile: the narrowest that every version of tl.dot takes, and one for batches
+WIDE_STAGES = 2  # of tiles for batches: x takes 32 KB of a stage there, and more stages do not fit into shared memory
+ROW_BUCKETS = (1, 4, *WIDTHS)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
 PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
 MAX_SPLITS = 16  # partial sums stay small beside the weights
@@ -278,8 +280,9 @@ def matvec(
     tile = tile or TILES[matrix.kind]
     whole = width(matrix)
     shape = cut(matrix.rows, whole, tile)
-    groups = -(-len(x) // WIDE)
-    part_size = (tile.rows + 1) * WIDE
+    wide = WIDTHS[0] if len(x) <= WIDTHS[0] else WIDTHS[1]
+    groups = -(-len(x) // wide)
+    part_size = (tile.rows + 1) * wide
     places = shape.tiles * groups if shape.splits > 1 else 0
     matvec_kernel[(groups, shape.tiles, shape.splits)](
         y, x, x if norm is None else norm, x if bias is None else bias, x if residual is None else residual,
@@ -288,8 +291,8 @@ def matvec(
         num_rows=len(x), num_outputs=matrix.rows, x_stride=x.stride(0), y_stride=y.stride(0),
         residual_stride=0 if residual is None else residual.stride(0), eps=eps,
         KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),
-        ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), WIDE)), WIDE=WIDE, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
-        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
+        ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), wide)), WIDE=wide, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
+        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages if wide == WIDTHS[0] else WIDE_STAGES,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
         PDL=PDL, **({"launch_pdl": True} if PDL else {}),
     )  # fmt: skip
