@@ -1,11 +1,11 @@
 """Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
 
 A program computes `BLOCK_N` outputs of up to 16 rows of x (64 in larger batches) from a share of the columns, on tensor cores,
-weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on the
-other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of mantissa);
-weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has few rows its
-columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their partial sums in
-fixed order.
+weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on
+the other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of
+mantissa); weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has
+few rows its columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their
+partial sums in fixed order.
 
 The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
 
@@ -281,6 +281,7 @@ def matvec(
     whole = width(matrix)
     shape = cut(matrix.rows, whole, tile)
     wide = WIDTHS[0] if len(x) <= WIDTHS[0] else WIDTHS[1]
+    stages = tile.stages if wide == WIDTHS[0] else WIDE_STAGES
     groups = -(-len(x) // wide)
     part_size = (tile.rows + 1) * wide
     places = shape.tiles * groups if shape.splits > 1 else 0
@@ -292,7 +293,7 @@ def matvec(
         residual_stride=0 if residual is None else residual.stride(0), eps=eps,
         KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),
         ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), wide)), WIDE=wide, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
-        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages if wide == WIDTHS[0] else WIDE_STAGES,
+        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=stages,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
         PDL=PDL, **({"launch_pdl": True} if PDL else {}),
     )  # fmt: skip
