@@ -71,6 +71,8 @@ def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConf
         raise UsageError(f"a GPU is required, but the device is {config.device}", hint="Take --device cuda, or leave out one.")
     if ProcessPlace.from_env().size > 1:
         kind = SHARED.get(kind, kind)
+        if DEVICES[kind] != "torch":
+            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Take --device torch or cuda.")
     return config if config.device.startswith(kind) else replace(config, device=kind)
 
 

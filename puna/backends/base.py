@@ -46,6 +46,8 @@ class ProcessPlace:
     @classmethod
     def from_env(cls) -> ProcessPlace:
         rank, size = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+        if _variable("LOCAL_WORLD_SIZE", 1) < 1:
+            raise UsageError("LOCAL_WORLD_SIZE is 0; it must be 1 or more", hint="Start with torchrun.")
         if not 0 <= rank < size:
             raise UsageError(
                 f"RANK is {rank} and WORLD_SIZE {size}; the rank must lie below the size", hint="Start with torchrun."

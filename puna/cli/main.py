@@ -16,7 +16,7 @@ import click
 
 import puna
 from puna.cli.terminal import setup_streams, tell
-from puna.errors import PunaError
+from puna.errors import DeviceError, PunaError
 
 # name -> (module, what `puna --help` says of it)
 COMMANDS = {
@@ -71,6 +71,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. What a person can act on is told in one or two lines."""
     try:
         setup_streams()
+        if _speaks_elsewhere(sys.argv[1:] if arguments is None else arguments):
+            return 0
         code = app.main(arguments, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
     except click.Abort as abort:
@@ -94,7 +96,8 @@ def explain(error: BaseException) -> int:
     """Print the words for an error; return the exit code."""
     match error:
         case PunaError():
-            tell(f"puna{_rank()}: {error.message}", error.hint)
+            if not _is_told_elsewhere(error):
+                tell(f"puna{_rank()}: {error.message}", error.hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             tell(error.message)
@@ -119,6 +122,23 @@ def explain(error: BaseException) -> int:
         case _:
             tell(f"puna: {error}")
     return 1
+
+
+SHARING = ("run", "chat", "bench")  # commands for which several processes may share a model
+
+
+def _speaks_elsewhere(arguments: list[str]) -> bool:
+    """Of several processes that torchrun started, whether another does this alone."""
+    return os.environ.get("RANK", "0") != "0" and not any(word in SHARING for word in arguments[:1])
+
+
+def _is_told_elsewhere(error: PunaError) -> bool:
+    """What every process of a machine meets alike, its first one tells."""
+    return (
+        os.environ.get("LOCAL_RANK", "0") != "0"
+        and os.environ.get("WORLD_SIZE", "1") != "1"
+        and not isinstance(error, DeviceError)
+    )
 
 
 def _rank() -> str:

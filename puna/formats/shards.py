@@ -16,9 +16,10 @@ import numpy.typing as npt
 from puna.config import ModelConfig
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint, Tensor
-from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import ComputedRows, CutRows, JoinedRows, Rows, StackedRows
 
+SMALL_BLOCK = 32  # columns of a block of Q8_0
 Direction = Literal["rows", "columns", "whole"]
 
 
@@ -135,14 +136,14 @@ def _columns(tensor: Tensor, first: int, last: int) -> Tensor:
 
 
 def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
-    """Of a quantised matrix whose blocks the cut would break: the numbers, in half precision."""
+    """Of a quantised matrix whose blocks the cut would break: its numbers, as Q8_0 where whole blocks of that fit, or as F16."""
+    kind = "F16" if first % SMALL_BLOCK or last % SMALL_BLOCK else "Q8_0"
 
     def numbers(first_row: int, last_row: int) -> npt.NDArray[np.uint8]:
-        values = tensor.dequantize(first_row, last_row)[:, first:last]
-        return np.ascontiguousarray(values, np.float16).view(np.uint8)
+        return ENCODERS[kind](np.ascontiguousarray(tensor.dequantize(first_row, last_row)[:, first:last]))
 
-    shape = (*tensor.shape[:-1], last - first)
-    return Tensor(tensor.name, shape, BLOCK_TYPES["F16"], ComputedRows((tensor.shape[0], 2 * (last - first)), numbers))
+    rows = ComputedRows((tensor.shape[0], BLOCK_TYPES[kind].row_bytes(last - first)), numbers)
+    return Tensor(tensor.name, (*tensor.shape[:-1], last - first), BLOCK_TYPES[kind], rows)
 
 
 def joined(parts: Sequence[Rows], cut: Cut) -> Rows:

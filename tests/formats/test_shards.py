@@ -65,6 +65,16 @@ def test_a_block_that_would_be_cut_becomes_numbers() -> None:
     np.testing.assert_allclose(np.concatenate([part.dequantize() for part in parts], axis=1), whole, rtol=1e-3)
 
 
+def test_a_large_block_that_would_be_cut_becomes_small_ones() -> None:
+    config = tiny_config(num_heads=4, num_kv_heads=2, head_dim=128, hidden_size=512, ffn_size=256)
+    checkpoint = random_checkpoint(config, "Q6_K", seed=6)
+    parts = [cut(checkpoint, rank, 4)["layers.0.o_proj"] for rank in range(4)]  # 512 columns: 128 each, half a block
+    assert {part.type.name for part in parts} == {"Q8_0"}
+    whole = checkpoint.tensors["layers.0.o_proj"].dequantize()
+    found = np.concatenate([part.dequantize() for part in parts], axis=1)
+    assert np.abs(found - whole).max() < np.abs(whole).max() / 127
+
+
 def test_a_part_is_a_model_of_its_own_sizes() -> None:
     checkpoint = random_checkpoint(CONFIG, seed=5)
     for count, kv_heads in ((2, 2), (4, 1), (8, 1)):

@@ -6,6 +6,7 @@ a part of every matrix (`formats/shards.py` says which), and their results are s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from typing import NoReturn
@@ -25,7 +26,7 @@ from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
 from puna.config import EngineConfig, ModelConfig
-from puna.errors import DeviceError, InsufficientMemoryError
+from puna.errors import DeviceError, InsufficientMemoryError, PunaError
 from puna.formats.base import Checkpoint
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
@@ -76,6 +77,7 @@ class TorchBackend:
         self._ranks.tell(batch)
         with torch.inference_mode():
             logits = self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
+        self._ranks.done()
         return np.array(logits.cpu().numpy(), np.float32)
 
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
@@ -113,7 +115,7 @@ class TorchBackend:
         if rows == 1 or self._ranks.place.size > 1:
             raise InsufficientMemoryError(
                 f"{self.info.name} ran out of memory in a step of {rows} tokens: {str(error).splitlines()[0]}",
-                hint="Close other programs that use it, or take a smaller --max-context, --max-batch or --chunk-tokens.",
+                hint="Close other programs that use it, or take a smaller --max-context, or --weights int8.",
             ) from error
         self._max_rows = rows // 2
         if self._device.type == "cuda":
@@ -122,11 +124,16 @@ class TorchBackend:
 
     def _follow(self) -> NoReturn:
         """Of a rank that is not the first: take part in every step of the first one, and end with it."""
-        while (batch := self._ranks.hear()) is not None:
-            with torch.inference_mode():
-                self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
+        code = 0
+        try:
+            while (batch := self._ranks.hear()) is not None:
+                with torch.inference_mode():
+                    self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
+        except PunaError as error:  # the program that this process runs is another's to continue
+            code = error.exit_code
+            sys.stderr.write(f"puna (rank {self._ranks.place.rank}): {error.line}\n")
         self.close()
-        raise SystemExit(0)
+        raise SystemExit(code)
 
     def _pass(self, step: Step) -> torch.Tensor:
         """One forward pass.  # -> (num_logits, vocab_size)"""

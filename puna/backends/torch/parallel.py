@@ -9,6 +9,7 @@ Sums are made in the order of the ranks, so that they do not depend on what else
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -25,13 +26,12 @@ import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
 from puna.backends.torch import watch
-from puna.errors import DeviceError
+from puna.errors import DeviceError, UsageError
 from puna.report import SILENT, Reporter
 from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]
 
-START_S = 300  # until all have come: some may still be importing torch
 MAIN_MEMORY = torch.device("cpu")
 FOR_EVER = timedelta(
     days=30
@@ -55,6 +55,9 @@ class Ranks(Protocol):
 
     def tell(self, batch: Batch | None) -> None:
         """From the first rank: the next step's batch; None: there is none any more."""
+
+    def done(self) -> None:
+        """The step that was told has ended."""
 
     def hear(self) -> Batch | None:
         """What the first rank tells. Waits as long as it takes."""
@@ -80,6 +83,9 @@ class Alone:
     def tell(self, batch: Batch | None) -> None:
         pass
 
+    def done(self) -> None:
+        pass
+
     def hear(self) -> Batch | None:
         return None
 
@@ -96,17 +102,18 @@ class Group:
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+        store = watch.open_store(place, is_first=place.rank == 0)
+        watch.meet(place, store)
         with _all_there():
-            store = watch.open_store(place, START_S)
             dist.init_process_group(
                 "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
             )
             has_nccl = device.type == "cuda" and dist.is_nccl_available()
             self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
             self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers what lies in main memory
-            self._watch = watch.Watch(place, START_S)
+            self._watch = watch.Watch(place)
         self._widths: dict[int, list[int]] = {}
-        self._is_open = True
+        self._is_open, self._in_step = True, False
         atexit.register(self.close)
 
     # ---- activations ------------------------------------------------------------------------------------------------
@@ -144,10 +151,19 @@ class Group:
         return [int(one) for one in numbers]
 
     def tell(self, batch: Batch | None) -> None:
-        if self.place.rank == 0:
-            self._send(_CLOSE if batch is None else _head(batch))
-            if batch is not None:
-                self._send(_body(batch))
+        if self.place.rank > 0:
+            return
+        if self._in_step:
+            raise DeviceError(
+                "a step that several processes shared was interrupted, and the others stand in it", hint="Start all again."
+            )
+        self._send(_CLOSE if batch is None else _head(batch))
+        if batch is not None:
+            self._in_step = True
+            self._send(_body(batch))
+
+    def done(self) -> None:
+        self._in_step = False
 
     def hear(self) -> Batch | None:
         head = self._receive(_HEAD_SIZE)
@@ -170,10 +186,15 @@ class Group:
         """The first rank tells the others to end; whoever does not hear it any more has ended already."""
         if self._is_open:
             self._is_open = False
-            self._watch.close()
+            if self._in_step:
+                self._watch.end_all()
             with suppress(DeviceError):
                 self.tell(None)
-            dist.destroy_process_group()
+            self._watch.close()
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+            self._numbers = None  # the last reference: gloo's threads end here, not while Python is taken down
+            gc.collect()
 
 
 # A step in int32: how many sequences, tokens, pages and logits there are, then the fields of the batch one after the other.
@@ -233,8 +254,19 @@ def _interface(place: ProcessPlace) -> str | None:
     return next((name for name, ends in psutil.net_if_addrs().items() if any(end.address == own for end in ends)), None)
 
 
+_JOINED: list[Group] = []  # at most one in the life of a process
+
+
 def join(place: ProcessPlace, device: torch.device, report: Reporter = SILENT) -> Ranks:
-    """The ranks that torchrun started this process as one of."""
+    """The ranks that torchrun started this process as one of. UsageError for a second model: the others end with the first."""
     if place.size > 1 and device.type == "cuda" and not dist.is_nccl_available():
         report.notice("this PyTorch has no NCCL (on Windows none has): what the GPUs tell each other goes through main memory")
-    return Group(place, device) if place.size > 1 else Alone()
+    if place.size == 1:
+        return Alone()
+    if _JOINED:
+        raise UsageError(
+            "a second model cannot be loaded: the processes that torchrun started share one, and end with it",
+            hint="Load one model in a program that torchrun starts, or start the program without it.",
+        )
+    _JOINED.append(Group(place, device))
+    return _JOINED[0]

@@ -9,37 +9,79 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
+from puna.errors import DeviceError, UsageError
 
-EVERY_S = 2.0
+START_S = 300  # until all have come: some may still be importing torch
+ATTEMPT_S, LOOK_S = 3, 0.1
+EVERY_S = 1.0
+END = "puna-end"
 SILENT_S = 10.0  # and a rank counts as dead
 
 
-def open_store(place: ProcessPlace, timeout_s: float) -> dist.TCPStore:
-    """The store of torchrun's agent; without an agent the first rank has one."""
-    host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
-    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return dist.TCPStore(
-        host, port, place.size, is_master=place.rank == 0 and not has_agent, timeout=timedelta(seconds=timeout_s)
-    )
+def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
+    """The store of torchrun's agent; without an agent the first rank has one (`is_first`). Raises UsageError, DeviceError.
+
+    Attempts are short, so that Ctrl-C and SIGTERM are heard between them.
+    """
+    host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), _port()
+    is_master = is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    begun = time.monotonic()
+    while True:
+        try:
+            return dist.TCPStore(
+                host, port, place.size, is_master=is_master, wait_for_workers=False, timeout=timedelta(seconds=ATTEMPT_S)
+            )
+        except (RuntimeError, OSError) as error:
+            if is_master or time.monotonic() - begun > START_S:
+                raise DeviceError(
+                    f"the processes of the model cannot meet at {host}:{port}: {(str(error).splitlines() or [''])[0][:200]}",
+                    hint="Take another port with torchrun's --master_port, or, on one machine, --standalone.",
+                ) from error
+
+
+def _port() -> int:
+    text = os.environ.get("MASTER_PORT", "29500")
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise UsageError(f"MASTER_PORT is {text!r}; a number in 1..65535 is needed", hint="Unset it, or start with torchrun.")
+    return int(text)
+
+
+def meet(place: ProcessPlace, store: dist.TCPStore) -> None:
+    """Wait until all processes are there, and hear Ctrl-C and SIGTERM meanwhile. DeviceError names those that did not come."""
+    store.set(f"puna-here-{place.rank}", "1")
+    missing, begun = set(range(place.size)), time.monotonic()
+    while missing := {rank for rank in missing if not store.check([f"puna-here-{rank}"])}:
+        if time.monotonic() - begun > START_S:
+            raise DeviceError(
+                f"of {place.size} processes {', '.join(map(str, sorted(missing)))} did not come within {START_S} s",
+                hint="Look for their messages above, and start all again.",
+            )
+        time.sleep(LOOK_S)
 
 
 class Watch:
     """A thread that tells and listens; ends the process, with a message, when another rank is silent for too long."""
 
-    def __init__(self, place: ProcessPlace, timeout_s: float) -> None:
+    def __init__(self, place: ProcessPlace) -> None:
         self._place = place
-        self._store = open_store(ProcessPlace(max(place.rank, 1), place.size), timeout_s)  # a connection of its own
+        self._store = open_store(place)  # a connection of its own
         self._closed = threading.Event()
         self._tell(0)
         threading.Thread(target=self._run, name="puna-watch", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
+
+    def end_all(self) -> None:
+        """Tell the others to end: they may stand in a collective that nobody will answer."""
+        with suppress(RuntimeError, OSError):
+            self._store.set(END, "1")
 
     def _run(self) -> None:
         heard = dict.fromkeys(range(self._place.size), (b"", time.monotonic()))
@@ -48,6 +90,8 @@ class Watch:
             beat += 1
             try:
                 self._tell(beat)
+                if self._store.check([END]):
+                    self._end("the first process ended in the middle of a step")
                 for rank, (last, when) in heard.items():
                     now = self._store.get(f"puna-alive-{rank}")
                     heard[rank] = (last, when) if now == last else (now, time.monotonic())

@@ -113,6 +113,12 @@ def test_a_gpu_is_taken_where_there_is_one(cuda_build: pytest.MonkeyPatch, tmp_p
     assert choose_device(EngineConfig(device="cuda:0")).device == "cuda:0"
 
 
+def test_the_reference_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="several processes cannot share a model on the device reference"):
+        choose_device(EngineConfig(device="reference"))
+
+
 @pytest.mark.parametrize(("given", "taken"), [("auto", "torch"), ("cpu", "torch"), ("torch", "torch")])
 def test_several_processes_share_a_model_through_torch(given: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")

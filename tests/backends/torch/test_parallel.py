@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from puna.backends.base import ProcessPlace
-from puna.backends.torch import parallel
+from puna.backends.torch import parallel, watch
 from puna.errors import UsageError
 from puna.request import Batch
 from tests.models import random_tensors, tiny_config, write_llama2c
@@ -86,10 +85,81 @@ def test_a_number_that_does_not_work_is_refused_with_those_that_do(checkpoints: 
     assert "cannot be cut into 3 parts: it has 4 heads, 2 K/V heads" in done.stderr and "work: 1, 2, 4." in done.stderr
 
 
-def listening(process: psutil.Process) -> Iterator[str]:
-    """Addresses where a process and its children listen."""
-    for each in (process, *process.children(recursive=True)):
-        yield from (c.laddr.ip for c in each.net_connections() if c.status == psutil.CONN_LISTEN and c.laddr)
+def test_commands_that_share_no_model_are_done_by_one_process(checkpoints: dict[int, Path], tmp_path: Path) -> None:
+    words = ["convert", str(checkpoints[1]), str(tmp_path / "m.gguf"), "--to", "gguf"]
+    done = subprocess.run(torchrun(2, *words), env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("m.gguf") <= 1 and "exists" not in done.stderr
+
+
+PROGRAM = """
+import sys
+from puna import LLM, PunaError
+from puna.backends.torch.parallel import Group
+
+def load():
+    return LLM.load(sys.argv[1], device="torch")
+
+match sys.argv[2]:
+    case "once":
+        with load() as llm:
+            print("text", llm.generate("Once", max_tokens=4).finish_reason)
+    case "twice":
+        load().close()
+        try:
+            load()
+        except PunaError as error:
+            print("refused", error.message)
+    case "interrupted":
+        llm, whole = load(), Group.sum
+        def interrupt(self, x):
+            Group.sum = whole
+            raise KeyboardInterrupt
+        Group.sum = interrupt
+        for _ in range(2):
+            try:
+                llm.generate("Once", max_tokens=4)
+            except (KeyboardInterrupt, PunaError) as error:
+                print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("once", 0, "text length"),
+        ("twice", 0, "refused a second model cannot be loaded"),
+        ("interrupted", 1, "KeyboardInterrupt\nDeviceError"),
+    ],
+)
+def test_a_program_that_torchrun_starts_ends_soon_and_in_words(
+    mode: str, code: int, words: str, checkpoints: dict[int, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(tmp_path / "program.py"), str(checkpoints[1]), mode]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert words in done.stdout and done.returncode == code, done.stdout + done.stderr
+    assert "parallel.py" not in done.stderr, "a traceback, beside torchrun's own"
+    assert code == 0 or "ended in the middle of a step" in done.stderr or "lost each other" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "99999"])
+def test_a_port_that_is_none_is_told(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", port)
+    with pytest.raises(UsageError, match=f"MASTER_PORT is '{port}'"):
+        watch.open_store(ProcessPlace(0, 2), is_first=True)
+
+
+def test_a_process_that_waits_for_others_hears_that_it_is_to_end() -> None:
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "29577", "MASTER_ADDR": "127.0.0.1"}
+    command = [sys.executable, "-c", "from puna.backends.torch.model import create; from puna.config import EngineConfig; "
+               "print('here', flush=True); create(EngineConfig(device='torch'))"]  # fmt: skip
+    with subprocess.Popen(command, env=environment() | variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as waiting:
+        assert waiting.stdout is not None and waiting.stdout.readline() == b"here\n"
+        time.sleep(1)
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(timeout=8) != 0
 
 
 @pytest.mark.parametrize("victim", [0, 1])
