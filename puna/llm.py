@@ -96,8 +96,7 @@ class LLM:
         try:
             info, layouts = backend.info, backend_spec(config.device).layouts
             largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
-            free_bytes = min(info.free_bytes, config.vram or info.free_bytes)
-            plan = make_plan(largest.config, largest.tensors, config, layouts, free_bytes, report)
+            plan = make_plan(largest.config, largest.tensors, config, layouts, info.free_bytes, report)
             backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
         except BaseException:
             backend.close()

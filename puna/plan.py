@@ -99,13 +99,14 @@ def make_plan(
     free_bytes: int,
     report: Reporter = SILENT,
 ) -> Plan:
-    """What to allocate on a device with `free_bytes` free.
+    """What to allocate on a device with `free_bytes` free, of which `engine.vram` may be used, if that is given.
 
     Of `layouts` the one that was asked for, or the first that leaves room for a context of use; where none does, the smallest. A
     `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
     notice, to what half of the memory left beside the weights holds.
     """
     _require_context(config, engine)
+    free_bytes = min(free_bytes, engine.vram or free_bytes)
     needs = {name: _needs(config, tensors, engine, layouts[name]) for name in _candidates(engine, layouts)}
     usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
     fitting = (name for name, need in needs.items() if need.fits(usual, free_bytes))

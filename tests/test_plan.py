@@ -224,3 +224,9 @@ def test_four_bits_leave_eight_to_the_vocabulary() -> None:
     assert [layout.resident_type(kind, "embed") for kind in ("BF16", "Q6_K", "Q8_0", "Q4_K")] == ["Q8_0"] * 4
     kinds = ("BF16", "Q6_K", "Q8_0", "Q4_K", "Q4_0")
     assert [layout.resident_type(kind, "layers.0.q_proj") for kind in kinds] == ["Q4_1", "Q4_1", "Q4_1", "Q4_K", "Q4_0"]
+
+
+def test_a_budget_bounds_what_is_free_on_any_device() -> None:
+    assert plan(LLAMA_2_7B, vram=16 * GIB).total_bytes <= 16 * GIB
+    with pytest.raises(InsufficientMemoryError, match=r"and 4\.00 GiB"):
+        plan(LLAMA_2_7B, vram=4 * GIB)

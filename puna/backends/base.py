@@ -45,7 +45,10 @@ class ProcessPlace:
 
     @classmethod
     def from_env(cls) -> ProcessPlace:
-        rank, size = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+        size = _variable("WORLD_SIZE", 1)
+        if size == 1:  # whatever else says RANK: schedulers of clusters do
+            return cls()
+        rank = _variable("RANK", 0)
         if _variable("LOCAL_WORLD_SIZE", 1) < 1:
             raise UsageError("LOCAL_WORLD_SIZE is 0; it must be 1 or more", hint="Start with torchrun.")
         if not 0 <= rank < size:

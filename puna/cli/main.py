@@ -127,24 +127,24 @@ def explain(error: BaseException) -> int:
 SHARING = ("run", "chat", "bench")  # commands for which several processes may share a model
 
 
+def _place(name: str = "RANK") -> str:
+    """Which of several processes that torchrun started this one is, as a number; "0" of one alone, whatever else says RANK."""
+    return os.environ.get(name, "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+
+
 def _speaks_elsewhere(arguments: list[str]) -> bool:
-    """Of several processes that torchrun started, whether another does this alone."""
-    return os.environ.get("RANK", "0") != "0" and not any(word in SHARING for word in arguments[:1])
+    """Whether the first process does this alone."""
+    return _place() != "0" and not any(word in SHARING for word in arguments[:1])
 
 
 def _is_told_elsewhere(error: PunaError) -> bool:
     """What every process of a machine meets alike, its first one tells."""
-    return (
-        os.environ.get("LOCAL_RANK", "0") != "0"
-        and os.environ.get("WORLD_SIZE", "1") != "1"
-        and not isinstance(error, DeviceError)
-    )
+    return _place("LOCAL_RANK") != "0" and not isinstance(error, DeviceError)
 
 
 def _rank() -> str:
-    """Of several processes that torchrun started, which one speaks; the first speaks for all."""
-    rank = os.environ.get("RANK", "0")
-    return "" if rank == "0" else f" (rank {rank})"
+    """Which process speaks; the first speaks for all."""
+    return "" if _place() == "0" else f" (rank {_place()})"
 
 
 def _discard_stdout() -> None:

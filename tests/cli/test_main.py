@@ -237,3 +237,15 @@ def test_a_signal_ends_without_a_traceback(code: str, number: int, expected: int
         finally:
             process.kill()
     assert process.returncode == expected and err.strip() == b""
+
+
+def test_a_rank_without_a_world_is_no_reason_to_be_silent(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers of clusters set RANK, too."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    done = puna("inspect", "no-such.gguf")
+    assert done.code == 2 and "puna: no such file" in done.err
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    done = puna("inspect", "no-such.gguf")
+    assert (done.code, done.out, done.err) == (0, "", "")

@@ -43,9 +43,7 @@ def require_gpu(number: int = 0) -> None:
 
 def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> DeviceInfo:
     """What the device is, and the bytes that the rank with the least has free."""
-    total, free = _memory(device, ranks)
-    if config.vram:
-        total, free = min(total, config.vram), min(free, config.vram)
+    total, free = _memory(device, config.vram, ranks)
     threads = config.threads or usable_cores()
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else f"PyTorch {torch.__version__} on the CPU"
     words += f", rank {ranks.place.rank} of {ranks.place.size}" if ranks.place.size > 1 else ""
@@ -58,10 +56,10 @@ def _number(name: str, local_rank: int) -> int:
     return int(name.partition(":")[2] or local_rank)
 
 
-def _memory(device: torch.device, ranks: Ranks) -> tuple[int, int]:
+def _memory(device: torch.device, vram: int, ranks: Ranks) -> tuple[int, int]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return total, max(0, free - RESERVED_BYTES)
+        return total, max(0, min(free, vram or free) - RESERVED_BYTES)  # `_limit` holds the kernels to the budget, too
     total, free = memory_bytes()
     return total, free // ranks.place.local_size
 

@@ -219,6 +219,8 @@ def test_torchruns_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert ProcessPlace.from_env() == ProcessPlace(0, 1, 0, 1)
+    monkeypatch.setenv("RANK", "3")
+    assert ProcessPlace.from_env() == ProcessPlace(0, 1, 0, 1), "without a world there is one process"
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UsageError, match="WORLD_SIZE is 'two'"):
         ProcessPlace.from_env()
