@@ -1,0 +1,15 @@
+"""What this machine has, whether a model fits it, how fast it will be, and what is wrong.
+
+host           files, commands and variables of a machine: the real one, or a folder that stands for one
+distribution   which system this is, as far as commands differ
+finding        what `puna doctor` says: state, meaning, remedy
+remedies       name of a remedy -> the commands that do it on each system
+probes/        plug-folder: each part of the machine tried, and what was found
+doctor         all probes, in order; the verdict; a script of the remedies
+why            an error text -> cause and cure, in the light of this machine
+cards          NVIDIA cards by name: memory, bandwidth, what they compute
+known_models   published sizes by name, for a model that is not here
+fit            bytes itemised, the verdict, the nearest settings that fit
+speed          expected tokens per second
+history        predicted bytes against those that loading took
+"""

@@ -1,0 +1,92 @@
+"""Files, commands and variables of a machine: the real one, or a folder that stands for one.
+
+Everything that the doctor knows comes through a Host, so that a test can be any machine. Nothing here raises for what a machine
+may lack: an absent file is None, an absent program is None, a program that hangs is ended and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; one of a lost driver hangs for ever
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program answered. `timed_out`: it was ended after its limit."""
+
+    code: int
+    text: str = ""
+    errors: str = ""
+    timed_out: bool = False
+
+
+class Host(Protocol):
+    """A machine, as far as it can be read and tried."""
+
+    @property
+    def system(self) -> str:
+        """As `platform.system()` says: "Linux", "Windows", "Darwin"."""
+
+    @property
+    def environ(self) -> Mapping[str, str]: ...
+
+    def read(self, path: str) -> str | None:
+        """A text file's content, at most MAX_FILE_BYTES; None where there is none, or it may not be read."""
+
+    def exists(self, path: str) -> bool: ...
+
+    def may(self, path: str, mode: int) -> bool:
+        """Whether this user may read (os.R_OK) or write (os.W_OK) it."""
+
+    def listing(self, path: str) -> list[str]:
+        """Names in a folder, sorted; none where there is no such folder."""
+
+    def run(self, *command: str, limit_s: float = COMMAND_LIMIT_S) -> Output | None:
+        """Run a program without a shell, in the C locale. None where there is no such program."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThisHost:
+    """The machine that puna runs on."""
+
+    system: str = field(default_factory=platform.system)
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def read(self, path: str) -> str | None:
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+        except (OSError, ValueError):
+            return None
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def may(self, path: str, mode: int) -> bool:
+        return os.access(path, mode)
+
+    def listing(self, path: str) -> list[str]:
+        try:
+            return sorted(entry.name for entry in Path(path).iterdir())
+        except OSError:
+            return []
+
+    def run(self, *command: str, limit_s: float = COMMAND_LIMIT_S) -> Output | None:
+        environment = {**self.environ, "LC_ALL": "C", "LANG": "C"}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, timeout=limit_s, env=environment, stdin=subprocess.DEVNULL, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Output(-1, timed_out=True)
+        except OSError:
+            return None
+        return Output(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))

@@ -1,0 +1,30 @@
+"""The contract of a probe: a function of the machine that yields findings and never raises for what it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from puna.machine.distribution import Distribution, distribution_of
+from puna.machine.finding import Finding, Remedy
+from puna.machine.host import Host
+from puna.machine.remedies import remedy
+
+
+@dataclass
+class Patient:
+    """A machine, and what several probes want to know of it: each fact is found out once."""
+
+    host: Host
+    device: str = "auto"  # the one that is wanted
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        return distribution_of(self.host)
+
+    def remedy(self, name: str, **values: object) -> Remedy:
+        return remedy(name, self.distribution, **values)
+
+
+Probe = Callable[[Patient], Iterable[Finding]]
