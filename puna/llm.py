@@ -42,6 +42,14 @@ Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts
 Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading was to take of the device's memory, and what it took."""
+
+    predicted_bytes: int
+    actual_bytes: int
+
+
 class LLM:
     """A model, loaded.
 
@@ -51,7 +59,13 @@ class LLM:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, tokenizer: Tokenizer | None, backend: Backend, plan: Plan, config: EngineConfig
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer | None,
+        backend: Backend,
+        plan: Plan,
+        config: EngineConfig,
+        loaded: Loaded | None = None,
     ) -> None:
         """Of parts already made; `load` makes them."""
         self.path = checkpoint.path
@@ -60,6 +74,7 @@ class LLM:
         self._notices = checkpoint.notices
         self.tokenizer = tokenizer
         self.plan = plan
+        self.loaded = loaded
         self.config = config
         self.backend = backend
         self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config)
@@ -94,14 +109,18 @@ class LLM:
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
         try:
-            info, layouts = backend.info, backend_spec(config.device).layouts
+            info, spec_of_device = backend.info, backend_spec(config.device)
             largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
-            plan = make_plan(largest.config, largest.tensors, config, layouts, info.free_bytes, report)
+            plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
+            report.notice(plan.line(info.free_bytes))
+            held = backend.held_bytes()
             backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
+            predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
+            loaded = Loaded(predicted, backend.held_bytes() - held)
         except BaseException:
             backend.close()
             raise
-        return cls(checkpoint, text, backend, plan, config)
+        return cls(checkpoint, text, backend, plan, config, loaded)
 
     @overload
     def generate(self, prompts: str, params: Params = None, **settings: Any) -> Completion: ...

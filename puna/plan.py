@@ -30,6 +30,7 @@ KV_SCALE_BYTES = {"int8": 4}  # of each token and head
 LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
 USUAL_CONTEXT = 2048  # tokens: for this weights are kept in fewer bits rather than the context lowered further
 STREAM_BUFFERS = 2  # layers that the device holds of those that are streamed
+GPU_RESERVED_BYTES = 512 << 20  # for partial sums of kernels, panels of weights, holes between the allocator's blocks
 FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
 
@@ -59,7 +60,8 @@ class Plan:
 
     weights_bytes: int
     kv_bytes: int
-    scratch_bytes: int
+    scratch_bytes: int  # activations of the largest step
+    logits_bytes: int  # of its rows, if all of them have some
     num_pages: int
     page_size: int  # tokens
     max_context: int  # tokens of one sequence
@@ -72,7 +74,17 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.scratch_bytes
+        return self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.logits_bytes
+
+    def line(self, free_bytes: int) -> str:
+        """The plan in one line."""
+        parts = (("weights", self.weights_bytes), ("KV", self.kv_bytes), ("scratch", self.scratch_bytes + self.logits_bytes))
+        sizes = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts)
+        sequences = self.num_pages * self.page_size / self.max_context
+        return (
+            f"plan: {self.total_bytes / GIB:.2f} of {free_bytes / GIB:.2f} GiB free ({sizes}): "
+            f"{self.max_context} tokens of context, {sequences:.0f} at once"
+        )
 
 
 class TypeName(Protocol):
@@ -136,6 +148,7 @@ def make_plan(
         weights_bytes=need.weights,
         kv_bytes=num_pages * need.page,
         scratch_bytes=need.scratch,
+        logits_bytes=need.logits,
         num_pages=num_pages,
         page_size=engine.page_size,
         max_context=context,
@@ -155,6 +168,7 @@ class _Needs:
     weights: int
     layers: tuple[int, ...]  # parts of `weights`
     scratch: int
+    logits: int
     page: int
     page_size: int  # tokens
     kv_type: str
@@ -168,7 +182,7 @@ class _Needs:
         return self.pages_of(num_tokens) <= self.pages_left(free_bytes)
 
     def pages_left(self, free_bytes: int) -> int:
-        return (free_bytes - self.weights - self.scratch) // self.page
+        return (free_bytes - self.weights - self.scratch - self.logits) // self.page
 
     def pages_of(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
@@ -184,8 +198,15 @@ def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineCon
     for name, size in sizes.items():
         if name.startswith("layers."):
             layers[int(name.split(".")[1])] += size
-    page = kv_bytes(config, engine.page_size, kv_type, layout.value_multiple)
-    return _Needs(sum(sizes.values()), tuple(layers.values()), scratch_bytes(config, engine), page, engine.page_size, kv_type)
+    return _Needs(
+        weights=sum(sizes.values()),
+        layers=tuple(layers.values()),
+        scratch=scratch_bytes(config, engine),
+        logits=4 * engine.chunk_tokens * config.vocab_size,
+        page=kv_bytes(config, engine.page_size, kv_type, layout.value_multiple),
+        page_size=engine.page_size,
+        kv_type=kv_type,
+    )
 
 
 def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str]:
@@ -229,12 +250,9 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
 
 
 def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:
-    """Bytes of activations of the largest step and of its logits, all float32: an upper estimate for any backend.
-
-    Every token of a step may have logits: where log-probabilities of a prompt are asked for.
-    """
+    """Bytes of activations of the largest step, all float32: an upper estimate for any backend."""
     row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
-    return 4 * engine.chunk_tokens * (row + config.vocab_size)
+    return 4 * engine.chunk_tokens * row
 
 
 def human(num_bytes: int) -> str:
@@ -272,10 +290,11 @@ def _bits(kind: str) -> float:
 
 
 def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> InsufficientMemoryError:
-    beside = free_bytes - need.weights - need.scratch
+    scratch = need.scratch + need.logits
+    beside = free_bytes - need.weights - scratch
     return InsufficientMemoryError(
-        f"the model needs {human(need.weights + kv + need.scratch)}, and {human(max(0, free_bytes))} are free: "
-        f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(need.scratch)}",
+        f"the model needs {human(need.weights + kv + scratch)}, and {human(max(0, free_bytes))} are free: "
+        f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
         hint="Take a smaller context with --max-context, or close other programs."
         if beside >= kv // 16
         else "Take a smaller model or one of fewer bits per weight, or close other programs.",

@@ -105,6 +105,9 @@ class FakeBackend:
     def limits(self) -> DeviceLimits:
         return DeviceLimits(1.0, 1.0, 1.0)
 
+    def held_bytes(self) -> int:
+        return 0
+
     def close(self) -> None:
         pass
 
@@ -149,6 +152,7 @@ def make_plan(**changes: int) -> Plan:
         "weights_bytes": 0,
         "kv_bytes": 0,
         "scratch_bytes": 0,
+        "logits_bytes": 0,
         "num_pages": 64,
         "page_size": 16,
         "max_context": 128,

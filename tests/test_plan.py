@@ -116,7 +116,7 @@ def test_pages_hold_four_full_sequences_but_never_more_than_half_of_what_is_left
     assert plan(SMOLLM2_135M).num_pages == 4 * 8192 // 32
     assert plan(SMOLLM2_135M, max_batch=1).num_pages == 8192 // 32
     full = kv_bytes(SMOLLM2_135M, 8192, "f16")
-    tight = plan(SMOLLM2_135M, free=plan(SMOLLM2_135M).weights_bytes + plan(SMOLLM2_135M).scratch_bytes + 4 * full)
+    tight = plan(SMOLLM2_135M, free=plan(SMOLLM2_135M).total_bytes - plan(SMOLLM2_135M).kv_bytes + 4 * full)
     assert tight.num_pages == 2 * 8192 // 32
     assert tight.max_context == 8192
 
@@ -137,7 +137,7 @@ def test_a_context_that_was_asked_for_is_kept_or_refused_with_both_numbers() -> 
     assert asked.max_context == 4096 and asked.num_pages >= 4096 // 32
     with pytest.raises(InsufficientMemoryError) as caught:
         plan(LLAMA_2_7B, "Q4_0", free=5 * GIB, max_context=4096)
-    needed = asked.weights_bytes + 2 * GIB + asked.scratch_bytes
+    needed = asked.weights_bytes + 2 * GIB + asked.scratch_bytes + asked.logits_bytes
     assert f"({needed} bytes)" in caught.value.message and f"({5 * GIB} bytes)" in caught.value.message
     assert "--max-context" in caught.value.hint
 

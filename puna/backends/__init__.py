@@ -39,6 +39,7 @@ BACKENDS: Mapping[str, BackendSpec] = {
     ),
     "torch": BackendSpec(
         module="puna.backends.torch.model",
+        fills_kv=True,
         layouts={
             "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),
             "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),

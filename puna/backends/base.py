@@ -6,8 +6,11 @@ has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`)
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -92,6 +95,9 @@ class Backend(Protocol):
     def limits(self) -> DeviceLimits:
         """Measure the device's limits (a second or two)."""
 
+    def held_bytes(self) -> int:
+        """Bytes of the device's memory that this process holds now: what loading takes is the difference."""
+
     def close(self) -> None:
         """Free everything. Idempotent."""
 
@@ -120,6 +126,7 @@ class BackendSpec:
 
     module: str  # holds `create(config: EngineConfig, report: Reporter) -> Backend`
     layouts: Mapping[str, Layout]  # ways to keep weights in memory, the one that loses least first
+    fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
 
 
 def usable_cores() -> int:
@@ -140,6 +147,28 @@ def memory_bytes() -> tuple[int, int]:
     if limit.isdecimal() and used.isdecimal():
         return min(memory.total, int(limit)), min(memory.available, max(0, int(limit) - int(used)))
     return int(memory.total), int(memory.available)
+
+
+def own_bytes() -> int:
+    """Bytes of main memory that are this process's own: not those of mapped files, which the system can take back."""
+    for line in _lines("/proc/self/smaps_rollup"):  # exact, where the counters of /proc/self/status lag by some MiB
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) << 10
+    return int(psutil.Process().memory_info().rss)
+
+
+def return_free_memory() -> None:
+    """Give the system back what was freed: glibc keeps freed pieces of up to 32 MiB, of which loading leaves many."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text("ascii").splitlines()
+    except OSError:
+        return []
 
 
 def _first_line(path: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, usable_cores
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
@@ -112,6 +112,9 @@ class ReferenceBackend:
             int8_ops_per_s=2 * 128**3 / _best_seconds(lambda: np.matmul(small, small, dtype=np.int32)),
             f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),
         )
+
+    def held_bytes(self) -> int:
+        return own_bytes()
 
     def close(self) -> None:
         if self._model is not None:

@@ -1,13 +1,302 @@
-"""Will it fit? Bytes itemised per device and process, the verdict, and the nearest settings that do fit."""
+"""Will it fit? Bytes itemised, the verdict, and the nearest settings that do fit. From headers alone.
+
+fitting = fit(checkpoint, EngineConfig(), place)
+fitting.fits, fitting.needed_bytes, [item.bytes for item in fitting.items]
+nearest(checkpoint, EngineConfig(), place)         # three settings that fit, the one that loses least first
+"""
 
 from __future__ import annotations
 
-from puna.config import ModelConfig
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from math import log2, prod
+from typing import NamedTuple
+
+from puna.backends import backend_spec
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import InsufficientMemoryError, UsageError
+from puna.formats.base import Checkpoint
+from puna.formats.shards import part_of
+from puna.machine.known_models import checkpoint_of
+from puna.machine.places import Place
+from puna.machine.speed import Speed, expected, is_streamed, resident
+from puna.plan import GIB, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan
+
+NO_LIMIT = 1 << 60
+NEAREST = 3  # settings that are shown
+PARTS = (1, 2, 4, 8)  # devices that share a model
+MOST_HALVINGS = 10  # of a context
+
+# Our name within a layer, or of a tensor outside -> its class.
+CLASSES = {
+    "embed": "embedding",
+    "lm_head": "output",
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "attention"),
+    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "feed-forward"),
+}
+OTHER_CLASS = "norms and biases"
+
+# Main memory of a process beside the model: Python and its libraries, the tokenizer. Of the CPU's measured: 45 to 55 MiB.
+PROCESS_BYTES = {"cpu": 50 << 20, "cuda": 1200 << 20}
+
+
+class Item(NamedTuple):
+    """A line of the plan."""
+
+    part: str  # "weights", "KV", "scratch", "overhead"
+    name: str
+    detail: str
+    bytes: int
+
+
+class Loss(NamedTuple):
+    """What a setting costs: `weight` orders settings, `words` are for people."""
+
+    weight: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A model with settings on a device."""
+
+    place: Place
+    plan: Plan  # where it does not fit: what it would take
+    items: tuple[Item, ...]  # on one device
+    main_items: tuple[Item, ...]  # in main memory, where the device is a GPU
+    notices: tuple[str, ...]
+    problem: str  # "": it fits
+    speed: Speed | None
+    parts: int = 1  # devices that share the model
+
+    @property
+    def fits(self) -> bool:
+        return not self.problem
+
+    @property
+    def needed_bytes(self) -> int:
+        return self.plan.total_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Flags with which a model fits."""
+
+    flags: tuple[str, ...]  # as they are typed: "--weights int8"
+    fit: Fit
+    loss: str  # what it costs, for people; "": nothing
+
+
+def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1) -> Fit:
+    """What `puna run` with these settings would allocate there, as one of `parts` processes with a device each.
+
+    UsageError for settings that are wrong in themselves, and for a number of parts that the model cannot be cut into.
+    """
+    own = part_of(checkpoint, parts - 1, parts)
+    heard = _Notices()
+    problem, kind = "", place.kind
+    layouts = backend_spec(kind).layouts
+    try:
+        plan = make_plan(own.config, own.tensors, engine, layouts, place.free_bytes, heard)
+    except InsufficientMemoryError as error:
+        problem = error.message
+        plan = _as_asked(own, engine, layouts)
+    streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
+    if not problem and kind == "cuda" and streamed > place.main_bytes:
+        problem = f"the layers that stay in main memory need {_gib(streamed)}, and {_gib(place.main_bytes)} of it are free"
+    speed = None if place.rates is None else expected(own.config, own.tensors, plan, place.rates, kind)
+    items = tuple(_items(own, plan, place))
+    return Fit(place, plan, items, tuple(_main_items(streamed, place)), tuple(heard.texts), problem, speed, parts)
+
+
+def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Plan:
+    """The plan of a device without an end, for one sequence of the context that was asked for, or of a usual one."""
+    context = engine.max_context or min(own.config.max_context, USUAL_CONTEXT)
+    return make_plan(own.config, own.tensors, replace(engine, max_context=context, max_batch=1, vram=0), layouts, NO_LIMIT)
+
+
+# ---- bytes --------------------------------------------------------------------------------------------------------------
+
+
+def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
+    config = own.config
+    yield from _weight_items(own.tensors, config, plan)
+    tokens, per_token = plan.num_pages * plan.page_size, kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
+    sequences = f"{tokens // plan.max_context} x {plan.max_context} tokens" if tokens >= plan.max_context else f"{tokens} tokens"
+    yield Item("KV", sequences, f"{plan.kv_type}, {_kib(per_token)} a token", plan.kv_bytes)
+    yield Item("scratch", "activations", f"{plan.max_tokens} tokens in a step", plan.scratch_bytes)
+    yield Item("scratch", "logits", f"{config.vocab_size} numbers of each", plan.logits_bytes)
+    for name, size in place.taken:
+        yield Item("overhead", name, "", size)
+    if place.kind == "cpu":
+        yield Item("overhead", "Python and libraries", "this process", PROCESS_BYTES["cpu"])
+
+
+def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan) -> Iterator[Item]:
+    sizes: Counter[tuple[str, str]] = Counter()
+    moved: Counter[int] = Counter()
+    for name, kind, size in resident(tensors, plan):
+        if is_streamed(name, config, plan):
+            moved[int(name.split(".")[1])] += size
+            continue
+        class_, was = CLASSES.get(name.rpartition(".")[2], OTHER_CLASS), tensors[name].type.name
+        types = kind if kind == was else f"{was} -> {kind}"
+        sizes[class_, types] += size
+    for (class_, types), size in sorted(sizes.items(), key=lambda row: -row[1]):
+        yield Item("weights", class_, types, size)
+    if moved:
+        buffers = plan.weights_bytes - sum(sizes.values())
+        yield Item("weights", "room for streamed layers", f"{len(moved)} of {config.num_layers} layers", buffers)
+
+
+def _main_items(streamed: int, place: Place) -> Iterator[Item]:
+    if place.kind != "cuda":
+        return
+    if streamed:
+        yield Item("weights", "streamed layers", "", streamed)
+    yield Item("overhead", "Python, PyTorch, CUDA", "", PROCESS_BYTES["cuda"])
+
+
+class _Notices:
+    """Keeps what the plan says."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+# ---- settings that fit --------------------------------------------------------------------------------------------------
+
+# Perplexity on wiki.test.raw against float16's 7.7861, published for open_llama_3b: 7.7874, 8.0483, 8.0962.
+TYPE_LOSS: Mapping[str, Loss] = {
+    "Q8_0": Loss(1.0, "perplexity +0.02 %"),
+    "Q4_1": Loss(4.0, "perplexity +3 %"),
+    "Q4_0": Loss(4.5, "perplexity +4 %"),
+}
+WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
+KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
+HALVING_LOSS = 1.5  # each time that the context is halved
+STREAM_LOSS = Loss(2.5, "nothing lost, but slow")
+DEVICE_LOSS = 3.0  # each time that the devices are doubled
+# What `puna convert --quantize` makes, for a device that keeps what the file has: bits of a weight there.
+REQUANTISED = {"Q8_0": 8.5, "Q4_1": 5.0, "Q4_0": 4.5}
+
+
+class _Choice(NamedTuple):
+    """One way to answer one question; flags are empty where it is answered as asked."""
+
+    flags: tuple[str, ...]
+    loss: Loss
+    settings: Mapping[str, object] = {}
+    parts: int = 1
+    requantised: str = ""
+
+
+AS_ASKED = _Choice((), Loss(0.0, ""))
+
+
+def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, count: int = NEAREST) -> list[Setting]:
+    """Settings that fit, the one that loses least first. One that only adds to another's changes is left out."""
+    ways = sorted(product(*_questions(checkpoint, engine, place)), key=lambda way: sum(choice.loss.weight for choice in way))
+    found: list[tuple[frozenset[str], Setting]] = []
+    for way in ways:
+        flags = tuple(flag for choice in way for flag in choice.flags)
+        if not flags or any(earlier <= frozenset(flags) for earlier, _ in found):
+            continue
+        if (setting := _setting(checkpoint, engine, place, way, flags)) is not None:
+            found.append((frozenset(flags), setting))
+        if len(found) == count:
+            break
+    return [setting for _, setting in found]
+
+
+def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place) -> Iterator[list[_Choice]]:
+    """Each with the ways to answer it."""
+    layouts = backend_spec(place.kind).layouts
+    yield [AS_ASKED, *_weights_choices(engine, layouts), *(_file_choices(checkpoint) if len(layouts) == 1 else ())]
+    kinds = next(iter(layouts.values())).kv_types
+    is_free = engine.kv_type in ("auto", "f32", "f16", "bf16")
+    yield [AS_ASKED, *([_Choice(("--kv-type int8",), KV_LOSS, {"kv_type": "int8"})] if is_free and "int8" in kinds else [])]
+    yield [AS_ASKED, *_context_choices(checkpoint.config, engine)]
+    yield [AS_ASKED, *_parts_choices(checkpoint, place)]
+
+
+def _weights_choices(engine: EngineConfig, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
+    for name, layout in layouts.items():
+        if len(layouts) > 1 and name != engine.weights:
+            loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else STREAM_LOSS if layout.streams else Loss(0.0, "")
+            yield _Choice((f"--weights {name}",), loss, {"weights": name})
+
+
+def _file_choices(checkpoint: Checkpoint) -> Iterator[_Choice]:
+    """Of types with fewer bits than the file's widest matrix has."""
+    has = max(8 * tensor.num_bytes / prod(tensor.shape) for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
+    for kind, bits in REQUANTISED.items():
+        if bits < has:
+            yield _Choice((f"puna convert --quantize {kind.lower()}",), TYPE_LOSS[kind], requantised=kind)
+
+
+def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Choice]:
+    """Halves of a context that was asked for. One that was not is lowered by the plan itself."""
+    asked = engine.max_context
+    for halvings in range(1, MOST_HALVINGS):
+        context = asked >> halvings
+        if context < LEAST_CONTEXT:
+            return
+        words = f"{context} tokens of context, not {asked}"
+        yield _Choice((f"--max-context {context}",), Loss(HALVING_LOSS * halvings, words), {"max_context": context})
+
+
+def _parts_choices(checkpoint: Checkpoint, place: Place) -> Iterator[_Choice]:
+    """Only of a GPU: more of the same."""
+    for parts in PARTS[1:] if place.kind == "cuda" else ():
+        try:
+            part_of(checkpoint, 0, parts)
+        except UsageError:
+            continue
+        has = parts <= place.count
+        words = f"nothing lost; on {parts} cards" if has else f"nothing lost; needs {parts} such cards"
+        weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
+        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna",), Loss(weight, words), parts=parts)
+
+
+def _setting(
+    checkpoint: Checkpoint, engine: EngineConfig, place: Place, way: tuple[_Choice, ...], flags: tuple[str, ...]
+) -> Setting | None:
+    changes = {name: value for choice in way for name, value in choice.settings.items()}
+    requantised = next((choice.requantised for choice in way if choice.requantised), "")
+    subject = checkpoint_of(checkpoint.config, requantised) if requantised else checkpoint
+    # "auto" steps down by itself: a setting that does not name its weights means them as they are
+    asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
+    changed = replace(asked, **changes)  # type: ignore[arg-type]
+    made = fit(subject, changed, place, max(choice.parts for choice in way))
+    means_streaming = any(choice.loss is STREAM_LOSS for choice in way)
+    if not made.fits or (made.plan.num_streamed > 0) != means_streaming:
+        return None
+    words = [choice.loss.words for choice in way if choice.loss.words]
+    return Setting(flags, made, "; ".join(words))
 
 
 def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[str, ...]:
     """At most three settings with which a model whose matrices are `file_type` ("F16") runs on a GPU with `device_bytes` free.
 
-    Each is a line for people, flags first: "--weights int8: 6.9 GiB of weights, about 45 tok/s".
+    Each is a line for people, flags first: "--weights int8: 6.67 GiB of weights".
     """
-    return ()
+    place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
+    found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)
+    return tuple(f"{' '.join(one.flags)}: {_gib(one.fit.plan.weights_bytes)} of weights" for one in found)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:g} KiB"

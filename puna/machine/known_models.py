@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 from puna.config import ModelConfig
+from puna.errors import UsageError
+from puna.formats.base import Checkpoint, Tensor
+from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.rows import ComputedRows
 
 # num_layers, num_heads, num_kv_heads, head_dim, hidden_size, ffn_size, vocab_size, max_context
 _LLAMA_2_7B = ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096)
@@ -70,3 +76,40 @@ _NOISE = re.compile(r"\bmeta\b|\b(hf|chat|instruct|python|base|it|easylm|step|v\
 
 def _bare(name: str) -> str:
     return _NOISE.sub("", name.lower().replace("_", "-").replace("llama2", "llama-2").replace("llama3", "llama-3"))
+
+
+def known_checkpoint(text: str) -> Checkpoint | None:
+    """A published model, of which only the sizes are known: "llama-2-7b", or with another type of weights, "llama-2-7b:q4_0".
+
+    None for a name that is not known; UsageError for a type that is none.
+    """
+    name, _, kind = text.partition(":")
+    found = find_model(name)
+    if found is None:
+        return None
+    if kind and kind.upper() not in BLOCK_TYPES:
+        raise UsageError(f"{text[:60]!r} names no type of weights that puna knows", hint=f"Known: {', '.join(BLOCK_TYPES)}.")
+    known, config = found
+    return replace(checkpoint_of(config, kind.upper() or PUBLISHED_AS), path=Path(known))
+
+
+PUBLISHED_AS = "BF16"  # two bytes a weight, as F16
+
+
+def checkpoint_of(config: ModelConfig, kind: str) -> Checkpoint:
+    """A model of these sizes, its matrices of type `kind`, its vectors F32, that has no numbers: for plans."""
+    tensors = {
+        name: Tensor(name, shape, BLOCK_TYPES["F32" if len(shape) == 1 else kind], _nothing(shape, kind))
+        for name, shape in config.tensor_shapes().items()
+    }
+    return Checkpoint(Path(config.name or "model"), "sizes", config, tensors)
+
+
+def _nothing(shape: tuple[int, ...], kind: str) -> ComputedRows:
+    if len(shape) == 1:
+        return ComputedRows((1, 4 * shape[0]), _has_none)
+    return ComputedRows((shape[0], BLOCK_TYPES[kind].row_bytes(shape[1])), _has_none)
+
+
+def _has_none(first: int, last: int) -> NoReturn:
+    raise AssertionError("only the sizes of this model are known")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.backends.cpu import host, limits
 from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.layout import (
@@ -37,6 +37,7 @@ from puna.request import Batch, Logits
 
 Vector = npt.NDArray[np.float32]
 
+ENTRIES = ("run", "interleave_quants", "interleave_floats")  # of the compiled kernels
 LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")  # beside LAYER_MATRICES
 LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
@@ -45,6 +46,9 @@ LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
     """A CPU backend with `config.threads` threads, or one per usable core."""
     host.require_cpu()
+    prepare(ENTRIES, report)  # before memory is looked at: the compiler takes some 200 MiB, LLVM itself 10
+    for name in ENTRIES:
+        load_entry(name)
     return CPUBackend(config.threads or usable_cores())
 
 
@@ -65,13 +69,13 @@ class CPUBackend:
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         config = checkpoint.config
         self._vocab_size = config.vocab_size
-        prepare(("run", "interleave_quants", "interleave_floats"), report)
         self._run = load_entry("run")
         self._matrices = list(_packed(checkpoint, self.info.threads, report))
         self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
         self._sizes = _sizes(config, plan, self.info.threads)
         self._pace = Pace(self.info.threads)
         self._allocate(config, plan)
+        return_free_memory()
         self._gather()
 
     def _gather(self) -> None:
@@ -161,6 +165,9 @@ class CPUBackend:
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
+
+    def held_bytes(self) -> int:
+        return own_bytes()
 
     def close(self) -> None:
         if self._team is not None:

@@ -13,8 +13,7 @@ from puna.backends.base import DeviceInfo, ProcessPlace, memory_bytes, usable_co
 from puna.backends.torch.parallel import Ranks
 from puna.config import EngineConfig
 from puna.errors import DeviceError
-
-RESERVED_BYTES = 512 << 20  # of a GPU: partial sums of the kernels, panels of weights, holes between the allocator's blocks
+from puna.plan import GPU_RESERVED_BYTES
 
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
@@ -59,7 +58,7 @@ def _number(name: str, local_rank: int) -> int:
 def _memory(device: torch.device, vram: int, ranks: Ranks) -> tuple[int, int]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return total, max(0, min(free, vram or free) - RESERVED_BYTES)  # `_limit` holds the kernels to the budget, too
+        return total, max(0, min(free, vram or free) - GPU_RESERVED_BYTES)  # `_limit` holds the kernels to the budget, too
     total, free = memory_bytes()
     return total, free // ranks.place.local_size
 

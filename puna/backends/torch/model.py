@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, own_bytes, return_free_memory
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.device import require_gpu
@@ -68,6 +68,7 @@ class TorchBackend:
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
+        return_free_memory()
         if self._ranks.place.rank > 0:
             self._follow()
 
@@ -162,6 +163,9 @@ class TorchBackend:
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
+
+    def held_bytes(self) -> int:
+        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else own_bytes()
 
     def close(self) -> None:
         self._ranks.close()

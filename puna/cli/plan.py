@@ -1,0 +1,278 @@
+"""puna plan: will it fit, how, and how fast; from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from puna.cli.options import Size, engine_config, engine_options, json_option
+from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
+from puna.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from puna.config import EngineConfig
+    from puna.formats.base import Checkpoint
+    from puna.machine.fit import Fit, Item, Setting
+    from puna.machine.history import Entry
+    from puna.machine.speed import Speed
+    from puna.report import Reporter
+
+BAR_WIDTH = 50
+MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
+SHOWN_ENTRIES = 20  # of the history
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--gpu", metavar="NAME", help='For a card that you lack: "RTX 4070", "2 x RTX 3090".')
+@click.option("--ram", type=Size(), metavar="SIZE", help="For so much main memory: 32GiB.")
+@click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
+@click.option("--context", type=int, help="The same as --max-context.")
+@click.option("--tensor-parallel", type=click.IntRange(1), default=1, metavar="N", help="Shared by N devices alike.")
+@click.option("--history", is_flag=True, help="Predicted and actual bytes of what was loaded here.")
+@engine_options
+@json_option
+def command(
+    model: str | None,
+    gpu: str | None,
+    ram: int | None,
+    context: int | None,
+    tensor_parallel: int,
+    history: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Show what MODEL takes of a device's memory, whether it fits, and how fast it would be. Nothing is loaded.
+
+    MODEL may also be the name of a well-known model (llama-2-7b, llama-3.1-8b:q4_k), of which no file is needed. Exits with 1
+    where it does not fit.
+    """
+    if history:
+        _show_history(as_json)
+        return 0
+    flags["max_context"] = flags["max_context"] if context is None else context
+    with TerminalReporter() as report, ExitStack() as stack:
+        planned = _planned(model, gpu or "", ram or 0, tensor_parallel, engine_config(flags, report), report, stack)
+        planned = replace(planned, batch=flags["max_batch"] or 0)
+    if as_json:
+        print_json(_json_of(planned))
+    else:
+        print("\n".join(map(printable, _lines_of(planned))))
+    return 0 if planned.fit.fits else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is shown."""
+
+    model: str
+    checkpoint: Checkpoint
+    engine: EngineConfig
+    fit: Fit
+    settings: list[Setting]  # that fit, where the first choice does not
+    batch: int  # sequences at once that were asked for; 0: nothing was said
+
+
+def _planned(
+    model: str | None, gpu: str, ram: int, parts: int, engine: EngineConfig, report: Reporter, stack: ExitStack
+) -> Planned:
+    from puna.machine.fit import fit, nearest
+    from puna.machine.host import ThisHost
+    from puna.machine.places import place_for
+    from puna.machine.rates import cpu_limits
+
+    checkpoint, name = _checkpoint(model, report, stack)
+    is_gpu = bool(gpu) or engine.device.startswith("cuda")
+    place = place_for(engine, ThisHost(), None if is_gpu else cpu_limits(report), gpu, ram)
+    made = fit(checkpoint, engine, place, parts)
+    first = next(iter(_layout_names(place.kind)))
+    is_lowered = 0 < made.plan.max_context < checkpoint.config.max_context and not engine.max_context
+    stepped_down = made.plan.weights != first or made.plan.num_streamed or is_lowered
+    settings = nearest(checkpoint, engine, place) if not made.fits or stepped_down else []
+    return Planned(name, checkpoint, engine, made, settings, 0)
+
+
+def _layout_names(kind: str) -> Iterator[str]:
+    from puna.backends import backend_spec
+
+    yield from backend_spec(kind).layouts
+
+
+def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
+    """Of a file, of a repository from its headers, or of a name whose sizes are known."""
+    from puna import formats, hub
+    from puna.machine.known_models import known_checkpoint
+
+    try:
+        path = hub.resolve(model, report)
+    except ModelNotFoundError:
+        if (known := known_checkpoint(model or "")) is None:
+            raise
+        report.notice(f"no file of {model} is here: planning from its published sizes")
+        return known, str(model)
+    return formats.open_checkpoint(path), shown_path(path)
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------------
+
+
+def _lines_of(planned: Planned) -> Iterator[str]:
+    fit, place = planned.fit, planned.fit.place
+    count = f"{fit.parts} x " if fit.parts > 1 else ""
+    yield f"{planned.model}: {_weights(planned.checkpoint)}"
+    yield f"on {count}{place.name}: {_gib(place.total_bytes)}, of which {_gib(place.free_bytes)} are free for a model"
+    yield ""
+    yield from _item_lines(fit.items, "total" if count == "" else "total of each")
+    yield ""
+    yield from _bar_lines(fit)
+    if fit.main_items:
+        yield ""
+        yield "in main memory"
+        yield from _item_lines(fit.main_items, "total")
+    yield ""
+    yield from _verdict_lines(planned)
+    if planned.settings:
+        yield ""
+        yield "Settings that fit, the one that loses least first:"
+        yield from _setting_lines(planned.settings)
+
+
+def _weights(checkpoint: Checkpoint) -> str:
+    from math import prod
+
+    types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) == 2)
+    count = sum(prod(t.shape) for t in checkpoint.tensors.values())
+    size = sum(t.num_bytes for t in checkpoint.tensors.values())
+    return f"{_count(count)} weights, {', '.join(types)}, {_gib(size)}; context {checkpoint.config.max_context}"
+
+
+def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
+    width = max((len(item.name) for item in items), default=0)
+    part = ""
+    for item in items:
+        label = item.part if item.part != part else ""
+        part = item.part
+        yield f"  {label:<9} {item.name:<{width}}  {item.detail:<28} {_gib(item.bytes):>12}"
+    yield f"  {total:<9} {'':<{width}}  {'':<28} {_gib(sum(item.bytes for item in items)):>12}"
+
+
+def _bar_lines(fit: Fit) -> Iterator[str]:
+    """A picture: what each part takes of the device; where it is too small, an arrow shows its end."""
+    sizes = {part: sum(item.bytes for item in fit.items if item.part == part) for part in MARKS}
+    total, device = sum(sizes.values()), fit.place.total_bytes
+    bar, so_far = "", 0
+    for part, size in sizes.items():
+        so_far += size
+        bar += MARKS[part] * (round(BAR_WIDTH * so_far / max(device, total)) - len(bar))
+    yield f"  |{bar:<{BAR_WIDTH}}| {_gib(total)} of {_gib(device)}"
+    if total > device:
+        yield "   " + " " * round(BAR_WIDTH * device / total) + "^ here the device ends"
+    yield "   " + "   ".join(f"{MARKS[part]} {part} {_gib(size)}" for part, size in sizes.items() if size)
+
+
+def _verdict_lines(planned: Planned) -> Iterator[str]:
+    fit = planned.fit
+    yield "It fits." if fit.fits else f"It does not fit: {fit.problem}."
+    yield from (f"  {notice}" for notice in fit.notices)
+    if fit.fits:
+        yield _room_line(planned)
+    if fit.fits and fit.speed is not None:
+        yield f"Expected: {_speed(fit.speed)} ({fit.speed.source})."
+    elif fit.fits:
+        yield "Expected speed: not known for this device; `puna doctor` measures it."
+
+
+def _room_line(planned: Planned) -> str:
+    plan, batch = planned.fit.plan, planned.batch
+    tokens = plan.num_pages * plan.page_size
+    line = f"  Room for {tokens} tokens: {tokens / plan.max_context:.3g} x the context of {plan.max_context}"
+    if not batch:
+        return line
+    wanted = plan.kv_bytes * batch * plan.max_context // tokens
+    each = f"{batch} sequences of {plan.max_context} tokens take {_gib(wanted)}"
+    return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the room, others wait'}"
+
+
+def _setting_lines(settings: list[Setting]) -> Iterator[str]:
+    rows = [(" ".join(one.flags), _gib(one.fit.needed_bytes), _speed(one.fit.speed), one.loss) for one in settings]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _speed(speed: Speed | None) -> str:
+    return "" if speed is None else f"about {_round(speed.decode_per_s)} tok/s, prompts {_round(speed.prefill_per_s)} tok/s"
+
+
+def _round(rate: float) -> str:
+    """Two digits: more would claim more than is known."""
+    return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.2f} GiB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.1f} M"
+
+
+# ---- for programs -----------------------------------------------------------------------------------------------------------
+
+
+def _json_of(planned: Planned) -> dict[str, Any]:
+    fit = planned.fit
+    return {
+        "model": planned.model,
+        "fits": fit.fits,
+        "problem": fit.problem,
+        "notices": list(fit.notices),
+        **_fit_facts(fit),
+        "free_bytes": fit.place.free_bytes,
+        "device": {"kind": fit.place.kind, "name": fit.place.name, "total_bytes": fit.place.total_bytes, "count": fit.parts},
+        "items": [item._asdict() for item in fit.items],
+        "main_memory": [item._asdict() for item in fit.main_items],
+        "settings": [{"flags": list(one.flags), "loss": one.loss, **_fit_facts(one.fit)} for one in planned.settings],
+    }
+
+
+def _fit_facts(fit: Fit) -> dict[str, Any]:
+    plan = fit.plan
+    return {
+        "needed_bytes": fit.needed_bytes,
+        "weights": plan.weights,
+        "weights_bytes": plan.weights_bytes,
+        "kv_type": plan.kv_type,
+        "kv_bytes": plan.kv_bytes,
+        "scratch_bytes": plan.scratch_bytes,
+        "logits_bytes": plan.logits_bytes,
+        "max_context": plan.max_context,
+        "num_streamed": plan.num_streamed,
+        "expected": None if fit.speed is None else fit.speed._asdict(),
+    }
+
+
+# ---- the history ------------------------------------------------------------------------------------------------------------
+
+
+def _show_history(as_json: bool) -> None:
+    from puna.machine.history import entries
+
+    found = entries()
+    if as_json:
+        print_json({"loads": [asdict(entry) | {"difference": round(entry.difference, 5)} for entry in found]})
+    elif not found:
+        tell("puna: nothing was loaded here yet", "puna run and puna chat keep what loading takes.")
+    else:
+        print("\n".join(map(printable, _history_lines(found))))
+
+
+def _history_lines(found: list[Entry]) -> Iterator[str]:
+    yield f"  {'when':<20}  {'device':<8}  {'weights':<8}  {'predicted':>10}  {'actual':>10}  {'':>7}  model"
+    for one in found[-SHOWN_ENTRIES:]:
+        sizes = f"{_gib(one.predicted_bytes):>10}  {_gib(one.actual_bytes):>10}  {100 * one.difference:>+6.1f}%"
+        yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<8}  {sizes}  {one.model}"

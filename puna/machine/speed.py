@@ -1,0 +1,119 @@
+"""Expected tokens per second, from bytes and operations, and from what a device was measured to read and compute.
+
+A generated token reads all weights once, and the K and V of what came before it (Williams et al. 2009, the roofline); a prompt is
+bound by its matrix products. The shares of a device's rates that our kernels reach are in a table, with where they come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from typing import NamedTuple
+
+from puna.config import ModelConfig
+from puna.plan import Header, Plan, kv_bytes, resident_bytes
+
+FLOATS = ("F32", "F16", "BF16")
+USUAL_TOKENS = 128  # that stand before a generated one: what `puna bench` times
+USUAL_PROMPT = 512
+
+
+class Rates(NamedTuple):
+    """What a device reads and computes in a second."""
+
+    read_bytes: float
+    quantised_ops: float  # multiply and add counted as two
+    float_ops: float
+    link_bytes: float  # from main memory to the device
+    source: str  # for people: "measured here", "data sheet"
+
+
+class Shares(NamedTuple):
+    """Of a device's rates, what our kernels reach."""
+
+    read: Mapping[str, float]  # by type in memory; "" is any other
+    quantised: float
+    floats: float
+    layer_s: float  # of each layer and step, whatever its size: launches, barriers
+
+
+# cpu: `puna bench`, 2 threads of a Zen 5, 135M and 1.1B shapes, Q4_0, Q4_1, Q8_0, F16 (docs/LOG.md). cuda: published shares of
+# engines of this kind (70 % for bf16 at batch 1, less for fewer bits, where launches weigh more); not yet measured for ours.
+SHARES: Mapping[str, Shares] = {
+    "cpu": Shares({"": 0.80}, quantised=0.50, floats=0.60, layer_s=4e-6),
+    "cuda": Shares({"": 0.50, "F16": 0.70, "BF16": 0.70, "F32": 0.75, "Q8_0": 0.60}, quantised=0.45, floats=0.45, layer_s=40e-6),
+}
+LINK_SHARE = 0.8
+PCIE_BYTES = 25e9  # per second, of generation 4 with 16 lanes
+
+
+class Speed(NamedTuple):
+    """Tokens per second of one sequence."""
+
+    decode_per_s: float
+    prefill_per_s: float
+    source: str
+
+
+def expected(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, kind: str) -> Speed:
+    """Of one sequence: USUAL_TOKENS before each generated token; a prompt of USUAL_PROMPT tokens, or what the context holds."""
+    shares = SHARES[kind]
+    prompt = min(USUAL_PROMPT, plan.max_context)
+    return Speed(
+        1 / _decode_s(config, tensors, plan, rates, shares),
+        1 / _prompt_token_s(config, tensors, plan, rates, shares, prompt),
+        rates.source,
+    )
+
+
+def _decode_s(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares) -> float:
+    by_type: Counter[str] = Counter()
+    streamed = 0
+    for name, kind, size in resident(tensors, plan):
+        if is_streamed(name, config, plan):
+            streamed += size
+        elif name != "embed" or config.tie_embeddings:
+            by_type[kind] += size
+    read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / rates.read_bytes
+    before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
+    kv_s = before / (rates.read_bytes * _read_share(shares, ""))
+    return read_s + kv_s + streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s
+
+
+def _prompt_token_s(
+    config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares, prompt: int
+) -> float:
+    """Seconds of each token of a prompt. Streamed layers come once for each chunk of it."""
+    seconds = streamed = 0.0
+    for name, kind, size in resident(tensors, plan):
+        shape = tensors[name].shape
+        if name.startswith("layers.") and len(shape) == 2:
+            is_float = kind in FLOATS
+            rate = shares.floats * rates.float_ops if is_float else shares.quantised * rates.quantised_ops
+            seconds += 2 * prod(shape) / rate
+        streamed += size if is_streamed(name, config, plan) else 0
+    attention = (
+        2 * config.num_layers * config.q_size * prompt / (shares.floats * rates.float_ops)
+    )  # half of what stands before, twice
+    chunk = min(prompt, plan.max_tokens)
+    return seconds + attention + (streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s) / chunk
+
+
+def _read_share(shares: Shares, kind: str) -> float:
+    return shares.read.get(kind, shares.read[""])
+
+
+def resident(tensors: Mapping[str, Header], plan: Plan) -> list[tuple[str, str, int]]:
+    """Of every tensor: name, type in memory, bytes there."""
+    layout = plan.layout
+    rows = []
+    for name, tensor in tensors.items():
+        kind = "F32" if len(tensor.shape) == 1 else layout.resident_type(tensor.type.name, name)
+        rows.append((name, kind, resident_bytes(tensor.shape, kind, layout)))
+    return rows
+
+
+def is_streamed(name: str, config: ModelConfig, plan: Plan) -> bool:
+    """Whether a tensor stays in main memory: of the last `plan.num_streamed` layers."""
+    return name.startswith("layers.") and int(name.split(".")[1]) >= config.num_layers - plan.num_streamed

@@ -1,0 +1,52 @@
+"""Loads models one after the other and prints what each took: run as a process of its own, whose memory nobody else uses.
+
+python -m tests.machine.resident DEVICE [--fill] MODEL ...       one line of JSON each
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from puna.backends.base import own_bytes
+from puna.llm import LLM
+from puna.machine.fit import fit
+from puna.machine.places import Place
+
+
+def load(device: str, path: Path, fill: bool) -> dict[str, int]:
+    with LLM.load(path, device=device, max_batch=1, threads=1, prefix_cache=False) as llm:
+        assert llm.loaded is not None
+        facts = {"predicted": llm.loaded.predicted_bytes, "actual": llm.loaded.actual_bytes, "process": own_bytes()}
+        facts["process_predicted"] = facts["predicted"] + _overhead(llm)
+        if fill:
+            facts |= _filled(llm)
+        return facts
+
+
+def _overhead(llm: LLM) -> int:
+    from puna.formats import open_checkpoint
+
+    place = Place("cpu", "", 1 << 40, 1 << 40, 1 << 40)
+    items = fit(open_checkpoint(llm.path), llm.config, place).items
+    return sum(item.bytes for item in items if item.part == "overhead")
+
+
+def _filled(llm: LLM) -> dict[str, int]:
+    """What the second half of the context took, once the first had touched all else."""
+    context = llm.plan.max_context
+    ids = [3 + i % 200 for i in range(context)]
+    for _ in range(2):  # the second time nothing is new
+        llm.generate(ids[: context // 2 - 1], max_tokens=1, ignore_eos=True)
+    before = own_bytes()
+    llm.generate(ids[: context - 1], max_tokens=1, ignore_eos=True)
+    return {"kv_predicted": llm.plan.kv_bytes // 2, "kv_actual": own_bytes() - before}
+
+
+if __name__ == "__main__":
+    device, *paths = sys.argv[1:]
+    fill = "--fill" in paths
+    for text in paths:
+        if text != "--fill":
+            print(json.dumps(load(device, Path(text), fill)), flush=True)

@@ -1,0 +1,215 @@
+"""The itemised plan against published facts, and the settings that are proposed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puna.config import EngineConfig
+from puna.errors import UsageError
+from puna.machine.cards import CARDS, require_card
+from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
+from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
+from puna.machine.places import CONTEXT_BYTES, Place, place_for
+from puna.machine.speed import Rates
+from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
+
+from tests.machine.fake_host import FakeHost
+
+NO_GPU = FakeHost(Path("/an/absent/folder"))
+RATES = Rates(20e9, 200e9, 80e9, 20e9, "a test")
+
+
+def cpu(gib: float) -> Place:
+    size = int(gib * GIB)
+    return Place("cpu", "a CPU", size, size, size, RATES)
+
+
+def card(name: str, **settings: object) -> Place:
+    return place_for(EngineConfig(device="cuda", **settings), NO_GPU, None, gpu=name)  # type: ignore[arg-type]
+
+
+def planned(model: str, place: Place, parts: int = 1, **settings: object) -> Fit:
+    checkpoint = known_checkpoint(model)
+    assert checkpoint is not None
+    return fit(checkpoint, EngineConfig(**settings), place, parts)  # type: ignore[arg-type]
+
+
+def proposed(model: str, place: Place, **settings: object) -> list[Setting]:
+    checkpoint = known_checkpoint(model)
+    assert checkpoint is not None
+    return nearest(checkpoint, EngineConfig(**settings), place)  # type: ignore[arg-type]
+
+
+# Published facts: parameters of the model cards; bytes of weights at two bytes a weight.
+PARAMETERS = [
+    ("llama-2-7b", 6.738e9, 12.55),
+    ("llama-2-13b", 13.016e9, 24.24),
+    ("llama-2-70b", 68.977e9, 128.48),
+    ("llama-3-8b", 8.030e9, 14.96),
+    ("llama-3-70b", 70.554e9, 131.42),
+    ("llama-3.1-405b", 405.85e9, 755.96),
+    ("llama-3.2-1b", 1.236e9, 2.30),
+    ("llama-3.2-3b", 3.213e9, 5.98),
+    ("mistral-7b", 7.242e9, 13.49),
+    ("codellama-34b", 33.744e9, 62.85),
+    ("tinyllama-1.1b", 1.100e9, 2.05),
+    ("open_llama_3b", 3.427e9, 6.38),
+    ("smollm2-135m", 134.5e6, 0.2505),
+    ("smollm2-1.7b", 1.711e9, 3.187),
+]
+
+
+@pytest.mark.parametrize(("model", "parameters", "gib"), PARAMETERS)
+def test_weights_of_well_known_models_are_what_is_published(model: str, parameters: float, gib: float) -> None:
+    made = planned(model, cpu(2000), max_context=128, max_batch=1)
+    assert made.plan.weights_bytes / 2 == pytest.approx(parameters, rel=2e-3)
+    assert made.plan.weights_bytes / GIB == pytest.approx(gib, rel=2e-3)
+
+
+# (model, sequences, tokens, GiB of K and V in 16 bits)
+KV = [
+    ("llama-2-7b", 4, 128, 0.25),
+    ("llama-2-7b", 32, 1024, 16.0),
+    ("llama-2-13b", 1, 4096, 3.125),
+    ("llama-2-70b", 1, 4096, 1.25),
+    ("llama-3-8b", 1, 8192, 1.0),
+    ("llama-3-8b", 32, 1024, 4.0),
+    ("llama-3.1-70b", 1, 131072, 40.0),
+]
+
+
+@pytest.mark.parametrize(("model", "sequences", "tokens", "gib"), KV)
+def test_k_and_v_of_well_known_models_are_what_is_published(model: str, sequences: int, tokens: int, gib: float) -> None:
+    assert kv_bytes(KNOWN_MODELS[model], sequences * tokens, "f16") == gib * GIB
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS)
+@pytest.mark.parametrize("place", [cpu(16), card("RTX 4070")], ids=["cpu", "card"])
+def test_items_add_up_to_the_plan(model: str, place: Place) -> None:
+    made = planned(model, place)
+    sizes = {part: sum(item.bytes for item in made.items if item.part == part) for part in ("weights", "KV", "scratch")}
+    assert sizes["weights"] == made.plan.weights_bytes
+    assert sizes["KV"] == made.plan.kv_bytes
+    assert sizes["scratch"] == made.plan.scratch_bytes + made.plan.logits_bytes
+    assert made.fits == (made.needed_bytes <= place.free_bytes and not made.problem)
+    if made.plan.num_streamed:
+        moved = next(item.bytes for item in made.main_items if item.name == "streamed layers")
+        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "room for streamed layers")
+        whole = planned(model, Place("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
+        assert moved + resident == whole.plan.weights_bytes
+
+
+def test_the_storys_card_and_model() -> None:
+    """12 GB, 13 GB of weights: int8 fits, and so do layers that are streamed, and two cards."""
+    place = card("NVIDIA GeForce RTX 4070")
+    assert place.total_bytes / GIB == pytest.approx(11.69, abs=0.01)
+    assert place.free_bytes == place.total_bytes - CONTEXT_BYTES - GPU_RESERVED_BYTES
+    made = planned("meta-llama/Llama-2-7b-chat-hf", place)
+    assert made.fits and made.plan.weights == "int8" and "12.55 GiB" in made.notices[0]
+    assert [one.flags[0] for one in proposed("llama-2-7b", place)] == [
+        "--weights int8",
+        "--weights as-is",
+        "torchrun --nproc_per_node 2 -m puna",
+    ]
+    assert all(one.fit.fits and one.fit.speed is not None for one in proposed("llama-2-7b", place))
+
+
+def test_what_fits_proposes_settings_that_fit_and_none_that_only_add_to_another() -> None:
+    for gib in (3, 5, 8, 12, 20):
+        for model in ("llama-3.1-8b", "llama-2-13b", "mistral-7b"):
+            place = Place("cuda", "", gib * GIB, gib * GIB, 64 * GIB, RATES)
+            found = proposed(model, place, max_context=4096)
+            flags = [set(one.flags) for one in found]
+            assert all(one.fit.fits and one.fit.needed_bytes <= place.free_bytes for one in found)
+            assert not any(a < b for a in flags for b in flags)
+            assert len(found) == 3
+
+
+def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
+    found = proposed("llama-3.1-8b:q4_k", Place("cuda", "", 9 * GIB, 9 * GIB, 64 * GIB), max_context=65536)
+    assert ("--kv-type int8",) in [one.flags for one in found] or ("--max-context 32768",) in [one.flags for one in found]
+
+
+def test_on_the_cpu_a_smaller_type_of_file_is_proposed() -> None:
+    place = cpu(12)
+    made = planned("llama-3.1-8b", place)
+    assert not made.fits and "14.96 GiB" in made.problem and "12.00 GiB" in made.problem
+    assert [one.flags for one in proposed("llama-3.1-8b", place)] == [
+        ("puna convert --quantize q8_0",),
+        ("puna convert --quantize q4_1",),
+        ("puna convert --quantize q4_0",),
+    ]
+
+
+def test_nothing_is_proposed_where_nothing_fits() -> None:
+    assert proposed("llama-3.1-405b", cpu(4)) == []
+
+
+def test_streamed_layers_need_main_memory() -> None:
+    place = Place("cuda", "", 12 * GIB, 12 * GIB, GIB)
+    made = planned("llama-2-13b", place, weights="as-is")
+    assert not made.fits and "1.00 GiB of it are free" in made.problem
+
+
+def test_devices_that_share_a_model_take_a_part_each() -> None:
+    alone, shared = planned("llama-2-7b", card("A100 80GB")), planned("llama-2-7b", card("2 x A100 80GB"), parts=2)
+    assert shared.plan.weights_bytes == pytest.approx(alone.plan.weights_bytes / 2, rel=1e-3)
+    with pytest.raises(UsageError, match="3 parts"):
+        planned("llama-2-7b", card("RTX 4070"), parts=3)
+
+
+def test_a_budget_of_memory_is_that_of_puna_run() -> None:
+    place = card("A100 80GB", vram=12 * GIB)
+    assert place.free_bytes == 12 * GIB - GPU_RESERVED_BYTES
+
+
+def test_ways_to_fit_are_lines_for_people() -> None:
+    lines = ways_to_fit(KNOWN_MODELS["llama-2-7b"], "F16", int(11.69 * GIB))
+    assert lines[0] == "--weights int8: 6.67 GiB of weights"
+    assert len(lines) == 3
+
+
+def test_sizes_without_numbers_never_give_numbers() -> None:
+    checkpoint = checkpoint_of(KNOWN_MODELS["stories15m"], "Q8_0")
+    with pytest.raises(AssertionError):
+        checkpoint.tensors["embed"].dequantize(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("meta-llama/Llama-2-7b-hf", "llama-2-7b"),
+        ("Llama-2-13b-chat", "llama-2-13b"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "llama-3-8b"),
+        ("meta-llama/Llama-3.2-1B", "llama-3.2-1b"),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "mistral-7b"),
+        ("openlm-research/open_llama_3b_v2", "open_llama_3b"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b"),
+        ("codellama/CodeLlama-34b-Python-hf", "codellama-34b"),
+        ("lmsys/vicuna-7b-v1.5", "vicuna-7b"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),
+    ],
+)
+def test_models_are_known_by_the_names_people_write(written: str, known: str) -> None:
+    found = find_model(written)
+    assert found is not None and found[0] == known
+
+
+def test_a_type_that_is_none_is_refused_and_a_model_that_is_unknown_is_none() -> None:
+    with pytest.raises(UsageError, match="llama-2-7b:q9"):
+        known_checkpoint("llama-2-7b:q9")
+    assert known_checkpoint("gpt2") is None
+
+
+@pytest.mark.parametrize("one", CARDS, ids=lambda one: one.name)
+def test_every_card_is_found_by_its_own_name_and_nvidias(one: object) -> None:
+    name = one.name  # type: ignore[attr-defined]
+    assert require_card(name) == one
+    assert require_card(f"NVIDIA GeForce {name}") == one
+
+
+def test_an_unknown_card_is_refused_with_those_near_it() -> None:
+    with pytest.raises(UsageError, match="RTX 4070"):
+        require_card("RTX 4077")
