@@ -216,7 +216,8 @@ BASE: Overlay = {
         "/proc/cpuinfo": cpuinfo("AMD Ryzen 7 7700 8-Core Processor", FLAGS_ZEN_4, threads=16, cores=8),
         "/proc/meminfo": meminfo(31.1, 26.0, 8.0),
         "/proc/modules": "nvme 61440 2 - Live 0x0000000000000000\nsnd_hda_intel 61440 1 - Live 0x0000000000000000\n",
-        "/proc/mounts": "/dev/nvme0n1p2 / ext4 rw,relatime 0 0\nproc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw,nosuid,nodev 0 0\n",
+        "/proc/mounts": "/dev/nvme0n1p2 / ext4 rw,relatime 0 0\n"
+        "proc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw,nosuid,nodev 0 0\n",
         "/proc/self/status": "Name:\tpuna\nCpus_allowed:\tffff\nCpus_allowed_list:\t0-15\n",
         "/proc/self/cgroup": "0::/user.slice/user-1000.slice/session-2.scope\n",
         "/proc/1/cgroup": "0::/init.scope\n",
