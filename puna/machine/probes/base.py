@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from puna.machine.distribution import Distribution, distribution_of
 from puna.machine.finding import Finding, Remedy
@@ -18,6 +19,7 @@ class Patient:
 
     host: Host
     device: str = "auto"  # the one that is wanted
+    facts: dict[str, Any] = field(default_factory=dict)  # what probes found out, in the types of JSON, for `--json` and the plan
 
     @cached_property
     def distribution(self) -> Distribution:
