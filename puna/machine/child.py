@@ -14,6 +14,8 @@ from typing import Any
 
 from puna.machine.host import COMMAND_LIMIT_S, Host
 
+MAX_NUMBER = 1e24  # no count, size or rate of a machine is larger
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -32,7 +34,9 @@ class Answer:
     def number(self, name: str) -> float | None:
         """A fact that is a number; None where it is none."""
         value = self.facts.get(name)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if -MAX_NUMBER < value < MAX_NUMBER else None
 
 
 def command_of(module: str, *arguments: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from puna.machine.probes.base import Patient
 
 LIMIT_S = 5.0  # half a second where the kernels are in the cache, one or two where they are compiled
 SLOW_BYTES_PER_S = 8e9  # one module of DDR3: below this something is amiss, or the machine is busy
-EXAMPLE = ("a 7B model of 4 bits", 3.79e9)  # bytes that each token reads
+EXAMPLE = ("a 7B model in 4 bits", 3.79e9)  # bytes that each token reads
 LIMITS = ("read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s")
 
 
@@ -45,17 +45,17 @@ def _error(found: str, effect: str, patient: Patient | None) -> Finding:
 
 
 def _measured(patient: Patient, limits: Any) -> Iterator[Finding]:
-    if not isinstance(limits, dict) or not all(isinstance(limits.get(name), float) and limits[name] > 0 for name in LIMITS):
-        yield Finding("cpu.trial", "ok", "the kernels run, and give the right result", device="cpu")
-        return
-    patient.facts["cpu_limits"] = {name: limits[name] for name in LIMITS}
-    read = limits["read_bytes_per_s"]
     yield Finding("cpu.trial", "ok", "the kernels run, and give the right result", device="cpu")
+    rates = Answer(limits if isinstance(limits, dict) else {})
+    measured = {name: rates.number(name) or 0.0 for name in LIMITS}
+    if min(measured.values()) <= 0:
+        return
+    patient.facts["cpu_limits"] = measured
+    read, int8, f32 = measured.values()
     yield Finding(
         "cpu.bandwidth",
         "note" if read < SLOW_BYTES_PER_S else "ok",
-        f"memory is read at {read / 1e9:.1f} GB/s; {limits['int8_ops_per_s'] / 1e9:.0f} GOP/s of int8, "
-        f"{limits['f32_ops_per_s'] / 1e9:.0f} GFLOP/s of float32",
+        f"memory is read at {read / 1e9:.1f} GB/s; {int8 / 1e9:.0f} GOP/s of int8, {f32 / 1e9:.0f} GFLOP/s of float32",
         f"{EXAMPLE[0]} gives at most {read / EXAMPLE[1]:.1f} tokens per second",
         device="cpu",
     )

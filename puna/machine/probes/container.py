@@ -55,7 +55,7 @@ def shared_memory(host: Host) -> int | None:
 
 def _quota(patient: Patient) -> Iterator[Finding]:
     quota = cgroup.cpu_quota(patient.host)
-    found = processor(patient.host)
+    found = patient.once(processor)
     allowed = allowed_threads(patient.host) or (found.threads if found else 1)
     if quota is None or quota >= allowed:
         return

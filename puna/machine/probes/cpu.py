@@ -21,7 +21,7 @@ WIDER = {
 
 def cpu(patient: Patient) -> Iterator[Finding]:
     """Cores usable and present; instructions needed and lacking."""
-    found = processor(patient.host)
+    found = patient.once(processor)
     if found is None:
         yield Finding("cpu.name", "note", "nothing here tells which CPU this is", "the kernels are tried all the same")
         return

@@ -41,7 +41,7 @@ class Memory:
 
 def memory(patient: Patient) -> Iterator[Finding]:
     """Free and limited memory, swap, and processes that were ended for want of it."""
-    found = read_memory(patient.host)
+    found = patient.once(read_memory)
     limit = cgroup.memory_limit(patient.host)
     if found is None:
         yield Finding("memory.free", "note", "nothing here tells how much memory there is")

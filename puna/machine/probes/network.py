@@ -15,6 +15,7 @@ from puna.machine.child import ask
 from puna.machine.finding import Finding, Remedy, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
+from puna.machine.probes.python import this_python
 from puna.machine.remedies import quoted
 from puna.machine.sizes import whole
 
@@ -212,8 +213,7 @@ def _way_out(patient: Patient) -> Iterator[Finding]:
 
 def _proxy(patient: Patient, proxy: str) -> Finding:
     shown, is_socks = _without_password(proxy), proxy.lower().startswith("socks")
-    answer = ask(patient.host, "puna.machine.facts", "python") if is_socks else None
-    if answer is not None and answer.facts.get("has_socks") is False:
+    if is_socks and patient.once(this_python).facts.get("has_socks") is False:
         effect = "fetching from the Hub fails: the HTTP client needs the package socksio for it"
         remedy = patient.remedy("install-socks", python=quoted(sys.executable, patient.distribution))
         return Finding("network.proxy", "warning", f"the proxy is {shown}, of the SOCKS kind", effect, remedy)

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from puna.machine.child import ask
+from puna.machine.child import Answer, ask
 from puna.machine.facts import NEEDED
 from puna.machine.finding import Finding
+from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.remedies import quoted
 
@@ -20,7 +21,7 @@ NEEDED_BY_CPU = ("numba",)  # a GPU does without
 
 def python(patient: Patient) -> Iterator[Finding]:
     """Whether this Python can hold puna and does."""
-    answer = ask(patient.host, "puna.machine.facts", "python")
+    answer = patient.once(this_python)
     if answer.problem:
         yield Finding("python.version", "note", f"this Python could not be asked: {answer.problem}")
         return
@@ -37,6 +38,11 @@ def python(patient: Patient) -> Iterator[Finding]:
             patient.remedy("make-venv"),
         )
     yield from _packages(patient, facts.get("packages"))
+
+
+def this_python(host: Host) -> Answer:
+    """What the child of this Python says of itself."""
+    return ask(host, "puna.machine.facts", "python")
 
 
 def _version(patient: Patient, facts: dict[str, Any]) -> Finding:
