@@ -108,9 +108,8 @@ def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
     yield Line("", "")
     yield Line("", summary(diagnosis.verdict, diagnosis.facts), "bold")
     counts = {state: sum(finding.state == state for finding in diagnosis.findings) for state in ("error", "warning", "note")}
-    yield Line(
-        "", ", ".join(f"{number} {state}{'s' * (number > 1)}" for state, number in counts.items() if number) or "all is well"
-    )
+    if any(counts.values()):
+        yield Line("", ", ".join(f"{number} {state}{'s' * (number > 1)}" for state, number in counts.items() if number))
 
 
 def _part(finding: Finding) -> str:

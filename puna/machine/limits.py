@@ -7,7 +7,6 @@ damaged or hostile is no measurement, never an error.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from contextlib import suppress
@@ -72,7 +71,7 @@ def _limits(entry: Any) -> DeviceLimits | None:
 
 def _is_plausible(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and PLAUSIBLE[0] <= value <= PLAUSIBLE[1]
+    return is_number and PLAUSIBLE[0] <= value <= PLAUSIBLE[1]
 
 
 def _write(text: str) -> None:

@@ -99,8 +99,7 @@ REMEDIES: dict[str, Recipe] = {
         anywhere=("{python} -m pip install --upgrade {packages}",),
     ),
     "system-with-glibc": Recipe(
-        "Take a system with glibc. For containers that is any image that is not Alpine's.",
-        anywhere=("docker run -it --rm python:3.12-slim bash",),
+        "Take a system with glibc; for containers an image that is not Alpine's, such as python:3.12-slim."
     ),
     "native-python": Recipe("Install a Python for Apple silicon.", {"macos": ("arch -arm64 brew install python@3.12",)}),
     "raise-cpu-quota": Recipe(
@@ -122,7 +121,7 @@ REMEDIES: dict[str, Recipe] = {
         needs_reboot=True,
     ),
     "unset-torchrun": Recipe(
-        "Unless you start several processes by hand, take the variables away.",
+        "If they are left over from another program, take them away; to share a model, start with torchrun, which sets them all.",
         {"windows": ("Remove-Item Env:{powershell} -ErrorAction SilentlyContinue",)},
         anywhere=("unset {variables}",),
     ),

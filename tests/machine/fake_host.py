@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from puna.machine.child import command_of
+from puna.machine.facts import NEEDED
 from puna.machine.host import COMMAND_LIMIT_S, MAX_FILE_BYTES, Host, Output
 
 COMMANDS = "commands.json"
@@ -202,6 +204,25 @@ DOCKER: Overlay = {
     },
 }
 
+CACHE = "/home/user/.cache/puna"
+LIMITS = {"read_bytes_per_s": 58.1e9, "int8_ops_per_s": 2.4e12, "f32_ops_per_s": 0.61e12}
+
+
+def fact(name: str, /, **facts: Any) -> dict[str, Any]:
+    """A command: what `puna.machine.facts NAME` prints on this machine."""
+    return {"command": command_line("puna.machine.facts", name), "stdout": json.dumps(facts) + "\n"}
+
+
+def trial(**facts: Any) -> dict[str, Any]:
+    """A command: what the trial of the CPU prints."""
+    return {"command": command_line("puna.backends.cpu.trial"), "stdout": json.dumps(facts) + "\n"}
+
+
+def command_line(*words: str) -> list[str]:
+    """How a module is run in a child."""
+    return ["{python}", *command_of(*words)[1:]]
+
+
 BASE: Overlay = {
     "system": "Linux",
     "environ": {"HOME": "/home/user", "LANG": "en_US.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"},
@@ -236,5 +257,22 @@ BASE: Overlay = {
         "/sys/class/power_supply/": "",
         "/dev/shm/": "",
     },
-    "commands": [],
+    "commands": [
+        fact(
+            "python",
+            version="3.12.3",
+            implementation="CPython",
+            bits=64,
+            machine="x86_64",
+            in_venv=True,
+            externally_managed=False,
+            musl=False,
+            free_threaded=False,
+            packages={package: f"{least}.1" for package, (least, _) in NEEDED.items()},
+            has_socks=False,
+        ),
+        fact("storage", folder=CACHE, looked_at=CACHE, problem="", total=982 << 30, free=611 << 30),
+        fact("name", name="desktop", addresses=["127.0.1.1"], problem=""),
+        trial(cpu="znver4", threads=16, is_right=True, ready_s=0.09, limits=LIMITS),
+    ],
 }

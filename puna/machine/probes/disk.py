@@ -50,14 +50,21 @@ def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
     effect = "models cannot be kept there, and every start compiles the kernels anew (up to a minute)"
     words = quoted(folder, patient.distribution)
     if problem := answer.text("problem"):
-        name = "own-cache" if "denied" in problem or "not permitted" in problem else "cache-elsewhere"
-        remedy = patient.remedy(name, folder=quoted(answer.text("looked_at") or folder, patient.distribution))
+        is_forbidden = "denied" in problem or "not permitted" in problem
+        may_be_taken = answer.text("looked_at") == folder and _is_in_home(patient.host, folder)
+        remedy = patient.remedy("own-cache" if is_forbidden and may_be_taken else "cache-elsewhere", folder=words)
         return Finding("disk.cache", "warning", f"{folder} cannot be written ({problem}); {room}", effect, remedy)
     if free is None or free >= LITTLE_BYTES:
         return Finding("disk.cache", "ok", f"{folder}: {room}")
     state: State = "warning" if free < FULL_BYTES else "note"
     effect = effect if state == "warning" else "a 7B model does not fit: it needs about 4 GB in 4 bits, 13.5 GB in 16"
     return Finding("disk.cache", state, f"{folder}: {room}", effect, patient.remedy("free-disk", folder=words))
+
+
+def _is_in_home(host: Host, folder: str) -> bool:
+    """Whether it is safe to give a folder to the user with all that is in it."""
+    home = host.environ.get("HOME") or host.environ.get("USERPROFILE") or ""
+    return len(home) > 1 and folder.startswith((f"{home}/", f"{home}\\"))
 
 
 def _file_system(patient: Patient, folder: str) -> Iterator[Finding]:

@@ -66,7 +66,7 @@ def _several(patient: Patient, world: int, rank: int) -> Iterator[Finding]:
     if "MASTER_ADDR" not in environ or "MASTER_PORT" not in environ:
         missing = " and ".join(name for name in TORCHRUN[4:] if name not in environ)
         effect = "the processes cannot find each other, and loading fails"
-        yield Finding("network.torchrun", "error", f"{found}, but no {missing}", effect, patient.remedy("set-master"))
+        yield Finding("network.torchrun", "error", f"{found}, but no {missing}", effect, _unset(patient))
     elif "TORCHELASTIC_RUN_ID" not in environ:
         effect = (
             f"puna waits for {world - 1} other processes; if the variables are left over from another program, it waits in vain"
@@ -217,7 +217,7 @@ def _proxy(patient: Patient, proxy: str) -> Finding:
         effect = "fetching from the Hub fails: the HTTP client needs the package socksio for it"
         remedy = patient.remedy("install-socks", python=quoted(sys.executable, patient.distribution))
         return Finding("network.proxy", "warning", f"the proxy is {shown}, of the SOCKS kind", effect, remedy)
-    return Finding("network.proxy", "note", f"models are fetched through the proxy {shown}")
+    return Finding("network.proxy", "note", f"a proxy is set: {shown}", "models are fetched through it")
 
 
 def _without_password(proxy: str) -> str:
