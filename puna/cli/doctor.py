@@ -164,9 +164,12 @@ def show(lines: Iterable[Line], stream: TextIO) -> None:
     for line in lines:
         rows = [printable(line.text)]
         if width and line.mark != COMMAND:
-            rows = textwrap.wrap(rows[0], width - INDENT, break_on_hyphens=False) or [""]
+            rows = textwrap.wrap(rows[0], width - (INDENT if line.mark else 0), break_on_hyphens=False) or [""]
         for row in rows:
-            say(*_margin(line.mark if row is rows[0] else BELOW, line.style), (row, "" if line.mark in STYLES else line.style))
+            say(
+                *_margin(BELOW if line.mark and row is not rows[0] else line.mark, line.style),
+                (row, "" if line.mark in STYLES else line.style),
+            )
     stream.flush()
 
 
