@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from puna.machine.finding import Finding
-from puna.machine.probes import MEASURING, PROBES
+from puna.machine.probes import LONGER_S, MEASURING, PROBES
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.script import fix_script
 from puna.report import SILENT, Reporter
@@ -61,22 +61,24 @@ def diagnose(patient: Patient, report: Reporter = SILENT) -> Diagnosis:
 def examine(
     patient: Patient, probes: Iterable[Probe] = PROBES, limit_s: float = LIMIT_S, report: Reporter = SILENT
 ) -> list[Finding]:
-    """Run the probes, each in a thread of its own; their findings in the order of the table."""
-    runs = [_Run(probe) for probe in probes]
-    deadline = time.monotonic() + limit_s
+    """Run the probes, each in a thread of its own; their findings in the order of the table. Each has `limit_s` seconds, or more
+    where the table `LONGER_S` says so.
+    """
+    runs = [_Run(probe, LONGER_S.get(probe, limit_s)) for probe in probes]
+    started = time.monotonic()
     measuring = [run for run in runs if run.probe in MEASURING]
     for run in measuring:
         run.start(patient)
     for run in measuring:
-        run.wait(min(time.monotonic() + HEAD_START_S, deadline))
+        run.wait(started + min(HEAD_START_S, run.limit_s))
     for run in runs:
         if run not in measuring:
             run.start(patient)
     for done, run in enumerate(runs):
         report.progress(STAGE, done, len(runs))
-        run.wait(deadline)
+        run.wait(started + run.limit_s)
     report.progress(STAGE, len(runs), len(runs))
-    return [finding for run in runs for finding in run.result(limit_s)]
+    return [finding for run in runs for finding in run.result()]
 
 
 @dataclass(eq=False)
@@ -84,6 +86,7 @@ class _Run:
     """A probe in its thread, which nobody waits for at the end: a system call that hangs must not hold the program."""
 
     probe: Probe
+    limit_s: float
     found: list[Finding] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -93,12 +96,15 @@ class _Run:
     def wait(self, until: float) -> None:
         self.ended.wait(max(0.0, until - time.monotonic()))
 
-    def result(self, limit_s: float) -> list[Finding]:
+    def result(self) -> list[Finding]:
         """What it found; if it has not ended, that too."""
         if self.ended.is_set():
             return self.found
         effect = "something that it asked hangs, or the machine is very busy"
-        return [*self.found, Finding(f"{self._name}.probe", "note", f"not done after {limit_s:g} s; it was left alone", effect)]
+        return [
+            *self.found,
+            Finding(f"{self._name}.probe", "note", f"not done after {self.limit_s:g} s; it was left alone", effect),
+        ]
 
     @property
     def _name(self) -> str:

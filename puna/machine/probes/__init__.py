@@ -27,3 +27,6 @@ PROBES: tuple[Probe, ...] = (
 
 # These measure: they begin a little before the others, which would slow them.
 MEASURING: tuple[Probe, ...] = (bandwidth,)
+
+# Probe -> seconds that it may take, where the usual limit is too short for what it loads.
+LONGER_S: dict[Probe, float] = {}
