@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
     from puna.config import ModelConfig
     from puna.llm import LLM, Timing
+    from puna.plan import Header
 
 SEED = 20261122
 TTFT_PROMPT = 32  # tokens
@@ -56,6 +57,8 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
     """Run everything once unmeasured, then `repeat` times; the limits are measured in between."""
+    from puna.machine.limits import remember
+
     random = np.random.default_rng(SEED)
     prompt_tokens, decode_tokens = (_fitting(n, llm.plan.max_context, report) for n in (prompt_tokens, decode_tokens))
 
@@ -65,6 +68,8 @@ def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, repor
 
     timing(min(prompt_tokens, TTFT_PROMPT), 2)
     limits = llm.backend.limits()
+    if llm.backend.info.name == "cpu" and llm.config.threads == 0:
+        remember("cpu", limits)  # for `puna plan`
     prefill, decode, first = [], [], []
     for i in range(repeat):
         report.progress("measuring", i, repeat)
@@ -91,8 +96,12 @@ def _facts(
     decode: list[float],
     first: list[float],
 ) -> dict[str, Any]:
+    from puna.formats import open_checkpoint
+    from puna.machine.speed import read_by_type
+
     pp, tg = statistics.median(prefill), statistics.median(decode)
-    read_bytes, operations = bytes_per_token(llm), 2 * matrix_weights(llm.model)
+    tensors = open_checkpoint(llm.path).tensors
+    read_bytes, operations = sum(read_by_type(llm.model, tensors, llm.plan).values()), 2 * matrix_weights(llm.model)
     return {
         "device": dataclasses.asdict(llm.backend.info),
         "prefill": _row(f"pp{prompt_tokens}", prefill)
@@ -101,25 +110,24 @@ def _facts(
         | {"bandwidth_share": round(tg * read_bytes / limits.read_bytes_per_s, 4), "bytes_per_token": read_bytes},
         "time_to_first_token_s": round(statistics.median(first), 4),
         "limits": dataclasses.asdict(limits),
+        "expected": _expected(llm, tensors, limits),
         "repeat": len(prefill),
     }
+
+
+def _expected(llm: LLM, tensors: Mapping[str, Header], limits: DeviceLimits) -> dict[str, Any] | None:
+    """What `puna plan` says of this model, with the limits that were measured just now."""
+    from puna.machine.places import rates_of
+    from puna.machine.speed import expected
+
+    kind = llm.backend.info.name.partition(":")[0]
+    return None if kind != "cpu" else expected(llm.model, tensors, llm.plan, rates_of(limits), kind)._asdict()
 
 
 def _row(name: str, rates: list[float]) -> dict[str, Any]:
     """Median, least and most of some rates."""
     rate = {"tokens_per_s": statistics.median(rates), "min": min(rates), "max": max(rates)}
     return {"test": name} | {key: round(value, 2) for key, value in rate.items()}
-
-
-def bytes_per_token(llm: LLM) -> int:
-    """Bytes of weights, as they lie in memory, that the decoding of one token reads: of an untied embedding, next to nothing."""
-    from puna.formats import open_checkpoint
-    from puna.plan import resident_bytes
-
-    layout = llm.plan.layout
-    tensors = open_checkpoint(llm.path).tensors
-    read = {name: t for name, t in tensors.items() if name != "embed" or llm.model.tie_embeddings}
-    return sum(resident_bytes(t.shape, layout.resident_type(t.type.name, name), layout) for name, t in read.items())
 
 
 def matrix_weights(config: ModelConfig) -> int:
@@ -135,6 +143,8 @@ def table(facts: dict[str, Any]) -> Iterator[str]:
     yield _line(facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s, int8, measured now")
     yield _line(facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s of memory, measured now")
     first_ms, load_s = 1e3 * facts["time_to_first_token_s"], facts["load_s"]
+    if (plan := facts["expected"]) is not None:
+        yield f"{'plan':<8}{plan['decode_per_s']:>9.1f} tok/s expected, prompts {plan['prefill_per_s']:.1f} tok/s"
     yield f"{'ttft':<8}{first_ms:>9.1f} ms     for a prompt of {TTFT_PROMPT} tokens; loading took {load_s:.2f} s"
 
 

@@ -27,7 +27,7 @@ PLAUSIBLE = (1e6, 1e17)  # bytes and operations per second
 
 def remembered(device: str, host: Host | None = None) -> DeviceLimits | None:
     """The limits of "cpu", or of a card by its name, as last measured; None where they were not."""
-    return _limits(_read().get(_key(device, host)))
+    return limits_of(_read().get(_key(device, host)))
 
 
 def remember(device: str, limits: DeviceLimits, host: Host | None = None) -> None:
@@ -62,7 +62,8 @@ def _read() -> dict[str, Any]:
     return limits if isinstance(limits, dict) else {}
 
 
-def _limits(entry: Any) -> DeviceLimits | None:
+def limits_of(entry: Any) -> DeviceLimits | None:
+    """A measurement as JSON holds it; None for what is none."""
     names = [field.name for field in fields(DeviceLimits)]
     if not isinstance(entry, dict) or not all(_is_plausible(entry.get(name)) for name in names):
         return None

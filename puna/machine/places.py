@@ -38,7 +38,14 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     `limits`: this CPU's rates, if they are known. DeviceError where a GPU is wanted and there is none.
     """
     total, free = (ram, ram) if ram else memory_bytes()
-    cpu = Place("cpu", f"this CPU with {ram / GIB:g} GiB" if ram else "this CPU", total, free, free, _cpu_rates(limits))
+    cpu = Place(
+        "cpu",
+        f"this CPU with {ram / GIB:g} GiB" if ram else "this CPU",
+        total,
+        free,
+        free,
+        None if limits is None else rates_of(limits),
+    )
     kind = engine.device.partition(":")[0]
     if gpu and kind not in ("auto", "cuda"):
         raise UsageError(f"--gpu names a card, but the device is {engine.device}", hint="Leave one of them out.")
@@ -102,9 +109,8 @@ def _card_rates(card: Card, source: str) -> Rates:
     return Rates(card.gb_per_s * 1e9, operations, operations, PCIE_BYTES, source)
 
 
-def _cpu_rates(limits: DeviceLimits | None) -> Rates | None:
-    if limits is None:
-        return None
+def rates_of(limits: DeviceLimits) -> Rates:
+    """Of a CPU that was measured."""
     return Rates(
         limits.read_bytes_per_s, limits.int8_ops_per_s, limits.f32_ops_per_s, limits.read_bytes_per_s, "measured on this machine"
     )

@@ -1,12 +1,27 @@
-"""The rates of this machine's CPU: remembered, or measured where that takes no compiling."""
+"""The rates of this machine's CPU: remembered, or measured once, in a child, and kept."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from puna.backends.base import DeviceLimits
-from puna.machine.limits import remembered
+from puna.machine.child import ask
+from puna.machine.host import ThisHost
+from puna.machine.limits import limits_of, remember, remembered
 from puna.report import Reporter
+
+LIMIT_S = 20.0  # half a second, where kernels are compiled some seconds more
+STAGE = "measuring this machine, once"
 
 
 def cpu_limits(report: Reporter) -> DeviceLimits | None:
-    """None where nobody has measured this machine yet."""
-    return remembered("cpu")
+    """None where it cannot be measured: `puna doctor` says why."""
+    known = remembered("cpu")
+    if known is None:
+        report.progress(STAGE, 0, 1)
+        answer: Any = ask(ThisHost(), "puna.backends.cpu.trial", limit_s=LIMIT_S).facts.get("limits")
+        report.progress(STAGE, 1, 1)
+        known = limits_of(answer)
+        if known is not None:
+            remember("cpu", known)
+    return known

@@ -68,17 +68,21 @@ def expected(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rat
 
 
 def _decode_s(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares) -> float:
-    by_type: Counter[str] = Counter()
-    streamed = 0
-    for name, kind, size in resident(tensors, plan):
-        if is_streamed(name, config, plan):
-            streamed += size
-        elif name != "embed" or config.tie_embeddings:
-            by_type[kind] += size
+    by_type = read_by_type(config, tensors, plan)
+    streamed = sum(size for name, _, size in resident(tensors, plan) if is_streamed(name, config, plan))
     read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / rates.read_bytes
     before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
     kv_s = before / (rates.read_bytes * _read_share(shares, ""))
     return read_s + kv_s + streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s
+
+
+def read_by_type(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan) -> Counter[str]:
+    """Bytes of weights on the device that the decoding of one token reads: of an untied embedding, next to nothing."""
+    sizes: Counter[str] = Counter()
+    for name, kind, size in resident(tensors, plan):
+        if not is_streamed(name, config, plan) and (name != "embed" or config.tie_embeddings):
+            sizes[kind] += size
+    return sizes
 
 
 def _prompt_token_s(

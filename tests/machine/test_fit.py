@@ -14,7 +14,6 @@ from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, k
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
 from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
-
 from tests.machine.fake_host import FakeHost
 
 NO_GPU = FakeHost(Path("/an/absent/folder"))
