@@ -43,7 +43,7 @@ Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Footprint:
     """What loading was to take of the device's memory, and what it took."""
 
     predicted_bytes: int
@@ -65,7 +65,7 @@ class LLM:
         backend: Backend,
         plan: Plan,
         config: EngineConfig,
-        loaded: Loaded | None = None,
+        footprint: Footprint | None = None,
     ) -> None:
         """Of parts already made; `load` makes them."""
         self.path = checkpoint.path
@@ -74,7 +74,7 @@ class LLM:
         self._notices = checkpoint.notices
         self.tokenizer = tokenizer
         self.plan = plan
-        self.loaded = loaded
+        self.footprint = footprint
         self.config = config
         self.backend = backend
         self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config)
@@ -116,11 +116,11 @@ class LLM:
             held = backend.held_bytes()
             backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
             predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
-            loaded = Loaded(predicted, backend.held_bytes() - held)
+            footprint = Footprint(predicted, backend.held_bytes() - held)
         except BaseException:
             backend.close()
             raise
-        return cls(checkpoint, text, backend, plan, config, loaded)
+        return cls(checkpoint, text, backend, plan, config, footprint)
 
     @overload
     def generate(self, prompts: str, params: Params = None, **settings: Any) -> Completion: ...

@@ -295,7 +295,6 @@ def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> Insuffic
     return InsufficientMemoryError(
         f"the model needs {human(need.weights + kv + scratch)}, and {human(max(0, free_bytes))} are free: "
         f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
-        hint="Take a smaller context with --max-context, or close other programs."
-        if beside >= kv // 16
-        else "Take a smaller model or one of fewer bits per weight, or close other programs.",
+        hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
+        + ", or close other programs; `puna plan MODEL` lists what fits.",
     )

@@ -115,9 +115,11 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
 def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LLM:
     """Load MODEL with the flags of the command."""
     from puna.llm import LLM
+    from puna.machine import history
 
     template = _built_in_template(flags.get("template"))
     llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
+    history.remember(llm)
     llm.chat_template = template or llm.chat_template
     return llm
 

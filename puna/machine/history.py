@@ -44,10 +44,10 @@ def history_file() -> Path:
 
 def remember(llm: LLM) -> None:
     """Keep what loading this model took."""
-    if llm.loaded is None:
+    if llm.footprint is None:
         return
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    taken = llm.loaded
+    taken = llm.footprint
     entry = Entry(now, llm.path.name, llm.backend.info.name, llm.plan.weights, taken.predicted_bytes, taken.actual_bytes)
     with suppress(OSError, UnicodeError):
         _append(json.dumps(asdict(entry)))

@@ -17,8 +17,8 @@ from puna.machine.places import Place
 
 def load(device: str, path: Path, fill: bool) -> dict[str, int]:
     with LLM.load(path, device=device, max_batch=1, threads=1, prefix_cache=False) as llm:
-        assert llm.loaded is not None
-        facts = {"predicted": llm.loaded.predicted_bytes, "actual": llm.loaded.actual_bytes, "process": own_bytes()}
+        assert llm.footprint is not None
+        facts = {"predicted": llm.footprint.predicted_bytes, "actual": llm.footprint.actual_bytes, "process": own_bytes()}
         facts["process_predicted"] = facts["predicted"] + _overhead(llm)
         if fill:
             facts |= _filled(llm)

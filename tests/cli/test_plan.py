@@ -1,0 +1,106 @@
+"""puna plan: what it prints, its exit codes, its JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.backends.base import DeviceLimits
+from puna.machine.limits import remember
+from tests.cli.conftest import Puna
+from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
+    remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    config = tiny_config()
+    return str(write_gguf(tmp_path / "tiny.gguf", config, random_tensors(config, 1), "Q4_0", bpe_tokenizer()))
+
+
+def facts(puna: Puna, *arguments: str) -> dict[str, Any]:
+    done: dict[str, Any] = json.loads(puna("plan", *arguments, "--json").out)
+    return done
+
+
+def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
+    done = puna("plan", model)
+    assert done.code == 0
+    for word in ("feed-forward", "Q4_0", "activations", "logits", "Python and libraries", "It fits.", "measured on this machine"):
+        assert word in done.out
+    found = facts(puna, model)
+    assert found["fits"] and found["needed_bytes"] == sum(
+        item["bytes"] for item in found["items"] if item["part"] != "overhead"
+    )
+    assert found["expected"]["decode_per_s"] > 0
+
+
+def test_a_card_that_one_lacks(puna: Puna) -> None:
+    done = puna("plan", "llama-2-7b", "--gpu", "RTX 4070")
+    assert done.code == 0 and "weights as int8" in done.out and "--weights int8" in done.out
+    assert "published sizes" in done.err
+    found = facts(puna, "llama-2-7b", "--gpu", "RTX 4070")
+    assert found["weights"] == "int8" and found["device"]["name"] == "RTX 4070" and len(found["settings"]) == 3
+
+
+def test_what_does_not_fit_exits_with_1_and_says_what_would(puna: Puna) -> None:
+    done = puna("plan", "llama-3.1-8b", "--ram", "12GiB", "--device", "cpu")
+    assert done.code == 1
+    assert "here the device ends" in done.out and "It does not fit: the model needs" in done.out
+    assert "puna convert --quantize q8_0" in done.out
+
+
+def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
+    done = puna("plan", "llama-2-7b", "--gpu", "RTX 3090", "--context", "1024", "--batch", "32")
+    assert "32 sequences of 1024 tokens take 16.00 GiB" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no-such-model",), "no-such-model"),
+        (("llama-2-7b", "--gpu", "RTX 4077"), "RTX 4070"),
+        (("llama-2-7b", "--gpu", "RTX 4070", "--device", "cpu"), "--gpu names a card, but the device is cpu"),
+        (("llama-2-7b", "--context", "9000"), "4096"),
+        (("llama-2-7b", "--weights", "int3"), "int3"),
+        (("llama-2-7b", "--vram", "much"), "much"),
+        (("llama-2-7b:q99",), "q99"),
+        (("llama-2-7b", "--gpu", "RTX 4070", "--tensor-parallel", "3"), "3 parts"),
+    ],
+)
+def test_wrong_usage_is_told(puna: Puna, arguments: tuple[str, ...], words: str) -> None:
+    done = puna("plan", *arguments)
+    assert done.code == 2 and words in done.err and "Traceback" not in done.err and len(done.err.splitlines()) <= 3
+
+
+def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:
+    assert "nothing was loaded here yet" in puna("plan", "--history").err
+    assert puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").code == 0
+    assert "tiny.gguf" in puna("plan", "--history").out
+    (entry,) = facts(puna, "--history")["loads"]
+    assert entry["model"] == "tiny.gguf" and entry["predicted_bytes"] > 0
+
+
+def test_run_prints_the_plan_in_one_line(puna: Puna, model: str) -> None:
+    lines = puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").err.splitlines()
+    assert sum(line.startswith("puna: plan: ") for line in lines) == 1
+
+
+def test_a_large_file_is_planned_from_its_header(puna: Puna, tmp_path: Path) -> None:
+    """A llama2.c file of 27 GB with holes for weights: what is not read takes no time."""
+    path = tmp_path / "7b.bin"
+    path.write_bytes(struct.pack("<7i", 4096, 11008, 32, 32, 32, -32000, 2048))
+    num_weights = 6_738_415_616 + 2048 * 128  # llama2.c keeps a table of cosines and sines
+    os.truncate(path, 28 + 4 * num_weights)
+    found = facts(puna, str(path), "--gpu", "A100 80GB")
+    assert found["fits"] and found["weights_bytes"] == 4 * 6_738_415_616
