@@ -162,11 +162,13 @@ def _fetch_all(files: Sequence[_File], fetcher: RangeFetcher, stage: str, report
     """Round by round, those of all files together."""
     left = list(files)
     while left:
-        report.progress(stage, len(files) - len(left), len(files))
         asked = [(file, file.next_pieces()) for file in left]
         left = [file for file, pieces in asked if pieces is not None]
-        fetcher.fetch([piece for _, pieces in asked for piece in pieces or ()])
-    report.progress(stage, len(files), len(files))
+        wanted = [piece for _, pieces in asked for piece in pieces or ()]
+        done = fetcher.fetched_bytes
+        report.progress(stage, done, done + sum(piece.end - piece.begin for piece in wanted) + 1, "bytes")
+        fetcher.fetch(wanted)
+    report.progress(stage, fetcher.fetched_bytes, fetcher.fetched_bytes, "bytes")
 
 
 def _missing(wanted: Iterable[Range], known: Iterable[Range]) -> list[Range]:
@@ -175,11 +177,12 @@ def _missing(wanted: Iterable[Range], known: Iterable[Range]) -> list[Range]:
     >>> _missing([(0, 10), (15, 30)], [(0, 4), (8, 20)])
     [(4, 8), (20, 30)]
     """
-    left = list(wanted)
+    left = _joined(wanted, 0)
     for begin, end in known:
-        pieces = [((first, min(last, begin)), (max(first, end), last)) for first, last in left]
-        left = [piece for pair in pieces for piece in pair]
-    return _joined(left, 0)
+        before = [(first, min(last, begin)) for first, last in left]
+        behind = [(max(first, end), last) for first, last in left]
+        left = _joined(before + behind, 0)
+    return left
 
 
 def _joined(ranges: Iterable[Range], gap: int) -> list[Range]:

@@ -97,9 +97,9 @@ class RangeFetcher:
 
     def _chunks(self, piece: Piece, begin: int) -> Iterator[bytes]:
         """The bytes from `begin` to the piece's end, as they arrive."""
-        from huggingface_hub import get_session
         from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
         from huggingface_hub.errors import HTTPError
+        from huggingface_hub.utils import get_session
 
         left = piece.end - begin
         if not left:
@@ -137,7 +137,7 @@ class RangeFetcher:
 
     def _check(self, response: Any, begin: int, piece: Piece) -> None:
         """See that the answer will be what was asked for, before any of it is read."""
-        from huggingface_hub import hf_raise_for_status
+        from huggingface_hub.utils import hf_raise_for_status
 
         if response.status_code in PASSING:
             raise _PassingError(f"the server answers {response.status_code}")
