@@ -168,16 +168,39 @@ def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
 
 def _read_shard(path: Path, check: Check) -> GGUFFile:
     cursor = Cursor(map_file(path), path)
+    header = read_header(cursor, check)
+    tensors = _place(cursor, header.infos, header.alignment)
+    return GGUFFile(path, header.version, header.values, tensors, (path,))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands before the tensors of one file."""
+
+    version: int
+    values: dict[str, Value]
+    infos: list[_Info]
+    alignment: int
+    end: int  # the first byte behind it
+
+    def place_of(self, name: str) -> tuple[int, int] | None:
+        """(first byte, byte behind the last) of a tensor as the header says it, unchecked; None where it names no such tensor."""
+        info = next((info for info in self.infos if info.name == name), None)
+        begin = _padded(self.end, self.alignment) + (info.start if info else 0)
+        return (begin, begin + info.num_bytes) if info else None
+
+
+def read_header(cursor: Cursor, check: Check) -> Header:
+    """The values and the tensor infos; the cursor stops behind them."""
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)
     version = _read_version(cursor)
     num_tensors = _read_count(cursor, "tensor_count", MAX_TENSORS, MIN_INFO_BYTES)
     num_values = _read_count(cursor, "kv_count", MAX_VALUES, MIN_VALUE_BYTES)
     values = _read_values(cursor, num_values)
-    check(path, values)
+    check(cursor.file, values)
     infos = [_read_info(cursor, index) for index in range(num_tensors)]
-    tensors = _place(cursor, infos, _alignment(cursor, values))
-    return GGUFFile(path, version, values, tensors, (path,))
+    return Header(version, values, infos, _alignment(cursor, values), cursor.position)
 
 
 def _read_version(cursor: Cursor) -> int:

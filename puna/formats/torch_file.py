@@ -19,6 +19,7 @@ from puna.formats.zip_file import MAGIC, Entry, ZipFile
 from puna.report import SILENT, Reporter
 
 PICKLE = "/data.pkl"
+READ_AT_OPEN = (PICKLE, "/byteorder")  # entries whose bytes are needed to find the arrays
 MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
 MAX_NOTE_BYTES = 256
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which training programs keep the weights

@@ -10,6 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,12 +69,33 @@ class ZipFile:
         return data
 
 
-def _entries(data: Cursor) -> list[Entry]:
+def directory_range(path: Path) -> tuple[int, int]:
+    """(first byte, byte behind the last) of the directory, for which only the file's end is read."""
+    _, begin, size = _checked_directory(Cursor(map_file(path), path))
+    return begin, begin + size
+
+
+def local_header_ranges(path: Path) -> list[tuple[int, int]]:
+    """(first byte, byte behind the name) of the header before each entry's bytes, for which only the directory is read."""
+    data = Cursor(map_file(path), path)
+    count, begin, _ = _checked_directory(data)
+    cursor = Cursor(data.data, path, begin)
+    listed = [_listed(cursor) for _ in range(count)]
+    return [(entry.local, entry.local + LOCAL_LAYOUT.size + len(entry.raw)) for entry in listed if entry.local < begin]
+
+
+def _checked_directory(data: Cursor) -> tuple[int, int, int]:
+    """(entries, first byte, bytes) of the directory, which lies inside the file."""
     count, begin, size = _directory(data)
     if count > MAX_ENTRIES:
         data.fail("zip directory", f"has {count} entries; at most {MAX_ENTRIES} are allowed", begin)
     if not (begin + size <= data.end and count * CENTRAL_LAYOUT.size <= size):
         data.fail("zip directory", f"of {count} entries, {size} bytes at byte {begin}, does not fit into the file", 0)
+    return count, begin, size
+
+
+def _entries(data: Cursor) -> list[Entry]:
+    count, begin, _ = _checked_directory(data)
     cursor, entries, names = Cursor(data.data, data.file, begin), [], set()
     for _ in range(count):
         entry = _entry(cursor, begin)
@@ -113,8 +135,25 @@ def _directory64(data: Cursor, at: int) -> tuple[int, int, int]:
     return fields[7], fields[9], fields[8]
 
 
+class _Listed(NamedTuple):
+    """What the directory says of an entry."""
+
+    field: str  # as errors call it
+    raw: bytes  # its name
+    name: str
+    local: int  # where its own header begins
+    size: int
+    crc: int
+
+
 def _entry(cursor: Cursor, directory: int) -> Entry:
     """The next entry of the central directory, held against its local header."""
+    listed = _listed(cursor)
+    offset = _data_offset(cursor, listed.field, listed.raw, listed.local, listed.size, directory)
+    return Entry(listed.name, offset, listed.size, listed.crc)
+
+
+def _listed(cursor: Cursor) -> _Listed:
     at = cursor.position
     head = cursor.take("zip directory", CENTRAL_LAYOUT.size)
     if head[:4] != CENTRAL:
@@ -132,7 +171,7 @@ def _entry(cursor: Cursor, directory: int) -> Entry:
         name = raw.decode()
     except UnicodeDecodeError:
         cursor.fail(field, "is not named in UTF-8", at)
-    return Entry(name, _data_offset(cursor, field, raw, local, size, directory), size, crc)
+    return _Listed(field, raw, name, local, size, crc)
 
 
 def _wide(cursor: Cursor, field: str, extra: bytes, size: int, packed: int, local: int) -> tuple[int, int, int]:

@@ -6,21 +6,24 @@ it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from puna.errors import DownloadError, ModelNotFoundError
 from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_place, require_space, sha256_of
 from puna.hub.names import HubName
+from puna.paths import is_safe_name
 from puna.report import Reporter
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 LAST = "config.json"
 # What a folder needs; nothing else of a repository is fetched. Weights: the first kind that is there.
@@ -33,6 +36,16 @@ WEIGHTS = (
     re.compile(r"pytorch_model\.bin(\.index\.json)?|pytorch_model-\d{5}-of-\d{5}\.bin"),
 )
 MAX_UNHASHED_BYTES = 64 << 20  # of a file that is no LFS blob
+HUB_TIMEOUT_S = 30.0  # for each step of asking the Hub about a repository
+
+
+class Found(NamedTuple):
+    """A model of the Hub: what it is called, and the files that it is made of."""
+
+    name: HubName  # with the file, where it is one
+    files: list[RepoSibling]  # each with size and checksum; of a folder `config.json` is the last
+    revision: str
+    is_folder: bool
 
 
 def fetch_hub_model(name: HubName, report: Reporter) -> Path:
@@ -40,16 +53,34 @@ def fetch_hub_model(name: HubName, report: Reporter) -> Path:
 
     The caller holds the lock.
     """
+    found = find(name)
+    _place_all(found, report)
+    return name.folder if found.is_folder else name.target(found.files[0].rfilename)
+
+
+def find(name: HubName) -> Found:
+    """The model behind a name. Raises ModelNotFoundError for none, or several; DownloadError where the Hub tells too little."""
     info = _repository(name)
     listing = {file.rfilename: file for file in info.siblings or ()}
     folder = [] if name.file else _folder_files(listing)
-    if folder:
-        _place_all(name, folder, listing, info.sha or "main", report)
-        return name.folder
-    chosen = HubName(name.owner, name.repo, name.file or _only_model(name, listing))
-    files = chosen.shards()
-    _place_all(chosen, files, listing, info.sha or "main", report)
-    return chosen.target(files[0])
+    chosen = name if folder else HubName(name.owner, name.repo, name.file or _only_model(name, listing))
+    wanted = folder or chosen.shards()
+    return Found(chosen, [_listed(chosen, file, listing) for file in wanted], info.sha or "main", bool(folder))
+
+
+def model_files(name: HubName) -> list[tuple[str, int]]:
+    """The GGUF models of a repository: (file, bytes), a split one by its first part, the smallest first.
+
+    Those that no name of ours can spell, because they lie in folders, are left out.
+    """
+    sizes = {file.rfilename: file.size for file in _repository(name).siblings or ()}
+    found = []
+    for file in _first_parts(sizes):
+        if is_safe_name(file):
+            parts = [sizes.get(part) for part in HubName(name.owner, name.repo, file).shards()]
+            whole = [size for size in parts if size is not None]
+            found += [(file, sum(whole))] if len(whole) == len(parts) else []
+    return sorted(found, key=lambda model: (model[1], model[0]))
 
 
 def _folder_files(listing: Mapping[str, RepoSibling]) -> list[str]:
@@ -61,22 +92,30 @@ def _folder_files(listing: Mapping[str, RepoSibling]) -> list[str]:
     return [*sorted(weights), *(file for file in TEXTS if file in listing), LAST]
 
 
-def _place_all(name: HubName, wanted: list[str], listing: Mapping[str, RepoSibling], revision: str, report: Reporter) -> None:
-    files = [_listed(name, file, listing) for file in wanted]
-    missing = [file for file in files if not _is_here(name.target(file.rfilename), file)]
+def _place_all(found: Found, report: Reporter) -> None:
+    name = found.name
+    missing = [file for file in found.files if not _is_here(name.target(file.rfilename), file)]
     for file in missing:
         require_place(name.target(file.rfilename))
     require_space(sum(file.size or 0 for file in missing) + SPARE_BYTES)
     for file in missing:
-        _fetch(name, file, revision, report)
+        _fetch(name, file, found.revision, report)
 
 
 def _repository(name: HubName) -> ModelInfo:
     from huggingface_hub import HfApi
+
+    with hub_errors(name):
+        return HfApi().model_info(name.repo_id, files_metadata=True, timeout=HUB_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def hub_errors(name: HubName) -> Iterator[None]:
+    """Say of what the Hub refuses what it means."""
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
     try:
-        return HfApi().model_info(name.repo_id, files_metadata=True)
+        yield
     except GatedRepoError as error:
         raise DownloadError(
             f"{name}: its owner asks for an agreement first", hint="Agree on the page of the model, then run `hf auth login`."
@@ -90,9 +129,13 @@ def _repository(name: HubName) -> ModelInfo:
         raise _failed(name, error) from error
 
 
+def _first_parts(files: Iterable[str]) -> list[str]:
+    return [file for file in files if file.endswith(".gguf") and not _LATER_PART.search(file)]
+
+
 def _only_model(name: HubName, listing: dict[str, Any]) -> str:
     """The one model file of the repository (of a split one its first part)."""
-    files = [f for f in listing if f.endswith(".gguf") and not re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", f)]
+    files = _first_parts(listing)
     if len(files) == 1:
         return files[0]
     if not files:
@@ -139,13 +182,21 @@ def _fetch(name: HubName, file: RepoSibling, revision: str, report: Reporter) ->
         )
     except (HTTPError, OSError, ValueError) as error:
         raise _failed(name, error) from error
-    kind, expected = ("sha256", file.lfs.sha256) if file.lfs else ("git's sha1", file.blob_id)
-    found = sha256_of(done, f"checking {file.rfilename}", report) if file.lfs else _git_sha1(done)
-    if found != expected or done.stat().st_size != file.size:
+    try:
+        verify(name, file, done, report)
+    except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
-        raise DownloadError(f"{name}: the bytes are not the expected ones: {kind} {found}, not {expected}. Refused.")
+        raise
     place(done, name.target(file.rfilename))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def verify(name: HubName, file: RepoSibling, path: Path, report: Reporter) -> None:
+    """DownloadError where the bytes at `path` are not those that the Hub announced."""
+    kind, expected = ("sha256", file.lfs.sha256) if file.lfs else ("git's sha1", file.blob_id)
+    found = sha256_of(path, f"checking {file.rfilename}", report) if file.lfs else _git_sha1(path)
+    if found != expected or path.stat().st_size != file.size:
+        raise DownloadError(f"{name}: the bytes are not the expected ones: {kind} {found}, not {expected}. Refused.")
 
 
 def _git_sha1(path: Path) -> str:

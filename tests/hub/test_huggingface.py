@@ -43,8 +43,8 @@ class FakeHub:
 
         return [sibling(name, data) for name, data in self.files.items()]
 
-    def model_info(self, repo_id: str, *, files_metadata: bool) -> FakeHub:
-        assert repo_id == "o/r" and files_metadata
+    def model_info(self, repo_id: str, *, files_metadata: bool, timeout: float) -> FakeHub:
+        assert repo_id == "o/r" and files_metadata and timeout > 0
         if self.error:
             raise self.error
         return self

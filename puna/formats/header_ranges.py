@@ -1,0 +1,137 @@
+"""Which bytes of a model file `open_checkpoint` looks at, for a file of which only these are there.
+
+    for ranges in header_ranges(path):
+        ...            # bring the bytes of `ranges` to their places in the file
+
+The file has its full size from the beginning, and zeros where nothing was brought. Each round is told from the bytes of those
+before it. Where they are wrong the rounds end: the readers meet the same bytes, and say what is wrong with them.
+
+Not among the bytes: a stored lm_head that is said to be the embedding (the readers compare some rows, for a notice), and the
+scales of quantised matrices (the readers look whether half precision holds them, and of zeros find that it does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from puna.errors import PunaError
+from puna.formats import gguf, safetensors, torch_file, zip_file
+from puna.formats.gguf_file import read_header
+from puna.formats.mapped import Cursor, file_size, map_file, read_head
+from puna.formats.stored import StoredTensor
+
+Range = tuple[int, int]  # (first byte, byte behind the last)
+Rounds = Iterator[list[Range]]
+
+HEAD_BYTES = 128 << 10  # holds the whole header of most safetensors files, and of the later parts of a split GGUF file
+MAX_STEP_BYTES = 4 << 20  # that a GGUF header is read ahead
+TAIL_BYTES = 128 << 10  # holds the directory of most archives, and the longest comment behind one
+
+# Quantised matrices: the tensors that tell one, and those whose numbers decide what type it becomes.
+QUANTISED = ("qweight", "weight_packed", "weight_scale")
+DECIDING = ("qzeros", "g_idx", "weight_zero_point", "weight_shape", "weight_g_idx", "bias")
+
+
+def header_ranges(path: Path) -> Rounds:
+    """Rounds of ranges, each to be brought before the next is asked for. The kind is told by content."""
+    size = file_size(path)
+    yield [(0, min(HEAD_BYTES, size))]
+    try:
+        head = read_head(path, min(HEAD_BYTES, size))
+        yield from next((kind.rounds(path, size) for kind in KINDS if kind.matches(head, size)), iter(()))
+    except PunaError:  # told by who opens the file
+        return
+
+
+# ---- GGUF -----------------------------------------------------------------------------------------------------------
+
+
+class _UnreadError(Exception):
+    """The header goes on behind the bytes that are there."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end  # up to which it certainly goes
+
+
+class _PartialCursor(Cursor):
+    """Reads a file of which the first `known` bytes are there."""
+
+    def __init__(self, path: Path, known: int) -> None:
+        super().__init__(map_file(path), path)
+        self._known = known
+
+    def require(self, field: str, num_bytes: int) -> None:
+        super().require(field, num_bytes)
+        self._reach(self.position + num_bytes)
+
+    def strings(self, field: str, count: int) -> list[bytes]:
+        """What is not there reads as empty strings, which are no fault: it is found out by where they end."""
+        texts = super().strings(field, count)
+        self._reach(self.position)
+        return texts
+
+    def _reach(self, end: int) -> None:
+        if end > self._known:
+            raise _UnreadError(end)
+
+
+def _gguf_rounds(path: Path, size: int) -> Rounds:
+    known = min(HEAD_BYTES, size)
+    while True:
+        try:
+            header = read_header(_PartialCursor(path, known), lambda file, values: None)
+            break
+        except _UnreadError as unread:
+            end = min(max(unread.end, known + min(known, MAX_STEP_BYTES)), size)
+        yield [(known, end)]
+        known = end
+    factors = header.place_of(gguf.ROPE_FACTORS)
+    if factors is not None and factors[1] - factors[0] <= HEAD_BYTES:  # longer ones are refused unread
+        yield [factors]
+
+
+# ---- safetensors, torch.save ----------------------------------------------------------------------------------------
+
+
+def _safetensors_rounds(path: Path, size: int) -> Rounds:
+    (length,) = safetensors.LENGTH.unpack(read_head(path, safetensors.LENGTH.size))
+    yield [(0, safetensors.LENGTH.size + length)]
+    yield _deciding(safetensors.read_safetensors(path))
+
+
+def _torch_rounds(path: Path, size: int) -> Rounds:
+    """The directory is at the end; each entry's own header, before its bytes; then the pickle and the note on the byte order."""
+    if read_head(path, len(zip_file.MAGIC)) != zip_file.MAGIC:
+        return  # an old pickle, which is refused
+    yield [(max(0, size - TAIL_BYTES), size)]
+    yield [zip_file.directory_range(path)]
+    yield zip_file.local_header_ranges(path)
+    entries = zip_file.ZipFile(path).entries.values()
+    small = [entry for entry in entries if entry.name.endswith(torch_file.READ_AT_OPEN)]
+    yield [(entry.offset, entry.offset + entry.size) for entry in small if entry.size <= torch_file.MAX_PICKLE_BYTES]
+    yield _deciding(torch_file.read_torch_file(path))
+
+
+def _deciding(stored: Mapping[str, StoredTensor]) -> list[Range]:
+    """Of quantised matrices the parts by which the readers choose a type."""
+    parts = {name: name.rpartition(".")[2] for name in stored}
+    if not any(part in QUANTISED for part in parts.values()):
+        return []
+    chosen = (tensor for name, tensor in stored.items() if parts[name] in DECIDING)
+    return [(tensor.offset, tensor.offset + tensor.data.nbytes) for tensor in chosen]
+
+
+class Kind(NamedTuple):
+    """A line of the table."""
+
+    matches: Callable[[bytes, int], bool]  # (first bytes, file size)
+    rounds: Callable[[Path, int], Rounds]  # what follows the first bytes
+
+
+KINDS = (
+    Kind(gguf.matches, _gguf_rounds),
+    Kind(safetensors.matches, _safetensors_rounds),
+    Kind(torch_file.matches, _torch_rounds),
+)
