@@ -105,16 +105,35 @@ def _layout_names(kind: str) -> Iterator[str]:
 def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
     """Of a file, of a repository from its headers, or of a name whose sizes are known."""
     from puna import formats, hub
+    from puna.hub.headers import header_checkpoint
     from puna.machine.known_models import known_checkpoint
 
+    text = model or hub.DEFAULT_MODEL
     try:
-        path = hub.resolve(model, report)
+        headers = stack.enter_context(header_checkpoint(text, report))
     except ModelNotFoundError:
-        if (known := known_checkpoint(model or "")) is None:
+        if (known := known_checkpoint(text)) is None:
+            _tell_files(text)
             raise
-        report.notice(f"no file of {model} is here: planning from its published sizes")
-        return known, str(model)
-    return formats.open_checkpoint(path), shown_path(path)
+        report.notice(f"no file of {text} is here: planning from its published sizes")
+        return known, text
+    if not headers.is_local:
+        fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
+        report.notice(f"not downloaded: planning from {fetched:.1f} MB of headers of {total:.2f} GB")
+    return formats.open_checkpoint(headers.path), shown_path(headers.path) if headers.is_local else headers.name
+
+
+def _tell_files(model: str) -> None:
+    """The files of a repository that holds several models, for one to be chosen."""
+    from puna.hub.headers import gguf_files
+    from puna.hub.names import parse_hub_name
+
+    if (name := parse_hub_name(model)) is None or name.file:
+        return
+    files = gguf_files(model)
+    width = max((len(file) for file, _ in files), default=0)
+    for file, size in files:
+        print(printable(f"  {file:<{width}}  {_gib(size)}"))
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------------
