@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar
 
 from puna.machine.distribution import Distribution, distribution_of
 from puna.machine.finding import Finding, Remedy
 from puna.machine.host import Host
 from puna.machine.remedies import remedy
+
+Fact = TypeVar("Fact")
 
 
 @dataclass
@@ -18,10 +22,21 @@ class Patient:
 
     host: Host
     device: str = "auto"  # the one that is wanted
+    facts: dict[str, Any] = field(default_factory=dict)  # what probes found out, in the types of JSON, for `--json` and the plan
+    known: dict[Callable[[Host], Any], Any] = field(default_factory=dict, repr=False)
+    asked: dict[Callable[[Host], Any], Lock] = field(default_factory=dict, repr=False)
 
     @cached_property
     def distribution(self) -> Distribution:
         return distribution_of(self.host)
+
+    def once(self, fact: Callable[[Host], Fact]) -> Fact:
+        """What a function of the machine finds; it is asked once, however many probes and threads want to know."""
+        with self.asked.setdefault(fact, Lock()):
+            if fact not in self.known:
+                self.known[fact] = fact(self.host)
+        found: Fact = self.known[fact]
+        return found
 
     def remedy(self, name: str, **values: object) -> Remedy:
         return remedy(name, self.distribution, **values)
