@@ -1,6 +1,6 @@
 """What PyTorch is installed, without importing it: `python -m puna.machine.installed_torch` prints it as one line of JSON.
 
-It is asked of a child, so that a test can answer for another machine, and so that whatever lies in the folder is not run.
+It is asked of a child: the doctor's own process imports no PyTorch, and a test can answer for another machine.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from puna.machine.child import Answer, ask
 from puna.machine.host import Host
 
 MODULE = "puna.machine.installed_torch"
@@ -39,31 +39,24 @@ class InstalledTorch:
 
 def installed_torch(host: Host) -> InstalledTorch | None:
     """As a child of this Python finds it; None where the child does not answer."""
-    answer = host.run(sys.executable, "-m", MODULE, limit_s=LIMIT_S)
-    if answer is None or answer.timed_out or answer.code:
-        return None
-    return parsed(answer.text)
+    answer = ask(host, MODULE, limit_s=LIMIT_S)
+    return None if answer.problem else parsed(answer)
 
 
-def parsed(text: str) -> InstalledTorch | None:
+def parsed(answer: Answer) -> InstalledTorch:
     """
-    >>> parsed('{"torch": "2.13.0+cu130", "cuda": "13.0"}').cuda, parsed("[") is None, parsed('{"torch": 3}').torch
-    ('13.0', True, '')
+    >>> parsed(Answer({"torch": "2.13.0+cu130", "cuda": "13.0"})).cuda, parsed(Answer({"torch": 3})).torch
+    ('13.0', '')
     """
-    try:
-        told: Any = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(told, dict):
-        return None
-    places = told.get("places")
+    places = answer.facts.get("places")
     return InstalledTorch(
-        **{
-            name: value
-            for name in ("torch", "cuda", "hip", "triton", "nccl", "python")
-            if isinstance(value := told.get(name), str)
-        },
+        torch=answer.text("torch"),
+        cuda=answer.text("cuda"),
+        hip=answer.text("hip"),
+        triton=answer.text("triton"),
+        nccl=answer.text("nccl"),
         places=tuple(map(str, places)) if isinstance(places, list) else (),
+        python=answer.text("python"),
     )
 
 

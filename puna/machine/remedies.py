@@ -223,10 +223,6 @@ REMEDIES: dict[str, Recipe] = {
         anywhere=("docker restart {container}",),
     ),
     "update-wsl": Recipe("In Windows: bring WSL up to date.", anywhere=("wsl.exe --update", "wsl.exe --shutdown")),
-    "move-to-wsl-2": Recipe(
-        "In Windows: turn this distribution into one of WSL 2, which has the GPU.",
-        anywhere=("wsl.exe --set-version {system} 2", "wsl.exe --set-default-version 2"),
-    ),
     "remove-linux-driver": Recipe(
         "Remove the Linux driver from WSL: Windows's driver brings its own libcuda in /usr/lib/wsl/lib, and the other hides it.",
         anywhere=(
@@ -309,10 +305,6 @@ REMEDIES: dict[str, Recipe] = {
         anywhere=("sudo nvidia-smi -i {number} -mig 0",),
     ),
     "no-peer-to-peer": Recipe("Let NCCL go through main memory.", anywhere=("export NCCL_P2P_DISABLE=1",)),
-    "enlarge-shm": Recipe(
-        "Give the container more shared memory: NCCL's ranks meet there.",
-        anywhere=("docker run --gpus all --shm-size=1g ...",),
-    ),
     "show-nccl": Recipe(
         "Let NCCL say where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.trial all-reduce",)
     ),

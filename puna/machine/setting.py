@@ -28,5 +28,6 @@ def is_container(host: Host) -> bool:
 
 
 def kernel_release(host: Host) -> str:
-    """As `uname -r` says: "6.8.0-85-generic"."""
-    return (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    """As `uname -r` says: "6.8.0-85-generic"; "" where there is none, or what is there is no name of a folder."""
+    found = re.fullmatch(r"\s*([\w.+~-]{1,128})\s*", host.read("/proc/sys/kernel/osrelease") or "", re.ASCII)
+    return found[1] if found else ""

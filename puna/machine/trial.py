@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from typing import Any
 
+from puna.machine.child import Answer, ask
 from puna.machine.cuda_versions import Version
-from puna.machine.host import Host, Output
+from puna.machine.host import Host
 
 MODULE = "puna.backends.torch.trial"
 LIMIT_S = 60.0  # importing PyTorch takes 3 to 15 s from a cold disk, the first kernel about as long to compile
@@ -53,80 +52,54 @@ CHECKS = ("memory", "product", "kernel")
 
 def trial(host: Host) -> Trial:
     """Run it, once."""
-    return understood(host.run(sys.executable, "-m", MODULE, limit_s=LIMIT_S), LIMIT_S)
+    return understood(ask(host, MODULE, limit_s=LIMIT_S))
 
 
 def all_reduce(host: Host) -> str:
     """ "ok", or what is wrong with a sum over all GPUs."""
-    answer = host.run(sys.executable, "-m", MODULE, "all-reduce", limit_s=ALL_REDUCE_LIMIT_S)
-    told, failure = _told(answer, ALL_REDUCE_LIMIT_S)
-    return failure or _text(told, "all_reduce") or "it told nothing"
+    answer = ask(host, MODULE, "all-reduce", limit_s=ALL_REDUCE_LIMIT_S)
+    return answer.problem or answer.text("all_reduce") or "it told nothing"
 
 
-def understood(answer: Output | None, limit_s: float) -> Trial:
+def understood(answer: Answer) -> Trial:
     """
-    >>> understood(Output(1, "", "ImportError: libcudart.so.12: cannot open shared object file"), 60).failure
-    'ImportError: libcudart.so.12: cannot open shared object file'
+    >>> understood(Answer(problem="it did not end within 60 s")).failure
+    'it did not end within 60 s'
+    >>> understood(Answer({"torch": 3, "devices": [{}]})).gpus[0].name
+    ''
     """
-    told, failure = _told(answer, limit_s)
-    if failure:
-        return Trial(failure=failure)
-    peers = told.get("peers")
-    devices = told.get("devices")
     return Trial(
-        problem=_text(told, "problem"),
-        cure=_text(told, "cure"),
-        torch=_text(told, "torch"),
-        cuda=_text(told, "cuda"),
-        architectures=tuple(map(str, _list(told.get("architectures")))),
-        triton=_text(told, "triton"),
-        nccl=_text(told, "nccl"),
-        gpus=tuple(_gpu(device) for device in _list(devices) if isinstance(device, dict)),
-        num_peers=len(_list(peers)),
+        failure=answer.problem,
+        problem=answer.text("problem"),
+        cure=answer.text("cure"),
+        torch=answer.text("torch"),
+        cuda=answer.text("cuda"),
+        architectures=tuple(map(str, _list(answer.facts.get("architectures")))),
+        triton=answer.text("triton"),
+        nccl=answer.text("nccl"),
+        gpus=tuple(_gpu(Answer(told)) for told in _list(answer.facts.get("devices")) if isinstance(told, dict)),
+        num_peers=len(_list(answer.facts.get("peers"))),
     )
 
 
-def _told(answer: Output | None, limit_s: float) -> tuple[dict[str, Any], str]:
-    """The JSON of the last line that is an object, or why there is none."""
-    if answer is None:
-        return {}, "Python could not be started"
-    if answer.timed_out:
-        return {}, f"it did not end within {limit_s:.0f} s"
-    for line in reversed(answer.text.splitlines()):
-        try:
-            told: Any = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(told, dict):
-            return told, ""
-    said = [line.strip() for line in answer.errors.splitlines() if line.strip()]
-    return {}, said[-1][:300] if said else f"it ended with {answer.code} and said nothing"
-
-
-def _gpu(told: dict[str, Any]) -> TriedGpu:
+def _gpu(told: Answer) -> TriedGpu:
     return TriedGpu(
-        number=int(_real(told, "number")),
-        name=_text(told, "name"),
-        capability=_capability(told.get("capability")),
-        has_code=told.get("has_code") is True,
-        problem=_text(told, "problem"),
-        cure=_text(told, "cure"),
-        checks=tuple((name, _text(told, name)) for name in CHECKS if name in told),
-        memory_gb_per_s=_real(told, "memory_gb_per_s"),
-        host_gb_per_s=_real(told, "host_gb_per_s"),
-        free_bytes=int(_real(told, "free_bytes")),
-        total_bytes=int(_real(told, "total_bytes")),
+        number=_whole(told, "number"),
+        name=told.text("name"),
+        capability=_capability(told.facts.get("capability")),
+        has_code=told.facts.get("has_code") is True,
+        problem=told.text("problem"),
+        cure=told.text("cure"),
+        checks=tuple((name, told.text(name)) for name in CHECKS if name in told.facts),
+        memory_gb_per_s=told.number("memory_gb_per_s") or 0.0,
+        host_gb_per_s=told.number("host_gb_per_s") or 0.0,
+        free_bytes=_whole(told, "free_bytes"),
+        total_bytes=_whole(told, "total_bytes"),
     )
 
 
-def _text(told: dict[str, Any], name: str) -> str:
-    value = told.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _real(told: dict[str, Any], name: str) -> float:
-    value = told.get(name)
-    return float(value) if isinstance(value, int | float) and 0 <= value < 1e15 else 0.0
+def _whole(told: Answer, name: str) -> int:
+    return int(told.number(name) or 0)
 
 
 def _list(value: object) -> list[Any]:

@@ -66,13 +66,17 @@ def _failed(patient: Patient, told: Trial) -> Finding:
 
 def _gpu(patient: Patient, told: Trial, gpu: TriedGpu) -> Iterator[Finding]:
     who = f"GPU {gpu.number}, {gpu.name}"
-    failed = [words for _, words in gpu.checks if words != "ok"]
+    failed = [words for name, words in gpu.checks if words != "ok" and (told.triton or name != "kernel")]
     if not gpu.has_code:
         yield _no_code(patient, told, gpu)
     elif failed:
         yield from (_wrong(patient, who, words) for words in failed)
     else:
-        checked = "memory, a product and a kernel of puna's were tried and are right" if told.triton else "it computes right"
+        checked = (
+            "memory, a product and a kernel of puna's were tried and are right"
+            if told.triton
+            else "memory and a product were tried and are right"
+        )
         yield Finding(CHECK, "ok", f"{who}: {checked}{_rates(gpu)}", device="cuda")
         yield from _slow(patient, gpu)
 
@@ -88,7 +92,6 @@ def _no_code(patient: Patient, told: Trial, gpu: TriedGpu) -> Finding:
 
 # What ends a check, in the words of CUDA and Triton -> a remedy.
 FAULTS: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
-    ("no module named 'triton'", lambda patient: patient.remedy("install-triton")),
     ("c compiler", lambda patient: patient.remedy("install-compiler")),
     ("gcc", lambda patient: patient.remedy("install-compiler")),
     ("out of memory", lambda patient: patient.remedy("see-gpu-memory")),
@@ -97,12 +100,7 @@ FAULTS: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
 
 
 def _wrong(patient: Patient, who: str, words: str) -> Finding:
-    remedy = next((cure(patient) for said, cure in FAULTS if said in words.lower()), None)
-    is_slow_only = remedy is not None and remedy.name == "install-triton"
-    if is_slow_only:
-        effect = "it computes with plain PyTorch, many times slower"
-        return Finding("torch.triton", "warning", f"{who}: Triton is not installed", effect, remedy, "cuda")
-    remedy = remedy or patient.remedy("check-card")
+    remedy = next((cure(patient) for said, cure in FAULTS if said in words.lower()), None) or patient.remedy("check-card")
     return Finding(CHECK, "error", f"{who}: {words}", f"what it computes cannot be relied on: {NO_GPU}", remedy, "cuda")
 
 

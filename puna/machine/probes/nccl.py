@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import sys
 from collections.abc import Iterator
 
 from puna.machine import nvidia_smi
-from puna.machine.finding import Finding
-from puna.machine.host import Host
+from puna.machine.finding import Finding, Remedy
 from puna.machine.probes.base import Patient
 from puna.machine.probes.gpu_trial import is_worth_it
 from puna.machine.setting import setting
@@ -16,8 +15,6 @@ from puna.machine.trial import all_reduce, trial
 
 CHECK = "nccl"
 NOT_SHARED = "several cards cannot share a model; each alone can run one"
-LITTLE_SHM_BYTES = 256 << 20
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def nccl(patient: Patient) -> Iterator[Finding]:
@@ -41,18 +38,18 @@ def nccl(patient: Patient) -> Iterator[Finding]:
         return
     yield _sum(patient, told.nccl, len(told.gpus))
     yield from _peers(told.num_peers, len(told.gpus))
-    yield from _shared_memory(patient)
 
 
 def _sum(patient: Patient, version: str, count: int) -> Finding:
     came = patient.once(all_reduce)
     if came == "ok":
         return Finding(CHECK, "ok", f"NCCL {version} sums over {count} GPUs", device="cuda")
-    is_hung = "did not end" in came
-    remedy = patient.remedy("no-peer-to-peer") if is_hung else patient.remedy("show-nccl", python=sys.executable)
-    return Finding(
-        CHECK, "error" if is_hung else "warning", f"NCCL {version} does not sum over {count} GPUs: {came}", NOT_SHARED, remedy
-    )
+    remedy = patient.remedy("no-peer-to-peer") if "did not end" in came else _show(patient)
+    return Finding(CHECK, "warning", f"NCCL {version} does not sum over {count} GPUs: {came}", NOT_SHARED, remedy, "cuda")
+
+
+def _show(patient: Patient) -> Remedy:
+    return patient.remedy("show-nccl", python=shlex.quote(sys.executable))
 
 
 def _peers(num_peers: int, count: int) -> Iterator[Finding]:
@@ -62,17 +59,3 @@ def _peers(num_peers: int, count: int) -> Iterator[Finding]:
         found = f"{who} each other's memory (P2P); of GeForce cards RTX 40 and 50 cannot"
         effect = "sums go through main memory: it works, and each token takes a little longer"
         yield Finding("nccl.peers", "note", found, effect, device="cuda")
-
-
-def _shared_memory(patient: Patient) -> Iterator[Finding]:
-    size = shm_bytes(patient.host)
-    if size is not None and size < LITTLE_SHM_BYTES:
-        found = f"/dev/shm holds {size >> 20} MiB, as in a container by default"
-        effect = "NCCL may fail where ranks meet in shared memory"
-        yield Finding("nccl.shm", "warning", found, effect, patient.remedy("enlarge-shm"), "cuda")
-
-
-def shm_bytes(host: Host) -> int | None:
-    """The limit of /dev/shm; None where there is none to be read."""
-    line = re.search(r"^\S+ /dev/shm tmpfs \S*?\bsize=(\d{1,15})([kmg]?)\b", host.read("/proc/mounts") or "", re.MULTILINE)
-    return int(line[1]) * UNITS[line[2]] if line else None

@@ -97,13 +97,13 @@ def nvidia_log(patient: Patient) -> Iterator[Finding]:
         yield from _unreadable(patient)
         return
     yield from (_xid(patient, number, log) for number in sorted({line.xid for line in log} - {0}))
-    for saying in SAYINGS:
+    for saying in () if _answers(patient) else SAYINGS:
         if any(saying.words in line.text.lower() for line in log):
             yield Finding(saying.check, "error", saying.found, saying.effect, saying.remedy(patient), "cuda")
 
 
 def _unreadable(patient: Patient) -> Iterator[Finding]:
-    if not patient.once(nvidia_smi.query).gpus:
+    if not _answers(patient):
         found = "this user may not read the kernel's log; it may say why: sudo dmesg | grep -i -e nvrm -e nvidia"
         yield Finding("nvidia.log", "note", found, device="cuda")
 
@@ -114,7 +114,14 @@ def _xid(patient: Patient, number: int, log: tuple[LogLine, ...]) -> Finding:
     times = f"{len(lines)} times" if len(lines) > 1 else "once"
     found = f"Xid {number}, {times} since the start, of the card at {lines[-1].bus_id}: {xid.meaning}"
     remedy = patient.remedy(xid.remedy, number=_card_number(patient, lines[-1].bus_id)) if xid.remedy else None
-    return Finding(f"nvidia.xid-{number}", xid.state, found, xid.effect, remedy, "cuda")
+    state: State = "warning" if xid.state == "error" and _answers(patient) else xid.state
+    return Finding(f"nvidia.xid-{number}", state, found, xid.effect, remedy, "cuda")
+
+
+def _answers(patient: Patient) -> bool:
+    """Whether the driver has its cards now: what the log says is then past."""
+    told = patient.once(nvidia_smi.query)
+    return bool(told.gpus) and told.trouble is None
 
 
 def _card_number(patient: Patient, bus_id: str) -> int:

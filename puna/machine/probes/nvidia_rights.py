@@ -22,7 +22,7 @@ LINUX_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda
 def nvidia_rights(patient: Patient) -> Iterator[Finding]:
     """What stands between this process and a card that is there."""
     where = patient.once(setting)
-    if where in ("wsl-1", "wsl-2"):
+    if where == "wsl-2":  # the probe `wsl` speaks of WSL 1, which has no GPU
         yield from _wsl(patient)
     elif where in ("windows", "macos"):
         yield from _no_linux(patient)
@@ -65,17 +65,16 @@ def _error(found: str, remedy: Remedy) -> Finding:
 
 def _wsl(patient: Patient) -> Iterator[Finding]:
     host = patient.host
-    if patient.once(setting) == "wsl-1":
-        name = host.environ.get("WSL_DISTRO_NAME", "Ubuntu")
-        yield _wsl_error("this is WSL 1, which has no GPU", patient.remedy("move-to-wsl-2", system=name), patient)
-    elif not host.exists("/dev/dxg"):
+    if not host.exists("/dev/dxg"):
         yield _wsl_error("WSL does not hand a GPU on: there is no /dev/dxg", patient.remedy("update-wsl"), patient)
     elif not host.exists(WSL_LIBRARY):
         found = f"Windows has no NVIDIA driver for WSL: there is no {WSL_LIBRARY}"
         yield _wsl_error(found, patient.remedy("install-nvidia-driver"), patient)
     elif inside := [path for path in LINUX_LIBRARIES if host.exists(path)]:
         found = f"a Linux driver is installed inside WSL: {inside[0]} hides the one of Windows, {WSL_LIBRARY}"
-        yield Finding("nvidia.wsl", "error", found, NO_GPU, patient.remedy("remove-linux-driver"), "cuda")
+        works = bool(patient.once(nvidia_smi.query).gpus)
+        effect = "programs may take the wrong one" if works else NO_GPU
+        yield Finding("nvidia.wsl", "warning" if works else "error", found, effect, patient.remedy("remove-linux-driver"), "cuda")
     else:
         yield Finding("nvidia.wsl", "ok", "WSL hands the GPU on, with the driver of Windows", device="cuda")
 

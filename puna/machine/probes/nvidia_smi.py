@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from puna.machine import nvidia_smi as smi
@@ -101,8 +102,14 @@ def _needs_reset(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
 def _unknown(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     if patient.once(setting) == "container" and "unknown error" in trouble.words.lower():
         found = f"the container has lost its right to the card: {trouble.words}"
-        return found, patient.remedy("restart-container", container=patient.host.environ.get("HOSTNAME", "NAME"))
+        return found, patient.remedy("restart-container", container=_container(patient))
     return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="Restart; then see what nvidia-smi says.")
+
+
+def _container(patient: Patient) -> str:
+    """Docker names a container's machine after it."""
+    name = patient.host.environ.get("HOSTNAME", "")
+    return name if re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII) else "NAME"
 
 
 TROUBLES: dict[TroubleKind, Callable[[Patient, Trouble], tuple[str, Remedy]]] = {
@@ -173,7 +180,7 @@ def _power(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterato
 def _errors(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
     if gpu.ecc_errors:
         found = f"GPU {gpu.number}: {gpu.ecc_errors} errors of memory that ECC could not correct, since the driver was loaded"
-        yield Finding("nvidia.ecc", "error", found, "programs on the card end, or fail", patient.remedy("replace-card"), "cuda")
+        yield Finding("nvidia.ecc", "warning", found, "programs on the card end, or fail", patient.remedy("replace-card"), "cuda")
 
 
 def _link(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:

@@ -1,0 +1,84 @@
+"""Questions that only a process can answer. A module of puna runs in a child of this Python, and prints one line of JSON.
+
+What may hang (a name server), crash (an instruction that the CPU lacks) or load half a GB of libraries does so there. The folder
+that a person stands in is no part of the child's path: no file of theirs is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from puna.machine.host import COMMAND_LIMIT_S, Host
+
+MAX_NUMBER = 1e24  # no count, size or rate of a machine is larger
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The facts that came; else `problem` says in words what came in their place."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    died_by: str = ""  # the signal that ended it, "SIGILL"; "" where it ended by itself
+    timed_out: bool = False
+
+    def text(self, name: str) -> str:
+        """A fact that is a text; "" where it is none."""
+        value = self.facts.get(name)
+        return value if isinstance(value, str) else ""
+
+    def number(self, name: str) -> float | None:
+        """A fact that is a number; None where it is none."""
+        value = self.facts.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if -MAX_NUMBER < value < MAX_NUMBER else None
+
+
+def command_of(module: str, *arguments: str) -> tuple[str, ...]:
+    """How a module is run in a child."""
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT_S) -> Answer:
+    """Run a module and read the last line that it printed."""
+    output = host.run(*command_of(module, *arguments), limit_s=limit_s)
+    if output is None:
+        return Answer(problem=f"{sys.executable} could not be started")
+    if output.timed_out:
+        return Answer(problem=f"it did not end within {limit_s:g} s", timed_out=True)
+    if output.code < 0:
+        name = _signal_name(-output.code)
+        return Answer(problem=f"it was ended by {name}", died_by=name)
+    facts = _last_object(output.text)
+    if facts is None:
+        said = _last_line(output.errors) or _last_line(output.text) or "nothing"
+        return Answer(problem=f"it ended with code {output.code} and said: {said}")
+    return Answer(facts)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_object(text: str) -> dict[str, Any] | None:
+    """
+    >>> _last_object('noise\\n{"a": 1}\\n'), _last_object("[1]"), _last_object("")
+    ({'a': 1}, None, None)
+    """
+    try:
+        facts = json.loads(_last_line(text, length=1 << 20))
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _last_line(text: str, length: int = 200) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()[:length]
