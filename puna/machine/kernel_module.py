@@ -34,7 +34,7 @@ class KernelModule:
     is_open: bool | None  # None where that cannot be told
     is_nouveau_loaded: bool
     is_built: bool  # a file is there for the running kernel
-    is_signed: bool | None
+    signer: str | None  # whose key signs that file; "" for nobody's, None where it is not told
     built_for: tuple[str, ...]  # kernels that have one
     has_headers: bool
     has_own_folder: bool  # the running kernel's modules are still there
@@ -71,7 +71,7 @@ def kernel_module(host: Host) -> KernelModule:
         is_open=_is_open(driver, about),
         is_nouveau_loaded=bool(loaded & {"nouveau", "nova_core"}),
         is_built=bool(about) or _has_module(host, release),
-        is_signed=bool(re.search(r"^signer:\s*\S", about, re.MULTILINE)) if about else None,
+        signer=_signer(about),
         built_for=tuple(kernel for kernel in kernels if _has_module(host, kernel)),
         has_headers=any(host.exists(path.format(release=release)) for path in HEADERS),
         has_own_folder=release in kernels or not kernels,
@@ -150,7 +150,9 @@ def kernel_log(host: Host) -> tuple[LogLine, ...] | None:
 
 
 XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-f:.]+)[^)]*\): (\d{1,3})\b", re.IGNORECASE)
-TOLD = re.compile(r"nvidia|nvrm|nouveau", re.IGNORECASE)
+TOLD = re.compile(
+    r"nvidia|nvrm|nouveau|unsigned module|unavailable key|trusted key|rejected by service|required key", re.IGNORECASE
+)
 
 
 def _lines(text: str) -> Iterator[LogLine]:
@@ -176,6 +178,11 @@ def _modinfo(host: Host) -> str:
         if answer.code == 0 and "filename:" in answer.text:
             return answer.text
     return ""
+
+
+def _signer(about: str) -> str | None:
+    found = re.search(r"^signer:[ \t]*(.*)$", about, re.MULTILINE)
+    return (found[1].strip() if found else "") if about else None
 
 
 def _is_open(driver: str, about: str) -> bool | None:

@@ -23,6 +23,10 @@ class Recipe:
 
 
 # Sequences that several recipes share.
+_BLUE_SCREEN = (
+    'The next start shows a blue screen, "Perform MOK management", for ten seconds: press a key, then Enroll MOK, Continue, Yes, '
+    'type that password, Reboot. "Continue boot" leaves the driver blocked. (Or turn Secure Boot off in the firmware.)'
+)
 _LOAD = ("sudo modprobe nvidia", "sudo dmesg | grep -i -e nvidia -e nvrm | tail -20")
 _DKMS = ("sudo dkms autoinstall", "sudo modprobe nvidia")
 _AKMODS = ("sudo akmods --force", "sudo modprobe nvidia")
@@ -80,14 +84,18 @@ REMEDIES: dict[str, Recipe] = {
         anywhere=("# Install the package of your distribution that holds nvidia-smi and libcuda.so.1",),
     ),
     "enroll-mok-key": Recipe(
-        "Let Secure Boot trust the key that the module is signed with. mokutil asks for a password: make one up. The next start "
-        'shows a blue screen, "Perform MOK management", for ten seconds: press a key, then Enroll MOK, Continue, Yes, type that '
-        'password, Reboot. "Continue boot" leaves the driver blocked. (Or turn Secure Boot off in the firmware.)',
-        {
-            "ubuntu": ("sudo update-secureboot-policy --new-key", "sudo mokutil --import {key}"),
-            "fedora": ("sudo kmodgenca -a", "sudo mokutil --import {key}", "sudo akmods --force --rebuild"),
-        },
+        "Let Secure Boot trust the key that the module is signed with. mokutil asks for a password: make one up. " + _BLUE_SCREEN,
         anywhere=("sudo mokutil --import {key}",),
+        needs_reboot=True,
+    ),
+    "sign-nvidia-module": Recipe(
+        "Build the module anew, signed, and let Secure Boot trust the key. mokutil asks for a password: make one up. "
+        + _BLUE_SCREEN,
+        {
+            "ubuntu": ("sudo update-secureboot-policy --new-key", "sudo dkms autoinstall --force", "sudo mokutil --import {key}"),
+            "fedora": ("sudo kmodgenca -a", "sudo akmods --force --rebuild", "sudo mokutil --import {key}"),
+        },
+        anywhere=("sudo dkms autoinstall --force", "sudo mokutil --import {key}"),
         needs_reboot=True,
     ),
     "confirm-mok-key": Recipe(
@@ -178,7 +186,7 @@ REMEDIES: dict[str, Recipe] = {
     ),
     "switch-card-on": Recipe(
         "Let the card be switched on when a program wants it.",
-        {"ubuntu": ("sudo prime-select on-demand",), "arch": ("sudo envycontrol -s hybrid",)},
+        {"ubuntu": ("sudo prime-select on-demand",)},
         anywhere=("# Choose hybrid graphics in the firmware, or in the tool that switched the card off",),
         needs_reboot=True,
     ),

@@ -196,7 +196,18 @@ def test_secure_boot_with_a_key_that_is_not_enrolled(tmp_path: Path) -> None:
 
 def test_secure_boot_with_a_module_that_is_not_signed(tmp_path: Path) -> None:
     finding = examine(tmp_path, card(driver=""), built(signer=""), secure_boot()).one("nvidia.secure-boot")
-    assert "the module nvidia is not signed" in finding.found
+    assert "the module nvidia is not signed" in finding.found and "sudo dkms autoinstall --force" in commands(finding)
+
+
+def test_a_module_that_ubuntu_signed_needs_no_key_of_the_owner(tmp_path: Path) -> None:
+    found = examine(tmp_path, card(driver=""), built(signer="Canonical Ltd. Kernel Module Signing"), secure_boot())
+    assert found.of_state("error") == ["nvidia.module"] and "sudo modprobe nvidia" in commands(found.one("nvidia.module"))
+
+
+def test_a_module_that_the_kernel_refuses_though_the_key_is_enrolled(tmp_path: Path) -> None:
+    log = dmesg("Loading of module with unavailable key is rejected")
+    finding = examine(tmp_path, card(driver=""), built(), secure_boot("is already enrolled"), log).one("nvidia.secure-boot")
+    assert "by a key that it trusts" in finding.found and "sudo dkms autoinstall --force" in commands(finding)
 
 
 def test_secure_boot_with_a_key_that_waits_for_the_blue_screen(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from puna.machine.setting import setting
 
 CHECK = "nvidia.module"
 NOT_LOADED = "the driver is not loaded: models run on the CPU"
-REJECTED = ("key was rejected by service", "required key not available", "loading of unsigned module is rejected", "lockdown")
+REFUSED = (
+    "key was rejected",
+    "required key not available",
+    "unsigned module",
+    "unavailable key",
+    "not signed with a trusted key",
+)
+LOADED_ALL_THE_SAME = "tainting kernel"
+TRUSTED_SIGNERS = ("Canonical", "Debian")  # whose kernels trust the modules that they ship
 
 
 def nvidia_module(patient: Patient) -> Iterator[Finding]:
@@ -101,22 +109,29 @@ def _unbuilt(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ..
 
 
 def _rejected(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ...]) -> Finding | None:
+    """Secure Boot lets in what is signed with a key that the firmware, or its list of the owner's keys (MOK), knows."""
     if not patient.once(secure_boot):
         return None
     key = patient.once(signing_key)
-    log = patient.once(kernel_log) or ()
-    is_refused = any(words in line.text.lower() for line in log for words in REJECTED)
-    if key.state == "enrolled" and not is_refused:
-        return None
+    is_refused = _is_refused(patient)
     if key.state == "waiting":
         found = "Secure Boot is on, and the key that signs the module nvidia waits to be confirmed at the next start"
         return _error(found, patient.remedy("confirm-mok-key"), "nvidia.secure-boot")
-    whose = "is not signed" if module.is_signed is False else "is not signed by a key that it trusts"
-    of = f" ({key.path} is not enrolled)" if key.path else ""
-    path = key.path or _new_key(patient)
-    return _error(
-        f"Secure Boot is on, and the module nvidia {whose}{of}", patient.remedy("enroll-mok-key", key=path), "nvidia.secure-boot"
-    )
+    if module.signer == "" or (is_refused and (not key.path or key.state == "enrolled")):
+        found = (
+            f"Secure Boot is on, and the module nvidia is not signed{'' if module.signer == '' else ' by a key that it trusts'}"
+        )
+        return _error(found, patient.remedy("sign-nvidia-module", key=key.path or _new_key(patient)), "nvidia.secure-boot")
+    is_shipped = (module.signer or "").startswith(TRUSTED_SIGNERS)
+    if is_refused or (key.state == "unknown" and not is_shipped):
+        found = f"Secure Boot is on, and the module nvidia is not signed by a key that it trusts: {key.path} is not enrolled"
+        return _error(found, patient.remedy("enroll-mok-key", key=key.path), "nvidia.secure-boot")
+    return None
+
+
+def _is_refused(patient: Patient) -> bool:
+    lines = (line.text.lower() for line in patient.once(kernel_log) or ())
+    return any(words in line for line in lines if LOADED_ALL_THE_SAME not in line for words in REFUSED)
 
 
 def _new_key(patient: Patient) -> str:
