@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "One answer, streamed."),
     "chat": ("puna.cli.chat", "A conversation in the terminal."),
     "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
+    "doctor": ("puna.cli.doctor", "Whether this machine runs models, and what mends it."),
     "inspect": ("puna.cli.inspect", "What is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "A model into another format, with or without quantisation."),
     "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),
@@ -124,7 +125,7 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-SHARING = ("run", "chat", "bench")  # commands for which several processes may share a model
+SHARING = ("run", "chat", "bench", "doctor")  # commands for which several processes share a model, or look at their machines
 
 
 def _place(name: str = "RANK") -> str:

@@ -12,7 +12,11 @@ trial          the GPUs tried, in a child
 finding        what `puna doctor` says: state, meaning, remedy
 remedies       name of a remedy -> the commands that do it on each system
 probes/        plug-folder: each part of the machine tried, and what was found
-doctor         all probes, in order; the verdict; a script of the remedies
+doctor         all probes, in order; the verdict
+script         the remedies as a script for a person to read and run
+child          questions to a process of their own (`launch` starts it, `facts` answers those about this Python)
+processor      this CPU: name, cores, instructions; cgroup: limits that a container sets; sizes: bytes for people
+limits         what devices were measured to do, remembered
 why            an error text -> cause and cure, in the light of this machine
 cards          NVIDIA cards by name: memory, bandwidth, what they compute
 known_models   published sizes by name, for a model that is not here

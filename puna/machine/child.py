@@ -10,10 +10,12 @@ import json
 import signal
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from puna.machine.host import COMMAND_LIMIT_S, Host
 
+LAUNCHER = str(Path(__file__).with_name("launch.py"))
 MAX_NUMBER = 1e24  # no count, size or rate of a machine is larger
 
 
@@ -41,7 +43,7 @@ class Answer:
 
 def command_of(module: str, *arguments: str) -> tuple[str, ...]:
     """How a module is run in a child."""
-    return (sys.executable, "-P", "-m", module, *arguments)
+    return (sys.executable, "-P", LAUNCHER, module, *arguments)
 
 
 def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT_S) -> Answer:

@@ -49,7 +49,7 @@ CURES: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
     ("no NVIDIA driver", lambda patient: driver_remedy(patient, "install-nvidia-driver")),
     ("finds no card", lambda patient: patient.remedy("show-all-cards")),
     ("lost while the machine slept", lambda patient: patient.remedy("reload-uvm")),
-    ("did not end within", lambda patient: patient.remedy("restart", why="Restart: the card or its driver hangs.")),
+    ("did not end within", lambda patient: patient.remedy("restart", why="the card or its driver hangs")),
     (".so", lambda patient: torch_remedy(patient, "replace-torch")),
     ("symbol", lambda patient: torch_remedy(patient, "replace-torch")),
 )

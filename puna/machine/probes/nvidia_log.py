@@ -62,7 +62,7 @@ SAYINGS: tuple[Saying, ...] = (
         "nvidia.version",
         "the kernel's log: the loaded module and the driver's libraries are of different versions",
         "no program can use the card",
-        lambda patient: patient.remedy("restart", why="Restart, so that the module that is installed is loaded."),
+        lambda patient: patient.remedy("restart", why="the module that is installed is then loaded"),
     ),
     Saying(
         "requires use of the nvidia open kernel modules",

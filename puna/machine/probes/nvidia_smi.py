@@ -71,15 +71,13 @@ def _absent(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
 
 
 def _hung(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
-    return f"{trouble.words}: the card or its driver hangs", patient.remedy(
-        "restart", why="Restart: a hung driver cannot be ended."
-    )
+    return f"{trouble.words}: the card or its driver hangs", patient.remedy("restart", why="a hung driver cannot be ended")
 
 
 def _mismatch(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     loaded = patient.once(kernel_module).version
     found = f"the driver was updated and the old module {loaded} is still loaded: {trouble.words}".replace("  ", " ")
-    return found, patient.remedy("restart", why="Restart, so that the new module is loaded.")
+    return found, patient.remedy("restart", why="the new module is then loaded")
 
 
 def _no_driver(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
@@ -103,7 +101,7 @@ def _unknown(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     if patient.once(setting) == "container" and "unknown error" in trouble.words.lower():
         found = f"the container has lost its right to the card: {trouble.words}"
         return found, patient.remedy("restart-container", container=_container(patient))
-    return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="Restart; then see what nvidia-smi says.")
+    return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="then see what nvidia-smi says")
 
 
 def _container(patient: Patient) -> str:

@@ -1,0 +1,192 @@
+"""puna doctor: whether this machine runs models, and if not, what to type."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import click
+
+from puna.cli.options import json_option
+from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
+from puna.errors import PunaError, UsageError
+
+if TYPE_CHECKING:
+    from puna.machine.doctor import Diagnosis, Verdict
+    from puna.machine.finding import Finding
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
+STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+INDENT = 10  # columns of the marks
+MAX_WIDTH = 110
+NARROWEST = 50
+TO_STDOUT = "-"
+
+BELOW, COMMAND = " ", "$"
+MARGINS = {"": "", BELOW: " " * INDENT, COMMAND: " " * INDENT + "  $ "}
+
+
+class Line(NamedTuple):
+    """A line of the report: a state, BELOW or COMMAND as its mark; without one it begins at the left."""
+
+    mark: str
+    text: str
+    style: str = ""
+
+
+@click.command()
+@click.option("--device", default="auto", metavar="NAME", help="The one that must run models: auto, cpu, cuda or cuda:1 [auto].")
+@click.option(
+    "--fix-script",
+    is_flag=False,
+    flag_value=TO_STDOUT,
+    metavar="[FILE]",
+    help="Write the commands that mend it as a script; nothing is run. Without FILE: to stdout.",
+)
+@json_option
+def command(device: str, fix_script: str | None, as_json: bool) -> None:
+    """Look at this machine and try it: CPU, memory, disk, Python, NVIDIA's driver and cards, network.
+
+    Each finding says what is so, what that means for running models, and what mends it. Nothing is changed. Exit code 1 if the
+    device cannot run models.
+    """
+    from puna.machine.doctor import diagnose
+    from puna.machine.host import ThisHost
+    from puna.machine.probes.base import Patient
+
+    if DEVICE.fullmatch(device) is None:
+        raise UsageError(f"--device is {device!r}; allowed: auto, cpu, cuda, cuda:1 and so on")
+    with TerminalReporter() as report:
+        patient = Patient(ThisHost(), device)
+        diagnosis = diagnose(patient, report)
+    script = _script(diagnosis) if fix_script else None
+    if script is not None and fix_script != TO_STDOUT:
+        _write(Path(fix_script or ""), script)
+    if as_json:
+        kept = {"fix_script": script} if fix_script == TO_STDOUT else {}
+        print_json(diagnosis.as_json() | kept)
+    elif fix_script == TO_STDOUT:
+        show(report_lines(diagnosis), sys.stderr)
+        print(script, end="")
+    else:
+        show(report_lines(diagnosis), sys.stdout)
+        if fix_script:
+            print(f"the script: {printable(shown_path(Path(fix_script)))}")
+    if not diagnosis.verdict.runs:
+        raise click.exceptions.Exit(1)
+
+
+def _script(diagnosis: Diagnosis) -> str:
+    from puna.machine.doctor import fix_script
+
+    return fix_script(diagnosis.findings, diagnosis.facts["distribution"])
+
+
+def _write(file: Path, script: str) -> None:
+    """Write it, unless a file that is no script of the doctor's stands there."""
+    from puna.machine.script import MARK
+
+    try:
+        if file.is_dir() or (file.exists() and MARK not in file.read_text("utf-8", "replace")[:200]):
+            raise UsageError(f"{file} exists, and is no script of puna doctor", hint="Give another name.")
+        file.write_bytes(script.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise PunaError(f"cannot write {file}: {error.strerror or error}", hint="Give another name.") from error
+
+
+def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
+    """The findings by part of the machine, and the verdict."""
+    for part, findings in groupby(_by_part(diagnosis.findings), key=_part):
+        yield Line("", part, "bold")
+        for finding in findings:
+            yield from _finding_lines(finding)
+    yield Line("", "")
+    yield Line("", summary(diagnosis.verdict, diagnosis.facts), "bold")
+    counts = {state: sum(finding.state == state for finding in diagnosis.findings) for state in ("error", "warning", "note")}
+    if any(counts.values()):
+        yield Line("", ", ".join(f"{number} {state}{'s' * (number > 1)}" for state, number in counts.items() if number))
+
+
+def _part(finding: Finding) -> str:
+    return finding.check.partition(".")[0]
+
+
+def _by_part(findings: Iterable[Finding]) -> list[Finding]:
+    """Parts in the order in which they first appear."""
+    findings = list(findings)
+    order = list(dict.fromkeys(map(_part, findings)))
+    return sorted(findings, key=lambda finding: order.index(_part(finding)))
+
+
+def _finding_lines(finding: Finding) -> Iterator[Line]:
+    yield Line(finding.state, finding.found, STYLES[finding.state])
+    if finding.effect:
+        yield Line(BELOW, finding.effect)
+    if finding.remedy is not None and finding.state != "ok":
+        yield Line(BELOW, finding.remedy.words)
+        yield from (Line(COMMAND, command, "bold") for command in finding.remedy.commands)
+        if finding.remedy.needs_reboot:
+            yield Line(BELOW, "It counts after a restart.")
+
+
+def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
+    """The last line: what runs models here, and whether that is what was wanted."""
+    names = {"cpu": _cpu_words(facts), "cuda": f"GPU{_gpu_words(facts)}"}
+    where = ", ".join(names[device] for device in verdict.devices)
+    runs = f"This machine runs models on: {where}." if where else "This machine does not run models as it is."
+    if verdict.runs or verdict.wanted == "auto":
+        return runs
+    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "none was found that computes"
+    return f"{runs} The device {verdict.wanted} does not: {why}."
+
+
+def _cpu_words(facts: dict[str, Any]) -> str:
+    cpu, limits = facts.get("cpu", {}), facts.get("cpu_limits", {})
+    words = [str(cpu["name"]), f"{cpu['usable_threads']} threads"] if cpu else []
+    words += [f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s"] if limits else []
+    return f"CPU ({', '.join(words)})" if words else "CPU"
+
+
+def _gpu_words(facts: dict[str, Any]) -> str:
+    gpus = facts.get("gpus")
+    names = [str(gpu["name"]) for gpu in gpus if isinstance(gpu, dict) and "name" in gpu] if isinstance(gpus, list) else []
+    return f" ({', '.join(names)})" if names else ""
+
+
+def show(lines: Iterable[Line], stream: TextIO) -> None:
+    """Print lines: in colour and wrapped on a terminal, as they are elsewhere. Commands are never wrapped."""
+    say, width = _screen(stream)
+    for line in lines:
+        rows = [printable(line.text)]
+        if width and line.mark != COMMAND:
+            rows = textwrap.wrap(rows[0], width - (INDENT if line.mark else 0), break_on_hyphens=False) or [""]
+        for row in rows:
+            say(
+                *_margin(BELOW if line.mark and row is not rows[0] else line.mark, line.style),
+                (row, "" if line.mark in STYLES else line.style),
+            )
+    stream.flush()
+
+
+def _margin(mark: str, style: str) -> tuple[tuple[str, str], ...]:
+    """What stands before a row."""
+    if mark in STYLES:
+        return ("  ", ""), (mark, style), (" " * (INDENT - 2 - len(mark)), "")
+    return ((MARGINS[mark], ""),)
+
+
+def _screen(stream: TextIO) -> tuple[Callable[..., None], int]:
+    """A function that prints pieces of text with their styles, and the width to keep; 0 for any."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:  # the doctor must speak on half an installation, too
+        return lambda *pieces: print("".join(text for text, _ in pieces), file=stream), 0
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    width = min(MAX_WIDTH, max(NARROWEST, console.width)) if console.is_terminal else 0
+    return lambda *pieces: console.print(Text.assemble(*pieces), soft_wrap=True), width

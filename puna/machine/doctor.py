@@ -1,0 +1,156 @@
+"""All probes of a machine, at once and within a time limit; the verdict on the device that is wanted.
+
+Nothing here raises for what a machine is like. A probe that raises has a bug, and is a finding; one that does not end is one too.
+Neither torch nor numba is imported: what needs them runs in children.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from puna.machine.finding import Finding
+from puna.machine.probes import LONGER_S, MEASURING, PROBES
+from puna.machine.probes.base import Patient, Probe
+from puna.machine.script import fix_script
+from puna.report import SILENT, Reporter
+
+__all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
+
+LIMIT_S = 8.0
+HEAD_START_S = 1.5  # of probes that measure: enough where kernels are in the cache
+STAGE = "looking at this machine"
+TRIALS = {"cpu": "cpu.trial", "cuda": "gpu.trial"}  # device -> the finding that shows that it computes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether models run on the device that is wanted. `devices` are those that run them; `hindrances` the errors."""
+
+    wanted: str
+    runs: bool
+    devices: tuple[str, ...]
+    hindrances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What `puna doctor` says."""
+
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    facts: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """In the types of JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def diagnose(patient: Patient, report: Reporter = SILENT) -> Diagnosis:
+    """Examine the machine and judge it."""
+    findings = examine(patient, report=report)
+    facts = {"system": patient.host.system, "distribution": patient.distribution} | dict(patient.facts)
+    return Diagnosis(tuple(findings), judge(findings, patient.device), facts)
+
+
+def examine(
+    patient: Patient, probes: Iterable[Probe] = PROBES, limit_s: float = LIMIT_S, report: Reporter = SILENT
+) -> list[Finding]:
+    """Run the probes, each in a thread of its own; their findings in the order of the table. Each has `limit_s` seconds, or more
+    where the table `LONGER_S` says so.
+    """
+    runs = [_Run(probe, LONGER_S.get(probe, limit_s)) for probe in probes]
+    started = time.monotonic()
+    measuring = [run for run in runs if run.probe in MEASURING]
+    for run in measuring:
+        run.start(patient)
+    for run in measuring:
+        run.wait(started + min(HEAD_START_S, run.limit_s))
+    for run in runs:
+        if run not in measuring:
+            run.start(patient)
+    for done, run in enumerate(runs):
+        report.progress(STAGE, done, len(runs))
+        run.wait(started + run.limit_s)
+    report.progress(STAGE, len(runs), len(runs))
+    return [finding for run in runs for finding in run.result()]
+
+
+@dataclass(eq=False)
+class _Run:
+    """A probe in its thread, which nobody waits for at the end: a system call that hangs must not hold the program."""
+
+    probe: Probe
+    limit_s: float
+    found: list[Finding] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def start(self, patient: Patient) -> None:
+        threading.Thread(target=self._work, args=(patient,), name=self._name, daemon=True).start()
+
+    def wait(self, until: float) -> None:
+        self.ended.wait(max(0.0, until - time.monotonic()))
+
+    def result(self) -> list[Finding]:
+        """What it found; if it has not ended, that too."""
+        if self.ended.is_set():
+            return self.found
+        effect = "something that it asked hangs, or the machine is very busy"
+        return [
+            *self.found,
+            Finding(f"{self._name}.probe", "note", f"not done after {self.limit_s:g} s; it was left alone", effect),
+        ]
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.probe, "__name__", "a")
+
+    def _work(self, patient: Patient) -> None:
+        try:
+            self.found.extend(self.probe(patient))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other probes' findings are wanted
+            found = f"a bug of puna: this probe ended with {type(error).__name__}: {str(error)[:200]}"
+            self.found.append(Finding(f"{self._name}.probe", "note", found, "please report it; the others are not affected"))
+        finally:
+            self.ended.set()
+
+
+def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
+    """The verdict on "auto", "cpu", "cuda" or "cuda:1".
+
+    A CPU is taken to run models unless an error says otherwise; a GPU only once it was tried.
+
+    >>> judge([Finding("memory.free", "ok", "")], "auto").devices, judge([], "cuda").runs
+    (('cpu',), False)
+    """
+    findings = list(findings)
+    runs = {device: not _hindrances(findings, device) for device in TRIALS}
+    runs["cuda"] = runs["cuda"] and any(f.check == TRIALS["cuda"] and f.state == "ok" for f in findings)
+    devices = tuple(device for device, does in runs.items() if does)
+    kind = wanted.partition(":")[0]
+    hindrances = _hindrances(findings, "cpu" if kind == "auto" else kind)
+    return Verdict(wanted, bool(devices) if kind == "auto" else runs[kind], devices, tuple(hindrances))
+
+
+def _hindrances(findings: Iterable[Finding], device: str) -> list[str]:
+    return [finding.check for finding in findings if finding.state == "error" and finding.device in (device, "any")]
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types of JSON; numbers that JSON lacks become null."""
+    match value:
+        case dict():
+            return {str(name): _plain(part) for name, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(part) for part in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return str(value)

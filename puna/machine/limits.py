@@ -1,0 +1,87 @@
+"""What this machine's devices were measured to do, kept in the cache for the plan: `cache folder/machine.json`.
+
+A measurement is of one CPU with so many threads, or of one card; another CPU's is not taken for it. A file that is absent,
+damaged or hostile is no measurement, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from puna.backends.base import DeviceLimits
+from puna.machine.host import Host, ThisHost
+from puna.machine.processor import cpu_name, usable_threads
+from puna.paths import cache_dir
+
+VERSION = 1
+MAX_FILE_BYTES = 1 << 16
+MAX_DEVICES = 64
+PLAUSIBLE = (1e6, 1e17)  # bytes and operations per second
+
+
+def remembered(device: str, host: Host | None = None) -> DeviceLimits | None:
+    """The limits of "cpu", or of a card by its name, as last measured; None where they were not."""
+    return _limits(_read().get(_key(device, host)))
+
+
+def remember(device: str, limits: DeviceLimits, host: Host | None = None) -> None:
+    """Keep a measurement: whole, or not at all where the cache cannot be written."""
+    known = dict(list(_read().items())[-MAX_DEVICES:]) | {_key(device, host): asdict(limits)}
+    with suppress(OSError):
+        _write(json.dumps({"version": VERSION, "limits": known}, indent=1))
+
+
+def machine_file() -> Path:
+    """Where the measurements lie."""
+    return cache_dir() / "machine.json"
+
+
+def _key(device: str, host: Host | None) -> str:
+    if device != "cpu":
+        return device
+    host = host or ThisHost()
+    return f"cpu: {cpu_name(host)}, {usable_threads(host)} threads"
+
+
+def _read() -> dict[str, Any]:
+    """Key -> what stands there, unchecked."""
+    try:
+        with machine_file().open("rb") as file:
+            content = json.loads(file.read(MAX_FILE_BYTES + 1))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        return {}
+    limits = content.get("limits")
+    return limits if isinstance(limits, dict) else {}
+
+
+def _limits(entry: Any) -> DeviceLimits | None:
+    names = [field.name for field in fields(DeviceLimits)]
+    if not isinstance(entry, dict) or not all(_is_plausible(entry.get(name)) for name in names):
+        return None
+    return DeviceLimits(**{name: float(entry[name]) for name in names})
+
+
+def _is_plausible(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and PLAUSIBLE[0] <= value <= PLAUSIBLE[1]
+
+
+def _write(text: str) -> None:
+    file = machine_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
+            target.write(text)
+        Path(partial).replace(file)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise

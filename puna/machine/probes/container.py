@@ -1,0 +1,71 @@
+"""Whether this is a container, and what it was given: cores' time and shared memory. Its memory is the memory probe's."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from puna.machine import cgroup
+from puna.machine.finding import Finding
+from puna.machine.host import Host
+from puna.machine.probes.base import Patient
+from puna.machine.processor import allowed_threads, processor
+from puna.machine.sizes import MIB, shown, whole
+
+LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which NCCL may find too little for several GPUs
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+# A word in the row of /proc/1/cgroup -> what made the container.
+GROUPS = {"kubepods": "Kubernetes", "docker": "Docker", "libpod": "Podman", "lxc": "LXC"}
+
+
+def container(patient: Patient) -> Iterator[Finding]:
+    """The container's kind and quota, and its /dev/shm."""
+    yield from _quota(patient)
+    kind = container_kind(patient.host)
+    if not kind:
+        return
+    patient.facts["container"] = kind
+    yield Finding("container.kind", "ok", f"this is a container ({kind})")
+    shm = shared_memory(patient.host)
+    if shm is not None and shm < LEAST_SHM_BYTES:
+        effect = "of no account for the CPU or one GPU; NCCL among several GPUs may fail for want of it"
+        yield Finding("container.shm", "note", f"/dev/shm holds {shown(shm)}", effect, patient.remedy("raise-shm"), device="cuda")
+
+
+def container_kind(host: Host) -> str:
+    """ "Docker", "Podman", "Kubernetes", "LXC", as far as it can be told; "" where this is no container."""
+    if "KUBERNETES_SERVICE_HOST" in host.environ:
+        return "Kubernetes"
+    groups = host.read("/proc/1/cgroup") or ""
+    by_group = next((kind for word, kind in GROUPS.items() if f"/{word}" in groups), "")
+    by_file = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
+    named = host.environ.get("container", "")[:20]  # systemd-nspawn, LXC and Podman set it
+    return by_group or next((kind for path, kind in by_file.items() if host.exists(path)), named)
+
+
+def shared_memory(host: Host) -> int | None:
+    """Bytes that /dev/shm may hold; None where they are not told."""
+    for line in (host.read("/proc/mounts") or "").splitlines():
+        words = line.split(" ")
+        if len(words) >= 4 and words[1] == "/dev/shm" and (found := re.search(r"\bsize=(\d{1,15})([kmg]?)\b", words[3])):
+            return (whole(found[1]) or 0) * UNITS[found[2]]
+    return None
+
+
+def _quota(patient: Patient) -> Iterator[Finding]:
+    quota = cgroup.cpu_quota(patient.host)
+    found = patient.once(processor)
+    allowed = allowed_threads(patient.host) or (found.threads if found else 1)
+    if quota is None or quota >= allowed:
+        return
+    threads = max(1, math.floor(quota))
+    started = "1 thread" if threads == 1 else f"{threads} threads"
+    yield Finding(
+        "container.cpu-quota",
+        "warning" if quota < 1 else "note",
+        f"a quota of {quota:g} cores' time, and {allowed} CPUs are seen",
+        f"puna starts {started}; a program that starts {allowed} is halted again and again",
+        patient.remedy("raise-cpu-quota", wanted=min(allowed, 8)),
+        device="cpu",
+    )

@@ -1,0 +1,77 @@
+"""The CPU as its kernel describes it: cores, and the instructions that puna's kernels are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from puna.machine.finding import Finding
+from puna.machine.probes.base import Patient
+from puna.machine.processor import Processor, allowed_threads, processor, usable_threads
+
+NEEDED_ON_X86 = ("avx2", "fma", "f16c")
+# Flag of /proc/cpuinfo -> what people call it: wider products, which make prompts faster.
+WIDER = {
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX VNNI",
+    "asimddp": "dot products",
+    "i8mm": "int8 matrices",
+}
+
+
+def cpu(patient: Patient) -> Iterator[Finding]:
+    """Cores usable and present; instructions needed and lacking."""
+    found = patient.once(processor)
+    if found is None:
+        yield Finding("cpu.name", "note", "nothing here tells which CPU this is", "the kernels are tried all the same")
+        return
+    patient.facts["cpu"] = {
+        "name": found.name,
+        "cores": found.cores or found.threads,
+        "threads": found.threads,
+        "usable_threads": usable_threads(patient.host),
+        "flags": sorted(found.flags.intersection((*NEEDED_ON_X86, *WIDER))),
+    }
+    yield from _cores(patient, found)
+    yield from _instructions(patient, found)
+
+
+def _cores(patient: Patient, found: Processor) -> Iterator[Finding]:
+    allowed = allowed_threads(patient.host) or found.threads
+    present = f"{found.cores} cores, {found.threads} threads" if found.cores else f"{found.threads} threads"
+    if allowed < found.threads:
+        yield Finding(
+            "cpu.cores",
+            "note",
+            f"{found.name}: {present}, of which this process may use {allowed}",
+            "models run on these alone, and are slower for it",
+            patient.remedy("use-all-cores", pinned=allowed, present=found.threads),
+            device="cpu",
+        )
+    else:
+        yield Finding("cpu.cores", "ok", f"{found.name}: {present}", device="cpu")
+
+
+def _instructions(patient: Patient, found: Processor) -> Iterator[Finding]:
+    wider = [name for flag, name in WIDER.items() if flag in found.flags]
+    more = f"; {', '.join(wider)}" if wider else ""
+    if not found.is_x86:
+        yield Finding(
+            "cpu.instructions", "ok", f"not an x86 CPU{more}", "portable kernels are used: right, not tuned", device="cpu"
+        )
+        return
+    missing = [name.upper() for name in NEEDED_ON_X86 if name not in found.flags]
+    if patient.host.system != "Linux" and missing:  # elsewhere not all flags are told; the trial will show
+        yield Finding("cpu.instructions", "note", f"not told by the system: {', '.join(missing)}", device="cpu")
+    elif missing:
+        yield Finding(
+            "cpu.instructions",
+            "error",
+            f"this CPU lacks {', '.join(missing)}" + (", or the virtual machine hides it" if found.is_virtual else ""),
+            "the CPU kernels cannot run; --device reference runs, slowly",
+            patient.remedy("show-cpu-to-guest"),
+            device="cpu",
+        )
+    else:
+        needed = ", ".join(name.upper() for name in NEEDED_ON_X86)
+        yield Finding("cpu.instructions", "ok", f"{needed}: all that the kernels need{more}", device="cpu")

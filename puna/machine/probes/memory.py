@@ -1,0 +1,161 @@
+"""Main memory: how much, how much of it is free, who limits it, whom it has already cost his life, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from puna.machine import cgroup
+from puna.machine.child import ask
+from puna.machine.finding import Finding, State
+from puna.machine.host import Host
+from puna.machine.probes.base import Patient
+from puna.machine.sizes import GIB, MIB, shown, whole
+
+NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
+SHORT_BYTES = 2 * GIB  # no model of a billion weights or more
+SMALL_BYTES = 16 * GIB  # a machine of less wants swap, too
+RUN_BYTES = 600 * MIB  # beside the weights: K and V of a usual context, scratch, Python
+SHOWN_MODELS = (
+    "llama-3.2-1b",
+    "llama-3.2-3b",
+    "llama-2-7b",
+    "llama-3.1-8b",
+    "llama-2-13b",
+    "codellama-34b",
+    "llama-2-70b",
+    "llama-3.1-405b",
+)
+BYTES_PER_WEIGHT = {"4 bits": 20 / 32, "8 bits": 34 / 32, "16 bits": 2.0}  # Q4_1, Q8_0, F16
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of the machine, without its containers' limits."""
+
+    total: int
+    free: int
+    swap_total: int
+    swap_free: int
+
+
+def memory(patient: Patient) -> Iterator[Finding]:
+    """Free and limited memory, swap, and processes that were ended for want of it."""
+    found = patient.once(read_memory)
+    limit = cgroup.memory_limit(patient.host)
+    if found is None:
+        yield Finding("memory.free", "note", "nothing here tells how much memory there is")
+        return
+    total, free = found.total, found.free
+    if limit is not None and limit < total:
+        total, free = limit, min(free, max(0, limit - (cgroup.memory_used(patient.host) or 0)))
+        yield _limit(patient, found, limit)
+    patient.facts["memory"] = {
+        "total_bytes": total,
+        "free_bytes": free,
+        "machine_bytes": found.total,
+        "swap_bytes": found.swap_total,
+    }
+    yield _free(patient, total, free)
+    yield from _swap(patient, found)
+    yield from _kills(patient)
+
+
+def read_memory(host: Host) -> Memory | None:
+    """/proc/meminfo; where there is none, what a child of this Python finds."""
+    if host.system == "Linux":
+        lines = (line.partition(":") for line in (host.read("/proc/meminfo") or "").splitlines())
+        kib = {name.strip(): whole(value.replace("kB", "")) or 0 for name, _, value in lines}
+        free = kib.get("MemAvailable", kib.get("MemFree", 0))
+        sizes = (kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
+        return Memory(*(size << 10 for size in sizes)) if sizes[0] else None
+    answer = ask(host, "puna.machine.facts", "memory")
+    numbers = [int(answer.number(name) or 0) for name in ("total", "free", "swap_total", "swap_free")]
+    return Memory(*numbers) if numbers[0] > 0 else None
+
+
+def _limit(patient: Patient, found: Memory, limit: int) -> Finding:
+    return Finding(
+        "memory.limit",
+        "warning" if limit < SHORT_BYTES else "note",
+        f"this process and those of its group may have {shown(limit)} of the machine's {shown(found.total)}",
+        "what would need more is ended by the kernel, without a word (exit code 137)",
+        patient.remedy("raise-memory-limit", wanted=f"{max(8, min(found.total // GIB, 16))}g"),
+    )
+
+
+def _free(patient: Patient, total: int, free: int) -> Finding:
+    found = f"{shown(free)} free of {shown(total)}"
+    if free < NEEDED_BYTES:
+        return Finding("memory.free", "error", found, "not even the default model fits", patient.remedy("close-programs"))
+    if free < SHORT_BYTES:
+        return Finding("memory.free", "warning", found, what_fits(free), patient.remedy("close-programs"))
+    return Finding("memory.free", "ok", found, what_fits(free))
+
+
+def what_fits(free: int) -> str:
+    """Of each precision the largest known model whose weights fit, beside what running needs.
+
+    >>> what_fits(16 << 30)
+    'on the CPU fit: Llama-2-13B in 4 bits, Llama-2-13B in 8 bits, Llama-3.1-8B in 16 bits'
+    >>> what_fits(1 << 30)
+    'on the CPU fit: models below a billion weights'
+    """
+    largest = {
+        bits: [name for name in SHOWN_MODELS if _num_weights(name) * each + RUN_BYTES <= free][-1:]
+        for bits, each in BYTES_PER_WEIGHT.items()
+    }
+    fitting = [f"{_title(names[0])} in {bits}" for bits, names in largest.items() if names]
+    return f"on the CPU fit: {', '.join(fitting) or 'models below a billion weights'}"
+
+
+def _num_weights(name: str) -> int:
+    from math import prod
+
+    from puna.machine.known_models import KNOWN_MODELS
+
+    return sum(map(prod, KNOWN_MODELS[name].tensor_shapes().values()))
+
+
+def _title(name: str) -> str:
+    """
+    >>> _title("llama-3.1-8b"), _title("codellama-34b")
+    ('Llama-3.1-8B', 'CodeLlama-34B')
+    """
+    return name[:-1].replace("codellama", "CodeLlama").replace("llama", "Llama") + "B"
+
+
+def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
+    used = found.swap_total - found.swap_free
+    if found.swap_total and used > found.swap_total // 2 and used > GIB:
+        yield Finding(
+            "memory.swap",
+            "warning",
+            f"{shown(used)} of {shown(found.swap_total)} swap are in use",
+            "memory is short: models that are swapped out run hundreds of times slower",
+            patient.remedy("close-programs"),
+            device="cpu",
+        )
+    elif not found.swap_total and found.total < SMALL_BYTES and patient.host.system == "Linux":
+        yield Finding(
+            "memory.swap",
+            "note",
+            f"no swap, and {shown(found.total)} of memory",
+            "where memory runs out, the kernel ends a program at once",
+            patient.remedy("add-swap"),
+        )
+
+
+def _kills(patient: Patient) -> Iterator[Finding]:
+    group = cgroup.oom_kills(patient.host)
+    lines = (line.split() for line in (patient.host.read("/proc/vmstat") or "").splitlines())
+    machine = next((whole(words[1]) or 0 for words in lines if len(words) == 2 and words[0] == "oom_kill"), 0)
+    if group:
+        yield _killed(patient, "warning", f"processes of this container that were ended because its memory was full: {group}")
+    elif machine:
+        yield _killed(patient, "note", f"processes that were ended since the machine's start because memory was full: {machine}")
+
+
+def _killed(patient: Patient, state: State, found: str) -> Finding:
+    effect = "a model that ends without a word, with exit code 137, ended so"
+    return Finding("memory.oom-kills", state, found, effect, patient.remedy("close-programs"))

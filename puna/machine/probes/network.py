@@ -1,0 +1,245 @@
+"""What several processes that share a model need of the network, and what fetching a model does. Nothing is sent anywhere.
+
+torchrun's variables may be left over from another program; ports, names and interfaces matter only between processes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from puna.machine.child import ask
+from puna.machine.finding import Finding, Remedy, State
+from puna.machine.host import Host
+from puna.machine.probes.base import Patient
+from puna.machine.probes.python import this_python
+from puna.machine.remedies import quoted
+from puna.machine.sizes import whole
+
+TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+DEFAULT_PORT = 29500
+LISTENING = "0A"  # state of a socket in /proc/net/tcp
+VIRTUAL = re.compile(
+    r"docker|veth|br-|virbr|cni|flannel|cali|tailscale|wg|tun|tap|lxc|podman|zt"
+)  # seldom the way to a neighbour
+PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+TRUE = ("1", "on", "yes", "true")  # as huggingface_hub reads its variables
+UP = 0x1  # IFF_UP
+
+
+def network(patient: Patient) -> Iterator[Finding]:
+    """torchrun's environment first, then names, interfaces, firewalls, and the way out."""
+    world = _world(patient.host)
+    yield from _torchrun(patient, world)
+    spans_machines = world > max(1, whole(patient.host.environ.get("LOCAL_WORLD_SIZE", str(world))) or 1)
+    yield from _name(patient, world, spans_machines)
+    yield from _interfaces(patient, spans_machines)
+    yield from _firewall(patient, spans_machines)
+    yield from _way_out(patient)
+
+
+def _world(host: Host) -> int:
+    return whole(host.environ.get("WORLD_SIZE", "1")) or 1
+
+
+def _torchrun(patient: Patient, world: int) -> Iterator[Finding]:
+    environ = patient.host.environ
+    numbers = {name: environ[name] for name in TORCHRUN[:4] if name in environ}
+    wrong = [f"{name}={text[:40]!r}" for name, text in numbers.items() if whole(text) is None]
+    if wrong or (rank := whole(environ.get("RANK", "0")) or 0) >= world > 1:
+        found = f"{', '.join(wrong)}: whole numbers are needed" if wrong else f"RANK is {rank}, and WORLD_SIZE {world}"
+        is_used = "WORLD_SIZE" in " ".join(wrong) or world > 1
+        effect = "puna ends with an error" if is_used else "puna reads it only where WORLD_SIZE is more than 1"
+        yield Finding("network.torchrun", "error" if is_used else "note", found, effect, _unset(patient))
+    elif world == 1:
+        yield Finding("network.torchrun", "ok", "puna runs as one process: no NCCL, no ports, no other machines are needed")
+    else:
+        yield from _several(patient, world, rank)
+
+
+def _several(patient: Patient, world: int, rank: int) -> Iterator[Finding]:
+    environ = patient.host.environ
+    found = f"rank {rank} of {world} processes that share a model"
+    if "MASTER_ADDR" not in environ or "MASTER_PORT" not in environ:
+        missing = " and ".join(name for name in TORCHRUN[4:] if name not in environ)
+        effect = "the processes cannot find each other, and loading fails"
+        yield Finding("network.torchrun", "error", f"{found}, but no {missing}", effect, _unset(patient))
+    elif "TORCHELASTIC_RUN_ID" not in environ:
+        effect = (
+            f"puna waits for {world - 1} other processes; if the variables are left over from another program, it waits in vain"
+        )
+        yield Finding("network.torchrun", "warning", f"{found}, not started by torchrun", effect, _unset(patient))
+        yield from _port(patient, rank)
+    else:
+        yield Finding("network.torchrun", "ok", f"{found}, started by torchrun")
+
+
+def _unset(patient: Patient) -> Remedy:
+    names = [name for name in TORCHRUN if name in patient.host.environ]
+    return patient.remedy("unset-torchrun", variables=" ".join(names), powershell=", Env:".join(names))
+
+
+def _port(patient: Patient, rank: int) -> Iterator[Finding]:
+    """Only rank 0 listens, and only where torchrun does not do so in its place."""
+    text = patient.host.environ.get("MASTER_PORT", "")
+    port = whole(text)
+    if port is None or not 0 < port < 65536:
+        found = f"MASTER_PORT is {text[:40]!r}; a number from 1 to 65535 is needed"
+        yield Finding("network.port", "error", found, "the processes cannot meet", patient.remedy("set-master"))
+    elif rank == 0 and port in listening_ports(patient.host):
+        remedy = patient.remedy("another-port", port=port, other=port + 1 if port < 65535 else DEFAULT_PORT)
+        effect = "rank 0 cannot listen there: another program, or an earlier run, holds it"
+        yield Finding("network.port", "error", f"port {port} (MASTER_PORT) is in use", effect, remedy)
+
+
+def listening_ports(host: Host) -> set[int]:
+    """TCP ports on which somebody of this machine listens."""
+    lines = f"{host.read('/proc/net/tcp') or ''}\n{host.read('/proc/net/tcp6') or ''}".splitlines()
+    sockets = (line.split() for line in lines)
+    places = (words[1].rpartition(":")[2] for words in sockets if len(words) > 3 and words[3] == LISTENING)
+    return {int(place, 16) for place in places if re.fullmatch(r"[0-9A-Fa-f]{4}", place)}
+
+
+def _name(patient: Patient, world: int, spans_machines: bool) -> Iterator[Finding]:
+    answer = ask(patient.host, "puna.machine.facts", "name", limit_s=2.0)
+    name, addresses = answer.text("name")[:80], answer.facts.get("addresses")
+    several: State = "warning" if world > 1 else "note"
+    if answer.timed_out:
+        found = "this machine's name was not resolved within 2 s"
+        effect = "each start of several processes waits for the name server; one process does not need it"
+        yield Finding("network.name", several, found, effect)
+    elif not name:
+        yield Finding("network.name", "note", f"this machine's name could not be asked: {answer.problem or 'no answer'}")
+    elif not isinstance(addresses, list) or not addresses:
+        effect = "gloo, by which several processes meet, may fail; one process does not need it"
+        remedy = patient.remedy("name-the-host", host_name=quoted(name, patient.distribution))
+        yield Finding("network.name", several, f"this machine's name {name} stands for no address", effect, remedy)
+    elif spans_machines and all(map(_is_loopback, addresses)):
+        found = f"this machine's name {name} stands for {addresses[0]} only, which is itself"
+        effect = "other machines are told an address that they cannot reach, and wait in vain"
+        yield Finding("network.name", "warning", found, effect, patient.remedy("real-address"))
+
+
+def _is_loopback(address: object) -> bool:
+    try:
+        return ip_address(str(address).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def interfaces(host: Host) -> list[str]:
+    """Interfaces that are up, the loopback left out."""
+    root = "/sys/class/net"
+    names = [name for name in host.listing(root)[:256] if name != "lo"]
+    return [name for name in names if _flags(host.read(f"{root}/{name}/flags")) & UP]
+
+
+def _flags(text: str | None) -> int:
+    text = (text or "").strip()
+    return int(text, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", text) else 0
+
+
+def _interfaces(patient: Patient, spans_machines: bool) -> Iterator[Finding]:
+    host = patient.host
+    there = host.listing("/sys/class/net")
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        if there and (value := host.environ.get(name, "")) and not _names_one(value, there):
+            remedy = patient.remedy("choose-interface", interface=_best(host))
+            found = f"{name} is {value[:60]!r}, and no interface here is called so ({', '.join(there)[:120]})"
+            state: State = "warning" if _world(host) > 1 else "note"
+            yield Finding("network.interfaces", state, found, "several processes cannot reach each other", remedy)
+    names = interfaces(host)
+    if (
+        spans_machines
+        and len(names) > 1
+        and "NCCL_SOCKET_IFNAME" not in host.environ
+        and "GLOO_SOCKET_IFNAME" not in host.environ
+    ):
+        remedy = patient.remedy("choose-interface", interface=_best(host))
+        effect = "NCCL or gloo may choose one that the other machines do not reach, and wait in vain"
+        yield Finding("network.interfaces", "note", f"{len(names)} interfaces are up: {', '.join(names)[:120]}", effect, remedy)
+
+
+def _names_one(value: str, there: list[str]) -> bool:
+    """Whether a value of NCCL's spelling fits an interface: prefixes, `=` for whole names, `^` for all others.
+
+    >>> [_names_one(v, ["lo", "eth0"]) for v in ("eth", "=eth0", "=eth", "^docker", "^eth,lo", "ib0,eth0")]
+    [True, True, False, True, False, True]
+    """
+    is_excluding, names = value.startswith("^"), value.lstrip("^")
+    is_exact, names = names.startswith("="), names.lstrip("=")
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    fitting = [name for name in there if (name in wanted if is_exact else name.startswith(tuple(wanted)))]
+    return len(fitting) < len(there) if is_excluding else bool(fitting)
+
+
+def _best(host: Host) -> str:
+    """The interface that most likely leads to the other machines."""
+    names = interfaces(host)
+    real = [name for name in names if not VIRTUAL.match(name)]
+    return quoted((real or names or ["eth0"])[0], "ubuntu")
+
+
+def _firewall(patient: Patient, spans_machines: bool) -> Iterator[Finding]:
+    host = patient.host
+    firewall = ""
+    if re.search(r"^ENABLED=yes\s*$", host.read("/etc/ufw/ufw.conf") or "", re.MULTILINE):
+        firewall = "ufw"
+    elif (output := host.run("firewall-cmd", "--state")) is not None and output.text.strip() == "running":
+        firewall = "firewalld"
+    if firewall:
+        state: State = "warning" if spans_machines else "ok"
+        effect = "processes on other machines cannot reach this one" if spans_machines else "it does not matter on one machine"
+        remedy = patient.remedy(f"open-{firewall}", interface=_best(host)) if spans_machines else None
+        yield Finding("network.firewall", state, f"a firewall is on ({firewall})", effect, remedy)
+
+
+def _way_out(patient: Patient) -> Iterator[Finding]:
+    host = patient.host
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if host.environ.get(name, "").lower() in TRUE:
+            effect = "models are not fetched from the Hub; those in the cache run"
+            yield Finding("network.offline", "note", f"{name} is set", effect, patient.remedy("go-online", variable=name))
+    proxy = next((host.environ[name] for name in PROXIES if host.environ.get(name)), "")
+    if proxy:
+        yield _proxy(patient, proxy)
+    elif host.system == "Linux" and not _has_route(host):
+        effect = "models cannot be fetched; those in the cache, and files, run"
+        yield Finding("network.route", "note", "no way out of this machine is known (no default route)", effect)
+
+
+def _proxy(patient: Patient, proxy: str) -> Finding:
+    shown, is_socks = _without_password(proxy), proxy.lower().startswith("socks")
+    if is_socks and patient.once(this_python).facts.get("has_socks") is False:
+        effect = "fetching from the Hub fails: the HTTP client needs the package socksio for it"
+        remedy = patient.remedy("install-socks", python=quoted(sys.executable, patient.distribution))
+        return Finding("network.proxy", "warning", f"the proxy is {shown}, of the SOCKS kind", effect, remedy)
+    return Finding("network.proxy", "note", f"a proxy is set: {shown}", "models are fetched through it")
+
+
+def _without_password(proxy: str) -> str:
+    """
+    >>> _without_password("http://me:secret@proxy:3128"), _without_password("proxy:3128"), _without_password("http://[")
+    ('http://proxy:3128', 'proxy:3128', '(not an address)')
+    """
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+    except ValueError:
+        return "(not an address)"
+    host = parts.netloc.rpartition("@")[2][:100]
+    return f"{parts.scheme}://{host}" if parts.scheme else host
+
+
+def _has_route(host: Host) -> bool:
+    """Whether a default route is known, or nothing tells of routes."""
+    four, six = host.read("/proc/net/route"), host.read("/proc/net/ipv6_route")
+    if four is None and six is None:
+        return True
+    rows = [line.split() for line in (four or "").splitlines()[1:]]
+    if any(len(row) > 7 and row[1] == row[7] == "00000000" for row in rows):
+        return True
+    rows = [line.split() for line in (six or "").splitlines()]
+    return any(len(row) > 9 and row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo" for row in rows)

@@ -1,0 +1,81 @@
+"""The remedies of findings as a script, for a person to read and then to run. Nothing is run here.
+
+What mends errors and warnings stands as commands; what a note suggests is commented out, and so is what belongs into a person's
+own shell. Restarts come last, as comments: when to restart is not a script's to choose.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from puna.machine.distribution import Distribution
+from puna.machine.finding import Finding, Remedy
+
+MARK = "# Written by puna doctor"  # a file that begins so may be replaced by the next one
+WIDTH = 110
+# Commands that change the shell that they are typed in: within a script they would be without effect.
+OWN_SHELL = re.compile(r"export |unset |\$env:|remove-item env:", re.IGNORECASE)
+RESTARTS = re.compile(r"(sudo )?(systemctl )?(reboot|shutdown)\b|wsl(\.exe)? |restart-computer", re.IGNORECASE)
+RESTART: dict[str, str] = {"windows": "Restart-Computer", "macos": "sudo shutdown -r now"}
+BEGINNING = ("#!/bin/sh", "set -eu", "sh")
+BEGINNING_OF = {"windows": ("", "$ErrorActionPreference = 'Stop'", "powershell -ExecutionPolicy Bypass -File")}
+
+
+def fix_script(findings: Iterable[Finding], distribution: Distribution) -> str:
+    """A shell script; on Windows, of PowerShell."""
+    shebang, strict, starter = BEGINNING_OF.get(distribution, BEGINNING)
+    mendable = [(finding, finding.remedy) for finding in findings if finding.remedy is not None and finding.state != "ok"]
+    lines = [shebang] if shebang else []
+    lines += [
+        f"{MARK}, for {distribution}. Nothing of it has been run.",
+        f"# Read it, take out what you do not want, then: {starter} FILE",
+    ]
+    lines += [strict]
+    written: set[str] = set()
+    for finding, remedy in mendable:
+        lines += ["", *_section(finding, remedy, written)]
+    if not mendable:
+        lines += ["", "# There is nothing to mend."]
+    return "\n".join([*lines, *_restarts(mendable, distribution)]) + "\n"
+
+
+def _section(finding: Finding, remedy: Remedy, written: set[str]) -> Iterator[str]:
+    """A finding as comments, and its commands; those that stand above already are left out."""
+    yield f"# ---- {finding.state}: {finding.check}"
+    for text in (finding.found, finding.effect, remedy.words):
+        yield from _comment(text)
+    for command in remedy.commands:
+        if command in written or RESTARTS.match(command):
+            continue
+        written.add(command)
+        if OWN_SHELL.match(command):
+            yield from _commented("in the shell in which you start puna: ", command)
+        elif finding.state == "note":
+            yield from _commented("if you like: ", command)
+        else:
+            yield command
+
+
+def _restarts(mendable: list[tuple[Finding, Remedy]], distribution: Distribution) -> Iterator[str]:
+    needing = [(finding, remedy) for finding, remedy in mendable if remedy.needs_reboot]
+    if not needing:
+        return
+    yield ""
+    yield f"# ---- at the end, by hand, for: {', '.join(dict.fromkeys(finding.check for finding, _ in needing))}"
+    given = [command for _, remedy in needing for command in remedy.commands if RESTARTS.match(command)]
+    for command in dict.fromkeys(given or [RESTART.get(distribution, "sudo reboot")]):
+        yield from _commented("", command)
+
+
+def _comment(text: str) -> Iterator[str]:
+    """Words as comments, whatever stands in them: what a machine's files say must never become a command."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    yield from (f"# {line}" for line in textwrap.wrap(plain, WIDTH, break_on_hyphens=False))
+
+
+def _commented(words: str, command: str) -> Iterator[str]:
+    first, *others = command.splitlines() or [""]
+    yield f"# {words}{first}"
+    yield from (f"# {line}" for line in others)

@@ -1,0 +1,361 @@
+"""Machines with one thing wrong each: what the doctor says of it, how grave it is, and the command. Then the doctor itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.cli import main
+from puna.cli.doctor import report_lines
+from puna.machine.doctor import Diagnosis, diagnose, examine, fix_script, judge
+from puna.machine.facts import FACTS, NEEDED
+from puna.machine.finding import Finding, Remedy
+from puna.machine.probes import PROBES
+from puna.machine.probes.base import Patient
+from puna.machine.remedies import REMEDIES
+from tests.machine.fake_host import BASE, WSL2, FakeHost, Overlay, build
+from tests.machine.situations import (
+    BATTERY,
+    CPUFREQ,
+    MANY_INTERFACES,
+    MOUSE,
+    SITUATIONS,
+    V1_LIMIT,
+    WINDOWS,
+    Situation,
+    several,
+    storage,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for all tests of this file: kernels are compiled once."""
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path_factory.getbasetemp() / "doctors-cache"))
+
+
+def findings_of(host: FakeHost, device: str = "auto") -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(Patient(host, device))}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=[situation.name for situation in SITUATIONS])
+def test_what_is_wrong_is_found(tmp_path: Path, situation: Situation) -> None:
+    found = findings_of(build(tmp_path, *situation.overlays))
+    assert situation.check in found, list(found)
+    finding = found[situation.check]
+    assert finding.state == situation.state
+    assert situation.words in finding.found or situation.words in finding.effect, finding
+    assert situation.typed in "\n".join(finding.remedy.commands if finding.remedy else ())
+    assert finding.effect or finding.state == "ok"
+
+
+def test_on_a_healthy_machine_all_is_well(tmp_path: Path) -> None:
+    found = findings_of(build(tmp_path))
+    assert {name: f.found for name, f in found.items() if f.state != "ok"} == {"nvidia.card": "no NVIDIA card"}
+    assert {"cpu.cores", "cpu.trial", "memory.free", "disk.cache", "python.packages", "network.torchrun"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "absent"),
+    [
+        (MOUSE, "power.battery"),
+        (several(NCCL_SOCKET_IFNAME="enp"), "network.interfaces"),
+        (several(), "network.port"),  # torchrun itself listens there
+        (
+            {"files": {f"{CPUFREQ}/scaling_driver": "intel_pstate\n", f"{CPUFREQ}/scaling_governor": "powersave\n"}},
+            "power.governor",
+        ),
+        (WSL2, "wsl.memory"),  # 31 GiB are enough
+    ],
+    ids=["a mouse's battery", "an interface's prefix", "torchrun's own port", "powersave of intel_pstate", "much memory in WSL"],
+)
+def test_what_is_in_order_is_not_complained_of(tmp_path: Path, overlay: Overlay, absent: str) -> None:
+    assert absent not in findings_of(build(tmp_path, overlay))
+
+
+def test_a_password_in_a_proxy_is_never_shown(tmp_path: Path) -> None:
+    host = build(tmp_path, {"environ": {"HTTPS_PROXY": "http://me:secret@proxy:3128"}})
+    assert "secret" not in json.dumps(diagnose(Patient(host)).as_json())
+
+
+# ---- machines that answer nonsense
+
+
+def garbage(random_bytes: random.Random) -> Iterator[bytes]:
+    yield b""
+    yield random_bytes.randbytes(2000)
+    yield b"\xff" * (2 << 20)
+    yield b"9" * 5000 + b"\n"
+    yield b"-1 nan inf 1e999 : : :\n" * 50
+    yield "Größe: 12,5 GiB; verfügbar\n".encode("latin-1")
+
+
+GARBAGE = list(garbage(random.Random(1)))
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=["empty", "random", "huge", "digits", "numbers", "latin-1"])
+def test_garbage_in_every_file_crashes_nothing(tmp_path: Path, content: bytes) -> None:
+    everywhere = dict.fromkeys(
+        [name for o in (BASE, V1_LIMIT, BATTERY, MANY_INTERFACES) for name in o["files"] if name[-1] != "/"], content
+    )
+    everywhere |= dict.fromkeys(("/proc/vmstat", "/proc/net/route", "/etc/ufw/ufw.conf", "/sys/fs/cgroup/cpu.max"), content)
+    everywhere |= {"/sys/fs/cgroup/cgroup.controllers": content}
+    _no_probe_has_a_bug(build(tmp_path, {"files": everywhere}))
+
+
+FACT_NAMES = ("folder", "free", "total", "name", "addresses", "packages", "version", "threads", "limits", "is_right")
+NONSENSE: list[Any] = [None, True, -1, 1e300, "x", [[]], {"a": 1}]
+TEXTS = ["", "\x00\x1b[2J", "[1]", "{}", '{"is_right": true, "limits": {"read_bytes_per_s": Infinity}}', "9" * 5000, "[" * 9000]
+TEXTS += [json.dumps(dict.fromkeys(FACT_NAMES, value)) for value in NONSENSE]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+@pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin", "Plan 9"])
+def test_garbage_from_every_command_crashes_nothing(tmp_path: Path, text: str, system: str) -> None:
+    commands = [{"command": [], "prefix": True, "stdout": text, "stderr": text, "code": 0}]
+    _no_probe_has_a_bug(build(tmp_path, {"commands": commands, "system": system}))
+
+
+@pytest.mark.parametrize("value", ["", "-1", "\udcff", "9" * 400, "a b;c", "::", "http://[", "^", "=", ","])
+def test_garbage_in_every_variable_crashes_nothing(tmp_path: Path, value: str) -> None:
+    names = [
+        "WORLD_SIZE",
+        "RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "NCCL_SOCKET_IFNAME",
+        "HTTPS_PROXY",
+        "HF_HUB_OFFLINE",
+        "container",
+    ]
+    _no_probe_has_a_bug(build(tmp_path, {"environ": dict.fromkeys(names, value)}))
+    _no_probe_has_a_bug(build(tmp_path, several(), {"environ": dict.fromkeys(names[3:], value) | {"TORCHELASTIC_RUN_ID": None}}))
+
+
+def test_without_rights_and_commands_notes_are_all_that_is_left(tmp_path: Path) -> None:
+    absent = [{"command": [], "prefix": True, "absent": True}]
+    host = build(tmp_path, {"unreadable": ["/proc", "/sys", "/etc"], "commands": absent})
+    _no_probe_has_a_bug(host)
+    assert {finding.state for finding in examine(Patient(host))} <= {"ok", "note"}
+
+
+def _no_probe_has_a_bug(host: FakeHost) -> None:
+    diagnosis = diagnose(Patient(host))
+    bugs = [finding for finding in diagnosis.findings if finding.check.endswith(".probe")]
+    assert bugs == []
+    json.dumps(diagnosis.as_json(), allow_nan=False)
+    assert all(len(line.text) < 2000 for line in report_lines(diagnosis))
+
+
+# ---- the doctor
+
+
+def test_a_probe_that_raises_is_a_bug_of_puna_and_hides_no_other(tmp_path: Path) -> None:
+    def broken(patient: Patient) -> Iterator[Finding]:
+        yield Finding("broken.first", "ok", "before")
+        raise KeyError(patient.device)
+
+    found = examine(Patient(build(tmp_path)), (broken, *PROBES))
+    assert [f.check for f in found[:2]] == ["broken.probe", "cpu.cores"] or [f.check for f in found[:2]] == [
+        "broken.first",
+        "broken.probe",
+    ]
+    assert any("a bug of puna" in f.found and "KeyError" in f.found for f in found)
+    assert "memory.free" in {f.check for f in found}
+
+
+def test_a_probe_that_hangs_is_left_alone(tmp_path: Path) -> None:
+    def hanging(_: Patient) -> list[Finding]:
+        time.sleep(5)
+        return []
+
+    started = time.monotonic()
+    found = examine(Patient(build(tmp_path)), (hanging, *PROBES), limit_s=0.3)
+    assert time.monotonic() - started < 2
+    assert found[0].check == "hanging.probe" and "not done after 0.3 s" in found[0].found
+
+
+def finding(check: str, state: Any, device: Any = "any") -> Finding:
+    return Finding(check, state, "")
+
+
+@pytest.mark.parametrize(
+    ("findings", "wanted", "runs", "devices"),
+    [
+        ([], "auto", True, ("cpu",)),
+        ([], "cpu", True, ("cpu",)),
+        ([], "cuda", False, ("cpu",)),
+        ([Finding("gpu.trial", "ok", "", device="cuda")], "cuda:0", True, ("cpu", "cuda")),
+        ([Finding("gpu.trial", "ok", "", device="cuda"), Finding("x", "error", "", device="cuda")], "cuda", False, ("cpu",)),
+        ([Finding("x", "error", "", device="cuda")], "auto", True, ("cpu",)),
+        ([Finding("x", "error", "", device="cpu")], "auto", False, ()),
+        ([Finding("x", "error", "", device="cpu"), Finding("gpu.trial", "ok", "", device="cuda")], "auto", True, ("cuda",)),
+        ([Finding("x", "error", "", device="cpu")], "cpu", False, ()),
+        ([Finding("x", "error", ""), Finding("gpu.trial", "ok", "", device="cuda")], "cuda", False, ()),
+        ([Finding("x", "warning", "")], "cpu", True, ("cpu",)),
+    ],
+)
+def test_the_verdict_is_on_the_wanted_device(findings: list[Finding], wanted: str, runs: bool, devices: tuple[str, ...]) -> None:
+    verdict = judge(findings, wanted)
+    assert (verdict.runs, verdict.devices) == (runs, devices)
+
+
+# ---- its script
+
+EVIL = "x\ntouch /tmp/evil\r\n$(touch evil) `touch evil` \u2028touch evil"
+
+
+def test_the_script_is_a_shell_script_that_runs_nothing_of_what_files_say(tmp_path: Path) -> None:
+    findings = [
+        Finding("a.evil", "error", EVIL, EVIL, Remedy("r", EVIL, ("true mends",))),
+        Finding("b.note", "note", "n", "", Remedy("r", "w", ("false 'a\nfalse'",))),
+        Finding("c.boot", "warning", "n", "", Remedy("r", "w", ("true again", "sudo reboot"), needs_reboot=True)),
+        Finding("d.shell", "error", "n", "", Remedy("r", "w", ("export PUNA_CACHE=/x", "true mends"))),
+        Finding("e.fine", "ok", "n", "", Remedy("r", "w", ("false",))),
+    ]
+    script = fix_script(findings, "ubuntu")
+    live = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert live == ["set -eu", "true mends", "true again"]
+    assert script.splitlines()[-1] == "# sudo reboot"
+    (tmp_path / "fix.sh").write_text(script, "utf-8")
+    assert subprocess.run(["sh", str(tmp_path / "fix.sh")], cwd=tmp_path, check=False).returncode == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["fix.sh"]
+
+
+def test_scripts_of_all_situations_are_understood_by_a_shell(tmp_path: Path) -> None:
+    texts = []
+    for i, (_, overlays, *_) in enumerate(SITUATIONS):
+        patient = Patient(build(tmp_path / str(i), *overlays))
+        if patient.distribution != "windows":
+            texts.append(fix_script(examine(patient), patient.distribution))
+    for text in set(texts):
+        done = subprocess.run(["sh", "-n"], input=text.encode(), capture_output=True, check=False)
+        assert done.returncode == 0, (done.stderr, text)
+
+
+def test_on_windows_the_script_is_powershell(tmp_path: Path) -> None:
+    patient = Patient(build(tmp_path, WINDOWS))
+    script = fix_script(examine(patient), patient.distribution)
+    assert script.startswith("# Written by puna doctor, for windows")
+    assert "$ErrorActionPreference = 'Stop'\n" in script and "\npowercfg /setactive SCHEME_BALANCED\n" in script
+
+
+@pytest.mark.parametrize("name", list(REMEDIES))
+def test_every_remedy_has_words_that_are_sentences(name: str) -> None:
+    words = REMEDIES[name].words
+    assert words[0].isupper() and words.endswith((".", ")")) and "!" not in words
+
+
+# ---- the real machine
+
+
+def puna(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "puna", *arguments], capture_output=True, encoding="utf-8", env=variables, timeout=60, check=False
+    )
+
+
+def test_this_machine_runs_models_on_its_cpu_and_is_looked_at_within_10_seconds() -> None:
+    started = time.monotonic()
+    done = puna("doctor")
+    assert time.monotonic() - started < 10
+    assert done.returncode == 0, done.stdout
+    assert "This machine runs models on: CPU (" in done.stdout and "\x1b" not in done.stdout
+
+
+def test_the_json_is_one_line_with_findings_verdict_and_facts() -> None:
+    done = puna("doctor", "--json", "--device", "cpu", LC_ALL="de_DE.UTF-8", LANGUAGE="de")
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and facts["verdict"]["runs"] is True and facts["verdict"]["wanted"] == "cpu"
+    assert {"check", "state", "found", "effect", "remedy", "device"} == set(facts["findings"][0])
+    assert facts["facts"]["memory"]["total_bytes"] > 0 and facts["facts"]["cpu_limits"]["read_bytes_per_s"] > 1e8
+
+
+def test_a_gpu_that_is_not_there_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: build(tmp_path))
+    assert main.run(["doctor", "--device", "cuda"]) == 1
+    assert "The device cuda does not" in capsys.readouterr().out
+    assert main.run(["doctor", "--device", "tpu"]) == 2
+
+
+def test_a_rank_of_a_group_that_is_not_there_is_told_all_the_same() -> None:
+    done = puna("doctor", WORLD_SIZE="2", RANK="1")
+    assert done.returncode == 1 and "rank 1 of 2 processes" in done.stdout and "unset WORLD_SIZE RANK" in done.stdout
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = puna("doctor", "--json", PUNA_CACHE=str(tmp_path / "file" / "cache"))
+    states = {f["check"]: f["state"] for f in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0 and states["disk.cache"] == "warning" and states["cpu.trial"] == "ok"
+
+
+def test_neither_torch_nor_numba_is_needed_or_loaded(tmp_path: Path) -> None:
+    hiding = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numba", "llvmlite", "triton"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+    (tmp_path / "sitecustomize.py").write_text(hiding)
+    code = (
+        "import sys; from puna.cli import main; main.run(['doctor']); print([m for m in ('torch', 'numba') if m in sys.modules])"
+    )
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert re.search(r"error +numba is missing", done.stdout) and "CPU kernels cannot run" in done.stdout
+    assert "does not run models as it is" in done.stdout
+
+
+def test_the_script_is_written_and_another_file_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host = build(tmp_path / "machine", storage(problem="Read-only file system"))
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: host)
+    file = tmp_path / "fix.sh"
+    assert main.run(["doctor", "--fix-script", str(file)]) == main.run(["doctor", "--fix-script", str(file)]) == 0
+    assert "mkdir -p /var/tmp/puna\n" in file.read_text()
+    capsys.readouterr()
+    assert main.run(["doctor", "--fix-script"]) == 0
+    out, err = capsys.readouterr()
+    assert out == file.read_text() and "disk" in err
+    file.write_text("mine")
+    assert main.run(["doctor", "--fix-script", str(file)]) == 2 and file.read_text() == "mine"
+    assert main.run(["doctor", "--fix-script", str(tmp_path / "no" / "folder")]) == 1
+    assert main.run(["doctor", "--json", "--fix-script"]) == 0
+    assert "set -eu" in json.loads(capsys.readouterr().out.splitlines()[-1])["fix_script"]
+
+
+def test_the_needed_packages_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {tuple(line.split(">=")) for line in project["dependencies"]} == {(name, least) for name, (least, _) in NEEDED.items()}
+
+
+@pytest.mark.parametrize("name", list(FACTS))
+def test_every_fact_of_this_machine_is_json(name: str) -> None:
+    assert json.loads(json.dumps(FACTS[name]()))
+
+
+def test_a_diagnosis_is_in_the_types_of_json() -> None:
+    odd = Diagnosis((), judge([], "auto"), {"a": float("nan"), "b": {1, 2}, "c": Path("x"), "d": (1.5, None, True)})
+    assert odd.as_json()["facts"] == {"a": None, "b": [1, 2], "c": "x", "d": [1.5, None, True]}

@@ -1,0 +1,78 @@
+"""Measured limits are kept for the machine that they are of; whatever else stands in the file is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from puna.backends.base import DeviceLimits
+from puna.machine.limits import machine_file, remember, remembered
+from tests.machine.fake_host import FLAGS_ZEN_4, build, cpuinfo
+
+LIMITS = DeviceLimits(58e9, 2.4e12, 0.6e12)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
+
+
+def test_what_was_measured_is_remembered_by_device() -> None:
+    assert remembered("cpu") is None
+    remember("cpu", LIMITS)
+    remember("NVIDIA GeForce RTX 4070", DeviceLimits(480e9, 1e14, 3e13))
+    assert remembered("cpu") == LIMITS
+    assert remembered("NVIDIA GeForce RTX 4070") == DeviceLimits(480e9, 1e14, 3e13)
+    assert remembered("NVIDIA GeForce RTX 4090") is None
+    assert [entry.name for entry in machine_file().parent.iterdir()] == ["machine.json"]
+
+
+def test_another_cpu_or_fewer_cores_are_another_machine(tmp_path: Path) -> None:
+    desktop = build(tmp_path / "a")
+    remember("cpu", LIMITS, desktop)
+    assert remembered("cpu", desktop) == LIMITS
+    other = build(tmp_path / "b", {"files": {"/proc/cpuinfo": cpuinfo("Intel(R) Xeon(R)", FLAGS_ZEN_4, 16, 8)}})
+    pinned = build(tmp_path / "c", {"files": {"/proc/self/status": "Cpus_allowed_list:\t0-3\n"}})
+    assert remembered("cpu", other) is remembered("cpu", pinned) is None
+
+
+@pytest.mark.parametrize(
+    "value", [None, "1e9", True, -1.0, 0, float("nan"), float("inf"), 10**400, [], {}], ids=lambda value: repr(value)[:10]
+)
+def test_a_number_that_cannot_be_is_no_measurement(value: object) -> None:
+    remember("cpu", LIMITS)
+    content = json.loads(machine_file().read_text())
+    (key,) = content["limits"]
+    content["limits"][key]["read_bytes_per_s"] = value
+    machine_file().write_text(json.dumps(content))
+    assert remembered("cpu") is None
+    remember("cpu", LIMITS)
+    assert remembered("cpu") == LIMITS
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\x00", b"[]", b'{"version": 1, "limits": 3}', b'{"version": 9}', b"[" * 100_000, b" " * (1 << 17) + b"{}"]
+)
+def test_a_file_that_is_damaged_or_hostile_is_no_measurement(text: bytes) -> None:
+    machine_file().parent.mkdir(parents=True)
+    machine_file().write_bytes(text)
+    assert remembered("cpu") is None
+    remember("cpu", LIMITS)
+    assert remembered("cpu") == LIMITS
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "file" / "cache"))
+    remember("cpu", LIMITS)
+    assert remembered("cpu") is None
+
+
+def test_the_file_does_not_grow_without_end() -> None:
+    for number in range(100):
+        remember(f"card {number}", LIMITS)
+    assert len(json.loads(machine_file().read_text())["limits"]) <= 65
+    assert remembered("card 99") == LIMITS and asdict(LIMITS)["f32_ops_per_s"] == 0.6e12
