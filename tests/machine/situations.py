@@ -363,6 +363,7 @@ SITUATIONS: tuple[Situation, ...] = (
     Situation(
         "no number", ({"environ": {"WORLD_SIZE": "two"}},), "network.torchrun", "error", "WORLD_SIZE='two'", "unset WORLD_SIZE"
     ),
+    Situation("no size", ({"environ": {"WORLD_SIZE": "0"}},), "network.torchrun", "error", "WORLD_SIZE='0'", "unset WORLD_SIZE"),
     Situation(
         "rank too high",
         ({"environ": {"WORLD_SIZE": "2", "RANK": "2"}},),

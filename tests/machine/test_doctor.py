@@ -64,7 +64,7 @@ def test_what_is_wrong_is_found(tmp_path: Path, situation: Situation) -> None:
 
 def test_on_a_healthy_machine_all_is_well(tmp_path: Path) -> None:
     found = findings_of(build(tmp_path))
-    assert {name: f.found for name, f in found.items() if f.state != "ok"} == {"nvidia.card": "no NVIDIA card"}
+    assert {name: f for name, f in found.items() if f.state != "ok" and f.device != "cuda"} == {}
     assert {"cpu.cores", "cpu.trial", "memory.free", "disk.cache", "python.packages", "network.torchrun"} <= set(found)
 
 
@@ -255,9 +255,9 @@ def test_on_windows_the_script_is_powershell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(REMEDIES))
-def test_every_remedy_has_words_that_are_sentences(name: str) -> None:
+def test_every_remedy_has_words(name: str) -> None:
     words = REMEDIES[name].words
-    assert words[0].isupper() and words.endswith((".", ")")) and "!" not in words
+    assert words == words.strip() != "" and "!" not in words and "\n" not in words
 
 
 # ---- the real machine

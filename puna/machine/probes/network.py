@@ -22,9 +22,8 @@ from puna.machine.sizes import whole
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEFAULT_PORT = 29500
 LISTENING = "0A"  # state of a socket in /proc/net/tcp
-VIRTUAL = re.compile(
-    r"docker|veth|br-|virbr|cni|flannel|cali|tailscale|wg|tun|tap|lxc|podman|zt"
-)  # seldom the way to a neighbour
+# Interfaces that seldom lead to another machine of the same room.
+VIRTUAL = re.compile(r"docker|veth|br-|virbr|cni|flannel|cali|tailscale|wg|tun|tap|lxc|podman|zt")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 TRUE = ("1", "on", "yes", "true")  # as huggingface_hub reads its variables
 UP = 0x1  # IFF_UP
@@ -48,9 +47,13 @@ def _world(host: Host) -> int:
 def _torchrun(patient: Patient, world: int) -> Iterator[Finding]:
     environ = patient.host.environ
     numbers = {name: environ[name] for name in TORCHRUN[:4] if name in environ}
-    wrong = [f"{name}={text[:40]!r}" for name, text in numbers.items() if whole(text) is None]
+    wrong = [f"{name}={text[:40]!r}" for name, text in numbers.items() if not _is_count(name, text)]
     if wrong or (rank := whole(environ.get("RANK", "0")) or 0) >= world > 1:
-        found = f"{', '.join(wrong)}: whole numbers are needed" if wrong else f"RANK is {rank}, and WORLD_SIZE {world}"
+        found = (
+            f"{', '.join(wrong)}: whole numbers are needed, and sizes of 1 or more"
+            if wrong
+            else f"RANK is {rank}, and WORLD_SIZE {world}"
+        )
         is_used = "WORLD_SIZE" in " ".join(wrong) or world > 1
         effect = "puna ends with an error" if is_used else "puna reads it only where WORLD_SIZE is more than 1"
         yield Finding("network.torchrun", "error" if is_used else "note", found, effect, _unset(patient))
@@ -58,6 +61,11 @@ def _torchrun(patient: Patient, world: int) -> Iterator[Finding]:
         yield Finding("network.torchrun", "ok", "puna runs as one process: no NCCL, no ports, no other machines are needed")
     else:
         yield from _several(patient, world, rank)
+
+
+def _is_count(name: str, text: str) -> bool:
+    number = whole(text)
+    return number is not None and number >= (1 if name.endswith("SIZE") else 0)
 
 
 def _several(patient: Patient, world: int, rank: int) -> Iterator[Finding]:
