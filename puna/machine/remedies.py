@@ -80,7 +80,7 @@ REMEDIES: dict[str, Recipe] = {
     ),
     "raise-memory-limit": Recipe(
         "Give the container more memory, on the host: docker run --memory {wanted}, or docker update --memory {wanted} "
-        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model, or fewer bits per weight, does as well."
+        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model or fewer bits per weight do as well."
     ),
     "add-swap": Recipe(
         "A swap file makes a machine slow where it would otherwise end programs.",
