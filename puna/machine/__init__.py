@@ -2,6 +2,13 @@
 
 host           files, commands and variables of a machine: the real one, or a folder that stands for one
 distribution   which system this is, as far as commands differ
+setting        what stands between a program and the card: a container, WSL, nothing
+pci            graphics cards on the bus
+kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's log
+nvidia_smi     GPUs, their memory and who holds it
+cuda_versions  driver against CUDA against wheels of PyTorch
+installed_torch  which PyTorch, without importing it
+trial          the GPUs tried, in a child
 finding        what `puna doctor` says: state, meaning, remedy
 remedies       name of a remedy -> the commands that do it on each system
 probes/        plug-folder: each part of the machine tried, and what was found

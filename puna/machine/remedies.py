@@ -31,6 +31,38 @@ def on_apt(*commands: str) -> dict[Distribution, tuple[str, ...]]:
 _SWAP_ON = ("sudo chmod 600 /swapfile", "sudo mkswap /swapfile", "sudo swapon /swapfile")
 _OWN_ENVIRONMENT = ("python3 -m venv ~/puna-env", "~/puna-env/bin/pip install puna")
 
+_BLUE_SCREEN = (
+    'The next start shows a blue screen, "Perform MOK management", for ten seconds: press a key, then Enroll MOK, Continue, Yes, '
+    'type that password, Reboot. "Continue boot" leaves the driver blocked. (Or turn Secure Boot off in the firmware.)'
+)
+_LOAD = ("sudo modprobe nvidia", "sudo dmesg | grep -i -e nvidia -e nvrm | tail -20")
+_DKMS = ("sudo dkms autoinstall", "sudo modprobe nvidia")
+_AKMODS = ("sudo akmods --force", "sudo modprobe nvidia")
+_BLACKLIST = "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | sudo tee /etc/modprobe.d/blacklist-nouveau.conf"
+_RPM_FUSION = (
+    "sudo dnf install https://mirrors.rpmfusion.org/free/fedora/rpmfusion-free-release-$(rpm -E %fedora).noarch.rpm "
+    "https://mirrors.rpmfusion.org/nonfree/fedora/rpmfusion-nonfree-release-$(rpm -E %fedora).noarch.rpm",
+)
+_DEBIAN_DRIVER = (  # Debian's own is 535 (12) or 550 (13): too old for PyTorch's CUDA 13 and for RTX 50
+    "sudo apt install linux-headers-amd64",
+    "curl -fsSLO https://developer.download.nvidia.com/compute/cuda/repos/debian$(. /etc/os-release; echo $VERSION_ID)/x86_64/"
+    "cuda-keyring_1.1-1_all.deb",
+    "sudo dpkg -i cuda-keyring_1.1-1_all.deb",
+    "sudo apt update",
+    "sudo apt install nvidia-open",
+)
+_WINDOWS_DRIVER = ("# In Windows: install the driver from https://www.nvidia.com/drivers",)
+_TOOLKIT_APT = (
+    "curl -fsSL https://nvidia.github.io/libnvidia-container/gpgkey "
+    "| sudo gpg --dearmor -o /usr/share/keyrings/nvidia-container-toolkit-keyring.gpg",
+    "curl -s -L https://nvidia.github.io/libnvidia-container/stable/deb/nvidia-container-toolkit.list "
+    "| sed 's#deb https://#deb [signed-by=/usr/share/keyrings/nvidia-container-toolkit-keyring.gpg] https://#g' "
+    "| sudo tee /etc/apt/sources.list.d/nvidia-container-toolkit.list",
+    "sudo apt update",
+    "sudo apt install nvidia-container-toolkit",
+)
+_TOOLKIT_DOCKER = ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker")
+
 REMEDIES: dict[str, Recipe] = {
     "install-puna-gpu": Recipe("Install PyTorch and Triton for puna.", anywhere=("pip install 'puna[gpu]'",)),
     # ---- the machine itself
@@ -48,7 +80,7 @@ REMEDIES: dict[str, Recipe] = {
     ),
     "raise-memory-limit": Recipe(
         "Give the container more memory, on the host: docker run --memory {wanted}, or docker update --memory {wanted} "
-        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model, or fewer bits per weight, does as well."
+        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model or fewer bits per weight do as well."
     ),
     "add-swap": Recipe(
         "A swap file makes a machine slow where it would otherwise end programs.",
@@ -179,6 +211,265 @@ REMEDIES: dict[str, Recipe] = {
     ),
     "cool-down": Recipe("Free the air's way, clean the fans, and measure again."),
     "plug-in": Recipe("Plug in the power supply."),
+    # ---- NVIDIA
+    "install-nvidia-driver": Recipe(
+        "Install NVIDIA's driver. If Secure Boot is on, the installation may ask for a password: make one up. The next start "
+        "then shows a blue screen, where it is typed once more (Enroll MOK, Continue, Yes, the password, Reboot).",
+        {
+            "ubuntu": ("sudo apt update", "sudo ubuntu-drivers install"),
+            "debian": _DEBIAN_DRIVER,
+            "fedora": (*_RPM_FUSION, "sudo dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "sudo akmods --force"),
+            "arch": ("sudo pacman -S --needed linux-headers nvidia-open-dkms nvidia-utils",),
+            "wsl": _WINDOWS_DRIVER,
+            "windows": _WINDOWS_DRIVER,
+            "macos": ("# macOS has no driver for NVIDIA cards; use --device cpu",),
+        },
+        anywhere=("# Take the driver from your distribution, or from https://www.nvidia.com/drivers",),
+        needs_reboot=True,
+    ),
+    "install-cuda-library": Recipe(
+        "Install the driver's part for computing: libcuda.so.1 and nvidia-smi. It must be of the module's version, {version}.",
+        {
+            "ubuntu": ("sudo apt install libnvidia-compute-{branch} nvidia-utils-{branch}",),
+            "debian": ("sudo apt install libcuda1 nvidia-smi",),
+            "fedora": ("sudo dnf install xorg-x11-drv-nvidia-cuda",),
+            "arch": ("sudo pacman -S nvidia-utils",),
+        },
+        anywhere=("# Install the package of your distribution that holds nvidia-smi and libcuda.so.1",),
+    ),
+    "enroll-mok-key": Recipe(
+        "Let Secure Boot trust the key that the module is signed with. mokutil asks for a password: make one up. " + _BLUE_SCREEN,
+        anywhere=("sudo mokutil --import {key}",),
+        needs_reboot=True,
+    ),
+    "sign-nvidia-module": Recipe(
+        "Build the module anew, signed, and let Secure Boot trust the key. mokutil asks for a password: make one up. "
+        + _BLUE_SCREEN,
+        {
+            "ubuntu": ("sudo update-secureboot-policy --new-key", "sudo dkms autoinstall --force", "sudo mokutil --import {key}"),
+            "fedora": ("sudo kmodgenca -a", "sudo akmods --force --rebuild", "sudo mokutil --import {key}"),
+        },
+        anywhere=("sudo dkms autoinstall --force", "sudo mokutil --import {key}"),
+        needs_reboot=True,
+    ),
+    "confirm-mok-key": Recipe(
+        'Restart, and confirm the key: on the blue screen, "Perform MOK management", press a key within ten seconds, then Enroll '
+        "MOK, Continue, Yes, the password that was chosen when the driver was installed, Reboot. If it is forgotten: "
+        "sudo mokutil --revoke-import, and import the key again.",
+        anywhere=("sudo reboot",),
+        needs_reboot=True,
+    ),
+    "blacklist-nouveau": Recipe(
+        "Keep the free driver nouveau, which cannot compute, away from the card.",
+        {
+            "ubuntu": (_BLACKLIST, "sudo update-initramfs -u"),
+            "debian": (_BLACKLIST, "sudo update-initramfs -u"),
+            "fedora": (
+                "sudo grubby --update-kernel=ALL "
+                "--args='rd.driver.blacklist=nouveau,nova_core modprobe.blacklist=nouveau,nova_core'",
+            ),
+            "arch": (_BLACKLIST, "sudo mkinitcpio -P"),
+        },
+        anywhere=(_BLACKLIST,),
+        needs_reboot=True,
+    ),
+    "install-kernel-headers": Recipe(
+        "Install the headers of the running kernel, {release}, and build the module for it. The second package brings the "
+        "headers of kernels to come.",
+        {
+            "ubuntu": ("sudo apt install linux-headers-$(uname -r) linux-headers-{flavour}", *_DKMS),
+            "debian": ("sudo apt install linux-headers-$(uname -r) linux-headers-amd64", *_DKMS),
+            "fedora": ("sudo dnf install kernel-devel-$(uname -r) kernel-devel-matched", *_AKMODS),
+            "arch": ("sudo pacman -S --needed linux-headers", *_DKMS),
+        },
+        anywhere=("# Install the headers of kernel {release}", *_DKMS),
+    ),
+    "rebuild-nvidia-module": Recipe(
+        "Build the module for the running kernel, {release}.",
+        {"fedora": _AKMODS},
+        anywhere=_DKMS,
+    ),
+    "load-nvidia-module": Recipe("Load the module; what it says if it will not is in the kernel's log.", anywhere=_LOAD),
+    "update-nvidia-driver": Recipe(
+        "Install a newer driver: {wanted} or later.",
+        {
+            "ubuntu": ("sudo apt update", "sudo apt install nvidia-driver-{package}"),
+            "debian": _DEBIAN_DRIVER,
+            "fedora": ("sudo dnf upgrade --refresh", "sudo akmods --force"),
+            "arch": ("sudo pacman -Syu",),
+            "wsl": _WINDOWS_DRIVER,
+            "windows": _WINDOWS_DRIVER,
+        },
+        anywhere=("# Take the driver from your distribution, or from https://www.nvidia.com/drivers",),
+        needs_reboot=True,
+    ),
+    "open-kernel-module": Recipe(
+        "Install the open kernel module: {generation} cards work with no other.",
+        {
+            "ubuntu": ("sudo apt install nvidia-driver-{package}",),
+            "debian": _DEBIAN_DRIVER,
+            "fedora": (
+                "echo '%_with_kmod_nvidia_open 1' | sudo tee /etc/rpm/macros.nvidia-kmod",
+                "sudo akmods --force --rebuild",
+            ),
+            "arch": ("sudo pacman -S nvidia-open-dkms linux-headers",),
+        },
+        anywhere=("# Install the driver's open kernel module (nvidia-open), 570 or later",),
+        needs_reboot=True,
+    ),
+    "proprietary-kernel-module": Recipe(
+        "Install the proprietary kernel module of branch 580: {generation} cards work with no other, and with no later driver.",
+        {
+            "ubuntu": ("sudo apt install nvidia-driver-580",),
+            "debian": ("sudo apt install nvidia-driver nvidia-kernel-dkms",),
+            "fedora": ("sudo dnf install akmod-nvidia-580xx xorg-x11-drv-nvidia-580xx-cuda --allowerasing",),
+            "arch": ("# Build nvidia-580xx-dkms and nvidia-580xx-utils from the AUR in the place of nvidia-open-dkms",),
+        },
+        anywhere=("# Install the proprietary driver of branch 580 from https://www.nvidia.com/drivers",),
+        needs_reboot=True,
+    ),
+    "restart": Recipe(
+        "Restart: {why}.", {"windows": ("shutdown /r /t 0",), "wsl": ("wsl.exe --shutdown",)}, ("sudo reboot",), True
+    ),
+    "restart-into-kernel": Recipe(
+        "Restart into the kernel that is installed, {installed}.", anywhere=("sudo reboot",), needs_reboot=True
+    ),
+    "reload-uvm": Recipe(
+        "Load the driver's memory module anew; end programs that use the GPU first. If that does not do, restart. The services "
+        "nvidia-suspend and nvidia-resume, where they are enabled, keep the card through a sleep.",
+        {"wsl": ("wsl.exe --shutdown",), "windows": ("shutdown /r /t 0",)},
+        anywhere=("sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",),
+    ),
+    "switch-card-on": Recipe(
+        "Let the card be switched on when a program wants it.",
+        {"ubuntu": ("sudo prime-select on-demand",)},
+        anywhere=("# Choose hybrid graphics in the firmware, or in the tool that switched the card off",),
+        needs_reboot=True,
+    ),
+    "give-card-back": Recipe(
+        "Take the card's id out of the options of vfio-pci, in /etc/modprobe.d and on the kernel's command line.",
+        anywhere=("grep -rn vfio /etc/modprobe.d /proc/cmdline | tail -20",),
+        needs_reboot=True,
+    ),
+    "check-card": Recipe(
+        "Switch the machine off. See that the card sits firmly and that each of its power plugs is in to the end; try without "
+        "overclocking and, on a laptop, with its own power supply.",
+        anywhere=("sudo dmesg | grep -i -e nvrm -e xid | tail -20",),
+        needs_reboot=True,
+    ),
+    "make-device-files": Recipe(
+        "Make the device files.",
+        anywhere=("sudo nvidia-modprobe -u -c 0",),
+    ),
+    "join-device-group": Recipe(
+        "Let this user open the card's device files, then log in anew.",
+        anywhere=("sudo usermod -aG {group} $USER",),
+    ),
+    "container-toolkit": Recipe(
+        "On the host, not in the container: install NVIDIA's container toolkit, and start the container with its GPUs "
+        "(docker run --gpus all, podman run --device nvidia.com/gpu=all).",
+        {
+            "ubuntu": (*_TOOLKIT_APT, *_TOOLKIT_DOCKER),
+            "debian": (*_TOOLKIT_APT, *_TOOLKIT_DOCKER),
+            "fedora": (
+                "curl -s -L https://nvidia.github.io/libnvidia-container/stable/rpm/nvidia-container-toolkit.repo "
+                "| sudo tee /etc/yum.repos.d/nvidia-container-toolkit.repo",
+                "sudo dnf install nvidia-container-toolkit",
+                *_TOOLKIT_DOCKER,
+            ),
+            "arch": ("sudo pacman -S nvidia-container-toolkit", *_TOOLKIT_DOCKER),
+        },
+        anywhere=_TOOLKIT_DOCKER,
+    ),
+    "restart-container": Recipe(
+        "On the host: restart the container. systemd took its right to the card away when it read its units anew; a container "
+        "that gets its GPUs by CDI keeps them (docker run --device nvidia.com/gpu=all).",
+        anywhere=("docker restart {container}",),
+    ),
+    "update-wsl": Recipe("In Windows: bring WSL up to date.", anywhere=("wsl.exe --update", "wsl.exe --shutdown")),
+    "remove-linux-driver": Recipe(
+        "Remove the Linux driver from WSL: Windows's driver brings its own libcuda in /usr/lib/wsl/lib, and the other hides it.",
+        anywhere=(
+            "sudo apt purge 'nvidia-driver-*' 'libnvidia-compute-*' 'nvidia-dkms-*'",
+            "sudo ldconfig",
+            "wsl.exe --shutdown",
+        ),
+    ),
+    "install-gpu-torch": Recipe(
+        "Install PyTorch for this card and driver (CUDA {cuda}) and Triton.",
+        anywhere=("pip install torch --index-url {index}", "pip install 'puna[gpu]'"),
+    ),
+    "replace-torch": Recipe(
+        "Put a PyTorch that was built for CUDA {cuda} in its place.",
+        anywhere=("pip uninstall -y torch", "pip install torch --index-url {index}"),
+    ),
+    "no-gpu-torch": Recipe(
+        "No wheel of PyTorch runs with this card and this driver: update the driver, or go on with the CPU.",
+        anywhere=("puna run --device cpu",),
+    ),
+    "install-triton": Recipe(
+        "Install Triton, the compiler of puna's kernels.",
+        {"windows": ("pip install triton-windows",)},
+        anywhere=("pip install triton",),
+    ),
+    "install-compiler": Recipe(
+        "Install a C compiler and Python's headers: Triton compiles a launcher for each kernel.",
+        {
+            "ubuntu": ("sudo apt install gcc python3-dev",),
+            "debian": ("sudo apt install gcc python3-dev",),
+            "wsl": ("sudo apt install gcc python3-dev",),
+            "fedora": ("sudo dnf install gcc python3-devel",),
+            "arch": ("sudo pacman -S --needed gcc",),
+        },
+        anywhere=("# Install gcc, and the headers of this Python",),
+    ),
+    "see-gpu-memory": Recipe("See who holds the card's memory.", anywhere=("nvidia-smi",)),
+    "remove-second-torch": Recipe("Keep one PyTorch; the first in this list is used.", anywhere=("pip uninstall -y torch",)),
+    "show-all-cards": Recipe(
+        "Let programs see the cards; look for the line that sets it in ~/.profile, ~/.bashrc or the service's unit.",
+        {"windows": ("set CUDA_VISIBLE_DEVICES=",)},
+        anywhere=("unset CUDA_VISIBLE_DEVICES",),
+    ),
+    "unset-library-path": Recipe(
+        "Let PyTorch find the CUDA libraries that came with it.",
+        anywhere=("unset LD_LIBRARY_PATH",),
+    ),
+    "free-gpu-memory": Recipe(
+        "End programs that hold the card's memory, if you may: {programs}.",
+        {"windows": ("# if it may end: taskkill /PID {pid}",)},
+        anywhere=("ps -o pid,user,args -p {pid}", "# if it may end: kill {pid}"),
+    ),
+    "cool-card": Recipe(
+        "Cool the card: dust, fans, room around it. Less power is less heat; generating is limited by memory more than by power.",
+        anywhere=("sudo nvidia-smi -i {number} -pl {watts}",),
+    ),
+    "default-power-limit": Recipe(
+        "Give the card its own power limit back.", anywhere=("sudo nvidia-smi -i {number} -pl {watts}",)
+    ),
+    "keep-driver-loaded": Recipe("Keep the driver loaded between programs.", anywhere=("sudo nvidia-smi -pm 1",)),
+    "reset-card": Recipe(
+        "End all programs on the card and reset it; a card with a screen needs a restart instead.",
+        {"windows": ("shutdown /r /t 0",), "wsl": ("wsl.exe --shutdown",)},
+        anywhere=("sudo nvidia-smi --gpu-reset -i {number}",),
+    ),
+    "replace-card": Recipe(
+        "The card's memory fails. If it comes again after a restart, have the card replaced.",
+        anywhere=("nvidia-smi -q -d ECC,ROW_REMAPPER,PAGE_RETIREMENT", "sudo reboot"),
+        needs_reboot=True,
+    ),
+    "turn-mig-off": Recipe(
+        "Give the card back as a whole; or name one of its parts in CUDA_VISIBLE_DEVICES (nvidia-smi -L lists them).",
+        anywhere=("sudo nvidia-smi -i {number} -mig 0",),
+        needs_reboot=False,
+    ),
+    "make-mig-instance": Recipe(
+        "Give the card back as a whole, or divide it: nvidia-smi mig -lgip lists the sizes.",
+        anywhere=("sudo nvidia-smi -i {number} -mig 0",),
+    ),
+    "no-peer-to-peer": Recipe("Let NCCL go through main memory.", anywhere=("export NCCL_P2P_DISABLE=1",)),
+    "show-nccl": Recipe(
+        "Let NCCL say where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.trial all-reduce",)
+    ),
 }
 
 

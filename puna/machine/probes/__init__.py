@@ -6,12 +6,21 @@ from puna.machine.probes.bandwidth import bandwidth
 from puna.machine.probes.base import Probe
 from puna.machine.probes.container import container
 from puna.machine.probes.cpu import cpu
+from puna.machine.probes.cuda_wheel import cuda_wheel
 from puna.machine.probes.disk import disk
+from puna.machine.probes.gpu_trial import gpu_trial
 from puna.machine.probes.memory import memory
+from puna.machine.probes.nccl import nccl
 from puna.machine.probes.network import network
+from puna.machine.probes.nvidia_card import nvidia_card
+from puna.machine.probes.nvidia_log import nvidia_log
+from puna.machine.probes.nvidia_module import nvidia_module
+from puna.machine.probes.nvidia_rights import nvidia_rights
+from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.probes.power import power
 from puna.machine.probes.python import python
 from puna.machine.probes.wsl import wsl
+from puna.machine.trial import ALL_REDUCE_LIMIT_S, LIMIT_S
 
 PROBES: tuple[Probe, ...] = (
     wsl,
@@ -22,6 +31,14 @@ PROBES: tuple[Probe, ...] = (
     disk,
     python,
     bandwidth,
+    nvidia_card,
+    nvidia_module,
+    nvidia_log,
+    nvidia_rights,
+    nvidia_smi,
+    cuda_wheel,
+    gpu_trial,
+    nccl,
     network,
 )
 
@@ -29,4 +46,4 @@ PROBES: tuple[Probe, ...] = (
 MEASURING: tuple[Probe, ...] = (bandwidth,)
 
 # Probe -> seconds that it may take, where the usual limit is too short for what it loads.
-LONGER_S: dict[Probe, float] = {}
+LONGER_S: dict[Probe, float] = {gpu_trial: LIMIT_S + 30, nccl: LIMIT_S + ALL_REDUCE_LIMIT_S + 30}

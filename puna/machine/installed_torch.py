@@ -1,0 +1,111 @@
+"""What PyTorch is installed, without importing it: `python -m puna.machine.installed_torch` prints it as one line of JSON.
+
+It is asked of a child: the doctor's own process imports no PyTorch, and a test can answer for another machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata as metadata
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from puna.machine.child import Answer, ask
+from puna.machine.host import Host
+
+MODULE = "puna.machine.installed_torch"
+LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledTorch:
+    """Versions are "" where a thing is not installed. `cuda`, `hip`: what PyTorch was built for, "" for the CPU only."""
+
+    torch: str = ""
+    cuda: str = ""
+    hip: str = ""
+    triton: str = ""
+    nccl: str = ""
+    places: tuple[str, ...] = ()  # folders with a torch, in the order of sys.path
+    python: str = ""
+
+    @property
+    def needs_triton(self) -> bool:
+        return bool(self.torch and self.cuda and not self.triton)
+
+
+def installed_torch(host: Host) -> InstalledTorch | None:
+    """As a child of this Python finds it; None where the child does not answer."""
+    answer = ask(host, MODULE, limit_s=LIMIT_S)
+    return None if answer.problem else parsed(answer)
+
+
+def parsed(answer: Answer) -> InstalledTorch:
+    """
+    >>> parsed(Answer({"torch": "2.13.0+cu130", "cuda": "13.0"})).cuda, parsed(Answer({"torch": 3})).torch
+    ('13.0', '')
+    """
+    places = answer.facts.get("places")
+    return InstalledTorch(
+        torch=answer.text("torch"),
+        cuda=answer.text("cuda"),
+        hip=answer.text("hip"),
+        triton=answer.text("triton"),
+        nccl=answer.text("nccl"),
+        places=tuple(map(str, places)) if isinstance(places, list) else (),
+        python=answer.text("python"),
+    )
+
+
+def look() -> InstalledTorch:
+    """What this Python would import."""
+    places = tuple(str(path.parent) for path in _folders())
+    built = _built_for(Path(places[0]) / "torch" / "version.py") if places else {}
+    return InstalledTorch(
+        torch=built.get("__version__") or _version("torch"),
+        cuda=built.get("cuda", ""),
+        hip=built.get("hip", ""),
+        triton=_version("triton") or _version("triton-windows"),
+        nccl=next((found for cuda in (13, 12, 11) if (found := _version(f"nvidia-nccl-cu{cuda}"))), ""),
+        places=places,
+        python=".".join(map(str, sys.version_info[:3])),
+    )
+
+
+def _folders() -> Iterator[Path]:
+    """Each `torch` on sys.path, once."""
+    seen = set()
+    for entry in sys.path:
+        folder = Path(entry or ".") / "torch"
+        if (folder / "version.py").is_file() and (real := folder.resolve()) not in seen:
+            seen.add(real)
+            yield folder
+
+
+def _built_for(path: Path) -> dict[str, str]:
+    """The strings that torch/version.py assigns, read and not run."""
+    try:
+        tree = ast.parse(path.read_text("utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return {}
+    return {
+        ast.unparse(target): node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(node.value.value, str)
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(look())) + "\n")

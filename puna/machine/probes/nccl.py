@@ -1,0 +1,61 @@
+"""NCCL, by which several NVIDIA cards share a model: whether it is needed at all, is there, and sums over the cards."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+
+from puna.machine import nvidia_smi
+from puna.machine.finding import Finding, Remedy
+from puna.machine.probes.base import Patient
+from puna.machine.probes.gpu_trial import is_worth_it
+from puna.machine.setting import setting
+from puna.machine.trial import all_reduce, trial
+
+CHECK = "nccl"
+NOT_SHARED = "several cards cannot share a model; each alone can run one"
+
+
+def nccl(patient: Patient) -> Iterator[Finding]:
+    """Of one card nothing is asked; of several, that they reach each other."""
+    count = len(patient.once(nvidia_smi.query).gpus)
+    if count == 1:
+        found = (
+            'NCCL is not needed: there is one GPU. "Distributed package doesn\'t have NCCL built in" is of no matter to puna here'
+        )
+        yield Finding(CHECK, "ok", found, device="cuda")
+    if count < 2 or not is_worth_it(patient):
+        return
+    told = patient.once(trial)
+    if len(told.gpus) < 2:
+        return  # fewer can be used: gpu.trial tells why
+    if not told.nccl:
+        system = ": it is built for Linux only" if patient.once(setting) == "windows" else ""
+        yield Finding(
+            CHECK, "warning", f"there are {count} GPUs, but PyTorch {told.torch} has no NCCL{system}", NOT_SHARED, device="cuda"
+        )
+        return
+    yield _sum(patient, told.nccl, len(told.gpus))
+    yield from _peers(told.num_peers, len(told.gpus))
+
+
+def _sum(patient: Patient, version: str, count: int) -> Finding:
+    came = patient.once(all_reduce)
+    if came == "ok":
+        return Finding(CHECK, "ok", f"NCCL {version} sums over {count} GPUs", device="cuda")
+    remedy = patient.remedy("no-peer-to-peer") if "did not end" in came else _show(patient)
+    return Finding(CHECK, "warning", f"NCCL {version} does not sum over {count} GPUs: {came}", NOT_SHARED, remedy, "cuda")
+
+
+def _show(patient: Patient) -> Remedy:
+    return patient.remedy("show-nccl", python=shlex.quote(sys.executable))
+
+
+def _peers(num_peers: int, count: int) -> Iterator[Finding]:
+    pairs = count * (count - 1)
+    if num_peers < pairs:
+        who = "no two GPUs reach" if not num_peers else f"{num_peers // 2} of {pairs // 2} pairs of GPUs reach"
+        found = f"{who} each other's memory (P2P); of GeForce cards RTX 40 and 50 cannot"
+        effect = "sums go through main memory: it works, and each token takes a little longer"
+        yield Finding("nccl.peers", "note", found, effect, device="cuda")

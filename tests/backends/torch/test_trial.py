@@ -1,0 +1,55 @@
+"""`trial.py` where there is no GPU: its checks run on the CPU, failures are words, and the child says that there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from puna.backends.torch import trial
+
+CPU = torch.device("cpu")
+
+
+def test_a_machine_without_a_gpu_is_told_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "puna.backends.torch.trial"], capture_output=True, text=True, check=True, timeout=60
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["torch"] == str(torch.__version__)
+    assert told["devices"] or told["problem"]
+    if torch.version.cuda is None:
+        assert "was built without CUDA" in told["problem"] and "--device cpu" in told["cure"]
+
+
+def test_checks_are_right_where_the_device_is() -> None:
+    assert trial.check_product(CPU) == "ok"
+    assert trial.check_memory(CPU) == "ok"
+
+
+def test_a_wrong_product_is_told_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "equal", lambda a, b: False)
+    assert trial.check_product(CPU) == "a product of matrices is wrong by up to 0"
+
+
+def test_a_check_that_fails_is_its_words() -> None:
+    def fails() -> str:
+        raise RuntimeError("CUDA error: unknown error\nCUDA kernel errors might be asynchronously reported")
+
+    assert trial.outcome(fails) == "RuntimeError: CUDA error: unknown error"
+
+
+def test_rates_are_measured_and_a_failure_is_zero() -> None:
+    def fails() -> float:
+        raise RuntimeError("out of memory")
+
+    assert trial.rate(lambda: trial.memory_rate(CPU, 1 << 22)) > 0 and trial.rate(lambda: trial.host_rate(CPU, 1 << 22)) > 0
+    assert trial.rate(fails) == 0.0
+
+
+def test_nothing_is_summed_over_fewer_than_two_gpus() -> None:
+    if trial._count() < 2:
+        assert trial.all_reduce() == f"there are {trial._count()} GPUs"
