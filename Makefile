@@ -9,16 +9,18 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 QUESTION ?= What is the capital of Peru?
 
 demo: $(VENV)/.demo
 	$(BIN)/puna run "$(QUESTION)"
 
+# Two or more tests at a time; one alone is `.venv/bin/python -m pytest tests/test_plan.py`.
 test: $(VENV)/.test model
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 full: $(VENV)/.test model
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not soak"
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -112,7 +112,6 @@ class LLM:
             info, spec_of_device = backend.info, backend_spec(config.device)
             largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
             plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
-            report.notice(plan.line(info.free_bytes))
             held = backend.held_bytes()
             backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
             predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)

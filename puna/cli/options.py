@@ -116,10 +116,14 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     """Load MODEL with the flags of the command."""
     from puna.llm import LLM
     from puna.machine import history
+    from puna.plan import GIB
 
     template = _built_in_template(flags.get("template"))
     llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
-    history.remember(llm)
+    if llm.footprint is not None:
+        taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB
+        report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
+        history.remember(llm)
     llm.chat_template = template or llm.chat_template
     return llm
 
