@@ -74,8 +74,8 @@ def says(cause: str | Sequence[str], *cure: str, remedy: str = "", instead: str 
     wordings = (cause,) if isinstance(cause, str) else tuple(cause)
 
     def explain(numbers: Numbers) -> Explanation:
-        told = next((text for text in map(lambda w: filled(w, numbers), wordings) if text is not None), wordings[-1])
-        steps = tuple(step for step in map(lambda c: filled(c, numbers), cure) if step is not None)
+        told = next((text for text in (filled(w, numbers) for w in wordings) if text is not None), wordings[-1])
+        steps = tuple(step for step in (filled(c, numbers) for c in cure) if step is not None)
         return Explanation(told, steps, remedy, filled(instead, numbers) or "", numbers)
 
     return explain

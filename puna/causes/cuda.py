@@ -11,7 +11,12 @@ CAUSES = (
     Cause(
         "torch-without-cuda",
         "cuda",
-        ("torch not compiled with cuda enabled", "torch is not able to use gpu", "pytorch was built without cuda", "+cpu was built without cuda"),
+        (
+            "torch not compiled with cuda enabled",
+            "torch is not able to use gpu",
+            "pytorch was built without cuda",
+            "was built without cuda",
+        ),
         says(
             "The installed PyTorch was built without CUDA: pip or conda took the wheel for the CPU.",
             'See which it is (None: without CUDA): python -c "import torch; print(torch.__version__, torch.version.cuda)"',
@@ -19,7 +24,12 @@ CAUSES = (
             remedy="torch-with-cuda",
             instead=ON_THE_CPU,
         ),
-        ("+torch", "+cuda|gpu", "+not compiled|without cuda|cpu-only|cpu only|cpu version|no cuda support", "install|enabled|wheel"),
+        (
+            "+torch",
+            "+cuda|gpu",
+            "+not compiled|without cuda|cpu-only|cpu only|cpu version|no cuda support",
+            "install|enabled|wheel",
+        ),
     ),
     Cause(
         "no-kernel-image",
@@ -42,17 +52,31 @@ CAUSES = (
                 "The program holds no code for this card: it was built for other ones, older or newer. CUDA starts all the same, "
                 "and the first kernel fails.",
             ),
-            "See what it was built for: python -c \"import torch; print(torch.cuda.get_arch_list())\"",
+            'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
             "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later.",
             remedy="newer-torch",
-            instead="puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card that is there.",
+            instead=(
+                "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card "
+                "that is there."
+            ),
         ),
-        ("+sm_|compute capability|cuda capability|5090|5080|5070|blackwell", "+torch|wheel|vllm|llama.cpp", "support|compatible|kernel image", "gpu|card|install"),
+        (
+            "+sm_|compute capability|cuda capability|5090|5080|5070|blackwell",
+            "+torch|wheel|vllm|llama.cpp",
+            "support|compatible|kernel image",
+            "gpu|card|install",
+        ),
     ),
     Cause(
         "no-cuda-gpus",
         "cuda",
-        ("no cuda gpus are available", "no cuda-capable device is detected", "no cuda devices found", "cuda_error_no_device", "no devices were found"),
+        (
+            "no cuda gpus are available",
+            "no cuda-capable device is detected",
+            "no cuda devices found",
+            "cuda_error_no_device",
+            "^no devices were found$",
+        ),
         says(
             "CUDA finds no card.",
             "See whether the driver lists it: nvidia-smi",
@@ -60,7 +84,7 @@ CAUSES = (
             remedy="unset-cuda-visible-devices",
             instead=ON_THE_CPU,
         ),
-        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|does not find", "gpu|card|available|device", "torch|nvidia|visible"),
+        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|does not find", "+torch|nvidia|card|gpu"),
     ),
     Cause(
         "cuda-unknown-error",
@@ -77,14 +101,19 @@ CAUSES = (
             "cuda_error_unknown",
         ),
         says(
-            "CUDA does not start, for no reason that it names (999): often the driver was lost while the machine slept, or was updated "
-            "and not loaded anew.",
+            "CUDA does not start, for no reason that it names (999): often the driver was lost while the machine slept, or "
+            "was updated and not loaded anew.",
             "Load the part anew that is lost: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
             "If that module is in use, end the programs that use the card, or restart the machine.",
             remedy="reload-uvm",
             instead=DEVICES,
         ),
-        ("+gpu|cuda", "+suspend|sleep|hibernat|wake|999", "lost|unknown|cpu|not found|fail", "ollama|driver|after"),
+        (
+            "+gpu|cuda",
+            "+suspend|sleep|hibernat|wake|error 999|err 999",
+            "+lost|unknown|cpu|not found|fail|gone|no longer",
+            "ollama|driver|after",
+        ),
     ),
     Cause(
         "device-side-assert",
@@ -97,8 +126,8 @@ CAUSES = (
             "indexselectlargeindex",
         ),
         says(
-            "A kernel found an index outside of its table: nearly always a token id that the embedding has no row for. The tokenizer "
-            "is another model's, or tokens were added and the embedding was not enlarged.",
+            "A kernel found an index outside of its table: nearly always a token id that the embedding has no row for. The "
+            "tokenizer is another model's, or tokens were added and the embedding was not enlarged.",
             "Compare the two numbers: len(tokenizer), and the rows of the embedding (vocab_size in config.json).",
             "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
             "The line that is named may be wrong, since kernels run later: run once with CUDA_LAUNCH_BLOCKING=1, or on the CPU.",
@@ -109,10 +138,15 @@ CAUSES = (
     Cause(
         "illegal-memory-access",
         "cuda",
-        ("an illegal memory access was encountered", "cuda_error_illegal_address", "misaligned address", "unspecified launch failure"),
+        (
+            "an illegal memory access was encountered",
+            "cuda_error_illegal_address",
+            "cuda error: misaligned address",
+            "cuda error: unspecified launch failure",
+        ),
         says(
-            "A kernel touched memory that is not its own: a defect of a kernel or of an extension that was built for another PyTorch, "
-            "more seldom of the hardware (overclocked memory, power). What is named beside it need not be the place.",
+            "A kernel touched memory that is not its own: a defect of a kernel or of an extension that was built for another "
+            "PyTorch, more seldom of the hardware (overclocked memory, power). What is named beside it need not be the place.",
             "Find the place: CUDA_LAUNCH_BLOCKING=1 PROGRAM",
             "See what the driver noted: sudo dmesg | grep -i xid",
             "Update the extension (flash-attn, xformers, bitsandbytes, vLLM) together with PyTorch.",
@@ -123,7 +157,7 @@ CAUSES = (
     Cause(
         "invalid-device-ordinal",
         "cuda",
-        ("invalid device ordinal", "invalid device id", "cuda_error_invalid_device"),
+        ("invalid device ordinal", "cuda_error_invalid_device"),
         says(
             "A GPU was asked for by a number that there is not: more processes than cards, or CUDA_VISIBLE_DEVICES shows fewer. "
             "Numbers begin at 0, and count the visible ones only.",
@@ -132,7 +166,7 @@ CAUSES = (
             remedy="unset-cuda-visible-devices",
             instead=DEVICES,
         ),
-        ("+invalid device ordinal|device number|device index", "+cuda|gpu"),
+        ("+device ordinal|device number|device index", "+invalid|no such|out of range", "+cuda|gpu"),
     ),
     Cause(
         "cudnn-mismatch",
@@ -146,7 +180,8 @@ CAUSES = (
             "cudnn_status_sublibrary_version_mismatch",
         ),
         says(
-            "Two versions of cuDNN meet: PyTorch's wheel brings its own, and another one, found by LD_LIBRARY_PATH, was loaded first.",
+            "Two versions of cuDNN meet: PyTorch's wheel brings its own, and another one, found by LD_LIBRARY_PATH, was "
+            "loaded first.",
             "See what leads there: echo $LD_LIBRARY_PATH",
             "Start without it: env -u LD_LIBRARY_PATH PROGRAM",
             instead="puna uses no cuDNN: its kernels are its own and cuBLAS's.",
@@ -178,15 +213,14 @@ CAUSES = (
         (
             "{library:word}: cannot open shared object file",
             "could not load dynamic library 'libcu",
-            "could not find module '{library:path}' (or one of its dependencies)",
-            "error loading \"{library:path}\" or one of its dependencies",
+            "winerror 126] ... torch\\lib",
             "unable to load cudart",
             "cublas64_{version:int}.dll",
         ),
         says(
             (
-                "The program was linked to {library}, and this file is not on the machine, or not where libraries are looked for: it "
-                "was built for another version of CUDA.",
+                "The program was linked to {library}, and this file is not on the machine, or not where libraries are looked "
+                "for: it was built for another version of CUDA.",
                 "The program was linked to a CUDA library that is not on the machine: it was built for another version of CUDA.",
             ),
             "See which there are: ldconfig -p | grep -E 'libcuda|libcudart|libcublas'",
@@ -194,7 +228,11 @@ CAUSES = (
             "libcuda.so itself belongs to the driver: then the driver is missing.",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
-        ("+libcudart|libcublas|libcuda|libcudnn|libnvrtc|cuda library", "+not found|missing|cannot open|no such file"),
+        (
+            "+libcudart|libcublas|libcuda|libcudnn|libnvrtc|cuda library",
+            "+not found|missing|cannot open|no such file",
+            "+error|import|load|torch|vllm",
+        ),
     ),
     Cause(
         "bf16-unsupported",
@@ -208,8 +246,8 @@ CAUSES = (
             "feature '.bf16' requires .target sm_80 or higher",
         ),
         says(
-            "The card is older than what the program uses: bfloat16 and FlashAttention 2 need compute capability 8.0 (Ampere: RTX 30, "
-            "A100) or later. A T4 or RTX 20 is 7.5, a V100 7.0.",
+            "The card is older than what the program uses: bfloat16 and FlashAttention 2 need compute capability 8.0 "
+            "(Ampere: RTX 30, A100) or later. A T4 or RTX 20 is 7.5, a V100 7.0.",
             "Use float16: --dtype half in vLLM, torch_dtype=torch.float16 in transformers.",
             'Leave FlashAttention out: attn_implementation="sdpa".',
             instead="puna keeps bf16 checkpoints as they are and computes in what the card has.",
@@ -221,7 +259,8 @@ CAUSES = (
         "cuda",
         ("uncorrectable ecc error encountered", "double bit ecc error"),
         says(
-            "The card's memory returned a wrong value that it could not mend: hardware. Pages that are bad are retired at the next start.",
+            "The card's memory returned a wrong value that it could not mend: hardware. Pages that are bad are retired at "
+            "the next start.",
             "See the counts: nvidia-smi -q -d ECC,ROW_REMAPPER",
             "Restart the machine; if it comes again, the card is to be replaced.",
             remedy="reboot",

@@ -17,14 +17,17 @@ CAUSES = (
         ),
         says(
             (
-                "One operation was given tensors on {one} and on {other}. Nearly always the model is on the GPU and the token ids stayed "
-                "on the CPU, where the tokenizer makes them.",
-                "One operation was given tensors of two devices. Nearly always the model is on the GPU and the token ids stayed on the "
-                "CPU, where the tokenizer makes them.",
+                "One operation was given tensors on {one} and on {other}. Nearly always the model is on the GPU and the "
+                "token ids stayed on the CPU, where the tokenizer makes them.",
+                "One operation was given tensors of two devices. Nearly always the model is on the GPU and the token ids "
+                "stayed on the CPU, where the tokenizer makes them.",
             ),
             'Move the inputs to the model: inputs = tokenizer(prompt, return_tensors="pt").to(model.device)',
-            'With device_map="auto" on several cards, do not call model.to(...) afterwards, and send the inputs to the first one.',
-            instead='puna keeps a model and its inputs together: puna run MODEL "..."; in Python: LLM.load(MODEL).generate("...")',
+            'With device_map="auto" on several cards, do not call model.to(...) afterwards, and send the inputs to the first '
+            "one.",
+            instead=(
+                'puna keeps a model and its inputs together: puna run MODEL "..."; in Python: LLM.load(MODEL).generate("...")'
+            ),
         ),
         ("+tensor", "+device|cuda:0|gpu", "+cpu|different device|two devices|one device|same device", "same|must|both|expected"),
     ),
@@ -38,8 +41,8 @@ CAUSES = (
         ),
         says(
             (
-                "The operation {operation} does not exist for half precision on the CPU in this PyTorch: a float16 model was loaded, and "
-                "runs on the CPU.",
+                "The operation {operation} does not exist for half precision on the CPU in this PyTorch: a float16 model was "
+                "loaded, and runs on the CPU.",
                 "An operation does not exist for half precision on the CPU in this PyTorch: a float16 model runs on the CPU.",
             ),
             "On the CPU load it as float32 (twice the memory) or bfloat16: torch_dtype=torch.bfloat16",
@@ -61,15 +64,16 @@ CAUSES = (
         ),
         says(
             (
-                "Two tensors of one operation have different types: {one} and {other}. Part of the model (an adapter, a norm, the last "
-                "layer) or the input has another type than the rest.",
-                "Two tensors of one operation have different types: part of the model or the input has another type than the rest.",
+                "Two tensors of one operation have different types: {one} and {other}. Part of the model (an adapter, a "
+                "norm, the last layer) or the input has another type than the rest.",
+                "Two tensors of one operation have different types: part of the model or the input has another type than the "
+                "rest.",
             ),
             "Load all in one type: from_pretrained(..., torch_dtype=torch.float16), and adapters likewise.",
             "Or let PyTorch convert: with torch.autocast('cuda'): ...",
             instead="puna converts where types meet; a checkpoint may mix them.",
         ),
-        ("+dtype|scalar type|data type", "+same|differ|mismatch|expected", "float|half|mat1|bfloat16"),
+        ("+dtype|scalar type|data type", "+same dtype|different|mismatch|but found|but got", "+half|float16|bfloat16|mat1"),
     ),
     Cause(
         "shapes-do-not-multiply",
@@ -77,29 +81,38 @@ CAUSES = (
         ("mat1 and mat2 shapes cannot be multiplied ({one:word} and {other:word})", "mat1 and mat2 shapes cannot be multiplied"),
         says(
             (
-                "A matrix of {one} meets one of {other}: the weights do not belong to this configuration, or quantised weights are used as "
-                "if they were plain (4-bit weights have another shape).",
-                "Two matrices do not fit: the weights do not belong to this configuration, or quantised weights are used as if they were plain.",
+                "A matrix of {one} meets one of {other}: the weights do not belong to this configuration, or quantised "
+                "weights are used as if they were plain (4-bit weights have another shape).",
+                "Two matrices do not fit: the weights do not belong to this configuration, or quantised weights are used as "
+                "if they were plain.",
             ),
             "See that config.json is the one of these weights.",
             "With 4-bit weights: load them with the quantisation that made them, and do not call .to(dtype).",
             instead="puna inspect MODEL compares each tensor's shape with the configuration.",
         ),
-        ("+mat1|matrix|matrices", "+shape|multipl", "torch|weights|layer"),
+        ("+mat1|matmul", "+shape", "+multipl"),
     ),
     Cause(
         "not-finite",
         "devices",
-        ("probability tensor contains either `inf`, `nan` or element < 0", "probability tensor contains either", "logits contain nan", "logits are not finite"),
+        (
+            "probability tensor contains either `inf`, `nan` or element < 0",
+            "probability tensor contains either",
+            "logits contain nan",
+            "logits are not finite",
+        ),
         says(
-            "The model's output is not a number (inf or nan) when a token is to be drawn. Known reasons: a bf16 model that runs in "
-            "float16 and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a whole row; GPUs that "
-            "copy wrongly to each other.",
+            "The model's output is not a number (inf or nan) when a token is to be drawn. Known reasons: a bf16 model that "
+            "runs in float16 and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a "
+            "whole row; GPUs that copy wrongly to each other.",
             "Run it in the type that it was trained in: torch_dtype=torch.bfloat16, or float32 to see whether it is that.",
             "See whether one row alone works, without padding.",
             "On several cards: see whether one card alone works, then NCCL_P2P_DISABLE=1.",
-            instead="puna ends only the request that is not finite, says so, and puna inspect MODEL --weights finds weights that are not.",
+            instead=(
+                "puna ends only the request that is not finite, says so, and puna inspect MODEL --weights finds weights that "
+                "are not."
+            ),
         ),
-        ("+nan|inf", "+probabilit|logits|multinomial|sampl", "tensor|generate|contain"),
+        ("+nan|inf", "+probability tensor|logits|multinomial", "+error|contain|fail|generat"),
     ),
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from puna.causes.base import Cause, says
 
 ONE_CARD = 'puna needs no process group on one card or CPU: puna run llama-2-7b/ "..."'
-ANY = 'puna reads .pth folders of any shard count into one process, or into any number that divides the heads: puna run llama-2-13b/ "..."'
+ANY = (
+    "puna reads .pth folders of any shard count into one process, or into any number that divides the heads: puna run "
+    'llama-2-13b/ "..."'
+)
 
 CAUSES = (
     Cause(
@@ -18,8 +21,8 @@ CAUSES = (
             "nccl support is not compiled",
         ),
         says(
-            "This PyTorch has no NCCL: the wheels for Windows and macOS and those for the CPU come without it. The program asks for it "
-            'even for one process: init_process_group("nccl") is called whether it is needed or not.',
+            "This PyTorch has no NCCL: the wheels for Windows and macOS and those for the CPU come without it. The program "
+            'asks for it even for one process: init_process_group("nccl") is called whether it is needed or not.',
             "One GPU needs no process group at all: run the model with a program that makes none.",
             'To go on with the same program: change "nccl" to "gloo" in its call of init_process_group.',
             "On Linux with a GPU: install a PyTorch that was built with CUDA.",
@@ -34,10 +37,10 @@ CAUSES = (
         ("loading a checkpoint for mp=0 but world size is {world:word}", "no checkpoint files found in {folder:path}"),
         says(
             (
-                "There is no *.pth in the folder {folder}: the path is wrong, the download is incomplete, or the checkpoint is one of "
-                "Hugging Face's, with safetensors.",
-                "There is no *.pth in the folder of --ckpt_dir: the path is wrong, the download is incomplete, or the checkpoint is one "
-                "of Hugging Face's, with safetensors.",
+                "There is no *.pth in the folder {folder}: the path is wrong, the download is incomplete, or the checkpoint "
+                "is one of Hugging Face's, with safetensors.",
+                "There is no *.pth in the folder of --ckpt_dir: the path is wrong, the download is incomplete, or the "
+                "checkpoint is one of Hugging Face's, with safetensors.",
             ),
             "See what is there: ls -l CKPT_DIR; consolidated.00.pth and params.json are expected.",
             instead='puna takes either kind of folder as it is: puna run FOLDER "..."',
@@ -56,7 +59,8 @@ CAUSES = (
             (
                 "The folder holds {shards} consolidated.NN.pth, and {world} processes were started: Meta's program wants as many "
                 "processes as files, whatever the number of GPUs.",
-                "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was started.",
+                "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was "
+                "started.",
             ),
             "Start as many: torchrun --nproc_per_node {shards} ... (7B has 1 file, 13B 2, 70B 8); each then needs a GPU.",
             instead=ANY,
@@ -80,7 +84,7 @@ CAUSES = (
             "Or set what torchrun would: export RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
             instead=ONE_CARD,
         ),
-        ("+rank|world_size|master_addr|torchrun", "+not set|expected|environment variable|rendezvous"),
+        ("+rank|world_size|master_addr|torchrun", "+not set|environment variable|rendezvous", "+torch|distributed|torchrun"),
     ),
     Cause(
         "port-in-use",
@@ -113,14 +117,14 @@ CAUSES = (
             "generating gpu p2p access cache",
         ),
         says(
-            "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an IOMMU or ACS in the way), "
-            "and NCCL tried all the same.",
+            "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an "
+            "IOMMU or ACS in the way), and NCCL tried all the same.",
             "Go through main memory instead: export NCCL_P2P_DISABLE=1",
             "See what is joined how: nvidia-smi topo -p2p r",
             "Update NCCL (with PyTorch): 2.26 and later know the RTX 50.",
             instead='On one card puna uses no NCCL; several: torchrun --nproc_per_node 2 -m puna run MODEL "..."',
         ),
-        ("+nccl|p2p|peer", "+peer|p2p", "gpu|5090|4090|hang|disable|access"),
+        ("+nccl|gpu|5090|4090", "+p2p|peer access|peer-to-peer", "hang|disable|support|fail"),
     ),
     Cause(
         "nccl-error",
@@ -139,7 +143,8 @@ CAUSES = (
         says(
             (
                 "Rank {rank} and rank {other} were given the same GPU: NCCL wants one each.",
-                "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own log says.",
+                "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own "
+                "log says.",
             ),
             "Let it tell: NCCL_DEBUG=INFO PROGRAM; look for the first line with WARN.",
             "In a container, give it shared memory: docker run --ipc=host, or --shm-size=8g",
@@ -155,17 +160,16 @@ CAUSES = (
         "distributed",
         (
             "client socket has failed to connect to [{host:word}]:{port:int} (system error: 10049",
-            "the requested address is not valid in its context",
             "client socket has timed out after",
             "client socket has failed to connect to any network address of ({host:path}",
-            "failed to connect to [{host:word}]:{port:int}",
+            "client socket has failed to connect to",
         ),
         says(
             (
-                "The processes do not find the first one at {host}, port {port}: the name leads to another address than this machine's. "
-                "On Windows this line is a warning and often not the reason why the program ends.",
-                "The processes do not find the first one: wrong address, or a firewall between. On Windows this line is a warning and "
-                "often not the reason why the program ends.",
+                "The processes do not find the first one at {host}, port {port}: the name leads to another address than this "
+                "machine's. On Windows this line is a warning and often not the reason why the program ends.",
+                "The processes do not find the first one: wrong address, or a firewall between. On Windows this line is a "
+                "warning and often not the reason why the program ends.",
             ),
             "On one machine: export MASTER_ADDR=127.0.0.1, or torchrun --standalone",
             "Between machines: the same --master_addr on all, and its port open in the firewall.",
@@ -180,7 +184,6 @@ CAUSES = (
         (
             "total number of attention heads ({heads:int}) must be divisible by tensor parallel size ({ranks:int})",
             "attention heads ... must be divisible by tensor parallel size",
-            "{heads:int} is not divisible by {ranks:int}",
         ),
         says(
             (
@@ -190,21 +193,22 @@ CAUSES = (
             "Take a number that divides them: 1, 2, 4, 8; with vLLM the rest by --pipeline-parallel-size.",
             instead="puna, too, shares by heads, and says which numbers of processes fit.",
         ),
-        ("+heads", "+divisible|divide", "tensor parallel|gpu"),
+        ("+attention heads|heads", "+divisible|divide", "+tensor parallel|gpu|gpus|vllm"),
     ),
     Cause(
         "nccl-timeout",
         "distributed",
         (
-            "watchdog caught collective operation timeout: worknccl(seqnum={seq:int}, optype={operation:word}, ... ran for {ms:int} milliseconds",
+            "watchdog caught collective operation timeout: worknccl(seqnum={seq:int}, optype={operation:word}, ... ran for "
+            "{ms:int} milliseconds",
             "watchdog caught collective operation timeout",
             "some nccl operations have failed or timed out",
             "collective operation timeout",
         ),
         says(
             (
-                "One rank waited {ms} ms for the others in {operation}: another rank had stopped or failed before, or went another way. "
-                "This is where it was noticed, not where it began.",
+                "One rank waited {ms} ms for the others in {operation}: another rank had stopped or failed before, or went "
+                "another way. This is where it was noticed, not where it began.",
                 "One rank waited for the others until its patience ended: another rank had stopped or failed before.",
             ),
             "Look for the first error of any other rank, above in the log or in its own log: torchrun --log-dir logs --tee 3 ...",
@@ -226,9 +230,10 @@ CAUSES = (
         ),
         says(
             (
-                "This is torchrun's report only: the process of local rank {rank} ended with code {code}. Its own error stands above, or "
-                "in its own log.",
-                "This is torchrun's report only: a process that it had started failed. The error itself stands above, or in that process's log.",
+                "This is torchrun's report only: the process of local rank {rank} ended with code {code}. Its own error "
+                "stands above, or in its own log.",
+                "This is torchrun's report only: a process that it had started failed. The error itself stands above, or in "
+                "that process's log.",
             ),
             "Give puna why the whole log, from the start.",
             "If nothing stands above: torchrun --log-dir logs --tee 3 ... shows what each process wrote.",

@@ -19,14 +19,16 @@ CAUSES = (
             "module verification failed: signature and/or required key missing - module not loaded",
         ),
         says(
-            "Secure Boot is on, and the kernel does not trust the key that the driver's module is signed with: so the module is not loaded.",
+            "Secure Boot is on, and the kernel does not trust the key that the driver's module is signed with: so the module "
+            "is not loaded.",
             "See it: mokutil --sb-state; mokutil --list-enrolled",
-            'Enrol the key, restart, and choose "Enroll MOK" on the blue screen "Perform MOK management", with the password given here.',
+            'Enrol the key, restart, and choose "Enroll MOK" on the blue screen "Perform MOK management", with the password '
+            "given here.",
             "Or switch Secure Boot off in the firmware's settings.",
             remedy="enroll-mok-key",
             instead=DOCTOR,
         ),
-        ("+secure boot|mok|key was rejected|unsigned", "+nvidia|module|driver|modprobe", "reject|refus|sign|key|enrol"),
+        ("+secure boot|mok|key was rejected|unsigned", "+nvidia|modprobe|kernel module", "+reject|refus|sign|signed|key|enrol"),
     ),
     Cause(
         "nouveau-in-the-way",
@@ -43,7 +45,7 @@ CAUSES = (
             remedy="disable-nouveau",
             instead=DOCTOR,
         ),
-        ("+nouveau", "+nvidia|driver|install", "use|blacklist|disable|conflict|incompatible"),
+        ("+nouveau", "+nvidia", "+in use|blacklist|disable|conflict|incompatible|instead"),
     ),
     Cause(
         "kernel-headers-missing",
@@ -57,8 +59,10 @@ CAUSES = (
         ),
         says(
             (
-                "The driver's module must be built for the kernel {kernel}, and that kernel's headers are not installed or do not fit.",
-                "The driver's module must be built for the running kernel, and that kernel's headers are not installed or do not fit.",
+                "The driver's module must be built for the kernel {kernel}, and that kernel's headers are not installed or "
+                "do not fit.",
+                "The driver's module must be built for the running kernel, and that kernel's headers are not installed or do "
+                "not fit.",
             ),
             "See the kernel and the builds: uname -r; dkms status",
             "Install the headers of exactly this kernel; the module is then built by itself.",
@@ -77,8 +81,8 @@ CAUSES = (
             "is not supported by open nvidia.ko because it does not include the required gpu",
         ),
         says(
-            "The kernel module does not fit the card. Cards since Blackwell (RTX 50) run with NVIDIA's open kernel modules only; cards "
-            "before Turing (GTX 10 and older) with the proprietary ones only.",
+            "The kernel module does not fit the card. Cards since Blackwell (RTX 50) run with NVIDIA's open kernel modules "
+            "only; cards before Turing (GTX 10 and older) with the proprietary ones only.",
             "See which is loaded: cat /proc/driver/nvidia/version",
             "Install the other one: the package's name ends in -open for the open modules.",
             remedy="open-kernel-module",
@@ -89,9 +93,14 @@ CAUSES = (
     Cause(
         "gpu-fell-off-the-bus",
         "driver",
-        ("gpu has fallen off the bus", "gpu is lost. reboot the system to recover this gpu", "unable to determine the device handle for gpu"),
+        (
+            "gpu has fallen off the bus",
+            "gpu is lost. reboot the system to recover this gpu",
+            "unable to determine the device handle for gpu",
+        ),
         says(
-            "The card no longer answers on the PCI bus (Xid 79): heat, too little power, a loose riser or slot, more seldom the driver.",
+            "The card no longer answers on the PCI bus (Xid 79): heat, too little power, a loose riser or slot, more seldom "
+            "the driver.",
             "See what was noted: sudo dmesg | grep -iE 'xid|pcie'",
             "Restart; if it comes again, check the power cables and the slot, and lower the limit: sudo nvidia-smi -pl WATTS",
             remedy="reboot",
@@ -109,7 +118,8 @@ CAUSES = (
             "api mismatch: the client has the version {library:word}",
         ),
         says(
-            "The driver was updated while the old kernel module stayed loaded: the libraries are of one version, the module of another.",
+            "The driver was updated while the old kernel module stayed loaded: the libraries are of one version, the module "
+            "of another.",
             "See the module's version: cat /proc/driver/nvidia/version",
             "Restart: the new module is then loaded.",
             remedy="reboot",
@@ -130,7 +140,8 @@ CAUSES = (
         ),
         says(
             (
-                "The NVIDIA driver is older than what the program was built for (the driver knows CUDA {found} at most).",
+                "The NVIDIA driver is older than the installed PyTorch needs: the newest CUDA that it knows is {found} "
+                "(11040 is 11.4).",
                 "The NVIDIA driver is older than what the program was built for.",
             ),
             "See which CUDA the driver knows: nvidia-smi, at the top right",
@@ -145,7 +156,8 @@ CAUSES = (
         "driver",
         ("gpu access blocked by the operating system", "libcuda.so.1 is not a symbolic link", "dxgkio_query_adapter_info"),
         says(
-            "In WSL the driver is Windows's: WSL sees it through /usr/lib/wsl/lib, and a driver for Linux that was installed inside hides it.",
+            "In WSL the driver is Windows's: WSL sees it through /usr/lib/wsl/lib, and a driver for Linux that was installed "
+            "inside hides it.",
             "In Windows: install the current driver, then wsl --update and wsl --shutdown.",
             "In WSL: remove packages named nvidia-driver-*; nvidia-smi must be /usr/lib/wsl/lib/nvidia-smi.",
             remedy="wsl-driver",
@@ -172,7 +184,12 @@ CAUSES = (
             remedy="install-driver",
             instead='puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu',
         ),
-        ("+nvidia", "+driver", "+no driver|not installed|missing|found no|command not found|not recognized", "install|system|smi"),
+        (
+            "+nvidia",
+            "+driver",
+            "+no driver|not installed|missing|found no|command not found|not recognized",
+            "install|system|smi",
+        ),
     ),
     Cause(
         "device-rights",
@@ -184,7 +201,8 @@ CAUSES = (
             "failed to initialize nvml: unknown error",
         ),
         says(
-            "The card's files in /dev may not be opened by this user, or the container lost its right to them (a reload of systemd does that).",
+            "The card's files in /dev may not be opened by this user, or the container lost its right to them (a reload of "
+            "systemd does that).",
             "See them: ls -l /dev/nvidia*; id",
             "In a container: start it anew.",
             remedy="device-rights",
@@ -203,7 +221,8 @@ CAUSES = (
             "failed to inject cdi devices",
         ),
         says(
-            "Docker knows no way to give a GPU to a container: the NVIDIA Container Toolkit is not installed or not made known to it.",
+            "Docker knows no way to give a GPU to a container: the NVIDIA Container Toolkit is not installed or not made "
+            "known to it.",
             "After installing: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
             "See that it works: docker run --rm --gpus all ubuntu nvidia-smi",
             remedy="container-gpu",
@@ -223,8 +242,8 @@ CAUSES = (
             "no compatible gpus were discovered",
         ),
         says(
-            "The driver's programs are there, but its kernel module is not loaded: it was not built for the running kernel, Secure Boot "
-            "refuses it, nouveau holds the card, or the machine was not restarted since the installation.",
+            "The driver's programs are there, but its kernel module is not loaded: it was not built for the running kernel, "
+            "Secure Boot refuses it, nouveau holds the card, or the machine was not restarted since the installation.",
             "Try, and read why not: sudo modprobe nvidia; sudo dmesg | tail -20",
             "See whether it was built for this kernel: uname -r; dkms status",
             "See whether Secure Boot is on: mokutil --sb-state",

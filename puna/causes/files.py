@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-AS_IT_IS = 'puna reads GGUF, safetensors, .bin, Meta\'s .pth and llama2.c\'s .bin as they are: puna run PATH "..."'
+AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin as they are: puna run PATH \"...\""
 INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
 # The first four bytes of a file, as a number read from the other end -> what the file is.
-MAGICS = {"67676a74": "ggjt", "67676d6c": "ggml", "67676d66": "ggmf", "46554747": "GGUF", "4f44213c": "an HTML page", "73726576": "a Git LFS pointer"}
+MAGICS = {
+    "67676a74": "ggjt",
+    "67676d6c": "ggml",
+    "67676d66": "ggmf",
+    "46554747": "GGUF",
+    "4f44213c": "an HTML page",
+    "73726576": "a Git LFS pointer",
+}
 
 
 def explain_magic(numbers: Numbers) -> Explanation:
@@ -19,7 +26,11 @@ def explain_magic(numbers: Numbers) -> Explanation:
     return Explanation(
         f"The file does not begin with GGUF. {what}It is of another format, or what was saved is an error page or a pointer instead of "
         "the file.",
-        ("See its first bytes: head -c 64 FILE | xxd", "Make sure that the path is the model's file, not a folder or a program.", AGAIN),
+        (
+            "See its first bytes: head -c 64 FILE | xxd",
+            "Make sure that the path is the model's file, not a folder or a program.",
+            AGAIN,
+        ),
         "",
         AS_IT_IS,
         numbers,
@@ -39,7 +50,8 @@ CAUSES = (
             "unknown (magic, version) combination: 73726576",
         ),
         says(
-            "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was cloned without LFS.",
+            "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was "
+            "cloned without LFS.",
             "See it: head -c 100 FILE begins with 'version https://git-lfs'",
             "Fetch what it points to: git lfs install && git lfs pull",
             instead="puna pull hf:OWNER/REPO/FILE.gguf fetches the file itself, with a checked sha256.",
@@ -70,11 +82,14 @@ CAUSES = (
             "is this really a ggml file",
         ),
         says(
-            "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not read (or not "
-            "in this version).",
+            "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
+            "read (or not in this version).",
             "Take a GGUF of the same model: nearly all were made anew.",
             "Or convert it: convert_llama_ggml_to_gguf.py of llama.cpp.",
-            instead="puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf --quantize q4_k",
+            instead=(
+                "puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf "
+                "--quantize q4_k"
+            ),
         ),
         ("+ggml|ggjt", "+magic|old format|old file|gguf", "load|read|version"),
     ),
@@ -109,7 +124,8 @@ CAUSES = (
                 "The file ends before its tensors do: the download was cut short, or it is one part of several.",
             ),
             AGAIN,
-            "Parts named -00001-of-00006.gguf stay apart and must all be there; parts named .part1of2 must be joined: cat A B > C",
+            "Parts named -00001-of-00006.gguf stay apart and must all be there; parts named .part1of2 must be joined: cat A "
+            "B > C",
             instead=INSPECT,
         ),
         ("+gguf|tensor|model file", "+corrupt|incomplete|cut short|truncated|end of file|file bounds", "download|load|data"),
@@ -120,8 +136,8 @@ CAUSES = (
         ("wrong number of tensors; expected {expected:int}, got {got:int}", "wrong number of tensors"),
         says(
             (
-                "The file holds {expected} tensors, and the program used {got} of them: it is older than the model. Llama 3.1 brought one "
-                "more, rope_freqs, in July 2024; before that version its long contexts are wrong.",
+                "The file holds {expected} tensors, and the program used {got} of them: it is older than the model. Llama "
+                "3.1 brought one more, rope_freqs, in July 2024; before that version its long contexts are wrong.",
                 "The file holds another number of tensors than the program uses: it is older than the model.",
             ),
             "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio).",
@@ -135,13 +151,17 @@ CAUSES = (
         ("unknown model architecture: '{architecture:word}'", "unknown model architecture", "unsupported model architecture"),
         says(
             (
-                "The program does not know the architecture {architecture}: it is older than the model, or does not run this family.",
+                "The program does not know the architecture {architecture}: it is older than the model, or does not run this "
+                "family.",
                 "The program does not know the model's architecture: it is older than the model, or does not run this family.",
             ),
             "Update the program first.",
-            instead="puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses others by name.",
+            instead=(
+                "puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
+                "others by name."
+            ),
         ),
-        ("+unknown model arch|unknown arch|architecture", "+not known|unknown|unsupported|not support", "gguf|llama.cpp|ollama|model"),
+        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio"),
     ),
     Cause(
         "gguf-unknown-splitter",
@@ -149,12 +169,17 @@ CAUSES = (
         ("unknown pre-tokenizer type: '{splitter:word}'", "unknown pre-tokenizer type", "error loading model vocabulary"),
         says(
             (
-                "The program does not know how this model's text is split before its tokens are made ({splitter}): it is older than the model.",
-                "The program does not know how this model's text is split before its tokens are made: it is older than the model.",
+                "The program does not know how this model's text is split before its tokens are made ({splitter}): it is "
+                "older than the model.",
+                "The program does not know how this model's text is split before its tokens are made: it is older than the "
+                "model.",
             ),
             "Update the program.",
             "If you made the file: make it anew with the current convert_hf_to_gguf.py.",
-            instead="puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the tokens.",
+            instead=(
+                "puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the "
+                "tokens."
+            ),
         ),
         ("+pre-tokenizer|pretokenizer", "unknown|vocabulary|type"),
     ),
@@ -167,14 +192,14 @@ CAUSES = (
             "safetensorerror",
             "metadataincompletebuffer",
             "headertoolarge",
-            "header too large",
             "invalidheaderdeserialization",
         ),
         says(
             (
-                "The safetensors file is damaged ({reason}): cut short in the download, a pointer of Git LFS, or an error page that was saved "
-                "under its name.",
-                "The safetensors file is damaged: cut short in the download, a pointer of Git LFS, or an error page that was saved under its name.",
+                "The safetensors file is damaged ({reason}): cut short in the download, a pointer of Git LFS, or an error "
+                "page that was saved under its name.",
+                "The safetensors file is damaged: cut short in the download, a pointer of Git LFS, or an error page that was "
+                "saved under its name.",
             ),
             "See its size and first bytes: ls -l FILE; head -c 100 FILE",
             AGAIN,
@@ -192,7 +217,6 @@ CAUSES = (
             "failed finding central directory",
             "invalid magic number; corrupt file?",
             "unexpected eof, expected {missing:int} more bytes. the file might be corrupted",
-            "unexpected eof",
             "_pickle.unpicklingerror: invalid load key",
         ),
         says(
@@ -201,15 +225,19 @@ CAUSES = (
             AGAIN,
             instead=INSPECT,
         ),
-        ("+pth|.bin|checkpoint|pytorchstreamreader", "+corrupt|damaged|central directory|unexpected eof|incomplete", "load|file|zip"),
+        ("+pth|checkpoint|pytorchstreamreader", "+corrupt|damaged|central directory|unexpected eof|incomplete", "load|file|zip"),
     ),
     Cause(
         "weights-only",
         "files",
-        ("weights only load failed", "weightsunpickler error", "unsupported global: global {name:word} was not an allowed global"),
+        (
+            "weights only load failed",
+            "weightsunpickler error",
+            "unsupported global: global {name:word} was not an allowed global",
+        ),
         says(
-            "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle can run any "
-            "program when it is loaded.",
+            "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
+            "can run any program when it is loaded.",
             "Take the safetensors of the same model, which hold nothing but tensors.",
             "Only for a file that you made yourself: torch.load(FILE, weights_only=False)",
             instead="puna reads .pth and .bin with a reader of its own that can make nothing but tensors.",
@@ -219,11 +247,15 @@ CAUSES = (
     Cause(
         "checkpoint-from-cuda",
         "files",
-        ("attempting to deserialize object on a cuda device but torch.cuda.is_available() is false", "attempting to deserialize object on cuda device"),
+        (
+            "attempting to deserialize object on a cuda device but torch.cuda.is_available() is false",
+            "attempting to deserialize object on cuda device",
+        ),
         says(
             "The checkpoint was saved from a GPU, and PyTorch sees none here (or fewer).",
             "Load it into main memory: torch.load(FILE, map_location='cpu')",
-            "If there is a GPU: python -c \"import torch; print(torch.version.cuda, torch.cuda.is_available())\" says whether PyTorch can use it.",
+            'If there is a GPU: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())" says whether '
+            "PyTorch can use it.",
             remedy="torch-with-cuda",
             instead=AS_IT_IS,
         ),
@@ -234,7 +266,8 @@ CAUSES = (
         "files",
         (
             "size mismatch for {tensor:word}: copying a param with shape torch.size([{saved:path}]",
-            "size mismatch for {tensor:word}",
+            "size mismatch for layers.",
+            "size mismatch for model.",
             "error(s) in loading state_dict for {model:word}",
             "missing key(s) in state_dict",
             "unexpected key(s) in state_dict",
@@ -249,7 +282,7 @@ CAUSES = (
             "An adapter (LoRA) needs the base model that it was made for.",
             instead="puna inspect PATH compares every tensor with the configuration and names what does not fit.",
         ),
-        ("+state_dict|state dict|size mismatch", "+shape|key|mismatch|missing", "load|checkpoint|param"),
+        ("+state_dict|state dict|size mismatch", "+shape|key|keys|mismatch|missing", "+load|checkpoint|param"),
     ),
     Cause(
         "params-json-key",
@@ -263,8 +296,8 @@ CAUSES = (
             "got an unexpected keyword argument 'n_kv_heads'",
         ),
         says(
-            "params.json holds a key that the program does not know: the model is newer than the program. rope_theta is CodeLlama's and "
-            "Llama 3's, use_scaled_rope Llama 3.1's.",
+            "params.json holds a key that the program does not know: the model is newer than the program. rope_theta is "
+            "CodeLlama's and Llama 3's, use_scaled_rope Llama 3.1's.",
             "Take the program that belongs to the model: the repository codellama, llama3 or llama-models.",
             "Do not delete the key: without it the positions are computed wrongly. Short answers look right, long ones do not.",
             instead='puna knows these keys: puna run FOLDER "..."; puna inspect lists keys that it does not use.',
@@ -299,10 +332,10 @@ CAUSES = (
         ),
         says(
             (
-                "{folder} has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), which transformers and "
-                "the converters of llama.cpp do not read.",
-                "The folder has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), which transformers "
-                "and the converters of llama.cpp do not read.",
+                "{folder} has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), which "
+                "transformers and the converters of llama.cpp do not read.",
+                "The folder has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), "
+                "which transformers and the converters of llama.cpp do not read.",
             ),
             "Take the model whose name ends in -hf: meta-llama/Llama-2-7b-hf. It is the same in the other format.",
             "Or convert: puna convert llama-2-7b/ llama-2-7b-hf/ --to safetensors",
@@ -322,7 +355,8 @@ CAUSES = (
         ),
         says(
             (
-                "The folder {folder} holds no weights in Hugging Face's format: they were not fetched, or it is Meta's format or a GGUF.",
+                "The folder {folder} holds no weights in Hugging Face's format: they were not fetched, or it is Meta's "
+                "format or a GGUF.",
                 "The folder holds no weights in Hugging Face's format: they were not fetched, or it is Meta's format or a GGUF.",
             ),
             "See what is there: ls -l FOLDER",
@@ -343,14 +377,16 @@ CAUSES = (
         ),
         says(
             (
-                "{model} is given only to those who accepted its license on the Hub, and you are not signed in, or not admitted yet.",
-                "The model is given only to those who accepted its license on the Hub, and you are not signed in, or not admitted yet.",
+                "{model} is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "admitted yet.",
+                "The model is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "admitted yet.",
             ),
             "Accept the license on the model's page, and wait until it is granted.",
             "Sign in on this machine: hf auth login (older: huggingface-cli login), or export HF_TOKEN=...",
             instead="puna uses the same sign-in; models without a gate, such as SmolLM2 or TinyLlama, need none.",
         ),
-        ("+gated|hugging|hub", "+401|403|license|restricted|access|token", "model|llama|repo"),
+        ("+gated|401|403|restricted", "+hugging|hf|llama", "+model|repo|access"),
     ),
     Cause(
         "hub-unreachable",
@@ -358,7 +394,7 @@ CAUSES = (
         (
             "couldn't connect to 'https://huggingface.co'",
             "couldn't connect to '{url:path}' to load the files",
-            "hf_hub_offline",
+            "outgoing traffic has been disabled",
             "host='huggingface.co', port=443",
             "localentrynotfounderror",
         ),
@@ -368,7 +404,7 @@ CAUSES = (
             "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT. Offline mode is set by HF_HUB_OFFLINE.",
             instead='puna runs files on the disk without any network: puna run model.gguf "..."',
         ),
-        ("+hugging|the hub", "+connect|unreachable|offline|network|timeout"),
+        ("+huggingface|hugging face", "+connect|unreachable|offline|network|timeout", "+not|cannot|can't|fail|error"),
     ),
     Cause(
         "unknown-model-type",
@@ -405,25 +441,28 @@ CAUSES = (
         ),
         says(
             (
-                "{name} is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name is misspelt.",
-                "The name is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name is misspelt.",
+                "{name} is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name is "
+                "misspelt.",
+                "The name is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name "
+                "is misspelt.",
             ),
             "See whether the folder is there: ls -d PATH; write the whole path.",
             "A private or gated model looks the same to those who are not signed in: hf auth whoami",
             instead="puna says which of the two it looked for.",
         ),
-        ("+model identifier|local folder|repo id|repository not found", "+name|hub|hugging|path"),
+        ("+model identifier|repo id", "+valid|not found|wrong", "+hub|hugging"),
     ),
     Cause(
         "grouped-query-export",
         "files",
         (
-            "shape '[{shape:path}, {two:path} {rest:path} {last:int}]' is invalid for input of size {size:int}",
-            "is invalid for input of size {size:int}",
+            "shape '[{heads:int}, 2, {half:int}, {columns:int}]' is invalid for input of size {size:int}",
+            "w.view(n_heads, 2, dim1 // n_heads // 2, dim2)",
         ),
         says(
-            "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads (grouped-query attention), "
-            "and the program counts as many K heads as heads. llama2.c's export.py --hf does that; so did transformers before 4.31 with Llama 2 70B.",
+            "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads "
+            "(grouped-query attention), and the program counts as many K heads as heads. llama2.c's export.py --hf does "
+            "that; so did transformers before 4.31 with Llama 2 70B.",
             "Update the program; for llama2.c, convert with puna: puna convert FOLDER model.bin --to llama2c",
             instead="puna reads and writes grouped-query models in all its formats.",
         ),

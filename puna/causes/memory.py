@@ -67,8 +67,8 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ),
     ),
     "free-but-refused": (
-        "{wanted} were refused although {free} of the GPU's memory are free: the system refused, not the card. On Windows the main "
-        "memory or the page file is full; elsewhere another process took the memory in between, or a limit is set.",
+        "{wanted} were refused although {free} of the GPU's memory are free: the system refused, not the card. On Windows "
+        "the main memory or the page file is full; elsewhere another process took the memory in between, or a limit is set.",
         "more-memory",
         ("Close other programs, or enlarge Windows's page file.", "See who else uses the card: nvidia-smi"),
     ),
@@ -84,11 +84,14 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "other-process": (
         "Other processes hold about {others} of the GPU's {capacity}; without them the {wanted} would fit.",
         "free-gpu-memory",
-        ("See which they are: nvidia-smi", "End those that are left over from earlier runs, or let the desktop use another card."),
+        (
+            "See which they are: nvidia-smi",
+            "End those that are left over from earlier runs, or let the desktop use another card.",
+        ),
     ),
     "one-large-tensor": (
-        "One allocation of {wanted} takes more than half of the GPU ({capacity}): activations, scores or logits of a long prompt or a "
-        "large batch, not weights.",
+        "One allocation of {wanted} takes more than half of the GPU ({capacity}): activations, scores or logits of a long "
+        "prompt or a large batch, not weights.",
         "",
         ("Halve the batch, or the length of the prompts: this allocation shrinks with them.",),
     ),
@@ -97,8 +100,8 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "free-gpu-memory",
         (
             "See what else uses the card: nvidia-smi",
-            "If it fails while the model is loaded, only fewer bits per weight, a smaller model or a second GPU help; a smaller batch "
-            "does not. If it fails while text is made, lower the batch or the context.",
+            "If it fails while the model is loaded, only fewer bits per weight, a smaller model or a second GPU help; a "
+            "smaller batch does not. If it fails while text is made, lower the batch or the context.",
         ),
     ),
 }
@@ -124,13 +127,14 @@ CAUSES = (
         "memory",
         ("no space left on device", "not enough free disk space to download", "oserror: [errno 28]", "disk quota exceeded"),
         says(
-            "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small disk.",
+            "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small "
+            "disk.",
             "See what is full: df -h ~ /tmp",
             "Put the Hugging Face cache elsewhere: export HF_HOME=/path/with/space",
             remedy="free-disk",
             instead="puna keeps models in the folder that PUNA_CACHE names.",
         ),
-        ("+disk|no space", "+full|space left|quota", "model|download|checkpoint|weights"),
+        ("+disk", "+full|no space|space left|quota", "+model|checkpoint|weights|hugging|cache folder"),
     ),
     Cause(
         "cublas-out-of-memory",
@@ -143,8 +147,8 @@ CAUSES = (
             "cudnn_status_not_initialized",
         ),
         says(
-            "cuBLAS or cuDNN could not get the memory that it starts with: nearly always the GPU is full. The other known reason is a "
-            "token id outside of the vocabulary, which broke the context before.",
+            "cuBLAS or cuDNN could not get the memory that it starts with: nearly always the GPU is full. The other known "
+            "reason is a token id outside of the vocabulary, which broke the context before.",
             "See how full the card is: nvidia-smi",
             "Lower the batch or the context, or leave some of the memory free.",
             "If much is free, run once with CUDA_LAUNCH_BLOCKING=1 and look at the first error.",
@@ -158,8 +162,10 @@ CAUSES = (
         "memory",
         (
             "allocating {wanted:size} on device {gpu:int}: cudamalloc failed: out of memory",
-            "failed to allocate {buffer:word} buffer of size {bytes:int}",
-            "unable to allocate {buffer:word} buffer",
+            "failed to allocate cuda{gpu:int} buffer of size {bytes:int}",
+            "failed to allocate rocm{gpu:int} buffer of size {bytes:int}",
+            "unable to allocate cuda{gpu:int} buffer",
+            "unable to allocate backend buffer",
             "ggml_backend_cuda_buffer_type_alloc_buffer",
             "cudamalloc failed: out of memory",
             "failed to allocate compute buffers",
@@ -167,8 +173,8 @@ CAUSES = (
         ),
         says(
             (
-                "llama.cpp wanted {wanted} in one piece on GPU {gpu} and did not get it: a buffer for weights, for K and V, or for one "
-                "step does not fit.",
+                "llama.cpp wanted {wanted} in one piece on GPU {gpu} and did not get it: a buffer for weights, for K and V, "
+                "or for one step does not fit.",
                 "llama.cpp did not get a buffer on the GPU.",
             ),
             "A buffer for weights (alloc_tensor_range): fewer layers on the GPU, --n-gpu-layers, or fewer bits per weight.",
@@ -184,14 +190,14 @@ CAUSES = (
         "memory",
         ("kiogpucommandbuffercallbackerroroutofmemory", "command buffer execution failed: insufficient memory"),
         says(
-            "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only (about two "
-            "thirds to three quarters).",
+            "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
+            "(about two thirds to three quarters).",
             "Close other programs; take fewer bits per weight or a smaller context.",
             "Let the GPU have more of it, until the next start: sudo sysctl iogpu.wired_limit_mb=N",
             remedy="more-memory",
             instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
         ),
-        ("+metal|mlx|mac", "+out of memory|insufficient memory"),
+        ("+metal|mlx", "+out of memory|insufficient memory", "+gpu|model|apple|command buffer"),
     ),
     Cause(
         "jax-out-of-memory",
@@ -200,7 +206,6 @@ CAUSES = (
             "resource_exhausted: out of memory while trying to allocate {wanted:size}",
             "resource_exhausted: out of memory",
             "oom when allocating tensor with shape",
-            "resource_exhausted",
         ),
         says(
             ("XLA wanted {wanted} in one piece, and there was no such piece.", "XLA or TensorFlow found no memory for a tensor."),
@@ -232,7 +237,7 @@ CAUSES = (
             "cuda error 2 at ... out of memory",
         ),
         explain_cuda,
-        ("+out of memory|outofmemory|oom", "+cuda|gpu|vram|nvidia|torch", "allocate|mib|gib|gb|full|batch"),
+        ("+out of memory|outofmemory|oom", "+cuda|gpu|vram|nvidia|torch", "allocate|mib|gib|full|batch|error|model"),
     ),
     Cause(
         "process-killed",
@@ -251,14 +256,18 @@ CAUSES = (
         ),
         says(
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "
-            "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default limit is half "
-            "of the machine's memory; a container has a limit of its own.",
+            "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default "
+            "limit is half of the machine's memory; a container has a limit of its own.",
             "See that it was so: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
             remedy="more-memory",
             instead="puna maps checkpoints from the disk and never holds a whole file in main memory.",
         ),
-        ("+sigkill|signal 9|killed|exitcode -9", "+load|checkpoint|torchrun|model|memory", "process|system|signal|nothing"),
+        (
+            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed",
+            "+torchrun|checkpoint|python|llama|model load",
+            "process|signal|nothing|memory",
+        ),
     ),
     Cause(
         "host-out-of-memory",
@@ -285,6 +294,10 @@ CAUSES = (
             remedy="more-memory",
             instead="puna maps checkpoints from the disk; weights that are used as they are take no second copy.",
         ),
-        ("+main memory|system memory|ram|mmap|cpu memory", "+allocate|exhausted|full|not enough|out of", "model|checkpoint|file"),
+        (
+            "+main memory|system memory|ram|mmap|cpu memory",
+            "+allocate|exhausted|full|not enough|out of",
+            "+model|checkpoint|weights",
+        ),
     ),
 )

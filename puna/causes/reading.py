@@ -18,7 +18,9 @@ TELLING = (
 )
 
 _COLOUR = re.compile("\x1b(?:\\[[0-9;?]{0,24}[ -/]{0,2}[@-~]|[@-Z\\\\^_])")
-_FRAME = str.maketrans({**dict.fromkeys("│┃╭╮╰╯─━❱█▕▏", " "), "’": "'", "‘": "'", "“": '"', "”": '"', "\r": "\n", "\xa0": " ", "\0": ""})
+_FRAME = str.maketrans(
+    {**dict.fromkeys("│┃╭╮╰╯─━❱█▕▏", " "), "’": "'", "‘": "'", "“": '"', "”": '"', "\r": "\n", "\xa0": " ", "\0": ""}
+)
 _SPACES = re.compile(r"[ \t\f\v]+")
 _DIGITS = re.compile(r"\d+")
 _PREFIX = re.compile(

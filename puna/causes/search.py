@@ -15,7 +15,7 @@ from puna.causes import clues
 from puna.causes.base import Cause, Match, Numbers
 from puna.causes.reading import Reading, read
 from puna.causes.table import CAUSES
-from puna.causes.wording import WORD, Wording, compile_wording, shingles
+from puna.causes.wording import TRADE, WORD, Wording, compile_wording, shingles
 
 SURE = 0.6  # below this a text is not known
 EXACT = 0.95  # a whole wording
@@ -24,6 +24,7 @@ MIN_SHARE = 0.5  # of a wording's shingles
 MIN_SHARE_CUT = 0.2  # where the text begins or ends with them: the rest was cut off
 MIN_SHINGLES = 2
 MIN_CLUES = 0.75  # of their weight
+MAX_TALE = 2000  # characters: nobody tells of an error at greater length, and a log holds every word somewhere
 NEAR_WORDS = 40  # shingles of one wording stand so near each other
 NEAR = 900  # numbers of one error are lifted from so many characters
 MAX_HITS = 20  # places of one wording that are looked at
@@ -144,7 +145,8 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
         distinct = len({shingle for _, shingle in near})
         share = distinct / len(wording.shingles)
         is_cut = near[0][0] <= 1 or near[-1][0] >= num_words - 5
-        enough = share >= (MIN_SHARE_CUT if is_cut else MIN_SHARE) and distinct >= MIN_SHINGLES
+        is_of_the_trade = any(TRADE.intersection(shingle) for _, shingle in near)
+        enough = share >= (MIN_SHARE_CUT if is_cut else MIN_SHARE) and distinct >= MIN_SHINGLES and is_of_the_trade
         confidence = SURE + (MAX_PART - SURE) * share if enough else 0.0
         if confidence > best:
             best, place = confidence, start
@@ -155,13 +157,14 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
 
 
 def _told(reading: Reading) -> Iterator[Match]:
-    """The cause to which the words fit best. None where two fit equally well: that would be a guess."""
-    scored: dict[str, Match] = {}
-    for start, piece in clues.pieces(reading.lower):
-        for cause in CAUSES:
-            share = clues.score(cause.clues, piece)
-            if share >= MIN_CLUES and share * MAX_TOLD > getattr(scored.get(cause.name), "confidence", 0.0):
-                match = Match(cause, share * MAX_TOLD, start, reading.line_at(start), {})
-                scored[cause.name] = match
-    ranked = sorted(scored.values(), key=lambda match: (-match.confidence, -len(match.cause.clues)))
-    yield from (match for match in ranked[:1] if match.confidence >= SURE - 1e-9)
+    """The cause to which the words of a person fit best."""
+    if len(reading.lower) > MAX_TALE or not clues.tells_of_trouble(reading.lower):
+        return
+    scored = [
+        Match(cause, clues.score(cause.clues, piece) * MAX_TOLD, start, reading.line_at(start), {})
+        for start, piece in clues.pieces(reading.lower)
+        for cause in CAUSES
+    ]
+    best = max(scored, key=lambda match: (match.confidence, len(match.cause.clues)))
+    if best.confidence >= MIN_CLUES * MAX_TOLD - 1e-9:
+        yield best

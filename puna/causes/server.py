@@ -19,18 +19,28 @@ CAUSES = (
         ),
         says(
             "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
-            "llama-cpp-python: CMAKE_ARGS=\"-DGGML_CUDA=on\" pip install --force-reinstall --no-cache-dir llama-cpp-python",
-            "In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS=\"-DGGML_CUDA=on\"",
+            'llama-cpp-python: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python',
+            'In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS="-DGGML_CUDA=on"',
             "Or a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
-            instead='puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that an error.',
+            instead=(
+                'puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that '
+                "an error."
+            ),
         ),
-        ("+n_gpu_layers|n-gpu-layers|gpu layers|llama.cpp|llama-cpp", "+no effect|ignored|not used|cpu only|without gpu|only cpu", "gpu|cpu|slow|compiled"),
+        (
+            "+n_gpu_layers|n-gpu-layers|gpu layers|llama.cpp|llama-cpp",
+            "+no effect|ignored|not used|cpu only|without gpu|only cpu",
+            "gpu|cpu|slow|compiled",
+        ),
         role="symptom",
     ),
     Cause(
         "ollama-needs-memory",
         "server",
-        ("model requires more system memory ({needed:size}) than is available ({available:size})", "model requires more system memory"),
+        (
+            "model requires more system memory ({needed:size}) than is available ({available:size})",
+            "model requires more system memory",
+        ),
         says(
             (
                 "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
@@ -64,7 +74,11 @@ CAUSES = (
     Cause(
         "ollama-port",
         "server",
-        ("listen tcp 127.0.0.1:11434: bind: address already in use", "listen tcp {address:path}: bind: address already in use", "listen tcp 127.0.0.1:11434: bind: only one usage of each socket"),
+        (
+            "listen tcp 127.0.0.1:11434: bind: address already in use",
+            "listen tcp {address:path}: bind: address already in use",
+            "listen tcp 127.0.0.1:11434: bind: only one usage of each socket",
+        ),
         says(
             "Ollama runs already: its service holds port 11434.",
             "Use the one that runs: ollama list; or end it: sudo systemctl stop ollama",
@@ -77,22 +91,23 @@ CAUSES = (
         "prompt-truncated",
         "server",
         (
-            "truncating input prompt\" limit={limit:int} prompt={tokens:int} keep={kept:int} new={new:int}",
+            'truncating input prompt" limit={limit:int} prompt={tokens:int} keep={kept:int} new={new:int}',
             "truncating input prompt",
             "truncating input message which exceed context length",
-            "input truncated",
         ),
         says(
             (
-                "The prompt had {tokens} tokens, the context holds {limit}: Ollama threw the beginning away and answered the rest as if "
-                "nothing were missing. The system prompt stands at the beginning.",
-                "The prompt was longer than the context: the beginning was thrown away, and the rest was answered as if nothing were missing.",
+                "The prompt had {tokens} tokens, the context holds {limit}: Ollama threw the beginning away and answered the "
+                "rest as if nothing were missing. The system prompt stands at the beginning.",
+                "The prompt was longer than the context: the beginning was thrown away, and the rest was answered as if "
+                "nothing were missing.",
             ),
-            'Ask for a longer context: "options": {{"num_ctx": 16384}} in the request, or OLLAMA_CONTEXT_LENGTH=16384 ollama serve',
+            'Ask for a longer context: "options": {{"num_ctx": 16384}} in the request, or OLLAMA_CONTEXT_LENGTH=16384 ollama '
+            "serve",
             "See that it fits: ollama ps shows the context and how much of the model is on the GPU.",
             instead="puna never cuts a prompt: one that does not fit is an error that names both numbers.",
         ),
-        ("+truncat|cut off|throws away|dropped", "+prompt|input|message", "+ollama|num_ctx|context|tokens|2048|4096"),
+        ("+truncat|cut off|throws away|dropped", "+prompt|input|message", "+ollama|num_ctx|context size|tokens"),
         role="symptom",
     ),
     Cause(
@@ -101,24 +116,36 @@ CAUSES = (
         (
             "the request exceeds the available context size",
             "exceed_context_size_error",
-            "\"n_prompt_tokens\":{tokens:int},\"n_ctx\":{limit:int}",
+            '"n_prompt_tokens":{tokens:int},"n_ctx":{limit:int}',
             "request ({tokens:int} tokens) exceeds the available context size ({limit:int} tokens)",
             "requested tokens ({tokens:int}) exceed context window of {limit:int}",
             "context size has been exceeded",
-            "prompt is too long (",
         ),
         says(
-            ("The prompt has {tokens} tokens, and the server was started with a context of {limit}.", "The prompt is longer than the context that the server was started with."),
+            (
+                "The prompt has {tokens} tokens, and the server was started with a context of {limit}.",
+                "The prompt is longer than the context that the server was started with.",
+            ),
             "Start it with a longer one: llama-server -c 16384; n_ctx=16384 in llama-cpp-python; it costs memory for K and V.",
             "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
             instead=PLANS,
         ),
-        ("+context", "+exceed|too long|too small|larger than", "+llama-server|llama.cpp|llama_cpp|n_ctx|slot", "prompt|token|size"),
+        (
+            "+context",
+            "+exceed|too long|too small|larger than",
+            "+llama-server|llama.cpp|llama_cpp|n_ctx|slot",
+            "prompt|token|size",
+        ),
     ),
     Cause(
         "cache-slots-full",
         "server",
-        ("failed to find free space in the kv cache", "failed to find a memory slot for batch of size", "could not find a kv slot for the batch", "llama_decode returned {code:int}"),
+        (
+            "failed to find free space in the kv cache",
+            "failed to find a memory slot for batch of size",
+            "could not find a kv slot for the batch",
+            "llama_decode returned {code:int}",
+        ),
         says(
             "llama.cpp found no room among its cached tokens: several requests share one context, or the context is used up.",
             "A longer context: -c; fewer requests at once: --parallel 1",
@@ -132,9 +159,10 @@ CAUSES = (
         "server",
         ("no available memory for the cache blocks",),
         says(
-            "After loading the weights vLLM has no memory left for K and V: weights and the scratch memory of its largest step fill its share "
-            "of the card (90 % by default).",
-            "A larger share: --gpu-memory-utilization 0.95; a smaller largest step: --max-num-batched-tokens 2048 --max-num-seqs 16",
+            "After loading the weights vLLM has no memory left for K and V: weights and the scratch memory of its largest "
+            "step fill its share of the card (90 % by default).",
+            "A larger share: --gpu-memory-utilization 0.95; a smaller largest step: --max-num-batched-tokens 2048 "
+            "--max-num-seqs 16",
             "No graphs, which take some 1 to 3 GiB: --enforce-eager",
             "Fewer bits per weight: a model in AWQ, GPTQ or FP8.",
             remedy="free-gpu-memory",
@@ -146,8 +174,10 @@ CAUSES = (
         "vllm-cache-too-small",
         "server",
         (
-            "max seq len ({wanted_tokens:int}) is larger than the maximum number of tokens that can be stored in kv cache ({cache_tokens:int})",
-            "max seq len ({wanted_tokens:int}), ({needed:size} kv cache is needed, which is larger than the available kv cache memory ({available:size})",
+            "max seq len ({wanted_tokens:int}) is larger than the maximum number of tokens that can be stored in kv cache "
+            "({cache_tokens:int})",
+            "max seq len ({wanted_tokens:int}), ({needed:size} kv cache is needed, which is larger than the available kv "
+            "cache memory ({available:size})",
             "max seq len ({wanted_tokens:int}) is larger than the maximum number of tokens",
             "{needed:size} kv cache is needed, which is larger than the available kv cache memory ({available:size})",
             "kv cache is needed, which is larger than the available",
@@ -155,8 +185,10 @@ CAUSES = (
         ),
         says(
             (
-                "One request of {wanted_tokens} tokens would need {needed} for K and V, and {available} are left beside the weights.",
-                "What is left beside the weights holds K and V of {cache_tokens} tokens, and the model's context is {wanted_tokens}.",
+                "One request of {wanted_tokens} tokens would need {needed} for K and V, and {available} are left beside the "
+                "weights.",
+                "What is left beside the weights holds K and V of {cache_tokens} tokens, and the model's context is "
+                "{wanted_tokens}.",
                 "What is left beside the weights does not hold K and V of one whole context of the model.",
             ),
             "Ask for a shorter context, such as this: --max-model-len {fits}",
@@ -189,13 +221,16 @@ CAUSES = (
         "vllm-memory-taken",
         "server",
         (
-            "free memory on device ({free:number}/{capacity:size}) on startup is less than desired gpu memory utilization ({share:number}, {wanted:size})",
-            "free memory on device {device:word} ({free:number}/{capacity:size}) on startup is less than desired gpu memory utilization ({share:number}, {wanted:size})",
+            "free memory on device ({free:number}/{capacity:size}) on startup is less than desired gpu memory utilization "
+            "({share:number}, {wanted:size})",
+            "free memory on device {device:word} ({free:number}/{capacity:size}) on startup is less than desired gpu memory "
+            "utilization ({share:number}, {wanted:size})",
             "on startup is less than desired gpu memory utilization",
         ),
         says(
             (
-                "vLLM wants {share} of the card ({wanted}) for itself at its start, and {free} of {capacity} are free: other processes hold the rest.",
+                "vLLM wants {share} of the card ({wanted}) for itself at its start, and {free} of {capacity} are free: other "
+                "processes hold the rest.",
                 "vLLM wants a share of the card for itself at its start, and other processes hold too much of it.",
             ),
             "See who: nvidia-smi",
@@ -216,8 +251,10 @@ CAUSES = (
         ),
         says(
             (
-                "LM Studio expects the model to need {needed} and does not load it. Its estimate counts the whole context; it may also be wrong.",
-                "LM Studio expects the model to need more memory than is free and does not load it. Its estimate counts the whole context; it may also be wrong.",
+                "LM Studio expects the model to need {needed} and does not load it. Its estimate counts the whole context; "
+                "it may also be wrong.",
+                "LM Studio expects the model to need more memory than is free and does not load it. Its estimate counts the "
+                "whole context; it may also be wrong.",
             ),
             "Lower the context length in the load settings, then look at the estimate again.",
             "If the estimate is wrong: Settings, model loading guardrails.",
@@ -233,20 +270,27 @@ CAUSES = (
         says(
             "llama-cpp-python keeps the logits of the last position only, unless it is told at loading to keep all.",
             "Load with it: Llama(..., logits_all=True); it needs more memory for long contexts.",
-            instead="puna gives log-probabilities without a flag at loading: SamplingParams(logprobs=3); puna run ... --logprobs 3",
+            instead=(
+                "puna gives log-probabilities without a flag at loading: SamplingParams(logprobs=3); puna run ... --logprobs 3"
+            ),
         ),
         ("+logprobs|log probabilities", "+logits_all"),
     ),
     Cause(
         "slow-start",
         "server",
-        ("torch.compile takes {seconds:number} s in total", "graph capturing finished in {seconds:number} secs", "model loading took {size:number} gib and {seconds:number} seconds"),
+        (
+            "torch.compile takes {seconds:number} s in total",
+            "graph capturing finished in {seconds:number} secs",
+            "model loading took {size:number} gib and {seconds:number} seconds",
+        ),
         says(
             (
                 "The start took {seconds} s for compiling or for recording graphs: slow, not broken.",
                 "The start takes its time for compiling and recording graphs: slow, not broken.",
             ),
-            "Without both: --enforce-eager (slower afterwards). The compiled code is kept in ~/.cache/vllm: keep that folder between runs.",
+            "Without both: --enforce-eager (slower afterwards). The compiled code is kept in ~/.cache/vllm: keep that folder "
+            "between runs.",
             instead="puna compiles its kernels once per machine, and says so.",
         ),
         ("+vllm", "+slow|minutes|long", "+start|startup|compile|load"),
@@ -263,7 +307,8 @@ CAUSES = (
             "background loop has errored already",
         ),
         says(
-            "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of EngineCore or Worker.",
+            "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of "
+            "EngineCore or Worker.",
             "Give puna why the whole log, from the start.",
             instead=PLANS,
         ),
@@ -282,8 +327,10 @@ CAUSES = (
             "failed to create llama_context",
         ),
         says(
-            "This is a report only: the program that runs the model did not start or died. The error itself stands above it, or in Ollama's log.",
-            "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: %LOCALAPPDATA%\\Ollama",
+            "This is a report only: the program that runs the model did not start or died. The error itself stands above it, "
+            "or in Ollama's log.",
+            "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
+            "%LOCALAPPDATA%\\Ollama",
             "Give puna why that log.",
             instead=PLANS,
         ),

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from puna.causes.base import Cause, says
 
-OWN = "puna reads tokenizer.json, SentencePiece's and Llama 3's tokenizer.model by itself: puna tokenize MODEL TEXT shows the tokens."
+OWN = (
+    "puna reads tokenizer.json, SentencePiece's and Llama 3's tokenizer.model by itself: puna tokenize MODEL TEXT shows the "
+    "tokens."
+)
 
 CAUSES = (
     Cause(
         "tokenizer-class-missing",
         "tokenizer",
-        ("tokenizer class {name:word} does not exist or is not currently imported", "tokenizer class {name:word} is not currently imported"),
+        (
+            "tokenizer class {name:word} does not exist or is not currently imported",
+            "tokenizer class {name:word} is not currently imported",
+        ),
         says(
             (
-                "tokenizer_config.json names the class {name}, which this transformers does not have. LLaMATokenizer is the misspelling of "
-                "early conversions of March 2023.",
+                "tokenizer_config.json names the class {name}, which this transformers does not have. LLaMATokenizer is the "
+                "misspelling of early conversions of March 2023.",
                 "tokenizer_config.json names a class that this transformers does not have.",
             ),
             'Write the right name into tokenizer_config.json: "tokenizer_class": "LlamaTokenizer"',
             "Otherwise update transformers.",
             instead=OWN,
         ),
-        ("+llamatokenizer|tokenizer class|tokenizer_class", "+exist|import|missing"),
+        ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
     ),
     Cause(
         "tokenizer-json-too-new",
@@ -47,13 +53,13 @@ CAUSES = (
             "no module named 'tiktoken'",
         ),
         says(
-            "The tokenizer is a tokenizer.model, and the library that reads it (sentencepiece; tiktoken for Llama 3) is not installed, or "
-            "the file is not there.",
+            "The tokenizer is a tokenizer.model, and the library that reads it (sentencepiece; tiktoken for Llama 3) is not "
+            "installed, or the file is not there.",
             "Install them: pip install sentencepiece tiktoken protobuf",
             "See that tokenizer.model or tokenizer.json lies beside the weights.",
             instead=OWN,
         ),
-        ("+sentencepiece|tiktoken", "+not found|missing|require|install"),
+        ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer"),
     ),
     Cause(
         "double-bos",
@@ -61,13 +67,17 @@ CAUSES = (
         (
             "prompt also starts with a bos token",
             "so now the final prompt starts with {count:int} bos tokens",
-            "detected duplicate leading \"{token:path}\" in prompt",
+            'detected duplicate leading "{token:path}" in prompt',
         ),
         says(
-            "The prompt begins with two BOS tokens: the chat template writes one as text, and the tokenizer adds another. Answers get worse.",
+            "The prompt begins with two BOS tokens: the chat template writes one as text, and the tokenizer adds another. "
+            "Answers get worse.",
             "Text that a template made is tokenised without special tokens: tokenizer(text, add_special_tokens=False)",
-            "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python leave the BOS out of your own prompt.",
-            instead="puna adds one BOS only, and puna inspect MODEL says where a model's template and its settings would make two.",
+            "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python leave the BOS out of your own "
+            "prompt.",
+            instead=(
+                "puna adds one BOS only, and puna inspect MODEL says where a model's template and its settings would make two."
+            ),
         ),
         ("+bos", "+two|double|2|twice|duplicate|again", "token|prompt|template"),
         role="symptom",
@@ -83,10 +93,14 @@ CAUSES = (
             "as of transformers v4.44, default chat template is no longer allowed",
         ),
         says(
-            "The model brings no chat template: it is a base model, which continues texts, or its conversion left the template out.",
+            "The model brings no chat template: it is a base model, which continues texts, or its conversion left the "
+            "template out.",
             "For a conversation take the model whose name ends in -chat or -Instruct.",
             "A base model: give it the text to continue, without apply_chat_template.",
-            instead='puna guesses a built-in template from the control tokens and says so; others: --template llama2, or --raw to continue a text.',
+            instead=(
+                "puna guesses a built-in template from the control tokens and says so; others: --template llama2, or --raw "
+                "to continue a text."
+            ),
         ),
         ("+chat template|chat_template", "+not set|missing|no chat|without|not defined"),
     ),
@@ -107,11 +121,12 @@ CAUSES = (
         "tokenizer",
         ("right-padding was detected", "a decoder-only architecture is being used, but right-padding was detected"),
         says(
-            "Shorter texts of the batch were filled up on the right: the model goes on after the filling, and the answers are wrong.",
+            "Shorter texts of the batch were filled up on the right: the model goes on after the filling, and the answers "
+            "are wrong.",
             "tokenizer.padding_side = 'left' before tokenising.",
             instead="puna never pads: each answer of a batch is what it would be alone.",
         ),
-        ("+padding|padded", "+right|side", "decoder|batch|generat"),
+        ("+padding|padded", "+right", "+decoder|tokenizer|generat"),
         role="symptom",
     ),
     Cause(
@@ -124,8 +139,8 @@ CAUSES = (
             "the sentencepiece tokenizer that you are converting to a fast tokenizer",
         ),
         says(
-            "The tokenizer is SentencePiece's, run by Python or converted at each start: slow, and for some models (OpenLLaMA) the "
-            "converted one splits words otherwise.",
+            "The tokenizer is SentencePiece's, run by Python or converted at each start: slow, and for some models "
+            "(OpenLLaMA) the converted one splits words otherwise.",
             "Save the converted one once: tokenizer.save_pretrained(FOLDER), which holds tokenizer.json then.",
             "For OpenLLaMA stay with the slow one: use_fast=False",
             instead=OWN,
@@ -137,7 +152,8 @@ CAUSES = (
         "text-too-long",
         "tokenizer",
         (
-            "token indices sequence length is longer than the specified maximum sequence length for this model ({tokens:int} > {limit:int})",
+            "token indices sequence length is longer than the specified maximum sequence length for this model ({tokens:int} "
+            "> {limit:int})",
             "token indices sequence length is longer than",
             "this model's maximum context length is {limit:int} tokens",
             "is longer than the model's context length",
