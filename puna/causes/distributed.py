@@ -62,7 +62,8 @@ CAUSES = (
                 "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was "
                 "started.",
             ),
-            "Start as many: torchrun --nproc_per_node {shards} ... (7B has 1 file, 13B 2, 70B 8); each then needs a GPU.",
+            "Start as many: torchrun --nproc_per_node {shards} ...",
+            "The 7B has one file, the 13B two, the 70B eight; each process then needs a GPU.",
             instead=ANY,
         ),
         ("+mp=|model parallel|shard", "+world size|processes|nproc", "checkpoint|llama"),

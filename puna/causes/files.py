@@ -8,24 +8,16 @@ AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin 
 INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
-# The first four bytes of a file, as a number read from the other end -> what the file is.
-MAGICS = {
-    "67676a74": "ggjt",
-    "67676d6c": "ggml",
-    "67676d66": "ggmf",
-    "46554747": "GGUF",
-    "4f44213c": "an HTML page",
-    "73726576": "a Git LFS pointer",
-}
+# The first four bytes of a file, as llama.cpp prints them -> what they are.
+MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}
 
 
 def explain_magic(numbers: Numbers) -> Explanation:
     """A file that does not begin as a GGUF does, with what its first bytes say."""
-    kind = MAGICS.get(numbers.get("magic", "").lower(), "")
-    what = f"These bytes are {kind}'s: " if kind.startswith("a") else ""
+    kind = MAGICS.get(numbers.get("magic", ""))
+    begins = f" but as {kind} does" if kind else ""
     return Explanation(
-        f"The file does not begin with GGUF. {what}It is of another format, or what was saved is an error page or a pointer instead of "
-        "the file.",
+        f"The file does not begin as a GGUF does{begins}: it is of another format, or an error page was saved in its place.",
         (
             "See its first bytes: head -c 64 FILE | xxd",
             "Make sure that the path is the model's file, not a folder or a program.",

@@ -39,8 +39,8 @@ class Allocation:
 def kind_of(a: Allocation) -> str:
     """What the numbers alone tell; "" where they tell nothing.
 
-    >>> kind_of(Allocation(wanted=56 * GIB, capacity=12 * GIB)), kind_of(Allocation(wanted=2 * GIB, capacity=6 * GIB, free=3 * GIB))
-    ('larger-than-card', 'free-but-refused')
+    >>> kind_of(Allocation(wanted=56 * GIB, capacity=12 * GIB))
+    'larger-than-card'
     """
     if a.wanted is None or a.capacity is None:
         return ""

@@ -99,9 +99,10 @@ def _spans(lower: str) -> set[tuple[int, int]]:
             at = lower.find(word, at + 1)
             if at < 0:
                 break
+            start = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
             end = lower.find("\n", at, at + AFTER)
             end = at + AFTER if end < 0 else end
-            likeness = _DIGITS.sub("0", lower[max(0, lower.rfind("\n", max(0, at - BEFORE), at)) : min(end, at + 200)])
+            likeness = _DIGITS.sub("0", lower[max(0, start) : min(end, at + 200)])
             seen[likeness] = seen.get(likeness, 0) + 1
             if seen[likeness] <= MAX_ALIKE:
                 spans.add((max(0, at - BEFORE), min(len(lower), at + AFTER)))

@@ -121,7 +121,7 @@ def _by_shingle() -> dict[tuple[str, ...], list[tuple[int, Wording]]]:
 
 
 def _in_part(reading: Reading) -> list[Match]:
-    """The causes of which enough of a wording stands there, the likeliest first; of several about one place the likeliest only."""
+    """The causes of which enough of a wording stands there; of several about one place the likeliest only."""
     words = [(found[0], found.start()) for found in WORD.finditer(reading.lower)]
     places: dict[tuple[int, Wording], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for at, shingle in enumerate(shingles([word for word, _ in words])):
@@ -158,7 +158,7 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
 
 def _told(reading: Reading) -> Iterator[Match]:
     """The cause to which the words of a person fit best."""
-    if len(reading.lower) > MAX_TALE or not clues.tells_of_trouble(reading.lower):
+    if reading.was_cut or len(reading.lower) > MAX_TALE or not clues.tells_of_trouble(reading.lower):
         return
     scored = [
         Match(cause, clues.score(cause.clues, piece) * MAX_TOLD, start, reading.line_at(start), {})

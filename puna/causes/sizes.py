@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 GIB = 1 << 30
+_SIZE = re.compile(r"(?P<number>\d{1,15}([.,]\d{1,6})?)\s?(?P<unit>[kmgt])?(i?b|bytes)?")
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -11,12 +14,8 @@ def num_bytes(text: str) -> int | None:
     >>> num_bytes("86.00 MiB"), num_bytes("0 bytes"), num_bytes("1900,00 MiB"), num_bytes("4096"), num_bytes("much")
     (90177536, 0, 1992294400, 4096, None)
     """
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = text[len(number) :].strip().lower().removesuffix("bytes").removesuffix("b").removesuffix("i")
-    try:
-        return int(float(number.replace(",", ".")) * 1024 ** UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        return None
+    found = _SIZE.fullmatch(text.strip().lower())
+    return int(float(found["number"].replace(",", ".")) * 1024 ** UNITS[found["unit"] or ""]) if found is not None else None
 
 
 def shown(size: float) -> str:

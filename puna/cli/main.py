@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "One answer, streamed."),
     "chat": ("puna.cli.chat", "A conversation in the terminal."),
     "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
+    "why": ("puna.cli.why", "An error text or a log: its cause, and the cure."),
     "inspect": ("puna.cli.inspect", "What is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "A model into another format, with or without quantisation."),
     "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),

@@ -161,6 +161,8 @@ def _matrices(hints: Hints) -> Iterator[tuple[str, ModelConfig, int, int, int, i
         for width in WIDTHS:
             for name, config in models:
                 shapes = {shape for shape in config.tensor_shapes().values() if len(shape) == 2}
+                if name not in hints.models:  # logits have the same sizes as the matrices of the vocabulary
+                    shapes = {shape for shape in shapes if shape[0] != config.vocab_size}
                 yield from ((name, config, rows, columns, width, share) for rows, columns in sorted(shapes))
 
 

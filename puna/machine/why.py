@@ -1,7 +1,8 @@
 """Why a program failed: the causes that `puna.causes` finds in its text, in the light of this machine.
 
 What is added here: the commands of this system, whether the cause can be this machine's at all, which tensor an allocation was
-for, and the settings with which that model fits. The text may be another machine's: what is said of this one stands apart (`here`).
+for, and the settings with which that model fits. The text may be another machine's: what is said of this one stands apart, in
+`here`.
 """
 
 from __future__ import annotations
