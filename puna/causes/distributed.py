@@ -57,7 +57,7 @@ CAUSES = (
         ),
         says(
             (
-                "The folder holds {shards} consolidated.NN.pth, and {world} processes were started: Meta's program wants as many "
+                "The folder holds {shards} consolidated.NN.pth, and the world size is {world}: Meta's program wants as many "
                 "processes as files, whatever the number of GPUs.",
                 "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was "
                 "started.",
@@ -122,7 +122,7 @@ CAUSES = (
             "IOMMU or ACS in the way), and NCCL tried all the same.",
             "Go through main memory instead: export NCCL_P2P_DISABLE=1",
             "See what is joined how: nvidia-smi topo -p2p r",
-            "Update NCCL (with PyTorch): 2.26 and later know the RTX 50.",
+            "Update NCCL together with PyTorch: older versions do not know the newest cards.",
             instead='On one card puna uses no NCCL; several: torchrun --nproc_per_node 2 -m puna run MODEL "..."',
         ),
         ("+nccl|gpu|5090|4090", "+p2p|peer access|peer-to-peer", "hang|disable|support|fail"),
@@ -192,7 +192,7 @@ CAUSES = (
                 "The attention heads cannot be shared evenly by this number of GPUs.",
             ),
             "Take a number that divides them: 1, 2, 4, 8; with vLLM the rest by --pipeline-parallel-size.",
-            instead="puna, too, shares by heads, and says which numbers of processes fit.",
+            instead="puna, too, shares by heads: any number of processes that divides them.",
         ),
         ("+attention heads|heads", "+divisible|divide", "+tensor parallel|gpu|gpus|vllm"),
     ),

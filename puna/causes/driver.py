@@ -247,7 +247,6 @@ CAUSES = (
             "Try, and read why not: sudo modprobe nvidia; sudo dmesg | tail -20",
             "See whether it was built for this kernel: uname -r; dkms status",
             "See whether Secure Boot is on: mokutil --sb-state",
-            remedy="install-headers",
             instead=DOCTOR,
         ),
         ("+nvidia-smi|nvidia smi|nvidia driver", "+fail|communicate|not loaded|not running", "driver|module|kernel"),

@@ -272,7 +272,7 @@ CAUSES = (
             "Compare params.json or config.json with the file: the number of heads, of K and V heads, the vocabulary.",
             "A model whose tokens were added to needs the embedding enlarged before the weights are loaded.",
             "An adapter (LoRA) needs the base model that it was made for.",
-            instead="puna inspect PATH compares every tensor with the configuration and names what does not fit.",
+            instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
         ("+state_dict|state dict|size mismatch", "+shape|key|keys|mismatch|missing", "+load|checkpoint|param"),
     ),

@@ -111,7 +111,7 @@ CAUSES = (
             "package that does not exist for this system (triton and vLLM: Linux only).",
             'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
             "--verbose | head",
-            "Take a Python for which there are wheels (PyTorch 2.11: 3.10 to 3.14).",
+            "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
             instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
         ),
         ("+no matching distribution|no wheel|no version", "+torch|vllm|triton|cuda|llama"),

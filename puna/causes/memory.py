@@ -261,7 +261,9 @@ CAUSES = (
             "See that it was so: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
             remedy="more-memory",
-            instead="puna maps checkpoints from the disk and never holds a whole file in main memory.",
+            instead=(
+                "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
+            ),
         ),
         (
             "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed",
@@ -292,7 +294,9 @@ CAUSES = (
             "See how much is free: free -g",
             "Load with fewer copies: safetensors instead of .pth or .bin; in transformers low_cpu_mem_usage=True.",
             remedy="more-memory",
-            instead="puna maps checkpoints from the disk; weights that are used as they are take no second copy.",
+            instead=(
+                "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
+            ),
         ),
         (
             "+main memory|system memory|ram|mmap|cpu memory",

@@ -7,7 +7,7 @@ for, and the settings with which that model fits. The text may be another machin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from puna.causes import Match, find
@@ -31,12 +31,12 @@ ELSEWHERE: dict[tuple[str, Distribution], str] = {
     ("update-driver", "wsl"): "wsl-driver",
     ("reload-uvm", "wsl"): "wsl-driver",
 }
-# What llama.cpp says next -> which buffer it was
+# What llama.cpp says next -> which buffer it was, and which step of the cure is for it
 GGML_BUFFERS = {
-    "alloc_tensor_range": "weights",
-    "llama_kv_cache": "kv-cache",
-    "gallocr": "compute-buffer",
-    "compute": "compute-buffer",
+    "alloc_tensor_range": ("weights", 0),
+    "llama_kv_cache": ("kv-cache", 1),
+    "gallocr": ("compute-buffer", 2),
+    "compute": ("compute-buffer", 2),
 }
 MAX_OTHERS = 5
 
@@ -74,7 +74,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
     if not matches:
         return None
     match, *rest = matches
-    explained = match.explain()
+    explained = _of_buffer(match, match.explain(), text)
     tensor = _tensor(match, explained, text)
     system = distribution_of(host)
     has_card = has_nvidia_card(host)
@@ -83,7 +83,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
     return Diagnosis(
         name=match.cause.name,
         topic=match.cause.topic,
-        kind=tensor.kind if tensor is not None else _kind(match, explained, text),
+        kind=tensor.kind if tensor is not None else explained.kind,
         confidence=match.confidence,
         line=match.line,
         cause=tensor.words if tensor is not None else explained.cause,
@@ -121,11 +121,13 @@ def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
     return tensor if is_proven or explained.kind in ("", "one-large-tensor") else None
 
 
-def _kind(match: Match, explained: Explanation, text: str) -> str:
+def _of_buffer(match: Match, explained: Explanation, text: str) -> Explanation:
+    """Of llama.cpp's buffers the one that failed, by the line after it, with the step that is for it."""
     if match.cause.name != "ggml-out-of-memory":
-        return explained.kind
-    after = text[text.find("failed: out of memory") :].lower() if "failed: out of memory" in text else text.lower()
-    return next((kind for word, kind in GGML_BUFFERS.items() if word in after), "")
+        return explained
+    after = text[max(0, text.find("out of memory")) :].lower()
+    kind, step = next((found for word, found in GGML_BUFFERS.items() if word in after), ("", -1))
+    return replace(explained, kind=kind, cure=explained.cure[step : step + 1]) if kind else explained
 
 
 def _settings(tensor: Tensor | None, explained: Explanation) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
 def test_numbers_are_lifted_as_they_stand_in_the_text() -> None:
     match = find("AssertionError: Loading a checkpoint for MP=2 but world size is 1")[0]
     assert match.numbers == {"shards": "2", "world": "1"}
-    assert "holds 2 consolidated.NN.pth, and 1 processes" in match.explain().cause
+    assert "holds 2 consolidated.NN.pth, and the world size is 1" in match.explain().cause
 
 
 def test_a_cut_text_is_told_without_its_numbers() -> None:

@@ -24,8 +24,11 @@ def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
     number = _number(config.device, place.local_rank)
     require_gpu(number)
     device = torch.device("cuda", number)
-    torch.cuda.set_device(device)
-    _limit(device, config.vram)
+    try:
+        torch.cuda.set_device(device)
+        _limit(device, config.vram)
+    except RuntimeError as error:  # the first that touches the card: it may be full, lost, or another's alone
+        raise _explained(str(error)) from error
     return device
 
 
