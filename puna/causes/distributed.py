@@ -114,8 +114,6 @@ CAUSES = (
             "peer access is not supported between these two devices",
             "failed to open cuda ipc handle",
             "cudadeviceenablepeeraccess",
-            "nccl p2p",
-            "generating gpu p2p access cache",
         ),
         says(
             "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an "

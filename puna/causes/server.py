@@ -15,7 +15,6 @@ CAUSES = (
             "--n-gpu-layers option will be ignored",
             "offloaded 0/{layers:int} layers to gpu",
             "no usable gpu found",
-            "blas = 0",
         ),
         says(
             "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
@@ -279,11 +278,7 @@ CAUSES = (
     Cause(
         "slow-start",
         "server",
-        (
-            "torch.compile takes {seconds:number} s in total",
-            "graph capturing finished in {seconds:number} secs",
-            "model loading took {size:number} gib and {seconds:number} seconds",
-        ),
+        ("torch.compile takes {seconds:number} s in total",),
         says(
             (
                 "The start took {seconds} s for compiling or for recording graphs: slow, not broken.",

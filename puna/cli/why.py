@@ -134,6 +134,9 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.instead:
         yield from _section("With puna", (diagnosis.instead,))
     yield from _section("Also in the text", (f"{other.name}: {_first_sentence(other.cause)}" for other in diagnosis.others))
+    if diagnosis.role == "symptom":
+        yield ""
+        yield "This is a warning. If the program ended, another error ended it, which puna does not know from this text."
     if diagnosis.confidence < 0.9:
         yield ""
         yield "Not sure: only a part of a known text was found, or other words for it. The whole log says more."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from puna.causes import Match, find
-from puna.causes.base import Explanation, Topic
+from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
 from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
@@ -55,6 +55,7 @@ class Diagnosis:
 
     name: str  # of the cause: stable, for programs
     topic: Topic
+    role: Role  # "symptom": a warning; "effect": the report of an error that stands elsewhere
     kind: str  # which of several causes with one wording; "" where nothing tells
     confidence: float  # 0..1
     line: str  # of the text, as it stands there: not escaped
@@ -83,6 +84,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
     return Diagnosis(
         name=match.cause.name,
         topic=match.cause.topic,
+        role=match.cause.role,
         kind=tensor.kind if tensor is not None else explained.kind,
         confidence=match.confidence,
         line=match.line,

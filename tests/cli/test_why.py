@@ -21,6 +21,12 @@ def test_a_known_text_gets_its_cause_and_0(puna: Puna) -> None:
     assert "What to do" in done.out and "With puna" in done.out and 'puna run llama-2-7b/ "..."' in done.out
 
 
+def test_of_a_warning_alone_it_is_said_that_it_need_not_be_the_reason(puna: Puna) -> None:
+    done = puna("why", "-", stdin="WARNING: Using a slow tokenizer. This might cause a significant slowdown.\n")
+    assert done.code == 0 and "This is a warning." in done.out
+    assert "This is a warning." not in puna("why", "-", stdin=NCCL).out
+
+
 def test_an_unknown_text_is_admitted_and_ends_with_1(puna: Puna) -> None:
     done = puna("why", stdin="Roses are red\n")
     assert done.code == 1 and done.out.startswith("I do not know this text.\n") and "--ask MODEL" in done.out
