@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["errors"],
     ["checks"],
-    ["report", "config", "paths", "placing"],
+    ["report", "config", "paths", "placing", "causes"],
     ["request"],
     ["pages", "formats", "sampling"],
     ["tokenizers", "template", "writers", "hub"],

@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
     "plan": ("puna.cli.plan", "Will it fit, how, and how fast."),
     "doctor": ("puna.cli.doctor", "Whether this machine runs models, and what mends it."),
+    "why": ("puna.cli.why", "An error text or a log: its cause, and the cure."),
     "inspect": ("puna.cli.inspect", "What is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "A model into another format, with or without quantisation."),
     "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from puna.backends.base import DeviceInfo, ProcessPlace, memory_bytes, usable_cores
 from puna.backends.torch.parallel import Ranks
+from puna.causes import SURE, find
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.plan import GPU_RESERVED_BYTES
@@ -24,8 +23,11 @@ def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
     number = _number(config.device, place.local_rank)
     require_gpu(number)
     device = torch.device("cuda", number)
-    torch.cuda.set_device(device)
-    _limit(device, config.vram)
+    try:
+        torch.cuda.set_device(device)
+        _limit(device, config.vram)
+    except RuntimeError as error:  # the first that touches the card: it may be full, lost, or another's alone
+        raise _explained(str(error)) from error
     return device
 
 
@@ -82,48 +84,27 @@ def _require_cuda() -> None:
         raise _explained(str(error)) from error
 
 
-class Cause(NamedTuple):
-    """Words of the driver or of CUDA, what they mean, and what to do."""
-
-    words: str
-    problem: str
-    cure: str
-
-
-CAUSES = (
-    Cause(
-        "driver on your system is too old",
-        "the NVIDIA driver is older than the installed PyTorch needs",
-        "Install a newer driver, or a PyTorch that was built for an older CUDA.",
-    ),
-    Cause(
-        "no nvidia driver",
-        "there is no NVIDIA driver",
-        "Install it, restart, and see that nvidia-smi lists the card; or go on with --device cpu.",
-    ),
-    Cause(
-        "no cuda gpus",
-        "CUDA finds no card",
-        "See whether nvidia-smi lists it and whether CUDA_VISIBLE_DEVICES hides it; or go on with --device cpu.",
-    ),
-    Cause(
-        "unknown error",
-        "CUDA does not start; often the driver was lost while the machine slept, or was updated and not loaded anew",
-        "Restart the machine; on Linux this may do, too: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
-    ),
-)
-
-
 def _explained(words: str) -> DeviceError:
-    """
+    """What `puna why` says of the driver's or CUDA's words, in one line.
+
     >>> str(_explained("No CUDA GPUs are available"))
     'CUDA finds no card'
     """
-    for cause in CAUSES:
-        if cause.words in words.lower():
-            return DeviceError(cause.problem, hint=cause.cure)
+    found = find(words)
+    if found and found[0].confidence >= SURE:
+        told = found[0].explain()
+        return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or go on with --device cpu.")))
     first = (words.splitlines() or ["no reason is given"])[0]
     return DeviceError(f"CUDA does not start: {first}", hint="See whether nvidia-smi works; or go on with --device cpu.")
+
+
+def _as_message(sentence: str) -> str:
+    """
+    >>> _as_message("There is no NVIDIA driver."), _as_message("CUDA finds no card.")
+    ('there is no NVIDIA driver', 'CUDA finds no card')
+    """
+    begins_a_word = sentence[1:2].islower()
+    return (sentence[:1].lower() + sentence[1:] if begins_a_word else sentence).removesuffix(".")
 
 
 def _require_kernels(number: int) -> None:

@@ -61,6 +61,15 @@ def test_the_words_of_cuda_are_explained(words: str, problem: str, cuda_build: p
     assert problem in refused().message
 
 
+def test_a_card_that_is_full_from_the_start_is_told(cuda_build: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+    cuda_build.setattr(torch.cuda, "set_device", fail)
+    error = refused()
+    assert error.message == "the GPU's memory is full" and "nvidia-smi" in error.hint
+
+
 def test_a_number_beyond_the_cards_is_told(cuda_build: pytest.MonkeyPatch) -> None:
     assert "the device is cuda:3, but this machine has 1 CUDA devices" in refused("cuda:3").message
 

@@ -1,0 +1,118 @@
+"""Tensors that do not go together: devices, types, shapes, and numbers that are none."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, says
+
+CAUSES = (
+    Cause(
+        "mixed-devices",
+        "devices",
+        (
+            "expected all tensors to be on the same device, but found at least two devices, {one:word} and {other:word}",
+            "expected all tensors to be on the same device",
+            "input, output and indices must be on the current device",
+            "input type (torch.{one:word}) and weight type (torch.{other:word}) should be the same",
+            "expected object of device type cuda but got device type cpu",
+        ),
+        says(
+            (
+                "One operation was given tensors on {one} and on {other}. Nearly always the model is on the GPU and the "
+                "token ids stayed on the CPU, where the tokenizer makes them.",
+                "One operation was given tensors of two devices. Nearly always the model is on the GPU and the token ids "
+                "stayed on the CPU, where the tokenizer makes them.",
+            ),
+            'Move the inputs to the model: inputs = tokenizer(prompt, return_tensors="pt").to(model.device)',
+            'With device_map="auto" on several cards, do not call model.to(...) afterwards, and send the inputs to the first '
+            "one.",
+            instead=(
+                'puna keeps a model and its inputs together: puna run MODEL "..."; in Python: LLM.load(MODEL).generate("...")'
+            ),
+        ),
+        ("+tensor", "+device|cuda:0|gpu", "+cpu|different device|two devices|one device|same device", "same|must|both|expected"),
+    ),
+    Cause(
+        "half-on-cpu",
+        "devices",
+        (
+            "\"{operation:word}\" not implemented for 'half'",
+            "not implemented for 'half'",
+            "not implemented for 'bfloat16'",
+        ),
+        says(
+            (
+                "The operation {operation} does not exist for half precision on the CPU in this PyTorch: a float16 model was "
+                "loaded, and runs on the CPU.",
+                "An operation does not exist for half precision on the CPU in this PyTorch: a float16 model runs on the CPU.",
+            ),
+            "On the CPU load it as float32 (twice the memory) or bfloat16: torch_dtype=torch.bfloat16",
+            "Or move it to the GPU, if it was meant to run there: model.to('cuda')",
+            "Newer versions of PyTorch have most of these operations.",
+            instead='puna runs float16 and bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
+        ),
+        ("+half|float16|fp16", "+not implemented|does not exist|not supported", "cpu|addmm|layernorm"),
+    ),
+    Cause(
+        "dtype-mismatch",
+        "devices",
+        (
+            "mat1 and mat2 must have the same dtype, but got {one:word} and {other:word}",
+            "mat1 and mat2 must have the same dtype",
+            "expected m1 and m2 to have the same dtype, but got: {one:word} != {other:word}",
+            "expected scalar type {one:word} but found {other:word}",
+            "query, key, and value to have the same dtype",
+        ),
+        says(
+            (
+                "Two tensors of one operation have different types: {one} and {other}. Part of the model (an adapter, a "
+                "norm, the last layer) or the input has another type than the rest.",
+                "Two tensors of one operation have different types: part of the model or the input has another type than the "
+                "rest.",
+            ),
+            "Load all in one type: from_pretrained(..., torch_dtype=torch.float16), and adapters likewise.",
+            "Or let PyTorch convert: with torch.autocast('cuda'): ...",
+            instead="puna converts where types meet; a checkpoint may mix them.",
+        ),
+        ("+dtype|scalar type|data type", "+same dtype|different|mismatch|but found|but got", "+half|float16|bfloat16|mat1"),
+    ),
+    Cause(
+        "shapes-do-not-multiply",
+        "devices",
+        ("mat1 and mat2 shapes cannot be multiplied ({one:word} and {other:word})", "mat1 and mat2 shapes cannot be multiplied"),
+        says(
+            (
+                "A matrix of {one} meets one of {other}: the weights do not belong to this configuration, or quantised "
+                "weights are used as if they were plain (4-bit weights have another shape).",
+                "Two matrices do not fit: the weights do not belong to this configuration, or quantised weights are used as "
+                "if they were plain.",
+            ),
+            "See that config.json is the one of these weights.",
+            "With 4-bit weights: load them with the quantisation that made them, and do not call .to(dtype).",
+            instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
+        ),
+        ("+mat1|matmul", "+shape", "+multipl"),
+    ),
+    Cause(
+        "not-finite",
+        "devices",
+        (
+            "probability tensor contains either `inf`, `nan` or element < 0",
+            "probability tensor contains either",
+            "logits contain nan",
+            "logits are not finite",
+        ),
+        says(
+            "The model's output is not a number (inf or nan) when a token is to be drawn. Known reasons: a bf16 model that "
+            "runs in float16 and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a "
+            "whole row; GPUs that copy wrongly to each other.",
+            "Run it in the type that it was trained in: torch_dtype=torch.bfloat16, or float32 to see whether it is that.",
+            "See whether one row alone works, without padding.",
+            "On several cards: see whether one card alone works, then NCCL_P2P_DISABLE=1.",
+            instead=(
+                "puna ends only the request that is not finite, says so, and puna inspect MODEL --weights finds weights that "
+                "are not."
+            ),
+        ),
+        ("+nan|inf", "+probability tensor|logits|multinomial", "+error|contain|fail|generat"),
+    ),
+)

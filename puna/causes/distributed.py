@@ -1,0 +1,245 @@
+"""Several processes: NCCL, torchrun, the number of shards, addresses and ports."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, says
+
+ONE_CARD = 'puna needs no process group on one card or CPU: puna run llama-2-7b/ "..."'
+ANY = (
+    "puna reads .pth folders of any shard count into one process, or into any number that divides the heads: puna run "
+    'llama-2-13b/ "..."'
+)
+
+CAUSES = (
+    Cause(
+        "nccl-not-built-in",
+        "distributed",
+        (
+            "distributed package doesn't have nccl built in",
+            "distributed package doesn't have nccl",
+            "doesn't have nccl built in",
+            "nccl support is not compiled",
+        ),
+        says(
+            "This PyTorch has no NCCL: the wheels for Windows and macOS and those for the CPU come without it. The program "
+            'asks for it even for one process: init_process_group("nccl") is called whether it is needed or not.',
+            "One GPU needs no process group at all: run the model with a program that makes none.",
+            'To go on with the same program: change "nccl" to "gloo" in its call of init_process_group.',
+            "On Linux with a GPU: install a PyTorch that was built with CUDA.",
+            remedy="torch-with-cuda",
+            instead=ONE_CARD,
+        ),
+        ("+nccl", "+built|compil|without|support|missing|not have", "distributed|process group|torch", "windows|gpu|package"),
+    ),
+    Cause(
+        "no-checkpoint-in-folder",
+        "distributed",
+        ("loading a checkpoint for mp=0 but world size is {world:word}", "no checkpoint files found in {folder:path}"),
+        says(
+            (
+                "There is no *.pth in the folder {folder}: the path is wrong, the download is incomplete, or the checkpoint "
+                "is one of Hugging Face's, with safetensors.",
+                "There is no *.pth in the folder of --ckpt_dir: the path is wrong, the download is incomplete, or the "
+                "checkpoint is one of Hugging Face's, with safetensors.",
+            ),
+            "See what is there: ls -l CKPT_DIR; consolidated.00.pth and params.json are expected.",
+            instead='puna takes either kind of folder as it is: puna run FOLDER "..."',
+        ),
+        ("+mp=0|no checkpoint|no .pth", "+checkpoint|folder|ckpt"),
+    ),
+    Cause(
+        "world-size-mismatch",
+        "distributed",
+        (
+            "loading a checkpoint for mp={shards:int} but world size is {world:word}",
+            "checkpoint for mp={shards:int} but world size",
+            "checkpoint for mp=",
+        ),
+        says(
+            (
+                "The folder holds {shards} consolidated.NN.pth, and the world size is {world}: Meta's program wants as many "
+                "processes as files, whatever the number of GPUs.",
+                "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was "
+                "started.",
+            ),
+            "Start as many: torchrun --nproc_per_node {shards} ...",
+            "The 7B has one file, the 13B two, the 70B eight; each process then needs a GPU.",
+            instead=ANY,
+        ),
+        ("+mp=|model parallel|shard", "+world size|processes|nproc", "checkpoint|llama"),
+    ),
+    Cause(
+        "rendezvous-variables",
+        "distributed",
+        (
+            "environment variable {variable:word} expected, but not set",
+            "error initializing torch.distributed using env:// rendezvous",
+            "default process group has not been initialized",
+        ),
+        says(
+            (
+                "The program expects to be started by torchrun, which sets {variable}; it was started by python.",
+                "The program expects a process group, which nothing made: it was not started by torchrun.",
+            ),
+            "Start it so: torchrun --nproc_per_node 1 PROGRAM ...",
+            "Or set what torchrun would: export RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
+            instead=ONE_CARD,
+        ),
+        ("+rank|world_size|master_addr|torchrun", "+not set|environment variable|rendezvous", "+torch|distributed|torchrun"),
+    ),
+    Cause(
+        "port-in-use",
+        "distributed",
+        (
+            "failed to bind to {address:path}:{port:int} (errno: 98 - address already in use",
+            "server socket has failed to listen on any local network address",
+            "the server socket has failed to bind",
+            "eaddrinuse ... tcpstore",
+        ),
+        says(
+            (
+                "Port {port} is taken: another run of torchrun is still there, or another program uses it.",
+                "The port at which the processes meet is taken, often by another run of torchrun.",
+            ),
+            "See who has it: ss -ltnp | grep {port}",
+            "Take another: torchrun --master_port 29501 ..., or let torchrun choose: --standalone",
+            instead=ONE_CARD,
+        ),
+        ("+torchrun|29500|master_port|torch.distributed", "+address already in use|already in use|in use|taken"),
+    ),
+    Cause(
+        "nccl-peer-access",
+        "distributed",
+        (
+            "peer access is not supported between these two devices",
+            "failed to open cuda ipc handle",
+            "cudadeviceenablepeeraccess",
+        ),
+        says(
+            "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an "
+            "IOMMU or ACS in the way), and NCCL tried all the same.",
+            "Go through main memory instead: export NCCL_P2P_DISABLE=1",
+            "See what is joined how: nvidia-smi topo -p2p r",
+            "Update NCCL together with PyTorch: older versions do not know the newest cards.",
+            instead='On one card puna uses no NCCL; several: torchrun --nproc_per_node 2 -m puna run MODEL "..."',
+        ),
+        ("+nccl|gpu|5090|4090", "+p2p|peer access|peer-to-peer", "hang|disable|support|fail"),
+    ),
+    Cause(
+        "nccl-error",
+        "distributed",
+        (
+            "nccl error in: ... unhandled system error",
+            "nccl error in: ... unhandled cuda error",
+            "ncclsystemerror: system call",
+            "ncclunhandledcudaerror",
+            "ncclinternalerror",
+            "ncclremoteerror",
+            "ncclinvalidusage",
+            "duplicate gpu detected : rank {rank:int} and rank {other:int}",
+            "nccl warn call to",
+        ),
+        says(
+            (
+                "Rank {rank} and rank {other} were given the same GPU: NCCL wants one each.",
+                "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own "
+                "log says.",
+            ),
+            "Let it tell: NCCL_DEBUG=INFO PROGRAM; look for the first line with WARN.",
+            "In a container, give it shared memory: docker run --ipc=host, or --shm-size=8g",
+            "Several network cards: name one, export NCCL_SOCKET_IFNAME=eth0",
+            "One process per GPU: torch.cuda.set_device(LOCAL_RANK), and no more processes than cards.",
+            instead=ONE_CARD,
+        ),
+        ("+nccl", "+error|fail|crash", "system|cuda|unhandled|init"),
+        role="symptom",
+    ),
+    Cause(
+        "master-address",
+        "distributed",
+        (
+            "client socket has failed to connect to [{host:word}]:{port:int} (system error: 10049",
+            "client socket has timed out after",
+            "client socket has failed to connect to any network address of ({host:path}",
+            "client socket has failed to connect to",
+        ),
+        says(
+            (
+                "The processes do not find the first one at {host}, port {port}: the name leads to another address than this "
+                "machine's. On Windows this line is a warning and often not the reason why the program ends.",
+                "The processes do not find the first one: wrong address, or a firewall between. On Windows this line is a "
+                "warning and often not the reason why the program ends.",
+            ),
+            "On one machine: export MASTER_ADDR=127.0.0.1, or torchrun --standalone",
+            "Between machines: the same --master_addr on all, and its port open in the firewall.",
+            instead=ONE_CARD,
+        ),
+        ("+client socket|master_addr|10049|rendezvous", "+connect|address|valid|time"),
+        role="symptom",
+    ),
+    Cause(
+        "heads-not-divisible",
+        "distributed",
+        (
+            "total number of attention heads ({heads:int}) must be divisible by tensor parallel size ({ranks:int})",
+            "attention heads ... must be divisible by tensor parallel size",
+        ),
+        says(
+            (
+                "{heads} attention heads cannot be shared evenly by {ranks} GPUs.",
+                "The attention heads cannot be shared evenly by this number of GPUs.",
+            ),
+            "Take a number that divides them: 1, 2, 4, 8; with vLLM the rest by --pipeline-parallel-size.",
+            instead="puna, too, shares by heads: any number of processes that divides them.",
+        ),
+        ("+attention heads|heads", "+divisible|divide", "+tensor parallel|gpu|gpus|vllm"),
+    ),
+    Cause(
+        "nccl-timeout",
+        "distributed",
+        (
+            "watchdog caught collective operation timeout: worknccl(seqnum={seq:int}, optype={operation:word}, ... ran for "
+            "{ms:int} milliseconds",
+            "watchdog caught collective operation timeout",
+            "some nccl operations have failed or timed out",
+            "collective operation timeout",
+        ),
+        says(
+            (
+                "One rank waited {ms} ms for the others in {operation}: another rank had stopped or failed before, or went "
+                "another way. This is where it was noticed, not where it began.",
+                "One rank waited for the others until its patience ended: another rank had stopped or failed before.",
+            ),
+            "Look for the first error of any other rank, above in the log or in its own log: torchrun --log-dir logs --tee 3 ...",
+            "If none failed: try NCCL_P2P_DISABLE=1, then NCCL_DEBUG=INFO.",
+            instead="With puna all processes end when one dies, and the one that failed says why.",
+        ),
+        ("+nccl|collective", "+timeout|timed out|hang"),
+        role="effect",
+    ),
+    Cause(
+        "child-failed",
+        "distributed",
+        (
+            "childfailederror",
+            "failed (exitcode: {code:int}) local_rank: {rank:int}",
+            "sending process {pid:int} closing signal sigterm",
+            "process group watchdog thread terminated with exception",
+            "exception raised from ncclcommwatchdog",
+        ),
+        says(
+            (
+                "This is torchrun's report only: the process of local rank {rank} ended with code {code}. Its own error "
+                "stands above, or in its own log.",
+                "This is torchrun's report only: a process that it had started failed. The error itself stands above, or in "
+                "that process's log.",
+            ),
+            "Give puna why the whole log, from the start.",
+            "If nothing stands above: torchrun --log-dir logs --tee 3 ... shows what each process wrote.",
+            "exitcode -9: main memory was full. -11: a crash in compiled code.",
+            instead=ONE_CARD,
+        ),
+        ("+childfailederror|torchrun", "+child|failed|error", "exitcode|process|elastic"),
+        role="effect",
+    ),
+)

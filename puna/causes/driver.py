@@ -1,0 +1,255 @@
+"""The NVIDIA driver: absent, refused, lost, of another version, or not in the container."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, says
+
+DOCTOR = "puna doctor tries the driver part by part and names what is missing."
+
+CAUSES = (
+    Cause(
+        "secure-boot-key",
+        "driver",
+        (
+            "could not insert 'nvidia{part:word}': key was rejected by service",
+            "key was rejected by service",
+            "loading of unsigned module is rejected",
+            "required key not available",
+            "perform mok management",
+            "module verification failed: signature and/or required key missing - module not loaded",
+        ),
+        says(
+            "Secure Boot is on, and the kernel does not trust the key that the driver's module is signed with: so the module "
+            "is not loaded.",
+            "See it: mokutil --sb-state; mokutil --list-enrolled",
+            'Enrol the key, restart, and choose "Enroll MOK" on the blue screen "Perform MOK management", with the password '
+            "given here.",
+            "Or switch Secure Boot off in the firmware's settings.",
+            remedy="enroll-mok-key",
+            instead=DOCTOR,
+        ),
+        ("+secure boot|mok|key was rejected|unsigned", "+nvidia|modprobe|kernel module", "+reject|refus|sign|signed|key|enrol"),
+    ),
+    Cause(
+        "nouveau-in-the-way",
+        "driver",
+        (
+            "the nouveau kernel driver is currently in use by your system",
+            "nouveau kernel driver is currently in use",
+            "nvidia kernel module from obtaining ownership",
+        ),
+        says(
+            "The free driver nouveau holds the card, so NVIDIA's cannot take it.",
+            "See it: lsmod | grep nouveau",
+            "Keep it from loading, renew the initial ramdisk, and restart.",
+            remedy="disable-nouveau",
+            instead=DOCTOR,
+        ),
+        ("+nouveau", "+nvidia", "+in use|blacklist|disable|conflict|incompatible|instead"),
+    ),
+    Cause(
+        "kernel-headers-missing",
+        "driver",
+        (
+            "your kernel headers for kernel {kernel:word} cannot be found",
+            "missing {kernel:word} kernel headers for module nvidia",
+            "unable to find the kernel source tree for the currently running kernel",
+            "bad return status for module build on kernel: {kernel:word}",
+            "/lib/modules/{kernel:word}/build: no such file or directory",
+        ),
+        says(
+            (
+                "The driver's module must be built for the kernel {kernel}, and that kernel's headers are not installed or "
+                "do not fit.",
+                "The driver's module must be built for the running kernel, and that kernel's headers are not installed or do "
+                "not fit.",
+            ),
+            "See the kernel and the builds: uname -r; dkms status",
+            "Install the headers of exactly this kernel; the module is then built by itself.",
+            remedy="install-headers",
+            instead=DOCTOR,
+        ),
+        ("+kernel headers|linux-headers|kernel-devel|dkms", "+nvidia|driver|module", "missing|not found|cannot|fail|build"),
+    ),
+    Cause(
+        "open-kernel-module-needed",
+        "driver",
+        (
+            "requires use of the nvidia open kernel modules",
+            "rminitadapter failed",
+            "none of the nvidia devices were initialized",
+            "is not supported by open nvidia.ko because it does not include the required gpu",
+        ),
+        says(
+            "The kernel module does not fit the card. Cards since Blackwell (RTX 50) run with NVIDIA's open kernel modules "
+            "only; cards before Turing (GTX 10 and older) with the proprietary ones only.",
+            "See which is loaded: cat /proc/driver/nvidia/version",
+            "Install the other one: the package's name ends in -open for the open modules.",
+            remedy="open-kernel-module",
+            instead=DOCTOR,
+        ),
+        ("+open kernel module|open nvidia|nvidia-open|nvidia open", "+driver|module|5090|card|gpu", "require|need|not supported"),
+    ),
+    Cause(
+        "gpu-fell-off-the-bus",
+        "driver",
+        (
+            "gpu has fallen off the bus",
+            "gpu is lost. reboot the system to recover this gpu",
+            "unable to determine the device handle for gpu",
+        ),
+        says(
+            "The card no longer answers on the PCI bus (Xid 79): heat, too little power, a loose riser or slot, more seldom "
+            "the driver.",
+            "See what was noted: sudo dmesg | grep -iE 'xid|pcie'",
+            "Restart; if it comes again, check the power cables and the slot, and lower the limit: sudo nvidia-smi -pl WATTS",
+            remedy="reboot",
+            instead=DOCTOR,
+        ),
+        ("+fallen off|off the bus|gpu is lost|xid 79", "+gpu|pci|nvidia|nvrm"),
+    ),
+    Cause(
+        "driver-library-mismatch",
+        "driver",
+        (
+            "driver/library version mismatch",
+            "system has unsupported display driver / cuda driver combination",
+            "nvml library version: {library:word}",
+            "api mismatch: the client has the version {library:word}",
+        ),
+        says(
+            "The driver was updated while the old kernel module stayed loaded: the libraries are of one version, the module "
+            "of another.",
+            "See the module's version: cat /proc/driver/nvidia/version",
+            "Restart: the new module is then loaded.",
+            remedy="reboot",
+            instead=DOCTOR,
+        ),
+        ("+nvml|nvidia-smi|driver", "+library", "+version|mismatch", "match|update|kernel"),
+    ),
+    Cause(
+        "driver-too-old",
+        "driver",
+        (
+            "nvidia driver on your system is too old (found version {found:int})",
+            "driver on your system is too old",
+            "cuda driver version is insufficient for cuda runtime version",
+            "unsupported cuda version: driver",
+            "unsatisfied condition: cuda>={needed:word}",
+            "forward compatibility was attempted on non supported hw",
+        ),
+        says(
+            (
+                "The NVIDIA driver is older than the installed PyTorch needs: the newest CUDA that it knows is {found} "
+                "(11040 is 11.4).",
+                "The NVIDIA driver is older than what the program was built for.",
+            ),
+            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            "Install a newer driver, or a program that was built for an older CUDA.",
+            remedy="update-driver",
+            instead=DOCTOR,
+        ),
+        ("+driver", "+too old|outdated|insufficient|older|newer driver", "+cuda|nvidia", "version|update|torch"),
+    ),
+    Cause(
+        "wsl-gpu",
+        "driver",
+        ("gpu access blocked by the operating system", "libcuda.so.1 is not a symbolic link", "dxgkio_query_adapter_info"),
+        says(
+            "In WSL the driver is Windows's: WSL sees it through /usr/lib/wsl/lib, and a driver for Linux that was installed "
+            "inside hides it.",
+            "In Windows: install the current driver, then wsl --update and wsl --shutdown.",
+            "In WSL: remove packages named nvidia-driver-*; nvidia-smi must be /usr/lib/wsl/lib/nvidia-smi.",
+            remedy="wsl-driver",
+            instead=DOCTOR,
+        ),
+        ("+wsl", "+gpu|nvidia|cuda", "+blocked|not found|driver|fail|detect"),
+    ),
+    Cause(
+        "no-nvidia-driver",
+        "driver",
+        (
+            "found no nvidia driver on your system",
+            "no nvidia driver",
+            "libcuda.so.1: cannot open shared object file",
+            "libcuda.so: cannot open shared object file",
+            "libcuda.so not found! do you have a cuda driver installed",
+            "nvidia-smi: command not found",
+            "'nvidia-smi' is not recognized as an internal or external command",
+        ),
+        says(
+            "There is no NVIDIA driver.",
+            "See whether there is a card: lspci | grep -i nvidia",
+            "Install the driver, restart, and see that nvidia-smi lists the card.",
+            remedy="install-driver",
+            instead='puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu',
+        ),
+        (
+            "+nvidia",
+            "+driver",
+            "+no driver|not installed|missing|found no|command not found|not recognized",
+            "install|system|smi",
+        ),
+    ),
+    Cause(
+        "device-rights",
+        "driver",
+        (
+            "failed to initialize nvml: insufficient permissions",
+            "/dev/nvidia{device:word}: permission denied",
+            "open /dev/nvidia{device:word}: operation not permitted",
+            "failed to initialize nvml: unknown error",
+        ),
+        says(
+            "The card's files in /dev may not be opened by this user, or the container lost its right to them (a reload of "
+            "systemd does that).",
+            "See them: ls -l /dev/nvidia*; id",
+            "In a container: start it anew.",
+            remedy="device-rights",
+            instead=DOCTOR,
+        ),
+        ("+/dev/nvidia|nvml", "+permission|permitted|rights|unknown error"),
+    ),
+    Cause(
+        "container-without-gpu",
+        "driver",
+        (
+            "could not select device driver {quotes:path} with capabilities: [[gpu]]",
+            "could not select device driver ... capabilities: [[gpu]]",
+            "nvidia-container-cli: initialization error",
+            "unknown or invalid runtime name: nvidia",
+            "failed to inject cdi devices",
+        ),
+        says(
+            "Docker knows no way to give a GPU to a container: the NVIDIA Container Toolkit is not installed or not made "
+            "known to it.",
+            "After installing: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+            "See that it works: docker run --rm --gpus all ubuntu nvidia-smi",
+            remedy="container-gpu",
+            instead=DOCTOR,
+        ),
+        ("+docker|container|podman", "+gpu|nvidia", "+select|runtime|toolkit|capabilit|not found|fail"),
+    ),
+    Cause(
+        "driver-not-loaded",
+        "driver",
+        (
+            "nvidia-smi has failed because it couldn't communicate with the nvidia driver",
+            "failed to initialize nvml: driver not loaded",
+            "nvidia driver is not loaded",
+            "modprobe: fatal: module nvidia not found in directory",
+            "unable to load the kernel module 'nvidia.ko'",
+            "no compatible gpus were discovered",
+        ),
+        says(
+            "The driver's programs are there, but its kernel module is not loaded: it was not built for the running kernel, "
+            "Secure Boot refuses it, nouveau holds the card, or the machine was not restarted since the installation.",
+            "Try, and read why not: sudo modprobe nvidia; sudo dmesg | tail -20",
+            "See whether it was built for this kernel: uname -r; dkms status",
+            "See whether Secure Boot is on: mokutil --sb-state",
+            instead=DOCTOR,
+        ),
+        ("+nvidia-smi|nvidia smi|nvidia driver", "+fail|communicate|not loaded|not running", "driver|module|kernel"),
+        role="symptom",
+    ),
+)

@@ -1,0 +1,463 @@
+"""Checkpoints: what is missing, of another format, damaged, newer than the program, or not allowed to be fetched."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, Explanation, Numbers, says
+
+AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin as they are: puna run PATH \"...\""
+INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
+AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
+
+# The first four bytes of a file, as llama.cpp prints them -> what they are.
+MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}
+
+
+def explain_magic(numbers: Numbers) -> Explanation:
+    """A file that does not begin as a GGUF does, with what its first bytes say."""
+    kind = MAGICS.get(numbers.get("magic", ""))
+    begins = f" but as {kind} does" if kind else ""
+    return Explanation(
+        f"The file does not begin as a GGUF does{begins}: it is of another format, or an error page was saved in its place.",
+        (
+            "See its first bytes: head -c 64 FILE | xxd",
+            "Make sure that the path is the model's file, not a folder or a program.",
+            AGAIN,
+        ),
+        "",
+        AS_IT_IS,
+        numbers,
+    )
+
+
+CAUSES = (
+    Cause(
+        "git-lfs-pointer",
+        "files",
+        (
+            "invalid magic characters 'vers'",
+            "invalid magic characters 'v'",
+            "invalid load key, 'v'.",
+            "version https://git-lfs.github.com/spec/v1",
+            "invalid magic number 73726576",
+            "unknown (magic, version) combination: 73726576",
+        ),
+        says(
+            "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was "
+            "cloned without LFS.",
+            "See it: head -c 100 FILE begins with 'version https://git-lfs'",
+            "Fetch what it points to: git lfs install && git lfs pull",
+            instead="puna pull hf:OWNER/REPO/FILE.gguf fetches the file itself, with a checked sha256.",
+        ),
+        ("+git lfs|git-lfs|lfs pointer", "+file|model|clone"),
+    ),
+    Cause(
+        "program-older-than-gguf",
+        "files",
+        ("unknown (magic, version) combination: 46554747", "bad magic ... gguf", "wrong magic in header"),
+        says(
+            "The file is a GGUF, and the program is from before August 2023, when the format came: it does not know it.",
+            "Update the program: pip install -U llama-cpp-python, or a current llama.cpp.",
+            instead=AS_IT_IS,
+        ),
+    ),
+    Cause(
+        "old-ggml-file",
+        "files",
+        (
+            "invalid magic characters tjgg",
+            "invalid magic characters 'tjgg'",
+            "invalid magic characters 'lmgg'",
+            "invalid magic characters 'fmgg'",
+            "invalid magic number 67676a74",
+            "unknown (magic, version) combination: 67676a74",
+            "unknown (magic, version) combination: 67676d",
+            "is this really a ggml file",
+        ),
+        says(
+            "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
+            "read (or not in this version).",
+            "Take a GGUF of the same model: nearly all were made anew.",
+            "Or convert it: convert_llama_ggml_to_gguf.py of llama.cpp.",
+            instead=(
+                "puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf "
+                "--quantize q4_k"
+            ),
+        ),
+        ("+ggml|ggjt", "+magic|old format|old file|gguf", "load|read|version"),
+    ),
+    Cause(
+        "not-a-gguf-file",
+        "files",
+        (
+            "invalid magic number {magic:word}",
+            "invalid magic characters",
+            "unknown (magic, version) combination: {magic:word}",
+            "gguf magic invalid",
+            "invalid file magic",
+            "file does not start with gguf",
+        ),
+        explain_magic,
+        ("+gguf", "+magic|not a gguf|header", "invalid|wrong|load"),
+    ),
+    Cause(
+        "gguf-cut-short",
+        "files",
+        (
+            "tensor '{tensor:word}' data is not within the file bounds",
+            "data is not within the file bounds",
+            "model is corrupted or incomplete",
+            "gguf_init_from_file: failed to read",
+            "failed to read tensor data",
+            "unexpectedly reached end of file",
+        ),
+        says(
+            (
+                "The file ends before the tensor {tensor} does: the download was cut short, or it is one part of several.",
+                "The file ends before its tensors do: the download was cut short, or it is one part of several.",
+            ),
+            AGAIN,
+            "Parts named -00001-of-00006.gguf stay apart and must all be there; parts named .part1of2 must be joined: cat A "
+            "B > C",
+            instead=INSPECT,
+        ),
+        ("+gguf|tensor|model file", "+corrupt|incomplete|cut short|truncated|end of file|file bounds", "download|load|data"),
+    ),
+    Cause(
+        "gguf-tensor-count",
+        "files",
+        ("wrong number of tensors; expected {expected:int}, got {got:int}", "wrong number of tensors"),
+        says(
+            (
+                "The file holds {expected} tensors, and the program used {got} of them: it is older than the model. Llama "
+                "3.1 brought one more, rope_freqs, in July 2024; before that version its long contexts are wrong.",
+                "The file holds another number of tensors than the program uses: it is older than the model.",
+            ),
+            "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio).",
+            instead=AS_IT_IS,
+        ),
+        ("+number of tensors", "expected|wrong"),
+    ),
+    Cause(
+        "gguf-unknown-architecture",
+        "files",
+        ("unknown model architecture: '{architecture:word}'", "unknown model architecture", "unsupported model architecture"),
+        says(
+            (
+                "The program does not know the architecture {architecture}: it is older than the model, or does not run this "
+                "family.",
+                "The program does not know the model's architecture: it is older than the model, or does not run this family.",
+            ),
+            "Update the program first.",
+            instead=(
+                "puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
+                "others by name."
+            ),
+        ),
+        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio"),
+    ),
+    Cause(
+        "gguf-unknown-splitter",
+        "files",
+        ("unknown pre-tokenizer type: '{splitter:word}'", "unknown pre-tokenizer type", "error loading model vocabulary"),
+        says(
+            (
+                "The program does not know how this model's text is split before its tokens are made ({splitter}): it is "
+                "older than the model.",
+                "The program does not know how this model's text is split before its tokens are made: it is older than the "
+                "model.",
+            ),
+            "Update the program.",
+            "If you made the file: make it anew with the current convert_hf_to_gguf.py.",
+            instead=(
+                "puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the "
+                "tokens."
+            ),
+        ),
+        ("+pre-tokenizer|pretokenizer", "unknown|vocabulary|type"),
+    ),
+    Cause(
+        "safetensors-damaged",
+        "files",
+        (
+            "error while deserializing header: {reason:word}",
+            "error while deserializing header",
+            "safetensorerror",
+            "metadataincompletebuffer",
+            "headertoolarge",
+            "invalidheaderdeserialization",
+        ),
+        says(
+            (
+                "The safetensors file is damaged ({reason}): cut short in the download, a pointer of Git LFS, or an error "
+                "page that was saved under its name.",
+                "The safetensors file is damaged: cut short in the download, a pointer of Git LFS, or an error page that was "
+                "saved under its name.",
+            ),
+            "See its size and first bytes: ls -l FILE; head -c 100 FILE",
+            AGAIN,
+            "In the cache of Hugging Face: delete this one file under ~/.cache/huggingface/hub, and load again.",
+            instead=INSPECT,
+        ),
+        ("+safetensor", "+header|corrupt|damaged|incomplete|deserializ", "load|error|file"),
+    ),
+    Cause(
+        "pth-damaged",
+        "files",
+        (
+            "pytorchstreamreader failed ... {reason:word}",
+            "pytorchstreamreader failed",
+            "failed finding central directory",
+            "invalid magic number; corrupt file?",
+            "unexpected eof, expected {missing:int} more bytes. the file might be corrupted",
+            "_pickle.unpicklingerror: invalid load key",
+        ),
+        says(
+            "The .pth or .bin file is damaged or incomplete: a zip file's directory stands at its end, and the end is missing.",
+            "Compare its size with the source's: ls -l FILE; Meta's folders bring checklist.chk: md5sum -c checklist.chk",
+            AGAIN,
+            instead=INSPECT,
+        ),
+        ("+pth|checkpoint|pytorchstreamreader", "+corrupt|damaged|central directory|unexpected eof|incomplete", "load|file|zip"),
+    ),
+    Cause(
+        "weights-only",
+        "files",
+        (
+            "weights only load failed",
+            "weightsunpickler error",
+            "unsupported global: global {name:word} was not an allowed global",
+        ),
+        says(
+            "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
+            "can run any program when it is loaded.",
+            "Take the safetensors of the same model, which hold nothing but tensors.",
+            "Only for a file that you made yourself: torch.load(FILE, weights_only=False)",
+            instead="puna reads .pth and .bin with a reader of its own that can make nothing but tensors.",
+        ),
+        ("+weights_only|weights only", "torch.load|pickle|fail"),
+    ),
+    Cause(
+        "checkpoint-from-cuda",
+        "files",
+        (
+            "attempting to deserialize object on a cuda device but torch.cuda.is_available() is false",
+            "attempting to deserialize object on cuda device",
+        ),
+        says(
+            "The checkpoint was saved from a GPU, and PyTorch sees none here (or fewer).",
+            "Load it into main memory: torch.load(FILE, map_location='cpu')",
+            'If there is a GPU: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())" says whether '
+            "PyTorch can use it.",
+            remedy="torch-with-cuda",
+            instead=AS_IT_IS,
+        ),
+        ("+deserializ|torch.load|map_location", "+cuda", "cpu|available|device"),
+    ),
+    Cause(
+        "state-dict-mismatch",
+        "files",
+        (
+            "size mismatch for {tensor:word}: copying a param with shape torch.size([{saved:path}]",
+            "size mismatch for layers.",
+            "size mismatch for model.",
+            "error(s) in loading state_dict for {model:word}",
+            "missing key(s) in state_dict",
+            "unexpected key(s) in state_dict",
+        ),
+        says(
+            (
+                "The weights are not those of this configuration: {tensor} has another shape in the file than in the program.",
+                "The weights are not those of this configuration: names or shapes in the file differ from the program's.",
+            ),
+            "Compare params.json or config.json with the file: the number of heads, of K and V heads, the vocabulary.",
+            "A model whose tokens were added to needs the embedding enlarged before the weights are loaded.",
+            "An adapter (LoRA) needs the base model that it was made for.",
+            instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
+        ),
+        ("+state_dict|state dict|size mismatch", "+shape|key|keys|mismatch|missing", "+load|checkpoint|param"),
+    ),
+    Cause(
+        "params-json-key",
+        "files",
+        (
+            "__init__() got an unexpected keyword argument '{key:word}' ... modelargs",
+            "modelargs.__init__() got an unexpected keyword argument '{key:word}'",
+            "got an unexpected keyword argument 'rope_theta'",
+            "got an unexpected keyword argument 'use_scaled_rope'",
+            "got an unexpected keyword argument 'ffn_dim_multiplier'",
+            "got an unexpected keyword argument 'n_kv_heads'",
+        ),
+        says(
+            "params.json holds a key that the program does not know: the model is newer than the program. rope_theta is "
+            "CodeLlama's and Llama 3's, use_scaled_rope Llama 3.1's.",
+            "Take the program that belongs to the model: the repository codellama, llama3 or llama-models.",
+            "Do not delete the key: without it the positions are computed wrongly. Short answers look right, long ones do not.",
+            instead='puna knows these keys: puna run FOLDER "..."; puna inspect lists keys that it does not use.',
+        ),
+        ("+rope_theta|use_scaled_rope|params.json", "+unexpected|keyword|unknown|rejected|argument"),
+    ),
+    Cause(
+        "rope-scaling-fields",
+        "files",
+        (
+            "`rope_scaling` must be a dictionary with two fields",
+            "`rope_scaling` must be a dictionary with with two fields",
+            "rope_scaling must be a dictionary with",
+            "`rope_scaling`'s type field must be one of",
+        ),
+        says(
+            "config.json describes Llama 3.1's scaling of positions, and this transformers is older (before 4.43).",
+            "Update it: pip install -U 'transformers>=4.43'",
+            "Do not cut rope_scaling down to two fields: long contexts would be computed wrongly.",
+            instead="puna knows linear, dynamic, yarn and llama3 scaling.",
+        ),
+        ("+rope_scaling|rope scaling", "+dictionary|field|type", "llama 3|llama3|transformers|factor"),
+    ),
+    Cause(
+        "missing-config-json",
+        "files",
+        (
+            "{folder:path} does not appear to have a file named config.json",
+            "does not appear to have a file named config.json",
+            "can't load the configuration of",
+            "no such file or directory: '{folder:path}config.json'",
+        ),
+        says(
+            (
+                "{folder} has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), which "
+                "transformers and the converters of llama.cpp do not read.",
+                "The folder has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), "
+                "which transformers and the converters of llama.cpp do not read.",
+            ),
+            "Take the model whose name ends in -hf: meta-llama/Llama-2-7b-hf. It is the same in the other format.",
+            "Or convert: puna convert llama-2-7b/ llama-2-7b-hf/ --to safetensors",
+            instead='puna reads Meta\'s folders as they are: puna run llama-2-7b/ "..."',
+        ),
+        ("+config.json", "+no |not find|cannot find|missing|not found|does not", "llama|transformers|hugging|folder"),
+    ),
+    Cause(
+        "missing-weights-file",
+        "files",
+        (
+            "error no file named {file:word} ... found in directory {folder:path}",
+            "error no file named pytorch_model.bin",
+            "error no file named model.safetensors",
+            "does not appear to have a file named pytorch_model",
+            "no such file or directory: '{file:path}consolidated.",
+        ),
+        says(
+            (
+                "The folder {folder} holds no weights in Hugging Face's format: they were not fetched, or it is Meta's "
+                "format or a GGUF.",
+                "The folder holds no weights in Hugging Face's format: they were not fetched, or it is Meta's format or a GGUF.",
+            ),
+            "See what is there: ls -l FOLDER",
+            "Cloned with git: git lfs pull fetches the weights.",
+            instead=AS_IT_IS,
+        ),
+        ("+pytorch_model|model.safetensors|weights", "+no file|missing|not found", "folder|directory"),
+    ),
+    Cause(
+        "gated-model",
+        "files",
+        (
+            "you are trying to access a gated repo",
+            "cannot access gated repo for url {url:path}",
+            "gatedrepoerror",
+            "is awaiting a review from the repo authors",
+            "access to model {model:word} is restricted",
+        ),
+        says(
+            (
+                "{model} is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "admitted yet.",
+                "The model is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "admitted yet.",
+            ),
+            "Accept the license on the model's page, and wait until it is granted.",
+            "Sign in on this machine: hf auth login (older: huggingface-cli login), or export HF_TOKEN=...",
+            instead="puna uses the same sign-in; models without a gate, such as SmolLM2 or TinyLlama, need none.",
+        ),
+        ("+gated|401|403|restricted", "+hugging|hf|llama", "+model|repo|access"),
+    ),
+    Cause(
+        "hub-unreachable",
+        "files",
+        (
+            "couldn't connect to 'https://huggingface.co'",
+            "couldn't connect to '{url:path}' to load the files",
+            "outgoing traffic has been disabled",
+            "host='huggingface.co', port=443",
+            "localentrynotfounderror",
+        ),
+        says(
+            "The Hub was not reached, and the file is not in the cache: no network, a proxy, or the offline mode.",
+            "See whether it answers: curl -I https://huggingface.co",
+            "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT. Offline mode is set by HF_HUB_OFFLINE.",
+            instead='puna runs files on the disk without any network: puna run model.gguf "..."',
+        ),
+        ("+huggingface|hugging face", "+connect|unreachable|offline|network|timeout", "+not|cannot|can't|fail|error"),
+    ),
+    Cause(
+        "unknown-model-type",
+        "files",
+        (
+            "checkpoint you are trying to load has model type `{type:word}`",
+            "but transformers does not recognize this architecture",
+            "unrecognized model in {folder:path}",
+            "unrecognized configuration class",
+            "keyerror: 'mistral'",
+            "keyerror: 'llama'",
+            "keyerror: 'qwen2'",
+            "keyerror: 'qwen3'",
+        ),
+        says(
+            (
+                "This transformers does not know the model type {type}: it is older than the model.",
+                "This transformers does not know the model's type: it is older than the model, or config.json does not name one.",
+            ),
+            "Update it: pip install -U transformers",
+            instead="puna runs the LLaMA family by itself, and refuses what it does not run by name.",
+        ),
+        ("+transformers|model type|model_type", "+not recogni|unrecogni|unknown model"),
+    ),
+    Cause(
+        "not-a-model-name",
+        "files",
+        (
+            "{name:path} is not a local folder and is not a valid model identifier",
+            "is not a valid model identifier listed on",
+            "repo id must be in the form 'repo_name' or 'namespace/repo_name'",
+            "incorrect path_or_model_id",
+            "repository not found for url",
+        ),
+        says(
+            (
+                "{name} is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name is "
+                "misspelt.",
+                "The name is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name "
+                "is misspelt.",
+            ),
+            "See whether the folder is there: ls -d PATH; write the whole path.",
+            "A private or gated model looks the same to those who are not signed in: hf auth whoami",
+            instead="puna says which of the two it looked for.",
+        ),
+        ("+model identifier|repo id", "+valid|not found|wrong", "+hub|hugging"),
+    ),
+    Cause(
+        "grouped-query-export",
+        "files",
+        (
+            "shape '[{heads:int}, 2, {half:int}, {columns:int}]' is invalid for input of size {size:int}",
+            "w.view(n_heads, 2, dim1 // n_heads // 2, dim2)",
+        ),
+        says(
+            "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads "
+            "(grouped-query attention), and the program counts as many K heads as heads. llama2.c's export.py --hf does "
+            "that; so did transformers before 4.31 with Llama 2 70B.",
+            "Update the program; for llama2.c, convert with puna: puna convert FOLDER model.bin --to llama2c",
+            instead="puna reads and writes grouped-query models in all its formats.",
+        ),
+        ("+n_kv_heads|grouped-query|grouped query|gqa", "+shape|invalid|export"),
+    ),
+)

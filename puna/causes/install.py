@@ -1,0 +1,207 @@
+"""Installation: wheels, compilers, libraries that do not fit each other."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, says
+
+NOTHING_TO_BUILD = "puna has nothing to compile: pip install puna, and for a GPU pip install 'puna[gpu]'."
+
+CAUSES = (
+    Cause(
+        "undefined-symbol",
+        "install",
+        (
+            "{library:path}: undefined symbol: {symbol:torch}",
+            "undefined symbol: {symbol:torch}",
+            "undefined symbol: nccl{symbol:word}",
+        ),
+        says(
+            (
+                "{library} was compiled for another PyTorch than the one that is installed: it looks for {symbol}, which "
+                "this one does not have.",
+                "An extension was compiled for another PyTorch than the one that is installed.",
+            ),
+            'See the versions: python -c "import torch; print(torch.__version__, torch.version.cuda)"; pip list',
+            "Install the wheel that was made for exactly this PyTorch, CUDA and Python, or the PyTorch that the wheel names.",
+            "Built from source: delete ~/.cache/torch_extensions, and build it anew.",
+            instead="puna uses no compiled extension: its kernels are compiled on your machine, by Numba and Triton.",
+        ),
+        ("+undefined symbol", "+torch|.so|import|extension"),
+    ),
+    Cause(
+        "no-compiler",
+        "install",
+        (
+            "cmake_c_compiler not set, after enablelanguage",
+            "cmake_cxx_compiler not set",
+            "no cmake_c_compiler could be found",
+            "no cmake_cxx_compiler could be found",
+            "no cmake_cuda_compiler could be found",
+            "running 'nmake' '-?' failed",
+            "microsoft visual c++ 14.0 or greater is required",
+            "unable to find vcvarsall.bat",
+            "unable to execute 'gcc': no such file or directory",
+        ),
+        says(
+            "The package is compiled during its installation, and there is no C++ compiler.",
+            "Linux: sudo apt install build-essential cmake, or sudo dnf install gcc-c++ cmake",
+            'Windows: Visual Studio Build Tools with "Desktop development with C++"; then the prompt that is named x64 '
+            "Native Tools.",
+            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cpu",
+            instead=NOTHING_TO_BUILD,
+        ),
+        ("+compiler|gcc|cmake|nmake|visual c++", "+not found|not set|missing|no c", "+llama-cpp|llama_cpp|pip install|wheel"),
+    ),
+    Cause(
+        "cuda-toolkit-missing",
+        "install",
+        (
+            "couldn't find cuda library root",
+            "cuda toolkit not found",
+            "could not find nvcc",
+            "cuda_home environment variable is not set",
+            "nvcc was not found",
+            "nvcc: command not found",
+            "unable to find cudart library",
+            "the target was not found ... cuda::cublas",
+            "links to: cuda::cublas but the target was not found",
+            "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
+            "failed to find nvcc",
+        ),
+        says(
+            "The package is compiled for CUDA during its installation, and CUDA's compiler and libraries (the toolkit) are "
+            "not there, or not where they are looked for, or of another version. The driver alone does not bring them.",
+            "See whether there is one: nvcc --version; ls -d /usr/local/cuda*",
+            "Name the place: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
+            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        ),
+        (
+            "+nvcc|cuda toolkit|cuda_home|cudatoolkit",
+            "+not found|missing|not set|not find|cannot find",
+            "+install|build|compile|wheel",
+        ),
+    ),
+    Cause(
+        "externally-managed",
+        "install",
+        ("externally-managed-environment", "this environment is externally managed"),
+        says(
+            "The system's own Python does not let pip install into it (Debian 12, Ubuntu 23.04 and later).",
+            "Make an environment: python3 -m venv ~/ai && ~/ai/bin/pip install PACKAGE",
+            instead="puna installs into one of its own: make demo, or pip in a venv.",
+        ),
+        ("+externally managed|externally-managed", "+pip", "+error|refus|not|install"),
+    ),
+    Cause(
+        "no-wheel",
+        "install",
+        (
+            "no matching distribution found for torch",
+            "could not find a version that satisfies the requirement torch",
+            "no matching distribution found for vllm",
+            "no matching distribution found for triton",
+            "no matching distribution found for bitsandbytes",
+            "no matching distribution found for flash-attn",
+            "no matching distribution found for tensorflow",
+            "is not a supported wheel on this platform",
+        ),
+        says(
+            "There is no wheel for this Python, system or processor: a Python that is too new or too old, a 32-bit one, or a "
+            "package that does not exist for this system (triton and vLLM: Linux only).",
+            'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
+            "--verbose | head",
+            "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
+            instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
+        ),
+        ("+no matching distribution|no wheel|no version", "+torch|vllm|triton|cuda|llama"),
+    ),
+    Cause(
+        "illegal-instruction",
+        "install",
+        (
+            "^illegal instruction (core dumped)$",
+            "illegal instruction (core dumped)",
+            "exit status 132",
+            "exitcode: -4",
+            "0xc000001d",
+        ),
+        says(
+            "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "
+            "newer one. In a virtual machine the host may hide them.",
+            "See what there is: grep -o -m1 -wE 'avx|avx2|avx512f|fma' /proc/cpuinfo | sort -u; lscpu",
+            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --no-binary :all: llama-cpp-python',
+            "In a virtual machine: choose the host's CPU type.",
+            instead="puna compiles its kernels for the processor that is there.",
+        ),
+        ("+illegal instruction", "+core|crash|avx|cpu"),
+    ),
+    Cause(
+        "glibc-too-old",
+        "install",
+        (
+            "version `glibc_{version:number}' not found",
+            "version `glibcxx_{version:word}' not found",
+            "version `cxxabi_{version:word}' not found",
+        ),
+        says(
+            (
+                "The program was built on a newer system: it wants {version} of the C or C++ library.",
+                "The program was built on a newer system.",
+            ),
+            "In conda the library is conda's own: conda install -c conda-forge libstdcxx-ng",
+            "Otherwise build it here, take an older version, or run it in a container.",
+            instead=NOTHING_TO_BUILD,
+        ),
+        ("+glibc|glibcxx|libstdc++", "+not found|too old|requires", "+torch|wheel|install|import|vllm|llama"),
+    ),
+    Cause(
+        "module-missing",
+        "install",
+        (
+            "no module named 'torch{part:word}'",
+            "no module named 'torch'",
+            "no module named 'llama_cpp{part:word}'",
+            "no module named 'transformers{part:word}'",
+            "no module named 'fairscale{part:word}'",
+            "no module named 'fire'",
+            "no module named 'llama'",
+            "no module named 'vllm{part:word}'",
+            "no module named 'flash_attn{part:word}'",
+            "no module named 'triton{part:word}'",
+        ),
+        says(
+            "The package is not installed in the Python that runs: another environment has it, or none.",
+            "See which Python runs: which python; python -m pip list",
+            "Install into this one: python -m pip install PACKAGE. For Meta's llama: pip install -e . in its folder.",
+            remedy="install-puna-gpu",
+            instead=NOTHING_TO_BUILD,
+        ),
+    ),
+    Cause(
+        "wheel-build-failed",
+        "install",
+        (
+            "failed building wheel for {package:word}",
+            "could not build wheels for {package:word}",
+            "failed to build installable wheels for some pyproject.toml based projects",
+            "building wheel for {package:word} (pyproject.toml) did not run successfully",
+        ),
+        says(
+            (
+                "{package} could not be compiled; this line only reports it. Why stands some lines above: the first line "
+                "with error.",
+                "A package could not be compiled; this line only reports it. Why stands some lines above.",
+            ),
+            "Give puna why the whole output: pip install --verbose {package} 2>&1 | puna why -",
+            "Mostly it is the compiler or CUDA's toolkit that is missing. Or take a wheel that is compiled already.",
+            instead=NOTHING_TO_BUILD,
+        ),
+        (
+            "+wheel",
+            "+failed build|build failed|does not build|not build|cannot build|failed",
+            "+llama-cpp|llama_cpp|flash-attn|vllm|bitsandbytes",
+        ),
+        role="effect",
+    ),
+)

@@ -1,0 +1,307 @@
+"""Memory that is exhausted: of a GPU in its kinds, which the numbers tell apart, of the machine, and of the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from puna.causes.base import Cause, Explanation, Numbers, filled, says
+from puna.causes.sizes import GIB, num_bytes, shown
+
+CONTEXT_BYTES = GIB // 2  # what a process's CUDA context and libraries take beside PyTorch's own blocks
+FEWER_BITS = 'puna keeps weights that do not fit in fewer bits and says so: puna run MODEL "..." --weights int8, or int4.'
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """An allocation that failed, in bytes; None: the text does not say."""
+
+    wanted: int | None = None
+    capacity: int | None = None  # of the device
+    free: int | None = None
+    allocated: int | None = None  # by tensors of this process
+    unallocated: int | None = None  # reserved by this process and not in use
+    others: int | None = None  # what other processes hold
+
+    @classmethod
+    def of(cls, numbers: Numbers) -> Allocation:
+        """From PyTorch's wording, until 2.0 and since."""
+        size = {name: num_bytes(text) for name, text in numbers.items()}
+        wanted, capacity, free, allocated = (size.get(name) for name in ("wanted", "capacity", "free", "allocated"))
+        reserved, unallocated, in_use, other = (size.get(name) for name in ("reserved", "unallocated", "in_use", "other"))
+        if unallocated is None and reserved is not None and allocated is not None:
+            unallocated = max(0, reserved - allocated)
+        mine = in_use if in_use is not None or reserved is None else reserved + CONTEXT_BYTES
+        if other is None and None not in (capacity, free, mine):
+            other = max(0, capacity - free - mine)  # type: ignore[operator]
+        return cls(wanted, capacity, free, allocated, unallocated, other)
+
+
+def kind_of(a: Allocation) -> str:
+    """What the numbers alone tell; "" where they tell nothing.
+
+    >>> kind_of(Allocation(wanted=56 * GIB, capacity=12 * GIB))
+    'larger-than-card'
+    """
+    if a.wanted is None or a.capacity is None:
+        return ""
+    if a.wanted > a.capacity:
+        return "larger-than-card"
+    if a.free is not None and a.wanted < a.free:
+        return "free-but-refused"
+    if a.unallocated is not None and a.unallocated * 10 > a.capacity and a.wanted <= (a.free or 0) + a.unallocated:
+        return "fragmentation"
+    if a.others is not None and a.others * 20 > a.capacity and a.wanted <= a.others:
+        return "other-process"
+    return "one-large-tensor" if a.wanted * 2 > a.capacity else ""
+
+
+# kind -> (what is so, remedy, steps)
+KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "larger-than-card": (
+        "One single allocation of {wanted} is larger than the whole GPU ({capacity}): attention scores or activations of a long "
+        "prompt or a large batch, or a cache that is reserved for the whole context at once.",
+        "",
+        (
+            "Lower what it grows with: the length of the prompt or the context first, then the batch.",
+            "Use an attention that never holds all scores at once (FlashAttention, torch's scaled_dot_product_attention).",
+        ),
+    ),
+    "free-but-refused": (
+        "{wanted} were refused although {free} of the GPU's memory are free: the system refused, not the card. On Windows "
+        "the main memory or the page file is full; elsewhere another process took the memory in between, or a limit is set.",
+        "more-memory",
+        ("Close other programs, or enlarge Windows's page file.", "See who else uses the card: nvidia-smi"),
+    ),
+    "fragmentation": (
+        "The memory is in pieces: PyTorch holds {unallocated} that it does not use, more than the {wanted} that it wants, but no "
+        "piece is large enough.",
+        "",
+        (
+            "Let the pieces grow: export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
+            "With a PyTorch before 2.1: export PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:128",
+        ),
+    ),
+    "other-process": (
+        "Other processes hold about {others} of the GPU's {capacity}; without them the {wanted} would fit.",
+        "free-gpu-memory",
+        (
+            "See which they are: nvidia-smi",
+            "End those that are left over from earlier runs, or let the desktop use another card.",
+        ),
+    ),
+    "one-large-tensor": (
+        "One allocation of {wanted} takes more than half of the GPU ({capacity}): activations, scores or logits of a long "
+        "prompt or a large batch, not weights.",
+        "",
+        ("Halve the batch, or the length of the prompts: this allocation shrinks with them.",),
+    ),
+    "": (
+        "The GPU's memory is full: {wanted} more were wanted.",
+        "free-gpu-memory",
+        (
+            "See what else uses the card: nvidia-smi",
+            "If it fails while the model is loaded, only fewer bits per weight, a smaller model or a second GPU help; a "
+            "smaller batch does not. If it fails while text is made, lower the batch or the context.",
+        ),
+    ),
+}
+
+
+def explain_cuda(numbers: Numbers) -> Explanation:
+    """An exhausted GPU, told by its arithmetic."""
+    allocation = Allocation.of(numbers)
+    kind = kind_of(allocation)
+    lifted = dict(numbers)
+    for name in ("unallocated", "others"):
+        size = getattr(allocation, name)
+        if size is not None:
+            lifted[name] = shown(size)
+    cause, remedy, cure = KINDS[kind]
+    told = filled(cause, lifted) or "The GPU's memory is full."
+    return Explanation(told, cure, remedy, FEWER_BITS, lifted, kind)
+
+
+CAUSES = (
+    Cause(
+        "no-disk-space",
+        "memory",
+        ("no space left on device", "not enough free disk space to download", "oserror: [errno 28]", "disk quota exceeded"),
+        says(
+            "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small "
+            "disk.",
+            "See what is full: df -h ~ /tmp",
+            "Put the Hugging Face cache elsewhere: export HF_HOME=/path/with/space",
+            remedy="free-disk",
+            instead="puna keeps models in the folder that PUNA_CACHE names.",
+        ),
+        ("+disk", "+full|no space|space left|quota", "+model|checkpoint|weights|hugging|cache folder"),
+    ),
+    Cause(
+        "cublas-out-of-memory",
+        "memory",
+        (
+            "cublas_status_not_initialized",
+            "cublas_status_alloc_failed",
+            "failed to create cublas handle",
+            "cudnn_status_alloc_failed",
+            "cudnn_status_not_initialized",
+        ),
+        says(
+            "cuBLAS or cuDNN could not get the memory that it starts with: nearly always the GPU is full. The other known "
+            "reason is a token id outside of the vocabulary, which broke the context before.",
+            "See how full the card is: nvidia-smi",
+            "Lower the batch or the context, or leave some of the memory free.",
+            "If much is free, run once with CUDA_LAUNCH_BLOCKING=1 and look at the first error.",
+            remedy="free-gpu-memory",
+            instead=FEWER_BITS,
+        ),
+        ("+cublas|cudnn", "+initial|alloc|handle|memory", "fail|error|not"),
+    ),
+    Cause(
+        "ggml-out-of-memory",
+        "memory",
+        (
+            "allocating {wanted:size} on device {gpu:int}: cudamalloc failed: out of memory",
+            "failed to allocate cuda{gpu:int} buffer of size {bytes:int}",
+            "failed to allocate rocm{gpu:int} buffer of size {bytes:int}",
+            "unable to allocate cuda{gpu:int} buffer",
+            "unable to allocate backend buffer",
+            "ggml_backend_cuda_buffer_type_alloc_buffer",
+            "cudamalloc failed: out of memory",
+            "failed to allocate compute buffers",
+            "failed to allocate compute pp buffers",
+        ),
+        says(
+            (
+                "llama.cpp wanted {wanted} in one piece on GPU {gpu} and did not get it: a buffer for weights, for K and V, "
+                "or for one step does not fit.",
+                "llama.cpp did not get a buffer on the GPU.",
+            ),
+            "A buffer for weights (alloc_tensor_range): fewer layers on the GPU, --n-gpu-layers, or fewer bits per weight.",
+            "A buffer for K and V: a smaller context, -c, or K and V in 8 bits, --cache-type-k q8_0 --cache-type-v q8_0.",
+            "A compute buffer (gallocr, graph_reserve): a smaller step, -ub 256, and -fa on.",
+            remedy="free-gpu-memory",
+            instead="puna plans these before it allocates, lowers the context to what fits, and says so.",
+        ),
+        ("+llama.cpp|ggml|llama-server", "+out of memory|oom|allocate", "gpu|vram|cuda"),
+    ),
+    Cause(
+        "metal-out-of-memory",
+        "memory",
+        ("kiogpucommandbuffercallbackerroroutofmemory", "command buffer execution failed: insufficient memory"),
+        says(
+            "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
+            "(about two thirds to three quarters).",
+            "Close other programs; take fewer bits per weight or a smaller context.",
+            "Let the GPU have more of it, until the next start: sudo sysctl iogpu.wired_limit_mb=N",
+            remedy="more-memory",
+            instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
+        ),
+        ("+metal|mlx", "+out of memory|insufficient memory", "+gpu|model|apple|command buffer"),
+    ),
+    Cause(
+        "jax-out-of-memory",
+        "memory",
+        (
+            "resource_exhausted: out of memory while trying to allocate {wanted:size}",
+            "resource_exhausted: out of memory",
+            "oom when allocating tensor with shape",
+        ),
+        says(
+            ("XLA wanted {wanted} in one piece, and there was no such piece.", "XLA or TensorFlow found no memory for a tensor."),
+            "Lower the batch or the length of the texts.",
+            "JAX takes three quarters of the card at its start; another share: export XLA_PYTHON_CLIENT_MEM_FRACTION=.90",
+            "TensorFlow takes all of it; let it grow instead: export TF_FORCE_GPU_ALLOW_GROWTH=true",
+            remedy="free-gpu-memory",
+            instead=FEWER_BITS,
+        ),
+    ),
+    Cause(
+        "cuda-out-of-memory",
+        "memory",
+        (
+            "to allocate {wanted:size} (gpu {gpu:int}; {capacity:size} total capacity",
+            "tried to allocate {wanted:size}",
+            "gpu {gpu:int} has a total capacity of {capacity:size} of which {free:size} is free",
+            "gpu {gpu:int} has a total capacty of {capacity:size} of which {free:size} is free",
+            "{allocated:size} already allocated; {free:size} free; {reserved:size} reserved",
+            "{allocated:size} already allocated",
+            "process {pid:int} has {other:size} memory in use",
+            "this process has {in_use:size} memory in use",
+            "of the allocated memory {allocated:size} is allocated by pytorch, and {unallocated:size} is reserved",
+            "cuda out of memory",
+            "torch.outofmemoryerror",
+            "torch.cuda.outofmemoryerror",
+            "cuda error: out of memory",
+            "hip out of memory",
+            "cuda error 2 at ... out of memory",
+        ),
+        explain_cuda,
+        ("+out of memory|outofmemory|oom", "+cuda|gpu|vram|nvidia|torch", "allocate|mib|gib|full|batch|error|model"),
+    ),
+    Cause(
+        "process-killed",
+        "memory",
+        (
+            "exitcode: -9",
+            "signal 9 (sigkill) received by pid",
+            "terminated with signal sigkill",
+            "signal: killed",
+            "^killed$",
+            "exit code 137",
+            "exited with code 137",
+            "oom-kill",
+            "out of memory: killed process {pid:int}",
+            "oomkilled",
+        ),
+        says(
+            "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "
+            "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default "
+            "limit is half of the machine's memory; a container has a limit of its own.",
+            "See that it was so: sudo dmesg | grep -i 'killed process'",
+            "See how much there is: free -g",
+            remedy="more-memory",
+            instead=(
+                "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
+            ),
+        ),
+        (
+            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed",
+            "+torchrun|checkpoint|python|llama|model load",
+            "process|signal|nothing|memory",
+        ),
+    ),
+    Cause(
+        "host-out-of-memory",
+        "memory",
+        (
+            "unable to mmap {wanted:int} bytes from file <{file:path}>",
+            "unable to mmap ... cannot allocate memory",
+            "defaultcpuallocator: can't allocate memory: you tried to allocate {wanted:int} bytes",
+            "defaultcpuallocator: not enough memory: you tried to allocate {wanted:int} bytes",
+            "defaultcpuallocator",
+            "std::bad_alloc",
+            "oserror: [errno 12] cannot allocate memory",
+            "the paging file is too small for this operation to complete",
+            "numpy.core._exceptions._arraymemoryerror",
+            "failed to allocate {wanted:size} of pinned memory",
+        ),
+        says(
+            (
+                "The machine's main memory could not give {wanted} bytes: the file or array is larger than what is free.",
+                "The machine's main memory is exhausted, not the GPU's.",
+            ),
+            "See how much is free: free -g",
+            "Load with fewer copies: safetensors instead of .pth or .bin; in transformers low_cpu_mem_usage=True.",
+            remedy="more-memory",
+            instead=(
+                "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
+            ),
+        ),
+        (
+            "+main memory|system memory|ram|mmap|cpu memory",
+            "+allocate|exhausted|full|not enough|out of",
+            "+model|checkpoint|weights",
+        ),
+    ),
+)

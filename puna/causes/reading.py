@@ -1,0 +1,110 @@
+"""A text as it is looked through: without colours, frames, dates and prefixes; of a huge log the lines that tell something."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+WHOLE = 1 << 18  # characters: a text up to this is read whole
+MAX_KEPT = 1 << 18  # of a longer one so much is kept
+MAX_LINE = 2000
+BEFORE, AFTER = 300, 700  # characters of the lines around one that tells something
+MAX_HITS = 4000  # lines with one of the words below that are looked at
+MAX_ALIKE = 2  # lines that differ in digits only
+TELLING = (
+    *("error", "exception", "fail", "cuda", "nccl", "nvidia", "nvrm", "memory", "killed", "sigkill", "assert", "cannot"),
+    *("not found", "unable", "unsupported", "invalid", "mismatch", "warning", "illegal", "tensor", "truncat", "no space"),
+)
+
+_COLOUR = re.compile("\x1b(?:\\[[0-9;?]{0,24}[ -/]{0,2}[@-~]|[@-Z\\\\^_])")
+_FRAME = str.maketrans(
+    {**dict.fromkeys("│┃╭╮╰╯─━❱█▕▏", " "), "’": "'", "‘": "'", "“": '"', "”": '"', "\r": "\n", "\xa0": " ", "\0": ""}
+)
+_SPACES = re.compile(r"[ \t\f\v]+")
+_DIGITS = re.compile(r"\d+")
+_PREFIX = re.compile(
+    r"""^(?:(?:
+        \([\w.-]{1,40}\ pid=\d{1,9}\)                            # vLLM: the process
+      | \[rank\d{1,5}\]:                                         # torchrun: the rank
+      | [\w.-]{1,40}\ \|                                         # docker compose: the service
+      | \[?\d{4}-\d\d-\d\d[T\ ][\d:.,+Z-]{5,32}\]?               # dates
+      | [A-Z][a-z]{2}\ \d{1,2}\ \d\d:\d\d:\d\d\ [\w.-]{1,64}\ [\w.@/-]{1,64}\[\d{1,9}\]:   # journald
+      | \[\ ?\d{1,9}\.\d{1,9}\]                                  # the kernel's clock
+      | (?:ERROR|INFO|WARNING|WARN|DEBUG)\ (?=\d\d-\d\d|\[)      # vLLM: level, date, place
+      | \d\d-\d\d\ \d\d:\d\d:\d\d
+      | \[[\w./-]{1,40}\.py:\d{1,6}\]
+      | NVRM:
+    )\ ?){1,6}""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text in the form in which wordings are looked for."""
+
+    shown: str  # in its own letters
+    lower: str  # the same places in lower case
+    was_cut: bool = False  # too long to be looked through whole
+
+    @cached_property
+    def unwrapped(self) -> str:
+        """As if lines had been broken in the middle of words."""
+        return self.lower.replace("\n", "")
+
+    def line_at(self, position: int) -> str:
+        start = self.shown.rfind("\n", 0, position) + 1
+        end = self.shown.find("\n", position)
+        return self.shown[start : len(self.shown) if end < 0 else end][:MAX_LINE]
+
+
+def read(text: str) -> Reading:
+    """
+    >>> read("\\x1b[31m[rank0]: RuntimeError\\x1b[0m:   x\\r\\n\\r\\n│ y").shown
+    'RuntimeError: x\\ny'
+    """
+    part = text if len(text) <= WHOLE else telling_part(text)
+    bare = _COLOUR.sub("", part).translate(_FRAME)
+    lines = (_PREFIX.sub("", line.strip()) for line in _SPACES.sub(" ", bare).split("\n"))
+    shown = "\n".join(line.strip() for line in lines if line.strip())
+    lower = shown.lower()
+    return Reading(shown if len(shown) == len(lower) else lower, lower, len(part) < len(text))
+
+
+def telling_part(text: str) -> str:
+    """The lines of a long text that hold one of the words of errors, with those around them, in their order; each kind once or
+    twice, and the first of the rest are kept.
+    """
+    lower = text.lower()
+    source = text if len(lower) == len(text) else lower
+    spans = sorted(_spans(lower))
+    kept, end, size = [], 0, 0
+    for start, stop in spans:
+        start = max(start, end)
+        if start < stop and size < MAX_KEPT:
+            kept.append(source[start:stop])
+            size += stop - start
+            end = stop
+    return "\n".join(kept)
+
+
+def _spans(lower: str) -> set[tuple[int, int]]:
+    """Where in the text lines that tell something begin and end, with some text around them."""
+    spans: set[tuple[int, int]] = set()
+    seen: dict[str, int] = {}
+    for word in TELLING:
+        at = -1
+        for _ in range(MAX_HITS):
+            at = lower.find(word, at + 1)
+            if at < 0:
+                break
+            start = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
+            end = lower.find("\n", at, at + AFTER)
+            end = at + AFTER if end < 0 else end
+            likeness = _DIGITS.sub("0", lower[max(0, start) : min(end, at + 200)])
+            seen[likeness] = seen.get(likeness, 0) + 1
+            if seen[likeness] <= MAX_ALIKE:
+                spans.add((max(0, at - BEFORE), min(len(lower), at + AFTER)))
+            at = end
+    return spans

@@ -1,0 +1,170 @@
+"""How a text is held against the causes: whole wordings first, then parts of wordings, then clues.
+
+The time is bounded by the length of what `reading` keeps, whatever stands there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
+from typing import NamedTuple
+
+from puna.causes import clues
+from puna.causes.base import Cause, Match, Numbers
+from puna.causes.reading import Reading, read
+from puna.causes.table import CAUSES
+from puna.causes.wording import TRADE, WORD, Wording, compile_wording, shingles
+
+SURE = 0.6  # below this a text is not known
+EXACT = 0.95  # a whole wording
+MAX_PART, MAX_TOLD = 0.9, 0.8  # parts and clues are never as sure
+MIN_SHARE = 0.5  # of a wording's shingles
+MIN_SHARE_CUT = 0.2  # where the text begins or ends with them: the rest was cut off
+MIN_SHINGLES = 2
+MIN_CLUES = 0.75  # of their weight
+MAX_TALE = 2000  # characters: nobody tells of an error at greater length, and a log holds every word somewhere
+NEAR_WORDS = 40  # shingles of one wording stand so near each other
+NEAR = 900  # numbers of one error are lifted from so many characters
+MAX_HITS = 20  # places of one wording that are looked at
+ORDER = {"cause": 0, "symptom": 1, "effect": 2}
+
+
+class Hit(NamedTuple):
+    """A place where a wording stands."""
+
+    start: int
+    end: int
+    wording: str
+    numbers: Numbers
+
+
+def find(text: str) -> tuple[Match, ...]:
+    """The causes that a text tells of, the root first: what went wrong before what warns, and that before what only reports;
+    of equals the one that stands first in the text. Empty where none is known.
+
+    >>> [match.cause.name for match in find("RuntimeError: Distributed package doesn't have NCCL built in")]
+    ['nccl-not-built-in']
+    >>> find("Roses are red, violets are blue.")
+    ()
+    """
+    reading = read(text)
+    exact = _whole(reading, reading.lower) or _whole(reading, reading.unwrapped)
+    if any(match.cause.role == "cause" for match in exact):
+        return _sorted(exact)
+    known = {match.cause.name for match in exact}
+    others = [match for match in _in_part(reading) if match.cause.name not in known]
+    if not exact and not others:
+        others = list(_told(reading))
+    return _sorted([*exact, *others])
+
+
+def _sorted(matches: Iterable[Match]) -> tuple[Match, ...]:
+    return tuple(sorted(matches, key=lambda match: (ORDER[match.cause.role], match.start)))
+
+
+@cache
+def _wordings() -> tuple[tuple[Cause, tuple[Wording, ...]], ...]:
+    return tuple((cause, tuple(map(compile_wording, cause.patterns))) for cause in CAUSES)
+
+
+# ---- whole wordings
+
+
+def _whole(reading: Reading, lower: str) -> list[Match]:
+    """The causes of which a wording stands there. A place belongs to the first cause of the table that claims it."""
+    claimed = bytearray(len(lower))
+    source = reading.shown if len(reading.shown) == len(lower) else lower
+    matches = []
+    for cause, wordings in _wordings():
+        hits = [hit for wording in wordings for hit in _hits(wording, lower, source) if 1 not in claimed[hit.start : hit.end]]
+        for hit in hits:
+            claimed[hit.start : hit.end] = b"\1" * (hit.end - hit.start)
+        if hits:
+            matches.append(_match(cause, hits, reading, source))
+    return matches
+
+
+def _hits(wording: Wording, lower: str, source: str) -> Iterator[Hit]:
+    if wording.anchor not in lower:
+        return
+    for found in islice(wording.pattern.finditer(lower), MAX_HITS):
+        spans = {name: found.span(name) for name in found.groupdict()}
+        yield Hit(*found.span(), wording.text, {name: " ".join(source[a:b].split()) for name, (a, b) in spans.items()})
+
+
+def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Match:
+    """One match of all places: where the first is, with the numbers that stand near it."""
+    hits = sorted(hits)
+    first = hits[0]
+    numbers: dict[str, str] = {}
+    for hit in hits:
+        if hit.start <= first.start + NEAR:
+            numbers = {**hit.numbers, **numbers}
+    line = reading.line_at(first.start) if source is reading.shown else source[first.start : first.start + 200]
+    return Match(cause, EXACT, first.start, line, numbers, sum(hit.wording == first.wording for hit in hits))
+
+
+# ---- parts of wordings
+
+
+@cache
+def _by_shingle() -> dict[tuple[str, ...], list[tuple[int, Wording]]]:
+    """Shingle -> the numbers of the causes, and the wordings, in which it stands."""
+    found: dict[tuple[str, ...], list[tuple[int, Wording]]] = defaultdict(list)
+    for number, (_, wordings) in enumerate(_wordings()):
+        for wording in wordings:
+            for shingle in wording.shingles:
+                found[shingle].append((number, wording))
+    return found
+
+
+def _in_part(reading: Reading) -> list[Match]:
+    """The causes of which enough of a wording stands there; of several about one place the likeliest only."""
+    words = [(found[0], found.start()) for found in WORD.finditer(reading.lower)]
+    places: dict[tuple[int, Wording], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    for at, shingle in enumerate(shingles([word for word, _ in words])):
+        for key in _by_shingle().get(shingle, ()):
+            places[key].append((at, shingle))
+    best: dict[int, Match] = {}
+    for (number, wording), found in places.items():
+        confidence, at = _share(wording, found[:MAX_HITS], len(words))
+        if confidence > max(SURE - 1e-9, best[number].confidence if number in best else 0):
+            start = words[at][1]
+            best[number] = Match(CAUSES[number], confidence, start, reading.line_at(start), {})
+    likeliest = sorted(best.values(), key=lambda match: -match.confidence)
+    return [match for i, match in enumerate(likeliest) if all(abs(match.start - other.start) > NEAR for other in likeliest[:i])]
+
+
+def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words: int) -> tuple[float, int]:
+    """How sure it is that a wording stands there, and at which word; 0 where too little of it does."""
+    best, place = 0.0, 0
+    for start, _ in found:
+        near = [(at, shingle) for at, shingle in found if start <= at <= start + NEAR_WORDS]
+        distinct = len({shingle for _, shingle in near})
+        share = distinct / len(wording.shingles)
+        is_cut = near[0][0] <= 1 or near[-1][0] >= num_words - 5
+        is_of_the_trade = any(TRADE.intersection(shingle) for _, shingle in near)
+        enough = share >= (MIN_SHARE_CUT if is_cut else MIN_SHARE) and distinct >= MIN_SHINGLES and is_of_the_trade
+        confidence = SURE + (MAX_PART - SURE) * share if enough else 0.0
+        if confidence > best:
+            best, place = confidence, start
+    return best, place
+
+
+# ---- clues
+
+
+def _told(reading: Reading) -> Iterator[Match]:
+    """The cause to which the words of a person fit best."""
+    if reading.was_cut or len(reading.lower) > MAX_TALE or not clues.tells_of_trouble(reading.lower):
+        return
+    scored = [
+        Match(cause, clues.score(cause.clues, piece) * MAX_TOLD, start, reading.line_at(start), {})
+        for start, piece in clues.pieces(reading.lower)
+        for cause in CAUSES
+    ]
+    best = max(scored, key=lambda match: (match.confidence, len(match.cause.clues)))
+    if best.confidence >= MIN_CLUES * MAX_TOLD - 1e-9:
+        yield best

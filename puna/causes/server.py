@@ -1,0 +1,335 @@
+"""llama.cpp, Ollama, vLLM, LM Studio: what runs models and answers requests."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, says
+
+PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
+
+CAUSES = (
+    Cause(
+        "llama-cpp-without-gpu",
+        "server",
+        (
+            "not compiled with gpu offload support",
+            "--n-gpu-layers option will be ignored",
+            "offloaded 0/{layers:int} layers to gpu",
+            "no usable gpu found",
+        ),
+        says(
+            "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
+            'llama-cpp-python: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python',
+            'In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS="-DGGML_CUDA=on"',
+            "Or a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            instead=(
+                'puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that '
+                "an error."
+            ),
+        ),
+        (
+            "+n_gpu_layers|n-gpu-layers|gpu layers|llama.cpp|llama-cpp",
+            "+no effect|ignored|not used|cpu only|without gpu|only cpu",
+            "gpu|cpu|slow|compiled",
+        ),
+        role="symptom",
+    ),
+    Cause(
+        "ollama-needs-memory",
+        "server",
+        (
+            "model requires more system memory ({needed:size}) than is available ({available:size})",
+            "model requires more system memory",
+        ),
+        says(
+            (
+                "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
+                "Ollama would need more main memory for this model and its context than is free.",
+            ),
+            "A smaller context needs less: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+            "Take a tag with fewer bits or fewer parameters, or end what else is loaded: ollama ps; ollama stop NAME",
+            remedy="more-memory",
+            instead="puna says before a download what a model needs: puna plan MODEL",
+        ),
+        ("+ollama", "+memory", "require|needs|available|not enough"),
+    ),
+    Cause(
+        "ollama-not-running",
+        "server",
+        (
+            "could not connect to ollama app, is it running",
+            "could not connect to ollama",
+            "failed to connect to ollama",
+            "dial tcp 127.0.0.1:11434: connect: connection refused",
+            "host='localhost', port=11434",
+        ),
+        says(
+            "Ollama's server does not answer at port 11434: it is not started, or listens elsewhere.",
+            "Start it: ollama serve, or sudo systemctl start ollama",
+            "From a container, localhost is the container: OLLAMA_HOST=http://host.docker.internal:11434",
+            instead='puna run needs no server: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+connect|not running|refused|unreachable"),
+    ),
+    Cause(
+        "ollama-port",
+        "server",
+        (
+            "listen tcp 127.0.0.1:11434: bind: address already in use",
+            "listen tcp {address:path}: bind: address already in use",
+            "listen tcp 127.0.0.1:11434: bind: only one usage of each socket",
+        ),
+        says(
+            "Ollama runs already: its service holds port 11434.",
+            "Use the one that runs: ollama list; or end it: sudo systemctl stop ollama",
+            "Or another port: OLLAMA_HOST=127.0.0.1:11435 ollama serve",
+            instead='puna run needs no server: puna run model.gguf "..."',
+        ),
+        ("+11434|ollama", "+in use|already|bind"),
+    ),
+    Cause(
+        "prompt-truncated",
+        "server",
+        (
+            'truncating input prompt" limit={limit:int} prompt={tokens:int} keep={kept:int} new={new:int}',
+            "truncating input prompt",
+            "truncating input message which exceed context length",
+        ),
+        says(
+            (
+                "The prompt had {tokens} tokens, the context holds {limit}: Ollama threw the beginning away and answered the "
+                "rest as if nothing were missing. The system prompt stands at the beginning.",
+                "The prompt was longer than the context: the beginning was thrown away, and the rest was answered as if "
+                "nothing were missing.",
+            ),
+            'Ask for a longer context: "options": {{"num_ctx": 16384}} in the request, or OLLAMA_CONTEXT_LENGTH=16384 ollama '
+            "serve",
+            "See that it fits: ollama ps shows the context and how much of the model is on the GPU.",
+            instead="puna never cuts a prompt: one that does not fit is an error that names both numbers.",
+        ),
+        ("+truncat|cut off|throws away|dropped", "+prompt|input|message", "+ollama|num_ctx|context size|tokens"),
+        role="symptom",
+    ),
+    Cause(
+        "context-exceeded",
+        "server",
+        (
+            "the request exceeds the available context size",
+            "exceed_context_size_error",
+            '"n_prompt_tokens":{tokens:int},"n_ctx":{limit:int}',
+            "request ({tokens:int} tokens) exceeds the available context size ({limit:int} tokens)",
+            "requested tokens ({tokens:int}) exceed context window of {limit:int}",
+            "context size has been exceeded",
+        ),
+        says(
+            (
+                "The prompt has {tokens} tokens, and the server was started with a context of {limit}.",
+                "The prompt is longer than the context that the server was started with.",
+            ),
+            "Start it with a longer one: llama-server -c 16384; n_ctx=16384 in llama-cpp-python; it costs memory for K and V.",
+            "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
+            instead=PLANS,
+        ),
+        (
+            "+context",
+            "+exceed|too long|too small|larger than",
+            "+llama-server|llama.cpp|llama_cpp|n_ctx|slot",
+            "prompt|token|size",
+        ),
+    ),
+    Cause(
+        "cache-slots-full",
+        "server",
+        (
+            "failed to find free space in the kv cache",
+            "failed to find a memory slot for batch of size",
+            "could not find a kv slot for the batch",
+            "llama_decode returned {code:int}",
+        ),
+        says(
+            "llama.cpp found no room among its cached tokens: several requests share one context, or the context is used up.",
+            "A longer context: -c; fewer requests at once: --parallel 1",
+            instead=PLANS,
+        ),
+        ("+kv cache|kv slot|memory slot", "+free space|find|full", "llama"),
+        role="symptom",
+    ),
+    Cause(
+        "vllm-no-cache-blocks",
+        "server",
+        ("no available memory for the cache blocks",),
+        says(
+            "After loading the weights vLLM has no memory left for K and V: weights and the scratch memory of its largest "
+            "step fill its share of the card (90 % by default).",
+            "A larger share: --gpu-memory-utilization 0.95; a smaller largest step: --max-num-batched-tokens 2048 "
+            "--max-num-seqs 16",
+            "No graphs, which take some 1 to 3 GiB: --enforce-eager",
+            "Fewer bits per weight: a model in AWQ, GPTQ or FP8.",
+            remedy="free-gpu-memory",
+            instead="puna itemises weights, K and V and scratch before loading: puna plan MODEL",
+        ),
+        ("+vllm|cache blocks", "+no available memory|no memory|memory left", "cache|kv|block"),
+    ),
+    Cause(
+        "vllm-cache-too-small",
+        "server",
+        (
+            "max seq len ({wanted_tokens:int}) is larger than the maximum number of tokens that can be stored in kv cache "
+            "({cache_tokens:int})",
+            "max seq len ({wanted_tokens:int}), ({needed:size} kv cache is needed, which is larger than the available kv "
+            "cache memory ({available:size})",
+            "max seq len ({wanted_tokens:int}) is larger than the maximum number of tokens",
+            "{needed:size} kv cache is needed, which is larger than the available kv cache memory ({available:size})",
+            "kv cache is needed, which is larger than the available",
+            "the estimated maximum model length is {fits:int}",
+        ),
+        says(
+            (
+                "One request of {wanted_tokens} tokens would need {needed} for K and V, and {available} are left beside the "
+                "weights.",
+                "What is left beside the weights holds K and V of {cache_tokens} tokens, and the model's context is "
+                "{wanted_tokens}.",
+                "What is left beside the weights does not hold K and V of one whole context of the model.",
+            ),
+            "Ask for a shorter context, such as this: --max-model-len {fits}",
+            "Ask for a shorter context, such as this: --max-model-len {cache_tokens}",
+            "Or a larger share of the card: --gpu-memory-utilization 0.95; or K and V in 8 bits: --kv-cache-dtype fp8",
+            instead="puna lowers the context to what fits and says so; --kv-type int8 halves what K and V take.",
+        ),
+        ("+kv cache", "+max seq len|max_model_len|max-model-len|context", "larger|fit|small|vllm"),
+    ),
+    Cause(
+        "context-beyond-model",
+        "server",
+        (
+            "user-specified max_model_len ({wanted:int}) is greater than the derived max_model_len ({name:word}={limit:number}",
+            "max_model_len ({wanted:int}) is greater than the derived max_model_len",
+            "is greater than the derived max_model_len",
+        ),
+        says(
+            (
+                "A context of {wanted} tokens was asked for, and the model was made for {limit}.",
+                "A longer context was asked for than the model was made for.",
+            ),
+            "Ask for at most that: --max-model-len {limit}",
+            "A longer one needs a model that was made for it, or rope scaling that the model's card describes.",
+            instead="puna, too, stays within the model's own limit, and names it.",
+        ),
+        ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
+    ),
+    Cause(
+        "vllm-memory-taken",
+        "server",
+        (
+            "free memory on device ({free:number}/{capacity:size}) on startup is less than desired gpu memory utilization "
+            "({share:number}, {wanted:size})",
+            "free memory on device {device:word} ({free:number}/{capacity:size}) on startup is less than desired gpu memory "
+            "utilization ({share:number}, {wanted:size})",
+            "on startup is less than desired gpu memory utilization",
+        ),
+        says(
+            (
+                "vLLM wants {share} of the card ({wanted}) for itself at its start, and {free} of {capacity} are free: other "
+                "processes hold the rest.",
+                "vLLM wants a share of the card for itself at its start, and other processes hold too much of it.",
+            ),
+            "See who: nvidia-smi",
+            "Ask for a smaller share than is free: --gpu-memory-utilization 0.8",
+            remedy="free-gpu-memory",
+            instead="puna takes what is free, or what --vram allows.",
+        ),
+        ("+vllm|gpu memory utilization|gpu_memory_utilization", "+less than|free memory|not enough"),
+    ),
+    Cause(
+        "lmstudio-guardrail",
+        "server",
+        (
+            "model loading was stopped due to insufficient system resources",
+            "model loading aborted due to insufficient system resources",
+            "this model requires approximately {needed:size} of memory",
+            "not enough resources to load the model with the current settings",
+        ),
+        says(
+            (
+                "LM Studio expects the model to need {needed} and does not load it. Its estimate counts the whole context; "
+                "it may also be wrong.",
+                "LM Studio expects the model to need more memory than is free and does not load it. Its estimate counts the "
+                "whole context; it may also be wrong.",
+            ),
+            "Lower the context length in the load settings, then look at the estimate again.",
+            "If the estimate is wrong: Settings, model loading guardrails.",
+            remedy="more-memory",
+            instead="puna plan MODEL itemises every byte; after loading puna compares the plan with what was taken.",
+        ),
+        ("+lm studio|lmstudio", "+resources|guardrail|memory"),
+    ),
+    Cause(
+        "logprobs-need-all-logits",
+        "server",
+        ("logprobs is not supported for models created with logits_all=false",),
+        says(
+            "llama-cpp-python keeps the logits of the last position only, unless it is told at loading to keep all.",
+            "Load with it: Llama(..., logits_all=True); it needs more memory for long contexts.",
+            instead=(
+                "puna gives log-probabilities without a flag at loading: SamplingParams(logprobs=3); puna run ... --logprobs 3"
+            ),
+        ),
+        ("+logprobs|log probabilities", "+logits_all"),
+    ),
+    Cause(
+        "slow-start",
+        "server",
+        ("torch.compile takes {seconds:number} s in total",),
+        says(
+            (
+                "The start took {seconds} s for compiling or for recording graphs: slow, not broken.",
+                "The start takes its time for compiling and recording graphs: slow, not broken.",
+            ),
+            "Without both: --enforce-eager (slower afterwards). The compiled code is kept in ~/.cache/vllm: keep that folder "
+            "between runs.",
+            instead="puna compiles its kernels once per machine, and says so.",
+        ),
+        ("+vllm", "+slow|minutes|long", "+start|startup|compile|load"),
+        role="symptom",
+    ),
+    Cause(
+        "engine-failed",
+        "server",
+        (
+            "engine core initialization failed. see root cause above",
+            "enginecore failed to start",
+            "enginedeaderror",
+            "asyncenginedeaderror",
+            "background loop has errored already",
+        ),
+        says(
+            "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of "
+            "EngineCore or Worker.",
+            "Give puna why the whole log, from the start.",
+            instead=PLANS,
+        ),
+        role="effect",
+    ),
+    Cause(
+        "runner-died",
+        "server",
+        (
+            "llama runner process has terminated",
+            "llama runner process no longer running",
+            "error loading llama server",
+            "failed to load model from file",
+            "llama_load_model_from_file: failed to load model",
+            "llama_init_from_file: failed to load model",
+            "failed to create llama_context",
+        ),
+        says(
+            "This is a report only: the program that runs the model did not start or died. The error itself stands above it, "
+            "or in Ollama's log.",
+            "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
+            "%LOCALAPPDATA%\\Ollama",
+            "Give puna why that log.",
+            instead=PLANS,
+        ),
+        ("+ollama|llama runner", "+terminated|died|crash|exit status"),
+        role="effect",
+    ),
+)

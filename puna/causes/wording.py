@@ -1,0 +1,179 @@
+"""Wordings: error texts as programs print them, in lower case, with places for what differs.
+
+  out of memory            these words, with a space, the end of a line or nothing between them
+  tried to allocate {wanted:size}   a value that is lifted; its kinds are in FIELDS
+  gpu ... is free          at most MAX_GAP characters between
+  ^killed$                 a line that begins or ends here
+
+They become regular expressions without nested repetition, so that no text can make them slow.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+MAX_GAP = 160
+FIELDS = {
+    "int": r"\d{1,12}",
+    "number": r"\d{1,12}(?:[.,]\d{1,6})?",
+    "size": r"\d{1,12}(?:[.,]\d{1,6})?\s?(?:[kmgt]i?b|bytes)",
+    "word": r"[^\s'\"`,;()<>\[\]{}]{1,120}",
+    "path": r"[^\s'\"`,;()<>]{1,200}",
+    "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
+}
+_PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<space> )")
+WORD = re.compile(r"[a-z0-9_']+")
+SHINGLE = 3  # words that follow each other: fewer are in any text, more are cut too often
+# Words of the trade: a part of a wording in which none of them stands might be anybody's.
+TRADE = frozenset(
+    (
+        *(
+            "allocate",
+            "allocated",
+            "allocation",
+            "attention",
+            "backend",
+            "bfloat16",
+            "bitsandbytes",
+            "bos",
+            "cache",
+            "checkpoint",
+        ),
+        *(
+            "cublas",
+            "cuda",
+            "cudnn",
+            "dkms",
+            "docker",
+            "driver",
+            "drivers",
+            "dtype",
+            "embedding",
+            "ggml",
+            "gguf",
+            "gpu",
+            "gpus",
+            "half",
+        ),
+        *(
+            "header",
+            "headers",
+            "heads",
+            "kernel",
+            "kv",
+            "llama",
+            "logits",
+            "logprobs",
+            "magic",
+            "mat1",
+            "memory",
+            "metal",
+            "mmap",
+        ),
+        *("model", "mok", "nccl", "nouveau", "nvidia", "nvml", "nvrm", "ollama", "pad", "padding", "prompt", "pytorch", "rank"),
+        *(
+            "rope_scaling",
+            "safetensors",
+            "smi",
+            "state_dict",
+            "tensor",
+            "tensors",
+            "tokenizer",
+            "tokens",
+            "torch",
+            "transformers",
+        ),
+        *("vllm", "watchdog", "weights", "wheel", "wheels"),
+    )
+)
+# What programs of all kinds say: by these alone no wording is known again.
+GENERIC = (
+    *(
+        "got an unexpected keyword argument",
+        "no such file or directory",
+        "cannot open shared object file",
+        "address already in use",
+    ),
+    *("no module named", "no matching distribution found for", "could not find a version that satisfies the requirement"),
+    *(
+        "is not recognized as an internal or external command",
+        "failed to connect to",
+        "could not connect to",
+        "error while loading",
+    ),
+    *("is invalid for input of size", "not found in directory", "is out of memory", "failed to load model", "connection refused"),
+    *("the requested address is not valid in its context", "version is insufficient for", "please update your", "is not a valid"),
+    *(
+        "error response from daemon",
+        "is not set and no",
+        "is greater than the",
+        "is larger than the",
+        "is less than",
+        "not found on your",
+    ),
+    *(
+        "environment variable is not set",
+        "expected but not set",
+        "bind only one usage of each socket address",
+        "does not exist or is",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A wording, ready to be looked for."""
+
+    text: str
+    pattern: re.Pattern[str]
+    anchor: str  # its longest word without a place: a text that lacks it is not looked at further
+    shingles: frozenset[tuple[str, ...]]  # SHINGLE words in a row, by which a part of it is known again
+
+
+def compile_wording(text: str) -> Wording:
+    """
+    >>> found = compile_wording("mp={shards:int} but world size is {world:word}").pattern.search("mp=2 but world\\nsize is none")
+    >>> found.groupdict()
+    {'shards': '2', 'world': 'none'}
+    """
+    inner = text.removeprefix("^").removesuffix("$")
+    pattern = ("^" if text.startswith("^") else "") + _expression(inner) + ("$" if text.endswith("$") else "")
+    literals = _PLACE.sub(" \0 ", inner.replace(" ", "\1")).replace("\1", " ")
+    words = max(literals.replace("\0", " ").split(), key=len)
+    return Wording(text, re.compile(pattern, re.MULTILINE), words, frozenset(_shingles(literals)))
+
+
+def shingles(words: list[str]) -> list[tuple[str, ...]]:
+    """Each run of SHINGLE words.
+
+    >>> shingles("a b c d".split())
+    [('a', 'b', 'c'), ('b', 'c', 'd')]
+    """
+    return [tuple(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)]
+
+
+def _expression(text: str) -> str:
+    parts, end = [], 0
+    for place in _PLACE.finditer(text):
+        parts += [re.escape(text[end : place.start()]), _place(place)]
+        end = place.end()
+    return "".join([*parts, re.escape(text[end:])])
+
+
+def _place(place: re.Match[str]) -> str:
+    if place["gap"]:
+        return f"(?s:.{{0,{MAX_GAP}}}?)"
+    return r"\s?" if place["space"] else f"(?P<{place['name']}>{FIELDS[place['kind']]})"
+
+
+def _shingles(literals: str) -> list[tuple[str, ...]]:
+    """Those of each part between two places: a value stands between words that do not follow each other."""
+    runs = [run for part in literals.split("\0") for run in shingles(WORD.findall(part))]
+    return [run for run in runs if run not in _generic()]
+
+
+@cache
+def _generic() -> frozenset[tuple[str, ...]]:
+    return frozenset(run for phrase in GENERIC for run in shingles(phrase.split()))

@@ -1,0 +1,174 @@
+"""Why a program failed: the causes that `puna.causes` finds in its text, in the light of this machine.
+
+What is added here: the commands of this system, whether the cause can be this machine's at all, which tensor an allocation was
+for, and the settings with which that model fits. The text may be another machine's: what is said of this one stands apart, in
+`here`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from puna.causes import Match, find
+from puna.causes.base import Explanation, Role, Topic
+from puna.causes.memory import Allocation
+from puna.causes.sizes import shown
+from puna.machine.allocations import Tensor, identify
+from puna.machine.distribution import Distribution, distribution_of
+from puna.machine.finding import Remedy
+from puna.machine.fit import ways_to_fit
+from puna.machine.host import Host
+from puna.machine.remedies import REMEDIES, remedy
+
+NVIDIA = "0x10de"  # PCI's number of the maker
+NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
+GPU_MEMORY = frozenset({"cuda-out-of-memory", "ggml-out-of-memory", "cublas-out-of-memory"})
+# In WSL the driver is Windows's, and its memory has a limit of its own: (remedy, system) -> remedy
+ELSEWHERE: dict[tuple[str, Distribution], str] = {
+    ("more-memory", "wsl"): "wsl-memory",
+    ("install-driver", "wsl"): "wsl-driver",
+    ("update-driver", "wsl"): "wsl-driver",
+    ("reload-uvm", "wsl"): "wsl-driver",
+}
+# What llama.cpp says next -> which buffer it was, and which step of the cure is for it
+GGML_BUFFERS = {
+    "alloc_tensor_range": ("weights", 0),
+    "llama_kv_cache": ("kv-cache", 1),
+    "gallocr": ("compute-buffer", 2),
+    "compute": ("compute-buffer", 2),
+}
+MAX_OTHERS = 5
+
+
+class Other(NamedTuple):
+    """What else the text tells of, in short."""
+
+    name: str
+    cause: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Cause and cure of an error text."""
+
+    name: str  # of the cause: stable, for programs
+    topic: Topic
+    role: Role  # "symptom": a warning; "effect": the report of an error that stands elsewhere
+    kind: str  # which of several causes with one wording; "" where nothing tells
+    confidence: float  # 0..1
+    line: str  # of the text, as it stands there: not escaped
+    cause: str
+    cure: tuple[str, ...]
+    instead: str  # what puna does
+    here: str = ""  # what this machine says about it
+    settings: tuple[str, ...] = ()  # with which the model fits
+    remedy: Remedy | None = None  # the commands of this system
+    numbers: dict[str, str] = field(default_factory=dict)
+    others: tuple[Other, ...] = ()
+
+
+def why(text: str, host: Host) -> Diagnosis | None:
+    """The root cause that a text or a log tells of, in the light of `host`; None where it is not known."""
+    matches = find(text)
+    if not matches:
+        return None
+    match, *rest = matches
+    explained = _of_buffer(match, match.explain(), text)
+    tensor = _tensor(match, explained, text)
+    system = distribution_of(host)
+    has_card = has_nvidia_card(host)
+    needs_card = match.cause.topic in NEEDS_A_CARD or match.cause.name in GPU_MEMORY
+    applies = not (needs_card and has_card is False)
+    return Diagnosis(
+        name=match.cause.name,
+        topic=match.cause.topic,
+        role=match.cause.role,
+        kind=tensor.kind if tensor is not None else explained.kind,
+        confidence=match.confidence,
+        line=match.line,
+        cause=tensor.words if tensor is not None else explained.cause,
+        cure=tensor.cure if tensor is not None else explained.cure,
+        instead=explained.instead,
+        here=_here(match, host, system)
+        if applies
+        else "This machine has no NVIDIA card: the text is another machine's, or the card is not seen.",
+        settings=_settings(tensor, explained),
+        remedy=_remedy(explained.remedy, system, host) if applies else None,
+        numbers=dict(explained.numbers),
+        others=tuple(Other(m.cause.name, m.explain().cause, m.line) for m in rest[:MAX_OTHERS]),
+    )
+
+
+def has_nvidia_card(host: Host) -> bool | None:
+    """Whether a card is on this machine's bus; None where that cannot be seen."""
+    if host.system == "Darwin":
+        return False
+    if host.exists("/dev/nvidia0") or host.exists("/dev/dxg") or host.exists("/proc/driver/nvidia/version"):
+        return True
+    devices = host.listing("/sys/bus/pci/devices")
+    if not devices:
+        return None
+    return any((host.read(f"/sys/bus/pci/devices/{device}/vendor") or "").strip() == NVIDIA for device in devices)
+
+
+def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
+    """Which tensor an exhausted GPU had no room for. What the numbers alone prove stands before a resemblance of sizes."""
+    wanted = explained.numbers.get("wanted", "")
+    if match.cause.name != "cuda-out-of-memory" or not wanted:
+        return None
+    tensor = identify(wanted, Allocation.of(explained.numbers).capacity, text)
+    is_proven = tensor is not None and tensor.kind in ("weights", "kv-cache")
+    return tensor if is_proven or explained.kind in ("", "one-large-tensor") else None
+
+
+def _of_buffer(match: Match, explained: Explanation, text: str) -> Explanation:
+    """Of llama.cpp's buffers the one that failed, by the line after it, with the step that is for it."""
+    if match.cause.name != "ggml-out-of-memory":
+        return explained
+    after = text[max(0, text.find("out of memory")) :].lower()
+    kind, step = next((found for word, found in GGML_BUFFERS.items() if word in after), ("", -1))
+    return replace(explained, kind=kind, cure=explained.cure[step : step + 1]) if kind else explained
+
+
+def _settings(tensor: Tensor | None, explained: Explanation) -> tuple[str, ...]:
+    capacity = Allocation.of(explained.numbers).capacity
+    if tensor is None or tensor.config is None or capacity is None or tensor.kind != "weights":
+        return ()
+    return ways_to_fit(tensor.config, tensor.file_type, capacity)
+
+
+def _remedy(name: str, system: Distribution, host: Host) -> Remedy | None:
+    """The commands of this system. A recipe that is not in the table, or wants what is not known here, is left out."""
+    name = ELSEWHERE.get((name, system), name)
+    if name not in REMEDIES:
+        return None
+    kernel = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    try:
+        return remedy(name, system, kernel=kernel)
+    except (KeyError, IndexError):
+        return None
+
+
+def _here(match: Match, host: Host, system: Distribution) -> str:
+    """What this machine says about the cause."""
+    if match.cause.name in ("process-killed", "host-out-of-memory", "ollama-needs-memory"):
+        return _memory_here(host, system)
+    visible = host.environ.get("CUDA_VISIBLE_DEVICES")
+    if match.cause.name in ("no-cuda-gpus", "invalid-device-ordinal") and visible is not None:
+        return f"Here CUDA_VISIBLE_DEVICES is {visible[:60]!r}: only these cards are seen."
+    if match.cause.name == "nccl-not-built-in" and system in ("windows", "macos"):
+        return f"There is no NCCL for {'Windows' if system == 'windows' else 'macOS'} at all."
+    return ""
+
+
+def _memory_here(host: Host, system: Distribution) -> str:
+    """Main memory of this machine, from /proc/meminfo."""
+    sizes = dict(line.split(":", 1) for line in (host.read("/proc/meminfo") or "").splitlines() if ":" in line)
+    try:
+        total, free = (int(sizes[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+    except (KeyError, ValueError, IndexError):
+        return ""
+    where = "WSL has" if system == "wsl" else "This machine has"
+    return f"{where} {shown(total)} of main memory, {shown(free)} of it free now."

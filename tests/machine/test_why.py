@@ -1,0 +1,162 @@
+"""Causes in the light of a machine: its commands, its card, its memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from puna.causes import CAUSES
+from puna.machine import why as module
+from puna.machine.finding import Remedy
+from puna.machine.host import Output
+from puna.machine.remedies import REMEDIES, Recipe
+from puna.machine.why import has_nvidia_card, why
+from tests.causes.corpus import texts
+
+OUT_OF_MEMORY = (
+    "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 86.00 MiB (GPU 0; 11.69 GiB total capacity; "
+    "9.70 GiB already allocated; 59.19 MiB free; 9.70 GiB reserved in total by PyTorch)"
+)
+KILLED = "Signal 9 (SIGKILL) received by PID 2198"
+CARD = {"/sys/bus/pci/devices/0000:01:00.0/vendor": "0x10de\n"}
+NO_CARD = {"/sys/bus/pci/devices/0000:00:02.0/vendor": "0x8086\n"}
+UBUNTU = {"/etc/os-release": "ID=ubuntu\n", "/proc/sys/kernel/osrelease": "6.8.0-45-generic\n"}
+WSL = {"/proc/sys/kernel/osrelease": "5.15.153.1-microsoft-standard-WSL2\n", "/dev/dxg": ""}
+MEMORY = {"/proc/meminfo": "MemTotal:        8388608 kB\nMemAvailable:    1048576 kB\n"}
+
+
+@dataclass(frozen=True)
+class FakeHost:
+    """A machine of the files that it is given."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    system: str = "Linux"
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def may(self, path: str, mode: int) -> bool:
+        return path in self.files
+
+    def listing(self, path: str) -> list[str]:
+        return sorted({name.removeprefix(f"{path}/").split("/")[0] for name in self.files if name.startswith(f"{path}/")})
+
+    def run(self, *command: str, limit_s: float = 3.0) -> Output | None:
+        return None
+
+
+@pytest.mark.parametrize("entry", [e for e in texts("texts") if "kind" in e], ids=lambda entry: entry["source"])
+def test_kinds_of_exhausted_memory_are_told_apart(entry: dict[str, str]) -> None:
+    diagnosis = why(entry["text"], FakeHost())
+    assert diagnosis is not None and diagnosis.kind == entry["kind"], diagnosis
+
+
+def test_the_story_gets_its_matrix_and_what_cannot_help() -> None:
+    diagnosis = why(OUT_OF_MEMORY, FakeHost(CARD | UBUNTU))
+    assert diagnosis is not None and diagnosis.kind == "weights"
+    assert diagnosis.cause.startswith("86.0 MiB is one 4096 x 11008 half-precision matrix of llama-2-7b")
+    assert "12.55 GiB and the GPU has 11.69 GiB" in diagnosis.cause
+    assert "--weights int8" in diagnosis.instead
+
+
+def test_settings_that_fit_are_asked_for_with_the_model_and_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, str, int]] = []
+
+    def ways(model: object, file_type: str, device_bytes: int) -> tuple[str, ...]:
+        asked.append((getattr(model, "ffn_size", 0), file_type, device_bytes))
+        return ("--weights int8",)
+
+    monkeypatch.setattr(module, "ways_to_fit", ways)
+    diagnosis = why(OUT_OF_MEMORY, FakeHost())
+    assert diagnosis is not None and diagnosis.settings == ("--weights int8",)
+    assert asked == [(11008, "F16", int(11.69 * (1 << 30)))]
+
+
+@pytest.mark.parametrize(
+    ("host", "there"),
+    [
+        (FakeHost(CARD), True),
+        (FakeHost(NO_CARD), False),
+        (FakeHost(WSL), True),
+        (FakeHost(system="Darwin"), False),
+        (FakeHost(), None),
+        (FakeHost(system="Windows"), None),
+    ],
+)
+def test_whether_there_is_a_card(host: FakeHost, there: bool | None) -> None:
+    assert has_nvidia_card(host) is there
+
+
+def test_without_a_card_the_text_is_another_machines() -> None:
+    diagnosis = why("RuntimeError: Found no NVIDIA driver on your system.", FakeHost(NO_CARD | UBUNTU))
+    assert diagnosis is not None and diagnosis.here.startswith("This machine has no NVIDIA card")
+    assert diagnosis.remedy is None and diagnosis.cure
+
+
+def test_the_commands_are_those_of_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(
+        "Install it.", {"ubuntu": ("sudo ubuntu-drivers install",)}, ("see nvidia.com for {kernel}",), needs_reboot=True
+    )
+    monkeypatch.setitem(REMEDIES, "install-driver", recipe)
+    text = "RuntimeError: Found no NVIDIA driver on your system."
+    on_ubuntu, elsewhere = (why(text, FakeHost(CARD | files)) for files in (UBUNTU, {"/proc/sys/kernel/osrelease": "6.1\n"}))
+    assert on_ubuntu is not None and on_ubuntu.remedy == Remedy(
+        "install-driver", "Install it.", ("sudo ubuntu-drivers install",), needs_reboot=True
+    )
+    assert elsewhere is not None and elsewhere.remedy is not None and elsewhere.remedy.commands == ("see nvidia.com for 6.1",)
+
+
+def test_a_recipe_that_wants_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REMEDIES, "install-driver", Recipe("Install {version}."))
+    diagnosis = why("Found no NVIDIA driver on your system", FakeHost(CARD))
+    assert diagnosis is not None and diagnosis.remedy is None
+
+
+def test_in_wsl_the_driver_is_windowss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REMEDIES, "wsl-driver", Recipe("Update the driver in Windows."))
+    diagnosis = why("Found no NVIDIA driver on your system", FakeHost(WSL))
+    assert diagnosis is not None and diagnosis.remedy is not None and diagnosis.remedy.name == "wsl-driver"
+
+
+def test_a_killed_process_is_told_with_this_machines_memory() -> None:
+    here = why(KILLED, FakeHost(UBUNTU | MEMORY))
+    assert here is not None and here.here == "This machine has 8.00 GiB of main memory, 1.00 GiB of it free now."
+    in_wsl = why(KILLED, FakeHost(WSL | MEMORY))
+    assert in_wsl is not None and in_wsl.here.startswith("WSL has 8.00 GiB")
+
+
+@pytest.mark.parametrize("meminfo", ["", "MemTotal: many", "MemTotal:\nMemAvailable:\n", "::::"])
+def test_a_meminfo_that_is_none_is_not_told(meminfo: str) -> None:
+    diagnosis = why(KILLED, FakeHost({"/proc/meminfo": meminfo}))
+    assert diagnosis is not None and diagnosis.here == ""
+
+
+def test_a_variable_that_hides_the_cards_is_named() -> None:
+    diagnosis = why("No CUDA GPUs are available", FakeHost(CARD, environ={"CUDA_VISIBLE_DEVICES": ""}))
+    assert diagnosis is not None and "CUDA_VISIBLE_DEVICES is ''" in diagnosis.here
+
+
+def test_other_errors_are_listed_in_short() -> None:
+    diagnosis = why(f"{OUT_OF_MEMORY}\n...\nChildFailedError:\n", FakeHost())
+    assert diagnosis is not None and [other.name for other in diagnosis.others] == ["child-failed"]
+
+
+def test_an_unknown_text_is_not_known() -> None:
+    assert why("Roses are red.", FakeHost()) is None
+
+
+def test_remedies_that_are_not_in_the_table_yet_are_listed() -> None:
+    """Names are agreed on; a recipe that is missing is left out of an answer."""
+    wanted = {cause.explain({}).remedy for cause in CAUSES} - {""} | set(module.ELSEWHERE.values())
+    missing = sorted(wanted - REMEDIES.keys())
+    if missing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn(f"remedies without a recipe: {', '.join(missing)}", stacklevel=1)
