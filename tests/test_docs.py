@@ -22,7 +22,7 @@ import click
 import pytest
 
 from puna.cli.doctor import MARGINS, report_lines
-from puna.cli.main import COMMANDS, app
+from puna.cli.main import app
 from puna.machine.distribution import Distribution
 from puna.machine.doctor import Diagnosis, diagnose
 from puna.machine.finding import Finding
@@ -243,8 +243,6 @@ def commands() -> Iterator[list[str]]:
 def test_every_command_and_option_exists(line: list[str]) -> None:
     context = click.Context(app)
     name = line[0] if line else "--help"
-    if name == "why" and name not in COMMANDS:
-        pytest.skip("puna why is not there yet")
     if name.startswith("-"):
         assert name in {option for parameter in app.get_params(context) for option in parameter.opts}
         return
@@ -279,8 +277,6 @@ def test_every_output_is_what_the_command_prints(puna: Puna, tmp_path: Path, mon
 
 
 def test_every_explanation_is_what_puna_why_says(puna: Puna) -> None:
-    if "why" not in COMMANDS:
-        pytest.skip("puna why is not there yet")
     for block in blocks("why"):
         assert_within(block.text, puna("why", "-", stdin=block.source).out.replace("\n> ", "\n"))
 

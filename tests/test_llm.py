@@ -94,7 +94,10 @@ def test_a_prompt_that_is_neither_text_nor_ids_is_refused(llm: LLM) -> None:
         llm.generate([1.5, 2.0], TEN)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [None, 5, (x for x in "ab"), {1, 2}, {1: 2}, b"hello", bytearray(b"a"), np.array(3)], ids=lambda bad: type(bad).__name__)
+NO_PROMPTS = (None, 5, (x for x in "ab"), {1, 2}, {1: 2}, b"hello", bytearray(b"a"), np.array(3))
+
+
+@pytest.mark.parametrize("bad", NO_PROMPTS, ids=lambda bad: type(bad).__name__)
 def test_what_is_no_prompt_is_refused_alone_and_in_a_list(llm: LLM, bad: Any) -> None:
     with pytest.raises(UsageError, match="a text, or a row of token ids, or a list of such prompts, is needed"):
         llm.generate(bad, TEN)

@@ -21,7 +21,7 @@ CAUSES = (
             "The installed PyTorch was built without CUDA: pip or conda took the wheel for the CPU.",
             'See which it is (None: without CUDA): python -c "import torch; print(torch.__version__, torch.version.cuda)"',
             "Install one that was built with CUDA; https://pytorch.org/get-started names the index for your CUDA.",
-            remedy="torch-with-cuda",
+            remedy="replace-torch",
             instead=ON_THE_CPU,
         ),
         (
@@ -54,7 +54,7 @@ CAUSES = (
             ),
             'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
             "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later.",
-            remedy="newer-torch",
+            remedy="replace-torch",
             instead=(
                 "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card "
                 "that is there."
@@ -81,7 +81,7 @@ CAUSES = (
             "CUDA finds no card.",
             "See whether the driver lists it: nvidia-smi",
             "See whether a variable hides it: echo $CUDA_VISIBLE_DEVICES",
-            remedy="unset-cuda-visible-devices",
+            remedy="show-all-cards",
             instead=ON_THE_CPU,
         ),
         ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|does not find", "+torch|nvidia|card|gpu"),
@@ -163,7 +163,7 @@ CAUSES = (
             "Numbers begin at 0, and count the visible ones only.",
             "See how many there are: nvidia-smi -L; echo $CUDA_VISIBLE_DEVICES",
             "Start as many processes as there are cards: torchrun --nproc_per_node N",
-            remedy="unset-cuda-visible-devices",
+            remedy="show-all-cards",
             instead=DEVICES,
         ),
         ("+device ordinal|device number|device index", "+invalid|no such|out of range", "+cuda|gpu"),
@@ -263,7 +263,7 @@ CAUSES = (
             "the next start.",
             "See the counts: nvidia-smi -q -d ECC,ROW_REMAPPER",
             "Restart the machine; if it comes again, the card is to be replaced.",
-            remedy="reboot",
+            remedy="restart",
             instead=DEVICES,
         ),
         ("+ecc", "+uncorrect|double bit", "gpu|memory"),

@@ -26,7 +26,7 @@ CAUSES = (
             "One GPU needs no process group at all: run the model with a program that makes none.",
             'To go on with the same program: change "nccl" to "gloo" in its call of init_process_group.',
             "On Linux with a GPU: install a PyTorch that was built with CUDA.",
-            remedy="torch-with-cuda",
+            remedy="replace-torch",
             instead=ONE_CARD,
         ),
         ("+nccl", "+built|compil|without|support|missing|not have", "distributed|process group|torch", "windows|gpu|package"),

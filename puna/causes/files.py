@@ -248,7 +248,7 @@ CAUSES = (
             "Load it into main memory: torch.load(FILE, map_location='cpu')",
             'If there is a GPU: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())" says whether '
             "PyTorch can use it.",
-            remedy="torch-with-cuda",
+            remedy="replace-torch",
             instead=AS_IT_IS,
         ),
         ("+deserializ|torch.load|map_location", "+cuda", "cpu|available|device"),

@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "free-but-refused": (
         "{wanted} were refused although {free} of the GPU's memory are free: the system refused, not the card. On Windows "
         "the main memory or the page file is full; elsewhere another process took the memory in between, or a limit is set.",
-        "more-memory",
+        "close-programs",
         ("Close other programs, or enlarge Windows's page file.", "See who else uses the card: nvidia-smi"),
     ),
     "fragmentation": (
@@ -83,7 +83,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "other-process": (
         "Other processes hold about {others} of the GPU's {capacity}; without them the {wanted} would fit.",
-        "free-gpu-memory",
+        "see-gpu-memory",
         (
             "See which they are: nvidia-smi",
             "End those that are left over from earlier runs, or let the desktop use another card.",
@@ -97,7 +97,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "": (
         "The GPU's memory is full: {wanted} more were wanted.",
-        "free-gpu-memory",
+        "see-gpu-memory",
         (
             "See what else uses the card: nvidia-smi",
             "If it fails while the model is loaded, only fewer bits per weight, a smaller model or a second GPU help; a "
@@ -152,7 +152,7 @@ CAUSES = (
             "See how full the card is: nvidia-smi",
             "Lower the batch or the context, or leave some of the memory free.",
             "If much is free, run once with CUDA_LAUNCH_BLOCKING=1 and look at the first error.",
-            remedy="free-gpu-memory",
+            remedy="see-gpu-memory",
             instead=FEWER_BITS,
         ),
         ("+cublas|cudnn", "+initial|alloc|handle|memory", "fail|error|not"),
@@ -180,7 +180,7 @@ CAUSES = (
             "A buffer for weights (alloc_tensor_range): fewer layers on the GPU, --n-gpu-layers, or fewer bits per weight.",
             "A buffer for K and V: a smaller context, -c, or K and V in 8 bits, --cache-type-k q8_0 --cache-type-v q8_0.",
             "A compute buffer (gallocr, graph_reserve): a smaller step, -ub 256, and -fa on.",
-            remedy="free-gpu-memory",
+            remedy="see-gpu-memory",
             instead="puna plans these before it allocates, lowers the context to what fits, and says so.",
         ),
         ("+llama.cpp|ggml|llama-server", "+out of memory|oom|allocate", "gpu|vram|cuda"),
@@ -194,7 +194,7 @@ CAUSES = (
             "(about two thirds to three quarters).",
             "Close other programs; take fewer bits per weight or a smaller context.",
             "Let the GPU have more of it, until the next start: sudo sysctl iogpu.wired_limit_mb=N",
-            remedy="more-memory",
+            remedy="close-programs",
             instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
         ),
         ("+metal|mlx", "+out of memory|insufficient memory", "+gpu|model|apple|command buffer"),
@@ -212,7 +212,7 @@ CAUSES = (
             "Lower the batch or the length of the texts.",
             "JAX takes three quarters of the card at its start; another share: export XLA_PYTHON_CLIENT_MEM_FRACTION=.90",
             "TensorFlow takes all of it; let it grow instead: export TF_FORCE_GPU_ALLOW_GROWTH=true",
-            remedy="free-gpu-memory",
+            remedy="see-gpu-memory",
             instead=FEWER_BITS,
         ),
     ),
@@ -260,7 +260,7 @@ CAUSES = (
             "limit is half of the machine's memory; a container has a limit of its own.",
             "See that it was so: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
-            remedy="more-memory",
+            remedy="close-programs",
             instead=(
                 "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
             ),
@@ -293,7 +293,7 @@ CAUSES = (
             ),
             "See how much is free: free -g",
             "Load with fewer copies: safetensors instead of .pth or .bin; in transformers low_cpu_mem_usage=True.",
-            remedy="more-memory",
+            remedy="close-programs",
             instead=(
                 "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
             ),

@@ -56,7 +56,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 
 
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
-    """Run everything once unmeasured, then `repeat` times; the limits are measured in between."""
+    """Run everything once unmeasured, then `repeat` times; the limits are measured before each."""
     from puna.machine.limits import remember
 
     random = np.random.default_rng(SEED)
@@ -67,17 +67,24 @@ def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, repor
         return llm.generate(ids, max_tokens=new, ignore_eos=True).timing
 
     timing(min(prompt_tokens, TTFT_PROMPT), 2)
-    limits = llm.backend.limits()
-    if llm.backend.info.name == "cpu" and llm.config.threads == 0:
-        remember("cpu", limits)  # for `puna plan`
-    prefill, decode, first = [], [], []
+    prefill, decode, first, measured = [], [], [], []
     for i in range(repeat):
         report.progress("measuring", i, repeat)
+        measured.append(llm.backend.limits())
         prefill.append(timing(prompt_tokens, 1).prefill_per_s)
         decode.append(timing(1, decode_tokens).decode_per_s)
         first.append(timing(TTFT_PROMPT, 1).first_token_s)
     report.progress("measuring", repeat, repeat)
+    limits = _median(measured)
+    if llm.backend.info.name == "cpu" and llm.config.threads == 0:
+        remember("cpu", limits)  # for `puna plan`
     return _facts(llm, limits, prompt_tokens, decode_tokens, prefill, decode, first)
+
+
+def _median(measured: list[DeviceLimits]) -> DeviceLimits:
+    """Of each limit, as machines drift."""
+    rates = {field.name: [getattr(one, field.name) for one in measured] for field in dataclasses.fields(measured[0])}
+    return dataclasses.replace(measured[0], **{name: statistics.median(values) for name, values in rates.items()})
 
 
 def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int:

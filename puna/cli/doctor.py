@@ -124,7 +124,8 @@ def _by_part(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _finding_lines(finding: Finding) -> Iterator[Line]:
-    yield Line(finding.state, finding.found, STYLES[finding.state])
+    name = "" if finding.state == "ok" else f" ({finding.check})"  # by which guides and programs know it
+    yield Line(finding.state, finding.found + name, STYLES[finding.state])
     if finding.effect:
         yield Line(BELOW, finding.effect)
     if finding.remedy is not None and finding.state != "ok":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BAR_WIDTH = 50
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
+TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a large share
 
 
 @click.command()
@@ -291,7 +292,9 @@ def _show_history(as_json: bool) -> None:
 
 
 def _history_lines(found: list[Entry]) -> Iterator[str]:
-    yield f"  {'when':<20}  {'device':<8}  {'weights':<8}  {'predicted':>10}  {'actual':>10}  {'':>7}  model"
+    yield f"  {'when':<20}  {'device':<9}  {'weights':<8}  {'predicted':>10}  {'actual':>10}  {'difference':>18}  model"
     for one in found[-SHOWN_ENTRIES:]:
-        sizes = f"{_gib(one.predicted_bytes):>10}  {_gib(one.actual_bytes):>10}  {100 * one.difference:>+6.1f}%"
-        yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<8}  {sizes}  {one.model}"
+        off = f"{(one.actual_bytes - one.predicted_bytes) / (1 << 20):+.1f} MiB"
+        share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
+        sizes = f"{_gib(one.predicted_bytes):>10}  {_gib(one.actual_bytes):>10}  {off + share:>18}"
+        yield f"  {one.time:<20}  {one.device:<9}  {one.weights:<8}  {sizes}  {one.model}"

@@ -18,6 +18,7 @@ from puna.errors import ContextLengthError, UsageError
 
 if TYPE_CHECKING:
     from puna.llm import LLM
+    from puna.machine.finding import Remedy
     from puna.machine.why import Diagnosis
 
 MAX_BYTES = 64 << 20  # of a longer log its first and its last half of this are read
@@ -129,7 +130,8 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _paragraph("", diagnosis.cause)
     if diagnosis.here:
         yield from _paragraph("", diagnosis.here)
-    yield from _section("What to do", (*diagnosis.cure, *_remedy_steps(diagnosis)))
+    yield from _section("What to do", (*diagnosis.cure, *_remedy_steps(diagnosis.remedy)))
+    yield from _section("On this machine the doctor finds", _finding_lines(diagnosis))
     yield from _section("These settings fit", diagnosis.settings)
     if diagnosis.instead:
         yield from _section("With puna", (diagnosis.instead,))
@@ -142,10 +144,17 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield "Not sure: only a part of a known text was found, or other words for it. The whole log says more."
 
 
-def _remedy_steps(diagnosis: Diagnosis) -> Iterator[str]:
-    if diagnosis.remedy is not None:
-        yield " ".join((diagnosis.remedy.words, "Then restart." if diagnosis.remedy.needs_reboot else "")).strip()
-        yield from (f"  {command}" for command in diagnosis.remedy.commands)
+def _remedy_steps(remedy: Remedy | None) -> Iterator[str]:
+    if remedy is not None:
+        yield " ".join((remedy.words, "Then restart." if remedy.needs_reboot else "")).strip()
+        yield from (f"  {command}" for command in remedy.commands)
+
+
+def _finding_lines(diagnosis: Diagnosis) -> Iterator[str]:
+    for finding in diagnosis.findings:
+        yield f"{finding.state}: {finding.found} ({finding.check})"
+        if finding.remedy is not None and (diagnosis.remedy is None or finding.remedy.name != diagnosis.remedy.name):
+            yield from _remedy_steps(finding.remedy)
 
 
 def _unknown_lines(text: str, guess: str | None, model: str | None) -> Iterator[str]:

@@ -183,7 +183,7 @@ TYPE_LOSS: Mapping[str, Loss] = {
 WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
 KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
 HALVING_LOSS = 1.5  # each time that the context is halved
-STREAM_LOSS = Loss(2.5, "nothing lost, but slow")
+STREAM_LOSS = Loss(2.5, "slow: layers come over PCIe")
 DEVICE_LOSS = 3.0  # each time that the devices are doubled
 # What `puna convert --quantize` makes, for a device that keeps what the file has: bits of a weight there.
 REQUANTISED = {"Q8_0": 8.5, "Q4_1": 5.0, "Q4_0": 4.5}
@@ -262,7 +262,7 @@ def _parts_choices(checkpoint: Checkpoint, place: Place) -> Iterator[_Choice]:
         except UsageError:
             continue
         has = parts <= place.count
-        words = f"nothing lost; on {parts} cards" if has else f"nothing lost; needs {parts} such cards"
+        words = f"on {parts} cards" if has else f"needs {parts} such cards"
         weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
         yield _Choice((f"torchrun --nproc_per_node {parts} -m puna",), Loss(weight, words), parts=parts)
 
@@ -287,11 +287,11 @@ def _setting(
 def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[str, ...]:
     """At most three settings with which a model whose matrices are `file_type` ("F16") runs on a GPU with `device_bytes` free.
 
-    Each is a line for people, flags first: "--weights int8: 6.67 GiB of weights".
+    Each is a line for people, flags first: "--weights int8: 6.67 GiB of weights, perplexity +0.02 %".
     """
     place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
     found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)
-    return tuple(f"{' '.join(one.flags)}: {_gib(one.fit.plan.weights_bytes)} of weights" for one in found)
+    return tuple(f"{' '.join(one.flags)}: {_gib(one.fit.plan.weights_bytes)} of weights, {one.loss}" for one in found)
 
 
 def _gib(size: int) -> str:

@@ -15,22 +15,39 @@ from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
 from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
+from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
 from puna.machine.distribution import Distribution, distribution_of
-from puna.machine.finding import Remedy
+from puna.machine.doctor import examine
+from puna.machine.finding import Finding, Remedy
 from puna.machine.fit import ways_to_fit
 from puna.machine.host import Host
-from puna.machine.remedies import REMEDIES, remedy
+from puna.machine.probes.base import Patient, Probe
+from puna.machine.probes.cuda_wheel import cuda_wheel
+from puna.machine.probes.nvidia_card import nvidia_card
+from puna.machine.probes.nvidia_module import nvidia_module
+from puna.machine.probes.nvidia_rights import nvidia_rights
+from puna.machine.probes.nvidia_smi import nvidia_smi
+from puna.machine.remedies import remedy
 
 NVIDIA = "0x10de"  # PCI's number of the maker
 NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
 GPU_MEMORY = frozenset({"cuda-out-of-memory", "ggml-out-of-memory", "cublas-out-of-memory"})
-# In WSL the driver is Windows's, and its memory has a limit of its own: (remedy, system) -> remedy
-ELSEWHERE: dict[tuple[str, Distribution], str] = {
-    ("more-memory", "wsl"): "wsl-memory",
-    ("install-driver", "wsl"): "wsl-driver",
-    ("update-driver", "wsl"): "wsl-driver",
-    ("reload-uvm", "wsl"): "wsl-driver",
+ELSEWHERE: dict[tuple[str, Distribution], str] = {("close-programs", "wsl"): "wsl-memory"}  # (remedy, system) -> remedy
+# What a recipe wants to know, where only the text is known: what is usual.
+USUAL = {
+    "group": "video",
+    "key": "/var/lib/shim-signed/mok/MOK.der",
+    "cuda": written(RECOMMENDED[0]),
+    "index": index_of(None),
+    "package": "580-open",
+    "generation": "Blackwell",
+    "why": "the driver is then loaded anew",
+    "folder": "~/.cache",
 }
+WANTED = {"update-nvidia-driver": oldest_driver(RECOMMENDED[0]), "wsl-memory": "12GB"}
+# Parts of the doctor that only read, and soon end: what they find wrong here is told beside the cause.
+PROBES: tuple[Probe, ...] = (nvidia_card, nvidia_module, nvidia_rights, nvidia_smi, cuda_wheel)
+PROBES_LIMIT_S = 5.0
 # What llama.cpp says next -> which buffer it was, and which step of the cure is for it
 GGML_BUFFERS = {
     "alloc_tensor_range": ("weights", 0),
@@ -67,6 +84,7 @@ class Diagnosis:
     remedy: Remedy | None = None  # the commands of this system
     numbers: dict[str, str] = field(default_factory=dict)
     others: tuple[Other, ...] = ()
+    findings: tuple[Finding, ...] = ()  # of the doctor, on this machine
 
 
 def why(text: str, host: Host) -> Diagnosis | None:
@@ -97,6 +115,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
         settings=_settings(tensor, explained),
         remedy=_remedy(explained.remedy, system, host) if applies else None,
         numbers=dict(explained.numbers),
+        findings=_findings(host) if needs_card and has_card else (),
         others=tuple(Other(m.cause.name, m.explain().cause, m.line) for m in rest[:MAX_OTHERS]),
     )
 
@@ -140,15 +159,19 @@ def _settings(tensor: Tensor | None, explained: Explanation) -> tuple[str, ...]:
 
 
 def _remedy(name: str, system: Distribution, host: Host) -> Remedy | None:
-    """The commands of this system. A recipe that is not in the table, or wants what is not known here, is left out."""
+    """The commands of this system."""
     name = ELSEWHERE.get((name, system), name)
-    if name not in REMEDIES:
+    if not name:
         return None
-    kernel = (host.read("/proc/sys/kernel/osrelease") or "").strip()
-    try:
-        return remedy(name, system, kernel=kernel)
-    except (KeyError, IndexError):
-        return None
+    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    of_kernel = {"release": release or "$(uname -r)", "flavour": release.rpartition("-")[2] or "generic"}
+    return remedy(name, system, **USUAL, **of_kernel, wanted=WANTED.get(name, ""))
+
+
+def _findings(host: Host) -> tuple[Finding, ...]:
+    """What is wrong with this machine's card, driver and PyTorch."""
+    found = examine(Patient(host, "cuda"), PROBES, PROBES_LIMIT_S)
+    return tuple(finding for finding in found if finding.state in ("error", "warning"))
 
 
 def _here(match: Match, host: Host, system: Distribution) -> str:

@@ -39,9 +39,7 @@ def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
     for word in ("feed-forward", "Q4_0", "activations", "logits", "Python and libraries", "It fits.", "measured on this machine"):
         assert word in done.out
     found = facts(puna, model)
-    assert found["fits"] and found["needed_bytes"] == sum(
-        item["bytes"] for item in found["items"] if item["part"] != "overhead"
-    )
+    assert found["fits"] and found["needed_bytes"] == sum(item["bytes"] for item in found["items"] if item["part"] != "overhead")
     assert found["expected"]["decode_per_s"] > 0
 
 
