@@ -37,6 +37,7 @@ def _overhead(llm: LLM) -> int:
 def _filled(llm: LLM) -> dict[str, int]:
     """What the second half of the context took, once the first had touched all else."""
     context = llm.plan.max_context
+    # Large enough that the MiB or two which Python gives back at its own time are no hundredth of it.
     ids = [3 + i % 200 for i in range(context)]
     for _ in range(2):  # the second time nothing is new
         llm.generate(ids[: context // 2 - 1], max_tokens=1, ignore_eos=True)
