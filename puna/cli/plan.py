@@ -90,17 +90,17 @@ def _planned(
     is_gpu = bool(gpu) or engine.device.startswith("cuda")
     place = place_for(engine, ThisHost(), None if is_gpu else cpu_limits(report), gpu, ram)
     made = fit(checkpoint, engine, place, parts)
-    first = next(iter(_layout_names(place.kind)))
+    first = next(iter(_layout_names(place.device)))
     is_lowered = 0 < made.plan.max_context < checkpoint.config.max_context and not engine.max_context
     stepped_down = made.plan.weights != first or made.plan.num_streamed or is_lowered
-    settings = nearest(checkpoint, engine, place) if not made.fits or stepped_down else []
+    settings = nearest(checkpoint, engine, place, parts) if not made.fits or stepped_down else []
     return Planned(name, checkpoint, engine, made, settings, 0)
 
 
-def _layout_names(kind: str) -> Iterator[str]:
+def _layout_names(device: str) -> Iterator[str]:
     from puna.backends import backend_spec
 
-    yield from backend_spec(kind).layouts
+    yield from backend_spec(device).layouts
 
 
 def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
@@ -155,6 +155,8 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield from _item_lines(fit.main_items, "total")
     yield ""
     yield from _verdict_lines(planned)
+    if not fit.fits and not planned.settings:
+        yield "No setting makes it fit here. Take a smaller model, or plan for another machine with --gpu, --vram or --ram."
     if planned.settings:
         yield ""
         yield "Settings that fit, the one that loses least first:"
@@ -253,7 +255,7 @@ def _json_of(planned: Planned) -> dict[str, Any]:
         "notices": list(fit.notices),
         **_fit_facts(fit),
         "free_bytes": fit.place.free_bytes,
-        "device": {"kind": fit.place.kind, "name": fit.place.name, "total_bytes": fit.place.total_bytes, "count": fit.parts},
+        "device": {"kind": fit.place.device, "name": fit.place.name, "total_bytes": fit.place.total_bytes, "count": fit.parts},
         "items": [item._asdict() for item in fit.items],
         "main_memory": [item._asdict() for item in fit.main_items],
         "settings": [{"flags": list(one.flags), "loss": one.loss, **_fit_facts(one.fit)} for one in planned.settings],

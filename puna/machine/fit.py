@@ -96,17 +96,16 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     """
     own = part_of(checkpoint, parts - 1, parts)
     heard = _Notices()
-    problem, kind = "", place.kind
-    layouts = backend_spec(kind).layouts
+    problem, layouts = "", backend_spec(place.device).layouts
     try:
         plan = make_plan(own.config, own.tensors, engine, layouts, place.free_bytes, heard)
     except InsufficientMemoryError as error:
         problem = error.message
         plan = _as_asked(own, engine, layouts)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
-    if not problem and kind == "cuda" and streamed > place.main_bytes:
+    if not problem and place.is_gpu and streamed > place.main_bytes:
         problem = f"the layers that stay in main memory need {_gib(streamed)}, and {_gib(place.main_bytes)} of it are free"
-    speed = None if place.rates is None else expected(own.config, own.tensors, plan, place.rates, kind)
+    speed = None if place.rates is None else expected(own.config, own.tensors, plan, place.rates, place.device)
     items = tuple(_items(own, plan, place))
     return Fit(place, plan, items, tuple(_main_items(streamed, place)), tuple(heard.texts), problem, speed, parts)
 
@@ -130,7 +129,7 @@ def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
     yield Item("scratch", "logits", f"{config.vocab_size} numbers of each", plan.logits_bytes)
     for name, size in place.taken:
         yield Item("overhead", name, "", size)
-    if place.kind == "cpu":
+    if not place.is_gpu:
         yield Item("overhead", "Python and libraries", "this process", PROCESS_BYTES["cpu"])
 
 
@@ -152,7 +151,7 @@ def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan
 
 
 def _main_items(streamed: int, place: Place) -> Iterator[Item]:
-    if place.kind != "cuda":
+    if not place.is_gpu:
         return
     if streamed:
         yield Item("weights", "streamed layers", "", streamed)
@@ -202,12 +201,14 @@ class _Choice(NamedTuple):
 AS_ASKED = _Choice((), Loss(0.0, ""))
 
 
-def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, count: int = NEAREST) -> list[Setting]:
+def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1, count: int = NEAREST) -> list[Setting]:
     """Settings that fit, the one that loses least first. One that only adds to another's changes is left out."""
-    ways = sorted(product(*_questions(checkpoint, engine, place)), key=lambda way: sum(choice.loss.weight for choice in way))
+    ways = sorted(
+        product(*_questions(checkpoint, engine, place, parts)), key=lambda way: sum(choice.loss.weight for choice in way)
+    )
     found: list[tuple[frozenset[str], Setting]] = []
     for way in ways:
-        flags = tuple(flag for choice in way for flag in choice.flags)
+        flags = tuple(sorted((flag for choice in way for flag in choice.flags), key=_is_option))
         if not flags or any(earlier <= frozenset(flags) for earlier, _ in found):
             continue
         if (setting := _setting(checkpoint, engine, place, way, flags)) is not None:
@@ -217,15 +218,20 @@ def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, count: i
     return [setting for _, setting in found]
 
 
-def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place) -> Iterator[list[_Choice]]:
+def _is_option(flag: str) -> bool:
+    """Options stand behind the command that has them."""
+    return flag.startswith("--")
+
+
+def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int) -> Iterator[list[_Choice]]:
     """Each with the ways to answer it."""
-    layouts = backend_spec(place.kind).layouts
+    layouts = backend_spec(place.device).layouts
     yield [AS_ASKED, *_weights_choices(engine, layouts), *(_file_choices(checkpoint) if len(layouts) == 1 else ())]
     kinds = next(iter(layouts.values())).kv_types
     is_free = engine.kv_type in ("auto", "f32", "f16", "bf16")
     yield [AS_ASKED, *([_Choice(("--kv-type int8",), KV_LOSS, {"kv_type": "int8"})] if is_free and "int8" in kinds else [])]
     yield [AS_ASKED, *_context_choices(checkpoint.config, engine)]
-    yield [AS_ASKED, *_parts_choices(checkpoint, place)]
+    yield [AS_ASKED._replace(parts=parts), *_parts_choices(checkpoint, place, parts)]
 
 
 def _weights_choices(engine: EngineConfig, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
@@ -254,9 +260,9 @@ def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Cho
         yield _Choice((f"--max-context {context}",), Loss(HALVING_LOSS * halvings, words), {"max_context": context})
 
 
-def _parts_choices(checkpoint: Checkpoint, place: Place) -> Iterator[_Choice]:
+def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator[_Choice]:
     """Only of a GPU: more of the same."""
-    for parts in PARTS[1:] if place.kind == "cuda" else ():
+    for parts in (parts for parts in PARTS if parts > asked and place.is_gpu):
         try:
             part_of(checkpoint, 0, parts)
         except UsageError:

@@ -22,7 +22,7 @@ SEVERAL = re.compile(r"(?P<count>\d{1,3})\s*x\s+(?P<name>.+)", re.IGNORECASE)
 class Place:
     """One device, of which there may be several alike, and the main memory beside it."""
 
-    kind: str  # "cpu", "cuda": a line of `speed.SHARES`
+    device: str  # a key of `backends.DEVICES`
     name: str  # for people
     total_bytes: int
     free_bytes: int  # what a plan may use
@@ -31,6 +31,10 @@ class Place:
     count: int = 1
     taken: tuple[tuple[str, int], ...] = ()  # what of `total_bytes` is not free, as far as puna takes it
 
+    @property
+    def is_gpu(self) -> bool:
+        return self.device == "cuda"
+
 
 def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str = "", ram: int = 0) -> Place:
     """The place that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
@@ -38,35 +42,28 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     `limits`: this CPU's rates, if they are known. DeviceError where a GPU is wanted and there is none.
     """
     total, free = (ram, ram) if ram else memory_bytes()
-    cpu = Place(
-        "cpu",
-        f"this CPU with {ram / GIB:g} GiB" if ram else "this CPU",
-        total,
-        free,
-        free,
-        None if limits is None else rates_of(limits),
-    )
-    kind = engine.device.partition(":")[0]
-    if gpu and kind not in ("auto", "cuda"):
+    device = engine.device.partition(":")[0]
+    if gpu and device not in ("auto", "cuda"):
         raise UsageError(f"--gpu names a card, but the device is {engine.device}", hint="Leave one of them out.")
     if gpu:
         return _card_place(require_card(_name_of(gpu)), _count_of(gpu), free, engine.vram)
-    if kind in ("cpu", "reference", "torch"):
-        return cpu
-    found = gpus(host)
+    found = gpus(host) if device in ("auto", "cuda") else ()
     if found:
         number = int(engine.device.partition(":")[2] or 0)
         if number >= len(found):
             raise DeviceError(f"the device is {engine.device}, but this machine has {len(found)} NVIDIA GPUs, numbered from 0")
         return _gpu_place(found[number], len(found), free, engine.vram)
-    if engine.vram:
+    if engine.vram and device in ("auto", "cuda"):
         return _limited("a GPU", engine.vram + CONTEXT_BYTES, engine.vram + CONTEXT_BYTES, engine.vram, free)
-    if kind == "cuda" or engine.require_gpu:
+    if device == "cuda" or engine.require_gpu:
         raise DeviceError(
             "this machine has no NVIDIA GPU that answers",
             hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you lack.',
         )
-    return cpu
+    device = "cpu" if device == "auto" else device
+    rates = rates_of(limits) if limits is not None and device == "cpu" else None
+    words = {"cpu": "this CPU", "torch": "this CPU by PyTorch", "reference": "this CPU by numpy"}[device]
+    return Place(device, f"{words} with {ram / GIB:g} GiB" if ram else words, total, free, free, rates)
 
 
 def _name_of(gpu: str) -> str:
