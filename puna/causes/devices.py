@@ -50,7 +50,7 @@ CAUSES = (
             "Newer versions of PyTorch have most of these operations.",
             instead='puna runs float16 and bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
         ),
-        ("+half|float16|fp16", "+not implemented|does not exist|not supported", "cpu|addmm|layernorm"),
+        ("+half|float16|fp16", "+not implemented|does not exist|not support", "cpu|addmm|layernorm"),
     ),
     Cause(
         "dtype-mismatch",
@@ -113,6 +113,6 @@ CAUSES = (
                 "are not."
             ),
         ),
-        ("+nan|inf", "+probability tensor|logits|multinomial", "+error|contain|fail|generat"),
+        ("+nan|inf", "+probabilit|logits|multinomial", "+error|contain|fail|generat|crash"),
     ),
 )

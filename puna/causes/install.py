@@ -65,6 +65,7 @@ CAUSES = (
             "unable to find cudart library",
             "the target was not found ... cuda::cublas",
             "links to: cuda::cublas but the target was not found",
+            "no cuda toolset found",
             "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
             "failed to find nvcc",
         ),
@@ -81,6 +82,27 @@ CAUSES = (
             "+not found|missing|not set|not find|cannot find",
             "+install|build|compile|wheel",
         ),
+    ),
+    Cause(
+        "nvcc-unknown-card",
+        "install",
+        ("nvcc fatal : unsupported gpu architecture '{architecture:word}'", "unsupported gpu architecture 'compute_"),
+        says(
+            (
+                "CUDA's compiler does not know {architecture}, the card that it is to compile for: the toolkit is older than the "
+                "card, or so new that it dropped it.",
+                "CUDA's compiler does not know the card that it is to compile for: the toolkit is older than the card, or so new "
+                "that it dropped it.",
+            ),
+            "See which compiler is found: which nvcc; nvcc --version. The distribution's own package is often years old.",
+            "compute_120 (RTX 50) needs CUDA 12.8, compute_89 (RTX 40) 11.8, compute_86 (RTX 30) 11.1; CUDA 13 has nothing below "
+            "compute_75.",
+            "Put the right one first, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
+            "An older toolkit can compile for an earlier card, whose code the driver adapts: "
+            "-DCMAKE_CUDA_ARCHITECTURES=86-virtual",
+            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        ),
+        ("+nvcc|cuda toolkit", "+architecture|compute_120|sm_120", "+unsupported|not support|unknown"),
     ),
     Cause(
         "externally-managed",
@@ -122,7 +144,11 @@ CAUSES = (
         (
             "^illegal instruction (core dumped)$",
             "illegal instruction (core dumped)",
+            "traps: ... trap invalid opcode",
+            "trap invalid opcode",
+            "signal: illegal instruction",
             "exit status 132",
+            "exited with code 132",
             "exitcode: -4",
             "0xc000001d",
         ),
@@ -134,7 +160,7 @@ CAUSES = (
             "In a virtual machine: choose the host's CPU type.",
             instead="puna compiles its kernels for the processor that is there.",
         ),
-        ("+illegal instruction", "+core|crash|avx|cpu"),
+        ("+illegal instruction|invalid opcode", "+core|crash|avx|cpu|llama|torch|ollama"),
     ),
     Cause(
         "glibc-too-old",

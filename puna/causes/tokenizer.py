@@ -62,6 +62,26 @@ CAUSES = (
         ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer"),
     ),
     Cause(
+        "not-a-sentencepiece-model",
+        "tokenizer",
+        (
+            "could not parse modelproto from {file:path}",
+            "could not parse modelproto",
+            "model_proto->parsefromarray(serialized.data(), serialized.size())",
+        ),
+        says(
+            "This tokenizer.model is not SentencePiece's: Llama 3's has the same name and is a list of tokens for tiktoken; or "
+            "it is a pointer of Git LFS, an error page, or cut short.",
+            "See which: head -c 120 tokenizer.model. It begins with 'version https://git-lfs': a pointer. Each line is letters "
+            "and a number: Llama 3.",
+            "Llama 3: take the folder in Hugging Face's format, whose tokenizer.json current versions of transformers read; "
+            "old programs for Llama 2 cannot.",
+            "A pointer: git lfs install && git lfs pull. Otherwise fetch the file again.",
+            instead=OWN,
+        ),
+        ("+sentencepiece|modelproto|tokenizer.model", "+parse|modelproto", "tokenizer|llama|load|error"),
+    ),
+    Cause(
         "double-bos",
         "tokenizer",
         (

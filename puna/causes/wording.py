@@ -21,6 +21,8 @@ FIELDS = {
     "size": r"\d{1,12}(?:[.,]\d{1,6})?\s?(?:[kmgt]i?b|bytes)",
     "word": r"[^\s'\"`,;()<>\[\]{}]{1,120}",
     "path": r"[^\s'\"`,;()<>]{1,200}",
+    "shape": r"\d[\d, ]{0,60}",
+    "cudalib": r"lib(?:cu|nv|nccl|caffe2_nvrtc)[\w.-]{1,60}",  # CUDA's and the driver's
     "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
 }
 _PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<space> )")
@@ -44,6 +46,7 @@ TRADE = frozenset(
         *(
             "cublas",
             "cuda",
+            "cudamalloc",
             "cudnn",
             "dkms",
             "docker",
