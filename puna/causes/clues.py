@@ -13,10 +13,16 @@ from functools import cache
 
 NEAR = 320  # characters
 WHOLE = 4  # letters: a shorter word must stand there whole, for "inf" begins "information"
+# Who asks for help says that something is wrong, and that it happened.
 TROUBLE = (
-    "error|fail|crash|complain|refus|reject|cannot|could not|does not|do not|did not|will not|is not|no|without|missing|killed|"
-    "hangs|stuck|warning|wrong|only|too|instead|ignored|slow|out of|needs|requires|already|lost|dropp|truncat|two|twice|"
-    "blocked|denied|dies|died|breaks|broken|gone|problem|trouble|400|401|403|500"
+    "error|fail|crash|complain|refus|reject|cannot|could not|does not|do not|did not|will not|is not|are not|no|without|missing|"
+    "killed|hangs|stuck|warning|wrong|only|too|instead|ignore|slow|out of|needs|requires|already|lost|dropp|truncat|two|twice|"
+    "blocked|denied|stops|abort|whine|throws|dies|died|breaks|broken|gone|problem|trouble|400|401|403|500"
+)
+TOLD = (
+    r"\b(?:i|i'm|i've|i'd|my|mine|me|we (?:have|get|got)|anyone|why|help|suddenly|says|complain(?:s|ed|ing)?|crash(?:es|ed)|"
+    r"fails|failed|throws|prints|refuses|gives (?:me|an|only)|gave|gets|got|getting|whines|hangs|dies|died|shows|returns|"
+    r"tells me|told me|warning that)\b|error:|\b(?:was|is) (?:rejected|refused|killed)\b|\bcannot (?:start|load|run)\b"
 )
 FORMS = (
     (r"\bcan't\b", "cannot"),
@@ -49,8 +55,9 @@ def score(clues: tuple[str, ...], piece: str) -> float:
 
 
 def tells_of_trouble(lower: str) -> bool:
-    """Whether a text speaks of something that goes wrong at all."""
-    return _pattern(TROUBLE).search(in_one_form(lower)) is not None
+    """Whether a text speaks of something that goes wrong, as one to whom it happened."""
+    piece = in_one_form(lower)
+    return _pattern(TROUBLE).search(piece) is not None and _told().search(piece) is not None
 
 
 def pieces(lower: str) -> Iterator[tuple[int, str]]:
@@ -67,6 +74,11 @@ def in_one_form(piece: str) -> str:
     for form, one in _forms():
         piece = form.sub(one, piece)
     return piece
+
+
+@cache
+def _told() -> re.Pattern[str]:
+    return re.compile(TOLD)
 
 
 @cache

@@ -121,6 +121,7 @@ CAUSES = (
         "cuda",
         (
             "device-side assert triggered",
+            "side assert triggered",
             "assertion `srcindex < srcselectdimsize` failed",
             "assertion `index out of bounds",
             "assertion `t >= 0 && t < n_classes` failed",

@@ -9,7 +9,7 @@ CAUSES = (
         "mixed-devices",
         "devices",
         (
-            "expected all tensors to be on the same device, but found at least two devices, {one:word} and {other:word}",
+            "expected all tensors to be on the same device, but found at least two devices, {one:device} and {other:device}",
             "expected all tensors to be on the same device",
             "input, output and indices must be on the current device",
             "input type (torch.{one:word}) and weight type (torch.{other:word}) should be the same",
@@ -58,6 +58,7 @@ CAUSES = (
         (
             "mat1 and mat2 must have the same dtype, but got {one:word} and {other:word}",
             "mat1 and mat2 must have the same dtype",
+            "expected mat1 and mat2 to have the same dtype, but got: {one:word} != {other:word}",
             "expected m1 and m2 to have the same dtype, but got: {one:word} != {other:word}",
             "expected scalar type {one:word} but found {other:word}",
             "query, key, and value to have the same dtype",

@@ -308,7 +308,7 @@ CAUSES = (
             "exitcode -9: main memory was full. -11: a crash in compiled code.",
             instead=ONE_CARD,
         ),
-        ("+childfailederror|torchrun", "+child|failed|error", "exitcode|process|elastic"),
+        ("+childfailederror|child failed|child process", "+torchrun|exitcode|elastic", "process|error|failed"),
         role="effect",
     ),
 )

@@ -73,13 +73,14 @@ CAUSES = (
             remedy="install-kernel-headers",
             instead=DOCTOR,
         ),
-        ("+kernel headers|linux-headers|kernel-devel|dkms", "+nvidia|driver|module", "missing|not found|cannot|fail|build"),
+        ("+kernel headers|linux-headers|kernel-devel", "+nvidia|driver|module|dkms", "missing|not found|cannot|fail|build"),
     ),
     Cause(
         "dkms-build-failed",
         "driver",
         (
             "bad return status for module build on kernel: {kernel:word} ... /dkms/nvidia/{driver:word}/build",
+            "bad return status for module build on kernel: {kernel:word} ... /dkms/nvidia",
             "building module: ... dkms/nvidia ... bad exit status",
             "failed for nvidia({code:int})",
             "dkms: install ... nvidia ... failed",

@@ -50,8 +50,8 @@ CAUSES = (
         ),
         (
             "+git lfs|git-lfs|lfs|cloned|git clone",
-            "+pointer|lfs|bytes|magic|header|tiny|text file",
-            "+file|model|weights|repo",
+            "+pointer|bytes|magic|tiny|text file",
+            "+gguf|model|weights|safetensors|llama|tokenizer",
         ),
     ),
     Cause(
@@ -414,7 +414,7 @@ CAUSES = (
             "Sign in on this machine: hf auth login (older: huggingface-cli login), or export HF_TOKEN=...",
             instead="puna uses the same sign-in; models without a gate, such as SmolLM2 or TinyLlama, need none.",
         ),
-        ("+gated|401|403|restricted", "+hugging|hf|llama", "+model|repo|access"),
+        ("+gated|401|403|restricted", "+huggingface|hf|llama", "+model|repo|access"),
     ),
     Cause(
         "hub-unreachable",
@@ -433,6 +433,49 @@ CAUSES = (
             instead='puna runs files on the disk without any network: puna run model.gguf "..."',
         ),
         ("+huggingface|hugging face", "+connect|unreachable|offline|network|timeout", "+not|cannot|can't|fail|error"),
+    ),
+    Cause(
+        "download-incomplete",
+        "files",
+        (
+            "consistency check failed: file should be of size {expected:int} but has size {got:int} ({file:path}",
+            "consistency check failed: file should be of size",
+        ),
+        says(
+            (
+                "The download of {file} broke off: {got} of {expected} bytes are there.",
+                "A download broke off: the file is shorter than the Hub says.",
+            ),
+            "Fetch it again; what is there is kept: hf download OWNER/NAME (older: huggingface-cli download)",
+            "If it breaks off each time: see the disk, df -h ~, and whether a proxy limits downloads.",
+            instead="puna pull goes on where a download broke off, and checks its sha256.",
+        ),
+        ("+consistency check|download", "+size", "+fail|shorter|interrupt", "+huggingface|model|safetensors|gguf"),
+    ),
+    Cause(
+        "code-in-repository",
+        "files",
+        (
+            "the repository {name:path} contains custom code which must be executed",
+            "contains custom code which must be executed to correctly load the model",
+            "please pass the argument `trust_remote_code=true`",
+            "set the option `trust_remote_code=true` to remove this error",
+        ),
+        says(
+            (
+                "The model {name} brings Python code of its own, which transformers runs only if it is told to.",
+                "The model brings Python code of its own, which transformers runs only if it is told to.",
+            ),
+            "See whether a newer transformers has the model built in: pip install -U transformers",
+            "Otherwise read the code on the model's page first, since it may do anything here; then trust_remote_code=True, with "
+            "a fixed revision=COMMIT.",
+            instead="puna runs no code from models: it runs the LLaMA family by itself, and refuses others by name.",
+        ),
+        (
+            "+trust_remote_code|trust remote code|custom code",
+            "+transformers|model|huggingface",
+            "+pass|require|refuse|error|execut",
+        ),
     ),
     Cause(
         "unknown-model-type",

@@ -182,6 +182,37 @@ CAUSES = (
         ("+glibc|glibcxx|libstdc++", "+not found|too old|requires", "+torch|wheel|install|import|vllm|llama"),
     ),
     Cause(
+        "accelerate-missing",
+        "install",
+        (
+            "requires `accelerate`",
+            "requires accelerate: `pip install",
+            "or a `device_map` requires accelerate",
+            "no module named 'accelerate'",
+        ),
+        says(
+            "transformers leaves the placing of a model (device_map, low_cpu_mem_usage, quantised weights) to the package "
+            "accelerate, which is not installed, or is too old.",
+            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python anew.",
+            "Or load without device_map, and move the model: model.to('cuda')",
+            instead="puna places models by itself: puna plan MODEL shows where.",
+        ),
+        ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+not installed|require|missing|needs"),
+    ),
+    Cause(
+        "windows-dll-missing",
+        "install",
+        ("exited with code 3221225781", "0xc0000135", "exit code: 3221225781", "exit code -1073741515"),
+        says(
+            "Windows ended the program at its start (0xC0000135): a DLL that it needs is not there, mostly the Visual C++ "
+            "runtime, the Vulkan runtime, or CUDA's (cudart64, cublas64).",
+            "Start the program in a terminal of its own: Windows then names the DLL.",
+            "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
+            "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
+            instead=NOTHING_TO_BUILD,
+        ),
+    ),
+    Cause(
         "module-missing",
         "install",
         (

@@ -272,8 +272,8 @@ CAUSES = (
             ),
         ),
         (
-            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed",
-            "+torchrun|checkpoint|python|llama|model load",
+            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed|prints killed|says killed|just killed|only killed",
+            "+torchrun|checkpoint|python|llama|model load|loading",
             "process|signal|nothing|memory",
         ),
     ),
@@ -295,6 +295,26 @@ CAUSES = (
         ("+paging file|page file|pagefile|1455", "+too small|error|windows|enlarge"),
     ),
     Cause(
+        "no-pinned-memory",
+        "memory",
+        (
+            "failed to allocate {wanted:size} of pinned memory",
+            "of pinned memory: out of memory",
+            "of pinned memory: invalid argument",
+        ),
+        says(
+            (
+                "llama.cpp wanted {wanted} of main memory that stays in its place, for faster copies to the GPU, and did not get "
+                "it. It goes on with ordinary memory: slower in reading prompts, not broken.",
+                "llama.cpp wanted main memory that stays in its place and did not get it. It goes on with ordinary memory.",
+            ),
+            "If something fails after it, the reason stands below this line.",
+            "See how much is free: free -g; without trying: GGML_CUDA_NO_PINNED=1",
+            instead="puna says which weights stay in main memory: puna plan MODEL",
+        ),
+        role="symptom",
+    ),
+    Cause(
         "host-out-of-memory",
         "memory",
         (
@@ -306,7 +326,6 @@ CAUSES = (
             "std::bad_alloc",
             "oserror: [errno 12] cannot allocate memory",
             "numpy.core._exceptions._arraymemoryerror",
-            "failed to allocate {wanted:size} of pinned memory",
         ),
         says(
             (

@@ -49,7 +49,7 @@ CAUSES = (
         ),
         (
             "+n_gpu_layers|n-gpu-layers|gpu layers|llama.cpp|llama-cpp",
-            "+no effect|ignored|not used|cpu only|without gpu|only cpu",
+            "+no effect|ignore|not used|cpu only|without gpu|only cpu|runs on the cpu",
             "gpu|cpu|slow|compiled",
         ),
         role="symptom",
@@ -71,7 +71,7 @@ CAUSES = (
             remedy="close-programs",
             instead="puna says before a download what a model needs: puna plan MODEL",
         ),
-        ("+ollama", "+memory", "require|needs|available|not enough"),
+        ("+ollama", "+memory", "+requires more|needs more|not enough|more system memory|than is available|than i have"),
     ),
     Cause(
         "ollama-not-running",

@@ -49,6 +49,7 @@ CAUSES = (
             "couldn't instantiate the backend tokenizer",
             "converting from sentencepiece and tiktoken failed",
             "converting from tiktoken failed",
+            "cannot import name 'llamatokenizer' from 'transformers",
             "no module named 'sentencepiece'",
             "no module named 'tiktoken'",
         ),
@@ -122,7 +123,11 @@ CAUSES = (
                 "to continue a text."
             ),
         ),
-        ("+chat template|chat_template", "+not set|missing|no chat|without|not defined"),
+        (
+            "+chat template|chat_template",
+            "+not set|missing|no chat|without|not defined|does not have",
+            "+tokenizer|apply|transformers|vllm|error|throws|fail",
+        ),
     ),
     Cause(
         "no-pad-token",
