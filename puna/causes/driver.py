@@ -100,7 +100,7 @@ CAUSES = (
         ),
         (
             "+dkms",
-            "+nvidia|driver",
+            "+nvidia",
             "+build fails|build failed|not build|bad return|failed to build|fails to build",
             "kernel|module",
         ),
