@@ -260,7 +260,7 @@ CAUSES = (
             ),
             "See what it has: nvidia-smi --query-gpu=name,compute_cap --format=csv. GTX 10, P40 and P100 have 6.x, V100 7.0, "
             "T4 and RTX 20 7.5.",
-            "llama.cpp and Ollama still run on cards from 5.0 (GTX 900).",
+            "llama.cpp and Ollama still run on cards from 5.0 (GTX 900), in builds for CUDA 12.",
             "Where it is torch.compile that fails: run without it, TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager",
             instead=ON_THE_CPU,
         ),

@@ -115,6 +115,7 @@ CAUSES = (
         "distributed",
         (
             "failed to bind to {address:path}:{port:int} (errno: 98 - address already in use",
+            "failed to listen on any local network address. port: {port:int}",
             "server socket has failed to listen on any local network address",
             "the server socket has failed to bind",
             "eaddrinuse ... tcpstore",

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 DOCTOR = "puna doctor tries the driver part by part and names what is missing."
+
+
+def explain_old_driver(numbers: Numbers) -> Explanation:
+    """A driver that is too old, with the newest CUDA that it knows: 11040 is 11.4."""
+    found = numbers.get("found", "")
+    newest = f" The newest CUDA that it knows is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""
+    needed = numbers.get("needed", "")
+    wanted = f" The program wants CUDA {needed}." if needed else ""
+    return Explanation(
+        f"The NVIDIA driver is older than what the program was built for.{newest}{wanted}",
+        (
+            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            "Install a newer driver, or a program (a PyTorch, a container) that was built for an older CUDA.",
+        ),
+        "update-nvidia-driver",
+        DOCTOR,
+        numbers,
+    )
+
 
 CAUSES = (
     Cause(
@@ -173,17 +192,7 @@ CAUSES = (
             "unsatisfied condition: cuda>={needed:word}",
             "forward compatibility was attempted on non supported hw",
         ),
-        says(
-            (
-                "The NVIDIA driver is older than the installed PyTorch needs: the newest CUDA that it knows is {found} "
-                "(11040 is 11.4).",
-                "The NVIDIA driver is older than what the program was built for.",
-            ),
-            "See which CUDA the driver knows: nvidia-smi, at the top right",
-            "Install a newer driver, or a program that was built for an older CUDA.",
-            remedy="update-nvidia-driver",
-            instead=DOCTOR,
-        ),
+        explain_old_driver,
         ("+driver", "+too old|outdated|insufficient|older|newer driver", "+cuda|nvidia", "version|update|torch"),
     ),
     Cause(

@@ -133,6 +133,8 @@ CAUSES = (
             "package that does not exist for this system (triton and vLLM: Linux only).",
             'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
             "--verbose | head",
+            "A version that is asked for exactly, such as torch==1.13.1, may have wheels for older Pythons only: ask for a newer "
+            "one, or take that Python.",
             "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
             instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
         ),
@@ -156,7 +158,8 @@ CAUSES = (
             "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "
             "newer one. In a virtual machine the host may hide them.",
             "See what there is: grep -o -m1 -wE 'avx|avx2|avx512f|fma' /proc/cpuinfo | sort -u; lscpu",
-            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --no-binary :all: llama-cpp-python',
+            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --force-reinstall --no-cache-dir '
+            "--no-binary llama-cpp-python llama-cpp-python",
             "In a virtual machine: choose the host's CPU type.",
             instead="puna compiles its kernels for the processor that is there.",
         ),
