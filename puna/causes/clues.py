@@ -15,15 +15,16 @@ NEAR = 320  # characters
 WHOLE = 4  # letters: a shorter word must stand there whole, for "inf" begins "information"
 # How somebody speaks to whom it happened: of himself, or of what a program says and does. Documents and news do not.
 TELLER = (
-    r"\b(?:i|i'm|i've|i'd|my|mine|me|we (?:have|get|got)|anyone|why|help|suddenly|apparently|says|complain(?:s|ed|ing)?|"
-    r"crash(?:es|ed)|fails|failed|throws|prints|refuses|asserts|gives (?:me|an|only)|gave|gets|got|getting|whines|hangs|dies|"
-    r"died|breaks|stopped|shows|returns|tells me|told me|warning that)\b|error:|\b(?:was|is) (?:rejected|refused|killed)\b|"
-    r"\bcannot (?:start|load|run)\b"
+    r"\b(?:i|i'm|i've|i'd|my|mine|me|we (?:have|get|got)|anyone|why|help|suddenly|apparently|tells me|told me)\b",
+    r"\b(?:asserts|bails|breaks|complain(?:s|ed|ing)?|crash(?:es|ed)|died|dies|fails|failed|gave|gives (?:me|an|only))\b",
+    r"\b(?:gets|getting|got|hangs|moans|prints|refuses|returns|says|shows|stopped|throws|whines|warning that)\b",
+    r"\b(?:was|is) (?:rejected|refused|killed)\b|\bcannot (?!be\b)\w|\b(?:is|are) not \w+ing\b|\bnot found\b|error:",
 )
 FORMS = (
     (r"\bcan't\b", "cannot"),
     (r"\bwon't\b", "will not"),
     (r"n't\b", " not"),
+    (r"\b(?:cannot|could not|does not|did not|unable to|not able to) find\b", "not found"),
     (r"\bpytorch\b", "torch"),
     (r"\bwsl ?2\b", "wsl"),
     (r"\b(?:graphics|video) card\b", "gpu"),
@@ -73,7 +74,7 @@ def in_one_form(piece: str) -> str:
 
 @cache
 def _told() -> re.Pattern[str]:
-    return re.compile(TELLER)
+    return re.compile("|".join(TELLER))
 
 
 @cache

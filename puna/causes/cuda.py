@@ -85,7 +85,7 @@ CAUSES = (
             remedy="show-all-cards",
             instead=ON_THE_CPU,
         ),
-        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|does not find", "+torch|nvidia|card|gpu"),
+        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|not found", "+torch|nvidia|card|gpu"),
     ),
     Cause(
         "cuda-unknown-error",

@@ -297,7 +297,11 @@ CAUSES = (
             remedy="container-toolkit",
             instead=DOCTOR,
         ),
-        ("+docker|container|podman", "+gpu|nvidia", "+select|runtime|toolkit|capabilit|not found|fail"),
+        (
+            "+docker|container|podman",
+            "+gpu|nvidia",
+            "+select|unknown runtime|container toolkit|capabilit|no gpu|not see|not visible",
+        ),
     ),
     Cause(
         "driver-not-loaded",

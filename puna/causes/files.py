@@ -183,7 +183,7 @@ CAUSES = (
                 "others by name."
             ),
         ),
-        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio"),
+        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio", "+model"),
     ),
     Cause(
         "gguf-unknown-splitter",

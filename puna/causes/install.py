@@ -200,7 +200,7 @@ CAUSES = (
             "Or load without device_map, and move the model: model.to('cuda')",
             instead="puna places models by itself: puna plan MODEL shows where.",
         ),
-        ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+not installed|require|missing|needs"),
+        ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+install|require|missing|needs"),
     ),
     Cause(
         "windows-dll-missing",

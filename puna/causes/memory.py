@@ -223,7 +223,7 @@ CAUSES = (
         "memory",
         (
             "to allocate {wanted:size} (gpu {gpu:int}; {capacity:size} total capacity",
-            "tried to allocate {wanted:size}",
+            "tried to allocate {wanted:gib}",
             "gpu {gpu:int} has a total capacity of {capacity:size} of which {free:size} is free",
             "gpu {gpu:int} has a total capacty of {capacity:size} of which {free:size} is free",
             "{allocated:size} already allocated; {free:size} free; {reserved:size} reserved",
@@ -256,6 +256,8 @@ CAUSES = (
             "^killed$",
             "exit code 137",
             "exited with code 137",
+            "exits with code 137",
+            "exit code: 137",
             "oom-kill",
             "out of memory: killed process {pid:int}",
             "oomkilled",

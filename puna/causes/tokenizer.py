@@ -60,7 +60,7 @@ CAUSES = (
             "See that tokenizer.model or tokenizer.json lies beside the weights.",
             instead=OWN,
         ),
-        ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer"),
+        ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer|llamatokenizer"),
     ),
     Cause(
         "not-a-sentencepiece-model",

@@ -19,6 +19,7 @@ FIELDS = {
     "int": r"\d{1,12}",
     "number": r"\d{1,12}(?:[.,]\d{1,6})?",
     "size": r"\d{1,12}(?:[.,]\d{1,6})?\s?(?:[kmgt]i?b|bytes)",
+    "gib": r"\d{1,9}\.\d\d\s?[kmgt]ib",  # as PyTorch writes sizes, and hardly anybody else
     "word": r"[^\s'\"`,;()<>\[\]{}]{1,120}",
     "path": r"[^\s'\"`,;()<>]{1,200}",
     "device": r"(?:cuda|cpu|mps|xpu|npu|hip|meta)(?::\d{1,3})?",
