@@ -1,7 +1,8 @@
 """Clues: the words by which a cause is known that somebody tells in words of his own.
 
-A clue is one or more words, any of which will do: "built|compil"; of a word of five letters or more the beginning is enough. One
-that begins with "+" must be there. They must stand near each other, for a long log holds every word somewhere.
+A clue is one or more words, any of which will do: "built|compil"; of a word of four letters or more the beginning is enough. One
+that begins with "+" must be there. They must stand near each other, for a long log holds every word somewhere. Of several forms
+of a word a clue names the one on the right in `FORMS`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,24 @@ from collections.abc import Iterator
 from functools import cache
 
 NEAR = 320  # characters
-WHOLE = 5  # letters: a shorter word must stand there whole, for "inf" begins "information"
-TROUBLE = (
-    "error|fail|crash|complain|refus|reject|cannot|can't|could not|couldn't|does not|doesn't|do not|don't|is "
-    "not|isn't|no|without|missing|killed|hangs|stuck|warning|wrong|only|too|instead|ignored|slow|out "
-    "of|needs|requires|already|lost|dropp|truncat|two|twice"
+WHOLE = 4  # letters: a shorter word must stand there whole, for "inf" begins "information"
+# How somebody speaks to whom it happened: of himself, or of what a program says and does. Documents and news do not.
+TELLER = (
+    r"\b(?:i|i'm|i've|i'd|my|mine|me|we (?:have|get|got)|anyone|why|help|suddenly|apparently|tells me|told me)\b",
+    r"\b(?:asserts|bails|breaks|complain(?:s|ed|ing)?|crash(?:es|ed)|died|dies|fails|failed|gave|gives (?:me|an|only))\b",
+    r"\b(?:gets|getting|got|hangs|moans|prints|refuses|returns|says|shows|stopped|throws|whines|warning that)\b",
+    r"\b(?:was|is) (?:rejected|refused|killed)\b|\bcannot (?!be\b)\w|\b(?:is|are) not \w+ing\b|\bnot found\b|error:",
+)
+FORMS = (
+    (r"\bcan't\b", "cannot"),
+    (r"\bwon't\b", "will not"),
+    (r"n't\b", " not"),
+    (r"\b(?:cannot|could not|does not|did not|unable to|not able to) find\b", "not found"),
+    (r"\bpytorch\b", "torch"),
+    (r"\bwsl ?2\b", "wsl"),
+    (r"\b(?:graphics|video) card\b", "gpu"),
+    (r"\b(?:video|graphics) (?:memory|ram)\b", "vram"),
+    (r"\bhugging face\b", "huggingface"),
 )
 
 
@@ -38,14 +52,34 @@ def score(clues: tuple[str, ...], piece: str) -> float:
 
 
 def tells_of_trouble(lower: str) -> bool:
-    """Whether a text speaks of something that goes wrong at all."""
-    return _pattern(TROUBLE).search(lower) is not None
+    """Whether a text is told by one to whom it happened: what is wrong, the clues of each cause ask for."""
+    return _told().search(in_one_form(lower)) is not None
 
 
 def pieces(lower: str) -> Iterator[tuple[int, str]]:
-    """Overlapping pieces of a text, with their places."""
+    """Overlapping pieces of a text in the forms that clues name, with their places."""
     step = NEAR // 2
-    yield from ((start, lower[start : start + NEAR]) for start in range(0, max(1, len(lower) - step), step))
+    yield from ((start, in_one_form(lower[start : start + NEAR])) for start in range(0, max(1, len(lower) - step), step))
+
+
+def in_one_form(piece: str) -> str:
+    """
+    >>> in_one_form("pytorch isn't able to, and can't use my graphics card")
+    'torch is not able to, and cannot use my gpu'
+    """
+    for form, one in _forms():
+        piece = form.sub(one, piece)
+    return piece
+
+
+@cache
+def _told() -> re.Pattern[str]:
+    return re.compile("|".join(TELLER))
+
+
+@cache
+def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(form), one) for form, one in FORMS)
 
 
 @cache

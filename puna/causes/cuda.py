@@ -54,6 +54,7 @@ CAUSES = (
             ),
             'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
             "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later.",
+            "A card before Turing (GTX 10, P40, V100): builds for CUDA 13 hold nothing for it; take one for CUDA 12.6.",
             remedy="replace-torch",
             instead=(
                 "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card "
@@ -84,7 +85,7 @@ CAUSES = (
             remedy="show-all-cards",
             instead=ON_THE_CPU,
         ),
-        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|does not find", "+torch|nvidia|card|gpu"),
+        ("+cuda", "+no gpu|no device|no cuda|not detected|finds no|not found", "+torch|nvidia|card|gpu"),
     ),
     Cause(
         "cuda-unknown-error",
@@ -120,6 +121,7 @@ CAUSES = (
         "cuda",
         (
             "device-side assert triggered",
+            "side assert triggered",
             "assertion `srcindex < srcselectdimsize` failed",
             "assertion `index out of bounds",
             "assertion `t >= 0 && t < n_classes` failed",
@@ -198,10 +200,15 @@ CAUSES = (
             "the installed version of bitsandbytes was compiled without gpu support",
             "bitsandbytes was compiled without gpu support",
             "libbitsandbytes_cpu.so: undefined symbol",
+            "could not find the bitsandbytes cuda binary",
+            "could not load bitsandbytes native library",
+            "libbitsandbytes_cpu.so: cannot open shared object file",
+            "libbitsandbytes_cuda{version:int}.so: cannot open shared object file",
         ),
         says(
             "bitsandbytes does not find the CUDA library that it was built for, and took its version for the CPU.",
             "See what it finds: python -m bitsandbytes",
+            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
             "Update it: pip install -U bitsandbytes; versions before 0.43 have nothing for Windows.",
             instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
         ),
@@ -211,7 +218,7 @@ CAUSES = (
         "cuda-library-missing",
         "cuda",
         (
-            "{library:word}: cannot open shared object file",
+            "{library:cudalib}: cannot open shared object file",
             "could not load dynamic library 'libcu",
             "winerror 126] ... torch\\lib",
             "unable to load cudart",
@@ -232,6 +239,35 @@ CAUSES = (
             "+libcudart|libcublas|libcuda|libcudnn|libnvrtc|cuda library",
             "+not found|missing|cannot open|no such file",
             "+error|import|load|torch|vllm",
+        ),
+    ),
+    Cause(
+        "card-too-old",
+        "cuda",
+        (
+            "gpus with compute capability below {needed:number} are not supported",
+            "too old to be supported by the triton gpu compiler",
+            "triton only supports devices of cuda capability >= {needed:number}, but your device is of cuda capability "
+            "{capability:number}",
+            "triton only supports devices of cuda capability",
+            "pytorch no longer supports this gpu because it is too old",
+        ),
+        says(
+            (
+                "The program needs compute capability {needed}, and the card has {capability}: it is older than that.",
+                "The program needs compute capability {needed} or later, and the card is older.",
+                "The card is older than what the program was written for.",
+            ),
+            "See what it has: nvidia-smi --query-gpu=name,compute_cap --format=csv. GTX 10, P40 and P100 have 6.x, V100 7.0, "
+            "T4 and RTX 20 7.5.",
+            "llama.cpp and Ollama still run on cards from 5.0 (GTX 900), in builds for CUDA 12.",
+            "Where it is torch.compile that fails: run without it, TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager",
+            instead=ON_THE_CPU,
+        ),
+        (
+            "+compute capability|cuda capability|pascal|p100|p40|gtx 10|1080",
+            "+too old|not supported|below|refus",
+            "vllm|triton|torch|gpu",
         ),
     ),
     Cause(

@@ -9,7 +9,7 @@ CAUSES = (
         "mixed-devices",
         "devices",
         (
-            "expected all tensors to be on the same device, but found at least two devices, {one:word} and {other:word}",
+            "expected all tensors to be on the same device, but found at least two devices, {one:device} and {other:device}",
             "expected all tensors to be on the same device",
             "input, output and indices must be on the current device",
             "input type (torch.{one:word}) and weight type (torch.{other:word}) should be the same",
@@ -50,7 +50,7 @@ CAUSES = (
             "Newer versions of PyTorch have most of these operations.",
             instead='puna runs float16 and bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
         ),
-        ("+half|float16|fp16", "+not implemented|does not exist|not supported", "cpu|addmm|layernorm"),
+        ("+half|float16|fp16", "+not implemented|does not exist|not support", "cpu|addmm|layernorm"),
     ),
     Cause(
         "dtype-mismatch",
@@ -58,6 +58,7 @@ CAUSES = (
         (
             "mat1 and mat2 must have the same dtype, but got {one:word} and {other:word}",
             "mat1 and mat2 must have the same dtype",
+            "expected mat1 and mat2 to have the same dtype, but got: {one:word} != {other:word}",
             "expected m1 and m2 to have the same dtype, but got: {one:word} != {other:word}",
             "expected scalar type {one:word} but found {other:word}",
             "query, key, and value to have the same dtype",
@@ -113,6 +114,6 @@ CAUSES = (
                 "are not."
             ),
         ),
-        ("+nan|inf", "+probability tensor|logits|multinomial", "+error|contain|fail|generat"),
+        ("+nan|inf", "+probabilit|logits|multinomial", "+error|contain|fail|generat|crash"),
     ),
 )

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, filled, says
 
 ONE_CARD = 'puna needs no process group on one card or CPU: puna run llama-2-7b/ "..."'
 ANY = (
     "puna reads .pth folders of any shard count into one process, or into any number that divides the heads: puna run "
     'llama-2-13b/ "..."'
 )
+
+MANY = 64  # processes, among which nobody shares the heads of one model
+
+
+def explain_heads(numbers: Numbers) -> Explanation:
+    """Heads that the number of GPUs does not divide, with the numbers that do."""
+    heads = int(numbers.get("heads", "0"))
+    fitting = [str(n) for n in range(1, min(heads, MANY) + 1) if heads % n == 0]
+    told = filled("{heads} attention heads cannot be shared evenly by {ranks} GPUs.", numbers)
+    which = f"one that divides {heads}: {', '.join(fitting)}" if fitting else "one that divides the model's heads"
+    return Explanation(
+        told or "The attention heads cannot be shared evenly by this number of GPUs.",
+        (
+            f"Take another number of GPUs, {which}. The heads of K and V set a limit of their own.",
+            "In vLLM other cards can hold other layers: --pipeline-parallel-size",
+        ),
+        instead="puna, too, shares by heads: any number of processes that divides them.",
+        numbers=numbers,
+    )
+
 
 CAUSES = (
     Cause(
@@ -75,6 +95,7 @@ CAUSES = (
             "environment variable {variable:word} expected, but not set",
             "error initializing torch.distributed using env:// rendezvous",
             "default process group has not been initialized",
+            "model parallel group is not initialized",
         ),
         says(
             (
@@ -82,6 +103,8 @@ CAUSES = (
                 "The program expects a process group, which nothing made: it was not started by torchrun.",
             ),
             "Start it so: torchrun --nproc_per_node 1 PROGRAM ...",
+            "In code of your own: torch.distributed.init_process_group() comes first; with fairscale then "
+            "initialize_model_parallel(1).",
             "Or set what torchrun would: export RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
             instead=ONE_CARD,
         ),
@@ -92,6 +115,7 @@ CAUSES = (
         "distributed",
         (
             "failed to bind to {address:path}:{port:int} (errno: 98 - address already in use",
+            "failed to listen on any local network address. port: {port:int}",
             "server socket has failed to listen on any local network address",
             "the server socket has failed to bind",
             "eaddrinuse ... tcpstore",
@@ -126,6 +150,63 @@ CAUSES = (
         ("+nccl|gpu|5090|4090", "+p2p|peer access|peer-to-peer", "hang|disable|support|fail"),
     ),
     Cause(
+        "nccl-duplicate-gpu",
+        "distributed",
+        ("duplicate gpu detected : rank {rank:int} and rank {other:int}", "duplicate gpu detected"),
+        says(
+            (
+                "Rank {rank} and rank {other} were given the same GPU: NCCL wants one each.",
+                "Two ranks were given the same GPU: NCCL wants one each.",
+            ),
+            'Each process takes its own: torch.cuda.set_device(int(os.environ["LOCAL_RANK"])), before anything is on the GPU.',
+            "See how many there are, and start no more processes: nvidia-smi -L; torchrun --nproc_per_node N",
+            "See whether a variable shows each process one card only: echo $CUDA_VISIBLE_DEVICES",
+            instead=ONE_CARD,
+        ),
+        ("+nccl|rank", "+same gpu|duplicate gpu|same device"),
+    ),
+    Cause(
+        "nccl-shared-memory",
+        "distributed",
+        (
+            "error while creating shared memory segment {segment:path} (size {bytes:int})",
+            "error while creating shared memory segment",
+            "error while attaching to shared memory segment",
+            "call to posix_fallocate failed : no space left on device",
+        ),
+        says(
+            "NCCL's ranks exchange data in shared memory (/dev/shm), and there is too little of it. A container has 64 MB unless "
+            "more is given.",
+            "See how much there is: df -h /dev/shm",
+            "Give the container the machine's: docker run --ipc=host, or more of its own: --shm-size=8g. In Kubernetes: an "
+            "emptyDir of medium Memory at /dev/shm.",
+            "Outside of a container: delete what killed runs left, rm /dev/shm/nccl-*; or do without, NCCL_SHM_DISABLE=1",
+            instead=ONE_CARD,
+        ),
+        ("+nccl", "+shared memory|/dev/shm|shm", "docker|container|fail|size|small"),
+    ),
+    Cause(
+        "nccl-unreachable",
+        "distributed",
+        (
+            "warn call to connect failed : {reason:word}",
+            "warn socket creation failed",
+            "warn no socket interface found",
+            "warn bootstrap : no socket interface found",
+            "nccl warn socketstartconnect: connect to {address:path} failed",
+            "nccl warn socketpollconnect: connect",
+        ),
+        says(
+            "NCCL's ranks do not reach each other: it took a network interface that does not lead to the others (docker0, a "
+            "virtual one), or a firewall is between.",
+            "Name the one that does: ip -br addr, then export NCCL_SOCKET_IFNAME=eth0",
+            "Between machines: NCCL takes ports as they come, so the firewall must let the machines reach each other on all.",
+            "On one machine: export NCCL_SOCKET_IFNAME=lo; in a container: docker run --net=host",
+            instead=ONE_CARD,
+        ),
+        ("+nccl", "+connect|connection|reach|interface", "+timed out|timeout|refused|fail|firewall"),
+    ),
+    Cause(
         "nccl-error",
         "distributed",
         (
@@ -136,15 +217,11 @@ CAUSES = (
             "ncclinternalerror",
             "ncclremoteerror",
             "ncclinvalidusage",
-            "duplicate gpu detected : rank {rank:int} and rank {other:int}",
             "nccl warn call to",
+            "nccl failure ... unhandled system error",
         ),
         says(
-            (
-                "Rank {rank} and rank {other} were given the same GPU: NCCL wants one each.",
-                "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own "
-                "log says.",
-            ),
+            "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own log says.",
             "Let it tell: NCCL_DEBUG=INFO PROGRAM; look for the first line with WARN.",
             "In a container, give it shared memory: docker run --ipc=host, or --shm-size=8g",
             "Several network cards: name one, export NCCL_SOCKET_IFNAME=eth0",
@@ -184,14 +261,7 @@ CAUSES = (
             "total number of attention heads ({heads:int}) must be divisible by tensor parallel size ({ranks:int})",
             "attention heads ... must be divisible by tensor parallel size",
         ),
-        says(
-            (
-                "{heads} attention heads cannot be shared evenly by {ranks} GPUs.",
-                "The attention heads cannot be shared evenly by this number of GPUs.",
-            ),
-            "Take a number that divides them: 1, 2, 4, 8; with vLLM the rest by --pipeline-parallel-size.",
-            instead="puna, too, shares by heads: any number of processes that divides them.",
-        ),
+        explain_heads,
         ("+attention heads|heads", "+divisible|divide", "+tensor parallel|gpu|gpus|vllm"),
     ),
     Cause(
@@ -239,7 +309,7 @@ CAUSES = (
             "exitcode -9: main memory was full. -11: a crash in compiled code.",
             instead=ONE_CARD,
         ),
-        ("+childfailederror|torchrun", "+child|failed|error", "exitcode|process|elastic"),
+        ("+childfailederror|child failed|child process", "+torchrun|exitcode|elastic", "process|error|failed"),
         role="effect",
     ),
 )

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 DOCTOR = "puna doctor tries the driver part by part and names what is missing."
+
+
+def explain_old_driver(numbers: Numbers) -> Explanation:
+    """A driver that is too old, with the newest CUDA that it knows: 11040 is 11.4."""
+    found = numbers.get("found", "")
+    newest = f" The newest CUDA that it knows is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""
+    needed = numbers.get("needed", "")
+    wanted = f" The program wants CUDA {needed}." if needed else ""
+    return Explanation(
+        f"The NVIDIA driver is older than what the program was built for.{newest}{wanted}",
+        (
+            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            "Install a newer driver, or a program (a PyTorch, a container) that was built for an older CUDA.",
+        ),
+        "update-nvidia-driver",
+        DOCTOR,
+        numbers,
+    )
+
 
 CAUSES = (
     Cause(
@@ -28,7 +47,12 @@ CAUSES = (
             remedy="enroll-mok-key",
             instead=DOCTOR,
         ),
-        ("+secure boot|mok|key was rejected|unsigned", "+nvidia|modprobe|kernel module", "+reject|refus|sign|signed|key|enrol"),
+        (
+            "+secure boot|mok|key was rejected|key is rejected|rejects the key|unsigned",
+            "+nvidia|modprobe|kernel module",
+            "+reject|refus|sign|signed|key|enrol|blue screen",
+            "driver|module|boot|load",
+        ),
     ),
     Cause(
         "nouveau-in-the-way",
@@ -54,7 +78,6 @@ CAUSES = (
             "your kernel headers for kernel {kernel:word} cannot be found",
             "missing {kernel:word} kernel headers for module nvidia",
             "unable to find the kernel source tree for the currently running kernel",
-            "bad return status for module build on kernel: {kernel:word}",
             "/lib/modules/{kernel:word}/build: no such file or directory",
         ),
         says(
@@ -69,7 +92,37 @@ CAUSES = (
             remedy="install-kernel-headers",
             instead=DOCTOR,
         ),
-        ("+kernel headers|linux-headers|kernel-devel|dkms", "+nvidia|driver|module", "missing|not found|cannot|fail|build"),
+        ("+kernel headers|linux-headers|kernel-devel", "+nvidia|driver|module|dkms", "missing|not found|cannot|fail|build"),
+    ),
+    Cause(
+        "dkms-build-failed",
+        "driver",
+        (
+            "bad return status for module build on kernel: {kernel:word} ... /dkms/nvidia/{driver:word}/build",
+            "bad return status for module build on kernel: {kernel:word} ... /dkms/nvidia",
+            "building module: ... dkms/nvidia ... bad exit status",
+            "failed for nvidia({code:int})",
+            "dkms: install ... nvidia ... failed",
+        ),
+        says(
+            (
+                "DKMS began to build the driver's module {driver} for the kernel {kernel}, and the build failed: mostly a kernel "
+                "that is newer than what this driver knows, else another compiler than the kernel's, or missing headers.",
+                "DKMS began to build the driver's module, and the build failed: mostly a kernel that is newer than what this "
+                "driver knows, else another compiler than the kernel's, or missing headers.",
+            ),
+            "See the first error: grep -m3 -iE 'error|no such file' /var/lib/dkms/nvidia/*/build/make.log",
+            "Install a newer driver; until then choose the former kernel in the boot menu.",
+            "If a header is not found: install the headers of exactly this kernel (uname -r).",
+            remedy="update-nvidia-driver",
+            instead=DOCTOR,
+        ),
+        (
+            "+dkms",
+            "+nvidia",
+            "+build fails|build failed|not build|bad return|failed to build|fails to build",
+            "kernel|module",
+        ),
     ),
     Cause(
         "open-kernel-module-needed",
@@ -122,6 +175,7 @@ CAUSES = (
             "of another.",
             "See the module's version: cat /proc/driver/nvidia/version",
             "Restart: the new module is then loaded.",
+            "If it stays: two versions are installed, from packages and from NVIDIA's .run file; remove one, and install anew.",
             remedy="restart",
             instead=DOCTOR,
         ),
@@ -138,17 +192,7 @@ CAUSES = (
             "unsatisfied condition: cuda>={needed:word}",
             "forward compatibility was attempted on non supported hw",
         ),
-        says(
-            (
-                "The NVIDIA driver is older than the installed PyTorch needs: the newest CUDA that it knows is {found} "
-                "(11040 is 11.4).",
-                "The NVIDIA driver is older than what the program was built for.",
-            ),
-            "See which CUDA the driver knows: nvidia-smi, at the top right",
-            "Install a newer driver, or a program that was built for an older CUDA.",
-            remedy="update-nvidia-driver",
-            instead=DOCTOR,
-        ),
+        explain_old_driver,
         ("+driver", "+too old|outdated|insufficient|older|newer driver", "+cuda|nvidia", "version|update|torch"),
     ),
     Cause(
@@ -156,14 +200,39 @@ CAUSES = (
         "driver",
         ("gpu access blocked by the operating system", "libcuda.so.1 is not a symbolic link", "dxgkio_query_adapter_info"),
         says(
-            "In WSL the driver is Windows's: WSL sees it through /usr/lib/wsl/lib, and a driver for Linux that was installed "
-            "inside hides it.",
+            "WSL does not get the card from Windows. The driver is Windows's, which WSL sees through /usr/lib/wsl/lib: it is too "
+            "old for WSL, or a driver for Linux that was installed inside hides it.",
             "In Windows: install the current driver, then wsl --update and wsl --shutdown.",
-            "In WSL: remove packages named nvidia-driver-*; nvidia-smi must be /usr/lib/wsl/lib/nvidia-smi.",
+            "In WSL: remove packages named nvidia-driver-* and nvidia-utils-*; nvidia-smi must be /usr/lib/wsl/lib/nvidia-smi.",
+            "A data-centre card in TCC mode is not passed on (nvidia-smi in Windows names the mode): it needs WDDM or MCDM.",
             remedy="update-wsl",
             instead=DOCTOR,
         ),
         ("+wsl", "+gpu|nvidia|cuda", "+blocked|not found|driver|fail|detect"),
+    ),
+    Cause(
+        "container-host-driver",
+        "driver",
+        (
+            "nvidia-container-cli: initialization error: load library failed: {library:cudalib}",
+            "nvidia-container-cli: initialization error: load library failed",
+            "nvidia-container-cli: initialization error: nvml error: driver not loaded",
+            "nvidia-container-cli: initialization error: driver error",
+        ),
+        says(
+            (
+                "The NVIDIA Container Toolkit is there, and finds no driver beside it: {library} is not on the machine that runs "
+                "the containers.",
+                "The NVIDIA Container Toolkit is there, and finds no working driver on the machine that runs the containers.",
+            ),
+            "See whether the driver works outside: nvidia-smi. If not, install it first; the containers use it.",
+            "Docker Desktop for Linux runs its containers in a virtual machine without the GPU: use Docker Engine, "
+            "docker context use default",
+            "After installing: sudo systemctl restart docker; docker run --rm --gpus all ubuntu nvidia-smi",
+            remedy="install-nvidia-driver",
+            instead=DOCTOR,
+        ),
+        ("+nvidia-container-cli|container toolkit", "+libnvidia-ml|load library|driver not loaded|libcuda"),
     ),
     Cause(
         "no-nvidia-driver",
@@ -228,7 +297,11 @@ CAUSES = (
             remedy="container-toolkit",
             instead=DOCTOR,
         ),
-        ("+docker|container|podman", "+gpu|nvidia", "+select|runtime|toolkit|capabilit|not found|fail"),
+        (
+            "+docker|container|podman",
+            "+gpu|nvidia",
+            "+select|unknown runtime|container toolkit|capabilit|no gpu|not see|not visible",
+        ),
     ),
     Cause(
         "driver-not-loaded",

@@ -48,7 +48,11 @@ CAUSES = (
             "Fetch what it points to: git lfs install && git lfs pull",
             instead="puna pull hf:OWNER/REPO/FILE.gguf fetches the file itself, with a checked sha256.",
         ),
-        ("+git lfs|git-lfs|lfs pointer", "+file|model|clone"),
+        (
+            "+git lfs|git-lfs|lfs|cloned|git clone",
+            "+pointer|bytes|magic|tiny|text file",
+            "+gguf|model|weights|safetensors|llama|tokenizer",
+        ),
     ),
     Cause(
         "program-older-than-gguf",
@@ -138,6 +142,32 @@ CAUSES = (
         ("+number of tensors", "expected|wrong"),
     ),
     Cause(
+        "gguf-other-tensors",
+        "files",
+        (
+            "tensor '{tensor:word}' not found",
+            "missing tensor '{tensor:word}'",
+            "tensor '{tensor:word}' is missing from model",
+            "tensor '{tensor:word}' has wrong shape; expected {expected:shape}, got {got:shape}",
+            "tensor '{tensor:word}' has wrong shape",
+        ),
+        says(
+            (
+                "The program wants the tensor {tensor} as {expected}, and the file has it as {got}: the file was made by another "
+                "version of the converter, or the program is older than the model.",
+                "The program looks for the tensor {tensor}, and the file has none of this name, or another shape of it: the "
+                "program is older than the model, the file was made by another version of the converter, or it is only a part "
+                "(an adapter, a vision part, one file of several).",
+                "The file's tensors are not those that the program looks for.",
+            ),
+            "Update the program first. Models with tied embeddings (Gemma, Llama 3.2) have no output.weight, which old versions "
+            "look for.",
+            "If you made the file: make it anew with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
+            instead="puna inspect PATH lists the tensors of a file; puna names one that is missing before it loads any.",
+        ),
+        ("+tensor", "+missing|not found|wrong shape", "+gguf|llama.cpp|output.weight|blk"),
+    ),
+    Cause(
         "gguf-unknown-architecture",
         "files",
         ("unknown model architecture: '{architecture:word}'", "unknown model architecture", "unsupported model architecture"),
@@ -153,7 +183,7 @@ CAUSES = (
                 "others by name."
             ),
         ),
-        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio"),
+        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio", "+model"),
     ),
     Cause(
         "gguf-unknown-splitter",
@@ -231,6 +261,7 @@ CAUSES = (
             "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
             "can run any program when it is loaded.",
             "Take the safetensors of the same model, which hold nothing but tensors.",
+            '"Unsupported operand" means that the file is no pickle at all: damaged, or a page or a pointer in its place.',
             "Only for a file that you made yourself: torch.load(FILE, weights_only=False)",
             instead="puna reads .pth and .bin with a reader of its own that can make nothing but tensors.",
         ),
@@ -257,7 +288,9 @@ CAUSES = (
         "state-dict-mismatch",
         "files",
         (
-            "size mismatch for {tensor:word}: copying a param with shape torch.size([{saved:path}]",
+            "size mismatch for {tensor:word}: copying a param with shape torch.size([{saved:shape}]) from checkpoint, the shape "
+            "in current model is torch.size([{wanted:shape}])",
+            "size mismatch for {tensor:word}: copying a param with shape",
             "size mismatch for layers.",
             "size mismatch for model.",
             "error(s) in loading state_dict for {model:word}",
@@ -266,11 +299,14 @@ CAUSES = (
         ),
         says(
             (
+                "The weights are not those of this configuration: {tensor} is [{saved}] in the file, and [{wanted}] in the "
+                "program.",
                 "The weights are not those of this configuration: {tensor} has another shape in the file than in the program.",
                 "The weights are not those of this configuration: names or shapes in the file differ from the program's.",
             ),
             "Compare params.json or config.json with the file: the number of heads, of K and V heads, the vocabulary.",
-            "A model whose tokens were added to needs the embedding enlarged before the weights are loaded.",
+            "If embed_tokens or lm_head differ by a few rows, tokens were added: model.resize_token_embeddings(ROWS) before the "
+            "weights are loaded, with as many rows as the file has.",
             "An adapter (LoRA) needs the base model that it was made for.",
             instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
@@ -378,7 +414,7 @@ CAUSES = (
             "Sign in on this machine: hf auth login (older: huggingface-cli login), or export HF_TOKEN=...",
             instead="puna uses the same sign-in; models without a gate, such as SmolLM2 or TinyLlama, need none.",
         ),
-        ("+gated|401|403|restricted", "+hugging|hf|llama", "+model|repo|access"),
+        ("+gated|401|403|restricted", "+huggingface|hf|llama", "+model|repo|access"),
     ),
     Cause(
         "hub-unreachable",
@@ -397,6 +433,49 @@ CAUSES = (
             instead='puna runs files on the disk without any network: puna run model.gguf "..."',
         ),
         ("+huggingface|hugging face", "+connect|unreachable|offline|network|timeout", "+not|cannot|can't|fail|error"),
+    ),
+    Cause(
+        "download-incomplete",
+        "files",
+        (
+            "consistency check failed: file should be of size {expected:int} but has size {got:int} ({file:path}",
+            "consistency check failed: file should be of size",
+        ),
+        says(
+            (
+                "The download of {file} broke off: {got} of {expected} bytes are there.",
+                "A download broke off: the file is shorter than the Hub says.",
+            ),
+            "Fetch it again; what is there is kept: hf download OWNER/NAME (older: huggingface-cli download)",
+            "If it breaks off each time: see the disk, df -h ~, and whether a proxy limits downloads.",
+            instead="puna pull goes on where a download broke off, and checks its sha256.",
+        ),
+        ("+consistency check|download", "+size", "+fail|shorter|interrupt", "+huggingface|model|safetensors|gguf"),
+    ),
+    Cause(
+        "code-in-repository",
+        "files",
+        (
+            "the repository {name:path} contains custom code which must be executed",
+            "contains custom code which must be executed to correctly load the model",
+            "please pass the argument `trust_remote_code=true`",
+            "set the option `trust_remote_code=true` to remove this error",
+        ),
+        says(
+            (
+                "The model {name} brings Python code of its own, which transformers runs only if it is told to.",
+                "The model brings Python code of its own, which transformers runs only if it is told to.",
+            ),
+            "See whether a newer transformers has the model built in: pip install -U transformers",
+            "Otherwise read the code on the model's page first, since it may do anything here; then trust_remote_code=True, with "
+            "a fixed revision=COMMIT.",
+            instead="puna runs no code from models: it runs the LLaMA family by itself, and refuses others by name.",
+        ),
+        (
+            "+trust_remote_code|trust remote code|custom code",
+            "+transformers|model|huggingface",
+            "+pass|require|refuse|error|execut",
+        ),
     ),
     Cause(
         "unknown-model-type",

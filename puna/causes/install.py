@@ -65,6 +65,7 @@ CAUSES = (
             "unable to find cudart library",
             "the target was not found ... cuda::cublas",
             "links to: cuda::cublas but the target was not found",
+            "no cuda toolset found",
             "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
             "failed to find nvcc",
         ),
@@ -81,6 +82,27 @@ CAUSES = (
             "+not found|missing|not set|not find|cannot find",
             "+install|build|compile|wheel",
         ),
+    ),
+    Cause(
+        "nvcc-unknown-card",
+        "install",
+        ("nvcc fatal : unsupported gpu architecture '{architecture:word}'", "unsupported gpu architecture 'compute_"),
+        says(
+            (
+                "CUDA's compiler does not know {architecture}, the card that it is to compile for: the toolkit is older than the "
+                "card, or so new that it dropped it.",
+                "CUDA's compiler does not know the card that it is to compile for: the toolkit is older than the card, or so new "
+                "that it dropped it.",
+            ),
+            "See which compiler is found: which nvcc; nvcc --version. The distribution's own package is often years old.",
+            "compute_120 (RTX 50) needs CUDA 12.8, compute_89 (RTX 40) 11.8, compute_86 (RTX 30) 11.1; CUDA 13 has nothing below "
+            "compute_75.",
+            "Put the right one first, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
+            "An older toolkit can compile for an earlier card, whose code the driver adapts: "
+            "-DCMAKE_CUDA_ARCHITECTURES=86-virtual",
+            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        ),
+        ("+nvcc|cuda toolkit", "+architecture|compute_120|sm_120", "+unsupported|not support|unknown"),
     ),
     Cause(
         "externally-managed",
@@ -111,6 +133,8 @@ CAUSES = (
             "package that does not exist for this system (triton and vLLM: Linux only).",
             'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
             "--verbose | head",
+            "A version that is asked for exactly, such as torch==1.13.1, may have wheels for older Pythons only: ask for a newer "
+            "one, or take that Python.",
             "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
             instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
         ),
@@ -122,7 +146,11 @@ CAUSES = (
         (
             "^illegal instruction (core dumped)$",
             "illegal instruction (core dumped)",
+            "traps: ... trap invalid opcode",
+            "trap invalid opcode",
+            "signal: illegal instruction",
             "exit status 132",
+            "exited with code 132",
             "exitcode: -4",
             "0xc000001d",
         ),
@@ -130,11 +158,12 @@ CAUSES = (
             "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "
             "newer one. In a virtual machine the host may hide them.",
             "See what there is: grep -o -m1 -wE 'avx|avx2|avx512f|fma' /proc/cpuinfo | sort -u; lscpu",
-            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --no-binary :all: llama-cpp-python',
+            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --force-reinstall --no-cache-dir '
+            "--no-binary llama-cpp-python llama-cpp-python",
             "In a virtual machine: choose the host's CPU type.",
             instead="puna compiles its kernels for the processor that is there.",
         ),
-        ("+illegal instruction", "+core|crash|avx|cpu"),
+        ("+illegal instruction|invalid opcode", "+core|crash|avx|cpu|llama|torch|ollama"),
     ),
     Cause(
         "glibc-too-old",
@@ -154,6 +183,37 @@ CAUSES = (
             instead=NOTHING_TO_BUILD,
         ),
         ("+glibc|glibcxx|libstdc++", "+not found|too old|requires", "+torch|wheel|install|import|vllm|llama"),
+    ),
+    Cause(
+        "accelerate-missing",
+        "install",
+        (
+            "requires `accelerate`",
+            "requires accelerate: `pip install",
+            "or a `device_map` requires accelerate",
+            "no module named 'accelerate'",
+        ),
+        says(
+            "transformers leaves the placing of a model (device_map, low_cpu_mem_usage, quantised weights) to the package "
+            "accelerate, which is not installed, or is too old.",
+            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python anew.",
+            "Or load without device_map, and move the model: model.to('cuda')",
+            instead="puna places models by itself: puna plan MODEL shows where.",
+        ),
+        ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+install|require|missing|needs"),
+    ),
+    Cause(
+        "windows-dll-missing",
+        "install",
+        ("exited with code 3221225781", "0xc0000135", "exit code: 3221225781", "exit code -1073741515"),
+        says(
+            "Windows ended the program at its start (0xC0000135): a DLL that it needs is not there, mostly the Visual C++ "
+            "runtime, the Vulkan runtime, or CUDA's (cudart64, cublas64).",
+            "Start the program in a terminal of its own: Windows then names the DLL.",
+            "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
+            "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
+            instead=NOTHING_TO_BUILD,
+        ),
     ),
     Cause(
         "module-missing",

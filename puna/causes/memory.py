@@ -30,6 +30,8 @@ class Allocation:
         reserved, unallocated, in_use, other = (size.get(name) for name in ("reserved", "unallocated", "in_use", "other"))
         if unallocated is None and reserved is not None and allocated is not None:
             unallocated = max(0, reserved - allocated)
+        if other is not None and capacity is not None and allocated is not None and allocated + other > capacity:
+            other = None  # it is this process, which in a container does not know its own number
         mine = in_use if in_use is not None or reserved is None else reserved + CONTEXT_BYTES
         if other is None and None not in (capacity, free, mine):
             other = max(0, capacity - free - mine)  # type: ignore[operator]
@@ -221,7 +223,7 @@ CAUSES = (
         "memory",
         (
             "to allocate {wanted:size} (gpu {gpu:int}; {capacity:size} total capacity",
-            "tried to allocate {wanted:size}",
+            "tried to allocate {wanted:gib}",
             "gpu {gpu:int} has a total capacity of {capacity:size} of which {free:size} is free",
             "gpu {gpu:int} has a total capacty of {capacity:size} of which {free:size} is free",
             "{allocated:size} already allocated; {free:size} free; {reserved:size} reserved",
@@ -237,7 +239,11 @@ CAUSES = (
             "cuda error 2 at ... out of memory",
         ),
         explain_cuda,
-        ("+out of memory|outofmemory|oom", "+cuda|gpu|vram|nvidia|torch", "allocate|mib|gib|full|batch|error|model"),
+        (
+            "+out of memory|outofmemory|oom|out of vram|enough vram|vram is full|vram full",
+            "+cuda|gpu|vram|nvidia|torch",
+            "allocate|mib|gib|full|batch|error|model",
+        ),
     ),
     Cause(
         "process-killed",
@@ -250,6 +256,8 @@ CAUSES = (
             "^killed$",
             "exit code 137",
             "exited with code 137",
+            "exits with code 137",
+            "exit code: 137",
             "oom-kill",
             "out of memory: killed process {pid:int}",
             "oomkilled",
@@ -266,10 +274,47 @@ CAUSES = (
             ),
         ),
         (
-            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed",
-            "+torchrun|checkpoint|python|llama|model load",
+            "+sigkill|signal 9|exitcode -9|was killed|is killed|got killed|prints killed|says killed|just killed|only killed",
+            "+torchrun|checkpoint|python|llama|model load|loading",
             "process|signal|nothing|memory",
         ),
+    ),
+    Cause(
+        "page-file-too-small",
+        "memory",
+        ("the paging file is too small for this operation to complete", "winerror 1455", "os error 1455"),
+        says(
+            "Windows could not promise the memory: main memory and page file together are used up. What a program reserves "
+            "counts, also where it uses little of it, such as CUDA's libraries in each process.",
+            "Enlarge the page file: Settings, System, About, Advanced system settings, Performance, Virtual memory; system "
+            "managed, on a disk with room for the model.",
+            "Fewer processes at once (num_workers=0), and no other large programs.",
+            "Load with fewer copies: safetensors instead of .pth or .bin.",
+            instead=(
+                "puna maps checkpoints from the disk, and refuses with the bytes needed and free before it allocates anything."
+            ),
+        ),
+        ("+paging file|page file|pagefile|1455", "+too small|error|windows|enlarge"),
+    ),
+    Cause(
+        "no-pinned-memory",
+        "memory",
+        (
+            "failed to allocate {wanted:size} of pinned memory",
+            "of pinned memory: out of memory",
+            "of pinned memory: invalid argument",
+        ),
+        says(
+            (
+                "llama.cpp wanted {wanted} of main memory that stays in its place, for faster copies to the GPU, and did not get "
+                "it. It goes on with ordinary memory: slower in reading prompts, not broken.",
+                "llama.cpp wanted main memory that stays in its place and did not get it. It goes on with ordinary memory.",
+            ),
+            "If something fails after it, the reason stands below this line.",
+            "See how much is free: free -g; without trying: GGML_CUDA_NO_PINNED=1",
+            instead="puna says which weights stay in main memory: puna plan MODEL",
+        ),
+        role="symptom",
     ),
     Cause(
         "host-out-of-memory",
@@ -282,9 +327,7 @@ CAUSES = (
             "defaultcpuallocator",
             "std::bad_alloc",
             "oserror: [errno 12] cannot allocate memory",
-            "the paging file is too small for this operation to complete",
             "numpy.core._exceptions._arraymemoryerror",
-            "failed to allocate {wanted:size} of pinned memory",
         ),
         says(
             (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from puna.causes import clues
@@ -144,7 +144,8 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
         near = [(at, shingle) for at, shingle in found if start <= at <= start + NEAR_WORDS]
         distinct = len({shingle for _, shingle in near})
         share = distinct / len(wording.shingles)
-        is_cut = near[0][0] <= 1 or near[-1][0] >= num_words - 5
+        in_a_row = any(after - at == 1 for (at, _), (after, _) in pairwise(near))
+        is_cut = in_a_row and (near[0][0] <= 1 or near[-1][0] >= num_words - 5)
         is_of_the_trade = any(TRADE.intersection(shingle) for _, shingle in near)
         enough = share >= (MIN_SHARE_CUT if is_cut else MIN_SHARE) and distinct >= MIN_SHINGLES and is_of_the_trade
         confidence = SURE + (MAX_PART - SURE) * share if enough else 0.0

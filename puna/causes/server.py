@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
+
+# LM Studio's exit code -> what the process did; Windows's codes as Node prints them, which loses their last digits.
+EXITS = {"18446744072635812000": "it stopped itself (0xC0000409)", "6": "it stopped itself (SIGABRT)", "9": "it was killed"}
+
+
+def explain_worker(numbers: Numbers) -> Explanation:
+    """LM Studio's report of a crash, with what the code says."""
+    how = EXITS.get(numbers.get("code", ""))
+    told = f": {how}" if how else ""
+    return Explanation(
+        f"This is LM Studio's report only: the process that loads the model ended{told}. Why is in its log, not in this text; "
+        "known reasons are a runtime that does not fit the card or the model, and memory that is full.",
+        (
+            "See the log while loading: lms log stream, and the app's Developer page; give puna why what stands before the exit.",
+            "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if the model loads, it was the runtime.",
+            "Load it with no layers on the GPU and a context of 2048: if it loads, the GPU's memory was full.",
+        ),
+        instead='puna runs the same file and says what fails: puna run model.gguf "..."',
+        numbers=numbers,
+    )
+
 
 CAUSES = (
     Cause(
@@ -28,7 +49,7 @@ CAUSES = (
         ),
         (
             "+n_gpu_layers|n-gpu-layers|gpu layers|llama.cpp|llama-cpp",
-            "+no effect|ignored|not used|cpu only|without gpu|only cpu",
+            "+no effect|ignore|not used|cpu only|without gpu|only cpu|runs on the cpu",
             "gpu|cpu|slow|compiled",
         ),
         role="symptom",
@@ -45,12 +66,12 @@ CAUSES = (
                 "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
                 "Ollama would need more main memory for this model and its context than is free.",
             ),
-            "A smaller context needs less: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
             "Take a tag with fewer bits or fewer parameters, or end what else is loaded: ollama ps; ollama stop NAME",
+            "Where little is lacking, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
             remedy="close-programs",
             instead="puna says before a download what a model needs: puna plan MODEL",
         ),
-        ("+ollama", "+memory", "require|needs|available|not enough"),
+        ("+ollama", "+memory", "+requires more|needs more|not enough|more system memory|than is available|than i have"),
     ),
     Cause(
         "ollama-not-running",
@@ -131,7 +152,7 @@ CAUSES = (
         ),
         (
             "+context",
-            "+exceed|too long|too small|larger than",
+            "+exceed|too long|too small|larger than|bigger than|longer than",
             "+llama-server|llama.cpp|llama_cpp|n_ctx|slot",
             "prompt|token|size",
         ),
@@ -233,7 +254,8 @@ CAUSES = (
                 "vLLM wants a share of the card for itself at its start, and other processes hold too much of it.",
             ),
             "See who: nvidia-smi",
-            "Ask for a smaller share than is free: --gpu-memory-utilization 0.8",
+            "End those that are left over from earlier runs, or take another card: CUDA_VISIBLE_DEVICES=1",
+            "Only if what is free holds the model too: ask for a smaller share than that, --gpu-memory-utilization 0.8",
             remedy="see-gpu-memory",
             instead="puna takes what is free, or what --vram allows.",
         ),
@@ -261,6 +283,18 @@ CAUSES = (
             instead="puna plan MODEL itemises every byte; after loading puna compares the plan with what was taken.",
         ),
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
+    ),
+    Cause(
+        "lmstudio-worker-died",
+        "server",
+        (
+            "(exit code: {code:int}). unknown error. try a different model and/or config",
+            "(exit code: {code:int}). please check settings and try loading the model again",
+            "unknown error. try a different model and/or config",
+        ),
+        explain_worker,
+        ("+lm studio|lmstudio", "+exit code|exited", "crash|load|error"),
+        role="effect",
     ),
     Cause(
         "logprobs-need-all-logits",

@@ -49,6 +49,7 @@ CAUSES = (
             "couldn't instantiate the backend tokenizer",
             "converting from sentencepiece and tiktoken failed",
             "converting from tiktoken failed",
+            "cannot import name 'llamatokenizer' from 'transformers",
             "no module named 'sentencepiece'",
             "no module named 'tiktoken'",
         ),
@@ -59,7 +60,27 @@ CAUSES = (
             "See that tokenizer.model or tokenizer.json lies beside the weights.",
             instead=OWN,
         ),
-        ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer"),
+        ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer|llamatokenizer"),
+    ),
+    Cause(
+        "not-a-sentencepiece-model",
+        "tokenizer",
+        (
+            "could not parse modelproto from {file:path}",
+            "could not parse modelproto",
+            "model_proto->parsefromarray(serialized.data(), serialized.size())",
+        ),
+        says(
+            "This tokenizer.model is not SentencePiece's: Llama 3's has the same name and is a list of tokens for tiktoken; or "
+            "it is a pointer of Git LFS, an error page, or cut short.",
+            "See which: head -c 120 tokenizer.model. It begins with 'version https://git-lfs': a pointer. Each line is letters "
+            "and a number: Llama 3.",
+            "Llama 3: take the folder in Hugging Face's format, whose tokenizer.json current versions of transformers read; "
+            "old programs for Llama 2 cannot.",
+            "A pointer: git lfs install && git lfs pull. Otherwise fetch the file again.",
+            instead=OWN,
+        ),
+        ("+sentencepiece|modelproto|tokenizer.model", "+parse|modelproto", "tokenizer|llama|load|error"),
     ),
     Cause(
         "double-bos",
@@ -102,7 +123,11 @@ CAUSES = (
                 "to continue a text."
             ),
         ),
-        ("+chat template|chat_template", "+not set|missing|no chat|without|not defined"),
+        (
+            "+chat template|chat_template",
+            "+not set|missing|no chat|without|not defined|does not have",
+            "+tokenizer|apply|transformers|vllm|error|throws|fail",
+        ),
     ),
     Cause(
         "no-pad-token",

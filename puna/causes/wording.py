@@ -19,8 +19,12 @@ FIELDS = {
     "int": r"\d{1,12}",
     "number": r"\d{1,12}(?:[.,]\d{1,6})?",
     "size": r"\d{1,12}(?:[.,]\d{1,6})?\s?(?:[kmgt]i?b|bytes)",
+    "gib": r"\d{1,9}\.\d\d\s?[kmgt]ib",  # as PyTorch writes sizes, and hardly anybody else
     "word": r"[^\s'\"`,;()<>\[\]{}]{1,120}",
     "path": r"[^\s'\"`,;()<>]{1,200}",
+    "device": r"(?:cuda|cpu|mps|xpu|npu|hip|meta)(?::\d{1,3})?",
+    "shape": r"\d[\d, ]{0,60}",
+    "cudalib": r"lib(?:cu|nv|nccl|caffe2_nvrtc)[\w.-]{1,60}",  # CUDA's and the driver's
     "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
 }
 _PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<space> )")
@@ -44,6 +48,7 @@ TRADE = frozenset(
         *(
             "cublas",
             "cuda",
+            "cudamalloc",
             "cudnn",
             "dkms",
             "docker",
@@ -118,6 +123,7 @@ GENERIC = (
         "expected but not set",
         "bind only one usage of each socket address",
         "does not exist or is",
+        "bad return status for module build on kernel",
     ),
 )
 

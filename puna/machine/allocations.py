@@ -22,6 +22,7 @@ WIDTHS = {2: "half-precision", 4: "float32", 1: "int8"}  # bytes -> what a numbe
 FILE_TYPES = {2: "F16", 4: "F32", 1: "Q8_0"}
 SHARES = (1, 2, 4, 8)  # processes among which a matrix is shared
 MIN_LOGITS = 256 * MIB
+MIN_PART = 0.25  # of the card: of a model that fills less of it, and that the text does not name, a size alone tells nothing
 LENGTHS = tuple(1 << power for power in range(9, 18))  # tokens
 
 _MODEL_NAME = re.compile(r"[\w.-]{0,40}(?:llama|vicuna|mistral|smollm|stories)[\w.-]{0,40}", re.IGNORECASE)
@@ -125,6 +126,8 @@ def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
         whole = weights_bytes(config, width) // share
         part = f"a {share}th part of one" if share > 1 else "one"
         what = f"{shown(size.num_bytes)} is {part} {rows} x {columns} {WIDTHS[width]} matrix of {name}"
+        if capacity is not None and whole < MIN_PART * capacity and name not in hints.models:
+            continue
         if capacity is not None and whole <= 0.95 * capacity:
             return _crowded(what, name, config, whole, capacity, hints)
         of = f" and the GPU has {shown(capacity)}" if capacity is not None else ""

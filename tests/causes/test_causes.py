@@ -68,8 +68,12 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
         "int": "7",
         "number": "7.5",
         "size": "7.00 GiB",
+        "gib": "7.00 GiB",
         "word": "abc",
         "path": "/a/b/",
+        "device": "cuda:7",
+        "shape": "7, 8",
+        "cudalib": "libcudart.so.12",
         "torch": "_zn3c104cuda9setdeviceei",
     }
     for pattern in cause.patterns:
