@@ -46,6 +46,7 @@ class Layout:
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
     better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type that it is kept in at least
     streams: bool = False  # whether layers may stay in main memory
+    kv_share: float = 0.5  # of the memory beside the weights, what K and V take unasked: main memory is others' too
 
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix that is `file_type` in the file."""
@@ -115,7 +116,7 @@ def make_plan(
 
     Of `layouts` the one that was asked for, or the first that leaves room for a context of use; where none does, the smallest. A
     `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
-    notice, to what half of the memory left beside the weights holds.
+    notice, to what the layout's share of the memory left beside the weights holds.
     """
     _require_context(config, engine)
     free_bytes = min(free_bytes, engine.vram or free_bytes)
@@ -126,8 +127,9 @@ def make_plan(
     num_streamed = _num_streamed(needs[name], usual, free_bytes) if layouts[name].streams else 0
     need = needs[name].streamed(num_streamed)
     left = need.pages_left(free_bytes)
+    unasked = int(layouts[name].kv_share * left)
     context = engine.max_context or min(
-        config.max_context, max(left // 2 * engine.page_size, min(config.max_context, LEAST_CONTEXT))
+        config.max_context, max(unasked * engine.page_size, min(config.max_context, LEAST_CONTEXT))
     )
     per_sequence = need.pages_of(context)
     if per_sequence > left:
@@ -140,10 +142,11 @@ def make_plan(
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
-            f"context lowered from the model's {config.max_context} tokens to {context}: "
-            f"KV of {human(per_sequence * need.page)} is what {human(free_bytes)} of free memory holds beside the weights"
+            f"context lowered from the model's {config.max_context} tokens to {context}: its K and V take "
+            f"{per_sequence * need.page / GIB:.2f} of the {left * need.page / GIB:.2f} GiB that are free beside the weights; "
+            f"--max-context may be up to {min(config.max_context, left * engine.page_size)}"
         )
-    num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, left // 2))
+    num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, unasked))
     return Plan(
         weights_bytes=need.weights,
         kv_bytes=num_pages * need.page,

@@ -18,6 +18,7 @@ from puna.report import SILENT, Reporter
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
 TORCH_KV = ("bf16", "f16", "f32", "int8")
+GPU_KV_SHARE = 0.9  # a GPU is for the model
 
 BACKENDS: Mapping[str, BackendSpec] = {
     "cpu": BackendSpec(
@@ -41,13 +42,14 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.torch.model",
         fills_kv=True,
         layouts={
-            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),
-            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True),
+            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True, kv_share=GPU_KV_SHARE),
+            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True, kv_share=GPU_KV_SHARE),
             "int4": Layout(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
                 kv_types=TORCH_KV,
                 streams=True,
+                kv_share=GPU_KV_SHARE,
                 better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
             ),
         },

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +14,7 @@ import click
 
 from puna.cli.options import Size, engine_config, engine_options, json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
-from puna.errors import ModelNotFoundError
+from puna.errors import DownloadError, ModelNotFoundError, PunaError, UsageError
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
@@ -33,7 +36,7 @@ TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a la
 @click.option("--ram", type=Size(), metavar="SIZE", help="For so much main memory: 32GiB.")
 @click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
 @click.option("--context", type=int, help="The same as --max-context.")
-@click.option("--tensor-parallel", type=click.IntRange(1), default=1, metavar="N", help="Shared by N devices alike.")
+@click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Shared by N devices; of --gpu: by all of them.")
 @click.option("--history", is_flag=True, help="Predicted and actual bytes of what was loaded here.")
 @engine_options
 @json_option
@@ -42,7 +45,7 @@ def command(
     gpu: str | None,
     ram: int | None,
     context: int | None,
-    tensor_parallel: int,
+    tensor_parallel: int | None,
     history: bool,
     as_json: bool,
     **flags: Any,
@@ -55,9 +58,11 @@ def command(
     if history:
         _show_history(as_json)
         return 0
+    if ram == 0:
+        raise UsageError("--ram is 0; a size is needed, such as 32GiB")
     flags["max_context"] = flags["max_context"] if context is None else context
     with TerminalReporter() as report, ExitStack() as stack:
-        planned = _planned(model, gpu or "", ram or 0, tensor_parallel, engine_config(flags, report), report, stack)
+        planned = _planned(model, gpu, ram, tensor_parallel, engine_config(flags, report), report, stack)
         planned = replace(planned, batch=flags["max_batch"] or 0)
     if as_json:
         print_json(_json_of(planned))
@@ -75,26 +80,39 @@ class Planned:
     engine: EngineConfig
     fit: Fit
     settings: list[Setting]  # that fit, where the first choice does not
+    on_cpu: Fit | None  # where a GPU is too small
     batch: int  # sequences at once that were asked for; 0: nothing was said
 
 
 def _planned(
-    model: str | None, gpu: str, ram: int, parts: int, engine: EngineConfig, report: Reporter, stack: ExitStack
+    model: str | None,
+    gpu: str | None,
+    ram: int | None,
+    parts: int | None,
+    engine: EngineConfig,
+    report: Reporter,
+    stack: ExitStack,
 ) -> Planned:
+    from puna.backends.base import ProcessPlace
     from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
     from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
     checkpoint, name = _checkpoint(model, report, stack)
-    is_gpu = bool(gpu) or engine.device.startswith("cuda")
-    place = place_for(engine, ThisHost(), None if is_gpu else cpu_limits(report), gpu, ram)
+    limits = cpu_limits(report) if gpu is None else None
+    place = place_for(engine, ThisHost(), limits, gpu, ram)
+    parts = parts or (ProcessPlace.from_env().size if gpu is None else place.count)
     made = fit(checkpoint, engine, place, parts)
     first = next(iter(_layout_names(place.device)))
-    is_lowered = 0 < made.plan.max_context < checkpoint.config.max_context and not engine.max_context
+    is_lowered = made.plan.max_context < checkpoint.config.max_context and not engine.max_context
     stepped_down = made.plan.weights != first or made.plan.num_streamed or is_lowered
     settings = nearest(checkpoint, engine, place, parts) if not made.fits or stepped_down else []
-    return Planned(name, checkpoint, engine, made, settings, 0)
+    on_cpu = None
+    if place.is_gpu and (not made.fits or made.plan.num_streamed):
+        asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
+        on_cpu = fit(checkpoint, asked, place_for(asked, ThisHost(), limits, None, ram))
+    return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
 
 
 def _layout_names(device: str) -> Iterator[str]:
@@ -112,16 +130,27 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
     text = model or hub.DEFAULT_MODEL
     try:
         headers = stack.enter_context(header_checkpoint(text, report))
-    except ModelNotFoundError:
-        if (known := known_checkpoint(text)) is None:
-            _tell_files(text)
-            raise
+    except (ModelNotFoundError, DownloadError) as error:
+        if text in hub.CATALOGUE or (known := known_checkpoint(text.removeprefix("hf:"))) is None:
+            if isinstance(error, ModelNotFoundError):
+                _tell_files(text)
+            raise _with_near_names(error, text) from error
         report.notice(f"no file of {text} is here: planning from its published sizes")
         return known, text
     if not headers.is_local:
         fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
         report.notice(f"not downloaded: planning from {fetched:.1f} MB of headers of {total:.2f} GB")
     return formats.open_checkpoint(headers.path), shown_path(headers.path) if headers.is_local else headers.name
+
+
+def _with_near_names(error: PunaError, text: str) -> PunaError:
+    """Where no file is meant, say that well-known names do as well, and which are near."""
+    from puna.machine.known_models import KNOWN_MODELS, near_models
+
+    if not isinstance(error, ModelNotFoundError) or "/" in text or "." in text[-6:] or text == "":
+        return error
+    names = ", ".join(near_models(text) or list(KNOWN_MODELS))
+    return ModelNotFoundError(error.message, hint=f"{error.hint} Well-known models that need no file: {names}.")
 
 
 def _tell_files(model: str) -> None:
@@ -141,10 +170,13 @@ def _tell_files(model: str) -> None:
 
 
 def _lines_of(planned: Planned) -> Iterator[str]:
+    """The verdict, what it rests on, and what else would fit."""
     fit, place = planned.fit, planned.fit.place
     count = f"{fit.parts} x " if fit.parts > 1 else ""
     yield f"{planned.model}: {_weights(planned.checkpoint)}"
     yield f"on {count}{place.name}: {_gib(place.total_bytes)}, of which {_gib(place.free_bytes)} are free for a model"
+    yield ""
+    yield from _verdict_lines(planned)
     yield ""
     yield from _item_lines(fit.items, "total" if count == "" else "total of each")
     yield ""
@@ -153,14 +185,16 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield ""
         yield "in main memory"
         yield from _item_lines(fit.main_items, "total")
+    if fit.fits and not planned.settings:
+        return
     yield ""
-    yield from _verdict_lines(planned)
-    if not fit.fits and not planned.settings:
-        yield "No setting makes it fit here. Take a smaller model, or plan for another machine with --gpu, --vram or --ram."
     if planned.settings:
-        yield ""
         yield "Settings that fit, the one that loses least first:"
         yield from _setting_lines(planned.settings)
+    elif not fit.fits:
+        yield "No setting makes it fit here. Take a smaller model, or plan for another machine with --gpu, --vram or --ram."
+    if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
+        yield f"On the CPU it fits, too: --device cpu, {_gib(on_cpu.device_bytes)} {_speed(on_cpu.speed)}".rstrip()
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -198,29 +232,39 @@ def _bar_lines(fit: Fit) -> Iterator[str]:
 
 def _verdict_lines(planned: Planned) -> Iterator[str]:
     fit = planned.fit
-    yield "It fits." if fit.fits else f"It does not fit: {fit.problem}."
-    yield from (f"  {notice}" for notice in fit.notices)
+    if not fit.fits:
+        yield from _wrapped(f"It does not fit: {fit.problem}.")
+    else:
+        speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else " Its speed is not known."
+        yield from _wrapped(f"It fits: {_gib(fit.device_bytes)} of {_gib(fit.place.total_bytes)}.{speed}")
+    for notice in fit.notices:
+        yield from _wrapped(notice, "  ")
     if fit.fits:
-        yield _room_line(planned)
-    if fit.fits and fit.speed is not None:
-        yield f"Expected: {_speed(fit.speed)} ({fit.speed.source})."
-    elif fit.fits:
-        yield "Expected speed: not known for this device; `puna doctor` measures it."
+        yield from _wrapped(_room_line(planned), "  ")
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """In a terminal, lines of its width; a pipe gets one."""
+    if not sys.stdout.isatty():
+        return [indent + text]
+    width = max(40, min(120, shutil.get_terminal_size().columns))
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _room_line(planned: Planned) -> str:
-    plan, batch = planned.fit.plan, planned.batch
+    fit, plan, batch = planned.fit, planned.fit.plan, planned.batch
     tokens = plan.num_pages * plan.page_size
-    line = f"  Room for {tokens} tokens: {tokens / plan.max_context:.3g} x the context of {plan.max_context}"
-    if not batch:
-        return line
-    wanted = plan.kv_bytes * batch * plan.max_context // tokens
-    each = f"{batch} sequences of {plan.max_context} tokens take {_gib(wanted)}"
-    return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the room, others wait'}"
+    line = f"room for {tokens} tokens of {plan.kv_type}; one sequence has {plan.max_context} at most"
+    if batch:
+        wanted = plan.kv_bytes * batch * plan.max_context // tokens
+        each = f"{batch} sequences of {plan.max_context} tokens take {_gib(wanted)}"
+        return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the room, others wait'}"
+    alone = fit.alone_bytes
+    return line if alone == fit.device_bytes else f"{line}. With room for one sequence only (--batch 1) it takes {_gib(alone)}"
 
 
 def _setting_lines(settings: list[Setting]) -> Iterator[str]:
-    rows = [(" ".join(one.flags), _gib(one.fit.needed_bytes), _speed(one.fit.speed), one.loss) for one in settings]
+    rows = [(" ".join(one.flags), _gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss) for one in settings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
@@ -254,6 +298,7 @@ def _json_of(planned: Planned) -> dict[str, Any]:
         "problem": fit.problem,
         "notices": list(fit.notices),
         **_fit_facts(fit),
+        "device_bytes": fit.device_bytes,
         "free_bytes": fit.place.free_bytes,
         "device": {"kind": fit.place.device, "name": fit.place.name, "total_bytes": fit.place.total_bytes, "count": fit.parts},
         "items": [item._asdict() for item in fit.items],

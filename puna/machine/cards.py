@@ -13,6 +13,9 @@ from typing import NamedTuple
 from puna.errors import UsageError
 
 GIB = 1 << 30
+ECC_CARDS = frozenset(
+    ("T4", "L4", "L40", "L40S", "A10", "A10G", "A16", "A40", "P40")
+)  # a sixteenth of their GDDR checks the rest
 HIDDEN_BYTES = 320 << 20  # of a card's memory the driver keeps about this: 11.69 GiB of 12 are seen, 23.69 of 24
 
 
@@ -28,7 +31,8 @@ class Card(NamedTuple):
     @property
     def visible_bytes(self) -> int:
         """What CUDA says is there."""
-        return self.memory_gib * GIB - HIDDEN_BYTES
+        whole = self.memory_gib * GIB
+        return (whole * 15 // 16 if self.name in ECC_CARDS else whole) - HIDDEN_BYTES
 
 
 CARDS: tuple[Card, ...] = tuple(
@@ -72,6 +76,7 @@ CARDS: tuple[Card, ...] = tuple(
         ("RTX 2080", 8, 448, 75, 40),
         ("RTX 2070", 8, 448, 75, 30),
         ("RTX 2060", 6, 336, 75, 26),
+        ("RTX 8000", 48, 672, 75, 65),
         ("GTX 1660", 6, 192, 75, 10),
         ("GTX 1080 Ti", 11, 484, 61, 11),
         ("GTX 1080", 8, 320, 61, 9),
@@ -86,6 +91,7 @@ CARDS: tuple[Card, ...] = tuple(
         ("A100 80GB", 80, 2039, 80, 312),
         ("A30", 24, 933, 80, 165),
         ("A10", 24, 600, 86, 125),
+        ("A10G", 24, 600, 86, 70),
         ("A16", 16, 200, 86, 18),
         ("A40", 48, 696, 86, 150),
         ("RTX A2000 12GB", 12, 288, 86, 32),
@@ -103,6 +109,7 @@ CARDS: tuple[Card, ...] = tuple(
         ("GH200", 96, 4000, 90, 989),
         ("H200", 141, 4800, 90, 989),
         ("B200", 180, 8000, 100, 2250),
+        ("GB10", 128, 273, 121, 100),
         ("RTX PRO 6000", 96, 1792, 120, 252),
     )
 )
@@ -110,18 +117,20 @@ CARDS: tuple[Card, ...] = tuple(
 _NOISE = re.compile(
     r"nvidia|geforce|quadro|tesla|graphics|with max-q design|blackwell|\bgpu\b|\bnvl\b|\bsxm\d?\b|\bhbm\d?e?\b|[^a-z0-9]"
 )
+OTHER_MAKERS = re.compile(r"radeon|\brx ?\d|\bmi\d{2,3}|\barc\b|intel|apple|\bm\d( (pro|max|ultra))?$|amd", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+)\s*gi?b")
 
 
 def find_card(name: str) -> Card | None:
     """The card of a name as people, nvidia-smi and shops write it; where it names no memory and there are two sizes, the smaller.
 
-    >>> find_card("NVIDIA GeForce RTX 4070").memory_gib, find_card("rtx4060ti").name, find_card("a card") is None
-    (12, 'RTX 4060 Ti 8GB', True)
+    >>> find_card("NVIDIA GeForce RTX 4070").memory_gib, find_card("rtx4060ti").name, find_card("3090").name, find_card("a card")
+    (12, 'RTX 4060 Ti 8GB', 'RTX 3090', None)
     """
     size = _SIZE.search(name.lower())
     wanted = _bare(name)
-    same = [card for card in CARDS if _bare(card.name) == wanted and (size is None or card.memory_gib == int(size[1]))]
+    names = (wanted, f"rtx{wanted}", f"gtx{wanted}")  # people leave that out
+    same = [card for card in CARDS if _bare(card.name) in names and (size is None or card.memory_gib == int(size[1]))]
     return min(same, key=lambda card: card.memory_gib, default=None)
 
 
@@ -129,6 +138,10 @@ def require_card(name: str) -> Card:
     """As `find_card`; UsageError names the cards that are most like it."""
     if (card := find_card(name)) is not None:
         return card
+    if OTHER_MAKERS.search(name):
+        raise UsageError(
+            f"--gpu is {name[:60]!r}; puna runs on NVIDIA cards only", hint="For a CPU with its memory: --ram 32GiB."
+        )
     names = {_bare(card.name): card.name for card in CARDS}
     close = difflib.get_close_matches(_bare(name), names, n=4, cutoff=0.3) or [_bare("RTX 4070")]
     raise UsageError(

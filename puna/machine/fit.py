@@ -21,11 +21,13 @@ from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
-from puna.machine.speed import Speed, expected, is_streamed, resident
+from puna.machine.speed import Speed, expected, is_streamed, resident, sizes_in
 from puna.plan import GIB, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan
+from puna.report import Reporter
 
 NO_LIMIT = 1 << 60
 NEAREST = 3  # settings that are shown
+WIDENED = 1.1  # times the bytes in the file
 PARTS = (1, 2, 4, 8)  # devices that share a model
 MOST_HALVINGS = 10  # of a context
 
@@ -39,7 +41,7 @@ CLASSES = {
 OTHER_CLASS = "norms and biases"
 
 # Main memory of a process beside the model: Python and its libraries, the tokenizer. Of the CPU's measured: 45 to 55 MiB.
-PROCESS_BYTES = {"cpu": 50 << 20, "cuda": 1200 << 20}
+PROCESS_BYTES = {"cpu": 50 << 20, "reference": 50 << 20, "torch": 350 << 20, "cuda": 1200 << 20}
 
 
 class Item(NamedTuple):
@@ -77,7 +79,19 @@ class Fit:
 
     @property
     def needed_bytes(self) -> int:
+        """What the model needs of `place.free_bytes`."""
         return self.plan.total_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """All that is taken of the device, what CUDA and Python take too."""
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def alone_bytes(self) -> int:
+        """The same with room for one sequence only."""
+        pages = -(-self.plan.max_context // self.plan.page_size)
+        return self.device_bytes - self.plan.kv_bytes + self.plan.kv_bytes * pages // self.plan.num_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +109,41 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     UsageError for settings that are wrong in themselves, and for a number of parts that the model cannot be cut into.
     """
     own = part_of(checkpoint, parts - 1, parts)
+    free_bytes = place.free_bytes if place.is_gpu else place.free_bytes // parts  # processes share main memory, not a card
     heard = _Notices()
     problem, layouts = "", backend_spec(place.device).layouts
     try:
-        plan = make_plan(own.config, own.tensors, engine, layouts, place.free_bytes, heard)
+        plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
     except InsufficientMemoryError as error:
         problem = error.message
         plan = _as_asked(own, engine, layouts)
+    _tell_widened(own, plan, heard)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
     if not problem and place.is_gpu and streamed > place.main_bytes:
         problem = f"the layers that stay in main memory need {_gib(streamed)}, and {_gib(place.main_bytes)} of it are free"
-    speed = None if place.rates is None else expected(own.config, own.tensors, plan, place.rates, place.device)
+    speed = (
+        None
+        if place.rates is None or (parts > 1 and not place.is_gpu)
+        else expected(own.config, own.tensors, plan, place.rates, place.device)
+    )
     items = tuple(_items(own, plan, place))
     return Fit(place, plan, items, tuple(_main_items(streamed, place)), tuple(heard.texts), problem, speed, parts)
+
+
+def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
+    """Say which types of the file take more memory than disk, because the device has no kernels for them."""
+    widened: dict[str, str] = {}
+    for name, kind, size in resident(own.tensors, plan):
+        tensor = own.tensors[name]
+        if len(tensor.shape) > 1 and size > WIDENED * tensor.num_bytes:
+            widened[tensor.type.name] = kind
+    if widened:
+        types = ", ".join(f"{was} as {kind}" for was, kind in widened.items())
+        file_bytes = sum(tensor.num_bytes for tensor in own.tensors.values())
+        report.notice(
+            f"this device keeps {types}: {_gib(plan.weights_bytes)} of weights, {_gib(file_bytes)} in the file; "
+            "Q4_0 and Q4_1 stay as they are"
+        )
 
 
 def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Plan:
@@ -122,15 +158,14 @@ def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layou
 def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
     config = own.config
     yield from _weight_items(own.tensors, config, plan)
-    tokens, per_token = plan.num_pages * plan.page_size, kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
-    sequences = f"{tokens // plan.max_context} x {plan.max_context} tokens" if tokens >= plan.max_context else f"{tokens} tokens"
-    yield Item("KV", sequences, f"{plan.kv_type}, {_kib(per_token)} a token", plan.kv_bytes)
+    per_token = kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
+    yield Item("KV", f"{plan.num_pages * plan.page_size} tokens", f"{plan.kv_type}, {_kib(per_token)} a token", plan.kv_bytes)
     yield Item("scratch", "activations", f"{plan.max_tokens} tokens in a step", plan.scratch_bytes)
     yield Item("scratch", "logits", f"{config.vocab_size} numbers of each", plan.logits_bytes)
     for name, size in place.taken:
         yield Item("overhead", name, "", size)
     if not place.is_gpu:
-        yield Item("overhead", "Python and libraries", "this process", PROCESS_BYTES["cpu"])
+        yield Item("overhead", "Python and libraries", "each process", PROCESS_BYTES[place.device])
 
 
 def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan) -> Iterator[Item]:
@@ -183,8 +218,11 @@ WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
 KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
 HALVING_LOSS = 1.5  # each time that the context is halved
 STREAM_LOSS = Loss(2.5, "slow: layers come over PCIe")
+STREAMED_LOSS = 8.0  # where all layers are streamed; that is slow, whatever the weights
 DEVICE_LOSS = 3.0  # each time that the devices are doubled
 # What `puna convert --quantize` makes, for a device that keeps what the file has: bits of a weight there.
+SPARE_SETTINGS = 3  # looked at beyond those that are shown, for some lose more than their flags tell
+GOOD_CONTEXT = 4096  # tokens that a conversation wants
 REQUANTISED = {"Q8_0": 8.5, "Q4_1": 5.0, "Q4_0": 4.5}
 
 
@@ -206,16 +244,24 @@ def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: i
     ways = sorted(
         product(*_questions(checkpoint, engine, place, parts)), key=lambda way: sum(choice.loss.weight for choice in way)
     )
-    found: list[tuple[frozenset[str], Setting]] = []
+    found: list[tuple[frozenset[str], float, Setting]] = []
     for way in ways:
         flags = tuple(sorted((flag for choice in way for flag in choice.flags), key=_is_option))
-        if not flags or any(earlier <= frozenset(flags) for earlier, _ in found):
+        if not flags or any(earlier <= frozenset(flags) for earlier, _, _ in found):
             continue
         if (setting := _setting(checkpoint, engine, place, way, flags)) is not None:
-            found.append((frozenset(flags), setting))
-        if len(found) == count:
+            loss = sum(choice.loss.weight for choice in way) + _further_loss(setting.fit.plan, checkpoint.config, engine)
+            found.append((frozenset(flags), loss, setting))
+        if len(found) == count + SPARE_SETTINGS:
             break
-    return [setting for _, setting in found]
+    return [setting for _, _, setting in sorted(found, key=lambda row: row[1])[:count]]
+
+
+def _further_loss(plan: Plan, config: ModelConfig, engine: EngineConfig) -> float:
+    """What shows only once it is planned: how many layers are streamed, and a context that had to be lowered."""
+    wanted = engine.max_context or min(config.max_context, GOOD_CONTEXT)
+    halvings = max(0.0, log2(wanted / plan.max_context)) if not engine.max_context else 0.0
+    return STREAMED_LOSS * plan.num_streamed / config.num_layers + HALVING_LOSS * halvings
 
 
 def _is_option(flag: str) -> bool:
@@ -226,7 +272,11 @@ def _is_option(flag: str) -> bool:
 def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int) -> Iterator[list[_Choice]]:
     """Each with the ways to answer it."""
     layouts = backend_spec(place.device).layouts
-    yield [AS_ASKED, *_weights_choices(engine, layouts), *(_file_choices(checkpoint) if len(layouts) == 1 else ())]
+    yield [
+        AS_ASKED,
+        *_weights_choices(checkpoint, engine, layouts),
+        *(_file_choices(checkpoint, layouts) if len(layouts) == 1 else ()),
+    ]
     kinds = next(iter(layouts.values())).kv_types
     is_free = engine.kv_type in ("auto", "f32", "f16", "bf16")
     yield [AS_ASKED, *([_Choice(("--kv-type int8",), KV_LOSS, {"kv_type": "int8"})] if is_free and "int8" in kinds else [])]
@@ -234,18 +284,27 @@ def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts
     yield [AS_ASKED._replace(parts=parts), *_parts_choices(checkpoint, place, parts)]
 
 
-def _weights_choices(engine: EngineConfig, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
+def _saves(checkpoint: Checkpoint, layouts: Mapping[str, Layout], name: str) -> bool:
+    """Whether a layout takes less than the file's own types."""
+    own, other = (sum(sizes_in(checkpoint.tensors, layout)) for layout in (next(iter(layouts.values())), layouts[name]))
+    return other < 0.97 * own
+
+
+def _weights_choices(checkpoint: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
     for name, layout in layouts.items():
         if len(layouts) > 1 and name != engine.weights:
+            if name in WEIGHTS_TYPE and not _saves(checkpoint, layouts, name):
+                continue
             loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else STREAM_LOSS if layout.streams else Loss(0.0, "")
             yield _Choice((f"--weights {name}",), loss, {"weights": name})
 
 
-def _file_choices(checkpoint: Checkpoint) -> Iterator[_Choice]:
-    """Of types with fewer bits than the file's widest matrix has."""
-    has = max(8 * tensor.num_bytes / prod(tensor.shape) for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
+def _file_choices(checkpoint: Checkpoint, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
+    """Of types with fewer bits than the weights have in memory."""
+    layout = next(iter(layouts.values()))
+    has = 8 * sum(sizes_in(checkpoint.tensors, layout)) / sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     for kind, bits in REQUANTISED.items():
-        if bits < has:
+        if bits < 0.97 * has:
             yield _Choice((f"puna convert --quantize {kind.lower()}",), TYPE_LOSS[kind], requantised=kind)
 
 
@@ -270,7 +329,7 @@ def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator
         has = parts <= place.count
         words = f"on {parts} cards" if has else f"needs {parts} such cards"
         weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
-        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna",), Loss(weight, words), parts=parts)
+        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna run MODEL",), Loss(weight, words), parts=parts)
 
 
 def _setting(
@@ -281,12 +340,13 @@ def _setting(
     subject = checkpoint_of(checkpoint.config, requantised) if requantised else checkpoint
     # "auto" steps down by itself: a setting that does not name its weights means them as they are
     asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
-    changed = replace(asked, **changes)  # type: ignore[arg-type]
-    made = fit(subject, changed, place, max(choice.parts for choice in way))
+    made = fit(subject, replace(asked, **changes), place, max(choice.parts for choice in way))  # type: ignore[arg-type]
     means_streaming = any(choice.loss is STREAM_LOSS for choice in way)
     if not made.fits or (made.plan.num_streamed > 0) != means_streaming:
         return None
     words = [choice.loss.words for choice in way if choice.loss.words]
+    if made.plan.max_context < min(checkpoint.config.max_context, engine.max_context or checkpoint.config.max_context):
+        words = [word for word in words if "of context" not in word] + [f"{made.plan.max_context} tokens of context"]
     return Setting(flags, made, "; ".join(words))
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from puna.backends.base import DeviceLimits, memory_bytes
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
-from puna.machine.cards import Card, find_card, require_card
+from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card
 from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.speed import PCIE_BYTES, Rates
 from puna.plan import GIB, GPU_RESERVED_BYTES
 
+SYSTEM_BYTES = 3 << 29  # of a machine's main memory that is not free when nothing else runs
 CONTEXT_BYTES = 450 << 20  # of a card that CUDA takes for a process: its kernels, its stacks
 SEVERAL = re.compile(r"(?P<count>\d{1,3})\s*x\s+(?P<name>.+)", re.IGNORECASE)
 
@@ -36,17 +37,18 @@ class Place:
         return self.device == "cuda"
 
 
-def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str = "", ram: int = 0) -> Place:
+def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> Place:
     """The place that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
 
     `limits`: this CPU's rates, if they are known. DeviceError where a GPU is wanted and there is none.
     """
-    total, free = (ram, ram) if ram else memory_bytes()
     device = engine.device.partition(":")[0]
-    if gpu and device not in ("auto", "cuda"):
+    if gpu is not None and device not in ("auto", "cuda"):
         raise UsageError(f"--gpu names a card, but the device is {engine.device}", hint="Leave one of them out.")
-    if gpu:
-        return _card_place(require_card(_name_of(gpu)), _count_of(gpu), free, engine.vram)
+    total, free = memory_bytes() if ram is None else (ram, max(0, ram - SYSTEM_BYTES))
+    if gpu is not None:
+        count, name = _named(gpu)
+        return _card_place(require_card(name), count, free, engine.vram)
     found = gpus(host) if device in ("auto", "cuda") else ()
     if found:
         number = int(engine.device.partition(":")[2] or 0)
@@ -54,30 +56,32 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
             raise DeviceError(f"the device is {engine.device}, but this machine has {len(found)} NVIDIA GPUs, numbered from 0")
         return _gpu_place(found[number], len(found), free, engine.vram)
     if engine.vram and device in ("auto", "cuda"):
-        return _limited("a GPU", engine.vram + CONTEXT_BYTES, engine.vram + CONTEXT_BYTES, engine.vram, free)
+        visible = max(0, engine.vram - HIDDEN_BYTES)
+        return _limited(f"a GPU of {engine.vram / GIB:.4g} GiB, as there is none here", visible, visible, 0, free)
     if device == "cuda" or engine.require_gpu:
         raise DeviceError(
             "this machine has no NVIDIA GPU that answers",
             hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you lack.',
         )
     device = "cpu" if device == "auto" else device
-    rates = rates_of(limits) if limits is not None and device == "cpu" else None
+    rates = rates_of(limits) if limits is not None and device == "cpu" and engine.threads == 0 else None
     words = {"cpu": "this CPU", "torch": "this CPU by PyTorch", "reference": "this CPU by numpy"}[device]
-    return Place(device, f"{words} with {ram / GIB:g} GiB" if ram else words, total, free, free, rates)
+    words += "" if ram is None else f" with {ram / GIB:.4g} GiB"
+    return Place(device, words, total, min(free, engine.vram or free), free, rates)
 
 
-def _name_of(gpu: str) -> str:
-    found = SEVERAL.fullmatch(gpu.strip())
-    return found["name"] if found else gpu
+def _named(gpu: str) -> tuple[int, str]:
+    """How many, and which.
 
-
-def _count_of(gpu: str) -> int:
-    """
-    >>> _count_of("2 x RTX 3090"), _count_of("4xA100 80GB"), _count_of("RTX 3090")
-    (2, 1, 1)
+    >>> _named("2 x RTX 3090"), _named("4x A100 80GB"), _named("RTX 3090")
+    ((2, 'RTX 3090'), (4, 'A100 80GB'), (1, 'RTX 3090'))
     """
     found = SEVERAL.fullmatch(gpu.strip())
-    return max(1, int(found["count"])) if found else 1
+    if found is None:
+        return 1, gpu
+    if int(found["count"]) < 1:
+        raise UsageError(f"--gpu is {gpu!r}; at least one card is needed")
+    return int(found["count"]), found["name"]
 
 
 def _card_place(card: Card, count: int, main: int, vram: int) -> Place:

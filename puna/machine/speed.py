@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from puna.config import ModelConfig
-from puna.plan import Header, Plan, kv_bytes, resident_bytes
+from puna.plan import Header, Layout, Plan, kv_bytes, resident_bytes
 
 FLOATS = ("F32", "F16", "BF16")
 USUAL_TOKENS = 128  # that stand before a generated one: what `puna bench` times
@@ -36,13 +36,20 @@ class Shares(NamedTuple):
     quantised: float
     floats: float
     layer_s: float  # of each layer and step, whatever its size: launches, barriers
+    step_s: float  # of each step
 
 
 # cpu: `puna bench`, 2 threads of a Zen 5, 135M and 1.1B shapes, Q4_0, Q4_1, Q8_0, F16 (docs/LOG.md). cuda: published shares of
 # engines of this kind (70 % for bf16 at batch 1, less for fewer bits, where launches weigh more); not yet measured for ours.
 SHARES: Mapping[str, Shares] = {
-    "cpu": Shares({"": 0.85}, quantised=0.55, floats=0.90, layer_s=4e-6),
-    "cuda": Shares({"": 0.50, "F16": 0.70, "BF16": 0.70, "F32": 0.75, "Q8_0": 0.60}, quantised=0.45, floats=0.45, layer_s=40e-6),
+    "cpu": Shares({"": 0.85}, quantised=0.55, floats=0.90, layer_s=4e-6, step_s=60e-6),
+    "cuda": Shares(
+        {"": 0.50, "F16": 0.70, "BF16": 0.70, "F32": 0.75, "Q8_0": 0.60},
+        quantised=0.45,
+        floats=0.45,
+        layer_s=40e-6,
+        step_s=100e-6,
+    ),
 }
 LINK_SHARE = 0.8
 PCIE_BYTES = 25e9  # per second, of generation 4 with 16 lanes
@@ -73,7 +80,7 @@ def _decode_s(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, ra
     read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / rates.read_bytes
     before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
     kv_s = before / (rates.read_bytes * _read_share(shares, ""))
-    return read_s + kv_s + streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s
+    return read_s + kv_s + streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
 
 
 def read_by_type(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan) -> Counter[str]:
@@ -101,7 +108,11 @@ def _prompt_token_s(
         2 * config.num_layers * config.q_size * prompt / (shares.floats * rates.float_ops)
     )  # half of what stands before, twice
     chunk = min(prompt, plan.max_tokens)
-    return seconds + attention + (streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s) / chunk
+    return (
+        seconds
+        + attention
+        + (streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s) / chunk
+    )
 
 
 def _read_share(shares: Shares, kind: str) -> float:
@@ -110,12 +121,17 @@ def _read_share(shares: Shares, kind: str) -> float:
 
 def resident(tensors: Mapping[str, Header], plan: Plan) -> list[tuple[str, str, int]]:
     """Of every tensor: name, type in memory, bytes there."""
-    layout = plan.layout
-    rows = []
-    for name, tensor in tensors.items():
-        kind = "F32" if len(tensor.shape) == 1 else layout.resident_type(tensor.type.name, name)
-        rows.append((name, kind, resident_bytes(tensor.shape, kind, layout)))
-    return rows
+    kinds = {name: _kind_in(plan.layout, name, tensor) for name, tensor in tensors.items()}
+    return [(name, kind, resident_bytes(tensors[name].shape, kind, plan.layout)) for name, kind in kinds.items()]
+
+
+def sizes_in(tensors: Mapping[str, Header], layout: Layout) -> list[int]:
+    """Bytes of every tensor in memory."""
+    return [resident_bytes(tensor.shape, _kind_in(layout, name, tensor), layout) for name, tensor in tensors.items()]
+
+
+def _kind_in(layout: Layout, name: str, tensor: Header) -> str:
+    return "F32" if len(tensor.shape) == 1 else layout.resident_type(tensor.type.name, name)
 
 
 def is_streamed(name: str, config: ModelConfig, plan: Plan) -> bool:

@@ -36,7 +36,7 @@ def facts(puna: Puna, *arguments: str) -> dict[str, Any]:
 def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
     done = puna("plan", model)
     assert done.code == 0
-    for word in ("feed-forward", "Q4_0", "activations", "logits", "Python and libraries", "It fits.", "measured on this machine"):
+    for word in ("feed-forward", "Q4_0", "activations", "logits", "Python and libraries", "It fits:", "measured on this machine"):
         assert word in done.out
     found = facts(puna, model)
     assert found["fits"] and found["needed_bytes"] == sum(item["bytes"] for item in found["items"] if item["part"] != "overhead")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def cpu(gib: float) -> Place:
 
 
 def card(name: str, **settings: object) -> Place:
-    return place_for(EngineConfig(device="cuda", **settings), NO_GPU, None, gpu=name)  # type: ignore[arg-type]
+    return place_for(EngineConfig(device="cuda", **settings), NO_GPU, None, name, None)  # type: ignore[arg-type]
 
 
 def planned(model: str, place: Place, parts: int = 1, **settings: object) -> Fit:
@@ -109,8 +110,8 @@ def test_the_storys_card_and_model() -> None:
     assert made.fits and made.plan.weights == "int8" and "12.55 GiB" in made.notices[0]
     assert [one.flags[0] for one in proposed("llama-2-7b", place)] == [
         "--weights int8",
-        "--weights as-is",
-        "torchrun --nproc_per_node 2 -m puna",
+        "torchrun --nproc_per_node 2 -m puna run MODEL",
+        "--weights int4",
     ]
     assert all(one.fit.fits and one.fit.speed is not None for one in proposed("llama-2-7b", place))
 
@@ -124,6 +125,14 @@ def test_what_fits_proposes_settings_that_fit_and_none_that_only_add_to_another(
             assert all(one.fit.fits and one.fit.needed_bytes <= place.free_bytes for one in found)
             assert not any(a < b for a in flags for b in flags)
             assert len(found) == 3
+
+
+def test_layers_that_are_streamed_come_last_for_they_are_slow() -> None:
+    place = replace(card("RTX 4070"), main_bytes=64 * GIB)
+    found = nearest(checkpoint_of(KNOWN_MODELS["llama-2-7b"], "F16"), EngineConfig(device="cuda"), place, count=9)
+    (streamed,) = (one for one in found if one.flags == ("--weights as-is",))
+    assert streamed.fit.plan.num_streamed > 0 and streamed.fit.speed is not None and streamed.fit.speed.decode_per_s < 10
+    assert found.index(streamed) >= 3
 
 
 def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
