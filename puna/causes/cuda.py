@@ -220,7 +220,6 @@ CAUSES = (
         (
             "{library:cudalib}: cannot open shared object file",
             "could not load dynamic library 'libcu",
-            "winerror 126] ... torch\\lib",
             "unable to load cudart",
             "cublas64_{version:int}.dll",
         ),

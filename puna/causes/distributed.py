@@ -45,8 +45,7 @@ CAUSES = (
             'asks for it even for one process: init_process_group("nccl") is called whether it is needed or not.',
             "One GPU needs no process group at all: run the model with a program that makes none.",
             'To go on with the same program: change "nccl" to "gloo" in its call of init_process_group.',
-            "On Linux with a GPU: install a PyTorch that was built with CUDA.",
-            remedy="replace-torch",
+            "On Linux with several GPUs: install a PyTorch that was built with CUDA; puna doctor says whether yours was.",
             instead=ONE_CARD,
         ),
         ("+nccl", "+built|compil|without|support|missing|not have", "distributed|process group|torch", "windows|gpu|package"),
@@ -229,7 +228,7 @@ CAUSES = (
             instead=ONE_CARD,
         ),
         ("+nccl", "+error|fail|crash", "system|cuda|unhandled|init"),
-        role="symptom",
+        role="effect",
     ),
     Cause(
         "master-address",

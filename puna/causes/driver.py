@@ -323,6 +323,6 @@ CAUSES = (
             instead=DOCTOR,
         ),
         ("+nvidia-smi|nvidia smi|nvidia driver", "+fail|communicate|not loaded|not running", "driver|module|kernel"),
-        role="symptom",
+        role="effect",
     ),
 )

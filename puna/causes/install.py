@@ -205,14 +205,34 @@ CAUSES = (
     Cause(
         "windows-dll-missing",
         "install",
-        ("exited with code 3221225781", "0xc0000135", "exit code: 3221225781", "exit code -1073741515"),
+        (
+            "exited with code 3221225781",
+            "0xc0000135",
+            "exit code: 3221225781",
+            "exit code -1073741515",
+            "winerror 126] ... torch\\lib",
+            "winerror 1114] ... torch\\lib",
+        ),
         says(
-            "Windows ended the program at its start (0xC0000135): a DLL that it needs is not there, mostly the Visual C++ "
-            "runtime, the Vulkan runtime, or CUDA's (cudart64, cublas64).",
+            "Windows finds no DLL that the program, or a library of PyTorch's, needs: mostly the Visual C++ runtime "
+            "(of PyTorch's fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
             "Start the program in a terminal of its own: Windows then names the DLL.",
             "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
             "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
             instead=NOTHING_TO_BUILD,
+        ),
+    ),
+    Cause(
+        "tls-certificate",
+        "install",
+        ("certificate_verify_failed", "certificate verify failed"),
+        says(
+            "The server's certificate was not trusted: a proxy of a company or school signs with its own, the system's list of "
+            "authorities is old, or the clock is wrong.",
+            "See the date: date",
+            "Python of python.org on macOS: run Install Certificates.command in its folder.",
+            "Behind a proxy, name its certificate: export SSL_CERT_FILE=/path/of/ca.pem REQUESTS_CA_BUNDLE=/path/of/ca.pem",
+            instead="puna pull checks the sha256 of what comes; a file that was fetched elsewhere runs by its path.",
         ),
     ),
     Cause(

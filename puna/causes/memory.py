@@ -246,6 +246,19 @@ CAUSES = (
         ),
     ),
     Cause(
+        "mps-out-of-memory",
+        "memory",
+        ("mps backend out of memory",),
+        says(
+            "The memory that macOS lets PyTorch's MPS use is full. It is the machine's main memory: macOS gives a GPU about two "
+            "thirds of it.",
+            "Fewer bits per weight, or a smaller model.",
+            "End other programs, and free what is cached between runs: torch.mps.empty_cache()",
+            "The limit can be lifted, at the risk that the machine stalls: PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0",
+            instead="puna runs on the CPU there, with weights of 4 or 8 bits.",
+        ),
+    ),
+    Cause(
         "process-killed",
         "memory",
         (
@@ -261,6 +274,8 @@ CAUSES = (
             "oom-kill",
             "out of memory: killed process {pid:int}",
             "oomkilled",
+            "^getötet$",
+            "^已杀死$",
         ),
         says(
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "

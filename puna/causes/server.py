@@ -74,6 +74,21 @@ CAUSES = (
         ("+ollama", "+memory", "+requires more|needs more|not enough|more system memory|than is available|than i have"),
     ),
     Cause(
+        "ollama-model-absent",
+        "server",
+        (
+            "model '{name:word}' not found, try pulling it first",
+            'model "{name:word}" not found, try pulling it first',
+            "pull model manifest: file does not exist",
+        ),
+        says(
+            ("Ollama has no model {name}: names carry a tag, and those without one mean :latest.", "Ollama has no such model."),
+            "See what it has: ollama list",
+            "Fetch it: ollama pull NAME; what there is stands at ollama.com/library.",
+            instead="puna takes the file itself: puna run model.gguf; or puna pull hf:OWNER/REPO/FILE.gguf.",
+        ),
+    ),
+    Cause(
         "ollama-not-running",
         "server",
         (

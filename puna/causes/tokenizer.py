@@ -23,8 +23,9 @@ CAUSES = (
                 "misspelling of early conversions of March 2023.",
                 "tokenizer_config.json names a class that this transformers does not have.",
             ),
-            'Write the right name into tokenizer_config.json: "tokenizer_class": "LlamaTokenizer"',
-            "Otherwise update transformers.",
+            "Where the name is LlamaTokenizer: it needs sentencepiece, and a transformers of April 2023 or later: "
+            "pip install -U transformers sentencepiece protobuf",
+            'Where it is LLaMATokenizer: write "tokenizer_class": "LlamaTokenizer" into tokenizer_config.json.',
             instead=OWN,
         ),
         ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
