@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -222,9 +223,11 @@ def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str
 
 def _num_streamed(need: _Needs, num_tokens: int, free_bytes: int) -> int:
     """The fewest layers that must stay in main memory; all, where that is not enough either."""
-    counts = (0, *range(STREAM_BUFFERS + 1, len(need.layers) + 1))
-    fitting = (count for count in counts if need.streamed(count).fits(num_tokens, free_bytes))
-    return int(next(fitting, counts[-1]))
+    if need.fits(num_tokens, free_bytes):
+        return 0
+    counts = range(STREAM_BUFFERS + 1, len(need.layers) + 1)
+    at = bisect_left(counts, True, key=lambda count: need.streamed(count).fits(num_tokens, free_bytes))
+    return counts[at] if at < len(counts) else (counts or (0,))[-1]
 
 
 def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, report: Reporter) -> None:

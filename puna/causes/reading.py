@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,8 @@ WHOLE = 1 << 18  # characters: a text up to this is read whole
 MAX_KEPT = 1 << 18  # of a longer one so much is kept
 MAX_LINE = 2000
 BEFORE, AFTER = 300, 700  # characters of the lines around one that tells something
-MAX_HITS = 4000  # lines with one of the words below that are looked at
+MAX_HITS = 2000  # lines with one of the words below that are looked at, from either end
+HEAD, TAIL = 1 << 14, 1 << 16  # characters of a long text that are kept as they are: errors stand at the end
 MAX_ALIKE = 2  # lines that differ in digits only
 TELLING = (
     *("error", "exception", "fail", "cuda", "nccl", "nvidia", "nvrm", "memory", "killed", "sigkill", "assert", "cannot"),
@@ -73,38 +75,57 @@ def read(text: str) -> Reading:
 
 
 def telling_part(text: str) -> str:
-    """The lines of a long text that hold one of the words of errors, with those around them, in their order; each kind once or
-    twice, and the first of the rest are kept.
+    """The beginning and the end of a long text, and between them the lines that hold one of the words of errors, with those
+    around them, in their order; each kind once or twice.
     """
     lower = text.lower()
     source = text if len(lower) == len(text) else lower
-    spans = sorted(_spans(lower))
-    kept, end, size = [], 0, 0
-    for start, stop in spans:
+    first, last = HEAD, len(source) - TAIL
+    kept, end, size = [source[:HEAD]], first, HEAD + TAIL
+    for start, stop in sorted(_spans(lower, first, last)):
         start = max(start, end)
         if start < stop and size < MAX_KEPT:
             kept.append(source[start:stop])
             size += stop - start
             end = stop
-    return "\n".join(kept)
+    return "\n".join([*kept, source[max(end, last) :]])
 
 
-def _spans(lower: str) -> set[tuple[int, int]]:
-    """Where in the text lines that tell something begin and end, with some text around them."""
+def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
+    """Where between two places lines that tell something begin and end, with some text around them."""
     spans: set[tuple[int, int]] = set()
     seen: dict[str, int] = {}
     for word in TELLING:
-        at = -1
-        for _ in range(MAX_HITS):
-            at = lower.find(word, at + 1)
-            if at < 0:
-                break
-            start = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
-            end = lower.find("\n", at, at + AFTER)
-            end = at + AFTER if end < 0 else end
-            likeness = _DIGITS.sub("0", lower[max(0, start) : min(end, at + 200)])
+        for at in (*_places(lower, word, first, last), *_places_backwards(lower, word, first, last)):
+            line = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
+            likeness = _DIGITS.sub("0", lower[max(0, line) : min(_end_of_line(lower, at), at + 200)])
             seen[likeness] = seen.get(likeness, 0) + 1
             if seen[likeness] <= MAX_ALIKE:
-                spans.add((max(0, at - BEFORE), min(len(lower), at + AFTER)))
-            at = end
+                spans.add((max(first, at - BEFORE), min(last, at + AFTER)))
     return spans
+
+
+def _places(lower: str, word: str, first: int, last: int) -> Iterator[int]:
+    """Once in a line, from the front."""
+    at = first - 1
+    for _ in range(MAX_HITS):
+        at = lower.find(word, at + 1, last)
+        if at < 0:
+            return
+        yield at
+        at = _end_of_line(lower, at)
+
+
+def _places_backwards(lower: str, word: str, first: int, last: int) -> Iterator[int]:
+    """Once in a line, from the end."""
+    for _ in range(MAX_HITS):
+        at = lower.rfind(word, first, last)
+        if at < 0:
+            return
+        yield at
+        last = max(lower.rfind("\n", max(first, at - AFTER), at), at - AFTER, first)
+
+
+def _end_of_line(lower: str, at: int) -> int:
+    end = lower.find("\n", at, at + AFTER)
+    return at + AFTER if end < 0 else end

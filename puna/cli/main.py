@@ -75,6 +75,10 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         setup_streams()
         if _speaks_elsewhere(sys.argv[1:] if arguments is None else arguments):
+            if TORCHRUN not in os.environ:
+                tell(
+                    f"puna: RANK is {_place()}, so this is left to the first of {os.environ['WORLD_SIZE']} processes; unset RANK?"
+                )
             return 0
         code = app.main(arguments, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
@@ -128,6 +132,9 @@ def explain(error: BaseException) -> int:
 
 
 SHARING = ("run", "chat", "bench", "doctor")  # commands for which several processes share a model, or look at their machines
+
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 
 def _place(name: str = "RANK") -> str:

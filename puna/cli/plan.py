@@ -183,7 +183,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
     yield from _bar_lines(fit)
     if fit.main_items:
         yield ""
-        yield "in main memory"
+        yield "in main memory" if fit.parts == 1 else f"in main memory, {fit.parts} times"
         yield from _item_lines(fit.main_items, "total")
     if fit.fits and not planned.settings:
         return

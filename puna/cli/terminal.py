@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
 LINE_AFTER_S = 1.0  # the same where stderr is no terminal
-# What JSON may hold as it is, but a terminal obeys, a reader of lines takes for the end of one, or UTF-8 cannot say (surrogates).
-RAW = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What JSON may hold as it is, but a terminal obeys (marks of direction too), a reader of lines takes for the end of one, or
+# UTF-8 cannot say (surrogates).
+RAW = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def setup_streams() -> None:

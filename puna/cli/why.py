@@ -14,7 +14,7 @@ import click
 
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, tell
-from puna.errors import ContextLengthError, UsageError
+from puna.errors import ContextLengthError, TemplateError, UsageError
 
 if TYPE_CHECKING:
     from puna.llm import LLM
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from puna.machine.why import Diagnosis
 
 MAX_BYTES = 64 << 20  # of a longer log its first and its last half of this are read
+MAX_STREAM = 8 << 30
 MAX_SHOWN = 300  # characters of a line of the text
 MAX_GUESS = 300  # tokens of a model's guess
 WIDTH = 100
@@ -70,7 +71,7 @@ def _text_of(file: str | None) -> str:
             tell(f"Paste the error text or the log, then press Enter and {end}.")
         return _decoded(_read(sys.stdin.buffer), "standard input")
     path = Path(file)
-    if not path.exists() and any(letter.isspace() for letter in file):
+    if any(letter.isspace() for letter in file) and not _exists(path):
         return file  # the error text itself, in quotes
     if path.is_dir():
         raise UsageError(f"{file} is a folder", hint="Give the log in it, or paste the error text: puna why")
@@ -78,14 +79,25 @@ def _text_of(file: str | None) -> str:
         return _decoded(_read(stream), file)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
+
+
 def _read(stream: BinaryIO) -> bytes:
-    """All of it, or of a huge one the beginning and the end, where errors stand."""
+    """All of it, or of a huge one the beginning and the end, where errors stand. What has no end is read for MAX_STREAM bytes."""
     half = MAX_BYTES // 2
     head = stream.read(MAX_BYTES)
-    tail = b""
-    while part := stream.read(half):
-        tail = (tail + part)[-half:]
+    tail, size = b"", len(head)
+    while size < MAX_STREAM and not _is_empty(head) and (part := stream.read(half)):
+        tail, size = (tail + part)[-half:], size + len(part)
     return head if not tail else head[:half] + b"\n" + (head[half:] + tail)[-half:]
+
+
+def _is_empty(head: bytes) -> bool:
+    return not head[:4096].strip(b"\0")
 
 
 def _decoded(data: bytes, name: str) -> str:
@@ -94,7 +106,7 @@ def _decoded(data: bytes, name: str) -> str:
     text = data.decode(encoding, errors="replace").lstrip("\ufeff")
     if _is_binary(text[:4096]):
         raise UsageError(f"{name} is not a text", hint="Give what the program printed; what is in a model says: puna inspect")
-    if not text.strip():
+    if not text.replace("\0", "").strip():
         raise UsageError(f"{name} is empty", hint="Give the program's output, its errors too: PROGRAM 2>&1 | puna why -")
     return text
 
@@ -210,12 +222,17 @@ def _guess(model: str, text: str) -> str:
     from puna.llm import LLM
     from puna.request import SamplingParams
 
-    with TerminalReporter() as report:
-        llm = LLM.load(model, EngineConfig.from_env(), tokenizer=None, report=report)
-    with llm:
-        answer_tokens = min(MAX_GUESS, llm.plan.max_context // 3)
-        question = _fitting_question(llm, text, llm.plan.max_context - answer_tokens)
-        return llm.chat([{"role": "user", "content": question}], SamplingParams(max_tokens=answer_tokens)).text.strip()
+    try:
+        with TerminalReporter() as report:
+            llm = LLM.load(model, EngineConfig.from_env(), tokenizer=None, report=report)
+        with llm:
+            answer_tokens = min(MAX_GUESS, llm.plan.max_context // 3)
+            question = _fitting_question(llm, text, llm.plan.max_context - answer_tokens)
+            return llm.chat([{"role": "user", "content": question}], SamplingParams(max_tokens=answer_tokens)).text.strip()
+    except (ContextLengthError, TemplateError) as error:
+        raise UsageError(
+            f"{model} cannot guess: {error.message}", hint="Name a model that answers questions in --ask."
+        ) from error
 
 
 def _fitting_question(llm: LLM, text: str, room: int) -> str:

@@ -24,6 +24,7 @@ SHARES = (1, 2, 4, 8)  # processes among which a matrix is shared
 MIN_LOGITS = 256 * MIB
 MIN_PART = 0.25  # of the card: of a model that fills less of it, and that the text does not name, a size alone tells nothing
 LENGTHS = tuple(1 << power for power in range(9, 18))  # tokens
+NEAR_END = 1 << 15  # characters at either end of a text in which models and settings are looked for
 
 _MODEL_NAME = re.compile(r"[\w.-]{0,40}(?:llama|vicuna|mistral|smollm|stories)[\w.-]{0,40}", re.IGNORECASE)
 _SETTING = re.compile(r"max_(seq_len|batch_size)\W{1,4}(\d{1,7})")
@@ -55,6 +56,7 @@ class Hints:
         >>> Hints.of("--ckpt_dir llama-2-7b-chat/ --max_seq_len 512 --max_batch_size 4")
         Hints(models=('llama-2-7b',), max_seq_len=512, max_batch_size=4)
         """
+        text = text if len(text) <= 2 * NEAR_END else f"{text[:NEAR_END]}\n{text[-NEAR_END:]}"
         names = [found[0] for found, _ in zip(_MODEL_NAME.finditer(text), range(200))]
         known = dict.fromkeys(model[0] for model in map(find_model, names) if model is not None)
         settings = {found[1]: int(found[2]) for found, _ in zip(_SETTING.finditer(text), range(50))}

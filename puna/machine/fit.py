@@ -115,19 +115,25 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     try:
         plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
     except InsufficientMemoryError as error:
-        problem = error.message
         plan = _as_asked(own, engine, layouts)
+        problem = error.message
+        if len(layouts) > 1 and engine.weights == "auto":  # that tells of the smallest
+            problem = f"{_gib(plan.total_bytes)} are needed; with weights in the fewest bits, {problem}"
     _tell_widened(own, plan, heard)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
-    if not problem and place.is_gpu and streamed > place.main_bytes:
-        problem = f"the layers that stay in main memory need {_gib(streamed)}, and {_gib(place.main_bytes)} of it are free"
+    main_items = tuple(_main_items(streamed, place))
+    in_main = parts * sum(item.bytes for item in main_items)
+    if not problem and in_main > place.main_bytes:
+        problem = (
+            f"{parts} x {_gib(in_main // parts)} of main memory are needed beside, and {_gib(place.main_bytes)} of it are free"
+        )
     speed = (
         None
         if place.rates is None or (parts > 1 and not place.is_gpu)
         else expected(own.config, own.tensors, plan, place.rates, place.device)
     )
     items = tuple(_items(own, plan, place))
-    return Fit(place, plan, items, tuple(_main_items(streamed, place)), tuple(heard.texts), problem, speed, parts)
+    return Fit(place, plan, items, main_items, tuple(heard.texts), problem, speed, parts)
 
 
 def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:

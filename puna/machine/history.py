@@ -5,8 +5,10 @@ A line of JSON each, the newest last. Lines that are damaged are passed over; wh
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -17,6 +19,7 @@ from typing import Any
 from puna.llm import LLM
 from puna.paths import cache_dir
 
+MOST_BYTES = 1 << 60  # no model takes more
 KEPT_BYTES = 1 << 18  # some thousand lines; then the older half goes
 
 
@@ -56,16 +59,25 @@ def remember(llm: LLM) -> None:
 def entries() -> list[Entry]:
     """What was kept, the oldest first."""
     try:
-        lines = history_file().read_text("utf-8", "replace")[-2 * KEPT_BYTES :].splitlines()
+        lines = _text(history_file()).splitlines()
     except OSError:
         return []
     return [entry for line in lines if (entry := _entry(line)) is not None]
 
 
+def _text(file: Path) -> str:
+    """The end of it. OSError where it is no regular file: opening another kind could wait for ever."""
+    if not stat.S_ISREG(file.lstat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(file))
+    with file.open("rb") as source:
+        source.seek(max(0, file.stat().st_size - 2 * KEPT_BYTES))
+        return source.read(2 * KEPT_BYTES).decode("utf-8", "replace")
+
+
 def _append(line: str) -> None:
     file = history_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists() and file.stat().st_size > KEPT_BYTES:
+    if os.path.lexists(file) and len(_text(file)) > KEPT_BYTES:
         _shorten(file)
     with file.open("a", encoding="utf-8") as target:
         target.write(line + "\n")  # in one write: lines of several processes do not mix
@@ -73,7 +85,7 @@ def _append(line: str) -> None:
 
 def _shorten(file: Path) -> None:
     """Leave the newer half. Whole, or as it was."""
-    lines = file.read_text("utf-8", "replace").splitlines()
+    lines = _text(file).splitlines()
     descriptor, partial = tempfile.mkstemp(dir=file.parent)
     with os.fdopen(descriptor, "w", encoding="utf-8") as target:
         target.write("\n".join(lines[len(lines) // 2 :]) + "\n")
@@ -89,5 +101,7 @@ def _entry(line: str) -> Entry | None:
         return None
     kinds = {field.name: int if field.name.endswith("_bytes") else str for field in fields(Entry)}
     if any(type(values.get(name)) is not kind for name, kind in kinds.items()):
+        return None
+    if any(abs(values[name]) > MOST_BYTES for name, kind in kinds.items() if kind is int):
         return None
     return Entry(**{name: values[name] for name in kinds})

@@ -247,5 +247,14 @@ def test_a_rank_without_a_world_is_no_reason_to_be_silent(puna: Puna, monkeypatc
     done = puna("inspect", "no-such.gguf")
     assert done.code == 2 and "puna: no such file" in done.err
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     done = puna("inspect", "no-such.gguf")
     assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_variables_that_torchrun_did_not_set_are_told_when_they_silence(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    done = puna("inspect", "no-such.gguf")
+    assert (done.code, done.out) == (0, "") and "RANK is 1" in done.err and "unset RANK" in done.err

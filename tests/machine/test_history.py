@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,4 +54,22 @@ def test_a_cache_that_cannot_be_written_costs_nothing(llm: LLM, tmp_path: Path, 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "file"))
     history.remember(llm)
+    assert history.entries() == []
+
+
+def test_what_is_no_regular_file_is_neither_read_nor_written(llm: LLM, tmp_path: Path) -> None:
+    history.history_file().parent.mkdir(parents=True)
+    os.mkfifo(history.history_file())
+    history.remember(llm)
+    assert history.entries() == []
+    history.history_file().unlink()
+    history.history_file().symlink_to(tmp_path / "elsewhere")
+    history.remember(llm)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_absurd_numbers_are_no_entry(llm: LLM) -> None:
+    history.remember(llm)
+    line = history.history_file().read_text().replace('"actual_bytes": ', '"actual_bytes": 1' + "0" * 400)
+    history.history_file().write_text(line)
     assert history.entries() == []
