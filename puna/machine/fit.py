@@ -117,8 +117,8 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     except InsufficientMemoryError as error:
         plan = _as_asked(own, engine, layouts)
         problem = error.message
-        if len(layouts) > 1 and engine.weights == "auto":  # that tells of the smallest
-            problem = f"{_gib(plan.total_bytes)} are needed; with weights in the fewest bits, {problem}"
+        if len(layouts) > 1:  # that tells of the fewest bits, with layers in main memory
+            problem = f"{_gib(plan.total_bytes)} are needed; kept as small as can be, {problem}"
     _tell_widened(own, plan, heard)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
     main_items = tuple(_main_items(streamed, place))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from puna.config import EngineConfig
+from puna.config import EngineConfig, ModelConfig
 from puna.errors import UsageError
 from puna.machine.cards import CARDS, require_card
 from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
@@ -221,3 +222,65 @@ def test_every_card_is_found_by_its_own_name_and_nvidias(one: object) -> None:
 def test_an_unknown_card_is_refused_with_those_near_it() -> None:
     with pytest.raises(UsageError, match="RTX 4070"):
         require_card("RTX 4077")
+
+
+# ---- any model, any device ------------------------------------------------------------------------------------------------
+
+SEED = 20261125
+
+
+def random_case(random: Random) -> tuple[ModelConfig, str, Place, EngineConfig, int]:
+    """A model, its type, a device, settings and a number of parts."""
+    heads = random.choice([1, 2, 3, 8, 9, 32, 64])
+    kv_heads = random.choice([n for n in (1, 2, 3, 8, 9, 32, 64) if heads % n == 0])
+    head_dim, hidden, ffn = (
+        random.choice([2, 32, 64, 100, 128]),
+        random.choice([32, 96, 288, 4096]),
+        random.choice([32, 96, 1376]),
+    )
+    layers, vocab = random.choice([1, 2, 3, 7, 32, 80]), random.choice([3, 257, 32000, 1 << 20])
+    limit = random.choice([1, 16, 255, 256, 300, 2048, 131072])
+    config = ModelConfig(layers, heads, kv_heads, head_dim, hidden, ffn, vocab, limit, tie_embeddings=random.random() < 0.5)
+    kind = random.choice(["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
+    size = sum(tensor.num_bytes for tensor in checkpoint_of(config, kind).tensors.values())
+    free = int(size * random.choice([0, 0.1, 0.3, 0.5, 0.9, 1, 1.05, 1.3, 2, 5])) + random.choice([0, 1, 1 << 20, 1 << 28])
+    device = random.choice(["cpu", "cuda", "torch", "reference"])
+    place = Place(device, "", free + (1 << 28), free, size * random.choice([0, 1, 10]), None, count=random.choice([1, 2, 4]))
+    engine = EngineConfig(
+        device=device,
+        kv_type=random.choice(["auto", "auto", "f16", "f32", "int8"]),
+        weights=random.choice(["auto", "auto", "as-is", "int8", "int4"]),
+        max_context=random.choice([0, 0, 1, 32, 256, 2048]),
+        max_batch=random.choice([1, 4, 64]),
+        vram=random.choice([0, 0, free // 2 + 1]),
+    )
+    return config, kind, place, engine, random.choice([1, 1, 2, 4])
+
+
+def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for() -> None:
+    random = Random(SEED)
+    planned_cases = proposals = 0
+    for _ in range(600):
+        case = random_case(random)
+        config, kind, place, engine, parts = case
+        checkpoint = checkpoint_of(config, kind)
+        try:
+            made = fit(checkpoint, engine, place, parts)
+        except UsageError:  # a context, a type or a number of parts that cannot be
+            continue
+        planned_cases += 1
+        free = min(place.free_bytes // (1 if place.is_gpu else parts), engine.vram or place.free_bytes)
+        assert sum(item.bytes for item in made.items if item.part != "overhead") == made.needed_bytes, case
+        assert all(item.bytes >= 0 for item in (*made.items, *made.main_items)), case
+        assert not made.fits or made.needed_bytes <= free, case
+        assert made.fits or made.problem, case
+        for setting in nearest(checkpoint, engine, place, parts):
+            proposals += 1
+            requantised = next((flag.split()[-1].upper() for flag in setting.flags if "--quantize" in flag), kind)
+            asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
+            words = dict(flag.removeprefix("--").split() for flag in setting.flags if flag.startswith("--"))
+            changes = {name.replace("-", "_"): int(value) if value.isdecimal() else value for name, value in words.items()}
+            number = next((int(flag.split()[2]) for flag in setting.flags if flag.startswith("torchrun")), parts)
+            again = fit(checkpoint_of(config, requantised), replace(asked, **changes), place, number)  # type: ignore[arg-type]
+            assert again.fits and again.needed_bytes == setting.fit.needed_bytes, (case, setting.flags)
+    assert planned_cases > 200 and proposals > 100, (planned_cases, proposals, SEED)
