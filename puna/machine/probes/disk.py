@@ -66,14 +66,13 @@ def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
 
 def _another_folder(host: Host, answer: Answer, problem: str) -> str:
     """The remedy. Home is the place where nobody else can put a folder first; it is of no use if it is what is full."""
-    folder = answer.text("folder")
+    folder, home = answer.text("folder"), _home(host)
+    is_in_home = _is_in_home(host, folder)
     is_forbidden = "denied" in problem or "not permitted" in problem
-    if _is_in_home(host, folder):
-        if is_forbidden:
-            return "own-cache" if answer.text("looked_at") == folder else "cache-elsewhere"
-        return "cache-beside-home"
-    home = _home(host)
-    return "cache-elsewhere" if home and host.may(home, os.W_OK) else "cache-beside-home"
+    if is_in_home and is_forbidden and answer.text("looked_at") == folder:
+        return "own-cache"
+    is_home_of_use = bool(home) and host.may(home, os.W_OK) and (is_forbidden or not is_in_home)
+    return "cache-elsewhere" if is_home_of_use else "cache-beside-home"
 
 
 def _home(host: Host) -> str:
