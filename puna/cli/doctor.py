@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 from puna.cli.options import json_option
-from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
+from puna.cli.terminal import TerminalReporter, discard, print_json, printable, shown_path
 from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
+    from puna.machine.distribution import Distribution
     from puna.machine.doctor import Diagnosis, Verdict
     from puna.machine.finding import Finding
 
-DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
+DEVICE = re.compile(r"auto|cpu|torch|cuda(:\d{1,2})?")
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 INDENT = 10  # columns of the marks
 MAX_WIDTH = 110
 NARROWEST = 50
 TO_STDOUT = "-"
+MAX_BEGINNING = 200  # bytes of a file that tell whether it is a script of the doctor's
 
 BELOW, COMMAND = " ", "$"
 MARGINS = {"": "", BELOW: " " * INDENT, COMMAND: " " * INDENT + "  $ "}
@@ -40,7 +42,9 @@ class Line(NamedTuple):
 
 
 @click.command()
-@click.option("--device", default="auto", metavar="NAME", help="The one that must run models: auto, cpu, cuda or cuda:1 [auto].")
+@click.option(
+    "--device", default="auto", metavar="NAME", help="The one that must run models: auto, cpu, torch, cuda or cuda:1 [auto]."
+)
 @click.option(
     "--fix-script",
     is_flag=False,
@@ -60,13 +64,13 @@ def command(device: str, fix_script: str | None, as_json: bool) -> None:
     from puna.machine.probes.base import Patient
 
     if DEVICE.fullmatch(device) is None:
-        raise UsageError(f"--device is {device!r}; allowed: auto, cpu, cuda, cuda:1 and so on")
+        raise UsageError(f"--device is {device!r}; allowed: auto, cpu, torch, cuda, cuda:1 and so on")
     with TerminalReporter() as report:
         patient = Patient(ThisHost(), device)
         diagnosis = diagnose(patient, report)
     script = _script(diagnosis) if fix_script else None
     if script is not None and fix_script != TO_STDOUT:
-        _write(Path(fix_script or ""), script)
+        _write(Path(fix_script or ""), script, diagnosis.facts["distribution"])
     if as_json:
         kept = {"fix_script": script} if fix_script == TO_STDOUT else {}
         print_json(diagnosis.as_json() | kept)
@@ -87,14 +91,15 @@ def _script(diagnosis: Diagnosis) -> str:
     return fix_script(diagnosis.findings, diagnosis.facts["distribution"])
 
 
-def _write(file: Path, script: str) -> None:
-    """Write it, unless a file that is no script of the doctor's stands there."""
-    from puna.machine.script import MARK
+def _write(file: Path, script: str, distribution: Distribution) -> None:
+    """Write it, unless something that is no script of the doctor's stands there."""
+    from puna.machine.script import MARK, script_bytes
+    from puna.machine.small_file import read_small
 
     try:
-        if file.is_dir() or (file.exists() and MARK not in file.read_text("utf-8", "replace")[:200]):
+        if file.exists() and MARK.encode() not in (read_small(file, MAX_BEGINNING) or b""):
             raise UsageError(f"{file} exists, and is no script of puna doctor", hint="Give another name.")
-        file.write_bytes(script.encode("utf-8", "surrogateescape"))
+        file.write_bytes(script_bytes(script, distribution))
     except OSError as error:
         raise PunaError(f"cannot write {file}: {error.strerror or error}", hint="Give another name.") from error
 
@@ -137,7 +142,7 @@ def _finding_lines(finding: Finding) -> Iterator[Line]:
 
 def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
     """The last line: what runs models here, and whether that is what was wanted."""
-    names = {"cpu": _cpu_words(facts), "cuda": f"GPU{_gpu_words(facts)}"}
+    names = {"cpu": _cpu_words(facts), "cuda": f"GPU{_gpu_words(facts)}", "torch": "CPU by PyTorch"}
     where = ", ".join(names[device] for device in verdict.devices)
     runs = f"This machine runs models on: {where}." if where else "This machine does not run models as it is."
     if verdict.runs or verdict.wanted == "auto":
@@ -160,7 +165,16 @@ def _gpu_words(facts: dict[str, Any]) -> str:
 
 
 def show(lines: Iterable[Line], stream: TextIO) -> None:
-    """Print lines: in colour and wrapped on a terminal, as they are elsewhere. Commands are never wrapped."""
+    """Print lines: in colour and wrapped on a terminal, as they are elsewhere. Commands are never wrapped. A reader who has read
+    enough (`| head -1`) is no error: the exit code stays that of the verdict.
+    """
+    try:
+        _show(lines, stream)
+    except BrokenPipeError:
+        discard(stream)
+
+
+def _show(lines: Iterable[Line], stream: TextIO) -> None:
     say, width = _screen(stream)
     for line in lines:
         rows = [printable(line.text)]
@@ -188,6 +202,16 @@ def _screen(stream: TextIO) -> tuple[Callable[..., None], int]:
         from rich.text import Text
     except ImportError:  # the doctor must speak on half an installation, too
         return lambda *pieces: print("".join(text for text, _ in pieces), file=stream), 0
-    console = Console(file=stream, highlight=False, soft_wrap=True)
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program, with 1
+
+    console = Screen(file=stream, highlight=False, soft_wrap=True)
     width = min(MAX_WIDTH, max(NARROWEST, console.width)) if console.is_terminal else 0
-    return lambda *pieces: console.print(Text.assemble(*pieces), soft_wrap=True), width
+    style = "none" if console.no_color else ""  # NO_COLOR leaves rich its bold letters
+
+    def say(*pieces: tuple[str, str]) -> None:
+        console.print(Text.assemble(*((text, style or own) for text, own in pieces)), soft_wrap=True)
+
+    return say, width

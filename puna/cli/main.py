@@ -15,7 +15,7 @@ from types import TracebackType
 import click
 
 import puna
-from puna.cli.terminal import setup_streams, tell
+from puna.cli.terminal import discard, setup_streams, tell
 from puna.errors import DeviceError, PunaError
 
 # name -> (module, what `puna --help` says of it)
@@ -119,13 +119,13 @@ def explain(error: BaseException) -> int:
             tell("")  # the shell's prompt begins on a line of its own
             return INTERRUPTED
         case BrokenPipeError():
-            _discard_stdout()
+            discard(sys.stdout)
         case MemoryError():
             tell("puna: out of memory", "Close other programs, or take a smaller model or a smaller --max-context.")
         case OSError():
             tell(f"puna: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
             if error.filename is None:
-                _discard_stdout()
+                discard(sys.stdout)
         case _:
             tell(f"puna: {error}")
     return 1
@@ -155,15 +155,6 @@ def _is_told_elsewhere(error: PunaError) -> bool:
 def _rank() -> str:
     """Which process speaks; the first speaks for all."""
     return "" if _place() == "0" else f" (rank {_place()})"
-
-
-def _discard_stdout() -> None:
-    """Nobody reads any more: let the last flush, at exit, go nowhere."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-    except (OSError, ValueError):  # stdout is no file (a test's), or closed
-        pass
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -43,6 +43,15 @@ def _null(mode: Literal["r", "w"]) -> TextIO:
     return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
+def discard(stream: TextIO) -> None:
+    """Nobody reads any more: let what is still written, at exit too, go nowhere."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+    except (OSError, ValueError):  # it is no file (a test's), or closed
+        pass
+
+
 def tell(*lines: str) -> None:
     """Lines for a person, on stderr; empty further ones are left out. What would drive the terminal is escaped, also the end of a
     line within one: texts of files stand in many of them.
@@ -139,7 +148,10 @@ class TerminalReporter:
         self._stage = stage
         self._timer = threading.Timer(BAR_AFTER_S if self._is_terminal else LINE_AFTER_S, self._show, [stage])
         self._timer.daemon = True
-        self._timer.start()
+        try:
+            self._timer.start()
+        except RuntimeError:  # no thread can be started: nothing is shown
+            self._timer = None
 
     def _end(self) -> None:
         if self._timer is not None:

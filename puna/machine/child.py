@@ -53,6 +53,8 @@ def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT
         return Answer(problem=f"{sys.executable} could not be started")
     if output.timed_out:
         return Answer(problem=f"it did not end within {limit_s:g} s", timed_out=True)
+    if output.too_long:
+        return Answer(problem="it was ended, as it printed without end")
     if output.code < 0:
         name = _signal_name(-output.code)
         return Answer(problem=f"it was ended by {name}", died_by=name)

@@ -1,6 +1,7 @@
 """All probes of a machine, at once and within a time limit; the verdict on the device that is wanted.
 
 Nothing here raises for what a machine is like. A probe that raises has a bug, and is a finding; one that does not end is one too.
+Where there is no room for threads, the probes run one after the other.
 Neither torch nor numba is imported: what needs them runs in children.
 """
 
@@ -23,6 +24,7 @@ __all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
 
 LIMIT_S = 8.0
 HEAD_START_S = 1.5  # of probes that measure: enough where kernels are in the cache
+CRAMPED_BYTES = 4 << 30  # glibc sets 64 to 128 MiB of addresses aside for each thread that allocates
 STAGE = "looking at this machine"
 TRIALS = {"cpu": "cpu.trial", "cuda": "gpu.trial"}  # device -> the finding that shows that it computes
 
@@ -91,7 +93,15 @@ class _Run:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self, patient: Patient) -> None:
-        threading.Thread(target=self._work, args=(patient,), name=self._name, daemon=True).start()
+        if _is_cramped() or not self._starts_in_thread(patient):
+            self._work(patient)
+
+    def _starts_in_thread(self, patient: Patient) -> bool:
+        try:
+            threading.Thread(target=self._work, args=(patient,), name=self._name, daemon=True).start()
+        except RuntimeError:  # the number of threads is limited, or memory is
+            return False
+        return True
 
     def wait(self, until: float) -> None:
         self.ended.wait(max(0.0, until - time.monotonic()))
@@ -114,16 +124,36 @@ class _Run:
         try:
             self.found.extend(self.probe(patient))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other probes' findings are wanted
-            found = f"a bug of puna: this probe ended with {type(error).__name__}: {str(error)[:200]}"
-            self.found.append(Finding(f"{self._name}.probe", "note", found, "please report it; the others are not affected"))
+            self.found.append(_failed(self._name, error))
         finally:
             self.ended.set()
 
 
-def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
-    """The verdict on "auto", "cpu", "cuda" or "cuda:1".
+def _failed(name: str, error: Exception) -> Finding:
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if isinstance(error, MemoryError | ImportError):
+        return Finding(
+            f"{name}.probe", "note", f"this part was not looked at: {words}", "memory is short, or a package not whole"
+        )
+    return Finding(
+        f"{name}.probe", "note", f"a bug of puna: this probe ended with {words}", "please report it; the others are not affected"
+    )
 
-    A CPU is taken to run models unless an error says otherwise; a GPU only once it was tried.
+
+def _is_cramped() -> bool:
+    """Whether so little address space is allowed (`ulimit -v`) that threads, for which much is set aside, would leave none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return allowed != resource.RLIM_INFINITY and allowed < CRAMPED_BYTES
+
+
+def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
+    """The verdict on "auto", "cpu", "torch", "cuda" or "cuda:1".
+
+    A CPU, and PyTorch on it, is taken to run models unless an error says otherwise; a GPU only once it was tried.
 
     >>> judge([Finding("memory.free", "ok", "")], "auto").devices, judge([], "cuda").runs
     (('cpu',), False)
@@ -131,8 +161,10 @@ def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
     findings = list(findings)
     runs = {device: not _hindrances(findings, device) for device in TRIALS}
     runs["cuda"] = runs["cuda"] and any(f.check == TRIALS["cuda"] and f.state == "ok" for f in findings)
-    devices = tuple(device for device, does in runs.items() if does)
     kind = wanted.partition(":")[0]
+    if kind == "torch":
+        runs["torch"] = not _hindrances(findings, "torch")
+    devices = tuple(device for device, does in runs.items() if does)
     hindrances = _hindrances(findings, "cpu" if kind == "auto" else kind)
     return Verdict(wanted, bool(devices) if kind == "auto" else runs[kind], devices, tuple(hindrances))
 

@@ -56,10 +56,14 @@ def python() -> dict[str, Any]:
 
 def storage() -> dict[str, Any]:
     """Puna's cache folder, or the folder in which it would be made: room, and whether a file can be written there."""
+    from puna.errors import PunaError
     from puna.paths import cache_dir
 
-    folder = cache_dir()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        folder = cache_dir()
+    except PunaError as error:
+        return {"folder": "", "problem": error.message}
+    there = next(filter(_is_there, (folder, *folder.parents)), folder)
     return {"folder": str(folder), "looked_at": str(there), "problem": _write_problem(there)} | _room(there)
 
 
@@ -101,6 +105,15 @@ def _version(package: str, module: str) -> str | None:
         return version if importlib.util.find_spec(module) is not None else None
     except (ImportError, ValueError):
         return None
+
+
+def _is_there(place: Path) -> bool:
+    """False also for what lies below a folder that may not be searched."""
+    try:
+        place.stat()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _room(folder: Path) -> dict[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["ok", "note", "warning", "error"]
-Device = Literal["cpu", "cuda", "any"]
+Device = Literal["cpu", "cuda", "torch", "any"]  # "torch": PyTorch on the CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,21 @@
 """Files, commands and variables of a machine: the real one, or a folder that stands for one.
 
 Everything that the doctor knows comes through a Host, so that a test can be any machine. Nothing here raises for what a machine
-may lack: an absent file is None, an absent program is None, a program that hangs is ended and says so.
+may lack: an absent file is None, an absent program is None, a program that hangs,
+or has no end of words, is ended and says so.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from puna.machine.children import CHILDREN
+from puna.machine.small_file import read_small
 
 COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; one of a lost driver hangs for ever
 MAX_FILE_BYTES = 1 << 20
@@ -20,12 +23,13 @@ MAX_FILE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program answered. `timed_out`: it was ended after its limit."""
+    """What a program answered. `timed_out`: it was ended after its limit; `too_long`: it was ended as it printed too much."""
 
     code: int
     text: str = ""
     errors: str = ""
     timed_out: bool = False
+    too_long: bool = False
 
 
 class Host(Protocol):
@@ -39,7 +43,7 @@ class Host(Protocol):
     def environ(self) -> Mapping[str, str]: ...
 
     def read(self, path: str) -> str | None:
-        """A text file's content, at most MAX_FILE_BYTES; None where there is none, or it may not be read."""
+        """A regular file's text, at most MAX_FILE_BYTES; None where there is none, or it may not be read."""
 
     def exists(self, path: str) -> bool: ...
 
@@ -62,10 +66,10 @@ class ThisHost:
 
     def read(self, path: str) -> str | None:
         try:
-            with Path(path).open("rb") as file:
-                return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+            content = read_small(Path(path), MAX_FILE_BYTES)
         except (OSError, ValueError):
             return None
+        return None if content is None else content.decode("utf-8", "replace")
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
@@ -82,11 +86,10 @@ class ThisHost:
     def run(self, *command: str, limit_s: float = COMMAND_LIMIT_S) -> Output | None:
         environment = {**self.environ, "LC_ALL": "C", "LANG": "C"}
         try:
-            done = subprocess.run(
-                command, capture_output=True, timeout=limit_s, env=environment, stdin=subprocess.DEVNULL, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Output(-1, timed_out=True)
-        except OSError:
+            child = CHILDREN.run(command, environment, limit_s)
+        except (OSError, ValueError):
             return None
-        return Output(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        if child is None or child.timed_out:
+            return Output(-1, timed_out=True)
+        texts = (child.stdout.decode("utf-8", "replace"), child.stderr.decode("utf-8", "replace"))
+        return Output(child.process.returncode or 0, *texts, too_long=child.too_long)

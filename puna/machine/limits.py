@@ -7,8 +7,6 @@ damaged or hostile is no measurement, never an error.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from puna.backends.base import DeviceLimits
 from puna.machine.host import Host, ThisHost
 from puna.machine.processor import cpu_name, usable_threads
+from puna.machine.small_file import read_small, write_whole
 from puna.paths import cache_dir
 
 VERSION = 1
@@ -52,8 +51,7 @@ def _key(device: str, host: Host | None) -> str:
 def _read() -> dict[str, Any]:
     """Key -> what stands there, unchecked."""
     try:
-        with machine_file().open("rb") as file:
-            content = json.loads(file.read(MAX_FILE_BYTES + 1))
+        content = json.loads(read_small(machine_file(), MAX_FILE_BYTES) or b"")
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict) or content.get("version") != VERSION:
@@ -78,11 +76,4 @@ def _is_plausible(value: Any) -> bool:
 def _write(text: str) -> None:
     file = machine_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            target.write(text)
-        Path(partial).replace(file)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_whole(file, text.encode())

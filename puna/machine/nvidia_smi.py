@@ -120,7 +120,7 @@ def query(host: Host) -> Smi:
     for _ in range(MAX_QUESTIONS):
         answer = _run(host, f"--query-gpu={','.join(columns)}", FORMAT)
         unknown = UNKNOWN_COLUMN.search(answer.text + answer.errors) if answer else None
-        if unknown is None or unknown[1] not in columns or unknown[1] in NEEDED:
+        if answer is None or answer.too_long or unknown is None or unknown[1] not in columns or unknown[1] in NEEDED:
             return _understood(answer, columns)
         place = columns.index(unknown[1])
         columns[place : place + 1] = [OLDER_NAMES[unknown[1]]] if unknown[1] in OLDER_NAMES else []
@@ -148,12 +148,18 @@ def _understood(answer: Output | None, columns: list[str]) -> Smi:
         return Smi((), Trouble("absent", "there is no nvidia-smi"))
     if answer.timed_out:
         return Smi((), Trouble("hung", f"nvidia-smi did not answer within {LIMIT_S:.0f} s"))
+    if answer.too_long:
+        return Smi((), Trouble("unknown", f"it prints without end: {_words(answer)[:80]}"))
     found = tuple(gpu for line in answer.text.splitlines() if (gpu := _gpu(line, columns)))
-    said = " ".join((answer.text + "\n" + answer.errors).split())
+    said = _words(answer)
     kind = next((kind for words, kind in TROUBLES if words in said.lower()), None)
     if kind is None and found:
         return Smi(found)
     return Smi(found, Trouble(kind or "unknown", said[:200] or "nvidia-smi said nothing"))
+
+
+def _words(answer: Output) -> str:
+    return " ".join((answer.text + "\n" + answer.errors).split())
 
 
 def _gpu(line: str, columns: list[str]) -> Gpu | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
 from puna.machine.distribution import Distribution
@@ -21,6 +22,11 @@ RESTARTS = re.compile(r"(sudo )?(systemctl )?(reboot|shutdown)\b|wsl(\.exe)? |re
 RESTART: dict[str, str] = {"windows": "Restart-Computer", "macos": "sudo shutdown -r now"}
 BEGINNING = ("#!/bin/sh", "set -eu", "sh")
 BEGINNING_OF = {"windows": ("", "$ErrorActionPreference = 'Stop'", "powershell -ExecutionPolicy Bypass -File")}
+
+
+def script_bytes(script: str, distribution: Distribution) -> bytes:
+    """As it lies in a file. PowerShell 5.1 takes a script without a BOM for one in the system's code page."""
+    return (BOM_UTF8 if distribution == "windows" else b"") + script.encode("utf-8", "surrogateescape")
 
 
 def fix_script(findings: Iterable[Finding], distribution: Distribution) -> str:

@@ -248,7 +248,7 @@ SITUATIONS: tuple[Situation, ...] = (
         "disk.cache",
         "warning",
         "Read-only",
-        "export PUNA_CACHE=/var/tmp/puna",
+        'export PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"',
     ),
     Situation(
         "root's cache",
@@ -264,7 +264,7 @@ SITUATIONS: tuple[Situation, ...] = (
         "disk.cache",
         "warning",
         "denied",
-        "export PUNA_CACHE=/var/tmp/puna",
+        'export PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"',
     ),
     Situation(
         "a hostile name",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -17,14 +19,15 @@ from typing import Any
 import pytest
 
 from puna.cli import main
-from puna.cli.doctor import report_lines
+from puna.cli.doctor import COMMAND, Line, report_lines, show, summary
 from puna.machine.doctor import Diagnosis, diagnose, examine, fix_script, judge
 from puna.machine.facts import FACTS, NEEDED
 from puna.machine.finding import Finding, Remedy
 from puna.machine.probes import PROBES
 from puna.machine.probes.base import Patient
-from puna.machine.remedies import REMEDIES
-from tests.machine.fake_host import BASE, WSL2, FakeHost, Overlay, build
+from puna.machine.probes.torch_on_cpu import LEAST_TORCH
+from puna.machine.remedies import REMEDIES, quoted
+from tests.machine.fake_host import BASE, WSL2, FakeHost, Overlay, build, command_line
 from tests.machine.situations import (
     BATTERY,
     CPUFREQ,
@@ -189,6 +192,35 @@ def test_a_probe_that_hangs_is_left_alone(tmp_path: Path) -> None:
     assert found[0].check == "hanging.probe" and "not done after 0.3 s" in found[0].found
 
 
+def test_without_threads_the_probes_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: build(tmp_path))
+    assert main.run(["doctor"]) == 0
+    _no_probe_has_a_bug(build(tmp_path))
+
+
+def test_a_probe_that_lacks_memory_or_a_package_is_no_bug(tmp_path: Path) -> None:
+    def short(_: Patient) -> list[Finding]:
+        raise ImportError("\n\nIMPORTANT:\n" + "x" * 999)
+
+    (found,) = examine(Patient(build(tmp_path)), (short,))
+    assert found.check == "short.probe" and found.found.startswith("this part was not looked at: ImportError: IMPORTANT: xx")
+    assert len(found.found) < 300
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is of Linux")
+def test_little_address_space_is_enough() -> None:
+    command = 'ulimit -v 400000; exec "$0" -m puna doctor --json'
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    checks = {finding["check"] for finding in json.loads(done.stdout.splitlines()[-1])["findings"]}
+    assert {"memory.free", "disk.cache", "cpu.trial"} <= checks
+
+
 def finding(check: str, state: Any, device: Any = "any") -> Finding:
     return Finding(check, state, "")
 
@@ -206,6 +238,10 @@ def finding(check: str, state: Any, device: Any = "any") -> Finding:
         ([Finding("x", "error", "", device="cpu"), Finding("gpu.trial", "ok", "", device="cuda")], "auto", True, ("cuda",)),
         ([Finding("x", "error", "", device="cpu")], "cpu", False, ()),
         ([Finding("x", "error", ""), Finding("gpu.trial", "ok", "", device="cuda")], "cuda", False, ()),
+        ([], "torch", True, ("cpu", "torch")),
+        ([Finding("x", "error", "", device="torch")], "torch", False, ("cpu",)),
+        ([Finding("x", "error", "", device="torch")], "auto", True, ("cpu",)),
+        ([Finding("x", "error", "", device="cpu")], "torch", True, ("torch",)),
         ([Finding("x", "warning", "")], "cpu", True, ("cpu",)),
     ],
 )
@@ -252,6 +288,42 @@ def test_on_windows_the_script_is_powershell(tmp_path: Path) -> None:
     script = fix_script(examine(patient), patient.distribution)
     assert script.startswith("# Written by puna doctor, for windows")
     assert "$ErrorActionPreference = 'Stop'\n" in script and "\npowercfg /setactive SCHEME_BALANCED\n" in script
+
+
+def test_for_powershell_a_text_stays_one_word() -> None:
+    quotes = "\u2018\u2019\u201a\u201b"
+    assert quoted(f"a'{quotes}", "windows") == "'a''" + "".join(2 * quote for quote in quotes) + "'"
+    assert quoted("C:\\Users\\J\u00fcrgen", "windows") == "'C:\\Users\\J\u00fcrgen'"
+    evil = quoted("a\r\n; calc \u2028\x00\udcff", "windows")
+    assert evil == "('a' + [char]0x0D + [char]0x0A + '; calc ' + [char]0x2028 + [char]0x00 + [char]0xDCFF)"
+    assert quoted("\n", "windows") == "('' + [char]0x0A)"
+
+
+def test_on_windows_no_name_ends_a_line_and_the_file_says_that_it_is_utf8(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    host = build(tmp_path / "machine", WINDOWS, storage("C:\\\u00fc\ncalc\u2019; calc", free=1))
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: host)
+    file = tmp_path / "mend.ps1"
+    assert main.run(["doctor", "--fix-script", str(file)]) == main.run(["doctor", "--fix-script", str(file)]) == 0
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf# Written by puna doctor, for windows")
+    live = [line for line in file.read_text("utf-8-sig").splitlines() if "calc" in line and not line.startswith("#")]
+    assert [line.split(" | ")[0] for line in live] == [
+        "Get-ChildItem -Recurse ('C:\\\u00fc' + [char]0x0A + 'calc\u2019\u2019; calc')"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+def test_a_script_is_not_written_over_a_pipe_or_a_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host = build(tmp_path / "machine")
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: host)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero", "machine"):
+        assert main.run(["doctor", "--fix-script", str(tmp_path / name)]) == 2
+        assert "is no script of puna doctor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(REMEDIES))
@@ -307,6 +379,91 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0 and states["disk.cache"] == "warning" and states["cpu.trial"] == "ok"
 
 
+def test_a_cache_below_a_folder_that_may_not_be_searched_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = Path.stat
+
+    def guarded(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if tmp_path / "locked" in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, follow_symlinks=follow_symlinks)
+
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(Path, "stat", guarded)
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "locked" / "a" / "b"))
+    assert FACTS["storage"]()["looked_at"] == str(tmp_path / "locked")
+
+
+def test_a_cache_of_nobody_is_told_with_the_reason() -> None:
+    done = puna("doctor", "--json", PUNA_CACHE="~nobody-of-this-name/a")
+    told = json.loads(done.stdout.splitlines()[-1])
+    (found,) = [f for f in told["findings"] if f["check"] == "disk.cache"]
+    assert found["state"] == "warning" and "no home folder is known for ~nobody-of-this-name" in found["found"]
+    assert done.returncode == 1 and told["verdict"]["runs"] is False
+
+
+def test_a_folder_for_the_cache_is_nobody_elses(tmp_path: Path) -> None:
+    at_root = storage("/puna", "/", "Permission denied")
+    beside = findings_of(build(tmp_path / "a", at_root))["disk.cache"].remedy
+    at_home = findings_of(build(tmp_path / "b", at_root, {"files": {"/home/user/": ""}}))["disk.cache"].remedy
+    full = storage(problem="No space left on device")
+    full_home = findings_of(build(tmp_path / "c", full, {"files": {"/home/user/": ""}}))["disk.cache"].remedy
+    assert beside is not None and at_home is not None and full_home is not None
+    assert beside == full_home and "mktemp -d" in beside.commands[0]
+    assert at_home.commands[0] == 'mkdir -p -m 700 "$HOME/puna-cache"'
+
+
+@pytest.mark.parametrize(
+    ("installed", "state", "words", "runs"),
+    [
+        ({"stdout": '{"torch": "2.11.0+cpu"}'}, "ok", "PyTorch 2.11.0+cpu is installed", True),
+        ({"stdout": '{"torch": ""}'}, "error", "PyTorch is not installed", False),
+        ({"stdout": '{"torch": "2.3.1"}'}, "error", "PyTorch 2.3.1 is older than 2.11", False),
+        ({"absent": True}, "note", "does not tell which PyTorch", True),
+    ],
+)
+def test_torch_on_the_cpu_is_a_device_too(
+    tmp_path: Path, installed: dict[str, Any], state: str, words: str, *, runs: bool
+) -> None:
+    host = build(tmp_path, {"commands": [{"command": command_line("puna.machine.installed_torch")} | installed]})
+    diagnosis = diagnose(Patient(host, "torch"))
+    (found,) = [f for f in diagnosis.findings if f.check == "torch.installed"]
+    assert found.state == state and words in found.found and diagnosis.verdict.runs is runs
+    assert summary(diagnosis.verdict, diagnosis.facts).endswith("CPU by PyTorch." if runs else "see torch.installed.")
+    assert "torch.installed" not in findings_of(host)
+
+
+def test_the_needed_torch_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"torch>={LEAST_TORCH}" in project["optional-dependencies"]["gpu"]
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_who_has_read_enough_changes_no_exit_code(lines: int) -> None:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "puna", "doctor", "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as doctor:
+        assert doctor.stdout is not None and doctor.stderr is not None
+        for _ in range(lines):
+            assert doctor.stdout.readline()
+        doctor.stdout.close()
+        said = doctor.stderr.read().replace(b"puna: looking at this machine ...\n", b"")
+    assert (doctor.returncode, said) == (0, b"")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "is_styled"), [("", True), ("1", False)])
+def test_without_colour_nothing_is_bold(monkeypatch: pytest.MonkeyPatch, no_color: str, *, is_styled: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    terminal = Terminal()
+    show([Line("", "cpu", "bold"), Line("error", "x", "bold red"), Line(COMMAND, "true", "bold")], terminal)
+    assert ("\x1b" in terminal.getvalue()) is is_styled and "cpu" in terminal.getvalue()
+
+
 def test_neither_torch_nor_numba_is_needed_or_loaded(tmp_path: Path) -> None:
     hiding = """
 import sys
@@ -334,7 +491,7 @@ def test_the_script_is_written_and_another_file_is_not_replaced(
     monkeypatch.setattr("puna.machine.host.ThisHost", lambda: host)
     file = tmp_path / "fix.sh"
     assert main.run(["doctor", "--fix-script", str(file)]) == main.run(["doctor", "--fix-script", str(file)]) == 0
-    assert "mkdir -p /var/tmp/puna\n" in file.read_text()
+    assert 'PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"' in file.read_text()
     capsys.readouterr()
     assert main.run(["doctor", "--fix-script"]) == 0
     out, err = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,3 +77,17 @@ def test_the_file_does_not_grow_without_end() -> None:
         remember(f"card {number}", LIMITS)
     assert len(json.loads(machine_file().read_text())["limits"]) <= 65
     assert remembered("card 99") == LIMITS and asdict(LIMITS)["f32_ops_per_s"] == 0.6e12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+def test_a_pipe_or_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    machine_file().parent.mkdir(parents=True)
+    os.mkfifo(machine_file())
+    assert remembered("cpu") is None
+    remember("cpu", LIMITS)
+    assert remembered("cpu") == LIMITS
+    machine_file().unlink()
+    (tmp_path / "mine").write_text("mine")
+    machine_file().symlink_to(tmp_path / "mine")
+    remember("cpu", LIMITS)
+    assert (tmp_path / "mine").read_text() == "mine" and remembered("cpu") == LIMITS

@@ -19,6 +19,7 @@ from puna.machine.probes.nvidia_rights import nvidia_rights
 from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.probes.power import power
 from puna.machine.probes.python import python
+from puna.machine.probes.torch_on_cpu import torch_on_cpu
 from puna.machine.probes.wsl import wsl
 from puna.machine.trial import ALL_REDUCE_LIMIT_S, LIMIT_S
 
@@ -30,6 +31,7 @@ PROBES: tuple[Probe, ...] = (
     memory,
     disk,
     python,
+    torch_on_cpu,
     bandwidth,
     nvidia_card,
     nvidia_module,

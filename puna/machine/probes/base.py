@@ -21,7 +21,7 @@ class Patient:
     """A machine, and what several probes want to know of it: each fact is found out once."""
 
     host: Host
-    device: str = "auto"  # the one that is wanted
+    device: str = "auto"  # the one that is wanted: "auto", "cpu", "torch", "cuda", "cuda:1"
     facts: dict[str, Any] = field(default_factory=dict)  # what probes found out, in the types of JSON, for `--json` and the plan
     known: dict[Callable[[Host], Any], Any] = field(default_factory=dict, repr=False)
     asked: dict[Callable[[Host], Any], Lock] = field(default_factory=dict, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from puna.machine.child import Answer, ask
@@ -29,6 +30,7 @@ NETWORK = (
     "fuse.s3fs",
 )
 WINDOWS_DRIVES = ("9p", "drvfs", "virtiofs")  # C: and the like, seen from WSL
+NOTHING_KEPT = "models cannot be kept, and every start compiles the kernels anew (up to a minute)"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -36,6 +38,10 @@ def disk(patient: Patient) -> Iterator[Finding]:
     """Room and rights where models and kernels are kept."""
     answer = ask(patient.host, "puna.machine.facts", "storage")
     folder = answer.text("folder")
+    if not folder and (problem := answer.text("problem")):
+        remedy = patient.remedy("cache-elsewhere")
+        yield Finding("disk.cache", "warning", f"there is no cache folder: {problem[:300]}", NOTHING_KEPT, remedy)
+        return
     if not folder:
         yield Finding("disk.cache", "note", f"the cache folder could not be looked at: {answer.problem or 'no answer'}")
         return
@@ -47,23 +53,35 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
     free, total = answer.number("free"), answer.number("total")
     room = f"{shown(free)} free of {shown(total)}" if free is not None and total is not None else "its room is not told"
-    effect = "models cannot be kept there, and every start compiles the kernels anew (up to a minute)"
     words = quoted(folder, patient.distribution)
     if problem := answer.text("problem"):
-        is_forbidden = "denied" in problem or "not permitted" in problem
-        may_be_taken = answer.text("looked_at") == folder and _is_in_home(patient.host, folder)
-        remedy = patient.remedy("own-cache" if is_forbidden and may_be_taken else "cache-elsewhere", folder=words)
-        return Finding("disk.cache", "warning", f"{folder} cannot be written ({problem}); {room}", effect, remedy)
+        remedy = patient.remedy(_another_folder(patient.host, answer, problem), folder=words)
+        return Finding("disk.cache", "warning", f"{folder} cannot be written ({problem}); {room}", NOTHING_KEPT, remedy)
     if free is None or free >= LITTLE_BYTES:
         return Finding("disk.cache", "ok", f"{folder}: {room}")
     state: State = "warning" if free < FULL_BYTES else "note"
-    effect = effect if state == "warning" else "a 7B model does not fit: it needs about 4 GB in 4 bits, 13.5 GB in 16"
+    effect = NOTHING_KEPT if state == "warning" else "a 7B model does not fit: it needs about 4 GB in 4 bits, 13.5 GB in 16"
     return Finding("disk.cache", state, f"{folder}: {room}", effect, patient.remedy("free-disk", folder=words))
+
+
+def _another_folder(host: Host, answer: Answer, problem: str) -> str:
+    """The remedy. Home is the place where nobody else can put a folder first; it is of no use if it is what is full."""
+    folder, home = answer.text("folder"), _home(host)
+    is_in_home = _is_in_home(host, folder)
+    is_forbidden = "denied" in problem or "not permitted" in problem
+    if is_in_home and is_forbidden and answer.text("looked_at") == folder:
+        return "own-cache"
+    is_home_of_use = bool(home) and host.may(home, os.W_OK) and (is_forbidden or not is_in_home)
+    return "cache-elsewhere" if is_home_of_use else "cache-beside-home"
+
+
+def _home(host: Host) -> str:
+    return host.environ.get("HOME") or host.environ.get("USERPROFILE") or ""
 
 
 def _is_in_home(host: Host, folder: str) -> bool:
     """Whether it is safe to give a folder to the user with all that is in it."""
-    home = host.environ.get("HOME") or host.environ.get("USERPROFILE") or ""
+    home = _home(host)
     return len(home) > 1 and folder.startswith((f"{home}/", f"{home}\\"))
 
 

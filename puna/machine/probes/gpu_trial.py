@@ -35,7 +35,7 @@ def gpu_trial(patient: Patient) -> Iterator[Finding]:
 
 def is_worth_it(patient: Patient) -> bool:
     torch = patient.once(installed_torch) or InstalledTorch()
-    if patient.device == "cpu" or not torch.torch or visible_cards(patient) == 0:
+    if patient.device in ("cpu", "torch") or not torch.torch or visible_cards(patient) == 0:
         return False
     has_driver = is_expected(patient) and bool(patient.once(nvidia_smi.query).gpus)
     return bool(torch.cuda) and (has_driver or patient.device.startswith("cuda"))

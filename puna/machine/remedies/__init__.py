@@ -5,6 +5,7 @@ The commands are for a person to read and type; `puna doctor --fix-script` write
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from puna.machine.distribution import Distribution
@@ -14,6 +15,10 @@ from puna.machine.remedies.host import HOST
 from puna.machine.remedies.nvidia import NVIDIA
 
 REMEDIES: dict[str, Recipe] = HOST | NVIDIA
+
+POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")  # PowerShell takes each of them for a single quote
+# What would end a line of a script, drive a terminal, or be lost in UTF-8 (halves of pairs, which names on Windows may hold).
+UNWRITABLE = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff])")
 
 
 def remedy(name: str, distribution: Distribution, **values: object) -> Remedy:
@@ -32,6 +37,20 @@ def quoted(text: str, distribution: Distribution) -> str:
     >>> print(quoted("it's", "ubuntu"), quoted("it's", "windows"))
     'it'"'"'s' 'it''s'
     """
-    if distribution == "windows":
-        return "'" + text.replace("'", "''") + "'"
-    return shlex.quote(text)
+    return _quoted_for_powershell(text) if distribution == "windows" else shlex.quote(text)
+
+
+def _quoted_for_powershell(text: str) -> str:
+    """
+    >>> print(_quoted_for_powershell("a\\nb"))
+    ('a' + [char]0x0A + 'b')
+    """
+    plain, *others = UNWRITABLE.split(text)  # every second one is a character that no line may hold
+    words = [_in_quotes(plain)]
+    for control, plain in zip(others[::2], others[1::2]):
+        words += [f"[char]0x{ord(control):02X}", *([_in_quotes(plain)] if plain else [])]
+    return words[0] if len(words) == 1 else f"({' + '.join(words)})"
+
+
+def _in_quotes(plain: str) -> str:
+    return "'" + POWERSHELL_QUOTES.sub(r"\1\1", plain) + "'"

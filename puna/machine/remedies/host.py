@@ -52,7 +52,12 @@ HOST: dict[str, Recipe] = {
     "cache-elsewhere": Recipe(
         "Choose a folder that can be written, on a disk with room.",
         {"windows": ('$env:PUNA_CACHE = "$env:LOCALAPPDATA\\puna-cache"',)},
-        anywhere=("mkdir -p /var/tmp/puna", "export PUNA_CACHE=/var/tmp/puna"),
+        anywhere=('mkdir -p -m 700 "$HOME/puna-cache"', 'export PUNA_CACHE="$HOME/puna-cache"'),
+    ),
+    "cache-beside-home": Recipe(
+        "Choose a folder that can be written, on a disk with room, and name it in PUNA_CACHE; later starts need its name, too.",
+        {"windows": ()},
+        anywhere=('export PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"; echo "$PUNA_CACHE"',),  # nobody else's, mode 700
     ),
     "cache-at-home": Recipe(
         "Keep models on this system's own disk; the next start fetches them anew.",
@@ -78,6 +83,11 @@ HOST: dict[str, Recipe] = {
         "Install what is missing or too old.",
         {"windows": ("& {python} -m pip install --upgrade {packages}",)},
         anywhere=("{python} -m pip install --upgrade {packages}",),
+    ),
+    "install-torch": Recipe(
+        "Install PyTorch for the CPU.",
+        {"windows": ("pip install 'torch>={least}'",), "macos": ("pip install 'torch>={least}'",)},
+        anywhere=("pip install 'torch>={least}' --index-url https://download.pytorch.org/whl/cpu",),
     ),
     "system-with-glibc": Recipe(
         "Take a system with glibc; for containers an image that is not Alpine's, such as python:3.12-slim."

@@ -1,0 +1,35 @@
+"""Small files in places where something else may lie: a pipe that never answers, a device without an end, a link to elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+# Without O_NONBLOCK a pipe is waited for until someone writes into it.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+def read_small(path: Path, max_bytes: int) -> bytes | None:
+    """The first `max_bytes` of a regular file; None for anything else. OSError where there is none, or it may not be read."""
+    descriptor = os.open(path, FLAGS)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that only this user may read: whole, or not at all (OSError). What stood there, link or pipe, is replaced."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(data)
+        Path(partial).replace(path)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise
