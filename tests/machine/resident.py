@@ -1,6 +1,6 @@
 """Loads models one after the other and prints what each took: run as a process of its own, whose memory nobody else uses.
 
-python -m tests.machine.resident DEVICE [--fill] MODEL ...       one line of JSON each
+python -m tests.machine.resident DEVICE [--fill] [--f32] MODEL ...       one line of JSON each
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from puna.machine.fit import fit
 from puna.machine.places import Place
 
 
-def load(device: str, path: Path, fill: bool) -> dict[str, int]:
-    with LLM.load(path, device=device, max_batch=1, threads=1, prefix_cache=False) as llm:
+def load(device: str, path: Path, options: list[str]) -> dict[str, int]:
+    kv_type = "f32" if "--f32" in options else "auto"  # as many bytes for half the work
+    with LLM.load(path, device=device, max_batch=1, threads=1, kv_type=kv_type, prefix_cache=False) as llm:
         assert llm.footprint is not None
         facts = {"predicted": llm.footprint.predicted_bytes, "actual": llm.footprint.actual_bytes, "process": own_bytes()}
         facts["process_predicted"] = facts["predicted"] + _overhead(llm)
-        if fill:
+        if "--fill" in options:
             facts |= _filled(llm)
         return facts
 
@@ -54,8 +55,8 @@ def _settled_bytes() -> int:
 
 
 if __name__ == "__main__":
-    device, *paths = sys.argv[1:]
-    fill = "--fill" in paths
-    for text in paths:
-        if text != "--fill":
-            print(json.dumps(load(device, Path(text), fill)), flush=True)
+    device, *rest = sys.argv[1:]
+    options = [word for word in rest if word.startswith("--")]
+    for text in rest:
+        if text not in options:
+            print(json.dumps(load(device, Path(text), options)), flush=True)

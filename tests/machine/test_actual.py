@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from puna.config import ModelConfig, RopeConfig
@@ -21,7 +22,7 @@ OWN = 12 * MIB  # what loading itself may take beside the weights: stacks of thr
 
 VOCAB = 2048
 CONFIG = ModelConfig(4, 8, 4, 64, 512, 1536, VOCAB, 4096, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="middling")
-WIDE_KV = ModelConfig(32, 64, 64, 128, 32, 32, VOCAB, 512, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="wide")
+WIDE_KV = ModelConfig(16, 64, 64, 128, 32, 32, VOCAB, 512, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="wide")
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q6_k")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process's own memory is read from /proc")
@@ -74,7 +75,8 @@ def test_the_other_backends_take_what_was_planned(source: Path, tmp_path: Path, 
 
 
 def test_k_and_v_take_what_was_planned(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "wide.gguf", WIDE_KV, random_tensors(WIDE_KV, 1), "F32", spm_tokenizer(VOCAB))
-    (facts,) = measured("cpu", "--fill", str(path))
+    nothing = {name: np.zeros(shape, np.float32) for name, shape in WIDE_KV.tensor_shapes().items()}
+    path = write_gguf(tmp_path / "wide.gguf", WIDE_KV, nothing, "F16", spm_tokenizer(VOCAB))
+    (facts,) = measured("cpu", "--fill", "--f32", str(path))
     assert facts["kv_predicted"] == 256 * MIB
     assert facts["kv_actual"] == pytest.approx(facts["kv_predicted"], rel=0.01), facts
