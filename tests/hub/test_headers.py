@@ -31,7 +31,7 @@ from puna.formats.base import Checkpoint
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.names import GGUF_NAMES, HUGGINGFACE_NAMES, foreign_name
 from puna.formats.safetensors import read_safetensors
-from puna.hub import headers, ranges
+from puna.hub import headers, ranges, web
 from puna.hub.headers import gguf_files, header_checkpoint
 from puna.writers.torch_file import Array, write_torch_file
 from tests.formats.test_quantised import CASES, quantise
@@ -327,7 +327,7 @@ def test_a_line_that_stays_bad_is_told(remote: RemoteHub, tmp_path: Path, troubl
 
 
 def test_a_slow_line_ends_at_the_time_limit(remote: RemoteHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "TIME_LIMIT_S", 0.3)
+    monkeypatch.setattr(web, "TIME_LIMIT_S", 0.3)
     remote.files = {"m.gguf": large_gguf(LLAMA_7B, "F32")}
     remote.while_sending = lambda: time.sleep(0.2)
     with pytest.raises(DownloadError, match="had not come after"), header_checkpoint(NAME):
