@@ -62,7 +62,7 @@ def find(name: HubName, limit: TimeLimit) -> Found:
     revision, listing = fetch_listing(name, limit)
     folder = [] if name.file else _folder_files(name, listing)
     chosen = name if folder else HubName(name.owner, name.repo, name.file or _only_model(name, listing))
-    wanted = folder or chosen.shards()
+    wanted = folder or list(chosen.shards())
     return Found(chosen, [_listed(chosen, file, listing) for file in wanted], revision, bool(folder))
 
 
@@ -72,13 +72,20 @@ def model_files(name: HubName) -> list[tuple[str, int]]:
     Those that no name of ours can spell, because they lie in folders, are left out.
     """
     sizes = {file.name: file.size for file in fetch_listing(name, TimeLimit(name)).files.values()}
-    found = []
-    for file in _first_parts(sizes):
-        if is_safe_name(file):
-            parts = [sizes.get(part) for part in HubName(name.owner, name.repo, file).shards()]
-            whole = [size for size in parts if size is not None]
-            found += [(file, sum(whole))] if len(whole) == len(parts) else []
-    return sorted(found, key=lambda model: (model[1], model[0]))
+    names = [HubName(name.owner, name.repo, file) for file in _first_parts(sizes) if is_safe_name(file)]
+    models = [(model.file, _whole_size(model, sizes)) for model in names]
+    return sorted(((file, size) for file, size in models if size is not None), key=lambda model: (model[1], model[0]))
+
+
+def _whole_size(model: HubName, sizes: Mapping[str, int | None]) -> int | None:
+    """The bytes of all parts of a model; None where one is not there, or its size is not told."""
+    total = 0
+    for part in model.shards():
+        size = sizes.get(part)
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 def _folder_files(name: HubName, listing: Mapping[str, HubFile]) -> list[str]:
