@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BAR_WIDTH = 50
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
+SHOWN_FILES = 20  # of a repository
 TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a large share
 
 
@@ -161,9 +162,12 @@ def _tell_files(model: str) -> None:
     if (name := parse_hub_name(model)) is None or name.file:
         return
     files = gguf_files(model)
-    width = max((len(file) for file, _ in files), default=0)
-    for file, size in files:
+    shown, more = files[:SHOWN_FILES], len(files) - SHOWN_FILES
+    width = max((len(file) for file, _ in shown), default=0)
+    for file, size in shown:
         print(printable(f"  {file:<{width}}  {_gib(size)}"))
+    if more > 0:
+        print(f"  ... and {more} more")
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------------

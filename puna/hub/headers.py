@@ -15,21 +15,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from puna.errors import ModelNotFoundError, PunaError
 from puna.formats.header_ranges import Range, Rounds, header_ranges
 from puna.hub import CATALOGUE, is_cached, resolve
 from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, storage_errors
 from puna.hub.huggingface import LAST, Found, find, model_files, verify
+from puna.hub.listing import HubFile
 from puna.hub.names import HubName, parse_hub_name
 from puna.hub.ranges import Piece, RangeFetcher
+from puna.hub.web import TimeLimit
 from puna.paths import local_path
 from puna.placing import temporary
 from puna.report import SILENT, Reporter
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = (".gguf", ".safetensors", ".bin")  # of which the headers are fetched; the other files are left out
@@ -62,7 +61,8 @@ def header_checkpoint(name: str, report: Reporter = SILENT) -> Iterator[Headers]
     if isinstance(found, Path):
         yield Headers(found, name, 0, 0)
         return
-    with _twin(find(found), report) as headers:
+    limit = TimeLimit(found)
+    with _twin(find(found, limit), limit, report) as headers:
         yield headers
 
 
@@ -93,7 +93,7 @@ def _on_this_machine(name: str) -> Path | HubName:
 
 
 @contextmanager
-def _twin(found: Found, report: Reporter) -> Iterator[Headers]:
+def _twin(found: Found, limit: TimeLimit, report: Reporter) -> Iterator[Headers]:
     name, total_bytes = found.name, sum(file.size or 0 for file in found.files)
     with ExitStack() as stack:
         with storage_errors(SPARE_BYTES):
@@ -102,8 +102,8 @@ def _twin(found: Found, report: Reporter) -> Iterator[Headers]:
             folder = stack.enter_context(temporary(local_path(partial_dir(), name.repo)))
             stack.enter_context(_called(folder, name))
             folder.mkdir()
-            fetched_bytes = _fill(folder, found, report)
-        path = folder if found.is_folder else folder / found.files[0].rfilename
+            fetched_bytes = _fill(folder, found, limit, report)
+        path = folder if found.is_folder else folder / found.files[0].name
         yield Headers(path, str(name), fetched_bytes, total_bytes)
 
 
@@ -122,7 +122,7 @@ def _called(folder: Path, name: HubName) -> Iterator[None]:
 class _File:
     """One file of the twin, and what of it is there."""
 
-    remote: RepoSibling
+    remote: HubFile
     path: Path
     rounds: Rounds
     known: list[Range] = field(default_factory=list)
@@ -138,21 +138,21 @@ class _File:
         return [Piece(self.remote, self.path, begin, end) for begin, end in _joined(missing, NEAR_BYTES)]
 
 
-def _fill(folder: Path, found: Found, report: Reporter) -> int:
+def _fill(folder: Path, found: Found, limit: TimeLimit, report: Reporter) -> int:
     """Make the files, and bring what is needed to its place; returns how many bytes that were."""
-    needed = [file for file in found.files if file.rfilename in WHOLE or file.rfilename.endswith(WEIGHTS)]
+    needed = [file for file in found.files if file.name in WHOLE or file.name.endswith(WEIGHTS)]
     _make_sparse(folder, needed, found.name)
-    files = [_File(file, path := folder / file.rfilename, _rounds(file, path)) for file in needed]
-    with RangeFetcher(found.name, found.revision) as fetcher:
-        _fetch_all(files, fetcher, f"reading the headers of {found.name}", report)
+    files = [_File(file, path := folder / file.name, _rounds(file, path)) for file in needed]
+    fetcher = RangeFetcher(found.name, found.revision, limit)
+    _fetch_all(files, fetcher, f"reading the headers of {found.name}", report)
     for file in files:
-        if file.remote.rfilename in WHOLE and (file.remote.size or 0) <= MAX_WHOLE_BYTES:
+        if file.remote.name in WHOLE and (file.remote.size or 0) <= MAX_WHOLE_BYTES:
             verify(found.name, file.remote, file.path, report)
     return fetcher.fetched_bytes
 
 
-def _rounds(file: RepoSibling, path: Path) -> Rounds:
-    if file.rfilename not in WHOLE:
+def _rounds(file: HubFile, path: Path) -> Rounds:
+    if file.name not in WHOLE:
         return header_ranges(path)
     size = file.size or 0
     return iter([[(0, size)]] if size <= MAX_WHOLE_BYTES else [])
@@ -205,11 +205,11 @@ def _joined(ranges: Iterable[Range], gap: int) -> list[Range]:
 # ---- sparse files ---------------------------------------------------------------------------------------------------
 
 
-def _make_sparse(folder: Path, files: Sequence[RepoSibling], name: HubName) -> None:
+def _make_sparse(folder: Path, files: Sequence[HubFile], name: HubName) -> None:
     """Files of zeros that take no room, each of its full size."""
     _require_sparse(folder, sum(file.size or 0 for file in files), name)
     for file in files:
-        path, size = local_path(folder, file.rfilename), file.size or 0
+        path, size = local_path(folder, file.name), file.size or 0
         try:
             _make(path, size)
         except (OSError, OverflowError) as error:

@@ -6,22 +6,20 @@ it is whole.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from puna.errors import DownloadError, ModelNotFoundError
 from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_place, require_space, sha256_of
+from puna.hub.listing import HubFile, fetch_listing
 from puna.hub.names import HubName
+from puna.hub.web import TimeLimit, hub_errors
 from puna.paths import is_safe_name
 from puna.report import Reporter
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
@@ -36,14 +34,15 @@ WEIGHTS = (
     re.compile(r"pytorch_model\.bin(\.index\.json)?|pytorch_model-\d{5}-of-\d{5}\.bin"),
 )
 MAX_UNHASHED_BYTES = 64 << 20  # of a file that is no LFS blob
-HUB_TIMEOUT_S = 30.0  # for each step of asking the Hub about a repository
+MAX_PARTS = 10_000  # of a folder's weights, as its reader allows
+TOLD_FILES = 20
 
 
 class Found(NamedTuple):
     """A model of the Hub: what it is called, and the files that it is made of."""
 
     name: HubName  # with the file, where it is one
-    files: list[RepoSibling]  # each with size and checksum; of a folder `config.json` is the last
+    files: list[HubFile]  # each with size and checksum; of a folder `config.json` is the last
     revision: str
     is_folder: bool
 
@@ -53,19 +52,18 @@ def fetch_hub_model(name: HubName, report: Reporter) -> Path:
 
     The caller holds the lock.
     """
-    found = find(name)
+    found = find(name, TimeLimit(name))
     _place_all(found, report)
-    return name.folder if found.is_folder else name.target(found.files[0].rfilename)
+    return name.folder if found.is_folder else name.target(found.files[0].name)
 
 
-def find(name: HubName) -> Found:
+def find(name: HubName, limit: TimeLimit) -> Found:
     """The model behind a name. Raises ModelNotFoundError for none, or several; DownloadError where the Hub tells too little."""
-    info = _repository(name)
-    listing = {file.rfilename: file for file in info.siblings or ()}
-    folder = [] if name.file else _folder_files(listing)
+    revision, listing = fetch_listing(name, limit)
+    folder = [] if name.file else _folder_files(name, listing)
     chosen = name if folder else HubName(name.owner, name.repo, name.file or _only_model(name, listing))
-    wanted = folder or chosen.shards()
-    return Found(chosen, [_listed(chosen, file, listing) for file in wanted], info.sha or "main", bool(folder))
+    wanted = folder or list(chosen.shards())
+    return Found(chosen, [_listed(chosen, file, listing) for file in wanted], revision, bool(folder))
 
 
 def model_files(name: HubName) -> list[tuple[str, int]]:
@@ -73,60 +71,42 @@ def model_files(name: HubName) -> list[tuple[str, int]]:
 
     Those that no name of ours can spell, because they lie in folders, are left out.
     """
-    sizes = {file.rfilename: file.size for file in _repository(name).siblings or ()}
-    found = []
-    for file in _first_parts(sizes):
-        if is_safe_name(file):
-            parts = [sizes.get(part) for part in HubName(name.owner, name.repo, file).shards()]
-            whole = [size for size in parts if size is not None]
-            found += [(file, sum(whole))] if len(whole) == len(parts) else []
-    return sorted(found, key=lambda model: (model[1], model[0]))
+    sizes = {file.name: file.size for file in fetch_listing(name, TimeLimit(name)).files.values()}
+    names = [HubName(name.owner, name.repo, file) for file in _first_parts(sizes) if is_safe_name(file)]
+    models = [(model.file, _whole_size(model, sizes)) for model in names]
+    return sorted(((file, size) for file, size in models if size is not None), key=lambda model: (model[1], model[0]))
 
 
-def _folder_files(listing: Mapping[str, RepoSibling]) -> list[str]:
+def _whole_size(model: HubName, sizes: Mapping[str, int | None]) -> int | None:
+    """The bytes of all parts of a model; None where one is not there, or its size is not told."""
+    total = 0
+    for part in model.shards():
+        size = sizes.get(part)
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _folder_files(name: HubName, listing: Mapping[str, HubFile]) -> list[str]:
     """The files of a model of safetensors, `config.json` last; none where the repository holds no such model, or GGUF files."""
     kinds = [[file for file in listing if pattern.fullmatch(file)] for pattern in WEIGHTS]
     weights = next((files for files in kinds if files), [])
     if LAST not in listing or not weights or any(file.endswith(".gguf") for file in listing):
         return []
+    if len(weights) > MAX_PARTS:
+        raise DownloadError(f"{name}: its weights are in {len(weights)} files; puna reads models of at most {MAX_PARTS}")
     return [*sorted(weights), *(file for file in TEXTS if file in listing), LAST]
 
 
 def _place_all(found: Found, report: Reporter) -> None:
     name = found.name
-    missing = [file for file in found.files if not _is_here(name.target(file.rfilename), file)]
+    missing = [file for file in found.files if not _is_here(name.target(file.name), file)]
     for file in missing:
-        require_place(name.target(file.rfilename))
+        require_place(name.target(file.name))
     require_space(sum(file.size or 0 for file in missing) + SPARE_BYTES)
     for file in missing:
         _fetch(name, file, found.revision, report)
-
-
-def _repository(name: HubName) -> ModelInfo:
-    from huggingface_hub import HfApi
-
-    with hub_errors(name):
-        return HfApi().model_info(name.repo_id, files_metadata=True, timeout=HUB_TIMEOUT_S)
-
-
-@contextlib.contextmanager
-def hub_errors(name: HubName) -> Iterator[None]:
-    """Say of what the Hub refuses what it means."""
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
-
-    try:
-        yield
-    except GatedRepoError as error:
-        raise DownloadError(
-            f"{name}: its owner asks for an agreement first", hint="Agree on the page of the model, then run `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{name}: there is no such repository, or it is private",
-            hint="Check the spelling; for a private one `hf auth login`.",
-        ) from error
-    except (HTTPError, OSError, ValueError) as error:
-        raise _failed(name, error) from error
 
 
 def _first_parts(files: Iterable[str]) -> list[str]:
@@ -144,57 +124,56 @@ def _only_model(name: HubName, listing: dict[str, Any]) -> str:
             hint="Choose a repository of GGUF files, or of a model that transformers reads.",
         )
     raise ModelNotFoundError(
-        f"{name}: the repository holds {len(files)} models: {', '.join(sorted(files)[:20])}",
+        f"{name}: the repository holds {len(files)} models: {_told(files)}",
         hint=f"Name one: puna pull hf:{name.repo_id}/{sorted(files)[0]}",
     )
 
 
-def _listed(name: HubName, file: str, listing: Mapping[str, RepoSibling]) -> RepoSibling:
+def _told(files: Collection[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(files) - TOLD_FILES
+    return ", ".join(sorted(files)[:TOLD_FILES]) + (f" ... and {more} more" if more > 0 else "")
+
+
+def _listed(name: HubName, file: str, listing: Mapping[str, HubFile]) -> HubFile:
     found = listing.get(file)
     if found is None:
-        raise ModelNotFoundError(
-            f"{name}: the repository has no file {file!r}", hint=f"It holds: {', '.join(sorted(listing)[:20])}"
-        )
-    known = _SHA256.fullmatch(found.lfs.sha256) if found.lfs else _SHA1.fullmatch(found.blob_id or "")
-    if known is None or found.size is None or (found.lfs is None and found.size > MAX_UNHASHED_BYTES):
+        raise ModelNotFoundError(f"{name}: the repository has no file {file!r}", hint=f"It holds: {_told(listing)}")
+    known = _SHA1.fullmatch(found.git_sha1 or "") if found.sha256 is None else _SHA256.fullmatch(found.sha256)
+    if known is None or found.size is None or (found.sha256 is None and found.size > MAX_UNHASHED_BYTES):
         raise DownloadError(f"{name}: the Hub gives no sha256 for {file}, so its bytes cannot be checked. Refused.")
     return found
 
 
-def _is_here(path: Path, file: RepoSibling) -> bool:
+def _is_here(path: Path, file: HubFile) -> bool:
     """Small files are compared whole: another version often has the same size."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-    return file.lfs is not None or _git_sha1(path) == file.blob_id
+    return file.sha256 is not None or _git_sha1(path) == file.git_sha1
 
 
-def _fetch(name: HubName, file: RepoSibling, revision: str, report: Reporter) -> None:
+def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> None:
     """One file: downloaded (or resumed) under `partial/`, verified, placed."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
 
     folder = partial_dir() / f"{name.owner}--{name.repo}"
-    try:
-        done = Path(
-            hf_hub_download(
-                name.repo_id, file.rfilename, revision=revision, local_dir=folder, tqdm_class=_progress_class(file, report)
-            )
-        )
-    except (HTTPError, OSError, ValueError) as error:
-        raise _failed(name, error) from error
+    progress = _progress_class(file, report)
+    with hub_errors(name):
+        done = Path(hf_hub_download(name.repo_id, file.name, revision=revision, local_dir=folder, tqdm_class=progress))
     try:
         verify(name, file, done, report)
     except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    place(done, name.target(file.rfilename))
+    place(done, name.target(file.name))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def verify(name: HubName, file: RepoSibling, path: Path, report: Reporter) -> None:
+def verify(name: HubName, file: HubFile, path: Path, report: Reporter) -> None:
     """DownloadError where the bytes at `path` are not those that the Hub announced."""
-    kind, expected = ("sha256", file.lfs.sha256) if file.lfs else ("git's sha1", file.blob_id)
-    found = sha256_of(path, f"checking {file.rfilename}", report) if file.lfs else _git_sha1(path)
+    is_blob = file.sha256 is not None
+    kind, expected = ("sha256", file.sha256) if is_blob else ("git's sha1", file.git_sha1)
+    found = sha256_of(path, f"checking {file.name}", report) if is_blob else _git_sha1(path)
     if found != expected or path.stat().st_size != file.size:
         raise DownloadError(f"{name}: the bytes are not the expected ones: {kind} {found}, not {expected}. Refused.")
 
@@ -205,7 +184,7 @@ def _git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _progress_class(file: RepoSibling, report: Reporter) -> Any:
+def _progress_class(file: HubFile, report: Reporter) -> Any:
     """A silent bar for `huggingface_hub` that tells the reporter."""
     from huggingface_hub.utils import tqdm
 
@@ -217,14 +196,6 @@ def _progress_class(file: RepoSibling, report: Reporter) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
-            report.progress(f"downloading {file.rfilename}", min(int(self.n), file.size or 0), file.size or 0, "bytes")
+            report.progress(f"downloading {file.name}", min(int(self.n), file.size or 0), file.size or 0, "bytes")
 
     return Progress
-
-
-def _failed(name: HubName, error: Exception) -> DownloadError:
-    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DownloadError(
-        f"could not fetch {name}: {words[:300]}",
-        hint=f"By hand: put the .gguf file at {name.folder / (name.file or 'MODEL.gguf')}, or give its path to puna.",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +43,20 @@ class HubName:
         """Where one file of the repository lies in the cache."""
         return local_path(self.folder, file)
 
-    def shards(self) -> list[str]:
+    def shards(self) -> Iterator[str]:
         """The files to fetch: all parts of a split file, else the file itself.
 
-        >>> HubName("o", "r", "m-00001-of-00002.gguf").shards()
+        >>> list(HubName("o", "r", "m-00001-of-00002.gguf").shards())
         ['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf']
         """
         parts = _SHARD.fullmatch(self.file)
         if parts is None:
-            return [self.file]
+            yield self.file
+            return
         count = int(parts["count"])
         if count > _MAX_SHARDS:
             raise UsageError(f"{self}: {count} parts; puna reads split files of at most {_MAX_SHARDS}")
-        return [f"{parts['stem']}-{i:05}-of-{count:05}.gguf" for i in range(1, count + 1)]
+        yield from (f"{parts['stem']}-{i:05}-of-{count:05}.gguf" for i in range(1, count + 1))
 
 
 def parse_hub_name(text: str) -> HubName | None:

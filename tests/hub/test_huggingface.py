@@ -1,18 +1,21 @@
-"""The Hub, played by a fake of the two functions of `huggingface_hub` that are called."""
+"""The Hub, played by a fake of its list of files, and of the function of `huggingface_hub` that downloads."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
 
 from puna import hub
 from puna.errors import DownloadError, ModelNotFoundError, UsageError
+from puna.hub import listing
+from puna.hub.names import HubName
+from puna.hub.web import TimeLimit
 from tests.hub.conftest import Notes, sha256
 
 DATA = b"GGUF" * 1000
@@ -31,23 +34,17 @@ class FakeHub:
     sha: str = "abc"
     downloads: int = 0
 
-    @property
-    def siblings(self) -> list[RepoSibling]:
-        def lfs(data: bytes) -> BlobLfsInfo:
-            return BlobLfsInfo(size=len(data), sha256=self.announced or sha256(data), pointer_size=1)
-
-        def sibling(name: str, data: bytes) -> RepoSibling:
-            if name.endswith((".gguf", ".safetensors", ".bin")):
-                return RepoSibling(name, size=len(data), lfs=lfs(data))
-            return RepoSibling(name, size=len(data), blob_id=self.announced or git_sha1(data))
-
-        return [sibling(name, data) for name, data in self.files.items()]
-
-    def model_info(self, repo_id: str, *, files_metadata: bool, timeout: float) -> FakeHub:
-        assert repo_id == "o/r" and files_metadata and timeout > 0
+    def listing(self, name: HubName, limit: TimeLimit) -> bytes:
         if self.error:
             raise self.error
-        return self
+        files = [self._entry(file, data) for file, data in self.files.items()]
+        return json.dumps({"id": name.repo_id, "sha": self.sha, "siblings": files}).encode()
+
+    def _entry(self, name: str, data: bytes) -> dict[str, Any]:
+        entry = {"rfilename": name, "size": len(data), "blobId": self.announced or git_sha1(data)}
+        if name.endswith((".gguf", ".safetensors", ".bin")):
+            entry["lfs"] = {"size": len(data), "sha256": self.announced or sha256(data), "pointerSize": 1}
+        return entry
 
     def download(self, repo_id: str, filename: str, *, revision: str, local_dir: Path, tqdm_class: Any) -> str:
         assert (repo_id, revision) == ("o/r", "abc")
@@ -64,7 +61,7 @@ class FakeHub:
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
     made = FakeHub()
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: made)
+    monkeypatch.setattr(listing, "_fetched", made.listing)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", made.download)
     return made
 

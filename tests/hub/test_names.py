@@ -49,6 +49,6 @@ def test_a_hub_name_that_leaves_the_cache_is_refused(text: str) -> None:
 
 
 def test_a_split_file_is_fetched_with_all_its_parts() -> None:
-    assert len(HubName("o", "r", "m-00001-of-00007.gguf").shards()) == 7
+    assert len(list(HubName("o", "r", "m-00001-of-00007.gguf").shards())) == 7
     with pytest.raises(UsageError, match="at most 512"):
-        HubName("o", "r", "m-00001-of-99999.gguf").shards()
+        list(HubName("o", "r", "m-00001-of-99999.gguf").shards())
