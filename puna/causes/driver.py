@@ -13,8 +13,9 @@ def explain_old_driver(numbers: Numbers) -> Explanation:
     newest = f" The newest CUDA that it knows is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""
     needed = numbers.get("needed", "")
     wanted = f" The program wants CUDA {needed}." if needed else ""
+    than = "the installed PyTorch needs" if found else "what the program was built for"  # the number stands in PyTorch's words
     return Explanation(
-        f"The NVIDIA driver is older than what the program was built for.{newest}{wanted}",
+        f"The NVIDIA driver is older than {than}.{newest}{wanted}",
         (
             "See which CUDA the driver knows: nvidia-smi, at the top right",
             "Install a newer driver, or a program (a PyTorch, a container) that was built for an older CUDA.",
