@@ -156,10 +156,13 @@ def test_a_process_that_waits_for_others_hears_that_it_is_to_end() -> None:
     command = [sys.executable, "-c", "from puna.backends.torch.model import create; from puna.config import EngineConfig; "
                "print('here', flush=True); create(EngineConfig(device='torch'))"]  # fmt: skip
     with subprocess.Popen(command, env=environment() | variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as waiting:
-        assert waiting.stdout is not None and waiting.stdout.readline() == b"here\n"
-        time.sleep(1)
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(timeout=8) != 0
+        try:
+            assert waiting.stdout is not None and waiting.stdout.readline() == b"here\n"
+            time.sleep(1)
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait(timeout=8) != 0
+        finally:
+            waiting.kill()
 
 
 @pytest.mark.parametrize("victim", [0, 1])
