@@ -114,5 +114,6 @@ def _module(backend: str) -> ModuleType:
         if backend != "torch" or error.name not in ("torch", "triton"):
             raise
         raise DeviceError(
-            f"GPUs need {error.name}, which is not installed", hint="Install it: pip install 'puna[gpu]', or take --device cpu."
+            f"GPUs need {error.name}, which is not installed",
+            hint="Install it: pip install 'puna[gpu]', or take --device cpu. `puna doctor --device cuda` tries the whole way.",
         ) from error
