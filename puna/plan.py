@@ -261,13 +261,21 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:
     return 4 * engine.chunk_tokens * row
 
 
+def gib(num_bytes: int) -> str:
+    """
+    >>> gib(13_476_831_232)
+    '12.55 GiB'
+    """
+    return f"{num_bytes / GIB:.2f} GiB"
+
+
 def human(num_bytes: int) -> str:
     """Bytes for people to read, exact number and GiB.
 
     >>> human(13_476_831_232)
     '12.55 GiB (13476831232 bytes)'
     """
-    return f"{num_bytes / GIB:.2f} GiB ({num_bytes} bytes)"
+    return f"{gib(num_bytes)} ({num_bytes} bytes)"
 
 
 def _round_up(number: int, multiple: int) -> int:

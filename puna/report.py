@@ -37,3 +37,16 @@ class StderrReporter:
 
     def notice(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")
+
+
+class KeepingReporter:
+    """Keeps notices, for whoever shows them in its own place; progress is not kept."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)

@@ -11,6 +11,7 @@ from puna.backends import BACKENDS
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
+from puna.report import KeepingReporter
 from tests.fakes import tiny_config
 
 MIB = 1 << 20
@@ -38,17 +39,6 @@ def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
 
 def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:
     return make_plan(config, headers(config, kind), EngineConfig(**settings), {"as-is": layout}, free)
-
-
-class Notices:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
-        pass
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
 
 
 # (model, type, weights): parameters times bytes per parameter, as the model cards and GGUF file sizes have them
@@ -122,7 +112,7 @@ def test_pages_hold_four_full_sequences_but_never_more_than_half_of_what_is_left
 
 
 def test_the_models_own_context_is_lowered_with_a_notice() -> None:
-    report = Notices()
+    report = KeepingReporter()
     free = 8 * GIB
     lowered = make_plan(LLAMA_3_8B, headers(LLAMA_3_8B, "Q4_0"), EngineConfig(), {"as-is": AS_IS}, free, report)
     assert 256 <= lowered.max_context < 131072
@@ -178,7 +168,7 @@ TORCH = BACKENDS["torch"].layouts
 
 
 def on_a_card(config: ModelConfig, kind: str = "BF16", free: int = CARD, **settings: Any) -> tuple[Plan, list[str]]:
-    report = Notices()
+    report = KeepingReporter()
     return make_plan(config, headers(config, kind), EngineConfig(**settings), TORCH, free, report), report.texts
 
 

@@ -15,6 +15,7 @@ import click
 from puna.cli.options import Size, engine_config, engine_options, json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
 from puna.errors import DownloadError, ModelNotFoundError, PunaError, UsageError
+from puna.plan import gib
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
@@ -105,21 +106,12 @@ def _planned(
     place = place_for(engine, ThisHost(), limits, gpu, ram)
     parts = parts or (ProcessPlace.from_env().size if gpu is None else place.count)
     made = fit(checkpoint, engine, place, parts)
-    first = next(iter(_layout_names(place.device)))
-    is_lowered = made.plan.max_context < checkpoint.config.max_context and not engine.max_context
-    stepped_down = made.plan.weights != first or made.plan.num_streamed or is_lowered
-    settings = nearest(checkpoint, engine, place, parts) if not made.fits or stepped_down else []
+    settings = nearest(checkpoint, engine, place, parts) if not made.fits or made.notices else []
     on_cpu = None
     if place.is_gpu and (not made.fits or made.plan.num_streamed):
         asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
         on_cpu = fit(checkpoint, asked, place_for(asked, ThisHost(), limits, None, ram))
     return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
-
-
-def _layout_names(device: str) -> Iterator[str]:
-    from puna.backends import backend_spec
-
-    yield from backend_spec(device).layouts
 
 
 def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
@@ -165,7 +157,7 @@ def _tell_files(model: str) -> None:
     shown, more = files[:SHOWN_FILES], len(files) - SHOWN_FILES
     width = max((len(file) for file, _ in shown), default=0)
     for file, size in shown:
-        print(printable(f"  {file:<{width}}  {_gib(size)}"))
+        print(printable(f"  {file:<{width}}  {gib(size)}"))
     if more > 0:
         print(f"  ... and {more} more")
 
@@ -178,7 +170,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
     fit, place = planned.fit, planned.fit.place
     count = f"{fit.parts} x " if fit.parts > 1 else ""
     yield f"{planned.model}: {_weights(planned.checkpoint)}"
-    yield f"on {count}{place.name}: {_gib(place.total_bytes)}, of which {_gib(place.free_bytes)} are free for a model"
+    yield f"on {count}{place.name}: {gib(place.total_bytes)}, of which {gib(place.free_bytes)} are free for a model"
     yield ""
     yield from _verdict_lines(planned)
     yield ""
@@ -198,7 +190,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
     elif not fit.fits:
         yield "No setting makes it fit here. Take a smaller model, or plan for another machine with --gpu, --vram or --ram."
     if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
-        yield f"On the CPU it fits, too: --device cpu, {_gib(on_cpu.device_bytes)} {_speed(on_cpu.speed)}".rstrip()
+        yield f"On the CPU it fits, too: --device cpu, {gib(on_cpu.device_bytes)} {_speed(on_cpu.speed)}".rstrip()
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -207,7 +199,7 @@ def _weights(checkpoint: Checkpoint) -> str:
     types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) == 2)
     count = sum(prod(t.shape) for t in checkpoint.tensors.values())
     size = sum(t.num_bytes for t in checkpoint.tensors.values())
-    return f"{_count(count)} weights, {', '.join(types)}, {_gib(size)}; context {checkpoint.config.max_context}"
+    return f"{_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
 
 
 def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
@@ -216,8 +208,8 @@ def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
     for item in items:
         label = item.part if item.part != part else ""
         part = item.part
-        yield f"  {label:<9} {item.name:<{width}}  {item.detail:<28} {_gib(item.bytes):>12}"
-    yield f"  {total:<9} {'':<{width}}  {'':<28} {_gib(sum(item.bytes for item in items)):>12}"
+        yield f"  {label:<9} {item.name:<{width}}  {item.detail:<28} {gib(item.bytes):>12}"
+    yield f"  {total:<9} {'':<{width}}  {'':<28} {gib(sum(item.bytes for item in items)):>12}"
 
 
 def _bar_lines(fit: Fit) -> Iterator[str]:
@@ -228,10 +220,10 @@ def _bar_lines(fit: Fit) -> Iterator[str]:
     for part, size in sizes.items():
         so_far += size
         bar += MARKS[part] * (round(BAR_WIDTH * so_far / max(device, total)) - len(bar))
-    yield f"  |{bar:<{BAR_WIDTH}}| {_gib(total)} of {_gib(device)}"
+    yield f"  |{bar:<{BAR_WIDTH}}| {gib(total)} of {gib(device)}"
     if total > device:
         yield "   " + " " * round(BAR_WIDTH * device / total) + "^ here the device ends"
-    yield "   " + "   ".join(f"{MARKS[part]} {part} {_gib(size)}" for part, size in sizes.items() if size)
+    yield "   " + "   ".join(f"{MARKS[part]} {part} {gib(size)}" for part, size in sizes.items() if size)
 
 
 def _verdict_lines(planned: Planned) -> Iterator[str]:
@@ -240,7 +232,7 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
         yield from _wrapped(f"It does not fit: {fit.problem}.")
     else:
         speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else " Its speed is not known."
-        yield from _wrapped(f"It fits: {_gib(fit.device_bytes)} of {_gib(fit.place.total_bytes)}.{speed}")
+        yield from _wrapped(f"It fits: {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}.{speed}")
     for notice in fit.notices:
         yield from _wrapped(notice, "  ")
     if fit.fits:
@@ -261,14 +253,14 @@ def _room_line(planned: Planned) -> str:
     line = f"room for {tokens} tokens of {plan.kv_type}; one sequence has {plan.max_context} at most"
     if batch:
         wanted = plan.kv_bytes * batch * plan.max_context // tokens
-        each = f"{batch} sequences of {plan.max_context} tokens take {_gib(wanted)}"
+        each = f"{batch} sequences of {plan.max_context} tokens take {gib(wanted)}"
         return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the room, others wait'}"
     alone = fit.alone_bytes
-    return line if alone == fit.device_bytes else f"{line}. With room for one sequence only (--batch 1) it takes {_gib(alone)}"
+    return line if alone == fit.device_bytes else f"{line}. With room for one sequence only (--batch 1) it takes {gib(alone)}"
 
 
 def _setting_lines(settings: list[Setting]) -> Iterator[str]:
-    rows = [(" ".join(one.flags), _gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss) for one in settings]
+    rows = [(" ".join(one.flags), gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss) for one in settings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
@@ -281,10 +273,6 @@ def _speed(speed: Speed | None) -> str:
 def _round(rate: float) -> str:
     """Two digits: more would claim more than is known."""
     return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.2f} GiB"
 
 
 def _count(number: int) -> str:
@@ -347,5 +335,5 @@ def _history_lines(found: list[Entry]) -> Iterator[str]:
     for one in found[-SHOWN_ENTRIES:]:
         off = f"{(one.actual_bytes - one.predicted_bytes) / (1 << 20):+.1f} MiB"
         share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
-        sizes = f"{_gib(one.predicted_bytes):>10}  {_gib(one.actual_bytes):>10}  {off + share:>18}"
+        sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off + share:>18}"
         yield f"  {one.time:<20}  {one.device:<9}  {one.weights:<8}  {sizes}  {one.model}"

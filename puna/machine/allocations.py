@@ -15,6 +15,7 @@ from math import prod
 from puna.causes.sizes import UNITS, num_bytes, shown
 from puna.config import ModelConfig
 from puna.machine.known_models import KNOWN_MODELS, find_model
+from puna.plan import kv_bytes
 
 MIB = 1 << 20
 SMALL, LARGE, FROM_LARGE = 2 * MIB, 20 * MIB, 10 * MIB  # blocks of PyTorch's allocator
@@ -85,14 +86,6 @@ def weights_bytes(config: ModelConfig, width: int = 2) -> int:
     return width * sum(prod(shape) for shape in config.tensor_shapes().values())
 
 
-def kv_bytes(config: ModelConfig, batch: int, length: int, width: int = 2) -> int:
-    """
-    >>> shown(kv_bytes(KNOWN_MODELS["llama-2-7b"], 32, 1024)), shown(kv_bytes(KNOWN_MODELS["llama-2-7b"], 4, 128))
-    ('16.00 GiB', '256.0 MiB')
-    """
-    return 2 * config.num_layers * config.kv_size * batch * length * width
-
-
 @dataclass(frozen=True, slots=True)
 class _Size:
     """A size as it was printed."""
@@ -148,7 +141,7 @@ def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: in
     words = (
         f"{what}; its weights are {shown(whole)} and would fit into {shown(capacity)}. What fills the GPU stands beside them: "
         f"K and V that are reserved in advance for the whole batch and context (at {batch} x {length} tokens "
-        f"{shown(kv_bytes(config, batch, length))}), or another process."
+        f"{shown(kv_bytes(config, batch * length, 'f16'))}), or another process."
     )
     cure = ("Lower --max_batch_size and --max_seq_len: here that helps.", "See what else uses the card: nvidia-smi")
     return Tensor("kv-cache", words, cure, name, config)
@@ -181,7 +174,7 @@ def _kv(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
         if size.fits(batch * length * config.kv_size * 2):
             words = (
                 f"{shown(size.num_bytes)} is one layer's K (or V) of {name} at {batch} x {length} tokens; all layers' together "
-                f"are {shown(kv_bytes(config, batch, length))}, beside {shown(weights_bytes(config))} of weights."
+                f"are {shown(kv_bytes(config, batch * length, 'f16'))}, beside {shown(weights_bytes(config))} of weights."
             )
             return Tensor(
                 "kv-cache", words, ("Lower --max_batch_size or --max_seq_len: both shrink it in proportion.",), name, config

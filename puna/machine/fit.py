@@ -22,8 +22,8 @@ from puna.formats.shards import part_of
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
 from puna.machine.speed import Speed, expected, is_streamed, resident, sizes_in
-from puna.plan import GIB, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan
-from puna.report import Reporter
+from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan
+from puna.report import KeepingReporter, Reporter
 
 NO_LIMIT = 1 << 60
 NEAREST = 3  # settings that are shown
@@ -110,7 +110,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     """
     own = part_of(checkpoint, parts - 1, parts)
     free_bytes = place.free_bytes if place.is_gpu else place.free_bytes // parts  # processes share main memory, not a card
-    heard = _Notices()
+    heard = KeepingReporter()
     problem, layouts = "", backend_spec(place.device).layouts
     try:
         plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
@@ -118,14 +118,14 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
         plan = _as_asked(own, engine, layouts)
         problem = error.message
         if len(layouts) > 1:  # that tells of the fewest bits, with layers in main memory
-            problem = f"{_gib(plan.total_bytes)} are needed; kept as small as can be, {problem}"
+            problem = f"{gib(plan.total_bytes)} are needed; kept as small as can be, {problem}"
     _tell_widened(own, plan, heard)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
     main_items = tuple(_main_items(streamed, place))
     in_main = parts * sum(item.bytes for item in main_items)
     if not problem and in_main > place.main_bytes:
         problem = (
-            f"{parts} x {_gib(in_main // parts)} of main memory are needed beside, and {_gib(place.main_bytes)} of it are free"
+            f"{parts} x {gib(in_main // parts)} of main memory are needed beside, and {gib(place.main_bytes)} of it are free"
         )
     speed = (
         None
@@ -147,7 +147,7 @@ def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
         types = ", ".join(f"{was} as {kind}" for was, kind in widened.items())
         file_bytes = sum(tensor.num_bytes for tensor in own.tensors.values())
         report.notice(
-            f"this device keeps {types}: {_gib(plan.weights_bytes)} of weights, {_gib(file_bytes)} in the file; "
+            f"this device keeps {types}: {gib(plan.weights_bytes)} of weights, {gib(file_bytes)} in the file; "
             "Q4_0 and Q4_1 stay as they are"
         )
 
@@ -197,19 +197,6 @@ def _main_items(streamed: int, place: Place) -> Iterator[Item]:
     if streamed:
         yield Item("weights", "streamed layers", "", streamed)
     yield Item("overhead", "Python, PyTorch, CUDA", "", PROCESS_BYTES["cuda"])
-
-
-class _Notices:
-    """Keeps what the plan says."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
-        pass
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
 
 
 # ---- settings that fit --------------------------------------------------------------------------------------------------
@@ -363,11 +350,7 @@ def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[
     """
     place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
     found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)
-    return tuple(f"{' '.join(one.flags)}: {_gib(one.fit.plan.weights_bytes)} of weights, {one.loss}" for one in found)
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+    return tuple(f"{' '.join(one.flags)}: {gib(one.fit.plan.weights_bytes)} of weights, {one.loss}" for one in found)
 
 
 def _kib(size: int) -> str:

@@ -6,8 +6,9 @@ import pytest
 
 from puna.causes.memory import Allocation, kind_of
 from puna.causes.sizes import GIB, num_bytes
-from puna.machine.allocations import Hints, identify, kv_bytes, weights_bytes
+from puna.machine.allocations import Hints, identify, weights_bytes
 from puna.machine.known_models import KNOWN_MODELS
+from puna.plan import kv_bytes
 
 RTX_4070 = int(11.69 * GIB)
 META = "torchrun example.py --ckpt_dir llama-7b --max_seq_len {} --max_batch_size {}"
@@ -70,7 +71,7 @@ def test_published_weights(model: str, weights_gib: float) -> None:
 
 def test_published_sizes_of_keys_and_values() -> None:
     config = KNOWN_MODELS["llama-2-7b"]
-    assert kv_bytes(config, 4, 128) == 256 << 20 and kv_bytes(config, 32, 1024) == 16 * GIB
+    assert kv_bytes(config, 4 * 128, "f16") == 256 << 20 and kv_bytes(config, 32 * 1024, "f16") == 16 * GIB
 
 
 def test_hints_of_a_hostile_text_end_soon() -> None:

@@ -12,7 +12,7 @@ from puna.backends import choose_device, create_backend
 from puna.backends.torch import device as devices
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
-from tests.test_plan import Notices
+from puna.report import KeepingReporter
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_code_runs_on_cards_of_its_major_version(capability: tuple[int, int], bu
 
 def test_a_gpu_that_cannot_be_used_is_told_before_the_cpu_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
-    report = Notices()
+    report = KeepingReporter()
     monkeypatch.setattr(puna.backends, "NVIDIA_DRIVER", (tmp_path / "none",))
     assert choose_device(EngineConfig(), report).device == "cpu" and report.texts == []
     monkeypatch.setattr(puna.backends, "NVIDIA_DRIVER", (tmp_path,))
