@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -29,7 +29,8 @@ BACKENDS_UNDER_TEST: list[str] = ["reference", "cpu", "torch"]
 # less than in f16; in int8 a head's rounding is 1 / 254 of its largest number: yarn is the worst, (0.032, 0.105).
 EXACT, HALF, QUANTISED = (2e-5, 1e-4), (0.004, 0.015), (0.09, 0.35)
 KV_TOLERANCE = {"f32": EXACT, "f16": HALF, "bf16": (0.032, 0.12), "int8": (0.05, 0.2)}
-QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # the tiny models have no rows of whole K-blocks
+QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # of the tiny models, which have no rows of whole K-blocks
+K_QUANTS = ("Q4_K", "Q5_K", "Q6_K")  # of the wide ones
 KV_TYPES: dict[str, tuple[KVType, ...]] = {"reference": ("f32",), "cpu": ("f32", "f16"), "torch": ("f32", "bf16", "f16", "int8")}
 THREADS = {"torch": 1}  # its threads wait busily: where other work runs, two are ten times slower than one on such tiny models
 PAGE_SIZE = 16
@@ -57,6 +58,12 @@ ODD_SIZES: dict[str, ModelConfig] = {
     "yarn": tiny_config(rope=YARN),
     "dynamic": tiny_config(rope=RopeConfig(scaling="dynamic", factor=2.0, original_context=16)),
     "tied-one-layer": tiny_config(num_layers=1, tie_embeddings=True, vocab_size=97),
+}
+# With rows of one, two and three K-blocks, beside others that have none.
+WIDE_SIZES: dict[str, ModelConfig] = {
+    "wide": tiny_config(head_dim=64, hidden_size=256, ffn_size=512, vocab_size=61),
+    "wide-tied-ffn": tiny_config(hidden_size=256, ffn_size=768, tie_embeddings=True),
+    "wide-ffn-hidden-70": tiny_config(hidden_size=70, ffn_size=512),
 }
 
 
@@ -113,9 +120,17 @@ def require_close(found: Logits, expected: Logits, tolerance: tuple[float, float
 
 PAGES = [3, 11, 7, 0]
 devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
-quants = pytest.mark.parametrize("quant", QUANTS)
 kv_types = pytest.mark.parametrize(("device", "kv"), [(d, kv) for d in BACKENDS_UNDER_TEST for kv in KV_TYPES[d]])
-shapes = pytest.mark.parametrize("shape", ODD_SIZES)
+
+
+def models(shapes: Sequence[str]) -> pytest.MarkDecorator:
+    """These shapes in every type of theirs, and the wide ones in the K-quants."""
+    cases = [*product(QUANTS, shapes), *product(K_QUANTS, WIDE_SIZES)]
+    return pytest.mark.parametrize(("quant", "shape"), cases, ids=lambda name: name)
+
+
+def random_model(shape: str, quant: str, seed: int) -> Checkpoint:
+    return random_checkpoint((ODD_SIZES | WIDE_SIZES)[shape], quant, seed=seed)
 
 
 def tolerance(device: str, quant: str, kv: KVType) -> tuple[float, float]:
@@ -125,10 +140,9 @@ def tolerance(device: str, quant: str, kv: KVType) -> tuple[float, float]:
 
 
 @kv_types
-@quants
-@shapes
+@models(list(ODD_SIZES))
 def test_logits_are_the_references(device: str, kv: KVType, quant: str, shape: str) -> None:
-    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=1)
+    checkpoint = random_model(shape, quant, seed=1)
     ids = random_ids(checkpoint.config, 41)
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv=kv) as backend:
         expected, found = (forward(each, (ids, 0, PAGES)) for each in (reference, backend))
@@ -137,10 +151,9 @@ def test_logits_are_the_references(device: str, kv: KVType, quant: str, shape: s
 
 
 @devices
-@quants
-@shapes
+@models(list(ODD_SIZES))
 def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: str, quant: str, shape: str) -> None:
-    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=2)
+    checkpoint = random_model(shape, quant, seed=2)
     ids = random_ids(checkpoint.config, 37)
     with loaded(device, checkpoint) as backend:
         whole = forward(backend, (ids, 0, PAGES))
@@ -152,11 +165,10 @@ def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: str, quant: 
 
 
 @devices
-@quants
-@pytest.mark.parametrize("shape", ["plain", "ratio-3-head-64", "hidden-70-ffn-172"])
+@models(["plain", "ratio-3-head-64", "hidden-70-ffn-172"])
 def test_a_batch_changes_no_bit(device: str, quant: str, shape: str) -> None:
     """Sequences of many lengths in one step, decode rows between chunks, in two orders."""
-    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=3)
+    checkpoint = random_model(shape, quant, seed=3)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (1, 2, 7, 16, 17, 1, 1, 30, 5)]
     tables = [[2 * i + 1, 2 * i] for i in range(len(prompts))]
     with loaded(device, checkpoint) as backend:

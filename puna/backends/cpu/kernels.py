@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from puna.backends.cpu.jit import inlined, kernel, part
-from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q8_0
+from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q8_0
 from puna.backends.cpu.simd import (
     absolute,
     add,
@@ -35,8 +35,11 @@ from puna.backends.cpu.simd import (
     load_f32x8,
     load_i8x32,
     load_u8,
+    load_u8_pairs,
+    load_u8x8,
     load_u16,
     low_nibbles,
+    madd_i16,
     madd_u8_i8,
     max_lanes,
     maximum,
@@ -239,8 +242,8 @@ matvec_bf16, matmul_bf16 = _float_products(load_bf16x8, 2)
 
 
 @inlined
-def _dot_nibbles(w, x):
-    """Sums over a block of 4-bit numbers 0..15, per row. Eight products of at most 15 * 127 * 2 fit into an int16."""
+def _sum_nibbles(w, x):
+    """Sums over a block of 4-bit numbers 0..15, two per row. Eight products of at most 15 * 127 * 2 fit into an int16."""
     v = load_i8x32(w)
     s = add_i16(madd_u8_i8(low_nibbles(v), repeat_i8x4(x)), madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 16)))
     v = load_i8x32(w + 32)
@@ -251,7 +254,13 @@ def _dot_nibbles(w, x):
     v = load_i8x32(w + 96)
     t = add_i16(t, madd_u8_i8(low_nibbles(v), repeat_i8x4(x + 12)))
     t = add_i16(t, madd_u8_i8(high_nibbles(v), repeat_i8x4(x + 28)))
-    return widen_pairs(add_i16(s, t))
+    return add_i16(s, t)
+
+
+@inlined
+def _dot_nibbles(w, x):
+    """Sums over a block of 4-bit numbers, per row."""
+    return widen_pairs(_sum_nibbles(w, x))
 
 
 @inlined
@@ -260,8 +269,8 @@ def _add_nibbles(s, low, high, x):
 
 
 @inlined
-def _dot_nibbles_tile(w, x, stride):
-    """`_dot_nibbles` for four tokens."""
+def _sum_nibbles_tile(w, x, stride):
+    """`_sum_nibbles` for four tokens."""
     v = load_i8x32(w)
     low, high = low_nibbles(v), high_nibbles(v)
     a = add_i16(madd_u8_i8(low, repeat_i8x4(x)), madd_u8_i8(high, repeat_i8x4(x + 16)))
@@ -276,6 +285,13 @@ def _dot_nibbles_tile(w, x, stride):
         b = _add_nibbles(b, low, high, x1 + 4 * quad)
         c = _add_nibbles(c, low, high, x2 + 4 * quad)
         d = _add_nibbles(d, low, high, x3 + 4 * quad)
+    return a, b, c, d
+
+
+@inlined
+def _dot_nibbles_tile(w, x, stride):
+    """`_dot_nibbles` for four tokens."""
+    a, b, c, d = _sum_nibbles_tile(w, x, stride)
     return widen_pairs(a), widen_pairs(b), widen_pairs(c), widen_pairs(d)
 
 
@@ -375,6 +391,103 @@ matvec_q4_0, matmul_q4_0 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, 
 matvec_q4_1, matmul_q4_1 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32)
 
 
+# ---- products with K-quants -----------------------------------------------------------------------------------------
+
+
+@inlined
+def _dot_q4_k(w, scales, x):
+    """Scaled sums over a block, per row: at most 63 * 32 * 15 * 127, which a float32 holds."""
+    return madd_i16(_sum_nibbles(w, x), load_u8_pairs(scales))
+
+
+@inlined
+def _dot_q4_k_tile(w, scales, x, stride):
+    """`_dot_q4_k` for four tokens."""
+    a, b, c, d = _sum_nibbles_tile(w, x, stride)
+    s = load_u8_pairs(scales)
+    return madd_i16(a, s), madd_i16(b, s), madd_i16(c, s), madd_i16(d, s)
+
+
+@inlined
+def _less_minimums(total, scales, sums):
+    """total - dmin * (minimums of a superblock's eight blocks) * sums of the activations"""
+    part = splat_f32(0.0)
+    for block in range(8):
+        part = fma(load_u8x8(scales + 16 * block + 8), repeat_f32(sums + 4 * block), part)
+    return sub(total, mul(load_f16x8(scales + 144), part))
+
+
+@inlined
+def _less_minimums_tile(a, b, c, d, scales, sums, stride):
+    """`_less_minimums` for four tokens."""
+    p, q, r, t = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+    for block in range(8):
+        m, at = load_u8x8(scales + 16 * block + 8), sums + 4 * block
+        p, q = fma(m, repeat_f32(at), p), fma(m, repeat_f32(at + stride), q)
+        r, t = fma(m, repeat_f32(at + 2 * stride), r), fma(m, repeat_f32(at + 3 * stride), t)
+    m = load_f16x8(scales + 144)
+    return sub(a, mul(m, p)), sub(b, mul(m, q)), sub(c, mul(m, r)), sub(d, mul(m, t))
+
+
+def _superblock_products(dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, block_bytes: int) -> tuple[Any, Any]:
+    """(matvec, matmul) for superblocks of eight blocks of `block_bytes` of numbers per group, then their scales. `x` is a record."""
+    superblock_bytes = 8 * block_bytes + 160
+
+    @inlined
+    def fetch_ahead(at):
+        for line in range(AHEAD_BYTES, AHEAD_BYTES + superblock_bytes // 8, 64):
+            prefetch(at + line)
+
+    @kernel
+    def matvec(w, columns, x, y, first, last, adds):
+        for group in range(first, last):
+            at = w + group * (columns // 256) * superblock_bytes
+            total = splat_f32(0.0)
+            for column in range(0, columns, 256):
+                scales = at + 8 * block_bytes
+                u = x + columns + column // 8
+                part = splat_f32(0.0)
+                for block in range(8):
+                    fetch_ahead(at + block * (superblock_bytes // 8))
+                    dots = dot(at + block * block_bytes, scales + 16 * block, x + column + 32 * block)
+                    part = fma(to_f32(dots), repeat_f32(u + 4 * block), part)
+                total = finish(fma(part, load_f16x8(scales + 128), total), scales, u + columns // 8)
+                at += superblock_bytes
+            _finish(y + 32 * group, total, adds)
+
+    @kernel
+    def matmul(w, columns, x, x_stride, y, y_stride, first, last, adds):
+        for group in range(first, last):
+            at = w + group * (columns // 256) * superblock_bytes
+            a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+            for column in range(0, columns, 256):
+                scales = at + 8 * block_bytes
+                u = x + columns + column // 8
+                e, f, g, h = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
+                for block in range(8):
+                    fetch_ahead(at + block * (superblock_bytes // 8))
+                    p, q, r, t = dot_tile(at + block * block_bytes, scales + 16 * block, x + column + 32 * block, x_stride)
+                    v = u + 4 * block
+                    e = fma(to_f32(p), repeat_f32(v), e)
+                    f = fma(to_f32(q), repeat_f32(v + x_stride), f)
+                    g = fma(to_f32(r), repeat_f32(v + 2 * x_stride), g)
+                    h = fma(to_f32(t), repeat_f32(v + 3 * x_stride), h)
+                s = load_f16x8(scales + 128)
+                a, b, c, d = fma(e, s, a), fma(f, s, b), fma(g, s, c), fma(h, s, d)
+                a, b, c, d = finish_tile(a, b, c, d, scales, u + columns // 8, x_stride)
+                at += superblock_bytes
+            to = y + 32 * group
+            _finish(to, a, adds)
+            _finish(to + y_stride, b, adds)
+            _finish(to + 2 * y_stride, c, adds)
+            _finish(to + 3 * y_stride, d, adds)
+
+    return matvec, matmul
+
+
+matvec_q4_k, matmul_q4_k = _superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, 128)
+
+
 # ---- one product for every type -------------------------------------------------------------------------------------
 
 
@@ -387,6 +500,8 @@ def is_quantised(kind):
 def _matvec(kind, w, columns, x, y, first, last, adds):
     if kind == Q4_1:
         matvec_q4_1(w, columns, x, y, first, last, adds)
+    elif kind == Q4_K:
+        matvec_q4_k(w, columns, x, y, first, last, adds)
     elif kind == Q4_0:
         matvec_q4_0(w, columns, x, y, first, last, adds)
     elif kind == Q8_0:
@@ -403,6 +518,8 @@ def _matvec(kind, w, columns, x, y, first, last, adds):
 def _matmul(kind, w, columns, x, x_stride, y, y_stride, first, last, adds):
     if kind == Q4_1:
         matmul_q4_1(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == Q4_K:
+        matmul_q4_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
     elif kind == Q4_0:
         matmul_q4_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
     elif kind == Q8_0:
@@ -453,6 +570,8 @@ def _unpacked(kind, w, columns, row, column):
         at = w + group * blocks * 272
         q = np.int8(load_u8(at + ((block * 8 + quad) * 8 + lane) * 4 + byte))
         return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
+    if kind == Q4_K:
+        return _unpacked_q4_k(w + (group * (columns // 256) + column // 256) * 1184, lane, column % 256)
     scale_bytes = 16 if kind == Q4_0 else 32
     at = w + group * blocks * (128 + scale_bytes)
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
@@ -461,6 +580,16 @@ def _unpacked(kind, w, columns, row, column):
     if kind == Q4_0:
         return load_f16(scales) * (nibble - np.float32(8.0))
     return load_f16(scales) * nibble + load_f16(scales + 16)
+
+
+@kernel
+def _unpacked_q4_k(at, lane, column):
+    """Weight `column` of 256 of a lane of the superblock at `at`."""
+    block, quad, byte = column // 32, column % 32 // 4, column % 4
+    both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
+    scale = load_f16(at + 1024 + 128 + 2 * lane) * np.float32(load_u8(at + 1024 + 16 * block + lane))
+    minimum = load_f16(at + 1024 + 144 + 2 * lane) * np.float32(load_u8(at + 1024 + 16 * block + 8 + lane))
+    return scale * np.float32((both >> 4) if quad >= 4 else (both & 15)) - minimum
 
 
 @kernel

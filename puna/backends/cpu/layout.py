@@ -1,11 +1,12 @@
 """What Python and the kernels agree on: how weights, sizes and buffers lie in memory. Knows neither Numba nor LLVM.
 
 Weights lie in groups of eight rows, interleaved, so that a vector's eight lanes are eight rows. A group of a quantised matrix
-holds its numbers, then its scales. A block is 32 columns; a quad is 4 neighbouring columns.
+holds its numbers, then its scales; of a K-quant that holds for each superblock. A superblock is 256 columns, a block 32, a quad 4.
   Q8_0  [block][quad 0..7][row 0..7][4 x int8]              then [block][8 x f16 scale]
   Q4_0  [block][quad 0..3][row 0..7][4 x byte]              then [block][8 x f16 scale]
         a byte holds column c of quad j in its low half, and c of quad j + 4 (16 columns on) in its high half
   Q4_1  as Q4_0, then [block][8 x f16 scale, 8 x f16 minimum]
+  Q4_K  [superblock]([block 0..7] as Q4_0's numbers, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin])
   F32, F16, BF16  [column][row 0..7]
 Rows are padded to 8 and columns to 32 with zeros. GGUF's block layouts: `formats/blocks.py`.
 """
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 GROUP = 8  # rows
 BLOCK = 32  # columns
+SUPERBLOCK = 256  # columns
 ALIGNMENT = 64  # bytes: a cache line
 
 # Byte offsets in the control block of the threads, each on a cache line of its own.
@@ -42,25 +44,29 @@ class Kind:
     """A packed type: `code` is what the kernels switch on."""
 
     code: int
-    quads: int  # 32-byte runs of numbers per block; 0: not quantised
-    source_block: int  # bytes of a block (of an element, where not quantised) in the file
-    source_quants: int  # offset of the numbers in it
+    block: int  # columns that share scales; 1: not quantised
+    source_block: int  # bytes of a block in the file
+    packed_block: int  # bytes of one row's block in a group
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.block > 1
 
     def group_bytes(self, columns: int) -> int:
-        if not self.quads:
-            return columns * GROUP * self.source_block
-        return columns // BLOCK * GROUP * self.source_block
+        return columns // self.block * GROUP * self.packed_block
 
 
-F32, F16, BF16, Q8_0, Q4_0, Q4_1 = range(6)
+F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K = range(7)
 KINDS = {
-    "F32": Kind(F32, 0, 4, 0),
-    "F16": Kind(F16, 0, 2, 0),
-    "BF16": Kind(BF16, 0, 2, 0),
-    "Q8_0": Kind(Q8_0, 8, 34, 2),
-    "Q4_0": Kind(Q4_0, 4, 18, 2),
-    "Q4_1": Kind(Q4_1, 4, 20, 4),
+    "F32": Kind(F32, 1, 4, 4),
+    "F16": Kind(F16, 1, 2, 2),
+    "BF16": Kind(BF16, 1, 2, 2),
+    "Q8_0": Kind(Q8_0, BLOCK, 34, 34),
+    "Q4_0": Kind(Q4_0, BLOCK, 18, 18),
+    "Q4_1": Kind(Q4_1, BLOCK, 20, 20),
+    "Q4_K": Kind(Q4_K, SUPERBLOCK, 144, 148),  # scales and minimums of six bits stand in bytes
 }
+SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # of a block in the file: 4-byte runs of numbers, which stand behind its scales
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from puna.request import Batch, Logits
 
 Vector = npt.NDArray[np.float32]
 
-ENTRIES = ("run", "interleave_quants", "interleave_floats")  # of the compiled kernels
+ENTRIES = ("run", "interleave_quants", "interleave_k_quants", "interleave_floats")  # of the compiled kernels
 LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")  # beside LAYER_MATRICES
 LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.cpu.compiled import load_entry
-from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, Kind, Matrix, aligned_zeros, padded
+from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, SOURCE_QUADS, Kind, Matrix, aligned_zeros, padded
 from puna.formats.base import Tensor
 from puna.formats.blocks import quantize_q8_0
 
@@ -15,7 +15,7 @@ def pack(tensor: Tensor) -> Matrix:
     """A matrix of any readable type as the kernels want it: those of `KINDS` as they are, every other as Q8_0."""
     rows, columns = tensor.shape
     kind = KINDS.get(tensor.type.name)
-    if kind is None or (kind.quads and columns % BLOCK):
+    if kind is None or columns % kind.block:
         return _pack_as_q8_0(tensor)
     matrix = _empty(kind, rows, columns)
     step = _row_step(columns)
@@ -42,7 +42,7 @@ def _pack_as_q8_0(tensor: Tensor) -> Matrix:
 
 
 def _empty(kind: Kind, rows: int, columns: int) -> Matrix:
-    columns = padded(columns, BLOCK) if kind.quads else columns
+    columns = padded(columns, kind.block)
     array = aligned_zeros(padded(rows, GROUP) // GROUP * kind.group_bytes(columns))
     return Matrix(kind, rows, columns, array.ctypes.data, array)
 
@@ -52,10 +52,14 @@ def _interleave(kind: Kind, data: npt.NDArray[np.uint8], columns: int, matrix: M
     stride = kind.group_bytes(columns)
     target = matrix.address + first_row // GROUP * stride
     rows, row_bytes = data.shape
-    if kind.quads:
-        blocks = columns // BLOCK
+    blocks = columns // kind.block
+    if not kind.is_quantised:
+        load_entry("interleave_floats")(data.ctypes.data, row_bytes, kind.source_block, columns, rows, target, stride)
+    elif kind.block == BLOCK:
+        quads = SOURCE_QUADS[kind.code]
+        quants = kind.source_block - 4 * quads
         load_entry("interleave_quants")(
-            data.ctypes.data, row_bytes, kind.source_block, kind.source_quants, kind.quads, blocks, rows, target, stride
+            data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride
         )
     else:
-        load_entry("interleave_floats")(data.ctypes.data, row_bytes, kind.source_block, columns, rows, target, stride)
+        load_entry("interleave_k_quants")(data.ctypes.data, row_bytes, blocks, rows, target, stride)

@@ -36,7 +36,7 @@ class VectorModel(models.PrimitiveModel):
 
 
 I8x32, I16x16, I32x8, F32x8 = Vector("i8", _I8, 32), Vector("i16", _I16, 16), Vector("i32", _I32, 8), Vector("f32", _F32, 8)
-_V8F, _V8I = F32x8.llvm, I32x8.llvm
+_V8F, _V8I, _V8B = F32x8.llvm, I32x8.llvm, ir.VectorType(_I8, 8)
 
 Build = Callable[..., Any]
 
@@ -109,7 +109,11 @@ def _load_bf16(builder: Any, address: Any) -> Any:
 
 
 def _store_i8(builder: Any, address: Any, value: Any) -> None:
-    _store(builder, address, builder.trunc(value, ir.VectorType(_I8, 8)))
+    _store(builder, address, builder.trunc(value, _V8B))
+
+
+def _twice(builder: Any, value: Any) -> Any:
+    return _pick(builder, value, [i // 2 for i in range(2 * value.type.count)])
 
 
 load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: _load(b, at, I8x32.llvm))
@@ -124,10 +128,13 @@ load_f16 = _operation(types.float32, (types.int64,), lambda b, at: b.fpext(_load
 load_i32 = _operation(types.int32, (types.int64,), lambda b, at: _load(b, at, _I32))
 load_i64 = _operation(types.int64, (types.int64,), lambda b, at: _load(b, at, _I64))
 load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: _load(b, at, _I16))
+load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(_load(b, at, _V8B), _V8I), _V8F))
+load_u8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))  # each twice
 load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: _load(b, at, _I8))
 store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, v))
 store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, b.fptrunc(v, _F16)))
 store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: _store(b, at, v))
+store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: _store(b, at, v))
 store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: _store(b, at, v))
 
 
@@ -231,10 +238,15 @@ def _madd_u8_i8(builder: Any, u: Any, s: Any) -> Any:
     return _pair_sums(builder, builder.mul(builder.zext(u, wide), builder.sext(s, wide)), 16)
 
 
-def _widen_pairs(builder: Any, x: Any) -> Any:
+def _madd_i16(builder: Any, x: Any, y: Any) -> Any:
     if not PORTABLE:
-        return _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I, x, _all(I16x16.llvm, 1))
-    return _pair_sums(builder, builder.sext(x, ir.VectorType(_I32, 16)), 8)
+        return _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I, x, y)
+    wide = ir.VectorType(_I32, 16)
+    return _pair_sums(builder, builder.mul(builder.sext(x, wide), builder.sext(y, wide)), 8)
+
+
+def _widen_pairs(builder: Any, x: Any) -> Any:
+    return _madd_i16(builder, x, _all(I16x16.llvm, 1))
 
 
 def _dot_i8(builder: Any, w: Any, x: Any) -> Any:
@@ -254,6 +266,7 @@ def _high_nibbles(builder: Any, x: Any) -> Any:
 low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, _all(I8x32.llvm, 15)))
 high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
 madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), _madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times into int16
+madd_i16 = _operation(I32x8, (I16x16, I16x16), _madd_i16)  # sums of two neighbours
 widen_pairs = _operation(I32x8, (I16x16,), _widen_pairs)  # sums of two neighbours
 dot_i8 = _operation(I32x8, (I8x32, I8x32), _dot_i8)  # sums of four neighbours
 add_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.add(x, y))

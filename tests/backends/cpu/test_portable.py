@@ -9,17 +9,16 @@ import sys
 
 import pytest
 
-from tests.conformance.test_backends import ODD_SIZES, PAGES, forward, loaded, random_ids
-from tests.fakes import random_checkpoint
+from tests.conformance.test_backends import K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
 
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+MODELS = (*((quant, "plain") for quant in QUANTS), *((quant, "wide") for quant in K_QUANTS))
 
 
 def digest() -> str:
     """Of the logits of a small model in every weight type."""
     total = hashlib.sha256()
-    for quant in KINDS:
-        checkpoint = random_checkpoint(ODD_SIZES["plain"], quant, seed=1)
+    for quant, shape in MODELS:
+        checkpoint = random_model(shape, quant, seed=1)
         with loaded("cpu", checkpoint) as backend:
             total.update(forward(backend, (random_ids(checkpoint.config, 21), 0, PAGES)).tobytes())
     return total.hexdigest()
