@@ -1,10 +1,10 @@
 """Products of the CPU kernels, type against type: what a decode step reads in a second, what a prompt multiplies.
 
-    python benchmarks/cpu_kernels.py [--kinds Q4_1,Q8_0,Q4_K] [--rows 65536] [--columns 2048] [--rounds 7] [--threads 2]
+    python benchmarks/cpu_kernels.py [--kinds Q4_1,Q4_K] [--rows 65536] [--columns 2048] [--rounds 7] [--threads 2]
 
-One process; the types take turns in every round, the order changing, and the median of the rounds counts. decode: one token times a
-matrix that no cache holds. prefill: 64 tokens times one that the caches hold. Random blocks: their speed does not depend on the
-numbers. No file is read. Ratios are to the first type, round by round.
+One process; the types take turns in every round, the order changing, and the median of the rounds counts. decode: one token times
+a matrix that no cache holds. prefill: 64 tokens times one that the caches hold. Random blocks: their speed does not depend on the
+numbers. No file is read. `ratio`: how many times as fast as the first type, round by round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from puna.backends.cpu import kernels
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import GROUP, SET, Matrix, aligned_zeros
+from puna.backends.cpu.layout import GROUP, SET, Matrix, aligned_zeros, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -57,7 +57,7 @@ def product(matrix: Matrix, tokens: int, threads: int, pool: ThreadPoolExecutor)
     """A call that multiplies the matrix with `tokens` random rows, its groups shared out to the threads."""
     columns = matrix.columns
     x = np.random.default_rng(1).standard_normal((tokens, columns)).astype(np.float32)
-    stride = columns * 3 // 2 if matrix.kind.is_quantised else 4 * columns
+    stride = record_bytes(columns) if matrix.kind.is_quantised else 4 * columns
     seen = aligned_zeros(tokens * stride) if matrix.kind.is_quantised else x.view(np.uint8).reshape(-1)
     for token in range(tokens if matrix.kind.is_quantised else 0):
         quantize(x[token].ctypes.data, columns, seen.ctypes.data + token * stride)
@@ -95,16 +95,14 @@ def table(what: str, found: dict[str, list[float]], amounts: dict[str, float], u
     for name, taken in found.items():
         rate = amounts[name] / statistics.median(taken) / 1e9
         ratio = statistics.median(a / b for a, b in zip(first, taken, strict=True))
-        rows.append({"what": what, "type": name, "rate": round(rate, 1), "unit": unit, "speed_ratio": round(ratio, 2)})
-        print(
-            f"{what:8} {name:6} {rate:8.1f} {unit:6} {1e3 * statistics.median(taken):9.3f} ms  {ratio:5.2f} times as fast as the first"
-        )
+        rows.append({"what": what, "type": name, "rate": round(rate, 1), "unit": unit, "ratio": round(ratio, 2)})
+        print(f"{what:8} {name:6} {rate:8.1f} {unit:6} {1e3 * statistics.median(taken):9.3f} ms  ratio {ratio:5.2f}")
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default="Q4_1,Q4_0,Q8_0,Q4_K")
+    parser.add_argument("--kinds", default="Q4_1,Q4_0,Q8_0,Q4_K,Q5_K,Q6_K")
     parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--columns", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)

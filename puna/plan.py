@@ -24,6 +24,7 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
     "Q4_K": (256, 148),  # its scales of six bits stand in bytes (`backends/torch/weights.py`)
+    "Q5_K": (256, 180),
     "Q6_K": (256, 210),
 }
 KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}

@@ -33,7 +33,7 @@ Entry = Callable[..., int]
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
     "interleave_quants": ("interleave", 9),
-    "interleave_k_quants": ("interleave", 6),
+    "interleave_k_quants": ("interleave", 7),
     "interleave_floats": ("interleave", 7),
     "read_memory": ("ceilings", 2),
     "multiply_bytes": ("ceilings", 2),

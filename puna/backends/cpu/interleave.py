@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 from puna.backends.cpu.jit import entry, kernel
-from puna.backends.cpu.layout import GROUP
+from puna.backends.cpu.layout import GROUP, Q4_K, Q5_K
 from puna.backends.cpu.simd import load_i32, load_u8, load_u16, store_i32, store_u8, store_u16
-
-NIBBLES = 0x0F0F0F0F  # the low halves of a quad's bytes
 
 
 @entry
@@ -27,38 +25,79 @@ def interleave_quants(source, row_bytes, block_bytes, quants, quads, blocks, row
 
 
 @entry
-def interleave_k_quants(source, row_bytes, superblocks, rows, target, target_stride):
-    """Rows of Q4_K's superblocks (`formats/blocks.py`) at address `source` to groups at `target`."""
+def interleave_k_quants(kind, source, row_bytes, superblocks, rows, target, target_stride):
+    """Rows of superblocks of Q4_K, Q5_K or Q6_K (`formats/blocks.py`) at address `source` to groups at `target`."""
     for row in range(rows):
         lane = row % GROUP
         for superblock in range(superblocks):
-            at = source + row * row_bytes + superblock * 144
-            to = target + row // GROUP * target_stride + superblock * 1184
-            _interleave_nibbles(at + 16, to + 4 * lane)
-            _interleave_scales(at + 4, to + 1024 + lane)
-            store_u16(to + 1152 + 2 * lane, load_u16(at))
-            store_u16(to + 1168 + 2 * lane, load_u16(at + 2))
+            at = source + row * row_bytes + superblock * (row_bytes // superblocks)
+            to = target + row // GROUP * target_stride + superblock * (target_stride // superblocks)
+            if kind == Q4_K:
+                _interleave_q4_k(at, to, lane)
+            elif kind == Q5_K:
+                _interleave_q5_k(at, to, lane)
+            else:
+                _interleave_q6_k(at, to, lane)
 
 
 @kernel
-def _interleave_nibbles(at, to):
-    """Two neighbouring blocks share the bytes of the file; here two halves of one block share them."""
+def _interleave_q4_k(at, to, lane):
     for block in range(8):
-        run, shift = at + block // 2 * 32, block % 2 * 4
+        numbers, shift = at + 16 + block // 2 * 32, block % 2 * 4
         for quad in range(4):
-            low, high = load_i32(run + 4 * quad) >> shift & NIBBLES, load_i32(run + 16 + 4 * quad) >> shift & NIBBLES
-            store_i32(to + (block * 4 + quad) * 32, low | high << 4)
+            store_i32(to + ((block * 4 + quad) * 8 + lane) * 4, _two_quads(numbers + 4 * quad, numbers + 4 * quad + 16, shift))
+    _interleave_scales(at, to + 1024, lane)
 
 
 @kernel
-def _interleave_scales(at, to):
-    """Eight scales and eight minimums of six bits to bytes: of the last four, the top two bits lie above those of the first four."""
+def _interleave_q5_k(at, to, lane):
+    for block in range(8):
+        numbers, shift, out = at + 48 + block // 2 * 32, block % 2 * 4, to + 160 * block + 4 * lane
+        for pair in range(4):
+            store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
+        store_i32(out + 128, _bits(at + 16, block, 0x01010101, 1, 8))
+    _interleave_scales(at, to + 1280, lane)
+
+
+@kernel
+def _interleave_q6_k(at, to, lane):
+    for run in range(16):
+        column, out = run % 8 * 16, to + 96 * run + 4 * lane
+        numbers, shift = at + run // 8 * 64 + column % 64, column // 64 * 4
+        for pair in range(2):
+            store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
+        store_i32(out + 64, _bits(at + 128 + run // 8 * 32 + column % 32, column // 32 * 2, 0x03030303, 2, 4))
+        store_u8(to + 1536 + 8 * run + lane, load_u8(at + 192 + run))
+    store_u16(to + 1664 + 2 * lane, load_u16(at + 208))
+
+
+@kernel
+def _two_quads(low, high, shift):
+    """Nibbles of two quads in one: those that stand at bit `shift` of the bytes at both addresses."""
+    return (load_i32(low) >> shift & 0x0F0F0F0F) | (load_i32(high) >> shift & 0x0F0F0F0F) << 4
+
+
+@kernel
+def _bits(at, shift, mask, width, quads):
+    """The upper bits of neighbouring quads in one: those that stand at bit `shift`, `width` of them."""
+    found = 0
+    for quad in range(quads):
+        found |= (load_i32(at + 4 * quad) >> shift & mask) << quad * width
+    return found
+
+
+@kernel
+def _interleave_scales(at, to, lane):
+    """Of Q4_K and Q5_K: six bits to bytes. The top two bits of the last four lie above those of the first four."""
+    store_u16(to + 128 + 2 * lane, load_u16(at))
+    store_u16(to + 144 + 2 * lane, load_u16(at + 2))
     for block in range(4):
-        scale, minimum, both = load_u8(at + block), load_u8(at + 4 + block), load_u8(at + 8 + block)
-        store_u8(to + 16 * block, scale & 63)
-        store_u8(to + 16 * block + 8, minimum & 63)
-        store_u8(to + 16 * block + 64, (both & 15) | (scale >> 2 & 48))
-        store_u8(to + 16 * block + 72, (both >> 4) | (minimum >> 2 & 48))
+        scale, minimum, both = load_u8(at + 4 + block), load_u8(at + 8 + block), load_u8(at + 12 + block)
+        out = to + 16 * block + lane
+        store_u8(out, scale & 63)
+        store_u8(out + 8, minimum & 63)
+        store_u8(out + 64, (both & 15) | (scale >> 2 & 48))
+        store_u8(out + 72, (both >> 4) | (minimum >> 2 & 48))
 
 
 @entry

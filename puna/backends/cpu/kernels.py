@@ -4,7 +4,8 @@ Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's ei
 summed over the columns from the first to the last, by one lane. So no other row, token or thread can change a bit of it:
 `matvec` (one token) and `matmul` (four tokens, the weights read once) do the same sums.
 
-`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum.
+`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum, then per
+block two offsets: sums of 16 columns times the zero of Q6_K, apart for numbers 0 and 1 and numbers 2 and 3 of the quads.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from puna.backends.cpu.jit import inlined, kernel, part
-from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q8_0
+from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0
 from puna.backends.cpu.simd import (
     absolute,
     add,
@@ -27,12 +28,14 @@ from puna.backends.cpu.simd import (
     exp,
     fma,
     high_nibbles,
+    join_bits,
     keep_lanes,
     load_bf16x8,
     load_f16,
     load_f16x8,
     load_f32,
     load_f32x8,
+    load_i8_pairs,
     load_i8x32,
     load_u8,
     load_u8_pairs,
@@ -47,12 +50,17 @@ from puna.backends.cpu.simd import (
     prefetch,
     repeat_f32,
     repeat_i8x4,
+    repeat_i16x2,
     round_i32,
+    shift_left,
+    shift_right,
     splat_f32,
     store_f32,
     store_f32x8,
     store_i8x8,
+    store_quad_sums,
     sub,
+    sub_i16,
     sum_lanes,
     sum_lanes_i32,
     to_f32,
@@ -61,6 +69,7 @@ from puna.backends.cpu.simd import (
 
 TILE = 4  # tokens of a matmul tile: 4 sums and 2 halves of the weights fit into 16 registers
 AHEAD_BYTES = 8192  # of weights that a matvec asks for in advance: the hardware's prefetcher stops at each 4 KiB page
+Q6_K_ZERO = 32  # a weight is its number, less this, times its scale
 L2_BYTES = 1 << 17  # of activations that a pass over the weights should find in the L2 cache again
 
 
@@ -116,6 +125,7 @@ def quantize_blocks(x, columns, record, first, last):
     """Blocks first..last-1 of the float32 row `x` into the record: q = round(x * 127 / max|x|), ties to even."""
     scales = record + columns
     sums = scales + columns // 8
+    offsets = sums + columns // 8
     for block in range(first, last):
         at = x + 128 * block
         a, b, c, d = load_f32x8(at), load_f32x8(at + 32), load_f32x8(at + 64), load_f32x8(at + 96)
@@ -133,7 +143,10 @@ def quantize_blocks(x, columns, record, first, last):
         store_i8x8(to + 8, qb)
         store_i8x8(to + 16, qc)
         store_i8x8(to + 24, qd)
-        total = sum_lanes_i32(add_i32(add_i32(qa, qb), add_i32(qc, qd)))
+        first_half, second_half = add_i32(qa, qb), add_i32(qc, qd)
+        store_quad_sums(offsets + 8 * block, first_half, Q6_K_ZERO)
+        store_quad_sums(offsets + 8 * block + 4, second_half, Q6_K_ZERO)
+        total = sum_lanes_i32(add_i32(first_half, second_half))
         store_f32(scales + 4 * block, scale)
         store_f32(sums + 4 * block, scale * np.float32(total))
 
@@ -395,17 +408,108 @@ matvec_q4_1, matmul_q4_1 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, 
 
 
 @inlined
-def _dot_q4_k(w, scales, x):
+def _dot_q4_k(w, scales, x, offsets):
     """Scaled sums over a block, per row: at most 63 * 32 * 15 * 127, which a float32 holds."""
     return madd_i16(_sum_nibbles(w, x), load_u8_pairs(scales))
 
 
 @inlined
-def _dot_q4_k_tile(w, scales, x, stride):
+def _dot_q4_k_tile(w, scales, x, offsets, stride):
     """`_dot_q4_k` for four tokens."""
     a, b, c, d = _sum_nibbles_tile(w, x, stride)
     s = load_u8_pairs(scales)
     return madd_i16(a, s), madd_i16(b, s), madd_i16(c, s), madd_i16(d, s)
+
+
+@inlined
+def _five_bits(pairs, bits):
+    """Four quads of numbers 0..31: nibbles in pairs, their fifth bits in bits 0..3."""
+    v, u = load_i8x32(pairs), load_i8x32(pairs + 32)
+    a, b = join_bits(low_nibbles(v), shift_left(bits, 4), 16), join_bits(high_nibbles(v), shift_left(bits, 3), 16)
+    return a, b, join_bits(low_nibbles(u), shift_left(bits, 2), 16), join_bits(high_nibbles(u), shift_left(bits, 1), 16)
+
+
+@inlined
+def _six_bits(w):
+    """Four quads of numbers 0..63: a run of Q6_K."""
+    v, u, bits = load_i8x32(w), load_i8x32(w + 32), load_i8x32(w + 64)
+    a, b = join_bits(low_nibbles(v), shift_left(bits, 4), 48), join_bits(high_nibbles(v), shift_left(bits, 2), 48)
+    return a, b, join_bits(low_nibbles(u), bits, 48), join_bits(high_nibbles(u), shift_right(bits, 2), 48)
+
+
+@inlined
+def _sum_quads(a, b, c, d, x):
+    """Sums over four quads, two per row, modulo 2**16."""
+    s = add_i16(madd_u8_i8(a, repeat_i8x4(x)), madd_u8_i8(b, repeat_i8x4(x + 4)))
+    return add_i16(s, add_i16(madd_u8_i8(c, repeat_i8x4(x + 8)), madd_u8_i8(d, repeat_i8x4(x + 12))))
+
+
+@inlined
+def _dot_q5_k(w, scales, x, offsets):
+    """Scaled sums over a block, per row. Four products of at most 31 * 127 * 2 fit into an int16."""
+    bits, s = load_i8x32(w + 128), load_u8_pairs(scales)
+    a, b, c, d = _five_bits(w, bits)
+    total = madd_i16(_sum_quads(a, b, c, d, x), s)
+    a, b, c, d = _five_bits(w + 64, shift_right(bits, 4))
+    return add_i32(total, madd_i16(_sum_quads(a, b, c, d, x + 16), s))
+
+
+@inlined
+def _dot_q5_k_tile(w, scales, x, offsets, stride):
+    """`_dot_q5_k` for four tokens."""
+    bits, s = load_i8x32(w + 128), load_u8_pairs(scales)
+    x1, x2, x3 = x + stride, x + 2 * stride, x + 3 * stride
+    a, b, c, d = _five_bits(w, bits)
+    p, q = madd_i16(_sum_quads(a, b, c, d, x), s), madd_i16(_sum_quads(a, b, c, d, x1), s)
+    r, t = madd_i16(_sum_quads(a, b, c, d, x2), s), madd_i16(_sum_quads(a, b, c, d, x3), s)
+    a, b, c, d = _five_bits(w + 64, shift_right(bits, 4))
+    p = add_i32(p, madd_i16(_sum_quads(a, b, c, d, x + 16), s))
+    q = add_i32(q, madd_i16(_sum_quads(a, b, c, d, x1 + 16), s))
+    r = add_i32(r, madd_i16(_sum_quads(a, b, c, d, x2 + 16), s))
+    t = add_i32(t, madd_i16(_sum_quads(a, b, c, d, x3 + 16), s))
+    return p, q, r, t
+
+
+@inlined
+def _signed_run(a, b, c, d, s, x, offset):
+    """Scaled sums over a run. Without the zero, eight products of at most 32 * 127 fit into an int16, whatever came between."""
+    return madd_i16(sub_i16(_sum_quads(a, b, c, d, x), repeat_i16x2(offset)), s)
+
+
+@inlined
+def _dot_q6_k(w, scales, x, offsets):
+    """Scaled sums over a block, per row: at most 2 * 128 * 16 * 32 * 127, which a float32 holds."""
+    a, b, c, d = _six_bits(w)
+    total = _signed_run(a, b, c, d, load_i8_pairs(scales), x, offsets)
+    a, b, c, d = _six_bits(w + 96)
+    return add_i32(total, _signed_run(a, b, c, d, load_i8_pairs(scales + 8), x + 16, offsets + 4))
+
+
+@inlined
+def _dot_q6_k_tile(w, scales, x, offsets, stride):
+    """`_dot_q6_k` for four tokens."""
+    o, x1, x2, x3 = offsets, x + stride, x + 2 * stride, x + 3 * stride
+    a, b, c, d = _six_bits(w)
+    s = load_i8_pairs(scales)
+    p, q = _signed_run(a, b, c, d, s, x, o), _signed_run(a, b, c, d, s, x1, o + stride)
+    r, t = _signed_run(a, b, c, d, s, x2, o + 2 * stride), _signed_run(a, b, c, d, s, x3, o + 3 * stride)
+    a, b, c, d = _six_bits(w + 96)
+    s, o = load_i8_pairs(scales + 8), offsets + 4
+    p = add_i32(p, _signed_run(a, b, c, d, s, x + 16, o))
+    q = add_i32(q, _signed_run(a, b, c, d, s, x1 + 16, o + stride))
+    r = add_i32(r, _signed_run(a, b, c, d, s, x2 + 16, o + 2 * stride))
+    t = add_i32(t, _signed_run(a, b, c, d, s, x3 + 16, o + 3 * stride))
+    return p, q, r, t
+
+
+@inlined
+def _no_minimums(total, scales, sums):
+    return total
+
+
+@inlined
+def _no_minimums_tile(a, b, c, d, scales, sums, stride):
+    return a, b, c, d
 
 
 @inlined
@@ -429,9 +533,11 @@ def _less_minimums_tile(a, b, c, d, scales, sums, stride):
     return sub(a, mul(m, p)), sub(b, mul(m, q)), sub(c, mul(m, r)), sub(d, mul(m, t))
 
 
-def _superblock_products(dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, block_bytes: int) -> tuple[Any, Any]:
-    """(matvec, matmul) for superblocks of eight blocks of `block_bytes` of numbers per group, then their scales. `x` is a record."""
-    superblock_bytes = 8 * block_bytes + 160
+def _superblock_products(
+    dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, block_bytes: int, scale_bytes: int
+) -> tuple[Any, Any]:
+    """(matvec, matmul) for superblocks of eight blocks of `block_bytes` per group, then `scale_bytes`. `x` is a record."""
+    superblock_bytes = 8 * block_bytes + scale_bytes
 
     @inlined
     def fetch_ahead(at):
@@ -449,7 +555,8 @@ def _superblock_products(dot: Any, dot_tile: Any, finish: Any, finish_tile: Any,
                 part = splat_f32(0.0)
                 for block in range(8):
                     fetch_ahead(at + block * (superblock_bytes // 8))
-                    dots = dot(at + block * block_bytes, scales + 16 * block, x + column + 32 * block)
+                    offsets = u + columns // 4 + column // 8 + 8 * block
+                    dots = dot(at + block * block_bytes, scales + 16 * block, x + column + 32 * block, offsets)
                     part = fma(to_f32(dots), repeat_f32(u + 4 * block), part)
                 total = finish(fma(part, load_f16x8(scales + 128), total), scales, u + columns // 8)
                 at += superblock_bytes
@@ -466,7 +573,8 @@ def _superblock_products(dot: Any, dot_tile: Any, finish: Any, finish_tile: Any,
                 e, f, g, h = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
                 for block in range(8):
                     fetch_ahead(at + block * (superblock_bytes // 8))
-                    p, q, r, t = dot_tile(at + block * block_bytes, scales + 16 * block, x + column + 32 * block, x_stride)
+                    w0, x0 = at + block * block_bytes, x + column + 32 * block
+                    p, q, r, t = dot_tile(w0, scales + 16 * block, x0, u + columns // 4 + column // 8 + 8 * block, x_stride)
                     v = u + 4 * block
                     e = fma(to_f32(p), repeat_f32(v), e)
                     f = fma(to_f32(q), repeat_f32(v + x_stride), f)
@@ -485,7 +593,9 @@ def _superblock_products(dot: Any, dot_tile: Any, finish: Any, finish_tile: Any,
     return matvec, matmul
 
 
-matvec_q4_k, matmul_q4_k = _superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, 128)
+matvec_q4_k, matmul_q4_k = _superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, 128, 160)
+matvec_q5_k, matmul_q5_k = _superblock_products(_dot_q5_k, _dot_q5_k_tile, _less_minimums, _less_minimums_tile, 160, 160)
+matvec_q6_k, matmul_q6_k = _superblock_products(_dot_q6_k, _dot_q6_k_tile, _no_minimums, _no_minimums_tile, 192, 144)
 
 
 # ---- one product for every type -------------------------------------------------------------------------------------
@@ -502,6 +612,10 @@ def _matvec(kind, w, columns, x, y, first, last, adds):
         matvec_q4_1(w, columns, x, y, first, last, adds)
     elif kind == Q4_K:
         matvec_q4_k(w, columns, x, y, first, last, adds)
+    elif kind == Q5_K:
+        matvec_q5_k(w, columns, x, y, first, last, adds)
+    elif kind == Q6_K:
+        matvec_q6_k(w, columns, x, y, first, last, adds)
     elif kind == Q4_0:
         matvec_q4_0(w, columns, x, y, first, last, adds)
     elif kind == Q8_0:
@@ -520,6 +634,10 @@ def _matmul(kind, w, columns, x, x_stride, y, y_stride, first, last, adds):
         matmul_q4_1(w, columns, x, x_stride, y, y_stride, first, last, adds)
     elif kind == Q4_K:
         matmul_q4_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == Q5_K:
+        matmul_q5_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
+    elif kind == Q6_K:
+        matmul_q6_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
     elif kind == Q4_0:
         matmul_q4_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
     elif kind == Q8_0:
@@ -570,8 +688,13 @@ def _unpacked(kind, w, columns, row, column):
         at = w + group * blocks * 272
         q = np.int8(load_u8(at + ((block * 8 + quad) * 8 + lane) * 4 + byte))
         return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
+    superblock = group * (columns // 256) + column // 256
     if kind == Q4_K:
-        return _unpacked_q4_k(w + (group * (columns // 256) + column // 256) * 1184, lane, column % 256)
+        return _unpacked_q4_k(w + superblock * 1184, lane, column % 256)
+    if kind == Q5_K:
+        return _unpacked_q5_k(w + superblock * 1440, lane, column % 256)
+    if kind == Q6_K:
+        return _unpacked_q6_k(w + superblock * 1680, lane, column % 256)
     scale_bytes = 16 if kind == Q4_0 else 32
     at = w + group * blocks * (128 + scale_bytes)
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
@@ -587,9 +710,36 @@ def _unpacked_q4_k(at, lane, column):
     """Weight `column` of 256 of a lane of the superblock at `at`."""
     block, quad, byte = column // 32, column % 32 // 4, column % 4
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
-    scale = load_f16(at + 1024 + 128 + 2 * lane) * np.float32(load_u8(at + 1024 + 16 * block + lane))
-    minimum = load_f16(at + 1024 + 144 + 2 * lane) * np.float32(load_u8(at + 1024 + 16 * block + 8 + lane))
-    return scale * np.float32((both >> 4) if quad >= 4 else (both & 15)) - minimum
+    return _affine(at + 1024, block, lane, (both >> 4) if quad >= 4 else (both & 15))
+
+
+@kernel
+def _unpacked_q5_k(at, lane, column):
+    block, quad, byte = column // 32, column % 32 // 4, 4 * lane + column % 4
+    bit = load_u8(at + 160 * block + 128 + byte) >> quad & 1
+    return _affine(at + 1280, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
+
+
+@kernel
+def _unpacked_q6_k(at, lane, column):
+    run, quad, byte = column // 16, column % 16 // 4, 4 * lane + column % 4
+    bits = load_u8(at + 96 * run + 64 + byte) >> 2 * quad & 3
+    scale = load_f16(at + 1664 + 2 * lane) * np.float32(np.int8(load_u8(at + 1536 + 8 * run + lane)))
+    return scale * np.float32(_nibble_of_pair(at + 96 * run + byte, quad) + 16 * bits - Q6_K_ZERO)
+
+
+@kernel
+def _nibble_of_pair(pairs, quad):
+    both = load_u8(pairs + quad // 2 * 32)
+    return (both >> 4) if quad % 2 else (both & 15)
+
+
+@kernel
+def _affine(scales, block, lane, number):
+    """d * scale * number - dmin * minimum"""
+    scale = load_f16(scales + 128 + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
+    minimum = load_f16(scales + 144 + 2 * lane) * np.float32(load_u8(scales + 16 * block + 8 + lane))
+    return scale * np.float32(number) - minimum
 
 
 @kernel

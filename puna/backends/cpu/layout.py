@@ -1,12 +1,17 @@
 """What Python and the kernels agree on: how weights, sizes and buffers lie in memory. Knows neither Numba nor LLVM.
 
 Weights lie in groups of eight rows, interleaved, so that a vector's eight lanes are eight rows. A group of a quantised matrix
-holds its numbers, then its scales; of a K-quant that holds for each superblock. A superblock is 256 columns, a block 32, a quad 4.
+holds its numbers, then its scales; a group of a K-quant is a row of superblocks, each of which does. A superblock is 256 columns,
+a block 32, a quad 4 neighbouring ones.
   Q8_0  [block][quad 0..7][row 0..7][4 x int8]              then [block][8 x f16 scale]
   Q4_0  [block][quad 0..3][row 0..7][4 x byte]              then [block][8 x f16 scale]
         a byte holds column c of quad j in its low half, and c of quad j + 4 (16 columns on) in its high half
   Q4_1  as Q4_0, then [block][8 x f16 scale, 8 x f16 minimum]
-  Q4_K  [superblock]([block 0..7] as Q4_0's numbers, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin])
+  Q4_K  [block 0..7] as Q4_0's, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin]
+  Q5_K  [block 0..7]([pair 0..3][row 0..7][4 x byte], [row 0..7][4 x byte]), then as Q4_K
+        a pair's byte holds quad 2j in its low and quad 2j + 1 in its high half; bit j of the last ones is the fifth of quad j
+  Q6_K  [run 0..15]([pair 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then [run 0..15][8 x i8 scale], [8 x f16 d]
+        a run is 16 columns; bits 2j of its last bytes are the upper two of quad j
   F32, F16, BF16  [column][row 0..7]
 Rows are padded to 8 and columns to 32 with zeros. GGUF's block layouts: `formats/blocks.py`.
 """
@@ -56,7 +61,7 @@ class Kind:
         return columns // self.block * GROUP * self.packed_block
 
 
-F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K = range(7)
+F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K = range(9)
 KINDS = {
     "F32": Kind(F32, 1, 4, 4),
     "F16": Kind(F16, 1, 2, 2),
@@ -65,6 +70,8 @@ KINDS = {
     "Q4_0": Kind(Q4_0, BLOCK, 18, 18),
     "Q4_1": Kind(Q4_1, BLOCK, 20, 20),
     "Q4_K": Kind(Q4_K, SUPERBLOCK, 144, 148),  # scales and minimums of six bits stand in bytes
+    "Q5_K": Kind(Q5_K, SUPERBLOCK, 176, 180),
+    "Q6_K": Kind(Q6_K, SUPERBLOCK, 210, 210),
 }
 SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # of a block in the file: 4-byte runs of numbers, which stand behind its scales
 
@@ -101,7 +108,7 @@ class Sizes(NamedTuple):
     v_offset: int
     attended_stride: int
     ffn_stride: int
-    record_stride: int
+    record_stride: int  # see `record_bytes`
     logits_stride: int
     turns_stride: int
     table_stride: int
@@ -143,6 +150,11 @@ def padded(n: int, multiple: int) -> int:
 
 def padded_head_dim(head_dim: int) -> int:
     return padded(head_dim, VALUE_MULTIPLE)
+
+
+def record_bytes(columns: int) -> int:
+    """Bytes of a row of activations that a quantised product reads (`kernels.py`)."""
+    return columns + 16 * (columns // BLOCK)
 
 
 def scratch_floats(head_dim: int, page_size: int) -> int:

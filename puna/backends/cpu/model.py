@@ -23,6 +23,7 @@ from puna.backends.cpu.layout import (
     aligned_zeros,
     padded,
     padded_head_dim,
+    record_bytes,
     scratch_floats,
 )
 from puna.backends.cpu.pace import Pace
@@ -201,7 +202,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         v_offset=4 * (q + kv),
         attended_stride=4 * q,
         ffn_stride=4 * ffn,
-        record_stride=widest + 8 * (widest // BLOCK),
+        record_stride=record_bytes(widest),
         logits_stride=4 * padded(config.vocab_size, GROUP),
         turns_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),

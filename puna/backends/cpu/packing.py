@@ -62,4 +62,4 @@ def _interleave(kind: Kind, data: npt.NDArray[np.uint8], columns: int, matrix: M
             data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride
         )
     else:
-        load_entry("interleave_k_quants")(data.ctypes.data, row_bytes, blocks, rows, target, stride)
+        load_entry("interleave_k_quants")(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)

@@ -116,11 +116,19 @@ def _twice(builder: Any, value: Any) -> Any:
     return _pick(builder, value, [i // 2 for i in range(2 * value.type.count)])
 
 
+def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> None:
+    """Of two quads the sum, then of its numbers 0 and 1, and 2 and 3: two int16, times a factor."""
+    quad = builder.add(_pick(builder, value, [0, 1, 2, 3]), _pick(builder, value, [4, 5, 6, 7]))
+    pairs = builder.trunc(_pair_sums(builder, quad, 2), ir.VectorType(_I16, 2))
+    _store(builder, address, builder.mul(pairs, _splat(builder, builder.trunc(factor, _I16), 2)))
+
+
 load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: _load(b, at, I8x32.llvm))
 load_f32x8 = _operation(F32x8, (types.int64,), lambda b, at: _load(b, at, _V8F))
 load_f16x8 = _operation(F32x8, (types.int64,), lambda b, at: b.fpext(_load(b, at, ir.VectorType(_F16, 8)), _V8F))
 load_bf16x8 = _operation(F32x8, (types.int64,), _load_bf16)
 store_f32x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: _store(b, at, v))
+store_quad_sums = _operation(types.void, (types.int64, I32x8, types.int64), _store_quad_sums)
 store_i8x8 = _operation(types.void, (types.int64, I32x8), _store_i8)  # the low byte of each lane
 
 load_f32 = _operation(types.float32, (types.int64,), lambda b, at: _load(b, at, _F32))
@@ -130,6 +138,7 @@ load_i64 = _operation(types.int64, (types.int64,), lambda b, at: _load(b, at, _I
 load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: _load(b, at, _I16))
 load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(_load(b, at, _V8B), _V8I), _V8F))
 load_u8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))  # each twice
+load_i8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.sext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))
 load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: _load(b, at, _I8))
 store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, v))
 store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, b.fptrunc(v, _F16)))
@@ -167,8 +176,9 @@ def tuple_reader(kind: Any) -> Any:
     return read
 
 
-# Four bytes, or one float, repeated over the whole vector.
+# Four bytes, two int16, or one float, repeated over the whole vector.
 repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I8x32.llvm))
+repeat_i16x2 = _operation(I16x16, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I16x16.llvm))
 repeat_f32 = _operation(F32x8, (types.int64,), lambda b, at: _splat(b, _load(b, at, _F32), 8))
 splat_f32 = _operation(F32x8, (types.float32,), lambda b, x: _splat(b, x, 8))
 
@@ -258,6 +268,15 @@ def _dot_i8(builder: Any, w: Any, x: Any) -> Any:
     return _pair_sums(builder, _pair_sums(builder, builder.mul(builder.sext(w, wide), builder.sext(x, wide)), 16), 8)
 
 
+def _join_bits(builder: Any, x: Any, bits: Any, mask: Any) -> Any:
+    return builder.or_(x, builder.and_(bits, _splat(builder, builder.trunc(mask, _I8), 32)))
+
+
+def _shift(builder: Any, x: Any, count: Any, shift: str) -> Any:
+    wide, counts = builder.bitcast(x, I16x16.llvm), _splat(builder, builder.trunc(count, _I16), 16)
+    return builder.bitcast(getattr(builder, shift)(wide, counts), I8x32.llvm)
+
+
 def _high_nibbles(builder: Any, x: Any) -> Any:
     shifted = builder.lshr(builder.bitcast(x, I16x16.llvm), _all(I16x16.llvm, 4))
     return builder.and_(builder.bitcast(shifted, I8x32.llvm), _all(I8x32.llvm, 15))
@@ -265,11 +284,15 @@ def _high_nibbles(builder: Any, x: Any) -> Any:
 
 low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, _all(I8x32.llvm, 15)))
 high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
+shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # of 16 bits: mask what comes in
+shift_right = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "lshr"))
+join_bits = _operation(I8x32, (I8x32, I8x32, types.int64), _join_bits)  # x, and of `bits` those in the mask
 madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), _madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times into int16
 madd_i16 = _operation(I32x8, (I16x16, I16x16), _madd_i16)  # sums of two neighbours
 widen_pairs = _operation(I32x8, (I16x16,), _widen_pairs)  # sums of two neighbours
 dot_i8 = _operation(I32x8, (I8x32, I8x32), _dot_i8)  # sums of four neighbours
 add_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.add(x, y))
+sub_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.sub(x, y))
 add_i32 = _operation(I32x8, (I32x8, I32x8), lambda b, x, y: b.add(x, y))
 to_f32 = _operation(F32x8, (I32x8,), lambda b, x: b.sitofp(x, _V8F))
 round_i32 = _operation(I32x8, (F32x8,), lambda b, x: b.fptosi(_call(b, "llvm.rint.v8f32", _V8F, x), _V8I))  # ties to even

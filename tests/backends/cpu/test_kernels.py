@@ -12,8 +12,10 @@ import pytest
 from puna.backends import reference
 from puna.backends.cpu import kernels, simd
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, aligned_zeros, padded
+from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, aligned_zeros, padded, record_bytes
 from puna.backends.cpu.packing import pack
+from puna.formats.base import Tensor
+from puna.formats.blocks import BLOCK_TYPES
 from tests.fakes import make_tensor
 
 Floats = npt.NDArray[np.float32]
@@ -110,12 +112,14 @@ def test_rope_of_parts_of_a_row(head_dim: int) -> None:
 def test_quantize_rounds_to_the_nearest_of_255_levels(blocks: int) -> None:
     x = numbers(32 * blocks)
     x[:32] = 0  # a block of zeros has scale 0
-    record = aligned_zeros(40 * blocks)
+    record = aligned_zeros(record_bytes(32 * blocks))
     run_quantize(x.ctypes.data, 32 * blocks, record.ctypes.data)
     q = record[: 32 * blocks].view(np.int8).reshape(blocks, 32).astype(np.float32)
-    scales, sums = record[32 * blocks :].view(np.float32).reshape(2, blocks)
+    scales, sums = record[32 * blocks : 40 * blocks].view(np.float32).reshape(2, blocks)
     assert np.abs(q * scales[:, None] - x.reshape(blocks, 32)).max() <= scales.max() / 2 * 1.0001
     np.testing.assert_allclose(sums, scales * q.sum(axis=1), rtol=1e-6)
+    offsets = record[40 * blocks :].view(np.int16).reshape(blocks, 2, 2)  # halves of blocks, halves of quads
+    np.testing.assert_array_equal(offsets, 32 * q.reshape(blocks, 2, 4, 2, 2).sum(axis=(2, 4)))
     assert scales[0] == 0 and (blocks == 1 or np.abs(q[1:]).max(axis=1).min() == 127)
 
 
@@ -124,7 +128,7 @@ def test_quantize_keeps_what_is_not_finite(bad: float) -> None:
     """A broken number must reach the logits: it may not turn into a plausible one."""
     x = numbers(32)
     x[13] = bad
-    record = aligned_zeros(40)
+    record = aligned_zeros(record_bytes(32))
     run_quantize(x.ctypes.data, 32, record.ctypes.data)
     assert not np.isfinite(record[32:36].view(np.float32)[0])
 
@@ -160,11 +164,34 @@ def test_products_are_those_of_the_numbers_that_the_kernel_sees(quant: str, rows
         assert not y[:, rows:].any(), "rows of the padding are not 0"
 
 
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("x", [-1.0, 1.0])
+@pytest.mark.parametrize("quant", [name for name, kind in KINDS.items() if kind.block == SUPERBLOCK])
+def test_the_largest_sums_of_k_quants_do_not_overflow(quant: str, x: float, fill: int) -> None:
+    """All numbers and scales at one end of their range, all activations at one of theirs: the product is a sum of equal terms."""
+    block, rows, columns = BLOCK_TYPES[quant], 9, 512
+    data = np.full((rows, block.row_bytes(columns)), fill, np.uint8)
+    blocks = data.reshape(-1).view(block.layout)
+    blocks["d"] = 1
+    if quant == "Q6_K":
+        blocks["scales"] = -128
+    else:
+        blocks["dmin"] = 0.5
+    tensor = Tensor("w", (rows, columns), block, data)
+    weights, matrix = tensor.dequantize().astype(np.float64), pack(tensor)
+    stride, memory, seen = activations(np.full(4 * columns, x, np.float32), 4, columns, are_quantised=True)
+    for tokens in (1, 4):
+        y = aligned_zeros(4 * tokens * 16).view(np.float32).reshape(tokens, 16)
+        args = matrix.kind.code, matrix.address, columns, memory.ctypes.data, stride, tokens
+        run_multiply(*args, y.ctypes.data, y.strides[0], 2)
+        np.testing.assert_allclose(y[:, :rows], 2 * (seen[:tokens] @ weights.T), rtol=1e-6)
+
+
 def activations(x: Floats, tokens: int, columns: int, are_quantised: bool) -> tuple[int, npt.NDArray[np.uint8], Floats]:
     """(stride, memory for the kernel, the numbers in it): float32 rows, or records."""
     if not are_quantised:
         return 4 * columns, x.view(np.uint8), x.reshape(tokens, columns)
-    stride = columns + columns // 4
+    stride = record_bytes(columns)
     memory = aligned_zeros(tokens * stride)
     for token in range(tokens):
         run_quantize(x.ctypes.data + 4 * token * columns, columns, memory.ctypes.data + token * stride)
