@@ -538,52 +538,55 @@ def _superblock_products(
 ) -> tuple[Any, Any]:
     """(matvec, matmul) for superblocks of eight blocks of `block_bytes` per group, then `scale_bytes`. `x` is a record."""
     superblock_bytes = 8 * block_bytes + scale_bytes
+    eighth = superblock_bytes // 8  # what is fetched for each block
 
     @inlined
     def fetch_ahead(at):
-        for line in range(AHEAD_BYTES, AHEAD_BYTES + superblock_bytes // 8, 64):
+        for line in range(AHEAD_BYTES, AHEAD_BYTES + eighth, 64):
             prefetch(at + line)
 
     @kernel
     def matvec(w, columns, x, y, first, last, adds):
+        blocks = columns // 32
+        steps, sums, offsets = x + columns, x + columns + 4 * blocks, x + columns + 8 * blocks
+        at = w + first * (blocks // 8) * superblock_bytes
         for group in range(first, last):
-            at = w + group * (columns // 256) * superblock_bytes
             total = splat_f32(0.0)
-            for column in range(0, columns, 256):
-                scales = at + 8 * block_bytes
-                u = x + columns + column // 8
+            for begin in range(0, blocks, 8):
+                numbers, scales = at, at + 8 * block_bytes
                 part = splat_f32(0.0)
-                for block in range(8):
-                    fetch_ahead(at + block * (superblock_bytes // 8))
-                    offsets = u + columns // 4 + column // 8 + 8 * block
-                    dots = dot(at + block * block_bytes, scales + 16 * block, x + column + 32 * block, offsets)
-                    part = fma(to_f32(dots), repeat_f32(u + 4 * block), part)
-                total = finish(fma(part, load_f16x8(scales + 128), total), scales, u + columns // 8)
-                at += superblock_bytes
+                for block in range(begin, min(begin + 8, blocks)):  # a count that LLVM does not know, so that nothing is unrolled
+                    fetch_ahead(at)
+                    dots = dot(numbers, scales + 16 * (block - begin), x + 32 * block, offsets + 8 * block)
+                    part = fma(to_f32(dots), repeat_f32(steps + 4 * block), part)
+                    numbers += block_bytes
+                    at += eighth
+                total = finish(fma(part, load_f16x8(scales + 128), total), scales, sums + 4 * begin)
             _finish(y + 32 * group, total, adds)
 
     @kernel
     def matmul(w, columns, x, x_stride, y, y_stride, first, last, adds):
+        blocks = columns // 32
+        steps, sums, offsets = x + columns, x + columns + 4 * blocks, x + columns + 8 * blocks
+        at = w + first * (blocks // 8) * superblock_bytes
         for group in range(first, last):
-            at = w + group * (columns // 256) * superblock_bytes
             a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
-            for column in range(0, columns, 256):
-                scales = at + 8 * block_bytes
-                u = x + columns + column // 8
+            for begin in range(0, blocks, 8):
+                numbers, scales = at, at + 8 * block_bytes
                 e, f, g, h = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
-                for block in range(8):
-                    fetch_ahead(at + block * (superblock_bytes // 8))
-                    w0, x0 = at + block * block_bytes, x + column + 32 * block
-                    p, q, r, t = dot_tile(w0, scales + 16 * block, x0, u + columns // 4 + column // 8 + 8 * block, x_stride)
-                    v = u + 4 * block
+                for block in range(begin, min(begin + 8, blocks)):
+                    fetch_ahead(at)
+                    z, v = scales + 16 * (block - begin), steps + 4 * block
+                    p, q, r, t = dot_tile(numbers, z, x + 32 * block, offsets + 8 * block, x_stride)
                     e = fma(to_f32(p), repeat_f32(v), e)
                     f = fma(to_f32(q), repeat_f32(v + x_stride), f)
                     g = fma(to_f32(r), repeat_f32(v + 2 * x_stride), g)
                     h = fma(to_f32(t), repeat_f32(v + 3 * x_stride), h)
+                    numbers += block_bytes
+                    at += eighth
                 s = load_f16x8(scales + 128)
                 a, b, c, d = fma(e, s, a), fma(f, s, b), fma(g, s, c), fma(h, s, d)
-                a, b, c, d = finish_tile(a, b, c, d, scales, u + columns // 8, x_stride)
-                at += superblock_bytes
+                a, b, c, d = finish_tile(a, b, c, d, scales, sums + 4 * begin, x_stride)
             to = y + 32 * group
             _finish(to, a, adds)
             _finish(to + y_stride, b, adds)
@@ -705,7 +708,7 @@ def _unpacked(kind, w, columns, row, column):
     return load_f16(scales) * nibble + load_f16(scales + 16)
 
 
-@kernel
+@part
 def _unpacked_q4_k(at, lane, column):
     """Weight `column` of 256 of a lane of the superblock at `at`."""
     block, quad, byte = column // 32, column % 32 // 4, column % 4
@@ -713,14 +716,14 @@ def _unpacked_q4_k(at, lane, column):
     return _affine(at + 1024, block, lane, (both >> 4) if quad >= 4 else (both & 15))
 
 
-@kernel
+@part
 def _unpacked_q5_k(at, lane, column):
     block, quad, byte = column // 32, column % 32 // 4, 4 * lane + column % 4
     bit = load_u8(at + 160 * block + 128 + byte) >> quad & 1
     return _affine(at + 1280, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
 
 
-@kernel
+@part
 def _unpacked_q6_k(at, lane, column):
     run, quad, byte = column // 16, column % 16 // 4, 4 * lane + column % 4
     bits = load_u8(at + 96 * run + 64 + byte) >> 2 * quad & 3
@@ -728,13 +731,13 @@ def _unpacked_q6_k(at, lane, column):
     return scale * np.float32(_nibble_of_pair(at + 96 * run + byte, quad) + 16 * bits - Q6_K_ZERO)
 
 
-@kernel
+@part
 def _nibble_of_pair(pairs, quad):
     both = load_u8(pairs + quad // 2 * 32)
     return (both >> 4) if quad % 2 else (both & 15)
 
 
-@kernel
+@part
 def _affine(scales, block, lane, number):
     """d * scale * number - dmin * minimum"""
     scale = load_f16(scales + 128 + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
