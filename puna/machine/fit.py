@@ -21,7 +21,7 @@ from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
-from puna.machine.speed import Speed, expected, is_streamed, resident, sizes_in
+from puna.machine.speed import FLOATS, Speed, expected, is_streamed, resident, sizes_in
 from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan
 from puna.report import KeepingReporter, Reporter
 
@@ -146,9 +146,10 @@ def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
     if widened:
         types = ", ".join(f"{was} as {kind}" for was, kind in widened.items())
         file_bytes = sum(tensor.num_bytes for tensor in own.tensors.values())
+        kept = [kind for kind, own in plan.layout.resident_types.items() if own == kind and kind not in FLOATS]
         report.notice(
-            f"this device keeps {types}: {gib(plan.weights_bytes)} of weights, {gib(file_bytes)} in the file; "
-            "Q4_0 and Q4_1 stay as they are"
+            f"this device keeps {types}: {gib(plan.weights_bytes)} of weights, {gib(file_bytes)} in the file"
+            + (f"; {', '.join(kept)} stay as they are" if kept else "")
         )
 
 

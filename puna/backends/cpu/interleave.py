@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from puna.backends.cpu.jit import entry, part
-from puna.backends.cpu.layout import GROUP, Q4_K, Q5_K
+from puna.backends.cpu.layout import D_AT, DMIN_AT, GROUP, Q4_K, Q4_K_NUMBERS, Q5_K, Q5_K_NUMBERS, Q6_K_NUMBERS
 from puna.backends.cpu.simd import load_i32, load_u8, load_u16, store_i32, store_u8, store_u16
 
 
@@ -46,7 +46,7 @@ def _interleave_q4_k(at, to, lane):
         numbers, shift = at + 16 + block // 2 * 32, block % 2 * 4
         for quad in range(4):
             store_i32(to + ((block * 4 + quad) * 8 + lane) * 4, _two_quads(numbers + 4 * quad, numbers + 4 * quad + 16, shift))
-    _interleave_scales(at, to + 1024, lane)
+    _interleave_scales(at, to + Q4_K_NUMBERS, lane)
 
 
 @part
@@ -56,7 +56,7 @@ def _interleave_q5_k(at, to, lane):
         for pair in range(4):
             store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
         store_i32(out + 128, _bits(at + 16, block, 0x01010101, 1, 8))
-    _interleave_scales(at, to + 1280, lane)
+    _interleave_scales(at, to + Q5_K_NUMBERS, lane)
 
 
 @part
@@ -67,8 +67,8 @@ def _interleave_q6_k(at, to, lane):
         for pair in range(2):
             store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
         store_i32(out + 64, _bits(at + 128 + run // 8 * 32 + column % 32, column // 32 * 2, 0x03030303, 2, 4))
-        store_u8(to + 1536 + 8 * run + lane, load_u8(at + 192 + run))
-    store_u16(to + 1664 + 2 * lane, load_u16(at + 208))
+        store_u8(to + Q6_K_NUMBERS + 8 * run + lane, load_u8(at + 192 + run))
+    store_u16(to + Q6_K_NUMBERS + D_AT + 2 * lane, load_u16(at + 208))
 
 
 @part
@@ -89,8 +89,8 @@ def _bits(at, shift, mask, width, quads):
 @part
 def _interleave_scales(at, to, lane):
     """Of Q4_K and Q5_K: six bits to bytes. The top two bits of the last four lie above those of the first four."""
-    store_u16(to + 128 + 2 * lane, load_u16(at))
-    store_u16(to + 144 + 2 * lane, load_u16(at + 2))
+    store_u16(to + D_AT + 2 * lane, load_u16(at))
+    store_u16(to + DMIN_AT + 2 * lane, load_u16(at + 2))
     for block in range(4):
         scale, minimum, both = load_u8(at + 4 + block), load_u8(at + 8 + block), load_u8(at + 12 + block)
         out = to + 16 * block + lane

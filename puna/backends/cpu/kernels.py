@@ -17,7 +17,25 @@ from typing import Any
 import numpy as np
 
 from puna.backends.cpu.jit import inlined, kernel, part
-from puna.backends.cpu.layout import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0
+from puna.backends.cpu.layout import (
+    BF16,
+    D_AT,
+    DMIN_AT,
+    F16,
+    F32,
+    Q4_0,
+    Q4_1,
+    Q4_K,
+    Q4_K_BYTES,
+    Q4_K_NUMBERS,
+    Q5_K,
+    Q5_K_BYTES,
+    Q5_K_NUMBERS,
+    Q6_K,
+    Q6_K_BYTES,
+    Q6_K_NUMBERS,
+    Q8_0,
+)
 from puna.backends.cpu.simd import (
     absolute,
     add,
@@ -518,7 +536,7 @@ def _less_minimums(total, scales, sums):
     part = splat_f32(0.0)
     for block in range(8):
         part = fma(load_u8x8(scales + 16 * block + 8), repeat_f32(sums + 4 * block), part)
-    return sub(total, mul(load_f16x8(scales + 144), part))
+    return sub(total, mul(load_f16x8(scales + DMIN_AT), part))
 
 
 @inlined
@@ -529,16 +547,16 @@ def _less_minimums_tile(a, b, c, d, scales, sums, stride):
         m, at = load_u8x8(scales + 16 * block + 8), sums + 4 * block
         p, q = fma(m, repeat_f32(at), p), fma(m, repeat_f32(at + stride), q)
         r, t = fma(m, repeat_f32(at + 2 * stride), r), fma(m, repeat_f32(at + 3 * stride), t)
-    m = load_f16x8(scales + 144)
+    m = load_f16x8(scales + DMIN_AT)
     return sub(a, mul(m, p)), sub(b, mul(m, q)), sub(c, mul(m, r)), sub(d, mul(m, t))
 
 
 def _superblock_products(
-    dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, block_bytes: int, scale_bytes: int
+    dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, num_bytes: int, superblock_bytes: int
 ) -> tuple[Any, Any]:
-    """(matvec, matmul) for superblocks of eight blocks of `block_bytes` per group, then `scale_bytes`. `x` is a record."""
-    superblock_bytes = 8 * block_bytes + scale_bytes
-    eighth = superblock_bytes // 8  # what is fetched for each block
+    """(matvec, matmul) for superblocks whose numbers take `num_bytes`, with all else `superblock_bytes`. `x` is a record."""
+    block_bytes = num_bytes // 8
+    eighth = superblock_bytes // 8  # is fetched for each block
 
     @inlined
     def fetch_ahead(at):
@@ -553,7 +571,7 @@ def _superblock_products(
         for group in range(first, last):
             total = splat_f32(0.0)
             for begin in range(0, blocks, 8):
-                numbers, scales = at, at + 8 * block_bytes
+                numbers, scales = at, at + num_bytes
                 part = splat_f32(0.0)
                 for block in range(begin, min(begin + 8, blocks)):  # a count that LLVM does not know, so that nothing is unrolled
                     fetch_ahead(at)
@@ -561,7 +579,7 @@ def _superblock_products(
                     part = fma(to_f32(dots), repeat_f32(steps + 4 * block), part)
                     numbers += block_bytes
                     at += eighth
-                total = finish(fma(part, load_f16x8(scales + 128), total), scales, sums + 4 * begin)
+                total = finish(fma(part, load_f16x8(scales + D_AT), total), scales, sums + 4 * begin)
             _finish(y + 32 * group, total, adds)
 
     @kernel
@@ -572,7 +590,7 @@ def _superblock_products(
         for group in range(first, last):
             a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
             for begin in range(0, blocks, 8):
-                numbers, scales = at, at + 8 * block_bytes
+                numbers, scales = at, at + num_bytes
                 e, f, g, h = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
                 for block in range(begin, min(begin + 8, blocks)):
                     fetch_ahead(at)
@@ -584,7 +602,7 @@ def _superblock_products(
                     h = fma(to_f32(t), repeat_f32(v + 3 * x_stride), h)
                     numbers += block_bytes
                     at += eighth
-                s = load_f16x8(scales + 128)
+                s = load_f16x8(scales + D_AT)
                 a, b, c, d = fma(e, s, a), fma(f, s, b), fma(g, s, c), fma(h, s, d)
                 a, b, c, d = finish_tile(a, b, c, d, scales, sums + 4 * begin, x_stride)
             to = y + 32 * group
@@ -596,9 +614,15 @@ def _superblock_products(
     return matvec, matmul
 
 
-matvec_q4_k, matmul_q4_k = _superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, 128, 160)
-matvec_q5_k, matmul_q5_k = _superblock_products(_dot_q5_k, _dot_q5_k_tile, _less_minimums, _less_minimums_tile, 160, 160)
-matvec_q6_k, matmul_q6_k = _superblock_products(_dot_q6_k, _dot_q6_k_tile, _no_minimums, _no_minimums_tile, 192, 144)
+matvec_q4_k, matmul_q4_k = _superblock_products(
+    _dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, Q4_K_NUMBERS, Q4_K_BYTES
+)
+matvec_q5_k, matmul_q5_k = _superblock_products(
+    _dot_q5_k, _dot_q5_k_tile, _less_minimums, _less_minimums_tile, Q5_K_NUMBERS, Q5_K_BYTES
+)
+matvec_q6_k, matmul_q6_k = _superblock_products(
+    _dot_q6_k, _dot_q6_k_tile, _no_minimums, _no_minimums_tile, Q6_K_NUMBERS, Q6_K_BYTES
+)
 
 
 # ---- one product for every type -------------------------------------------------------------------------------------
@@ -693,11 +717,11 @@ def _unpacked(kind, w, columns, row, column):
         return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
     superblock = group * (columns // 256) + column // 256
     if kind == Q4_K:
-        return _unpacked_q4_k(w + superblock * 1184, lane, column % 256)
+        return _unpacked_q4_k(w + superblock * Q4_K_BYTES, lane, column % 256)
     if kind == Q5_K:
-        return _unpacked_q5_k(w + superblock * 1440, lane, column % 256)
+        return _unpacked_q5_k(w + superblock * Q5_K_BYTES, lane, column % 256)
     if kind == Q6_K:
-        return _unpacked_q6_k(w + superblock * 1680, lane, column % 256)
+        return _unpacked_q6_k(w + superblock * Q6_K_BYTES, lane, column % 256)
     scale_bytes = 16 if kind == Q4_0 else 32
     at = w + group * blocks * (128 + scale_bytes)
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
@@ -713,21 +737,22 @@ def _unpacked_q4_k(at, lane, column):
     """Weight `column` of 256 of a lane of the superblock at `at`."""
     block, quad, byte = column // 32, column % 32 // 4, column % 4
     both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
-    return _affine(at + 1024, block, lane, (both >> 4) if quad >= 4 else (both & 15))
+    return _affine(at + Q4_K_NUMBERS, block, lane, (both >> 4) if quad >= 4 else (both & 15))
 
 
 @part
 def _unpacked_q5_k(at, lane, column):
     block, quad, byte = column // 32, column % 32 // 4, 4 * lane + column % 4
     bit = load_u8(at + 160 * block + 128 + byte) >> quad & 1
-    return _affine(at + 1280, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
+    return _affine(at + Q5_K_NUMBERS, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
 
 
 @part
 def _unpacked_q6_k(at, lane, column):
     run, quad, byte = column // 16, column % 16 // 4, 4 * lane + column % 4
     bits = load_u8(at + 96 * run + 64 + byte) >> 2 * quad & 3
-    scale = load_f16(at + 1664 + 2 * lane) * np.float32(np.int8(load_u8(at + 1536 + 8 * run + lane)))
+    scales = at + Q6_K_NUMBERS
+    scale = load_f16(scales + D_AT + 2 * lane) * np.float32(np.int8(load_u8(scales + 8 * run + lane)))
     return scale * np.float32(_nibble_of_pair(at + 96 * run + byte, quad) + 16 * bits - Q6_K_ZERO)
 
 
@@ -740,8 +765,8 @@ def _nibble_of_pair(pairs, quad):
 @part
 def _affine(scales, block, lane, number):
     """d * scale * number - dmin * minimum"""
-    scale = load_f16(scales + 128 + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
-    minimum = load_f16(scales + 144 + 2 * lane) * np.float32(load_u8(scales + 16 * block + 8 + lane))
+    scale = load_f16(scales + D_AT + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
+    minimum = load_f16(scales + DMIN_AT + 2 * lane) * np.float32(load_u8(scales + 16 * block + 8 + lane))
     return scale * np.float32(number) - minimum
 
 

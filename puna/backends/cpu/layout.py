@@ -9,9 +9,9 @@ a block 32, a quad 4 neighbouring ones.
   Q4_1  as Q4_0, then [block][8 x f16 scale, 8 x f16 minimum]
   Q4_K  [block 0..7] as Q4_0's, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin]
   Q5_K  [block 0..7]([pair 0..3][row 0..7][4 x byte], [row 0..7][4 x byte]), then as Q4_K
-        a pair's byte holds quad 2j in its low and quad 2j + 1 in its high half; bit j of the last ones is the fifth of quad j
+        a byte of pair j holds quad 2j in its low half and quad 2j + 1 in its high half; bit j of the last bytes is quad j's fifth
   Q6_K  [run 0..15]([pair 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then [run 0..15][8 x i8 scale], [8 x f16 d]
-        a run is 16 columns; bits 2j of its last bytes are the upper two of quad j
+        a run is 16 columns; bits 2j and 2j + 1 of its last bytes are the upper two of quad j
   F32, F16, BF16  [column][row 0..7]
 Rows are padded to 8 and columns to 32 with zeros. GGUF's block layouts: `formats/blocks.py`.
 """
@@ -49,7 +49,7 @@ class Kind:
     """A packed type: `code` is what the kernels switch on."""
 
     code: int
-    block: int  # columns that share scales; 1: not quantised
+    block: int  # columns of a block in the file; 1: not quantised
     source_block: int  # bytes of a block in the file
     packed_block: int  # bytes of one row's block in a group
 
@@ -74,6 +74,12 @@ KINDS = {
     "Q6_K": Kind(Q6_K, SUPERBLOCK, 210, 210),
 }
 SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # of a block in the file: 4-byte runs of numbers, which stand behind its scales
+
+# Of a K-quant: bytes of a superblock in a group, of its numbers (its scales stand behind them), and where among the scales are
+# those in half precision.
+Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES = (KINDS[name].group_bytes(SUPERBLOCK) for name in ("Q4_K", "Q5_K", "Q6_K"))
+Q4_K_NUMBERS, Q5_K_NUMBERS, Q6_K_NUMBERS = 8 * 128, 8 * 160, 16 * 96
+D_AT, DMIN_AT = 128, 144
 
 
 @dataclass(frozen=True, slots=True)

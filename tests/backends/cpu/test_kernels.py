@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from puna.backends import reference
+from puna.backends import BACKENDS, reference
 from puna.backends.cpu import kernels, simd
 from puna.backends.cpu.jit import FLAGS
 from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, aligned_zeros, padded, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.plan import RESIDENT_BLOCKS
 from tests.fakes import make_tensor
 
 Floats = npt.NDArray[np.float32]
@@ -199,6 +200,14 @@ def activations(x: Floats, tokens: int, columns: int, are_quantised: bool) -> tu
     q = records[:, :columns].copy().view(np.int8).reshape(tokens, -1, 32).astype(np.float32)
     scales = records[:, columns : columns + columns // 8].copy().view(np.float32)
     return stride, memory, (q * scales[:, :, None]).reshape(tokens, columns)
+
+
+def test_the_plan_keeps_what_the_kernels_know_in_as_many_bytes() -> None:
+    (layout,) = BACKENDS["cpu"].layouts.values()
+    assert layout.resident_types == {name: name for name in KINDS}
+    for name, kind in KINDS.items():
+        assert RESIDENT_BLOCKS[name] == (kind.block, kind.packed_block)
+        assert (BLOCK_TYPES[name].block_size, BLOCK_TYPES[name].block_bytes) == (kind.block, kind.source_block)
 
 
 def test_exp_is_exact_to_the_last_bits() -> None:
