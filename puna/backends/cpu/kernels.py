@@ -440,84 +440,76 @@ def _dot_q4_k_tile(w, scales, x, offsets, stride):
 
 
 @inlined
-def _five_bits(pairs, bits):
-    """Four quads of numbers 0..31: nibbles in pairs, their fifth bits in bits 0..3."""
-    v, u = load_i8x32(pairs), load_i8x32(pairs + 32)
+def _five_bits(w, run):
+    """Four quads of numbers 0..31: a run of 16 columns, the first or the second of a block of Q5_K."""
+    v, u = load_i8x32(w + 64 * run), load_i8x32(w + 64 * run + 32)
+    bits = shift_right(load_i8x32(w + 128), 4 * run)
     a, b = join_bits(low_nibbles(v), shift_left(bits, 4), 16), join_bits(high_nibbles(v), shift_left(bits, 3), 16)
     return a, b, join_bits(low_nibbles(u), shift_left(bits, 2), 16), join_bits(high_nibbles(u), shift_left(bits, 1), 16)
 
 
 @inlined
-def _six_bits(w):
-    """Four quads of numbers 0..63: a run of Q6_K."""
-    v, u, bits = load_i8x32(w), load_i8x32(w + 32), load_i8x32(w + 64)
+def _six_bits(w, run):
+    """Four quads of numbers 0..63: a run of 16 columns of Q6_K."""
+    v, u, bits = load_i8x32(w + 96 * run), load_i8x32(w + 96 * run + 32), load_i8x32(w + 96 * run + 64)
     a, b = join_bits(low_nibbles(v), shift_left(bits, 4), 48), join_bits(high_nibbles(v), shift_left(bits, 2), 48)
     return a, b, join_bits(low_nibbles(u), bits, 48), join_bits(high_nibbles(u), shift_right(bits, 2), 48)
 
 
 @inlined
-def _sum_quads(a, b, c, d, x):
-    """Sums over four quads, two per row, modulo 2**16."""
+def _sum_quads(a, b, c, d, x, offset):
+    """Sums over a run, two per row, modulo 2**16: four products of at most 31 * 127 * 2 fit."""
     s = add_i16(madd_u8_i8(a, repeat_i8x4(x)), madd_u8_i8(b, repeat_i8x4(x + 4)))
     return add_i16(s, add_i16(madd_u8_i8(c, repeat_i8x4(x + 8)), madd_u8_i8(d, repeat_i8x4(x + 12))))
 
 
 @inlined
-def _dot_q5_k(w, scales, x, offsets):
-    """Scaled sums over a block, per row. Four products of at most 31 * 127 * 2 fit into an int16."""
-    bits, s = load_i8x32(w + 128), load_u8_pairs(scales)
-    a, b, c, d = _five_bits(w, bits)
-    total = madd_i16(_sum_quads(a, b, c, d, x), s)
-    a, b, c, d = _five_bits(w + 64, shift_right(bits, 4))
-    return add_i32(total, madd_i16(_sum_quads(a, b, c, d, x + 16), s))
+def _sum_signed_quads(a, b, c, d, x, offset):
+    """The same without the zero: whatever came between, eight products of at most 32 * 127 fit."""
+    return sub_i16(_sum_quads(a, b, c, d, x, offset), repeat_i16x2(offset))
 
 
 @inlined
-def _dot_q5_k_tile(w, scales, x, offsets, stride):
-    """`_dot_q5_k` for four tokens."""
-    bits, s = load_i8x32(w + 128), load_u8_pairs(scales)
-    x1, x2, x3 = x + stride, x + 2 * stride, x + 3 * stride
-    a, b, c, d = _five_bits(w, bits)
-    p, q = madd_i16(_sum_quads(a, b, c, d, x), s), madd_i16(_sum_quads(a, b, c, d, x1), s)
-    r, t = madd_i16(_sum_quads(a, b, c, d, x2), s), madd_i16(_sum_quads(a, b, c, d, x3), s)
-    a, b, c, d = _five_bits(w + 64, shift_right(bits, 4))
-    p = add_i32(p, madd_i16(_sum_quads(a, b, c, d, x + 16), s))
-    q = add_i32(q, madd_i16(_sum_quads(a, b, c, d, x1 + 16), s))
-    r = add_i32(r, madd_i16(_sum_quads(a, b, c, d, x2 + 16), s))
-    t = add_i32(t, madd_i16(_sum_quads(a, b, c, d, x3 + 16), s))
-    return p, q, r, t
+def _block_scale(scales, run):
+    return load_u8_pairs(scales)
 
 
 @inlined
-def _signed_run(a, b, c, d, s, x, offset):
-    """Scaled sums over a run. Without the zero, eight products of at most 32 * 127 fit into an int16, whatever came between."""
-    return madd_i16(sub_i16(_sum_quads(a, b, c, d, x), repeat_i16x2(offset)), s)
+def _run_scale(scales, run):
+    return load_i8_pairs(scales + 8 * run)
 
 
-@inlined
-def _dot_q6_k(w, scales, x, offsets):
-    """Scaled sums over a block, per row: at most 2 * 128 * 16 * 32 * 127, which a float32 holds."""
-    a, b, c, d = _six_bits(w)
-    total = _signed_run(a, b, c, d, load_i8_pairs(scales), x, offsets)
-    a, b, c, d = _six_bits(w + 96)
-    return add_i32(total, _signed_run(a, b, c, d, load_i8_pairs(scales + 8), x + 16, offsets + 4))
+def _dots_by_runs(numbers: Any, add_up: Any, scale: Any) -> tuple[Any, Any]:
+    """(dot, dot for four tokens) of a block in two runs: scaled sums per row, which a float32 holds."""
+
+    @inlined
+    def dot(w, scales, x, offsets):
+        a, b, c, d = numbers(w, 0)
+        total = madd_i16(add_up(a, b, c, d, x, offsets), scale(scales, 0))
+        a, b, c, d = numbers(w, 1)
+        return add_i32(total, madd_i16(add_up(a, b, c, d, x + 16, offsets + 4), scale(scales, 1)))
+
+    @inlined
+    def dot_run_tile(w, scales, x, offsets, stride, run):
+        a, b, c, d = numbers(w, run)
+        s = scale(scales, run)
+        p = madd_i16(add_up(a, b, c, d, x, offsets), s)
+        q = madd_i16(add_up(a, b, c, d, x + stride, offsets + stride), s)
+        r = madd_i16(add_up(a, b, c, d, x + 2 * stride, offsets + 2 * stride), s)
+        t = madd_i16(add_up(a, b, c, d, x + 3 * stride, offsets + 3 * stride), s)
+        return p, q, r, t
+
+    @inlined
+    def dot_tile(w, scales, x, offsets, stride):
+        a, b, c, d = dot_run_tile(w, scales, x, offsets, stride, 0)
+        p, q, r, t = dot_run_tile(w, scales, x + 16, offsets + 4, stride, 1)
+        return add_i32(a, p), add_i32(b, q), add_i32(c, r), add_i32(d, t)
+
+    return dot, dot_tile
 
 
-@inlined
-def _dot_q6_k_tile(w, scales, x, offsets, stride):
-    """`_dot_q6_k` for four tokens."""
-    o, x1, x2, x3 = offsets, x + stride, x + 2 * stride, x + 3 * stride
-    a, b, c, d = _six_bits(w)
-    s = load_i8_pairs(scales)
-    p, q = _signed_run(a, b, c, d, s, x, o), _signed_run(a, b, c, d, s, x1, o + stride)
-    r, t = _signed_run(a, b, c, d, s, x2, o + 2 * stride), _signed_run(a, b, c, d, s, x3, o + 3 * stride)
-    a, b, c, d = _six_bits(w + 96)
-    s, o = load_i8_pairs(scales + 8), offsets + 4
-    p = add_i32(p, _signed_run(a, b, c, d, s, x + 16, o))
-    q = add_i32(q, _signed_run(a, b, c, d, s, x1 + 16, o + stride))
-    r = add_i32(r, _signed_run(a, b, c, d, s, x2 + 16, o + 2 * stride))
-    t = add_i32(t, _signed_run(a, b, c, d, s, x3 + 16, o + 3 * stride))
-    return p, q, r, t
+_dot_q5_k, _dot_q5_k_tile = _dots_by_runs(_five_bits, _sum_quads, _block_scale)
+_dot_q6_k, _dot_q6_k_tile = _dots_by_runs(_six_bits, _sum_signed_quads, _run_scale)
 
 
 @inlined
