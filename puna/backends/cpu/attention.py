@@ -1,10 +1,14 @@
 """Attention over paged keys and values: four rows at a time, page by page, with a running softmax.
 
-A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads.
+A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads;
+one alone has kernels of its own.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
-[page_size][padded head_dim], so that they are eight numbers of the output. A row takes the pages, and the tokens in them, in
-order, whatever the other rows are: its bits depend on nothing else. (Running softmax: Milakov and Gimelshein 2018,
-arXiv 1805.02867.)
+[page_size][padded head_dim], so that they are eight numbers of the output.
+
+What a row attends to is cut into spans of positions, at the same places for every row. A span's result is found page by page
+with a running softmax (Milakov and Gimelshein 2018, arXiv 1805.02867), and spans are added up in their order; so a row's bits
+depend on nothing else. Where there are fewer tiles than threads can share evenly, their spans are dealt out ("Flash-Decoding",
+Dao et al. 2023).
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -68,10 +72,15 @@ def _softmax_page(scores, count, reach, slots, state):
         v = keep_lanes(exp(sub(load_f32x8(scores + 4 * slot), top)), count - slot, np.float32(0.0))
         store_f32x8(scores + 4 * slot, v)
         total = add(total, v)
-    shrink = sum_lanes(exp(splat_f32(before - now))) * np.float32(0.125)
+    shrink = _exp(before - now)
     store_f32(state, now)
     store_f32(state + 4, load_f32(state + 4) * shrink + sum_lanes(total))
     return shrink
+
+
+@kernel
+def _exp(x):
+    return sum_lanes(exp(splat_f32(x))) * np.float32(0.125)
 
 
 @kernel
@@ -79,6 +88,40 @@ def _shrink(sums, size, factor):
     if factor != np.float32(1.0):
         for i in range(0, size, 8):
             store_f32x8(sums + 4 * i, mul(load_f32x8(sums + 4 * i), splat_f32(factor)))
+
+
+@kernel
+def clear(sums, width):
+    """Sums of no position."""
+    for i in range(0, TILE_ROWS * width, 8):
+        store_f32x8(sums + 4 * i, splat_f32(0.0))
+    for row in range(TILE_ROWS):
+        store_f32(sums + 4 * (TILE_ROWS * width + 2 * row), LOWEST)
+        store_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4, np.float32(0.0))
+
+
+@kernel
+def fold(sums, later, width, rows):
+    """Add to the sums of earlier spans those of a later one. A row that saw nothing of either changes nothing."""
+    for row in range(rows):
+        state = 4 * (TILE_ROWS * width + 2 * row)
+        if load_f32(later + state + 4) == np.float32(0.0):
+            continue
+        now = max(load_f32(sums + state), load_f32(later + state))
+        keep, add_up = _exp(load_f32(sums + state) - now), _exp(load_f32(later + state) - now)
+        ours, theirs = sums + 4 * row * width, later + 4 * row * width
+        for i in range(0, 4 * width, 32):
+            store_f32x8(ours + i, fma(load_f32x8(theirs + i), splat_f32(add_up), mul(load_f32x8(ours + i), splat_f32(keep))))
+        total = load_f32(sums + state + 4) * keep + load_f32(later + state + 4) * add_up
+        store_f32(sums + state, now)
+        store_f32(sums + state + 4, total)
+
+
+@kernel
+def normalise(sums, width, rows):
+    """The outputs: each row's sums by its total."""
+    for row in range(rows):
+        _shrink(sums + 4 * row * width, width, np.float32(1.0) / load_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4))
 
 
 def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any, Any]:
@@ -145,6 +188,33 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32x8(to + 3 * row + 32, b3)
 
     @kernel
+    def scores_of_page_alone(q, keys, head_dim, page_size, slots, scale, scores):
+        """As `scores_of_page`, of one row."""
+        s = splat_f32(scale)
+        for slot in range(0, slots, 16):
+            a, b = splat_f32(0.0), splat_f32(0.0)
+            at = keys + slot * size
+            for i in range(head_dim):
+                v = repeat_f32(q + 4 * i)
+                a, b = fma(load(at), v, a), fma(load(at + 8 * size), v, b)
+                at += page_size * size
+            store_f32x8(scores + 4 * slot, mul(a, s))
+            store_f32x8(scores + 4 * slot + 32, mul(b, s))
+
+    @kernel
+    def add_values_alone(weights, values, width, count, sums):
+        """As `add_values`, of one row."""
+        for i in range(0, width, 16):
+            to = sums + 4 * i
+            a, b = load_f32x8(to), load_f32x8(to + 32)
+            for slot in range(count):
+                at = values + (slot * width + i) * size
+                v = repeat_f32(weights + 4 * slot)
+                a, b = fma(load(at), v, a), fma(load(at + 8 * size), v, b)
+            store_f32x8(to, a)
+            store_f32x8(to + 32, b)
+
+    @kernel
     def write_keys(k, page, page_size, slot, first, last):
         """Numbers first..last-1 of a key into its slot of the page."""
         for i in range(first, last):
@@ -159,43 +229,40 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store(to + i * size, load_f32(v + 4 * i))
 
     @kernel
-    def attend(q0, q1, q2, q3, p0, p1, p2, p3, window, pages, page_base, page_stride, page_size, head_dim, scale, scratch):
-        """A tile: four query heads at addresses q*, at positions p*, over the pages that `pages` (int32) names.
+    def attend_span(
+        q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, pages, page_base, page_stride, page_size, head_dim, scale,
+        scores, sums,
+    ):  # fmt: skip
+        """A tile over positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q* that stand at
+        positions p*. `alone`: only the first of them is wanted.
 
-        Each sees the last `window` positions, its own included, or all of them (0).
-
-        The page of number n lies at page_base + n * page_stride. Afterwards the sums at the returned address are the four
-        outputs, `width` floats each.
+        Each row sees the last `window` positions, its own included, or all of them (0). The page of number n lies at
+        page_base + n * page_stride. Afterwards `sums` holds, as `fold` takes them, the weighted values of each row, `width`
+        floats each, and its running maximum and total.
         """
         width = -(-head_dim // 16) * 16
-        scores, sums = scratch, scratch + 4 * TILE_ROWS * page_size
         state = sums + 4 * TILE_ROWS * width
-        for i in range(0, TILE_ROWS * width, 8):
-            store_f32x8(sums + 4 * i, splat_f32(0.0))
-        for row in range(TILE_ROWS):
-            store_f32(state + 8 * row, LOWEST)
-            store_f32(state + 8 * row + 4, np.float32(0.0))
-        longest = max(max(p0, p1), max(p2, p3)) + 1
-        reach = window if window > 0 else longest  # positions before p + 1 - reach are not seen
-        begin = max(0, min(min(p0, p1), min(p2, p3)) + 1 - reach)
-        for first in range(begin // page_size * page_size, longest, page_size):
-            count = min(page_size, longest - first)
+        clear(sums, width)
+        row_bytes = 4 * page_size
+        for at in range(first // page_size * page_size, end, page_size):
+            count = min(page_size, end - at)
             slots = (count + 15) // 16 * 16
-            page = page_base + np.int64(load_i32(pages + 4 * (first // page_size))) * page_stride
-            scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, slots, scale, scores)
-            row_bytes = 4 * page_size
-            _shrink(sums, width, _softmax_page(scores, p0 + 1 - first, reach, slots, state))
-            _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - first, reach, slots, state + 8))
-            _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - first, reach, slots, state + 16))
-            _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - first, reach, slots, state + 24))
-            add_values(scores, page_size, page + head_dim * page_size * size, width, count, sums)
-        for row in range(TILE_ROWS):
-            total = load_f32(state + 8 * row + 4)
-            _shrink(sums + 4 * row * width, width, np.float32(1.0) / total)
-        return sums
+            page = page_base + np.int64(load_i32(pages + 4 * (at // page_size))) * page_stride
+            values = page + head_dim * page_size * size
+            if alone:
+                scores_of_page_alone(q0, page, head_dim, page_size, slots, scale, scores)
+                _shrink(sums, width, _softmax_page(scores, p0 + 1 - at, window, slots, state))
+                add_values_alone(scores, values, width, count, sums)
+            else:
+                scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, slots, scale, scores)
+                _shrink(sums, width, _softmax_page(scores, p0 + 1 - at, window, slots, state))
+                _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - at, window, slots, state + 8))
+                _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - at, window, slots, state + 16))
+                _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - at, window, slots, state + 24))
+                add_values(scores, page_size, values, width, count, sums)
 
-    return write_keys, write_values, attend
+    return write_keys, write_values, attend_span
 
 
-write_keys_f16, write_values_f16, attend_f16 = _attention(load_f16x8, store_f16, 2)
-write_keys_f32, write_values_f32, attend_f32 = _attention(load_f32x8, store_f32, 4)
+write_keys_f16, write_values_f16, attend_span_f16 = _attention(load_f16x8, store_f16, 2)
+write_keys_f32, write_values_f32, attend_span_f32 = _attention(load_f32x8, store_f32, 4)

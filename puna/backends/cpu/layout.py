@@ -41,6 +41,9 @@ SLOTS, NORMS = 7, 4
 SET, ADD = 0, 1  # what a product does to its output
 
 TILE_ROWS = 4  # of attention
+SPAN = 128  # positions that attention sums up before it adds them to those before; in whole pages
+EVEN = 8  # tiles for each thread, from which on whole ones are dealt out evenly enough
+MAX_PARTIALS = 1 << 14  # spans of tiles whose sums wait to be added up
 VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 
@@ -119,6 +122,9 @@ class Sizes(NamedTuple):
     turns_stride: int
     table_stride: int
     scratch_stride: int
+    span: int  # positions
+    tile_bytes: int  # of a tile's sums, maxima and totals
+    num_partials: int
     head_bytes: int  # of a page: one layer and KV head
     layer_bytes: int  # of a page: one layer
     page_bytes: int
@@ -147,7 +153,8 @@ class Memory(NamedTuple):
     up: int  # float32 (tokens, ffn)
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
-    scratch: int  # (threads) of attention
+    scratch: int  # (threads) of attention: scores and two tiles' sums
+    partials: int  # (num_partials) sums of a tile over a span
 
 
 def padded(n: int, multiple: int) -> int:
@@ -163,9 +170,18 @@ def record_bytes(columns: int) -> int:
     return columns + 16 * (columns // BLOCK)
 
 
-def scratch_floats(head_dim: int, page_size: int) -> int:
-    """Floats that a thread's attention needs: scores and sums of a tile, its running maxima and totals."""
-    return TILE_ROWS * (page_size + padded_head_dim(head_dim) + 2)
+def tile_bytes(head_dim: int) -> int:
+    """Of a tile of attention: sums, running maxima and totals, float32."""
+    return padded(4 * TILE_ROWS * (padded_head_dim(head_dim) + 2), ALIGNMENT)
+
+
+def span_of(page_size: int) -> int:
+    """SPAN in whole pages, at least one.
+
+    >>> span_of(32), span_of(48), span_of(256)
+    (128, 96, 256)
+    """
+    return max(1, SPAN // page_size) * page_size
 
 
 def aligned_zeros(num_bytes: int) -> npt.NDArray[np.uint8]:

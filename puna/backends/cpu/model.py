@@ -15,8 +15,11 @@ from puna.backends.cpu import host, limits
 from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
+    EVEN,
     GROUP,
     KINDS,
+    MAX_PARTIALS,
+    TILE_ROWS,
     Matrix,
     Memory,
     Sizes,
@@ -24,7 +27,8 @@ from puna.backends.cpu.layout import (
     padded,
     padded_head_dim,
     record_bytes,
-    scratch_floats,
+    span_of,
+    tile_bytes,
 )
 from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack
@@ -105,6 +109,7 @@ class CPUBackend:
             "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
             "kv": sizes.page_bytes * plan.num_pages,
             "scratch": sizes.scratch_stride * sizes.threads,
+            "partials": sizes.tile_bytes * sizes.num_partials,
         }
         arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
         arrays["control"] = new_control()
@@ -206,7 +211,10 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         logits_stride=4 * padded(config.vocab_size, GROUP),
         turns_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),
-        scratch_stride=padded(4 * scratch_floats(config.head_dim, plan.page_size), 128),
+        scratch_stride=padded(4 * TILE_ROWS * plan.page_size + 2 * tile_bytes(config.head_dim), 128),
+        span=span_of(plan.page_size),
+        tile_bytes=tile_bytes(config.head_dim),
+        num_partials=min(MAX_PARTIALS, EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
         head_bytes=head_bytes,
         layer_bytes=head_bytes * config.num_kv_heads,
         page_bytes=head_bytes * config.num_kv_heads * config.num_layers,

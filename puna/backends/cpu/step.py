@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from puna.backends.cpu.attention import attend_f16, attend_f32, write_keys_f16, write_keys_f32, write_values_f16, write_values_f32
+from puna.backends.cpu.attention import (
+    attend_span_f16,
+    attend_span_f32,
+    fold,
+    normalise,
+    write_keys_f16,
+    write_keys_f32,
+    write_values_f16,
+    write_values_f32,
+)
 from puna.backends.cpu.barrier import barrier, wait_for_step
 from puna.backends.cpu.jit import entry, part
 from puna.backends.cpu.kernels import add_bias, embed, head_norm, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
@@ -18,6 +27,7 @@ from puna.backends.cpu.layout import (
     ATTN_NORM,
     DOWN,
     EMBED,
+    EVEN,
     FFN_NORM,
     GATE,
     K_NORM,
@@ -27,6 +37,7 @@ from puna.backends.cpu.layout import (
     Q_NORM,
     SET,
     SLOTS,
+    TILE_ROWS,
     UP,
     K,
     Memory,
@@ -155,22 +166,90 @@ def _write_kv(memory, sizes, layer, k, v, begin, end):
 
 @part
 def _attend(memory, sizes, layer, thread):
-    """All tiles of four rows (token, head of a group), dealt out to the threads in turn."""
-    per_kv = sizes.num_heads // sizes.num_kv_heads
-    item = 0
+    """All tiles of four rows (token, head of a group), dealt out to the threads in turn: whole, or span by span where there are
+    few. The sums are the same; spans that are dealt out leave theirs in `partials`, to be added up once all are there."""
+    per_kv, threads = sizes.num_heads // sizes.num_kv_heads, sizes.threads
+    dealt = _deals_spans(memory, sizes, layer, per_kv)
+    scores = memory.scratch + thread * sizes.scratch_stride
+    own = scores + 4 * TILE_ROWS * sizes.page_size
+    tile, span = 0, 0
     for sequence in range(load_i64(memory.job + 8)):
         start = np.int64(load_i32(memory.starts + 4 * sequence))
         rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
         for kv_head in range(sizes.num_kv_heads):
-            for row in range(0, rows, 4):
-                if item % sizes.threads == thread:
-                    _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv, row, rows)
-                item += 1
+            for row in range(0, rows, TILE_ROWS):
+                begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+                sums = own
+                for first in range(begin // sizes.span * sizes.span, end, sizes.span):
+                    if dealt:
+                        sums = memory.partials + span * sizes.tile_bytes
+                    if (span if dealt else tile) % threads == thread:
+                        _attend_span(
+                            memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows,
+                            max(first, begin), min(first + sizes.span, end), scores, sums,
+                        )  # fmt: skip
+                        if sums != own and not dealt:
+                            fold(own, sums, (sizes.head_dim + 15) // 16 * 16, TILE_ROWS)
+                        sums = own + sizes.tile_bytes
+                    span += 1
+                if not dealt and tile % threads == thread:
+                    _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, own)
+                tile += 1
+    if dealt:
+        barrier(memory.control, threads)
+        _add_up(memory, sizes, layer, per_kv, thread)
 
 
 @part
-def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv, row, rows):
-    """Rows row..row+3 of a sequence and KV head; past the end the last row is repeated and not kept."""
+def _deals_spans(memory, sizes, layer, per_kv):
+    """Whether tiles are too few to be shared evenly, and there is room for the sums of all their spans."""
+    if sizes.threads == 1:
+        return False
+    tiles, spans = 0, 0
+    for sequence in range(load_i64(memory.job + 8)):
+        start = np.int64(load_i32(memory.starts + 4 * sequence))
+        rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
+        tiles += (rows + TILE_ROWS - 1) // TILE_ROWS * sizes.num_kv_heads
+        if tiles >= EVEN * sizes.threads:
+            return False
+        for row in range(0, rows, TILE_ROWS):
+            begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+            spans += ((end - 1) // sizes.span - begin // sizes.span + 1) * sizes.num_kv_heads
+    return tiles < spans <= sizes.num_partials
+
+
+@part
+def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
+    """The positions that rows row..row+3 of a sequence see: first, end. Rows stand in the order of their positions."""
+    nearest = np.int64(load_i32(memory.positions + 4 * (start + row // per_kv)))
+    furthest = np.int64(load_i32(memory.positions + 4 * (start + (min(row + TILE_ROWS, rows) - 1) // per_kv)))
+    window = load_i64(memory.windows + 8 * layer)
+    return max(0, nearest + 1 - window) if window > 0 else 0, furthest + 1
+
+
+@part
+def _add_up(memory, sizes, layer, per_kv, thread):
+    """The spans of each tile, in their order; tiles are dealt out."""
+    tile, span = 0, 0
+    for sequence in range(load_i64(memory.job + 8)):
+        start = np.int64(load_i32(memory.starts + 4 * sequence))
+        rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
+        for kv_head in range(sizes.num_kv_heads):
+            for row in range(0, rows, TILE_ROWS):
+                begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+                count = (end - 1) // sizes.span - begin // sizes.span + 1
+                if tile % sizes.threads == thread:
+                    sums = memory.partials + span * sizes.tile_bytes
+                    for i in range(1, count):
+                        fold(sums, sums + i * sizes.tile_bytes, (sizes.head_dim + 15) // 16 * 16, TILE_ROWS)
+                    _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums)
+                span += count
+                tile += 1
+
+
+@part
+def _attend_span(memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
+    """Rows row..row+3 of a sequence and KV head over positions first..end-1; past the last row it is repeated."""
     last = rows - 1
     t0, h0 = _token_and_head(row, start, kv_head, per_kv)
     t1, h1 = _token_and_head(min(row + 1, last), start, kv_head, per_kv)
@@ -185,17 +264,27 @@ def _attend_tile(memory, sizes, layer, thread, sequence, start, kv_head, per_kv,
     base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
     scale = np.float32(1.0) / np.sqrt(np.float32(sizes.head_dim))
     window = load_i64(memory.windows + 8 * layer)
-    scratch = memory.scratch + thread * sizes.scratch_stride
-    ps, hd = sizes.page_size, sizes.head_dim
+    reach = window if window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
+    alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
     if sizes.kv_is_f16:
-        sums = attend_f16(q0, q1, q2, q3, p0, p1, p2, p3, window, table, base, sizes.page_bytes, ps, hd, scale, scratch)
+        attend_span_f16(
+            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, table, base, sizes.page_bytes, ps, hd, scale, scores, sums
+        )
     else:
-        sums = attend_f32(q0, q1, q2, q3, p0, p1, p2, p3, window, table, base, sizes.page_bytes, ps, hd, scale, scratch)
-    width = (hd + 15) // 16 * 16
-    for i in range(min(4, rows - row)):
+        attend_span_f32(
+            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, table, base, sizes.page_bytes, ps, hd, scale, scores, sums
+        )
+
+
+@part
+def _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums):
+    """What the rows of a tile attended to; rows that only filled it up are not kept."""
+    width, kept = (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row)
+    normalise(sums, width, kept)
+    for i in range(kept):
         token, head = _token_and_head(row + i, start, kv_head, per_kv)
-        to = memory.attended + token * sizes.attended_stride + head * row_bytes
-        for j in range(hd):
+        to = memory.attended + token * sizes.attended_stride + 4 * head * sizes.head_dim
+        for j in range(sizes.head_dim):
             store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
 
 
