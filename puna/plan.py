@@ -23,7 +23,7 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q8_0": (32, 34),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
-    "Q4_K": (256, 148),  # its scales of six bits stand in bytes (`backends/torch/weights.py`)
+    "Q4_K": (256, 148),  # its scales of six bits stand in bytes, as those of Q5_K (`backends/cpu/layout.py`)
     "Q5_K": (256, 180),
     "Q6_K": (256, 210),
 }

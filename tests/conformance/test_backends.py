@@ -262,8 +262,9 @@ def test_a_row_of_wrong_numbers_harms_no_other(device: str) -> None:
 
 
 @devices
-def test_threads_change_no_bit(device: str) -> None:
-    checkpoint = random_checkpoint(ODD_SIZES["ratio-3-head-64"], "Q4_1", seed=9)
+@pytest.mark.parametrize(("quant", "shape"), [("Q4_1", "ratio-3-head-64"), *product(K_QUANTS, ["wide"])])
+def test_threads_change_no_bit(device: str, quant: str, shape: str) -> None:
+    checkpoint = random_model(shape, quant, seed=9)
     ids = random_ids(checkpoint.config, 33)
     rows = []
     for threads in (1, 2):
