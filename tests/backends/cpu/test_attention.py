@@ -1,0 +1,76 @@
+"""Attention over many spans: the reference's numbers, and the same bits however tiles and spans are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from puna.backends.cpu import model as cpu_model
+from puna.config import KVType, ModelConfig
+from puna.request import Logits
+from tests.conformance.test_backends import KV_TOLERANCE, Piece, forward, loaded, random_ids, require_close
+from tests.fakes import random_checkpoint, tiny_config
+
+LENGTH = 700  # positions: five spans of 128, and a part of one
+PAGES = [int(page) for page in np.random.default_rng(0).permutation(44)]
+OTHERS = [50 + page for page in PAGES]
+
+
+def shape(**changes: object) -> ModelConfig:
+    return tiny_config(num_layers=2, max_context=768, **changes)
+
+
+SHAPES = {
+    "ratio-3": shape(num_heads=6, num_kv_heads=2),
+    "ratio-1": shape(num_heads=3, num_kv_heads=3, head_dim=20),
+    "ratio-5": shape(num_heads=5, num_kv_heads=1, head_dim=24),
+    "window-200": shape(sliding_window=200),
+    "window-130-of-one-layer": shape(sliding_window=130, windowed_layers=(1,), num_heads=3, num_kv_heads=3),
+}
+
+
+def fed(config: ModelConfig, cuts: Sequence[int], threads: int, kv: KVType = "f32", beside: bool = False) -> Logits:
+    """Logits of all positions, fed in pieces that end at `cuts`; `beside`: with another sequence, which is shorter."""
+    checkpoint = random_checkpoint(config, seed=1)
+    ids, other = random_ids(config, LENGTH), random_ids(config, LENGTH, seed=9)
+    rows = []
+    with loaded("cpu", checkpoint, threads=threads, kv=kv) as backend:
+        for first, last in zip((0, *cuts), (*cuts, LENGTH), strict=True):
+            for at in range(first, last, 128):  # a step has no more than 256 rows
+                until = min(at + 128, last)
+                pieces: list[Piece] = [(ids[at:until], at, PAGES)]
+                if beside and until - at < 100:
+                    pieces.insert(0, (other[at // 2 : at // 2 + 3], at // 2, OTHERS))
+                found = forward(backend, *pieces)
+                rows.append(found[-(until - at) :])
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("kv", ["f32", "f16"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_long_contexts_are_the_references(name: str, kv: KVType) -> None:
+    config = SHAPES[name]
+    checkpoint = random_checkpoint(config, seed=1)
+    with loaded("reference", checkpoint) as reference:
+        expected = forward(reference, (random_ids(config, LENGTH), 0, PAGES))
+    require_close(fed(config, (), threads=2, kv=kv), expected, KV_TOLERANCE[kv])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_bits_do_not_depend_on_who_computes_which_span(name: str) -> None:
+    """In chunks, token by token where spans begin and end, beside another sequence, by 1, 2, 3 and 5 threads."""
+    config = SHAPES[name]
+    whole = fed(config, (), threads=1)
+    by_token = (*range(126, 131), *range(255, 259), 300, *range(383, 387), *range(690, 700))
+    for threads in (1, 2, 3, 5):
+        for beside in (False, True):
+            assert np.array_equal(fed(config, by_token, threads, beside=beside), whole), (threads, beside)
+
+
+def test_where_sums_of_spans_have_no_room_whole_tiles_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SHAPES["ratio-3"]
+    whole = fed(config, (640, 641, 642), threads=2)
+    monkeypatch.setattr(cpu_model, "MAX_PARTIALS", 3)
+    assert np.array_equal(fed(config, (640, 641, 642), threads=2), whole)
