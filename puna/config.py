@@ -265,6 +265,7 @@ class EngineConfig:
     weights: WeightsType = "auto"  # auto: as they are, or the first of the others that fits
     vram: Bytes = 0  # of the device's memory at most; 0: all that is free. "12GiB" on the command line
     prefix_cache: bool = True
+    graphs: bool = True  # on CUDA decode steps are recorded once and replayed
 
     def __post_init__(self) -> None:
         for f in fields(self):  # to Python, True is a whole number

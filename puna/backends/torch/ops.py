@@ -23,6 +23,8 @@ class Ops(Protocol):
     follow from the row alone.
     """
 
+    READS_HOST: bool  # whether what is computed follows from numbers on the host, too, so that it cannot be recorded
+
     def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
         """The rows of token ids.  # (tokens,) -> (tokens, columns)"""
 

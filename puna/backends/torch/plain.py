@@ -16,6 +16,8 @@ from puna.backends.torch.weights import Bias, Matrix, dequantize
 from puna.request import Choices
 from puna.sampling import choose_row
 
+READS_HOST = True  # each row of attention by its position
+
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
     """The rows of token ids.  # (tokens,) -> (tokens, columns), float32"""
