@@ -158,6 +158,7 @@ def make_plan(**changes: int) -> Plan:
         "max_context": 128,
         "max_tokens": 32,
         "max_sequences": 8,
+        "max_logits": 32,
         "kv_type": "f32",
         "layout": Layout({}, other="F32", kv_types=("f32",)),
     }
