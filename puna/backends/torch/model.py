@@ -191,7 +191,7 @@ class ChoosingTorchBackend(TorchBackend):
             sources = torch.from_numpy(choices.sources).to(self._device)
             given = torch.from_numpy(batch.token_ids).to(self._device)
             token_ids = torch.where(sources < 0, given, self._chosen[sources.clamp_min(0)])
-            ids = self._ops.choose(self._logits(batch, token_ids), choices)
+            ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
             self._chosen = (
                 ids.clamp_min(0) if len(ids) else self._chosen
             )  # where there is none, any id: nobody reads what follows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from puna import sampling
 from puna.errors import NumericalError
-from puna.request import SamplingParams
+from puna.request import Edits, SamplingParams
 from puna.sampling import History, Row
 from tests.backends.torch import interpreter
 
@@ -17,13 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of
 
 from puna.backends.torch import plain  # noqa: E402
 from puna.backends.torch.kernels import sampling as on_device  # noqa: E402
+from puna.backends.torch.upload import upload  # noqa: E402
 
 VOCAB_SIZE = 100
+NO_IDS = torch.zeros(1, dtype=torch.int32)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_device, "BLOCK", 64)
+    monkeypatch.setattr(on_device, "PIECE", 16)
 
 
 def rows(count: int, seed: int = 0) -> Row:
@@ -55,31 +60,92 @@ def test_argmax_takes_the_first_of_equals_and_flags_what_the_host_refuses() -> N
     ]
 
 
-def test_penalties() -> None:
-    logits, prompt, outputs = rows(3), [5, 9, 9, 99], [[], [9, 9, 9, 70], [0]]
-    params = [
-        SamplingParams(repetition_penalty=1.3),
-        SamplingParams(repetition_penalty=0.7, presence_penalty=0.3, frequency_penalty=0.1),
-        SamplingParams(presence_penalty=-2.0),
-    ]
+# ---- edits: parameters, prompt, output that was read, and the last id where nobody has read it yet ------------------------
+
+Case = tuple[SamplingParams, list[int], list[int], int | None]
+EDITED: list[Case] = [
+    (SamplingParams(repetition_penalty=1.3), [5, 9, 9, 99], [], None),
+    (SamplingParams(repetition_penalty=0.7, presence_penalty=0.3, frequency_penalty=0.1), [5, 9, 9, 99], [9, 9, 9, 70], None),
+    (SamplingParams(presence_penalty=-2.0), [5, 9, 9, 99], [0], None),
+    (SamplingParams(frequency_penalty=0.7, presence_penalty=1e-3), [5], [3, 3, 4], 3),  # the last occurred before
+    (SamplingParams(frequency_penalty=0.7, presence_penalty=0.1), [5], [3, 3, 4], 5),  # in the prompt only, which is not counted
+    (SamplingParams(repetition_penalty=1.1, presence_penalty=0.1), [5], [3, 3, 4], 5),  # the same, and it is
+    (SamplingParams(repetition_penalty=1.1), [99], [], 0),  # the first id, and the only one
+    (SamplingParams(repetition_penalty=1.2, frequency_penalty=0.2), list(range(16)), [20], 16),  # pieces that are full
+    (SamplingParams(repetition_penalty=1.2), list(range(VOCAB_SIZE)), [99] * 40, 98),
+    (SamplingParams(logit_bias={0: 5.0, 99: -100.0, 50: 1e300, 51: -1e300}), [1], [2], 3),
+    (SamplingParams(logit_bias={i: i / 7 - 3 for i in range(33)}, repetition_penalty=1.4), [1, 40], [2, 32], 3),
+    (SamplingParams(logit_bias={7: 0.1, 8: 0.1}, frequency_penalty=0.3), [7], [7, 8, 7], 8),
+    (SamplingParams(), [1, 2], [3], 3),  # takes its row as it is
+]
+
+
+def edits_of(cases: list[Case]) -> Edits:
+    """The last id of case i is `chosen[i]`."""
+    samplers = [sampling.Sampler(params, VOCAB_SIZE) for params, *_ in cases]
+    histories = [History(prompt, output) for _, prompt, output, _ in cases]
+    sources = np.array([-1 if last is None else i for i, (*_, last) in enumerate(cases)], np.int32)
+    edits = sampling.make_edits(samplers, histories, sources)
+    assert edits is not None
+    return edits
+
+
+def ids_of(cases: list[Case]) -> torch.Tensor:
+    return torch.tensor([last or 0 for *_, last in cases], dtype=torch.int32)
+
+
+def edit(logits: Row, edits: Edits, chosen: torch.Tensor) -> tuple[Row, list[bool]]:
+    edited = torch.from_numpy(logits.copy())
+    sound = on_device.edit(edited, chosen, *upload(list(on_device._edits(edits)), edited.device))
+    return edited.numpy(), sound.tolist()
+
+
+def test_edits_are_the_hosts_bit_for_bit_and_leave_other_rows_alone() -> None:
+    logits = rows(len(EDITED), seed=4)
     expected = [
-        sampling.penalties(row, param, History(prompt, output))
-        for row, param, output in zip(logits, params, outputs, strict=True)
+        sampling.apply(sampling.GREEDY_FILTERS, row, params, History(prompt, [*output, *([] if last is None else [last])]))
+        for row, (params, prompt, output, last) in zip(logits, EDITED, strict=True)
     ]
-    seen, counts = np.full((3, 6), -1), np.zeros((3, 6), np.int32)
-    for row, output in enumerate(outputs):
-        ids = sorted({*prompt, *output})
-        seen[row, : len(ids)] = ids
-        counts[row, : len(ids)] = [output.count(i) for i in ids]
-    found = on_device.penalise(
-        torch.from_numpy(logits),
-        torch.from_numpy(seen),
-        torch.from_numpy(counts),
-        torch.tensor([p.repetition_penalty for p in params]),
-        torch.tensor([p.presence_penalty for p in params], dtype=torch.float64),
-        torch.tensor([p.frequency_penalty for p in params], dtype=torch.float64),
+    found, sound = edit(logits, edits_of(EDITED), ids_of(EDITED))
+    assert np.array_equal(found.view(np.int32), np.stack(expected).view(np.int32)) and all(sound)
+
+
+def test_a_row_that_was_not_finite_before_its_edits_is_told() -> None:
+    logits = rows(4, seed=6)
+    logits[0, 3], logits[1, 98], logits[2] = np.nan, np.inf, -np.inf
+    cases = [(SamplingParams(logit_bias={3: 1.0, 98: -1e30}), [1], [2], None)] * 4
+    assert edit(logits, edits_of(cases), NO_IDS)[1] == [False, False, False, True]
+
+
+def with_draw(params: SamplingParams, i: int) -> SamplingParams:
+    return replace(params, temperature=0.7 + i / 10, top_k=(0, 9)[i % 2], top_p=(1.0, 0.8)[i % 3 == 0], seed=i)
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["greedy", "drawn"])
+def test_edited_rows_choose_what_each_samplers_chooses_alone(drawn: bool) -> None:
+    logits, cases = rows(len(EDITED), seed=7), [(with_draw(p, i) if drawn else p, *rest) for i, (p, *rest) in enumerate(EDITED)]
+    logits[2, 90], logits[9, 98] = np.nan, np.inf
+    samplers, again = ([sampling.Sampler(params, VOCAB_SIZE) for params, *_ in cases] for _ in range(2))
+    choices = sampling.make_choices(np.full(len(cases), -1, np.int32), samplers, edits_of(cases))
+    expected = plain.choose(torch.from_numpy(logits), choices, ids_of(cases))
+    found = on_device.choose(torch.from_numpy(logits.copy()), choices, ids_of(cases))
+    alone = [
+        sampler.choose(row, History(prompt, [*output, *([] if last is None else [last])])) if is_finite(row) else -1
+        for sampler, row, (_, prompt, output, last) in zip(again, logits, cases, strict=True)
+    ]
+    assert found.tolist() == expected.tolist() == alone and found.tolist().count(-1) == 2
+
+
+def test_a_penalty_that_passes_the_largest_number_is_told_everywhere() -> None:
+    logits = rows(2, seed=8)
+    logits[0, 5] = 3e38
+    cases: list[Case] = [(SamplingParams(repetition_penalty=0.5), [5], [], None)] * 2
+    choices = sampling.make_choices(
+        np.full(2, -1, np.int32), [sampling.Sampler(params, VOCAB_SIZE) for params, *_ in cases], edits_of(cases)
     )
-    assert np.array_equal(found.numpy(), np.stack(expected))
+    for module in (plain, on_device):
+        found = module.choose(torch.from_numpy(logits.copy()), choices, NO_IDS).tolist()
+        assert found[0] == -1 and found[1] >= 0
 
 
 FILTERS = [
@@ -133,7 +199,7 @@ def test_a_step_chooses_what_plain_torch_chooses(params: list[SamplingParams]) -
     logits[3, 90] = np.nan
     samplers = [sampling.Sampler(param, VOCAB_SIZE) for param in params]
     choices = sampling.make_choices(np.full(11, -1, np.int32), samplers)
-    expected = plain.choose(torch.from_numpy(logits), choices)
-    found = on_device.choose(torch.from_numpy(logits), choices)
+    expected = plain.choose(torch.from_numpy(logits), choices, NO_IDS)
+    found = on_device.choose(torch.from_numpy(logits), choices, NO_IDS)
     assert found.dtype == expected.dtype == torch.int32
     assert found.tolist() == expected.tolist() and found[3] == -1
