@@ -83,7 +83,8 @@ def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
     if params.repetition_penalty != 1.0:
         seen, penalised = np.unique(np.array([*history.prompt_ids, *history.output_ids], np.int64)), logits.copy()
         factor = np.float32(params.repetition_penalty)
-        penalised[seen] = np.where(logits[seen] > 0, logits[seen] / factor, logits[seen] * factor)
+        with np.errstate(over="ignore"):
+            penalised[seen] = np.where(logits[seen] > 0, logits[seen] / factor, logits[seen] * factor)
     if history.output_ids and (params.presence_penalty or params.frequency_penalty):
         (ids, counts), penalised = np.unique(history.output_ids, return_counts=True), penalised.copy()
         penalised[ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
