@@ -173,8 +173,8 @@ class Sampler:
         return params.logprobs is None and params.prompt_logprobs is None and params.max_tokens != 0
 
     @property
-    def edits(self) -> bool:
-        """Whether it changes the logits before it chooses as others do."""
+    def edits_logits(self) -> bool:
+        """Whether biases or penalties change its logits first."""
         return self._penalises or len(self.bias_ids) > 0
 
     def choose(self, logits: Row, history: History) -> int:
@@ -215,7 +215,7 @@ def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | 
 def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> Edits | None:
     """What these samplers change in their rows. `sources` of each row: where its last id stands among the choices of the step
     before, -1 where it stands in its history."""
-    rows = [row for row, sampler in enumerate(samplers) if sampler.edits]
+    rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits]
     if not rows:
         return None
     edited = [samplers[row] for row in rows]

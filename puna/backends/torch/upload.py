@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -11,17 +11,20 @@ import torch
 
 ALIGNMENT = 16  # bytes: enough for every type, and what Triton's kernels are compiled for
 
-Typed = tuple[npt.NDArray[Any], torch.dtype]  # an array, and the type that it has on the device
 
-
-def upload(arrays: Sequence[Typed], device: torch.device) -> list[torch.Tensor]:
-    """Each array in its type, all of them pieces of one."""
-    sizes = [array.size * dtype.itemsize for array, dtype in arrays]
-    firsts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+def upload(arrays: Mapping[str, npt.NDArray[Any]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Each array by its name; all are pieces of one."""
+    given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in given.values()]
+    firsts = list(accumulate(sizes, initial=0))
     # Pinned memory is torch's to reuse, which it does once the copy has been made.
     parcel = torch.empty(firsts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
-    places = [slice(first, first + size) for first, size in zip(firsts, sizes)]
-    for (array, dtype), place in zip(arrays, places, strict=True):
-        parcel[place].view(dtype).view(array.shape).copy_(torch.from_numpy(array))
+    for first, tensor in zip(firsts, given.values()):
+        _piece(parcel, first, tensor).copy_(tensor)
     there = parcel.to(device, non_blocking=True)
-    return [there[place].view(dtype).view(array.shape) for (array, dtype), place in zip(arrays, places, strict=True)]
+    return {name: _piece(there, first, tensor) for first, (name, tensor) in zip(firsts, given.items())}
+
+
+def _piece(parcel: torch.Tensor, first: int, like: torch.Tensor) -> torch.Tensor:
+    """From byte `first` on, in the type and shape of `like`."""
+    return parcel[first : first + like.nbytes].view(like.dtype).view(like.shape)

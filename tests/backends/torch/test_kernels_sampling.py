@@ -113,7 +113,7 @@ def last_ids(cases: list[Case]) -> torch.Tensor:
 
 def edit(logits: Row, edits: Edits, chosen: torch.Tensor = NO_IDS) -> tuple[Row, list[bool]]:
     edited = torch.from_numpy(logits.copy())
-    sound = on_device.edit(edited, chosen, *upload(list(on_device._edits(edits)), edited.device))
+    sound = on_device.edit(edited, chosen, **upload(on_device._edits(edits), edited.device))
     return edited.numpy(), sound.tolist()
 
 

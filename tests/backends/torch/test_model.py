@@ -13,7 +13,7 @@ from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend, LooksAhead
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step, halves
-from puna.config import EngineConfig, parse_bytes
+from puna.config import EngineConfig, ModelConfig, parse_bytes
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
 from puna.plan import Plan, make_plan
@@ -114,21 +114,27 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-def written(backend: Any, plan: Plan) -> list[list[int]]:
-    """The ids of some requests that run together, three at a time."""
-    engine = Engine(backend, None, plan, EngineConfig(), CONFIG)
-    prompts = [random_ids(CONFIG, n, seed=n) for n in (1, 5, 17, 4, 1)]
-    requests = [engine.add(ids, SamplingParams(max_tokens=12, **params)) for ids, params in zip(prompts, REQUESTS, strict=True)]
+def written(backend: Any, plan: Plan, model: ModelConfig, max_tokens: int) -> list[list[int]]:
+    """The ids of some requests that run together, as many at a time as `plan` allows."""
+    engine = Engine(backend, None, plan, EngineConfig(), model)
+    prompts = [random_ids(model, n, seed=n) for n in (1, 5, 17, 4, 1)]
+    requests = [
+        engine.add(ids, SamplingParams(max_tokens=max_tokens, **params)) for ids, params in zip(prompts, REQUESTS, strict=True)
+    ]
     run(engine)
     return [request.output_ids for request in requests]
 
 
-def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    checkpoint = random_checkpoint(CONFIG, seed=6)
+def require_the_ids_of_waiting(model: ModelConfig, max_tokens: int) -> None:
+    checkpoint = random_checkpoint(model, seed=6)
     with loaded("torch", checkpoint) as backend:
         plan = replace(plan_of(checkpoint, EngineConfig(device="torch", page_size=16), backend), max_sequences=3)
         assert isinstance(backend, LooksAhead)
-        assert written(backend, plan) == written(Waiting(backend), plan)
+        assert written(backend, plan, model, max_tokens) == written(Waiting(backend), plan, model, max_tokens)
+
+
+def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
+    require_the_ids_of_waiting(CONFIG, max_tokens=12)
 
 
 @pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])

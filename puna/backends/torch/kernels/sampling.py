@@ -9,14 +9,19 @@ token's mass. Edits come to the host's bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.upload import Typed, upload
+from puna.backends.torch.upload import upload
 from puna.request import Choices, Edits
+
+Array = npt.NDArray[Any]
 
 BLOCK = 4096  # logits at a time: of sizes up to 8192 the largest that keeps all in registers with 8 warps. Not measured yet
 PIECE = 1024  # ids at a time. Not measured yet
@@ -285,33 +290,26 @@ def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torc
 
     logits (rows, vocab_size), chosen (ids of the step before,) int32 -> (rows,) int32
     """
-    draws = list(_draws(choices)) if choices.temperature.any() else []
-    edits = list(_edits(choices.edits)) if choices.edits is not None else []
-    given = upload([*draws, *edits], logits.device)
-    sound = edit(logits, chosen, *given[len(draws) :]) if edits else None
-    ids, finite = draw(logits, *given[: len(draws)]) if draws else argmax(logits)
+    draws = _draws(choices) if choices.temperature.any() else {}
+    edits = _edits(choices.edits) if choices.edits is not None else {}
+    there = upload(draws | edits, logits.device)
+    sound = edit(logits, chosen, **{name: there[name] for name in edits}) if edits else None
+    ids, finite = draw(logits, **{name: there[name] for name in draws}) if draws else argmax(logits)
     return torch.where(finite if sound is None else finite & sound, ids, -1).to(torch.int32)
 
 
-def _draws(choices: Choices) -> Iterator[Typed]:
-    """As `draw` takes them."""
-    yield choices.uniform, torch.float64
-    yield choices.temperature, torch.float32
-    yield choices.top_k, torch.int32
-    yield choices.top_p, torch.float64
-    yield choices.min_p, torch.float64
+def _draws(choices: Choices) -> dict[str, Array]:
+    """What `draw` takes."""
+    return {
+        "uniforms": choices.uniform,
+        "temperatures": choices.temperature.astype(np.float32),
+        "top_ks": choices.top_k,
+        "top_ps": choices.top_p,
+        "min_ps": choices.min_p.astype(np.float32),
+    }
 
 
-def _edits(edits: Edits) -> Iterator[Typed]:
-    """As `edit` takes them."""
-    yield edits.rows, torch.int32
-    yield edits.sources, torch.int32
-    yield edits.repetition, torch.float32
-    yield edits.presence, torch.float64
-    yield edits.frequency, torch.float64
-    yield edits.starts, torch.int32
-    yield edits.ids, torch.int32
-    yield edits.counts, torch.int32
-    yield edits.bias_starts, torch.int32
-    yield edits.bias_ids, torch.int32
-    yield edits.biases, torch.float64
+def _edits(edits: Edits) -> dict[str, Array]:
+    """What `edit` takes."""
+    given = {field.name: getattr(edits, field.name) for field in fields(edits)}
+    return given | {"repetition": edits.repetition.astype(np.float32)}
