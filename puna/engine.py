@@ -18,7 +18,7 @@ from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import UNREAD, Batch, Choices, FinishReason, IntArray, Logits, Request, SamplingParams, StepOutput
-from puna.sampling import Chooser, History, Sampler, make_choices, not_finite, require_finite, token_logprob
+from puna.sampling import Chooser, History, Sampler, make_choices, make_edits, not_finite, require_finite, token_logprob
 from puna.scheduler import Scheduler, Work
 from puna.tokenizers.base import Tokenizer
 
@@ -28,6 +28,7 @@ class _Live:
     """What belongs to a request while it runs."""
 
     request: Request
+    history: History  # the request's own lists, which grow
     sampler: Chooser
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
@@ -36,7 +37,7 @@ class _Live:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its next id is all that is wanted of a step, and follows from the logits alone."""
+        """Whether its next id is all that is wanted of a step, and a device can choose it."""
         return isinstance(self.sampler, Sampler) and self.sampler.is_plain
 
 
@@ -168,8 +169,10 @@ class Engine:
         for end, work in zip(batch.starts[1:], works, strict=True):
             if batch.token_ids[end - 1] == UNREAD:
                 sources[end - 1] = places[work.request.id]
-        samplers = [self._live[work.request.id].sampler for work, is_whole in zip(works, whole, strict=True) if is_whole]
-        return make_choices(sources, [sampler for sampler in samplers if isinstance(sampler, Sampler)])
+        lives = [self._live[work.request.id] for work, is_whole in zip(works, whole, strict=True) if is_whole]
+        samplers = [live.sampler for live in lives if isinstance(live.sampler, Sampler)]
+        edits = make_edits(samplers, [live.history for live in lives], sources[batch.logit_rows])
+        return make_choices(sources, samplers, edits)
 
     def _settle(self) -> None:
         """Use what a step gave: nothing changes for requests that have ended meanwhile."""
@@ -213,7 +216,7 @@ class Engine:
     def _choose(self, live: _Live, logits: Logits) -> None:
         """Choose the next token of a request.  # logits: (vocab_size,)"""
         request = live.request
-        token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
+        token_id = live.sampler.choose(logits, live.history)
         if request.params.logprobs is not None:
             request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
         self._accept(live, token_id)
@@ -267,7 +270,8 @@ class Engine:
         request = Request(self._last_id, prompt_ids, sampler.params, family=self._rope.family(len(prompt_ids)))
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
-        return _Live(request, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
+        history = History(request.prompt_ids, request.output_ids)
+        return _Live(request, history, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
         """None without a tokenizer: then stop strings cannot be found, and are refused."""

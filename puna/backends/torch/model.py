@@ -231,7 +231,7 @@ class ChoosingTorchBackend(TorchBackend):
         with torch.inference_mode():
             there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
             token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
-            ids = self._ops.choose(self._logits(batch, token_ids), choices)
+            ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
             self._chosen = (
                 ids.clamp_min(0) if len(ids) else self._chosen
             )  # where there is none, any id: nobody reads what follows
