@@ -18,11 +18,13 @@ import random
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from puna.backends import backend_spec, choose_device, create_backend
 from puna.config import EngineConfig, ModelConfig, RopeConfig, parse_bytes
@@ -101,16 +103,33 @@ def prefill_per_s(llm: LLM, length: int) -> float:
     return statistics.median(rates[1:])
 
 
-def throughput(llm: LLM, count: int) -> dict[str, float]:
+def workload(config: ModelConfig, count: int) -> tuple[list[list[int]], list[int]]:
+    """Prompts, and how many tokens each is to be answered with."""
     rng = random.Random(0)
     lengths = [(rng.randint(100, 1024), rng.randint(100, 1024)) for _ in range(count)]
-    asked = prompts(llm.model, [first for first, _ in lengths], seed=0)
-    params = [SamplingParams(max_tokens=new, ignore_eos=True) for _, new in lengths]
+    return prompts(config, [first for first, _ in lengths], seed=0), [new for _, new in lengths]
+
+
+def throughput(llm: LLM, count: int) -> dict[str, float]:
+    asked, new = workload(llm.model, count)
+    params = [SamplingParams(max_tokens=each, ignore_eos=True) for each in new]
     start = time.perf_counter()
     done = llm.generate(asked, params)
     took = time.perf_counter() - start
     made = sum(len(c.token_ids) for c in done)
     return {"requests": count, "output_tok_s": made / took, "total_tok_s": (made + sum(map(len, asked))) / took, "seconds": took}
+
+
+def waits(llm: LLM) -> int:
+    """How often the host waits for the GPU in 32 decode steps, but for the ids of the step before: it never should."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        llm.generate(
+            prompts(llm.model, [16] * 4, seed=4), max_tokens=32, ignore_eos=True, temperature=0.7, repetition_penalty=1.1
+        )
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
 def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -122,7 +141,8 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
         vram=parse_bytes(arguments.vram),
         max_context=min(config.max_context, arguments.context),
         max_batch=256,
-        chunk_tokens=2048,
+        chunk_tokens=arguments.chunk,
+        graphs=not arguments.no_graphs,
         prefix_cache=False,
     )
     started = time.perf_counter()
@@ -138,6 +158,10 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
                 yield f"pp{length}_tok_s", prefill_per_s(llm, length)
         if arguments.throughput:
             yield "throughput", throughput(llm, arguments.requests)
+        if engine.device.startswith("cuda"):
+            yield "waits", waits(llm)
+            yield "planned_gib", llm.plan.total_bytes / 2**30
+            yield "reserved_gib", torch.cuda.max_memory_reserved() / 2**30
 
 
 def main() -> None:
@@ -147,6 +171,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--vram", default="0")
     parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--chunk", type=int, default=0, help="tokens of a step; 0: the device's own")
+    parser.add_argument("--no-graphs", action="store_true", help="decode steps are not recorded")
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=256)
     parser.add_argument("--throughput", action="store_true")

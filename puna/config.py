@@ -258,13 +258,14 @@ class EngineConfig:
     require_gpu: bool = False  # fail rather than go on with the CPU
     threads: int = 0  # 0: one per usable core
     max_context: int = 0  # tokens per sequence; 0: the model's own limit, lowered (with a notice) to what memory holds
-    max_batch: int = 64  # sequences that run at once
-    chunk_tokens: int = 256  # tokens of one step at most: bounds the scratch memory and the time until Ctrl-C is heard
+    max_batch: int = 0  # sequences that run at once; 0: what suits the device, 64 or 256
+    chunk_tokens: int = 0  # tokens of one step at most: bounds scratch memory and the time until Ctrl-C is heard; 0: 256 or 1024
     page_size: int = 32  # tokens per KV page
     kv_type: KVType = "auto"
     weights: WeightsType = "auto"  # auto: as they are, or the first of the others that fits
     vram: Bytes = 0  # of the device's memory at most; 0: all that is free. "12GiB" on the command line
     prefix_cache: bool = True
+    graphs: bool = True  # on CUDA decode steps are recorded once and replayed
 
     def __post_init__(self) -> None:
         for f in fields(self):  # to Python, True is a whole number
@@ -298,8 +299,8 @@ class EngineConfig:
 _ENGINE_LIMITS = (
     ("threads", 0, 256),
     ("max_context", 0, MAX_SIZES["max_context"]),
-    ("max_batch", 1, 4096),
-    ("chunk_tokens", 1, 8192),
+    ("max_batch", 0, 4096),
+    ("chunk_tokens", 0, 8192),
     ("page_size", 16, 1024),
     ("vram", 0, 1 << 50),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import UNREAD, Batch, Choices, FinishReason, Logits, Request, SamplingParams, StepOutput
-from puna.sampling import Chooser, History, Sampler, make_choices, not_finite, require_finite, token_logprob
+from puna.request import UNREAD, Batch, Choices, FinishReason, IntArray, Logits, Request, SamplingParams, StepOutput
+from puna.sampling import Chooser, History, Sampler, make_choices, make_edits, not_finite, require_finite, token_logprob
 from puna.scheduler import Scheduler, Work
 from puna.tokenizers.base import Tokenizer
 
@@ -27,6 +28,7 @@ class _Live:
     """What belongs to a request while it runs."""
 
     request: Request
+    history: History  # the request's own lists, which grow
     sampler: Chooser
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
@@ -35,7 +37,7 @@ class _Live:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its next id is all that is wanted of a step, and follows from the logits alone."""
+        """Whether its next id is all that is wanted of a step, and a device can choose it."""
         return isinstance(self.sampler, Sampler) and self.sampler.is_plain
 
 
@@ -167,8 +169,10 @@ class Engine:
         for end, work in zip(batch.starts[1:], works, strict=True):
             if batch.token_ids[end - 1] == UNREAD:
                 sources[end - 1] = places[work.request.id]
-        samplers = [self._live[work.request.id].sampler for work, is_whole in zip(works, whole, strict=True) if is_whole]
-        return make_choices(sources, [sampler for sampler in samplers if isinstance(sampler, Sampler)])
+        lives = [self._live[work.request.id] for work, is_whole in zip(works, whole, strict=True) if is_whole]
+        samplers = [live.sampler for live in lives if isinstance(live.sampler, Sampler)]
+        edits = make_edits(samplers, [live.history for live in lives], sources[batch.logit_rows])
+        return make_choices(sources, samplers, edits)
 
     def _settle(self) -> None:
         """Use what a step gave: nothing changes for requests that have ended meanwhile."""
@@ -212,7 +216,7 @@ class Engine:
     def _choose(self, live: _Live, logits: Logits) -> None:
         """Choose the next token of a request.  # logits: (vocab_size,)"""
         request = live.request
-        token_id = live.sampler.choose(logits, History(request.prompt_ids, request.output_ids))
+        token_id = live.sampler.choose(logits, live.history)
         if request.params.logprobs is not None:
             request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
         self._accept(live, token_id)
@@ -256,6 +260,7 @@ class Engine:
             Pages(plan.num_pages, plan.page_size),
             max_tokens=plan.max_tokens,
             max_sequences=plan.max_sequences,
+            max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
         )
 
@@ -265,7 +270,8 @@ class Engine:
         request = Request(self._last_id, prompt_ids, sampler.params, family=self._rope.family(len(prompt_ids)))
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
-        return _Live(request, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
+        history = History(request.prompt_ids, request.output_ids)
+        return _Live(request, history, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
         """None without a tokenizer: then stop strings cannot be found, and are refused."""
@@ -292,21 +298,37 @@ class Engine:
 
 
 def make_batch(works: Sequence[Work]) -> Batch:
-    """The arrays that a backend receives, from token counts and page ids."""
-    lengths = [work.last - work.first for work in works]
-    ends = np.cumsum(lengths, dtype=np.int32)
-    wanted = [np.arange(end - work.num_logits, end, dtype=np.int32) for end, work in zip(ends, works, strict=True)]
-    tables = np.full((len(works), max(len(work.request.page_ids) for work in works)), -1, np.int32)
-    for table, work in zip(tables, works, strict=True):
-        table[: len(work.request.page_ids)] = work.request.page_ids
+    """The arrays that a backend receives, from token counts and page ids. Lists become arrays once, not work by work: with some
+    hundred requests a step has no more than some milliseconds."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    logit_rows: list[int] = []
+    starts = [0]
+    for work in works:
+        token_ids += work.request.token_ids(work.first, work.last)
+        positions += range(work.first, work.last)
+        starts.append(len(positions))
+        logit_rows += range(len(positions) - work.num_logits, len(positions))
     return Batch(
-        token_ids=np.concatenate([np.array(work.request.token_ids(work.first, work.last), np.int32) for work in works]),
-        positions=np.concatenate([np.arange(work.first, work.last, dtype=np.int32) for work in works]),
-        starts=np.concatenate((np.zeros(1, np.int32), ends)),
-        page_tables=tables,
-        logit_rows=np.concatenate(wanted),
+        token_ids=np.array(token_ids, np.int32),
+        positions=np.array(positions, np.int32),
+        starts=np.array(starts, np.int32),
+        page_tables=_page_tables([work.request.page_ids for work in works]),
+        logit_rows=np.array(logit_rows, np.int32),
         prompt_lengths=np.array([len(work.request.prompt_ids) for work in works], np.int32),
     )
+
+
+def _page_tables(page_ids: Sequence[Sequence[int]]) -> IntArray:
+    """One below the other, filled up with -1.
+
+    >>> _page_tables([[4], [2, 0]]).tolist()
+    [[4, -1], [2, 0]]
+    """
+    lengths = np.array(list(map(len, page_ids)))
+    tables = np.full((len(lengths), lengths.max()), -1, np.int32)
+    tables[np.arange(lengths.max()) < lengths[:, None]] = list(chain.from_iterable(page_ids))
+    return tables
 
 
 def split_rows(works: Sequence[Work], logits: Logits) -> list[Logits]:

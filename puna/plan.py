@@ -33,6 +33,7 @@ LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
 USUAL_CONTEXT = 2048  # tokens: for this weights are kept in fewer bits rather than the context lowered further
 STREAM_BUFFERS = 2  # layers that the device holds of those that are streamed
 GPU_RESERVED_BYTES = 512 << 20  # for partial sums of kernels, panels of weights, holes between the allocator's blocks
+LOGIT_ROWS = 256  # of one step, where prompts are scored
 FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
 
 
@@ -49,6 +50,9 @@ class Layout:
     better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type that it is kept in at least
     streams: bool = False  # whether layers may stay in main memory
     kv_share: float = 0.5  # of the memory beside the weights, what K and V take unasked: main memory is others' too
+    max_batch: int = 64  # sequences that run at once, unasked
+    chunk_tokens: int = 256  # token rows of a step, unasked
+    logits_copies: int = 1  # sets of logits that stand in memory at a time
 
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix that is `file_type` in the file."""
@@ -64,12 +68,13 @@ class Plan:
     weights_bytes: int
     kv_bytes: int
     scratch_bytes: int  # activations of the largest step
-    logits_bytes: int  # of its rows, if all of them have some
+    logits_bytes: int  # of `max_logits` rows
     num_pages: int
     page_size: int  # tokens
     max_context: int  # tokens of one sequence
     max_tokens: int  # token rows of one step
     max_sequences: int
+    max_logits: int  # token rows of one step whose logits are wanted
     kv_type: str  # a key of KV_BYTES
     layout: Layout  # how weights and KV lie in memory
     weights: str = "as-is"  # its name among the backend's layouts
@@ -121,6 +126,7 @@ def make_plan(
     notice, to what the layout's share of the memory left beside the weights holds.
     """
     _require_context(config, engine)
+    engine = _settled(engine, next(iter(layouts.values())))
     free_bytes = min(free_bytes, engine.vram or free_bytes)
     needs = {name: _needs(config, tensors, engine, layouts[name]) for name in _candidates(engine, layouts)}
     usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
@@ -159,6 +165,7 @@ def make_plan(
         max_context=context,
         max_tokens=engine.chunk_tokens,
         max_sequences=min(engine.max_batch, engine.chunk_tokens),
+        max_logits=_max_logits(engine),
         kv_type=need.kv_type,
         layout=layouts[name],
         weights=name,
@@ -207,11 +214,23 @@ def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineCon
         weights=sum(sizes.values()),
         layers=tuple(layers.values()),
         scratch=scratch_bytes(config, engine),
-        logits=4 * engine.chunk_tokens * config.vocab_size,
+        logits=4 * _max_logits(engine) * config.vocab_size * layout.logits_copies,
         page=kv_bytes(config, engine.page_size, kv_type, layout.value_multiple),
         page_size=engine.page_size,
         kv_type=kv_type,
     )
+
+
+def _settled(engine: EngineConfig, layout: Layout) -> EngineConfig:
+    """What nobody asked for, as it suits the device: all its layouts agree on it."""
+    return replace(
+        engine, max_batch=engine.max_batch or layout.max_batch, chunk_tokens=engine.chunk_tokens or layout.chunk_tokens
+    )
+
+
+def _max_logits(engine: EngineConfig) -> int:
+    """A row of logits takes as much as some hundred rows of activations: few have any, but where a prompt is scored."""
+    return min(engine.chunk_tokens, max(engine.max_batch, LOGIT_ROWS))
 
 
 def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str]:

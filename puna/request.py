@@ -178,6 +178,27 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Edits:
+    """What changes some rows of logits before a choice: biases are added, then what occurred is penalised.
+
+    Edit e is of row `rows[e]`; `ids[starts[e]:starts[e + 1]]` are its ids, each once, and its biases lie likewise. An id that the
+    step before chose and nobody has read yet occurred once more than `counts` says: `sources` tells where it stands.
+    """
+
+    rows: IntArray  # (num_edits,) ascending
+    sources: IntArray  # (num_edits,) an index among the choices of the step before, -1: all ids are counted
+    repetition: FloatArray  # (num_edits,)
+    presence: FloatArray  # (num_edits,)
+    frequency: FloatArray  # (num_edits,)
+    starts: IntArray  # (num_edits + 1,)
+    ids: IntArray  # (starts[-1],)
+    counts: IntArray  # (starts[-1],) how often each was generated; 0: only the prompt has it
+    bias_starts: IntArray  # (num_edits + 1,)
+    bias_ids: IntArray  # (bias_starts[-1],)
+    biases: FloatArray  # (bias_starts[-1],)
+
+
+@dataclass(frozen=True, slots=True)
 class Choices:
     """How a device is to choose the next ids of a step by itself, one for each of the batch's `logit_rows`.
 
@@ -191,6 +212,7 @@ class Choices:
     top_p: FloatArray
     min_p: FloatArray
     uniform: FloatArray  # the number that is drawn with, in [0, 1)
+    edits: Edits | None = None  # None: all rows are taken as they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError, UsageError
-from puna.request import Choices, IntArray, SamplingParams, TokenLogprob
+from puna.request import UNREAD, Choices, Edits, IntArray, SamplingParams, TokenLogprob
 
 Row = npt.NDArray[np.float32]  # (vocab_size,)
 
@@ -30,6 +31,33 @@ class History:
 
     prompt_ids: Sequence[int] = ()
     output_ids: Sequence[int] = ()
+
+
+class Occurrences:
+    """The ids of one request, each once, and how often each was generated. To keep it up costs what is new, not what there is.
+
+    >>> seen = Occurrences([5, 9, 9])
+    >>> seen.count([9, 7]), seen.count([9, 7, 9])
+    (None, None)
+    >>> seen.ids.tolist(), seen.counts.tolist()
+    ([5, 9, 7], [0, 2, 1])
+    """
+
+    def __init__(self, prompt_ids: Iterable[int] = ()) -> None:
+        self.ids = array("i", dict.fromkeys(prompt_ids))
+        self.counts = array("i", bytes(self.ids.itemsize * len(self.ids)))
+        self._places = {token_id: place for place, token_id in enumerate(self.ids)}
+        self._num_counted = 0
+
+    def count(self, output_ids: Sequence[int]) -> None:
+        """Count the ids beyond those of the last call, which `output_ids` goes on from."""
+        for token_id in output_ids[self._num_counted :]:
+            place = self._places.setdefault(token_id, len(self.ids))
+            if place == len(self.ids):
+                self.ids.append(token_id)
+                self.counts.append(0)
+            self.counts[place] += 1
+        self._num_counted = len(output_ids)
 
 
 Filter = Callable[[Row, SamplingParams, History], Row]
@@ -55,7 +83,8 @@ def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
     if params.repetition_penalty != 1.0:
         seen, penalised = np.unique(np.array([*history.prompt_ids, *history.output_ids], np.int64)), logits.copy()
         factor = np.float32(params.repetition_penalty)
-        penalised[seen] = np.where(logits[seen] > 0, logits[seen] / factor, logits[seen] * factor)
+        with np.errstate(over="ignore"):
+            penalised[seen] = np.where(logits[seen] > 0, logits[seen] / factor, logits[seen] * factor)
     if history.output_ids and (params.presence_penalty or params.frequency_penalty):
         (ids, counts), penalised = np.unique(history.output_ids, return_counts=True), penalised.copy()
         penalised[ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
@@ -111,7 +140,7 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
 
 # The written order. The first two apply to greedy choice too.
 FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
-GREEDY_FILTERS = FILTERS[:2]
+GREEDY_FILTERS, DRAWING_FILTERS = FILTERS[:2], FILTERS[2:]
 
 
 class Chooser(Protocol):
@@ -131,29 +160,45 @@ class Sampler:
         if params.temperature > 0 and params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
+        self.bias_ids = np.array(list(params.logit_bias), np.int32)
+        self.biases = np.array(list(params.logit_bias.values()), np.float64)
         self._bits = np.random.PCG64(params.seed)  # its raw stream is what numpy promises to keep
+        self._penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._occurrences: Occurrences | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether a choice needs the logits alone, and nothing but the choice is wanted."""
+        """Whether nothing but the choice is wanted."""
         params = self.params
-        penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
-        tells = params.logprobs is not None or params.prompt_logprobs is not None
-        return not (penalises or tells or params.logit_bias or params.max_tokens == 0)
+        return params.logprobs is None and params.prompt_logprobs is None and params.max_tokens != 0
+
+    @property
+    def edits_logits(self) -> bool:
+        """Whether biases or penalties change its logits first."""
+        return self._penalises or len(self.bias_ids) > 0
 
     def choose(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
-        require_finite(logits)
-        if self.params.temperature == 0:
-            return int(apply(GREEDY_FILTERS, logits, self.params, history).argmax())
-        return draw(apply(FILTERS, logits, self.params, history), self.uniform())
+        return choose(logits, self.params, history, self.next_uniform())
+
+    def next_uniform(self) -> float:
+        """For the next token: nothing is drawn where the most likely one is taken."""
+        return self.uniform() if self.params.temperature > 0 else 0.0
 
     def uniform(self) -> float:
         """In [0, 1), the upper 53 bits of one raw draw: one per token, whatever the filters do."""
         return float((int(self._bits.random_raw()) >> 11) * 2.0**-53)
 
+    def occurrences(self, history: History) -> Occurrences:
+        """What its penalties count of a history that goes on from the last one it was asked for."""
+        if self._occurrences is None:
+            self._occurrences = Occurrences(history.prompt_ids if self.params.repetition_penalty != 1.0 else ())
+        if self._penalises:
+            self._occurrences.count(history.output_ids)
+        return self._occurrences
 
-def make_choices(sources: IntArray, samplers: Sequence[Sampler]) -> Choices:
+
+def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | None = None) -> Choices:
     """What a device needs to choose as these samplers would; their random numbers are drawn here, one for each choice."""
     params = [sampler.params for sampler in samplers]
     return Choices(
@@ -162,18 +207,81 @@ def make_choices(sources: IntArray, samplers: Sequence[Sampler]) -> Choices:
         top_k=np.array([p.top_k for p in params], np.int32),
         top_p=np.array([p.top_p for p in params], np.float64),
         min_p=np.array([p.min_p for p in params], np.float64),
-        uniform=np.array([s.uniform() if s.params.temperature > 0 else 0.0 for s in samplers], np.float64),
+        uniform=np.array([sampler.next_uniform() for sampler in samplers], np.float64),
+        edits=edits,
     )
 
 
-def choose_row(logits: Row, choices: Choices, i: int) -> int:
-    """The definition of choice `i`: what the sampler itself would choose of these finite logits."""
-    if choices.temperature[i] == 0:
-        return int(logits.argmax())
+def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> Edits | None:
+    """What these samplers change in their rows. `sources` of each row: where its last id stands among the choices of the step
+    before, -1 where it stands in its history."""
+    rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits]
+    if not rows:
+        return None
+    edited = [samplers[row] for row in rows]
+    params = [sampler.params for sampler in edited]
+    seen = [samplers[row].occurrences(histories[row]) for row in rows]
+    return Edits(
+        rows=np.array(rows, np.int32),
+        sources=sources[rows],
+        repetition=np.array([p.repetition_penalty for p in params], np.float64),
+        presence=np.array([p.presence_penalty for p in params], np.float64),
+        frequency=np.array([p.frequency_penalty for p in params], np.float64),
+        starts=_starts([len(occurrences.ids) for occurrences in seen]),
+        ids=np.concatenate([np.asarray(occurrences.ids) for occurrences in seen]),
+        counts=np.concatenate([np.asarray(occurrences.counts) for occurrences in seen]),
+        bias_starts=_starts([len(sampler.bias_ids) for sampler in edited]),
+        bias_ids=np.concatenate([sampler.bias_ids for sampler in edited]),
+        biases=np.concatenate([sampler.biases for sampler in edited]),
+    )
+
+
+def _starts(lengths: list[int]) -> IntArray:
+    """Where each of several pieces begins, and where the last one ends."""
+    return np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
+
+
+def choose_row(logits: Row, choices: Choices, i: int, chosen: Sequence[int] = ()) -> int:
+    """The definition of choice `i`: what the sampler itself would choose, UNREAD where these logits allow none.
+
+    `chosen` are the ids that the step before chose.
+    """
     params = SamplingParams(
         temperature=choices.temperature[i], top_k=choices.top_k[i], top_p=choices.top_p[i], min_p=choices.min_p[i]
     )
-    return draw(apply(FILTERS, logits, params, History()), float(choices.uniform[i]))
+    history, edits = History(), choices.edits
+    if edits is not None and i in edits.rows:
+        params, history = _edited(params, edits, int(np.searchsorted(edits.rows, i)), chosen)
+    try:
+        return choose(logits, params, history, float(choices.uniform[i]))
+    except NumericalError:
+        return UNREAD
+
+
+def _edited(params: SamplingParams, edits: Edits, e: int, chosen: Sequence[int]) -> tuple[SamplingParams, History]:
+    """The parameters and a history that mean the same as edit `e`."""
+    seen, biases = (slice(starts[e], starts[e + 1]) for starts in (edits.starts, edits.bias_starts))
+    ids, source = edits.ids[seen], edits.sources[e]
+    params = dataclasses.replace(
+        params,
+        repetition_penalty=edits.repetition[e],
+        presence_penalty=edits.presence[e],
+        frequency_penalty=edits.frequency[e],
+        logit_bias=dict(zip(edits.bias_ids[biases].tolist(), edits.biases[biases].tolist(), strict=True)),
+    )
+    last = [] if source < 0 else [chosen[source]]
+    return params, History(ids.tolist(), [*np.repeat(ids, edits.counts[seen]).tolist(), *last])
+
+
+def choose(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
+    """The most likely id where the temperature is 0, else the one at `uniform`. NumericalError where there is none."""
+    require_finite(logits)
+    edited = apply(GREEDY_FILTERS, logits, params, history)
+    if edited is not logits:
+        require_finite(edited)  # a penalty multiplies: what is near the largest number passes it
+    if params.temperature == 0:
+        return int(edited.argmax())
+    return draw(apply(DRAWING_FILTERS, edited, params, history), uniform)
 
 
 def apply(filters: tuple[Filter, ...], logits: Row, params: SamplingParams, history: History) -> Row:

@@ -9,6 +9,7 @@ tokens are computed anew later. So the earliest request always moves on, and eve
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from puna.pages import Pages
@@ -34,19 +35,44 @@ class Work:
         return self.last == self.request.num_tokens
 
 
+@dataclass(slots=True)
+class Room:
+    """What a step has left for prompts, beside a token and its logits for each request that decodes."""
+
+    tokens: int
+    logits: int
+
+    def last(self, request: Request) -> int:
+        """Where the next chunk of a prompt ends."""
+        return min(
+            request.num_tokens,
+            request.num_computed + self.tokens,
+            max(request.num_computed, request.logits_from) + self.logits,
+        )
+
+    def taken_by(self, works: list[Work]) -> list[Work]:
+        self.tokens -= sum(work.last - work.first for work in works)
+        self.logits -= sum(work.num_logits for work in works)
+        return works
+
+
 class Scheduler:
     """Holds the requests that are neither finished nor aborted.
 
-    `max_tokens` is the number of token rows of a step, `max_sequences` (at most `max_tokens`) that of running requests. The
+    `max_tokens` is the number of token rows of a step, `max_logits` that of those whose logits are wanted, `max_sequences` (at
+    most either) that of running requests. The
     pages must be able to hold the longest sequence alone.
     """
 
-    def __init__(self, pages: Pages, *, max_tokens: int, max_sequences: int, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, pages: Pages, *, max_tokens: int, max_sequences: int, max_logits: int | None = None, prefix_cache: bool = True
+    ) -> None:
         self.pages = pages
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
         self._max_tokens = max_tokens
-        self._max_sequences = min(max_sequences, max_tokens)
+        self._max_logits = max_tokens if max_logits is None else max_logits
+        self._max_sequences = min(max_sequences, max_tokens, self._max_logits)
         self._prefix_cache = prefix_cache
 
     @property
@@ -69,19 +95,16 @@ class Scheduler:
 
     def schedule(self) -> list[Work]:
         """The next step's work, pages reserved. Not empty while a request wants more tokens."""
-        budget = self._max_tokens - sum(map(_is_decoding, self.running))
+        decodes = list(map(_is_decoding, self.running))
+        room = Room(self._max_tokens - sum(decodes), self._max_logits - sum(decodes))
         works: list[Work] = []
-        for request in tuple(self.running):
-            work = self._continue(request, budget)
-            if work is not None:
-                works.append(work)
-                budget -= 0 if _is_decoding(request) else work.last - work.first
-        while budget > 0 and self._admit():
-            request = self.running[-1]
-            work = self._continue(request, budget)
-            if work is not None:
-                works.append(work)
-                budget -= work.last - work.first
+        for request, is_decoding in zip(self._still_running(), decodes):
+            if is_decoding:
+                works += self._continue(request, request.num_tokens)
+            else:
+                works += room.taken_by(self._continue(request, room.last(request)))
+        while room.tokens > 0 and self._admit():
+            works += room.taken_by(self._continue(self.running[-1], room.last(self.running[-1])))
         return works
 
     def advance(self, works: list[Work]) -> None:
@@ -95,13 +118,19 @@ class Scheduler:
             if work.request.page_ids and work.request.num_computed >= work.last:  # else it was preempted, or ended
                 self._publish(work)
 
-    def _continue(self, request: Request, budget: int) -> Work | None:
-        """The next tokens of a running request, or None: no budget is left, or it was preempted."""
+    def _continue(self, request: Request, last: int) -> list[Work]:
+        """The next tokens of a running request, up to `last`: none, where there are none, or where it is preempted."""
         first = request.num_computed
-        count = 1 if _is_decoding(request) else min(request.num_tokens - first, budget)
-        if count == 0 or not request.wants_more or request not in self.running or not self._reserve(request, first + count):
-            return None
-        return Work(request, first, first + count)
+        if last <= first or not request.wants_more or not self._reserve(request, last):
+            return []
+        return [Work(request, first, last)]
+
+    def _still_running(self) -> Iterator[Request]:
+        """The earliest first; for their pages the latest may be preempted meanwhile."""
+        index = 0
+        while index < len(self.running):
+            yield self.running[index]
+            index += 1
 
     def _reserve(self, request: Request, num_tokens: int) -> bool:
         """Pages for `num_tokens` tokens. The latest requests are preempted for them; False where that meets `request` itself."""

@@ -126,15 +126,11 @@ class AheadBackend(FakeBackend):
         assert np.array_equal(taken, token_ids == UNREAD)
         token_ids[taken] = [max(self._chosen[i], 0) for i in choices.sources[taken]]  # any id, where there is none
         logits = self.forward(dataclasses.replace(batch, token_ids=token_ids))
-        self._chosen = [self._one(row, choices, i) for i, row in enumerate(logits)]
+        before = [max(i, 0) for i in self._chosen]
+        self._chosen = [choose_row(row, choices, i, before) for i, row in enumerate(logits)]
         self.num_unread += 1
         self.most_unread = max(self.most_unread, self.num_unread)
         return FakeChosen(self, list(self._chosen))
-
-    def _one(self, row: Logits, choices: Choices, i: int) -> int:
-        if not np.isfinite(row[row.argmax()]):
-            return UNREAD
-        return choose_row(row, choices, i)
 
 
 @dataclasses.dataclass
@@ -158,6 +154,7 @@ def make_plan(**changes: int) -> Plan:
         "max_context": 128,
         "max_tokens": 32,
         "max_sequences": 8,
+        "max_logits": 32,
         "kv_type": "f32",
         "layout": Layout({}, other="F32", kv_types=("f32",)),
     }

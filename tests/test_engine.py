@@ -17,6 +17,7 @@ from puna.sampling import History, Row, token_logprob
 from tests.fakes import BOS, EOS, VOCAB_SIZE, AheadBackend, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
+WaitingBackend = FakeBackend  # by a name that the fixture below leaves alone
 
 
 @pytest.fixture(autouse=True, params=["waits for each step", "asks for the next step first"])
@@ -414,11 +415,34 @@ def test_one_step_is_asked_for_before_the_last_is_read() -> None:
     assert request.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=6)).output_ids
 
 
-@pytest.mark.parametrize(
-    "params", [{"logprobs": 1}, {"prompt_logprobs": 0}, {"repetition_penalty": 1.5}, {"logit_bias": {7: 1.0}}]
-)
+EDITS: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.5},
+    {"presence_penalty": 4.5},
+    {"frequency_penalty": -0.3},
+    {"logit_bias": {7: 6.0, 9: 5.5}},
+]
+
+
+@pytest.mark.parametrize("params", EDITS, ids=str)
+@pytest.mark.parametrize("prompt_ids", [[4], [4, 5, 4, 5]], ids=str)
+def test_penalties_and_biases_make_nobody_wait(prompt_ids: list[int], params: dict[str, Any]) -> None:
+    """The device repeats itself as soon as it may, so that an id that nobody has read yet counts."""
+    engine, backend = ahead_engine()
+    backend.answer = lambda ids: ids[-1]
+    request, other = (engine.add(prompt_ids, SamplingParams(max_tokens=20, **given)) for given in (params, {}))
+    run(engine)
+    assert backend.most_unread == 2 and len(backend.batches) == 20
+    waiting = make_engine(WaitingBackend(make_plan(), lambda ids: ids[-1]))
+    expected = waiting.add(prompt_ids, SamplingParams(max_tokens=20, **params))
+    run(waiting)
+    assert request.output_ids == expected.output_ids
+    assert other.output_ids == [prompt_ids[-1]] * 20
+
+
+@pytest.mark.parametrize("params", [{"logprobs": 1}, {"prompt_logprobs": 0}, {"logprobs": 0, "repetition_penalty": 1.5}])
 def test_who_wants_more_than_ids_makes_all_wait_until_it_ends(params: dict[str, Any]) -> None:
     engine, backend = ahead_engine()
+    penalised = engine.add([1, 2], SamplingParams(max_tokens=20, frequency_penalty=1.0))
     first = engine.add([1, 2, 3], SamplingParams(max_tokens=20))
     for _ in range(3):
         engine.step()
@@ -432,9 +456,11 @@ def test_who_wants_more_than_ids_makes_all_wait_until_it_ends(params: dict[str, 
     assert backend.most_unread == 2
     assert first.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=20)).output_ids
     assert second.output_ids == alone([4, 5], SamplingParams(max_tokens=3, **params)).output_ids
+    assert penalised.output_ids == alone([1, 2], SamplingParams(max_tokens=20, frequency_penalty=1.0)).output_ids
 
 
-def plain_params(rng: random.Random) -> SamplingParams:
+def chosen_params(rng: random.Random) -> SamplingParams:
+    """Whatever a device can choose by."""
     return SamplingParams(
         max_tokens=rng.choice([1, 2, 7, 40, None]),
         temperature=rng.choice([0.0, 0.7, 3.0]),
@@ -443,14 +469,26 @@ def plain_params(rng: random.Random) -> SamplingParams:
         min_p=rng.choice([0.0, 0.05]),
         seed=rng.randrange(1 << 40),
         stop_ids=rng.sample(range(256), 6),
+        repetition_penalty=rng.choice([1.0, 1.0, 1.1, 5.0]),
+        presence_penalty=rng.choice([0.0, 0.0, 0.4, -0.2]),
+        frequency_penalty=rng.choice([0.0, 0.0, 0.3]),
+        logit_bias=rng.choice([{}, {}, {rng.randrange(256): 4.5, rng.randrange(256): -9.0}, {i: 0.01 * i for i in range(256)}]),
     )
+
+
+def never_ahead(prompt_ids: list[int], params: SamplingParams) -> list[int]:
+    """The ids of a request alone, on a backend whose every step is waited for."""
+    engine = make_engine(WaitingBackend(make_plan()))
+    request = engine.add(prompt_ids, params)
+    run(engine)
+    return request.output_ids
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("sizes", PLANS, ids=str)
 def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(sizes: dict[str, Any], seed: int) -> None:
     rng = random.Random(seed)
-    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], plain_params(rng)) for _ in range(16)]
+    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], chosen_params(rng)) for _ in range(16)]
     engine, backend = ahead_engine(**sizes)
     requests, dropped = [], set()
     for ids, params in jobs:
@@ -464,6 +502,6 @@ def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(siz
     run(engine)
     assert backend.most_unread == 2 and backend.num_unread == 0 and all_free(engine)
     for request, (ids, params) in zip(requests, jobs, strict=True):
-        expected = alone(ids, params).output_ids
+        expected = never_ahead(ids, params)
         assert request.output_ids == (expected[: len(request.output_ids)] if request.id in dropped else expected)
         assert request.num_unread == 0 and request.finish_reason is not None

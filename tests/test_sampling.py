@@ -11,7 +11,7 @@ import pytest
 from puna import sampling
 from puna.errors import NumericalError, UsageError
 from puna.request import SamplingParams
-from puna.sampling import FILTERS, History, Row, Sampler, apply, draw, token_logprob
+from puna.sampling import FILTERS, History, Occurrences, Row, Sampler, apply, draw, token_logprob
 
 INF = math.inf
 NOTHING = History()
@@ -188,3 +188,49 @@ def test_logprobs_of_a_row_do_not_depend_on_where_it_lies() -> None:
     for each in rows:
         lone = np.array(each)
         assert token_logprob(each, 5, 20) == token_logprob(lone, 5, 20)
+
+
+# ---- what a device is told ------------------------------------------------------------------------------------------
+
+
+def test_occurrences_counted_piece_by_piece_are_those_counted_at_once() -> None:
+    rng = np.random.default_rng(5)
+    prompt, output = rng.integers(0, 50, 30).tolist(), rng.integers(0, 50, 200).tolist()
+    seen = Occurrences(prompt)
+    for end in np.sort(rng.integers(0, 201, 40)).tolist():
+        seen.count(output[:end])
+        assert dict(zip(seen.ids, seen.counts, strict=True)) == {i: output[:end].count(i) for i in {*prompt, *output[:end]}}
+
+
+def test_who_changes_no_logits_makes_no_edits() -> None:
+    samplers = [Sampler(SamplingParams(temperature=t, top_k=5, top_p=0.5, min_p=0.1), 4) for t in (0.0, 1.0)]
+    assert sampling.make_edits(samplers, [SEEN] * 2, np.full(2, -1, np.int32)) is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_choice_that_is_described_to_a_device_is_the_samplers_own(temperature: float) -> None:
+    """Over a whole text: each id is chosen of a description that knows the last one by its place only."""
+    rng, sources = np.random.default_rng(9), np.full(3, -1, np.int32)
+    params = [
+        SamplingParams(temperature=temperature, repetition_penalty=1.3, seed=1),
+        SamplingParams(temperature=temperature, seed=2),
+        SamplingParams(temperature=temperature, presence_penalty=0.5, frequency_penalty=0.4, logit_bias={3: 2.0}, seed=3),
+    ]
+    samplers, alone = ([Sampler(each, 20) for each in params] for _ in range(2))
+    chosen: list[int] = []
+    read, whole = ([History([1, 2], []) for _ in params] for _ in range(2))
+    for _ in range(40):
+        choices = sampling.make_choices(sources, samplers, sampling.make_edits(samplers, read, sources))
+        logits = (rng.standard_normal((3, 20)) * 2).astype(np.float32)
+        latest = [sampling.choose_row(each, choices, i, chosen) for i, each in enumerate(logits)]
+        assert latest == [sampler.choose(*each) for sampler, *each in zip(alone, logits, whole, strict=True)]
+        for i, token_id in enumerate(latest):
+            read[i] = whole[i]
+            whole[i] = History([1, 2], [*whole[i].output_ids, token_id])
+        chosen, sources = latest, np.arange(3, dtype=np.int32)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_penalty_that_passes_the_largest_number_is_told(temperature: float) -> None:
+    with pytest.raises(NumericalError, match="not finite"):
+        Sampler(SamplingParams(temperature=temperature, repetition_penalty=0.5), 4).choose(row(3e38, 1, 2, 3), SEEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def request(request_id: int, num_tokens: int, token_id: int | None = None) -> Re
     return Request(request_id, [1000 * request_id if token_id is None else token_id] * num_tokens, SamplingParams())
 
 
-def scheduler(num_pages: int = 16, page_size: int = 4, max_tokens: int = 8, max_sequences: int = 4, **more: bool) -> Scheduler:
+def scheduler(num_pages: int = 16, page_size: int = 4, max_tokens: int = 8, max_sequences: int = 4, **more: Any) -> Scheduler:
     return Scheduler(Pages(num_pages, page_size), max_tokens=max_tokens, max_sequences=max_sequences, **more)
 
 
@@ -26,6 +27,9 @@ def step(it: Scheduler) -> list[Work]:
     it.advance(works)
     it.publish(works)
     for work in works:
+        if work.request.owes_prompt:
+            owed = len(work.request.prompt_ids) - len(work.request.prompt_logprobs)
+            work.request.prompt_logprobs += [None] * min(work.num_logits, owed)
         if work.last == work.request.num_tokens:
             work.request.output_ids.append(work.request.id)
     return works
@@ -158,14 +162,16 @@ def test_a_random_walk_loses_no_page_and_ends(seed: int) -> None:
     rng = random.Random(seed)
     page_size, longest = rng.choice([1, 2, 4]), rng.randint(4, 40)
     num_pages = -(-longest // page_size) + rng.randint(0, 8)
-    it = scheduler(num_pages, page_size, rng.randint(1, 12), rng.randint(1, 8), prefix_cache=rng.random() < 0.7)
+    more = {"max_logits": rng.randint(1, 12), "prefix_cache": rng.random() < 0.7}
+    it = scheduler(num_pages, page_size, rng.randint(1, 12), rng.randint(1, 8), **more)
     ends: dict[int, int] = {}
     total = 0
     for number in range(rng.randint(1, 15)):
         num_prompt = rng.randint(1, longest - 1)
         ends[number] = rng.randint(num_prompt + 1, longest)
         total += ends[number] + 1
-        it.add(Request(number, [rng.randint(0, 1) for _ in range(num_prompt)], SamplingParams()))
+        params = SamplingParams(prompt_logprobs=rng.choice([None, None, 0]))
+        it.add(Request(number, [rng.randint(0, 1) for _ in range(num_prompt)], params))
     for _ in range(total * 4):
         if not it.has_work:
             break
@@ -188,6 +194,7 @@ def check(it: Scheduler, works: list[Work], num_pages: int) -> None:
     it.pages.check()
     assert works
     assert sum(w.last - w.first for w in works) <= it._max_tokens
+    assert sum(w.num_logits for w in works) <= it._max_logits
     assert len(it.running) <= it._max_sequences
     assert [r.id for r in (*it.running, *it.waiting)] == sorted(r.id for r in (*it.running, *it.waiting))
     assert all(r.page_ids == [] and r.num_computed == 0 for r in it.waiting)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
@@ -18,7 +19,16 @@ from puna.report import SILENT, Reporter
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
 TORCH_KV = ("bf16", "f16", "f32", "int8")
-GPU_KV_SHARE = 0.9  # a GPU is for the model
+# A GPU is for the model. Prompts of 1024 tokens at a time keep it busy; three sets of logits are those of prompts, those of a
+# recorded step and those of both together.
+GPU: dict[str, Any] = {
+    "kv_types": TORCH_KV,
+    "streams": True,
+    "kv_share": 0.9,
+    "max_batch": 256,
+    "chunk_tokens": 1024,
+    "logits_copies": 3,
+}
 
 BACKENDS: Mapping[str, BackendSpec] = {
     "cpu": BackendSpec(
@@ -42,14 +52,12 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.torch.model",
         fills_kv=True,
         layouts={
-            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True, kv_share=GPU_KV_SHARE),
-            "int8": Layout(BLOCKS, other="Q8_0", kv_types=TORCH_KV, streams=True, kv_share=GPU_KV_SHARE),
+            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", **GPU),
+            "int8": Layout(BLOCKS, other="Q8_0", **GPU),
             "int4": Layout(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
-                kv_types=TORCH_KV,
-                streams=True,
-                kv_share=GPU_KV_SHARE,
+                **GPU,
                 better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
             ),
         },

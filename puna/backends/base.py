@@ -116,7 +116,8 @@ class LooksAhead(Protocol):
     def choose(self, batch: Batch, choices: Choices) -> Chosen:
         """As `forward`, but the next ids are chosen on the device, and the logits stay there.
 
-        They are the ids that `puna.sampling` chooses of the same logits. At most one result is unread when this is called.
+        They are the ids that `puna.sampling` chooses of the same logits (`choose_row`), biases and penalties included, which
+        count the ids that the device itself chose last. At most one result is unread when this is called.
         """
 
 

@@ -21,7 +21,7 @@ class Tape:
     def __init__(self, llm: LLM) -> None:
         plan = llm.plan
         self._forward = llm.backend.forward
-        self._max_tokens, self.max_context = plan.max_tokens, plan.max_context
+        self._max_tokens, self._max_logits, self.max_context = plan.max_tokens, plan.max_logits, plan.max_context
         self._page_table = np.arange(-(-plan.max_context // plan.page_size), dtype=np.int32)[None]
         self.num_tokens = 0
 
@@ -33,7 +33,8 @@ class Tape:
         if self.num_tokens + len(ids) > self.max_context:
             raise ContextLengthError.of(str(self.num_tokens + len(ids)), self.max_context)
         length = self.num_tokens + len(ids)
-        rows = [self._step(ids[i : i + self._max_tokens], every, length) for i in range(0, len(ids), self._max_tokens)]
+        size = self._max_logits if every else self._max_tokens
+        rows = [self._step(ids[i : i + size], every, length) for i in range(0, len(ids), size)]
         return np.concatenate(rows) if every else rows[-1]
 
     def _step(self, ids: Sequence[int], every: bool, length: int) -> Logits:

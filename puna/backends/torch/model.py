@@ -17,7 +17,9 @@ import torch
 from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, own_bytes, return_free_memory
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
+from puna.backends.torch.blob import upload
 from puna.backends.torch.device import require_gpu
+from puna.backends.torch.graph import CUDARecorder, Graphs, Recorder, bucket_rows
 from puna.backends.torch.kv import allocate
 from puna.backends.torch.layer import Layer, Loader
 from puna.backends.torch.ops import Ops
@@ -40,12 +42,23 @@ MAIN_MEMORY = torch.device("cpu")
 class TorchBackend:
     """See `backends/base.py` for the contract."""
 
-    def __init__(self, device: torch.device, info: DeviceInfo, ranks: Ranks, ops: Ops, report: Reporter = SILENT) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        info: DeviceInfo,
+        ranks: Ranks,
+        ops: Ops,
+        report: Reporter = SILENT,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """`recorder`: of decode steps, where they can be recorded."""
         self.info = info
         self._report = report
         self._device = device
         self._ranks = ranks
         self._ops = ops
+        self._recorder = recorder
+        self._graphs: Graphs | None = None
         self._model: ModelConfig | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -68,9 +81,15 @@ class TorchBackend:
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
+        if self._recorder is not None and not plan.num_streamed:
+            self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()
         if self._ranks.place.rank > 0:
             self._follow()
+
+    def _new_graphs(self, recorder: Recorder, model: ModelConfig, plan: Plan) -> Graphs:
+        rows = bucket_rows(plan.max_sequences)
+        return Graphs(self._pass, model, plan, torch.empty((rows, model.vocab_size), device=self._device), recorder)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
@@ -88,16 +107,36 @@ class TorchBackend:
         goes, and so its bits, does not depend on the others. Prompts come first, for what was generated sees their K and V.
         """
         of_prompt = is_of_prompt(batch)
-        if of_prompt.all() or not of_prompt.any():
-            return self._in_parts(batch, token_ids, bool(of_prompt.any()))
-        parts = [np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt)]
-        logits = [
-            self._in_parts(rows_of(batch, rows), token_ids[torch.from_numpy(rows).to(self._device)], way)
-            for rows, way in zip(parts, (True, False), strict=True)
-        ]
-        wanted = of_prompt[batch.logit_rows]
+        if not of_prompt.any():
+            return self._decoded(batch, token_ids)
+        if of_prompt.all():
+            return self._in_parts(batch, token_ids, of_prompts=True)
+        prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
         order = np.argsort(np.concatenate([np.flatnonzero(wanted), np.flatnonzero(~wanted)]))
-        return torch.cat(logits)[torch.from_numpy(order).to(self._device)]
+        there = upload({"prompts": prompts, "others": others, "order": order}, self._device)
+        logits = (
+            self._in_parts(rows_of(batch, prompts), token_ids[there["prompts"]], of_prompts=True),
+            self._decoded(rows_of(batch, others), token_ids[there["others"]]),
+        )
+        return torch.cat(logits)[there["order"]]
+
+    def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
+        """Of generated tokens: a recorded step, where that can be."""
+        try:
+            logits = None if self._graphs is None else self._graphs.logits(batch, token_ids)
+        except RuntimeError as error:  # torch has no narrower class for what cannot be recorded; out of memory is one, too
+            self._record_less(len(token_ids), error)
+            logits = None
+        return self._in_parts(batch, token_ids, of_prompts=False) if logits is None else logits
+
+    def _record_less(self, rows: int, error: RuntimeError) -> None:
+        """No steps of so many rows any more, where memory ran out; else none at all."""
+        if self._graphs is None:
+            return
+        which = f"of {rows} or more sequences " if isinstance(error, torch.OutOfMemoryError) and rows > 1 else ""
+        self._graphs.keep_below(rows if which else 0)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self._report.notice(f"steps {which}are not recorded as CUDA graphs any more, which makes them slower: {reason}")
 
     def _in_parts(self, batch: Batch, token_ids: torch.Tensor, of_prompts: bool) -> torch.Tensor:
         """In several steps where one does not fit into the memory that is left."""
@@ -119,6 +158,8 @@ class TorchBackend:
                 hint="Close other programs that use it, or take a smaller --max-context, or --weights int8.",
             ) from error
         self._max_rows = rows // 2
+        if self._graphs is not None:
+            self._graphs.keep_below(self._max_rows + 1)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._report.notice(f"{self.info.name} ran out of memory: from now on at most {self._max_rows} tokens in one step")
@@ -170,7 +211,7 @@ class TorchBackend:
     def close(self) -> None:
         self._ranks.close()
         if self._model is not None:
-            self._model = None
+            self._model, self._graphs = None, None
             del self._embed, self._layers, self._streamed, self._final_norm, self._lm_head
 
     def _loaded(self) -> ModelConfig:
@@ -188,10 +229,9 @@ class ChoosingTorchBackend(TorchBackend):
 
     def choose(self, batch: Batch, choices: Choices) -> Chosen:
         with torch.inference_mode():
-            sources = torch.from_numpy(choices.sources).to(self._device)
-            given = torch.from_numpy(batch.token_ids).to(self._device)
-            token_ids = torch.where(sources < 0, given, self._chosen[sources.clamp_min(0)])
-            ids = self._ops.choose(self._logits(batch, token_ids), choices)
+            there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
+            token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
+            ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
             self._chosen = (
                 ids.clamp_min(0) if len(ids) else self._chosen
             )  # where there is none, any id: nobody reads what follows
@@ -222,5 +262,6 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place)
     ranks = parallel.join(place, device, report)
-    kind = TorchBackend if place.size > 1 else ChoosingTorchBackend
-    return kind(device, devices.describe(device, config, ranks), ranks, choose_ops(device, report), report)
+    kind, ops = TorchBackend if place.size > 1 else ChoosingTorchBackend, choose_ops(device, report)
+    recorder = CUDARecorder() if config.graphs and device.type == "cuda" and place.size == 1 and not ops.READS_HOST else None
+    return kind(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)

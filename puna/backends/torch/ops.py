@@ -23,6 +23,8 @@ class Ops(Protocol):
     follow from the row alone.
     """
 
+    READS_HOST: bool  # whether what is computed follows from numbers on the host, too, so that it cannot be recorded
+
     def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
         """The rows of token ids.  # (tokens,) -> (tokens, columns)"""
 
@@ -61,8 +63,11 @@ class Ops(Protocol):
     ) -> torch.Tensor:
         """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
 
-    def choose(self, logits: torch.Tensor, choices: Choices) -> torch.Tensor:
-        """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # -> (rows,) int32"""
+    def choose(self, logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
+        """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # -> (rows,) int32
+
+        `chosen` are the ids of the step before. What the logits hold afterwards is not said: they may be edited in place.
+        """
 
 
 def choose(device: torch.device, report: Reporter = SILENT) -> Ops:

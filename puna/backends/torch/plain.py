@@ -6,7 +6,6 @@ slow where a matrix is quantised, and meant for tests and for machines without T
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +14,8 @@ from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
 from puna.request import Choices
 from puna.sampling import choose_row
+
+READS_HOST = True  # each row of attention by its position
 
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
@@ -104,8 +105,8 @@ def swiglu_matvec_add(
     return matvec_add(swiglu(gate_up), matrix, bias, residual)
 
 
-def choose(logits: torch.Tensor, choices: Choices) -> torch.Tensor:
+def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
     """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # (rows, vocab_size) -> (rows,)"""
-    rows = logits.cpu().numpy()
-    ids = [choose_row(row, choices, i) if np.isfinite(row[row.argmax()]) else -1 for i, row in enumerate(rows)]
+    before: list[int] = chosen.tolist()
+    ids = [choose_row(row, choices, i, before) for i, row in enumerate(logits.cpu().numpy())]
     return torch.tensor(ids, dtype=torch.int32, device=logits.device)

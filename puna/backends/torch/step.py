@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
 from puna.config import ModelConfig
 from puna.request import Batch
@@ -35,30 +37,45 @@ class Step:
 
 def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
     """Bring a batch to the device where its token ids are already."""
-    rope, head_dim, device = model.rope, model.head_dim, token_ids.device
-    lengths = np.diff(batch.starts)
-    sequences = np.repeat(np.arange(len(lengths)), lengths)
-    angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], head_dim)
+    return step_of(batch, upload(arrays_of(batch, model, page_size), token_ids.device), token_ids.long(), of_prompts)
+
+
+def arrays_of(batch: Batch, model: ModelConfig, page_size: int) -> dict[str, Array]:
+    """What a step reads on the device, but for the token ids; each as its field of `Step` and `Slots` says."""
+    rope, sequences = model.rope, sequences_of(batch)
+    angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], model.head_dim)
     turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rope.attention_factor
+    return {
+        "positions": batch.positions.astype(np.int64),
+        "sequences": sequences,
+        "page_tables": batch.page_tables.astype(np.int64),
+        "turns": turns.astype(np.float32).reshape(len(sequences), 2, model.head_dim // 2),
+        "pages": batch.page_tables[sequences, batch.positions // page_size].astype(np.int64),
+        "offsets": (batch.positions % page_size).astype(np.int64),
+        "logit_rows": batch.logit_rows.astype(np.int64),
+    }
 
-    def there(array: npt.NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
+def step_of(batch: Batch, there: Mapping[str, torch.Tensor], token_ids: torch.Tensor, of_prompts: bool) -> Step:
+    """The step of a batch whose arrays are on the device."""
     return Step(
-        token_ids=token_ids.long(),
-        positions=there(batch.positions.astype(np.int64)),
-        sequences=there(sequences),
-        page_tables=there(batch.page_tables.astype(np.int64)),
-        turns=there(turns.astype(np.float32).reshape(len(sequences), 2, head_dim // 2)),
-        slots=Slots(
-            there(batch.page_tables[sequences, batch.positions // page_size].astype(np.int64)),
-            there((batch.positions % page_size).astype(np.int64)),
-        ),
-        logit_rows=there(batch.logit_rows.astype(np.int64)),
+        token_ids=token_ids,
+        positions=there["positions"],
+        sequences=there["sequences"],
+        page_tables=there["page_tables"],
+        turns=there["turns"],
+        slots=Slots(there["pages"], there["offsets"]),
+        logit_rows=there["logit_rows"],
         host_positions=batch.positions.tolist(),
-        host_sequences=sequences.tolist(),
+        host_sequences=sequences_of(batch).tolist(),
         of_prompts=of_prompts,
     )
+
+
+def sequences_of(batch: Batch) -> npt.NDArray[np.int64]:
+    """The sequence of each row.  # (tokens,)"""
+    lengths = np.diff(batch.starts)
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def is_of_prompt(batch: Batch) -> npt.NDArray[np.bool_]:
@@ -68,7 +85,7 @@ def is_of_prompt(batch: Batch) -> npt.NDArray[np.bool_]:
 
 def rows_of(batch: Batch, rows: npt.NDArray[np.intp]) -> Batch:
     """Some rows of a batch, in their order: at most one run of neighbours of each sequence."""
-    sequences = np.repeat(np.arange(len(batch.prompt_lengths)), np.diff(batch.starts))[rows]
+    sequences = sequences_of(batch)[rows]
     kept, firsts = np.unique(sequences, return_index=True)
     places = np.full(len(batch.token_ids), -1, np.int32)
     places[rows] = np.arange(len(rows), dtype=np.int32)

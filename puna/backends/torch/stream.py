@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from puna.backends.torch.blob import Places
 from puna.backends.torch.layer import Layer
 
-ALIGNMENT = 256  # bytes: what a coalesced load and any type want
 NUM_BUFFERS = 2
 
 
@@ -25,31 +25,13 @@ class Packed:
 
     def over(self, buffer: torch.Tensor) -> Layer:
         """The layer whose weights lie in `buffer`, as the blob has them."""
-        place = _Places()
+        place = Places()
         return self.layer.mapped(lambda like: place.of(like, buffer))
-
-
-class _Places:
-    """Where the weights of a layer lie in its blob, one after the other."""
-
-    def __init__(self) -> None:
-        self.end = 0
-
-    def of(self, like: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
-        """The next piece of `buffer`, in the type and shape of `like`."""
-        first = self.end
-        last = self.take(like)
-        return buffer[first:last].view(like.dtype).view(like.shape)
-
-    def take(self, like: torch.Tensor) -> int:
-        last = int(self.end + like.numel() * like.element_size())
-        self.end = -(-last // ALIGNMENT) * ALIGNMENT
-        return last
 
 
 def pack(layer: Layer, pinned: bool) -> Packed:
     """Gather a layer that lies in main memory; `pinned`: where the device can fetch it by itself."""
-    sizes, places = _Places(), _Places()
+    sizes, places = Places(), Places()
     layer.mapped(_noting(sizes.take))
     blob = torch.empty(sizes.end, dtype=torch.uint8, pin_memory=pinned)
     layer.mapped(_noting(lambda weight: places.of(weight, blob).copy_(weight)))

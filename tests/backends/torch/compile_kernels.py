@@ -131,8 +131,9 @@ def compile_attention() -> None:
 def compile_sampling() -> None:
     logits, row = empty(2, 128256), empty(2)
     sampling.argmax(logits)
-    ids = empty(2, 5, dtype=torch.int64)
-    sampling.penalise(logits, ids, ids.int(), row, row.double(), row.double())
+    ids, many = empty(2, dtype=torch.int32), empty(5, dtype=torch.int32)
+    doubles = row.double()
+    sampling.edit(logits, ids, ids, ids, row, doubles, doubles, ids, many, many, ids, many, many.double())
     sampling.draw(logits, row.double(), row, row.int(), row.double(), row)
 
 
@@ -146,7 +147,7 @@ def main() -> None:
     for module, name in (
         (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
         (attention, "prefill_kernel"), (panel, "panel_kernel"), (norm, "rms_norm_kernel"),
-        (sampling, "argmax_kernel"), (sampling, "penalise_kernel"), (sampling, "draw_kernel"),
+        (sampling, "argmax_kernel"), (sampling, "edit_kernel"), (sampling, "draw_kernel"),
     ):  # fmt: skip
         setattr(module, name, Compiler(getattr(module, name), found))
     attention.plan_work = work_without_memory

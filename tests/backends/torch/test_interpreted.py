@@ -1,4 +1,4 @@
-"""Runs the tests of the Triton kernels under Triton's interpreter, in a process of their own."""
+"""Runs the tests of the Triton kernels under Triton's interpreter, each file in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_kernels_do_what_plain_torch_does() -> None:
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("test_kernels_*.py")))
+def test_kernels_do_what_plain_torch_does(name: str) -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("this is the process that was started")
-    files = sorted(map(str, FOLDER.glob("test_kernels_*.py")))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / name)]
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, cwd=FOLDER.parents[2]
     )

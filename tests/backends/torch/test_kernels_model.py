@@ -7,6 +7,7 @@ import pytest
 
 from puna.request import Logits
 from tests.backends.torch import interpreter
+from tests.backends.torch.test_model import require_the_ids_of_waiting
 from tests.conformance import test_backends as conformance
 from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config
@@ -56,3 +57,7 @@ def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatc
         whole = made()
         for cuts, beside in (((1, 16, 17, 18, 19, 20), False), ((19,), False), ((7, 17, 20), True)):
             assert np.array_equal(made(*cuts, beside=beside), whole), cuts
+
+
+def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
+    require_the_ids_of_waiting(tiny_config(num_layers=1), max_tokens=3)

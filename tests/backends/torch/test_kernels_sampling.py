@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
 from puna import sampling
 from puna.errors import NumericalError
-from puna.request import SamplingParams
+from puna.request import Edits, SamplingParams
 from puna.sampling import History, Row
 from tests.backends.torch import interpreter
 
@@ -16,14 +19,17 @@ interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
 
 from puna.backends.torch import plain  # noqa: E402
+from puna.backends.torch.blob import upload  # noqa: E402
 from puna.backends.torch.kernels import sampling as on_device  # noqa: E402
 
 VOCAB_SIZE = 100
+NO_IDS = torch.zeros(1, dtype=torch.int32)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_device, "BLOCK", 64)
+    monkeypatch.setattr(on_device, "PIECE", 16)
 
 
 def rows(count: int, seed: int = 0) -> Row:
@@ -55,32 +61,138 @@ def test_argmax_takes_the_first_of_equals_and_flags_what_the_host_refuses() -> N
     ]
 
 
-def test_penalties() -> None:
-    logits, prompt, outputs = rows(3), [5, 9, 9, 99], [[], [9, 9, 9, 70], [0]]
-    params = [
-        SamplingParams(repetition_penalty=1.3),
-        SamplingParams(repetition_penalty=0.7, presence_penalty=0.3, frequency_penalty=0.1),
-        SamplingParams(presence_penalty=-2.0),
-    ]
-    expected = [
-        sampling.penalties(row, param, History(prompt, output))
-        for row, param, output in zip(logits, params, outputs, strict=True)
-    ]
-    seen, counts = np.full((3, 6), -1), np.zeros((3, 6), np.int32)
-    for row, output in enumerate(outputs):
-        ids = sorted({*prompt, *output})
-        seen[row, : len(ids)] = ids
-        counts[row, : len(ids)] = [output.count(i) for i in ids]
-    found = on_device.penalise(
-        torch.from_numpy(logits),
-        torch.from_numpy(seen),
-        torch.from_numpy(counts),
-        torch.tensor([p.repetition_penalty for p in params]),
-        torch.tensor([p.presence_penalty for p in params], dtype=torch.float64),
-        torch.tensor([p.frequency_penalty for p in params], dtype=torch.float64),
-    )
-    assert np.array_equal(found.numpy(), np.stack(expected))
+# ---- edits ------------------------------------------------------------------------------------------------------------
 
+
+class Case(NamedTuple):
+    """A request when it chooses."""
+
+    params: SamplingParams
+    prompt: list[int]
+    output: list[int]
+    last: int = -1  # an id of the output that nobody has read yet
+
+    @property
+    def history(self) -> History:
+        return History(self.prompt, self.output if self.last < 0 else [*self.output, self.last])
+
+
+EDITED = [
+    Case(SamplingParams(repetition_penalty=1.3), [5, 9, 9, 99], []),
+    Case(SamplingParams(repetition_penalty=0.7, presence_penalty=0.3, frequency_penalty=0.1), [5, 9, 9, 99], [9, 9, 9, 70]),
+    Case(SamplingParams(presence_penalty=-2.0), [5, 9, 9, 99], [0]),
+    Case(SamplingParams(frequency_penalty=0.7, presence_penalty=1e-3), [5], [3, 3, 4], last=3),  # which occurred before
+    Case(
+        SamplingParams(frequency_penalty=0.7, presence_penalty=0.1), [5], [3, 3, 4], last=5
+    ),  # in the prompt, which is not counted
+    Case(SamplingParams(repetition_penalty=1.1, presence_penalty=0.1), [5], [3, 3, 4], last=5),  # and here it is
+    Case(SamplingParams(repetition_penalty=1.1), [99], [], last=0),
+    Case(SamplingParams(presence_penalty=1.1), [99], [], last=0),  # all that is known
+    Case(SamplingParams(repetition_penalty=1.2, frequency_penalty=0.2), list(range(16)), [20], last=16),  # a piece that is full
+    Case(SamplingParams(repetition_penalty=1.2), list(range(VOCAB_SIZE)), [99] * 40, last=98),
+    Case(SamplingParams(logit_bias={0: 5.0, 99: -100.0, 50: 1e300, 51: -1e300}), [1], [2], last=3),
+    Case(SamplingParams(logit_bias={i: i / 7 - 3 for i in range(33)}, repetition_penalty=1.4), [1, 40], [2, 32], last=3),
+    Case(SamplingParams(logit_bias={7: 0.1, 8: 0.1}, frequency_penalty=0.3), [7], [7, 8, 7], last=8),
+    Case(SamplingParams(), [1, 2], [3], last=3),  # takes its row as it is
+]
+
+
+def edits_of(cases: list[Case], vocab_size: int = VOCAB_SIZE) -> Edits:
+    """The last id of each case stands at its own place among the ids of the step before."""
+    samplers = [sampling.Sampler(case.params, vocab_size) for case in cases]
+    histories = [History(case.prompt, case.output) for case in cases]
+    sources = np.array([-1 if case.last < 0 else i for i, case in enumerate(cases)], np.int32)
+    edits = sampling.make_edits(samplers, histories, sources)
+    assert edits is not None
+    return edits
+
+
+def last_ids(cases: list[Case]) -> torch.Tensor:
+    return torch.tensor([max(case.last, 0) for case in cases], dtype=torch.int32)
+
+
+def edit(logits: Row, edits: Edits, chosen: torch.Tensor = NO_IDS) -> tuple[Row, list[bool]]:
+    edited = torch.from_numpy(logits.copy())
+    sound = on_device.edit(edited, chosen, **upload(on_device._edits(edits), edited.device))
+    return edited.numpy(), sound.tolist()
+
+
+def edited_by_host(logits: Row, cases: list[Case]) -> Row:
+    filters = sampling.GREEDY_FILTERS
+    return np.stack([sampling.apply(filters, row, case.params, case.history) for row, case in zip(logits, cases, strict=True)])
+
+
+def test_edits_are_the_hosts_bit_for_bit_and_leave_other_rows_alone() -> None:
+    logits = rows(len(EDITED), seed=4)
+    found, sound = edit(logits, edits_of(EDITED), last_ids(EDITED))
+    assert np.array_equal(found.view(np.int32), edited_by_host(logits, EDITED).view(np.int32)) and all(sound)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_edits_of_many_ids_are_the_hosts_bit_for_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,024 biases, histories of up to 3,000 ids, at the sizes that a card works with."""
+    monkeypatch.setattr(on_device, "PIECE", 1024)
+    rng, vocab_size = np.random.default_rng(seed), 1537
+    cases = [
+        Case(
+            SamplingParams(
+                repetition_penalty=float(rng.uniform(0.5, 2)),
+                presence_penalty=float(rng.uniform(-2, 2)),
+                frequency_penalty=float(rng.uniform(-1, 1)),
+                logit_bias=dict.fromkeys(rng.permutation(vocab_size)[:num_biases].tolist(), float(rng.uniform(-100, 100))),
+            ),
+            rng.integers(0, vocab_size, int(rng.integers(1, 3000))).tolist(),
+            rng.zipf(1.3, int(rng.integers(0, 3000))).clip(0, vocab_size - 1).tolist(),
+            last=int(rng.integers(0, vocab_size)),
+        )
+        for num_biases in (0, 1, 1023, 1024)
+    ]
+    logits = rng.standard_normal((len(cases), vocab_size), np.float32) * 9
+    found, _ = edit(logits, edits_of(cases, vocab_size), last_ids(cases))
+    assert np.array_equal(found.view(np.int32), edited_by_host(logits, cases).view(np.int32))
+
+
+def test_a_row_that_was_not_finite_before_its_edits_is_told() -> None:
+    logits = rows(4, seed=6)
+    logits[0, 3], logits[1, 98], logits[2] = np.nan, np.inf, -np.inf
+    cases = [Case(SamplingParams(logit_bias={3: 1.0, 98: -1e30}), [1], [2])] * 4
+    assert edit(logits, edits_of(cases))[1] == [False, False, False, True]
+
+
+def as_drawn(case: Case, i: int) -> Case:
+    params = replace(case.params, temperature=0.7 + i / 10, top_k=(0, 9)[i % 2], top_p=(1.0, 0.8)[i % 3 == 0], seed=i)
+    return case._replace(params=params)
+
+
+@pytest.mark.parametrize("cases", [EDITED, list(map(as_drawn, EDITED, range(20)))], ids=["greedy", "drawn"])
+def test_edited_rows_choose_what_each_samplers_chooses_alone(cases: list[Case]) -> None:
+    logits = rows(len(cases), seed=7)
+    logits[2, 90], logits[10, 98] = np.nan, np.inf
+    samplers, again = ([sampling.Sampler(case.params, VOCAB_SIZE) for case in cases] for _ in range(2))
+    choices = sampling.make_choices(np.full(len(cases), -1, np.int32), samplers, edits_of(cases))
+    expected, found = (
+        module.choose(torch.from_numpy(logits.copy()), choices, last_ids(cases)).tolist() for module in (plain, on_device)
+    )
+    alone = [
+        sampler.choose(row, case.history) if is_finite(row) else -1
+        for sampler, row, case in zip(again, logits, cases, strict=True)
+    ]
+    assert found == expected == alone and found.count(-1) == 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_penalty_that_passes_the_largest_number_is_told(temperature: float) -> None:
+    logits = rows(2, seed=8)
+    logits[0, 5] = 3e38
+    cases = [Case(SamplingParams(repetition_penalty=0.5, temperature=temperature, seed=1), [5], [])] * 2
+    samplers = [sampling.Sampler(case.params, VOCAB_SIZE) for case in cases]
+    choices = sampling.make_choices(np.full(2, -1, np.int32), samplers, edits_of(cases))
+    for module in (plain, on_device):
+        found = module.choose(torch.from_numpy(logits.copy()), choices, NO_IDS).tolist()
+        assert found[0] == -1 and found[1] >= 0
+
+
+# ---- draws ------------------------------------------------------------------------------------------------------------
 
 FILTERS = [
     SamplingParams(temperature=0.0),
@@ -133,7 +245,7 @@ def test_a_step_chooses_what_plain_torch_chooses(params: list[SamplingParams]) -
     logits[3, 90] = np.nan
     samplers = [sampling.Sampler(param, VOCAB_SIZE) for param in params]
     choices = sampling.make_choices(np.full(11, -1, np.int32), samplers)
-    expected = plain.choose(torch.from_numpy(logits), choices)
-    found = on_device.choose(torch.from_numpy(logits), choices)
+    expected = plain.choose(torch.from_numpy(logits), choices, NO_IDS)
+    found = on_device.choose(torch.from_numpy(logits), choices, NO_IDS)
     assert found.dtype == expected.dtype == torch.int32
     assert found.tolist() == expected.tolist() and found[3] == -1

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from puna.backends import BACKENDS, create_backend
+from puna.backends.base import Backend, LooksAhead
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step, halves
-from puna.config import EngineConfig, parse_bytes
+from puna.config import EngineConfig, ModelConfig, parse_bytes
+from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
-from puna.plan import make_plan
-from puna.request import Batch
+from puna.plan import Plan, make_plan
+from puna.request import Batch, SamplingParams
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
-from tests.fakes import random_checkpoint, tiny_config
+from tests.fakes import random_checkpoint, run, tiny_config
 
 CONFIG = tiny_config()
 
@@ -94,6 +96,45 @@ def test_streamed_layers_change_no_bit(num_streamed: int, quant: str) -> None:
     found = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
     backend.close()
     assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+class Waiting:
+    """A backend of which only `forward` is known."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.info, self.forward = backend.info, backend.forward
+
+
+REQUESTS: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.2},
+    {},
+    {"frequency_penalty": 0.5, "temperature": 0.9, "seed": 4},
+    {"logit_bias": {3: 1.5, 250: -100.0}, "presence_penalty": 0.7},
+    {"temperature": 1.0, "top_k": 9, "seed": 5},
+]
+
+
+def written(backend: Any, plan: Plan, model: ModelConfig, max_tokens: int) -> list[list[int]]:
+    """The ids of some requests that run together, as many at a time as `plan` allows."""
+    engine = Engine(backend, None, plan, EngineConfig(), model)
+    prompts = [random_ids(model, n, seed=n) for n in (1, 5, 17, 4, 1)]
+    requests = [
+        engine.add(ids, SamplingParams(max_tokens=max_tokens, **params)) for ids, params in zip(prompts, REQUESTS, strict=True)
+    ]
+    run(engine)
+    return [request.output_ids for request in requests]
+
+
+def require_the_ids_of_waiting(model: ModelConfig, max_tokens: int) -> None:
+    checkpoint = random_checkpoint(model, seed=6)
+    with loaded("torch", checkpoint) as backend:
+        plan = replace(plan_of(checkpoint, EngineConfig(device="torch", page_size=16), backend), max_sequences=3)
+        assert isinstance(backend, LooksAhead)
+        assert written(backend, plan, model, max_tokens) == written(Waiting(backend), plan, model, max_tokens)
+
+
+def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
+    require_the_ids_of_waiting(CONFIG, max_tokens=12)
 
 
 @pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])

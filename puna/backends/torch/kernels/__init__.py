@@ -12,4 +12,6 @@ from puna.backends.torch.kernels.rope import rope_write
 from puna.backends.torch.kernels.sampling import choose
 from puna.backends.torch.kernels.take import embed
 
-__all__ = ["attend", "choose", "embed", "matvec_add", "norm_matvec", "rope_write", "swiglu_matvec_add"]
+READS_HOST = False  # but for prompts
+
+__all__ = ["READS_HOST", "attend", "choose", "embed", "matvec_add", "norm_matvec", "rope_write", "swiglu_matvec_add"]

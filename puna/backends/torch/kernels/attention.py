@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from puna.backends.torch.blob import upload
 from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, integers_as_bf16, low_part
 from puna.backends.torch.kv import Half, LayerKV
@@ -239,7 +240,7 @@ def plan_work(step: Step, rows_per_tile: int) -> Work:
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
         for first in range(start, end, rows_per_tile)
     ]
-    return Work(longest, torch.tensor(tiles, dtype=torch.int32, device=step.positions.device))
+    return Work(longest, upload({"tiles": np.array(tiles, np.int32)}, step.positions.device)["tiles"])
 
 
 _LAST: dict[int, tuple[Step, Work]] = {}  # all layers of a step share its work: uploaded once

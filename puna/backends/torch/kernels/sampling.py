@@ -1,28 +1,33 @@
-"""From logits to token ids without leaving the device: `choose` by `argmax` or `draw`, and `penalise`, each row by itself.
+"""From logits to token ids without leaving the device: `edit` (biases, penalties), then `argmax` or `draw`, each row by itself.
 
 They choose what `puna/sampling.py` chooses. Thresholds are found by bisection over the bits of a float, not by sorting: top-k and
 top-p take 31 passes each over the row's logits, which lie in the second cache. What may differ from the host: the device's exp
 has an error of about 1e-6 where numpy's has 1e-7, and sums of float64 have another order. So a token differs where the drawn
 number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to a
-token's mass.
-Logit bias is not done here.
+token's mass. Edits come to the host's bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
-from puna.request import Choices
+from puna.backends.torch.blob import upload
+from puna.request import Choices, Edits
+
+Array = npt.NDArray[Any]
 
 BLOCK = 4096  # logits at a time: of sizes up to 8192 the largest that keeps all in registers with 8 warps. Not measured yet
+PIECE = 1024  # ids at a time. Not measured yet
 FARTHEST = tl.constexpr(0x7F800000)  # the bits of infinity: how far -inf is
 SMALLEST = float(torch.finfo(torch.float32).tiny)  # least temperature, as on the host
+LARGEST = tl.constexpr(float(torch.finfo(torch.float32).max))
 
 
 @triton.jit
@@ -53,22 +58,61 @@ def argmax_kernel(out, finite, logits, vocab_size, stride, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def penalise_kernel(
-    logits, ids, counts, repetition, presence, frequency, stride, num_ids, BLOCK: tl.constexpr
+def add_biases(row, ids, biases, first, end, PIECE: tl.constexpr):
+    """Sums in float64, none beyond the largest float32; NaN stays."""
+    for start in tl.range(first, end, PIECE):
+        place = start + tl.arange(0, PIECE)
+        inside = place < end
+        at = row + tl.load(ids + place, mask=inside, other=0)
+        biased = tl.load(at, mask=inside, other=0.0).to(tl.float64) + tl.load(biases + place, mask=inside, other=0.0)
+        biased = tl.where(biased > LARGEST, LARGEST, tl.where(biased < -LARGEST, -LARGEST, biased))
+        tl.store(at, biased.to(tl.float32), mask=inside)
+
+
+@triton.jit
+def penalised(logit, count, factor, once, each_time):
+    """The logit of an id that occurred, `count` times of them in the output. Rounded as numpy does, so never fused."""
+    logit = tl.where(logit > 0, tl.math.div_rn(logit, factor), logit * factor)
+    taken = tl.where(count > 0, once + each_time * count.to(tl.float64), 0.0).to(tl.float32)
+    return logit - taken
+
+
+@triton.jit
+def penalise(row, ids, counts, first, end, last, factor, once, each_time, PIECE: tl.constexpr):
+    """`last`: an id that occurred once more, whether it is among the others or not; -1: none."""
+    num_last = tl.zeros((), tl.int32)
+    for start in tl.range(first, end, PIECE):
+        place = start + tl.arange(0, PIECE)
+        inside = place < end
+        token = tl.load(ids + place, mask=inside, other=0)
+        is_last = (inside & (token == last)).to(tl.int32)
+        count = tl.load(counts + place, mask=inside, other=0) + is_last
+        logit = tl.load(row + token, mask=inside, other=0.0)
+        tl.store(row + token, penalised(logit, count, factor, once, each_time), mask=inside)
+        num_last += tl.sum(is_last, axis=0)
+    is_new = (last >= 0) & (num_last == 0)
+    logit = tl.load(row + last, mask=is_new, other=0.0)
+    tl.store(row + last, penalised(logit, tl.full((), 1, tl.int32), factor, once, each_time), mask=is_new)
+
+
+@triton.jit
+def edit_kernel(
+    sound, logits, chosen, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
+    vocab_size, stride, BLOCK: tl.constexpr, PIECE: tl.constexpr
 ):  # fmt: skip
-    """Program (row): logits in place.  # ids, counts (rows, num_ids): each id once, -1 where there is none"""
-    row = tl.program_id(0)
-    factor = tl.load(repetition + row)
-    once, each_time = tl.load(presence + row), tl.load(frequency + row)
-    for first in tl.range(0, num_ids, BLOCK):
-        place = first + tl.arange(0, BLOCK)
-        token = tl.load(ids + row.to(tl.int64) * num_ids + place, mask=place < num_ids, other=-1)
-        count = tl.load(counts + row.to(tl.int64) * num_ids + place, mask=place < num_ids, other=0)
-        at = logits + row.to(tl.int64) * stride + token
-        logit = tl.load(at, mask=token >= 0, other=0.0)
-        logit = tl.where(logit > 0, tl.math.div_rn(logit, factor), logit * factor)
-        taken = tl.where(count > 0, once + each_time * count.to(tl.float64), 0.0).to(tl.float32)
-        tl.store(at, logit - taken, mask=token >= 0)
+    """Program (edit): the logits of its row in place, and whether they were finite before."""
+    edit = tl.program_id(0)
+    at = tl.load(rows + edit)
+    row = logits + at.to(tl.int64) * stride
+    _, _, is_finite = best_of_row(row, vocab_size, BLOCK)
+    tl.store(sound + at, is_finite.to(tl.int8))
+    tl.debug_barrier()  # threads write what others have read
+    add_biases(row, bias_ids, biases, tl.load(bias_starts + edit), tl.load(bias_starts + edit + 1), PIECE)
+    tl.debug_barrier()  # and read what others have written
+    source = tl.load(sources + edit)
+    last = tl.load(chosen + source, mask=source >= 0, other=-1)
+    factor, once, each_time = tl.load(repetition + edit), tl.load(presence + edit), tl.load(frequency + edit)
+    penalise(row, ids, counts, tl.load(starts + edit), tl.load(starts + edit + 1), last, factor, once, each_time, PIECE)
 
 
 @triton.jit
@@ -190,26 +234,31 @@ def argmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, finite.bool()
 
 
-def penalise(
+def edit(
     logits: torch.Tensor,
-    seen_ids: torch.Tensor,
-    counts: torch.Tensor,
+    chosen: torch.Tensor,
+    rows: torch.Tensor,
+    sources: torch.Tensor,
     repetition: torch.Tensor,
     presence: torch.Tensor,
     frequency: torch.Tensor,
+    starts: torch.Tensor,
+    ids: torch.Tensor,
+    counts: torch.Tensor,
+    bias_starts: torch.Tensor,
+    bias_ids: torch.Tensor,
+    biases: torch.Tensor,
 ) -> torch.Tensor:
-    """New logits with what occurred made less likely; a repetition penalty of 1 and penalties of 0 change nothing.
+    """Edit some rows in place (see `Edits`); whether each row of logits was finite, or is not among them.
 
-    logits (rows, vocab_size); seen_ids (rows, n) int64, each of prompt and output once, -1 beyond the last; counts (rows, n)
-    int32, how often in the output; repetition (rows,) float32; presence, frequency (rows,) float64
+    logits (rows, vocab_size); repetition float32; presence, frequency and biases float64; the others int32 -> (rows,) bool
     """
-    penalised = logits.clone()
-    if seen_ids.numel():
-        penalise_kernel[(len(logits),)](
-            penalised, seen_ids, counts, repetition, presence, frequency, penalised.stride(0), seen_ids.shape[1],
-            BLOCK=1024, num_warps=4, enable_fp_fusion=False,  # a product and a difference, as numpy rounds them
-        )  # fmt: skip
-    return penalised
+    sound = torch.ones(len(logits), dtype=torch.int8, device=logits.device)
+    edit_kernel[(len(rows),)](
+        sound, logits, chosen, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
+        logits.shape[1], logits.stride(0), BLOCK=BLOCK, PIECE=PIECE, num_warps=8, enable_fp_fusion=False,
+    )  # fmt: skip
+    return sound.bool()
 
 
 def draw(
@@ -236,23 +285,31 @@ def draw(
     return ids, finite.bool()
 
 
-def choose(logits: torch.Tensor, choices: Choices) -> torch.Tensor:
-    """The next id of each row; -1 where the row is not finite.  # (rows, vocab_size) -> (rows,) int32"""
-    if not choices.temperature.any():
-        ids, finite = argmax(logits)
-    else:
-        ids, finite = draw(logits, *(_there(logits.device, *array) for array in _arguments(choices)))
-    return torch.where(finite, ids, -1).to(torch.int32)
+def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
+    """The next id of each row; -1 where the row is not finite. Rows that have edits are edited in place.
+
+    logits (rows, vocab_size), chosen (ids of the step before,) int32 -> (rows,) int32
+    """
+    draws = _draws(choices) if choices.temperature.any() else {}
+    edits = _edits(choices.edits) if choices.edits is not None else {}
+    there = upload(draws | edits, logits.device)
+    sound = edit(logits, chosen, **{name: there[name] for name in edits}) if edits else None
+    ids, finite = draw(logits, **{name: there[name] for name in draws}) if draws else argmax(logits)
+    return torch.where(finite if sound is None else finite & sound, ids, -1).to(torch.int32)
 
 
-def _arguments(choices: Choices) -> Iterator[tuple[npt.NDArray[Any], torch.dtype]]:
-    """As `draw` takes them."""
-    yield choices.uniform, torch.float64
-    yield choices.temperature, torch.float32
-    yield choices.top_k, torch.int32
-    yield choices.top_p, torch.float64
-    yield choices.min_p, torch.float64
+def _draws(choices: Choices) -> dict[str, Array]:
+    """What `draw` takes."""
+    return {
+        "uniforms": choices.uniform,
+        "temperatures": choices.temperature.astype(np.float32),
+        "top_ks": choices.top_k,
+        "top_ps": choices.top_p,
+        "min_ps": choices.min_p.astype(np.float32),
+    }
 
 
-def _there(device: torch.device, array: npt.NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
-    return torch.from_numpy(array).to(device, dtype)
+def _edits(edits: Edits) -> dict[str, Array]:
+    """What `edit` takes."""
+    given = {field.name: getattr(edits, field.name) for field in fields(edits)}
+    return given | {"repetition": edits.repetition.astype(np.float32)}

@@ -1,0 +1,154 @@
+"""Decode steps as CUDA graphs: what the host asked of the device once is asked again in one launch, where it were some hundred.
+
+A step of generated tokens, one for each sequence, is recorded for a bucket of sizes when it comes there for the second time: the
+first time compiles the kernels, which a recording must not do. A recording holds addresses, not numbers. So all that differs
+between two steps of a bucket lies in one blob, which is filled anew for each step, and nothing in the recorded work may follow
+from numbers on the host: `Ops.READS_HOST` says of whose operations that is not true.
+
+Rows that are missing to a full bucket are copies of one that is there: they write the same numbers to the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from puna.backends.torch.blob import Array, Blob
+from puna.backends.torch.step import Step, arrays_of, step_of
+from puna.config import ModelConfig
+from puna.plan import Plan
+from puna.request import Batch
+
+# A step of more rows is computed long enough for the host to keep up with.
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LENGTHS = tuple(512 << 2 * i for i in range(10))  # positions that the furthest row sees: how wide page tables are
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Sizes that a recording serves: as many rows, and up to as many positions."""
+
+    rows: int
+    length: int
+
+
+def bucket_rows(rows: int) -> int:
+    """
+    >>> bucket_rows(5), bucket_rows(10_000)
+    (8, 512)
+    """
+    return next((size for size in ROWS if size >= rows), ROWS[-1])
+
+
+def bucket_of(batch: Batch) -> Bucket | None:
+    """The smallest bucket that holds a batch; None for what is not one row, with logits, for each sequence, or too large."""
+    rows = len(batch.token_ids)
+    if not rows == len(batch.logit_rows) == len(batch.starts) - 1 or rows > ROWS[-1]:
+        return None
+    longest = int(batch.positions.max()) + 1
+    return Bucket(bucket_rows(rows), next(length for length in LENGTHS if length >= longest))
+
+
+def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
+    """The batch with as many rows and pages, and which of its rows the new ones are copies of: the one that sees least.
+
+    Each sequence has one row before and after. Tables are cut or filled up to `pages`, which hold every row's positions.
+    """
+    count, least = len(batch.token_ids), int(batch.positions.argmin())
+    order = np.append(np.arange(count), np.full(rows - count, least))
+    tables = np.full((rows, pages), -1, np.int32)
+    width = min(pages, batch.page_tables.shape[1])
+    tables[:, :width] = batch.page_tables[order, :width]
+    whole = Batch(
+        token_ids=batch.token_ids[order],
+        positions=batch.positions[order],
+        starts=np.arange(rows + 1, dtype=np.int32),
+        page_tables=tables,
+        logit_rows=np.arange(rows, dtype=np.int32),
+        prompt_lengths=batch.prompt_lengths[order],
+    )
+    return whole, least
+
+
+class Recorder(Protocol):
+    """Keeps what a function asks of a device."""
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        """Nothing is done yet; what is returned asks all of it again, with whatever lies at the same addresses by then."""
+
+
+class CUDARecorder:
+    """All recordings take their memory from one pool: no two of them run at the same time, and what one leaves is read first."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            work()
+        return graph.replay  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What belongs to a bucket: the step whose arrays lie in `blob`, and its recording."""
+
+    blob: Blob
+    step: Step
+    replay: Callable[[], object] | None = None
+
+
+class Graphs:
+    """The decode steps of a loaded model. `compute` is its forward pass: Step -> logits (rows, vocab_size)."""
+
+    def __init__(
+        self, compute: Callable[[Step], torch.Tensor], model: ModelConfig, plan: Plan, logits: torch.Tensor, recorder: Recorder
+    ) -> None:
+        """`logits` (rows, vocab_size): where every recording leaves its own, of as many rows at most."""
+        self._compute, self._model, self._plan, self._recorder = compute, model, plan, recorder
+        self._logits = logits
+        self._most_rows = len(logits)
+        self._kept: dict[Bucket, _Kept] = {}
+
+    def logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor | None:
+        """Of a step of generated tokens; None where it is not one of those that can be recorded.  # (rows, vocab_size)
+
+        What is returned is to be read, on the device, before the next call.
+        """
+        bucket = bucket_of(batch)
+        if bucket is None or bucket.rows > self._most_rows:
+            return None
+        whole, least = filled(batch, bucket.rows, -(-bucket.length // self._plan.page_size))
+        arrays = arrays_of(whole, self._model, self._plan.page_size)
+        kept, is_new = self._kept.get(bucket), bucket not in self._kept
+        if kept is None:
+            kept = self._kept[bucket] = self._new(whole, arrays, bucket, token_ids)
+        else:
+            kept.blob.fill(arrays)
+        count = len(token_ids)
+        kept.step.token_ids[:count] = token_ids
+        kept.step.token_ids[count:] = token_ids[least]
+        return (self._compute(kept.step) if is_new else self._replayed(kept))[:count]
+
+    def keep_below(self, rows: int) -> None:
+        """From now on only steps of fewer rows are recorded."""
+        self._most_rows = rows - 1
+        self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
+
+    def _new(self, whole: Batch, arrays: Mapping[str, Array], bucket: Bucket, token_ids: torch.Tensor) -> _Kept:
+        blob = Blob(arrays, token_ids.device)
+        ids = torch.empty(bucket.rows, dtype=torch.int64, device=token_ids.device)
+        furthest = replace(step_of(whole, blob.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows)
+        return _Kept(blob, furthest)
+
+    def _replayed(self, kept: _Kept) -> torch.Tensor:
+        out = self._logits[: len(kept.step.token_ids)]
+        if kept.replay is None:
+            kept.replay = self._recorder.record(lambda: out.copy_(self._compute(kept.step)))
+        kept.replay()
+        return out
