@@ -1,10 +1,11 @@
 """Decode and prefill against llama.cpp: two processes take turns on the same file, and the ratios of the pairs count.
 
-    python benchmarks/speed.py [MODEL.gguf] [--pairs 7] [--threads 2]
+    python benchmarks/speed.py [MODEL.gguf] [--pairs 7] [--threads 2] [--measures decode,prefill,2000]
 
 Each process loads the model once, then waits on its standard input; only one runs at a time. A pair is one run of each, the
 order changing from pair to pair. decode: 128 tokens one at a time after one of prompt (tg128). prefill: 512 tokens of prompt
-(pp512). Reported: the median of the pair ratios, and their range.
+(pp512). A number: 64 tokens one at a time after so many of prompt (tg64 @ d2000). Reported: the median of the pair ratios, and
+their range.
 """
 
 from __future__ import annotations
@@ -15,69 +16,76 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PROMPT, GENERATED = 512, 128
+PROMPT, GENERATED, AT_DEPTH = 512, 128, 64
+Measure = Callable[[str], float]  # of a name in `--measures`
 
 
-def serve_puna(model: Path, threads: int) -> None:
+def random_ids(count: int) -> list[int]:
     import numpy as np
 
+    ids: list[int] = np.random.default_rng(0).integers(100, 30000, count).tolist()
+    return ids
+
+
+def amounts(what: str) -> tuple[int, int]:
+    """Tokens of prompt, and those that are generated one at a time: 0 where it is the prompt that is measured."""
+    return {"decode": (1, GENERATED), "prefill": (PROMPT, 0)}.get(what) or (int(what), AT_DEPTH)
+
+
+def serve_puna(model: Path, threads: int, longest: int) -> None:
     from puna.llm import LLM
 
-    llm = LLM.load(model, threads=threads, prefix_cache=False)
-    ids = np.random.default_rng(0).integers(100, 30000, PROMPT).tolist()
+    llm = LLM.load(model, threads=threads, max_context=longest, prefix_cache=False)
 
-    def decode() -> float:
-        timing = llm.generate(ids[:1], max_tokens=GENERATED + 1, ignore_eos=True).timing
-        return timing.decode_per_s
+    def measure(what: str) -> float:
+        prompt, generated = amounts(what)
+        timing = llm.generate(random_ids(prompt), max_tokens=generated + 1, ignore_eos=True).timing
+        return timing.decode_per_s if generated else timing.prefill_per_s
 
-    def prefill() -> float:
-        return llm.generate(ids, max_tokens=1, ignore_eos=True).timing.prefill_per_s
-
-    answer({"decode": decode, "prefill": prefill})
+    answer(measure)
 
 
-def serve_llama_cpp(model: Path, threads: int) -> None:
+def serve_llama_cpp(model: Path, threads: int, longest: int) -> None:
     import llama_cpp
-    import numpy as np
 
-    llm = llama_cpp.Llama(str(model), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
-    ids = np.random.default_rng(0).integers(100, 30000, PROMPT).tolist()
+    llm = llama_cpp.Llama(str(model), n_ctx=longest, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
 
-    def decode() -> float:
+    def measure(what: str) -> float:
+        prompt, generated = amounts(what)
+        ids = random_ids(prompt + generated)
         llm.reset()
-        llm.eval(ids[:1])
         start = time.perf_counter()
-        for token in ids[1 : GENERATED + 1]:
+        llm.eval(ids[:prompt])
+        if not generated:
+            return prompt / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for token in ids[prompt:]:
             llm.eval([token])
-        return GENERATED / (time.perf_counter() - start)
+        return generated / (time.perf_counter() - start)
 
-    def prefill() -> float:
-        llm.reset()
-        start = time.perf_counter()
-        llm.eval(ids)
-        return PROMPT / (time.perf_counter() - start)
-
-    answer({"decode": decode, "prefill": prefill})
+    answer(measure)
 
 
 SERVERS = {"puna": serve_puna, "llama.cpp": serve_llama_cpp}
 
 
-def answer(measures: dict[str, Any]) -> None:
-    """Run the measure that each line names and print its result."""
+def answer(measure: Measure) -> None:
+    """Measure what each line names and print its result."""
     print("ready", flush=True)
     for line in sys.stdin:
-        print(measures[line.strip()](), flush=True)
+        print(measure(line.strip()), flush=True)
 
 
 class Runner:
     """A process that measures when it is asked to."""
 
-    def __init__(self, name: str, model: Path, threads: int) -> None:
-        command = [sys.executable, __file__, str(model), "--threads", str(threads), "--serve", name]
+    def __init__(self, name: str, model: Path, given: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, str(model), "--threads", str(given.threads), "--measures", given.measures]
+        command += ["--serve", name]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         while self._line() != "ready":
             pass
@@ -119,17 +127,19 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measures", default="decode,prefill")
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        SERVERS[given.serve](given.model, given.threads)
+        longest = max(sum(amounts(what)) for what in given.measures.split(","))
+        SERVERS[given.serve](given.model, given.threads, longest + 16)
         return
     from puna import hub
     from puna.report import SILENT
 
     model = given.model or hub.resolve(None, SILENT)
-    runners = {name: Runner(name, model, given.threads) for name in SERVERS}
-    rows = [compare(runners, what, given.pairs) for what in ("decode", "prefill")]
+    runners = {name: Runner(name, model, given) for name in SERVERS}
+    rows = [compare(runners, what, given.pairs) for what in given.measures.split(",")]
     print(f"{model.name}, {given.threads} threads, {given.pairs} pairs")
     print(f"{'':10}{'puna':>10}{'llama.cpp':>12}{'ratio':>8}   range")
     for row in rows:
