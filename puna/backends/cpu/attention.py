@@ -1,14 +1,13 @@
-"""Attention over paged keys and values: four rows at a time, page by page, with a running softmax.
+"""Attention over paged keys and values: four rows at a time, span by span.
 
 A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads;
 one alone has kernels of its own.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
 [page_size][padded head_dim], so that they are eight numbers of the output.
 
-What a row attends to is cut into spans of positions, at the same places for every row. A span's result is found page by page
-with a running softmax (Milakov and Gimelshein 2018, arXiv 1805.02867), and spans are added up in their order; so a row's bits
-depend on nothing else. Where there are fewer tiles than threads can share evenly, their spans are dealt out ("Flash-Decoding",
-Dao et al. 2023).
+What a row attends to is cut into spans of positions, at the same places for every row. Each has a softmax of its own, and they
+are added up in their order (Milakov and Gimelshein 2018, arXiv 1805.02867); so a row's bits depend on nothing else. Where there
+are fewer tiles than threads can share evenly, their spans are dealt out ("Flash-Decoding", Dao et al. 2023).
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -33,6 +32,7 @@ from puna.backends.cpu.simd import (
     max_lanes,
     maximum,
     mul,
+    prefetch,
     repeat_f32,
     splat_f32,
     store_f16,
@@ -46,21 +46,21 @@ LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its differenc
 
 
 @kernel
-def _softmax_page(scores, count, reach, slots, state):
-    """Turn a row's scores of a page into weights relative to the running maximum; returns what earlier sums shrink by.
+def _softmax(scores, count, reach, slots, state):
+    """Turn a row's scores of a span into weights relative to the largest, which goes to `state`, and then their total.
 
-    Of the `slots` the row sees the last `reach` before number `count`; the others become 0. `state`: running maximum, running
-    total.
+    Of the `slots` the row sees the last `reach` before number `count`; the others become 0.
     """
     begin = max(count - reach, 0)
     if min(count, slots) <= begin:
         for slot in range(0, slots, 8):
             store_f32x8(scores + 4 * slot, splat_f32(0.0))
-        return np.float32(1.0)
+        store_f32(state, LOWEST)
+        store_f32(state + 4, np.float32(0.0))
+        return
     for slot in range(begin):
         store_f32(scores + 4 * slot, LOWEST)
-    before = load_f32(state)
-    largest = splat_f32(before)
+    largest = splat_f32(LOWEST)
     for slot in range(0, slots, 8):
         v = keep_lanes(load_f32x8(scores + 4 * slot), count - slot, LOWEST)
         store_f32x8(scores + 4 * slot, v)
@@ -72,32 +72,18 @@ def _softmax_page(scores, count, reach, slots, state):
         v = keep_lanes(exp(sub(load_f32x8(scores + 4 * slot), top)), count - slot, np.float32(0.0))
         store_f32x8(scores + 4 * slot, v)
         total = add(total, v)
-    shrink = _exp(before - now)
     store_f32(state, now)
-    store_f32(state + 4, load_f32(state + 4) * shrink + sum_lanes(total))
-    return shrink
+    store_f32(state + 4, sum_lanes(total))
+
+
+@kernel
+def page_at(position, pages, page_base, page_stride, page_size):
+    return page_base + np.int64(load_i32(pages + 4 * (position // page_size))) * page_stride
 
 
 @kernel
 def _exp(x):
     return sum_lanes(exp(splat_f32(x))) * np.float32(0.125)
-
-
-@kernel
-def _shrink(sums, size, factor):
-    if factor != np.float32(1.0):
-        for i in range(0, size, 8):
-            store_f32x8(sums + 4 * i, mul(load_f32x8(sums + 4 * i), splat_f32(factor)))
-
-
-@kernel
-def clear(sums, width):
-    """Sums of no position."""
-    for i in range(0, TILE_ROWS * width, 8):
-        store_f32x8(sums + 4 * i, splat_f32(0.0))
-    for row in range(TILE_ROWS):
-        store_f32(sums + 4 * (TILE_ROWS * width + 2 * row), LOWEST)
-        store_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4, np.float32(0.0))
 
 
 @kernel
@@ -121,16 +107,17 @@ def fold(sums, later, width, rows):
 def normalise(sums, width, rows):
     """The outputs: each row's sums by its total."""
     for row in range(rows):
-        _shrink(sums + 4 * row * width, width, np.float32(1.0) / load_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4))
+        factor = splat_f32(np.float32(1.0) / load_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4))
+        for i in range(4 * row * width, 4 * (row + 1) * width, 32):
+            store_f32x8(sums + i, mul(load_f32x8(sums + i), factor))
 
 
 def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any, Any]:
     """(write_keys, write_values, attend) for pages of numbers of `size` bytes."""
 
     @kernel
-    def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores):
+    def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores, row, ahead):
         s = splat_f32(scale)
-        row = 4 * page_size
         for slot in range(0, slots, 16):
             a0, a1, a2, a3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
             b0, b1, b2, b3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
@@ -145,6 +132,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
                 a2, b2 = fma(k, v, a2), fma(m, v, b2)
                 v = repeat_f32(q3 + 4 * i)
                 a3, b3 = fma(k, v, a3), fma(m, v, b3)
+                prefetch(at + ahead)
                 at += page_size * size
             to = scores + 4 * slot
             store_f32x8(to, mul(a0, s))
@@ -157,9 +145,8 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32x8(to + 3 * row + 32, mul(b3, s))
 
     @kernel
-    def add_values(weights, page_size, values, width, count, sums):
+    def add_values(weights, step, values, width, count, sums, ahead):
         row = 4 * width
-        step = 4 * page_size
         for i in range(0, width, 16):
             to = sums + 4 * i
             a0, b0 = load_f32x8(to), load_f32x8(to + 32)
@@ -168,6 +155,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             a3, b3 = load_f32x8(to + 3 * row), load_f32x8(to + 3 * row + 32)
             for slot in range(count):
                 at = values + (slot * width + i) * size
+                prefetch(at + ahead)
                 k, m = load(at), load(at + 8 * size)
                 p = weights + 4 * slot
                 v = repeat_f32(p)
@@ -188,7 +176,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32x8(to + 3 * row + 32, b3)
 
     @kernel
-    def scores_of_page_alone(q, keys, head_dim, page_size, slots, scale, scores):
+    def scores_of_page_alone(q, keys, head_dim, page_size, slots, scale, scores, ahead):
         """As `scores_of_page`, of one row."""
         s = splat_f32(scale)
         for slot in range(0, slots, 16):
@@ -197,18 +185,20 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             for i in range(head_dim):
                 v = repeat_f32(q + 4 * i)
                 a, b = fma(load(at), v, a), fma(load(at + 8 * size), v, b)
+                prefetch(at + ahead)
                 at += page_size * size
             store_f32x8(scores + 4 * slot, mul(a, s))
             store_f32x8(scores + 4 * slot + 32, mul(b, s))
 
     @kernel
-    def add_values_alone(weights, values, width, count, sums):
+    def add_values_alone(weights, values, width, count, sums, ahead):
         """As `add_values`, of one row."""
         for i in range(0, width, 16):
             to = sums + 4 * i
             a, b = load_f32x8(to), load_f32x8(to + 32)
             for slot in range(count):
                 at = values + (slot * width + i) * size
+                prefetch(at + ahead)
                 v = repeat_f32(weights + 4 * slot)
                 a, b = fma(load(at), v, a), fma(load(at + 8 * size), v, b)
             store_f32x8(to, a)
@@ -230,36 +220,49 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
 
     @kernel
     def attend_span(
-        q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, pages, page_base, page_stride, page_size, head_dim, scale,
-        scores, sums,
+        q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
+        scale, scores, sums,
     ):  # fmt: skip
         """A tile over positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q* that stand at
-        positions p*. `alone`: only the first of them is wanted.
+        positions p*. `alone`: only the first of them is wanted. `last`: a position whose page may be asked for in advance.
 
-        Each row sees the last `window` positions, its own included, or all of them (0). The page of number n lies at
-        page_base + n * page_stride. Afterwards `sums` holds, as `fold` takes them, the weighted values of each row, `width`
+        Each row sees the last `window` positions, its own included. The page of number n lies at page_base + n * page_stride.
+        What comes next is asked for in advance: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards `sums` holds, as `fold` takes them, the weighted values of each row, `width`
         floats each, and its running maximum and total.
         """
         width = -(-head_dim // 16) * 16
-        state = sums + 4 * TILE_ROWS * width
-        clear(sums, width)
-        row_bytes = 4 * page_size
-        for at in range(first // page_size * page_size, end, page_size):
-            count = min(page_size, end - at)
-            slots = (count + 15) // 16 * 16
-            page = page_base + np.int64(load_i32(pages + 4 * (at // page_size))) * page_stride
-            values = page + head_dim * page_size * size
+        state, row = sums + 4 * TILE_ROWS * width, 4 * span
+        begin = first // page_size * page_size
+        slots = (end - begin + 15) // 16 * 16
+        value_bytes = head_dim * page_size * size  # from a page's keys to its values
+        for at in range(begin, end, page_size):
+            page = page_at(at, pages, page_base, page_stride, page_size)
+            if at + page_size < end:
+                ahead = page_at(at + page_size, pages, page_base, page_stride, page_size) - page
+            else:  # the values come next
+                ahead = page_at(begin, pages, page_base, page_stride, page_size) + value_bytes - page
+            to, count = scores + 4 * (at - begin), min(page_size, slots - (at - begin))
             if alone:
-                scores_of_page_alone(q0, page, head_dim, page_size, slots, scale, scores)
-                _shrink(sums, width, _softmax_page(scores, p0 + 1 - at, window, slots, state))
-                add_values_alone(scores, values, width, count, sums)
+                scores_of_page_alone(q0, page, head_dim, page_size, count, scale, to, ahead)
             else:
-                scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, slots, scale, scores)
-                _shrink(sums, width, _softmax_page(scores, p0 + 1 - at, window, slots, state))
-                _shrink(sums + 4 * width, width, _softmax_page(scores + row_bytes, p1 + 1 - at, window, slots, state + 8))
-                _shrink(sums + 8 * width, width, _softmax_page(scores + 2 * row_bytes, p2 + 1 - at, window, slots, state + 16))
-                _shrink(sums + 12 * width, width, _softmax_page(scores + 3 * row_bytes, p3 + 1 - at, window, slots, state + 24))
-                add_values(scores, page_size, values, width, count, sums)
+                scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, count, scale, to, row, ahead)
+        for i in range(0, 4 * TILE_ROWS * width, 32):
+            store_f32x8(sums + i, splat_f32(0.0))
+        _softmax(scores, p0 + 1 - begin, window, slots, state)
+        if not alone:
+            _softmax(scores + row, p1 + 1 - begin, window, slots, state + 8)
+            _softmax(scores + 2 * row, p2 + 1 - begin, window, slots, state + 16)
+            _softmax(scores + 3 * row, p3 + 1 - begin, window, slots, state + 24)
+        for at in range(begin, end, page_size):
+            values = page_at(at, pages, page_base, page_stride, page_size) + value_bytes
+            ahead = page_at(min(at + page_size, last), pages, page_base, page_stride, page_size) - values
+            if at + page_size < end:
+                ahead += value_bytes
+            weights, count = scores + 4 * (at - begin), min(page_size, end - at)
+            if alone:
+                add_values_alone(weights, values, width, count, sums, ahead)
+            else:
+                add_values(weights, row, values, width, count, sums, ahead)
 
     return write_keys, write_values, attend_span
 

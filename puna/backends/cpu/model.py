@@ -211,7 +211,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         logits_stride=4 * padded(config.vocab_size, GROUP),
         turns_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),
-        scratch_stride=padded(4 * TILE_ROWS * plan.page_size + 2 * tile_bytes(config.head_dim), 128),
+        scratch_stride=padded(4 * TILE_ROWS * span_of(plan.page_size) + 2 * tile_bytes(config.head_dim), 128),
         span=span_of(plan.page_size),
         tile_bytes=tile_bytes(config.head_dim),
         num_partials=min(MAX_PARTIALS, EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),

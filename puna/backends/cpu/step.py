@@ -169,9 +169,11 @@ def _attend(memory, sizes, layer, thread):
     """All tiles of four rows (token, head of a group), dealt out to the threads in turn: whole, or span by span where there are
     few. The sums are the same; spans that are dealt out leave theirs in `partials`, to be added up once all are there."""
     per_kv, threads = sizes.num_heads // sizes.num_kv_heads, sizes.threads
-    dealt = _deals_spans(memory, sizes, layer, per_kv)
+    num_spans = _spans_to_deal(memory, sizes, layer, per_kv)
+    dealt = num_spans > 0
+    first_span, last_span = _share(num_spans, thread, threads)
     scores = memory.scratch + thread * sizes.scratch_stride
-    own = scores + 4 * TILE_ROWS * sizes.page_size
+    own = scores + 4 * TILE_ROWS * sizes.span
     tile, span = 0, 0
     for sequence in range(load_i64(memory.job + 8)):
         start = np.int64(load_i32(memory.starts + 4 * sequence))
@@ -183,13 +185,13 @@ def _attend(memory, sizes, layer, thread):
                 for first in range(begin // sizes.span * sizes.span, end, sizes.span):
                     if dealt:
                         sums = memory.partials + span * sizes.tile_bytes
-                    if (span if dealt else tile) % threads == thread:
+                    if first_span <= span < last_span if dealt else tile % threads == thread:
                         _attend_span(
                             memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows,
                             max(first, begin), min(first + sizes.span, end), scores, sums,
                         )  # fmt: skip
                         if sums != own and not dealt:
-                            fold(own, sums, (sizes.head_dim + 15) // 16 * 16, TILE_ROWS)
+                            fold(own, sums, (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row))
                         sums = own + sizes.tile_bytes
                     span += 1
                 if not dealt and tile % threads == thread:
@@ -201,21 +203,21 @@ def _attend(memory, sizes, layer, thread):
 
 
 @part
-def _deals_spans(memory, sizes, layer, per_kv):
-    """Whether tiles are too few to be shared evenly, and there is room for the sums of all their spans."""
+def _spans_to_deal(memory, sizes, layer, per_kv):
+    """How many spans there are, if tiles are too few to be shared evenly and the sums of all have room; else 0."""
     if sizes.threads == 1:
-        return False
+        return 0
     tiles, spans = 0, 0
     for sequence in range(load_i64(memory.job + 8)):
         start = np.int64(load_i32(memory.starts + 4 * sequence))
         rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
         tiles += (rows + TILE_ROWS - 1) // TILE_ROWS * sizes.num_kv_heads
         if tiles >= EVEN * sizes.threads:
-            return False
+            return 0
         for row in range(0, rows, TILE_ROWS):
             begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
             spans += ((end - 1) // sizes.span - begin // sizes.span + 1) * sizes.num_kv_heads
-    return tiles < spans <= sizes.num_partials
+    return spans if tiles < spans <= sizes.num_partials else 0
 
 
 @part
@@ -241,7 +243,7 @@ def _add_up(memory, sizes, layer, per_kv, thread):
                 if tile % sizes.threads == thread:
                     sums = memory.partials + span * sizes.tile_bytes
                     for i in range(1, count):
-                        fold(sums, sums + i * sizes.tile_bytes, (sizes.head_dim + 15) // 16 * 16, TILE_ROWS)
+                        fold(sums, sums + i * sizes.tile_bytes, (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row))
                     _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums)
                 span += count
                 tile += 1
@@ -268,12 +270,14 @@ def _attend_span(memory, sizes, layer, sequence, start, kv_head, per_kv, row, ro
     alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
     if sizes.kv_is_f16:
         attend_span_f16(
-            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, table, base, sizes.page_bytes, ps, hd, scale, scores, sums
-        )
+            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
+            scale, scores, sums,
+        )  # fmt: skip
     else:
         attend_span_f32(
-            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, table, base, sizes.page_bytes, ps, hd, scale, scores, sums
-        )
+            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
+            scale, scores, sums,
+        )  # fmt: skip
 
 
 @part
