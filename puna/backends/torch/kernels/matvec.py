@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -81,16 +82,15 @@ def fitting_tile(kind: str, mode: int, rows: int, wide: int, card: Card) -> Tile
 
 
 def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
-    """Tiles that a benchmark may try for a kind on a card; the table's own comes first."""
-    yield TILES[kind]
-    for rows in (32, 64, 128):
-        for columns in (64, 128, 256):
-            for warps, stages in ((4, 3), (4, 5), (8, 4)):
-                tile = Tile(rows, columns, warps, stages)
-                staged = _staged_bytes(kind, tile, NORM, 1, NARROW)
-                fits = fitting_stages(stages, staged, card.shared_bytes - 2 * rows * columns) == stages
-                if tile != TILES[kind] and (warps == 4 or rows >= 64) and fits:
-                    yield tile
+    """Tiles that a benchmark may try for a kind on a card, for one row of x; the one that is launched there comes first."""
+    own = fitting_tile(kind, NORM, 1, NARROW, card)
+    yield own
+    cuts = product((32, 64, 128), (64, 128, 256), ((4, 3), (4, 5), (8, 4)))
+    for tile in (TILES[kind], *(Tile(rows, columns, *others) for rows, columns, others in cuts)):
+        staged, half_precision = _staged_bytes(kind, tile, NORM, 1, NARROW), 2 * tile.rows * tile.columns
+        fits = fitting_stages(tile.stages, staged, card.shared_bytes - half_precision) == tile.stages
+        if tile != own and (tile.warps == 4 or tile.rows >= 64) and fits:
+            yield tile
 
 
 def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
