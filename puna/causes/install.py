@@ -74,6 +74,20 @@ CAUSES = (
         ("+triton|torch.compile", "+compiler|gcc|python.h|python3-dev", "+not found|missing|no c|fail|cannot find"),
     ),
     Cause(
+        "triton-newer-than-driver",
+        "install",
+        ("triton error [cuda]: device kernel image is invalid", "triton error [cuda]: the provided ptx was compiled with"),
+        says(
+            "Triton compiled for the card, and the driver cannot load it: Triton brings an assembler of CUDA that is newer than "
+            "what the driver knows.",
+            "Install a newer driver, or the Triton that belongs to your PyTorch: pip check names it.",
+            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            remedy="update-nvidia-driver",
+            instead="puna goes on without Triton, in plain PyTorch, and says so.",
+        ),
+        ("+triton", "+kernel image", "+invalid|driver"),
+    ),
+    Cause(
         "triton-cache",
         "install",
         (

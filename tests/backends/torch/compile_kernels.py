@@ -1,7 +1,8 @@
-"""Compiles the kernels and prints what came of each: python -m tests.backends.torch.compile_kernels 86 [120 ...] [--all]
+"""Compiles the kernels and prints what came of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
 The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
-launch stands a compilation. With --all every kind and mode, number of rows, head_dim and type of K and V is compiled. Each line
+launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of
+K and V, --usual one of each, --largest what takes the most memory. Each line
 is JSON: kernel, architecture, its constants, shared memory in bytes, and the instructions that multiply on tensor cores.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -149,11 +150,11 @@ def compile_all_products() -> None:
             kernels.matvec_add(empty(300, columns), w, None, empty(300, rows), many=True)
 
 
-def compile_candidates() -> None:
+def compile_candidates(card: Card) -> None:
     """What `benchmarks/gpu_kernels.py --sweep` tries."""
     for kind in KINDS:
         w, x, y = matrix(kind, 4096, 4096), empty(1, 4096), empty(1, 4096)
-        for tile in matvec.candidates(kind, matvec.card_of(META)):
+        for tile in matvec.candidates(kind, card):
             matvec.matvec(x, w, None, None, y, matvec.NORM, empty(4096), 1e-5, tile)
 
 
@@ -180,7 +181,7 @@ def all_heads() -> Iterable[Heads]:
             yield from ((kv_type, *heads, head_dim, window) for heads, window in (((32, 8), 0), ((8, 8), 17), ((64, 1), 0)))
 
 
-def compile_attention(shapes: Iterable[Heads] = USUAL) -> None:
+def compile_attention(shapes: Iterable[Heads]) -> None:
     for kv_type, heads, kv_heads, head_dim, window in shapes:
         kv, norms = layer_kv(kv_type, kv_heads, head_dim), (empty(head_dim), empty(head_dim))
         qkv = empty(20, (heads + 2 * kv_heads) * head_dim)
@@ -202,16 +203,29 @@ def work_without_memory(step: Step, rows_per_tile: int) -> Work:
     return Work(100, empty(2, 2, dtype=torch.int32) if step.of_prompts else None)
 
 
-def compile_for(arch: int, everything: bool) -> None:
-    Compiler.arch = arch
-    for module in (attention, matvec, panel):
-        module.card_of = lambda device: CARDS[arch]
-    steps: dict[bool, tuple[Callable[[], None], ...]] = {
-        False: (compile_products, compile_attention, compile_sampling),
-        True: (compile_all_products, compile_candidates, lambda: compile_attention(all_heads()), compile_sampling),
-    }
-    for step in steps[everything]:
-        step()
+def compile_largest() -> None:
+    """What takes the most shared memory."""
+    w = matrix("BF16", 4096, 4096)
+    for tokens in (16, 70):
+        kernels.norm_matvec(empty(tokens, 4096), empty(4096), 1e-5, (w,), (None,))
+    kernels.matvec_add(empty(300, 4096), w, None, None, many=True)
+    compile_attention([(kv_type, 8, 1, 256, 0) for kv_type in DTYPES])
+
+
+def compile_for(arch: int, how: str) -> None:
+    Compiler.arch, card = arch, CARDS[arch]
+    for module, name in ((attention, "card_of"), (matvec, "card_of"), (panel, "card_of")):
+        setattr(module, name, lambda device: card)
+    if how == "--all":
+        compile_all_products()
+        compile_candidates(card)
+        compile_attention(all_heads())
+    elif how == "--usual":
+        compile_products()
+        compile_attention(USUAL)
+    else:
+        compile_largest()
+    compile_sampling()
     if arch in (90, 100):
         compile_dependent_launch()
 
@@ -224,9 +238,9 @@ def main() -> None:
     ):  # fmt: skip
         setattr(module, name, Compiler(getattr(module, name)))
     attention.plan_work = work_without_memory
-    names = sys.argv[1:]
-    for arch in (name for name in names if name != "--all"):
-        compile_for(int(arch), "--all" in names)
+    how, *architectures = sys.argv[1:]
+    for arch in architectures:
+        compile_for(int(arch), how)
 
 
 if __name__ == "__main__":

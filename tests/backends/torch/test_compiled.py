@@ -53,15 +53,21 @@ def require_one_order_of_sums(kernels: list[dict[str, Any]]) -> None:
 
 
 def test_kernels_compile_and_fit_the_card(tmp_path: Path) -> None:
-    kernels = compiled(tmp_path, "90")
+    kernels = compiled(tmp_path, "--usual", "90")
     assert len(kernels) > 20
+    require_that_all_fit(kernels)
+
+
+def test_the_largest_kernels_fit_a_card_for_the_home(tmp_path: Path) -> None:
+    kernels = compiled(tmp_path, "--largest", "86")
+    assert len(kernels) > 10
     require_that_all_fit(kernels)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("arch", SHARED_BYTES)
 def test_all_kernels_fit_every_card_and_sum_in_one_order(arch: int, tmp_path: Path) -> None:
-    kernels = compiled(tmp_path, str(arch), "--all")
+    kernels = compiled(tmp_path, "--all", str(arch))
     assert len(kernels) > 250
     require_that_all_fit(kernels)
     require_one_order_of_sums(kernels)

@@ -96,6 +96,7 @@ def test_a_card_before_ampere_computes_in_plain_torch_and_says_so(card: pytest.M
         (PermissionError(13, "Permission denied", "/home/me/.triton/cache/ab"), "cannot write", "TRITON_CACHE_DIR"),
         (OSError(30, "Read-only file system", "/home/me/.triton/cache"), "cannot write", "TRITON_CACHE_DIR"),
         (OSError(28, "No space left on device"), "disk is full", "df -h"),
+        (RuntimeError("Triton Error [CUDA]: device kernel image is invalid"), "driver cannot load it", "newer driver"),
         (ValueError("something\nnew"), "ValueError: something", "puna doctor"),
         (ValueError(), "ValueError:", "puna doctor"),
     ],

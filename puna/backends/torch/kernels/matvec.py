@@ -229,7 +229,9 @@ def matvec_kernel(
             all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE, EVEN)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-    squares = sum_of_rows(all_squares, WIDE, BLOCK_K)
+    squares = tl.zeros((WIDE,), tl.float32)
+    if MODE == 1:  # NORM
+        squares = sum_of_rows(all_squares, WIDE, BLOCK_K)
     if SPLITS == 1:
         store_outputs(
             y, bias, residual, total, squares, first_output, first_row, num_outputs, num_rows, y_stride, residual_stride, eps,
