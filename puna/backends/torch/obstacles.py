@@ -17,12 +17,13 @@ import torch
 
 from puna.causes import SURE, find
 
-# bf16 on tensor cores. Triton still compiles for 7.5 (3.6, 3.9), without them and into registers that spill, but its makers
-# support nothing below 8.0, and nobody tries it.
+# bf16 on tensor cores. Triton's makers support nothing below (since 3.3). 3.9 still compiles for 7.5, without tensor cores and
+# with kilobytes of spilled registers a thread: nothing to rely on.
 LEAST_CAPABILITY = (8, 0)
 PACKAGE = {"win32": "triton-windows"}.get(sys.platform, "triton")
 PLAIN = "the GPU computes with plain PyTorch, many times slower"
 HEADER = "Python.h"
+NUMBERS = 16  # that the smallest kernel writes
 
 
 def obstacle(device: torch.device) -> tuple[str, ...]:
@@ -52,7 +53,7 @@ def too_old(name: str, capability: tuple[int, int]) -> tuple[str, ...]:
 
 def _tried(device: torch.device) -> tuple[str, ...]:
     """The smallest kernel is compiled and run. What the card itself lacks, such as memory, is an error as it would be later."""
-    out = torch.zeros(16, dtype=torch.int32, device=device)
+    out = torch.zeros(NUMBERS, dtype=torch.int32, device=device)
     try:
         ran: bool = importlib.import_module("puna.backends.torch.kernels.probe").run(out)
     except Exception as error:  # noqa: BLE001 - Triton's compiler raises errors of its own, by version

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-COUNT, OFFSET = 16, 7
+OFFSET = 7
 
 
 @triton.jit
@@ -17,6 +17,7 @@ def probe_kernel(out, offset, COUNT: tl.constexpr):
 
 
 def run(out: torch.Tensor) -> bool:
-    """Whether the numbers come out.  # out (COUNT,) int32"""
-    probe_kernel[(1,)](out, OFFSET, COUNT=COUNT, num_warps=1)
-    return out.tolist() == list(range(OFFSET, OFFSET + COUNT))
+    """Whether the numbers come out.  # out (n,) int32, n a power of two"""
+    count = len(out)
+    probe_kernel[(1,)](out, OFFSET, COUNT=count, num_warps=1, enable_fp_fusion=False)
+    return out.tolist() == list(range(OFFSET, OFFSET + count))
