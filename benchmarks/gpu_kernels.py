@@ -5,7 +5,8 @@
 First the kernels are held against plain torch on the card, and rows alone against rows in a batch; then each is timed: a CUDA
 graph of launches that go round enough weights to leave the second cache (60 MB), 3 replays that do not count, the median of 20.
 Bytes are those that must be read and written; the share is that of the bandwidth at which this card copies 1 GiB, measured here.
-Weights are random, made on the card. `--sweep` times the tiles of `matvec.candidates` for a kind instead. The last line is JSON.
+Weights are random, made on the card. `--sweep` times the tiles of `matvec.candidates` that fit the card, for a kind, instead. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -319,12 +320,13 @@ def table() -> Iterator[Row]:
 
 def sweep(kind: str) -> Iterator[Row]:
     from puna.backends.torch.kernels import matvec
+    from puna.backends.torch.kernels.card import card_of
 
     for rows, columns in ((4096, 4096), (28672, 4096)):
         first = random_matrix(kind, rows, columns)
         weights = [first, *(random_matrix(kind, rows, columns) for _ in range(copies_of(first.num_bytes) - 1))]
         x, norm, y = normal(1, columns), normal(columns), normal(1, rows)
-        for tile in matvec.candidates(kind):
+        for tile in matvec.candidates(kind, card_of(x.device)):
 
             def launch(copy: int, tile: matvec.Tile = tile, weights: list[Matrix] = weights) -> None:
                 matvec.matvec(x, weights[copy], None, None, y, matvec.NORM, norm, 1e-5, tile)  # noqa: B023

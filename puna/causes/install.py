@@ -53,6 +53,58 @@ CAUSES = (
         ("+compiler|gcc|cmake|nmake|visual c++", "+not found|not set|missing|no c", "+llama-cpp|llama_cpp|pip install|wheel"),
     ),
     Cause(
+        "triton-compiler",
+        "install",
+        (
+            "failed to find c compiler",
+            "failed to find c++ compiler",
+            "cuda_utils.c:{line:int}:{column:int}: fatal error: python.h: no such file or directory",
+            "fatal error: python.h: no such file or directory",
+            "error: include file 'python.h' not found",
+            "triton/backends/nvidia ... returned non-zero exit status 1",
+        ),
+        says(
+            "Triton compiles a small program in C the first time, and there is no C compiler, or Python's headers (Python.h) "
+            "are not installed.",
+            "sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel",
+            "For a Python of its own version the package is named after it: sudo apt install python3.12-dev",
+            remedy="install-compiler",
+            instead="puna goes on without Triton, in plain PyTorch, and says so; puna doctor tries a kernel.",
+        ),
+        ("+triton|torch.compile", "+compiler|gcc|python.h|python3-dev", "+not found|missing|no c|fail|cannot find"),
+    ),
+    Cause(
+        "triton-newer-than-driver",
+        "install",
+        ("triton error [cuda]: device kernel image is invalid", "triton error [cuda]: the provided ptx was compiled with"),
+        says(
+            "Triton compiled for the card, and the driver cannot load it: Triton brings an assembler of CUDA that is newer than "
+            "what the driver knows.",
+            "Install a newer driver, or the Triton that belongs to your PyTorch: pip check names it.",
+            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            remedy="update-nvidia-driver",
+            instead="puna goes on without Triton, in plain PyTorch, and says so.",
+        ),
+        ("+triton", "+kernel image", "+invalid|driver"),
+    ),
+    Cause(
+        "triton-cache",
+        "install",
+        (
+            "permission denied: '{folder:path}.triton",
+            "read-only file system: '{folder:path}.triton",
+            "could not create or locate cache dir",
+        ),
+        says(
+            "Triton cannot write into the folder where it keeps compiled kernels: it belongs to another user, or cannot be "
+            "written to.",
+            "Name another folder: export TRITON_CACHE_DIR=/tmp/triton-$USER",
+            "Or take the old one back: sudo chown -R $USER ~/.triton",
+            instead="puna goes on without Triton, in plain PyTorch, and says so.",
+        ),
+        ("+triton", "+cache|.triton", "+permission|read-only|not writable|cannot write|denied"),
+    ),
+    Cause(
         "cuda-toolkit-missing",
         "install",
         (

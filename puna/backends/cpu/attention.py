@@ -227,8 +227,8 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
         positions p*. `alone`: only the first of them is wanted. `last`: a position whose page may be asked for in advance.
 
         Each row sees the last `window` positions, its own included. The page of number n lies at page_base + n * page_stride.
-        What comes next is asked for in advance: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards `sums` holds, as `fold` takes them, the weighted values of each row, `width`
-        floats each, and its running maximum and total.
+        What comes next is asked for in advance: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards
+        `sums` holds, as `fold` takes them, the weighted values of each row, `width` floats each, its maximum and total.
         """
         width = -(-head_dim // 16) * 16
         state, row = sums + 4 * TILE_ROWS * width, 4 * span

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from typing import Protocol, cast
 
 import torch
 
 from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
 from puna.report import SILENT, Reporter
@@ -71,11 +71,13 @@ class Ops(Protocol):
 
 
 def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
-    """The kernels on CUDA, where Triton is installed, or on the CPU under Triton's interpreter; else plain torch."""
+    """The kernels on CUDA, where Triton runs, or on the CPU under Triton's interpreter; else plain torch."""
     if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        if importlib.util.find_spec("triton") is not None:
+        lines = obstacle(device)
+        if not lines:
             return _module("kernels")
-        report.notice("Triton is not installed: the GPU computes with plain PyTorch, many times slower. pip install triton")
+        for line in lines:
+            report.notice(line)
     return _module("plain")
 
 

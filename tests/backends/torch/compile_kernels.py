@@ -1,12 +1,17 @@
-"""Compiles the kernels for sm_90 and prints the shared memory that each takes: python -m tests.backends.torch.compile_kernels
+"""Compiles the kernels and prints what came of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
-The launchers run on tensors that have no memory (torch's "meta" device); in place of each launch stands a compilation.
+The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
+launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual one of each,
+--largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared memory in bytes, and
+the instructions that multiply on tensor cores.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,13 +23,17 @@ from triton.compiler import ASTSource
 from puna.backends.torch import kernels
 from puna.backends.torch.kernels import attention, matvec, norm, panel, rope, sampling, take
 from puna.backends.torch.kernels.attention import Work
+from puna.backends.torch.kernels.card import KIB, WIDE_ROWS, Card
 from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import KINDS, Matrix, load_matrix
 from tests.fakes import make_tensor
 
 META = torch.device("meta")
-H100 = GPUTarget("cuda", 90, 32)
+# Shared memory that one program may have (CUDA C programming guide, compute capabilities).
+CARDS: Mapping[int, Card] = {
+    arch: Card(size * KIB, WIDE_ROWS[arch // 10]) for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
+}
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")
 NAMES = {
     torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8",
@@ -33,10 +42,14 @@ NAMES = {
 
 
 class Compiler:
-    """Stands in the place of a kernel: `compiler[grid](...)` compiles what would have been launched."""
+    """Stands in the place of a kernel: `compiler[grid](...)` compiles what would have been launched, and prints it, once."""
 
-    def __init__(self, kernel: Any, found: dict[str, int]) -> None:
-        self.kernel, self.found = kernel, found
+    arch = 90
+    is_launched = True  # False: a benchmark tries it
+    seen: set[str] = set()  # noqa: RUF012 - of all kernels
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self._compile
@@ -50,10 +63,15 @@ class Compiler:
         aligned = {
             (names.index(n),): [["tt.divisibility", 16]] for n, v in values.items() if n not in constants and _is_aligned(v)
         }
+        label = f"{self.arch} {self.kernel.fn.__name__} {constants} {signature} {sorted(aligned)} {options}"
+        if label in self.seen:
+            return
+        self.seen.add(label)
         source = ASTSource(self.kernel, signature, {(names.index(n),): v for n, v in constants.items()}, aligned)
-        made = triton.compile(source, target=H100, options=options)
-        label = f"{self.kernel.fn.__name__} {len(self.found)} {sorted(constants.items())}"
-        self.found[label] = made.metadata.shared
+        made = triton.compile(source, target=GPUTarget("cuda", self.arch, 32), options=options)
+        told = {"arch": self.arch, "kernel": self.kernel.fn.__name__, "constants": constants, "shared": made.metadata.shared}
+        told["is_launched"] = self.is_launched
+        print(json.dumps(told | {"products": products(made.asm["ttgir"])}), flush=True)
 
     def _constants(self) -> set[int]:
         return {parameter.num for parameter in self.kernel.params if parameter.is_constexpr}
@@ -95,6 +113,15 @@ def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
+def products(ttgir: str) -> list[str]:
+    """The instructions that multiply, without how many columns they have: what decides in which order a product is summed."""
+    found = set(re.findall(r"tt\.dot\b|warp_group_dot\b|tc_gen5_mma\b|kWidth = \d+", ttgir))
+    for version, shape in re.findall(r"nvidia_mma<\{versionMajor = (\d+)[^}]*instrShape = \[([^\]]*)\]", ttgir):
+        rows, _, *depth = shape.split(", ")
+        found.add(f"mma {version}: {rows} x {depth}")
+    return sorted(found)
+
+
 def compile_products() -> None:
     for index, kind in enumerate(KINDS):
         columns, odd = 4096, 768 if kind.endswith("K") else 576
@@ -110,17 +137,54 @@ def compile_products() -> None:
     for kind, columns in (("BF16", 4096), ("F32", 576), ("Q8_0", 576)):
         kernels.matvec_add(empty(300, columns), matrix(kind, 576, columns), empty(576), empty(300, 576), many=True)
     kernels.norm_matvec(empty(300, 576), empty(576), 1e-5, (matrix("BF16", 64, 576),), (None,), many=True)
+
+
+def compile_all_products() -> None:
+    for kind in KINDS:
+        for rows, columns in ((4096, 4096), (576, 768)):
+            w = matrix(kind, rows, columns)
+            for tokens in (1, 3, 16, 70):
+                kernels.norm_matvec(empty(tokens, columns), empty(columns), 1e-5, (w,), (empty(rows),))
+                kernels.matvec_add(empty(tokens, columns), w, None, empty(tokens, rows))
+                kernels.swiglu_matvec_add(empty(tokens, 2 * columns), w, None, empty(tokens, rows))
+            kernels.embed(w, empty(2, dtype=torch.int64))
+            kernels.norm_matvec(empty(300, columns), empty(columns), 1e-5, (w,), (empty(rows),), many=True)
+            kernels.matvec_add(empty(300, columns), w, None, empty(300, rows), many=True)
+
+
+def compile_candidates(card: Card) -> None:
+    """What `benchmarks/gpu_kernels.py --sweep` tries."""
+    for kind in KINDS:
+        w, x, y = matrix(kind, 4096, 4096), empty(1, 4096), empty(1, 4096)
+        for tile in matvec.candidates(kind, card):
+            matvec.matvec(x, w, None, None, y, matvec.NORM, empty(4096), 1e-5, tile)
+
+
+def compile_dependent_launch() -> None:
+    """Not in use yet, and for sm_90 and later only."""
     matvec.PDL = True
     kernels.matvec_add(empty(1, 4096), matrix("BF16", 4096, 4096), None, None)
+    matvec.PDL = False
 
 
-def compile_attention() -> None:
-    for kv_type, heads, kv_heads, head_dim, window in (
-        ("bf16", 32, 8, 128, 0),
-        ("int8", 9, 3, 64, 17),
-        ("f16", 8, 8, 20, 0),
-        ("f32", 2, 1, 256, 0),
-    ):
+Heads = tuple[str, int, int, int, int]  # type of K and V, heads, K/V heads, head_dim, window
+USUAL: tuple[Heads, ...] = (
+    ("bf16", 32, 8, 128, 0),
+    ("int8", 9, 3, 64, 17),
+    ("f16", 8, 8, 20, 0),
+    ("f32", 2, 1, 256, 0),
+    ("bf16", 8, 1, 256, 0),
+)
+
+
+def all_heads() -> Iterable[Heads]:
+    for kv_type in DTYPES:
+        for head_dim in (20, 64, 80, 96, 128, 256):
+            yield from ((kv_type, *heads, head_dim, window) for heads, window in (((32, 8), 0), ((8, 8), 17), ((64, 1), 0)))
+
+
+def compile_attention(shapes: Iterable[Heads]) -> None:
+    for kv_type, heads, kv_heads, head_dim, window in shapes:
         kv, norms = layer_kv(kv_type, kv_heads, head_dim), (empty(head_dim), empty(head_dim))
         qkv = empty(20, (heads + 2 * kv_heads) * head_dim)
         kernels.rope_write(qkv, heads, norms if window else None, 1e-5, kv, step_of(20, head_dim))
@@ -142,19 +206,47 @@ def work_without_memory(step: Step, rows_per_tile: int) -> Work:
     return Work(100, empty(2, 2, dtype=torch.int32) if step.of_prompts else None)
 
 
+def compile_largest() -> None:
+    """What takes the most shared memory."""
+    w = matrix("BF16", 4096, 4096)
+    for tokens in (16, 70):
+        kernels.norm_matvec(empty(tokens, 4096), empty(4096), 1e-5, (w,), (None,))
+    kernels.matvec_add(empty(300, 4096), w, None, None, many=True)
+    compile_attention([(kv_type, 8, 1, 256, 0) for kv_type in DTYPES])
+
+
+def compile_for(arch: int, how: str) -> None:
+    Compiler.arch, card = arch, CARDS[arch]
+    for module, name in ((attention, "card_of"), (matvec, "card_of"), (panel, "card_of")):
+        setattr(module, name, lambda device: card)
+    if how == "--all":
+        compile_all_products()
+        compile_attention(all_heads())
+    elif how == "--usual":
+        compile_products()
+        compile_attention(USUAL)
+    else:
+        compile_largest()
+    compile_sampling()
+    if arch in (90, 100):
+        compile_dependent_launch()
+    if how == "--all":
+        Compiler.is_launched = False
+        compile_candidates(card)
+        Compiler.is_launched = True
+
+
 def main() -> None:
-    found: dict[str, int] = {}
     for module, name in (
         (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
         (attention, "prefill_kernel"), (panel, "panel_kernel"), (norm, "rms_norm_kernel"),
         (sampling, "argmax_kernel"), (sampling, "edit_kernel"), (sampling, "draw_kernel"),
     ):  # fmt: skip
-        setattr(module, name, Compiler(getattr(module, name), found))
+        setattr(module, name, Compiler(getattr(module, name)))
     attention.plan_work = work_without_memory
-    compile_products()
-    compile_attention()
-    compile_sampling()
-    json.dump(found, sys.stdout)
+    how, *architectures = sys.argv[1:]
+    for arch in architectures:
+        compile_for(int(arch), how)
 
 
 if __name__ == "__main__":

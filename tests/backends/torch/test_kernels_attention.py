@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of
 
 from puna.backends.torch import kernels  # noqa: E402
 from puna.backends.torch.kernels import attention  # noqa: E402
+from puna.backends.torch.kernels.card import Card  # noqa: E402
 
 PAGE_SIZE, NUM_PAGES = 16, 24
 CLOSE = 1e-4  # the kernels split float32 in two bf16
@@ -163,6 +164,27 @@ def test_shares_of_a_long_row_are_merged_in_order(monkeypatch: pytest.MonkeyPatc
     kv, q, step = filled_kv("f16", 1, 16, piece), queries(5, 16, piece), step_of(16, piece)
     for _ in range(2):  # the counters must stand at zero again
         assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
+
+
+@pytest.mark.parametrize(("rows", "heads"), [(1, 33), (3, 40)])
+def test_more_heads_of_a_group_than_a_tile_has_rows(rows: int, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MAX_SPLITS", 2)
+    piece: Piece = (rows, 40, [4, 8, 0])
+    kv, q, step = filled_kv("f32", 1, 16, piece), queries(heads, 16, piece), step_of(16, piece, of_prompts=rows > 1)
+    assert attention.tile_of(attention.OTHER, 16).prefill_rows < heads
+    for _ in range(2):  # the counters must stand at zero again
+        assert error(kernels.attend(q, kv, 0, step), plain.attend(q, kv, 0, step)) < CLOSE
+
+
+@pytest.mark.parametrize("kv_type", ["bf16", "f32"])
+@pytest.mark.parametrize("rows", [1, 19])
+def test_a_card_with_less_memory_computes_the_same_bits(rows: int, kv_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
+    piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
+    kv, q, step = filled_kv(kv_type, 1, 256, piece), queries(2, 256, piece), step_of(256, piece, of_prompts=rows > 1)
+    expected = kernels.attend(q, kv, 0, step)
+    monkeypatch.setattr(attention, "card_of", lambda device: Card(99 << 10, 32))
+    assert torch.equal(kernels.attend(q, kv, 0, step), expected)
 
 
 def test_no_tokens() -> None:

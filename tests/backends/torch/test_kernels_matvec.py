@@ -15,6 +15,7 @@ interpreter.require()
 
 from puna.backends.torch import kernels  # noqa: E402
 from puna.backends.torch.kernels import matvec, panel  # noqa: E402
+from puna.backends.torch.kernels.card import Card  # noqa: E402
 
 # The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
 EXACT, ROUNDED = 3e-5, 0.012
@@ -111,6 +112,17 @@ def test_a_rows_bits_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.M
         assert torch.equal(product(x[first:last]), whole[first:last])
 
 
+@pytest.mark.parametrize("kind", ["BF16", "Q6_K"])
+def test_a_card_with_less_memory_computes_the_same_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In tiles of 32 rows, where an H100 takes 64."""
+    monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
+    columns = odd_columns(kind)
+    w, x, norm = matrix(kind, 7, columns), normal(37, columns, seed=1), 1 + normal(columns, seed=2) / 8
+    expected = kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
+    monkeypatch.setattr(matvec, "card_of", lambda device: Card(99 << 10, 32))
+    assert torch.equal(kernels.norm_matvec(x, norm, 1e-5, (w,), (None,)), expected)
+
+
 @pytest.mark.parametrize("kind", ["BF16", "Q4_0"])
 def test_columns_are_shared_out_and_summed_in_order(kind: str) -> None:
     w, x = matrix(kind, 20, 512), normal(3, 512, seed=1)
@@ -141,6 +153,9 @@ def test_no_tokens() -> None:
 def test_every_candidate_is_a_tile_that_fits(kind: str) -> None:
     tiles = list(matvec.candidates(kind))
     assert tiles[0] == matvec.TILES[kind] and len(set(tiles)) == len(tiles) > 5
+    of_small_card = list(matvec.candidates(kind, Card(99 << 10, 32)))
+    assert len(tiles) > len(of_small_card) >= 4 and set(of_small_card[1:]) < set(tiles)
+    assert of_small_card[0].stages <= tiles[0].stages
 
 
 @kinds

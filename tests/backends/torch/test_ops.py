@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+import sysconfig
+import types
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from puna.backends.torch import ops, plain
+from puna.backends.torch import obstacles, ops, plain
 from puna.backends.torch.weights import KINDS, dequantize, stacked
 from puna.report import SilentReporter
 from tests.backends.torch.interpreter import matrix, normal
@@ -36,12 +42,101 @@ def test_without_triton_the_gpu_computes_in_plain_torch_and_says_so(monkeypatch:
     assert len(notices.texts) == 1 and "pip install triton" in notices.texts[0]
 
 
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As if there were an RTX 3060, on which the smallest kernel runs."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce RTX 3060")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **how: torch.full(shape, 0, dtype=how["dtype"]))
+    runs_with(monkeypatch, lambda out: True)
+    return monkeypatch
+
+
+def runs_with(monkeypatch: pytest.MonkeyPatch, run: Callable[[torch.Tensor], bool]) -> None:
+    """Put something in the place of the kernel that is tried."""
+    probe = types.ModuleType("probe")
+    probe.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "puna.backends.torch.kernels.probe", probe)
+
+
+def fails_with(error: Exception) -> Callable[[torch.Tensor], bool]:
+    def run(out: torch.Tensor) -> bool:
+        raise error
+
+    return run
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_gpu_computes_in_kernels() -> None:
+def test_the_gpu_computes_in_kernels(card: pytest.MonkeyPatch) -> None:
     chosen: Any = ops.choose(torch.device("cuda"))
     assert chosen.__name__ == "puna.backends.torch.kernels"
     for name in ("embed", "norm_matvec", "rope_write", "attend", "matvec_add", "swiglu_matvec_add"):
         assert callable(getattr(chosen, name)) and callable(getattr(plain, name))
+
+
+def test_a_card_before_ampere_computes_in_plain_torch_and_says_so(card: pytest.MonkeyPatch) -> None:
+    card.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    card.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    notices = Notices()
+    chosen: Any = ops.choose(torch.device("cuda"), notices)
+    assert chosen is plain
+    assert "Tesla T4 has compute capability 7.5" in notices.texts[0] and "slower" in notices.texts[0]
+    assert "--device cpu" in notices.texts[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "why", "cure"),
+    [
+        (
+            RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+            "no C compiler",
+            "apt install gcc",
+        ),
+        (PermissionError(13, "Permission denied", "/home/me/.triton/cache/ab"), "cannot write", "TRITON_CACHE_DIR"),
+        (OSError(30, "Read-only file system", "/home/me/.triton/cache"), "cannot write", "TRITON_CACHE_DIR"),
+        (OSError(28, "No space left on device"), "disk is full", "df -h"),
+        (RuntimeError("Triton Error [CUDA]: device kernel image is invalid"), "driver cannot load it", "newer driver"),
+        (ValueError("something\nnew"), "ValueError: something", "puna doctor"),
+        (ValueError(), "ValueError:", "puna doctor"),
+    ],
+)
+def test_where_triton_compiles_nothing_the_gpu_computes_in_plain_torch_and_says_why(
+    error: Exception, why: str, cure: str, card: pytest.MonkeyPatch
+) -> None:
+    runs_with(card, fails_with(error))
+    notices = Notices()
+    chosen: Any = ops.choose(torch.device("cuda"), notices)
+    assert chosen is plain and len(notices.texts) == 2
+    assert "plain PyTorch, many times slower" in notices.texts[0] and why in notices.texts[0]
+    assert cure in notices.texts[1]
+    assert not any("\n" in text for text in notices.texts)
+
+
+@pytest.mark.parametrize(("has_header", "why"), [(False, "Python.h"), (True, "returned non-zero exit status 1")])
+def test_a_c_compiler_that_fails_for_want_of_a_header_is_told(
+    has_header: bool, why: str, card: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the compiler wrote on standard error is not in the exception."""
+    if has_header:
+        (tmp_path / "Python.h").touch()
+    card.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    runs_with(card, fails_with(subprocess.CalledProcessError(1, ["/usr/bin/gcc", "/tmp/x/main.c"])))
+    assert why in obstacles.obstacle(torch.device("cuda"))[0]
+
+
+def test_a_kernel_with_wrong_numbers_is_told(card: pytest.MonkeyPatch) -> None:
+    runs_with(card, lambda out: False)
+    assert "wrong numbers" in obstacles.obstacle(torch.device("cuda"))[0]
+
+
+def test_memory_that_runs_out_is_not_blamed_on_triton(card: pytest.MonkeyPatch) -> None:
+    def full(*shape: int, **how: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    card.setattr(torch, "zeros", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        ops.choose(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ go through tf32 three times.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,12 +22,14 @@ import triton.language as tl
 
 from puna.backends.torch.blob import upload
 from puna.backends.torch.kernels import scratch
+from puna.backends.torch.kernels.card import KIB, card_of
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, integers_as_bf16, low_part
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
 
 MAX_SPLITS = 32  # shares of a row: with 8 K/V heads 256 programs, two for each of an H100's multiprocessors
 LEAST_HEADS = 16  # the narrowest tile of tl.dot
+PREFILL_STAGES, DECODE_STAGES = 2, 3
 INT8, BF16, OTHER = 0, 1, 2
 
 
@@ -43,6 +46,28 @@ def tile_of(kv_type: int, padded: int) -> Tile:
     if kv_type != OTHER:
         return Tile(64, 64)
     return Tile(32, 32 if padded < 256 else 16)
+
+
+@cache
+def fitting(rows: int, stages: int, positions: int, padded: int, dtype: torch.dtype, shared_bytes: int) -> tuple[int, int]:
+    """Rows of q and stages, as many of those that are wanted as there is memory for: first there are fewer rows, of which each is
+    summed by itself, then nothing is read ahead. Positions stay: with their number the order of sums would change.
+
+    >>> [fitting(64, 2, 64, 256, torch.bfloat16, size * KIB) for size in (227, 99)]
+    [(64, 2), (16, 2)]
+    >>> fitting(16, 2, 32, 256, torch.float32, 99 * KIB)
+    (16, 1)
+    """
+    fewer = [(rows >> i, n) for n in (stages, 1) for i in range((rows // LEAST_HEADS).bit_length())]
+    return next((one for one in fewer if most_bytes(*one, positions, padded, dtype) <= shared_bytes), fewer[-1])
+
+
+def most_bytes(rows: int, stages: int, positions: int, padded: int, dtype: torch.dtype) -> int:
+    """Shared memory that a program takes at most (Triton 3.6 and 3.9, sm_80 to sm_120): q and the probabilities, each as two
+    numbers of the type of the product, and a tile of K and one of V, or of either where none is read ahead."""
+    both = 2 * (4 if _type(dtype) == OTHER else 2)
+    of_kv = positions * padded * dtype.itemsize
+    return rows * (padded + positions) * both + (2 if stages > 1 else 1) * of_kv + KIB
 
 
 @triton.jit
@@ -101,8 +126,11 @@ def decode_kernel(
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
     PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """Program (row, K/V head, share).  # q and out (tokens, NUM_HEADS, HEAD_DIM)"""
-    row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Program (row, K/V head and GROUP of its heads of q, share).  # q and out (tokens, NUM_HEADS, HEAD_DIM)"""
+    row, group, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    RATIO: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+    GROUPS: tl.constexpr = (RATIO + GROUP - 1) // GROUP
+    kv_head, first_head = group // GROUPS, group % GROUPS * GROUP
     position = tl.load(positions + row).to(tl.int32)
     first = 0
     if window > 0:
@@ -110,8 +138,7 @@ def decode_kernel(
     size = split_size(position + 1 - first, BLOCK, MAX_SPLITS)
     num_splits = tl.cdiv(position + 1 - first, size)
     if split < num_splits:
-        RATIO: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
-        members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
+        members, dims = first_head + tl.arange(0, GROUP), tl.arange(0, PADDED)
         inside = (members < RATIO)[:, None] & (dims < HEAD_DIM)[None, :]
         heads = row.to(tl.int64) * NUM_HEADS + kv_head * RATIO + members
         at = heads[:, None] * HEAD_DIM + dims[None, :]
@@ -134,23 +161,22 @@ def decode_kernel(
             tl.store(out + at, total / mass[:, None], mask=inside)
         else:
             merge(
-                out, at, inside, top, mass, total, partials, counters, row * NUM_KV_HEADS + kv_head, split, num_splits,
-                GROUP, PADDED, RATIO,
+                out, at, inside, members < RATIO, top, mass, total, partials, counters, row * tl.num_programs(1) + group, split,
+                num_splits, GROUP, PADDED, RATIO if GROUPS == 1 else GROUP,
             )  # fmt: skip
 
 
 @triton.jit
 def merge(
-    out, at, inside, top, mass, total, partials, counters, place, split, num_splits,
-    GROUP: tl.constexpr, PADDED: tl.constexpr, RATIO: tl.constexpr,
+    out, at, inside, real, top, mass, total, partials, counters, place, split, num_splits,
+    GROUP: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """Leave a share's result, RATIO * (PADDED + 2) numbers; the last to arrive puts all together, in their order."""
-    part_size: tl.constexpr = RATIO * (PADDED + 2)
+    """Leave a share's result, HEADS * (PADDED + 2) numbers; the last to arrive puts all together, in their order."""
+    part_size: tl.constexpr = HEADS * (PADDED + 2)
     base = partials + place.to(tl.int64) * (tl.num_programs(2) * part_size)
     members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
-    real = members < RATIO
     in_total = members[:, None] * PADDED + dims[None, :]
-    in_top, in_mass = RATIO * PADDED + members, RATIO * PADDED + RATIO + members
+    in_top, in_mass = HEADS * PADDED + members, HEADS * PADDED + HEADS + members
     tl.store(base + split * part_size + in_total, total, mask=inside)
     tl.store(base + split * part_size + in_top, top, mask=real)
     tl.store(base + split * part_size + in_mass, mass, mask=real)
@@ -182,12 +208,17 @@ def prefill_kernel(
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile, K/V head); tiles (n, 2): the first row, and how many (at most TILE_ROWS / GROUP, of one sequence)."""
-    tile, kv_head = tl.program_id(0), tl.program_id(1)
+    """Program (tile, K/V head and GROUP of its heads of q).
+
+    tiles (n, 2): the first row, and how many (at most TILE_ROWS / GROUP, of one sequence)
+    """
+    tile, group = tl.program_id(0), tl.program_id(1)
     RATIO: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+    GROUPS: tl.constexpr = (RATIO + GROUP - 1) // GROUP
+    kv_head, first_head = group // GROUPS, group % GROUPS * GROUP
     first_row, num_rows = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
     index, dims = tl.arange(0, TILE_ROWS), tl.arange(0, PADDED)
-    number, member = index // GROUP, index % GROUP
+    number, member = index // GROUP, first_head + index % GROUP
     inside = ((number < num_rows) & (member < RATIO))[:, None] & (dims < HEAD_DIM)[None, :]
     heads = (first_row + number).to(tl.int64) * NUM_HEADS + kv_head * RATIO + member
     at = heads[:, None] * HEAD_DIM + dims[None, :]
@@ -257,8 +288,8 @@ def _scales(half: Half) -> torch.Tensor:
     return half.numbers if half.scales is None else half.scales
 
 
-def _type(half: Half) -> int:
-    return {torch.int8: INT8, torch.bfloat16: BF16}.get(half.numbers.dtype, OTHER)
+def _type(dtype: torch.dtype) -> int:
+    return {torch.int8: INT8, torch.bfloat16: BF16}.get(dtype, OTHER)
 
 
 def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
@@ -272,10 +303,10 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
         return out.flatten(1)
     _, num_kv_heads, page_size, head_dim = kv.keys.numbers.shape
     ratio = q.shape[1] // num_kv_heads
-    group = triton.next_power_of_2(ratio)
-    padded, kv_type = max(16, triton.next_power_of_2(head_dim)), _type(kv.keys)
-    tile = tile_of(kv_type, padded)
-    tile_rows = max(tile.prefill_rows, group)
+    dtype, padded = kv.keys.numbers.dtype, max(16, triton.next_power_of_2(head_dim))
+    tile, shared_bytes = tile_of(_type(dtype), padded), card_of(q.device).shared_bytes
+    tile_rows, stages = fitting(tile.prefill_rows, PREFILL_STAGES, tile.positions, padded, dtype, shared_bytes)
+    group = min(triton.next_power_of_2(ratio), tile_rows)
     work = _work(step, tile_rows // group)
     tensors = (
         step.positions, step.sequences, step.page_tables, kv.keys.numbers, _scales(kv.keys), kv.values.numbers, _scales(kv.values)
@@ -283,20 +314,23 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
     numbers = {
         "max_pages": step.page_tables.shape[1], "scale": float(head_dim**-0.5 * np.log2(np.e)), "window": window,
         "NUM_HEADS": q.shape[1], "NUM_KV_HEADS": num_kv_heads, "HEAD_DIM": head_dim,
-        "PADDED": padded, "PAGE_SIZE": page_size, "TYPE": kv_type, "BLOCK": tile.positions,
+        "PADDED": padded, "PAGE_SIZE": page_size, "TYPE": _type(dtype), "BLOCK": tile.positions,
     }  # fmt: skip
     if work.tiles is not None:
-        prefill_kernel[(len(work.tiles), num_kv_heads)](
+        prefill_kernel[(len(work.tiles), num_kv_heads * triton.cdiv(ratio, group))](
             out, q, work.tiles, *tensors, **numbers, GROUP=group, TILE_ROWS=tile_rows,
-            num_warps=4, num_stages=2, enable_fp_fusion=True,
+            num_warps=4, num_stages=stages, enable_fp_fusion=True,
         )  # fmt: skip
     else:
-        places, part_size = len(q) * num_kv_heads, ratio * (padded + 2)
+        wanted = max(LEAST_HEADS, min(triton.next_power_of_2(ratio), tile.prefill_rows))
+        group, stages = fitting(wanted, DECODE_STAGES, tile.positions, padded, dtype, shared_bytes)
+        groups = num_kv_heads * triton.cdiv(ratio, group)
+        places, part_size = len(q) * groups, min(ratio, group) * (padded + 2)
         seen = min(work.longest, window) if window else work.longest
         splits = min(-(-seen // tile.positions), MAX_SPLITS)
-        decode_kernel[(len(q), num_kv_heads, splits)](
+        decode_kernel[(len(q), groups, splits)](
             out, q, *tensors,
             scratch.floats(places * splits * part_size if splits > 1 else 0, q.device), scratch.counters(places, q.device),
-            **numbers, GROUP=max(LEAST_HEADS, group), MAX_SPLITS=MAX_SPLITS, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            **numbers, GROUP=group, MAX_SPLITS=MAX_SPLITS, num_warps=4, num_stages=stages, enable_fp_fusion=True,
         )  # fmt: skip
     return out.flatten(1)

@@ -16,8 +16,9 @@ to say, and must not depend on how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ import triton
 import triton.language as tl
 
 from puna.backends.torch.kernels import scratch
+from puna.backends.torch.kernels.card import H100, Card, card_of, fitting_stages
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, low_part
 from puna.backends.torch.kernels.norm import rms_norm
 from puna.backends.torch.kernels.panel import panel_matvec
@@ -32,9 +34,9 @@ from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_par
 from puna.backends.torch.weights import Bias, Matrix
 
 PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
-WIDTHS = (16, 64)  # rows of x in a tile: the narrowest that every version of tl.dot takes, and one for batches
-WIDE_STAGES = 2  # of tiles for batches: x takes 32 KB of a stage there, and more stages do not fit into shared memory
-ROW_BUCKETS = (1, 4, *WIDTHS)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
+NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; for batches there is `Card.wide_rows`
+WIDE_STAGES = 2  # of tiles for batches: 64 rows of x take 32 KB of a stage, and more stages do not fit into shared memory
+ROW_BUCKETS = (1, 4, NARROW)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
 PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
 MAX_SPLITS = 16  # partial sums stay small beside the weights
@@ -64,23 +66,38 @@ TILES: Mapping[str, Tile] = {
     "Q4_K": Tile(64, 128, 4, 4),
     "Q6_K": Tile(64, 128, 4, 4),
 }
+BITS: Mapping[str, int] = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q6_K": 6}  # of a weight, without scales; of others 4
 
 
-def candidates(kind: str) -> Iterator[Tile]:
-    """Tiles that a benchmark may try for a kind; the table's own comes first."""
-    yield TILES[kind]
-    for rows in (32, 64, 128):
-        for columns in (64, 128, 256):
-            for warps, stages in ((4, 3), (4, 5), (8, 4)):
-                tile = Tile(rows, columns, warps, stages)
-                if tile != TILES[kind] and (warps == 4 or rows >= 64) and _staged_bytes(kind, tile) <= 160 << 10:
-                    yield tile
+@cache
+def fitting_tile(kind: str, mode: int, rows: int, wide: int, card: Card) -> Tile:
+    """The table's tile for a kind, with as many of its stages as leave room for a second program.
+
+    >>> fitting_tile("BF16", PLAIN, 1, NARROW, H100).stages, fitting_tile("BF16", NORM, 1, NARROW, Card(99 << 10, 32)).stages
+    (4, 2)
+    """
+    tile = TILES[kind]
+    wanted = tile.stages if wide == NARROW else WIDE_STAGES
+    return replace(tile, stages=fitting_stages(wanted, _staged_bytes(kind, tile, mode, rows, wide), card.half_bytes))
 
 
-def _staged_bytes(kind: str, tile: Tile) -> int:
-    """Of weights in shared memory."""
-    bits = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8}.get(kind, 4)
-    return tile.rows * tile.columns * bits // 8 * tile.stages
+def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
+    """Tiles that a benchmark may try for a kind on a card, for one row of x; the one that is launched there comes first."""
+    own = fitting_tile(kind, NORM, 1, NARROW, card)
+    yield own
+    cuts = product((32, 64, 128), (64, 128, 256), ((4, 3), (4, 5), (8, 4)))
+    for tile in (TILES[kind], *(Tile(rows, columns, *others) for rows, columns, others in cuts)):
+        staged, half_precision = _staged_bytes(kind, tile, NORM, 1, NARROW), 2 * tile.rows * tile.columns
+        fits = fitting_stages(tile.stages, staged, card.shared_bytes - half_precision) == tile.stages
+        if tile != own and (tile.warps == 4 or tile.rows >= 64) and fits:
+            yield tile
+
+
+def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
+    """What a stage takes of shared memory: weights, x, and for the norm its weights and x again, for the squares."""
+    weights = tile.rows * tile.columns * BITS.get(kind, 4) // 8
+    columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SWIGLU: 2 * rows}
+    return weights + 4 * tile.columns * columns_of_x[mode]
 
 
 # ---- the kernel -----------------------------------------------------------------------------------------------------
@@ -147,6 +164,15 @@ def square_tile(
 
 
 @triton.jit
+def sum_of_rows(x, ROWS: tl.constexpr, COUNT: tl.constexpr):
+    """Halves added to halves: in `tl.sum` the order follows from how a tile lies in threads, and so from how many rows it has.
+    Of two numbers there is one sum only.  # (ROWS, COUNT) -> (ROWS,)"""
+    for half in tl.static_range(COUNT.bit_length() - 1):
+        x = tl.sum(tl.reshape(x, (ROWS, 2, COUNT >> (half + 1))), axis=1)
+    return tl.reshape(x, (ROWS,))
+
+
+@triton.jit
 def store_outputs(
     y, bias, residual, total, squares, first_output, first_row, num_outputs, num_rows, y_stride, residual_stride, eps,
     MODE: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -203,7 +229,9 @@ def matvec_kernel(
             all_squares += square_tile(x, first, first_row, num_rows, x_stride, COLUMNS, BLOCK_K, WIDE, EVEN)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-    squares = tl.sum(all_squares, axis=1)
+    squares = tl.zeros((WIDE,), tl.float32)
+    if MODE == 1:  # NORM
+        squares = sum_of_rows(all_squares, WIDE, BLOCK_K)
     if SPLITS == 1:
         store_outputs(
             y, bias, residual, total, squares, first_output, first_row, num_outputs, num_rows, y_stride, residual_stride, eps,
@@ -277,11 +305,11 @@ def matvec(
     """Into y: f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many of gate and up; y (tokens, rows)"""
     if len(x) == 0:
         return
-    tile = tile or TILES[matrix.kind]
-    whole = width(matrix)
+    whole, card = width(matrix), card_of(x.device)
+    wide = NARROW if len(x) <= NARROW else card.wide_rows
+    loaded_rows = next((n for n in ROW_BUCKETS if n >= len(x)), wide)
+    tile = tile or fitting_tile(matrix.kind, mode, loaded_rows, wide, card)
     shape = cut(matrix.rows, whole, tile)
-    wide = WIDTHS[0] if len(x) <= WIDTHS[0] else WIDTHS[1]
-    stages = tile.stages if wide == WIDTHS[0] else WIDE_STAGES
     groups = -(-len(x) // wide)
     part_size = (tile.rows + 1) * wide
     places = shape.tiles * groups if shape.splits > 1 else 0
@@ -292,9 +320,10 @@ def matvec(
         num_rows=len(x), num_outputs=matrix.rows, x_stride=x.stride(0), y_stride=y.stride(0),
         residual_stride=0 if residual is None else residual.stride(0), eps=eps,
         KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),
-        ROWS=next(n for n in ROW_BUCKETS if n >= min(len(x), wide)), WIDE=wide, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
-        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=stages,
-        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps, enable_fp_fusion=True,
+        ROWS=loaded_rows, WIDE=wide, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
+        STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
+        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps,
+        enable_fp_fusion=False,  # which product and sum become one is the compiler's choice, and may fall otherwise for more rows
         PDL=PDL, **({"launch_pdl": True} if PDL else {}),
     )  # fmt: skip
 

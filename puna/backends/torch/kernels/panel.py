@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from puna.backends.torch.kernels.card import card_of, fitting_stages
 from puna.backends.torch.kernels.dot import dot_bf16
 from puna.backends.torch.kernels.take import take
 from puna.backends.torch.weights import Bias, Matrix
@@ -31,12 +32,12 @@ class Tile:
     stages: int
 
 
-HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB under way. NOT TIMED yet
+HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB under way on an H100. NOT TIMED yet
 FLOAT_TILE = Tile(64, 64, 32, 4, 3)
 GROUP = 8  # tiles of rows of x that share a panel of weights before the next: they meet in the second cache
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def panel_kernel(
     y, x, weight, bias, residual, num_rows, num_outputs, x_stride, y_stride, residual_stride,
     COLUMNS: tl.constexpr, EXACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
@@ -77,6 +78,8 @@ def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Te
         return
     exact = matrix.kind == "F32"
     tile, x = (FLOAT_TILE, x.contiguous()) if exact else (HALF_TILE, x.to(torch.bfloat16).contiguous())
+    tile_bytes = (tile.rows + tile.outputs) * tile.columns * x.element_size()
+    stages = fitting_stages(tile.stages, tile_bytes, card_of(x.device).shared_bytes)
     step = max(1, PANEL_BYTES // (2 * matrix.columns))
     for first in range(0, matrix.rows, step):
         part = matrix.row_range(first, min(first + step, matrix.rows))
@@ -86,8 +89,8 @@ def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Te
             out, x, weight, x if bias is None else bias[first:last], x if added is None else added,
             len(x), part.rows, x.stride(0), out.stride(0), 0 if added is None else added.stride(0),
             COLUMNS=matrix.columns, EXACT=exact, HAS_BIAS=bias is not None, HAS_RESIDUAL=added is not None,
-            BLOCK_M=tile.rows, BLOCK_N=tile.outputs, BLOCK_K=tile.columns, GROUP=GROUP, STAGES=tile.stages,
-            num_warps=tile.warps, num_stages=tile.stages, enable_fp_fusion=True,
+            BLOCK_M=tile.rows, BLOCK_N=tile.outputs, BLOCK_K=tile.columns, GROUP=GROUP, STAGES=stages,
+            num_warps=tile.warps, num_stages=stages, enable_fp_fusion=True,
         )  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""What keeps Triton's kernels from running on a card, and what to do: asked once, before a model is loaded.
+
+Triton compiles for the card that is there, and for the first kernel a piece of C too: it wants a compiler, Python's headers and
+a folder to keep the results in. Where one is missing the operations go on in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import sysconfig
+from pathlib import Path
+from subprocess import CalledProcessError
+
+import torch
+
+from puna.causes import SURE, find
+
+# bf16 on tensor cores. Triton's makers support nothing below (since 3.3). 3.9 still compiles for 7.5, without tensor cores and
+# with kilobytes of spilled registers a thread: nothing to rely on.
+LEAST_CAPABILITY = (8, 0)
+PACKAGE = {"win32": "triton-windows"}.get(sys.platform, "triton")
+PLAIN = "the GPU computes with plain PyTorch, many times slower"
+HEADER = "Python.h"
+NUMBERS = 16  # that the smallest kernel writes
+
+
+def obstacle(device: torch.device) -> tuple[str, ...]:
+    """Lines that say why kernels cannot run, and what to do; none where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return (f"Triton is not installed: {PLAIN}. pip install {PACKAGE}",)
+    if device.type != "cuda":  # the interpreter, which compiles nothing
+        return ()
+    return too_old(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)) or _tried(device)
+
+
+def too_old(name: str, capability: tuple[int, int]) -> tuple[str, ...]:
+    """
+    >>> too_old("NVIDIA GeForce RTX 3060", (8, 6))
+    ()
+    >>> too_old("Tesla T4", (7, 5))[0].partition(":")[0]
+    'Tesla T4 has compute capability 7.5, and Triton needs 8.0 (A100, RTX 30)'
+    """
+    if capability >= LEAST_CAPABILITY:
+        return ()
+    has, needs = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
+    return (
+        f"{name} has compute capability {has}, and Triton needs {needs} (A100, RTX 30): {PLAIN}",
+        "puna bench MODEL tells whether the processor is faster: give it --device cpu, then --device cuda.",
+    )
+
+
+def _tried(device: torch.device) -> tuple[str, ...]:
+    """The smallest kernel is compiled and run. What the card itself lacks, such as memory, is an error as it would be later."""
+    out = torch.zeros(NUMBERS, dtype=torch.int32, device=device)
+    try:
+        ran: bool = importlib.import_module("puna.backends.torch.kernels.probe").run(out)
+    except Exception as error:  # noqa: BLE001 - Triton's compiler raises errors of its own, by version
+        return explained(error)
+    return () if ran else (f"Triton's smallest kernel gives wrong numbers: {PLAIN}", "puna doctor tries more.")
+
+
+def explained(error: Exception) -> tuple[str, str]:
+    """Why Triton failed, and the way out.
+
+    >>> explained(RuntimeError("Failed to find C compiler. Please specify via CC environment variable."))[1]
+    'sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel'
+    """
+    words = _words(error)
+    found = find(words)
+    if found and found[0].confidence >= SURE:
+        told = found[0].explain()
+        return f"Triton compiles no kernel: {PLAIN}. {told.cause}", told.cure[0]
+    first = words.splitlines()[0][:200]
+    return f"Triton compiles no kernel: {PLAIN}. {first}", "puna doctor tries more; puna why explains errors."
+
+
+def _words(error: Exception) -> str:
+    """What was said, and what a C compiler said on standard error, if it was the usual."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, CalledProcessError) and not (Path(sysconfig.get_paths()["include"]) / HEADER).exists():
+        return f"{said}\nfatal error: {HEADER}: No such file or directory"
+    return said
