@@ -53,6 +53,7 @@ class Layout:
     max_batch: int = 64  # sequences that run at once, unasked
     chunk_tokens: int = 256  # token rows of a step, unasked
     logits_copies: int = 1  # sets of logits that stand in memory at a time
+    attention_shares: int = 0  # of a row and head, whose partial results stand in memory
 
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix that is `file_type` in the file."""
@@ -67,7 +68,7 @@ class Plan:
 
     weights_bytes: int
     kv_bytes: int
-    scratch_bytes: int  # activations of the largest step
+    scratch_bytes: int  # activations of the largest step, and what attention leaves on the way
     logits_bytes: int  # of `max_logits` rows
     num_pages: int
     page_size: int  # tokens
@@ -213,7 +214,7 @@ def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineCon
     return _Needs(
         weights=sum(sizes.values()),
         layers=tuple(layers.values()),
-        scratch=scratch_bytes(config, engine),
+        scratch=scratch_bytes(config, engine, layout.attention_shares),
         logits=4 * _max_logits(engine) * config.vocab_size * layout.logits_copies,
         page=kv_bytes(config, engine.page_size, kv_type, layout.value_multiple),
         page_size=engine.page_size,
@@ -275,10 +276,12 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
     return config.num_layers * config.num_kv_heads * num_tokens * per_head
 
 
-def scratch_bytes(config: ModelConfig, engine: EngineConfig) -> int:
-    """Bytes of activations of the largest step, all float32: an upper estimate for any backend."""
+def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: int = 0) -> int:
+    """Bytes of activations of the largest step, all float32: an upper estimate for any backend. With them, of generated tokens,
+    what each share of a row's attention leaves: a sum for each number of a head, and two numbers of its softmax."""
     row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
-    return 4 * engine.chunk_tokens * row
+    partial = config.num_heads * attention_shares * (config.head_dim + 2)
+    return 4 * (engine.chunk_tokens * row + min(engine.max_batch, engine.chunk_tokens) * partial)
 
 
 def gib(num_bytes: int) -> str:

@@ -28,6 +28,7 @@ GPU: dict[str, Any] = {
     "max_batch": 256,
     "chunk_tokens": 1024,
     "logits_copies": 3,
+    "attention_shares": 32,
 }
 
 BACKENDS: Mapping[str, BackendSpec] = {

@@ -137,7 +137,7 @@ def test_layers_that_are_streamed_come_last_for_they_are_slow() -> None:
 
 
 def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
-    found = proposed("llama-3.1-8b:q4_k", Place("cuda", "", 9 * GIB, 9 * GIB, 64 * GIB), max_context=65536)
+    found = proposed("llama-3.1-8b:q4_k", Place("cuda", "", 19 * GIB // 2, 19 * GIB // 2, 64 * GIB), max_context=65536)
     assert ("--kv-type int8",) in [one.flags for one in found] or ("--max-context 32768",) in [one.flags for one in found]
 
 

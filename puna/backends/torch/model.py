@@ -81,6 +81,7 @@ class TorchBackend:
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
+        self._ops.reserve(model, plan.max_sequences, self._device)
         if self._recorder is not None and not plan.num_streamed:
             self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()

@@ -12,6 +12,7 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
+from puna.config import ModelConfig
 from puna.report import SILENT, Reporter
 from puna.request import Choices
 
@@ -24,6 +25,9 @@ class Ops(Protocol):
     """
 
     READS_HOST: bool  # whether what is computed follows from numbers on the host, too, so that it cannot be recorded
+
+    def reserve(self, model: ModelConfig, max_rows: int, device: torch.device) -> None:
+        """Make what memory steps of up to so many generated tokens need beside their results."""
 
     def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
         """The rows of token ids.  # (tokens,) -> (tokens, columns)"""

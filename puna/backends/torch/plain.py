@@ -12,10 +12,15 @@ import torch.nn.functional as F
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
+from puna.config import ModelConfig
 from puna.request import Choices
 from puna.sampling import choose_row
 
 READS_HOST = True  # each row of attention by its position
+
+
+def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
+    """Nothing is kept between operations."""
 
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from puna.backends import BACKENDS
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
@@ -191,3 +192,8 @@ def test_no_tokens() -> None:
     kv, step = empty_kv("f32", 1, 8), step_of(8, (0, 0, [0]))
     assert kernels.attend(torch.empty(0, 2, 8), kv, 0, step).shape == (0, 16)
     assert kernels.rope_write(torch.empty(0, 32), 2, None, 1e-5, kv, step).shape == (0, 2, 8)
+
+
+def test_the_plan_counts_as_many_shares_as_the_kernel_leaves() -> None:
+    shares = {layout.attention_shares for layout in BACKENDS["torch"].layouts.values()}
+    assert shares == {attention.MAX_SPLITS}

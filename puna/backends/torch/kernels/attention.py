@@ -26,6 +26,7 @@ from puna.backends.torch.kernels.card import KIB, card_of
 from puna.backends.torch.kernels.dot import dot_bf16, high_part, integers_as_bf16, low_part
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
+from puna.config import ModelConfig
 
 MAX_SPLITS = 32  # shares of a row: with 8 K/V heads 256 programs, two for each of an H100's multiprocessors
 LEAST_HEADS = 16  # the narrowest tile of tl.dot
@@ -290,6 +291,12 @@ def _scales(half: Half) -> torch.Tensor:
 
 def _type(dtype: torch.dtype) -> int:
     return {torch.int8: INT8, torch.bfloat16: BF16}.get(dtype, OTHER)
+
+
+def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
+    """Make the memory of all partial results at once: what grows on the way leaves smaller pieces behind."""
+    padded = max(16, triton.next_power_of_2(model.head_dim))
+    scratch.floats(max_rows * model.num_heads * MAX_SPLITS * (padded + 2), device)
 
 
 def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:

@@ -24,8 +24,11 @@ def counters(count: int, device: torch.device) -> torch.Tensor:
 
 
 def _of_size(kept: dict[torch.device, list[torch.Tensor]], count: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The newest is the largest. Older ones are kept as well: a CUDA graph that was captured with one still writes to it."""
+    """The newest is the largest. Older ones are kept as well: a CUDA graph that was captured with one still writes to it; so
+    each is twice the last at least."""
     buffers = kept.setdefault(device, [])
-    if not buffers or buffers[-1].numel() < count:
-        buffers.append(torch.zeros(max(LEAST, 1 << (count - 1).bit_length()), dtype=dtype, device=device))
+    last = buffers[-1].numel() if buffers else 0
+    if not buffers or last < count:
+        size = max(count, 2 * last)
+        buffers.append(torch.zeros(-(-size // LEAST) * LEAST or LEAST, dtype=dtype, device=device))
     return buffers[-1]
