@@ -40,8 +40,8 @@ class Shares(NamedTuple):
 
 
 # cpu: `puna bench`, 2 threads of a Zen 5, 135M and 1.1B shapes, Q4_0, Q4_1, Q8_0, F16 (docs/LOG.md). cuda: published shares of
-# engines of this kind (70 % for bf16 at batch 1, less for fewer bits), and 1.3 us for each of six launches of a recorded layer; not
-# yet measured for ours.
+# engines of this kind (70 % for bf16 at batch 1, less for fewer bits), and 1.3 us for each of six launches of a recorded layer;
+# not yet measured for ours.
 SHARES: Mapping[str, Shares] = {
     "cpu": Shares({"": 0.85}, quantised=0.55, floats=0.90, layer_s=4e-6, step_s=60e-6),
     "cuda": Shares(
