@@ -215,7 +215,7 @@ def test_draw(params: SamplingParams) -> None:
     logits = rows(len(uniforms), seed=1)
     count = len(uniforms)
     ids, finite = on_device.draw(
-        torch.from_numpy(logits),
+        torch.from_numpy(logits.copy()),  # they are overwritten
         torch.from_numpy(uniforms),
         torch.full((count,), params.temperature),
         torch.full((count,), params.top_k, dtype=torch.int32),
@@ -246,6 +246,6 @@ def test_a_step_chooses_what_plain_torch_chooses(params: list[SamplingParams]) -
     samplers = [sampling.Sampler(param, VOCAB_SIZE) for param in params]
     choices = sampling.make_choices(np.full(11, -1, np.int32), samplers)
     expected = plain.choose(torch.from_numpy(logits), choices, NO_IDS)
-    found = on_device.choose(torch.from_numpy(logits), choices, NO_IDS)
+    found = on_device.choose(torch.from_numpy(logits.copy()), choices, NO_IDS)
     assert found.dtype == expected.dtype == torch.int32
     assert found.tolist() == expected.tolist() and found[3] == -1

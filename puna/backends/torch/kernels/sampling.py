@@ -2,9 +2,9 @@
 
 They choose what `puna/sampling.py` chooses. Thresholds are found by bisection over the bits of a float, not by sorting: top-k and
 top-p take 31 passes each over the row's logits, which lie in the second cache. What may differ from the host: the device's exp
-has an error of about 1e-6 where numpy's has 1e-7, and sums of float64 have another order. So a token differs where the drawn
-number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to a
-token's mass. Edits come to the host's bits.
+has an error of about 1e-6 where numpy's has 1e-7, and masses are summed in float32 within a block. So a token differs where the
+drawn number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to
+a token's mass. Edits come to the host's bits.
 """
 
 from __future__ import annotations
@@ -116,25 +116,38 @@ def edit_kernel(
 
 
 @triton.jit
-def load_distances(row, first, vocab_size, largest, temperature, BLOCK: tl.constexpr):
-    """Logits over the temperature, less the largest: as magnitudes in the integers of their bits (0 is the most likely), and the
-    masses exp of them. Beyond the vocabulary: infinitely far.  # (BLOCK,) int32, (BLOCK,) float32"""
-    ids = first + tl.arange(0, BLOCK)
-    logits = tl.load(row + ids, mask=ids < vocab_size, other=float("-inf"))
-    scaled = tl.math.div_rn(logits - largest, temperature)
-    return tl.abs(scaled).to(tl.int32, bitcast=True), tl.exp(scaled)
+def scale(row, vocab_size, largest, temperature, BLOCK: tl.constexpr):
+    """Logits less the largest, over the temperature, in their places: some dozen passes need them, and a division is dear."""
+    for first in tl.range(0, vocab_size, BLOCK):
+        ids = first + tl.arange(0, BLOCK)
+        logits = tl.load(row + ids, mask=ids < vocab_size, other=0.0)
+        tl.store(row + ids, tl.math.div_rn(logits - largest, temperature), mask=ids < vocab_size)
+    tl.debug_barrier()  # threads read what others have written
 
 
 @triton.jit
-def count_and_mass(row, vocab_size, largest, temperature, bound, limit, num_equal, BLOCK: tl.constexpr):
-    """How many tokens lie within `bound`, and their mass, of those that (`limit`, `num_equal`) keeps (see `keeps`)."""
+def load_scaled(row, first, vocab_size, BLOCK: tl.constexpr):
+    """Scaled logits, and how far they are below 0, the most likely: as the integers of their bits. Beyond the vocabulary:
+    infinitely far.  # (BLOCK,) float32, (BLOCK,) int32"""
+    ids = first + tl.arange(0, BLOCK)
+    scaled = tl.load(row + ids, mask=ids < vocab_size, other=float("-inf"))
+    return scaled, tl.abs(scaled).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def count_and_mass(row, vocab_size, bound, limit, num_equal, WITH_MASS: tl.constexpr, BLOCK: tl.constexpr):
+    """How many tokens lie within `bound`, and their mass, of those that (`limit`, `num_equal`) keeps (see `keeps`).
+
+    Within a block masses are summed in float32: cards for the home have one unit of float64 for 64 of float32.
+    """
     count = tl.zeros((), tl.int32)
     mass = tl.zeros((), tl.float64)
     for first in tl.range(0, vocab_size, BLOCK):
-        distances, masses = load_distances(row, first, vocab_size, largest, temperature, BLOCK)
+        scaled, distances = load_scaled(row, first, vocab_size, BLOCK)
         within = (distances < limit) & (distances <= bound)
         count += tl.sum(within.to(tl.int32), axis=0)
-        mass += tl.sum(tl.where(within, masses, 0.0).to(tl.float64), axis=0)
+        if WITH_MASS:
+            mass += tl.sum(tl.where(within, tl.exp(scaled), 0.0), axis=0).to(tl.float64)
     equal = tl.where(bound >= limit, num_equal, 0)  # which of the equals they are makes no difference here
     of_each = tl.exp(-limit.to(tl.float32, bitcast=True)).to(tl.float64)
     return count + equal, mass + equal.to(tl.float64) * of_each
@@ -149,14 +162,17 @@ def keeps(distances, limit, num_equal, seen_equal):
 
 
 @triton.jit
-def bisect(row, vocab_size, largest, temperature, limit, num_equal, count_wanted, mass_wanted, BLOCK: tl.constexpr):
-    """The least bound within which there are `count_wanted` tokens and `mass_wanted` of mass."""
+def bisect(row, vocab_size, limit, num_equal, wanted, OF_MASS: tl.constexpr, BLOCK: tl.constexpr):
+    """The least bound within which there are `wanted` tokens, or as much mass and a token."""
     low = -1
     high = limit
     for _ in tl.range(0, 31):
         middle = low + (high - low) // 2
-        count, mass = count_and_mass(row, vocab_size, largest, temperature, middle, limit, num_equal, BLOCK)
-        enough = (count >= count_wanted) & (mass >= mass_wanted)
+        count, mass = count_and_mass(row, vocab_size, middle, limit, num_equal, OF_MASS, BLOCK)
+        if OF_MASS:
+            enough = (count >= 1) & (mass >= wanted)
+        else:
+            enough = count >= wanted
         high = tl.where(enough, middle, high)
         low = tl.where(enough, low, middle)
     return high
@@ -166,23 +182,24 @@ def bisect(row, vocab_size, largest, temperature, limit, num_equal, count_wanted
 def draw_kernel(
     out, finite, logits, uniforms, temperatures, top_ks, top_ps, min_ps, vocab_size, stride, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Program (row)."""
+    """Program (row). Its logits are overwritten."""
     row = tl.program_id(0)
     source = logits + row.to(tl.int64) * stride
     largest, chosen, is_finite = best_of_row(source, vocab_size, BLOCK)
     temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
     limit = tl.full((), FARTHEST, tl.int32)
     num_equal = tl.full((), 0, tl.int32)
+    scale(source, vocab_size, largest, temperature, BLOCK)
     if (top_k > 0) & (top_k < vocab_size):
-        nearest = bisect(source, vocab_size, largest, temperature, limit, num_equal, top_k, -1.0, BLOCK)
-        nearer, _ = count_and_mass(source, vocab_size, largest, temperature, nearest - 1, limit, num_equal, BLOCK)
+        nearest = bisect(source, vocab_size, limit, num_equal, top_k, False, BLOCK)
+        nearer, _ = count_and_mass(source, vocab_size, nearest - 1, limit, num_equal, False, BLOCK)
         limit = nearest
         num_equal = top_k - nearer
     if top_p < 1.0:
-        _, whole = count_and_mass(source, vocab_size, largest, temperature, limit, limit, num_equal, BLOCK)
-        nearest = bisect(source, vocab_size, largest, temperature, limit, num_equal, 1, top_p * whole, BLOCK)
-        nearer, mass = count_and_mass(source, vocab_size, largest, temperature, nearest - 1, limit, num_equal, BLOCK)
-        some, more = count_and_mass(source, vocab_size, largest, temperature, nearest, limit, num_equal, BLOCK)
+        _, whole = count_and_mass(source, vocab_size, limit, limit, num_equal, True, BLOCK)
+        nearest = bisect(source, vocab_size, limit, num_equal, top_p * whole, True, BLOCK)
+        nearer, mass = count_and_mass(source, vocab_size, nearest - 1, limit, num_equal, True, BLOCK)
+        some, more = count_and_mass(source, vocab_size, nearest, limit, num_equal, True, BLOCK)
         per_token = tl.maximum((more - mass) / tl.maximum(some - nearer, 1).to(tl.float64), 1e-300)
         wanted = tl.minimum(tl.ceil((top_p * whole - mass) / per_token), (some - nearer).to(tl.float64))
         num_equal = tl.maximum(wanted, 1.0).to(tl.int32)
@@ -196,16 +213,17 @@ def draw_kernel(
         found = 2147483647
         last = 0
         for first in tl.range(0, vocab_size, BLOCK):
-            distances, masses = load_distances(source, first, vocab_size, largest, temperature, BLOCK)
+            scaled, distances = load_scaled(source, first, vocab_size, BLOCK)
+            masses = tl.exp(scaled)
             kept = keeps(distances, limit, num_equal, seen_equal) & (masses >= least)
             seen_equal += tl.sum((distances == limit).to(tl.int32), axis=0)
-            kept_masses = tl.where(kept, masses, 0.0).to(tl.float64)
+            kept_masses = tl.where(kept, masses, 0.0)
             if sweep == 1:
                 ids = first + tl.arange(0, BLOCK)
-                cumulative = running + tl.cumsum(kept_masses, axis=0)
-                found = tl.minimum(found, tl.min(tl.where(kept & (cumulative > share), ids, 2147483647), axis=0))
+                beyond = tl.cumsum(kept_masses, axis=0) > (share - running).to(tl.float32)
+                found = tl.minimum(found, tl.min(tl.where(kept & beyond, ids, 2147483647), axis=0))
                 last = tl.maximum(last, tl.max(tl.where(kept, ids, 0), axis=0))
-            running += tl.sum(kept_masses, axis=0)
+            running += tl.sum(kept_masses, axis=0).to(tl.float64)
         total = running
         if sweep == 1:
             chosen = tl.minimum(found, last)
@@ -270,7 +288,8 @@ def draw(
     min_ps: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The id of each row at which the cumulative probability of what the filters leave passes the row's `uniform`; and
-    whether the row is finite. A temperature of 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off.
+    whether the row is finite. A temperature of 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off. The logits are
+    overwritten.
 
     logits (rows, vocab_size) after bias and penalties; (rows,) each: uniforms float64, temperatures float32, top_ks int32,
     top_ps float64, min_ps float32 -> (rows,) int64, (rows,) bool
