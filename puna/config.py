@@ -252,7 +252,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How to run: each field is a flag (`--max-context`) and an environment variable (`PUNA_MAX_CONTEXT`)."""
+    """How to run: each field is an environment variable (`PUNA_MAX_CONTEXT`), and most are a flag (`--max-context`)."""
 
     device: str = "auto"
     require_gpu: bool = False  # fail rather than go on with the CPU
@@ -306,8 +306,16 @@ _ENGINE_LIMITS = (
 )
 
 
+WITHOUT_FLAG = {"max_batch", "chunk_tokens", "page_size"}  # of those that are checked here
+
+
 def _where_set(name: str) -> str:
-    return f"It is set by --{name.replace('_', '-')}, or by the variable PUNA_{name.upper()}."
+    """
+    >>> _where_set("max_context"), _where_set("page_size")
+    ('It is set by --max-context, or by the variable PUNA_MAX_CONTEXT.', 'It is set by the variable PUNA_PAGE_SIZE.')
+    """
+    flag = "" if name in WITHOUT_FLAG else f"--{name.replace('_', '-')}, or by "
+    return f"It is set by {flag}the variable PUNA_{name.upper()}."
 
 
 UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}

@@ -60,8 +60,7 @@ class Scheduler:
     """Holds the requests that are neither finished nor aborted.
 
     `max_tokens` is the number of token rows of a step, `max_logits` that of those whose logits are wanted, `max_sequences` (at
-    most either) that of running requests. The
-    pages must be able to hold the longest sequence alone.
+    most either) that of running requests. The pages must be able to hold the longest sequence alone.
     """
 
     def __init__(

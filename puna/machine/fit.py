@@ -146,7 +146,7 @@ def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
     if widened:
         types = ", ".join(f"{was} as {kind}" for was, kind in widened.items())
         file_bytes = sum(tensor.num_bytes for tensor in own.tensors.values())
-        kept = [kind for kind, own in plan.layout.resident_types.items() if own == kind and kind not in FLOATS]
+        kept = [kind for kind, held in plan.layout.resident_types.items() if held == kind and kind not in FLOATS]
         report.notice(
             f"this device keeps {types}: {gib(plan.weights_bytes)} of weights, {gib(file_bytes)} in the file"
             + (f"; {', '.join(kept)} stay as they are" if kept else "")

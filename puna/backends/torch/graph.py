@@ -86,10 +86,14 @@ class CUDARecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # torch's own for recordings stays on the device of the first one in the process
 
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # a recording that fails may leave its own stream behind
+            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+        ):
             work()
         return graph.replay  # type: ignore[no-any-return]
 
@@ -125,19 +129,19 @@ class Graphs:
             return None
         whole, least = filled(batch, bucket.rows, -(-bucket.length // self._plan.page_size))
         arrays = arrays_of(whole, self._model, self._plan.page_size)
-        kept, is_new = self._kept.get(bucket), bucket not in self._kept
-        if kept is None:
-            kept = self._kept[bucket] = self._new(whole, arrays, bucket, token_ids)
-        else:
-            kept.blob.fill(arrays)
-        count = len(token_ids)
+        count, known = len(token_ids), self._kept.get(bucket)
+        kept = known or self._new(whole, arrays, bucket, token_ids)
+        if known is not None:
+            known.blob.fill(arrays)
         kept.step.token_ids[:count] = token_ids
         kept.step.token_ids[count:] = token_ids[least]
-        return (self._compute(kept.step) if is_new else self._replayed(kept))[:count]
+        logits = self._compute(kept.step) if known is None else self._replayed(known)
+        self._kept[bucket] = kept  # only now: what was interrupted has not run all kernels, and would be recorded next
+        return logits[:count]
 
     def keep_below(self, rows: int) -> None:
         """From now on only steps of fewer rows are recorded."""
-        self._most_rows = rows - 1
+        self._most_rows = min(self._most_rows, rows - 1)
         self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
 
     def _new(self, whole: Batch, arrays: Mapping[str, Array], bucket: Bucket, token_ids: torch.Tensor) -> _Kept:

@@ -113,13 +113,13 @@ class TorchBackend:
         if of_prompt.all():
             return self._in_parts(batch, token_ids, of_prompts=True)
         prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
-        order = np.argsort(np.concatenate([np.flatnonzero(wanted), np.flatnonzero(~wanted)]))
-        there = upload({"prompts": prompts, "others": others, "order": order}, self._device)
-        logits = (
-            self._in_parts(rows_of(batch, prompts), token_ids[there["prompts"]], of_prompts=True),
-            self._decoded(rows_of(batch, others), token_ids[there["others"]]),
-        )
-        return torch.cat(logits)[there["order"]]
+        places = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
+        there = upload({"prompts": prompts, "others": others, **places}, self._device)
+        first = self._in_parts(rows_of(batch, prompts), token_ids[there["prompts"]], of_prompts=True)
+        logits = first.new_empty((len(wanted), first.shape[1]))
+        logits[there["of_prompts"]] = first
+        logits[there["of_others"]] = self._decoded(rows_of(batch, others), token_ids[there["others"]])
+        return logits
 
     def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
         """Of generated tokens: a recorded step, where that can be."""
@@ -233,9 +233,8 @@ class ChoosingTorchBackend(TorchBackend):
             there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
             token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
             ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
-            self._chosen = (
-                ids.clamp_min(0) if len(ids) else self._chosen
-            )  # where there is none, any id: nobody reads what follows
+            if len(ids):
+                self._chosen = ids.clamp_min(0)  # where there is none, any id: nobody reads what follows
         return OnItsWay(ids)
 
 

@@ -77,7 +77,8 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
     """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat"""
     if not len(q):
         return q.flatten(1)
-    return torch.stack([_attend_row(q[row], kv, window, *step.place(row)) for row in range(len(q))])
+    rows = (row.clone() for row in q)  # aligned alike, as in `matvec`
+    return torch.stack([_attend_row(row, kv, window, *step.place(i)) for i, row in enumerate(rows)])
 
 
 def _attend_row(q: torch.Tensor, kv: LayerKV, window: int, position: int, pages: torch.Tensor) -> torch.Tensor:

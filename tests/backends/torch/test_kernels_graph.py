@@ -14,6 +14,7 @@ import torch
 from puna.backends import create_backend
 from puna.backends.torch import graph
 from puna.backends.torch.model import TorchBackend
+from puna.backends.torch.step import Step
 from puna.config import EngineConfig, KVType
 from puna.engine import Engine
 from puna.formats.base import Checkpoint
@@ -169,6 +170,36 @@ def test_what_cannot_be_recorded_is_told_and_done_without(error: RuntimeError, a
                 assert np.array_equal(decode(recorded, rows, ids), decode(plain, rows, ids))
     assert words in notices.texts[0] and str(error).splitlines()[0] in notices.texts[0]
     assert broken.asked == len(notices.texts) == asked, "never again what has failed"
+
+
+def test_what_is_not_recorded_any_more_never_is_again() -> None:
+    checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=6)
+    ids, tape = random_ids(checkpoint.config, 32, seed=7), Tape()
+    with loaded(checkpoint, tape) as backend:
+        assert backend._graphs is not None
+        backend._graphs.keep_below(2)
+        backend._graphs.keep_below(100)  # a step of prompts was too large meanwhile
+        for at in range(4, 7):
+            decode(backend, [(0, at), (1, at)], ids)
+        assert tape.num_recorded == 0
+        for at in range(7, 10):
+            decode(backend, [(0, at)], ids)
+        assert tape.num_recorded == 1
+
+
+def test_a_step_that_was_interrupted_is_not_taken_for_one_that_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(step: Step) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=6)
+    ids, tape = random_ids(checkpoint.config, 32, seed=7), Tape()
+    with loaded(checkpoint, tape) as backend:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(backend._graphs, "_compute", interrupted)
+            decode(backend, [(0, 4)], ids)
+        for num_recorded in (0, 1, 1):
+            decode(backend, [(0, 4)], ids)
+            assert tape.num_recorded == num_recorded, "the first time all kernels run, the second time they are recorded"
 
 
 def test_the_rows_that_fill_a_bucket_are_copies_of_the_one_that_sees_least() -> None:

@@ -154,3 +154,15 @@ def test_a_budget_is_kept_by_weights_of_fewer_bits(vram: str, weights: str) -> N
         expected = forward(reference, (ids, 0, [0]))
     error = np.abs(found - expected).max() / expected.std()
     assert error < {"as-is": 0.12, "int8": 0.2, "int4": 1.5}[weights]
+
+
+@pytest.mark.parametrize("head_dim", [14, 34])
+def test_bits_do_not_depend_on_chunks_where_heads_lie_at_odd_addresses(head_dim: int) -> None:
+    config = tiny_config(num_heads=1, num_kv_heads=1, head_dim=head_dim, max_context=256)
+    checkpoint, ids = random_checkpoint(config, seed=1), random_ids(config, 129)
+    with loaded("torch", checkpoint, kv="f32") as backend:
+        whole = forward(backend, (ids, 0, list(range(9))))
+        for cut in (3, 64, 66, 100):
+            pages = list(range(10, 19))
+            parts = [forward(backend, (ids[:cut], 0, pages)), forward(backend, (ids[cut:], cut, pages))]
+            assert np.array_equal(np.concatenate(parts), whole), cut

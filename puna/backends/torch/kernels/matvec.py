@@ -1,7 +1,7 @@
 """Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
 
-A program computes `BLOCK_N` outputs of up to 16 rows of x (64 in larger batches) from a share of the columns, on tensor cores,
-weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on
+A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns by tensor
+cores, weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on
 the other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of
 mantissa); weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has
 few rows its columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their
@@ -35,7 +35,7 @@ from puna.backends.torch.weights import Bias, Matrix
 
 PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
 NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; for batches there is `Card.wide_rows`
-WIDE_STAGES = 2  # of tiles for batches: 64 rows of x take 32 KB of a stage, and more stages do not fit into shared memory
+WIDE_STAGES = 2  # of tiles for batches: 64 rows of x take 32 KB of a stage, and more stages leave no room for a second program
 ROW_BUCKETS = (1, 4, NARROW)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
 PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
@@ -204,7 +204,7 @@ def matvec_kernel(
     SPLITS: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (sixteen rows of x, tile of outputs, share of the columns): y = f(x) W^T (+ bias) (+ residual).
+    """Program (WIDE rows of x, tile of outputs, share of the columns): y = f(x) W^T (+ bias) (+ residual).
 
     Rows of x come first: programs that read the same weights run at the same time, and find them in the second cache.
     """
