@@ -1,10 +1,10 @@
 """Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
 
-A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns by tensor
-cores, weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not depend on
-the other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of
-mantissa); weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix has
-few rows its columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their
+A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns, on tensor
+cores, weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not
+depend on the other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits
+of mantissa); weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix
+has few rows its columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their
 partial sums in fixed order.
 
 The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
