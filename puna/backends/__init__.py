@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
@@ -19,17 +19,18 @@ from puna.report import SILENT, Reporter
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
 TORCH_KV = ("bf16", "f16", "f32", "int8")
-# A GPU is for the model. Prompts of 1024 tokens at a time keep it busy; three sets of logits are those of prompts, those of a
-# recorded step and those of both together.
-GPU: dict[str, Any] = {
-    "kv_types": TORCH_KV,
-    "streams": True,
-    "kv_share": 0.9,
-    "max_batch": 256,
-    "chunk_tokens": 1024,
-    "logits_copies": 3,
-    "attention_shares": 32,
-}
+# A GPU is for the model. Prompts of 1024 tokens at a time keep it busy. Three sets of logits: what a recorded step computes,
+# where it leaves that, and all of a step that has prompts, too, whose own are few, but where they are scored, and not counted.
+GPU = partial(
+    Layout,
+    kv_types=TORCH_KV,
+    streams=True,
+    kv_share=0.9,
+    max_batch=256,
+    chunk_tokens=1024,
+    logits_copies=3,
+    attention_shares=32,
+)
 
 BACKENDS: Mapping[str, BackendSpec] = {
     "cpu": BackendSpec(
@@ -53,12 +54,11 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.torch.model",
         fills_kv=True,
         layouts={
-            "as-is": Layout(FLOATS | BLOCKS, other="Q8_0", **GPU),
-            "int8": Layout(BLOCKS, other="Q8_0", **GPU),
-            "int4": Layout(
+            "as-is": GPU(FLOATS | BLOCKS, other="Q8_0"),
+            "int8": GPU(BLOCKS, other="Q8_0"),
+            "int4": GPU(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
-                **GPU,
                 better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
             ),
         },

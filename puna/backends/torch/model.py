@@ -81,7 +81,8 @@ class TorchBackend:
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
-        self._ops.reserve(model, plan.max_sequences, self._device)
+        most_rows = max(plan.max_sequences, bucket_rows(plan.max_sequences))  # a recorded step fills its bucket
+        self._ops.reserve(model, plan.max_sequences if self._recorder is None else most_rows, self._device)
         if self._recorder is not None and not plan.num_streamed:
             self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()
