@@ -15,11 +15,9 @@ from subprocess import CalledProcessError
 
 import torch
 
+from puna.backends.base import LEAST_CAPABILITY
 from puna.causes import SURE, find
 
-# bf16 on tensor cores. Triton's makers support nothing below (since 3.3). 3.9 still compiles for 7.5, without tensor cores and
-# with kilobytes of spilled registers a thread: nothing to rely on.
-LEAST_CAPABILITY = (8, 0)
 PACKAGE = {"win32": "triton-windows"}.get(sys.platform, "triton")
 PLAIN = "the GPU computes with plain PyTorch, many times slower"
 HEADER = "Python.h"
