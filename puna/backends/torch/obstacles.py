@@ -15,6 +15,7 @@ from subprocess import CalledProcessError
 
 import torch
 
+from puna import install
 from puna.backends.base import LEAST_CAPABILITY
 from puna.causes import SURE, find
 
@@ -27,7 +28,7 @@ NUMBERS = 16  # that the smallest kernel writes
 def obstacle(device: torch.device) -> tuple[str, ...]:
     """Lines that say why kernels cannot run, and what to do; none where they can."""
     if importlib.util.find_spec("triton") is None:
-        return (f"Triton is not installed: {PLAIN}. pip install {PACKAGE}",)
+        return (f"Triton is not installed: {PLAIN}. {install.pip()} install {PACKAGE}",)
     if device.type != "cuda":  # the interpreter, which compiles nothing
         return ()
     return too_old(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)) or _tried(device)
