@@ -23,12 +23,12 @@ import pytest
 
 from puna.cli.doctor import MARGINS, report_lines
 from puna.cli.main import app
+from puna.install import extra_command
 from puna.machine.distribution import Distribution
 from puna.machine.doctor import Diagnosis, diagnose
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_log import XIDS
-from puna.install import extra_command
 from puna.machine.remedies import REMEDIES
 from tests.cli.conftest import Puna
 from tests.cli.conftest import puna as puna  # a fixture

