@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from puna.config import EngineConfig
+from puna.config import EngineConfig, ModelConfig
 from puna.errors import UsageError
 from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
 from puna.machine.fit import Fit, fit
@@ -49,8 +49,11 @@ class Choice(NamedTuple):
 
 def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[Choice]:
     """Those of the named models that fit, the largest first."""
-    found = [_choice(name, engine, place) for name in names]
-    return sorted((one for one in found if one is not None), key=lambda one: (-one.source.num_bytes, one.name))
+    sources = [source for source in map(source_of, names) if source is not None]
+    fits = {one: _fit(*one, engine, place) for one in {(source.model.config, source.kind) for source in sources}}
+    found = [(source, fits[source.model.config, source.kind]) for source in sources]
+    fitting = [Choice(source, made) for source, made in found if made is not None and made.fits]
+    return sorted(fitting, key=lambda one: (-one.source.num_bytes, one.name))
 
 
 def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[Choice]:
@@ -59,12 +62,9 @@ def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[Choice]
     return [found[name] for name in RECOMMENDED if name in found][:count]
 
 
-def _choice(name: str, engine: EngineConfig, place: Place) -> Choice | None:
-    source = source_of(name)
-    if source is None:
-        return None
+def _fit(config: ModelConfig, kind: str, engine: EngineConfig, place: Place) -> Fit | None:
+    """None for settings that the model cannot have: a longer context, or heads that so many devices cannot share."""
     try:
-        made = fit(checkpoint_of(source.model.config, *require_types(source.kind, name)), engine, place, place.count)
-    except UsageError:  # a longer context than the model has, or heads that so many devices cannot share
+        return fit(checkpoint_of(config, *require_types(kind, kind)), engine, place, place.count)
+    except UsageError:
         return None
-    return Choice(source, made) if made.fits else None
