@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
+from puna.install import extra_command
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
@@ -82,6 +84,8 @@ def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> I
     yield from _table(found)
     if place.kernels:
         yield from textwrap.wrap(f"Speeds are not known: {place.kernels}.", WIDTH)
+    if place.is_gpu and find_spec("torch") is None:
+        yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
     yield "puna models --all lists every name; puna plan NAME tells more of one."
 

@@ -35,6 +35,7 @@ __all__ = [
 MAX_NAME = 100  # characters of a name that are looked at
 FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(?<!\.gguf)(?<!\.bin)(?<!\.json)", re.ASCII)
 _PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[^/?#\s]+/[^/?#\s]+)(?:/(?:blob|resolve)/[^/?#\s]+/(?P<file>[^/?#\s]+))?"
 )
@@ -100,7 +101,7 @@ def absent_source(name: str | None) -> Source | None:
 def source_lines(source: Source) -> list[str]:
     """What is fetched, its size, its licence, and where the terms stand: lines for a person who is about to fetch it."""
     model, name = source.model, source.name
-    lines = [f"{model.name}: {name.file or 'all files'} of {name.repo_id}", f"about {source.size}; licence: {model.licence}"]
+    lines = [f"{model.name}: about {source.size}; licence: {model.licence}", f"from {name}"]
     if model.is_gated and not name.file:
         lines.append("Its owner asks for an agreement first:")
     return [*lines, f"terms: {model.page}"]
@@ -291,14 +292,18 @@ def _not_found(text: str) -> PunaError:
             f"{shown} is a page; puna does not read models from pages",
             hint=f"Fetch it: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
         )
+    short, is_repository = text[:MAX_NAME], _REPOSITORY.fullmatch(text) is not None
+    if (is_repository or not _looks_like_path(text)) and (reason := refusal(short)) is not None:
+        return UnsupportedModelError(f"{shown}: {reason}", hint="`puna models --all` lists models that it runs.")
+    if is_repository:
+        return ModelNotFoundError(
+            f"no such file or folder: {shown}", hint=f"Check the path. If it is a model of the Hub: puna pull hf:{text}"
+        )
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}",
             hint="Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
         )
-    short = text[:MAX_NAME]
-    if (reason := refusal(short)) is not None:
-        return UnsupportedModelError(f"{shown}: {reason}", hint="`puna models --all` lists models that it runs.")
     if near := near_names(short):
         return ModelNotFoundError(f"no model is named {shown!r}", hint=f"Did you mean {' or '.join(near)}?")
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))

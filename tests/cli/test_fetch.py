@@ -35,7 +35,8 @@ def test_a_person_is_asked_with_size_and_licence_before_it_is_fetched(
 ) -> None:
     done = puna(*command, stdin="y\n")
     assert asked == ["llama-2-7b"]
-    for words in ("llama-2-7b-chat.Q4_K_M.gguf of TheBloke/Llama-2-7B-Chat-GGUF", "about 4.1 GB; licence: Llama 2", "Fetch it?"):
+    source = "from hf:TheBloke/Llama-2-7B-Chat-GGUF/llama-2-7b-chat.Q4_K_M.gguf"
+    for words in ("llama-2-7b: about 4.1 GB; licence: Llama 2", source, "Fetch it?"):
         assert words in done.err
     assert "https://huggingface.co/meta-llama/Llama-2-7b-chat-hf" in done.err
 

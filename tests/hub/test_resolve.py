@@ -83,6 +83,14 @@ def test_the_name_of_another_architecture_is_refused_with_what_it_is(call: Calla
         call("mixtral-8x7b")
 
 
+def test_a_repository_without_its_hf_is_told_how_it_is_fetched() -> None:
+    with pytest.raises(ModelNotFoundError, match="no such file or folder: meta-llama/Llama-2-7b-hf") as caught:
+        hub.resolve("meta-llama/Llama-2-7b-hf")
+    assert caught.value.hint.endswith("puna pull hf:meta-llama/Llama-2-7b-hf")
+    with pytest.raises(UnsupportedModelError, match="Gemma"):
+        hub.resolve("google/gemma-2-9b")
+
+
 def test_models_of_the_cache_have_sizes_and_split_files_count_whole() -> None:
     folder = models_dir() / "hub" / "o" / "r"
     for number in (1, 2):
