@@ -1,7 +1,9 @@
-# make demo   from an empty machine to a model's answer
-# make test   the tests, in the same environment
-# make check  format, lint, types, architecture
-.PHONY: demo test full check format model bench-env clean
+# make demo     from a fresh clone to a model's answer
+# make install  a link to puna in ~/.local/bin (or BINDIR), so that `puna` is a command in every terminal
+# make gpu      PyTorch and Triton, for NVIDIA GPUs; then the doctor tries the card
+# make test     the tests, in the same environment
+# make check    format, lint, types, architecture
+.PHONY: demo install uninstall gpu test full check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -14,6 +16,30 @@ QUESTION ?= What is the capital of Peru?
 
 demo: $(VENV)/.demo
 	$(BIN)/puna run "$(QUESTION)"
+	@echo
+	@echo "puna is installed in this folder. To type its name, in each new terminal:"
+	@echo "  source $(BIN)/activate     (or once, for all terminals: make install)"
+	@echo "What to type next:"
+	@$(BIN)/puna models --next
+
+BINDIR ?= $(HOME)/.local/bin
+LINK := $(BINDIR)/puna
+PUNA := $(CURDIR)/$(BIN)/puna
+
+install: $(VENV)/.demo
+	@if [ -e "$(LINK)" ] && [ "$$(readlink "$(LINK)")" != "$(PUNA)" ]; then \
+		echo "$(LINK) exists and is not this puna. Remove it, or choose a folder: make install BINDIR=FOLDER"; exit 1; fi
+	@mkdir -p "$(BINDIR)" && ln -sfn "$(PUNA)" "$(LINK)" && echo "$(LINK) is now a link to $(PUNA); make uninstall removes it"
+	@case ":$$PATH:" in *":$(BINDIR):"*) ;; *) \
+		echo "$(BINDIR) is not in your PATH. Log in anew, or add it: export PATH=\"$(BINDIR):\$$PATH\"";; esac
+
+uninstall:
+	@if [ "$$(readlink "$(LINK)")" = "$(PUNA)" ]; then rm "$(LINK)"; echo "removed $(LINK)"; else echo "$(LINK) is not this puna"; fi
+
+# Gigabytes: CUDA's libraries come with PyTorch.
+gpu: $(VENV)/.demo
+	$(PIP) -e '.[gpu]'
+	$(BIN)/puna doctor --device cuda
 
 # Two or more tests at a time; one alone is `.venv/bin/python -m pytest tests/test_plan.py`.
 test: $(VENV)/.test model
@@ -38,7 +64,7 @@ model: $(VENV)/.demo
 
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c '$(SUITABLE)' || { echo "puna needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing puna into $(VENV) ..."

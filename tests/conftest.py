@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from puna import hub
 from tests import real_files
 
 ROOT = Path(__file__).parents[1]
+os.environ["VIRTUAL_ENV"] = sys.prefix  # as in an activated environment, for what puna tells people to type there
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background: programs that the tests interrupt would not hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)

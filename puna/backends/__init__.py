@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from puna import install
 from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
@@ -124,5 +125,5 @@ def _module(backend: str) -> ModuleType:
             raise
         raise DeviceError(
             f"GPUs need {error.name}, which is not installed",
-            hint="Install it: pip install 'puna[gpu]', or take --device cpu. `puna doctor --device cuda` tries the whole way.",
+            hint=f"Install it: {install.extra_command('gpu')}, or take --device cpu. `puna doctor --device cuda` tries it all.",
         ) from error

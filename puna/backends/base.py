@@ -23,6 +23,10 @@ from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 
+# The oldest cards for puna's Triton kernels: they have bf16 on tensor cores, and Triton supports nothing below since 3.3.
+# (3.9 still compiles for 7.5, without tensor cores and with kilobytes of spilled registers a thread: nothing to rely on.)
+LEAST_CAPABILITY = (8, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from puna import install
 from puna.causes.base import Cause, says
 
-NOTHING_TO_BUILD = "puna has nothing to compile: pip install puna, and for a GPU pip install 'puna[gpu]'."
+_FOR_A_GPU = install.extra_command("gpu").replace("{", "{{").replace("}", "}}")  # it stands in a template
+NOTHING_TO_BUILD = f"puna has nothing to compile. What it needs for a GPU: {_FOR_A_GPU}"
 
 CAUSES = (
     Cause(
@@ -163,7 +165,7 @@ CAUSES = (
         says(
             "The system's own Python does not let pip install into it (Debian 12, Ubuntu 23.04 and later).",
             "Make an environment: python3 -m venv ~/ai && ~/ai/bin/pip install PACKAGE",
-            instead="puna installs into one of its own: make demo, or pip in a venv.",
+            instead="puna installs into an environment of its own: make demo, in its folder.",
         ),
         ("+externally managed|externally-managed", "+pip", "+error|refus|not|install"),
     ),

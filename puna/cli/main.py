@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "One answer, streamed."),
     "chat": ("puna.cli.chat", "A conversation in the terminal."),
     "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
+    "models": ("puna.cli.models", "Models that are here, and the best for this machine."),
     "plan": ("puna.cli.plan", "Will it fit, how, and how fast."),
     "doctor": ("puna.cli.doctor", "Whether this machine runs models, and what mends it."),
     "why": ("puna.cli.why", "An error text or a log: its cause, and the cure."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from puna.cli.fetch import offer
 from puna.cli.terminal import argument_text
 from puna.errors import UsageError
 
@@ -119,6 +120,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     from puna.plan import GIB
 
     template = _built_in_template(flags.get("template"))
+    offer(model, report)
     llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
     if llm.footprint is not None:
         taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB

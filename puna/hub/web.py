@@ -133,7 +133,8 @@ def hub_errors(name: HubName) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise DownloadError(
-            f"{name}: its owner asks for an agreement first", hint="Agree on the page of the model, then run `hf auth login`."
+            f"{name}: its owner asks for an agreement first",
+            hint=f"Agree on https://huggingface.co/{name.repo_id}, then `hf auth login`, or set HF_TOKEN.",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
@@ -141,10 +142,15 @@ def hub_errors(name: HubName) -> Iterator[None]:
             hint="Check the spelling; for a private one `hf auth login`.",
         ) from error
     except (HTTPError, OSError, ValueError) as error:
-        raise DownloadError(
-            f"could not fetch {name}: {first_line(error)}",
-            hint=f"By hand: put the .gguf file at {name.folder / (name.file or 'MODEL.gguf')}, or give its path to puna.",
-        ) from error
+        raise DownloadError(f"could not fetch {name}: {first_line(error)}", hint=_by_hand(name)) from error
+
+
+def _by_hand(name: HubName) -> str:
+    """What a person can do where the Hub is out of reach."""
+    page = f"https://huggingface.co/{name.repo_id}"
+    if not name.file:
+        return f"Without the Hub: fetch the files of {page} elsewhere, put them into a folder, and give puna its path."
+    return f"Without the Hub: fetch {page}/resolve/main/{name.file} elsewhere, and put it at {name.target(name.file)}"
 
 
 def first_line(error: Exception) -> str:

@@ -19,7 +19,8 @@ processor      this CPU: name, cores, instructions; cgroup: limits that a contai
 limits         what devices were measured to do, remembered
 why            an error text -> cause and cure, in the light of this machine
 cards          NVIDIA cards by name: memory, bandwidth, what they compute
-known_models   published sizes by name, for a model that is not here
+known_models   published models as checkpoints without numbers
+choices        published models that fit a device, and the best of them
 fit            bytes itemised, the verdict, the nearest settings that fit
 speed          expected tokens per second
 history        predicted bytes against those that loading took

@@ -125,7 +125,8 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     in_main = parts * sum(item.bytes for item in main_items)
     if not problem and in_main > place.main_bytes:
         problem = (
-            f"{parts} x {gib(in_main // parts)} of main memory are needed beside, and {gib(place.main_bytes)} of it are free"
+            f"{f'{parts} x ' if parts > 1 else ''}{gib(in_main // parts)} of main memory are needed too, "
+            f"and {gib(place.main_bytes)} of it are free"
         )
     speed = (
         None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from puna.backends.base import DeviceLimits, memory_bytes
+from puna.backends.base import LEAST_CAPABILITY, DeviceLimits, memory_bytes
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
 from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card
@@ -31,6 +31,7 @@ class Place:
     rates: Rates | None = None  # None: not known
     count: int = 1
     taken: tuple[tuple[str, int], ...] = ()  # what of `total_bytes` is not free, as far as puna takes it
+    kernels: str = ""  # what would run in the place of puna's kernels; "": they run, or nothing is known of the card
 
     @property
     def is_gpu(self) -> bool:
@@ -61,7 +62,7 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     if device == "cuda" or engine.require_gpu:
         raise DeviceError(
             "this machine has no NVIDIA GPU that answers",
-            hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you lack.',
+            hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you do not have.',
         )
     device = "cpu" if device == "auto" else device
     rates = rates_of(limits) if limits is not None and device == "cpu" and engine.threads == 0 else None
@@ -86,13 +87,14 @@ def _named(gpu: str) -> tuple[int, str]:
 
 def _card_place(card: Card, count: int, main: int, vram: int) -> Place:
     place = _limited(card.name, card.visible_bytes, card.visible_bytes, vram, main)
-    return replace(place, rates=_card_rates(card, "data sheet"), count=count)
+    return replace(place, rates=_card_rates(card), count=count, kernels=instead_of_kernels(card))
 
 
 def _gpu_place(gpu: Gpu, count: int, main: int, vram: int) -> Place:
     place = _limited(gpu.name, gpu.total_bytes, gpu.free_bytes, vram, main)
     card = find_card(gpu.name)
-    return replace(place, rates=_card_rates(card, "data sheet") if card else None, count=count)
+    rates, kernels = (_card_rates(card), instead_of_kernels(card)) if card else (None, "")
+    return replace(place, rates=rates, count=count, kernels=kernels)
 
 
 def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:
@@ -105,9 +107,24 @@ def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:
     return Place("cuda", name, total, usable, main, taken=tuple(taken))
 
 
-def _card_rates(card: Card, source: str) -> Rates:
+def _card_rates(card: Card) -> Rates | None:
+    """None for a card on which puna's kernels do not run: its data sheet tells nothing about plain PyTorch."""
+    if card.capability < LEAST_CAPABILITY:
+        return None
     operations = card.tflops * 1e12
-    return Rates(card.gb_per_s * 1e9, operations, operations, PCIE_BYTES, source)
+    return Rates(card.gb_per_s * 1e9, operations, operations, PCIE_BYTES, "data sheet")
+
+
+def instead_of_kernels(card: Card) -> str:
+    """What runs on a card that is too old for puna's kernels; "" for one that is not.
+
+    >>> instead_of_kernels(require_card("T4"))
+    "compute capability 7.5 is below the 8.0 of puna's kernels: plain PyTorch would run, many times slower"
+    """
+    if card.capability >= LEAST_CAPABILITY:
+        return ""
+    has, needed = (".".join(map(str, version)) for version in (card.capability, LEAST_CAPABILITY))
+    return f"compute capability {has} is below the {needed} of puna's kernels: plain PyTorch would run, many times slower"
 
 
 def rates_of(limits: DeviceLimits) -> Rates:

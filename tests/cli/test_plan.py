@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from puna.backends.base import DeviceLimits
+from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
+from puna.machine.cards import CARDS
 from puna.machine.limits import remember
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
@@ -54,13 +55,13 @@ def test_a_card_that_one_lacks(puna: Puna) -> None:
 def test_what_does_not_fit_exits_with_1_and_says_what_would(puna: Puna) -> None:
     done = puna("plan", "llama-3.1-8b", "--ram", "12GiB", "--device", "cpu")
     assert done.code == 1
-    assert "here the device ends" in done.out and "It does not fit: the model needs" in done.out
+    assert "the device ends here" in done.out and "It does not fit: the model needs" in done.out
     assert "puna convert --quantize q8_0" in done.out
 
 
 def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
     done = puna("plan", "llama-2-7b", "--gpu", "RTX 3090", "--context", "1024", "--batch", "32")
-    assert "32 sequences of 1024 tokens take 16.00 GiB" in done.out
+    assert "32 sequences of 1024 tokens take 16.00 GiB" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,54 @@ def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
 def test_wrong_usage_is_told(puna: Puna, arguments: tuple[str, ...], words: str) -> None:
     done = puna("plan", *arguments)
     assert done.code == 2 and words in done.err and "Traceback" not in done.err and len(done.err.splitlines()) <= 3
+
+
+PLANS = [
+    ("llama-2-7b", "--gpu", "RTX 4070"),
+    ("llama-3.1-70b", "--gpu", "RTX 4070", "--batch", "4"),
+    ("llama-3.1-405b", "--gpu", "8 x A100 80GB"),
+    ("llama-2-7b", "--gpu", "GTX 1080"),
+    ("qwen3-32b", "--ram", "16GiB", "--device", "cpu"),
+    ("--gpu", "RTX 4070"),
+    ("--gpu", "T4"),
+    ("--gpu", "2 x RTX 3090"),
+    ("--ram", "16GiB"),
+    ("--ram", "1GiB"),
+]
+
+
+@pytest.mark.parametrize("arguments", PLANS, ids=" ".join)
+def test_lines_have_at_most_80_characters(puna: Puna, arguments: tuple[str, ...]) -> None:
+    assert [line for line in puna("plan", *arguments).out.splitlines() if len(line) > 80] == []
+
+
+def test_a_card_without_a_model_lists_what_fits_it(puna: Puna) -> None:
+    done = puna("plan", "--gpu", "RTX 4070")
+    assert done.code == 0 and "qwen3-14b" in done.out and "tok/s" in done.out and "llama-2-70b" not in done.out
+    models = facts(puna, "--gpu", "RTX 4070")["models"]
+    assert len(models) > 50 and all(model["command"] == f"puna pull {model['name']}" for model in models)
+
+
+@pytest.mark.parametrize("card", [card.name for card in CARDS if card.capability < LEAST_CAPABILITY])
+def test_a_card_below_the_kernels_gets_no_speed_but_what_would_run(puna: Puna, card: str) -> None:
+    done = puna("plan", "smollm2-360m:q8_0", "--gpu", card)
+    assert "tok/s" not in done.out and "plain PyTorch would run, many times slower" in " ".join(done.out.split())
+
+
+def test_no_model_gets_a_speed_on_a_card_below_the_kernels(puna: Puna) -> None:
+    done = puna("plan", "--gpu", "T4")
+    assert "tok/s" not in done.out and "plain PyTorch would run, many times slower" in " ".join(done.out.split())
+
+
+def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
+    assert "To fetch it as Q4_K_M, about 4.1 GB: puna pull llama-2-7b" in puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out
+    assert "To fetch it, about 7.2 GB: puna pull llama-2-7b:q8_0" in puna("plan", "llama-2-7b:q8_0", "--gpu", "RTX 4070").out
+
+
+def test_another_architecture_is_told_for_what_it_is(puna: Puna) -> None:
+    for name in ("mixtral-8x7b", "gemma-2-9b", "qwen3-30b-a3b"):
+        done = puna("plan", name)
+        assert done.code == 1 and "puna does not run this architecture: it is a" in done.err and "llama" not in done.err
 
 
 def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:

@@ -15,11 +15,10 @@ from subprocess import CalledProcessError
 
 import torch
 
+from puna import install
+from puna.backends.base import LEAST_CAPABILITY
 from puna.causes import SURE, find
 
-# bf16 on tensor cores. Triton's makers support nothing below (since 3.3). 3.9 still compiles for 7.5, without tensor cores and
-# with kilobytes of spilled registers a thread: nothing to rely on.
-LEAST_CAPABILITY = (8, 0)
 PACKAGE = {"win32": "triton-windows"}.get(sys.platform, "triton")
 PLAIN = "the GPU computes with plain PyTorch, many times slower"
 HEADER = "Python.h"
@@ -29,7 +28,7 @@ NUMBERS = 16  # that the smallest kernel writes
 def obstacle(device: torch.device) -> tuple[str, ...]:
     """Lines that say why kernels cannot run, and what to do; none where they can."""
     if importlib.util.find_spec("triton") is None:
-        return (f"Triton is not installed: {PLAIN}. pip install {PACKAGE}",)
+        return (f"Triton is not installed: {PLAIN}. {install.pip()} install {PACKAGE}",)
     if device.type != "cuda":  # the interpreter, which compiles nothing
         return ()
     return too_old(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)) or _tried(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from puna import install
 from puna.machine.distribution import Distribution
 from puna.machine.finding import Remedy
 from puna.machine.remedies.base import Recipe
@@ -23,10 +24,11 @@ UNWRITABLE = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff])")
 
 def remedy(name: str, distribution: Distribution, **values: object) -> Remedy:
     """
-    >>> remedy("install-puna-gpu", "ubuntu").commands
-    ("pip install 'puna[gpu]'",)
+    >>> remedy("set-governor", "ubuntu").commands
+    ('echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor',)
     """
     recipe = REMEDIES[name]
+    values = {"pip": install.pip(), "puna": install.source(), "install_gpu": install.extra_command("gpu"), **values}
     commands = recipe.commands.get(distribution, recipe.anywhere)
     return Remedy(name, recipe.words.format(**values), tuple(c.format(**values) for c in commands), recipe.needs_reboot)
 

@@ -12,7 +12,7 @@ def on_apt(*commands: str) -> dict[Distribution, tuple[str, ...]]:
 
 
 _SWAP_ON = ("sudo chmod 600 /swapfile", "sudo mkswap /swapfile", "sudo swapon /swapfile")
-_OWN_ENVIRONMENT = ("python3 -m venv ~/puna-env", "~/puna-env/bin/pip install puna")
+_OWN_ENVIRONMENT = ("python3 -m venv ~/puna-env", "~/puna-env/bin/pip install {puna}")
 
 HOST: dict[str, Recipe] = {
     "show-cpu-to-guest": Recipe(
@@ -76,7 +76,7 @@ HOST: dict[str, Recipe] = {
     "make-venv": Recipe(
         "Install into an environment of its own; the system's Python belongs to its package manager.",
         on_apt("sudo apt install -y python3-venv", *_OWN_ENVIRONMENT)
-        | {"windows": ('py -m venv "$HOME\\puna-env"', '& "$HOME\\puna-env\\Scripts\\pip" install puna')},
+        | {"windows": ('py -m venv "$HOME\\puna-env"', '& "$HOME\\puna-env\\Scripts\\pip" install {puna}')},
         anywhere=_OWN_ENVIRONMENT,
     ),
     "install-packages": Recipe(
@@ -86,8 +86,8 @@ HOST: dict[str, Recipe] = {
     ),
     "install-torch": Recipe(
         "Install PyTorch for the CPU.",
-        {"windows": ("pip install 'torch>={least}'",), "macos": ("pip install 'torch>={least}'",)},
-        anywhere=("pip install 'torch>={least}' --index-url https://download.pytorch.org/whl/cpu",),
+        {"windows": ("{pip} install 'torch>={least}'",), "macos": ("{pip} install 'torch>={least}'",)},
+        anywhere=("{pip} install 'torch>={least}' --index-url https://download.pytorch.org/whl/cpu",),
     ),
     "system-with-glibc": Recipe(
         "Take a system with glibc; for containers an image that is not Alpine's, such as python:3.12-slim."

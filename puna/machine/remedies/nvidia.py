@@ -37,7 +37,7 @@ _TOOLKIT_APT = (
 _TOOLKIT_DOCKER = ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker")
 
 NVIDIA: dict[str, Recipe] = {
-    "install-puna-gpu": Recipe("Install PyTorch and Triton for puna.", anywhere=("pip install 'puna[gpu]'",)),
+    "install-puna-gpu": Recipe("Install PyTorch and Triton for puna.", anywhere=("{install_gpu}",)),
     "install-nvidia-driver": Recipe(
         "Install NVIDIA's driver. If Secure Boot is on, the installation may ask for a password: make one up. The next start "
         "then shows a blue screen, where it is typed once more (Enroll MOK, Continue, Yes, the password, Reboot).",
@@ -223,20 +223,20 @@ NVIDIA: dict[str, Recipe] = {
     ),
     "install-gpu-torch": Recipe(
         "Install PyTorch for this card and driver (CUDA {cuda}) and Triton.",
-        anywhere=("pip install torch --index-url {index}", "pip install 'puna[gpu]'"),
+        anywhere=("{pip} install torch --index-url {index}", "{install_gpu}"),
     ),
     "replace-torch": Recipe(
         "Put a PyTorch that was built for CUDA {cuda} in its place.",
-        anywhere=("pip uninstall -y torch", "pip install torch --index-url {index}"),
+        anywhere=("{pip} uninstall -y torch", "{pip} install torch --index-url {index}"),
     ),
     "no-gpu-torch": Recipe(
         "No wheel of PyTorch runs with this card and this driver: update the driver, or go on with the CPU.",
-        anywhere=("puna run --device cpu",),
+        anywhere=('puna run --device cpu "What is gravity?"',),
     ),
     "install-triton": Recipe(
         "Install Triton, the compiler of puna's kernels.",
-        {"windows": ("pip install triton-windows",)},
-        anywhere=("pip install triton",),
+        {"windows": ("{pip} install triton-windows",)},
+        anywhere=("{pip} install triton",),
     ),
     "install-compiler": Recipe(
         "Install a C compiler and Python's headers: Triton compiles a launcher for each kernel.",

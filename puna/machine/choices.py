@@ -1,0 +1,70 @@
+"""Published models that fit a device, and the best of them for it.
+
+found = choices(EngineConfig(), place)        # all that fit as they are fetched, the largest first
+best(EngineConfig(), place)                   # three chat models that it runs well, the best first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from puna.config import EngineConfig, ModelConfig
+from puna.errors import UsageError
+from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
+from puna.machine.fit import Fit, fit
+from puna.machine.known_models import checkpoint_of
+from puna.machine.places import Place
+
+USEFUL_PER_S = 5.0  # tokens a second: a slow reader's pace
+SHOWN = 3
+UNMEASURED_BYTES = 3 << 30  # of a CPU whose speed is not known: larger models may be slow there
+
+
+class Choice(NamedTuple):
+    """A published model as it is fetched, on a device."""
+
+    source: Source
+    fit: Fit
+
+    @property
+    def name(self) -> str:
+        return self.source.model.name
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it fits with the bits that it has in the file, and without main memory."""
+        return not self.fit.plan.num_streamed and self.fit.plan.weights == "as-is"
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it fits whole, and answers at a reader's pace, as far as that is known."""
+        speed = self.fit.speed
+        if not self.is_whole:
+            return False
+        if speed is None:
+            return self.fit.place.is_gpu or self.source.num_bytes <= UNMEASURED_BYTES
+        return speed.decode_per_s >= USEFUL_PER_S
+
+
+def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[Choice]:
+    """Those of the named models that fit, the largest first."""
+    sources = [source for source in map(source_of, names) if source is not None]
+    fits = {one: _fit(*one, engine, place) for one in {(source.model.config, source.kind) for source in sources}}
+    found = [(source, fits[source.model.config, source.kind]) for source in sources]
+    fitting = [Choice(source, made) for source, made in found if made is not None and made.fits]
+    return sorted(fitting, key=lambda one: (-one.source.num_bytes, one.name))
+
+
+def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[Choice]:
+    """Recommended chat models that fit and are quick, the best first."""
+    found = {one.name: one for one in choices(engine, place, RECOMMENDED) if one.is_quick}
+    return [found[name] for name in RECOMMENDED if name in found][:count]
+
+
+def _fit(config: ModelConfig, kind: str, engine: EngineConfig, place: Place) -> Fit | None:
+    """None for settings that the model cannot have: a longer context, or heads that so many devices cannot share."""
+    try:
+        return fit(checkpoint_of(config, *require_types(kind, kind)), engine, place, place.count)
+    except UsageError:
+        return None
