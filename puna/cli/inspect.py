@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import json_option, tokenizer_option
+from puna.cli.options import guessed_template_of, json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
         "chat_template": checkpoint.chat_template,
-        "guessed_template": _guessed_template(checkpoint),
+        "guessed_template": None if checkpoint.chat_template else guessed_template_of(checkpoint),
         "unused_keys": list(checkpoint.unused_keys),
     }
     if list_tensors:
@@ -107,19 +107,6 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
         if token_id is not None:
             facts[name.replace("_id", "_token")] = spec.tokens[token_id].decode("utf-8", errors="replace")
     return facts | {"add_bos": spec.add_bos, "add_eos": spec.add_eos, "add_space_prefix": spec.add_space_prefix}
-
-
-def _guessed_template(checkpoint: Checkpoint) -> str | None:
-    """The built-in that a conversation gets where the model has no template."""
-    from puna.chat import guessed_template
-    from puna.formats.token_types import CONTROL
-
-    spec = checkpoint.tokenizer
-    if checkpoint.chat_template is not None or spec is None or spec.token_types is None:
-        return None
-    return guessed_template(
-        {token.decode("utf-8", "replace") for token, kind in zip(spec.tokens, spec.token_types) if kind == CONTROL}
-    )
 
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:

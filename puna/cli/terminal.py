@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from puna.cli.standard_input import read_all
 from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
@@ -65,17 +66,9 @@ def print_json(report: dict[str, Any]) -> None:
     print(RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
-def read_stdin() -> str:
-    """All of standard input. UsageError where it is not UTF-8."""
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from error
-
-
 def given_text(text: str, what: str = "the text") -> str:
-    """A text from the command line, `-` meaning standard input. UsageError where it is not UTF-8."""
-    return read_stdin() if text == "-" else argument_text(text, what)
+    """A text from the command line, or standard input if it is `-`. UsageError if it is not Unicode text."""
+    return read_all() if text == "-" else argument_text(text, what)
 
 
 def argument_text(argument: str, what: str) -> str:

@@ -126,8 +126,9 @@ class WordWrap:
 
 
 def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
-    """One paragraph as lines of at most `width` cells, the first one after `first`, others after `rest`. A word wider than a line,
-    such as a path or an address, has a line of its own and is not broken: it can still be copied.
+    """One paragraph as lines of at most `width` cells, the first one after `first`, others after `rest`.
+
+    A word wider than a line, such as a path or an address, has a line of its own and is not broken: it can still be copied.
 
     >>> wrapped("the llama eats grass", 12, "- ", "  ")
     ['- the llama', '  eats grass']

@@ -72,13 +72,14 @@ class FakeLLM:
     path: Path = Path("fake.gguf")
     chat_template: str | None = None
     tokenizer: Any = field(default_factory=FakeTokenizer)
+    model: Any = field(default_factory=lambda: SimpleNamespace(name="Fake"))
     footprint: None = None
     plan: Any = field(default_factory=lambda: SimpleNamespace(max_context=1000))
     asked: list[tuple[Any, SamplingParams]] = field(default_factory=list)
     loaded: list[tuple[Any, ...]] = field(default_factory=list)
     num_closed: int = 0
 
-    def load(self, path_or_name: str | None, config: Any, *, tokenizer: Path | None, report: Any) -> FakeLLM:
+    def load(self, path_or_name: str | None, config: Any, *, tokenizer: Path | None, report: Any, check: Any = None) -> FakeLLM:
         self.loaded.append((path_or_name, config, tokenizer))
         if self.error is not None:
             raise self.error
@@ -106,6 +107,9 @@ class FakeLLM:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.num_closed += 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.output import DummyOutput
 
-from puna.cli import chat, chat_input
+from puna.cli import chat_commands, chat_input
 from puna.request import FinishReason
 from tests.cli.conftest import FakeLLM, Puna
 
@@ -50,25 +50,25 @@ def test_an_unknown_command_is_a_word_and_is_not_sent(fake: FakeLLM, puna: Puna)
 def test_quit_leaves_and_help_lists_every_command(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="/help\n/quit\nnever\n")
     assert fake.asked == []
-    assert all(name.rstrip("!") in done.err for name in chat.ACTIONS if name != "/exit")
+    assert all(name in done.err for name in chat_commands.COMMANDS if name != "/exit")
 
 
 def test_a_full_context_is_told_and_nothing_is_dropped(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin=f"one\n{'x' * 995}\nthree\n")
     assert done.code == 1 and "1004 tokens; the context holds 1000" in done.err
-    assert "Not sent. /reset begins anew, with room." in done.err
+    assert "Not sent. /drop 1 drops the oldest exchange; /reset begins anew." in done.err
     assert [m["content"] for m in fake.asked[-1][0]] == ["one", "Paris.", "three"]
 
 
 @pytest.mark.parametrize("before", ["", "one\n"])
 def test_a_message_that_can_never_fit_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna, before: str) -> None:
     done = puna("chat", "--system", "Be brief.", stdin=f"{before}{'x' * 995}\n")
-    assert done.code == 1 and "Not sent. Shorten it." in done.err and "/reset" not in done.err
+    assert done.code == 1 and "Not sent. Shorten it." in done.err and "/reset" not in done.err and "/drop" not in done.err
 
 
 def test_an_answer_cut_by_the_context_says_what_to_do(fake: FakeLLM, puna: Puna) -> None:
     fake.reason, fake.plan.max_context = FinishReason.LENGTH, 6
-    assert "[cut: the context is full, 6 of 6 tokens]\n/reset begins anew" in puna("chat", stdin="one\n").err
+    assert "[cut: the context is full, 6 of 6 tokens]\n/drop 1 drops" in puna("chat", stdin="one\n").err
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(fake: FakeLLM, puna: Puna) -> None:
@@ -135,7 +135,7 @@ def test_ctrl_c_between_fences_leaves_only_them() -> None:
             return line
         raise line
 
-    assert [chat_input.read_message(read) for _ in range(2)] == ["", "two"]
+    assert [chat_input.read_message(read).text for _ in range(2)] == ["", "two"]
     with pytest.raises(KeyboardInterrupt):
         chat_input.read_message(read)
 
@@ -147,7 +147,7 @@ def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
     lines = iter(["\udcff", "good"])
     monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_: next(lines))
     with create_app_session(output=DummyOutput()):
-        assert chat_input._terminal_reader()("> ") == "good"
+        assert chat_input._terminal_input().read_line("> ") == "good"
     assert "not UTF-8" in capsys.readouterr().err
 
 
@@ -191,7 +191,7 @@ def test_a_format_that_cannot_be_is_refused_before_the_model_is_loaded(
 def test_raw_has_no_system_message_and_a_long_message_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", "--raw", stdin=f"/system x\none\n{'x' * 1000}\n")
     assert done.code == 1 and "there is no system message" in done.err
-    assert "Not sent. Shorten it." in done.err and "/reset" not in done.err
+    assert "Not sent. Shorten it." in done.err and "/reset" not in done.err and "/drop" not in done.err
 
 
 def test_ctrl_c_in_raw_stops_that_answer(fake: FakeLLM, puna: Puna) -> None:

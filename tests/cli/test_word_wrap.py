@@ -11,7 +11,23 @@ from puna.cli.width import display_width, graphemes
 from puna.cli.word_wrap import WordWrap, wrapped
 
 SEED = 20261130
-PIECES = ["a", "llama", "grass.", " ", " ", " ", "\n", "日本", "語。", "한국어", "e\u0301", "🦙", "👨\u200d👩\u200d👧", "🇵🇪", "x" * 30]
+PIECES = [
+    "a",
+    "llama",
+    "grass.",
+    " ",
+    " ",
+    " ",
+    "\n",
+    "日本",
+    "語。",
+    "한국어",
+    "e\u0301",
+    "🦙",
+    "👨\u200d👩\u200d👧",
+    "🇵🇪",
+    "x" * 30,
+]
 
 
 def all_of(text: str, width: int, sizes: random.Random | None = None) -> str:
@@ -80,7 +96,9 @@ def test_a_window_that_becomes_narrower_counts_from_the_next_word() -> None:
     assert out + wrap.feed("rass in Peru") + wrap.finish() == "a llama eats\ngrass in\nPeru"
 
 
-@pytest.mark.parametrize(("text", "shown"), [("\x1b[2J", r"\x1b[2J"), ("a\x07", r"a\x07"), ("\u202eabc", r"\u202eabc"), ("a\r\nb", "a\nb")])
+@pytest.mark.parametrize(
+    ("text", "shown"), [("\x1b[2J", r"\x1b[2J"), ("a\x07", r"a\x07"), ("\u202eabc", r"\u202eabc"), ("a\r\nb", "a\nb")]
+)
 def test_what_would_drive_the_terminal_is_escaped(text: str, shown: str) -> None:
     assert all_of(text, 40) == shown
 
