@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from puna.cli.options import engine_config, engine_options, json_option
+from puna.cli.options import engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 
     report = TerminalReporter()
     config = dataclasses.replace(engine_config(flags, report), prefix_cache=False)
+    refuse_vram_without_gpu(config)
     started = time.perf_counter()
     with report, LLM.load(model, config, report=report) as llm:
         load_s = time.perf_counter() - started

@@ -241,7 +241,7 @@ class Conversation:
     # ---- another model
 
     def replace_model(self, name: str) -> None:
-        """Go on with another model. The old one is closed first, for both may not fit; it comes back if the new one cannot be loaded.
+        """Go on with another model. The old one is closed first, for both may not fit; it comes back if loading fails.
 
         PunaError if `name` is no model for conversations: then nothing has changed.
         """

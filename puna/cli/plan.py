@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import Size, engine_config, engine_options, json_option
+from puna.cli.options import Size, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
 from puna.errors import DownloadError, ModelNotFoundError, PunaError, UsageError
 from puna.plan import gib
@@ -101,6 +101,8 @@ def _planned(
     from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
+    if engine.device != "auto":  # with "auto", --vram without a card plans for a GPU of that size
+        refuse_vram_without_gpu(engine)
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
     place = place_for(engine, ThisHost(), limits, gpu, ram)
