@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # Where the flag is not given. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
 INTERRUPTED = 130
+KEPT = " puna chat --continue goes on later."
 
 
 @click.command()
@@ -108,7 +109,10 @@ def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
             tell(f"{greeting(talk)}. /help lists the commands.")
         if resumed is not None:
             _resume(talk, resumed)
-        return _read_and_answer(talk, source)
+        try:
+            return _read_and_answer(talk, source)
+        except KeyboardInterrupt:  # a second Ctrl-C, before the prompt was there again
+            return 0 if source.is_terminal else INTERRUPTED
 
 
 def _resume(talk: Conversation, resumed: SavedChat) -> None:
@@ -138,8 +142,4 @@ def _read_and_answer(talk: Conversation, source: ChatInput) -> int:
             if is_leaving:
                 return 0
             is_leaving = True
-            tell(
-                "Press Ctrl-C again, or Ctrl-D, to leave. The conversation is kept."
-                if talk.autosave
-                else "Press Ctrl-C again, or Ctrl-D, to leave."
-            )
+            tell("Press Ctrl-C again, or Ctrl-D, to leave." + (KEPT if talk.autosave else ""))

@@ -98,14 +98,21 @@ class Conversation:
         self.messages = [*before, {"role": "user", "content": text}]
         try:
             with self.ctrl_c.during_answer():
-                stream = self._opened(text)
-                self._receive(stream)
-        except PunaError as error:
-            self._give_up(kept, f"puna: {error.message}", f"Not sent. {self._cure(error, text)}".rstrip())
-            self.num_failed += 1
+                stream = self._stream_or_none(kept, text)
+                if stream is not None:
+                    self._receive(stream)
         except KeyboardInterrupt:  # before the first step
             self._give_up(kept, "[stopped; the message was not sent]")
         self.save()
+
+    def _stream_or_none(self, kept: list[Message], text: str) -> Stream | None:
+        """The answer to be read; None if the message was refused: then the conversation is `kept`."""
+        try:
+            return self._opened(text)
+        except PunaError as error:
+            self._give_up(kept, f"puna: {error.message}", f"Not sent. {self._cure(error, text)}".rstrip())
+            self.num_failed += 1
+            return None
 
     def _give_up(self, kept: list[Message], *words: str) -> None:
         self.messages = kept
@@ -133,18 +140,20 @@ class Conversation:
                 heard = answer.stream_text(stream, None if self.is_quiet else sys.stdout, self._is_stopped, on_text)
         except KeyboardInterrupt:
             heard.is_stopped = True
-        finally:
-            self.messages = asked
+        finally:  # SystemExit of a signal passes here, too
+            completion = stream.completion
+            text = answer.whole_characters(completion.text, completion.finish_reason)
+            self.messages = [*asked, {"role": "assistant", "content": text}]
+            self.save()
             if not self.is_quiet:
                 answer.end_line()
-            self._keep(stream.completion, heard)
+        self._account(completion, heard)
 
     def _is_stopped(self) -> bool:
         return self.ctrl_c.is_pressed
 
-    def _keep(self, completion: Completion, heard: answer.Heard) -> None:
-        text = answer.whole_characters(completion.text, completion.finish_reason)
-        self.messages.append({"role": "assistant", "content": text})
+    def _account(self, completion: Completion, heard: answer.Heard) -> None:
+        """Note what an answer cost, and tell why it ended if the model did not end it."""
         first = heard.first_token
         after_start_s = first - answer.process_started() if first and not self.turns else None
         facts = answer.speeds(completion, self.load_s, after_start_s)

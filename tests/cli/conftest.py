@@ -44,7 +44,7 @@ class FakeStream:
                 self.reason = FinishReason.ABORT
                 raise word
             self.said.append(word)
-            yield StepOutput(1, word, (i,))
+            yield StepOutput(1, word, (i,), finish_reason=self.reason if i + 1 == len(self.words) else None)
 
     @property
     def completion(self) -> Any:
