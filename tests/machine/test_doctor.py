@@ -323,7 +323,7 @@ def test_a_script_is_not_written_over_a_pipe_or_a_device(
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "zero", "machine"):
         assert main.run(["doctor", "--fix-script", str(tmp_path / name)]) == 2
-        assert "is no script of puna doctor" in capsys.readouterr().err
+        assert "is not a script of puna doctor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(REMEDIES))
