@@ -128,3 +128,11 @@ def test_edit_lets_a_person_change_the_last_message(tmp_path: Path) -> None:
         terminal.type(CTRL_D)
         assert terminal.exit_code() == 0
     assert saved(tmp_path) == [["the capital", "Lima."]]
+
+
+def test_why_needs_one_ctrl_d(tmp_path: Path) -> None:
+    with Terminal("why", PUNA_CACHE=str(tmp_path), FAKE_WORDS="[]") as terminal:
+        terminal.wait_for("press Enter and Ctrl-D.")
+        terminal.type("Distributed package doesn't have NCCL built in\n" + CTRL_D)
+        terminal.wait_for("nccl-not-built-in")
+        assert terminal.exit_code() == 0
