@@ -10,7 +10,7 @@ from puna.cli import chat_settings
 from puna.cli.conversation import Conversation, quoted
 from puna.cli.save import save_text
 from puna.cli.saved_chats import document, read_chat
-from puna.cli.terminal import shown_path, tell
+from puna.cli.terminal import printable, shown_path, tell
 from puna.cli.width import pad
 from puna.errors import PunaError, UsageError, did_you_mean
 from puna.paths import typed_path
@@ -153,7 +153,8 @@ def _model(talk: Conversation, name: str) -> None:
 
 def greeting(talk: Conversation) -> str:
     """The model's name and its context."""
-    name = talk.llm.model.name or talk.llm.path.name
+    path = talk.llm.path  # what a person typed or fetched; the name within a file is often another one
+    name = printable(path.name if path.is_dir() else path.stem)
     return f"{name}, context {talk.llm.plan.max_context} tokens"
 
 

@@ -72,7 +72,6 @@ class FakeLLM:
     path: Path = Path("fake.gguf")
     chat_template: str | None = None
     tokenizer: Any = field(default_factory=FakeTokenizer)
-    model: Any = field(default_factory=lambda: SimpleNamespace(name="Fake"))
     footprint: None = None
     plan: Any = field(default_factory=lambda: SimpleNamespace(max_context=1000))
     asked: list[tuple[Any, SamplingParams]] = field(default_factory=list)

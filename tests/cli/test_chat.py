@@ -295,7 +295,7 @@ def test_model_goes_on_with_another_model_and_keeps_the_conversation(
     monkeypatch.setattr("puna.cli.chat.check_model", lambda *_, **__: None)
     done = puna("chat", "first.gguf", stdin="one\n/model second.gguf\ntwo\n/model\n")
     assert [name for name, _, _ in fake.loaded] == ["first.gguf", "second.gguf"] and fake.num_closed == 2
-    assert contents(fake) == ["one", "Paris.", "two"] and done.err.count("Fake, context 1000 tokens") == 2
+    assert contents(fake) == ["one", "Paris.", "two"] and done.err.count("fake, context 1000 tokens") == 2
 
 
 def test_a_model_that_does_not_exist_leaves_the_one_that_is_loaded(fake: FakeLLM, puna: Puna) -> None:

@@ -34,7 +34,7 @@ def saved(tmp_path: Path) -> list[list[str]]:
 
 def test_it_greets_with_the_model_and_ctrl_c_asks_once_before_it_leaves(tmp_path: Path) -> None:
     with chat(tmp_path, ["Lima."]) as terminal:
-        assert "Fake, context 1000 tokens. /help lists the commands." in terminal.screen
+        assert "fake, context 1000 tokens. /help lists the commands." in terminal.screen
         terminal.wait_for_prompt()
         terminal.type(CTRL_C)
         terminal.wait_for("Press Ctrl-C again, or Ctrl-D, to leave.")
