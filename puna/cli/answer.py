@@ -74,7 +74,7 @@ def whole_characters(text: str, reason: FinishReason | None) -> str:
 
 
 def require_success(completion: Completion) -> None:
-    """PunaError where the sequence failed."""
+    """PunaError if the sequence failed."""
     if completion.finish_reason is FinishReason.ERROR:
         raise PunaError(f"the answer broke off: {completion.error}")
 

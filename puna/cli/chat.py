@@ -24,7 +24,7 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
-from puna.cli.prompt_format import PLACE, PromptFormat
+from puna.cli.prompt_format import PLACEHOLDER, PromptFormat
 from puna.cli.saved_chats import Autosave, SavedChat, newest
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
@@ -98,7 +98,7 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
         return None
     if flags["system"] is not None or flags["template"] is not None:
         raise UsageError("--raw uses no template, so --system and --template have no use", hint="Leave one of them out.")
-    return PromptFormat.parse(PLACE if text is None else text)
+    return PromptFormat.parse(PLACEHOLDER if text is None else text)
 
 
 def _converse(talk: Conversation, resumed: SavedChat | None) -> int:

@@ -33,7 +33,7 @@ class ChatCommand:
 
 
 def obey(talk: Conversation, line: str) -> str | None:
-    """Carry out a command; QUIT to leave. An error is told. Nothing of the line is sent to the model."""
+    """Carry out a command; returns QUIT to leave. Prints an error. Sends nothing of the line to the model."""
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(name)
     if command is None:

@@ -176,9 +176,9 @@ class Conversation:
         wanted = min(self.params.max_tokens or self.llm.plan.max_context, self.llm.plan.max_context // ROOM_SHARE)
         if self._fits(self.messages, wanted) or not (count := self._num_to_drop(wanted)):
             return
-        exchanges = f"{count} oldest exchange{'s' * (count > 1)} of {len(self._questions())}"
+        oldest = "oldest" if count == 1 else f"{count} oldest"
         tell(f"The context of {self.llm.plan.max_context} tokens has no room for an answer of {wanted} tokens.")
-        if self.confirm(f"Drop the {exchanges}? [Y/n] "):
+        if self.confirm(f"Drop the {oldest} of {len(self._questions()) - 1} exchanges? [Y/n] "):
             self.drop_oldest(count)
 
     def _num_to_drop(self, wanted: int) -> int:
@@ -229,7 +229,7 @@ class Conversation:
     # ---- what is kept
 
     def save(self) -> None:
-        """Save the conversation. A failure is told once, and does not end it."""
+        """Save the conversation. A failure is printed once, and does not end the conversation."""
         if self.autosave is None or (not self.messages and self.autosave.path is None):
             return
         before = self.autosave.problem

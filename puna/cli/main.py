@@ -90,9 +90,9 @@ def app() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 told to end."""
+    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     sys.excepthook = _report_bug
-    _unwind_when_told_to_end()
+    _raise_on_termination()
     sys.exit(run(arguments))
 
 
@@ -100,9 +100,11 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. An error that a person can act on is one or two lines."""
     try:
         setup_streams()
-        if _speaks_elsewhere(sys.argv[1:] if arguments is None else arguments):
+        if _is_left_to_rank_0(sys.argv[1:] if arguments is None else arguments):
             if TORCHRUN not in os.environ:
-                tell(f"puna: RANK is {_place()}, so the first of {os.environ['WORLD_SIZE']} processes does this; unset RANK?")
+                tell(
+                    f"puna: RANK is {_rank_number()}, so the first of {os.environ['WORLD_SIZE']} processes does this; unset RANK?"
+                )
             return 0
         code = app.main(arguments, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
@@ -115,7 +117,7 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _unwind_when_told_to_end() -> None:
+def _raise_on_termination() -> None:
     """Make SIGTERM and SIGHUP raise SystemExit, so that half-done work is cleaned up. Ignored signals (nohup) stay ignored."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -127,8 +129,8 @@ def explain(error: BaseException) -> int:
     """Print an error for a person; return the exit code."""
     match error:
         case PunaError():
-            if not _is_told_elsewhere(error):
-                tell(f"puna{_rank()}: {error.message}", error.hint)
+            if not _is_printed_by_rank_0(error):
+                tell(f"puna{_rank_suffix()}: {error.message}", error.hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             tell(error.message)
@@ -159,24 +161,24 @@ SHARING = ("run", "chat", "bench", "doctor")  # commands that several processes 
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 
-def _place(name: str = "RANK") -> str:
+def _rank_number(name: str = "RANK") -> str:
     """The rank of this process among those that torchrun started; "0" for a single process, whatever RANK says."""
     return os.environ.get(name, "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
 
 
-def _speaks_elsewhere(arguments: list[str]) -> bool:
+def _is_left_to_rank_0(arguments: list[str]) -> bool:
     """Whether another process does this alone."""
-    return _place() != "0" and not any(word in SHARING or is_question(word) for word in arguments[:1])
+    return _rank_number() != "0" and not any(word in SHARING or is_question(word) for word in arguments[:1])
 
 
-def _is_told_elsewhere(error: PunaError) -> bool:
+def _is_printed_by_rank_0(error: PunaError) -> bool:
     """Whether local rank 0 prints this error: all ranks share it, unless it is about their own device."""
-    return _place("LOCAL_RANK") != "0" and not isinstance(error, DeviceError)
+    return _rank_number("LOCAL_RANK") != "0" and not isinstance(error, DeviceError)
 
 
-def _rank() -> str:
+def _rank_suffix() -> str:
     """Names the process in an error; rank 0 stays unnamed."""
-    return "" if _place() == "0" else f" (rank {_place()})"
+    return "" if _rank_number() == "0" else f" (rank {_rank_number()})"
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
-LINE_AFTER_S = 1.0  # the same where stderr is no terminal
+LINE_AFTER_S = 1.0  # the same if stderr is no terminal
 # Characters that JSON allows but a terminal obeys (also direction marks), a line reader takes for the end of a line, or UTF-8
 # cannot encode (surrogates).
 RAW = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")

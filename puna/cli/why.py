@@ -216,7 +216,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _guess(model: str, text: str) -> str:
-    """A local model's guess about the text, of which as much of the end as fits the context is given."""
+    """A local model's guess about the text; the model reads as much of its end as fits the context."""
     from puna.config import EngineConfig
     from puna.llm import LLM
     from puna.request import SamplingParams

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-PLAIN_WIDTH = 80  # cells of a report where no terminal says how wide it is
+PLAIN_WIDTH = 80  # cells of a report that goes to no terminal
 NARROWEST = 20  # cells below which a report is not wrapped any narrower
 WIDEST = 100  # cells beyond which sentences are hard to read
 ELLIPSIS = "…"
@@ -23,7 +23,7 @@ def graphemes(text: str) -> list[str]:
     """
     if text.isascii() and "\r" not in text:
         return list(text)
-    from wcwidth import iter_graphemes  # 15 ms: only where a text is not plain ASCII
+    from wcwidth import iter_graphemes  # 15 ms: only if a text is not plain ASCII
 
     return list(iter_graphemes(text))
 
@@ -42,7 +42,7 @@ def display_width(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """`text` in at most `width` cells; where something is left out, it ends with an ellipsis.
+    """`text` in at most `width` cells; an ellipsis ends it if something is left out.
 
     >>> cut("llama", 5), cut("llamas", 5), cut("日本語", 4)
     ('llama', 'llam…', '日…')
@@ -68,7 +68,7 @@ def pad(text: str, width: int) -> str:
 
 
 def terminal_width(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream` at this moment; PLAIN_WIDTH where there is none."""
+    """Columns of the terminal behind `stream` at this moment; PLAIN_WIDTH if there is none."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or PLAIN_WIDTH
     except (OSError, ValueError):  # no terminal, or closed

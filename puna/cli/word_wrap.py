@@ -35,7 +35,7 @@ class WordWrap:
         self._spaces = ""  # not written yet: a line break takes their place
         self._word: list[str] = []  # graphemes of a word that may go on
         self._word_width = 0
-        self._line_start = ""  # the first characters of the line, where a fence would stand
+        self._line_start = ""  # the first characters of the line, where a fence may be
         self._is_code = False
         self._out: list[str] = []
 
@@ -140,7 +140,7 @@ def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> 
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end between two graphemes of which neither is a space."""
+    """Whether a line may end between two graphemes that are no spaces."""
     if before in NEVER_LAST or after in NEVER_FIRST:
         return False
     return _stands_alone(before) or _stands_alone(after)

@@ -104,7 +104,7 @@ def test_a_full_context_offers_to_drop_the_oldest_and_says_what_it_dropped(tmp_p
             terminal.wait_for("Lima.", number + 1)
         terminal.wait_for_prompt()
         terminal.type("x" * 20 + ENTER)
-        terminal.wait_for("Drop the 1 oldest exchange of 4? [Y/n]")
+        terminal.wait_for("Drop the oldest of 3 exchanges? [Y/n]")
         terminal.type(ENTER)
         terminal.wait_for('Dropped 1 exchange: "question 0".')
         terminal.wait_for("Lima.", 4)
