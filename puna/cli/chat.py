@@ -27,7 +27,7 @@ from puna.cli.options import (
 from puna.cli.prompt_format import PLACEHOLDER, PromptFormat
 from puna.cli.saved_chats import Autosave, SavedChat, newest
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
-from puna.errors import UsageError
+from puna.errors import ModelNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from puna.llm import LLM
@@ -63,7 +63,7 @@ def command(
     resumed = newest() if resume else None
     started = time.perf_counter()
     talk = Conversation(
-        _loaded(model or (resumed.model if resumed else None), flags, raw),
+        _loaded(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw),
         params,
         flags["system"] or "",
         is_quiet=as_json,
@@ -89,6 +89,16 @@ def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
         if not raw:
             announce_template(llm, report)
     return llm
+
+
+def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:
+    """The model of a saved conversation. UsageError if it is not there any more."""
+    try:
+        return _loaded(resumed.model, flags, raw)
+    except ModelNotFoundError as error:
+        raise UsageError(
+            f"the model of the last conversation is gone: {resumed.model}", hint="Name another: puna chat MODEL --continue"
+        ) from error
 
 
 def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> PromptFormat | None:

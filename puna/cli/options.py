@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -213,21 +214,21 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
         case (text,) if hub.looks_like_model(text):
             raise UsageError(
                 f"{text} is a model, and the {rest} is missing",
-                hint=f'Add it: {text} "..."; the default model is named {hub.DEFAULT_MODEL}.',
+                hint=f'Add it: {COMMAND_OF[rest]} {shlex.quote(text)} "..."',
             )
         case (text,):
             return None, text
         case (model, text):
             return model, text
         case ():
-            raise UsageError(f"the {rest} is missing", hint=f'Give [MODEL] and a {rest}, for example "{EXAMPLES[rest]}".')
+            raise UsageError(f"the {rest} is missing", hint=f'For example: {COMMAND_OF[rest]} "What is a llama?"')
     raise UsageError(
         f"{len(words)} words were given; at most two are allowed: [MODEL] {rest}",
         hint=f'Put a {rest} of several words in quotes: "{" ".join(words[-2:])}".',
     )
 
 
-EXAMPLES = {"PROMPT": "What is a llama?", "TEXT": "a text"}
+COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize"}
 
 
 def _parse_bias(text: str) -> tuple[int, float]:

@@ -34,7 +34,7 @@ TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a la
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--gpu", metavar="NAME", help='For a card that you lack: "RTX 4070", "2 x RTX 3090".')
+@click.option("--gpu", metavar="NAME", help='For a card you do not have: "RTX 4070", "2 x RTX 3090".')
 @click.option("--ram", type=Size(), metavar="SIZE", help="For so much main memory: 32GiB.")
 @click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
 @click.option("--context", type=int, help="The same as --max-context.")

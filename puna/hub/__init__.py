@@ -165,7 +165,7 @@ def _not_found(text: str) -> ModelNotFoundError:
     if (page := _PAGE.match(text)) is not None:
         return ModelNotFoundError(
             f"{shown} is a web page, not a model",
-            hint=f"Fetch the model: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
+            hint=f"Fetch it: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
         )
     if _looks_like_path(text):
         return ModelNotFoundError(

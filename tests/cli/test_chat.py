@@ -12,7 +12,7 @@ from prompt_toolkit.output import DummyOutput
 from puna.cli import chat_commands, chat_input, chat_settings
 from puna.cli.saved_chats import newest
 from puna.cli.width import display_width
-from puna.errors import PunaError
+from puna.errors import ModelNotFoundError, PunaError
 from puna.request import FinishReason, SamplingParams, allowed_range
 from tests.cli.conftest import FakeLLM, Puna
 
@@ -337,6 +337,13 @@ def test_without_a_saved_conversation_continue_is_told_before_loading(fake: Fake
     puna("chat", "--no-save", stdin="one\n")
     done = puna("chat", "--continue", stdin="two\n")
     assert done.code == 2 and "no conversation is saved" in done.err and len(fake.loaded) == 1
+
+
+def test_a_saved_conversation_whose_model_is_gone_asks_for_another(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin="one\n")
+    fake.error = ModelNotFoundError("no such file")
+    done = puna("chat", "--continue", stdin="two\n")
+    assert done.code == 2 and "fake.gguf\nName another: puna chat MODEL --continue\n" in done.err
 
 
 def test_a_folder_that_cannot_be_written_is_told_once_and_the_conversation_goes_on(
