@@ -9,6 +9,7 @@ import math
 import operator
 import reprlib
 from collections.abc import Callable, Collection, Sequence, Set
+from functools import partial
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -53,7 +54,24 @@ def flag(name: str, value: object) -> bool:
 
 def optional(check: Check) -> Check:
     """`check`, but None is allowed too."""
-    return lambda name, value: None if value is None else check(name, value)
+    return partial(_optional, check)
+
+
+def _optional(check: Check, name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
+
+
+def limits(check: Check) -> tuple[float, float] | None:
+    """The least and the greatest number that a check of this module allows; None if it names no such numbers.
+
+    >>> limits(optional(partial(whole, low=0, high=9)))
+    (0, 9)
+    """
+    if not isinstance(check, partial):
+        return None
+    if check.func is _optional:
+        return limits(check.args[0])
+    return (check.keywords["low"], check.keywords["high"]) if "high" in check.keywords else None
 
 
 def instance(name: str, value: object, kind: type[T]) -> T:

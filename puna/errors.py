@@ -6,6 +6,7 @@ line, and ends with `exit_code`; a server answers with `http_status`. An error t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
 from typing import ClassVar, Self
 
@@ -118,3 +119,17 @@ class DeviceError(PunaError):
 
 class NumericalError(PunaError):
     """Logits that are not finite: the request ends, the others go on."""
+
+
+def did_you_mean(given: str, names: Iterable[str]) -> str:
+    """A sentence with the names that are spelled like `given`, the nearest first; "" if none is.
+
+    >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
+    ('Did you mean chat?', '')
+    """
+    from difflib import get_close_matches  # only where something went wrong
+
+    by_lower = {name.lower(): name for name in names}
+    near = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=3, cutoff=0.6)]
+    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(given.lower())][:3]
+    return f"Did you mean {' or '.join(near)}?" if near else ""

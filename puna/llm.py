@@ -91,12 +91,14 @@ class LLM:
         *,
         tokenizer: str | Path | None = None,
         report: Reporter = SILENT,
+        check: Callable[[Checkpoint], None] | None = None,
         **settings: Any,
     ) -> Self:
         """Load a model: a path, a name in the cache, or None for the small default model.
 
         `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
         file, or a folder with one, to use instead of the model's own. Whether it fits is known before anything is allocated.
+        `check` receives the opened model before its weights are read, and raises if it will not do.
 
         Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
         others take part in its steps, and end with it (SystemExit).
@@ -105,6 +107,8 @@ class LLM:
             report = SILENT  # the first process tells for all
         config = choose_device(_engine_config(config, settings), report)
         checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
+        if check is not None:
+            check(checkpoint)
         spec = checkpoint.tokenizer
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)

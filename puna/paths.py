@@ -4,6 +4,7 @@ cache folder/models/NAME.gguf                   a model of the catalogue, or one
 cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
 cache folder/partial/NAME-xxxx/                 a download on its way; nothing in it is ever used as a model
 cache folder/locks/NAME.lock
+cache folder/conversations/TIME-xxxx.json       what was said in `puna chat`, for `puna chat --continue`
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def typed_path(text: str, what: str = "the path") -> Path:
 def models_dir() -> Path:
     """The folder of finished models."""
     return cache_dir() / "models"
+
+
+def conversations_dir() -> Path:
+    """The folder of saved conversations."""
+    return cache_dir() / "conversations"
 
 
 def local_path(root: Path, *names: str) -> Path:

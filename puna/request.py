@@ -108,6 +108,15 @@ _CHECKS: Mapping[str, checks.Check] = {
 }
 
 
+def allowed_range(name: str) -> tuple[float, float] | None:
+    """The least and the greatest value of a number among the sampling parameters; None for those that are no number.
+
+    >>> allowed_range("top_p")
+    (0.0, 1.0)
+    """
+    return checks.limits(_CHECKS[name])
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Natural-log probabilities under the raw logits (no temperature, no filters): the chosen id's, and the n most likely."""

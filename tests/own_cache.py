@@ -28,7 +28,7 @@ def use() -> None:
 
 def _refuse_to_write(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open":
-        path, mode, flags = arguments
+        path, _, flags = arguments
         changed = [path] if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else []
     else:
         changed = list(arguments[: CHANGES.get(event, 0)])

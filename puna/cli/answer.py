@@ -1,14 +1,18 @@
-"""One answer: streamed to stdout as it comes, told about on stderr when it has ended."""
+"""One answer: streamed to stdout as it is made; its statistics go to stderr at the end."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.cli.terminal import printable, tell
+from puna.cli.width import terminal_width
+from puna.cli.word_wrap import WordWrap
 from puna.errors import PunaError
 from puna.request import FinishReason
 
@@ -17,27 +21,66 @@ if TYPE_CHECKING:
     from puna.request import TokenLogprob
     from puna.tokenizers.base import Tokenizer
 
+HALVES = "\ufffd\u200d"  # what an incomplete character is decoded to, and the joiner of an emoji whose other half is missing
 
-def stream_text(stream: Stream, out: TextIO | None) -> float:
-    """Write the pieces of an answer to `out` as they come; return the time.perf_counter() of the first token (0: none came)."""
-    first = 0.0
-    for piece in stream:
-        if piece.token_ids and not first:
-            first = time.perf_counter()
-        if out is not None and piece.text:
-            out.write(piece.text)
-            out.flush()
-    return first
+
+@dataclass(slots=True)
+class Heard:
+    """What came of an answer while it was streamed."""
+
+    first_token: float = 0.0  # time.perf_counter() of the first token; 0: there was none
+    is_stopped: bool = False
+
+
+def stream_text(
+    stream: Stream,
+    out: TextIO | None,
+    is_stopped: Callable[[], bool] = lambda: False,
+    on_text: Callable[[str], None] = lambda text: None,
+) -> Heard:
+    """Write an answer to `out` as it is made: wrapped at words on a terminal, else byte for byte. None: write nothing.
+
+    Ends early once `is_stopped` says so; it is asked between two steps. `on_text` receives each piece.
+    """
+    heard = Heard()
+    wrap = WordWrap(lambda: terminal_width(out)) if out is not None and out.isatty() else None
+    try:
+        for piece in stream:
+            heard.first_token = heard.first_token or (time.perf_counter() if piece.token_ids else 0.0)
+            text = whole_characters(piece.text, piece.finish_reason)
+            on_text(text)
+            _write(out, text if wrap is None else wrap.feed(text))
+            if is_stopped():
+                heard.is_stopped = True
+                break
+    finally:
+        _write(out, "" if wrap is None else wrap.finish())
+    return heard
+
+
+def _write(out: TextIO | None, text: str) -> None:
+    if out is not None and text:
+        out.write(text)
+        out.flush()
+
+
+def whole_characters(text: str, reason: FinishReason | None) -> str:
+    """The end of an answer without the half of a character: a limit on tokens may fall within the bytes of one.
+
+    >>> whole_characters("a llama \ufffd", FinishReason.LENGTH), whole_characters("\ufffd", FinishReason.STOP)
+    ('a llama ', '\ufffd')
+    """
+    return text.rstrip(HALVES) if reason in (FinishReason.LENGTH, FinishReason.ABORT) else text
 
 
 def require_success(completion: Completion) -> None:
-    """PunaError where the sequence failed."""
+    """PunaError if the sequence failed."""
     if completion.finish_reason is FinishReason.ERROR:
         raise PunaError(f"the answer broke off: {completion.error}")
 
 
 def cut_short(completion: Completion, llm: LLM) -> str:
-    """Why an answer ends where the model would have gone on; "" where the model ended it."""
+    """Why an answer ends before the model ended it; "" if the model did."""
     if completion.finish_reason is not FinishReason.LENGTH:
         return ""
     used = len(completion.prompt_ids) + len(completion.token_ids)
@@ -47,7 +90,7 @@ def cut_short(completion: Completion, llm: LLM) -> str:
 
 
 def process_started() -> float:
-    """When this process began, on the clock of time.perf_counter(): to 10 ms on Linux; elsewhere now."""
+    """When this process began, on the clock of time.perf_counter(): to 10 ms on Linux; on other systems the time now."""
     try:
         stat = Path("/proc/self/stat").read_text("ascii", errors="replace")
         began = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # field 22, since boot
@@ -58,7 +101,7 @@ def process_started() -> float:
 
 
 def speeds(completion: Completion, load_s: float, first_after_start_s: float | None) -> dict[str, Any]:
-    """The statistics of a run, in the types of JSON. None: there was no such moment."""
+    """The statistics of a run as JSON types; None for a moment that never came."""
     timing = completion.timing
     return {
         "load_s": round(load_s, 4),
@@ -72,13 +115,14 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
     }
 
 
-def speeds_line(facts: dict[str, Any]) -> str:
-    """The same for people, on one line."""
-    prompt, output, first = facts["prompt_tokens"], facts["output_tokens"], facts["first_token_after_process_start_s"]
+def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
+    """The same for people."""
+    first = facts["first_token_after_process_start_s"]
     return (
-        f"load {facts['load_s']:.2f} s | prompt {prompt} tokens, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {output} tokens, {facts['decode_tokens_per_s']:.1f} tok/s"
-    ) + ("" if first is None else f" | first token {first:.2f} s after process start")
+        f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
+        f"prompt {facts['prompt_tokens']} tokens, {facts['prefill_tokens_per_s']:.0f} tok/s | "
+        f"answer {facts['output_tokens']} tokens, {facts['decode_tokens_per_s']:.1f} tok/s",
+    )
 
 
 def completion_facts(completion: Completion) -> dict[str, Any]:
@@ -97,7 +141,7 @@ def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
 
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:
-    """A line per token on stderr: the chosen one and the most likely."""
+    """One line per token on stderr: the sampled one, and the most likely ones."""
 
     def shown(token_id: int, logprob: float) -> str:
         piece = printable(tokenizer.piece(token_id)) if tokenizer else str(token_id)

@@ -1,4 +1,4 @@
-"""puna bench: prefill and decode speed, beside what the same machine measured as its limits in the same run."""
+"""puna bench: measures prefill and decode speed, and the limits of the machine in the same run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from puna.cli.options import engine_config, engine_options, json_option
+from puna.cli.options import engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 
 if TYPE_CHECKING:
@@ -27,21 +27,18 @@ TTFT_PROMPT = 32  # tokens
 
 @click.command()
 @click.argument("model", required=False)
-@click.option(
-    "--prompt-tokens", type=click.IntRange(1), default=512, show_default=True, help="Length of the prompt whose prefill is timed."
-)
-@click.option(
-    "--decode-tokens", type=click.IntRange(2), default=128, show_default=True, help="Number of tokens whose decoding is timed."
-)
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each; the median counts.")
+@click.option("--prompt-tokens", type=click.IntRange(1), default=512, metavar="N", help="Time the prefill of N tokens [512].")
+@click.option("--decode-tokens", type=click.IntRange(2), default=128, metavar="N", help="Time the decoding of N tokens [128].")
+@click.option("--repeat", type=click.IntRange(1), default=3, metavar="N", help="Run each N times, report the median [3].")
 @engine_options
 @json_option
 def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
-    """Time prefill and decode on random tokens, and give their share of the machine's memory and matrix speed."""
+    """Measure prefill and decode with random tokens, and compare them with the machine's memory and matrix speed."""
     from puna.llm import LLM
 
     report = TerminalReporter()
     config = dataclasses.replace(engine_config(flags, report), prefix_cache=False)
+    refuse_vram_without_gpu(config)
     started = time.perf_counter()
     with report, LLM.load(model, config, report=report) as llm:
         load_s = time.perf_counter() - started
@@ -56,7 +53,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 
 
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
-    """Run everything once unmeasured, then `repeat` times; the limits are measured before each."""
+    """Run everything once to warm up, then `repeat` times; each time measure the limits first."""
     from puna.machine.limits import remember
 
     random = np.random.default_rng(SEED)
@@ -88,9 +85,9 @@ def _median(measured: list[DeviceLimits]) -> DeviceLimits:
 
 
 def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int:
-    """The length to measure: one token of the context is left for what comes before or after it."""
+    """The length to measure: it leaves one token of the context for what comes before or after."""
     if num_tokens >= max_context:
-        report.notice(f"{num_tokens} tokens do not fit into a context of {max_context}; measuring {max_context - 1}")
+        report.notice(f"a context of {max_context} cannot hold {num_tokens} tokens; measuring {max_context - 1}")
     return min(num_tokens, max_context - 1)
 
 
@@ -138,7 +135,7 @@ def _row(name: str, rates: list[float]) -> dict[str, Any]:
 
 
 def matrix_weights(config: ModelConfig) -> int:
-    """Weights that a prompt token is multiplied with. The output matrix meets only the last token."""
+    """Weights by which each prompt token is multiplied; only the last token meets the output matrix."""
     shapes = config.tensor_shapes().items()
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("layers.") and len(shape) == 2)
 
@@ -146,9 +143,10 @@ def matrix_weights(config: ModelConfig) -> int:
 def table(facts: dict[str, Any]) -> Iterator[str]:
     """The facts for people."""
     limits, device = facts["limits"], facts["device"]
-    yield f"{facts['model']}: {device['description']}, {device['threads']} threads, median of {facts['repeat']}"
-    yield _line(facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s, int8, measured now")
-    yield _line(facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s of memory, measured now")
+    yield facts["model"]
+    yield f"{device['description']}, {device['threads']} threads, median of {facts['repeat']}"
+    yield _line(facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
+    yield _line(facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")
     first_ms, load_s = 1e3 * facts["time_to_first_token_s"], facts["load_s"]
     if (plan := facts["expected"]) is not None:
         yield f"{'plan':<8}{plan['decode_per_s']:>9.1f} tok/s expected, prompts {plan['prefill_per_s']:.1f} tok/s"

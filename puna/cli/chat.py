@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.chat_input import open_input, read_message
-from puna.cli.conversation import Conversation
+from puna.cli.chat_commands import QUIT, as_command, greeting, obey
+from puna.cli.chat_input import ChatInput, open_input, read_message
+from puna.cli.conversation import Conversation, quoted
 from puna.cli.options import (
     Utf8,
     announce_template,
+    check_model,
     engine_options,
     json_option,
     load_model,
@@ -24,28 +24,25 @@ from puna.cli.options import (
     template_option,
     tokenizer_option,
 )
-from puna.cli.prompt_format import PLACE, PromptFormat
-from puna.cli.save import save_text
+from puna.cli.prompt_format import PLACEHOLDER, PromptFormat
+from puna.cli.saved_chats import Autosave, SavedChat, newest
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
-from puna.errors import PunaError, UsageError
-from puna.paths import typed_path
+from puna.errors import ModelNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from puna.llm import LLM
 
 # Where the flag is not given. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
-
-HELP = '''\
-/reset          forget the conversation; the system message stays
-/system TEXT    set the system message (alone: show it)
-/save FILE      write the conversation as JSON; /save! overwrites
-/stats          tokens and speeds
-/help           these lines
-/quit           leave (so do Ctrl-D, and Ctrl-C on an empty line)
-A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an answer. //x sends /x.'''
+INTERRUPTED = 130
+KEPT = " puna chat --continue goes on later."
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--raw", is_flag=True, help="No chat template, and each message by itself: for base models.")
+@click.option("--continue", "resume", is_flag=True, help="Go on with the conversation that was saved last.")
+@click.option("--no-save", is_flag=True, help="Do not save this conversation.")
+@click.option("--raw", is_flag=True, help="Use no chat template, and send each message alone: for base models.")
 @click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
 @system_option
 @template_option
@@ -53,123 +50,111 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 @engine_options
 @tokenizer_option
 @json_option
-def command(model: str | None, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any) -> int:
-    """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
-    spoken = _prompt_format(raw, prompt_format, flags)
+def command(
+    model: str | None, resume: bool, no_save: bool, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any
+) -> int:
+    """Talk with a model. /help lists the commands. From a pipe, each line is a message.
+
+    Each conversation is saved on this machine; --continue goes on with the last one.
+    """
+    prompt = _prompt_format(raw, prompt_format, flags)
     params = sampling_params(flags | {name: value for name, value in DEFAULTS.items() if flags[name] is None})
-    params = params if spoken is None else replace(params, stop=(*params.stop, *spoken.stops))
+    params = params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
+    resumed = newest() if resume else None
     started = time.perf_counter()
+    talk = Conversation(
+        _loaded(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw),
+        params,
+        flags["system"] or "",
+        is_quiet=as_json,
+        prompt_format=prompt,
+        autosave=None if no_save else Autosave(),
+        load=lambda name: _loaded(name, flags | {"tokenizer": None, "template": None}, raw),
+        check=lambda name: _checked(name, raw),
+    )
+    talk.load_s = time.perf_counter() - started
+    path = talk.llm.path
+    try:
+        code = _converse(talk, resumed)
+    finally:
+        talk.close()
+    if as_json:
+        print_json({"model": shown_path(path), "messages": talk.sent_messages(), "turns": talk.turns})
+    return code or (1 if talk.num_failed else 0)
+
+
+def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
     with TerminalReporter() as report:
-        llm = load_model(model, flags, report)
+        llm = load_model(model, flags, report, needs_template=not raw)
         if not raw:
             announce_template(llm, report)
-    load_s = time.perf_counter() - started
-    talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=load_s, prompt_format=spoken)
-    with llm:
-        _converse(talk)
-    if as_json:
-        print_json({"model": shown_path(llm.path), "messages": talk.sent_messages(), "turns": talk.turns})
-    return 1 if talk.num_failed else 0
+    return llm
+
+
+def _checked(model: str, raw: bool) -> None:
+    with TerminalReporter() as report:
+        check_model(model, None, report, needs_template=not raw)
+
+
+def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:
+    """The model of a saved conversation. UsageError if it is not there any more."""
+    try:
+        return _loaded(resumed.model, flags, raw)
+    except ModelNotFoundError as error:
+        raise UsageError(
+            f"the model of the last conversation is gone: {resumed.model}", hint="Name another: puna chat MODEL --continue"
+        ) from error
 
 
 def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> PromptFormat | None:
     if not raw:
         if text is not None:
-            raise UsageError("--prompt-format goes with --raw: with a chat template it has no use", hint="Add --raw.")
+            raise UsageError("--prompt-format needs --raw: a chat template has a format of its own", hint="Add --raw.")
         return None
     if flags["system"] is not None or flags["template"] is not None:
-        raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
-    return PromptFormat.parse(PLACE if text is None else text)
+        raise UsageError("--raw uses no template, so --system and --template have no use", hint="Leave one of them out.")
+    return PromptFormat.parse(PLACEHOLDER if text is None else text)
 
 
-def _converse(talk: Conversation) -> None:
-    """Read and answer until the end of input, /quit, or Ctrl-C at an empty line."""
-    with open_input() as read_line:
-        while True:
-            try:
-                text = read_message(read_line)
-            except (EOFError, KeyboardInterrupt):
-                return
-            if text.startswith("/") and not text.startswith("//"):
-                if _obey(talk, text) is QUIT:
-                    return
-            elif text.strip():
-                talk.say(text.removeprefix("/") if text.startswith("//") else text)
+def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
+    """Read and answer until the end of input or /quit; returns the exit code."""
+    with talk.ctrl_c.heard(), open_input() as source:
+        if source.is_terminal:
+            talk.confirm, talk.edit_text = source.confirm, source.edit
+            tell(f"{greeting(talk)}. /help lists the commands.")
+        if resumed is not None:
+            _resume(talk, resumed)
+        try:
+            return _read_and_answer(talk, source)
+        except KeyboardInterrupt:  # a second Ctrl-C, before the prompt was there again
+            return 0 if source.is_terminal else INTERRUPTED
 
 
-QUIT = "quit"
+def _resume(talk: Conversation, resumed: SavedChat) -> None:
+    talk.messages, talk.system = list(resumed.said), talk.system or resumed.system
+    last = f" You said last: {quoted(talk.last_message())}" if talk.messages else ""
+    tell(f"Going on with {len(talk.messages)} messages.{last}")
 
 
-def _obey(talk: Conversation, line: str) -> str | None:
-    """Carry out a /command; a word for one that is unknown or fails. Nothing is sent to the model."""
-    name, _, rest = line.partition(" ")
-    action = ACTIONS.get(name)
-    if action is None:
-        tell(f"puna: there is no command {name}; /help lists them. To send a message that begins with /, type two.")
-        return None
-    try:
-        return action(talk, rest.strip())
-    except PunaError as error:
-        tell(f"puna: {error.message}", error.hint)
-    except OSError as error:
-        tell(f"puna: {error.strerror or error}: {error.filename}")
-    return None
-
-
-def _reset(talk: Conversation, _: str) -> None:
-    talk.messages.clear()
-    tell("The conversation is forgotten." + (" The system message stays." if talk.system else ""))
-
-
-def _system(talk: Conversation, text: str) -> None:
-    if text and talk.prompt_format is not None:
-        raise UsageError("without a chat template (--raw) there is no system message", hint="Put it into --prompt-format.")
-    if text:
-        talk.system = text
-    tell(*f"System message: {talk.system or 'none'}".splitlines())
-
-
-def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:
-    if not file or "\0" in file:
-        raise UsageError("/save needs a file name" + (" without NUL characters" if file else ""), hint="/save FILE")
-    path = typed_path(file, "the file")
-    text = json.dumps({"model": shown_path(talk.llm.path), "messages": talk.sent_messages()}, ensure_ascii=False, indent=1)
-    save_text(path, text + "\n", overwrite=overwrite)
-    tell(f"Saved {len(talk.messages)} messages to {path}")
-
-
-def _overwrite(talk: Conversation, file: str) -> None:
-    _save(talk, file, overwrite=True)
-
-
-def _stats(talk: Conversation, _: str) -> None:
-    if not talk.turns:
-        tell(f"Nothing was said yet. The context holds {talk.llm.plan.max_context} tokens.")
-        return
-    last = talk.turns[-1]
-    used = last["prompt_tokens"] + last["output_tokens"]
-    tell(
-        f"{len(talk.turns)} answers; context {used} of {talk.llm.plan.max_context} tokens; the last answer: "
-        f"prompt {last['prompt_tokens']} tokens ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s, "
-        f"answer {last['output_tokens']} tokens, {last['decode_tokens_per_s']:.1f} tok/s"
-    )
-
-
-def _help(_: Conversation, __: str) -> None:
-    tell(*HELP.splitlines())
-
-
-def _quit(_: Conversation, __: str) -> str:
-    return QUIT
-
-
-ACTIONS: dict[str, Callable[[Conversation, str], str | None]] = {
-    "/reset": _reset,
-    "/system": _system,
-    "/save": _save,
-    "/save!": _overwrite,
-    "/stats": _stats,
-    "/help": _help,
-    "/quit": _quit,
-    "/exit": _quit,
-}
+def _read_and_answer(talk: Conversation, source: ChatInput) -> int:
+    is_leaving = False  # Ctrl-C was the last key
+    while True:
+        try:
+            typed = read_message(source.read_line)
+            is_leaving = False
+            line = None if typed.is_fenced else as_command(typed.text)
+            if line is not None:
+                if obey(talk, line) is QUIT:
+                    return 0
+            elif typed.text.strip():
+                is_escaped = typed.text.startswith("//") and not typed.is_fenced
+                talk.say(typed.text[1:] if is_escaped else typed.text)
+        except EOFError:
+            return 0
+        except KeyboardInterrupt:
+            if not source.is_terminal:
+                return INTERRUPTED
+            if is_leaving:
+                return 0
+            is_leaving = True
+            tell("Press Ctrl-C again, or Ctrl-D, to leave." + (KEPT if talk.autosave else ""))

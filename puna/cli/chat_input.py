@@ -1,30 +1,61 @@
-"""Where the lines of a conversation come from: a terminal with history and editing, or a pipe."""
+"""Where the messages of a conversation come from: a terminal with history and editing, or a pipe."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from puna.cli.standard_input import LineReader
 from puna.cli.terminal import tell
-from puna.errors import UsageError
 from puna.paths import cache_dir
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
 
 FENCE = '"""'
 ReadLine = Callable[[str], str]  # prompt -> line; EOFError at the end, KeyboardInterrupt for Ctrl-C
 
 
-def read_message(read_line: ReadLine) -> str:
-    r"""One message: a line, or the lines between two fences ("" where Ctrl-C came between them).
+class Typed(NamedTuple):
+    """What was typed; text between fences is never a command."""
+
+    text: str
+    is_fenced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatInput:
+    """A source of messages."""
+
+    read_line: ReadLine
+    edit: Callable[[str], str] | None = None  # text -> the text as a person edited it; None: there is no terminal
+    ask: ReadLine | None = None  # as read_line, for an answer that does not belong into the history
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.edit is not None
+
+    def confirm(self, question: str) -> bool:
+        """Whether a person agrees: Enter, y or yes. Ctrl-C and Ctrl-D mean no."""
+        try:
+            return (self.ask or self.read_line)(question).strip().lower() in ("", "y", "yes")
+        except (EOFError, KeyboardInterrupt):
+            return False
+
+
+def read_message(read_line: ReadLine) -> Typed:
+    r"""One message: a line, or the lines between two fences ("" if Ctrl-C came between them).
 
     >>> lines = iter(['\"\"\"Dear', 'llama\"\"\"'])
-    >>> read_message(lambda _: next(lines))
+    >>> read_message(lambda _: next(lines)).text
     'Dear\nllama'
     """
     text = read_line("> ")
     if not text.startswith(FENCE):
-        return text
+        return Typed(text)
     text = text.removeprefix(FENCE)
     while not text.endswith(FENCE):
         try:
@@ -34,30 +65,21 @@ def read_message(read_line: ReadLine) -> str:
             raise
         except KeyboardInterrupt:
             tell(f"puna: left {FENCE}; that message was not sent")
-            return ""
-    return text.removesuffix(FENCE).strip("\n")
+            return Typed("")
+    return Typed(text.removesuffix(FENCE).strip("\n"), is_fenced=True)
 
 
 @contextlib.contextmanager
-def open_input() -> Iterator[ReadLine]:
-    """The reader that fits: line editing where both ends are a terminal."""
+def open_input() -> Iterator[ChatInput]:
+    """The source that fits: line editing if both ends are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        yield _terminal_reader()
+        yield _terminal_input()
     else:
-        yield _piped_line
+        lines = LineReader()
+        yield ChatInput(lambda _: lines.read())
 
 
-def _piped_line(_: str) -> str:
-    try:
-        line = sys.stdin.readline()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x}") from error
-    if not line:
-        raise EOFError
-    return line.rstrip("\r\n")
-
-
-def _terminal_reader() -> ReadLine:
+def _terminal_input() -> ChatInput:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings
 
@@ -68,24 +90,29 @@ def _terminal_reader() -> ReadLine:
         event.current_buffer.insert_text("\n")
 
     session: PromptSession[str] = PromptSession(history=_history(), key_bindings=keys)
+    return ChatInput(
+        read_line=lambda prompt: _prompted(session, prompt),
+        edit=lambda text: session.prompt("edit> ", default=text),
+        ask=lambda question: PromptSession[str]().prompt(question),
+    )
 
-    def read(prompt: str) -> str:
-        while True:
-            try:
-                text = session.prompt(prompt)
-                text.encode("utf-8")  # the history does this too; a terminal gives lone surrogates for other bytes
-                return text
-            except UnicodeEncodeError:
-                tell("puna: that line is not UTF-8; it was not sent")
-            except KeyboardInterrupt:
-                if not session.default_buffer.text:  # Ctrl-C on a line with text only clears it
-                    raise
 
-    return read
+def _prompted(session: PromptSession[str], prompt: str) -> str:
+    """A line; Ctrl-C on one with text only clears it."""
+    while True:
+        try:
+            text = session.prompt(prompt)
+            text.encode("utf-8")  # the history does this too; a terminal gives lone surrogates for other bytes
+            return text
+        except UnicodeEncodeError:
+            tell("puna: that line is not UTF-8; it was not sent")
+        except KeyboardInterrupt:
+            if not session.default_buffer.text:
+                raise
 
 
 def _history() -> Any:
-    """Lines of earlier conversations, in the cache; where that cannot be written, of this one only."""
+    """Lines of earlier conversations, kept in the cache; only of this one if the cache cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     file = cache_dir() / "chat_history"

@@ -19,10 +19,10 @@ TYPES = "q8_0, q4_0, q4_1, q4_k (or q4_k_m), q6_k, f16, bf16 or f32"
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST", type=click.Path())
-@click.option("--to", metavar="FORMAT", help=f"{FORMATS}.")
-@click.option("--quantize", metavar="TYPE", help=f"{TYPES}. Left out: as the source has it, exactly.")
-@click.option("--shards", type=int, default=1, metavar="N", help="Files to deal the weights out to.")
-@click.option("--force", is_flag=True, help="Replace DST, once the new file is complete.")
+@click.option("--to", metavar="FORMAT", help=f"Format of DST: {FORMATS}.")
+@click.option("--quantize", metavar="TYPE", help=f"{TYPES} [as in the source, exactly].")
+@click.option("--shards", type=int, default=1, metavar="N", help="Split the weights into N files.")
+@click.option("--force", is_flag=True, help="Replace DST when the new file is complete.")
 @tokenizer_option
 @json_option
 def command(
@@ -35,15 +35,15 @@ def command(
     tokenizer: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the model SRC (a path or a name in the cache) to DST, with its tokenizer and chat template.
+    """Convert the model SRC (a path or a name in the cache) to DST, with its tokenizer and chat template.
 
-    DST is a file for gguf, else a folder. It is complete or not there: an interrupted conversion leaves what was there before.
+    DST is a file for gguf, otherwise a folder. If the conversion is interrupted, what was there before stays.
     """
     from puna import hub
     from puna.convert import convert, file_needed, makes_folder
 
     if to is None:
-        raise UsageError("--to is missing", hint=f"It names the format: {FORMATS}.")
+        raise UsageError("--to is missing", hint=f"Give the format of DST: {FORMATS}.")
     place = typed_path(target, "DST")
     if target.endswith("/") and not makes_folder(to, shards):  # which the path no longer shows
         raise file_needed(place, to)

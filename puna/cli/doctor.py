@@ -1,10 +1,9 @@
-"""puna doctor: whether this machine runs models, and if not, what to type."""
+"""puna doctor: checks whether this machine runs models, and if not, says what to type."""
 
 from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +13,8 @@ import click
 
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, discard, print_json, printable, shown_path
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 DEVICE = re.compile(r"auto|cpu|torch|cuda(:\d{1,2})?")
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 INDENT = 10  # columns of the marks
-MAX_WIDTH = 110
-NARROWEST = 50
 TO_STDOUT = "-"
 MAX_BEGINNING = 200  # bytes of a file that tell whether it is a script of the doctor's
 
@@ -43,21 +42,21 @@ class Line(NamedTuple):
 
 @click.command()
 @click.option(
-    "--device", default="auto", metavar="NAME", help="The one that must run models: auto, cpu, torch, cuda or cuda:1 [auto]."
+    "--device", default="auto", metavar="NAME", help="Device that must run models: auto, cpu, torch, cuda, cuda:1 [auto]."
 )
 @click.option(
     "--fix-script",
     is_flag=False,
     flag_value=TO_STDOUT,
     metavar="[FILE]",
-    help="Write the commands that mend it as a script; nothing is run. Without FILE: to stdout.",
+    help="Write the commands that fix problems as a script, and run nothing [stdout].",
 )
 @json_option
 def command(device: str, fix_script: str | None, as_json: bool) -> None:
-    """Look at this machine and try it: CPU, memory, disk, Python, NVIDIA's driver and cards, network.
+    """Check this machine: CPU, memory, disk, Python, NVIDIA's driver and GPUs, network.
 
-    Each finding says what is so, what that means for running models, and what mends it. Nothing is changed. Exit code 1 if the
-    device cannot run models.
+    Each finding says what was found, what that means for running models, and how to fix it. puna changes nothing. Exit code 1
+    if the device cannot run models.
     """
     from puna.machine.doctor import diagnose
     from puna.machine.host import ThisHost
@@ -80,7 +79,7 @@ def command(device: str, fix_script: str | None, as_json: bool) -> None:
     else:
         show(report_lines(diagnosis), sys.stdout)
         if fix_script:
-            print(f"the script: {printable(shown_path(Path(fix_script)))}")
+            print(f"Script: {printable(shown_path(Path(fix_script)))}")
     if not diagnosis.verdict.runs:
         raise click.exceptions.Exit(1)
 
@@ -92,13 +91,13 @@ def _script(diagnosis: Diagnosis) -> str:
 
 
 def _write(file: Path, script: str, distribution: Distribution) -> None:
-    """Write it, unless something that is no script of the doctor's stands there."""
+    """Write the script, unless the file holds anything but such a script."""
     from puna.machine.script import MARK, script_bytes
     from puna.machine.small_file import read_small
 
     try:
         if file.exists() and MARK.encode() not in (read_small(file, MAX_BEGINNING) or b""):
-            raise UsageError(f"{file} exists, and is no script of puna doctor", hint="Give another name.")
+            raise UsageError(f"{file} exists and is not a script of puna doctor", hint="Give another name.")
         file.write_bytes(script_bytes(script, distribution))
     except OSError as error:
         raise PunaError(f"cannot write {file}: {error.strerror or error}", hint="Give another name.") from error
@@ -137,17 +136,17 @@ def _finding_lines(finding: Finding) -> Iterator[Line]:
         yield Line(BELOW, finding.remedy.words)
         yield from (Line(COMMAND, command, "bold") for command in finding.remedy.commands)
         if finding.remedy.needs_reboot:
-            yield Line(BELOW, "It counts after a restart.")
+            yield Line(BELOW, "Restart the machine afterwards.")
 
 
 def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
-    """The last line: what runs models here, and whether that is what was wanted."""
+    """The last line: which devices run models here, and whether the wanted one does."""
     names = {"cpu": _cpu_words(facts), "cuda": f"GPU{_gpu_words(facts)}", "torch": "CPU by PyTorch"}
     where = ", ".join(names[device] for device in verdict.devices)
     runs = f"This machine runs models on: {where}." if where else "This machine does not run models as it is."
     if verdict.runs or verdict.wanted == "auto":
         return runs
-    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "none was found that computes"
+    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "no such device was found that works"
     return f"{runs} The device {verdict.wanted} does not: {why}."
 
 
@@ -165,8 +164,9 @@ def _gpu_words(facts: dict[str, Any]) -> str:
 
 
 def show(lines: Iterable[Line], stream: TextIO) -> None:
-    """Print lines: in colour and wrapped on a terminal, as they are elsewhere. Commands are never wrapped. A reader who has read
-    enough (`| head -1`) is no error: the exit code stays that of the verdict.
+    """Print lines, wrapped at words, in colour on a terminal. Commands are never wrapped.
+
+    A reader who has read enough (`| head -1`) is no error: the exit code stays that of the verdict.
     """
     try:
         _show(lines, stream)
@@ -178,8 +178,8 @@ def _show(lines: Iterable[Line], stream: TextIO) -> None:
     say, width = _screen(stream)
     for line in lines:
         rows = [printable(line.text)]
-        if width and line.mark != COMMAND:
-            rows = textwrap.wrap(rows[0], width - (INDENT if line.mark else 0), break_on_hyphens=False) or [""]
+        if line.mark != COMMAND:
+            rows = wrapped(rows[0], width - (INDENT if line.mark else 0))
         for row in rows:
             say(
                 *_margin(BELOW if line.mark and row is not rows[0] else line.mark, line.style),
@@ -196,22 +196,21 @@ def _margin(mark: str, style: str) -> tuple[tuple[str, str], ...]:
 
 
 def _screen(stream: TextIO) -> tuple[Callable[..., None], int]:
-    """A function that prints pieces of text with their styles, and the width to keep; 0 for any."""
+    """A function that prints pieces of text with their styles, and the width to keep."""
     try:
         from rich.console import Console
         from rich.text import Text
-    except ImportError:  # the doctor must speak on half an installation, too
-        return lambda *pieces: print("".join(text for text, _ in pieces), file=stream), 0
+    except ImportError:  # the doctor must work in a broken installation, too
+        return lambda *pieces: print("".join(text for text, _ in pieces), file=stream), report_width(stream)
 
     class Screen(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich would end the program, with 1
 
     console = Screen(file=stream, highlight=False, soft_wrap=True)
-    width = min(MAX_WIDTH, max(NARROWEST, console.width)) if console.is_terminal else 0
     style = "none" if console.no_color else ""  # NO_COLOR leaves rich its bold letters
 
     def say(*pieces: tuple[str, str]) -> None:
         console.print(Text.assemble(*((text, style or own) for text, own in pieces)), soft_wrap=True)
 
-    return say, width
+    return say, report_width(stream)

@@ -1,17 +1,20 @@
-"""puna inspect: what is in a model, and what is wrong with it."""
+"""puna inspect: shows what is in a model, and what is wrong with it."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import json_option, tokenizer_option
+from puna.cli.options import guessed_template_of, json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
+from puna.cli.width import cut, pad, report_width
+from puna.cli.word_wrap import wrapped
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -25,11 +28,11 @@ KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
 @click.command()
 @click.argument("model", required=False)
 @click.option("--tensors", "list_tensors", is_flag=True, help="List every tensor.")
-@click.option("--weights/--no-weights", default=None, help="Read all weights, to check them. Left out: up to 2 GiB.")
+@click.option("--weights/--no-weights", default=None, help="Check all weights [if they are 2 GiB or less].")
 @tokenizer_option
 @json_option
 def command(model: str | None, list_tensors: bool, weights: bool | None, tokenizer: Path | None, as_json: bool) -> None:
-    """Print what is in a model, and what is wrong with it: what that does to the output, and how to mend it.
+    """Show what is in a model, and what is wrong with it: the effect on the output, and how to fix it.
 
     Exit code 1 if a finding is an error.
     """
@@ -47,16 +50,24 @@ def command(model: str | None, list_tensors: bool, weights: bool | None, tokeniz
     if as_json:
         print_json(facts)
     else:
-        print("\n".join([*lines_of(facts), *_section("health", _health_lines(findings, read, size))]))
+        print("\n".join(_fitted([*lines_of(facts), *_section("health", _health_lines(findings, read, size))])))
     if any(finding.severity == "error" for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+def _fitted(lines: Iterable[str]) -> Iterator[str]:
+    """Lines wrapped at words to the width of the report; what follows keeps the indentation."""
+    width = report_width(sys.stdout)
+    for line in lines:
+        indent = line[: len(line) - len(line.lstrip())]
+        yield from wrapped(line.strip(), width, indent, f"{indent}  ")
 
 
 def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[str]:
     if not any(finding.severity != "note" for finding in findings):
         yield "no problem found"
     if not read:
-        yield f"the weights ({size / 1e9:.1f} GB) were not read; --weights checks them too"
+        yield f"puna did not check the weights ({size / 1e9:.1f} GB); --weights checks them"
     for finding in findings:
         yield f"{finding.severity}: {printable(finding.found)}"
         yield f"  {printable(finding.effect)}"
@@ -75,7 +86,7 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
         "chat_template": checkpoint.chat_template,
-        "guessed_template": _guessed_template(checkpoint),
+        "guessed_template": None if checkpoint.chat_template else guessed_template_of(checkpoint),
         "unused_keys": list(checkpoint.unused_keys),
     }
     if list_tensors:
@@ -107,19 +118,6 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
         if token_id is not None:
             facts[name.replace("_id", "_token")] = spec.tokens[token_id].decode("utf-8", errors="replace")
     return facts | {"add_bos": spec.add_bos, "add_eos": spec.add_eos, "add_space_prefix": spec.add_space_prefix}
-
-
-def _guessed_template(checkpoint: Checkpoint) -> str | None:
-    """The built-in that a conversation gets where the model has no template."""
-    from puna.chat import guessed_template
-    from puna.formats.token_types import CONTROL
-
-    spec = checkpoint.tokenizer
-    if checkpoint.chat_template is not None or spec is None or spec.token_types is None:
-        return None
-    return guessed_template(
-        {token.decode("utf-8", "replace") for token, kind in zip(spec.tokens, spec.token_types) if kind == CONTROL}
-    )
 
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
@@ -179,17 +177,17 @@ def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
 
 def _template_lines(template: str | None, guessed: str | None) -> Iterator[str]:
     if template is None and guessed is not None:
-        yield f"none in the model; {guessed} is used, which fits its control tokens (--template names another)"
+        yield f"none in the model; puna uses {guessed}, which fits its control tokens"
         return
     lines = (template or "none in the model, and no built-in fits its vocabulary").splitlines()
-    yield from (printable(line[:120]) for line in lines[:TEMPLATE_LINES])
+    yield from (cut(printable(line), report_width(sys.stdout) - 2) for line in lines[:TEMPLATE_LINES])
     if len(lines) > TEMPLATE_LINES:
         yield f"... {len(lines)} lines, {len(template or '')} characters in all"
 
 
 def _tensor_line(tensor: dict[str, Any]) -> str:
     shape = " x ".join(map(str, tensor["shape"]))
-    return f"{tensor['name']:<28}{tensor['type']:<8}{shape:>16}  {tensor['bytes']:>12} bytes"
+    return f"{pad(printable(tensor['name']), 36)} {tensor['type']:<8}{shape:>14} {tensor['bytes']:>12} B"
 
 
 def _count(number: int) -> str:

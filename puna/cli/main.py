@@ -1,7 +1,6 @@
-"""The command `puna`: a table of commands, each imported only when it is called, and one place where errors become words.
+"""The command `puna`: a table of commands, each imported only when it is called, and one place that prints errors.
 
-Click is used directly: with typer the process needed 205 ms until the command ran, with click 55 ms (docs/LOG.md), and the
-first token is due soon after.
+It uses click directly: the process needed 55 ms until the command ran, with typer 205 ms (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -16,22 +15,23 @@ import click
 
 import puna
 from puna.cli.terminal import discard, setup_streams, tell
-from puna.errors import DeviceError, PunaError
+from puna.errors import DeviceError, PunaError, UsageError, did_you_mean
 
-# name -> (module, what `puna --help` says of it)
+# Name -> its module, and its line in `puna --help`.
 COMMANDS = {
     "pull": ("puna.cli.pull", "Fetch a model into the cache."),
-    "run": ("puna.cli.run", "One answer, streamed."),
-    "chat": ("puna.cli.chat", "A conversation in the terminal."),
-    "bench": ("puna.cli.bench", "Speed, and its share of what the machine can do."),
-    "models": ("puna.cli.models", "Models that are here, and the best for this machine."),
-    "plan": ("puna.cli.plan", "Will it fit, how, and how fast."),
-    "doctor": ("puna.cli.doctor", "Whether this machine runs models, and what mends it."),
-    "why": ("puna.cli.why", "An error text or a log: its cause, and the cure."),
-    "inspect": ("puna.cli.inspect", "What is in a model: sizes, tensors, tokenizer, template."),
-    "convert": ("puna.cli.convert", "A model into another format, with or without quantisation."),
-    "tokenize": ("puna.cli.tokenize", "Token ids, pieces and bytes of a text."),
+    "run": ("puna.cli.run", "Answer one prompt."),
+    "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
+    "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
+    "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
+    "plan": ("puna.cli.plan", "Show whether a model fits, how, and how fast it will be."),
+    "doctor": ("puna.cli.doctor", "Check whether this machine runs models, and how to fix it."),
+    "why": ("puna.cli.why", "Explain an error text or a log: its cause and how to fix it."),
+    "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
+    "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
+    "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
+QUESTION = "run"  # the command that answers a question which stands in the place of a command
 
 SIGNALLED = 128  # + the number of the signal, as a shell reports it
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -49,36 +49,62 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """`puna "question"` is `puna run "question"`; a word that is no command is refused with the names that are near."""
+        name = args[0]
+        if name in COMMANDS:
+            return super().resolve_command(ctx, args)
+        if is_question(name):
+            return QUESTION, self.get_command(ctx, QUESTION), args
+        raise _no_command(name)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def is_question(word: str) -> bool:
+    """Whether a word in the place of a command is meant as a prompt: it has spaces or ends like a question.
+
+    >>> is_question("What is a llama?"), is_question("Why?"), is_question("rnu")
+    (True, True, False)
+    """
+    return len(word.split()) > 1 or word.rstrip().endswith(("?", "？"))
+
+
+def _no_command(name: str) -> PunaError:
+    from puna import hub
+
+    if hub.looks_like_model(name):
+        return UsageError(f"{name} is a model, not a command", hint=f'Try: puna run {name} "..." or: puna chat {name}')
+    return UsageError(f"there is no command {name!r}", hint=did_you_mean(name, COMMANDS) or "puna --help lists the commands.")
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
-    """Runs LLaMA-family models on this machine.
+    """Run LLaMA-family models on this machine: puna "What is a llama?"
 
-    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Left out, it is a small
-    default model, fetched at first use. Every command takes --json and --help.
+    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Without MODEL, puna uses a
+    small default model, and fetches it once. Every command has --json and --help.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 told to end."""
+    """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     sys.excepthook = _report_bug
-    _unwind_when_told_to_end()
+    _raise_on_termination()
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit code. What a person can act on is told in one or two lines."""
+    """Run the command line; return the exit code. An error that a person can act on is one or two lines."""
     try:
         setup_streams()
-        if _speaks_elsewhere(sys.argv[1:] if arguments is None else arguments):
+        if _is_left_to_rank_0(sys.argv[1:] if arguments is None else arguments):
             if TORCHRUN not in os.environ:
                 tell(
-                    f"puna: RANK is {_place()}, so this is left to the first of {os.environ['WORLD_SIZE']} processes; unset RANK?"
+                    f"puna: RANK is {_rank_number()}, so the first of {os.environ['WORLD_SIZE']} processes does this; unset RANK?"
                 )
             return 0
         code = app.main(arguments, prog_name="puna", standalone_mode=False)
@@ -92,8 +118,8 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _unwind_when_told_to_end() -> None:
-    """SIGTERM and SIGHUP end the process as an exception does: what is half done is cleaned up. Ignored ones (nohup) stay so."""
+def _raise_on_termination() -> None:
+    """Make SIGTERM and SIGHUP raise SystemExit, so that half-done work is cleaned up. Ignored signals (nohup) stay ignored."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -101,11 +127,11 @@ def _unwind_when_told_to_end() -> None:
 
 
 def explain(error: BaseException) -> int:
-    """Print the words for an error; return the exit code."""
+    """Print an error for a person; return the exit code."""
     match error:
         case PunaError():
-            if not _is_told_elsewhere(error):
-                tell(f"puna{_rank()}: {error.message}", error.hint)
+            if not _is_printed_by_rank_0(error):
+                tell(f"puna{_rank_suffix()}: {error.message}", error.hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             tell(error.message)
@@ -122,7 +148,7 @@ def explain(error: BaseException) -> int:
         case BrokenPipeError():
             discard(sys.stdout)
         case MemoryError():
-            tell("puna: out of memory", "Close other programs, or take a smaller model or a smaller --max-context.")
+            tell("puna: out of memory", "Close other programs, or use a smaller model or a smaller --max-context.")
         case OSError():
             tell(f"puna: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
             if error.filename is None:
@@ -132,34 +158,32 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-SHARING = ("run", "chat", "bench", "doctor")  # commands for which several processes share a model, or look at their machines
-
-
+SHARING = ("run", "chat", "bench", "doctor")  # commands that several processes run together
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 
-def _place(name: str = "RANK") -> str:
-    """Which of several processes that torchrun started this one is, as a number; "0" of one alone, whatever else says RANK."""
+def _rank_number(name: str = "RANK") -> str:
+    """The rank of this process among those that torchrun started; "0" for a single process, whatever RANK says."""
     return os.environ.get(name, "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
 
 
-def _speaks_elsewhere(arguments: list[str]) -> bool:
-    """Whether the first process does this alone."""
-    return _place() != "0" and not any(word in SHARING for word in arguments[:1])
+def _is_left_to_rank_0(arguments: list[str]) -> bool:
+    """Whether another process does this alone."""
+    return _rank_number() != "0" and not any(word in SHARING or is_question(word) for word in arguments[:1])
 
 
-def _is_told_elsewhere(error: PunaError) -> bool:
-    """What every process of a machine meets alike, its first one tells."""
-    return _place("LOCAL_RANK") != "0" and not isinstance(error, DeviceError)
+def _is_printed_by_rank_0(error: PunaError) -> bool:
+    """Whether local rank 0 prints this error: all ranks share it, unless it is about their own device."""
+    return _rank_number("LOCAL_RANK") != "0" and not isinstance(error, DeviceError)
 
 
-def _rank() -> str:
-    """Which process speaks; the first speaks for all."""
-    return "" if _place() == "0" else f" (rank {_place()})"
+def _rank_suffix() -> str:
+    """Names the process in an error; rank 0 stays unnamed."""
+    return "" if _rank_number() == "0" else f" (rank {_rank_number()})"
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An exception that nobody foresaw is a bug of puna: one line, and the traceback for those who ask."""
+    """Print an unexpected exception as a bug of puna: one line, or the traceback if PUNA_DEBUG=1."""
     if os.environ.get("PUNA_DEBUG") == "1":
         sys.__excepthook__(kind, error, trace)
         return

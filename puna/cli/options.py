@@ -1,9 +1,11 @@
-"""The flags that commands share. A flag that is not given is None: the dataclasses hold the defaults."""
+"""The flags that several commands have. A flag that is not given is None: the dataclasses hold the defaults."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,10 +13,11 @@ import click
 
 from puna.cli.fetch import offer
 from puna.cli.terminal import argument_text
-from puna.errors import UsageError
+from puna.errors import TemplateError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
+    from puna.formats.base import Checkpoint
     from puna.llm import LLM
     from puna.report import Reporter
     from puna.request import SamplingParams
@@ -41,36 +44,36 @@ class Size(click.ParamType[int]):
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=int, help="At most so many new tokens [256; chat 1024]."),
-    click.option("--temperature", type=float, help="0: always the most likely token [0; chat 0.7]."),
-    click.option("--top-k", type=int, help="Only the k most likely tokens [0: off]."),
-    click.option("--top-p", type=float, help="Only the most likely tokens that together reach p [1: off; chat 0.95]."),
-    click.option("--min-p", type=float, help="Only tokens with p times the best one's probability [0: off]."),
-    click.option("--repetition-penalty", type=float, help="Above 1: against tokens of prompt and answer [1: off]."),
-    click.option("--presence-penalty", type=float, help="Against tokens of the answer, once [0: off]."),
-    click.option("--frequency-penalty", type=float, help="Against tokens of the answer, by count [0: off]."),
-    click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add to a token's logit; repeatable."),
-    click.option("--seed", type=int, help="The same seed draws the same tokens."),
-    click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="End before this text; repeatable."),
-    click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="End at this token; repeatable."),
-    click.option("--ignore-eos", is_flag=True, default=None, help="Go on where the model would stop."),
+    click.option("-n", "--max-tokens", type=int, metavar="N", help="Generate at most N tokens [256; chat 1024]."),
+    click.option("--temperature", type=float, metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."),
+    click.option("--top-k", type=int, metavar="K", help="Sample from the K most likely tokens [0: off]."),
+    click.option("--top-p", type=float, metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."),
+    click.option("--min-p", type=float, metavar="P", help="Drop tokens below P times the best probability [0: off]."),
+    click.option("--repetition-penalty", type=float, metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."),
+    click.option("--presence-penalty", type=float, metavar="X", help="Avoid tokens that the answer has [0: off]."),
+    click.option("--frequency-penalty", type=float, metavar="X", help="The same, by how often they occur [0: off]."),
+    click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
+    click.option("--seed", type=int, metavar="N", help="Draw the same tokens each time."),
+    click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
+    click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="Stop at this token; repeatable."),
+    click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
 )
 
 _ENGINE = (
-    click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...; torch: the CPU by PyTorch."),
-    click.option("--require-gpu", is_flag=True, default=None, help="Fail rather than go on with the CPU."),
-    click.option("--vram", type=Size(), metavar="SIZE", help="Of the device's memory at most so much: 12GiB."),
-    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4; auto: as they are, if they fit."),
-    click.option("--threads", type=int, help="0: one per core."),
-    click.option("--max-context", type=int, help="Tokens of prompt and answer; 0: the model's own limit."),
-    click.option("--kv-type", metavar="TYPE", help="auto, bf16, f16, f32 or int8."),
+    click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ..., or torch (PyTorch on the CPU)."),
+    click.option("--require-gpu", is_flag=True, default=None, help="Fail if no GPU can be used."),
+    click.option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
+    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: as in the file if they fit]."),
+    click.option("--threads", type=int, metavar="N", help="CPU threads [0: one per core]."),
+    click.option("--max-context", type=int, metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
+    click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 tokenizer_option = click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, or a folder with one, where the model has it apart."
+    "--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder, if the model has none."
 )
-template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
+template_option = click.option("--template", metavar="NAME", help="Chat template: llama2, llama3 or chatml [the model's own].")
 system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
 
@@ -91,7 +94,7 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
 
 
 def sampling_params(flags: dict[str, Any]) -> SamplingParams:
-    """The SamplingParams that were asked for. UsageError for a value outside its range."""
+    """The SamplingParams that the flags ask for. UsageError for a value outside its range."""
     from puna.request import SamplingParams
 
     names = {field.name for field in fields(SamplingParams)}
@@ -102,26 +105,34 @@ def sampling_params(flags: dict[str, Any]) -> SamplingParams:
 
 
 def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
-    """The EngineConfig from flags, then the environment, then the defaults."""
+    """The EngineConfig: flags come first, then the environment, then the defaults."""
     from puna.backends.base import usable_cores
     from puna.config import EngineConfig
 
     names = {field.name for field in fields(EngineConfig)}
     config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
     if config.threads > (cores := usable_cores()):
-        report.notice(f"{config.threads} threads on {cores} cores: more threads than cores run slower; 0 takes one per core")
+        report.notice(
+            f"{config.threads} threads on {cores} cores: more threads than cores are slower; --threads 0 uses one per core"
+        )
     return config
 
 
-def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LLM:
-    """Load MODEL with the flags of the command."""
+def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, needs_template: bool) -> LLM:
+    """Load MODEL with the flags of the command.
+
+    A model that cannot read text, or for `needs_template` has no chat template, is refused before its weights are read.
+    """
     from puna.llm import LLM
     from puna.machine import history
     from puna.plan import GIB
 
     template = _built_in_template(flags.get("template"))
+    config = engine_config(flags, report)
+    refuse_vram_without_gpu(config)
     offer(model, report)
-    llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
+    check = partial(require_text, needs_template=needs_template and template is None)
+    llm = LLM.load(model, config, tokenizer=flags.get("tokenizer"), report=report, check=check)
     if llm.footprint is not None:
         taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB
         report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
@@ -130,8 +141,56 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     return llm
 
 
+def check_model(model: str, tokenizer: Path | None, report: Reporter, *, needs_template: bool) -> None:
+    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. A person is asked before it is fetched, as in
+    `load_model`. No weight is read."""
+    from puna import hub
+    from puna.formats import open_checkpoint
+
+    offer(model, report)
+    require_text(open_checkpoint(hub.resolve(model), tokenizer), needs_template=needs_template)
+
+
+def require_text(checkpoint: Checkpoint, *, needs_template: bool) -> None:
+    """UsageError for a model without a tokenizer; for `needs_template`, TemplateError for one that has no chat template."""
+    from puna.chat import BUILT_IN
+    from puna.formats import what_to_give
+
+    if checkpoint.tokenizer is None:
+        raise UsageError(f"{checkpoint.path} has no tokenizer, so it cannot read text", hint=what_to_give(checkpoint.notices))
+    if needs_template and checkpoint.chat_template is None and guessed_template_of(checkpoint) is None:
+        raise TemplateError(
+            f"{checkpoint.path} has no chat template, and its vocabulary fits none that is built in",
+            hint=f"Name one with --template ({', '.join(BUILT_IN)}), or use --raw to continue a text.",
+        )
+
+
+def guessed_template_of(checkpoint: Checkpoint) -> str | None:
+    """The built-in template that a conversation gets if the model has none, by its control tokens; None if none fits."""
+    from puna.chat import guessed_template
+    from puna.formats.token_types import CONTROL
+
+    spec = checkpoint.tokenizer
+    if spec is None or spec.token_types is None:
+        return None
+    return guessed_template(
+        {token.decode("utf-8", "replace") for token, kind in zip(spec.tokens, spec.token_types) if kind == CONTROL}
+    )
+
+
+def refuse_vram_without_gpu(config: EngineConfig) -> None:
+    """UsageError if a limit on GPU memory is given and the model would run on the CPU."""
+    from puna.backends import choose_device
+
+    if config.vram and (device := choose_device(config).device).partition(":")[0] != "cuda":
+        raise UsageError(
+            f"--vram limits the memory of a GPU, but the device is {device}",
+            hint="Leave --vram out (and PUNA_VRAM unset). To use less memory: --max-context 2048.",
+        )
+
+
 def announce_template(llm: LLM, report: Reporter) -> None:
-    """Say which template a conversation gets where the model has none, and it is guessed."""
+    """Say which built-in template a conversation gets if the model has none."""
     from puna.chat import guessed_template
 
     name = None if llm.chat_template or llm.tokenizer is None else guessed_template(llm.tokenizer.special_tokens)
@@ -144,7 +203,7 @@ def _built_in_template(name: str | None) -> str | None:
 
     if name is None or name in BUILT_IN:
         return name
-    raise UsageError(f"--template is {name!r}; built in are: {', '.join(BUILT_IN)}")
+    raise UsageError(f"--template is {name!r}; built in are: {', '.join(BUILT_IN)}", hint=did_you_mean(name, BUILT_IN))
 
 
 def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
@@ -159,14 +218,21 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
         case (text,) if hub.looks_like_model(text):
             raise UsageError(
                 f"{text} is a model, and the {rest} is missing",
-                hint=f'Put it behind: {text} "..."; the default model is named {hub.DEFAULT_MODEL}.',
+                hint=f'Add it: {COMMAND_OF[rest]} {shlex.quote(text)} "..."',
             )
         case (text,):
             return None, text
         case (model, text):
             return model, text
-    given = "nothing" if not words else f"{len(words)} words"
-    raise UsageError(f"[MODEL] {rest} is needed; {given} came", hint=f'Put a {rest} of several words into quotes: "...".')
+        case ():
+            raise UsageError(f"the {rest} is missing", hint=f'For example: {COMMAND_OF[rest]} "What is a llama?"')
+    raise UsageError(
+        f"{len(words)} words were given; at most two are allowed: [MODEL] {rest}",
+        hint=f'Put a {rest} of several words in quotes: "{" ".join(words[-2:])}".',
+    )
+
+
+COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize"}
 
 
 def _parse_bias(text: str) -> tuple[int, float]:
@@ -174,4 +240,4 @@ def _parse_bias(text: str) -> tuple[int, float]:
     try:
         return int(token_id), float(bias)
     except ValueError:
-        raise UsageError(f"--logit-bias is {text!r}; ID=BIAS is needed, for example 17=-2.5") from None
+        raise UsageError(f"--logit-bias is {text!r}; write ID=BIAS, for example 17=-2.5") from None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli.models import show_choices
-from puna.cli.options import Size, engine_config, engine_options, json_option
+from puna.cli.options import Size, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.errors import DownloadError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.hub import absent_source
 from puna.plan import gib
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from puna.machine.speed import Speed
     from puna.report import Reporter
 
-WIDTH = 80  # characters of a line
 BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
@@ -108,6 +107,8 @@ def _planned(
     from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
+    if engine.device != "auto":  # with "auto", --vram without a card plans for a GPU of that size
+        refuse_vram_without_gpu(engine)
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
     place = place_for(engine, ThisHost(), limits, gpu, ram)
@@ -193,7 +194,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield "plan for another machine with --gpu, --vram or --ram."
     if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
         facts = ", ".join(filter(None, (gib(on_cpu.device_bytes), _speed(on_cpu.speed))))
-        yield from _wrapped(f"On the CPU it fits, too: --device cpu, {facts}")
+        yield from wrapped(f"On the CPU it fits, too: --device cpu, {facts}", report_width(sys.stdout))
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -232,24 +233,18 @@ def _bar_lines(fit: Fit) -> Iterator[str]:
 def _verdict_lines(planned: Planned) -> Iterator[str]:
     fit = planned.fit
     if not fit.fits:
-        yield from _wrapped(f"It does not fit: {fit.problem}.")
+        yield from wrapped(f"It does not fit: {fit.problem}.", report_width(sys.stdout))
     else:
         unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
         speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
-        yield from _wrapped(f"It fits: {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}.{speed}")
+        yield from wrapped(f"It fits: {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}.{speed}", report_width(sys.stdout))
     for notice in fit.notices:
-        yield from _wrapped(notice, "  ")
+        yield from wrapped(notice, report_width(sys.stdout), "  ")
     if fit.fits:
-        yield from _wrapped(_room_line(planned), "  ")
+        yield from wrapped(_room_line(planned), report_width(sys.stdout), "  ")
     if (source := absent_source(planned.model)) is not None:
         kind = "" if source.kind == planned.model.partition(":")[2] else f" as {source.kind.upper()}"
-        yield from _wrapped(f"To fetch it{kind}, about {source.size}: puna pull {planned.model}", "  ")
-
-
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    """Lines of at most WIDTH characters, fewer in a narrow terminal."""
-    width = max(40, min(WIDTH, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else WIDTH
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        yield from wrapped(f"To fetch it{kind}, about {source.size}: puna pull {planned.model}", report_width(sys.stdout), "  ")
 
 
 def _room_line(planned: Planned) -> str:
@@ -269,7 +264,7 @@ def _setting_lines(settings: list[Setting]) -> Iterator[str]:
     for one in settings:
         yield f"  {' '.join(one.flags)}"
         facts = ", ".join(filter(None, (gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss)))
-        yield from _wrapped(facts, "      ")
+        yield from wrapped(facts, report_width(sys.stdout), "      ")
 
 
 def _speed(speed: Speed | None) -> str:

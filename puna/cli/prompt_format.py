@@ -1,4 +1,4 @@
-"""`--prompt-format`: what stands around a message for a model without a chat template."""
+"""`--prompt-format`: the text around a message for a model without a chat template."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from puna.errors import UsageError
 
-PLACE = "{prompt}"
+PLACEHOLDER = "{prompt}"
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
@@ -20,17 +20,17 @@ class PromptFormat:
 
     @staticmethod
     def parse(text: str) -> PromptFormat:
-        r"""Of a text with {prompt} in it once; \n, \t and \\ are escapes. UsageError otherwise.
+        r"""Read a text that has {prompt} once; \n, \t and \\ are escapes. UsageError for any other text.
 
         >>> PromptFormat.parse("Q: {prompt}\\nA:").fill("Why?")
         'Q: Why?\nA:'
         """
-        if (count := text.count(PLACE)) != 1:
+        if (count := text.count(PLACEHOLDER)) != 1:
             raise UsageError(
-                f"--prompt-format is {text!r}, with {count} times {PLACE}; it must stand there once",
+                f"--prompt-format is {text!r}, with {count} times {PLACEHOLDER}; it must have it once",
                 hint=r'For example --prompt-format "Q: {prompt}\nA:"',
             )
-        before, after = (re.sub(r"\\[nt\\]", lambda found: ESCAPES[found[0]], part) for part in text.split(PLACE))
+        before, after = (re.sub(r"\\[nt\\]", lambda found: ESCAPES[found[0]], part) for part in text.split(PLACEHOLDER))
         return PromptFormat(before, after)
 
     def fill(self, message: str) -> str:
@@ -39,7 +39,7 @@ class PromptFormat:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        r"""Where an answer ends: a base model goes on with the next question, which begins as the last line before {prompt} does.
+        r"""Stop strings: after an answer a base model writes the next question, which begins like the last line before {prompt}.
 
         >>> PromptFormat.parse("Q: {prompt}\\nA:").stops
         ('\nQ:',)

@@ -1,4 +1,4 @@
-"""puna pull: fetch a model into the cache, or verify the one that is there."""
+"""puna pull: fetches a model into the cache, or verifies the one that is there."""
 
 from __future__ import annotations
 

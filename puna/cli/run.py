@@ -34,30 +34,30 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL] PROMPT")
-@click.option("--raw", is_flag=True, help="Continue the text as it is: no chat template.")
-@click.option("--suffix", type=Utf8(), metavar="TEXT", help="Write what stands between PROMPT and TEXT (code models).")
+@click.option("--raw", is_flag=True, help="Continue the text as it is, without a chat template.")
+@click.option("--suffix", type=Utf8(), metavar="TEXT", help="Fill in between PROMPT and TEXT (code models).")
 @system_option
 @template_option
 @sampling_options
-@click.option("--logprobs", type=int, metavar="N", help="Log-probabilities: of each token and the N most likely.")
+@click.option("--logprobs", type=int, metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
 @engine_options
 @tokenizer_option
 @json_option
 def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> None:
-    """Answer PROMPT (- for standard input). The answer goes to stdout as it comes, statistics to stderr."""
+    """Answer PROMPT (- reads standard input). The answer goes to stdout, timing to stderr."""
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
     params = sampling_params(flags)
-    raw = raw or suffix is not None
+    raw = raw or suffix is not None  # both need no template
     if raw and (flags["system"] is not None or flags["template"] is not None):
         raise UsageError(
-            "--raw and --suffix go without a template, so --system and --template have no use", hint="Leave one of them out."
+            "--raw and --suffix use no template, so --system and --template have no use", hint="Leave one of them out."
         )
     if not raw and not prompt.strip():
-        raise UsageError("the PROMPT is empty", hint="Give a question; --raw continues an empty text.")
+        raise UsageError("the PROMPT is empty", hint="Give a question, or --raw to continue an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
-        llm = load_model(model, flags, report)
+        llm = load_model(model, flags, report, needs_template=not raw)
         if not raw:
             announce_template(llm, report)
     load_s = time.perf_counter() - started
@@ -78,7 +78,7 @@ def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: s
 def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
     try:
         with stream:
-            first = answer.stream_text(stream, None if as_json else sys.stdout)
+            first = answer.stream_text(stream, None if as_json else sys.stdout).first_token
     finally:
         if not as_json:
             answer.end_line()
@@ -89,4 +89,4 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
         print_json({"model": shown_path(llm.path), **answer.completion_facts(completion), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
-    tell(answer.speeds_line(facts), answer.cut_short(completion, llm))
+    tell(*answer.speeds_lines(facts), answer.cut_short(completion, llm))

@@ -1,4 +1,4 @@
-"""A text into a file that a person named: whole or not at all, and over nothing but a regular file."""
+"""Write a text to a file: whole or not at all, and never over anything but a regular file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from puna.errors import PunaError, UsageError
 
+TEMPORARY = ".puna-"  # how the name of a file begins while it is written
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFCHR: "a device",
@@ -18,30 +19,32 @@ _KINDS = {
 }
 
 
-def save_text(path: Path, text: str, *, overwrite: bool) -> None:
-    """Write `text` as UTF-8; where `path` is a link, to its target. An existing file keeps its mode, a new one gets the umask's.
+def save_text(path: Path, text: str, *, overwrite: bool, mode: int | None = None) -> None:
+    """Write `text` as UTF-8; if `path` is a link, to its target. An existing file keeps its permissions; a new one
+    gets `mode`, or what the umask leaves.
 
-    UsageError for what must not be written over, PunaError for what cannot be written.
+    Raises UsageError for what must not be written over, PunaError for what cannot be written.
     """
     try:
-        mode = _existing_mode(path, overwrite)
+        existing = _existing_mode(path, overwrite)
+        mode = mode if existing is None else existing
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
-            raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Make it first, or name another.")
+            raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Create the folder first.")
         _replace(target, text, mode)
     except OSError as error:
         raise PunaError(f"cannot write {path}: {error.strerror or error}", hint="Name a file in another folder.") from error
 
 
 def _existing_mode(path: Path, overwrite: bool) -> int | None:
-    """The permission bits of the file that is to be replaced; None: there is none."""
+    """The permission bits of the file to replace; None if there is none."""
     try:
         found = path.stat().st_mode
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found):
         kind = _KINDS.get(stat.S_IFMT(found), "something special")
-        raise UsageError(f"{path} is {kind}; only a regular file is written over", hint="Name a new file.")
+        raise UsageError(f"{path} is {kind}; puna overwrites only regular files", hint="Name a new file.")
     if not overwrite:
         raise UsageError(f"{path} exists", hint=f"/save! {path} overwrites it.")
     return stat.S_IMODE(found)
@@ -49,7 +52,7 @@ def _existing_mode(path: Path, overwrite: bool) -> int | None:
 
 def _replace(target: Path, text: str, mode: int | None) -> None:
     """Write beside the target, then rename."""
-    temporary = target.with_name(f".puna-{secrets.token_hex(8)}")
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         with temporary.open("x", encoding="utf-8") as file:
             if mode is not None:

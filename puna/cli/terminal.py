@@ -1,4 +1,4 @@
-"""What is written to the terminal: words and progress to stderr, nothing but results to stdout. UTF-8 whatever the locale."""
+"""Output: messages and progress go to stderr, only results to stdout. UTF-8 whatever the locale."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from puna.cli.standard_input import read_all
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
-LINE_AFTER_S = 1.0  # the same where stderr is no terminal
-# What JSON may hold as it is, but a terminal obeys (marks of direction too), a reader of lines takes for the end of one, or
-# UTF-8 cannot say (surrogates).
+LINE_AFTER_S = 1.0  # the same if stderr is no terminal
+# Characters that JSON allows but a terminal obeys (also direction marks), a line reader takes for the end of a line, or UTF-8
+# cannot encode (surrogates).
 RAW = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -39,12 +43,12 @@ def setup_streams() -> None:
 
 
 def _null(mode: Literal["r", "w"]) -> TextIO:
-    """The null device, open for as long as the process lives."""
+    """The null device; it stays open until the process ends."""
     return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)
 
 
 def discard(stream: TextIO) -> None:
-    """Nobody reads any more: let what is still written, at exit too, go nowhere."""
+    """Send what is still written to the null device, also at exit: nobody reads it any more."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -53,35 +57,38 @@ def discard(stream: TextIO) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Lines for a person, on stderr; empty further ones are left out. What would drive the terminal is escaped, also the end of a
-    line within one: texts of files stand in many of them.
+    """Lines for a person, on stderr, without empty ones after the first. A terminal gets them wrapped at words.
+
+    What would drive the terminal is escaped, also the end of a line within one: many of them hold texts of files.
     """
-    print("\n".join(map(printable, [lines[0], *filter(None, lines[1:])])), file=sys.stderr, flush=True)
+    print("\n".join(_rows([lines[0], *filter(None, lines[1:])], sys.stderr)), file=sys.stderr, flush=True)
+
+
+def _rows(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
+    """Lines as they go to `stream`. Only a terminal's are wrapped: a log keeps one line for one thing."""
+    for line in map(printable, lines):
+        if stream.isatty():
+            indent = line[: len(line) - len(line.lstrip())]
+            yield from wrapped(line.strip(), report_width(stream), indent)
+        else:
+            yield line
 
 
 def print_json(report: dict[str, Any]) -> None:
-    """The one line of JSON that `--json` promises, whatever the texts in it."""
+    """Print the one line of JSON that `--json` promises, whatever texts it holds."""
     text = json.dumps(report, ensure_ascii=False, allow_nan=False)
     print(RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
-def read_stdin() -> str:
-    """All of standard input. UsageError where it is not UTF-8."""
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from error
-
-
 def given_text(text: str, what: str = "the text") -> str:
-    """A text from the command line, `-` meaning standard input. UsageError where it is not UTF-8."""
-    return read_stdin() if text == "-" else argument_text(text, what)
+    """A text from the command line, or standard input if it is `-`. UsageError if it is not Unicode text."""
+    return read_all() if text == "-" else argument_text(text, what)
 
 
 def argument_text(argument: str, what: str) -> str:
-    """The text of an argument, whatever the locale by which Python read its bytes. UsageError, which calls it `what`.
+    """The text of an argument, whatever the locale. UsageError, which calls it `what`, if it is not UTF-8.
 
-    Names of files are not texts: they stay as they came, so that any file can be opened.
+    Do not use it for file names: they must stay as they came, so that any file can be opened.
     """
     try:
         return os.fsencode(argument).decode("utf-8")
@@ -108,7 +115,7 @@ def printable(text: str) -> str:
 
 
 class TerminalReporter:
-    """Shows stages that take a while: a bar on a terminal, else one plain line. Short stages are not shown."""
+    """Shows stages that take long: a bar on a terminal, one plain line elsewhere. Short stages are not shown."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -131,10 +138,10 @@ class TerminalReporter:
                 self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def notice(self, text: str) -> None:
-        print(f"puna: {printable(text)}", file=self._stream, flush=True)
+        print("\n".join(_rows([f"puna: {text}"], self._stream)), file=self._stream, flush=True)
 
     def close(self) -> None:
-        """End whatever is shown."""
+        """End the bar."""
         with self._lock:
             self._end()
 
@@ -173,7 +180,7 @@ class TerminalReporter:
 
 
 def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:
-    """Bytes have a bar and an end; of other work only its time is known, and something turns so that it is seen to be alive."""
+    """A bar for bytes. Other work has no known end, so it gets a spinner and the time it has taken."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

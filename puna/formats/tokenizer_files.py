@@ -78,6 +78,28 @@ def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
     return read_tokenizer_file(file, vocab_size), ()
 
 
+def read_tokenizer_alone(path: Path) -> Read:
+    """The tokenizer in a file or a folder, without a model that says how many tokens it has.
+
+    A folder's `config.json` says it if there is one; else the tokenizer has as many as its largest id needs.
+    """
+    if not path.is_dir():
+        return read_tokenizer_file(path, None), ()
+    return read_given_tokenizer(path, _vocab_size_in(path))
+
+
+def _vocab_size_in(folder: Path) -> int:
+    """Rows of the embedding by the folder's `config.json`, else the greatest number of tokens that one of its files names."""
+    config = folder / "config.json"
+    size = read_json(config).values.get("vocab_size") if is_there(config) else None
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
+    sizes = [len(_read(folder / name).tokens) for name in names if is_there(folder / name)]
+    added = _added({name: read_json(folder / name) for name in JSON_FILES if is_there(folder / name)})
+    return max([0, *sizes, *(token.id + 1 for token in added)])
+
+
 def what_to_give(notices: Sequence[str]) -> str:
     """What a person can do about a tokenizer that was not found, where `notices` were made of the search."""
     if any(notice.startswith(NO_FAST_FILE) for notice in notices):

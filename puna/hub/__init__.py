@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError
+from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError, did_you_mean
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
@@ -289,7 +290,7 @@ def _not_found(text: str) -> PunaError:
         return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
     if (page := _PAGE.match(text)) is not None:
         return ModelNotFoundError(
-            f"{shown} is a page; puna does not read models from pages",
+            f"{shown} is a web page, not a model",
             hint=f"Fetch it: puna pull hf:{page['repo']}" + (f"/{page['file']}" if page["file"] else ""),
         )
     short, is_repository = text[:MAX_NAME], _REPOSITORY.fullmatch(text) is not None
@@ -302,11 +303,33 @@ def _not_found(text: str) -> PunaError:
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}",
-            hint="Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
+            hint=_model_beside(text) or "Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
         )
     if near := near_names(short):
         return ModelNotFoundError(f"no model is named {shown!r}", hint=f"Did you mean {' or '.join(near)}?")
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))
     return ModelNotFoundError(
-        f"no model is named {shown!r}; here are: {known}", hint="`puna models` lists more. Or give a path, or hf:OWNER/REPO."
+        f"no model is named {shown!r}; here are: {known}",
+        hint=did_you_mean(text[:100], _names_here()) or "`puna models` lists more. Or give a path, or hf:OWNER/REPO.",
     )
+
+
+def _names_here() -> list[str]:
+    """What could have been meant by a name: models of the catalogue, of the cache, and in this folder."""
+    return list(dict.fromkeys([*CATALOGUE, *cached_names(), *_models_in(Path())]))
+
+
+def _model_beside(text: str) -> str:
+    """The models in the folder of a path that does not exist, if their names are near; "" else."""
+    path = Path(text[:4096]).expanduser() if not text.startswith("~") else typed_path(text)
+    beside = [str(path.with_name(name)) for name in _models_in(path.parent)] if path.name else []
+    return did_you_mean(str(path), beside) if len(text) <= 200 else ""
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Names of model files and of folders that hold a model's config, at most a thousand."""
+    try:
+        found = sorted(islice(folder.iterdir(), 1000))
+        return [file.name for file in found if file.name.lower().endswith(_MODEL_SUFFIXES[:-1]) or (file / FOLDER_MARK).is_file()]
+    except (OSError, ValueError):  # no such folder, or not ours to read
+        return []

@@ -1,7 +1,7 @@
 """The remedies of findings as a script, for a person to read and then to run. Nothing is run here.
 
-What mends errors and warnings stands as commands; what a note suggests is commented out, and so is what belongs into a person's
-own shell. Restarts come last, as comments: when to restart is not a script's to choose.
+Commands fix errors and warnings. What a note suggests is commented out, and so is what must be typed in a person's own shell.
+Restarts come last, as comments, for a person to choose when.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from puna.machine.distribution import Distribution
 from puna.machine.finding import Finding, Remedy
 
 MARK = "# Written by puna doctor"  # a file that begins so may be replaced by the next one
-WIDTH = 110
+WIDTH = 78
 # Commands that change the shell that they are typed in: within a script they would be without effect.
 OWN_SHELL = re.compile(r"export |unset |\$env:|remove-item env:", re.IGNORECASE)
 RESTARTS = re.compile(r"(sudo )?(systemctl )?(reboot|shutdown)\b|wsl(\.exe)? |restart-computer", re.IGNORECASE)
@@ -31,19 +31,21 @@ def script_bytes(script: str, distribution: Distribution) -> bytes:
 
 def fix_script(findings: Iterable[Finding], distribution: Distribution) -> str:
     """A shell script; on Windows, of PowerShell."""
+    findings = list(findings)
     shebang, strict, starter = BEGINNING_OF.get(distribution, BEGINNING)
     mendable = [(finding, finding.remedy) for finding in findings if finding.remedy is not None and finding.state != "ok"]
     lines = [shebang] if shebang else []
     lines += [
-        f"{MARK}, for {distribution}. Nothing of it has been run.",
-        f"# Read it, take out what you do not want, then: {starter} FILE",
+        f"{MARK}, for {distribution}. puna has not run it.",
+        f"# Read it, remove what you do not want, then: {starter} FILE",
     ]
     lines += [strict]
     written: set[str] = set()
     for finding, remedy in mendable:
         lines += ["", *_section(finding, remedy, written)]
-    if not mendable:
-        lines += ["", "# There is nothing to mend."]
+    lines += _without_command([finding for finding in findings if finding.remedy is None])
+    if not mendable and all(finding.state in ("ok", "note") for finding in findings):
+        lines += ["", "# The doctor found nothing to fix."]
     return "\n".join([*lines, *_restarts(mendable, distribution)]) + "\n"
 
 
@@ -62,6 +64,16 @@ def _section(finding: Finding, remedy: Remedy, written: set[str]) -> Iterator[st
             yield from _commented("if you like: ", command)
         else:
             yield command
+
+
+def _without_command(findings: list[Finding]) -> Iterator[str]:
+    """Errors and warnings for which there is no command, as comments."""
+    for finding in findings:
+        if finding.state in ("error", "warning"):
+            yield ""
+            yield f"# ---- {finding.state}: {finding.check}: no command fixes this"
+            for text in (finding.found, finding.effect):
+                yield from _comment(text)
 
 
 def _restarts(mendable: list[tuple[Finding, Remedy]], distribution: Distribution) -> Iterator[str]:

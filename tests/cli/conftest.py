@@ -44,7 +44,7 @@ class FakeStream:
                 self.reason = FinishReason.ABORT
                 raise word
             self.said.append(word)
-            yield StepOutput(1, word, (i,))
+            yield StepOutput(1, word, (i,), finish_reason=self.reason if i + 1 == len(self.words) else None)
 
     @property
     def completion(self) -> Any:
@@ -78,7 +78,7 @@ class FakeLLM:
     loaded: list[tuple[Any, ...]] = field(default_factory=list)
     num_closed: int = 0
 
-    def load(self, path_or_name: str | None, config: Any, *, tokenizer: Path | None, report: Any) -> FakeLLM:
+    def load(self, path_or_name: str | None, config: Any, *, tokenizer: Path | None, report: Any, check: Any = None) -> FakeLLM:
         self.loaded.append((path_or_name, config, tokenizer))
         if self.error is not None:
             raise self.error
@@ -106,6 +106,9 @@ class FakeLLM:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.num_closed += 1
 
 

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.output import DummyOutput
 
-from puna.cli import chat, chat_input
-from puna.request import FinishReason
+from puna.cli import chat_commands, chat_input, chat_settings
+from puna.cli.saved_chats import newest
+from puna.cli.width import display_width
+from puna.errors import ModelNotFoundError, PunaError
+from puna.request import FinishReason, SamplingParams, allowed_range
 from tests.cli.conftest import FakeLLM, Puna
 
 
@@ -50,25 +54,25 @@ def test_an_unknown_command_is_a_word_and_is_not_sent(fake: FakeLLM, puna: Puna)
 def test_quit_leaves_and_help_lists_every_command(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="/help\n/quit\nnever\n")
     assert fake.asked == []
-    assert all(name.rstrip("!") in done.err for name in chat.ACTIONS if name != "/exit")
+    assert all(name in done.err for name in chat_commands.COMMANDS if name != "/exit")
 
 
 def test_a_full_context_is_told_and_nothing_is_dropped(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin=f"one\n{'x' * 995}\nthree\n")
     assert done.code == 1 and "1004 tokens; the context holds 1000" in done.err
-    assert "Not sent. /reset begins anew, with room." in done.err
+    assert "Not sent. /drop 1 drops the oldest exchange; /reset begins anew." in done.err
     assert [m["content"] for m in fake.asked[-1][0]] == ["one", "Paris.", "three"]
 
 
 @pytest.mark.parametrize("before", ["", "one\n"])
 def test_a_message_that_can_never_fit_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna, before: str) -> None:
     done = puna("chat", "--system", "Be brief.", stdin=f"{before}{'x' * 995}\n")
-    assert done.code == 1 and "Not sent. Shorten it." in done.err and "/reset" not in done.err
+    assert done.code == 1 and "Not sent. Shorten it." in done.err and "/reset" not in done.err and "/drop" not in done.err
 
 
 def test_an_answer_cut_by_the_context_says_what_to_do(fake: FakeLLM, puna: Puna) -> None:
     fake.reason, fake.plan.max_context = FinishReason.LENGTH, 6
-    assert "[cut: the context is full, 6 of 6 tokens]\n/reset begins anew" in puna("chat", stdin="one\n").err
+    assert "[cut: the context is full, 6 of 6 tokens]\n/drop 1 drops" in puna("chat", stdin="one\n").err
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(fake: FakeLLM, puna: Puna) -> None:
@@ -135,7 +139,7 @@ def test_ctrl_c_between_fences_leaves_only_them() -> None:
             return line
         raise line
 
-    assert [chat_input.read_message(read) for _ in range(2)] == ["", "two"]
+    assert [chat_input.read_message(read).text for _ in range(2)] == ["", "two"]
     with pytest.raises(KeyboardInterrupt):
         chat_input.read_message(read)
 
@@ -147,7 +151,7 @@ def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
     lines = iter(["\udcff", "good"])
     monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_: next(lines))
     with create_app_session(output=DummyOutput()):
-        assert chat_input._terminal_reader()("> ") == "good"
+        assert chat_input._terminal_input().read_line("> ") == "good"
     assert "not UTF-8" in capsys.readouterr().err
 
 
@@ -191,10 +195,185 @@ def test_a_format_that_cannot_be_is_refused_before_the_model_is_loaded(
 def test_raw_has_no_system_message_and_a_long_message_is_not_told_to_begin_anew(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", "--raw", stdin=f"/system x\none\n{'x' * 1000}\n")
     assert done.code == 1 and "there is no system message" in done.err
-    assert "Not sent. Shorten it." in done.err and "/reset" not in done.err
+    assert "Not sent. Shorten it." in done.err and "/reset" not in done.err and "/drop" not in done.err
 
 
 def test_ctrl_c_in_raw_stops_that_answer(fake: FakeLLM, puna: Puna) -> None:
     fake.answer = ("Pa", KeyboardInterrupt())
     done = puna("chat", "--raw", stdin="one\n")
     assert (done.code, done.out) == (0, "Pa\n") and "[stopped]" in done.err
+
+
+# ---- commands
+
+
+def contents(fake: FakeLLM, number: int = -1) -> list[str]:
+    """What the model was sent."""
+    return [message["content"] for message in fake.asked[number][0]]
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "QUIT ", "/exit"])
+def test_a_bare_word_leaves_and_between_fences_it_is_a_message(fake: FakeLLM, puna: Puna, word: str) -> None:
+    puna("chat", stdin=f'"""{word}"""\n{word}\nnever\n')
+    assert [asked[0][-1]["content"] for asked in fake.asked] == [word]
+
+
+def test_help_fits_80_columns_and_names_every_command(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="help\n")
+    assert fake.asked == [] and max(map(display_width, done.err.splitlines())) <= 80
+    assert max(map(display_width, puna("chat", stdin="/set\n").err.splitlines())) <= 80
+
+
+def test_regenerate_asks_the_same_again_and_replaces_the_answer(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "--json", stdin="one\ntwo\n/regenerate\n")
+    assert contents(fake, 2) == contents(fake, 1) == ["one", "Paris.", "two"]
+    assert [m["content"] for m in json.loads(done.out)["messages"]] == ["one", "Paris.", "two", "Paris."]
+
+
+def test_edit_replaces_the_last_message(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin="one\ntwo\n/edit three\n")
+    assert contents(fake) == ["one", "Paris.", "three"]
+
+
+def test_undo_removes_the_last_exchange_and_drop_the_oldest(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", stdin="one\ntwo\nthree\n/undo\nfour\n/drop 2\nfive\n/drop 9\n")
+    assert contents(fake, 3) == ["one", "Paris.", "two", "Paris.", "four"]
+    assert contents(fake, 4) == ["four", "Paris.", "five"]
+    assert 'Removed "three" and its answer.' in done.err and 'Dropped 2 exchanges: "one" to "two".' in done.err
+    assert "cannot drop 9: there are 2 exchanges" in done.err
+
+
+@pytest.mark.parametrize("command", ["/undo", "/regenerate", "/edit x", "/drop"])
+def test_without_a_message_there_is_nothing_to_change(fake: FakeLLM, puna: Puna, command: str) -> None:
+    done = puna("chat", stdin=f"{command}\n")
+    assert done.code == 0 and "nothing was said yet" in done.err and fake.asked == []
+
+
+def test_a_change_that_fails_leaves_the_conversation_as_it_was(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin=f"one\n/edit {'x' * 2000}\ntwo\n")
+    assert contents(fake) == ["one", "Paris.", "two"]
+
+
+def test_set_changes_a_setting_within_its_range(fake: FakeLLM, puna: Puna) -> None:
+    done = puna(
+        "chat", stdin="/set temperature 0.2\n/set --top-k=3\n/set seed none\none\n/set temperature 1000\n/set temprature 1\n"
+    )
+    assert (fake.asked[0][1].temperature, fake.asked[0][1].top_k, fake.asked[0][1].seed) == (0.2, 3, None)
+    assert "temperature = 0.2   (a number, 0 to 100)" in done.err
+    assert "temperature is 1000.0; a finite number in 0.0..100.0 is needed" in done.err
+    assert "there is no setting 'temprature'\nDid you mean temperature?" in done.err
+
+
+def test_every_setting_is_one_of_the_sampling_parameters_and_has_a_range() -> None:
+    assert set(chat_settings.SETTINGS) <= {field.name for field in fields(SamplingParams)}
+    assert all(allowed_range(name) is not None for name in chat_settings.SETTINGS)
+
+
+def test_a_mistyped_command_is_told_the_near_one(fake: FakeLLM, puna: Puna) -> None:
+    assert "there is no command /regnerate\nDid you mean /regenerate or" in puna("chat", stdin="/regnerate\n").err
+
+
+def test_save_and_load_give_the_same_conversation(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    puna("chat", "--system", "Be brief.", stdin=f"one\n/save {file}\n")
+    puna("chat", stdin=f"other\n/load {file}\ntwo\n")
+    assert contents(fake) == ["Be brief.", "one", "Paris.", "two"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"messages": 1}', '[{"role": "king", "content": "x"}]', "\ufeff[]x", "[" * 100_000]
+)
+def test_a_file_that_holds_no_conversation_changes_nothing(fake: FakeLLM, puna: Puna, tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text, "utf-8")
+    done = puna("chat", stdin=f"one\n/load {tmp_path / 'x.json'}\n/load {tmp_path / 'none'}\ntwo\n")
+    assert done.code == 0 and contents(fake) == ["one", "Paris.", "two"] and done.err.count("puna: ") == 2
+
+
+def test_model_goes_on_with_another_model_and_keeps_the_conversation(
+    fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.cli.chat.check_model", lambda *_, **__: None)
+    done = puna("chat", "first.gguf", stdin="one\n/model second.gguf\ntwo\n/model\n")
+    assert [name for name, _, _ in fake.loaded] == ["first.gguf", "second.gguf"] and fake.num_closed == 2
+    assert contents(fake) == ["one", "Paris.", "two"] and done.err.count("fake, context 1000 tokens") == 2
+
+
+def test_a_model_that_does_not_exist_leaves_the_one_that_is_loaded(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("chat", "first.gguf", stdin="one\n/model no/such.gguf\ntwo\n")
+    assert "no such file or folder: no/such.gguf" in done.err and fake.num_closed == 1
+    assert contents(fake) == ["one", "Paris.", "two"]
+
+
+def test_a_model_that_cannot_be_loaded_gives_way_to_the_one_before(
+    fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.cli.chat.check_model", lambda *_, **__: None)
+    load = FakeLLM.load
+
+    def fails(self: FakeLLM, name: str | None, *args: object, **kwargs: object) -> FakeLLM:
+        self.error = PunaError("too large") if name == "large.gguf" else None
+        return load(self, name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FakeLLM, "load", fails)
+    done = puna("chat", "first.gguf", stdin="one\n/model large.gguf\ntwo\n")
+    assert "puna: too large\nGoing back to " in done.err and contents(fake) == ["one", "Paris.", "two"]
+    assert str(fake.loaded[-1][0]).endswith("fake.gguf") and done.code == 0
+
+
+# ---- what is kept
+
+
+def test_continue_goes_on_with_the_newest_conversation(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", "--system", "Be brief.", stdin="old\n/reset\none\n")
+    done = puna("chat", "--continue", stdin="two\n")
+    assert contents(fake) == ["Be brief.", "one", "Paris.", "two"]
+    assert 'Going on with 2 messages. You said last: "one"' in done.err
+    assert str(fake.loaded[-1][0]).endswith("fake.gguf")  # the model of that conversation
+    puna("chat", "--continue", "other.gguf", "--system", "Be long.", stdin="three\n")
+    assert contents(fake)[0] == "Be long." and contents(fake)[-1] == "three" and fake.loaded[-1][0] == "other.gguf"
+
+
+def test_without_a_saved_conversation_continue_is_told_before_loading(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", "--no-save", stdin="one\n")
+    done = puna("chat", "--continue", stdin="two\n")
+    assert done.code == 2 and "no conversation is saved" in done.err and len(fake.loaded) == 1
+
+
+def test_a_saved_conversation_whose_model_is_gone_asks_for_another(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin="one\n")
+    fake.error = ModelNotFoundError("no such file")
+    done = puna("chat", "--continue", stdin="two\n")
+    assert done.code == 2 and "fake.gguf\nName another: puna chat MODEL --continue\n" in done.err
+
+
+def test_a_folder_that_cannot_be_written_is_told_once_and_the_conversation_goes_on(
+    fake: FakeLLM, puna: Puna, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "conversations").write_text("a file where the folder should be")
+    done = puna("chat", stdin="one\ntwo\n")
+    assert done.code == 0 and done.out == "Paris.\nParis.\n" and done.err.count("this conversation is not saved") == 1
+
+
+def test_what_stands_before_an_error_in_an_answer_is_saved(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = ("Pa", PunaError("the device is gone"))
+    done = puna("chat", stdin="one\n")
+    assert done.code == 1 and newest().said == [{"role": "user", "content": "one"}, {"role": "assistant", "content": "Pa"}]
+
+
+def test_half_a_character_at_the_end_of_an_answer_is_not_shown(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer, fake.reason = ("A llama: ", "\ufffd"), FinishReason.LENGTH
+    assert puna("chat", stdin="one\n").out == puna("run", "one").out == "A llama: \n"
+
+
+# ---- encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_on_standard_input_is_no_text(fake: FakeLLM, puna: Puna, encoding: str) -> None:
+    text = "wörld 🦙\nzwei\n"
+    data = (b"\xfe\xff" if encoding == "utf-16-be" else b"") + text.encode(encoding)
+    puna("chat", stdin=data.decode("utf-8", "surrogateescape"))
+    assert [asked[0][-1]["content"] for asked in fake.asked] == ["wörld 🦙", "zwei"]
+    puna("run", "-", "--raw", stdin=data.decode("utf-8", "surrogateescape"))
+    assert fake.asked[-1][0] == text

@@ -12,7 +12,7 @@ from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_conf
 @pytest.mark.parametrize(
     ("kind", "template", "guessed", "words"),
     [
-        ("bpe", None, "chatml", "none in the model; chatml is used"),
+        ("bpe", None, "chatml", "none in the model; puna uses chatml"),
         ("spm", None, None, "none in the model, and no built-in fits its vocabulary"),
         ("bpe", "{{ messages }}", None, "{{ messages }}"),
     ],

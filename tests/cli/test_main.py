@@ -258,3 +258,49 @@ def test_variables_that_torchrun_did_not_set_are_told_when_they_silence(puna: Pu
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     done = puna("inspect", "no-such.gguf")
     assert (done.code, done.out) == (0, "") and "RANK is 1" in done.err and "unset RANK" in done.err
+
+
+# ---- what is nearly right
+
+
+def test_a_question_needs_no_command(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("What is a llama?", "-n", "3")
+    assert (done.code, done.out) == (0, "Paris.\n")
+    assert fake.asked[0][0][-1]["content"] == "What is a llama?" and fake.asked[0][1].max_tokens == 3
+    assert puna("Why?").code == 0 and puna("two words").code == 0
+
+
+@pytest.mark.parametrize(("given", "meant"), [("rnu", "run"), ("chatt", "chat"), ("Doctor", "doctor"), ("tok", "tokenize")])
+def test_a_mistyped_command_is_told_the_near_one(fake: FakeLLM, puna: Puna, given: str, meant: str) -> None:
+    done = puna(given)
+    assert done.code == 2 and f"there is no command '{given}'\nDid you mean {meant}" in done.err and fake.loaded == []
+
+
+def test_a_model_in_the_place_of_a_command_is_told_what_to_type(fake: FakeLLM, puna: Puna) -> None:
+    done = puna("llama.gguf")
+    assert done.code == 2 and 'Try: puna run llama.gguf "..." or: puna chat llama.gguf' in done.err
+
+
+def test_a_mistyped_flag_is_told_the_near_one(fake: FakeLLM, puna: Puna) -> None:
+    assert "--temperature" in puna("run", "hi", "--temprature", "1").err
+
+
+def test_a_mistyped_model_is_told_the_near_one_of_the_catalogue_and_of_the_folder(
+    puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama-7b.Q4_0.gguf").touch()
+    for given, meant in (
+        ("smolm2-135m-instruct", "smollm2-135m-instruct"),
+        ("llama-7b.Q4_O.gguf", "llama-7b.Q4_0.gguf"),
+        (f"{tmp_path}/lama-7b.Q4_0.gguf", f"{tmp_path}/llama-7b.Q4_0.gguf"),
+    ):
+        done = puna("inspect", given)
+        assert done.code == 2 and f"Did you mean {meant}?" in done.err, done.err
+
+
+@pytest.mark.parametrize("command", [("run", "hi"), ("chat",), ("bench",), ("plan", "--device", "cpu")])
+def test_a_limit_on_gpu_memory_is_refused_on_a_cpu(fake: FakeLLM, puna: Puna, command: tuple[str, ...]) -> None:
+    done = puna(*command, "--vram", "1GiB", "--device", "cpu")
+    assert done.code == 2 and "--vram limits the memory of a GPU, but the device is cpu" in done.err and fake.loaded == []

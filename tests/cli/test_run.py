@@ -26,7 +26,7 @@ def test_one_word_is_the_prompt_and_two_are_model_and_prompt(fake: FakeLLM, puna
     (first, _, _), (second, config, tokenizer) = fake.loaded
     assert (first, second, tokenizer) == (None, "m.gguf", Path("t.bin"))
     assert (config.threads, config.device) == (2, "reference")
-    with pytest.raises(UsageError, match="3 words came"):
+    with pytest.raises(UsageError, match="3 words were given"):
         split_model(("a", "b", "c"), "PROMPT")
 
 

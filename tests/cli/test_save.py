@@ -68,7 +68,7 @@ def test_nothing_but_a_regular_file_is_written_over(
     KINDS[kind](there)
     link.symlink_to(there)
     before = there.stat()
-    with pytest.raises(UsageError, match=f"is {kind}; only a regular file"):
+    with pytest.raises(UsageError, match=f"is {kind}; puna overwrites only regular files"):
         save_text(link if through_link else there, "x", overwrite=overwrite)
     assert os.path.samestat(before, there.stat()) and sorted(p.name for p in tmp_path.iterdir()) == ["link", "there"]
 

@@ -89,7 +89,7 @@ def test_what_would_drive_the_terminal_is_escaped(puna: Puna) -> None:
 def test_a_terminal_is_told_how_to_paste(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, told in ((("why",), True), (("why", "-"), False)):
         stdin = SimpleNamespace(isatty=lambda: True, buffer=io.BytesIO(NCCL.encode()))
-        monkeypatch.setattr("puna.cli.why.sys", SimpleNamespace(stdin=stdin, platform="linux"))
+        monkeypatch.setattr("puna.cli.why.sys", SimpleNamespace(stdin=stdin, stdout=io.StringIO(), platform="linux"))
         assert puna(*arguments).err.startswith("Paste the error text") is told
 
 

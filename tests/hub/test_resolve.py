@@ -164,6 +164,6 @@ def test_a_link_that_leads_to_nothing_is_told(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_a_page_of_the_hub_is_told_its_name(page: str, name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match="is a page") as caught:
+    with pytest.raises(ModelNotFoundError, match="is a web page") as caught:
         hub.resolve(page)
     assert caught.value.hint == f"Fetch it: puna pull {name}"

@@ -22,7 +22,7 @@ from puna.cli import main
 from puna.cli.doctor import COMMAND, Line, report_lines, show, summary
 from puna.machine.doctor import Diagnosis, diagnose, examine, fix_script, judge
 from puna.machine.facts import FACTS, NEEDED
-from puna.machine.finding import Finding, Remedy
+from puna.machine.finding import Finding, Remedy, State
 from puna.machine.probes import PROBES
 from puna.machine.probes.base import Patient
 from puna.machine.probes.torch_on_cpu import LEAST_TORCH
@@ -272,6 +272,16 @@ def test_the_script_is_a_shell_script_that_runs_nothing_of_what_files_say(tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["fix.sh"]
 
 
+@pytest.mark.parametrize("state", ["error", "warning"])
+def test_a_script_names_what_no_command_fixes_and_never_says_that_all_is_well(state: State) -> None:
+    finding = Finding("a.hopeless", state, "the card is broken", "models run on the CPU")
+    for others in ([], [Finding("b.fine", "ok", "n")], [Finding("c.mendable", "error", "n", "", Remedy("r", "w", ("true",)))]):
+        script = fix_script([*others, finding], "ubuntu")
+        assert f"# ---- {state}: a.hopeless: no command fixes this\n# the card is broken" in script
+        assert "nothing to fix" not in script
+    assert "nothing to fix" in fix_script([Finding("b.fine", "ok", "n"), Finding("d.note", "note", "n")], "ubuntu")
+
+
 def test_scripts_of_all_situations_are_understood_by_a_shell(tmp_path: Path) -> None:
     texts = []
     for i, (_, overlays, *_) in enumerate(SITUATIONS):
@@ -323,7 +333,7 @@ def test_a_script_is_not_written_over_a_pipe_or_a_device(
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "zero", "machine"):
         assert main.run(["doctor", "--fix-script", str(tmp_path / name)]) == 2
-        assert "is no script of puna doctor" in capsys.readouterr().err
+        assert "is not a script of puna doctor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(REMEDIES))

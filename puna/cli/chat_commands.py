@@ -1,0 +1,216 @@
+"""The commands of a conversation: one literal table, from which /help is made, and a small function for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.cli import chat_settings
+from puna.cli.conversation import Conversation, quoted
+from puna.cli.save import save_text
+from puna.cli.saved_chats import document, read_chat
+from puna.cli.terminal import printable, shown_path, tell
+from puna.cli.width import pad
+from puna.errors import PunaError, UsageError, did_you_mean
+from puna.paths import typed_path
+
+QUIT = "quit"
+ADVICE = (
+    'For several lines, type Alt-Enter between them, or """ before and after.',
+    "Ctrl-C stops an answer. To send /x, type //x.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCommand:
+    """A line that begins with a slash. `run` returns QUIT to leave."""
+
+    argument: str
+    about: str
+    run: Callable[[Conversation, str], str | None]
+    is_shown: bool = True  # in /help
+
+
+def obey(talk: Conversation, line: str) -> str | None:
+    """Carry out a command; returns QUIT to leave. Prints an error. Sends nothing of the line to the model."""
+    name, _, rest = line.partition(" ")
+    command = COMMANDS.get(name)
+    if command is None:
+        shown = [known for known, one in COMMANDS.items() if one.is_shown]
+        tell(f"puna: there is no command {name}", f"{did_you_mean(name, shown)} /help lists the commands.".strip())
+        return None
+    try:
+        return command.run(talk, rest.strip())
+    except PunaError as error:
+        tell(f"puna: {error.message}", error.hint)
+    except OSError as error:
+        tell(f"puna: {error.strerror or error}: {error.filename}")
+    return None
+
+
+def as_command(line: str) -> str | None:
+    """The command that a line means, with its slash; None for a message. Three words need no slash.
+
+    >>> as_command("/help"), as_command(" Exit "), as_command("//x"), as_command("help me")
+    ('/help', '/exit', None, None)
+    """
+    if line.startswith("/") and not line.startswith("//"):
+        return line
+    word = f"/{line.strip().lower()}"
+    return word if word in BARE else None
+
+
+# ---- the conversation
+
+
+def _reset(talk: Conversation, _: str) -> None:
+    talk.forget()
+    tell("The conversation begins anew." + (" The system message stays." if talk.system else ""))
+
+
+def _undo(talk: Conversation, _: str) -> None:
+    tell(f"Removed {quoted(talk.undo())} and its answer.")
+
+
+def _drop(talk: Conversation, text: str) -> None:
+    count = text or "1"
+    if not count.isdecimal():
+        raise UsageError(f"/drop needs a number, not {count!r}", hint="/drop 2 drops the two oldest messages with their answers.")
+    talk.drop_oldest(int(count))
+
+
+def _regenerate(talk: Conversation, _: str) -> None:
+    talk.last_message()
+    if talk.params.temperature == 0 or talk.params.seed is not None:
+        tell("With temperature 0 or a fixed seed, the answer stays the same: /set temperature 0.7")
+    talk.regenerate()
+
+
+def _edit(talk: Conversation, text: str) -> None:
+    before = talk.last_message()
+    if not text:
+        if talk.edit_text is None:
+            raise UsageError("/edit needs the new text of your last message", hint="/edit TEXT")
+        try:
+            text = talk.edit_text(before)
+        except (EOFError, KeyboardInterrupt):
+            text = ""
+    if text.strip():
+        talk.edit(text)
+    else:
+        tell("Your message is unchanged.")
+
+
+def _system(talk: Conversation, text: str) -> None:
+    if text and talk.prompt_format is not None:
+        raise UsageError("without a chat template (--raw) there is no system message", hint="Put it into --prompt-format.")
+    if text:
+        talk.system = text
+        talk.save()
+    tell(*f"System message: {talk.system or 'none'}".splitlines())
+
+
+# ---- files
+
+
+def _path(file: str, command: str) -> Path:
+    if not file or "\0" in file:
+        raise UsageError(f"{command} needs a file name" + (" without NUL characters" if file else ""), hint=f"{command} FILE")
+    return typed_path(file, "the file")
+
+
+def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:
+    path = _path(file, "/save")
+    save_text(path, document(shown_path(talk.llm.path), talk.sent_messages()), overwrite=overwrite)
+    tell(f"Saved {len(talk.messages)} messages to {path}")
+
+
+def _overwrite(talk: Conversation, file: str) -> None:
+    _save(talk, file, overwrite=True)
+
+
+def _load(talk: Conversation, file: str) -> None:
+    chat = read_chat(_path(file, "/load"))
+    talk.forget()
+    talk.system, talk.messages = chat.system or talk.system, list(chat.said)
+    talk.save()
+    tell(f"Loaded {len(talk.messages)} messages." + _last_words(talk))
+
+
+def _last_words(talk: Conversation) -> str:
+    return f" You said last: {quoted(talk.last_message())}" if any(m["role"] == "user" for m in talk.messages) else ""
+
+
+# ---- the model
+
+
+def _model(talk: Conversation, name: str) -> None:
+    if name:
+        talk.replace_model(name)
+    tell(greeting(talk))
+
+
+def greeting(talk: Conversation) -> str:
+    """The model's name and its context."""
+    path = talk.llm.path  # what a person typed or fetched; the name within a file is often another one
+    name = printable(path.name if path.is_dir() else path.stem)
+    return f"{name}, context {talk.llm.plan.max_context} tokens"
+
+
+def _set(talk: Conversation, text: str) -> None:
+    if text:
+        talk.params = chat_settings.changed(talk.params, text)
+        tell(chat_settings.line(talk.params, chat_settings.name_in(text)))
+    else:
+        tell(*chat_settings.lines(talk.params))
+
+
+def _stats(talk: Conversation, _: str) -> None:
+    if not talk.turns:
+        tell(f"Nothing was said yet. The context holds {talk.llm.plan.max_context} tokens.")
+        return
+    last = talk.turns[-1]
+    used = last["prompt_tokens"] + last["output_tokens"]
+    tell(
+        f"{len(talk.turns)} answers; context {used} of {talk.llm.plan.max_context} tokens. The last answer:",
+        f"  prompt {last['prompt_tokens']} tokens ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s",
+        f"  answer {last['output_tokens']} tokens, {last['decode_tokens_per_s']:.1f} tok/s",
+    )
+
+
+def _help(_: Conversation, __: str) -> None:
+    tell(*help_lines())
+
+
+def _quit(_: Conversation, __: str) -> str:
+    return QUIT
+
+
+# In the order of /help.
+COMMANDS: dict[str, ChatCommand] = {
+    "/regenerate": ChatCommand("", "answer your last message again", _regenerate),
+    "/edit": ChatCommand("[TEXT]", "change your last message, and answer it", _edit),
+    "/undo": ChatCommand("", "remove your last message and its answer", _undo),
+    "/drop": ChatCommand("[N]", "remove the N oldest messages with their answers", _drop),
+    "/reset": ChatCommand("", "begin anew; the system message stays", _reset),
+    "/system": ChatCommand("[TEXT]", "set the system message, or show it", _system),
+    "/model": ChatCommand("[NAME]", "go on with another model, or show which one this is", _model),
+    "/set": ChatCommand("[NAME VALUE]", "/set temperature 0.2; alone: every setting and its range", _set),
+    "/save": ChatCommand("FILE", "write the conversation as JSON; /save! overwrites", _save),
+    "/save!": ChatCommand("FILE", "", _overwrite, is_shown=False),
+    "/load": ChatCommand("FILE", "go on with a conversation that /save wrote", _load),
+    "/stats": ChatCommand("", "tokens and speeds", _stats),
+    "/help": ChatCommand("", "show these lines", _help),
+    "/quit": ChatCommand("", "leave; so do Ctrl-D, and Ctrl-C twice", _quit),
+    "/exit": ChatCommand("", "", _quit, is_shown=False),
+}
+BARE = ("/exit", "/quit", "/help")
+
+
+def help_lines() -> Iterator[str]:
+    """What /help shows."""
+    shown = [(f"{name} {one.argument}".strip(), one.about) for name, one in COMMANDS.items() if one.is_shown]
+    width = max(len(usage) for usage, _ in shown)
+    yield from (f"{pad(usage, width)}  {about}" for usage, about in shown)
+    yield from ADVICE

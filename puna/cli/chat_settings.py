@@ -1,0 +1,91 @@
+"""What /set changes: the sampling parameters that a person may want to try in a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from puna.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from puna.request import SamplingParams
+
+NONE = "none"
+Read = Callable[[str], float]
+
+# Field of SamplingParams -> how its value is written, and what it does.
+SETTINGS: dict[str, tuple[Read, str]] = {
+    "max_tokens": (int, "tokens of an answer at most; none: no limit"),
+    "temperature": (float, "0: always the most likely token"),
+    "top_k": (int, "sample from the k most likely tokens; 0: off"),
+    "top_p": (float, "sample from tokens that together have probability p; 1: off"),
+    "min_p": (float, "sample from tokens with p times the best one's probability; 0: off"),
+    "repetition_penalty": (float, "above 1: fewer tokens of prompt and answer; 1: off"),
+    "presence_penalty": (float, "above 0: fewer tokens that the answer has; 0: off"),
+    "frequency_penalty": (float, "the same, by how often they occur; 0: off"),
+    "seed": (int, "the same seed gives the same answer; none: a new one each time"),
+}
+OPTIONAL = ("max_tokens", "seed")
+
+
+def changed(params: SamplingParams, text: str) -> SamplingParams:
+    """`params` with "NAME VALUE" applied. UsageError for a name that is not in the table, or a value outside its range.
+
+    >>> from puna.request import SamplingParams
+    >>> changed(SamplingParams(), "temperature 0.2").temperature
+    0.2
+    """
+    name, words = name_in(text), text.replace("=", " ").split()
+    if name not in SETTINGS:
+        raise UsageError(
+            f"there is no setting {name!r}", hint=did_you_mean(name, SETTINGS) or f"Settings: {', '.join(SETTINGS)}."
+        )
+    if len(words) != 2:
+        raise UsageError(f"/set {name} needs one value: {range_of(name)}", hint=f"/set {name} {getattr(params, name)}")
+    return replace(params, **{name: _value(name, words[1])})
+
+
+def name_in(text: str) -> str:
+    """The setting that "NAME VALUE" names, however it is spelled.
+
+    >>> name_in("--top-p=0.9"), name_in("Temperature 1")
+    ('top_p', 'temperature')
+    """
+    return (text.replace("=", " ").split() or [""])[0].lstrip("-").replace("-", "_").lower()
+
+
+def _value(name: str, text: str) -> Any:
+    if name in OPTIONAL and text.lower() == NONE:
+        return None
+    try:
+        return SETTINGS[name][0](text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; it must be {range_of(name)}") from None
+
+
+def range_of(name: str) -> str:
+    """The values that a setting may have, in words."""
+    from puna.request import allowed_range
+
+    limits = allowed_range(name)
+    kind = "a whole number" if SETTINGS[name][0] is int else "a number"
+    span = "" if limits is None else f", {_plain(limits[0])} to {_plain(limits[1])}"
+    return f"{kind}{span}" + (f", or {NONE}" if name in OPTIONAL else "")
+
+
+def line(params: SamplingParams, name: str) -> str:
+    """A setting: its value and its range."""
+    value = getattr(params, name)
+    return f"{name} = {NONE if value is None else _plain(value)}   ({range_of(name)})"
+
+
+def lines(params: SamplingParams) -> Iterator[str]:
+    """Every setting, and what it does."""
+    for name, (_, about) in SETTINGS.items():
+        yield line(params, name)
+        yield f"    {about}"
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)

@@ -1,0 +1,48 @@
+"""Ctrl-C in a conversation: it stops an answer, and never ends the program in the middle of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+
+class CtrlC:
+    """Decides what Ctrl-C does: outside of an answer it raises KeyboardInterrupt; during one it is noted, and read between steps.
+
+    A step is left alone because an exception within it could leave the engine's pages half written. A second Ctrl-C during an
+    answer raises, for a step that takes too long.
+    """
+
+    def __init__(self) -> None:
+        self.is_pressed = False
+        self._is_answering = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Hear Ctrl-C until the end of the block. Does nothing in a thread, or if the signal is ignored (nohup)."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextlib.contextmanager
+    def during_answer(self) -> Iterator[None]:
+        """The block makes an answer: `is_pressed` becomes True on Ctrl-C."""
+        self.is_pressed, self._is_answering = False, True
+        try:
+            yield
+        finally:
+            self._is_answering = False
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if not self._is_answering or self.is_pressed:
+            raise KeyboardInterrupt
+        self.is_pressed = True

@@ -1,0 +1,162 @@
+"""Line breaks between words, for a text that is still being made and for one that is whole.
+
+Words stay whole unless one is wider than a line. Chinese and Japanese break between characters, but not before closing
+punctuation. What stands between ``` fences is code and keeps its lines: the terminal breaks those that are too long.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+from puna.cli.width import display_width, graphemes
+
+TAB = 8
+FENCES = ("```", "~~~")
+NEVER_FIRST = frozenset("、。，．・：；？！）］｝〕〉》」』】’”…ー々ゝゞぁぃぅぇぉっゃゅょァィゥェォッャュョ,.!?:;)]}%'\"")
+NEVER_LAST = frozenset("（［｛〔〈《「『【‘“([{'\"")
+DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what a terminal shows
+
+
+class WordWrap:
+    """Takes a text in pieces of any size and gives it back with line breaks, each word once it is whole.
+
+    >>> wrap = WordWrap(lambda: 10)
+    >>> wrap.feed("the llama ea") + wrap.feed("ts grass") + wrap.finish()
+    'the llama\\neats grass'
+    """
+
+    def __init__(self, width: Callable[[], int], *, breaks_long_words: bool = True) -> None:
+        """`width`: the cells of a line now; it is asked anew for every word, for a window can change its size."""
+        self._width = width
+        self._breaks_long_words = breaks_long_words
+        self._column = 0
+        self._last = ""  # the last grapheme: the next piece may extend it
+        self._spaces = ""  # not written yet: a line break takes their place
+        self._word: list[str] = []  # graphemes of a word that may go on
+        self._word_width = 0
+        self._line_start = ""  # the first characters of the line, where a fence may be
+        self._is_code = False
+        self._out: list[str] = []
+
+    def feed(self, text: str) -> str:
+        """The next piece of the text -> what can be written now."""
+        clusters = graphemes(self._last + text)
+        self._last = clusters.pop() if clusters and clusters[-1] != "\n" else ""
+        return self._written(clusters)
+
+    def finish(self) -> str:
+        """What was held back, at the end of the text."""
+        clusters, self._last = graphemes(self._last), ""
+        written = self._written(clusters)
+        self._end_word()
+        return written + self._taken()
+
+    def _written(self, clusters: list[str]) -> str:
+        for cluster in clusters:
+            self._put(cluster)
+        return self._taken()
+
+    def _taken(self) -> str:
+        text, self._out = "".join(self._out), []
+        return text
+
+    def _put(self, cluster: str) -> None:
+        if cluster in ("\n", "\r\n"):
+            self._end_line()
+            return
+        if len(self._line_start) < 16:
+            self._line_start += cluster
+        if cluster in (" ", "\t", "\u3000"):
+            self._end_word()
+            self._spaces += cluster
+        else:
+            self._add(_shown(cluster))
+
+    def _add(self, cluster: str) -> None:
+        if self._word and _may_break(self._word[-1], cluster):
+            self._end_word()
+        self._word.append(cluster)
+        self._word_width += display_width(cluster)
+        if self._breaks_long_words and self._word_width >= self._width() and not self._is_verbatim():
+            self._end_word()
+
+    def _is_verbatim(self) -> bool:
+        """Whether this line is code, or the fence before it."""
+        return self._is_code or self._line_start.lstrip().startswith(FENCES)
+
+    def _end_line(self) -> None:
+        self._end_word()
+        if self._is_code:
+            self._out.append(self._spaces)
+        if self._line_start.lstrip().startswith(FENCES):
+            self._is_code = not self._is_code
+        self._out.append("\n")
+        self._column, self._spaces, self._line_start = 0, "", ""
+
+    def _end_word(self) -> None:
+        """Write the word: on this line if it fits, else on the next."""
+        if not self._word:
+            return
+        width = self._width()
+        gap = self._gap_width()
+        if not self._is_verbatim() and self._column + gap + self._word_width > width and self._column + gap:
+            self._out.append("\n" if self._column else "")
+            self._column, self._spaces, gap = 0, "", 0
+        self._out.append(self._spaces)
+        self._column += gap
+        self._write_word(width)
+        self._spaces, self._word, self._word_width = "", [], 0
+
+    def _write_word(self, width: int) -> None:
+        breaks = self._breaks_long_words and not self._is_verbatim()
+        for cluster in self._word:
+            size = display_width(cluster)
+            if breaks and self._column and self._column + size > width:
+                self._out.append("\n")
+                self._column = 0
+            self._out.append(cluster)
+            self._column += size
+
+    def _gap_width(self) -> int:
+        column = self._column
+        for space in self._spaces:
+            column += TAB - column % TAB if space == "\t" else display_width(space)
+        return column - self._column
+
+
+def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
+    """One paragraph as lines of at most `width` cells, the first one after `first`, others after `rest`.
+
+    A word wider than a line, such as a path or an address, has a line of its own and is not broken: it can still be copied.
+
+    >>> wrapped("the llama eats grass", 12, "- ", "  ")
+    ['- the llama', '  eats grass']
+    """
+    rest = first if rest is None else rest
+    wrap = WordWrap(lambda: max(1, width - max(display_width(first), display_width(rest))), breaks_long_words=False)
+    lines = (wrap.feed(text) + wrap.finish()).split("\n")
+    return [first + lines[0], *(rest + line for line in lines[1:])]
+
+
+def _may_break(before: str, after: str) -> bool:
+    """Whether a line may end between two graphemes that are no spaces."""
+    if before in NEVER_LAST or after in NEVER_FIRST:
+        return False
+    return _stands_alone(before) or _stands_alone(after)
+
+
+def _stands_alone(cluster: str) -> bool:
+    """Whether lines may break on both sides: wide characters but those of Korean, which puts spaces between words."""
+    return not cluster.isascii() and display_width(cluster) == 2 and not "\uac00" <= cluster[0] <= "\ud7a3"
+
+
+def _shown(cluster: str) -> str:
+    """A grapheme without what would drive the terminal: a model may have learned escape sequences."""
+    if cluster.isascii() and cluster.isprintable():
+        return cluster
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) == "Cc" or c in DIRECTION_MARKS else c
+        for c in cluster
+        if c != "\r"
+    )

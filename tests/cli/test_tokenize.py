@@ -1,0 +1,53 @@
+"""puna tokenize: what it prints of each token, and which tokenizer it takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Puna
+from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
+
+TEXT = "héllo  日本 🦙\n"
+
+
+@pytest.mark.parametrize("kind", ["bpe", "spm"])
+def test_a_folder_with_a_tokenizer_needs_no_model(kind: str, puna: Puna, tmp_path: Path) -> None:
+    config = tiny_config()
+    tokenizer = {"bpe": bpe_tokenizer, "spm": spm_tokenizer}[kind](config.vocab_size)
+    model = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", tokenizer)
+    folder = tmp_path / "folder"
+    assert puna("convert", str(model), str(folder), "--to", "safetensors").code == 0
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()
+    expected = json.loads(puna("tokenize", str(model), TEXT, "--json").out)["ids"]
+    for has_config in (True, False):
+        done = puna("tokenize", "--tokenizer", str(folder), TEXT, "--json")
+        assert json.loads(done.out)["ids"] == expected, (has_config, done.err)
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(puna: Puna, tmp_path: Path) -> None:
+    done = puna("tokenize", "--tokenizer", str(tmp_path), TEXT)
+    assert done.code == 2 and "holds no tokenizer" in done.err
+
+
+def test_half_a_character_is_shown_as_its_bytes(puna: Puna, tmp_path: Path) -> None:
+    config = tiny_config()
+    model = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(config.vocab_size))
+    out = puna("tokenize", str(model), "a🦙").out
+    assert [line.split()[1:] for line in out.splitlines()] == [
+        ["a", "61"],
+        ["<F0>", "f0"],
+        ["<9F>", "9f"],
+        ["<A6>", "a6"],
+        ["<99>", "99"],
+    ]
+
+
+def test_a_byte_order_mark_before_the_text_is_not_a_token(puna: Puna, tmp_path: Path) -> None:
+    config = tiny_config()
+    model = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(config.vocab_size))
+    assert puna("tokenize", str(model), "-", stdin="\ufeffa").out == puna("tokenize", str(model), "a").out
