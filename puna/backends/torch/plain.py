@@ -1,6 +1,6 @@
 """The operations of a layer in plain torch, on any device: each is what the Triton kernel of the same name computes.
 
-Each row is computed by itself, with the sums of `exact`, so that its bits depend on its own numbers only. It is slow, because each
+Each row is computed by itself, with the sums of `exact`, so that its bits depend on its own numbers only. It is slow, since each
 step dequantises every matrix; it serves tests, and machines without Triton.
 """
 
