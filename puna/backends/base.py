@@ -6,16 +6,10 @@ has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`)
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
-
-import psutil
 
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
@@ -128,53 +122,3 @@ class BackendSpec:
     module: str  # holds `create(config: EngineConfig, report: Reporter) -> Backend`
     layouts: Mapping[str, Layout]  # ways to keep weights in memory, the one that loses least first
     fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
-
-
-def usable_cores() -> int:
-    """Cores that this process may use (affinity and, on Linux, the cgroup's CPU quota)."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, _cgroup_cores()))
-
-
-def _cgroup_cores() -> int:
-    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdecimal() and period.isdecimal() else 1 << 16
-
-
-def memory_bytes() -> tuple[int, int]:
-    """(total, free) bytes of main memory, the container's limit taken into account."""
-    memory = psutil.virtual_memory()
-    limit, used = _first_line("/sys/fs/cgroup/memory.max"), _first_line("/sys/fs/cgroup/memory.current")
-    if limit.isdecimal() and used.isdecimal():
-        return min(memory.total, int(limit)), min(memory.available, max(0, int(limit) - int(used)))
-    return int(memory.total), int(memory.available)
-
-
-def own_bytes() -> int:
-    """Bytes of main memory that are this process's own: not those of mapped files, which the system can take back."""
-    for line in _lines("/proc/self/smaps_rollup"):  # exact, where the counters of /proc/self/status lag by some MiB
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) << 10
-    return int(psutil.Process().memory_info().rss)
-
-
-def return_free_memory() -> None:
-    """Give the system back what was freed: glibc keeps freed pieces of up to 32 MiB, of which loading leaves many."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text("ascii").splitlines()
-    except OSError:
-        return []
-
-
-def _first_line(path: str) -> str:
-    try:
-        with Path(path).open(encoding="ascii") as file:
-            return file.readline().strip()
-    except OSError:
-        return ""

@@ -12,13 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
+from puna.resources import memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, return_free_memory, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits
 from puna.backends.cpu import host, limits
 from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.layout import (
@@ -39,6 +39,7 @@ from puna.formats.base import Checkpoint
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
+from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 
 Vector = npt.NDArray[np.float32]
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from puna.backends.base import DeviceInfo, ProcessPlace, memory_bytes, usable_cores
+from puna.backends.base import DeviceInfo, ProcessPlace
 from puna.backends.torch.parallel import Ranks
 from puna.causes import SURE, find
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.plan import GPU_RESERVED_BYTES
+from puna.resources import memory_bytes, usable_cores
 
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:

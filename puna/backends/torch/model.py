@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, own_bytes, return_free_memory
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.blob import upload
@@ -33,6 +33,7 @@ from puna.formats.base import Checkpoint
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
+from puna.resources import own_bytes, return_free_memory
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
 
