@@ -6,12 +6,15 @@ has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`)
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from puna.errors import UsageError
+from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
@@ -122,3 +125,32 @@ class BackendSpec:
     module: str  # holds `create(config: EngineConfig, report: Reporter) -> Backend`
     layouts: Mapping[str, Layout]  # ways to keep weights in memory, the one that loses least first
     fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
+
+
+@contextmanager
+def main_memory(doing: str, advice: str) -> Iterator[None]:
+    """Raise InsufficientMemoryError, with `advice` as what to do, where main memory runs out inside. `doing`: "while ..."."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        let_go(error)
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InsufficientMemoryError(f"this machine ran out of memory {doing}: {words}", hint=advice) from error
+
+
+def let_go(error: BaseException) -> None:
+    """Release what the frames of an error hold: a model that is loaded in part. A note keeps the traceback's text.
+
+    A frame that has ended holds its locals, and beyond them its function's closure; so the whole traceback is taken away.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if one.__traceback__ is not None:
+            one.add_note("".join(traceback.format_tb(one.__traceback__)))
+            traceback.clear_frames(one.__traceback__)
+            one.__traceback__ = None
+        one = one.__cause__ or one.__context__
