@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from puna.errors import InsufficientMemoryError, UsageError
+from puna.errors import InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
@@ -127,17 +127,37 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
 
 
-@contextmanager
-def main_memory(doing: str, advice: str) -> Iterator[None]:
+class Translation:
+    """A context that raises the errors of what runs inside as PunaErrors, where `translate` knows them.
+
+    The work inside belongs in a function of its own: the locals of the frame that holds the `with` live as long as the error. It
+    is no generator, since `contextlib` keeps the traceback in a frame of its own.
+    """
+
+    def __init__(self, translate: Callable[[BaseException], PunaError | None]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del trace
+        told = None if error is None or isinstance(error, PunaError) else self._translate(error)
+        if error is not None and told is not None:
+            let_go(error)
+            raise told from error
+
+
+def main_memory(doing: str, advice: str) -> Translation:
     """Raise InsufficientMemoryError, with `advice` as what to do, where main memory runs out inside. `doing`: "while ..."."""
-    try:
-        yield
-    except (MemoryError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-            raise
-        let_go(error)
+
+    def translate(error: BaseException) -> PunaError | None:
+        if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return None
         words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InsufficientMemoryError(f"this machine ran out of memory {doing}: {words}", hint=advice) from error
+        return InsufficientMemoryError(f"this machine ran out of memory {doing}: {words}", hint=advice)
+
+    return Translation(translate)
 
 
 def let_go(error: BaseException) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 
-from puna.backends.base import let_go
+from puna.backends.base import Translation
 from puna.causes import SURE, find
 from puna.errors import DeviceError, InsufficientMemoryError, PunaError
 
@@ -68,23 +67,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return kind_of(error) in ("device memory", "main memory")
 
 
-@contextmanager
-def translated(device: str, doing: str, next_step: Callable[[], str]) -> Iterator[None]:
+def translated(device: str, doing: str, next_step: Callable[[], str]) -> Translation:
     """Raise the device's errors as PunaErrors: InsufficientMemoryError with `next_step()` as what to do, or DeviceError.
 
-    `device`: its name for people. `doing`: "while loading the model", "in a step of 5 tokens". The work inside belongs in a
-    function of its own: the locals of the frame that holds the `with` live as long as the error.
+    `device`: its name for people. `doing`: "while loading the model", "in a step of 5 tokens".
     """
-    try:
-        yield
-    except PunaError:
-        raise
-    except (RuntimeError, MemoryError, OSError) as error:
-        told = _told(error, device, doing, next_step)
-        if told is None:
-            raise
-        let_go(error)
-        raise told from error
+    return Translation(lambda error: _told(error, device, doing, next_step))
 
 
 def _told(error: BaseException, device: str, doing: str, next_step: Callable[[], str]) -> PunaError | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from itertools import chain
 from typing import NoReturn
 
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.blob import upload
@@ -82,7 +82,7 @@ class TorchBackend:
         if self._ranks.place.rank > 0:
             self._follow()
 
-    def _told(self, doing: str) -> AbstractContextManager[None]:
+    def _told(self, doing: str) -> Translation:
         return translated(self.info.name, doing, lambda: self._advice)
 
     def _release(self) -> None:
@@ -278,7 +278,7 @@ class ChoosingTorchBackend(TorchBackend):
 class OnItsWay:
     """Ids that a device has been asked for."""
 
-    def __init__(self, ids: torch.Tensor, told: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, ids: torch.Tensor, told: Callable[[], Translation]) -> None:
         """`told` translates the errors of reading, where those of the step come to light."""
         self._ids, self._told = ids, told
         self._there: torch.cuda.Event | None = None

@@ -26,7 +26,7 @@ from puna.plan import GIB, GPU_RESERVED_BYTES, Plan, advice, make_plan
 from tests.conformance.test_backends import forward, loaded, plan_of
 from tests.fakes import random_checkpoint, tiny_config
 
-CONFIG = tiny_config(qkv_bias=True, o_bias=True)
+CONFIG = tiny_config(qkv_bias=True, num_layers=2)
 CUDA_FULL = "CUDA out of memory. Tried to allocate 86.00 MiB. GPU 0 has a total capacity of 11.99 GiB of which 0 bytes are free."
 CPU_FULL = (
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes. "
@@ -99,6 +99,14 @@ class Failing(TorchDispatchMode):  # type: ignore[misc]
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture
+def few_objects() -> Iterator[None]:
+    """What is alive already is not looked at again and again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def tensors_alive() -> set[int]:
     gc.collect()
     return {id(one) for one in gc.get_objects() if type(one) is torch.Tensor}
@@ -111,7 +119,8 @@ def torch_backend(plan_changes: dict[str, Any] | None = None, **settings: Any) -
     return backend, checkpoint, replace(plan_of(checkpoint, config, backend), **(plan_changes or {}))
 
 
-@pytest.mark.parametrize("num_streamed", [0, 2])
+@pytest.mark.usefixtures("few_objects")
+@pytest.mark.parametrize("num_streamed", [0, 1])
 def test_memory_that_runs_out_at_any_allocation_of_loading_is_told_and_given_back(num_streamed: int) -> None:
     backend, checkpoint, plan = torch_backend({"num_streamed": num_streamed})
     with Failing(0, None) as counted:
@@ -257,7 +266,10 @@ def test_an_error_of_a_replay_is_told_and_one_of_recording_costs_speed_only() ->
 
 
 def test_each_next_step_works_when_it_is_typed_and_takes_less() -> None:
-    """From the file's weights to fewer bits, to layers in main memory, to a smaller context, to the end."""
+    """From the file's weights to fewer bits, to layers in main memory, to a smaller context, to the end.
+
+    A context that is halved under a budget makes room for more layers on the device: the budget is kept, and may be lowered next.
+    """
     checkpoint = random_checkpoint(tiny_config(num_layers=12, max_context=1024, hidden_size=256, ffn_size=1024), "F16", seed=1)
     settings: dict[str, Any] = {"max_context": 1024, "max_batch": 1, "chunk_tokens": 16}
     reserved = 1 << 20
@@ -266,7 +278,7 @@ def test_each_next_step_works_when_it_is_typed_and_takes_less() -> None:
         engine = EngineConfig(device="torch", page_size=16, **settings)
         free = (engine.vram or GIB) - reserved
         plan = make_plan(checkpoint.config, checkpoint.tensors, replace(engine, vram=0), BACKENDS["torch"].layouts, free)
-        totals.append(plan.total_bytes)
+        totals.append(plan.total_bytes if not engine.vram else free)
         said = advice(plan, checkpoint.config, checkpoint.tensors, ("int8", "int4"), reserved)
         flag, _, value = said.removeprefix("Take ").partition(",")[0].removesuffix(" or close other programs").partition(" ")
         steps.append(flag)
@@ -276,7 +288,8 @@ def test_each_next_step_works_when_it_is_typed_and_takes_less() -> None:
         settings[flag.removeprefix("--").replace("-", "_")] = read(value)
     print(steps, totals)
     assert steps[:2] == ["--weights", "--weights"] and steps[-1] == "a" and "--max-context" in steps
-    assert all(after < before for before, after in pairwise(totals)), totals
+    assert all(after <= before for before, after in pairwise(totals)) and totals[-1] < totals[0] / 8, totals
+    assert steps[:3] == ["--weights", "--weights", "--vram"]
 
 
 def test_a_card_is_told_a_budget_with_which_layers_stay_in_main_memory() -> None:
