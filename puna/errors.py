@@ -96,7 +96,7 @@ class ContextLengthError(PunaError):
 
 
 class InsufficientMemoryError(PunaError):
-    """A model that does not fit into the free memory: found before anything is allocated."""
+    """A model that does not fit into the free memory: found before anything is allocated, or when an allocation failed."""
 
     http_status = 507
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol
@@ -324,6 +324,50 @@ def _kv_type(engine: EngineConfig, layout: Layout) -> str:
 def _bits(kind: str) -> float:
     weights, size = RESIDENT_BLOCKS[kind]
     return 8 * size / weights
+
+
+# A way to keep weights in fewer bits -> types of matrices that take less that way.
+SHRINKS: Mapping[str, frozenset[str]] = {
+    "int8": frozenset(("F32", "F16", "BF16")),
+    "int4": frozenset(("F32", "F16", "BF16", "Q8_0", "Q6_K")),
+}
+OFFLOAD_SHARE = 0.8  # of what was planned: a budget with which some layers stay in main memory
+
+
+def advice(
+    plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str] = (), reserved: int | None = None
+) -> str:
+    """What to do where memory ran out although the plan fits, as one sentence with the plan's next step as a flag.
+
+    The steps: weights in fewer bits (of the ways in `weights` the first that saves memory), layers in main memory, a smaller
+    context, a smaller model. `reserved`: bytes of the device that a plan leaves free; None: its memory is the main memory.
+    """
+    step = next(_next_steps(plan, config, tensors, weights, reserved))
+    return f"Take {step}, or close other programs; `puna plan MODEL` lists what fits."
+
+
+def _next_steps(
+    plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str], reserved: int | None
+) -> Iterator[str]:
+    layers = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.")}
+    kinds = {plan.layout.resident_type(one.type.name, name) for name, one in layers.items() if len(one.shape) > 1}
+    yield from (f"--weights {name}" for name in weights if SHRINKS[name] & kinds)
+    if reserved is not None and plan.num_streamed < config.num_layers:
+        budget = int(OFFLOAD_SHARE * plan.total_bytes + reserved) >> 20  # MiB
+        if (budget << 20) - reserved >= plan.total_bytes - plan.weights_bytes + _least_weights(tensors, plan.layout):
+            yield f"--vram {budget}MiB, with which some layers stay in main memory"
+    if plan.max_context >= 2 * LEAST_CONTEXT:
+        yield f"--max-context {plan.max_context // 2}"
+    yield "a smaller model"
+
+
+def _least_weights(tensors: Mapping[str, Header], layout: Layout) -> int:
+    """Bytes of weights on a device of which all layers stay in main memory."""
+    sizes = Counter({-1: 0})  # layer, or -1 for what is in no layer -> bytes
+    for name, tensor in tensors.items():
+        layer = int(name.split(".")[1]) if name.startswith("layers.") else -1
+        sizes[layer] += resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout)
+    return sizes.pop(-1) + STREAM_BUFFERS * max(sizes.values())
 
 
 def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> InsufficientMemoryError:

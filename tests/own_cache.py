@@ -1,7 +1,7 @@
 """The tests' own cache folder, `.test-cache` in the clone. The user's cache is read from, and never written to.
 
-Models are copied out of the user's cache rather than fetched again (`tests/real_files.py`); kernels are compiled here once and stay.
-`PUNA_TEST_CACHE` names another folder.
+Models are copied out of the user's cache rather than fetched again (`tests/real_files.py`); kernels are compiled here once and
+stay. `PUNA_TEST_CACHE` names another folder.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom to the top. A room imports only rooms of lower rows, or its own.
 ROWS = [
     ["errors"],
-    ["checks", "install"],
+    ["checks", "install", "resources"],
     ["report", "config", "paths", "placing", "causes"],
     ["request"],
     ["pages", "formats", "sampling"],

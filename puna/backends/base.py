@@ -6,18 +6,15 @@ has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`)
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-import psutil
-
-from puna.errors import UsageError
+from puna.errors import InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
@@ -134,51 +131,50 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
 
 
-def usable_cores() -> int:
-    """Cores that this process may use (affinity and, on Linux, the cgroup's CPU quota)."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, _cgroup_cores()))
+class Translation:
+    """A context that raises the errors of what runs inside as PunaErrors, where `translate` knows them.
+
+    The work inside belongs in a function of its own: the locals of the frame that holds the `with` live as long as the error. It
+    is no generator, since `contextlib` keeps the traceback in a frame of its own.
+    """
+
+    def __init__(self, translate: Callable[[BaseException], PunaError | None]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del trace
+        told = None if error is None or isinstance(error, PunaError) else self._translate(error)
+        if error is not None and told is not None:
+            let_go(error)
+            raise told from error
 
 
-def _cgroup_cores() -> int:
-    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdecimal() and period.isdecimal() else 1 << 16
+def main_memory(doing: str, advice: str) -> Translation:
+    """Raise InsufficientMemoryError, with `advice` as what to do, where main memory runs out inside. `doing`: "while ..."."""
+
+    def translate(error: BaseException) -> PunaError | None:
+        if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return None
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        return InsufficientMemoryError(f"this machine ran out of memory {doing}: {words}", hint=advice)
+
+    return Translation(translate)
 
 
-def memory_bytes() -> tuple[int, int]:
-    """(total, free) bytes of main memory, the container's limit taken into account."""
-    memory = psutil.virtual_memory()
-    limit, used = _first_line("/sys/fs/cgroup/memory.max"), _first_line("/sys/fs/cgroup/memory.current")
-    if limit.isdecimal() and used.isdecimal():
-        return min(memory.total, int(limit)), min(memory.available, max(0, int(limit) - int(used)))
-    return int(memory.total), int(memory.available)
+def let_go(error: BaseException) -> None:
+    """Release what the frames of an error hold: a model that is loaded in part. A note keeps the traceback's text.
 
-
-def own_bytes() -> int:
-    """Bytes of main memory that are this process's own: not those of mapped files, which the system can take back."""
-    for line in _lines("/proc/self/smaps_rollup"):  # exact, where the counters of /proc/self/status lag by some MiB
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) << 10
-    return int(psutil.Process().memory_info().rss)
-
-
-def return_free_memory() -> None:
-    """Give the system back what was freed: glibc keeps freed pieces of up to 32 MiB, of which loading leaves many."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text("ascii").splitlines()
-    except OSError:
-        return []
-
-
-def _first_line(path: str) -> str:
-    try:
-        with Path(path).open(encoding="ascii") as file:
-            return file.readline().strip()
-    except OSError:
-        return ""
+    A frame that has ended holds its locals, and beyond them its function's closure; so the whole traceback is taken away.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if one.__traceback__ is not None:
+            one.add_note("".join(traceback.format_tb(one.__traceback__)))
+            traceback.clear_frames(one.__traceback__)
+            one.__traceback__ = None
+        one = one.__cause__ or one.__context__

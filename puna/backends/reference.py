@@ -12,13 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits, main_memory
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.plan import Plan
+from puna.plan import Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
+from puna.resources import memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
 
@@ -77,6 +78,14 @@ class ReferenceBackend:
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         """Make every weight float32, and room for the pages."""
+        try:
+            with main_memory("while loading the model", advice(plan, checkpoint.config, checkpoint.tensors)):
+                self._load(checkpoint, plan, report)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
         self._weights: dict[str, Floats] = {}
         for done, (name, tensor) in enumerate(checkpoint.tensors.items(), start=1):
@@ -117,9 +126,9 @@ class ReferenceBackend:
         return own_bytes()
 
     def close(self) -> None:
-        if self._model is not None:
-            self._model = None
-            del self._weights, self._layers, self._keys, self._values
+        self._model = None
+        for name in ("_weights", "_layers", "_keys", "_values"):
+            vars(self).pop(name, None)
 
     def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, turns: Floats, table: IntArray) -> Floats:
         """One layer for one token, its K and V into the pages.  # (hidden_size,) -> (hidden_size,)"""

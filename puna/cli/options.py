@@ -106,8 +106,8 @@ def sampling_params(flags: dict[str, Any]) -> SamplingParams:
 
 def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
     """The EngineConfig: flags come first, then the environment, then the defaults."""
-    from puna.backends.base import usable_cores
     from puna.config import EngineConfig
+    from puna.resources import usable_cores
 
     names = {field.name for field in fields(EngineConfig)}
     config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})

@@ -305,12 +305,11 @@ def _not_found(text: str) -> PunaError:
             f"no such file or folder: {shown}",
             hint=_model_beside(text) or "Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
         )
-    if near := near_names(short):
-        return ModelNotFoundError(f"no model is named {shown!r}", hint=f"Did you mean {' or '.join(near)}?")
+    if meant := did_you_mean(short, [*_names_here(), *near_names(short)]):
+        return ModelNotFoundError(f"no model is named {shown!r}", hint=meant)
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))
     return ModelNotFoundError(
-        f"no model is named {shown!r}; here are: {known}",
-        hint=did_you_mean(text[:100], _names_here()) or "`puna models` lists more. Or give a path, or hf:OWNER/REPO.",
+        f"no model is named {shown!r}; here are: {known}", hint="`puna models` lists more. Or give a path, or hf:OWNER/REPO."
     )
 
 

@@ -15,7 +15,7 @@ probes/        plug-folder: each part of the machine tried, and what was found
 doctor         all probes, in order; the verdict
 script         the remedies as a script for a person to read and run
 child          questions to a process of their own (`launch` starts it, `facts` answers those about this Python)
-processor      this CPU: name, cores, instructions; cgroup: limits that a container sets; sizes: bytes for people
+processor      this CPU: name, cores, instructions; sizes: bytes for people
 limits         what devices were measured to do, remembered
 why            an error text -> cause and cure, in the light of this machine
 cards          NVIDIA cards by name: memory, bandwidth, what they compute

@@ -19,6 +19,7 @@ from puna.machine.probes import LONGER_S, MEASURING, PROBES
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.script import fix_script
 from puna.report import SILENT, Reporter
+from puna.resources import THIS, memory_limits
 
 __all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
 
@@ -141,13 +142,8 @@ def _failed(name: str, error: Exception) -> Finding:
 
 
 def _is_cramped() -> bool:
-    """Whether so little address space is allowed (`ulimit -v`) that threads, for which much is set aside, would leave none."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return False
-    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return allowed != resource.RLIM_INFINITY and allowed < CRAMPED_BYTES
+    """Whether so little address space is allowed (`ulimit -v`) that threads, which reserve much of it, would leave none."""
+    return any(limit.name == "ulimit -v" and limit.bytes < CRAMPED_BYTES for limit in memory_limits(THIS))
 
 
 def judge(findings: Iterable[Finding], wanted: str) -> Verdict:

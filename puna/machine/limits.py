@@ -14,9 +14,10 @@ from typing import Any
 
 from puna.backends.base import DeviceLimits
 from puna.machine.host import Host, ThisHost
-from puna.machine.processor import cpu_name, usable_threads
+from puna.machine.processor import processor
 from puna.machine.small_file import read_small, write_whole
 from puna.paths import cache_dir
+from puna.resources import usable_cores
 
 VERSION = 1
 MAX_FILE_BYTES = 1 << 16
@@ -45,7 +46,9 @@ def _key(device: str, host: Host | None) -> str:
     if device != "cpu":
         return device
     host = host or ThisHost()
-    return f"cpu: {cpu_name(host)}, {usable_threads(host)} threads"
+    found = processor(host)
+    name, present = (found.name, found.threads) if found else ("CPU", 1)
+    return f"cpu: {name}, {usable_cores(host, present)} threads"
 
 
 def _read() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from puna.backends.base import LEAST_CAPABILITY, DeviceLimits, memory_bytes
+from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
 from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card
@@ -13,6 +13,7 @@ from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.speed import PCIE_BYTES, Rates
 from puna.plan import GIB, GPU_RESERVED_BYTES
+from puna.resources import memory_bytes
 
 SYSTEM_BYTES = 3 << 29  # of a machine's main memory that is not free when nothing else runs
 CONTEXT_BYTES = 450 << 20  # of a card that CUDA takes for a process: its kernels, its stacks
@@ -46,7 +47,7 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     device = engine.device.partition(":")[0]
     if gpu is not None and device not in ("auto", "cuda"):
         raise UsageError(f"--gpu names a card, but the device is {engine.device}", hint="Leave one of them out.")
-    total, free = memory_bytes() if ram is None else (ram, max(0, ram - SYSTEM_BYTES))
+    total, free = memory_bytes(host) if ram is None else (ram, max(0, ram - SYSTEM_BYTES))
     if gpu is not None:
         count, name = _named(gpu)
         return _card_place(require_card(name), count, free, engine.vram)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from puna.machine import cgroup
 from puna.machine.child import ask
 from puna.machine.host import Host
-from puna.machine.sizes import count_of_list, whole
+from puna.resources import count_of_list, whole
 
 SYSCTL_NAMES = ("brand_string", "features", "leaf7_features")
 
@@ -28,26 +26,6 @@ class Processor:
 def processor(host: Host) -> Processor | None:
     """The CPU; None where nothing tells of it."""
     return {"Linux": _of_linux, "Darwin": _of_macos}.get(host.system, _of_python)(host)
-
-
-def cpu_name(host: Host) -> str:
-    """The CPU's name; "CPU" where nothing tells it."""
-    found = processor(host)
-    return found.name if found else "CPU"
-
-
-def allowed_threads(host: Host) -> int | None:
-    """The CPUs that this process may run on (affinity); None where nothing tells."""
-    lines = (host.read("/proc/self/status") or "").splitlines()
-    return count_of_list(next((line.partition(":")[2] for line in lines if line.startswith("Cpus_allowed_list:")), None))
-
-
-def usable_threads(host: Host) -> int:
-    """How many threads are worth starting: affinity and quota considered."""
-    found = processor(host)
-    allowed = allowed_threads(host) or (found.threads if found else 1)
-    quota = cgroup.cpu_quota(host)
-    return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
 
 
 def _of_linux(host: Host) -> Processor | None:

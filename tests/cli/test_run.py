@@ -65,7 +65,7 @@ def test_no_first_token_is_told_where_there_was_none(fake: FakeLLM, puna: Puna) 
 
 
 def test_more_threads_than_cores_are_told(fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.backends.base.usable_cores", lambda: 2)
+    monkeypatch.setattr("puna.resources.usable_cores", lambda: 2)
     assert "256 threads on 2 cores" in puna("run", "hi", "--threads", "256").err
     assert "cores" not in puna("run", "hi", "--threads", "2").err
 

@@ -267,10 +267,12 @@ def test_threads_change_no_bit(device: str, quant: str, shape: str) -> None:
     checkpoint = random_model(shape, quant, seed=9)
     ids = random_ids(checkpoint.config, 33)
     rows = []
-    for threads in (1, 2):
+    for threads in (1, 2, 3):
         with loaded(device, checkpoint, threads=threads) as backend:
             rows.append(forward(backend, (ids, 0, PAGES)))
-    assert np.array_equal(rows[0], rows[1])
+            together = forward(backend, (ids[:19], 0, [1, 2]), (ids[:1], 0, [4]), (ids, 0, PAGES))
+            assert np.array_equal(together, np.concatenate([rows[0][:19], rows[0][:1], rows[0]])), threads
+    assert all(np.array_equal(rows[0], one) for one in rows[1:])
 
 
 @kv_types

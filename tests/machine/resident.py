@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from puna.backends.base import own_bytes, return_free_memory
 from puna.llm import LLM
 from puna.machine.fit import fit
 from puna.machine.places import Place
+from puna.resources import own_bytes, return_free_memory
 
 
 def load(device: str, path: Path, options: list[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, return_free_memory, usable_cores
+from puna.backends.base import DeviceInfo, DeviceLimits, main_memory
 from puna.backends.cpu import host, limits
 from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.layout import (
@@ -36,9 +36,10 @@ from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.plan import Plan
+from puna.plan import Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
+from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 
 Vector = npt.NDArray[np.float32]
 
@@ -72,6 +73,14 @@ class CPUBackend:
     # ---- loading ----------------------------------------------------------------------------------------------------
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        try:
+            with main_memory("while loading the model", advice(plan, checkpoint.config, checkpoint.tensors)):
+                self._load(checkpoint, plan, report)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")

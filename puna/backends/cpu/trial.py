@@ -20,8 +20,8 @@ def try_cpu() -> dict[str, Any]:
     """What the CPU does, or "problem": why it does not."""
     started = time.perf_counter()
     try:
-        from puna.backends.base import usable_cores
         from puna.backends.cpu import host, limits
+        from puna.resources import usable_cores
 
         host.require_cpu()
         total = sum_of_ones()

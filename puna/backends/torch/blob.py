@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from puna.backends.torch.errors import empty_bytes
+
 ALIGNMENT = 256  # bytes: what a coalesced load and any type want
 
 Array = npt.NDArray[Any]
@@ -60,7 +62,7 @@ def _staged(arrays: Mapping[str, Array], pinned: bool) -> tuple[torch.Tensor, di
     sizes, places = Places(), Places()
     for tensor in tensors.values():
         sizes.take(tensor)
-    staged = torch.empty(sizes.end, dtype=torch.uint8, pin_memory=pinned)
+    staged = empty_bytes(sizes.end, pinned)
     for tensor in tensors.values():
         places.of(tensor, staged).copy_(tensor)
     return staged, tensors

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from puna.backends.base import DeviceInfo, ProcessPlace, memory_bytes, usable_cores
+from puna.backends.base import DeviceInfo, ProcessPlace
+from puna.backends.torch.errors import cannot_start
 from puna.backends.torch.parallel import Ranks
-from puna.causes import SURE, find
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.plan import GPU_RESERVED_BYTES
+from puna.resources import memory_bytes, usable_cores
 
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
@@ -27,7 +28,7 @@ def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
         torch.cuda.set_device(device)
         _limit(device, config.vram)
     except RuntimeError as error:  # the first that touches the card: it may be full, lost, or another's alone
-        raise _explained(str(error)) from error
+        raise cannot_start(str(error)) from error
     return device
 
 
@@ -81,30 +82,7 @@ def _require_cuda() -> None:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        raise _explained(str(error)) from error
-
-
-def _explained(words: str) -> DeviceError:
-    """What `puna why` says of the driver's or CUDA's words, in one line.
-
-    >>> str(_explained("No CUDA GPUs are available"))
-    'CUDA finds no card'
-    """
-    found = find(words)
-    if found and found[0].confidence >= SURE:
-        told = found[0].explain()
-        return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or go on with --device cpu.")))
-    first = (words.splitlines() or ["no reason is given"])[0]
-    return DeviceError(f"CUDA does not start: {first}", hint="See whether nvidia-smi works; or go on with --device cpu.")
-
-
-def _as_message(sentence: str) -> str:
-    """
-    >>> _as_message("There is no NVIDIA driver."), _as_message("CUDA finds no card.")
-    ('there is no NVIDIA driver', 'CUDA finds no card')
-    """
-    begins_a_word = sentence[1:2].islower()
-    return (sentence[:1].lower() + sentence[1:] if begins_a_word else sentence).removesuffix(".")
+        raise cannot_start(str(error)) from error
 
 
 def _require_kernels(number: int) -> None:

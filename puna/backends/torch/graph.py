@@ -74,6 +74,10 @@ def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
     return whole, least
 
 
+class NotRecordedError(RuntimeError):
+    """A step that could not be recorded; it can be computed all the same."""
+
+
 class Recorder(Protocol):
     """Keeps what a function asks of a device."""
 
@@ -122,7 +126,8 @@ class Graphs:
     def logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor | None:
         """Of a step of generated tokens; None where it is not one of those that can be recorded.  # (rows, vocab_size)
 
-        What is returned is to be read, on the device, before the next call.
+        What is returned is to be read, on the device, before the next call. NotRecordedError where recording fails; errors of the
+        device are raised as they are.
         """
         bucket = bucket_of(batch)
         if bucket is None or bucket.rows > self._most_rows:
@@ -153,6 +158,11 @@ class Graphs:
     def _replayed(self, kept: _Kept) -> torch.Tensor:
         out = self._logits[: len(kept.step.token_ids)]
         if kept.replay is None:
-            kept.replay = self._recorder.record(lambda: out.copy_(self._compute(kept.step)))
+            try:
+                kept.replay = self._recorder.record(lambda: out.copy_(self._compute(kept.step)))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # torch has no narrower class for what cannot be recorded
+                raise NotRecordedError(str(error)) from error
         kept.replay()
         return out

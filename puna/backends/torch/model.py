@@ -7,19 +7,21 @@ a part of every matrix (`formats/shards.py` says which), and their results are s
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import NoReturn
 
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, own_bytes, return_free_memory
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.blob import upload
 from puna.backends.torch.device import require_gpu
-from puna.backends.torch.graph import CUDARecorder, Graphs, Recorder, bucket_rows
+from puna.backends.torch.errors import is_out_of_memory, translated
+from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
 from puna.backends.torch.kv import allocate
 from puna.backends.torch.layer import Layer, Loader
 from puna.backends.torch.ops import Ops
@@ -28,15 +30,18 @@ from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
 from puna.config import EngineConfig, ModelConfig
-from puna.errors import DeviceError, InsufficientMemoryError, PunaError
+from puna.errors import DeviceError, PunaError
 from puna.formats.base import Checkpoint
-from puna.plan import Plan
+from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
+from puna.resources import own_bytes, return_free_memory
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
 
 MAIN_MEMORY = torch.device("cpu")
+WEIGHTS = ("int8", "int4")  # ways to keep weights in fewer bits
+CLOSE_OTHERS = "Close other programs that use the device."
 
 
 class TorchBackend:
@@ -60,10 +65,36 @@ class TorchBackend:
         self._recorder = recorder
         self._graphs: Graphs | None = None
         self._model: ModelConfig | None = None
+        self._advice = ""  # what to do when memory runs out
 
     # ---- loading ----------------------------------------------------------------------------------------------------
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
+        is_gpu = self._device.type == "cuda"
+        reserved = GPU_RESERVED_BYTES if is_gpu else 0
+        self._advice = advice(plan, checkpoint.config, checkpoint.tensors, WEIGHTS, reserved if is_gpu else None)
+        try:
+            with self._told("while loading the model"):
+                self._load(checkpoint, plan, report)
+        except BaseException:
+            self._release()
+            raise
+        if self._ranks.place.rank > 0:
+            self._follow()
+
+    def _told(self, doing: str) -> Translation:
+        return translated(self.info.name, doing, lambda: self._advice)
+
+    def _release(self) -> None:
+        """Give all memory back, also of a model that was loaded in part."""
+        self._model, self._graphs = None, None
+        for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_chosen"):
+            vars(self).pop(name, None)
+        if self._device.type == "cuda":
+            with suppress(RuntimeError):  # a card that is lost
+                torch.cuda.empty_cache()
+
+    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
         loader = Loader(checkpoint.tensors, plan.layout, self._ranks.place.rank == 0, report)
         pages = allocate(model, plan, self._device)
@@ -86,8 +117,6 @@ class TorchBackend:
         if self._recorder is not None and not plan.num_streamed:
             self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()
-        if self._ranks.place.rank > 0:
-            self._follow()
 
     def _new_graphs(self, recorder: Recorder, model: ModelConfig, plan: Plan) -> Graphs:
         rows = bucket_rows(plan.max_sequences)
@@ -97,6 +126,10 @@ class TorchBackend:
 
     def forward(self, batch: Batch) -> Logits:
         self._ranks.tell(batch)
+        with self._told(f"in a step of {len(batch.token_ids)} tokens"):
+            return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> Logits:
         with torch.inference_mode():
             logits = self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
         self._ranks.done()
@@ -126,7 +159,7 @@ class TorchBackend:
         """Of generated tokens: a recorded step, where that can be."""
         try:
             logits = None if self._graphs is None else self._graphs.logits(batch, token_ids)
-        except RuntimeError as error:  # torch has no narrower class for what cannot be recorded; out of memory is one, too
+        except (NotRecordedError, torch.OutOfMemoryError) as error:
             self._record_less(len(token_ids), error)
             logits = None
         return self._in_parts(batch, token_ids, of_prompts=False) if logits is None else logits
@@ -146,19 +179,19 @@ class TorchBackend:
         if rows <= self._max_rows:
             try:
                 return self._pass(make_step(batch, self._loaded(), self._page_size, token_ids, of_prompts))
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._step_down(rows, error)
         at = min(self._max_rows, rows // 2)
         parts = zip(halves(batch, at), (token_ids[:at], token_ids[at:]), strict=True)
         return torch.cat([self._in_parts(part, ids, of_prompts) for part, ids in parts])
 
-    def _step_down(self, rows: int, error: torch.OutOfMemoryError) -> None:
+    def _step_down(self, rows: int, error: RuntimeError | MemoryError) -> None:
         """From now on steps of half as many rows; InsufficientMemoryError where there is no half."""
         if rows == 1 or self._ranks.place.size > 1:
-            raise InsufficientMemoryError(
-                f"{self.info.name} ran out of memory in a step of {rows} tokens: {str(error).splitlines()[0]}",
-                hint="Close other programs that use it, or take a smaller --max-context, or --weights int8.",
-            ) from error
+            with self._told(f"in a step of {rows} tokens"):
+                raise error
         self._max_rows = rows // 2
         if self._graphs is not None:
             self._graphs.keep_below(self._max_rows + 1)
@@ -171,7 +204,7 @@ class TorchBackend:
         code = 0
         try:
             while (batch := self._ranks.hear()) is not None:
-                with torch.inference_mode():
+                with self._told(f"in a step of {len(batch.token_ids)} tokens"), torch.inference_mode():
                     self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
         except PunaError as error:  # the program that this process runs is another's to continue
             code = error.exit_code
@@ -212,9 +245,7 @@ class TorchBackend:
 
     def close(self) -> None:
         self._ranks.close()
-        if self._model is not None:
-            self._model, self._graphs = None, None
-            del self._embed, self._layers, self._streamed, self._final_norm, self._lm_head
+        self._release()
 
     def _loaded(self) -> ModelConfig:
         if self._model is None:
@@ -225,25 +256,31 @@ class TorchBackend:
 class ChoosingTorchBackend(TorchBackend):
     """In a process of its own it chooses ids by itself, and takes them for the next step without the host."""
 
-    def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
-        super().load(checkpoint, plan, report)
+    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
+        super()._load(checkpoint, plan, report)
         self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # of the step before
 
     def choose(self, batch: Batch, choices: Choices) -> Chosen:
+        doing = f"in a step of {len(batch.token_ids)} tokens"
+        with self._told(doing):
+            return OnItsWay(self._choose(batch, choices), lambda: self._told(doing))
+
+    def _choose(self, batch: Batch, choices: Choices) -> torch.Tensor:
         with torch.inference_mode():
             there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
             token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
             ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
             if len(ids):
                 self._chosen = ids.clamp_min(0)  # where there is none, any id: nobody reads what follows
-        return OnItsWay(ids)
+        return ids
 
 
 class OnItsWay:
     """Ids that a device has been asked for."""
 
-    def __init__(self, ids: torch.Tensor) -> None:
-        self._ids = ids
+    def __init__(self, ids: torch.Tensor, told: Callable[[], Translation]) -> None:
+        """`told` translates the errors of reading, where those of the step come to light."""
+        self._ids, self._told = ids, told
         self._there: torch.cuda.Event | None = None
         if ids.device.type == "cuda":
             self._ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
@@ -252,9 +289,10 @@ class OnItsWay:
             self._there.record()
 
     def read(self) -> list[int]:
-        if self._there is not None:
-            self._there.synchronize()
-        ids: list[int] = self._ids.tolist()
+        with self._told():
+            if self._there is not None:
+                self._there.synchronize()
+            ids: list[int] = self._ids.tolist()
         return ids
 
 
@@ -262,6 +300,11 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     """On the device that `config.device` names; in a process that torchrun started, as one of its ranks."""
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place)
+    with translated(config.device, "while starting", lambda: CLOSE_OTHERS):
+        return _create(config, place, device, report)
+
+
+def _create(config: EngineConfig, place: ProcessPlace, device: torch.device, report: Reporter) -> TorchBackend:
     ranks = parallel.join(place, device, report)
     kind, ops = TorchBackend if place.size > 1 else ChoosingTorchBackend, choose_ops(device, report)
     recorder = CUDARecorder() if config.graphs and device.type == "cuda" and place.size == 1 and not ops.READS_HOST else None

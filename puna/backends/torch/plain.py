@@ -1,14 +1,14 @@
 """The operations of a layer in plain torch, on any device: each is what the Triton kernel of the same name computes.
 
-A row is computed by itself, one product of a matrix and a vector at a time, so that no row's bits depend on the others. That is
-slow where a matrix is quantised, and meant for tests and for machines without Triton.
+Each row is computed by itself, with the sums of `exact`, so that its bits depend on its own numbers only. It is slow, since each
+step dequantises every matrix; it serves tests, and machines without Triton.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
+from puna.backends.torch.exact import products, rms_norm, silu, softmax
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
@@ -28,16 +28,11 @@ def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
     return matrix.take(ids)
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / rms(x) * weight along the last axis (arXiv 1910.07467)."""
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
-
-
 def matvec(matrix: Matrix, x: torch.Tensor, bias: Bias = None) -> torch.Tensor:
     """W x (+ bias) for each row of x.  # (tokens, columns) -> (tokens, rows), float32"""
-    weight = dequantize(matrix)
-    rows = [row.clone() for row in x.float()]  # aligned alike: MKL's sums depend on where a vector begins
-    y = torch.stack([torch.mv(weight, row) for row in rows]) if rows else x.new_zeros((0, matrix.rows))
+    if not len(x):
+        return x.new_zeros((0, matrix.rows))
+    y = products(dequantize(matrix).unsqueeze(0), x.float().unsqueeze(0))[0]
     return y if bias is None else y + bias
 
 
@@ -77,8 +72,7 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
     """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat"""
     if not len(q):
         return q.flatten(1)
-    rows = (row.clone() for row in q)  # aligned alike, as in `matvec`
-    return torch.stack([_attend_row(row, kv, window, *step.place(i)) for i, row in enumerate(rows)])
+    return torch.stack([_attend_row(row, kv, window, *step.place(i)) for i, row in enumerate(q)])
 
 
 def _attend_row(q: torch.Tensor, kv: LayerKV, window: int, position: int, pages: torch.Tensor) -> torch.Tensor:
@@ -88,8 +82,8 @@ def _attend_row(q: torch.Tensor, kv: LayerKV, window: int, position: int, pages:
     pages, first, last = pages[skipped : position // page_size + 1], first - skipped * page_size, last - skipped * page_size
     keys, values = kv.keys.read(pages, first, last), kv.values.read(pages, first, last)
     groups = q.unflatten(0, (len(keys), -1))  # (kv_heads, heads of the group, head_dim)
-    scores = torch.bmm(groups, keys.transpose(1, 2)) * q.shape[1] ** -0.5
-    return torch.bmm(torch.softmax(scores, dim=2), values).flatten()
+    shares = softmax(products(keys, groups) * q.shape[1] ** -0.5)  # (kv_heads, heads of the group, positions)
+    return products(values.transpose(1, 2), shares).flatten()
 
 
 def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False) -> torch.Tensor:
@@ -101,7 +95,7 @@ def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tens
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up (arXiv 2002.05202).  # (tokens, 2 ffn_size) -> (tokens, ffn_size)"""
     gate, up = gate_up.chunk(2, dim=1)
-    return F.silu(gate) * up
+    return silu(gate) * up
 
 
 def swiglu_matvec_add(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from puna.backends.torch.blob import Places
+from puna.backends.torch.errors import empty_bytes
 from puna.backends.torch.layer import Layer
 
 NUM_BUFFERS = 2
@@ -33,7 +34,7 @@ def pack(layer: Layer, pinned: bool) -> Packed:
     """Gather a layer that lies in main memory; `pinned`: where the device can fetch it by itself."""
     sizes, places = Places(), Places()
     layer.mapped(_noting(sizes.take))
-    blob = torch.empty(sizes.end, dtype=torch.uint8, pin_memory=pinned)
+    blob = empty_bytes(sizes.end, pinned)
     layer.mapped(_noting(lambda weight: places.of(weight, blob).copy_(weight)))
     return Packed(layer.mapped(lambda weight: torch.empty_like(weight, device="meta")), blob)
 

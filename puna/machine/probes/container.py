@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 
-from puna.machine import cgroup
 from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.machine.processor import allowed_threads, processor
-from puna.machine.sizes import MIB, shown, whole
+from puna.machine.processor import processor
+from puna.machine.sizes import MIB, shown
+from puna.resources import allowed_cores, cpu_quota, usable_cores, whole
 
 LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which NCCL may find too little for several GPUs
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -54,12 +53,12 @@ def shared_memory(host: Host) -> int | None:
 
 
 def _quota(patient: Patient) -> Iterator[Finding]:
-    quota = cgroup.cpu_quota(patient.host)
+    quota = cpu_quota(patient.host)
     found = patient.once(processor)
-    allowed = allowed_threads(patient.host) or (found.threads if found else 1)
+    allowed = allowed_cores(patient.host) or (found.threads if found else 1)
     if quota is None or quota >= allowed:
         return
-    threads = max(1, math.floor(quota))
+    threads = usable_cores(patient.host, allowed)
     started = "1 thread" if threads == 1 else f"{threads} threads"
     yield Finding(
         "container.cpu-quota",

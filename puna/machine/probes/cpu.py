@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
-from puna.machine.processor import Processor, allowed_threads, processor, usable_threads
+from puna.machine.processor import Processor, processor
+from puna.resources import allowed_cores, usable_cores
 
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 # Flag of /proc/cpuinfo -> what people call it: wider products, which make prompts faster.
@@ -29,7 +30,7 @@ def cpu(patient: Patient) -> Iterator[Finding]:
         "name": found.name,
         "cores": found.cores or found.threads,
         "threads": found.threads,
-        "usable_threads": usable_threads(patient.host),
+        "usable_threads": usable_cores(patient.host, found.threads),
         "flags": sorted(found.flags.intersection((*NEEDED_ON_X86, *WIDER))),
     }
     yield from _cores(patient, found)
@@ -37,7 +38,7 @@ def cpu(patient: Patient) -> Iterator[Finding]:
 
 
 def _cores(patient: Patient, found: Processor) -> Iterator[Finding]:
-    allowed = allowed_threads(patient.host) or found.threads
+    allowed = allowed_cores(patient.host) or found.threads
     present = f"{found.cores} cores, {found.threads} threads" if found.cores else f"{found.threads} threads"
     if allowed < found.threads:
         yield Finding(

@@ -1,21 +1,31 @@
-"""Main memory: how much, how much of it is free, who limits it, whom it has already cost his life, and what fits."""
+"""Main memory: how much, how much of it is free, who limits it, which processes the OOM killer has ended, and what fits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from puna.machine import cgroup
 from puna.machine.child import ask
 from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.machine.sizes import GIB, MIB, shown, whole
+from puna.machine.sizes import GIB, MIB, shown
+from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, whole, within
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
 SHORT_BYTES = 2 * GIB  # no model of a billion weights or more
 SMALL_BYTES = 16 * GIB  # a machine of less wants swap, too
 RUN_BYTES = 600 * MIB  # beside the weights: K and V of a usual context, scratch, Python
+BY_ULIMIT = ("{name} lets this process have", "an allocation beyond that fails", "raise-ulimit")
+# Name of a limit -> what holds the process, what happens beyond it, and the remedy.
+HOLDERS = {
+    "cgroup": (
+        "this process and those of its group may have",
+        "what would need more is ended by the kernel, without a word (exit code 137)",
+        "raise-memory-limit",
+    ),
+    "ulimit -v": BY_ULIMIT,
+    "ulimit -d": BY_ULIMIT,
+}
 SHOWN_MODELS = (
     "llama-3.2-1b",
     "llama-3.2-3b",
@@ -29,27 +39,16 @@ SHOWN_MODELS = (
 BYTES_PER_WEIGHT = {"4 bits": 20 / 32, "8 bits": 34 / 32, "16 bits": 2.0}  # Q4_1, Q8_0, F16
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of the machine, without its containers' limits."""
-
-    total: int
-    free: int
-    swap_total: int
-    swap_free: int
-
-
 def memory(patient: Patient) -> Iterator[Finding]:
     """Free and limited memory, swap, and processes that were ended for want of it."""
     found = patient.once(read_memory)
-    limit = cgroup.memory_limit(patient.host)
     if found is None:
         yield Finding("memory.free", "note", "nothing here tells how much memory there is")
         return
-    total, free = found.total, found.free
-    if limit is not None and limit < total:
-        total, free = limit, min(free, max(0, limit - (cgroup.memory_used(patient.host) or 0)))
-        yield _limit(patient, found, limit)
+    limits = memory_limits(patient.host)
+    total, free = within(found, limits)
+    if total < found.total:
+        yield _limit(patient, found, min(limits, key=lambda limit: limit.bytes))
     patient.facts["memory"] = {
         "total_bytes": total,
         "free_bytes": free,
@@ -64,23 +63,20 @@ def memory(patient: Patient) -> Iterator[Finding]:
 def read_memory(host: Host) -> Memory | None:
     """/proc/meminfo; where there is none, what a child of this Python finds."""
     if host.system == "Linux":
-        lines = (line.partition(":") for line in (host.read("/proc/meminfo") or "").splitlines())
-        kib = {name.strip(): whole(value.replace("kB", "")) or 0 for name, _, value in lines}
-        free = kib.get("MemAvailable", kib.get("MemFree", 0))
-        sizes = (kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
-        return Memory(*(size << 10 for size in sizes)) if sizes[0] else None
+        return machine_memory(host)
     answer = ask(host, "puna.machine.facts", "memory")
     numbers = [int(answer.number(name) or 0) for name in ("total", "free", "swap_total", "swap_free")]
     return Memory(*numbers) if numbers[0] > 0 else None
 
 
-def _limit(patient: Patient, found: Memory, limit: int) -> Finding:
+def _limit(patient: Patient, found: Memory, limit: Limit) -> Finding:
+    holds, effect, remedy = HOLDERS.get(limit.name, HOLDERS["cgroup"])
     return Finding(
         "memory.limit",
-        "warning" if limit < SHORT_BYTES else "note",
-        f"this process and those of its group may have {shown(limit)} of the machine's {shown(found.total)}",
-        "what would need more is ended by the kernel, without a word (exit code 137)",
-        patient.remedy("raise-memory-limit", wanted=f"{max(8, min(found.total // GIB, 16))}g"),
+        "warning" if limit.bytes < SHORT_BYTES else "note",
+        f"{holds.format(name=limit.name)} {shown(limit.bytes)} of the machine's {shown(found.total)}",
+        effect,
+        patient.remedy(remedy, wanted=f"{max(8, min(found.total // GIB, 16))}g", limit=limit.name),
     )
 
 
@@ -147,7 +143,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
 
 
 def _kills(patient: Patient) -> Iterator[Finding]:
-    group = cgroup.oom_kills(patient.host)
+    group = oom_kills(patient.host)
     lines = (line.split() for line in (patient.host.read("/proc/vmstat") or "").splitlines())
     machine = next((whole(words[1]) or 0 for words in lines if len(words) == 2 and words[0] == "oom_kill"), 0)
     if group:

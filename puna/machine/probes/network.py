@@ -17,7 +17,7 @@ from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.probes.python import this_python
 from puna.machine.remedies import quoted
-from puna.machine.sizes import whole
+from puna.resources import whole
 
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEFAULT_PORT = 29500

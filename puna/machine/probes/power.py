@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.machine.sizes import whole
+from puna.resources import whole
 
 CPUS = "/sys/devices/system/cpu"
 # Drivers whose "powersave" lets the clock rise with the load, unlike that of all others.

@@ -31,6 +31,10 @@ HOST: dict[str, Recipe] = {
         "Give the container more memory, on the host: docker run --memory {wanted}, or docker update --memory {wanted} "
         "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model or fewer bits per weight do as well."
     ),
+    "raise-ulimit": Recipe(
+        "In the shell that starts puna, type `{limit} unlimited` (the hard limit must allow it); of a systemd service, set "
+        "LimitAS= and LimitDATA= to infinity."
+    ),
     "add-swap": Recipe(
         "A swap file makes a machine slow where it would otherwise end programs.",
         on_apt("sudo fallocate -l 8G /swapfile", *_SWAP_ON)

@@ -1,0 +1,140 @@
+"""Errors of a device, in words: the one translator round opening, load, step and read.
+
+PyTorch raises RuntimeError for a card that is full or lost, and also for a mistake of puna. `kind_of` tells them apart, and a
+mistake passes through untouched. Translated errors hold no tensors.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from puna.backends.base import Translation
+from puna.causes import SURE, find
+from puna.errors import DeviceError, InsufficientMemoryError, PunaError
+
+Kind = Literal["device memory", "main memory", "device"]
+
+# Wordings of PyTorch, CUDA's libraries and Triton, in lower case -> what failed. The first that is found counts.
+WORDINGS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("main memory", ("defaultcpuallocator", "std::bad_alloc", "cannot allocate memory", "unable to allocate")),
+    (
+        "device memory",
+        (
+            "cuda out of memory",
+            "cuda error: out of memory",
+            "triton error [cuda]: out of memory",
+            "cublas_status_alloc_failed",
+            "cublas_status_not_initialized",
+        ),
+    ),
+    (
+        "device",
+        ("cuda error:", "cuda driver error:", "cublas_status_", "triton error [cuda]:", "nccl error", "cuda-capable device"),
+    ),
+)
+AMOUNT = re.compile(r"tried to allocate [\d.]+ \w+|unable to allocate [\d.]+ \w+", re.IGNORECASE)
+BEGIN = re.compile(r"^\[enforce fail at [^\]]*\]\s*(?:err == 0\.\s*)?")  # of a failed check in PyTorch's C++
+MAX_WORDS = 160
+AGAIN = "Start puna again; `puna doctor --device cuda` tries the card, and `puna why` explains the error's text."
+
+
+class PinnedMemoryError(MemoryError):
+    """Main memory that the card could read by itself was refused. PyTorch says "CUDA error: out of memory" of that, too."""
+
+
+def kind_of(error: BaseException) -> Kind | None:
+    """What failed; None for an error that is not the device's.
+
+    >>> kind_of(RuntimeError("CUDA error: an illegal memory access was encountered")), kind_of(RuntimeError("shapes differ"))
+    ('device', None)
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return "device memory"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "main memory"
+    if not isinstance(error, RuntimeError):
+        return None
+    words = str(error).lower()
+    return next((kind for kind, wordings in WORDINGS if any(wording in words for wording in wordings)), None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return kind_of(error) in ("device memory", "main memory")
+
+
+def translated(device: str, doing: str, next_step: Callable[[], str]) -> Translation:
+    """Raise the device's errors as PunaErrors: InsufficientMemoryError with `next_step()` as what to do, or DeviceError.
+
+    `device`: its name for people. `doing`: "while loading the model", "in a step of 5 tokens".
+    """
+    return Translation(lambda error: _told(error, device, doing, next_step))
+
+
+def _told(error: BaseException, device: str, doing: str, next_step: Callable[[], str]) -> PunaError | None:
+    match kind_of(error):
+        case None:
+            return None
+        case "device":
+            return DeviceError(
+                f"{device} failed {doing}: {first_words(error)}", hint=" ".join(filter(None, (_meaning(error), AGAIN)))
+            )
+        case kind:
+            what = device if kind == "device memory" else "this machine"
+            return InsufficientMemoryError(f"{what} ran out of memory {doing}: {first_words(error)}", hint=next_step())
+
+
+def _meaning(error: BaseException) -> str:
+    """The first sentence of what `puna why` says of it."""
+    found = find(str(error))
+    return (
+        re.split(r"(?<=\.) |: ", found[0].explain().cause)[0].rstrip(".") + "." if found and found[0].confidence >= SURE else ""
+    )
+
+
+def first_words(error: BaseException) -> str:
+    """Of an error's text what fits into a line, up to the amount that was refused.
+
+    >>> first_words(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.99 GiB"))
+    'CUDA out of memory. Tried to allocate 2.00 GiB'
+    """
+    line = BEGIN.sub("", (str(error).strip().splitlines() or [type(error).__name__])[0])
+    found = AMOUNT.search(line)
+    return (line[: found.end()] if found else line[:MAX_WORDS]).rstrip(". ")
+
+
+def empty_bytes(count: int, pinned: bool) -> torch.Tensor:
+    """Main memory for a copy; `pinned`: the card can read it by itself. PinnedMemoryError where that is refused."""
+    try:
+        return torch.empty(count, dtype=torch.uint8, pin_memory=pinned)
+    except RuntimeError as error:
+        if pinned and is_out_of_memory(error):
+            raise PinnedMemoryError(f"{count} bytes of pinned memory were refused: {first_words(error)}") from error
+        raise
+
+
+def cannot_start(words: str) -> DeviceError:
+    """Why a card cannot be used at all: what `puna why` says of the driver's or CUDA's words, in one line.
+
+    >>> str(cannot_start("No CUDA GPUs are available"))
+    'CUDA finds no card'
+    """
+    found = find(words)
+    if found and found[0].confidence >= SURE:
+        told = found[0].explain()
+        return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or go on with --device cpu.")))
+    first = (words.splitlines() or ["no reason is given"])[0]
+    return DeviceError(f"CUDA does not start: {first}", hint="See whether nvidia-smi works; or go on with --device cpu.")
+
+
+def _as_message(sentence: str) -> str:
+    """
+    >>> _as_message("There is no NVIDIA driver."), _as_message("CUDA finds no card.")
+    ('there is no NVIDIA driver', 'CUDA finds no card')
+    """
+    begins_a_word = sentence[1:2].islower()
+    return (sentence[:1].lower() + sentence[1:] if begins_a_word else sentence).removesuffix(".")

@@ -1,0 +1,300 @@
+"""The cores and the main memory that this process may use, under the limits of containers, service managers and `ulimit`.
+
+The one owner of these facts: `doctor`, `plan`, `run` and every backend ask here. All of them come from files of the kernel, read
+through a `Machine`, so that a test can be any machine. Sources: cgroups(7), the kernel's `cgroup-v1/memory.rst` and
+`cgroup-v2.rst`, proc_pid_limits(5), proc_pid_status(5).
+
+A limit of a group above counts too, so the tightest of the path counts. Pages of files that the kernel can drop at any time do
+not count as used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import psutil
+
+GROUPS = "/sys/fs/cgroup"
+UNIFIED_ROOTS = (GROUPS, f"{GROUPS}/unified")  # where systemd mounts version 2: alone, and beside version 1
+NO_LIMIT = 1 << 60  # version 1 writes a huge number where there is no limit
+MAX_DEPTH = 40  # of groups that are looked at
+MAX_DIGITS = 20  # a longer number is no count of anything here
+MAX_FILE_BYTES = 1 << 20
+# Pages of files, which the kernel drops when memory is short, as memory.stat names them.
+DROPPABLE = ("inactive_file", "active_file", "slab_reclaimable")
+DROPPABLE_V1 = ("total_inactive_file", "total_active_file")
+# Line of /proc/self/limits -> what `ulimit` calls it, and the line of /proc/self/status that counts against it.
+ULIMITS: Mapping[str, tuple[str, str]] = {"Max address space": ("ulimit -v", "VmSize"), "Max data size": ("ulimit -d", "VmData")}
+
+
+class Machine(Protocol):
+    """A machine whose files can be read."""
+
+    @property
+    def system(self) -> str:
+        """As `platform.system()` says: "Linux", "Windows", "Darwin"."""
+
+    def read(self, path: str) -> str | None:
+        """A file's text; None where there is none, or it may not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """The machine that this process runs on."""
+
+    system: str = field(default_factory=platform.system)
+
+    def read(self, path: str) -> str | None:
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return None
+
+
+THIS: Machine = ThisMachine()
+
+
+class Memory(NamedTuple):
+    """Bytes of a machine's main memory and swap, without limits."""
+
+    total: int
+    free: int
+    swap_total: int
+    swap_free: int
+
+
+class Limit(NamedTuple):
+    """A limit on this process's memory, in bytes. `used`: what counts against it now and cannot be dropped."""
+
+    name: str  # "cgroup", "ulimit -v", "ulimit -d"
+    bytes: int
+    used: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.bytes - self.used)
+
+
+# ---- memory -------------------------------------------------------------------------------------------------------------
+
+
+def memory_bytes(machine: Machine | None = None) -> tuple[int, int]:
+    """(total, free) bytes of main memory that this process may use."""
+    machine = machine or THIS
+    return within(machine_memory(machine) or _told_by_psutil(), memory_limits(machine))
+
+
+def within(memory: Memory, limits: list[Limit]) -> tuple[int, int]:
+    """(total, free) bytes of `memory` under `limits`.
+
+    >>> within(Memory(100, 60, 0, 0), [Limit("cgroup", 50, 30), Limit("ulimit -v", 70, 10)])
+    (50, 20)
+    """
+    return min([memory.total, *(one.bytes for one in limits)]), min([memory.free, *(one.left for one in limits)])
+
+
+def machine_memory(machine: Machine) -> Memory | None:
+    """What /proc/meminfo says; None where there is none."""
+    kib = _sizes(machine.read("/proc/meminfo"))
+    free = kib.get("MemAvailable", kib.get("MemFree", 0))
+    memory = Memory(kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
+    return memory if memory.total else None
+
+
+def _told_by_psutil() -> Memory:
+    main = psutil.virtual_memory()
+    return Memory(int(main.total), int(main.available), 0, 0)
+
+
+def memory_limits(machine: Machine) -> list[Limit]:
+    """All limits on this process's memory: of its group and all groups above, and those of `ulimit`."""
+    return [*_unified_limits(machine), *_legacy_limits(machine), *_ulimits(machine)]
+
+
+def _unified_limits(machine: Machine) -> Iterator[Limit]:
+    """Of version 2. Beyond memory.high the kernel halts processes again and again, so it counts as memory.max does."""
+    for folder in _unified(machine):
+        limits = (whole(machine.read(f"{folder}/{name}")) for name in ("memory.max", "memory.high"))
+        limit = min((one for one in limits if one is not None), default=NO_LIMIT)
+        if limit < NO_LIMIT:
+            used = whole(machine.read(f"{folder}/memory.current")) or 0
+            yield Limit("cgroup", limit, max(0, used - _droppable(machine, folder, DROPPABLE)))
+
+
+def _legacy_limits(machine: Machine) -> Iterator[Limit]:
+    """Of version 1, where a group's memory.stat also tells the least limit of those above, seen here or not."""
+    for folder in _legacy(machine, "memory"):
+        above = _pairs(machine.read(f"{folder}/memory.stat")).get("hierarchical_memory_limit", NO_LIMIT)
+        limit = min(whole(machine.read(f"{folder}/memory.limit_in_bytes")) or NO_LIMIT, above)
+        if limit < NO_LIMIT:
+            used = whole(machine.read(f"{folder}/memory.usage_in_bytes")) or 0
+            yield Limit("cgroup", limit, max(0, used - _droppable(machine, folder, DROPPABLE_V1)))
+
+
+def _droppable(machine: Machine, folder: str, names: tuple[str, ...]) -> int:
+    pairs = _pairs(machine.read(f"{folder}/memory.stat"))
+    return sum(pairs.get(name, 0) for name in names)
+
+
+def _ulimits(machine: Machine) -> Iterator[Limit]:
+    lines = (machine.read("/proc/self/limits") or "").splitlines()
+    status = _sizes(machine.read("/proc/self/status"))
+    for begin, (name, counted) in ULIMITS.items():
+        words = next((line[len(begin) :].split() for line in lines if line.startswith(begin)), [])
+        limit = whole(words[0]) if words else None
+        if limit is not None:
+            yield Limit(name, limit, status.get(counted, 0))
+
+
+def oom_kills(machine: Machine) -> int:
+    """How many processes of this group the kernel has ended because the group's memory was full."""
+    texts = [machine.read(f"{folder}/memory.events") for folder in _unified(machine)]
+    texts += [machine.read(f"{folder}/memory.oom_control") for folder in _legacy(machine, "memory")]
+    return max((_pairs(text).get("oom_kill", 0) for text in texts), default=0)
+
+
+def own_bytes() -> int:
+    """Bytes of main memory that are this process's own: not those of mapped files, which the system can take back."""
+    lines = (ThisMachine().read("/proc/self/smaps_rollup") or "").splitlines()  # exact, where /proc/self/status lags by some MiB
+    anonymous = _sizes("\n".join(lines[1:])).get("Anonymous")
+    return anonymous if anonymous is not None else int(psutil.Process().memory_info().rss)
+
+
+def return_free_memory() -> None:
+    """Give the system back what was freed: glibc keeps freed pieces of up to 32 MiB, of which loading leaves many."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+# ---- cores --------------------------------------------------------------------------------------------------------------
+
+
+def usable_cores(machine: Machine | None = None, present: int | None = None) -> int:
+    """How many threads are worth starting, 1 or more: affinity, cpuset and quota considered.
+
+    `present`: the machine's CPUs, where nothing tells the affinity; by default what Python counts.
+    """
+    machine = machine or THIS
+    allowed = allowed_cores(machine) or present or os.cpu_count() or 1
+    return max(1, min(allowed, math.floor(cpu_quota(machine) or allowed)))
+
+
+def allowed_cores(machine: Machine) -> int | None:
+    """The CPUs that this process may run on; None where nothing tells."""
+    lines = (machine.read("/proc/self/status") or "").splitlines()
+    lists = [next((line.partition(":")[2] for line in lines if line.startswith("Cpus_allowed_list:")), None)]
+    lists += [machine.read(f"{folder}/cpuset.cpus.effective") for folder in _unified(machine)]
+    lists += [machine.read(f"{folder}/cpuset.cpus") for folder in _legacy(machine, "cpuset")]
+    return min((count for text in lists if (count := count_of_list(text)) is not None), default=None)
+
+
+def cpu_quota(machine: Machine) -> float | None:
+    """How many cores' time this process may use: the least of its group and all groups above; None: no limit."""
+    quotas = [_quota(*_two((machine.read(f"{folder}/cpu.max") or "").split())) for folder in _unified(machine)]
+    quotas += [
+        _quota(machine.read(f"{folder}/cpu.cfs_quota_us"), machine.read(f"{folder}/cpu.cfs_period_us"))
+        for folder in _legacy(machine, "cpu")
+    ]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(quota: str | None, period: str | None) -> float | None:
+    microseconds, of = whole(quota), whole(period)
+    return microseconds / of if microseconds and of else None
+
+
+def _two(words: list[str]) -> tuple[str | None, str | None]:
+    return (words[0], words[1]) if len(words) == 2 else (None, None)
+
+
+# ---- groups -------------------------------------------------------------------------------------------------------------
+
+
+def _unified(machine: Machine) -> Iterator[str]:
+    """The folders of version 2, from this process's own up to the root."""
+    own = next((path for number, names, path in _groups(machine) if number == "0" and not names), "/")
+    for root in UNIFIED_ROOTS:
+        yield from _upwards(root, own)
+
+
+def _legacy(machine: Machine, controller: str) -> Iterator[str]:
+    """The folders of one controller of version 1, from this process's own up to the root.
+
+    Several controllers may share a hierarchy, which is then mounted under all their names ("cpu,cpuacct"). Inside a container
+    the path need not begin at the root that is mounted there; then only the root is found.
+    """
+    found = ((names, path) for _, names, path in _groups(machine) if controller in names.split(","))
+    names, own = next(found, (controller, "/"))
+    for name in dict.fromkeys((controller, names)):
+        yield from _upwards(f"{GROUPS}/{name}", own)
+
+
+def _upwards(root: str, path: str) -> Iterator[str]:
+    """
+    >>> list(_upwards("/r", "/a/b")), list(_upwards("/r", "/"))
+    (['/r/a/b', '/r/a', '/r'], ['/r'])
+    """
+    names = [name for name in path.split("/") if name not in ("", ".", "..")][:MAX_DEPTH]
+    yield from ("/".join([root, *names[:depth]]) for depth in range(len(names), -1, -1))
+
+
+def _groups(machine: Machine) -> list[tuple[str, str, str]]:
+    """(number, controllers, path) of each hierarchy, as /proc/self/cgroup lists them."""
+    rows = (line.split(":", 2) for line in (machine.read("/proc/self/cgroup") or "").splitlines())
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+
+
+# ---- texts of the kernel --------------------------------------------------------------------------------------------------
+
+
+def whole(text: str | None) -> int | None:
+    """
+    >>> whole(" 42\\n"), whole("max"), whole(None), whole("-1"), whole("9" * 5000)
+    (42, None, None, None, None)
+    """
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
+def count_of_list(text: str | None) -> int | None:
+    """How many numbers a list of the kernel names; None where it is none.
+
+    >>> count_of_list("0-3,8"), count_of_list("0"), count_of_list("x"), count_of_list("3-1"), count_of_list("")
+    (5, 1, None, None, None)
+    """
+    total = 0
+    for part in (text or "").strip().split(","):
+        first, _, last = part.partition("-")
+        low, high = whole(first), whole(last or first)
+        if low is None or high is None or high < low:
+            return None
+        total += high - low + 1
+    return total
+
+
+def _pairs(text: str | None) -> dict[str, int]:
+    """Lines of a name and a number, as of memory.stat and memory.events."""
+    lines = (line.split() for line in (text or "").splitlines())
+    return {words[0]: number for words in lines if len(words) == 2 and (number := whole(words[1])) is not None}
+
+
+def _sizes(text: str | None) -> dict[str, int]:
+    """Lines of a name, a colon and KiB, as of /proc/meminfo, in bytes.
+
+    >>> _sizes("MemTotal:        8 kB\\nName: puna\\n")
+    {'MemTotal': 8192}
+    """
+    lines = (line.partition(":") for line in (text or "").splitlines())
+    found = ((name.strip(), whole(value.removesuffix("kB"))) for name, _, value in lines if value.endswith("kB"))
+    return {name: number << 10 for name, number in found if number is not None}
