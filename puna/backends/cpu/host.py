@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +16,14 @@ import llvmlite.binding as llvm
 
 from puna.errors import DeviceError
 from puna.paths import cache_dir
+from puna.report import Reporter
 
 CPU_NAME: str = llvm.get_host_cpu_name()
 CPU_FEATURES: frozenset[str] = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
 IS_X86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64")
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 PORTABLE = not IS_X86 or os.environ.get("PUNA_PORTABLE_KERNELS") == "1"  # plain LLVM vectors only; set it to test them
+WAIT_S = 60.0  # for another process that compiles
 
 
 def require_cpu() -> None:
@@ -44,3 +48,25 @@ def cache_key() -> str:
 def kernel_folder() -> Path:
     """The folder of the compiled kernels; it need not exist, and may be one that cannot be written."""
     return cache_dir() / "kernels" / cache_key()
+
+
+@contextmanager
+def sole_compiler(report: Reporter) -> Iterator[None]:
+    """Hold the lock of the kernel folder, so that processes that start together do not all compile the same. The system frees it
+    when the process ends. Where locks cannot be had, or whoever holds it does not come to an end, nothing is waited for."""
+    from filelock import FileLock, Timeout
+
+    folder = kernel_folder().parent
+    lock = FileLock(folder / f"{cache_key()}.lock")
+    with suppress(OSError, NotImplementedError):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            report.notice("another process is compiling kernels; waiting for it")
+            with suppress(Timeout):
+                lock.acquire(timeout=WAIT_S, poll_interval=0.1)
+    try:
+        yield
+    finally:
+        lock.release()

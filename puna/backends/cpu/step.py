@@ -9,19 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from puna.backends.cpu.attention import (
-    attend_span_f16,
-    attend_span_f32,
-    fold,
-    normalise,
-    write_keys_f16,
-    write_keys_f32,
-    write_values_f16,
-    write_values_f32,
-)
+from puna.backends.cpu.attention import fold, normalise
 from puna.backends.cpu.barrier import barrier, wait_for_step
-from puna.backends.cpu.jit import entry, part
-from puna.backends.cpu.kernels import add_bias, embed, head_norm, is_quantised, multiply, quantize_blocks, rms_norm, rope, swiglu
+from puna.backends.cpu.jit import entry, kernel
+from puna.backends.cpu.kernels import add_bias, head_norm, quantize_blocks, rms_norm, rope, swiglu
 from puna.backends.cpu.layout import (
     ADD,
     ATTN_NORM,
@@ -32,6 +23,7 @@ from puna.backends.cpu.layout import (
     GATE,
     K_NORM,
     LM_HEAD,
+    MATRIX_BYTES,
     NORMS,
     POSTED,
     Q_NORM,
@@ -46,30 +38,31 @@ from puna.backends.cpu.layout import (
     Sizes,
     V,
 )
-from puna.backends.cpu.simd import atomic_add, load_f32, load_i32, load_i64, store_f32, tuple_reader
+from puna.backends.cpu.simd import atomic_add, call, load_f32, load_i32, load_i64, store_f32, tuple_reader
 
 read_memory, read_sizes = tuple_reader(Memory), tuple_reader(Sizes)
 
 
-@part
+@kernel
 def _share(n, thread, threads):
     """The part first..last-1 of n that is this thread's."""
     return n * thread // threads, n * (thread + 1) // threads
 
 
-@part
+@kernel
 def _matrix(memory, index):
-    at = memory.matrices + 32 * index
-    return load_i64(at), load_i64(at + 8), load_i64(at + 16)
+    """(address, columns, whether it is quantised)"""
+    at = memory.matrices + MATRIX_BYTES * index
+    return load_i64(at), load_i64(at + 8), load_i64(at + 16) != 0
 
 
-@part
+@kernel
 def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
     """normed = rms_norm(x), with records if one of matrices first..last-1 is quantised; tokens are shared out."""
     wants_records = False
     for matrix in range(first_matrix, last_matrix):
-        kind, _, _ = _matrix(memory, matrix)
-        wants_records = wants_records or is_quantised(kind)
+        _, _, is_quantised = _matrix(memory, matrix)
+        wants_records = wants_records or is_quantised
     columns = sizes.row_stride // 4  # hidden_size, padded to whole blocks
     weight = load_i64(memory.norms + 8 * index)
     first, last = _share(tokens, thread, sizes.threads)
@@ -80,25 +73,31 @@ def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
             quantize_blocks(out, columns, memory.records + t * sizes.record_stride, 0, columns // 32)
 
 
-@part
+@kernel
 def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
     """Row groups first..last-1 of a product and its bias; `x` is read where the matrix is not quantised, else the records."""
-    kind, w, columns = _matrix(memory, index)
-    if is_quantised(kind):
+    w, columns, is_quantised = _matrix(memory, index)
+    if is_quantised:
         x, x_stride = memory.records, sizes.record_stride
-    adds = np.int64(mode)  # not a literal: Numba would compile all products once for each
-    multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
-    bias = load_i64(memory.matrices + 32 * index + 24)
+    multiply, bias = _product_and_bias(memory, index)
+    call(multiply, w, columns, x, x_stride, tokens, y, y_stride, first, last, mode)
     if bias != 0:
         add_bias(bias, tokens, y, y_stride, first, last)
 
 
-@part
+@kernel
+def _product_and_bias(memory, index):
+    """The addresses of a matrix's product and of its bias, which is 0 where it has none."""
+    at = memory.matrices + MATRIX_BYTES * index
+    return load_i64(at + 24), load_i64(at + 32)
+
+
+@kernel
 def _rows(first_group, last_group, rows):
     return min(8 * first_group, rows), min(8 * last_group, rows)
 
 
-@part
+@kernel
 def _project_qkv(memory, sizes, layer, tokens, thread):
     """q, k and v of all tokens, normed by heads where the model does so, turned; k and v go into their pages."""
     base = layer * SLOTS
@@ -123,7 +122,7 @@ def _project_qkv(memory, sizes, layer, tokens, thread):
     _write_kv(memory, sizes, layer, k, v, k_begin, k_end)
 
 
-@part
+@kernel
 def _norm_heads(memory, sizes, index, x, heads, tokens, thread):
     """Norm this thread's heads of each row; returns the numbers of a row that they are: begin, end."""
     first, last = _share(heads, thread, sizes.threads)
@@ -135,13 +134,13 @@ def _norm_heads(memory, sizes, index, x, heads, tokens, thread):
     return first * sizes.head_dim, last * sizes.head_dim
 
 
-@part
+@kernel
 def _page(memory, sizes, layer, sequence, position, kv_head):
     page = np.int64(load_i32(memory.tables + sequence * sizes.table_stride + 4 * (position // sizes.page_size)))
     return memory.kv + page * sizes.page_bytes + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
 
 
-@part
+@kernel
 def _write_kv(memory, sizes, layer, k, v, begin, end):
     """Numbers begin..end-1 of each token's k and v rows into the pages of their heads."""
     for sequence in range(load_i64(memory.job + 8)):
@@ -155,16 +154,11 @@ def _write_kv(memory, sizes, layer, k, v, begin, end):
                 page = _page(memory, sizes, layer, sequence, position, head)
                 at = t * sizes.qkv_stride + 4 * head * sizes.head_dim
                 first, last = i - head * sizes.head_dim, until - head * sizes.head_dim
-                if sizes.kv_is_f16:
-                    write_keys_f16(k + at, page, sizes.page_size, slot, first, last)
-                    write_values_f16(v + at, page, sizes.page_size, sizes.head_dim, slot, first, last)
-                else:
-                    write_keys_f32(k + at, page, sizes.page_size, slot, first, last)
-                    write_values_f32(v + at, page, sizes.page_size, sizes.head_dim, slot, first, last)
+                call(memory.write_kv, k + at, v + at, page, sizes.page_size, sizes.head_dim, slot, first, last)
                 i = until
 
 
-@part
+@kernel
 def _attend(memory, sizes, layer, thread):
     """All tiles of four rows (token, head of a group), dealt out to the threads in turn: whole, or span by span where there are
     few. The sums are the same; spans that are dealt out leave theirs in `partials`, to be added up once all are there."""
@@ -202,7 +196,7 @@ def _attend(memory, sizes, layer, thread):
         _add_up(memory, sizes, layer, per_kv, thread)
 
 
-@part
+@kernel
 def _spans_to_deal(memory, sizes, layer, per_kv):
     """How many spans there are, if tiles are too few to be shared evenly and the sums of all have room; else 0."""
     if sizes.threads == 1:
@@ -220,7 +214,7 @@ def _spans_to_deal(memory, sizes, layer, per_kv):
     return spans if tiles < spans <= sizes.num_partials else 0
 
 
-@part
+@kernel
 def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
     """The positions that rows row..row+3 of a sequence see: first, end. Rows stand in the order of their positions."""
     nearest = np.int64(load_i32(memory.positions + 4 * (start + row // per_kv)))
@@ -229,7 +223,7 @@ def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
     return max(0, nearest + 1 - window) if window > 0 else 0, furthest + 1
 
 
-@part
+@kernel
 def _add_up(memory, sizes, layer, per_kv, thread):
     """The spans of each tile, in their order; tiles are dealt out."""
     tile, span = 0, 0
@@ -249,7 +243,7 @@ def _add_up(memory, sizes, layer, per_kv, thread):
                 tile += 1
 
 
-@part
+@kernel
 def _attend_span(memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
     """Rows row..row+3 of a sequence and KV head over positions first..end-1; past the last row it is repeated."""
     last = rows - 1
@@ -264,23 +258,16 @@ def _attend_span(memory, sizes, layer, sequence, start, kv_head, per_kv, row, ro
     p2, p3 = np.int64(load_i32(memory.positions + 4 * t2)), np.int64(load_i32(memory.positions + 4 * t3))
     table = memory.tables + sequence * sizes.table_stride
     base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
-    scale = np.float32(1.0) / np.sqrt(np.float32(sizes.head_dim))
     window = load_i64(memory.windows + 8 * layer)
     reach = window if window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
     alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
-    if sizes.kv_is_f16:
-        attend_span_f16(
-            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
-            scale, scores, sums,
-        )  # fmt: skip
-    else:
-        attend_span_f32(
-            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
-            scale, scores, sums,
-        )  # fmt: skip
+    call(
+        memory.attend, q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span,
+        hd, scores, sums,
+    )  # fmt: skip
 
 
-@part
+@kernel
 def _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums):
     """What the rows of a tile attended to; rows that only filled it up are not kept."""
     width, kept = (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row)
@@ -292,23 +279,23 @@ def _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums):
             store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
 
 
-@part
+@kernel
 def _token_and_head(row, start, kv_head, per_kv):
     return start + row // per_kv, kv_head * per_kv + row % per_kv
 
 
-@part
+@kernel
 def _quantize(memory, sizes, index, x, x_stride, tokens, thread):
     """Records of rows `x` where the product `index` wants them; the blocks are shared out."""
-    kind, _, columns = _matrix(memory, index)
-    if is_quantised(kind):
+    _, columns, is_quantised = _matrix(memory, index)
+    if is_quantised:
         first, last = _share(columns // 32, thread, sizes.threads)
         for t in range(tokens):
             quantize_blocks(x + t * x_stride, columns, memory.records + t * sizes.record_stride, first, last)
         barrier(memory.control, sizes.threads)
 
 
-@part
+@kernel
 def _feed_forward(memory, sizes, layer, tokens, thread):
     """gate = swiglu(W_gate normed, W_up normed)"""
     base = layer * SLOTS
@@ -321,7 +308,7 @@ def _feed_forward(memory, sizes, layer, tokens, thread):
         swiglu(memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
 
 
-@part
+@kernel
 def _layer(memory, sizes, layer, tokens, thread):
     base, threads = layer * SLOTS, sizes.threads
     groups = (sizes.hidden_size + 7) // 8
@@ -348,16 +335,16 @@ def _layer(memory, sizes, layer, tokens, thread):
     barrier(memory.control, threads)
 
 
-@part
+@kernel
 def _embed(memory, sizes, tokens, thread):
     first, last = _share(tokens, thread, sizes.threads)
-    kind, w, columns = _matrix(memory, sizes.num_layers * SLOTS + EMBED)
+    w, columns, _ = _matrix(memory, sizes.num_layers * SLOTS + EMBED)
     for t in range(first, last):
         row = np.int64(load_i32(memory.token_ids + 4 * t))
-        embed(kind, w, columns, row, sizes.hidden_size, memory.x + t * sizes.row_stride)
+        call(memory.embed, w, columns, row, sizes.hidden_size, memory.x + t * sizes.row_stride)
 
 
-@part
+@kernel
 def _logits(memory, sizes, thread):
     """The rows whose logits are wanted move to the front of x; then norm and the last product."""
     count = load_i64(memory.job + 16)
@@ -375,7 +362,7 @@ def _logits(memory, sizes, thread):
     barrier(memory.control, sizes.threads)
 
 
-@part
+@kernel
 def _forward(memory, sizes, thread):
     tokens = load_i64(memory.job)
     _embed(memory, sizes, tokens, thread)
