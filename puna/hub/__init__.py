@@ -11,7 +11,17 @@ from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
 from puna.report import SILENT, Reporter
 
-__all__ = ["CATALOGUE", "DEFAULT_MODEL", "WheelModel", "cached_names", "is_cached", "looks_like_model", "pull", "resolve"]
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_MODEL",
+    "WheelModel",
+    "cached_names",
+    "is_cached",
+    "looks_like_model",
+    "pull",
+    "resolve",
+    "types_to_fetch",
+]
 
 FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
@@ -35,6 +45,12 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     if (by_hand := _placed_by_hand(text)) is not None:
         return by_hand
     raise _not_found(text)
+
+
+def types_to_fetch(name: str | Path | None = None) -> tuple[str, ...]:
+    """The types of the weights (the embedding's first) of a model that `resolve` would fetch; none for any other."""
+    model = CATALOGUE.get(DEFAULT_MODEL if name is None else str(name))
+    return () if model is None or is_cached(model) else model.weight_types
 
 
 def pull(name: str | None = None, report: Reporter = SILENT) -> Path:

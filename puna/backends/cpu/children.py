@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import IO
 
 from puna.backends.cpu.child import ERROR, HEAD, READY
@@ -33,17 +33,24 @@ class NoChildError(Exception):
 class Compilation(threading.Thread):
     """Compiles kernels in the background.
 
-    `compile_here` compiles one in this process; `keep` receives each machine code, from any thread.
+    `compile_here` compiles one in this process; `keep` receives each machine code, from any thread. Another process may do the
+    same work: `turn(give_up)` waits for that, or until `give_up()`; afterwards `missing` tells which of the names are left.
     """
 
     def __init__(
-        self, names: Sequence[str], cores: int, compile_here: Callable[[str], bytes], keep: Callable[[str, bytes], None]
+        self,
+        names: Sequence[str],
+        cores: int,
+        compile_here: Callable[[str], bytes],
+        keep: Callable[[str, bytes], None],
+        turn: Callable[[Callable[[], bool]], AbstractContextManager[None]],
+        missing: Callable[[Sequence[str]], list[str]],
     ) -> None:
         super().__init__(name="puna-compiles", daemon=True)
-        self.total, self.num_done = len(names), 0
-        self._waiting = deque(names)
-        self._num_lanes = min(cores, MAX_CHILDREN, len(names))
-        self._compile_here, self._keep = compile_here, keep
+        self.total, self.num_done, self.is_waiting = len(names), 0, True
+        self._names, self._cores = names, cores
+        self._compile_here, self._keep, self._turn, self._missing = compile_here, keep, turn, missing
+        self._queue: deque[str] = deque()
         self._error: BaseException | None = None
         self._is_stopped = False
         self._children: set[subprocess.Popen[bytes]] = set()
@@ -51,12 +58,23 @@ class Compilation(threading.Thread):
         atexit.register(self.stop)
 
     def run(self) -> None:
-        lanes = [threading.Thread(target=self._lane, daemon=True) for _ in range(self._num_lanes)]
+        try:
+            with self._turn(lambda: self._is_stopped):
+                self._compile(self._missing(self._names))
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits for the kernels
+            self._fail(error)
+        atexit.unregister(self.stop)
+
+    def _compile(self, names: Sequence[str]) -> None:
+        self.num_done, self.is_waiting = self.total - len(names), False
+        with self._guard:
+            if not self._is_stopped:
+                self._queue.extend(names)
+        lanes = [threading.Thread(target=self._lane, daemon=True) for _ in range(min(self._cores, MAX_CHILDREN, len(names)))]
         for lane in lanes:
             lane.start()
         for lane in lanes:
             lane.join()
-        atexit.unregister(self.stop)
 
     def require_success(self) -> None:
         """Raise what went wrong, once the thread has ended."""
@@ -67,7 +85,7 @@ class Compilation(threading.Thread):
         """End the children, and wait until nothing runs any more."""
         with self._guard:
             self._is_stopped = True
-            self._waiting.clear()
+            self._queue.clear()
             for child in self._children:
                 child.kill()
         self.join()
@@ -80,10 +98,13 @@ class Compilation(threading.Thread):
             except NoChildError:
                 while (name := self._next()) is not None:
                     self._done(name, self._compile_here(name))
-        except BaseException as error:  # told by the thread that waits for the kernels
-            with self._guard:
-                self._error = self._error or error
-                self._waiting.clear()
+        except BaseException as error:  # noqa: BLE001 - as in `run`
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._guard:
+            self._error = self._error or error
+            self._queue.clear()
 
     def _with_child(self) -> None:
         with tempfile.TemporaryFile() as errors, self._child(errors) as child:
@@ -112,7 +133,7 @@ class Compilation(threading.Thread):
 
     def _next(self) -> str | None:
         with self._guard:
-            return self._waiting.popleft() if self._waiting else None
+            return self._queue.popleft() if self._queue else None
 
     def _done(self, name: str, code: bytes) -> None:
         self._keep(name, code)

@@ -54,7 +54,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "multiply_floats": ("ceilings", 2),
 }
 
-STAGE = "compiling kernels, once"
+STAGE, WAITING = "compiling kernels, once", "waiting for another process, which compiles kernels"
 POLL_S = 0.05
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -101,58 +101,54 @@ def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str) -> list[st
 
 # ---- many at once ---------------------------------------------------------------------------------------------------
 
-_early: Compilation | None = None  # begun before it was waited for
+_begun: Compilation | None = None
 
 
 def begin(names: Iterable[str]) -> None:
     """Begin to compile entries, in the background; `prepare` waits for them."""
-    global _early
+    global _begun
     missing = _missing(names)
-    if missing and _early is None:
-        _early = _begun(missing)
+    if missing and _begun is None:
+        _begun = Compilation(
+            missing, usable_cores(), lambda name: encode(compile_entry(name)), _keep, host.sole_compiler, _missing
+        )
+        _begun.start()
 
 
 def prepare(names: Iterable[str], report: Reporter = SILENT) -> None:
     """Have entries compiled, telling `report` how far it is: some seconds on two cores."""
-    global _early
-    if _early is not None:
-        _wait(_early, report)
-        _early = None
     names = list(names)
-    if missing := _missing(names):
-        with host.sole_compiler(report):
-            if missing := _missing(names):  # another process may have compiled them meanwhile
-                _wait(_begun(missing), report)
-        if any(name in _unkept for name in missing):
-            report.notice(
-                f"compiled kernels cannot be kept in {host.kernel_folder()}: each start will compile them anew "
-                "(PUNA_CACHE names another)"
-            )
+    _finish(report)
+    begin(names)
+    _finish(report)
+    if not _unkept.keys().isdisjoint(names):
+        report.notice(
+            f"compiled kernels cannot be kept in {host.kernel_folder()}: each start will compile them anew "
+            "(PUNA_CACHE names another)"
+        )
     for name in names:
         load_entry(name)
+
+
+def _finish(report: Reporter) -> None:
+    """Wait for what was begun. Whatever interrupts the waiting ends the compilation, too."""
+    global _begun
+    if (compilation := _begun) is None:
+        return
+    try:
+        while compilation.is_alive():
+            report.progress(WAITING if compilation.is_waiting else STAGE, compilation.num_done, compilation.total)
+            compilation.join(POLL_S)
+    finally:
+        _begun = None
+        compilation.stop()
+        report.progress(STAGE, compilation.total, compilation.total)
+    compilation.require_success()
 
 
 def _missing(names: Iterable[str]) -> list[str]:
     wanted = set(names)
     return [name for name in ENTRIES if name in wanted and _found(name) is None]
-
-
-def _begun(names: list[str]) -> Compilation:
-    compilation = Compilation(names, usable_cores(), lambda name: encode(compile_entry(name)), _keep)
-    compilation.start()
-    return compilation
-
-
-def _wait(compilation: Compilation, report: Reporter) -> None:
-    """Until all is compiled. Whatever interrupts the waiting ends the compilation, too."""
-    try:
-        while compilation.is_alive():
-            report.progress(STAGE, compilation.num_done, compilation.total)
-            compilation.join(POLL_S)
-    finally:
-        compilation.stop()
-        report.progress(STAGE, compilation.total, compilation.total)
-    compilation.require_success()
 
 
 # ---- one ------------------------------------------------------------------------------------------------------------
@@ -185,8 +181,8 @@ def _signals_deferred() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(received):
-            signal.raise_signal(number)
+        for late in dict.fromkeys(received):
+            signal.raise_signal(late)
 
 
 def _loaded(machine_code: MachineCode, num_arguments: int) -> Entry:

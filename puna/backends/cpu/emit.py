@@ -1,4 +1,4 @@
-"""From a kernel's LLVM IR (`jit.py`) to an object file: link it with all that it calls, optimise the whole once, write machine code.
+"""From a kernel's LLVM IR (`jit.py`), linked with all that it calls, to an object file: the whole is optimised once.
 
 Numba's own way optimises each function together with everything that it calls, at every level of calls anew: most of a minute
 for what takes seconds here (docs/LOG.md).
@@ -6,7 +6,6 @@ for what takes seconds here (docs/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -23,28 +22,10 @@ def machine_code(kernel: Any, num_arguments: int) -> tuple[str, bytes]:
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
     symbol = compiled.fndesc.llvm_func_name
-    module = _linked(compiled.library, symbol)
+    module = compiled.library.linked()
     machine = _target_machine()
     _optimise(module, machine)
     return symbol, bytes(machine.emit_object(module))
-
-
-def _linked(library: Any, symbol: str) -> Any:
-    """One module of a library and all that it needs. Whatever is not called in the end may go: all but `symbol`."""
-    whole = llvm.parse_assembly("")
-    for part in dict.fromkeys(_with_needed(library)):
-        module = part._final_module.clone()
-        for function in module.functions:
-            if not function.is_declaration and function.linkage == llvm.Linkage.external and function.name != symbol:
-                function.linkage = "linkonce_odr"
-        whole.link_in(module)
-    return whole
-
-
-def _with_needed(library: Any) -> Iterator[Any]:
-    yield library
-    for needed in library._linking_libraries:
-        yield from _with_needed(needed)
 
 
 def _optimise(module: Any, machine: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -16,14 +17,13 @@ import llvmlite.binding as llvm
 
 from puna.errors import DeviceError
 from puna.paths import cache_dir
-from puna.report import Reporter
 
 CPU_NAME: str = llvm.get_host_cpu_name()
 CPU_FEATURES: frozenset[str] = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
 IS_X86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64")
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 PORTABLE = not IS_X86 or os.environ.get("PUNA_PORTABLE_KERNELS") == "1"  # plain LLVM vectors only; set it to test them
-WAIT_S = 60.0  # for another process that compiles
+WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 
 def require_cpu() -> None:
@@ -51,21 +51,22 @@ def kernel_folder() -> Path:
 
 
 @contextmanager
-def sole_compiler(report: Reporter) -> Iterator[None]:
-    """Hold the lock of the kernel folder, so that processes that start together do not all compile the same. The system frees it
-    when the process ends. Where locks cannot be had, or whoever holds it does not come to an end, nothing is waited for."""
-    from filelock import FileLock, Timeout
+def sole_compiler(give_up: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock of the kernel folder, so that processes that start together do not all compile the same.
+
+    The system frees it when a process ends. The wait ends without it where the file system knows no locks, once `give_up()`, or
+    after WAIT_S.
+    """
+    from filelock import FileLock, Timeout  # 20 ms: only where something is compiled
 
     folder = kernel_folder().parent
     lock = FileLock(folder / f"{cache_key()}.lock")
     with suppress(OSError, NotImplementedError):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            report.notice("another process is compiling kernels; waiting for it")
+        until = time.monotonic() + WAIT_S
+        while not lock.is_locked and not give_up() and time.monotonic() < until:
             with suppress(Timeout):
-                lock.acquire(timeout=WAIT_S, poll_interval=0.1)
+                lock.acquire(timeout=POLL_S, poll_interval=POLL_S)
     try:
         yield
     finally:

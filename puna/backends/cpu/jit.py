@@ -1,42 +1,68 @@
 """From a kernel in Python to LLVM's code for it, not yet optimised: what Numba is asked for, and what it is not.
 
-Numba reads a function, finds the types, and writes LLVM IR. By default it would then optimise each function together with all that
-it calls, again at every level, wrap it for Python, and make machine code of it. Nobody calls a kernel but another kernel, so all
-of that is left out here: `emit.py` links the functions of an entry, optimises them once, and writes the object file.
+Numba reads a function, finds the types, and writes LLVM IR. By default it would then optimise each function together with all
+that it calls, again at every level, wrap it for Python, and make machine code of it. Only kernels call kernels, so all of that is
+left out here: `emit.py` links the functions of an entry, optimises them once, and writes the object file.
 
 No fast-math anywhere: LLVM may then not reorder a sum, and a row's bits do not depend on the loop it was computed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import llvmlite.binding as llvm
 import numba
-from numba import _dynfunc
 from numba.core import typed_passes, untyped_passes
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager, register_pass
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Library(JITCodeLibrary):  # type: ignore[misc]
+class Library(JITCodeLibrary):
     """The LLVM IR of one function, and the libraries of the functions that it calls. Nothing is optimised, nothing compiled."""
+
+    def linked(self) -> Any:
+        """A new LLVM module of this function and of all that it calls, directly or not."""
+        libraries: dict[CPUCodeLibrary, None] = {}
+        _gather(self, libraries)
+        whole = llvm.parse_assembly("")
+        for library in libraries:
+            module = library._final_module.clone()
+            if library is not self:
+                for function in module.functions:
+                    if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                        function.linkage = "linkonce_odr"  # goes once nobody calls it
+            whole.link_in(module)
+        return whole
+
+    def finalize(self) -> None:
+        self._finalized = True
 
     def _optimize_functions(self, module: Any) -> None:
         module.data_layout = self._codegen._data_layout
 
-    def _optimize_final_module(self) -> None:
-        pass
+    def _get_module_for_linking(self) -> Any:
+        """For functions that Numba compiles in its own way and that call a kernel: tests have some."""
+        module = self.linked()
+        for function in module.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"
+        return module
 
-    def _finalize_final_module(self) -> None:
-        self._finalized = True
+
+def _gather(library: CPUCodeLibrary, found: dict[CPUCodeLibrary, None]) -> None:
+    if library not in found:
+        found[library] = None
+        for needed in library._linking_libraries:
+            _gather(needed, found)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
+class Lowering(typed_passes.NativeLowering):
     """Numba's own lowering, into a `Library`."""
 
     _name = "puna_lowering"
@@ -47,16 +73,17 @@ class Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
         super().run_pass(state)
         lowered = state["cr"]
         # What callers find this function by. Numba's dispatcher insists on a C function.
-        key = _dynfunc.make_function(lowered.fndesc.lookup_module(), lowered.fndesc.qualname, "", 0, lowered.env, (state.library,))
+        module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
+        key = numba._dynfunc.make_function(module, name, "", 0, lowered.env, (state.library,))  # type: ignore[attr-defined]
         state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
         state["cr"] = lowered._replace(cfunc=key)
         return True
 
 
-class Compiler(CompilerBase):  # type: ignore[misc]
+class Compiler(CompilerBase):
     """Numba's passes that a kernel needs, a third of them."""
 
-    def define_pipelines(self) -> Iterator[Any]:
+    def define_pipelines(self) -> list[Any]:
         passes = PassManager("kernel")
         for step in (
             untyped_passes.TranslateByteCode,

@@ -255,7 +255,6 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
     return matvec, matmul
 
 
-
 # ---- products with quantised weights --------------------------------------------------------------------------------
 
 
@@ -402,7 +401,6 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             _finish(to + 3 * y_stride, d, adds)
 
     return matvec, matmul
-
 
 
 # ---- products with K-quants -----------------------------------------------------------------------------------------
@@ -589,7 +587,6 @@ def _superblock_products(
     return matvec, matmul
 
 
-
 # ---- entries: a product and an embedding for each type --------------------------------------------------------------
 
 
@@ -598,7 +595,7 @@ def _product(matvec: Any, matmul: Any) -> Any:
 
     @entry
     def multiply(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
-        """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes. `x`: records if the type is quantised.
+        """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes; `x`: records, if quantised.
 
         Of many tokens, a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and the tokens are
         cut into runs that stay there too.

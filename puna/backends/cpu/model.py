@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.backends.cpu import host, limits
-from puna.backends.cpu.compiled import entries_for, load_entry, prepare
+from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
     EMBED,
@@ -53,6 +53,13 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
     """A CPU backend with `config.threads` threads, or one per usable core."""
     host.require_cpu()
     return CPUBackend(config.threads or usable_cores())
+
+
+def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
+    """Compile the kernels for a model whose header is not here yet, in the background. The first type is the embedding's."""
+    host.require_cpu()
+    kinds = [KINDS[name] for name in weight_types]
+    begin(entries_for(kinds, kinds[0], kv_type))
 
 
 class CPUBackend:

@@ -176,8 +176,7 @@ def tuple_reader(kind: Any) -> Any:
     return read
 
 
-@intrinsic
-def call(typing: Any, function: Any, *arguments: Any) -> Any:
+def _call_entry(typing: Any, function: Any, *arguments: Any) -> Any:
     """Call the entry (`compiled.py`) at an address; its arguments become int64. Returns what it returns."""
 
     def built(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -191,6 +190,9 @@ def call(typing: Any, function: Any, *arguments: Any) -> Any:
         return builder.load(result)
 
     return types.int64(types.int64, types.StarArgTuple(arguments)), built
+
+
+call: Any = intrinsic(_call_entry)
 
 
 # Four bytes, two int16, or one float, repeated over the whole vector.

@@ -262,8 +262,8 @@ def _attend_span(memory, sizes, layer, sequence, start, kv_head, per_kv, row, ro
     reach = window if window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
     alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
     call(
-        memory.attend, q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span,
-        hd, scores, sums,
+        memory.attend, q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps,
+        sizes.span, hd, scores, sums,
     )  # fmt: skip
 
 
