@@ -113,7 +113,7 @@ def normalise(sums, width, rows):
 
 
 def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any]:
-    """The entries (write_kv, attend) for pages of numbers of `size` bytes."""
+    """The entry `write_kv_*` and the kernel `attend_span` for pages of numbers of `size` bytes."""
 
     @kernel
     def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores, row, ahead):
@@ -213,8 +213,8 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store(values + i * size, load_f32(v + 4 * i))
         return 0
 
-    @entry
-    def attend(
+    @kernel
+    def attend_span(
         q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
         scores, sums,
     ):  # fmt: skip
@@ -259,10 +259,9 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
                 add_values_alone(weights, values, width, count, sums, ahead)
             else:
                 add_values(weights, row, values, width, count, sums, ahead)
-        return 0
 
-    return write_kv, attend
+    return write_kv, attend_span
 
 
-write_kv_f16, attend_f16 = _attention(load_f16x8, store_f16, 2)
-write_kv_f32, attend_f32 = _attention(load_f32x8, store_f32, 4)
+write_kv_f16, attend_span_f16 = _attention(load_f16x8, store_f16, 2)
+write_kv_f32, attend_span_f32 = _attention(load_f32x8, store_f32, 4)
