@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from puna import checks, formats, hub
-from puna.backends import backend_spec, choose_device, create_backend
+from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessPlace
 from puna.chat import Message, encode_chat
 from puna.config import EngineConfig, ModelConfig
@@ -106,6 +106,7 @@ class LLM:
         if ProcessPlace.from_env().rank > 0:
             report = SILENT  # the first process tells for all
         config = choose_device(_engine_config(config, settings), report)
+        begin_to_compile(config, hub.types_to_fetch(path_or_name))
         checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
         if check is not None:
             check(checkpoint)

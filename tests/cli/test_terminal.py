@@ -46,6 +46,16 @@ def test_a_long_stage_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
     assert "downloading [x]" in stream.getvalue() and "50.0" in stream.getvalue()
 
 
+def test_several_pieces_of_work_show_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "BAR_AFTER_S", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Screen()
+    with TerminalReporter(stream) as report:
+        report.progress("compiling kernels, once", 3, 7)
+        time.sleep(0.2)
+    assert "compiling kernels, once" in stream.getvalue() and "3 of 7" in stream.getvalue()
+
+
 HOSTILE = "a\x1b]0;PWN\x07\x9b2J\x7f\nb\r\udc80\ud800\u2028é日"
 
 

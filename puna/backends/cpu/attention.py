@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.jit import kernel
+from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.layout import TILE_ROWS
 from puna.backends.cpu.simd import (
     add,
@@ -112,8 +112,8 @@ def normalise(sums, width, rows):
             store_f32x8(sums + i, mul(load_f32x8(sums + i), factor))
 
 
-def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any, Any]:
-    """(write_keys, write_values, attend) for pages of numbers of `size` bytes."""
+def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any]:
+    """The entry `write_kv_*` and the kernel `attend_span` for pages of numbers of `size` bytes."""
 
     @kernel
     def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores, row, ahead):
@@ -204,24 +204,19 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32x8(to, a)
             store_f32x8(to + 32, b)
 
-    @kernel
-    def write_keys(k, page, page_size, slot, first, last):
-        """Numbers first..last-1 of a key into its slot of the page."""
+    @entry
+    def write_kv(k, v, page, page_size, head_dim, slot, first, last):
+        """Numbers first..last-1 of a key and of a value into their slot of the page."""
+        values = page + (head_dim * page_size + slot * (-(-head_dim // 16) * 16)) * size
         for i in range(first, last):
             store(page + (i * page_size + slot) * size, load_f32(k + 4 * i))
-
-    @kernel
-    def write_values(v, page, page_size, head_dim, slot, first, last):
-        """Numbers first..last-1 of a value into its slot of the page."""
-        width = -(-head_dim // 16) * 16
-        to = page + (head_dim * page_size + slot * width) * size
-        for i in range(first, last):
-            store(to + i * size, load_f32(v + 4 * i))
+            store(values + i * size, load_f32(v + 4 * i))
+        return 0
 
     @kernel
     def attend_span(
         q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
-        scale, scores, sums,
+        scores, sums,
     ):  # fmt: skip
         """A tile over positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q* that stand at
         positions p*. `alone`: only the first of them is wanted. `last`: a position whose page may be asked for in advance.
@@ -230,6 +225,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
         What comes next is asked for in advance: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards
         `sums` holds, as `fold` takes them, the weighted values of each row, `width` floats each, its maximum and total.
         """
+        scale = np.float32(1.0) / np.sqrt(np.float32(head_dim))
         width = -(-head_dim // 16) * 16
         state, row = sums + 4 * TILE_ROWS * width, 4 * span
         begin = first // page_size * page_size
@@ -264,8 +260,8 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             else:
                 add_values(weights, row, values, width, count, sums, ahead)
 
-    return write_keys, write_values, attend_span
+    return write_kv, attend_span
 
 
-write_keys_f16, write_values_f16, attend_span_f16 = _attention(load_f16x8, store_f16, 2)
-write_keys_f32, write_values_f32, attend_span_f32 = _attention(load_f32x8, store_f32, 4)
+write_kv_f16, attend_span_f16 = _attention(load_f16x8, store_f16, 2)
+write_kv_f32, attend_span_f32 = _attention(load_f32x8, store_f32, 4)

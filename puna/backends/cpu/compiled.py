@@ -1,12 +1,19 @@
 """From kernels in Python to functions that Python calls: compiled once, kept as object files, loaded without Numba.
 
-Importing Numba and reading its own cache takes 0.7 s of every start; LLVM alone loads an object file in some milliseconds. So the
-first process compiles each entry with Numba and keeps the machine code in a folder named by all that it depends on
-(`host.cache_key`); every process, the first too, loads that code through llvmlite and calls it through ctypes, which lets go
-of Python's lock. Where no folder can be written, kernels are compiled anew in each process.
+    a kernel in Python (`kernels.py`, ...)
+      -> LLVM IR of it and of all that it calls, by Numba       `jit.py`
+      -> one module, optimised once; an object file             `emit.py`
+      -> on several cores, in child processes                   `children.py`, `child.py`
+      -> a file in a folder named by all that it depends on     here, `host.cache_key`
+      -> a function of Python, or an address for other kernels  here, `load_entry`
+
+Importing Numba takes half a second of every start; LLVM alone loads an object file in some milliseconds. So every process loads
+kept code through llvmlite and calls it through ctypes, which lets go of Python's lock. Where no folder can be written, kernels
+are compiled anew in each process.
 
 An entry takes int64 numbers (sizes, addresses) and returns one. Numba's convention for a compiled function is
-`status f(result*, error**, ...)`; entries raise nothing, so the status is not asked for.
+`status f(result*, error**, ...)`; entries raise nothing, so the status is not asked for. Only what a model needs is compiled: an
+entry for each type of weights and of K and V, which the step calls by address (`layout.Memory`).
 """
 
 from __future__ import annotations
@@ -14,9 +21,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
+import signal
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,22 +34,29 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from puna.backends.cpu import host
+from puna.backends.cpu.children import Compilation
+from puna.backends.cpu.layout import KINDS, Kind
 from puna.report import SILENT, Reporter
+from puna.resources import usable_cores
 
-Entry = Callable[..., int]
-
-# Name -> module, number of arguments.
+# Name -> module, number of arguments. The longest to compile stand first, so that cores end at about the same time.
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
-    "interleave_quants": ("interleave", 9),
+    **{f"attend_{kv_type}": ("tiles", 4) for kv_type in ("f16", "f32")},
+    **{f"multiply_{kind.name}": ("kernels", 10) for kind in reversed(KINDS.values())},
     "interleave_k_quants": ("interleave", 7),
+    "interleave_quants": ("interleave", 9),
     "interleave_floats": ("interleave", 7),
+    **{f"embed_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
+    **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in ("f16", "f32")},
     "read_memory": ("ceilings", 2),
     "multiply_bytes": ("ceilings", 2),
     "multiply_floats": ("ceilings", 2),
 }
 
-STAGE = "compiling kernels, once (up to a minute)"
+STAGE, WAITING = "compiling kernels, once", "waiting for another process, which compiles kernels"
+POLL_S = 0.05
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,58 +67,132 @@ class MachineCode:
     code: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A compiled kernel: a function of Python, and its address for other kernels."""
+
+    address: int
+    function: Callable[..., int]
+    engine: Any  # owns the code: it must live as long
+
+    def __call__(self, *arguments: int) -> int:
+        result, error = ctypes.c_int64(), ctypes.c_void_p()
+        self.function(ctypes.byref(result), ctypes.byref(error), *arguments)
+        return result.value
+
+
 @cache
 def load_entry(name: str) -> Entry:
-    """The entry as a function of Python. From the cache, or compiled now."""
-    file = host.kernel_folder() / f"{name}.o"
-    machine_code = _read(file)
+    """An entry, from the cache, or compiled now."""
+    machine_code = _found(name)
     if machine_code is None:
         machine_code = compile_entry(name)
-        _write(file, machine_code)
-    return _callable(machine_code, ENTRIES[name][1])
+        _keep(name, encode(machine_code))
+    return _loaded(machine_code, ENTRIES[name][1])
 
 
-def prepare(names: tuple[str, ...], report: Reporter = SILENT) -> None:
-    """Load entries, telling `report` if some must be compiled: that takes up to a minute."""
-    folder = host.kernel_folder()
-    missing = [name for name in names if _read(folder / f"{name}.o") is None]
-    for done, name in enumerate(missing):
-        report.progress(STAGE, done, len(missing))
-        load_entry(name)
-    if missing:
-        report.progress(STAGE, len(missing), len(missing))
-    if any(_read(folder / f"{name}.o") is None for name in missing):
-        report.notice(
-            f"compiled kernels cannot be kept in {folder}: each start will compile them anew (PUNA_CACHE names another)"
+def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str) -> list[str]:
+    """The entries that a model with matrices of these types needs."""
+    names = {"run", f"embed_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}"}
+    for kind in kinds:
+        names |= {f"multiply_{kind.name}", kind.interleave}
+    return [name for name in ENTRIES if name in names]
+
+
+# ---- many at once ---------------------------------------------------------------------------------------------------
+
+_begun: Compilation | None = None
+
+
+def begin(names: Iterable[str]) -> None:
+    """Begin to compile entries, in the background; `prepare` waits for them."""
+    global _begun
+    missing = _missing(names)
+    if missing and _begun is None:
+        _begun = Compilation(
+            missing, usable_cores(), lambda name: encode(compile_entry(name)), _keep, host.sole_compiler, _missing
         )
+        _begun.start()
+
+
+def prepare(names: Iterable[str], report: Reporter = SILENT) -> None:
+    """Have entries compiled, telling `report` how far it is: some seconds on two cores."""
+    names = list(names)
+    _finish(report)
+    begin(names)
+    _finish(report)
+    if not _unkept.keys().isdisjoint(names):
+        report.notice(
+            f"compiled kernels cannot be kept in {host.kernel_folder()}: each start will compile them anew "
+            "(PUNA_CACHE names another)"
+        )
+    for name in names:
+        load_entry(name)
+
+
+def _finish(report: Reporter) -> None:
+    """Wait for what was begun. Whatever interrupts the waiting ends the compilation, too."""
+    global _begun
+    if (compilation := _begun) is None:
+        return
+    try:
+        while compilation.is_alive():
+            report.progress(WAITING if compilation.is_waiting else STAGE, compilation.num_done, compilation.total)
+            compilation.join(POLL_S)
+    finally:
+        _begun = None
+        compilation.stop()
+        report.progress(STAGE, compilation.total, compilation.total)
+    compilation.require_success()
+
+
+def _missing(names: Iterable[str]) -> list[str]:
+    wanted = set(names)
+    return [name for name in ENTRIES if name in wanted and _found(name) is None]
+
+
+# ---- one ------------------------------------------------------------------------------------------------------------
 
 
 def compile_entry(name: str) -> MachineCode:
-    """Compile with Numba and take the object file: `_get_compiled_object` is Numba's own way to fill its cache."""
-    from numba import types
+    """Compile in this process, which imports Numba."""
+    with _signals_deferred():
+        from puna.backends.cpu.emit import machine_code
 
-    module, num_arguments = ENTRIES[name]
-    dispatcher: Any = getattr(importlib.import_module(f"puna.backends.cpu.{module}"), name)
-    signature = (types.int64,) * num_arguments
-    dispatcher.compile(signature)
-    overload = dispatcher.overloads[signature]
-    return MachineCode(overload.fndesc.llvm_func_name, bytes(overload.library._get_compiled_object()))
+        module, num_arguments = ENTRIES[name]
+        kernel: Any = getattr(importlib.import_module(f"puna.backends.cpu.{module}"), name)
+        return MachineCode(*machine_code(kernel, num_arguments))
 
 
-def _callable(machine_code: MachineCode, num_arguments: int) -> Entry:
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """What tells this process to end is heard afterwards. Inside a compiler an exception of a signal's handler could come up
+    in a callback, which loses it, or leave the compiler in a state that it never expects."""
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
+        yield
+        return
+    received: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
+    for number in (signal.Signals[name] for name in SIGNALS if name in signal.Signals.__members__):
+        if callable(signal.getsignal(number)):
+            handlers[number] = signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in dict.fromkeys(received):
+            signal.raise_signal(late)
+
+
+def _loaded(machine_code: MachineCode, num_arguments: int) -> Entry:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code.code))
     engine.finalize_object()
     address = engine.get_function_address(machine_code.symbol)
     pointer = ctypes.c_void_p
     function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *[ctypes.c_int64] * num_arguments)(address)
-
-    def call(*arguments: int, engine: Any = engine) -> int:  # the engine owns the code: it must live as long
-        result, error = ctypes.c_int64(), pointer()
-        function(ctypes.byref(result), ctypes.byref(error), *arguments)
-        return result.value
-
-    return call
+    return Entry(address, function, engine)
 
 
 def _target_machine() -> Any:
@@ -112,25 +202,51 @@ def _target_machine() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(cpu=host.CPU_NAME)
 
 
-def _read(file: Path) -> MachineCode | None:
-    """A kept entry: a line with its symbol and the SHA-256 of the code, then the code. None where it is absent or damaged."""
-    try:
-        line, _, code = file.read_bytes().partition(b"\n")
-    except OSError:
-        return None
+# ---- kept code ------------------------------------------------------------------------------------------------------
+
+_unkept: dict[str, bytes] = {}  # what could not be written
+
+
+def encode(machine_code: MachineCode) -> bytes:
+    """As it is kept: a line with the symbol and the SHA-256 of the code, then the code."""
+    return f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n".encode() + machine_code.code
+
+
+def _decoded(content: bytes) -> MachineCode | None:
+    """None where it is damaged."""
+    line, _, code = content.partition(b"\n")
     symbol, _, digest = line.decode("ascii", "replace").partition(" ")
     return MachineCode(symbol, code) if digest == hashlib.sha256(code).hexdigest() else None
 
 
-def _write(file: Path, machine_code: MachineCode) -> None:
-    """Keep an entry: whole, or not at all. A full disk costs only the next start its time (`prepare` says so)."""
-    line = f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n"
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=file.parent)
-        try:
-            with open(descriptor, "wb") as target:  # noqa: PTH123
-                target.write(line.encode() + machine_code.code)
-            Path(partial).replace(file)
-        except OSError:
+def _file(name: str) -> Path:
+    return host.kernel_folder() / f"{name}.o"
+
+
+def _found(name: str) -> MachineCode | None:
+    """A kept entry; None where it is absent or damaged."""
+    try:
+        return _decoded(_unkept.get(name) or _file(name).read_bytes())
+    except OSError:
+        return None
+
+
+def _keep(name: str, content: bytes) -> None:
+    """Keep an entry: a file that is whole, or, where it cannot be written, in this process only."""
+    try:
+        _write(_file(name), content)
+    except OSError:
+        _unkept[name] = content
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=file.parent)
+    try:
+        with open(descriptor, "wb") as target:  # noqa: PTH123
+            target.write(content)
+        Path(partial).replace(file)
+    except BaseException:
+        with suppress(OSError):
             Path(partial).unlink()
+        raise

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +23,7 @@ CPU_FEATURES: frozenset[str] = frozenset(name for name, on in llvm.get_host_cpu_
 IS_X86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64")
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 PORTABLE = not IS_X86 or os.environ.get("PUNA_PORTABLE_KERNELS") == "1"  # plain LLVM vectors only; set it to test them
+WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 
 def require_cpu() -> None:
@@ -44,3 +48,26 @@ def cache_key() -> str:
 def kernel_folder() -> Path:
     """The folder of the compiled kernels; it need not exist, and may be one that cannot be written."""
     return cache_dir() / "kernels" / cache_key()
+
+
+@contextmanager
+def sole_compiler(give_up: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock of the kernel folder, so that processes that start together do not all compile the same.
+
+    The system frees it when a process ends. The wait ends without it where the file system knows no locks, once `give_up()`, or
+    after WAIT_S.
+    """
+    from filelock import FileLock, Timeout  # 20 ms: only where something is compiled
+
+    folder = kernel_folder().parent
+    lock = FileLock(folder / f"{cache_key()}.lock")
+    with suppress(OSError, NotImplementedError):
+        folder.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + WAIT_S
+        while not lock.is_locked and not give_up() and time.monotonic() < until:
+            with suppress(Timeout):
+                lock.acquire(timeout=POLL_S, poll_interval=POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()

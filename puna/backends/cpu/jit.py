@@ -1,4 +1,8 @@
-"""How a kernel is compiled by Numba: one set of flags for all.
+"""From a kernel in Python to LLVM's code for it, not yet optimised: what Numba is asked for, and what it is not.
+
+Numba reads a function, finds the types, and writes LLVM IR. By default it would then optimise each function together with all
+that it calls, again at every level, wrap it for Python, and make machine code of it. Only kernels call kernels, so all of that is
+left out here: `emit.py` links the functions of an entry, optimises them once, and writes the object file.
 
 No fast-math anywhere: LLVM may then not reorder a sum, and a row's bits do not depend on the loop it was computed in.
 """
@@ -8,34 +12,112 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import llvmlite.binding as llvm
 import numba
+from numba.core import typed_passes, untyped_passes
+from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager, register_pass
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class Library(JITCodeLibrary):
+    """The LLVM IR of one function, and the libraries of the functions that it calls. Nothing is optimised, nothing compiled."""
+
+    def linked(self) -> Any:
+        """A new LLVM module of this function and of all that it calls, directly or not."""
+        libraries: dict[CPUCodeLibrary, None] = {}
+        _gather(self, libraries)
+        whole = llvm.parse_assembly("")
+        for library in libraries:
+            module = library._final_module.clone()
+            if library is not self:
+                for function in module.functions:
+                    if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                        function.linkage = "linkonce_odr"  # goes once nobody calls it
+            whole.link_in(module)
+        return whole
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _get_module_for_linking(self) -> Any:
+        """For functions that Numba compiles in its own way and that call a kernel: tests have some."""
+        module = self.linked()
+        for function in module.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"
+        return module
+
+
+def _gather(library: CPUCodeLibrary, found: dict[CPUCodeLibrary, None]) -> None:
+    if library not in found:
+        found[library] = None
+        for needed in library._linking_libraries:
+            _gather(needed, found)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class Lowering(typed_passes.NativeLowering):
+    """Numba's own lowering, into a `Library`."""
+
+    _name = "puna_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        lowered = state["cr"]
+        # What callers find this function by. Numba's dispatcher insists on a C function.
+        module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
+        key = numba._dynfunc.make_function(module, name, "", 0, lowered.env, (state.library,))  # type: ignore[attr-defined]
+        state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=key)
+        return True
+
+
+class Compiler(CompilerBase):
+    """Numba's passes that a kernel needs, a third of them."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("kernel")
+        for step in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.AnnotateTypes,
+            Lowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
+
+
 FLAGS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
+KERNEL_FLAGS: dict[str, Any] = FLAGS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": Compiler}
 
 
 def kernel(function: Function) -> Function:
     """Compile a kernel that other kernels call."""
-    compiled: Function = numba.njit(**FLAGS)(function)
+    compiled: Function = numba.njit(**KERNEL_FLAGS)(function)
     return compiled
 
 
 def inlined(function: Function) -> Function:
     """Compile a kernel that always becomes part of its caller: what stays in registers must not go through a call."""
-    compiled: Function = numba.njit(**FLAGS, forceinline=True)(function)
-    return compiled
-
-
-def part(function: Function) -> Function:
-    """A piece of its caller, put there before compilation. Each function that is compiled by itself costs LLVM another pass over
-    everything that it calls: with `kernel` at every level a step took 66 s to compile, with this 38 s."""
-    compiled: Function = numba.njit(**FLAGS, inline="always")(function)
+    compiled: Function = numba.njit(**KERNEL_FLAGS, forceinline=True)(function)
     return compiled
 
 
 def entry(function: Function) -> Function:
-    """A kernel that Python calls through `compiled.py`: only int64 in, one int64 out. No wrapper for Python objects is made."""
-    flags: Any = FLAGS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled: Function = numba.njit(**flags)(function)
-    return compiled
+    """A kernel that Python, and other kernels by its address, call (`compiled.py`): only int64 in, one int64 out."""
+    return kernel(function)

@@ -16,25 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.jit import inlined, kernel, part
+from puna.backends.cpu.jit import entry, inlined, kernel
 from puna.backends.cpu.layout import (
-    BF16,
     D_AT,
     DMIN_AT,
-    F16,
-    F32,
-    Q4_0,
-    Q4_1,
-    Q4_K,
     Q4_K_BYTES,
     Q4_K_NUMBERS,
-    Q5_K,
     Q5_K_BYTES,
     Q5_K_NUMBERS,
-    Q6_K,
     Q6_K_BYTES,
     Q6_K_NUMBERS,
-    Q8_0,
 )
 from puna.backends.cpu.simd import (
     absolute,
@@ -264,11 +255,6 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
     return matvec, matmul
 
 
-matvec_f32, matmul_f32 = _float_products(load_f32x8, 4)
-matvec_f16, matmul_f16 = _float_products(load_f16x8, 2)
-matvec_bf16, matmul_bf16 = _float_products(load_bf16x8, 2)
-
-
 # ---- products with quantised weights --------------------------------------------------------------------------------
 
 
@@ -415,11 +401,6 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             _finish(to + 3 * y_stride, d, adds)
 
     return matvec, matmul
-
-
-matvec_q8_0, matmul_q8_0 = _quantised_products(_dot_bytes, _dot_bytes_tile, _scale_q8_0, 256, 16)
-matvec_q4_0, matmul_q4_0 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_0, 128, 16)
-matvec_q4_1, matmul_q4_1 = _quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32)
 
 
 # ---- products with K-quants -----------------------------------------------------------------------------------------
@@ -606,141 +587,137 @@ def _superblock_products(
     return matvec, matmul
 
 
-matvec_q4_k, matmul_q4_k = _superblock_products(
-    _dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, Q4_K_NUMBERS, Q4_K_BYTES
+# ---- entries: a product and an embedding for each type --------------------------------------------------------------
+
+
+def _product(matvec: Any, matmul: Any) -> Any:
+    """The entry `multiply_*` of a type of weights."""
+
+    @entry
+    def multiply(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
+        """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes; `x`: records, if quantised.
+
+        Of many tokens, a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and the tokens are
+        cut into runs that stay there too.
+        """
+        run = max(TILE, L2_BYTES // x_stride // TILE * TILE)
+        step = last - first if tokens == 1 else TILE
+        for begin in range(0, tokens, run):
+            end = min(begin + run, tokens)
+            whole = begin + (end - begin) // TILE * TILE
+            for group in range(first, last, max(1, step)):
+                until = min(group + step, last)
+                for t in range(begin, whole, TILE):
+                    matmul(w, columns, x + t * x_stride, x_stride, y + t * y_stride, y_stride, group, until, adds)
+                for t in range(whole, end):
+                    matvec(w, columns, x + t * x_stride, y + t * y_stride, group, until, adds)
+        return 0
+
+    return multiply
+
+
+multiply_f32 = _product(*_float_products(load_f32x8, 4))
+multiply_f16 = _product(*_float_products(load_f16x8, 2))
+multiply_bf16 = _product(*_float_products(load_bf16x8, 2))
+multiply_q8_0 = _product(*_quantised_products(_dot_bytes, _dot_bytes_tile, _scale_q8_0, 256, 16))
+multiply_q4_0 = _product(*_quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_0, 128, 16))
+multiply_q4_1 = _product(*_quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32))
+multiply_q4_k = _product(
+    *_superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, Q4_K_NUMBERS, Q4_K_BYTES)
 )
-matvec_q5_k, matmul_q5_k = _superblock_products(
-    _dot_q5_k, _dot_q5_k_tile, _less_minimums, _less_minimums_tile, Q5_K_NUMBERS, Q5_K_BYTES
+multiply_q5_k = _product(
+    *_superblock_products(_dot_q5_k, _dot_q5_k_tile, _less_minimums, _less_minimums_tile, Q5_K_NUMBERS, Q5_K_BYTES)
 )
-matvec_q6_k, matmul_q6_k = _superblock_products(
-    _dot_q6_k, _dot_q6_k_tile, _no_minimums, _no_minimums_tile, Q6_K_NUMBERS, Q6_K_BYTES
+multiply_q6_k = _product(
+    *_superblock_products(_dot_q6_k, _dot_q6_k_tile, _no_minimums, _no_minimums_tile, Q6_K_NUMBERS, Q6_K_BYTES)
 )
 
 
-# ---- one product for every type -------------------------------------------------------------------------------------
+def _embedding(weight: Any) -> Any:
+    """The entry `embed_*` of a type of weights; `weight` reads one weight of a packed matrix as float32."""
+
+    @entry
+    def embed(w, columns, row, size, out):
+        """The first `size` numbers of a row of the embedding as float32."""
+        for column in range(size):
+            store_f32(out + 4 * column, weight(w, columns, row, column))
+        return 0
+
+    return embed
 
 
-@kernel
-def is_quantised(kind):
-    return kind >= Q8_0
+def _float_weight(load: Any, size: int) -> Any:
+    @inlined
+    def weight(w, columns, row, column):
+        return load(w + ((row // 8 * columns + column) * 8 + row % 8) * size)
+
+    return weight
 
 
-@part
-def _matvec(kind, w, columns, x, y, first, last, adds):
-    if kind == Q4_1:
-        matvec_q4_1(w, columns, x, y, first, last, adds)
-    elif kind == Q4_K:
-        matvec_q4_k(w, columns, x, y, first, last, adds)
-    elif kind == Q5_K:
-        matvec_q5_k(w, columns, x, y, first, last, adds)
-    elif kind == Q6_K:
-        matvec_q6_k(w, columns, x, y, first, last, adds)
-    elif kind == Q4_0:
-        matvec_q4_0(w, columns, x, y, first, last, adds)
-    elif kind == Q8_0:
-        matvec_q8_0(w, columns, x, y, first, last, adds)
-    elif kind == F16:
-        matvec_f16(w, columns, x, y, first, last, adds)
-    elif kind == BF16:
-        matvec_bf16(w, columns, x, y, first, last, adds)
-    else:
-        matvec_f32(w, columns, x, y, first, last, adds)
+@inlined
+def _load_bf16(address):
+    return np.uint32(np.uint32(load_u16(address)) << 16).view(np.float32)
 
 
-@part
-def _matmul(kind, w, columns, x, x_stride, y, y_stride, first, last, adds):
-    if kind == Q4_1:
-        matmul_q4_1(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == Q4_K:
-        matmul_q4_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == Q5_K:
-        matmul_q5_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == Q6_K:
-        matmul_q6_k(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == Q4_0:
-        matmul_q4_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == Q8_0:
-        matmul_q8_0(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == F16:
-        matmul_f16(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    elif kind == BF16:
-        matmul_bf16(w, columns, x, x_stride, y, y_stride, first, last, adds)
-    else:
-        matmul_f32(w, columns, x, x_stride, y, y_stride, first, last, adds)
+@inlined
+def _weight_q8_0(w, columns, row, column):
+    blocks, block, lane = columns // 32, column // 32, row % 8
+    at = w + row // 8 * blocks * 272
+    q = np.int8(load_u8(at + ((block * 8 + column % 32 // 4) * 8 + lane) * 4 + column % 4))
+    return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
 
 
-@kernel
-def multiply(kind, w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
-    """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes.
-
-    Of many tokens, a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and the tokens are
-    cut into runs that stay there too.
-    """
-    run = max(TILE, L2_BYTES // x_stride // TILE * TILE)
-    step = last - first if tokens == 1 else TILE
-    for begin in range(0, tokens, run):
-        end = min(begin + run, tokens)
-        whole = begin + (end - begin) // TILE * TILE
-        for group in range(first, last, max(1, step)):
-            until = min(group + step, last)
-            for t in range(begin, whole, TILE):
-                _matmul(kind, w, columns, x + t * x_stride, x_stride, y + t * y_stride, y_stride, group, until, adds)
-            for t in range(whole, end):
-                _matvec(kind, w, columns, x + t * x_stride, y + t * y_stride, group, until, adds)
+@inlined
+def _nibble_of_block(block, lane, column):
+    """Number `column` of 32 of a block of nibbles: Q4_0, Q4_1 and Q4_K."""
+    quad = column // 4
+    both = load_u8(block + (quad % 4 * 8 + lane) * 4 + column % 4)
+    return (both >> 4) if quad >= 4 else (both & 15)
 
 
-# ---- embedding ------------------------------------------------------------------------------------------------------
+@inlined
+def _weight_q4_0(w, columns, row, column):
+    blocks, block, lane = columns // 32, column // 32, row % 8
+    at = w + row // 8 * blocks * 144
+    nibble = np.float32(_nibble_of_block(at + 128 * block, lane, column % 32))
+    return load_f16(at + blocks * 128 + block * 16 + lane * 2) * (nibble - np.float32(8.0))
 
 
-@kernel
-def _unpacked(kind, w, columns, row, column):
-    """One weight of a packed matrix as float32."""
-    group, lane = row // 8, row % 8
-    blocks, block, quad, byte = columns // 32, column // 32, column % 32 // 4, column % 4
-    if kind == F32:
-        return load_f32(w + ((group * columns + column) * 8 + lane) * 4)
-    if kind == F16:
-        return load_f16(w + ((group * columns + column) * 8 + lane) * 2)
-    if kind == BF16:
-        return _bf16(w + ((group * columns + column) * 8 + lane) * 2)
-    if kind == Q8_0:
-        at = w + group * blocks * 272
-        q = np.int8(load_u8(at + ((block * 8 + quad) * 8 + lane) * 4 + byte))
-        return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
-    superblock = group * (columns // 256) + column // 256
-    if kind == Q4_K:
-        return _unpacked_q4_k(w + superblock * Q4_K_BYTES, lane, column % 256)
-    if kind == Q5_K:
-        return _unpacked_q5_k(w + superblock * Q5_K_BYTES, lane, column % 256)
-    if kind == Q6_K:
-        return _unpacked_q6_k(w + superblock * Q6_K_BYTES, lane, column % 256)
-    scale_bytes = 16 if kind == Q4_0 else 32
-    at = w + group * blocks * (128 + scale_bytes)
-    both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
-    nibble = np.float32((both >> 4) if quad >= 4 else (both & 15))
-    scales = at + blocks * 128 + block * scale_bytes + lane * 2
-    if kind == Q4_0:
-        return load_f16(scales) * (nibble - np.float32(8.0))
+@inlined
+def _weight_q4_1(w, columns, row, column):
+    blocks, block, lane = columns // 32, column // 32, row % 8
+    at = w + row // 8 * blocks * 160
+    nibble = np.float32(_nibble_of_block(at + 128 * block, lane, column % 32))
+    scales = at + blocks * 128 + block * 32 + lane * 2
     return load_f16(scales) * nibble + load_f16(scales + 16)
 
 
-@part
-def _unpacked_q4_k(at, lane, column):
-    """Weight `column` of 256 of a lane of the superblock at `at`."""
-    block, quad, byte = column // 32, column % 32 // 4, column % 4
-    both = load_u8(at + ((block * 4 + quad % 4) * 8 + lane) * 4 + byte)
-    return _affine(at + Q4_K_NUMBERS, block, lane, (both >> 4) if quad >= 4 else (both & 15))
+def _superblock_weight(weight: Any, superblock_bytes: int) -> Any:
+    """`weight` reads one of a lane's 256 weights of the superblock at an address."""
+
+    @inlined
+    def read(w, columns, row, column):
+        superblock = row // 8 * (columns // 256) + column // 256
+        return weight(w + superblock * superblock_bytes, row % 8, column % 256)
+
+    return read
 
 
-@part
-def _unpacked_q5_k(at, lane, column):
+@inlined
+def _weight_q4_k(at, lane, column):
+    block = column // 32
+    return _affine(at + Q4_K_NUMBERS, block, lane, _nibble_of_block(at + 128 * block, lane, column % 32))
+
+
+@inlined
+def _weight_q5_k(at, lane, column):
     block, quad, byte = column // 32, column % 32 // 4, 4 * lane + column % 4
     bit = load_u8(at + 160 * block + 128 + byte) >> quad & 1
     return _affine(at + Q5_K_NUMBERS, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
 
 
-@part
-def _unpacked_q6_k(at, lane, column):
+@inlined
+def _weight_q6_k(at, lane, column):
     run, quad, byte = column // 16, column % 16 // 4, 4 * lane + column % 4
     bits = load_u8(at + 96 * run + 64 + byte) >> 2 * quad & 3
     scales = at + Q6_K_NUMBERS
@@ -748,13 +725,13 @@ def _unpacked_q6_k(at, lane, column):
     return scale * np.float32(_nibble_of_pair(at + 96 * run + byte, quad) + 16 * bits - Q6_K_ZERO)
 
 
-@part
+@inlined
 def _nibble_of_pair(pairs, quad):
     both = load_u8(pairs + quad // 2 * 32)
     return (both >> 4) if quad % 2 else (both & 15)
 
 
-@part
+@inlined
 def _affine(scales, block, lane, number):
     """d * scale * number - dmin * minimum"""
     scale = load_f16(scales + D_AT + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
@@ -762,13 +739,12 @@ def _affine(scales, block, lane, number):
     return scale * np.float32(number) - minimum
 
 
-@kernel
-def _bf16(address):
-    return np.uint32(np.uint32(load_u16(address)) << 16).view(np.float32)
-
-
-@kernel
-def embed(kind, w, columns, row, size, out):
-    """Row `row` of the embedding as float32."""
-    for column in range(size):
-        store_f32(out + 4 * column, _unpacked(kind, w, columns, row, column))
+embed_f32 = _embedding(_float_weight(load_f32, 4))
+embed_f16 = _embedding(_float_weight(load_f16, 2))
+embed_bf16 = _embedding(_float_weight(_load_bf16, 2))
+embed_q8_0 = _embedding(_weight_q8_0)
+embed_q4_0 = _embedding(_weight_q4_0)
+embed_q4_1 = _embedding(_weight_q4_1)
+embed_q4_k = _embedding(_superblock_weight(_weight_q4_k, Q4_K_BYTES))
+embed_q5_k = _embedding(_superblock_weight(_weight_q5_k, Q5_K_BYTES))
+embed_q6_k = _embedding(_superblock_weight(_weight_q6_k, Q6_K_BYTES))

@@ -37,6 +37,7 @@ Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
 EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
 ATTN_NORM, FFN_NORM, Q_NORM, K_NORM = range(4)  # a layer's norms; the final norm comes after the last layer's
 SLOTS, NORMS = 7, 4
+MATRIX_BYTES = 40  # of a matrix in `Memory.matrices`
 
 SET, ADD = 0, 1  # what a product does to its output
 
@@ -49,9 +50,10 @@ VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A packed type: `code` is what the kernels switch on."""
+    """A packed type: `multiply_NAME` and `embed_NAME` are its kernels."""
 
-    code: int
+    name: str
+    code: int  # what `interleave_k_quants` switches on
     block: int  # columns of a block in the file; 1: not quantised
     source_block: int  # bytes of a block in the file
     packed_block: int  # bytes of one row's block in a group
@@ -60,21 +62,28 @@ class Kind:
     def is_quantised(self) -> bool:
         return self.block > 1
 
+    @property
+    def interleave(self) -> str:
+        """The kernel that packs its rows."""
+        if not self.is_quantised:
+            return "interleave_floats"
+        return "interleave_quants" if self.block == BLOCK else "interleave_k_quants"
+
     def group_bytes(self, columns: int) -> int:
         return columns // self.block * GROUP * self.packed_block
 
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K = range(9)
 KINDS = {
-    "F32": Kind(F32, 1, 4, 4),
-    "F16": Kind(F16, 1, 2, 2),
-    "BF16": Kind(BF16, 1, 2, 2),
-    "Q8_0": Kind(Q8_0, BLOCK, 34, 34),
-    "Q4_0": Kind(Q4_0, BLOCK, 18, 18),
-    "Q4_1": Kind(Q4_1, BLOCK, 20, 20),
-    "Q4_K": Kind(Q4_K, SUPERBLOCK, 144, 148),  # scales and minimums of six bits stand in bytes
-    "Q5_K": Kind(Q5_K, SUPERBLOCK, 176, 180),
-    "Q6_K": Kind(Q6_K, SUPERBLOCK, 210, 210),
+    "F32": Kind("f32", F32, 1, 4, 4),
+    "F16": Kind("f16", F16, 1, 2, 2),
+    "BF16": Kind("bf16", BF16, 1, 2, 2),
+    "Q8_0": Kind("q8_0", Q8_0, BLOCK, 34, 34),
+    "Q4_0": Kind("q4_0", Q4_0, BLOCK, 18, 18),
+    "Q4_1": Kind("q4_1", Q4_1, BLOCK, 20, 20),
+    "Q4_K": Kind("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # scales and minimums of six bits stand in bytes
+    "Q5_K": Kind("q5_k", Q5_K, SUPERBLOCK, 176, 180),
+    "Q6_K": Kind("q6_k", Q6_K, SUPERBLOCK, 210, 210),
 }
 SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # of a block in the file: 4-byte runs of numbers, which stand behind its scales
 
@@ -108,7 +117,6 @@ class Sizes(NamedTuple):
     num_kv_heads: int
     head_dim: int
     page_size: int
-    kv_is_f16: int
     head_norms: int  # 1: each head of q and k is normed
     threads: int
     row_stride: int  # of x and normed
@@ -141,7 +149,7 @@ class Memory(NamedTuple):
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
     turns: int  # float32 (tokens, head_dim): cos and sin of each pair
-    matrices: int  # int64 (layers * 7 + 2, 4): kind, address, columns, address of the bias or 0
+    matrices: int  # int64 (layers * 7 + 2, 5): address, columns, 1 if quantised, `multiply_*`, address of the bias or 0
     norms: int  # int64 (layers * 4 + 1): address, or 0 where the model has none
     windows: int  # int64 (layers): tokens that a position sees, 0 for all
     x: int  # float32 (tokens, hidden): the residual stream
@@ -155,6 +163,9 @@ class Memory(NamedTuple):
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
     scratch: int  # (threads) of attention: scores and two tiles' sums
     partials: int  # (num_partials) sums of a tile over a span
+    embed: int  # the entries for this model's types (`compiled.py`): `embed_*`
+    write_kv: int  # `write_kv_*`
+    attend: int  # `attend_*`
 
 
 def padded(n: int, multiple: int) -> int:

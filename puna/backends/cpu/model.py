@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, main_memory
 from puna.backends.cpu import host, limits
-from puna.backends.cpu.compiled import load_entry, prepare
+from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
+    EMBED,
     EVEN,
     GROUP,
     KINDS,
     MAX_PARTIALS,
+    SLOTS,
     TILE_ROWS,
     Matrix,
     Memory,
@@ -31,11 +33,11 @@ from puna.backends.cpu.layout import (
     tile_bytes,
 )
 from puna.backends.cpu.pace import Pace
-from puna.backends.cpu.packing import pack
+from puna.backends.cpu.packing import pack, packed_kind
 from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
-from puna.formats.base import Checkpoint
+from puna.formats.base import Checkpoint, Tensor
 from puna.plan import Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
@@ -43,7 +45,6 @@ from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_c
 
 Vector = npt.NDArray[np.float32]
 
-ENTRIES = ("run", "interleave_quants", "interleave_k_quants", "interleave_floats")  # of the compiled kernels
 LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")  # beside LAYER_MATRICES
 LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
@@ -52,10 +53,14 @@ LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
     """A CPU backend with `config.threads` threads, or one per usable core."""
     host.require_cpu()
-    prepare(ENTRIES, report)  # before memory is looked at: the compiler takes some 200 MiB, LLVM itself 10
-    for name in ENTRIES:
-        load_entry(name)
     return CPUBackend(config.threads or usable_cores())
+
+
+def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
+    """Compile the kernels for a model whose header is not here yet, in the background. The first type is the embedding's."""
+    host.require_cpu()
+    kinds = [KINDS[name] for name in weight_types]
+    begin(entries_for(kinds, kinds[0], kv_type))
 
 
 class CPUBackend:
@@ -82,6 +87,8 @@ class CPUBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
+        kinds = [packed_kind(tensor) for tensor in _matrices(checkpoint)]
+        prepare(entries_for(kinds, packed_kind(checkpoint.tensors["embed"]), plan.kv_type), report)
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")
         self._matrices = list(_packed(checkpoint, self.info.threads, report))
@@ -123,11 +130,17 @@ class CPUBackend:
         arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
         arrays["control"] = new_control()
         matrices = zip(self._matrices, _addresses(self._biases), strict=True)
-        arrays["matrices"] = _bytes(np.array([[m.kind.code, m.address, m.columns, bias] for m, bias in matrices], np.int64))
+        arrays["matrices"] = _bytes(np.array([_matrix_row(matrix, bias) for matrix, bias in matrices], np.int64))
         arrays["norms"] = _bytes(np.array(_addresses(self._norms), np.int64))
         arrays["windows"] = _bytes(np.array([config.window_of(layer) for layer in range(config.num_layers)], np.int64))
         self._arrays = arrays
-        memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()})
+        embedding = self._matrices[config.num_layers * SLOTS + EMBED].kind
+        entries = {
+            "embed": load_entry(f"embed_{embedding.name}").address,
+            "write_kv": load_entry(f"write_kv_{plan.kv_type}").address,
+            "attend": load_entry(f"attend_{plan.kv_type}").address,
+        }
+        memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()}, **entries)
         arrays["memory"] = _bytes(np.array(memory, np.int64))
         arrays["sizes"], arrays["sizes_alone"] = _packed_sizes(sizes), _packed_sizes(sizes._replace(threads=1))
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
@@ -207,7 +220,6 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         page_size=plan.page_size,
-        kv_is_f16=int(plan.kv_type == "f16"),
         head_norms=int(config.qk_norm),
         threads=threads,
         row_stride=4 * row,
@@ -235,6 +247,12 @@ def _packed_sizes(sizes: Sizes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
 
 
+def _matrix_row(matrix: Matrix, bias: int) -> list[int]:
+    """Its row in `Memory.matrices`."""
+    kind = matrix.kind
+    return [matrix.address, matrix.columns, int(kind.is_quantised), load_entry(f"multiply_{kind.name}").address, bias]
+
+
 def _norm_names(config: ModelConfig) -> list[str]:
     return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_NORMS] + ["final_norm"]
 
@@ -249,10 +267,13 @@ def _matrix_names(config: ModelConfig) -> list[str]:
     return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_MATRICES] + last
 
 
+def _matrices(checkpoint: Checkpoint) -> list[Tensor]:
+    return [checkpoint.tensors[name] for name in _matrix_names(checkpoint.config)]
+
+
 def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[Matrix]:
     """All matrices in the order of the kernels' table; a tied embedding stands twice, in memory once."""
-    names = _matrix_names(checkpoint.config)
-    tensors = [checkpoint.tensors[name] for name in names]
+    tensors = _matrices(checkpoint)
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
     if others:
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")

@@ -14,14 +14,20 @@ from puna.formats.blocks import quantize_q8_0
 def pack(tensor: Tensor) -> Matrix:
     """A matrix of any readable type as the kernels want it: those of `KINDS` as they are, every other as Q8_0."""
     rows, columns = tensor.shape
-    kind = KINDS.get(tensor.type.name)
-    if kind is None or columns % kind.block:
+    kind = packed_kind(tensor)
+    if kind is not KINDS.get(tensor.type.name):
         return _pack_as_q8_0(tensor)
     matrix = _empty(kind, rows, columns)
     step = _row_step(columns)
     for first in range(0, rows, step):
         _interleave(kind, tensor.data[first : first + step], columns, matrix, first)
     return matrix
+
+
+def packed_kind(tensor: Tensor) -> Kind:
+    """The type that a matrix has when it is packed."""
+    kind = KINDS.get(tensor.type.name)
+    return KINDS["Q8_0"] if kind is None or tensor.shape[1] % kind.block else kind
 
 
 def _row_step(columns: int) -> int:
@@ -53,13 +59,12 @@ def _interleave(kind: Kind, data: npt.NDArray[np.uint8], columns: int, matrix: M
     target = matrix.address + first_row // GROUP * stride
     rows, row_bytes = data.shape
     blocks = columns // kind.block
+    entry = load_entry(kind.interleave)
     if not kind.is_quantised:
-        load_entry("interleave_floats")(data.ctypes.data, row_bytes, kind.source_block, columns, rows, target, stride)
+        entry(data.ctypes.data, row_bytes, kind.source_block, columns, rows, target, stride)
     elif kind.block == BLOCK:
         quads = SOURCE_QUADS[kind.code]
         quants = kind.source_block - 4 * quads
-        load_entry("interleave_quants")(
-            data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride
-        )
+        entry(data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride)
     else:
-        load_entry("interleave_k_quants")(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)
+        entry(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)

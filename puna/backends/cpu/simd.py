@@ -176,6 +176,25 @@ def tuple_reader(kind: Any) -> Any:
     return read
 
 
+def _call_entry(typing: Any, function: Any, *arguments: Any) -> Any:
+    """Call the entry (`compiled.py`) at an address; its arguments become int64. Returns what it returns."""
+
+    def built(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        numbers = [
+            context.cast(builder, value, kind, types.int64)
+            for value, kind in zip(cgutils.unpack_tuple(builder, values[1]), arguments, strict=True)
+        ]
+        result, error = (cgutils.alloca_once(builder, kind) for kind in (_I64, _I8.as_pointer()))
+        kind = ir.FunctionType(_I32, [result.type, error.type, *[_I64] * len(numbers)])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), [result, error, *numbers])
+        return builder.load(result)
+
+    return types.int64(types.int64, types.StarArgTuple(arguments)), built
+
+
+call: Any = intrinsic(_call_entry)
+
+
 # Four bytes, two int16, or one float, repeated over the whole vector.
 repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I8x32.llvm))
 repeat_i16x2 = _operation(I16x16, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I16x16.llvm))

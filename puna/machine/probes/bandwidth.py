@@ -9,7 +9,7 @@ from puna.machine.child import Answer, ask
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 
-LIMIT_S = 5.0  # half a second where the kernels are in the cache, one or two where they are compiled
+LIMIT_S = 5.0  # half a second where the kernels are in the cache, two or three where they are compiled
 SLOW_BYTES_PER_S = 8e9  # one module of DDR3: below this something is amiss, or the machine is busy
 EXAMPLE = ("a 7B model in 4 bits", 3.79e9)  # bytes that each token reads
 LIMITS = ("read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s")
@@ -37,7 +37,11 @@ def bandwidth(patient: Patient) -> Iterator[Finding]:
 
 
 def _unknown(answer: Answer) -> str:
-    return "the first run compiles them and may take a minute" if answer.timed_out else "whether the CPU runs models is not known"
+    return (
+        "the first run compiles them, which takes some seconds"
+        if answer.timed_out
+        else "whether the CPU runs models is not known"
+    )
 
 
 def _error(found: str, effect: str, patient: Patient | None) -> Finding:

@@ -30,7 +30,7 @@ NETWORK = (
     "fuse.s3fs",
 )
 WINDOWS_DRIVES = ("9p", "drvfs", "virtiofs")  # C: and the like, seen from WSL
-NOTHING_KEPT = "models cannot be kept, and every start compiles the kernels anew (up to a minute)"
+NOTHING_KEPT = "models cannot be kept, and every start compiles the kernels anew (some seconds)"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 

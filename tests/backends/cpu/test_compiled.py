@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from puna.backends.cpu import compiled, host
-from puna.backends.cpu.layout import aligned_zeros
-from puna.report import SilentReporter
+from puna.backends.cpu.layout import KINDS, aligned_zeros
+from puna.formats import open_checkpoint
+from puna.hub import CATALOGUE, DEFAULT_MODEL
+from puna.report import KeepingReporter
 
 NAME = "interleave_floats"  # the smallest entry: it compiles in a second
-
-
-class Notices(SilentReporter):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture
@@ -58,10 +54,13 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeyp
     """A file stands where the folder should be; a notice says so, and the answer is right."""
     (tmp_path / "kernels").write_text("in the way")
     monkeypatch.setattr(host, "kernel_folder", lambda: tmp_path / "kernels" / "key")
-    assert interleaved()[:4] == bytes([0, 1, 2, 3])
-    notices = Notices()
+    monkeypatch.setattr(compiled, "_unkept", {})
+    compiled.load_entry.cache_clear()
+    notices = KeepingReporter()
     compiled.prepare((NAME,), notices)
     assert len(notices.texts) == 1 and "PUNA_CACHE" in notices.texts[0]
+    monkeypatch.setattr(compiled, "compile_entry", lambda name: pytest.fail("compiled again"))
+    assert interleaved()[:4] == bytes([0, 1, 2, 3])
 
 
 def test_a_full_disk_leaves_nothing_half_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +68,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", no_space)
+    monkeypatch.setattr(compiled, "_unkept", {})
     assert interleaved()[:4] == bytes([0, 1, 2, 3])
     assert list(folder.iterdir()) == []
 
@@ -84,3 +84,49 @@ def test_the_key_names_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key == host.cache_key() == host.kernel_folder().name
     monkeypatch.setattr(host, "CPU_NAME", "another")
     assert key != host.cache_key.__wrapped__()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_once_the_compiler_has_ended(folder: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Not inside it, where an exception could get lost in a callback."""
+    ended = []
+
+    def interrupted(kernel: object, num_arguments: int) -> tuple[str, bytes]:
+        signal.raise_signal(number)
+        ended.append(kernel)
+        return "symbol", b""
+
+    class ToldToEndError(Exception):
+        pass
+
+    def end(*_: object) -> None:
+        raise ToldToEndError
+
+    from puna.backends.cpu import emit
+
+    monkeypatch.setattr(emit, "machine_code", interrupted)
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(ToldToEndError):
+            compiled.compile_entry(NAME)
+        assert len(ended) == 1 and signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_model_needs_the_kernels_of_its_types_only() -> None:
+    q8_0, q4_1 = KINDS["Q8_0"], KINDS["Q4_1"]
+    names = compiled.entries_for([q8_0, q4_1, q4_1], q8_0, "f16")
+    assert sorted(names) == [
+        "attend_f16", "embed_q8_0", "interleave_quants", "multiply_q4_1", "multiply_q8_0", "run", "write_kv_f16",
+    ]  # fmt: skip
+    assert names[0] == "run", "the longest to compile comes first"
+
+
+def test_the_catalogue_names_the_types_of_the_default_model(default_model: Path) -> None:
+    """Their kernels are compiled while it is being fetched."""
+    checkpoint = open_checkpoint(default_model)
+    types = {name: tensor.type.name for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2}
+    model = CATALOGUE[DEFAULT_MODEL]
+    assert model.weight_types[0] == types["embed"] and set(model.weight_types) == set(types.values())

@@ -11,8 +11,9 @@ import pytest
 
 from puna.backends import BACKENDS, reference
 from puna.backends.cpu import kernels, simd
+from puna.backends.cpu.compiled import load_entry
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, aligned_zeros, padded, record_bytes
+from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, Matrix, aligned_zeros, padded, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -47,15 +48,16 @@ def run_quantize(x: int, columns: int, record: int) -> None:
     kernels.quantize_blocks(x, columns, record, 0, columns // 32)
 
 
-@compiled
-def run_embed(kind: int, w: int, columns: int, row: int, size: int, out: int) -> None:
-    kernels.embed(kind, w, columns, row, size, out)
+def run_embed(matrix: Matrix, row: int, size: int, out: int) -> None:
+    load_entry(f"embed_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
 
 
-@compiled
-def run_multiply(kind: int, w: int, columns: int, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
-    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, np.int64(SET))
-    kernels.multiply(kind, w, columns, x, stride, tokens, y, y_stride, 0, groups, np.int64(ADD))
+def run_multiply(matrix: Matrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
+    """The product, then added a second time."""
+    for mode in (SET, ADD):
+        load_entry(f"multiply_{matrix.kind.name}")(
+            matrix.address, matrix.columns, x, stride, tokens, y, y_stride, 0, groups, mode
+        )
 
 
 @compiled
@@ -145,7 +147,7 @@ def test_embed_is_the_row_of_the_file(quant: str, rows: int, columns: int) -> No
     tensor = make_tensor("embed", numbers(rows * columns).reshape(rows, columns), quant)
     matrix, out = pack(tensor), aligned_zeros(4 * columns).view(np.float32)
     for row in (0, rows // 2, rows - 1):
-        run_embed(matrix.kind.code, matrix.address, matrix.columns, row, columns, out.ctypes.data)
+        run_embed(matrix, row, columns, out.ctypes.data)
         np.testing.assert_array_equal(out, tensor.dequantize(row, row + 1)[0])
 
 
@@ -158,7 +160,7 @@ def test_products_are_those_of_the_numbers_that_the_kernel_sees(quant: str, rows
         x = numbers(tokens * columns, seed=tokens)
         stride, memory, seen = activations(x, tokens, columns, matrix.kind.is_quantised)
         y = aligned_zeros(4 * tokens * padded(rows, 8)).view(np.float32).reshape(tokens, -1)
-        args = matrix.kind.code, matrix.address, matrix.columns, memory.ctypes.data, stride, tokens
+        args = matrix, memory.ctypes.data, stride, tokens
         run_multiply(*args, y.ctypes.data, y.strides[0], padded(rows, 8) // 8)
         expected = 2 * (seen.astype(np.float64) @ weights.T)
         np.testing.assert_allclose(y[:, :rows], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -183,7 +185,7 @@ def test_the_largest_sums_of_k_quants_do_not_overflow(quant: str, x: float, fill
     stride, memory, seen = activations(np.full(4 * columns, x, np.float32), 4, columns, are_quantised=True)
     for tokens in (1, 4):
         y = aligned_zeros(4 * tokens * 16).view(np.float32).reshape(tokens, 16)
-        args = matrix.kind.code, matrix.address, columns, memory.ctypes.data, stride, tokens
+        args = matrix, memory.ctypes.data, stride, tokens
         run_multiply(*args, y.ctypes.data, y.strides[0], 2)
         np.testing.assert_allclose(y[:, :rows], 2 * (seen[:tokens] @ weights.T), rtol=1e-6)
 
