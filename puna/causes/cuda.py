@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 ON_THE_CPU = 'puna runs on the CPU meanwhile, and says why it does: puna run MODEL "..." --device cpu'
 DEVICES = 'puna names the card: puna run MODEL "..." --device cuda:0; --require-gpu makes it an error to go on without one.'
+
+
+def explain_range(numbers: Numbers) -> Explanation:
+    """A card outside of the range that PyTorch names: below it the wheel has no code; above it mostly runs code of the card before."""
+    capability, lowest, highest = (numbers.get(name, "") for name in ("capability", "lowest", "highest"))
+    has = f"The card has compute capability {capability}" if capability else "The card's compute capability"
+    if not lowest:
+        told, kind = f"{has}{', which' if capability else ''} is not in the list that this PyTorch was built for.", ""
+    elif float(capability) < float(lowest):
+        told, kind = f"{has}, and this PyTorch begins at {lowest}: it holds no code for this older card.", "too-old"
+    elif float(capability) > float(highest) and capability.partition(".")[0] == highest.partition(".")[0]:
+        told = f"{has}, and this PyTorch goes up to {highest}. Within one generation code mostly runs all the same."
+        kind = "newer-of-a-generation"
+    else:
+        told, kind = f"{has}, and this PyTorch goes from {lowest} to {highest}: it is older than the card.", "too-new"
+    cure = {
+        "too-old": ("Take a PyTorch built for CUDA 12.6: it still has cards from 5.0 on. CUDA 12.8 begins at 7.5, 13 likewise.",),
+        "newer-of-a-generation": ("If nothing fails, go on. If a kernel is missing: a PyTorch for CUDA 13 knows the card.",),
+        "too-new": ("Take a newer PyTorch; RTX 50 (12.0) needs 2.7 or later built for CUDA 12.8 or later.",),
+        "": (
+            "A card before Turing (7.5): take a PyTorch built for CUDA 12.6. A newer one: take the newest PyTorch.",
+            "python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
+        ),
+    }[kind]
+    see = 'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"'
+    remedy = "" if kind == "newer-of-a-generation" else "replace-torch"
+    return Explanation(told, (see, *cure), remedy, ON_THE_CPU, numbers, kind)
+
 
 CAUSES = (
     Cause(
@@ -41,8 +69,9 @@ CAUSES = (
             "no kernel image is available for execution on the device",
             "no kernel image is avail",
             "nvrtc: error: invalid value for --gpu-architecture",
-            "ptxas fatal : value 'sm_{sm:int}' is not defined for option 'gpu-name'",
-            "'sm_{sm:int}' is not a recognized processor for this target",
+            "which is of compute capability (cc) {capability:number} ~~~ not compatible",
+            "ggml was not compiled with any cuda arch <= {capability:int}",
+            "cudaerrornokernelimagefordevice",
             "the provided ptx was compiled with an unsupported toolchain",
         ),
         says(
@@ -67,6 +96,133 @@ CAUSES = (
             "support|compatible|kernel image",
             "gpu|card|install",
         ),
+    ),
+    Cause(
+        "torch-capability-range",
+        "cuda",
+        (
+            "which is of cuda capability {capability:number}. minimum and maximum cuda capability supported by this version of "
+            "pytorch is ({lowest:number}) - ({highest:number})",
+            "which is of cuda capability {capability:number}. minimum and maximum cuda capability",
+            "minimum and maximum cuda capability supported by this version of pytorch",
+            "which is of compute capability (cc) {capability:number}. the following list shows the ccs this version of pytorch was "
+            "built for",
+            "the following list shows the ccs this version of pytorch was built for",
+        ),
+        explain_range,
+        ("+cuda capability|compute capability", "+minimum|maximum|range", "+torch"),
+        role="symptom",
+    ),
+    Cause(
+        "cublas-not-supported",
+        "cuda",
+        (
+            "cublas_status_not_supported",
+            "cublas_status_arch_mismatch",
+            "cublas_status_execution_failed",
+            "cublas_status_internal_error",
+            "cublas_status_invalid_value",
+            "cublaslt ... an unsupported value",
+        ),
+        says(
+            "cuBLAS refused or failed at a matrix product. Known reasons: a cuBLAS that is older than the card (RTX 50 needs CUDA "
+            "12.8), a type that the card or this cuBLAS does not have (bf16, int8, FP8), two versions of cuBLAS in one process, "
+            "and a wrong token id or full memory just before.",
+            'See which CUDA PyTorch brings: python -c "import torch; print(torch.__version__, torch.version.cuda)"',
+            "Start without another CUDA in the way: env -u LD_LIBRARY_PATH PROGRAM",
+            'Use float16 or float32 instead of bf16 or int8 (CTranslate2, faster-whisper: compute_type="float16").',
+            "Run once with CUDA_LAUNCH_BLOCKING=1, and look at the first error.",
+            instead=DEVICES,
+        ),
+        ("+cublas", "+not_supported|not supported|execution_failed|mismatch|failed"),
+    ),
+    Cause(
+        "cuda-in-forked-process",
+        "cuda",
+        (
+            "cannot re-initialize cuda in forked subprocess",
+            "cuda failed with error initialization error",
+            "cuda error: initialization error",
+            "cuda_error_not_initialized",
+        ),
+        says(
+            "A process used CUDA and then made a copy of itself (fork); CUDA does not work in the copy.",
+            "In code of your own: torch.multiprocessing.set_start_method('spawn') first of all, under if __name__ == '__main__':",
+            "In vLLM: export VLLM_WORKER_MULTIPROC_METHOD=spawn",
+            "Touch no GPU before the processes start: no torch.cuda.is_available() either.",
+            instead=DEVICES,
+        ),
+        ("+fork|forked|spawn", "+cuda", "+initializ|subprocess|multiprocessing"),
+    ),
+    Cause(
+        "cuda-device-busy",
+        "cuda",
+        (
+            "cuda-capable device(s) is/are busy or unavailable",
+            "all cuda-capable devices are busy or unavailable",
+            "cudaerrordevicesunavailable",
+            "cuda_error_device_unavailable",
+        ),
+        says(
+            "The card is in exclusive mode and another process has it, or the driver is in a bad state after a crash.",
+            "See the mode and who uses it: nvidia-smi -q -d COMPUTE; nvidia-smi",
+            "Allow several: sudo nvidia-smi -c DEFAULT. End processes that are left over.",
+            "If nobody uses it: restart the machine; in WSL: wsl --shutdown",
+            remedy="see-gpu-memory",
+            instead=DEVICES,
+        ),
+        ("+cuda", "+busy or unavailable|exclusive|unavailable"),
+    ),
+    Cause(
+        "cuda-not-ready",
+        "cuda",
+        (
+            "error 802: system not yet initialized",
+            "cuda error: system not yet initialized",
+            "cuda_error_system_not_ready",
+            "system not yet initialized",
+        ),
+        says(
+            "The cards are joined by NVSwitch (H100, H200, B200 servers), and the service that sets it up, Fabric Manager, does not "
+            "run, or is of another version than the driver.",
+            "See it: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 Fabric",
+            "Install the one with exactly the driver's version, then: sudo systemctl enable --now nvidia-fabricmanager",
+            instead=DEVICES,
+        ),
+        ("+fabric|802|nvswitch", "+initialized|manager|cuda"),
+    ),
+    Cause(
+        "named-symbol-not-found",
+        "cuda",
+        (
+            "cuda error: named symbol not found",
+            "cuda error 500: named symbol not found",
+            "error 500: named symbol not found",
+            "cuda_error_not_found",
+            "cuda failure 500",
+        ),
+        says(
+            "CUDA looked for a function in a program or library and did not find it (error 500). Likeliest: in Docker on Windows or "
+            "WSL, the driver is newer than what Docker Desktop or the container's toolkit knows; otherwise a kernel was built for "
+            "another driver or card.",
+            "See whether it works outside of the container: nvidia-smi, and a small program.",
+            "Update Docker Desktop, the NVIDIA Container Toolkit and WSL: wsl --update; then restart.",
+            "If it began with a driver's update: take the driver before.",
+            instead=DEVICES,
+        ),
+        ("+named symbol", "+cuda|500|docker|wsl"),
+    ),
+    Cause(
+        "launch-timeout",
+        "cuda",
+        ("the launch timed out and was terminated", "cuda_error_launch_timeout"),
+        says(
+            "A kernel ran longer than the system allows for a card that also drives a screen (2 s on Windows).",
+            "Take a smaller batch or prompt, or a card without a screen.",
+            "Windows: raise TdrDelay in the registry (HKLM\\SYSTEM\\CurrentControlSet\\Control\\GraphicsDrivers), then restart.",
+            instead=DEVICES,
+        ),
+        ("+launch timed out|tdr", "+cuda|gpu|driver"),
     ),
     Cause(
         "no-cuda-gpus",
@@ -201,6 +357,14 @@ CAUSES = (
             "bitsandbytes was compiled without gpu support",
             "libbitsandbytes_cpu.so: undefined symbol",
             "could not find the bitsandbytes cuda binary",
+            "configured cuda binary not found at {file:path}",
+            "bitsandbytes library load error: {file:path}",
+            "bitsandbytes library load error",
+            "configured {kind:name} binary not found at",
+            "attempted to use bitsandbytes native library functionality but it's not available",
+            "bitsandbytes multi-backend ... not available",
+            "none of the available devices `available_devices = {devices:word}` are supported by the bitsandbytes version",
+            "are supported by the bitsandbytes version you have installed",
             "could not load bitsandbytes native library",
             "libbitsandbytes_cpu.so: cannot open shared object file",
             "libbitsandbytes_cuda{version:int}.so: cannot open shared object file",

@@ -12,6 +12,8 @@ CAUSES = (
             "expected all tensors to be on the same device, but found at least two devices, {one:device} and {other:device}",
             "expected all tensors to be on the same device",
             "input, output and indices must be on the current device",
+            "expected all tensors to be on the same device, but got {name:name} is on {one:device}, different from other tensors "
+            "on {other:device}",
             "input type (torch.{one:word}) and weight type (torch.{other:word}) should be the same",
             "expected object of device type cuda but got device type cpu",
         ),
@@ -53,6 +55,51 @@ CAUSES = (
         ("+half|float16|fp16", "+not implemented|does not exist|not support", "cpu|addmm|layernorm"),
     ),
     Cause(
+        "meta-tensors",
+        "devices",
+        (
+            "cannot copy out of meta tensor; no data",
+            "is on the meta device",
+            "on device meta is not on the expected device",
+            "cannot be called on meta tensors",
+            "tensor.item() cannot be called on meta",
+            "you can't move a model that has some modules offloaded to cpu or disk",
+            "you can't move a model when it is dispatched on multiple devices",
+            "some modules are dispatched on the cpu or the disk",
+            ".to` is not supported for `4-bit` or `8-bit` bitsandbytes models",
+            "is not supported for `4-bit` or `8-bit`",
+        ),
+        says(
+            "Part of the model has no data on this device: transformers and accelerate put it elsewhere (another card, main memory, "
+            "disk), or a layer got no weights from the file. Such a model, and a 4-bit or 8-bit one, must not be moved.",
+            'Load it where it shall be, device_map="cuda:0", and do not call model.to(...) afterwards.',
+            "If it does not fit the card: fewer bits per weight, or a smaller model.",
+            "If it comes while loading: the file lacks tensors, or transformers and accelerate do not fit; update both.",
+            instead="puna plans before it loads: puna plan MODEL shows what lies where.",
+        ),
+        ("+meta tensor|meta device|offloaded|dispatched", "+move|copy|cannot|not supported"),
+    ),
+    Cause(
+        "lora-target-modules",
+        "devices",
+        (
+            "target modules {modules:word} not found in the base model",
+            "target modules ... not found in the base model",
+            "please specify `target_modules` in `peft_config`",
+            "please specify target_modules in peft_config",
+            "no modules were targeted for adaptation",
+            "is not supported. currently, only the following modules are supported: `torch.nn.linear`",
+        ),
+        says(
+            "peft looks for layers by name (target_modules), and this model has none of those names.",
+            'Let it take all linear layers: LoraConfig(target_modules="all-linear")',
+            "Or see the names: print(model); LLaMA has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj.",
+            "If the list is empty: the model was wrapped by peft before, or is quantised in a way that peft does not know.",
+            instead="puna runs models and does not train them.",
+        ),
+        ("+target_modules|target modules", "+not found|specify", "peft|lora|base model"),
+    ),
+    Cause(
         "dtype-mismatch",
         "devices",
         (
@@ -62,6 +109,11 @@ CAUSES = (
             "expected m1 and m2 to have the same dtype, but got: {one:word} != {other:word}",
             "expected scalar type {one:word} but found {other:word}",
             "query, key, and value to have the same dtype",
+            "self and mat2 must have the same dtype, but got {one:word} and {other:word}",
+            "input and weight must have the same dtype",
+            "flashattention only support fp16 and bf16 data type",
+            "flash attention only supports fp16 and bf16",
+            "flash attention 2 only supports torch.float16 and torch.bfloat16",
         ),
         says(
             (

@@ -51,6 +51,40 @@ CAUSES = (
         ("+nccl", "+built|compil|without|support|missing|not have", "distributed|process group|torch", "windows|gpu|package"),
     ),
     Cause(
+        "libuv-missing",
+        "distributed",
+        (
+            "use_libuv was requested but pytorch was build without libuv support",
+            "use_libuv was requested but pytorch was built without libuv support",
+            "without libuv support",
+        ),
+        says(
+            "torchrun wants libuv, and PyTorch's wheels for Windows of 2.4 to 2.6 were built without it.",
+            "Switch it off: in cmd set USE_LIBUV=0, in PowerShell $env:USE_LIBUV=0; or update PyTorch.",
+            "One GPU needs no torchrun: start the program with python, or give it one GPU in accelerate config.",
+            instead=ONE_CARD,
+        ),
+        ("+libuv", "+torch|windows|built|support"),
+    ),
+    Cause(
+        "gloo-device",
+        "distributed",
+        (
+            "makedeviceforhostname(): unsupported gloo device",
+            "makedeviceforinterface(): unsupported gloo device",
+            "unsupported gloo device",
+            "gloo connectfullmesh failed",
+            "gloo ... connection closed by peer",
+        ),
+        says(
+            "Gloo, PyTorch's way for processes to talk without NCCL, found no network address of this machine that it can use.",
+            "Name the interface: export GLOO_SOCKET_IFNAME=lo; Windows: set the machine's name in the file hosts to 127.0.0.1",
+            "One process needs none of it: start the program without torchrun.",
+            instead=ONE_CARD,
+        ),
+        ("+gloo", "+unsupported|connect|device"),
+    ),
+    Cause(
         "no-checkpoint-in-folder",
         "distributed",
         ("loading a checkpoint for mp=0 but world size is {world:word}", "no checkpoint files found in {folder:path}"),

@@ -6,6 +6,26 @@ from puna.causes.base import Cause, Explanation, Numbers, says
 
 AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin as they are: puna run PATH \"...\""
 INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
+FAMILIES = (
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_vl",
+    "qwen3_5",
+    "gemma3",
+    "gemma3_text",
+    "gemma3n",
+    "gemma4",
+    "llama4",
+    "mistral3",
+    "glm4",
+    "glm4_moe",
+    "gpt_oss",
+    "deepseek_v3",
+    "phi3",
+    "smollm3",
+    "granite",
+    "olmo2",
+)
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
 # The first four bytes of a file, as llama.cpp prints them -> what they are.
@@ -27,6 +47,30 @@ def explain_magic(numbers: Numbers) -> Explanation:
         AS_IT_IS,
         numbers,
     )
+
+
+# Numbers of ggml's types that came after 2024 -> name, and the llama.cpp that has it.
+NEW_TYPES = {"34": "TQ1_0", "35": "TQ2_0", "39": "MXFP4 (gpt-oss), which came in August 2025", "40": "NVFP4"}
+NO_LONGER = ("4", "5", "31", "32", "33", "36", "37", "38")  # removed from llama.cpp, or taken for something else by a fork
+
+
+def explain_type(numbers: Numbers) -> Explanation:
+    """A number of a tensor's type that the program does not know: newer than it, or a fork's."""
+    number = numbers.get("type", "")
+    name = NEW_TYPES.get(number)
+    if name:
+        told = f"The file holds tensors of type {number}: {name}. The program is older than that."
+        cure = "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio and its runtimes)."
+    elif number in NO_LONGER:
+        told = f"The file holds tensors of type {number}, which llama.cpp gave up or never had: a fork made it, or Ollama for itself."
+        cure = "Take a GGUF of the same model that llama.cpp's own converter made; an Ollama blob often runs in Ollama only."
+    else:
+        told = (
+            f"The file holds tensors of {f'type {number}' if number else 'a type'}{', which' if number else ' that'} the program "
+            "does not know: the program is older than the file, or a fork (ik_llama.cpp, BitNet) made the file."
+        )
+        cure = "Update the program; if it still fails, use the fork that the model's page names, or take another quantisation."
+    return Explanation(told, (cure, "See the types: puna inspect FILE.gguf"), instead=INSPECT, numbers=numbers)
 
 
 CAUSES = (
@@ -104,6 +148,49 @@ CAUSES = (
         ("+gguf", "+magic|not a gguf|header", "invalid|wrong|load"),
     ),
     Cause(
+        "gguf-unknown-type",
+        "files",
+        (
+            "tensor '{tensor:word}' has invalid ggml type {type:int}",
+            "has invalid ggml type {type:int}",
+            "tensor '{tensor:word}' of type {type:int} ({name:word}) has {columns:int} elements per row, not a multiple of block size",
+            "elements per row, not a multiple of block size",
+            "unknown ggml tensor type {type:int}",
+            "unknown tensor type {type:int}",
+            "unsupported tensor type {type:int}",
+            "unsupported quantization type {type:word}",
+            "{type:int} is not a valid ggmlquantizationtype",
+            "unhandled type {type:int}",
+        ),
+        explain_type,
+        ("+ggml type|tensor type|mxfp4", "+invalid|unknown|unsupported", "+gguf|llama.cpp|ollama|lm studio|model"),
+    ),
+    Cause(
+        "gguf-vision-part",
+        "files",
+        (
+            "unknown projector type: {type:word}",
+            "failed to load clip model",
+            "failed to load vision model",
+            "failed to load multimodal model",
+            "error loading mmproj",
+            "failed to load mmproj",
+            "mmproj is not supported",
+            "this server does not support multimodal",
+            "image input is not supported",
+        ),
+        says(
+            (
+                "The program does not know the picture part {type} (mmproj): it is older than the model.",
+                "The part of the model that reads pictures (mmproj) did not load or was not given.",
+            ),
+            "Update the program; give the mmproj file of exactly this model: llama-server -m MODEL.gguf --mmproj MMPROJ.gguf",
+            "Text alone needs no mmproj.",
+            instead="puna runs text models; it reads no pictures.",
+        ),
+        ("+mmproj|clip|projector|vision", "+fail|unknown|load|not supported"),
+    ),
+    Cause(
         "gguf-cut-short",
         "files",
         (
@@ -170,7 +257,15 @@ CAUSES = (
     Cause(
         "gguf-unknown-architecture",
         "files",
-        ("unknown model architecture: '{architecture:word}'", "unknown model architecture", "unsupported model architecture"),
+        (
+            "unknown model architecture: '{architecture:word}'",
+            "unknown model architecture",
+            "unsupported model architecture",
+            "model architecture not supported",
+            "model type {architecture:word} not supported",
+            "mlx ... model type {architecture:word} not supported",
+            "model {architecture:word} is not supported ... convert",
+        ),
         says(
             (
                 "The program does not know the architecture {architecture}: it is older than the model, or does not run this "
@@ -215,6 +310,12 @@ CAUSES = (
             "metadataincompletebuffer",
             "headertoolarge",
             "invalidheaderdeserialization",
+            "incomplete metadata, file not fully covered",
+            "invalid json in header",
+            "invalid utf-8 in header",
+            "headertoosmall",
+            "header too large",
+            "header too small",
         ),
         says(
             (
@@ -296,6 +397,8 @@ CAUSES = (
             "error(s) in loading state_dict for {model:word}",
             "missing key(s) in state_dict",
             "unexpected key(s) in state_dict",
+            "received {count:int} parameters not in model",
+            "missing {count:int} parameters: {tensor:word}",
         ),
         says(
             (
@@ -483,12 +586,15 @@ CAUSES = (
         (
             "checkpoint you are trying to load has model type `{type:word}`",
             "but transformers does not recognize this architecture",
+            "the checkpoint you are trying to load has model type",
+            "should have a `model_type` key in its config.json",
             "unrecognized model in {folder:path}",
             "unrecognized configuration class",
             "keyerror: 'mistral'",
             "keyerror: 'llama'",
             "keyerror: 'qwen2'",
             "keyerror: 'qwen3'",
+            *(f"keyerror: '{family}'" for family in FAMILIES),
         ),
         says(
             (

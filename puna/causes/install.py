@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, says
+from puna.causes.wording import PACKAGES
 
-NOTHING_TO_BUILD = "puna has nothing to compile: pip install puna, and for a GPU pip install 'puna[gpu]'."
+NOTHING_TO_BUILD = "puna has nothing to compile: its kernels are compiled on your machine, by Numba and Triton."
 
 CAUSES = (
     Cause(
@@ -14,6 +15,7 @@ CAUSES = (
             "{library:path}: undefined symbol: {symbol:torch}",
             "undefined symbol: {symbol:torch}",
             "undefined symbol: nccl{symbol:word}",
+            "dll load failed while importing {library:name}: the specified procedure could not be found",
         ),
         says(
             (
@@ -41,6 +43,11 @@ CAUSES = (
             "microsoft visual c++ 14.0 or greater is required",
             "unable to find vcvarsall.bat",
             "unable to execute 'gcc': no such file or directory",
+            "error: command 'gcc' failed: no such file or directory",
+            "error: command 'x86_64-linux-gnu-gcc' failed",
+            "error: command 'cl.exe' failed",
+            "c++ compiler not found",
+            "the cxx compiler identification is unknown",
         ),
         says(
             "The package is compiled during its installation, and there is no C++ compiler.",
@@ -62,6 +69,11 @@ CAUSES = (
             "fatal error: python.h: no such file or directory",
             "error: include file 'python.h' not found",
             "triton/backends/nvidia ... returned non-zero exit status 1",
+            "compiler: cl is not found",
+            "no working c++ compiler found in torch._inductor",
+            "invalidcxxcompiler",
+            "gcc ... cuda_utils.c ... returned non-zero exit status 1",
+            "cuda_utils.c ... returned non-zero exit status 1",
         ),
         says(
             "Triton compiles a small program in C the first time, and there is no C compiler, or Python's headers (Python.h) "
@@ -138,7 +150,12 @@ CAUSES = (
     Cause(
         "nvcc-unknown-card",
         "install",
-        ("nvcc fatal : unsupported gpu architecture '{architecture:word}'", "unsupported gpu architecture 'compute_"),
+        (
+            "nvcc fatal : unsupported gpu architecture '{architecture:word}'",
+            "unsupported gpu architecture 'compute_",
+            "nvcc fatal : value '{architecture:word}' is not defined for option 'gpu-architecture'",
+            "unknown cuda arch ({architecture:number}) or gpu not supported",
+        ),
         says(
             (
                 "CUDA's compiler does not know {architecture}, the card that it is to compile for: the toolkit is older than the "
@@ -166,31 +183,6 @@ CAUSES = (
             instead="puna installs into one of its own: make demo, or pip in a venv.",
         ),
         ("+externally managed|externally-managed", "+pip", "+error|refus|not|install"),
-    ),
-    Cause(
-        "no-wheel",
-        "install",
-        (
-            "no matching distribution found for torch",
-            "could not find a version that satisfies the requirement torch",
-            "no matching distribution found for vllm",
-            "no matching distribution found for triton",
-            "no matching distribution found for bitsandbytes",
-            "no matching distribution found for flash-attn",
-            "no matching distribution found for tensorflow",
-            "is not a supported wheel on this platform",
-        ),
-        says(
-            "There is no wheel for this Python, system or processor: a Python that is too new or too old, a 32-bit one, or a "
-            "package that does not exist for this system (triton and vLLM: Linux only).",
-            'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
-            "--verbose | head",
-            "A version that is asked for exactly, such as torch==1.13.1, may have wheels for older Pythons only: ask for a newer "
-            "one, or take that Python.",
-            "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
-            instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
-        ),
-        ("+no matching distribution|no wheel|no version", "+torch|vllm|triton|cuda|llama"),
     ),
     Cause(
         "illegal-instruction",
@@ -262,6 +254,15 @@ CAUSES = (
             "0xc0000135",
             "exit code: 3221225781",
             "exit code -1073741515",
+            "winerror 127] ... torch\\lib",
+            "error loading ... torch\\lib\\c10.dll",
+            "torch\\lib\\fbgemm.dll",
+            "torch\\lib\\shm.dll",
+            "dll load failed while importing _c",
+            "dll load failed while importing {library:name}: the specified module could not be found",
+            "microsoft visual c++ redistributable is not installed",
+            "vcruntime140_1.dll",
+            "msvcp140.dll",
             "winerror 126] ... torch\\lib",
             "winerror 1114] ... torch\\lib",
         ),
@@ -301,6 +302,21 @@ CAUSES = (
             "no module named 'vllm{part:word}'",
             "no module named 'flash_attn{part:word}'",
             "no module named 'triton{part:word}'",
+            *(f"no module named '{package}'" for package in PACKAGES if package not in ("torch", "accelerate", "bitsandbytes")),
+            "no module named 'bitsandbytes'",
+            "no module named 'torch",
+            "no module named 'auto_gptq'",
+            "no module named 'gptqmodel'",
+            "no module named 'awq'",
+            "no module named 'exllamav2'",
+            "no module named 'gguf'",
+            "no module named 'ollama'",
+            "no module named 'openai'",
+            "no module named 'gradio'",
+            "no module named 'einops'",
+            "no module named 'hf_transfer'",
+            "no module named 'xformers",
+            "no package metadata was found for {package:word}",
         ),
         says(
             "The package is not installed in the Python that runs: another environment has it, or none.",
@@ -315,6 +331,17 @@ CAUSES = (
         "install",
         (
             "failed building wheel for {package:word}",
+            "metadata-generation-failed",
+            "getting requirements to build wheel did not run successfully",
+            "preparing metadata (pyproject.toml) did not run successfully",
+            "failed to build `{package:word}`",
+            "the build backend returned an error",
+            "subprocess-exited-with-error",
+            "ninja: build stopped: subcommand failed",
+            "cmake build failed",
+            "cmake configuration failed",
+            "configuring incomplete, errors occurred",
+            "gmake: *** [makefile",
             "could not build wheels for {package:word}",
             "failed to build installable wheels for some pyproject.toml based projects",
             "building wheel for {package:word} (pyproject.toml) did not run successfully",

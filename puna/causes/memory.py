@@ -127,7 +127,15 @@ CAUSES = (
     Cause(
         "no-disk-space",
         "memory",
-        ("no space left on device", "not enough free disk space to download", "oserror: [errno 28]", "disk quota exceeded"),
+        (
+            "no space left on device",
+            "not enough free disk space to download",
+            "oserror: [errno 28]",
+            "disk quota exceeded",
+            "os error 28",
+            "winerror 112",
+            "there is not enough space on the disk",
+        ),
         says(
             "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small "
             "disk.",
@@ -167,6 +175,15 @@ CAUSES = (
             "failed to allocate cuda{gpu:int} buffer of size {bytes:int}",
             "failed to allocate rocm{gpu:int} buffer of size {bytes:int}",
             "unable to allocate cuda{gpu:int} buffer",
+            "unable to allocate {buffer:name} buffer",
+            "failed to allocate {buffer:name} buffer of size {bytes:int}",
+            "ggml_vulkan: device memory allocation of size {bytes:int} failed",
+            "allocatememory: erroroutofdevicememory",
+            "erroroutofdevicememory",
+            "vk_error_out_of_device_memory",
+            "failed to fit params to free device memory",
+            "ggml_gallocr_reserve_n: failed to allocate",
+            "alloc_tensor_range: failed to allocate",
             "unable to allocate backend buffer",
             "ggml_backend_cuda_buffer_type_alloc_buffer",
             "cudamalloc failed: out of memory",
@@ -190,7 +207,17 @@ CAUSES = (
     Cause(
         "metal-out-of-memory",
         "memory",
-        ("kiogpucommandbuffercallbackerroroutofmemory", "command buffer execution failed: insufficient memory"),
+        (
+            "kiogpucommandbuffercallbackerroroutofmemory",
+            "command buffer execution failed: insufficient memory",
+            "[metal::malloc] attempting to allocate {wanted:int} bytes which is greater than the maximum allowed buffer size of "
+            "{limit:int} bytes",
+            "[metal::malloc] attempting to allocate",
+            "[malloc_or_wait] unable to allocate {wanted:int} bytes",
+            "[metal] command buffer execution failed",
+            "ggml_metal ... failed to allocate buffer",
+            "invalid buffer size: {wanted:size}",
+        ),
         says(
             "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
             "(about two thirds to three quarters).",
@@ -236,6 +263,12 @@ CAUSES = (
             "torch.cuda.outofmemoryerror",
             "cuda error: out of memory",
             "hip out of memory",
+            "xpu out of memory",
+            "cuda_error_out_of_memory",
+            "cudaerrormemoryallocation",
+            "not enough memory. please try to increase --mem-fraction-static",
+            "please try increasing --mem-fraction-static",
+            "nvmapmemallocinternaltagged: {code:int} error 12",
             "cuda error 2 at ... out of memory",
         ),
         explain_cuda,
@@ -248,7 +281,7 @@ CAUSES = (
     Cause(
         "mps-out-of-memory",
         "memory",
-        ("mps backend out of memory",),
+        ("mps backend out of memory (mps allocated: {allocated:size}", "mps backend out of memory"),
         says(
             "The memory that macOS lets PyTorch's MPS use is full. It is the machine's main memory: macOS gives a GPU about two "
             "thirds of it.",
@@ -274,6 +307,9 @@ CAUSES = (
             "oom-kill",
             "out of memory: killed process {pid:int}",
             "oomkilled",
+            "returned non-zero exit status 137",
+            "died with <signals.sigkill: 9>",
+            "a worker process managed by the executor was unexpectedly terminated",
             "^getötet$",
             "^已杀死$",
         ),
@@ -343,6 +379,7 @@ CAUSES = (
             "std::bad_alloc",
             "oserror: [errno 12] cannot allocate memory",
             "numpy.core._exceptions._arraymemoryerror",
+            "numpy._core._exceptions._arraymemoryerror",
         ),
         says(
             (

@@ -27,6 +27,35 @@ def explain_worker(numbers: Numbers) -> Explanation:
     )
 
 
+def explain_assert(numbers: Numbers) -> Explanation:
+    """A check in llama.cpp that failed; one of them has a known reason."""
+    condition = numbers.get("condition", "")
+    mixed = "ggml_op_unary" in condition.lower() or "get_type" in condition.lower()
+    if mixed:
+        told = (
+            "llama.cpp stopped itself at one of its checks. This check fails where two versions of its libraries (ggml) meet: another "
+            "llama.cpp, whose libraries are found first by PATH or LD_LIBRARY_PATH."
+        )
+        cure = (
+            "See who else has them: where.exe ggml-base.dll, or ls /usr/lib/libggml* /usr/local/lib/libggml*",
+            "Take the other llama.cpp out of PATH, or remove it; then install Ollama anew.",
+        )
+    else:
+        told = "llama.cpp stopped itself at one of its checks: a defect, a file that does not fit this version, or a step without memory."
+        cure = (
+            "Update the program; if it began with an update, take the version before.",
+            "Fetch the model's file anew, or another quantisation of it.",
+            "Try with less: -ngl 0, a context of 2048, without -fa and without a draft model; that says which part it is.",
+        )
+    return Explanation(
+        told,
+        cure,
+        instead='puna runs the same file with its own kernels: puna run model.gguf "..."',
+        numbers=numbers,
+        kind="mixed" * mixed,
+    )
+
+
 CAUSES = (
     Cause(
         "llama-cpp-without-gpu",
@@ -251,6 +280,226 @@ CAUSES = (
             instead="puna, too, stays within the model's own limit, and names it.",
         ),
         ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
+    ),
+    Cause(
+        "vllm-architecture-not-loaded",
+        "server",
+        (
+            "model architectures ['{architecture:name}'] are not supported for now",
+            "model architectures ['{architecture:name}'] failed to be inspected",
+            "model architectures ... are not supported for now",
+            "model architectures ... failed to be inspected",
+            "has no vllm implementation and the transformers implementation is not compatible with vllm",
+        ),
+        says(
+            (
+                "vLLM could not load its code for {architecture}: this version does not have it, or importing it failed. If it is "
+                "a common one (Llama, Qwen), importing failed, and the reason stands above.",
+                "vLLM could not load its code for this model: this version does not have it, or importing it failed. The reason "
+                "stands above.",
+            ),
+            "Look above for 'Error in inspecting model architecture' and what follows it; give puna why the whole log.",
+            "Update both: python -m pip install -U vllm transformers",
+            "A package that does not fit is often flash-attn, torchvision or xformers: python -m pip check",
+            instead="puna runs the LLaMA family by itself, and refuses others by name.",
+        ),
+        ("+vllm|architectures", "+not supported|inspected", "+model"),
+    ),
+    Cause(
+        "vllm-no-device",
+        "server",
+        (
+            "failed to infer device type",
+            "no platform detected, vllm is running on unspecifiedplatform",
+            "device string must not be empty",
+        ),
+        says(
+            "vLLM found no device that it can use: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, ROCm, CPU).",
+            'See what PyTorch finds: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())"; nvidia-smi',
+            "In a container: docker run --gpus all ... For the CPU vLLM must be built for it.",
+            instead='puna runs on the CPU as it is: puna run MODEL "..." --device cpu',
+        ),
+        ("+vllm", "+device type|unspecifiedplatform|no platform"),
+    ),
+    Cause(
+        "vllm-extension-broken",
+        "server",
+        (
+            "'_opnamespace' '_c' object has no attribute '{operation:name}'",
+            "'_opnamespace' '_moe_c' object has no attribute '{operation:name}'",
+            "no module named 'vllm._c'",
+            "failed to import from vllm._c",
+            "'_opnamespace' '{library:name}' object has no attribute '{operation:name}'",
+        ),
+        says(
+            "vLLM's compiled part (vllm._C) was not loaded: it was built for another PyTorch or CUDA, or the program runs in vLLM's "
+            "source folder, which hides the installed one.",
+            "Start from another folder.",
+            "Install vLLM into a new environment and let it bring its PyTorch: python -m venv NEW && NEW/bin/pip install vllm",
+            instead="puna uses no compiled extension.",
+        ),
+        ("+vllm._c|_opnamespace", "+no attribute|no module|import"),
+    ),
+    Cause(
+        "vllm-tools-off",
+        "server",
+        (
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            "requires --enable-auto-tool-choice and --tool-call-parser",
+            "tool choice requires --enable-auto-tool-choice",
+        ),
+        says(
+            "The request asks for tools, and this vLLM server was started without them.",
+            "Start it with both: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names its "
+            "parser; Llama 3: llama3_json)",
+            instead="puna hands tools to the model's own template.",
+        ),
+        ("+tool", "+enable-auto-tool-choice|tool-call-parser"),
+    ),
+    Cause(
+        "ollama-no-tools",
+        "server",
+        (
+            "library/{model:path} does not support tools",
+            "does not support tools",
+            "library/{model:path} does not support thinking",
+            "does not support thinking",
+            "does not support generate",
+            "does not support insert",
+            "does not support chat",
+        ),
+        says(
+            (
+                "Ollama says that {model} cannot do what was asked (tools, thinking, ...): it goes by the template that the model "
+                "was made with.",
+                "Ollama says that the model cannot do what was asked (tools, thinking, ...): it goes by the template that the model "
+                "was made with.",
+            ),
+            "See what it can: ollama show NAME, under Capabilities. Take a model that lists tools: ollama.com/search?c=tools",
+            "A model that you created from a GGUF: give it a TEMPLATE with tools in its Modelfile, or pull the library's one.",
+            "Or switch tools off in the program that asks.",
+            instead="puna hands tools to the model's own template.",
+        ),
+        ("+ollama", "+not support tools|support tools|thinking"),
+    ),
+    Cause(
+        "ollama-too-old",
+        "server",
+        (
+            "requires a newer version of ollama",
+            "pull model manifest: 412",
+            "the model you are attempting to pull requires a newer version",
+            "ollama version ... is too old",
+        ),
+        says(
+            "The model is newer than this Ollama.",
+            "Linux: curl -fsSL https://ollama.com/install.sh | sh; Windows and macOS: the icon's menu, Restart to update; Docker: "
+            "docker pull ollama/ollama",
+            "Then restart the service: sudo systemctl restart ollama; ollama --version",
+            instead='puna takes the file itself: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+newer version|too old|412|update"),
+    ),
+    Cause(
+        "ollama-digest",
+        "server",
+        (
+            "digest mismatch, file must be downloaded again",
+            "digest mismatch",
+            "max retries exceeded: eof",
+            "max retries exceeded: unexpected eof",
+        ),
+        says(
+            "Ollama's download broke off or came damaged.",
+            "Start it again: ollama pull NAME; finished parts are kept.",
+            "If it fails each time: see the disk, df -h ~/.ollama, and try without a proxy or VPN.",
+            instead="puna pull goes on where a download broke off, and checks its sha256.",
+        ),
+        ("+ollama", "+digest|pull|download", "+mismatch|eof|fail|retries"),
+    ),
+    Cause(
+        "ggml-assert",
+        "server",
+        (
+            "ggml_assert({condition:path}) failed",
+            "ggml_assert({condition:path}",
+            "ggml_assert: {file:path}",
+            "ggml_assert(",
+            "ggml_abort(",
+        ),
+        explain_assert,
+        ("+ggml_assert", "+fail|crash|terminated|llama"),
+    ),
+    Cause(
+        "llama-cpp-build-options",
+        "server",
+        (
+            "could not find curl. hint: to disable this feature, set -dllama_curl=off",
+            "could not find curl",
+            "could not find curl (missing: curl_library curl_include_dir)",
+            "the makefile build is deprecated. use the cmake build instead",
+            "llama_cublas is deprecated",
+            "llama_cuda is deprecated",
+            "llama_metal is deprecated",
+            "https is not supported. please rebuild with",
+            "built without ssl support",
+            "could not find openssl",
+            "the source directory ... does not appear to contain cmakelists.txt",
+        ),
+        says(
+            "llama.cpp's build changed: it needs cmake instead of make (2025), the headers of libcurl or OpenSSL for downloads, and its "
+            "options are now named GGML_..., not LLAMA_...",
+            "cmake -B build -DGGML_CUDA=ON && cmake --build build --config Release -j (without a GPU: leave -DGGML_CUDA=ON out)",
+            "curl: sudo apt install libcurl4-openssl-dev libssl-dev; or do without downloads: -DLLAMA_CURL=OFF, -DLLAMA_OPENSSL=OFF",
+            "Or take a release that is built already: https://github.com/ggml-org/llama.cpp/releases",
+            instead="puna has nothing to compile.",
+        ),
+        ("+llama.cpp|llama_curl|makefile", "+curl|deprecated|cmake|build"),
+    ),
+    Cause(
+        "llama-cpp-arguments",
+        "server",
+        (
+            "error: unknown value for --flash-attn: '{value:word}'",
+            "error: invalid argument: {argument:word}",
+            'error while handling argument "{argument:word}"',
+            "error: unknown argument: {argument:word}",
+        ),
+        says(
+            (
+                "This version of llama.cpp does not take {argument} as it was given: options were renamed or take a value now.",
+                "This version of llama.cpp does not take an option as it was given: options were renamed or take a value now.",
+            ),
+            "See what it takes: llama-server --help",
+            "Since September 2025 -fa takes a value: -fa on, off or auto.",
+            "A program that starts llama.cpp for you (a wrapper, a web interface) must be updated together with it.",
+            instead="puna's own options: puna run --help",
+        ),
+        ("+llama-server|llama-cli|llama.cpp", "+argument|option", "+unknown|invalid"),
+    ),
+    Cause(
+        "llama-cpp-library-missing",
+        "server",
+        (
+            "shared library with base name 'llama' not found",
+            "failed to load shared library '{library:path}llama",
+            "libllama.so: cannot open shared object file",
+            "libggml{name:word}: cannot open shared object file",
+            "libmtmd.so{version:word}: cannot open shared object file",
+            "could not find module '{library:path}llama.dll'",
+            "no lm runtime found for model format '{format:word}'",
+            "failed to load llm engine from path",
+        ),
+        says(
+            "The program's own library (libllama, ggml) is missing, or a library that it needs (CUDA's, Visual C++'s) is.",
+            "Linux: the folder of the program must be known: export LD_LIBRARY_PATH=FOLDER, or unpack the whole release into one "
+            "folder.",
+            "Windows: install the Visual C++ Redistributable (x64); for CUDA the archive cudart of the same release.",
+            "llama-cpp-python: python -m pip install --force-reinstall --no-cache-dir llama-cpp-python. LM Studio: Runtime, "
+            "update or choose another.",
+            instead='puna runs the same file: puna run model.gguf "..."',
+        ),
+        ("+libllama|libggml|llama.dll|lm runtime", "+cannot open|not found|missing|load"),
     ),
     Cause(
         "vllm-memory-taken",

@@ -75,9 +75,13 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
         "shape": "7, 8",
         "cudalib": "libcudart.so.12",
         "torch": "_zn3c104cuda9setdeviceei",
+        "name": "abc",
+        "package": "transformers.abc",
+        "part": "transformers.abc",
+        "tool": "make",
     }
     for pattern in cause.patterns:
-        text = pattern.removeprefix("^").removesuffix("$").replace(" ... ", " and then ").replace("...", " ")
+        text = pattern.removeprefix("^").removesuffix("$").replace(" ... ", " and then ").replace(" ~~~ ", " and then\n").replace("...", " ")
         for kind, value in values.items():
             while f":{kind}}}" in text:
                 start = text.rindex("{", 0, text.index(f":{kind}}}"))
