@@ -80,6 +80,7 @@ CAUSES = (
             "value '{sm:name}' is not defined for option 'gpu-name'",
             "'{sm:name}' is not a recognized processor for this target",
             "ptxas fatal : unsupported .target '{sm:name}'",
+            "bin/ptxas ... --gpu-name={sm:name} ... returned non-zero exit status",
         ),
         explain_ptxas,
         ("+ptxas", "+sm_|gpu-name|compute capability", "not defined|unknown|not know|unsupported"),
@@ -144,6 +145,29 @@ CAUSES = (
             instead="puna uses no FlashInfer; its kernels are compiled for the card that is there.",
         ),
         ("+flashinfer", "+fail|error|build|architecture", "nvcc|ninja|sm_|card|gpu"),
+    ),
+    Cause(
+        "ptx-refused",
+        "compile",
+        (
+            "ptxas fatal : ptx assembly aborted due to errors",
+            "ptx assembly aborted due to errors",
+            "ptx jit compilation failed",
+            "a ptx jit compilation failed",
+            "cuda_error_invalid_ptx",
+            "the ptx version is not supported",
+            "unsupported ptx version",
+        ),
+        says(
+            "CUDA's assembler or the driver refused intermediate code (PTX): it was made by a newer or another CUDA than the one that "
+            "shall take it, or it was made for another card.",
+            "See the versions: nvcc --version; nvidia-smi (the newest CUDA that the driver knows)",
+            "While building: use one toolkit for all, and an empty build folder: export PATH=/usr/local/cuda/bin:$PATH",
+            "While running: update the driver, or take a build for an older CUDA.",
+            remedy="update-nvidia-driver",
+            instead=GOES_ON,
+        ),
+        ("+ptx", "+abort|jit|unsupported|fail|invalid"),
     ),
     Cause(
         "triton-missing",
@@ -218,6 +242,28 @@ CAUSES = (
             instead="puna uses no torch.compile.",
         ),
         ("+torch.compile|dynamo", "+python", "+not supported|unsupported"),
+    ),
+    Cause(
+        "attention-no-kernel",
+        "compile",
+        (
+            "cutlassf: no kernel found to launch",
+            "no available kernel. aborting execution",
+            "no valid attention backend found",
+            "found no valid attention backend",
+            "flashattention only supports head dimension at most",
+            "flash attention only supports gpu architectures in the range",
+            "flash_attn ... only supports head dimension",
+            "invalid attention backend for",
+        ),
+        says(
+            "None of the fast attention kernels of this program takes this card, type and head size together: the card is older than "
+            "Ampere (RTX 30), the head is too large, or the type is float32.",
+            'In transformers: attn_implementation="eager"; in vLLM: --attention-backend TRITON_ATTN, or another that the text names.',
+            "Use float16 or bfloat16.",
+            instead="puna's attention takes any head size, on any card that PyTorch knows, and on the CPU.",
+        ),
+        ("+attention|cutlass|sdpa", "+no kernel|no available kernel|no valid|backend"),
     ),
     Cause(
         "torch-recompiles",

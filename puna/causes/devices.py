@@ -40,6 +40,7 @@ CAUSES = (
             "\"{operation:word}\" not implemented for 'half'",
             "not implemented for 'half'",
             "not implemented for 'bfloat16'",
+            "fp16 mixed precision requires a gpu",
         ),
         says(
             (
@@ -144,6 +145,37 @@ CAUSES = (
             instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
         ("+mat1|matmul", "+shape", "+multipl"),
+    ),
+    Cause(
+        "token-id-out-of-range",
+        "devices",
+        (
+            "torch.embedding ~~~ indexerror: index out of range in self",
+            "f.embedding ~~~ indexerror: index out of range in self",
+            "index out of range in self",
+        ),
+        says(
+            "A token id is larger than the embedding has rows: the tokenizer is another model's, or tokens were added and the embedding "
+            "was not enlarged.",
+            "Compare the two numbers: len(tokenizer), and model.get_input_embeddings().num_embeddings",
+            "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
+            instead="puna refuses an id outside of the vocabulary before anything runs.",
+        ),
+        ("+index out of range", "+embedding|token"),
+    ),
+    Cause(
+        "temperature-zero",
+        "devices",
+        (
+            "`temperature` (={value:number}) has to be a strictly positive float",
+            "has to be a strictly positive float, otherwise your next token scores will be invalid",
+        ),
+        says(
+            "transformers does not sample at temperature 0: it would divide by it.",
+            "Take the likeliest token each time: do_sample=False, and leave temperature out.",
+            instead="puna takes --temperature 0 as what it means: the likeliest token each time.",
+        ),
+        ("+temperature", "+strictly positive|zero|0.0"),
     ),
     Cause(
         "not-finite",

@@ -252,6 +252,13 @@ CAUSES = (
             "ncclinvalidusage",
             "nccl warn call to",
             "nccl failure ... unhandled system error",
+            "nccl warn cuda failure",
+            "nccl warn",
+            "cuda failure {code:int} '",
+            "nccl error: unhandled",
+            "nccl error: invalid usage",
+            "nccl error: internal error",
+            "nccl error in:",
         ),
         says(
             "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own log says.",

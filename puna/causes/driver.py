@@ -203,7 +203,12 @@ CAUSES = (
     Cause(
         "wsl-gpu",
         "driver",
-        ("gpu access blocked by the operating system", "libcuda.so.1 is not a symbolic link", "dxgkio_query_adapter_info"),
+        (
+            "gpu access blocked by the operating system",
+            "libcuda.so.1 is not a symbolic link",
+            "dxgkio_query_adapter_info",
+            "wsl environment detected but no adapters were found",
+        ),
         says(
             "WSL does not get the card from Windows. The driver is Windows's, which WSL sees through /usr/lib/wsl/lib: it is too "
             "old for WSL, or a driver for Linux that was installed inside hides it.",
@@ -293,6 +298,8 @@ CAUSES = (
             "nvidia-container-cli: initialization error",
             "unknown or invalid runtime name: nvidia",
             "failed to inject cdi devices",
+            "unresolvable cdi devices",
+            "libnvidia-ml.so.1: file exists",
         ),
         says(
             "Docker knows no way to give a GPU to a container: the NVIDIA Container Toolkit is not installed or not made "

@@ -84,6 +84,8 @@ CAUSES = (
             "version https://git-lfs.github.com/spec/v1",
             "invalid magic number 73726576",
             "unknown (magic, version) combination: 73726576",
+            "smudge error",
+            "this repository is over its data quota",
         ),
         says(
             "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was "
@@ -188,7 +190,7 @@ CAUSES = (
             "Text alone needs no mmproj.",
             instead="puna runs text models; it reads no pictures.",
         ),
-        ("+mmproj|clip|projector|vision", "+fail|unknown|load|not supported"),
+        ("+mmproj|clip model|projector type", "+fail|unknown|load|not supported"),
     ),
     Cause(
         "gguf-cut-short",
@@ -357,6 +359,7 @@ CAUSES = (
             "weights only load failed",
             "weightsunpickler error",
             "unsupported global: global {name:word} was not an allowed global",
+            "due to a serious vulnerability issue in `torch.load`",
         ),
         says(
             "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
@@ -556,6 +559,29 @@ CAUSES = (
         ("+consistency check|download", "+size", "+fail|shorter|interrupt", "+huggingface|model|safetensors|gguf"),
     ),
     Cause(
+        "hub-file-absent",
+        "files",
+        (
+            "404 client error. ... entry not found for url",
+            "entry not found for url: https://huggingface.co",
+            "entrynotfounderror",
+            "revisionnotfounderror",
+            "remoteentrynotfounderror",
+            "revision not found for url",
+            "does not appear to have a file named",
+            "no file found in repo",
+            "head invalid http status code received: 404",
+        ),
+        says(
+            "The repository is there, and this file or this revision of it is not: the name is misspelt, or the file has another name "
+            "(parts, another quantisation, another folder).",
+            "See which files there are: hf download OWNER/REPO --dry-run, or the page's tab Files.",
+            "Write the name exactly, with its folder and its capital letters.",
+            instead="puna plan hf:OWNER/REPO lists what the repository holds.",
+        ),
+        ("+entry not found|file not found|revision", "+huggingface|hub"),
+    ),
+    Cause(
         "code-in-repository",
         "files",
         (
@@ -615,6 +641,11 @@ CAUSES = (
             "repo id must be in the form 'repo_name' or 'namespace/repo_name'",
             "incorrect path_or_model_id",
             "repository not found for url",
+            "can't load tokenizer for '{name:path}'",
+            "can't load the model for '{name:path}'",
+            "can't load tokenizer for",
+            "repo id must use alphanumeric chars",
+            "hfvalidationerror",
         ),
         says(
             (

@@ -16,6 +16,11 @@ CAUSES = (
             "undefined symbol: {symbol:torch}",
             "undefined symbol: nccl{symbol:word}",
             "dll load failed while importing {library:name}: the specified procedure could not be found",
+            "symbol not found: _torch{symbol:name}",
+            "symbol not found: __zn{symbol:name}",
+            "symbol not found in flat namespace",
+            "exllamav2_ext",
+            "'exllamav2_ext'",
         ),
         says(
             (
@@ -132,6 +137,13 @@ CAUSES = (
             "no cuda toolset found",
             "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
             "failed to find nvcc",
+            "flash_attn was requested, but nvcc was not found",
+            "flashattention is only supported on cuda",
+            "cuda_runtime.h: no such file or directory",
+            "failed to detect a default cuda architecture",
+            "cannot find -lcuda",
+            "compiling the cuda compiler identification source file",
+            'could not find a package configuration file provided by "cudatoolkit"',
         ),
         says(
             "The package is compiled for CUDA during its installation, and CUDA's compiler and libraries (the toolkit) are "
@@ -174,6 +186,94 @@ CAUSES = (
         ("+nvcc|cuda toolkit", "+architecture|compute_120|sm_120", "+unsupported|not support|unknown"),
     ),
     Cause(
+        "nvcc-host-compiler",
+        "install",
+        (
+            "unsupported gnu version! gcc versions later than {gcc:int} are not supported",
+            "unsupported gnu version",
+            "unsupported clang version",
+            "unsupported microsoft visual studio version",
+            'exception specification is incompatible with that of previous function "{function:name}"',
+            "exception specification is incompatible with that of previous function",
+            'identifier "__builtin_ia32',
+            "parameter packs not expanded with '...'",
+        ),
+        says(
+            (
+                "This CUDA toolkit works with GCC up to {gcc}, and the system's compiler is newer.",
+                "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is newer than "
+                "the toolkit, or the toolkit is much older.",
+            ),
+            "Install an older compiler beside it, and name it: sudo apt install g++-13, then "
+            "-DCMAKE_CUDA_HOST_COMPILER=g++-13, or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
+            "Or a newer CUDA toolkit: 12.8 takes GCC 14, 13 takes GCC 15.",
+            "Or take a release or a wheel that is built already.",
+            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        ),
+        ("+nvcc|cuda", "+gcc|gnu version|visual studio|host compiler", "+unsupported|not supported|newer"),
+    ),
+    Cause(
+        "other-processor",
+        "install",
+        (
+            "incompatible architecture (have '{have:word}', need '{need:word}')",
+            "mach-o file, but is an incompatible architecture",
+            "is not a valid win32 application",
+            "cannot execute binary file: exec format error",
+            "exec format error",
+            "wrong elf class",
+        ),
+        says(
+            (
+                "The library was built for {have}, and this Python runs as {need}.",
+                "The program or library was built for another processor than this one (Intel or Arm, 32 or 64 bit).",
+            ),
+            'See what Python is: python -c "import platform; print(platform.machine())"; on a Mac with Apple\'s chip it should say arm64.',
+            "Install a Python for this processor, and make a new environment with it.",
+            "In Docker: take an image for this processor: docker pull --platform linux/arm64, or linux/amd64",
+            instead=NOTHING_TO_BUILD,
+        ),
+        ("+architecture|arm64|x86_64", "+incompatible|wrong|exec format", "python|library|import|mac"),
+    ),
+    Cause(
+        "linux-only",
+        "install",
+        (
+            "no module named 'fcntl'",
+            "no module named 'resource'",
+            "no module named 'uvloop'",
+            "vllm only supports linux platform",
+            "no module named 'pwd'",
+            "no module named 'grp'",
+        ),
+        says(
+            "The program is written for Linux and runs on Windows here: this module does not exist there.",
+            "Run it in WSL: wsl --install, then install it there.",
+            "Or take a program that runs on Windows: llama.cpp, Ollama, LM Studio.",
+            instead='puna runs on Windows, on the CPU: puna run MODEL "..."',
+        ),
+        ("+windows", "+linux|fcntl|uvloop|resource", "+vllm|module|only"),
+    ),
+    Cause(
+        "text-encoding",
+        "install",
+        (
+            "'gbk' codec can't decode byte",
+            "'gbk' codec can't encode character",
+            "'charmap' codec can't decode byte",
+            "'charmap' codec can't encode character",
+            "'cp949' codec can't decode byte",
+            "'cp932' codec can't decode byte",
+        ),
+        says(
+            "Python on Windows reads and writes text in the system's old code page, and the text is UTF-8.",
+            "Use UTF-8: set PYTHONUTF8=1; in PowerShell: $env:PYTHONUTF8=1",
+            "If it stays: Settings, Language, Administrative language settings, Change system locale, Beta: UTF-8.",
+            instead="puna reads and writes UTF-8 everywhere.",
+        ),
+        ("+codec", "+decode|encode", "+gbk|charmap|cp1252|cp949"),
+    ),
+    Cause(
         "externally-managed",
         "install",
         ("externally-managed-environment", "this environment is externally managed"),
@@ -197,6 +297,8 @@ CAUSES = (
             "exited with code 132",
             "exitcode: -4",
             "0xc000001d",
+            "zsh: illegal hardware instruction",
+            "illegal hardware instruction",
         ),
         says(
             "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "

@@ -217,6 +217,7 @@ CAUSES = (
             "[metal] command buffer execution failed",
             "ggml_metal ... failed to allocate buffer",
             "invalid buffer size: {wanted:size}",
+            "kiogpucommandbuffercallbackerror{reason:name}",
         ),
         says(
             "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
@@ -270,6 +271,10 @@ CAUSES = (
             "please try increasing --mem-fraction-static",
             "nvmapmemallocinternaltagged: {code:int} error 12",
             "cuda error 2 at ... out of memory",
+            "allocation on device {gpu:int} would exceed allowed memory",
+            "allocation on device would exceed",
+            "cuda error: the resource allocation failed",
+            "torch.outofmemoryerror: allocation on device",
         ),
         explain_cuda,
         (
@@ -312,6 +317,8 @@ CAUSES = (
             "a worker process managed by the executor was unexpectedly terminated",
             "^getötet$",
             "^已杀死$",
+            "^zsh: killed",
+            "zsh: killed",
         ),
         says(
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "

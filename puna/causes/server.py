@@ -142,6 +142,7 @@ CAUSES = (
             "listen tcp 127.0.0.1:11434: bind: address already in use",
             "listen tcp {address:path}: bind: address already in use",
             "listen tcp 127.0.0.1:11434: bind: only one usage of each socket",
+            "bind: an attempt was made to access a socket in a way forbidden by its access permissions",
         ),
         says(
             "Ollama runs already: its service holds port 11434.",
@@ -184,6 +185,13 @@ CAUSES = (
             "request ({tokens:int} tokens) exceeds the available context size ({limit:int} tokens)",
             "requested tokens ({tokens:int}) exceed context window of {limit:int}",
             "context size has been exceeded",
+            "the number of tokens to keep from the initial prompt is greater than the context length",
+            "trying to keep the first {tokens:int} tokens when context the overflows. however, the model is loaded with context length of only {limit:int} tokens",
+            "does not currently support mid-generation context overflow",
+            "cannot truncate prompt with n_keep ({tokens:int}) >= n_ctx ({limit:int})",
+            "reached context length of {limit:int} tokens",
+            "input length ({tokens:int} tokens) exceeds the maximum allowed length ({limit:int} tokens)",
+            "the input ({tokens:int} tokens) is longer than the model's context length ({limit:int} tokens)",
         ),
         says(
             (
@@ -401,6 +409,51 @@ CAUSES = (
         ("+ollama", "+newer version|too old|412|update"),
     ),
     Cause(
+        "ollama-load-failed",
+        "server",
+        (
+            "unable to load model: {blob:path}sha256",
+            "unable to load model: ... blobs",
+            "model failed to load, this may be due to resource limitations or an internal error",
+            "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error",
+            "an error was encountered while running the model",
+            "timed out waiting for llama runner to start",
+            "post predict: post",
+            "llama-server crashed at startup",
+            "server process terminated unexpectedly with exit code",
+            'unsupported architecture "{architecture:word}"',
+        ),
+        says(
+            "Ollama could not load or run the model, and this line does not say why. Likeliest: the model is newer than this Ollama, its "
+            "GGUF was made for llama.cpp (a separate picture part, a type that Ollama does not know), or memory was short.",
+            "Update Ollama first, and restart its service; then pull the model anew: ollama pull NAME",
+            "Read the reason in its log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
+            "%LOCALAPPDATA%\\Ollama; give puna why that log.",
+            "Try with less: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+            instead='puna runs the same GGUF and says what fails: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+unable to load|failed to load|500|unexpectedly stopped"),
+        role="effect",
+    ),
+    Cause(
+        "ollama-network",
+        "server",
+        (
+            "lookup registry.ollama.ai",
+            "https://registry.ollama.ai/v2/ ... dial tcp",
+            'pull model manifest: get "https://registry.ollama.ai',
+            "registry.ollama.ai ... i/o timeout",
+        ),
+        says(
+            "Ollama did not reach its registry: no network, no answer from the name server, or a proxy that Ollama's service does not know.",
+            "See whether it answers: curl -I https://registry.ollama.ai/v2/",
+            "A proxy is set for the service, not for your terminal: sudo systemctl edit ollama, then [Service] "
+            "Environment=HTTPS_PROXY=http://HOST:PORT, then sudo systemctl restart ollama",
+            instead='puna takes a file that was fetched elsewhere: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+registry|pull", "+timeout|lookup|dial|network"),
+    ),
+    Cause(
         "ollama-digest",
         "server",
         (
@@ -510,6 +563,8 @@ CAUSES = (
             "free memory on device {device:word} ({free:number}/{capacity:size}) on startup is less than desired gpu memory "
             "utilization ({share:number}, {wanted:size})",
             "on startup is less than desired gpu memory utilization",
+            "error in memory profiling. initial free memory {before:size}, current free memory {after:size}",
+            "error in memory profiling",
         ),
         says(
             (
@@ -555,6 +610,8 @@ CAUSES = (
             "(exit code: {code:int}). unknown error. try a different model and/or config",
             "(exit code: {code:int}). please check settings and try loading the model again",
             "unknown error. try a different model and/or config",
+            "the model has crashed without additional information. (exit code: {code:int})",
+            "the model has crashed without additional information",
         ),
         explain_worker,
         ("+lm studio|lmstudio", "+exit code|exited", "crash|load|error"),
@@ -598,6 +655,13 @@ CAUSES = (
             "enginedeaderror",
             "asyncenginedeaderror",
             "background loop has errored already",
+            "engine process failed to start. see stack trace for the root cause",
+            "enginecore encountered an issue. see stack trace (above) for the root cause",
+            "please check the stack trace above for the root cause",
+            "failed core proc(s)",
+            "validation error for modelconfig",
+            "validation error for vllmconfig",
+            "validation error for engineargs",
         ),
         says(
             "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of "
@@ -618,6 +682,11 @@ CAUSES = (
             "llama_load_model_from_file: failed to load model",
             "llama_init_from_file: failed to load model",
             "failed to create llama_context",
+            "main: error: unable to load model",
+            "common_init_from_params: failed to load model",
+            "llama_model_load_from_file_impl: failed to load model",
+            "llama_model_load: error loading model",
+            "failed to initialize the context",
         ),
         says(
             "This is a report only: the program that runs the model did not start or died. The error itself stands above it, "

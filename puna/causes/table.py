@@ -31,8 +31,8 @@ CAUSES: tuple[Cause, ...] = (
     *compiling.CAUSES,
     *versions.CAUSES,
     *install.CAUSES,
-    *system.CAUSES,
     *devices.CAUSES,
     *cuda.CAUSES,
     *memory.CAUSES,
+    *system.CAUSES,
 )

@@ -259,6 +259,8 @@ CAUSES = (
             "jinja2.exceptions.templateerror",
             "raise_exception(",
             "while executing {what:name} at line {line:int}, column {column:int} in source",
+            "error rendering prompt with jinja template",
+            "failed to infer a tool call example",
         ),
         says(
             "The model's chat template refused the list of messages, or could not run on it; the text after this line says why.",
@@ -349,6 +351,9 @@ CAUSES = (
             "token indices sequence length is longer than",
             "this model's maximum context length is {limit:int} tokens",
             "is longer than the model's context length",
+            "input length of input_ids is {tokens:int}, but `max_length` is set to {limit:int}",
+            "input length of input_ids is",
+            "has exceeded the model's predefined maximum length ({limit:int})",
         ),
         says(
             (
