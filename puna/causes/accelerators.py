@@ -88,6 +88,7 @@ CAUSES = (
             "hsa_status_error_out_of_resources",
             "failed to initialize rocm",
             "amdgpu driver ... not found",
+            "hsa error: incompatible kernel and userspace",
         ),
         says(
             "ROCm sees no AMD GPU: this user may not open /dev/kfd and /dev/dri, the container did not get them, the driver "

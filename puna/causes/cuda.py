@@ -123,6 +123,11 @@ CAUSES = (
             "cublas_status_internal_error",
             "cublas_status_invalid_value",
             "cublaslt ... an unsupported value",
+            "cudnn_status_execution_failed",
+            "cudnn_status_not_supported",
+            "cudnn_status_internal_error",
+            "no execution plans support the graph",
+            "cudnn error: cudnn_status_{status:name}",
         ),
         says(
             "cuBLAS refused or failed at a matrix product. Known reasons: a cuBLAS that is older than the card (RTX 50 needs CUDA "

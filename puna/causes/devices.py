@@ -34,6 +34,31 @@ CAUSES = (
         ("+tensor", "+device|cuda:0|gpu", "+cpu|different device|two devices|one device|same device", "same|must|both|expected"),
     ),
     Cause(
+        "operation-lacks-type",
+        "devices",
+        (
+            "\"{operation:name}_cuda{rest:name}\" not implemented for '{type:name}'",
+            "\"{operation:name}_cuda\" not implemented for '{type:name}'",
+            "cuda\" not implemented for '{type:name}'",
+            "not implemented for 'float8_e4m3fn'",
+            "not implemented for 'float8_e5m2'",
+            "not implemented for 'uint16'",
+            "could not infer dtype of numpy",
+        ),
+        says(
+            (
+                "This PyTorch has no {operation} for the type {type} on the GPU: it is older than the program expects, or the weights "
+                "must be converted first.",
+                "This PyTorch lacks an operation for this type: it is older than the program expects, or the weights must be converted "
+                "first.",
+            ),
+            "Update PyTorch: python -m pip install -U torch",
+            "Load the model in another type: from_pretrained(..., dtype=torch.float16), or torch.bfloat16",
+            instead="puna converts where types meet; a checkpoint may mix them.",
+        ),
+        ("+not implemented for", "+cuda|float8", "bfloat16|torch"),
+    ),
+    Cause(
         "half-on-cpu",
         "devices",
         (

@@ -486,6 +486,9 @@ CAUSES = (
             "error no file named model.safetensors",
             "does not appear to have a file named pytorch_model",
             "no such file or directory: '{file:path}consolidated.",
+            "failed to open gguf file '{file:path}'",
+            "failed to open gguf file",
+            "file not found: tokenizer.model",
         ),
         says(
             (

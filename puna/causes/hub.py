@@ -129,6 +129,9 @@ CAUSES = (
             "the token has not been saved",
             "401 client error: unauthorized for url: https://huggingface.co",
             "client error '401 unauthorized' for url 'https://huggingface.co",
+            "error from hf api, response code: 401",
+            "error from hf api, response code: 403",
+            "model is private or does not exist; if you are accessing a gated model",
         ),
         says(
             "Hugging Face refused the token: it is wrong, was revoked, or there is none. An old one in HF_TOKEN goes before the "
@@ -171,6 +174,27 @@ CAUSES = (
             instead=PULL,
         ),
         ("+huggingface", "+502|503|504|500|server error"),
+    ),
+    Cause(
+        "hub-cache-rights",
+        "hub",
+        (
+            "permission denied: '{folder:path}huggingface",
+            "permission denied: '{folder:path}models--",
+            "read-only file system: '{folder:path}huggingface",
+            "there was a problem when trying to write in your cache folder ({folder:path})",
+            "there was a problem when trying to write in your cache folder",
+            "permissionerror at {folder:path} when downloading",
+        ),
+        says(
+            "This user may not write into Hugging Face's cache folder: another user (often root, or a container) made it, or it cannot be "
+            "written to.",
+            "See whose it is: ls -ld ~/.cache/huggingface ~/.cache/huggingface/hub ~/.cache/huggingface/xet",
+            "Take it back: sudo chown -R $USER ~/.cache/huggingface; or name another folder: export HF_HOME=/path/with/space",
+            "In a container: mount a folder that its user may write to: -v ~/.cache/huggingface:/root/.cache/huggingface",
+            instead="puna keeps models in the folder that PUNA_CACHE names.",
+        ),
+        ("+huggingface|cache folder", "+permission|read-only|not writable|denied"),
     ),
     Cause(
         "hub-symlinks",

@@ -53,6 +53,10 @@ CAUSES = (
             "error: command 'cl.exe' failed",
             "c++ compiler not found",
             "the cxx compiler identification is unknown",
+            "command '['where', 'cl']' returned non-zero exit status",
+            "x86_64-linux-gnu-gcc' failed with exit code",
+            "/usr/bin/gcc' failed with exit code",
+            "/usr/bin/g++' failed with exit code",
         ),
         says(
             "The package is compiled during its installation, and there is no C++ compiler.",
@@ -144,6 +148,7 @@ CAUSES = (
             "cannot find -lcuda",
             "compiling the cuda compiler identification source file",
             'could not find a package configuration file provided by "cudatoolkit"',
+            "nvcc: no such file or directory",
         ),
         says(
             "The package is compiled for CUDA during its installation, and CUDA's compiler and libraries (the toolkit) are "
@@ -447,6 +452,8 @@ CAUSES = (
             "could not build wheels for {package:word}",
             "failed to build installable wheels for some pyproject.toml based projects",
             "building wheel for {package:word} (pyproject.toml) did not run successfully",
+            "error: command '{compiler:path}' failed with exit code {code:int}",
+            "nvcc' failed with exit code {code:int}",
         ),
         says(
             (

@@ -189,6 +189,9 @@ CAUSES = (
             "cudamalloc failed: out of memory",
             "failed to allocate compute buffers",
             "failed to allocate compute pp buffers",
+            "failed to allocate buffer for kv cache",
+            "failed to allocate buffer for {what:word}",
+            "llama_kv_cache: failed to allocate",
         ),
         says(
             (
@@ -215,7 +218,6 @@ CAUSES = (
             "[metal::malloc] attempting to allocate",
             "[malloc_or_wait] unable to allocate {wanted:int} bytes",
             "[metal] command buffer execution failed",
-            "ggml_metal ... failed to allocate buffer",
             "invalid buffer size: {wanted:size}",
             "kiogpucommandbuffercallbackerror{reason:name}",
         ),
@@ -353,6 +355,19 @@ CAUSES = (
             ),
         ),
         ("+paging file|page file|pagefile|1455", "+too small|error|windows|enlarge"),
+    ),
+    Cause(
+        "no-locked-memory",
+        "memory",
+        ("failed to mlock {bytes:int}-byte buffer", "failed to mlock", "warning: failed to virtuallock"),
+        says(
+            "llama.cpp was told to keep the model in main memory (--mlock), and the system allows less locked memory than that. It goes "
+            "on without: slower where memory is short, not broken.",
+            "Leave --mlock out, or raise the limit for this terminal: ulimit -l unlimited",
+            instead="puna maps checkpoints from the disk and locks nothing.",
+        ),
+        ("+mlock", "+fail|limit|memory"),
+        role="symptom",
     ),
     Cause(
         "no-pinned-memory",

@@ -498,6 +498,8 @@ CAUSES = (
             "built without ssl support",
             "could not find openssl",
             "the source directory ... does not appear to contain cmakelists.txt",
+            "no rule to make target 'llama_",
+            "no rule to make target 'ggml_",
         ),
         says(
             "llama.cpp's build changed: it needs cmake instead of make (2025), the headers of libcurl or OpenSSL for downloads, and its "
@@ -553,6 +555,110 @@ CAUSES = (
             instead='puna runs the same file: puna run model.gguf "..."',
         ),
         ("+libllama|libggml|llama.dll|lm runtime", "+cannot open|not found|missing|load"),
+    ),
+    Cause(
+        "server-port-taken",
+        "server",
+        (
+            "error while attempting to bind on address ('{address:word}', {port:int}): address already in use",
+            "error while attempting to bind on address",
+            "cannot find empty port in range: {port:int}",
+            "couldn't bind http server socket, hostname: {address:word}, port: {port:int}",
+            "couldn't bind http server socket",
+            "zmq.error.zmqerror: address already in use",
+        ),
+        says(
+            (
+                "Port {port} is taken: a server that was started before still runs, or another program uses it.",
+                "The port is taken: a server that was started before still runs, or another program uses it.",
+            ),
+            "See who has it: ss -ltnp | grep {port}; Windows: netstat -ano | findstr {port}",
+            "End that one, or take another port: --port 8001 (Gradio: GRADIO_SERVER_PORT=7861)",
+            instead='puna run needs no server: puna run model.gguf "..."',
+        ),
+        ("+port|address", "+already in use|taken", "+vllm|llama-server|gradio|uvicorn|8000|8080|7860"),
+    ),
+    Cause(
+        "vllm-worker-silent",
+        "server",
+        (
+            "no available shared memory broadcast block found in {seconds:int} seconds",
+            "rpc call to {call:name} timed out",
+            "workerproc hit an exception",
+            "worker proc {worker:name} died unexpectedly",
+            "timed out waiting for engines to send initial message",
+        ),
+        says(
+            "vLLM's engine waits for a worker process that does not answer: it compiles, loads slowly, hangs in NCCL, or died. This line "
+            "reports that only.",
+            "Look for the first error or the last line of the worker (VllmWorker, Worker_TP0) above; give puna why the whole log.",
+            "If none failed: give it time at the first start; several cards: try NCCL_P2P_DISABLE=1, then --enforce-eager",
+            instead="puna starts no worker processes on one card.",
+        ),
+        ("+vllm|worker", "+timed out|broadcast block|died"),
+        role="effect",
+    ),
+    Cause(
+        "vllm-quantised-names",
+        "server",
+        (
+            "keyerror: 'model.layers.{layer:int}.{tensor:word}",
+            "keyerror: 'layers.{layer:int}.{tensor:word}",
+            "keyerror: 'language_model.{tensor:word}",
+            "there is no module or parameter named '{tensor:word}' in {model:name}",
+            "no module or parameter named",
+        ),
+        says(
+            (
+                "The file has a tensor (…{tensor}) that the program's model does not have: quantised weights that are loaded as if they "
+                "were plain, an adapter, or a model that is newer than the program.",
+                "The file has a tensor that the program's model does not have: quantised weights that are loaded as if they were plain, "
+                "an adapter, or a model that is newer than the program.",
+            ),
+            "Update the program: python -m pip install -U vllm transformers",
+            "See quantization_config in config.json; if it is missing there, name the method: --quantization awq, gptq, bitsandbytes",
+            "An adapter is loaded beside its base model: --enable-lora --lora-modules NAME=PATH",
+            instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
+        ),
+        ("+keyerror|parameter named", "+layers|qweight|scale", "vllm|weight"),
+    ),
+    Cause(
+        "convert-unknown-model",
+        "server",
+        (
+            "error:hf-to-gguf:model {architecture:name} is not supported",
+            "architecture '{architecture:name}' not supported",
+            "architecture {architecture:name} not supported",
+            "can not map tensor '{tensor:word}'",
+            "can not map tensor",
+            "unsupported gguf architecture {architecture:name}",
+            "bpe pre-tokenizer was not recognized",
+            "gguf model with architecture {architecture:name} is not supported yet",
+        ),
+        says(
+            (
+                "This converter does not know the architecture {architecture}: it is older than the model, or does not convert it.",
+                "The converter does not know the tensor {tensor}: the weights are quantised (bitsandbytes: absmax, quant_map), or the "
+                "converter is older than the model.",
+                "The converter does not know this model: it is older than the model, or does not convert it.",
+            ),
+            "Update llama.cpp, and use its own script: git pull; python convert_hf_to_gguf.py FOLDER",
+            "Convert the unquantised weights, in bf16 or float16, not a 4-bit folder; a LoRA must be merged first.",
+            "Most models are there as GGUF already: search their name with GGUF on the Hub.",
+            instead="puna converts the LLaMA family: puna convert FOLDER m.gguf --to gguf --quantize q4_k",
+        ),
+        ("+convert|gguf", "+not supported|not map|architecture"),
+    ),
+    Cause(
+        "llama-cpp-needs-flash",
+        "server",
+        ("v cache quantization requires flash_attn", "quantized v cache", "flash_attn is required"),
+        says(
+            "llama.cpp keeps V in fewer bits only with flash attention.",
+            "Give both: -fa on --cache-type-v q8_0; or leave --cache-type-v out.",
+            instead="puna: --kv-type int8 needs nothing else.",
+        ),
+        ("+v cache|cache-type-v", "+flash"),
     ),
     Cause(
         "vllm-memory-taken",

@@ -18,7 +18,17 @@ PACKAGES = {
     "pip": ("python3-pip", "python3-pip", "python-pip", "python", "Python.Python.3.13"),
     "python": ("python3", "python3", "python", "python", "Python.Python.3.13"),
     "cargo": ("cargo", "cargo", "rust", "rust", "Rustlang.Rustup"),
+    "docker": ("docker.io", "docker-cli", "docker", "docker", "Docker.DockerDesktop"),
     "compiler": ("build-essential", "gcc-c++", "base-devel", "llvm", "Microsoft.VisualStudio.2022.BuildTools"),
+}
+# Commands that come with a program of their own: how it is installed.
+OWN_WAY = {
+    "ollama": "Linux and WSL: curl -fsSL https://ollama.com/install.sh | sh; macOS and Windows: https://ollama.com/download",
+    "vllm": "It is in the environment where vLLM was installed: activate that, or python -m pip install vllm (Linux only).",
+    "conda": "Open a new terminal after the installation, or: source ~/miniconda3/bin/activate; then conda init",
+    "uv": "Linux and macOS: curl -LsSf https://astral.sh/uv/install.sh | sh; Windows: winget install astral-sh.uv; then a new terminal.",
+    "llama-server": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else https://github.com/ggml-org/llama.cpp/releases",
+    "llama-cli": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else https://github.com/ggml-org/llama.cpp/releases",
 }
 SAME = {"gmake": "make", "pip3": "pip", "python3": "python", "rustc": "cargo"}
 SAME |= dict.fromkeys(("gcc", "g++", "cc", "c++", "clang"), "compiler")
@@ -28,19 +38,21 @@ def explain_tool(numbers: Numbers) -> Explanation:
     """A command that is not installed, with the package that holds it."""
     tool = numbers.get("tool", "").lower()
     package = PACKAGES.get(SAME.get(tool, tool))
-    if package is None:
+    if package is None and tool not in OWN_WAY:
         told = "A command that the installation needs (git, make, cmake or a compiler) is not installed, or not in PATH."
         package = ("build-essential cmake git", "gcc-c++ make cmake git", "base-devel cmake git", "cmake git", "Git.Git")
     else:
         told = f"The command {tool} is not installed, or its folder is not in PATH."
-    debian, fedora, arch, brew, winget = package
+    debian, fedora, arch, brew, winget = package or ("",) * 5
     mac = "xcode-select --install" if SAME.get(tool, tool) in ("git", "make", "compiler") else f"brew install {brew}"
     cure = [
         f"Debian, Ubuntu, WSL: sudo apt install {debian}",
         f"Fedora: sudo dnf install {fedora}; Arch: sudo pacman -S {arch}",
         f"macOS: {mac}; Windows: winget install {winget}",
     ]
-    if tool in ("pip", "pip3"):
+    if tool in OWN_WAY:
+        cure = [OWN_WAY[tool]]
+    elif tool in ("pip", "pip3"):
         cure.insert(0, "Often it is there under another name: python3 -m pip --version")
     elif tool == "python":
         cure.insert(0, "On Linux and macOS it is called python3.")

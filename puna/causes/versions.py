@@ -419,6 +419,22 @@ CAUSES = (
         ("+requires|need", "+not found in your environment|pytorch library"),
     ),
     Cause(
+        "keras-three",
+        "versions",
+        (
+            "keras 3, but this is not yet supported in transformers",
+            "keras 3 is not supported",
+            "please install the backwards-compatible tf-keras package",
+        ),
+        says(
+            "transformers 4 found TensorFlow with Keras 3, which it does not work with. For PyTorch it needs neither.",
+            "Switch TensorFlow off for it: export USE_TF=0; or python -m pip uninstall tensorflow keras",
+            "If the program needs TensorFlow: python -m pip install tf-keras. transformers 5 no longer looks for it.",
+            instead=OWN_READERS,
+        ),
+        ("+keras", "+transformers|tf-keras|not supported"),
+    ),
+    Cause(
         "protobuf-version",
         "versions",
         (
@@ -525,6 +541,13 @@ CAUSES = (
             "_prepare_4d_causal_attention_mask_with_cache_position() got an unexpected keyword argument '{name:name}'",
             "integrations/flash_attention.py ~~~ 'nonetype' object has no attribute 'to'",
             "missing {count:int} required positional argument: 'position_embeddings'",
+            "{class:name}tokenizer has no attribute batch_encode_plus",
+            "{class:name}tokenizer has no attribute encode_plus",
+            "{class:name}tokenizer has no attribute additional_special_tokens",
+            "has no attribute batch_encode_plus",
+            "has no attribute encode_plus",
+            "has no attribute additional_special_tokens",
+            "has no attribute all_special_tokens_extended",
         ),
         explain_moved,
         (

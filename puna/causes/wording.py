@@ -39,7 +39,7 @@ FIELDS = {
     "name": r"\w{1,80}",
     "package": rf"(?:{'|'.join(PACKAGES)})(?:\.[\w.]{{1,120}})?",
     "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
-    "tool": r"(?:make|gmake|cmake|git|gcc|g\+\+|cc|c\+\+|clang|ninja|pip3?|python3?|uv|cargo|rustc|curl|wget|git-lfs|hipcc|docker)",
+    "tool": r"(?:make|gmake|cmake|git|gcc|g\+\+|cc|c\+\+|clang|ninja|pip3?|python3?|uv|cargo|rustc|curl|wget|git-lfs|hipcc|docker|ollama|vllm|conda|llama-server|llama-cli)",
 }
 # A wording that begins with one of these begins where a word does: a search need not try each letter.
 BEGINNINGS = {
