@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, says
-from puna.causes.wording import PACKAGES
+from puna.causes.names import PACKAGES
 
 NOTHING_TO_BUILD = "puna has nothing to compile: its kernels are compiled on your machine, by Numba and Triton."
 

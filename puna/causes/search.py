@@ -104,7 +104,7 @@ def _places(wording: Wording, lower: str) -> Iterator[re.Match[str]]:
     done = at = 0
     while (at := lower.find(wording.anchor, max(at, done))) >= 0:
         found = wording.pattern.search(lower, max(done, at - wording.reach), at + wording.reach)
-        if found is not None and found.end() > done:
+        if found is not None and found.start() <= at and found.end() > done:  # else it is another anchor's, and perhaps cut here
             yield found
             done = found.end()
         at += 1

@@ -84,22 +84,6 @@ MOVED: dict[str, Moved] = {
     "float8_e4m3fn": Moved("torch", since="2.1"),
     "register_pytree_node": Moved("torch", since="2.2"),
 }
-# Of these also a text without the package's name is known.
-KNOWN_ALONE = (
-    *("automodelforvision2seq", "is_torch_fx_available", "hybridcache", "slidingwindowcache", "losskwargs", "shard_checkpoint"),
-    *("llamaflashattention2", "llamasdpaattention", "find_pruneable_heads_and_indices", "encoderdecodercache", "cached_download"),
-    *("hffolder", "is_offline_mode", "split_torch_state_dict_into_shards", "attrsdescriptor", "triton_key"),
-)
-OF_A_CACHE = (
-    *("seen_tokens", "get_usable_length", "get_max_length", "get_max_cache_shape", "from_legacy_cache", "to_legacy_cache"),
-    *("key_cache", "value_cache", "_seen_tokens"),
-)
-ARGUMENTS = (
-    *("load_in_4bit", "load_in_8bit", "torch_dtype", "dtype", "use_auth_token", "evaluation_strategy", "use_flash_attention_2"),
-    *("attn_implementation", "cache_position", "num_logits_to_keep", "logits_to_keep", "position_embeddings", "past_key_value"),
-    *("num_items_in_batch", "dispatch_batches", "processing_class", "max_seq_length", "use_safetensors", "trust_remote_code"),
-    *("low_cpu_mem_usage", "device_map", "quantization_config", "local_dir_use_symlinks", "resume_download", "proxies"),
-)
 
 
 def explain_moved(numbers: Numbers) -> Explanation:
@@ -497,9 +481,9 @@ CAUSES = (
         (
             "cannot import name '{name:name}' from '{package:package}'",
             "cannot import name '{name:name}' from partially initialized module '{package:package}'",
-            *(f"cannot import name '{name}'" for name in KNOWN_ALONE),
+            "cannot import name '{name:alone}'",
             "module '{package:package}' has no attribute '{name:name}'",
-            *(f"cache' object has no attribute '{name}'" for name in OF_A_CACHE),
+            "cache' object has no attribute '{name:cachepart}'",
             "'{class:name}config' object has no attribute '{name:name}'",
             "'{class:name}tokenizer' object has no attribute '{name:name}'",
             "'{class:name}tokenizerfast' object has no attribute '{name:name}'",
@@ -509,7 +493,7 @@ CAUSES = (
             "'{class:name}model' object has no attribute 'all_tied_weights_keys'",
             "rope_init_functions[{key:word}] keyerror: 'default'",
             "rope_init_functions ... keyerror: 'default'",
-            *(f"got an unexpected keyword argument '{name}'" for name in ARGUMENTS),
+            "got an unexpected keyword argument '{name:argument}'",
             "no module named '{part:part}'",
             "no module named '{part:part}",
             "hfapi.__init__() got an unexpected keyword argument '{name:name}'",

@@ -15,16 +15,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES
+
 MAX_GAP = 160
 MAX_FAR = 2400
 MAX_FIELD = 256  # characters of a value that is lifted: see FIELDS
-# Packages whose names, versions and modules are told apart in `versions.py`.
-PACKAGES = (
-    *("accelerate", "bitsandbytes", "compressed_tensors", "datasets", "deepspeed", "diffusers", "flash_attn", "flashinfer"),
-    *("huggingface_hub", "kernels", "llama_cpp", "mistral_common", "mlx", "mlx_lm", "numpy", "optimum", "outlines", "peft"),
-    *("safetensors", "sentence_transformers", "sglang", "tokenizers", "torch", "torchao", "torchaudio", "torchvision"),
-    *("transformers", "triton", "trl", "unsloth", "unsloth_zoo", "vllm", "xformers", "xgrammar"),
-)
 FIELDS = {
     "int": r"\d{1,12}",
     "number": r"\d{1,12}(?:[.,]\d{1,6})?",
@@ -38,6 +33,9 @@ FIELDS = {
     "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
     "name": r"\w{1,80}",
     "package": rf"(?:{'|'.join(PACKAGES)})(?:\.[\w.]{{1,120}})?",
+    "alone": "|".join(KNOWN_ALONE),
+    "cachepart": "|".join(sorted(OF_A_CACHE, key=len, reverse=True)),
+    "argument": "|".join(ARGUMENTS),
     "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
     "tool": r"(?:make|gmake|cmake|git|gcc|g\+\+|cc|c\+\+|clang|ninja|pip3?|python3?|uv|cargo|rustc|curl|wget|git-lfs|hipcc|docker|ollama|vllm|conda|llama-server|llama-cli)",
 }
