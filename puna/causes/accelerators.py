@@ -115,10 +115,10 @@ CAUSES = (
             "hsa_status_error_memory_aperture_violation",
         ),
         says(
-            "A kernel touched memory that is not its own on the AMD GPU. Mostly a defect of this ROCm with this chip, or code that "
-            "was made for another chip (HSA_OVERRIDE_GFX_VERSION); sometimes the memory was simply full.",
+            "A kernel touched memory that is not its own on the AMD GPU. Mostly a defect of this ROCm with this chip, or code "
+            "that was made for another chip (HSA_OVERRIDE_GFX_VERSION); sometimes the memory was simply full.",
             "See whether the override is set: echo $HSA_OVERRIDE_GFX_VERSION. If the chip is supported: unset it.",
-            "See what the driver noted: sudo dmesg | grep -i amdgpu | tail",
+            "Read the driver's log: sudo dmesg | grep -i amdgpu | tail",
             "Try another ROCm and kernel version together; AMD's release notes name the pairs. Try a smaller model or context.",
             "llama.cpp and Ollama with Vulkan do without ROCm.",
             instead=CPU,
@@ -140,8 +140,8 @@ CAUSES = (
             "amdhip64_{version:word}.dll",
         ),
         says(
-            "A ROCm library is not on the machine, or in another version than the program wants: the program was built for another "
-            "ROCm, or ROCm is not installed.",
+            "A ROCm library is not on the machine, or in another version than the program wants: the program was built for "
+            "another ROCm, or ROCm is not installed.",
             "See which there are: ls -d /opt/rocm*; ldconfig -p | grep -i hip",
             "Install the ROCm that the program names, or a PyTorch wheel for ROCm, which brings its libraries: "
             "https://pytorch.org/get-started",
@@ -171,7 +171,8 @@ CAUSES = (
             "mpsgraph ... int_max",
         ),
         says(
-            "PyTorch's MPS (the Mac's GPU) lacks this operation or this type: it has no float64, and bfloat16 only since macOS 14.",
+            "PyTorch's MPS (the Mac's GPU) lacks this operation or this type: it has no float64, and bfloat16 only since "
+            "macOS 14.",
             "Let what is missing run on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
             "Load the model in float16 or float32: from_pretrained(..., dtype=torch.float16)",
             "Update PyTorch and macOS; each release adds operations. Intel Macs get no more of them: PyTorch 2.2 was the last.",
@@ -229,8 +230,8 @@ CAUSES = (
             "ze_result_error_{status:name}",
         ),
         says(
-            "Intel's driver (Level Zero) gave up. OUT_OF_DEVICE_MEMORY and OUT_OF_RESOURCES: the GPU's memory is full. DEVICE_LOST: "
-            "a kernel ran too long or the driver failed.",
+            "Intel's driver (Level Zero) gave up. OUT_OF_DEVICE_MEMORY and OUT_OF_RESOURCES: the GPU's memory is full. "
+            "DEVICE_LOST: a kernel ran too long or the driver failed.",
             "Take fewer bits per weight, a smaller context, or a smaller batch.",
             "Install Intel's newest driver; on Linux also a newer kernel.",
             "For one huge buffer: export UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS=1",
@@ -272,7 +273,7 @@ CAUSES = (
             "this version of the program has a defect with the chip. Integrated GPUs meet it most.",
             "Shorter steps: -ub 128 or -ub 64 in llama.cpp; a smaller context, -c; fewer layers on the GPU, -ngl",
             "Update the GPU's driver (Linux: Mesa), then the program; if it began with an update, take the version before.",
-            "See what the driver noted: sudo dmesg | tail -30",
+            "Read the driver's log: sudo dmesg | tail -30",
             instead=CPU,
         ),
         ("+vulkan", "+device lost|devicelost|lost"),
@@ -289,8 +290,8 @@ CAUSES = (
         ),
         says(
             "The program wants Vulkan, and its loader or a driver for it is missing.",
-            "Linux: sudo apt install libvulkan1 mesa-vulkan-drivers vulkan-tools, then vulkaninfo --summary; Windows: install the "
-            "card's driver.",
+            "Linux: sudo apt install libvulkan1 mesa-vulkan-drivers vulkan-tools, then vulkaninfo --summary; Windows: install "
+            "the card's driver.",
             "In a container: docker run --device /dev/dri ...",
             instead=CPU,
         ),

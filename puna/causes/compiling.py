@@ -22,7 +22,7 @@ def explain_ptxas(numbers: Numbers) -> Explanation:
     which = f"{name} (compute capability {digits[:-1]}.{digits[-1]})" if len(digits) > 1 else "this card"
     if is_old:
         cause = f"The CUDA toolkit no longer knows {which}: it is newer than the card."
-        cure = ("Use a toolkit or a program that was built for an older CUDA (11.8 or 12).",)
+        cure: tuple[str, ...] = ("Use a toolkit or a program that was built for an older CUDA (11.8 or 12).",)
     else:
         since = f"; CUDA {first} is the first that does" if first else ""
         cause = (
@@ -52,7 +52,7 @@ def explain_resources(numbers: Numbers) -> Explanation:
         f"{told} The kernel's block sizes were chosen for a larger card.",
         (
             "Update the program: newer versions choose blocks by the card.",
-            "In code of your own: smaller BLOCK sizes, or num_stages=1 or 2.",
+            "In your own code: smaller BLOCK sizes, or num_stages=1 or 2.",
             "In vLLM choose another attention: --attention-backend FLASH_ATTN (older versions: VLLM_ATTENTION_BACKEND).",
             "With torch.compile: mode='default' instead of 'max-autotune', or TORCH_COMPILE_DISABLE=1",
         ),
@@ -111,8 +111,8 @@ CAUSES = (
             "fp8 quantized models is only supported on gpus with compute capability >= {needed:number}",
             "fp8 is only supported on",
             "fp8e4nv data type is not supported on cuda arch",
-            "the quantization method {method:word} is not supported for the current gpu. minimum capability: {needed:int}. current "
-            "capability: {capability:int}",
+            "the quantization method {method:word} is not supported for the current gpu. minimum capability: {needed:int}. "
+            "current capability: {capability:int}",
             "is not supported for the current gpu. minimum capability",
         ),
         says(
@@ -159,8 +159,8 @@ CAUSES = (
             "unsupported ptx version",
         ),
         says(
-            "CUDA's assembler or the driver refused intermediate code (PTX): it was made by a newer or another CUDA than the one that "
-            "shall take it, or it was made for another card.",
+            "CUDA's assembler or the driver refused intermediate code (PTX): it was made by a newer or another CUDA than the "
+            "one that shall take it, or it was made for another card.",
             "See the versions: nvcc --version; nvidia-smi (the newest CUDA that the driver knows)",
             "While building: use one toolkit for all, and an empty build folder: export PATH=/usr/local/cuda/bin:$PATH",
             "While running: update the driver, or take a build for an older CUDA.",
@@ -194,8 +194,8 @@ CAUSES = (
         "compile",
         ("{count:int} active drivers ([]). there should only be one", "active drivers ... there should only be one"),
         says(
-            "Triton finds no GPU that it can use: there is none, the driver does not answer, or this Triton was built for cards of "
-            "another maker.",
+            "Triton finds no GPU that it can use: there is none, the driver does not answer, or this Triton was built for "
+            "cards of another maker.",
             'See whether PyTorch finds one: python -c "import torch; print(torch.cuda.is_available())"',
             "See whether a variable hides it: echo $CUDA_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES",
             instead=GOES_ON,
@@ -257,9 +257,10 @@ CAUSES = (
             "invalid attention backend for",
         ),
         says(
-            "None of the fast attention kernels of this program takes this card, type and head size together: the card is older than "
-            "Ampere (RTX 30), the head is too large, or the type is float32.",
-            'In transformers: attn_implementation="eager"; in vLLM: --attention-backend TRITON_ATTN, or another that the text names.',
+            "None of the fast attention kernels of this program takes this card, type and head size together: the card is "
+            "older than Ampere (RTX 30), the head is too large, or the type is float32.",
+            'In transformers: attn_implementation="eager"; in vLLM: --attention-backend TRITON_ATTN, or another that the text '
+            "names.",
             "Use float16 or bfloat16.",
             instead="puna's attention takes any head size, on any card that PyTorch knows, and on the CPU.",
         ),
@@ -299,7 +300,7 @@ CAUSES = (
             "torch.compile could not compile a part of the model. The lines below this one name the reason; the model itself "
             "may be fine.",
             EAGER,
-            "In code of your own: torch._dynamo.config.suppress_errors = True goes on uncompiled.",
+            "In your own code: torch._dynamo.config.suppress_errors = True goes on uncompiled.",
             "If it worked before: update PyTorch and Triton together, and delete /tmp/torchinductor_$USER",
             instead="puna uses no torch.compile.",
         ),

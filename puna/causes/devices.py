@@ -47,10 +47,10 @@ CAUSES = (
         ),
         says(
             (
-                "This PyTorch has no {operation} for the type {type} on the GPU: it is older than the program expects, or the weights "
-                "must be converted first.",
-                "This PyTorch lacks an operation for this type: it is older than the program expects, or the weights must be converted "
-                "first.",
+                "This PyTorch has no {operation} for the type {type} on the GPU: it is older than the program expects, or the "
+                "weights must be converted first.",
+                "This PyTorch lacks an operation for this type: it is older than the program expects, or the weights must be "
+                "converted first.",
             ),
             "Update PyTorch: python -m pip install -U torch",
             "Load the model in another type: from_pretrained(..., dtype=torch.float16), or torch.bfloat16",
@@ -96,8 +96,9 @@ CAUSES = (
             "is not supported for `4-bit` or `8-bit`",
         ),
         says(
-            "Part of the model has no data on this device: transformers and accelerate put it elsewhere (another card, main memory, "
-            "disk), or a layer got no weights from the file. Such a model, and a 4-bit or 8-bit one, must not be moved.",
+            "Part of the model has no data on this device: transformers and accelerate put it elsewhere (another card, main "
+            "memory, disk), or a layer got no weights from the file. Such a model, and a 4-bit or 8-bit one, must not be "
+            "moved.",
             'Load it where it shall be, device_map="cuda:0", and do not call model.to(...) afterwards.',
             "If it does not fit the card: fewer bits per weight, or a smaller model.",
             "If it comes while loading: the file lacks tensors, or transformers and accelerate do not fit; update both.",
@@ -180,8 +181,8 @@ CAUSES = (
             "index out of range in self",
         ),
         says(
-            "A token id is larger than the embedding has rows: the tokenizer is another model's, or tokens were added and the embedding "
-            "was not enlarged.",
+            "A token id is larger than the embedding has rows: the tokenizer is another model's, or tokens were added and the "
+            "embedding was not enlarged.",
             "Compare the two numbers: len(tokenizer), and model.get_input_embeddings().num_embeddings",
             "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
             instead="puna refuses an id outside of the vocabulary before anything runs.",
@@ -212,9 +213,9 @@ CAUSES = (
             "logits are not finite",
         ),
         says(
-            "The model's output is not a number (inf or nan) when a token is to be drawn. Known reasons: a bf16 model that "
-            "runs in float16 and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a "
-            "whole row; GPUs that copy wrongly to each other.",
+            "The logits are not finite (inf or nan) when a token is sampled. Known reasons: a bf16 model that runs in float16 "
+            "and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a whole row; GPUs "
+            "that copy wrongly to each other.",
             "Run it in the type that it was trained in: torch_dtype=torch.bfloat16, or float32 to see whether it is that.",
             "See whether one row alone works, without padding.",
             "On several cards: see whether one card alone works, then NCCL_P2P_DISABLE=1.",

@@ -62,7 +62,7 @@ def explain_type(numbers: Numbers) -> Explanation:
         told = f"The file holds tensors of type {number}: {name}. The program is older than that."
         cure = "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio and its runtimes)."
     elif number in NO_LONGER:
-        told = f"The file holds tensors of type {number}, which llama.cpp gave up or never had: a fork made it, or Ollama for itself."
+        told = f"The file holds tensors of type {number}, which llama.cpp dropped or never had: a fork or Ollama made the file."
         cure = "Take a GGUF of the same model that llama.cpp's own converter made; an Ollama blob often runs in Ollama only."
     else:
         told = (
@@ -126,7 +126,7 @@ CAUSES = (
         says(
             "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
             "read (or not in this version).",
-            "Take a GGUF of the same model: nearly all were made anew.",
+            "Take a GGUF of the same model: nearly all exist as GGUF.",
             "Or convert it: convert_llama_ggml_to_gguf.py of llama.cpp.",
             instead=(
                 "puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf "
@@ -155,7 +155,8 @@ CAUSES = (
         (
             "tensor '{tensor:word}' has invalid ggml type {type:int}",
             "has invalid ggml type {type:int}",
-            "tensor '{tensor:word}' of type {type:int} ({name:word}) has {columns:int} elements per row, not a multiple of block size",
+            "tensor '{tensor:word}' of type {type:int} ({name:word}) has {columns:int} elements per row, not a multiple of "
+            "block size",
             "elements per row, not a multiple of block size",
             "unknown ggml tensor type {type:int}",
             "unknown tensor type {type:int}",
@@ -244,14 +245,14 @@ CAUSES = (
             (
                 "The program wants the tensor {tensor} as {expected}, and the file has it as {got}: the file was made by another "
                 "version of the converter, or the program is older than the model.",
-                "The program looks for the tensor {tensor}, and the file has none of this name, or another shape of it: the "
+                "The program looks for the tensor {tensor}, and the file has none of that name, or another shape of it: the "
                 "program is older than the model, the file was made by another version of the converter, or it is only a part "
                 "(an adapter, a vision part, one file of several).",
                 "The file's tensors are not those that the program looks for.",
             ),
             "Update the program first. Models with tied embeddings (Gemma, Llama 3.2) have no output.weight, which old versions "
             "look for.",
-            "If you made the file: make it anew with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
+            "If you made the file: make it again with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
             instead="puna inspect PATH lists the tensors of a file; puna names one that is missing before it loads any.",
         ),
         ("+tensor", "+missing|not found|wrong shape", "+gguf|llama.cpp|output.weight|blk"),
@@ -294,7 +295,7 @@ CAUSES = (
                 "model.",
             ),
             "Update the program.",
-            "If you made the file: make it anew with the current convert_hf_to_gguf.py.",
+            "If you made the file: make it again with the current convert_hf_to_gguf.py.",
             instead=(
                 "puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the "
                 "tokens."
@@ -536,8 +537,9 @@ CAUSES = (
             "localentrynotfounderror",
         ),
         says(
-            "The Hub was not reached, and the file is not in the cache: no network, a proxy, or the offline mode.",
-            "See whether it answers: curl -I https://huggingface.co",
+            "The program could not reach the Hub, and the file is not in the cache: there is no network, a proxy is in the "
+            "way, or offline mode is on.",
+            "Check that the server answers: curl -I https://huggingface.co",
             "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT. Offline mode is set by HF_HUB_OFFLINE.",
             instead='puna runs files on the disk without any network: puna run model.gguf "..."',
         ),
@@ -576,8 +578,8 @@ CAUSES = (
             "head invalid http status code received: 404",
         ),
         says(
-            "The repository is there, and this file or this revision of it is not: the name is misspelt, or the file has another name "
-            "(parts, another quantisation, another folder).",
+            "The repository is there, and this file or this revision of it is not: the name is misspelt, or the file has "
+            "another name (parts, another quantisation, another folder).",
             "See which files there are: hf download OWNER/REPO --dry-run, or the page's tab Files.",
             "Write the name exactly, with its folder and its capital letters.",
             instead="puna plan hf:OWNER/REPO lists what the repository holds.",
@@ -595,8 +597,8 @@ CAUSES = (
         ),
         says(
             (
-                "The model {name} brings Python code of its own, which transformers runs only if it is told to.",
-                "The model brings Python code of its own, which transformers runs only if it is told to.",
+                "The model {name} contains its own Python code, which transformers runs only if you allow it.",
+                "The model contains its own Python code, which transformers runs only if you allow it.",
             ),
             "See whether a newer transformers has the model built in: pip install -U transformers",
             "Otherwise read the code on the model's page first, since it may do anything here; then trust_remote_code=True, with "
@@ -672,8 +674,8 @@ CAUSES = (
         ),
         says(
             "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads "
-            "(grouped-query attention), and the program counts as many K heads as heads. llama2.c's export.py --hf does "
-            "that; so did transformers before 4.31 with Llama 2 70B.",
+            "(grouped-query attention), and the program assumes one K head for each head. llama2.c's export.py --hf does "
+            "that; as did transformers before 4.31 with Llama 2 70B.",
             "Update the program; for llama2.c, convert with puna: puna convert FOLDER model.bin --to llama2c",
             instead="puna reads and writes grouped-query models in all its formats.",
         ),

@@ -12,7 +12,7 @@ def explain_xet(numbers: Numbers) -> Explanation:
     got, expected = numbers.get("got", ""), numbers.get("expected", "")
     much = f" One piece had {got} bytes instead of {expected}." if got and expected else ""
     return Explanation(
-        f"A download over Xet, Hugging Face's way of sending files in pieces, broke off.{much} Likely reasons are the connection, a "
+        f"A download over Xet (Hugging Face sends files in pieces) broke off.{much} Likely reasons are the connection, a "
         "proxy that cuts long transfers, a full or read-only cache folder, or an old hf_xet.",
         (
             "Start it again: finished pieces are kept. Update first: python -m pip install -U huggingface_hub hf_xet",
@@ -168,7 +168,8 @@ CAUSES = (
             "internal error - we're working hard to fix this",
         ),
         says(
-            "The server, or a mirror or proxy before it, closed the connection or failed (HTTP 5xx). It is not your files' fault.",
+            "The server, or a mirror or proxy before it, closed the connection or failed (HTTP 5xx). It is not your files' "
+            "fault.",
             "Try again in some minutes; https://status.huggingface.co says whether the Hub has trouble.",
             "If a mirror is set, try without it: echo $HF_ENDPOINT",
             instead=PULL,
@@ -187,8 +188,8 @@ CAUSES = (
             "permissionerror at {folder:path} when downloading",
         ),
         says(
-            "This user may not write into Hugging Face's cache folder: another user (often root, or a container) made it, or it cannot be "
-            "written to.",
+            "This user may not write into Hugging Face's cache folder: another user (often root, or a container) made it, or "
+            "it cannot be written to.",
             "See whose it is: ls -ld ~/.cache/huggingface ~/.cache/huggingface/hub ~/.cache/huggingface/xet",
             "Take it back: sudo chown -R $USER ~/.cache/huggingface; or name another folder: export HF_HOME=/path/with/space",
             "In a container: mount a folder that its user may write to: -v ~/.cache/huggingface:/root/.cache/huggingface",

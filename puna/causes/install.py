@@ -30,7 +30,7 @@ CAUSES = (
             ),
             'See the versions: python -c "import torch; print(torch.__version__, torch.version.cuda)"; pip list',
             "Install the wheel that was made for exactly this PyTorch, CUDA and Python, or the PyTorch that the wheel names.",
-            "Built from source: delete ~/.cache/torch_extensions, and build it anew.",
+            "Built from source: delete ~/.cache/torch_extensions, and build it again.",
             instead="puna uses no compiled extension: its kernels are compiled on your machine, by Numba and Triton.",
         ),
         ("+undefined symbol", "+torch|.so|import|extension"),
@@ -59,11 +59,11 @@ CAUSES = (
             "/usr/bin/g++' failed with exit code",
         ),
         says(
-            "The package is compiled during its installation, and there is no C++ compiler.",
+            "The installation compiles the package, and there is no C++ compiler.",
             "Linux: sudo apt install build-essential cmake, or sudo dnf install gcc-c++ cmake",
             'Windows: Visual Studio Build Tools with "Desktop development with C++"; then the prompt that is named x64 '
             "Native Tools.",
-            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cpu",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cpu",
             instead=NOTHING_TO_BUILD,
         ),
         ("+compiler|gcc|cmake|nmake|visual c++", "+not found|not set|missing|no c", "+llama-cpp|llama_cpp|pip install|wheel"),
@@ -151,11 +151,11 @@ CAUSES = (
             "nvcc: no such file or directory",
         ),
         says(
-            "The package is compiled for CUDA during its installation, and CUDA's compiler and libraries (the toolkit) are "
-            "not there, or not where they are looked for, or of another version. The driver alone does not bring them.",
+            "The installation compiles the package for CUDA, and CUDA's toolkit (compiler and libraries) is missing, not on "
+            "the path, or of another version. The driver does not include it.",
             "See whether there is one: nvcc --version; ls -d /usr/local/cuda*",
-            "Name the place: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
-            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            "Say where it is: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
         (
@@ -183,7 +183,7 @@ CAUSES = (
             "See which compiler is found: which nvcc; nvcc --version. The distribution's own package is often years old.",
             "compute_120 (RTX 50) needs CUDA 12.8, compute_89 (RTX 40) 11.8, compute_86 (RTX 30) 11.1; CUDA 13 has nothing below "
             "compute_75.",
-            "Put the right one first, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
+            "Put the right compiler first in PATH, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
             "An older toolkit can compile for an earlier card, whose code the driver adapts: "
             "-DCMAKE_CUDA_ARCHITECTURES=86-virtual",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
@@ -206,8 +206,8 @@ CAUSES = (
         says(
             (
                 "This CUDA toolkit works with GCC up to {gcc}, and the system's compiler is newer.",
-                "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is newer than "
-                "the toolkit, or the toolkit is much older.",
+                "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is "
+                "newer than the toolkit, or the toolkit is much older.",
             ),
             "Install an older compiler beside it, and name it: sudo apt install g++-13, then "
             "-DCMAKE_CUDA_HOST_COMPILER=g++-13, or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
@@ -233,7 +233,8 @@ CAUSES = (
                 "The library was built for {have}, and this Python runs as {need}.",
                 "The program or library was built for another processor than this one (Intel or Arm, 32 or 64 bit).",
             ),
-            'See what Python is: python -c "import platform; print(platform.machine())"; on a Mac with Apple\'s chip it should say arm64.',
+            'See what Python is: python -c "import platform; print(platform.machine())"; on a Mac with Apple\'s chip it '
+            "should say arm64.",
             "Install a Python for this processor, and make a new environment with it.",
             "In Docker: take an image for this processor: docker pull --platform linux/arm64, or linux/amd64",
             instead=NOTHING_TO_BUILD,
@@ -345,11 +346,11 @@ CAUSES = (
             "no module named 'accelerate'",
         ),
         says(
-            "transformers leaves the placing of a model (device_map, low_cpu_mem_usage, quantised weights) to the package "
-            "accelerate, which is not installed, or is too old.",
-            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python anew.",
+            "transformers uses the package accelerate to place a model (device_map, low_cpu_mem_usage, quantised weights), "
+            "and accelerate is not installed or too old.",
+            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python again.",
             "Or load without device_map, and move the model: model.to('cuda')",
-            instead="puna places models by itself: puna plan MODEL shows where.",
+            instead="puna places models itself: puna plan MODEL shows where.",
         ),
         ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+install|require|missing|needs"),
     ),
@@ -374,9 +375,9 @@ CAUSES = (
             "winerror 1114] ... torch\\lib",
         ),
         says(
-            "Windows finds no DLL that the program, or a library of PyTorch's, needs: mostly the Visual C++ runtime "
-            "(of PyTorch's fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
-            "Start the program in a terminal of its own: Windows then names the DLL.",
+            "Windows does not find a DLL that the program, or PyTorch, needs: usually the Visual C++ runtime (of PyTorch's "
+            "fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
+            "Start the program in a terminal: Windows then names the DLL.",
             "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
             "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
             instead=NOTHING_TO_BUILD,
@@ -457,12 +458,11 @@ CAUSES = (
         ),
         says(
             (
-                "{package} could not be compiled; this line only reports it. Why stands some lines above: the first line "
-                "with error.",
-                "A package could not be compiled; this line only reports it. Why stands some lines above.",
+                "{package} could not be compiled; this line only reports it. The first error above it says why.",
+                "A package could not be compiled; this line only reports it. The first error above it says why.",
             ),
             "Give puna why the whole output: pip install --verbose {package} 2>&1 | puna why -",
-            "Mostly it is the compiler or CUDA's toolkit that is missing. Or take a wheel that is compiled already.",
+            "Usually the compiler or CUDA's toolkit is missing. A ready-made wheel needs neither.",
             instead=NOTHING_TO_BUILD,
         ),
         (

@@ -222,10 +222,10 @@ CAUSES = (
             "kiogpucommandbuffercallbackerror{reason:name}",
         ),
         says(
-            "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
-            "(about two thirds to three quarters).",
+            "The Mac's memory is exhausted: the GPU uses the machine's own memory, and macOS lets it use only two thirds to "
+            "three quarters of it.",
             "Close other programs; take fewer bits per weight or a smaller context.",
-            "Let the GPU have more of it, until the next start: sudo sysctl iogpu.wired_limit_mb=N",
+            "Allow the GPU more until the next restart: sudo sysctl iogpu.wired_limit_mb=N",
             remedy="close-programs",
             instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
         ),
@@ -326,7 +326,7 @@ CAUSES = (
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "
             "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default "
             "limit is half of the machine's memory; a container has a limit of its own.",
-            "See that it was so: sudo dmesg | grep -i 'killed process'",
+            "Confirm it: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
             remedy="close-programs",
             instead=(
@@ -344,8 +344,8 @@ CAUSES = (
         "memory",
         ("the paging file is too small for this operation to complete", "winerror 1455", "os error 1455"),
         says(
-            "Windows could not promise the memory: main memory and page file together are used up. What a program reserves "
-            "counts, also where it uses little of it, such as CUDA's libraries in each process.",
+            "Windows could not reserve the memory: main memory and page file together are used up. Windows counts all memory "
+            "that a program reserves, even what it does not use, such as CUDA's libraries in each process.",
             "Enlarge the page file: Settings, System, About, Advanced system settings, Performance, Virtual memory; system "
             "managed, on a disk with room for the model.",
             "Fewer processes at once (num_workers=0), and no other large programs.",
@@ -361,8 +361,8 @@ CAUSES = (
         "memory",
         ("failed to mlock {bytes:int}-byte buffer", "failed to mlock", "warning: failed to virtuallock"),
         says(
-            "llama.cpp was told to keep the model in main memory (--mlock), and the system allows less locked memory than that. It goes "
-            "on without: slower where memory is short, not broken.",
+            "llama.cpp was told to keep the model in main memory (--mlock), and the system allows less locked memory than "
+            "that. It goes on without: slower where memory is short, not broken.",
             "Leave --mlock out, or raise the limit for this terminal: ulimit -l unlimited",
             instead="puna maps checkpoints from the disk and locks nothing.",
         ),
@@ -379,11 +379,11 @@ CAUSES = (
         ),
         says(
             (
-                "llama.cpp wanted {wanted} of main memory that stays in its place, for faster copies to the GPU, and did not get "
-                "it. It goes on with ordinary memory: slower in reading prompts, not broken.",
-                "llama.cpp wanted main memory that stays in its place and did not get it. It goes on with ordinary memory.",
+                "llama.cpp wanted {wanted} of pinned main memory, for faster copies to the GPU, and did not get it. It "
+                "continues with ordinary memory: prompts are read more slowly, nothing is broken.",
+                "llama.cpp wanted pinned main memory and did not get it. It continues with ordinary memory.",
             ),
-            "If something fails after it, the reason stands below this line.",
+            "If the program failed, the reason is below this line.",
             "See how much is free: free -g; without trying: GGML_CUDA_NO_PINNED=1",
             instead="puna says which weights stay in main memory: puna plan MODEL",
         ),

@@ -27,3 +27,24 @@ ARGUMENTS = (
     *("num_items_in_batch", "dispatch_batches", "processing_class", "max_seq_length", "use_safetensors", "trust_remote_code"),
     *("low_cpu_mem_usage", "device_map", "quantization_config", "local_dir_use_symlinks", "resume_download", "proxies"),
 )
+# Commands that may be missing; of two that begin alike the longer stands first.
+TOOLS = (
+    *(
+        "make",
+        "gmake",
+        "cmake",
+        "git-lfs",
+        "git",
+        "gcc",
+        "g++",
+        "cc",
+        "c++",
+        "clang",
+        "ninja",
+        "pip3",
+        "pip",
+        "python3",
+        "python",
+    ),
+    *("uv", "cargo", "rustc", "curl", "wget", "hipcc", "docker", "ollama", "vllm", "conda", "llama-server", "llama-cli"),
+)

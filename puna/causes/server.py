@@ -18,7 +18,7 @@ def explain_worker(numbers: Numbers) -> Explanation:
         f"This is LM Studio's report only: the process that loads the model ended{told}. Why is in its log, not in this text; "
         "known reasons are a runtime that does not fit the card or the model, and memory that is full.",
         (
-            "See the log while loading: lms log stream, and the app's Developer page; give puna why what stands before the exit.",
+            "See the log while loading: lms log stream, and the app's Developer page; give puna why what is before the exit.",
             "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if the model loads, it was the runtime.",
             "Load it with no layers on the GPU and a context of 2048: if it loads, the GPU's memory was full.",
         ),
@@ -33,18 +33,21 @@ def explain_assert(numbers: Numbers) -> Explanation:
     mixed = "ggml_op_unary" in condition.lower() or "get_type" in condition.lower()
     if mixed:
         told = (
-            "llama.cpp stopped itself at one of its checks. This check fails where two versions of its libraries (ggml) meet: another "
-            "llama.cpp, whose libraries are found first by PATH or LD_LIBRARY_PATH."
+            "llama.cpp stopped itself at one of its checks. This check fails where two versions of its libraries (ggml) meet: "
+            "another llama.cpp, whose libraries are found first by PATH or LD_LIBRARY_PATH."
         )
-        cure = (
+        cure: tuple[str, ...] = (
             "See who else has them: where.exe ggml-base.dll, or ls /usr/lib/libggml* /usr/local/lib/libggml*",
-            "Take the other llama.cpp out of PATH, or remove it; then install Ollama anew.",
+            "Take the other llama.cpp out of PATH, or remove it; then install Ollama again.",
         )
     else:
-        told = "llama.cpp stopped itself at one of its checks: a defect, a file that does not fit this version, or a step without memory."
+        told = (
+            "llama.cpp stopped itself at one of its checks. Likeliest are a defect of this version, a file that does not fit it, "
+            "or memory that was short."
+        )
         cure = (
             "Update the program; if it began with an update, take the version before.",
-            "Fetch the model's file anew, or another quantisation of it.",
+            "Fetch the model's file again, or another quantisation of it.",
             "Try with less: -ngl 0, a context of 2048, without -fa and without a draft model; that says which part it is.",
         )
     return Explanation(
@@ -70,7 +73,7 @@ CAUSES = (
             "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
             'llama-cpp-python: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python',
             'In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS="-DGGML_CUDA=on"',
-            "Or a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead=(
                 'puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that '
                 "an error."
@@ -95,8 +98,8 @@ CAUSES = (
                 "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
                 "Ollama would need more main memory for this model and its context than is free.",
             ),
-            "Take a tag with fewer bits or fewer parameters, or end what else is loaded: ollama ps; ollama stop NAME",
-            "Where little is lacking, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+            "Take a tag with fewer bits or fewer parameters, or unload other models: ollama ps; ollama stop NAME",
+            "If little memory is missing, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
             remedy="close-programs",
             instead="puna says before a download what a model needs: puna plan MODEL",
         ),
@@ -111,9 +114,9 @@ CAUSES = (
             "pull model manifest: file does not exist",
         ),
         says(
-            ("Ollama has no model {name}: names carry a tag, and those without one mean :latest.", "Ollama has no such model."),
+            ("Ollama has no model {name}: a name without a tag means :latest.", "Ollama has no such model."),
             "See what it has: ollama list",
-            "Fetch it: ollama pull NAME; what there is stands at ollama.com/library.",
+            "Fetch it: ollama pull NAME; ollama.com/library lists all names.",
             instead="puna takes the file itself: puna run model.gguf; or puna pull hf:OWNER/REPO/FILE.gguf.",
         ),
     ),
@@ -162,10 +165,10 @@ CAUSES = (
         ),
         says(
             (
-                "The prompt had {tokens} tokens, the context holds {limit}: Ollama threw the beginning away and answered the "
-                "rest as if nothing were missing. The system prompt stands at the beginning.",
-                "The prompt was longer than the context: the beginning was thrown away, and the rest was answered as if "
-                "nothing were missing.",
+                "The prompt had {tokens} tokens, the context holds {limit}: Ollama dropped the beginning and answered the "
+                "rest as if nothing were missing. The system prompt is at the beginning.",
+                "The prompt was longer than the context: Ollama dropped the beginning and answered the rest as if nothing "
+                "were missing.",
             ),
             'Ask for a longer context: "options": {{"num_ctx": 16384}} in the request, or OLLAMA_CONTEXT_LENGTH=16384 ollama '
             "serve",
@@ -186,7 +189,8 @@ CAUSES = (
             "requested tokens ({tokens:int}) exceed context window of {limit:int}",
             "context size has been exceeded",
             "the number of tokens to keep from the initial prompt is greater than the context length",
-            "trying to keep the first {tokens:int} tokens when context the overflows. however, the model is loaded with context length of only {limit:int} tokens",
+            "trying to keep the first {tokens:int} tokens when context the overflows. however, the model is loaded with "
+            "context length of only {limit:int} tokens",
             "does not currently support mid-generation context overflow",
             "cannot truncate prompt with n_keep ({tokens:int}) >= n_ctx ({limit:int})",
             "reached context length of {limit:int} tokens",
@@ -280,12 +284,12 @@ CAUSES = (
         ),
         says(
             (
-                "A context of {wanted} tokens was asked for, and the model was made for {limit}.",
-                "A longer context was asked for than the model was made for.",
+                "You asked for a context of {wanted} tokens, and the model was made for {limit}.",
+                "You asked for a longer context than the model was made for.",
             ),
             "Ask for at most that: --max-model-len {limit}",
             "A longer one needs a model that was made for it, or rope scaling that the model's card describes.",
-            instead="puna, too, stays within the model's own limit, and names it.",
+            instead="puna stays within the model's own limit, and names it.",
         ),
         ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
     ),
@@ -301,8 +305,8 @@ CAUSES = (
         ),
         says(
             (
-                "vLLM could not load its code for {architecture}: this version does not have it, or importing it failed. If it is "
-                "a common one (Llama, Qwen), importing failed, and the reason stands above.",
+                "vLLM could not load its code for {architecture}: this version does not have it, or importing it failed. If "
+                "it is a common one (Llama, Qwen), importing failed, and the reason stands above.",
                 "vLLM could not load its code for this model: this version does not have it, or importing it failed. The reason "
                 "stands above.",
             ),
@@ -322,7 +326,8 @@ CAUSES = (
             "device string must not be empty",
         ),
         says(
-            "vLLM found no device that it can use: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, ROCm, CPU).",
+            "vLLM found no device that it can use: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, "
+            "ROCm, CPU).",
             'See what PyTorch finds: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())"; nvidia-smi',
             "In a container: docker run --gpus all ... For the CPU vLLM must be built for it.",
             instead='puna runs on the CPU as it is: puna run MODEL "..." --device cpu',
@@ -340,8 +345,8 @@ CAUSES = (
             "'_opnamespace' '{library:name}' object has no attribute '{operation:name}'",
         ),
         says(
-            "vLLM's compiled part (vllm._C) was not loaded: it was built for another PyTorch or CUDA, or the program runs in vLLM's "
-            "source folder, which hides the installed one.",
+            "vLLM's compiled part (vllm._C) was not loaded: it was built for another PyTorch or CUDA, or the program runs in "
+            "vLLM's source folder, which hides the installed one.",
             "Start from another folder.",
             "Install vLLM into a new environment and let it bring its PyTorch: python -m venv NEW && NEW/bin/pip install vllm",
             instead="puna uses no compiled extension.",
@@ -358,8 +363,8 @@ CAUSES = (
         ),
         says(
             "The request asks for tools, and this vLLM server was started without them.",
-            "Start it with both: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names its "
-            "parser; Llama 3: llama3_json)",
+            "Start it with both: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names "
+            "its parser; Llama 3: llama3_json)",
             instead="puna hands tools to the model's own template.",
         ),
         ("+tool", "+enable-auto-tool-choice|tool-call-parser"),
@@ -378,10 +383,10 @@ CAUSES = (
         ),
         says(
             (
-                "Ollama says that {model} cannot do what was asked (tools, thinking, ...): it goes by the template that the model "
-                "was made with.",
-                "Ollama says that the model cannot do what was asked (tools, thinking, ...): it goes by the template that the model "
-                "was made with.",
+                "Ollama says that {model} cannot do what was asked (tools, thinking, ...): it goes by the template that the "
+                "model was made with.",
+                "Ollama says that the model cannot do what was asked (tools, thinking, ...): it goes by the template that the "
+                "model was made with.",
             ),
             "See what it can: ollama show NAME, under Capabilities. Take a model that lists tools: ollama.com/search?c=tools",
             "A model that you created from a GGUF: give it a TEMPLATE with tools in its Modelfile, or pull the library's one.",
@@ -401,8 +406,8 @@ CAUSES = (
         ),
         says(
             "The model is newer than this Ollama.",
-            "Linux: curl -fsSL https://ollama.com/install.sh | sh; Windows and macOS: the icon's menu, Restart to update; Docker: "
-            "docker pull ollama/ollama",
+            "Linux: curl -fsSL https://ollama.com/install.sh | sh; Windows and macOS: the icon's menu, Restart to update; "
+            "Docker: docker pull ollama/ollama",
             "Then restart the service: sudo systemctl restart ollama; ollama --version",
             instead='puna takes the file itself: puna run model.gguf "..."',
         ),
@@ -424,9 +429,10 @@ CAUSES = (
             'unsupported architecture "{architecture:word}"',
         ),
         says(
-            "Ollama could not load or run the model, and this line does not say why. Likeliest: the model is newer than this Ollama, its "
-            "GGUF was made for llama.cpp (a separate picture part, a type that Ollama does not know), or memory was short.",
-            "Update Ollama first, and restart its service; then pull the model anew: ollama pull NAME",
+            "Ollama could not load or run the model, and this line does not say why. Likeliest: the model is newer than this "
+            "Ollama, its GGUF was made for llama.cpp (a separate picture part, a type that Ollama does not know), or memory "
+            "was short.",
+            "Update Ollama first, and restart its service; then pull the model again: ollama pull NAME",
             "Read the reason in its log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
             "%LOCALAPPDATA%\\Ollama; give puna why that log.",
             "Try with less: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
@@ -445,8 +451,9 @@ CAUSES = (
             "registry.ollama.ai ... i/o timeout",
         ),
         says(
-            "Ollama did not reach its registry: no network, no answer from the name server, or a proxy that Ollama's service does not know.",
-            "See whether it answers: curl -I https://registry.ollama.ai/v2/",
+            "Ollama did not reach its registry: no network, no answer from the name server, or a proxy that Ollama's service "
+            "does not know.",
+            "Check that the server answers: curl -I https://registry.ollama.ai/v2/",
             "A proxy is set for the service, not for your terminal: sudo systemctl edit ollama, then [Service] "
             "Environment=HTTPS_PROXY=http://HOST:PORT, then sudo systemctl restart ollama",
             instead='puna takes a file that was fetched elsewhere: puna run model.gguf "..."',
@@ -502,10 +509,11 @@ CAUSES = (
             "no rule to make target 'ggml_",
         ),
         says(
-            "llama.cpp's build changed: it needs cmake instead of make (2025), the headers of libcurl or OpenSSL for downloads, and its "
-            "options are now named GGML_..., not LLAMA_...",
+            "llama.cpp's build changed: it needs cmake instead of make (2025), the headers of libcurl or OpenSSL for "
+            "downloads, and its options are now named GGML_..., not LLAMA_...",
             "cmake -B build -DGGML_CUDA=ON && cmake --build build --config Release -j (without a GPU: leave -DGGML_CUDA=ON out)",
-            "curl: sudo apt install libcurl4-openssl-dev libssl-dev; or do without downloads: -DLLAMA_CURL=OFF, -DLLAMA_OPENSSL=OFF",
+            "curl: sudo apt install libcurl4-openssl-dev libssl-dev; or do without downloads: -DLLAMA_CURL=OFF, "
+            "-DLLAMA_OPENSSL=OFF",
             "Or take a release that is built already: https://github.com/ggml-org/llama.cpp/releases",
             instead="puna has nothing to compile.",
         ),
@@ -589,9 +597,10 @@ CAUSES = (
             "timed out waiting for engines to send initial message",
         ),
         says(
-            "vLLM's engine waits for a worker process that does not answer: it compiles, loads slowly, hangs in NCCL, or died. This line "
-            "reports that only.",
-            "Look for the first error or the last line of the worker (VllmWorker, Worker_TP0) above; give puna why the whole log.",
+            "vLLM's engine waits for a worker process that does not answer: it compiles, loads slowly, hangs in NCCL, or "
+            "died. This line reports that only.",
+            "Look for the first error or the last line of the worker (VllmWorker, Worker_TP0) above; give puna why the whole "
+            "log.",
             "If none failed: give it time at the first start; several cards: try NCCL_P2P_DISABLE=1, then --enforce-eager",
             instead="puna starts no worker processes on one card.",
         ),
@@ -610,13 +619,14 @@ CAUSES = (
         ),
         says(
             (
-                "The file has a tensor (…{tensor}) that the program's model does not have: quantised weights that are loaded as if they "
+                "The file has a tensor (…{tensor}) that the program's model does not have: quantised weights that are loaded "
+                "as if they were plain, an adapter, or a model that is newer than the program.",
+                "The file has a tensor that the program's model does not have: quantised weights that are loaded as if they "
                 "were plain, an adapter, or a model that is newer than the program.",
-                "The file has a tensor that the program's model does not have: quantised weights that are loaded as if they were plain, "
-                "an adapter, or a model that is newer than the program.",
             ),
             "Update the program: python -m pip install -U vllm transformers",
-            "See quantization_config in config.json; if it is missing there, name the method: --quantization awq, gptq, bitsandbytes",
+            "See quantization_config in config.json; if it is missing there, name the method: --quantization awq, gptq, "
+            "bitsandbytes",
             "An adapter is loaded beside its base model: --enable-lora --lora-modules NAME=PATH",
             instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
@@ -637,9 +647,10 @@ CAUSES = (
         ),
         says(
             (
-                "This converter does not know the architecture {architecture}: it is older than the model, or does not convert it.",
-                "The converter does not know the tensor {tensor}: the weights are quantised (bitsandbytes: absmax, quant_map), or the "
-                "converter is older than the model.",
+                "This converter does not know the architecture {architecture}: it is older than the model, or does not "
+                "convert it.",
+                "The converter does not know the tensor {tensor}: the weights are quantised (bitsandbytes: absmax, "
+                "quant_map), or the converter is older than the model.",
                 "The converter does not know this model: it is older than the model, or does not convert it.",
             ),
             "Update llama.cpp, and use its own script: git pull; python convert_hf_to_gguf.py FOLDER",
@@ -674,9 +685,9 @@ CAUSES = (
         ),
         says(
             (
-                "vLLM wants {share} of the card ({wanted}) for itself at its start, and {free} of {capacity} are free: other "
+                "vLLM reserves {share} of the card ({wanted}) when it starts, and only {free} of {capacity} are free: other "
                 "processes hold the rest.",
-                "vLLM wants a share of the card for itself at its start, and other processes hold too much of it.",
+                "vLLM reserves a share of the card when it starts, and other processes hold too much of it.",
             ),
             "See who: nvidia-smi",
             "End those that are left over from earlier runs, or take another card: CUDA_VISIBLE_DEVICES=1",
@@ -742,8 +753,8 @@ CAUSES = (
         ("torch.compile takes {seconds:number} s in total",),
         says(
             (
-                "The start took {seconds} s for compiling or for recording graphs: slow, not broken.",
-                "The start takes its time for compiling and recording graphs: slow, not broken.",
+                "vLLM spent {seconds} s on compiling or recording graphs when it started: slow, not broken.",
+                "vLLM compiles and records graphs when it starts: slow, not broken.",
             ),
             "Without both: --enforce-eager (slower afterwards). The compiled code is kept in ~/.cache/vllm: keep that folder "
             "between runs.",
@@ -770,7 +781,7 @@ CAUSES = (
             "validation error for engineargs",
         ),
         says(
-            "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of "
+            "This is vLLM's report only: its engine did not start or died. The error itself is above, in the lines of "
             "EngineCore or Worker.",
             "Give puna why the whole log, from the start.",
             instead=PLANS,
@@ -795,8 +806,8 @@ CAUSES = (
             "failed to initialize the context",
         ),
         says(
-            "This is a report only: the program that runs the model did not start or died. The error itself stands above it, "
-            "or in Ollama's log.",
+            "This is a report only: the program that runs the model did not start or died. The error itself is above it, or "
+            "in Ollama's log.",
             "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
             "%LOCALAPPDATA%\\Ollama",
             "Give puna why that log.",

@@ -26,9 +26,12 @@ OWN_WAY = {
     "ollama": "Linux and WSL: curl -fsSL https://ollama.com/install.sh | sh; macOS and Windows: https://ollama.com/download",
     "vllm": "It is in the environment where vLLM was installed: activate that, or python -m pip install vllm (Linux only).",
     "conda": "Open a new terminal after the installation, or: source ~/miniconda3/bin/activate; then conda init",
-    "uv": "Linux and macOS: curl -LsSf https://astral.sh/uv/install.sh | sh; Windows: winget install astral-sh.uv; then a new terminal.",
-    "llama-server": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else https://github.com/ggml-org/llama.cpp/releases",
-    "llama-cli": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else https://github.com/ggml-org/llama.cpp/releases",
+    "uv": "Linux and macOS: curl -LsSf https://astral.sh/uv/install.sh | sh; Windows: winget install astral-sh.uv; then a new "
+    "terminal.",
+    "llama-server": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else "
+    "https://github.com/ggml-org/llama.cpp/releases",
+    "llama-cli": "macOS: brew install llama.cpp; Windows: winget install llama.cpp; else "
+    "https://github.com/ggml-org/llama.cpp/releases",
 }
 SAME = {"gmake": "make", "pip3": "pip", "python3": "python", "rustc": "cargo"}
 SAME |= dict.fromkeys(("gcc", "g++", "cc", "c++", "clang"), "compiler")
@@ -128,8 +131,8 @@ CAUSES = (
             "run 'conda init' before 'conda activate'",
         ),
         says(
-            "The terminal does not let the environment be activated: PowerShell refuses scripts by default, and conda must be set "
-            "up once for each shell.",
+            "The terminal does not let the environment be activated: PowerShell refuses scripts by default, and conda must be "
+            "set up once for each shell.",
             "PowerShell: Set-ExecutionPolicy -Scope CurrentUser RemoteSigned",
             "conda: conda init, then open a new terminal.",
             "Or without activating: .venv\\Scripts\\python.exe, .venv/bin/python",
@@ -214,7 +217,7 @@ CAUSES = (
         says(
             "pip, uv or conda did not reach its server: no network, a proxy that is not set or refuses, or a line too slow for "
             "the large wheels of PyTorch.",
-            "See whether it answers: python -m pip download --no-deps pip",
+            "Check that the package index answers: python -m pip download --no-deps pip",
             "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT",
             "A slow line: python -m pip install --timeout 300 --retries 20 PACKAGE; uv: export UV_HTTP_TIMEOUT=300",
             instead="Once installed, puna runs files on the disk without any network.",
@@ -235,8 +238,8 @@ CAUSES = (
             "the requested image's platform ({wanted:word}) does not match the detected host platform ({host:word}",
         ),
         says(
-            "Docker itself refuses: it does not run, this user may not use it, the image does not exist for this processor, or the "
-            "port is taken. The model has nothing to do with it.",
+            "Docker itself refuses: it does not run, this user may not use it, the image does not exist for this processor, "
+            "or the port is taken. The model has nothing to do with it.",
             "Start it: sudo systemctl start docker; on Windows and macOS start Docker Desktop.",
             "Give this user the right, then sign in again: sudo usermod -aG docker $USER",
             "A taken port: docker ps shows who has it; take another with -p 8001:8000",
@@ -277,8 +280,8 @@ CAUSES = (
         "memory",
         ("[errno 24] too many open files", "too many open files in system", "received 0 items of ancdata"),
         says(
-            "The process may not open more files: the limit (often 1024) is used up, in PyTorch by tensors that are passed between "
-            "processes.",
+            "The process may not open more files: the limit (often 1024) is used up, in PyTorch by tensors that are passed "
+            "between processes.",
             "Raise it in this terminal: ulimit -n 65536",
             "In Python: torch.multiprocessing.set_sharing_strategy('file_system')",
             instead="puna opens a model's files once.",
@@ -294,8 +297,8 @@ CAUSES = (
             "multiple copies of the openmp runtime have been linked into the program",
         ),
         says(
-            "Two packages each brought an OpenMP library, and both were loaded into one process: often a mixture of conda and pip, "
-            "or an old numpy or opencv beside PyTorch.",
+            "Two packages each brought an OpenMP library, and both were loaded into one process: often a mixture of conda and "
+            "pip, or an old numpy or opencv beside PyTorch.",
             "Cleanest: a new environment in which all comes from pip: python -m venv NEW",
             "In conda: conda install nomkl, or remove the second libiomp5 from the environment's folder.",
             "To go on at your own risk (results may be wrong): export KMP_DUPLICATE_LIB_OK=TRUE",
@@ -345,8 +348,8 @@ CAUSES = (
         ),
         says(
             "Compiled code touched memory that is not its own, and the system ended the program. This text does not say which "
-            "code. Known reasons: two packages built for different versions of PyTorch or CUDA, a driver or runtime that does not "
-            "fit the card, a damaged model file; more seldom bad memory or overclocking.",
+            "code. Known reasons: two packages built for different versions of PyTorch or CUDA, a driver or runtime that does "
+            "not fit the card, a damaged model file; less often bad memory or overclocking.",
             "Find the place: python -X faulthandler PROGRAM; the last lines name the package.",
             'See whether PyTorch alone starts: python -c "import torch; print(torch.zeros(1).cuda())"',
             "Update that package together with PyTorch, or make a new environment: python -m venv NEW",
@@ -361,8 +364,8 @@ CAUSES = (
         "memory",
         ("failed to map segment from shared object", "cannot apply additional memory protection after relocation"),
         says(
-            "The system found the library and could not map it into memory: the memory or address space that this process may use is "
-            "used up (ulimit -v, a login node, a container), or the folder is mounted noexec.",
+            "The system found the library and could not map it into memory: the memory or address space that this process may "
+            "use is used up (ulimit -v, a login node, a container), or the folder is mounted noexec.",
             "See the limits: ulimit -v; free -g",
             "See whether the folder may hold programs: findmnt -T FOLDER; noexec forbids it. For /tmp: export TMPDIR=$HOME/tmp",
             "On a cluster run it in a job, not on the login node.",
@@ -386,7 +389,7 @@ CAUSES = (
             "zsh: abort",
         ),
         says(
-            "The program ended itself (abort): a check in compiled code failed. What failed stands above this line.",
+            "The program ended itself (abort): a check in compiled code failed. What failed is above this line.",
             "Give puna why the whole output, from the start of the program: PROGRAM 2>&1 | puna why -",
             "If nothing stands above: python -X faulthandler PROGRAM",
             instead='puna runs the same file with its own kernels: puna run PATH "..." --device cpu',
@@ -440,7 +443,7 @@ CAUSES = (
         says(
             "The GPU's runtime reported an error, and puna knows no more of this one than its name.",
             "Find the place: CUDA_LAUNCH_BLOCKING=1 PROGRAM; the first error counts, later ones follow from it.",
-            "See what the driver noted: sudo dmesg | grep -iE 'nvrm|xid|amdgpu' | tail",
+            "Read the driver's log: sudo dmesg | grep -iE 'nvrm|xid|amdgpu' | tail",
             "See whether a small program runs: python -c \"import torch; print(torch.ones(2, device='cuda') + 1)\"",
             instead="puna doctor tries the driver, PyTorch and a kernel one by one.",
         ),

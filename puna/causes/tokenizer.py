@@ -105,7 +105,7 @@ CAUSES = (
         says(
             "The prompt begins with two BOS tokens: the chat template writes one as text, and the tokenizer adds another. "
             "Answers get worse.",
-            "Text that a template made is tokenised without special tokens: tokenizer(text, add_special_tokens=False)",
+            "Tokenise templated text without special tokens: tokenizer(text, add_special_tokens=False)",
             "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python leave the BOS out of your own "
             "prompt.",
             instead=(
@@ -143,7 +143,8 @@ CAUSES = (
         says(
             "The chat template looks for a message of the user, and there is none: only system, assistant or tool messages were "
             "sent.",
-            "Send at least one message of the role user with text in it. A program that shortens a long history may have dropped it.",
+            "Send at least one message of the role user with text in it. A program that shortens a long history may have "
+            "dropped it.",
             SENDER,
             OTHER_TEMPLATE,
             instead=TEMPLATES,
@@ -211,8 +212,8 @@ CAUSES = (
             "unexpected role",
         ),
         says(
-            "The chat template wants user and assistant in turn, beginning with user, and only the roles that it names. Two messages "
-            "of one role in a row, an unknown role, or a system message where it takes none break that.",
+            "The chat template wants user and assistant in turn, beginning with user, and only the roles that it names. Two "
+            "messages of one role in a row, an unknown role, or a system message where it takes none break that.",
             "Join messages of one role that follow each other into one, and drop those before the first of the user.",
             SENDER,
             OTHER_TEMPLATE,
@@ -283,8 +284,7 @@ CAUSES = (
             "as of transformers v4.44, default chat template is no longer allowed",
         ),
         says(
-            "The model brings no chat template: it is a base model, which continues texts, or its conversion left the "
-            "template out.",
+            "The model has no chat template: it is a base model, which continues texts, or its conversion left the template out.",
             "For a conversation take the model whose name ends in -chat or -Instruct.",
             "A base model: give it the text to continue, without apply_chat_template.",
             instead=(
@@ -303,9 +303,9 @@ CAUSES = (
         "tokenizer",
         ("asking to pad but the tokenizer does not have a padding token", "using pad_token, but it is not set yet"),
         says(
-            "Several texts are to be made equally long, and LLaMA's tokenizer has no token for that.",
+            "A batch must be padded to one length, and LLaMA's tokenizer has no padding token.",
             "tokenizer.pad_token = tokenizer.eos_token; tokenizer.padding_side = 'left'",
-            "Give the attention mask along, or the padding changes the answers.",
+            "Pass the attention mask too; without it padding changes the answers.",
             instead="puna never pads: rows of any lengths run together, and each answer is what it would be alone.",
         ),
         ("+pad_token|padding token|pad token", "+not set|no |does not have|missing|without"),
@@ -315,7 +315,7 @@ CAUSES = (
         "tokenizer",
         ("right-padding was detected", "a decoder-only architecture is being used, but right-padding was detected"),
         says(
-            "Shorter texts of the batch were filled up on the right: the model goes on after the filling, and the answers "
+            "The shorter texts of the batch were padded on the right: the model continues after the padding, and its answers "
             "are wrong.",
             "tokenizer.padding_side = 'left' before tokenising.",
             instead="puna never pads: each answer of a batch is what it would be alone.",
@@ -334,8 +334,8 @@ CAUSES = (
         ),
         says(
             "The tokenizer is SentencePiece's, run by Python or converted at each start: slow, and for some models "
-            "(OpenLLaMA) the converted one splits words otherwise.",
-            "Save the converted one once: tokenizer.save_pretrained(FOLDER), which holds tokenizer.json then.",
+            "(OpenLLaMA) the converted one splits words differently.",
+            "Save the converted tokenizer once, which writes tokenizer.json: tokenizer.save_pretrained(FOLDER)",
             "For OpenLLaMA stay with the slow one: use_fast=False",
             instead=OWN,
         ),

@@ -102,7 +102,7 @@ def explain_moved(numbers: Numbers) -> Explanation:
     else:
         called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
         if moved.gone:
-            told = f"{name or module} is no longer in {moved.package} {moved.gone} and later.{called} The program is older than that."
+            told = f"{name or module} is gone from {moved.package} since {moved.gone}.{called} The program is older than that."
         else:
             told = f"{name or module} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
     wanted = package or "transformers"
@@ -209,8 +209,8 @@ CAUSES = (
             "{library:cudalib}: symbol ... not defined in file {file:cudalib} with link time reference",
         ),
         says(
-            "PyTorch found one of NVIDIA's libraries in another version than the one it was built with: an older copy is first in "
-            "LD_LIBRARY_PATH, or pip holds two (…-cu11 beside …-cu12 or …-cu13).",
+            "PyTorch found one of NVIDIA's libraries in another version than the one it was built with: an older copy is "
+            "first in LD_LIBRARY_PATH, or pip holds two (…-cu11 beside …-cu12 or …-cu13).",
             "Start without the path: env -u LD_LIBRARY_PATH python -c 'import torch'. If that works, take the CUDA folders out "
             "of LD_LIBRARY_PATH.",
             "See what pip has: python -m pip list | grep -i nvidia; only one of cu11, cu12, cu13 should be there.",
@@ -263,7 +263,8 @@ CAUSES = (
         ),
         says(
             "The program asked for FlashAttention 2, and it is not installed, too old, or the model has no code for it.",
-            'Do without: from_pretrained(..., attn_implementation="sdpa"). PyTorch\'s own attention is about as fast for one user.',
+            'Do without: from_pretrained(..., attn_implementation="sdpa"). PyTorch\'s own attention is about as fast for one '
+            "user.",
             "Or install a wheel whose name has your PyTorch, CUDA and Python: "
             "https://github.com/Dao-AILab/flash-attention/releases. It needs Ampere (RTX 30) or later.",
             instead="puna has attention of its own, and needs no flash-attn.",
@@ -301,7 +302,8 @@ CAUSES = (
             "no matching distribution found for flash-attn",
             "no matching distribution found for tensorflow",
             "is not a supported wheel on this platform",
-            "the configured python interpreter version ({python:number}) is newer than pyo3's maximum supported version ({newest:number})",
+            "the configured python interpreter version ({python:number}) is newer than pyo3's maximum supported version "
+            "({newest:number})",
             "is newer than pyo3's maximum supported version",
             "module 'pkgutil' has no attribute 'impimporter'",
             "no module named 'imp'",
@@ -315,8 +317,8 @@ CAUSES = (
             "package that does not exist for this system (triton and vLLM: Linux only).",
             'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
             "--verbose | head",
-            "A version that is asked for exactly, such as torch==1.13.1, may have wheels for older Pythons only: ask for a newer "
-            "one, or take that Python.",
+            "A version that is pinned, such as torch==1.13.1, may have wheels for older Pythons only: take a newer one, or "
+            "use that Python.",
             "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
             instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
         ),
@@ -338,7 +340,8 @@ CAUSES = (
             "libmambaunsatisfiableerror",
             "solving environment: failed",
             "packagesnotfounderror",
-            "found an incompatible version of {name:word}. found version {found:word}, but only versions above {wanted:word} are supported",
+            "found an incompatible version of {name:word}. found version {found:word}, but only versions above {wanted:word} "
+            "are supported",
             "found an incompatible version of",
             "is no longer compatible with pytorch version",
             "is not compatible with pytorch",
@@ -393,11 +396,11 @@ CAUSES = (
         says(
             (
                 "The model's code needs the package {package}, which is not installed in this Python.",
-                "The program needs a package (often PyTorch itself or accelerate) that is not installed in the Python that runs, or is "
-                "older than transformers wants.",
+                "The program needs a package (often PyTorch itself or accelerate) that is not installed in the Python that "
+                "runs, or is older than transformers wants.",
             ),
             "See which Python runs and what it has: python -m pip list",
-            "Install what the text names: python -m pip install -U torch accelerate, or that package. Then start Python anew.",
+            "Install what the text names: python -m pip install -U torch accelerate, or that package. Then start Python again.",
             instead="puna needs PyTorch only for a GPU.",
         ),
         ("+requires|need", "+not found in your environment|pytorch library"),

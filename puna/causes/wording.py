@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES
+from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES, TOOLS
 
 MAX_GAP = 160
 MAX_FAR = 2400
@@ -37,7 +37,7 @@ FIELDS = {
     "cachepart": "|".join(sorted(OF_A_CACHE, key=len, reverse=True)),
     "argument": "|".join(ARGUMENTS),
     "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
-    "tool": r"(?:make|gmake|cmake|git|gcc|g\+\+|cc|c\+\+|clang|ninja|pip3?|python3?|uv|cargo|rustc|curl|wget|git-lfs|hipcc|docker|ollama|vllm|conda|llama-server|llama-cli)",
+    "tool": "|".join(map(re.escape, TOOLS)),
 }
 # A wording that begins with one of these begins where a word does: a search need not try each letter.
 BEGINNINGS = {

@@ -53,7 +53,7 @@ def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cannot import name 'cached_download' from 'huggingface_hub'", ("huggingface_hub 0.26", "hf_hub_download")),
+        ("cannot import name 'cached_download' from 'huggingface_hub'", ("huggingface_hub since 0.26", "hf_hub_download")),
         ("cannot import name 'EncoderDecoderCache' from 'transformers'", ("came with transformers 4.43", "older")),
         ("'DynamicCache' object has no attribute 'seen_tokens'", ("seen_tokens", "get_seq_length()")),
         (
@@ -72,7 +72,10 @@ def test_numbers_of_the_new_kinds_are_told() -> None:
     assert "sm_120 (compute capability 12.0)" in ptxas.cause and "CUDA 12.8" in ptxas.cause
     shared = find("out of resource: shared memory, Required: 131072, Hardware limit: 101376.")[0].explain()
     assert "128 KiB" in shared.cause and "99 KiB" in shared.cause
-    words = "Found GPU0 {} which is of cuda capability {}. Minimum and Maximum cuda capability supported by this version of PyTorch is ({}) - ({})"
+    words = (
+        "Found GPU0 {} which is of cuda capability {}. Minimum and Maximum cuda capability supported by this version of PyTorch "
+        "is ({}) - ({})"
+    )
     kinds = [("GTX 1060", "6.1", "7.5", "12.0"), ("NVIDIA GB10", "12.1", "8.0", "12.0"), ("RTX 5090", "12.0", "5.0", "9.0")]
     assert [find(words.format(*kind))[0].explain().kind for kind in kinds] == ["too-old", "newer-of-a-generation", "too-new"]
     mxfp4 = find("tensor 'blk.0.ffn_down_exps.weight' has invalid ggml type 39 (NONE)")[0].explain()
