@@ -128,6 +128,26 @@ CAUSES = (
         ("+fp8|fp8e4nv|float8|e4m3", "+not support|unsupported|only supported", "card|gpu|architecture|3090|capability|a100"),
     ),
     Cause(
+        "fp4-kernels",
+        "compile",
+        (
+            "failed to run cutlass fp4 gemm on sm{sm:int}",
+            "failed to run cutlass fp4 gemm",
+            "this kernel only supports sm{sm:int}.",
+            "flashinfer kernels unavailable for {method:word} on current platform",
+            "failed to initialize cutlass tma ws grouped gemm",
+        ),
+        says(
+            "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "
+            "need more shared memory than an RTX 50 (sm_120) or a GB10 (sm_121, DGX Spark) has, and older versions confuse the two.",
+            "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
+            "Take the newest version of the program and of FlashInfer: support of sm_120 and sm_121 came in the course of 2026.",
+            "Or take another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ or a GGUF.",
+            instead="puna's --weights int8 and int4 need neither FP4 nor FP8.",
+        ),
+        ("+fp4|nvfp4|mxfp4", "+cutlass|flashinfer|kernel", "fail|sm120|sm121|sm_120|sm_121|unavailable"),
+    ),
+    Cause(
         "flashinfer-card",
         "compile",
         (

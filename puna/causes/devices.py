@@ -204,6 +204,20 @@ CAUSES = (
         ("+temperature", "+strictly positive|zero|0.0"),
     ),
     Cause(
+        "fp16-gradients",
+        "devices",
+        ("attempting to unscale fp16 gradients",),
+        says(
+            "In training, the weights that learn are in float16, and so are their gradients. The scaler of mixed "
+            "precision (fp16=True) needs them in float32.",
+            "Load the model in float32, or make the trained weights float32: for p in model.parameters(): if p.requires_grad: "
+            "p.data = p.data.float()",
+            "On a card of compute capability 8.0 or later use bf16=True instead of fp16=True: bf16 needs no scaler.",
+            instead="puna runs models and trains none.",
+        ),
+        ("+fp16|float16|half", "+gradient", "unscale|scaler|grad"),
+    ),
+    Cause(
         "not-finite",
         "devices",
         (

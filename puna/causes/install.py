@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, says
-from puna.causes.names import PACKAGES
+from puna.causes.names import MODULES, PACKAGES
 
 NOTHING_TO_BUILD = "puna has nothing to compile: its kernels are compiled on your machine, by Numba and Triton."
 
@@ -411,6 +411,8 @@ CAUSES = (
             "no module named 'flash_attn{part:word}'",
             "no module named 'triton{part:word}'",
             *(f"no module named '{package}'" for package in PACKAGES if package not in ("torch", "accelerate", "bitsandbytes")),
+            *(f"no module named '{module}'" for module in MODULES),
+            "{package:package} package not found. please install with: pip install",
             "no module named 'bitsandbytes'",
             "no module named 'torch",
             "no module named 'auto_gptq'",

@@ -9,6 +9,34 @@ PACKAGES = (
     *("safetensors", "sentence_transformers", "sglang", "tokenizers", "torch", "torchao", "torchaudio", "torchvision"),
     *("transformers", "triton", "trl", "unsloth", "unsloth_zoo", "vllm", "xformers", "xgrammar"),
 )
+# Other modules of this field that are found missing; of a module of another field nothing is said.
+MODULES = (
+    *(
+        "apex",
+        "aqlm",
+        "causal_conv1d",
+        "comfy_kitchen",
+        "ctransformers",
+        "cupy",
+        "cutlass",
+        "decord",
+        "deep_ep",
+        "deep_gemm",
+        "eetq",
+    ),
+    *(
+        "fla",
+        "hf_xet",
+        "hqq",
+        "insightface",
+        "intel_extension_for_pytorch",
+        "liger_kernel",
+        "mamba_ssm",
+        "nunchaku",
+        "onnxruntime",
+    ),
+    *("open_webui", "pynvml", "qwen_vl_utils", "sageattention", "timm", "torch_npu", "transformer_engine"),
+)
 # Names that are known in a text without their package's name.
 KNOWN_ALONE = (
     *("automodelforvision2seq", "is_torch_fx_available", "hybridcache", "slidingwindowcache", "losskwargs", "shard_checkpoint"),

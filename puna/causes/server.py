@@ -478,6 +478,28 @@ CAUSES = (
         ("+ollama", "+digest|pull|download", "+mismatch|eof|fail|retries"),
     ),
     Cause(
+        "ggml-backend-lacks",
+        "server",
+        (
+            "in a buffer ({buffer:name}) that cannot run the operation ({operation:name})",
+            "that cannot run the operation ({operation:name})",
+            "that cannot run the operation",
+        ),
+        says(
+            (
+                "llama.cpp put a tensor on {buffer}, and this backend has no kernel for what is done there ({operation}): "
+                "usually the chosen type of K and V, or a flag.",
+                "llama.cpp put a tensor on a device whose backend has no kernel for what is done there: usually the chosen type "
+                "of K and V, or a flag.",
+            ),
+            "Leave the types of K and V as they are: without --cache-type-k and --cache-type-v.",
+            "Take a newer llama.cpp: backends learn operations in almost every release.",
+            "Or keep it off that device: -nkvo (K and V in main memory), or -ngl 0",
+            instead=PLANS,
+        ),
+        ("+llama.cpp|ggml", "+cannot run the operation"),
+    ),
+    Cause(
         "ggml-assert",
         "server",
         (
@@ -721,6 +743,35 @@ CAUSES = (
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
     ),
     Cause(
+        "lmstudio-runtime",
+        "server",
+        (
+            "error when loading model: modulenotfounderror",
+            "no module named 'mlx_engine",
+            "error when loading model: unicodedecodeerror",
+            "error when loading model: exception: expected value at line {line:int} column {column:int}",
+        ),
+        says(
+            "A file that LM Studio reads is not what it expects. If Python's module is missing, its runtime is incomplete; if a "
+            "text cannot be read, a file of the model is damaged or not downloaded.",
+            "Update or reinstall the runtime: Settings, Runtime (LM Studio brings its own Python; pip does not mend it).",
+            "Then delete the model in My Models, and download it again.",
+            instead="puna inspect MODEL says which file of a model is damaged.",
+        ),
+    ),
+    Cause(
+        "model-unloaded",
+        "server",
+        ("error in rpc handler: error: model is unloaded",),
+        says(
+            "LM Studio unloaded the model: its time without requests was over, another model took its place, or it crashed.",
+            "See the log for what came before: Developer, logs.",
+            "Let it stay longer: Developer, settings, idle time (TTL); or load it again before the request.",
+            instead="puna holds one model for as long as the process lives.",
+        ),
+        role="effect",
+    ),
+    Cause(
         "lmstudio-worker-died",
         "server",
         (
@@ -776,6 +827,7 @@ CAUSES = (
             "enginecore encountered an issue. see stack trace (above) for the root cause",
             "please check the stack trace above for the root cause",
             "failed core proc(s)",
+            "enginecore encountered a fatal error",
             "validation error for modelconfig",
             "validation error for vllmconfig",
             "validation error for engineargs",

@@ -431,6 +431,8 @@ CAUSES = (
         "cuda",
         (
             "cuda error: {reason:word}",
+            "failed: cuda error {file:path}:{line:int} '{reason:word}'",
+            "failed: cuda error {file:path}",
             "cuda error {code:int}: {reason:word}",
             "torch.acceleratorerror: cuda error",
             "runtimeerror: cuda driver error: {reason:word}",

@@ -222,7 +222,8 @@ MAX_COMMAND = 76  # characters: a longer one is mixed with words, and wrapped as
 # How a command begins in the table of causes.
 _COMMAND = re.compile(
     r"(?:sudo|python3?|pip|uv|conda|export|docker|nvidia-smi|ls|df|free|grep|env|echo|curl|hf|git|puna|ollama|cmake|rm|set|winget|"
-    r"brew|PROGRAM|journalctl|systemctl|ulimit|findmnt|rocminfo|wsl|ldconfig|which|nvcc|dkms|mokutil|lspci|head|sha256sum|[A-Z_]+=)(?: |\b)"
+    r"brew|PROGRAM|journalctl|systemctl|ulimit|findmnt|rocminfo|wsl|ldconfig|which|nvcc|dkms|mokutil|lspci|head|sha256sum|"
+    r"[A-Z_]+=)(?: |\b)"
 )
 
 
