@@ -139,7 +139,7 @@ CAUSES = (
         ),
         says(
             "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "
-            "need more shared memory than an RTX 50 (sm_120) or a GB10 (sm_121, DGX Spark) has, and older versions confuse the two.",
+            "need more shared memory than an RTX 50 (sm_120) or a GB10 (sm_121, DGX Spark) has; older versions confuse them.",
             "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
             "Take the newest version of the program and of FlashInfer: support of sm_120 and sm_121 came in the course of 2026.",
             "Or take another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ or a GGUF.",
