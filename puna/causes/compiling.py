@@ -136,6 +136,7 @@ CAUSES = (
             "this kernel only supports sm{sm:int}.",
             "flashinfer kernels unavailable for {method:word} on current platform",
             "failed to initialize cutlass tma ws grouped gemm",
+            "exception raised from cutlass_gemm_caller",
         ),
         says(
             "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "

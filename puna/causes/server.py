@@ -414,6 +414,30 @@ CAUSES = (
         ("+ollama", "+newer version|too old|412|update"),
     ),
     Cause(
+        "ollama-load-slow",
+        "server",
+        (
+            "timed out waiting for llama runner to start - progress {progress:number}",
+            "timed out waiting for llama runner to start",
+            "timed out waiting for llama-server to start",
+            "unexpected server status: llm server loading model",
+        ),
+        says(
+            (
+                "Loading took longer than Ollama waits without progress (5 minutes); it stood at {progress} of 1. Slow disks and "
+                "network folders do that, and so do models that do not fit in memory.",
+                "Loading took longer than Ollama waits without progress (5 minutes), or the client did not wait. Slow disks and "
+                "network folders do that, and so do models that do not fit in memory.",
+            ),
+            "See whether the disk or swap is busy meanwhile: iostat -x 2; free -h",
+            "Wait longer: OLLAMA_LOAD_TIMEOUT=30m, set for the service (sudo systemctl edit ollama), then restart it.",
+            "Take a smaller model or context, or put the models on a local SSD (OLLAMA_MODELS).",
+            remedy="close-programs",
+            instead="puna maps the file, says how far it is, and waits as long as it takes.",
+        ),
+        ("+ollama|llama runner", "+timed out|timeout", "load|start"),
+    ),
+    Cause(
         "ollama-load-failed",
         "server",
         (
@@ -422,7 +446,7 @@ CAUSES = (
             "model failed to load, this may be due to resource limitations or an internal error",
             "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error",
             "an error was encountered while running the model",
-            "timed out waiting for llama runner to start",
+            "do load request: post",
             "post predict: post",
             "llama-server crashed at startup",
             "server process terminated unexpectedly with exit code",

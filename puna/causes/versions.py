@@ -275,6 +275,46 @@ CAUSES = (
         ),
     ),
     Cause(
+        "index-lacks-version",
+        "versions",
+        (
+            "because there is no version of {package:package}",
+            "because there is no version of nvidia-{part:word}",
+            "was not found in the package registry ~~~ requirements are unsatisfiable",
+        ),
+        says(
+            "The index that was asked does not have this version. Versions of PyTorch that end in +cu126 or +cpu, and the "
+            "nvidia- packages that belong to them, are on PyTorch's index; most others are on PyPI only; and uv takes a package "
+            "from the first index that has its name.",
+            "Ask for it without the ending, and let uv find the index: uv pip install torch --torch-backend=auto",
+            "Or name both indexes: uv pip install PACKAGE --extra-index-url https://download.pytorch.org/whl/cu126 "
+            "--index-strategy unsafe-best-match",
+            "pip takes --index-url https://download.pytorch.org/whl/cu126 for torch, torchvision and torchaudio alone.",
+            instead="puna needs PyTorch only for a GPU, and no certain version of it.",
+        ),
+    ),
+    Cause(
+        "unsloth-import",
+        "versions",
+        (
+            "unsloth: please import unsloth before {package:package}",
+            "unsloth should be imported before {package:package}",
+            "unsloth: please import unsloth before",
+            "unsloth should be imported before",
+            "unsloth: please install unsloth_zoo via",
+            "unsloth: please update unsloth_zoo via",
+        ),
+        says(
+            "Unsloth changes PyTorch, transformers, trl and peft when it is imported. It must come before them, and its second "
+            "package (unsloth_zoo) must be there, in a version that fits.",
+            "Write import unsloth as the first import of the program.",
+            "Update both: python -m pip install --upgrade unsloth unsloth_zoo",
+            'If it is installed and still missing, its import failed: python -c "import unsloth_zoo" says why (often: no GPU).',
+            instead="puna runs models and trains none.",
+        ),
+        ("+unsloth", "+import|unsloth_zoo"),
+    ),
+    Cause(
         "no-wheel",
         "versions",
         (
@@ -287,6 +327,8 @@ CAUSES = (
             "no wheels with a matching python",
             "no wheels with a matching platform tag",
             "no wheels with a matching python implementation tag",
+            "no wheels are available with a matching",
+            "has no wheels are available",
             "doesn't have a source distribution or wheel for the current platform",
             "requires a different python: {python:word} not in",
             "no matching distribution found for {package:package}",
