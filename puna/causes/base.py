@@ -12,7 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Topic = Literal["memory", "cuda", "driver", "distributed", "devices", "files", "tokenizer", "install", "server"]
+# fmt: off
+Topic = Literal[
+    "memory", "cuda", "driver", "distributed", "devices", "files", "tokenizer", "install", "server",
+    "compile", "versions", "hub", "accelerators",
+]
+# fmt: on
 # cause    it is what went wrong
 # symptom  a warning: something goes on, but not as it was meant
 # effect   another error came before it, and this one only reports that

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
-ON_THE_CPU = 'puna runs on the CPU meanwhile, and says why it does: puna run MODEL "..." --device cpu'
+ON_THE_CPU = 'puna runs on the CPU meanwhile, and says why: puna run MODEL "..." --device cpu'
 DEVICES = 'puna names the card: puna run MODEL "..." --device cuda:0; --require-gpu makes it an error to go on without one.'
+
+
+def explain_range(numbers: Numbers) -> Explanation:
+    """A card outside of the range that PyTorch names: below it there is no code; above it code of the card before often runs."""
+    capability, lowest, highest = (numbers.get(name, "") for name in ("capability", "lowest", "highest"))
+    has = f"The card has compute capability {capability}" if capability else "The card's compute capability"
+    if not lowest:
+        told, kind = f"{has}{', which' if capability else ''} is not in the list that this PyTorch was built for.", ""
+    elif float(capability) < float(lowest):
+        told, kind = f"{has}, and this PyTorch begins at {lowest}: it holds no code for this older card.", "too-old"
+    elif float(capability) > float(highest) and capability.partition(".")[0] == highest.partition(".")[0]:
+        told = f"{has}, and this PyTorch goes up to {highest}. Within one generation code mostly runs all the same."
+        kind = "newer-of-a-generation"
+    else:
+        told, kind = f"{has}, and this PyTorch goes from {lowest} to {highest}: it is older than the card.", "too-new"
+    cure = {
+        "too-old": ("Take a PyTorch built for CUDA 12.6: it still has cards from 5.0 on. CUDA 12.8 begins at 7.5, 13 likewise.",),
+        "newer-of-a-generation": ("If nothing fails, go on. If a kernel is missing: a PyTorch for CUDA 13 knows the card.",),
+        "too-new": ("Take a newer PyTorch; RTX 50 (12.0) needs 2.7 or later built for CUDA 12.8 or later.",),
+        "": (
+            "A card before Turing (7.5): take a PyTorch built for CUDA 12.6. A newer one: take the newest PyTorch.",
+            "python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
+        ),
+    }[kind]
+    see = 'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"'
+    remedy = "" if kind == "newer-of-a-generation" else "replace-torch"
+    return Explanation(told, (see, *cure), remedy, ON_THE_CPU, numbers, kind)
+
 
 CAUSES = (
     Cause(
@@ -41,20 +69,21 @@ CAUSES = (
             "no kernel image is available for execution on the device",
             "no kernel image is avail",
             "nvrtc: error: invalid value for --gpu-architecture",
-            "ptxas fatal : value 'sm_{sm:int}' is not defined for option 'gpu-name'",
-            "'sm_{sm:int}' is not a recognized processor for this target",
+            "which is of compute capability (cc) {capability:number} ~~~ not compatible",
+            "ggml was not compiled with any cuda arch <= {capability:int}",
+            "cudaerrornokernelimagefordevice",
             "the provided ptx was compiled with an unsupported toolchain",
         ),
         says(
             (
-                "The program holds no code for this card: the card is {capability}, and the wheel was built for others. CUDA "
-                "starts all the same, and the first kernel fails.",
-                "The program holds no code for this card: it was built for other ones, older or newer. CUDA starts all the same, "
-                "and the first kernel fails.",
+                "The program contains no code for this card: the card is {capability}, and the wheel was built for others. "
+                "CUDA still starts, but the first kernel fails.",
+                "The program contains no code for this card: it was built for other ones, older or newer. CUDA still starts, "
+                "but the first kernel fails.",
             ),
             'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
             "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later.",
-            "A card before Turing (GTX 10, P40, V100): builds for CUDA 13 hold nothing for it; take one for CUDA 12.6.",
+            "A card before Turing (GTX 10, P40, V100): builds for CUDA 13 have no code for it; take a build for CUDA 12.6.",
             remedy="replace-torch",
             instead=(
                 "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card "
@@ -69,6 +98,138 @@ CAUSES = (
         ),
     ),
     Cause(
+        "torch-capability-range",
+        "cuda",
+        (
+            "which is of cuda capability {capability:number}. minimum and maximum cuda capability supported by this version of "
+            "pytorch is ({lowest:number}) - ({highest:number})",
+            "which is of cuda capability {capability:number}. minimum and maximum cuda capability",
+            "minimum and maximum cuda capability supported by this version of pytorch",
+            "which is of compute capability (cc) {capability:number}. the following list shows the ccs this version of "
+            "pytorch was built for",
+            "the following list shows the ccs this version of pytorch was built for",
+        ),
+        explain_range,
+        ("+cuda capability|compute capability", "+minimum|maximum|range", "+torch"),
+        role="symptom",
+    ),
+    Cause(
+        "cublas-not-supported",
+        "cuda",
+        (
+            "cublas_status_not_supported",
+            "cublas_status_arch_mismatch",
+            "cublas_status_execution_failed",
+            "cublas_status_internal_error",
+            "cublas_status_invalid_value",
+            "cublaslt ... an unsupported value",
+            "cudnn_status_execution_failed",
+            "cudnn_status_not_supported",
+            "cudnn_status_internal_error",
+            "no execution plans support the graph",
+            "cudnn error: cudnn_status_{status:name}",
+        ),
+        says(
+            "cuBLAS refused or failed at a matrix product. Known reasons: a cuBLAS that is older than the card (RTX 50 needs "
+            "CUDA 12.8), a type that the card or this cuBLAS does not have (bf16, int8, FP8), two versions of cuBLAS in one "
+            "process, and a wrong token id or full memory just before.",
+            'See which CUDA PyTorch brings: python -c "import torch; print(torch.__version__, torch.version.cuda)"',
+            "Start without another CUDA in the way: env -u LD_LIBRARY_PATH PROGRAM",
+            'Use float16 or float32 instead of bf16 or int8 (CTranslate2, faster-whisper: compute_type="float16").',
+            "Run once with CUDA_LAUNCH_BLOCKING=1, and look at the first error.",
+            instead=DEVICES,
+        ),
+        ("+cublas", "+not_supported|not supported|execution_failed|mismatch|failed"),
+    ),
+    Cause(
+        "cuda-in-forked-process",
+        "cuda",
+        (
+            "cannot re-initialize cuda in forked subprocess",
+            "cuda failed with error initialization error",
+            "cuda error: initialization error",
+            "cuda_error_not_initialized",
+        ),
+        says(
+            "A process used CUDA and then made a copy of itself (fork); CUDA does not work in the copy.",
+            "In your own code: torch.multiprocessing.set_start_method('spawn') first of all, under if __name__ == '__main__':",
+            "In vLLM: export VLLM_WORKER_MULTIPROC_METHOD=spawn",
+            "Touch no GPU before the processes start: no torch.cuda.is_available() either.",
+            instead=DEVICES,
+        ),
+        ("+fork|forked|spawn", "+cuda", "+initializ|subprocess|multiprocessing"),
+    ),
+    Cause(
+        "cuda-device-busy",
+        "cuda",
+        (
+            "cuda-capable device(s) is/are busy or unavailable",
+            "all cuda-capable devices are busy or unavailable",
+            "cudaerrordevicesunavailable",
+            "cuda_error_device_unavailable",
+        ),
+        says(
+            "The card is in exclusive mode and another process has it, or the driver is in a bad state after a crash.",
+            "See the mode and who uses it: nvidia-smi -q -d COMPUTE; nvidia-smi",
+            "Allow several: sudo nvidia-smi -c DEFAULT. End processes that are left over.",
+            "If nobody uses it: restart the machine; in WSL: wsl --shutdown",
+            remedy="see-gpu-memory",
+            instead=DEVICES,
+        ),
+        ("+cuda", "+busy or unavailable|exclusive|unavailable"),
+    ),
+    Cause(
+        "cuda-not-ready",
+        "cuda",
+        (
+            "error 802: system not yet initialized",
+            "cuda error: system not yet initialized",
+            "cuda_error_system_not_ready",
+            "system not yet initialized",
+        ),
+        says(
+            "The cards are joined by NVSwitch (H100, H200, B200 servers), and the service that sets it up, Fabric Manager, "
+            "does not run, or is of another version than the driver.",
+            "See it: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 Fabric",
+            "Install the one with exactly the driver's version, then: sudo systemctl enable --now nvidia-fabricmanager",
+            instead=DEVICES,
+        ),
+        ("+fabric|802|nvswitch", "+initialized|manager|cuda"),
+    ),
+    Cause(
+        "named-symbol-not-found",
+        "cuda",
+        (
+            "cuda error: named symbol not found",
+            "cuda error 500: named symbol not found",
+            "error 500: named symbol not found",
+            "cuda_error_not_found",
+            "cuda failure 500",
+        ),
+        says(
+            "CUDA looked for a function in a program or library and did not find it (error 500). Likeliest: in Docker on "
+            "Windows or WSL, the driver is newer than what Docker Desktop or the container's toolkit knows; otherwise a "
+            "kernel was built for another driver or card.",
+            "See whether it works outside of the container: nvidia-smi, and a small program.",
+            "Update Docker Desktop, the NVIDIA Container Toolkit and WSL: wsl --update; then restart.",
+            "If it began with a driver's update: take the driver before.",
+            instead=DEVICES,
+        ),
+        ("+named symbol", "+cuda|500|docker|wsl"),
+    ),
+    Cause(
+        "launch-timeout",
+        "cuda",
+        ("the launch timed out and was terminated", "cuda_error_launch_timeout"),
+        says(
+            "A kernel ran longer than the system allows for a card that also drives a screen (2 s on Windows).",
+            "Take a smaller batch or prompt, or a card without a screen.",
+            "Windows: raise TdrDelay in the registry (HKLM\\SYSTEM\\CurrentControlSet\\Control\\GraphicsDrivers), then restart.",
+            instead=DEVICES,
+        ),
+        ("+launch timed out|tdr", "+cuda|gpu|driver"),
+    ),
+    Cause(
         "no-cuda-gpus",
         "cuda",
         (
@@ -77,6 +238,14 @@ CAUSES = (
             "no cuda devices found",
             "cuda_error_no_device",
             "^no devices were found$",
+            "no nvidia gpu detected",
+            "no nvidia/amd gpu detected",
+            "no gpu detected. ollama will run in cpu-only mode",
+            "gpu support may not be enabled, check that you have installed gpu drivers",
+            "no gpu found. a gpu is needed",
+            "unsloth cannot find any torch accelerator",
+            "no cuda runtime is found",
+            "no gpu or tpu found",
         ),
         says(
             "CUDA finds no card.",
@@ -102,9 +271,9 @@ CAUSES = (
             "cuda_error_unknown",
         ),
         says(
-            "CUDA does not start, for no reason that it names (999): often the driver was lost while the machine slept, or "
-            "was updated and not loaded anew.",
-            "Load the part anew that is lost: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
+            "CUDA does not start and gives no reason (999). Often the driver was lost while the machine slept, or it was "
+            "updated and not reloaded.",
+            "Reload the lost module: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
             "If that module is in use, end the programs that use the card, or restart the machine.",
             remedy="reload-uvm",
             instead=DEVICES,
@@ -128,7 +297,7 @@ CAUSES = (
             "indexselectlargeindex",
         ),
         says(
-            "A kernel found an index outside of its table: nearly always a token id that the embedding has no row for. The "
+            "A kernel got an index outside of its table: nearly always a token id for which the embedding has no row. The "
             "tokenizer is another model's, or tokens were added and the embedding was not enlarged.",
             "Compare the two numbers: len(tokenizer), and the rows of the embedding (vocab_size in config.json).",
             "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
@@ -148,9 +317,10 @@ CAUSES = (
         ),
         says(
             "A kernel touched memory that is not its own: a defect of a kernel or of an extension that was built for another "
-            "PyTorch, more seldom of the hardware (overclocked memory, power). What is named beside it need not be the place.",
+            "PyTorch, less often of the hardware (overclocked memory, power). The line that the traceback names may not be "
+            "the place.",
             "Find the place: CUDA_LAUNCH_BLOCKING=1 PROGRAM",
-            "See what the driver noted: sudo dmesg | grep -i xid",
+            "Read the driver's log: sudo dmesg | grep -i xid",
             "Update the extension (flash-attn, xformers, bitsandbytes, vLLM) together with PyTorch.",
             instead=DEVICES,
         ),
@@ -161,8 +331,8 @@ CAUSES = (
         "cuda",
         ("invalid device ordinal", "cuda_error_invalid_device"),
         says(
-            "A GPU was asked for by a number that there is not: more processes than cards, or CUDA_VISIBLE_DEVICES shows fewer. "
-            "Numbers begin at 0, and count the visible ones only.",
+            "The program asked for a GPU number that does not exist: there are more processes than cards, or "
+            "CUDA_VISIBLE_DEVICES hides some. Numbers begin at 0, and count the visible ones only.",
             "See how many there are: nvidia-smi -L; echo $CUDA_VISIBLE_DEVICES",
             "Start as many processes as there are cards: torchrun --nproc_per_node N",
             remedy="show-all-cards",
@@ -201,15 +371,27 @@ CAUSES = (
             "bitsandbytes was compiled without gpu support",
             "libbitsandbytes_cpu.so: undefined symbol",
             "could not find the bitsandbytes cuda binary",
+            "configured cuda binary not found at {file:path}",
+            "bitsandbytes library load error: {file:path}",
+            "bitsandbytes library load error",
+            "configured {kind:name} binary not found at",
+            "attempted to use bitsandbytes native library functionality but it's not available",
+            "bitsandbytes multi-backend ... not available",
+            "none of the available devices `available_devices = {devices:word}` are supported by the bitsandbytes version",
+            "are supported by the bitsandbytes version you have installed",
             "could not load bitsandbytes native library",
             "libbitsandbytes_cpu.so: cannot open shared object file",
             "libbitsandbytes_cuda{version:int}.so: cannot open shared object file",
+            "'nonetype' object has no attribute 'cquantize",
+            "'nonetype' object has no attribute 'cget_",
+            "'nonetype' object has no attribute 'cdequantize",
+            "'nonetype' object has no attribute 'split' ... bitsandbytes",
         ),
         says(
-            "bitsandbytes does not find the CUDA library that it was built for, and took its version for the CPU.",
+            "bitsandbytes found no build of its own library for this CUDA, and fell back to the one for the CPU.",
             "See what it finds: python -m bitsandbytes",
             "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
-            "Update it: pip install -U bitsandbytes; versions before 0.43 have nothing for Windows.",
+            "Update it: pip install -U bitsandbytes; versions before 0.43 do not support Windows.",
             instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
         ),
         ("+bitsandbytes|bnb", "+cuda|gpu|libcudart", "fail|not found|without|setup"),
@@ -225,8 +407,8 @@ CAUSES = (
         ),
         says(
             (
-                "The program was linked to {library}, and this file is not on the machine, or not where libraries are looked "
-                "for: it was built for another version of CUDA.",
+                "The program was linked to {library}, and this file is not on the machine, or not on the library path: the "
+                "program was built for another version of CUDA.",
                 "The program was linked to a CUDA library that is not on the machine: it was built for another version of CUDA.",
             ),
             "See which there are: ldconfig -p | grep -E 'libcuda|libcudart|libcublas'",
@@ -260,7 +442,7 @@ CAUSES = (
             "See what it has: nvidia-smi --query-gpu=name,compute_cap --format=csv. GTX 10, P40 and P100 have 6.x, V100 7.0, "
             "T4 and RTX 20 7.5.",
             "llama.cpp and Ollama still run on cards from 5.0 (GTX 900), in builds for CUDA 12.",
-            "Where it is torch.compile that fails: run without it, TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager",
+            "If torch.compile fails, run without it: TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager",
             instead=ON_THE_CPU,
         ),
         (
@@ -284,7 +466,7 @@ CAUSES = (
             "The card is older than what the program uses: bfloat16 and FlashAttention 2 need compute capability 8.0 "
             "(Ampere: RTX 30, A100) or later. A T4 or RTX 20 is 7.5, a V100 7.0.",
             "Use float16: --dtype half in vLLM, torch_dtype=torch.float16 in transformers.",
-            'Leave FlashAttention out: attn_implementation="sdpa".',
+            'Do without FlashAttention: attn_implementation="sdpa".',
             instead='puna runs bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
         ),
         ("+bfloat16|bf16|flashattention|flash attention", "+gpu|card|t4|v100|compute capability", "support|ampere|old"),
@@ -294,10 +476,10 @@ CAUSES = (
         "cuda",
         ("uncorrectable ecc error encountered", "double bit ecc error"),
         says(
-            "The card's memory returned a wrong value that it could not mend: hardware. Pages that are bad are retired at "
-            "the next start.",
+            "The card's memory returned a wrong value that it could not correct: a hardware fault. The driver retires bad "
+            "pages at the next start.",
             "See the counts: nvidia-smi -q -d ECC,ROW_REMAPPER",
-            "Restart the machine; if it comes again, the card is to be replaced.",
+            "Restart the machine; if the error comes back, replace the card.",
             remedy="restart",
             instead=DEVICES,
         ),

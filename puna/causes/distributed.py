@@ -25,7 +25,7 @@ def explain_heads(numbers: Numbers) -> Explanation:
             f"Take another number of GPUs, {which}. The heads of K and V set a limit of their own.",
             "In vLLM other cards can hold other layers: --pipeline-parallel-size",
         ),
-        instead="puna, too, shares by heads: any number of processes that divides them.",
+        instead="puna splits by heads as well: it takes any number of processes that divides them.",
         numbers=numbers,
     )
 
@@ -49,6 +49,40 @@ CAUSES = (
             instead=ONE_CARD,
         ),
         ("+nccl", "+built|compil|without|support|missing|not have", "distributed|process group|torch", "windows|gpu|package"),
+    ),
+    Cause(
+        "libuv-missing",
+        "distributed",
+        (
+            "use_libuv was requested but pytorch was build without libuv support",
+            "use_libuv was requested but pytorch was built without libuv support",
+            "without libuv support",
+        ),
+        says(
+            "torchrun wants libuv, and PyTorch's wheels for Windows of 2.4 to 2.6 were built without it.",
+            "Switch it off: in cmd set USE_LIBUV=0, in PowerShell $env:USE_LIBUV=0; or update PyTorch.",
+            "One GPU needs no torchrun: start the program with python, or give it one GPU in accelerate config.",
+            instead=ONE_CARD,
+        ),
+        ("+libuv", "+torch|windows|built|support"),
+    ),
+    Cause(
+        "gloo-device",
+        "distributed",
+        (
+            "makedeviceforhostname(): unsupported gloo device",
+            "makedeviceforinterface(): unsupported gloo device",
+            "unsupported gloo device",
+            "gloo connectfullmesh failed",
+            "gloo ... connection closed by peer",
+        ),
+        says(
+            "Gloo, PyTorch's way for processes to talk without NCCL, found no network address of this machine that it can use.",
+            "Name the interface: export GLOO_SOCKET_IFNAME=lo; Windows: set the machine's name in the file hosts to 127.0.0.1",
+            "One process needs none of it: start the program without torchrun.",
+            instead=ONE_CARD,
+        ),
+        ("+gloo", "+unsupported|connect|device"),
     ),
     Cause(
         "no-checkpoint-in-folder",
@@ -99,10 +133,10 @@ CAUSES = (
         says(
             (
                 "The program expects to be started by torchrun, which sets {variable}; it was started by python.",
-                "The program expects a process group, which nothing made: it was not started by torchrun.",
+                "The program expects a process group, and none was created: it was not started by torchrun.",
             ),
-            "Start it so: torchrun --nproc_per_node 1 PROGRAM ...",
-            "In code of your own: torch.distributed.init_process_group() comes first; with fairscale then "
+            "Start it with: torchrun --nproc_per_node 1 PROGRAM ...",
+            "In your own code call torch.distributed.init_process_group() first; with fairscale then "
             "initialize_model_parallel(1).",
             "Or set what torchrun would: export RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
             instead=ONE_CARD,
@@ -140,7 +174,7 @@ CAUSES = (
         ),
         says(
             "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an "
-            "IOMMU or ACS in the way), and NCCL tried all the same.",
+            "IOMMU or ACS in the way), and NCCL tried it anyway.",
             "Go through main memory instead: export NCCL_P2P_DISABLE=1",
             "See what is joined how: nvidia-smi topo -p2p r",
             "Update NCCL together with PyTorch: older versions do not know the newest cards.",
@@ -218,10 +252,18 @@ CAUSES = (
             "ncclinvalidusage",
             "nccl warn call to",
             "nccl failure ... unhandled system error",
+            "nccl warn cuda failure",
+            "nccl warn",
+            "cuda failure {code:int} '",
+            "nccl error: unhandled",
+            "nccl error: invalid usage",
+            "nccl error: internal error",
+            "nccl error in:",
         ),
         says(
-            "NCCL failed below: shared memory, a network card, or an error of CUDA on one of the ranks. Which, its own log says.",
-            "Let it tell: NCCL_DEBUG=INFO PROGRAM; look for the first line with WARN.",
+            "NCCL failed because of shared memory, a network card, or a CUDA error on one of the ranks. NCCL's own log says "
+            "which.",
+            "Turn its log on: NCCL_DEBUG=INFO PROGRAM; look for the first line with WARN.",
             "In a container, give it shared memory: docker run --ipc=host, or --shm-size=8g",
             "Several network cards: name one, export NCCL_SOCKET_IFNAME=eth0",
             "One process per GPU: torch.cuda.set_device(LOCAL_RANK), and no more processes than cards.",
@@ -277,7 +319,7 @@ CAUSES = (
             (
                 "One rank waited {ms} ms for the others in {operation}: another rank had stopped or failed before, or went "
                 "another way. This is where it was noticed, not where it began.",
-                "One rank waited for the others until its patience ended: another rank had stopped or failed before.",
+                "One rank waited for the others until its time limit: another rank had stopped or failed before.",
             ),
             "Look for the first error of any other rank, above in the log or in its own log: torchrun --log-dir logs --tee 3 ...",
             "If none failed: try NCCL_P2P_DISABLE=1, then NCCL_DEBUG=INFO.",
@@ -300,8 +342,8 @@ CAUSES = (
             (
                 "This is torchrun's report only: the process of local rank {rank} ended with code {code}. Its own error "
                 "stands above, or in its own log.",
-                "This is torchrun's report only: a process that it had started failed. The error itself stands above, or in "
-                "that process's log.",
+                "This is torchrun's report only: a process that it had started failed. The error itself is above, or in that "
+                "process's log.",
             ),
             "Give puna why the whole log, from the start.",
             "If nothing stands above: torchrun --log-dir logs --tee 3 ... shows what each process wrote.",

@@ -89,7 +89,7 @@ CAUSES = (
                 "not fit.",
             ),
             "See the kernel and the builds: uname -r; dkms status",
-            "Install the headers of exactly this kernel; the module is then built by itself.",
+            "Install the headers of exactly this kernel; DKMS then builds the module.",
             remedy="install-kernel-headers",
             instead=DOCTOR,
         ),
@@ -107,13 +107,14 @@ CAUSES = (
         ),
         says(
             (
-                "DKMS began to build the driver's module {driver} for the kernel {kernel}, and the build failed: mostly a kernel "
-                "that is newer than what this driver knows, else another compiler than the kernel's, or missing headers.",
-                "DKMS began to build the driver's module, and the build failed: mostly a kernel that is newer than what this "
-                "driver knows, else another compiler than the kernel's, or missing headers.",
+                "DKMS began to build the driver's module {driver} for the kernel {kernel}, and the build failed. Usually the "
+                "kernel is newer than this driver supports; otherwise the compiler differs from the kernel's, or headers are "
+                "missing.",
+                "DKMS began to build the driver's module, and the build failed. Usually the kernel is newer than this driver "
+                "supports; otherwise the compiler differs from the kernel's, or headers are missing.",
             ),
             "See the first error: grep -m3 -iE 'error|no such file' /var/lib/dkms/nvidia/*/build/make.log",
-            "Install a newer driver; until then choose the former kernel in the boot menu.",
+            "Install a newer driver; until then choose the previous kernel in the boot menu.",
             "If a header is not found: install the headers of exactly this kernel (uname -r).",
             remedy="update-nvidia-driver",
             instead=DOCTOR,
@@ -153,10 +154,10 @@ CAUSES = (
             "unable to determine the device handle for gpu",
         ),
         says(
-            "The card no longer answers on the PCI bus (Xid 79): heat, too little power, a loose riser or slot, more seldom "
+            "The card no longer answers on the PCI bus (Xid 79): heat, too little power, a loose riser or slot, less often "
             "the driver.",
-            "See what was noted: sudo dmesg | grep -iE 'xid|pcie'",
-            "Restart; if it comes again, check the power cables and the slot, and lower the limit: sudo nvidia-smi -pl WATTS",
+            "Read the kernel's log: sudo dmesg | grep -iE 'xid|pcie'",
+            "Restart; if it happens again, check the power cables and the slot, and lower the limit: sudo nvidia-smi -pl WATTS",
             remedy="restart",
             instead=DOCTOR,
         ),
@@ -175,8 +176,9 @@ CAUSES = (
             "The driver was updated while the old kernel module stayed loaded: the libraries are of one version, the module "
             "of another.",
             "See the module's version: cat /proc/driver/nvidia/version",
-            "Restart: the new module is then loaded.",
-            "If it stays: two versions are installed, from packages and from NVIDIA's .run file; remove one, and install anew.",
+            "Restart to load the new module.",
+            "If the error stays: two versions are installed, from packages and from NVIDIA's .run file; remove one, and "
+            "install again.",
             remedy="restart",
             instead=DOCTOR,
         ),
@@ -192,6 +194,10 @@ CAUSES = (
             "unsupported cuda version: driver",
             "unsatisfied condition: cuda>={needed:word}",
             "forward compatibility was attempted on non supported hw",
+            "cudaerrorinsufficientdriver",
+            "cuda_error_compat_not_supported_on_device",
+            "the nvidia driver on your system is too old",
+            "cuda driver version {found:int} is older than",
         ),
         explain_old_driver,
         ("+driver", "+too old|outdated|insufficient|older|newer driver", "+cuda|nvidia", "version|update|torch"),
@@ -199,13 +205,19 @@ CAUSES = (
     Cause(
         "wsl-gpu",
         "driver",
-        ("gpu access blocked by the operating system", "libcuda.so.1 is not a symbolic link", "dxgkio_query_adapter_info"),
+        (
+            "gpu access blocked by the operating system",
+            "libcuda.so.1 is not a symbolic link",
+            "dxgkio_query_adapter_info",
+            "wsl environment detected but no adapters were found",
+        ),
         says(
-            "WSL does not get the card from Windows. The driver is Windows's, which WSL sees through /usr/lib/wsl/lib: it is too "
-            "old for WSL, or a driver for Linux that was installed inside hides it.",
+            "WSL cannot use the GPU. WSL uses the Windows driver through /usr/lib/wsl/lib: either that driver is too old, or "
+            "a Linux driver that was installed inside WSL hides it.",
             "In Windows: install the current driver, then wsl --update and wsl --shutdown.",
             "In WSL: remove packages named nvidia-driver-* and nvidia-utils-*; nvidia-smi must be /usr/lib/wsl/lib/nvidia-smi.",
-            "A data-centre card in TCC mode is not passed on (nvidia-smi in Windows names the mode): it needs WDDM or MCDM.",
+            "Windows does not pass a data-centre card in TCC mode to WSL: set it to WDDM or MCDM (nvidia-smi in Windows shows "
+            "the mode).",
             remedy="update-wsl",
             instead=DOCTOR,
         ),
@@ -222,9 +234,9 @@ CAUSES = (
         ),
         says(
             (
-                "The NVIDIA Container Toolkit is there, and finds no driver beside it: {library} is not on the machine that runs "
+                "The NVIDIA Container Toolkit is installed, but finds no driver: {library} is not on the machine that runs "
                 "the containers.",
-                "The NVIDIA Container Toolkit is there, and finds no working driver on the machine that runs the containers.",
+                "The NVIDIA Container Toolkit is installed, but finds no working driver on the machine that runs the containers.",
             ),
             "See whether the driver works outside: nvidia-smi. If not, install it first; the containers use it.",
             "Docker Desktop for Linux runs its containers in a virtual machine without the GPU: use Docker Engine, "
@@ -250,7 +262,7 @@ CAUSES = (
         says(
             "There is no NVIDIA driver.",
             "See whether there is a card: lspci | grep -i nvidia",
-            "Install the driver, restart, and see that nvidia-smi lists the card.",
+            "Install the driver, restart, and check that nvidia-smi lists the card.",
             remedy="install-nvidia-driver",
             instead='puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu',
         ),
@@ -271,10 +283,9 @@ CAUSES = (
             "failed to initialize nvml: unknown error",
         ),
         says(
-            "The card's files in /dev may not be opened by this user, or the container lost its right to them (a reload of "
-            "systemd does that).",
+            "This user may not open the card's files in /dev, or the container lost access to them (a systemd reload does that).",
             "See them: ls -l /dev/nvidia*; id",
-            "In a container: start it anew.",
+            "In a container: restart it.",
             remedy="join-device-group",
             instead=DOCTOR,
         ),
@@ -289,12 +300,14 @@ CAUSES = (
             "nvidia-container-cli: initialization error",
             "unknown or invalid runtime name: nvidia",
             "failed to inject cdi devices",
+            "unresolvable cdi devices",
+            "libnvidia-ml.so.1: file exists",
         ),
         says(
-            "Docker knows no way to give a GPU to a container: the NVIDIA Container Toolkit is not installed or not made "
-            "known to it.",
+            "Docker cannot give a GPU to a container: the NVIDIA Container Toolkit is not installed, or Docker is not "
+            "configured for it.",
             "After installing: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-            "See that it works: docker run --rm --gpus all ubuntu nvidia-smi",
+            "Check it: docker run --rm --gpus all ubuntu nvidia-smi",
             remedy="container-toolkit",
             instead=DOCTOR,
         ),

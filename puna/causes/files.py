@@ -6,6 +6,26 @@ from puna.causes.base import Cause, Explanation, Numbers, says
 
 AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin as they are: puna run PATH \"...\""
 INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
+FAMILIES = (
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_vl",
+    "qwen3_5",
+    "gemma3",
+    "gemma3_text",
+    "gemma3n",
+    "gemma4",
+    "llama4",
+    "mistral3",
+    "glm4",
+    "glm4_moe",
+    "gpt_oss",
+    "deepseek_v3",
+    "phi3",
+    "smollm3",
+    "granite",
+    "olmo2",
+)
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
 # The first four bytes of a file, as llama.cpp prints them -> what they are.
@@ -29,6 +49,30 @@ def explain_magic(numbers: Numbers) -> Explanation:
     )
 
 
+# Numbers of ggml's types that came after 2024 -> name, and the llama.cpp that has it.
+NEW_TYPES = {"34": "TQ1_0", "35": "TQ2_0", "39": "MXFP4 (gpt-oss), which came in August 2025", "40": "NVFP4"}
+NO_LONGER = ("4", "5", "31", "32", "33", "36", "37", "38")  # removed from llama.cpp, or taken for something else by a fork
+
+
+def explain_type(numbers: Numbers) -> Explanation:
+    """A number of a tensor's type that the program does not know: newer than it, or a fork's."""
+    number = numbers.get("type", "")
+    name = NEW_TYPES.get(number)
+    if name:
+        told = f"The file holds tensors of type {number}: {name}. The program is older than that."
+        cure = "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio and its runtimes)."
+    elif number in NO_LONGER:
+        told = f"The file holds tensors of type {number}, which llama.cpp dropped or never had: a fork or Ollama made the file."
+        cure = "Take a GGUF of the same model that llama.cpp's own converter made; an Ollama blob often runs in Ollama only."
+    else:
+        told = (
+            f"The file holds tensors of {f'type {number}' if number else 'a type'}{', which' if number else ' that'} the program "
+            "does not know: the program is older than the file, or a fork (ik_llama.cpp, BitNet) made the file."
+        )
+        cure = "Update the program; if it still fails, use the fork that the model's page names, or take another quantisation."
+    return Explanation(told, (cure, "See the types: puna inspect FILE.gguf"), instead=INSPECT, numbers=numbers)
+
+
 CAUSES = (
     Cause(
         "git-lfs-pointer",
@@ -40,6 +84,8 @@ CAUSES = (
             "version https://git-lfs.github.com/spec/v1",
             "invalid magic number 73726576",
             "unknown (magic, version) combination: 73726576",
+            "smudge error",
+            "this repository is over its data quota",
         ),
         says(
             "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was "
@@ -80,7 +126,7 @@ CAUSES = (
         says(
             "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
             "read (or not in this version).",
-            "Take a GGUF of the same model: nearly all were made anew.",
+            "Take a GGUF of the same model: nearly all exist as GGUF.",
             "Or convert it: convert_llama_ggml_to_gguf.py of llama.cpp.",
             instead=(
                 "puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf "
@@ -102,6 +148,50 @@ CAUSES = (
         ),
         explain_magic,
         ("+gguf", "+magic|not a gguf|header", "invalid|wrong|load"),
+    ),
+    Cause(
+        "gguf-unknown-type",
+        "files",
+        (
+            "tensor '{tensor:word}' has invalid ggml type {type:int}",
+            "has invalid ggml type {type:int}",
+            "tensor '{tensor:word}' of type {type:int} ({name:word}) has {columns:int} elements per row, not a multiple of "
+            "block size",
+            "elements per row, not a multiple of block size",
+            "unknown ggml tensor type {type:int}",
+            "unknown tensor type {type:int}",
+            "unsupported tensor type {type:int}",
+            "unsupported quantization type {type:word}",
+            "{type:int} is not a valid ggmlquantizationtype",
+            "unhandled type {type:int}",
+        ),
+        explain_type,
+        ("+ggml type|tensor type|mxfp4", "+invalid|unknown|unsupported", "+gguf|llama.cpp|ollama|lm studio|model"),
+    ),
+    Cause(
+        "gguf-vision-part",
+        "files",
+        (
+            "unknown projector type: {type:word}",
+            "failed to load clip model",
+            "failed to load vision model",
+            "failed to load multimodal model",
+            "error loading mmproj",
+            "failed to load mmproj",
+            "mmproj is not supported",
+            "this server does not support multimodal",
+            "image input is not supported",
+        ),
+        says(
+            (
+                "The program does not know the picture part {type} (mmproj): it is older than the model.",
+                "The part of the model that reads pictures (mmproj) did not load or was not given.",
+            ),
+            "Update the program; give the mmproj file of exactly this model: llama-server -m MODEL.gguf --mmproj MMPROJ.gguf",
+            "Text alone needs no mmproj.",
+            instead="puna runs text models; it reads no pictures.",
+        ),
+        ("+mmproj|clip model|projector type", "+fail|unknown|load|not supported"),
     ),
     Cause(
         "gguf-cut-short",
@@ -155,14 +245,14 @@ CAUSES = (
             (
                 "The program wants the tensor {tensor} as {expected}, and the file has it as {got}: the file was made by another "
                 "version of the converter, or the program is older than the model.",
-                "The program looks for the tensor {tensor}, and the file has none of this name, or another shape of it: the "
+                "The program looks for the tensor {tensor}, and the file has none of that name, or another shape of it: the "
                 "program is older than the model, the file was made by another version of the converter, or it is only a part "
                 "(an adapter, a vision part, one file of several).",
                 "The file's tensors are not those that the program looks for.",
             ),
             "Update the program first. Models with tied embeddings (Gemma, Llama 3.2) have no output.weight, which old versions "
             "look for.",
-            "If you made the file: make it anew with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
+            "If you made the file: make it again with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
             instead="puna inspect PATH lists the tensors of a file; puna names one that is missing before it loads any.",
         ),
         ("+tensor", "+missing|not found|wrong shape", "+gguf|llama.cpp|output.weight|blk"),
@@ -170,7 +260,15 @@ CAUSES = (
     Cause(
         "gguf-unknown-architecture",
         "files",
-        ("unknown model architecture: '{architecture:word}'", "unknown model architecture", "unsupported model architecture"),
+        (
+            "unknown model architecture: '{architecture:word}'",
+            "unknown model architecture",
+            "unsupported model architecture",
+            "model architecture not supported",
+            "model type {architecture:word} not supported",
+            "mlx ... model type {architecture:word} not supported",
+            "model {architecture:word} is not supported ... convert",
+        ),
         says(
             (
                 "The program does not know the architecture {architecture}: it is older than the model, or does not run this "
@@ -197,7 +295,7 @@ CAUSES = (
                 "model.",
             ),
             "Update the program.",
-            "If you made the file: make it anew with the current convert_hf_to_gguf.py.",
+            "If you made the file: make it again with the current convert_hf_to_gguf.py.",
             instead=(
                 "puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the "
                 "tokens."
@@ -215,6 +313,12 @@ CAUSES = (
             "metadataincompletebuffer",
             "headertoolarge",
             "invalidheaderdeserialization",
+            "incomplete metadata, file not fully covered",
+            "invalid json in header",
+            "invalid utf-8 in header",
+            "headertoosmall",
+            "header too large",
+            "header too small",
         ),
         says(
             (
@@ -256,6 +360,7 @@ CAUSES = (
             "weights only load failed",
             "weightsunpickler error",
             "unsupported global: global {name:word} was not an allowed global",
+            "due to a serious vulnerability issue in `torch.load`",
         ),
         says(
             "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
@@ -296,6 +401,8 @@ CAUSES = (
             "error(s) in loading state_dict for {model:word}",
             "missing key(s) in state_dict",
             "unexpected key(s) in state_dict",
+            "received {count:int} parameters not in model",
+            "missing {count:int} parameters: {tensor:word}",
         ),
         says(
             (
@@ -380,6 +487,9 @@ CAUSES = (
             "error no file named model.safetensors",
             "does not appear to have a file named pytorch_model",
             "no such file or directory: '{file:path}consolidated.",
+            "failed to open gguf file '{file:path}'",
+            "failed to open gguf file",
+            "file not found: tokenizer.model",
         ),
         says(
             (
@@ -427,8 +537,9 @@ CAUSES = (
             "localentrynotfounderror",
         ),
         says(
-            "The Hub was not reached, and the file is not in the cache: no network, a proxy, or the offline mode.",
-            "See whether it answers: curl -I https://huggingface.co",
+            "The program could not reach the Hub, and the file is not in the cache: there is no network, a proxy is in the "
+            "way, or offline mode is on.",
+            "Check that the server answers: curl -I https://huggingface.co",
             "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT. Offline mode is set by HF_HUB_OFFLINE.",
             instead='puna runs files on the disk without any network: puna run model.gguf "..."',
         ),
@@ -453,6 +564,29 @@ CAUSES = (
         ("+consistency check|download", "+size", "+fail|shorter|interrupt", "+huggingface|model|safetensors|gguf"),
     ),
     Cause(
+        "hub-file-absent",
+        "files",
+        (
+            "404 client error. ... entry not found for url",
+            "entry not found for url: https://huggingface.co",
+            "entrynotfounderror",
+            "revisionnotfounderror",
+            "remoteentrynotfounderror",
+            "revision not found for url",
+            "does not appear to have a file named",
+            "no file found in repo",
+            "head invalid http status code received: 404",
+        ),
+        says(
+            "The repository is there, and this file or this revision of it is not: the name is misspelt, or the file has "
+            "another name (parts, another quantisation, another folder).",
+            "See which files there are: hf download OWNER/REPO --dry-run, or the page's tab Files.",
+            "Write the name exactly, with its folder and its capital letters.",
+            instead="puna plan hf:OWNER/REPO lists what the repository holds.",
+        ),
+        ("+entry not found|file not found|revision", "+huggingface|hub"),
+    ),
+    Cause(
         "code-in-repository",
         "files",
         (
@@ -463,8 +597,8 @@ CAUSES = (
         ),
         says(
             (
-                "The model {name} brings Python code of its own, which transformers runs only if it is told to.",
-                "The model brings Python code of its own, which transformers runs only if it is told to.",
+                "The model {name} contains its own Python code, which transformers runs only if you allow it.",
+                "The model contains its own Python code, which transformers runs only if you allow it.",
             ),
             "See whether a newer transformers has the model built in: pip install -U transformers",
             "Otherwise read the code on the model's page first, since it may do anything here; then trust_remote_code=True, with "
@@ -483,12 +617,15 @@ CAUSES = (
         (
             "checkpoint you are trying to load has model type `{type:word}`",
             "but transformers does not recognize this architecture",
+            "the checkpoint you are trying to load has model type",
+            "should have a `model_type` key in its config.json",
             "unrecognized model in {folder:path}",
             "unrecognized configuration class",
             "keyerror: 'mistral'",
             "keyerror: 'llama'",
             "keyerror: 'qwen2'",
             "keyerror: 'qwen3'",
+            *(f"keyerror: '{family}'" for family in FAMILIES),
         ),
         says(
             (
@@ -509,6 +646,11 @@ CAUSES = (
             "repo id must be in the form 'repo_name' or 'namespace/repo_name'",
             "incorrect path_or_model_id",
             "repository not found for url",
+            "can't load tokenizer for '{name:path}'",
+            "can't load the model for '{name:path}'",
+            "can't load tokenizer for",
+            "repo id must use alphanumeric chars",
+            "hfvalidationerror",
         ),
         says(
             (
@@ -532,8 +674,8 @@ CAUSES = (
         ),
         says(
             "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads "
-            "(grouped-query attention), and the program counts as many K heads as heads. llama2.c's export.py --hf does "
-            "that; so did transformers before 4.31 with Llama 2 70B.",
+            "(grouped-query attention), and the program assumes one K head for each head. llama2.c's export.py --hf does "
+            "that; as did transformers before 4.31 with Llama 2 70B.",
             "Update the program; for llama2.c, convert with puna: puna convert FOLDER model.bin --to llama2c",
             instead="puna reads and writes grouped-query models in all its formats.",
         ),

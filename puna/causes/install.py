@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from puna import install
 from puna.causes.base import Cause, says
+from puna.causes.names import MODULES, PACKAGES
 
 _FOR_A_GPU = install.extra_command("gpu").replace("{", "{{").replace("}", "}}")  # it stands in a template
 NOTHING_TO_BUILD = f"puna has nothing to compile. What it needs for a GPU: {_FOR_A_GPU}"
@@ -16,6 +17,12 @@ CAUSES = (
             "{library:path}: undefined symbol: {symbol:torch}",
             "undefined symbol: {symbol:torch}",
             "undefined symbol: nccl{symbol:word}",
+            "dll load failed while importing {library:name}: the specified procedure could not be found",
+            "symbol not found: _torch{symbol:name}",
+            "symbol not found: __zn{symbol:name}",
+            "symbol not found in flat namespace",
+            "exllamav2_ext",
+            "'exllamav2_ext'",
         ),
         says(
             (
@@ -25,7 +32,7 @@ CAUSES = (
             ),
             'See the versions: python -c "import torch; print(torch.__version__, torch.version.cuda)"; pip list',
             "Install the wheel that was made for exactly this PyTorch, CUDA and Python, or the PyTorch that the wheel names.",
-            "Built from source: delete ~/.cache/torch_extensions, and build it anew.",
+            "Built from source: delete ~/.cache/torch_extensions, and build it again.",
             instead="puna uses no compiled extension: its kernels are compiled on your machine, by Numba and Triton.",
         ),
         ("+undefined symbol", "+torch|.so|import|extension"),
@@ -43,13 +50,22 @@ CAUSES = (
             "microsoft visual c++ 14.0 or greater is required",
             "unable to find vcvarsall.bat",
             "unable to execute 'gcc': no such file or directory",
+            "error: command 'gcc' failed: no such file or directory",
+            "error: command 'x86_64-linux-gnu-gcc' failed",
+            "error: command 'cl.exe' failed",
+            "c++ compiler not found",
+            "the cxx compiler identification is unknown",
+            "command '['where', 'cl']' returned non-zero exit status",
+            "x86_64-linux-gnu-gcc' failed with exit code",
+            "/usr/bin/gcc' failed with exit code",
+            "/usr/bin/g++' failed with exit code",
         ),
         says(
-            "The package is compiled during its installation, and there is no C++ compiler.",
+            "The installation compiles the package, and there is no C++ compiler.",
             "Linux: sudo apt install build-essential cmake, or sudo dnf install gcc-c++ cmake",
             'Windows: Visual Studio Build Tools with "Desktop development with C++"; then the prompt that is named x64 '
             "Native Tools.",
-            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cpu",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cpu",
             instead=NOTHING_TO_BUILD,
         ),
         ("+compiler|gcc|cmake|nmake|visual c++", "+not found|not set|missing|no c", "+llama-cpp|llama_cpp|pip install|wheel"),
@@ -64,6 +80,11 @@ CAUSES = (
             "fatal error: python.h: no such file or directory",
             "error: include file 'python.h' not found",
             "triton/backends/nvidia ... returned non-zero exit status 1",
+            "compiler: cl is not found",
+            "no working c++ compiler found in torch._inductor",
+            "invalidcxxcompiler",
+            "gcc ... cuda_utils.c ... returned non-zero exit status 1",
+            "cuda_utils.c ... returned non-zero exit status 1",
         ),
         says(
             "Triton compiles a small program in C the first time, and there is no C compiler, or Python's headers (Python.h) "
@@ -122,13 +143,21 @@ CAUSES = (
             "no cuda toolset found",
             "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
             "failed to find nvcc",
+            "flash_attn was requested, but nvcc was not found",
+            "flashattention is only supported on cuda",
+            "cuda_runtime.h: no such file or directory",
+            "failed to detect a default cuda architecture",
+            "cannot find -lcuda",
+            "compiling the cuda compiler identification source file",
+            'could not find a package configuration file provided by "cudatoolkit"',
+            "nvcc: no such file or directory",
         ),
         says(
-            "The package is compiled for CUDA during its installation, and CUDA's compiler and libraries (the toolkit) are "
-            "not there, or not where they are looked for, or of another version. The driver alone does not bring them.",
+            "The installation compiles the package for CUDA, and CUDA's toolkit (compiler and libraries) is missing, not on "
+            "the path, or of another version. The driver does not include it.",
             "See whether there is one: nvcc --version; ls -d /usr/local/cuda*",
-            "Name the place: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
-            "Or take a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            "Say where it is: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
         (
@@ -140,7 +169,12 @@ CAUSES = (
     Cause(
         "nvcc-unknown-card",
         "install",
-        ("nvcc fatal : unsupported gpu architecture '{architecture:word}'", "unsupported gpu architecture 'compute_"),
+        (
+            "nvcc fatal : unsupported gpu architecture '{architecture:word}'",
+            "unsupported gpu architecture 'compute_",
+            "nvcc fatal : value '{architecture:word}' is not defined for option 'gpu-architecture'",
+            "unknown cuda arch ({architecture:number}) or gpu not supported",
+        ),
         says(
             (
                 "CUDA's compiler does not know {architecture}, the card that it is to compile for: the toolkit is older than the "
@@ -151,12 +185,101 @@ CAUSES = (
             "See which compiler is found: which nvcc; nvcc --version. The distribution's own package is often years old.",
             "compute_120 (RTX 50) needs CUDA 12.8, compute_89 (RTX 40) 11.8, compute_86 (RTX 30) 11.1; CUDA 13 has nothing below "
             "compute_75.",
-            "Put the right one first, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
+            "Put the right compiler first in PATH, and build in an empty folder: export PATH=/usr/local/cuda-12.8/bin:$PATH",
             "An older toolkit can compile for an earlier card, whose code the driver adapts: "
             "-DCMAKE_CUDA_ARCHITECTURES=86-virtual",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
         ("+nvcc|cuda toolkit", "+architecture|compute_120|sm_120", "+unsupported|not support|unknown"),
+    ),
+    Cause(
+        "nvcc-host-compiler",
+        "install",
+        (
+            "unsupported gnu version! gcc versions later than {gcc:int} are not supported",
+            "unsupported gnu version",
+            "unsupported clang version",
+            "unsupported microsoft visual studio version",
+            'exception specification is incompatible with that of previous function "{function:name}"',
+            "exception specification is incompatible with that of previous function",
+            'identifier "__builtin_ia32',
+            "parameter packs not expanded with '...'",
+        ),
+        says(
+            (
+                "This CUDA toolkit works with GCC up to {gcc}, and the system's compiler is newer.",
+                "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is "
+                "newer than the toolkit, or the toolkit is much older.",
+            ),
+            "Install an older compiler beside it, and name it: sudo apt install g++-13, then "
+            "-DCMAKE_CUDA_HOST_COMPILER=g++-13, or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
+            "Or a newer CUDA toolkit: 12.8 takes GCC 14, 13 takes GCC 15.",
+            "Or take a release or a wheel that is built already.",
+            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        ),
+        ("+nvcc|cuda", "+gcc|gnu version|visual studio|host compiler", "+unsupported|not supported|newer"),
+    ),
+    Cause(
+        "other-processor",
+        "install",
+        (
+            "incompatible architecture (have '{have:word}', need '{need:word}')",
+            "mach-o file, but is an incompatible architecture",
+            "is not a valid win32 application",
+            "cannot execute binary file: exec format error",
+            "exec format error",
+            "wrong elf class",
+        ),
+        says(
+            (
+                "The library was built for {have}, and this Python runs as {need}.",
+                "The program or library was built for another processor than this one (Intel or Arm, 32 or 64 bit).",
+            ),
+            'See what Python is: python -c "import platform; print(platform.machine())"; on a Mac with Apple\'s chip it '
+            "should say arm64.",
+            "Install a Python for this processor, and make a new environment with it.",
+            "In Docker: take an image for this processor: docker pull --platform linux/arm64, or linux/amd64",
+            instead=NOTHING_TO_BUILD,
+        ),
+        ("+architecture|arm64|x86_64", "+incompatible|wrong|exec format", "python|library|import|mac"),
+    ),
+    Cause(
+        "linux-only",
+        "install",
+        (
+            "no module named 'fcntl'",
+            "no module named 'resource'",
+            "no module named 'uvloop'",
+            "vllm only supports linux platform",
+            "no module named 'pwd'",
+            "no module named 'grp'",
+        ),
+        says(
+            "The program is written for Linux and runs on Windows here: this module does not exist there.",
+            "Run it in WSL: wsl --install, then install it there.",
+            "Or take a program that runs on Windows: llama.cpp, Ollama, LM Studio.",
+            instead='puna runs on Windows, on the CPU: puna run MODEL "..."',
+        ),
+        ("+windows", "+linux|fcntl|uvloop|resource", "+vllm|module|only"),
+    ),
+    Cause(
+        "text-encoding",
+        "install",
+        (
+            "'gbk' codec can't decode byte",
+            "'gbk' codec can't encode character",
+            "'charmap' codec can't decode byte",
+            "'charmap' codec can't encode character",
+            "'cp949' codec can't decode byte",
+            "'cp932' codec can't decode byte",
+        ),
+        says(
+            "Python on Windows reads and writes text in the system's old code page, and the text is UTF-8.",
+            "Use UTF-8: set PYTHONUTF8=1; in PowerShell: $env:PYTHONUTF8=1",
+            "If it stays: Settings, Language, Administrative language settings, Change system locale, Beta: UTF-8.",
+            instead="puna reads and writes UTF-8 everywhere.",
+        ),
+        ("+codec", "+decode|encode", "+gbk|charmap|cp1252|cp949"),
     ),
     Cause(
         "externally-managed",
@@ -168,31 +291,6 @@ CAUSES = (
             instead="puna installs into an environment of its own: make demo, in its folder.",
         ),
         ("+externally managed|externally-managed", "+pip", "+error|refus|not|install"),
-    ),
-    Cause(
-        "no-wheel",
-        "install",
-        (
-            "no matching distribution found for torch",
-            "could not find a version that satisfies the requirement torch",
-            "no matching distribution found for vllm",
-            "no matching distribution found for triton",
-            "no matching distribution found for bitsandbytes",
-            "no matching distribution found for flash-attn",
-            "no matching distribution found for tensorflow",
-            "is not a supported wheel on this platform",
-        ),
-        says(
-            "There is no wheel for this Python, system or processor: a Python that is too new or too old, a 32-bit one, or a "
-            "package that does not exist for this system (triton and vLLM: Linux only).",
-            'See what pip looks for: python --version; python -c "import platform; print(platform.machine())"; pip debug '
-            "--verbose | head",
-            "A version that is asked for exactly, such as torch==1.13.1, may have wheels for older Pythons only: ask for a newer "
-            "one, or take that Python.",
-            "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
-            instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
-        ),
-        ("+no matching distribution|no wheel|no version", "+torch|vllm|triton|cuda|llama"),
     ),
     Cause(
         "illegal-instruction",
@@ -207,6 +305,8 @@ CAUSES = (
             "exited with code 132",
             "exitcode: -4",
             "0xc000001d",
+            "zsh: illegal hardware instruction",
+            "illegal hardware instruction",
         ),
         says(
             "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "
@@ -248,11 +348,11 @@ CAUSES = (
             "no module named 'accelerate'",
         ),
         says(
-            "transformers leaves the placing of a model (device_map, low_cpu_mem_usage, quantised weights) to the package "
-            "accelerate, which is not installed, or is too old.",
-            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python anew.",
+            "transformers uses the package accelerate to place a model (device_map, low_cpu_mem_usage, quantised weights), "
+            "and accelerate is not installed or too old.",
+            "Install it into the Python that runs: python -m pip install -U accelerate; then start that Python again.",
             "Or load without device_map, and move the model: model.to('cuda')",
-            instead="puna places models by itself: puna plan MODEL shows where.",
+            instead="puna places models itself: puna plan MODEL shows where.",
         ),
         ("+accelerate", "+device_map|low_cpu_mem_usage|transformers", "+install|require|missing|needs"),
     ),
@@ -264,13 +364,22 @@ CAUSES = (
             "0xc0000135",
             "exit code: 3221225781",
             "exit code -1073741515",
+            "winerror 127] ... torch\\lib",
+            "error loading ... torch\\lib\\c10.dll",
+            "torch\\lib\\fbgemm.dll",
+            "torch\\lib\\shm.dll",
+            "dll load failed while importing _c",
+            "dll load failed while importing {library:name}: the specified module could not be found",
+            "microsoft visual c++ redistributable is not installed",
+            "vcruntime140_1.dll",
+            "msvcp140.dll",
             "winerror 126] ... torch\\lib",
             "winerror 1114] ... torch\\lib",
         ),
         says(
-            "Windows finds no DLL that the program, or a library of PyTorch's, needs: mostly the Visual C++ runtime "
-            "(of PyTorch's fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
-            "Start the program in a terminal of its own: Windows then names the DLL.",
+            "Windows does not find a DLL that the program, or PyTorch, needs: usually the Visual C++ runtime (of PyTorch's "
+            "fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
+            "Start the program in a terminal: Windows then names the DLL.",
             "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
             "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
             instead=NOTHING_TO_BUILD,
@@ -303,6 +412,23 @@ CAUSES = (
             "no module named 'vllm{part:word}'",
             "no module named 'flash_attn{part:word}'",
             "no module named 'triton{part:word}'",
+            *(f"no module named '{package}'" for package in PACKAGES if package not in ("torch", "accelerate", "bitsandbytes")),
+            *(f"no module named '{module}'" for module in MODULES),
+            "{package:package} package not found. please install with: pip install",
+            "no module named 'bitsandbytes'",
+            "no module named 'torch",
+            "no module named 'auto_gptq'",
+            "no module named 'gptqmodel'",
+            "no module named 'awq'",
+            "no module named 'exllamav2'",
+            "no module named 'gguf'",
+            "no module named 'ollama'",
+            "no module named 'openai'",
+            "no module named 'gradio'",
+            "no module named 'einops'",
+            "no module named 'hf_transfer'",
+            "no module named 'xformers",
+            "no package metadata was found for {package:word}",
         ),
         says(
             "The package is not installed in the Python that runs: another environment has it, or none.",
@@ -317,18 +443,30 @@ CAUSES = (
         "install",
         (
             "failed building wheel for {package:word}",
+            "metadata-generation-failed",
+            "getting requirements to build wheel did not run successfully",
+            "preparing metadata (pyproject.toml) did not run successfully",
+            "failed to build `{package:word}`",
+            "the build backend returned an error",
+            "subprocess-exited-with-error",
+            "ninja: build stopped: subcommand failed",
+            "cmake build failed",
+            "cmake configuration failed",
+            "configuring incomplete, errors occurred",
+            "gmake: *** [makefile",
             "could not build wheels for {package:word}",
             "failed to build installable wheels for some pyproject.toml based projects",
             "building wheel for {package:word} (pyproject.toml) did not run successfully",
+            "error: command '{compiler:path}' failed with exit code {code:int}",
+            "nvcc' failed with exit code {code:int}",
         ),
         says(
             (
-                "{package} could not be compiled; this line only reports it. Why stands some lines above: the first line "
-                "with error.",
-                "A package could not be compiled; this line only reports it. Why stands some lines above.",
+                "{package} could not be compiled; this line only reports it. The first error above it says why.",
+                "A package could not be compiled; this line only reports it. The first error above it says why.",
             ),
             "Give puna why the whole output: pip install --verbose {package} 2>&1 | puna why -",
-            "Mostly it is the compiler or CUDA's toolkit that is missing. Or take a wheel that is compiled already.",
+            "Usually the compiler or CUDA's toolkit is missing. A ready-made wheel needs neither.",
             instead=NOTHING_TO_BUILD,
         ),
         (

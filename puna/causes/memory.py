@@ -127,7 +127,15 @@ CAUSES = (
     Cause(
         "no-disk-space",
         "memory",
-        ("no space left on device", "not enough free disk space to download", "oserror: [errno 28]", "disk quota exceeded"),
+        (
+            "no space left on device",
+            "not enough free disk space to download",
+            "oserror: [errno 28]",
+            "disk quota exceeded",
+            "os error 28",
+            "winerror 112",
+            "there is not enough space on the disk",
+        ),
         says(
             "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small "
             "disk.",
@@ -167,11 +175,23 @@ CAUSES = (
             "failed to allocate cuda{gpu:int} buffer of size {bytes:int}",
             "failed to allocate rocm{gpu:int} buffer of size {bytes:int}",
             "unable to allocate cuda{gpu:int} buffer",
+            "unable to allocate {buffer:name} buffer",
+            "failed to allocate {buffer:name} buffer of size {bytes:int}",
+            "ggml_vulkan: device memory allocation of size {bytes:int} failed",
+            "allocatememory: erroroutofdevicememory",
+            "erroroutofdevicememory",
+            "vk_error_out_of_device_memory",
+            "failed to fit params to free device memory",
+            "ggml_gallocr_reserve_n: failed to allocate",
+            "alloc_tensor_range: failed to allocate",
             "unable to allocate backend buffer",
             "ggml_backend_cuda_buffer_type_alloc_buffer",
             "cudamalloc failed: out of memory",
             "failed to allocate compute buffers",
             "failed to allocate compute pp buffers",
+            "failed to allocate buffer for kv cache",
+            "failed to allocate buffer for {what:word}",
+            "llama_kv_cache: failed to allocate",
         ),
         says(
             (
@@ -190,12 +210,22 @@ CAUSES = (
     Cause(
         "metal-out-of-memory",
         "memory",
-        ("kiogpucommandbuffercallbackerroroutofmemory", "command buffer execution failed: insufficient memory"),
+        (
+            "kiogpucommandbuffercallbackerroroutofmemory",
+            "command buffer execution failed: insufficient memory",
+            "[metal::malloc] attempting to allocate {wanted:int} bytes which is greater than the maximum allowed buffer size of "
+            "{limit:int} bytes",
+            "[metal::malloc] attempting to allocate",
+            "[malloc_or_wait] unable to allocate {wanted:int} bytes",
+            "[metal] command buffer execution failed",
+            "invalid buffer size: {wanted:size}",
+            "kiogpucommandbuffercallbackerror{reason:name}",
+        ),
         says(
-            "The Mac's memory is exhausted: the GPU uses the machine's own memory, of which macOS gives it a part only "
-            "(about two thirds to three quarters).",
+            "The Mac's memory is exhausted: the GPU uses the machine's own memory, and macOS lets it use only two thirds to "
+            "three quarters of it.",
             "Close other programs; take fewer bits per weight or a smaller context.",
-            "Let the GPU have more of it, until the next start: sudo sysctl iogpu.wired_limit_mb=N",
+            "Allow the GPU more until the next restart: sudo sysctl iogpu.wired_limit_mb=N",
             remedy="close-programs",
             instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
         ),
@@ -236,7 +266,17 @@ CAUSES = (
             "torch.cuda.outofmemoryerror",
             "cuda error: out of memory",
             "hip out of memory",
+            "xpu out of memory",
+            "cuda_error_out_of_memory",
+            "cudaerrormemoryallocation",
+            "not enough memory. please try to increase --mem-fraction-static",
+            "please try increasing --mem-fraction-static",
+            "nvmapmemallocinternaltagged: {code:int} error 12",
             "cuda error 2 at ... out of memory",
+            "allocation on device {gpu:int} would exceed allowed memory",
+            "allocation on device would exceed",
+            "cuda error: the resource allocation failed",
+            "torch.outofmemoryerror: allocation on device",
         ),
         explain_cuda,
         (
@@ -248,7 +288,7 @@ CAUSES = (
     Cause(
         "mps-out-of-memory",
         "memory",
-        ("mps backend out of memory",),
+        ("mps backend out of memory (mps allocated: {allocated:size}", "mps backend out of memory"),
         says(
             "The memory that macOS lets PyTorch's MPS use is full. It is the machine's main memory: macOS gives a GPU about two "
             "thirds of it.",
@@ -274,14 +314,19 @@ CAUSES = (
             "oom-kill",
             "out of memory: killed process {pid:int}",
             "oomkilled",
+            "returned non-zero exit status 137",
+            "died with <signals.sigkill: 9>",
+            "a worker process managed by the executor was unexpectedly terminated",
             "^getötet$",
             "^已杀死$",
+            "^zsh: killed",
+            "zsh: killed",
         ),
         says(
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "
             "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default "
             "limit is half of the machine's memory; a container has a limit of its own.",
-            "See that it was so: sudo dmesg | grep -i 'killed process'",
+            "Confirm it: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
             remedy="close-programs",
             instead=(
@@ -299,8 +344,8 @@ CAUSES = (
         "memory",
         ("the paging file is too small for this operation to complete", "winerror 1455", "os error 1455"),
         says(
-            "Windows could not promise the memory: main memory and page file together are used up. What a program reserves "
-            "counts, also where it uses little of it, such as CUDA's libraries in each process.",
+            "Windows could not reserve the memory: main memory and page file together are used up. Windows counts all memory "
+            "that a program reserves, even what it does not use, such as CUDA's libraries in each process.",
             "Enlarge the page file: Settings, System, About, Advanced system settings, Performance, Virtual memory; system "
             "managed, on a disk with room for the model.",
             "Fewer processes at once (num_workers=0), and no other large programs.",
@@ -312,6 +357,19 @@ CAUSES = (
         ("+paging file|page file|pagefile|1455", "+too small|error|windows|enlarge"),
     ),
     Cause(
+        "no-locked-memory",
+        "memory",
+        ("failed to mlock {bytes:int}-byte buffer", "failed to mlock", "warning: failed to virtuallock"),
+        says(
+            "llama.cpp was told to keep the model in main memory (--mlock), and the system allows less locked memory than "
+            "that. It goes on without: slower where memory is short, not broken.",
+            "Leave --mlock out, or raise the limit for this terminal: ulimit -l unlimited",
+            instead="puna maps checkpoints from the disk and locks nothing.",
+        ),
+        ("+mlock", "+fail|limit|memory"),
+        role="symptom",
+    ),
+    Cause(
         "no-pinned-memory",
         "memory",
         (
@@ -321,11 +379,11 @@ CAUSES = (
         ),
         says(
             (
-                "llama.cpp wanted {wanted} of main memory that stays in its place, for faster copies to the GPU, and did not get "
-                "it. It goes on with ordinary memory: slower in reading prompts, not broken.",
-                "llama.cpp wanted main memory that stays in its place and did not get it. It goes on with ordinary memory.",
+                "llama.cpp wanted {wanted} of pinned main memory, for faster copies to the GPU, and did not get it. It "
+                "continues with ordinary memory: prompts are read more slowly, nothing is broken.",
+                "llama.cpp wanted pinned main memory and did not get it. It continues with ordinary memory.",
             ),
-            "If something fails after it, the reason stands below this line.",
+            "If the program failed, the reason is below this line.",
             "See how much is free: free -g; without trying: GGML_CUDA_NO_PINNED=1",
             instead="puna says which weights stay in main memory: puna plan MODEL",
         ),
@@ -343,6 +401,7 @@ CAUSES = (
             "std::bad_alloc",
             "oserror: [errno 12] cannot allocate memory",
             "numpy.core._exceptions._arraymemoryerror",
+            "numpy._core._exceptions._arraymemoryerror",
         ),
         says(
             (

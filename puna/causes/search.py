@@ -5,6 +5,7 @@ The time is bounded by the length of what `reading` keeps, whatever stands there
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -27,6 +28,7 @@ MIN_CLUES = 0.75  # of their weight
 MAX_TALE = 2000  # characters: nobody tells of an error at greater length, and a log holds every word somewhere
 NEAR_WORDS = 40  # shingles of one wording stand so near each other
 NEAR = 900  # numbers of one error are lifted from so many characters
+MAX_ANCHORS = 40  # places of a wording's longest word that are looked at one by one
 MAX_HITS = 20  # places of one wording that are looked at
 ORDER = {"cause": 0, "symptom": 1, "effect": 2}
 
@@ -89,9 +91,23 @@ def _whole(reading: Reading, lower: str) -> list[Match]:
 def _hits(wording: Wording, lower: str, source: str) -> Iterator[Hit]:
     if wording.anchor not in lower:
         return
-    for found in islice(wording.pattern.finditer(lower), MAX_HITS):
+    for found in islice(_places(wording, lower), MAX_HITS):
         spans = {name: found.span(name) for name in found.groupdict()}
         yield Hit(*found.span(), wording.text, {name: " ".join(source[a:b].split()) for name, (a, b) in spans.items()})
+
+
+def _places(wording: Wording, lower: str) -> Iterator[re.Match[str]]:
+    """Where a wording stands: looked for round its anchor, where that is seldom, for most of a text need not be tried then."""
+    if wording.text.endswith("$") or lower.count(wording.anchor) > MAX_ANCHORS:
+        yield from wording.pattern.finditer(lower)
+        return
+    done = at = 0
+    while (at := lower.find(wording.anchor, max(at, done))) >= 0:
+        found = wording.pattern.search(lower, max(done, at - wording.reach), at + wording.reach)
+        if found is not None and found.start() <= at and found.end() > done:  # else it is another anchor's, and perhaps cut here
+            yield found
+            done = found.end()
+        at += 1
 
 
 def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Match:

@@ -18,12 +18,44 @@ def explain_worker(numbers: Numbers) -> Explanation:
         f"This is LM Studio's report only: the process that loads the model ended{told}. Why is in its log, not in this text; "
         "known reasons are a runtime that does not fit the card or the model, and memory that is full.",
         (
-            "See the log while loading: lms log stream, and the app's Developer page; give puna why what stands before the exit.",
+            "See the log while loading: lms log stream, and the app's Developer page; give puna why what is before the exit.",
             "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if the model loads, it was the runtime.",
             "Load it with no layers on the GPU and a context of 2048: if it loads, the GPU's memory was full.",
         ),
         instead='puna runs the same file and says what fails: puna run model.gguf "..."',
         numbers=numbers,
+    )
+
+
+def explain_assert(numbers: Numbers) -> Explanation:
+    """A check in llama.cpp that failed; one of them has a known reason."""
+    condition = numbers.get("condition", "")
+    mixed = "ggml_op_unary" in condition.lower() or "get_type" in condition.lower()
+    if mixed:
+        told = (
+            "llama.cpp stopped itself at one of its checks. This check fails where two versions of its libraries (ggml) meet: "
+            "another llama.cpp, whose libraries are found first by PATH or LD_LIBRARY_PATH."
+        )
+        cure: tuple[str, ...] = (
+            "See who else has them: where.exe ggml-base.dll, or ls /usr/lib/libggml* /usr/local/lib/libggml*",
+            "Take the other llama.cpp out of PATH, or remove it; then install Ollama again.",
+        )
+    else:
+        told = (
+            "llama.cpp stopped itself at one of its checks. Likeliest are a defect of this version, a file that does not fit it, "
+            "or memory that was short."
+        )
+        cure = (
+            "Update the program; if it began with an update, take the version before.",
+            "Fetch the model's file again, or another quantisation of it.",
+            "Try with less: -ngl 0, a context of 2048, without -fa and without a draft model; that says which part it is.",
+        )
+    return Explanation(
+        told,
+        cure,
+        instead='puna runs the same file with its own kernels: puna run model.gguf "..."',
+        numbers=numbers,
+        kind="mixed" * mixed,
     )
 
 
@@ -41,7 +73,7 @@ CAUSES = (
             "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
             'llama-cpp-python: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python',
             'In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS="-DGGML_CUDA=on"',
-            "Or a wheel that is compiled already: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead=(
                 'puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that '
                 "an error."
@@ -66,8 +98,8 @@ CAUSES = (
                 "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
                 "Ollama would need more main memory for this model and its context than is free.",
             ),
-            "Take a tag with fewer bits or fewer parameters, or end what else is loaded: ollama ps; ollama stop NAME",
-            "Where little is lacking, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+            "Take a tag with fewer bits or fewer parameters, or unload other models: ollama ps; ollama stop NAME",
+            "If little memory is missing, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
             remedy="close-programs",
             instead="puna says before a download what a model needs: puna plan MODEL",
         ),
@@ -82,9 +114,9 @@ CAUSES = (
             "pull model manifest: file does not exist",
         ),
         says(
-            ("Ollama has no model {name}: names carry a tag, and those without one mean :latest.", "Ollama has no such model."),
+            ("Ollama has no model {name}: a name without a tag means :latest.", "Ollama has no such model."),
             "See what it has: ollama list",
-            "Fetch it: ollama pull NAME; what there is stands at ollama.com/library.",
+            "Fetch it: ollama pull NAME; ollama.com/library lists all names.",
             instead="puna takes the file itself: puna run model.gguf; or puna pull hf:OWNER/REPO/FILE.gguf.",
         ),
     ),
@@ -113,6 +145,7 @@ CAUSES = (
             "listen tcp 127.0.0.1:11434: bind: address already in use",
             "listen tcp {address:path}: bind: address already in use",
             "listen tcp 127.0.0.1:11434: bind: only one usage of each socket",
+            "bind: an attempt was made to access a socket in a way forbidden by its access permissions",
         ),
         says(
             "Ollama runs already: its service holds port 11434.",
@@ -132,10 +165,10 @@ CAUSES = (
         ),
         says(
             (
-                "The prompt had {tokens} tokens, the context holds {limit}: Ollama threw the beginning away and answered the "
-                "rest as if nothing were missing. The system prompt stands at the beginning.",
-                "The prompt was longer than the context: the beginning was thrown away, and the rest was answered as if "
-                "nothing were missing.",
+                "The prompt had {tokens} tokens, the context holds {limit}: Ollama dropped the beginning and answered the "
+                "rest as if nothing were missing. The system prompt is at the beginning.",
+                "The prompt was longer than the context: Ollama dropped the beginning and answered the rest as if nothing "
+                "were missing.",
             ),
             'Ask for a longer context: "options": {{"num_ctx": 16384}} in the request, or OLLAMA_CONTEXT_LENGTH=16384 ollama '
             "serve",
@@ -155,6 +188,14 @@ CAUSES = (
             "request ({tokens:int} tokens) exceeds the available context size ({limit:int} tokens)",
             "requested tokens ({tokens:int}) exceed context window of {limit:int}",
             "context size has been exceeded",
+            "the number of tokens to keep from the initial prompt is greater than the context length",
+            "trying to keep the first {tokens:int} tokens when context the overflows. however, the model is loaded with "
+            "context length of only {limit:int} tokens",
+            "does not currently support mid-generation context overflow",
+            "cannot truncate prompt with n_keep ({tokens:int}) >= n_ctx ({limit:int})",
+            "reached context length of {limit:int} tokens",
+            "input length ({tokens:int} tokens) exceeds the maximum allowed length ({limit:int} tokens)",
+            "the input ({tokens:int} tokens) is longer than the model's context length ({limit:int} tokens)",
         ),
         says(
             (
@@ -243,14 +284,438 @@ CAUSES = (
         ),
         says(
             (
-                "A context of {wanted} tokens was asked for, and the model was made for {limit}.",
-                "A longer context was asked for than the model was made for.",
+                "You asked for a context of {wanted} tokens, and the model was made for {limit}.",
+                "You asked for a longer context than the model was made for.",
             ),
             "Ask for at most that: --max-model-len {limit}",
             "A longer one needs a model that was made for it, or rope scaling that the model's card describes.",
-            instead="puna, too, stays within the model's own limit, and names it.",
+            instead="puna stays within the model's own limit, and names it.",
         ),
         ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
+    ),
+    Cause(
+        "vllm-architecture-not-loaded",
+        "server",
+        (
+            "model architectures ['{architecture:name}'] are not supported for now",
+            "model architectures ['{architecture:name}'] failed to be inspected",
+            "model architectures ... are not supported for now",
+            "model architectures ... failed to be inspected",
+            "has no vllm implementation and the transformers implementation is not compatible with vllm",
+        ),
+        says(
+            (
+                "vLLM could not load its code for {architecture}: this version does not have it, or importing it failed. If "
+                "it is a common one (Llama, Qwen), importing failed, and the reason stands above.",
+                "vLLM could not load its code for this model: this version does not have it, or importing it failed. The reason "
+                "stands above.",
+            ),
+            "Look above for 'Error in inspecting model architecture' and what follows it; give puna why the whole log.",
+            "Update both: python -m pip install -U vllm transformers",
+            "A package that does not fit is often flash-attn, torchvision or xformers: python -m pip check",
+            instead="puna runs the LLaMA family by itself, and refuses others by name.",
+        ),
+        ("+vllm|architectures", "+not supported|inspected", "+model"),
+    ),
+    Cause(
+        "vllm-no-device",
+        "server",
+        (
+            "failed to infer device type",
+            "no platform detected, vllm is running on unspecifiedplatform",
+            "device string must not be empty",
+        ),
+        says(
+            "vLLM found no device that it can use: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, "
+            "ROCm, CPU).",
+            'See what PyTorch finds: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())"; nvidia-smi',
+            "In a container: docker run --gpus all ... For the CPU vLLM must be built for it.",
+            instead='puna runs on the CPU as it is: puna run MODEL "..." --device cpu',
+        ),
+        ("+vllm", "+device type|unspecifiedplatform|no platform"),
+    ),
+    Cause(
+        "vllm-extension-broken",
+        "server",
+        (
+            "'_opnamespace' '_c' object has no attribute '{operation:name}'",
+            "'_opnamespace' '_moe_c' object has no attribute '{operation:name}'",
+            "no module named 'vllm._c'",
+            "failed to import from vllm._c",
+            "'_opnamespace' '{library:name}' object has no attribute '{operation:name}'",
+        ),
+        says(
+            "vLLM's compiled part (vllm._C) was not loaded: it was built for another PyTorch or CUDA, or the program runs in "
+            "vLLM's source folder, which hides the installed one.",
+            "Start from another folder.",
+            "Install vLLM into a new environment and let it bring its PyTorch: python -m venv NEW && NEW/bin/pip install vllm",
+            instead="puna uses no compiled extension.",
+        ),
+        ("+vllm._c|_opnamespace", "+no attribute|no module|import"),
+    ),
+    Cause(
+        "vllm-tools-off",
+        "server",
+        (
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            "requires --enable-auto-tool-choice and --tool-call-parser",
+            "tool choice requires --enable-auto-tool-choice",
+        ),
+        says(
+            "The request asks for tools, and this vLLM server was started without them.",
+            "Start it with both: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names "
+            "its parser; Llama 3: llama3_json)",
+            instead="puna hands tools to the model's own template.",
+        ),
+        ("+tool", "+enable-auto-tool-choice|tool-call-parser"),
+    ),
+    Cause(
+        "ollama-no-tools",
+        "server",
+        (
+            "library/{model:path} does not support tools",
+            "does not support tools",
+            "library/{model:path} does not support thinking",
+            "does not support thinking",
+            "does not support generate",
+            "does not support insert",
+            "does not support chat",
+        ),
+        says(
+            (
+                "Ollama says that {model} cannot do what was asked (tools, thinking, ...): it goes by the template that the "
+                "model was made with.",
+                "Ollama says that the model cannot do what was asked (tools, thinking, ...): it goes by the template that the "
+                "model was made with.",
+            ),
+            "See what it can: ollama show NAME, under Capabilities. Take a model that lists tools: ollama.com/search?c=tools",
+            "A model that you created from a GGUF: give it a TEMPLATE with tools in its Modelfile, or pull the library's one.",
+            "Or switch tools off in the program that asks.",
+            instead="puna hands tools to the model's own template.",
+        ),
+        ("+ollama", "+not support tools|support tools|thinking"),
+    ),
+    Cause(
+        "ollama-too-old",
+        "server",
+        (
+            "requires a newer version of ollama",
+            "pull model manifest: 412",
+            "the model you are attempting to pull requires a newer version",
+            "ollama version ... is too old",
+        ),
+        says(
+            "The model is newer than this Ollama.",
+            "Linux: curl -fsSL https://ollama.com/install.sh | sh; Windows and macOS: the icon's menu, Restart to update; "
+            "Docker: docker pull ollama/ollama",
+            "Then restart the service: sudo systemctl restart ollama; ollama --version",
+            instead='puna takes the file itself: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+newer version|too old|412|update"),
+    ),
+    Cause(
+        "ollama-load-slow",
+        "server",
+        (
+            "timed out waiting for llama runner to start - progress {progress:number}",
+            "timed out waiting for llama runner to start",
+            "timed out waiting for llama-server to start",
+            "unexpected server status: llm server loading model",
+        ),
+        says(
+            (
+                "Loading took longer than Ollama waits without progress (5 minutes); it stood at {progress} of 1. Slow disks and "
+                "network folders do that, and so do models that do not fit in memory.",
+                "Loading took longer than Ollama waits without progress (5 minutes), or the client did not wait. Slow disks and "
+                "network folders do that, and so do models that do not fit in memory.",
+            ),
+            "See whether the disk or swap is busy meanwhile: iostat -x 2; free -h",
+            "Wait longer: OLLAMA_LOAD_TIMEOUT=30m, set for the service (sudo systemctl edit ollama), then restart it.",
+            "Take a smaller model or context, or put the models on a local SSD (OLLAMA_MODELS).",
+            remedy="close-programs",
+            instead="puna maps the file, says how far it is, and waits as long as it takes.",
+        ),
+        ("+ollama|llama runner", "+timed out|timeout", "load|start"),
+    ),
+    Cause(
+        "ollama-load-failed",
+        "server",
+        (
+            "unable to load model: {blob:path}sha256",
+            "unable to load model: ... blobs",
+            "model failed to load, this may be due to resource limitations or an internal error",
+            "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error",
+            "an error was encountered while running the model",
+            "do load request: post",
+            "post predict: post",
+            "llama-server crashed at startup",
+            "server process terminated unexpectedly with exit code",
+            'unsupported architecture "{architecture:word}"',
+        ),
+        says(
+            "Ollama could not load or run the model, and this line does not say why. Likeliest: the model is newer than this "
+            "Ollama, its GGUF was made for llama.cpp (a separate picture part, a type that Ollama does not know), or memory "
+            "was short.",
+            "Update Ollama first, and restart its service; then pull the model again: ollama pull NAME",
+            "Read the reason in its log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
+            "%LOCALAPPDATA%\\Ollama; give puna why that log.",
+            "Try with less: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+            instead='puna runs the same GGUF and says what fails: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+unable to load|failed to load|500|unexpectedly stopped"),
+        role="effect",
+    ),
+    Cause(
+        "ollama-network",
+        "server",
+        (
+            "lookup registry.ollama.ai",
+            "https://registry.ollama.ai/v2/ ... dial tcp",
+            'pull model manifest: get "https://registry.ollama.ai',
+            "registry.ollama.ai ... i/o timeout",
+        ),
+        says(
+            "Ollama did not reach its registry: no network, no answer from the name server, or a proxy that Ollama's service "
+            "does not know.",
+            "Check that the server answers: curl -I https://registry.ollama.ai/v2/",
+            "A proxy is set for the service, not for your terminal: sudo systemctl edit ollama, then [Service] "
+            "Environment=HTTPS_PROXY=http://HOST:PORT, then sudo systemctl restart ollama",
+            instead='puna takes a file that was fetched elsewhere: puna run model.gguf "..."',
+        ),
+        ("+ollama", "+registry|pull", "+timeout|lookup|dial|network"),
+    ),
+    Cause(
+        "ollama-digest",
+        "server",
+        (
+            "digest mismatch, file must be downloaded again",
+            "digest mismatch",
+            "max retries exceeded: eof",
+            "max retries exceeded: unexpected eof",
+        ),
+        says(
+            "Ollama's download broke off or came damaged.",
+            "Start it again: ollama pull NAME; finished parts are kept.",
+            "If it fails each time: see the disk, df -h ~/.ollama, and try without a proxy or VPN.",
+            instead="puna pull goes on where a download broke off, and checks its sha256.",
+        ),
+        ("+ollama", "+digest|pull|download", "+mismatch|eof|fail|retries"),
+    ),
+    Cause(
+        "ggml-backend-lacks",
+        "server",
+        (
+            "in a buffer ({buffer:name}) that cannot run the operation ({operation:name})",
+            "that cannot run the operation ({operation:name})",
+            "that cannot run the operation",
+        ),
+        says(
+            (
+                "llama.cpp put a tensor on {buffer}, and this backend has no kernel for what is done there ({operation}): "
+                "usually the chosen type of K and V, or a flag.",
+                "llama.cpp put a tensor on a device whose backend has no kernel for what is done there: usually the chosen type "
+                "of K and V, or a flag.",
+            ),
+            "Leave the types of K and V as they are: without --cache-type-k and --cache-type-v.",
+            "Take a newer llama.cpp: backends learn operations in almost every release.",
+            "Or keep it off that device: -nkvo (K and V in main memory), or -ngl 0",
+            instead=PLANS,
+        ),
+        ("+llama.cpp|ggml", "+cannot run the operation"),
+    ),
+    Cause(
+        "ggml-assert",
+        "server",
+        (
+            "ggml_assert({condition:path}) failed",
+            "ggml_assert({condition:path}",
+            "ggml_assert: {file:path}",
+            "ggml_assert(",
+            "ggml_abort(",
+        ),
+        explain_assert,
+        ("+ggml_assert", "+fail|crash|terminated|llama"),
+    ),
+    Cause(
+        "llama-cpp-build-options",
+        "server",
+        (
+            "could not find curl. hint: to disable this feature, set -dllama_curl=off",
+            "could not find curl",
+            "could not find curl (missing: curl_library curl_include_dir)",
+            "the makefile build is deprecated. use the cmake build instead",
+            "llama_cublas is deprecated",
+            "llama_cuda is deprecated",
+            "llama_metal is deprecated",
+            "https is not supported. please rebuild with",
+            "built without ssl support",
+            "could not find openssl",
+            "the source directory ... does not appear to contain cmakelists.txt",
+            "no rule to make target 'llama_",
+            "no rule to make target 'ggml_",
+        ),
+        says(
+            "llama.cpp's build changed: it needs cmake instead of make (2025), the headers of libcurl or OpenSSL for "
+            "downloads, and its options are now named GGML_..., not LLAMA_...",
+            "cmake -B build -DGGML_CUDA=ON && cmake --build build --config Release -j (without a GPU: leave -DGGML_CUDA=ON out)",
+            "curl: sudo apt install libcurl4-openssl-dev libssl-dev; or do without downloads: -DLLAMA_CURL=OFF, "
+            "-DLLAMA_OPENSSL=OFF",
+            "Or take a release that is built already: https://github.com/ggml-org/llama.cpp/releases",
+            instead="puna has nothing to compile.",
+        ),
+        ("+llama.cpp|llama_curl|makefile", "+curl|deprecated|cmake|build"),
+    ),
+    Cause(
+        "llama-cpp-arguments",
+        "server",
+        (
+            "error: unknown value for --flash-attn: '{value:word}'",
+            "error: invalid argument: {argument:word}",
+            'error while handling argument "{argument:word}"',
+            "error: unknown argument: {argument:word}",
+        ),
+        says(
+            (
+                "This version of llama.cpp does not take {argument} as it was given: options were renamed or take a value now.",
+                "This version of llama.cpp does not take an option as it was given: options were renamed or take a value now.",
+            ),
+            "See what it takes: llama-server --help",
+            "Since September 2025 -fa takes a value: -fa on, off or auto.",
+            "A program that starts llama.cpp for you (a wrapper, a web interface) must be updated together with it.",
+            instead="puna's own options: puna run --help",
+        ),
+        ("+llama-server|llama-cli|llama.cpp", "+argument|option", "+unknown|invalid"),
+    ),
+    Cause(
+        "llama-cpp-library-missing",
+        "server",
+        (
+            "shared library with base name 'llama' not found",
+            "failed to load shared library '{library:path}llama",
+            "libllama.so: cannot open shared object file",
+            "libggml{name:word}: cannot open shared object file",
+            "libmtmd.so{version:word}: cannot open shared object file",
+            "could not find module '{library:path}llama.dll'",
+            "no lm runtime found for model format '{format:word}'",
+            "failed to load llm engine from path",
+        ),
+        says(
+            "The program's own library (libllama, ggml) is missing, or a library that it needs (CUDA's, Visual C++'s) is.",
+            "Linux: the folder of the program must be known: export LD_LIBRARY_PATH=FOLDER, or unpack the whole release into one "
+            "folder.",
+            "Windows: install the Visual C++ Redistributable (x64); for CUDA the archive cudart of the same release.",
+            "llama-cpp-python: python -m pip install --force-reinstall --no-cache-dir llama-cpp-python. LM Studio: Runtime, "
+            "update or choose another.",
+            instead='puna runs the same file: puna run model.gguf "..."',
+        ),
+        ("+libllama|libggml|llama.dll|lm runtime", "+cannot open|not found|missing|load"),
+    ),
+    Cause(
+        "server-port-taken",
+        "server",
+        (
+            "error while attempting to bind on address ('{address:word}', {port:int}): address already in use",
+            "error while attempting to bind on address",
+            "cannot find empty port in range: {port:int}",
+            "couldn't bind http server socket, hostname: {address:word}, port: {port:int}",
+            "couldn't bind http server socket",
+            "zmq.error.zmqerror: address already in use",
+        ),
+        says(
+            (
+                "Port {port} is taken: a server that was started before still runs, or another program uses it.",
+                "The port is taken: a server that was started before still runs, or another program uses it.",
+            ),
+            "See who has it: ss -ltnp | grep {port}; Windows: netstat -ano | findstr {port}",
+            "End that one, or take another port: --port 8001 (Gradio: GRADIO_SERVER_PORT=7861)",
+            instead='puna run needs no server: puna run model.gguf "..."',
+        ),
+        ("+port|address", "+already in use|taken", "+vllm|llama-server|gradio|uvicorn|8000|8080|7860"),
+    ),
+    Cause(
+        "vllm-worker-silent",
+        "server",
+        (
+            "no available shared memory broadcast block found in {seconds:int} seconds",
+            "rpc call to {call:name} timed out",
+            "workerproc hit an exception",
+            "worker proc {worker:name} died unexpectedly",
+            "timed out waiting for engines to send initial message",
+        ),
+        says(
+            "vLLM's engine waits for a worker process that does not answer: it compiles, loads slowly, hangs in NCCL, or "
+            "died. This line reports that only.",
+            "Look for the first error or the last line of the worker (VllmWorker, Worker_TP0) above; give puna why the whole "
+            "log.",
+            "If none failed: give it time at the first start; several cards: try NCCL_P2P_DISABLE=1, then --enforce-eager",
+            instead="puna starts no worker processes on one card.",
+        ),
+        ("+vllm|worker", "+timed out|broadcast block|died"),
+        role="effect",
+    ),
+    Cause(
+        "vllm-quantised-names",
+        "server",
+        (
+            "keyerror: 'model.layers.{layer:int}.{tensor:word}",
+            "keyerror: 'layers.{layer:int}.{tensor:word}",
+            "keyerror: 'language_model.{tensor:word}",
+            "there is no module or parameter named '{tensor:word}' in {model:name}",
+            "no module or parameter named",
+        ),
+        says(
+            (
+                "The file has a tensor (…{tensor}) that the program's model does not have: quantised weights that are loaded "
+                "as if they were plain, an adapter, or a model that is newer than the program.",
+                "The file has a tensor that the program's model does not have: quantised weights that are loaded as if they "
+                "were plain, an adapter, or a model that is newer than the program.",
+            ),
+            "Update the program: python -m pip install -U vllm transformers",
+            "See quantization_config in config.json; if it is missing there, name the method: --quantization awq, gptq, "
+            "bitsandbytes",
+            "An adapter is loaded beside its base model: --enable-lora --lora-modules NAME=PATH",
+            instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
+        ),
+        ("+keyerror|parameter named", "+layers|qweight|scale", "vllm|weight"),
+    ),
+    Cause(
+        "convert-unknown-model",
+        "server",
+        (
+            "error:hf-to-gguf:model {architecture:name} is not supported",
+            "architecture '{architecture:name}' not supported",
+            "architecture {architecture:name} not supported",
+            "can not map tensor '{tensor:word}'",
+            "can not map tensor",
+            "unsupported gguf architecture {architecture:name}",
+            "bpe pre-tokenizer was not recognized",
+            "gguf model with architecture {architecture:name} is not supported yet",
+        ),
+        says(
+            (
+                "This converter does not know the architecture {architecture}: it is older than the model, or does not "
+                "convert it.",
+                "The converter does not know the tensor {tensor}: the weights are quantised (bitsandbytes: absmax, "
+                "quant_map), or the converter is older than the model.",
+                "The converter does not know this model: it is older than the model, or does not convert it.",
+            ),
+            "Update llama.cpp, and use its own script: git pull; python convert_hf_to_gguf.py FOLDER",
+            "Convert the unquantised weights, in bf16 or float16, not a 4-bit folder; a LoRA must be merged first.",
+            "Most models are there as GGUF already: search their name with GGUF on the Hub.",
+            instead="puna converts the LLaMA family: puna convert FOLDER m.gguf --to gguf --quantize q4_k",
+        ),
+        ("+convert|gguf", "+not supported|not map|architecture"),
+    ),
+    Cause(
+        "llama-cpp-needs-flash",
+        "server",
+        ("v cache quantization requires flash_attn", "quantized v cache", "flash_attn is required"),
+        says(
+            "llama.cpp keeps V in fewer bits only with flash attention.",
+            "Give both: -fa on --cache-type-v q8_0; or leave --cache-type-v out.",
+            instead="puna: --kv-type int8 needs nothing else.",
+        ),
+        ("+v cache|cache-type-v", "+flash"),
     ),
     Cause(
         "vllm-memory-taken",
@@ -261,12 +726,14 @@ CAUSES = (
             "free memory on device {device:word} ({free:number}/{capacity:size}) on startup is less than desired gpu memory "
             "utilization ({share:number}, {wanted:size})",
             "on startup is less than desired gpu memory utilization",
+            "error in memory profiling. initial free memory {before:size}, current free memory {after:size}",
+            "error in memory profiling",
         ),
         says(
             (
-                "vLLM wants {share} of the card ({wanted}) for itself at its start, and {free} of {capacity} are free: other "
+                "vLLM reserves {share} of the card ({wanted}) when it starts, and only {free} of {capacity} are free: other "
                 "processes hold the rest.",
-                "vLLM wants a share of the card for itself at its start, and other processes hold too much of it.",
+                "vLLM reserves a share of the card when it starts, and other processes hold too much of it.",
             ),
             "See who: nvidia-smi",
             "End those that are left over from earlier runs, or take another card: CUDA_VISIBLE_DEVICES=1",
@@ -300,12 +767,43 @@ CAUSES = (
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
     ),
     Cause(
+        "lmstudio-runtime",
+        "server",
+        (
+            "error when loading model: modulenotfounderror",
+            "no module named 'mlx_engine",
+            "error when loading model: unicodedecodeerror",
+            "error when loading model: exception: expected value at line {line:int} column {column:int}",
+        ),
+        says(
+            "A file that LM Studio reads is not what it expects. If Python's module is missing, its runtime is incomplete; if a "
+            "text cannot be read, a file of the model is damaged or not downloaded.",
+            "Update or reinstall the runtime: Settings, Runtime (LM Studio brings its own Python; pip does not mend it).",
+            "Then delete the model in My Models, and download it again.",
+            instead="puna inspect MODEL says which file of a model is damaged.",
+        ),
+    ),
+    Cause(
+        "model-unloaded",
+        "server",
+        ("error in rpc handler: error: model is unloaded",),
+        says(
+            "LM Studio unloaded the model: its time without requests was over, another model took its place, or it crashed.",
+            "See the log for what came before: Developer, logs.",
+            "Let it stay longer: Developer, settings, idle time (TTL); or load it again before the request.",
+            instead="puna holds one model for as long as the process lives.",
+        ),
+        role="effect",
+    ),
+    Cause(
         "lmstudio-worker-died",
         "server",
         (
             "(exit code: {code:int}). unknown error. try a different model and/or config",
             "(exit code: {code:int}). please check settings and try loading the model again",
             "unknown error. try a different model and/or config",
+            "the model has crashed without additional information. (exit code: {code:int})",
+            "the model has crashed without additional information",
         ),
         explain_worker,
         ("+lm studio|lmstudio", "+exit code|exited", "crash|load|error"),
@@ -330,8 +828,8 @@ CAUSES = (
         ("torch.compile takes {seconds:number} s in total",),
         says(
             (
-                "The start took {seconds} s for compiling or for recording graphs: slow, not broken.",
-                "The start takes its time for compiling and recording graphs: slow, not broken.",
+                "vLLM spent {seconds} s on compiling or recording graphs when it started: slow, not broken.",
+                "vLLM compiles and records graphs when it starts: slow, not broken.",
             ),
             "Without both: --enforce-eager (slower afterwards). The compiled code is kept in ~/.cache/vllm: keep that folder "
             "between runs.",
@@ -349,9 +847,17 @@ CAUSES = (
             "enginedeaderror",
             "asyncenginedeaderror",
             "background loop has errored already",
+            "engine process failed to start. see stack trace for the root cause",
+            "enginecore encountered an issue. see stack trace (above) for the root cause",
+            "please check the stack trace above for the root cause",
+            "failed core proc(s)",
+            "enginecore encountered a fatal error",
+            "validation error for modelconfig",
+            "validation error for vllmconfig",
+            "validation error for engineargs",
         ),
         says(
-            "This is vLLM's report only: its engine did not start or died. The error itself stands above, in the lines of "
+            "This is vLLM's report only: its engine did not start or died. The error itself is above, in the lines of "
             "EngineCore or Worker.",
             "Give puna why the whole log, from the start.",
             instead=PLANS,
@@ -369,10 +875,15 @@ CAUSES = (
             "llama_load_model_from_file: failed to load model",
             "llama_init_from_file: failed to load model",
             "failed to create llama_context",
+            "main: error: unable to load model",
+            "common_init_from_params: failed to load model",
+            "llama_model_load_from_file_impl: failed to load model",
+            "llama_model_load: error loading model",
+            "failed to initialize the context",
         ),
         says(
-            "This is a report only: the program that runs the model did not start or died. The error itself stands above it, "
-            "or in Ollama's log.",
+            "This is a report only: the program that runs the model did not start or died. The error itself is above it, or "
+            "in Ollama's log.",
             "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
             "%LOCALAPPDATA%\\Ollama",
             "Give puna why that log.",

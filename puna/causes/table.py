@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from puna.causes import cuda, devices, distributed, driver, files, install, memory, server, tokenizer
+from puna.causes import (
+    accelerators,
+    compiling,
+    cuda,
+    devices,
+    distributed,
+    driver,
+    files,
+    hub,
+    install,
+    memory,
+    server,
+    system,
+    tokenizer,
+    versions,
+)
 from puna.causes.base import Cause
 
 CAUSES: tuple[Cause, ...] = (
     *driver.CAUSES,
     *distributed.CAUSES,
     *server.CAUSES,
+    *hub.CAUSES,
     *files.CAUSES,
     *tokenizer.CAUSES,
+    *accelerators.CAUSES,
+    *compiling.CAUSES,
+    *versions.CAUSES,
     *install.CAUSES,
     *devices.CAUSES,
     *cuda.CAUSES,
     *memory.CAUSES,
+    *system.CAUSES,
 )

@@ -9,6 +9,16 @@ OWN = (
     "tokens."
 )
 
+SENDER = (
+    "The messages do not fit this model; the model is not broken. Programs and agents that send lists for another model meet it: "
+    "update them, or switch off what adds messages."
+)
+OTHER_TEMPLATE = (
+    "Or use another template: llama-server --jinja --chat-template-file FILE; LM Studio: the model's settings, Prompt Template."
+)
+TEMPLATES = "puna reports the template's own refusal, and takes another template: puna chat MODEL --template chatml"
+
+
 CAUSES = (
     Cause(
         "tokenizer-class-missing",
@@ -16,6 +26,7 @@ CAUSES = (
         (
             "tokenizer class {name:word} does not exist or is not currently imported",
             "tokenizer class {name:word} is not currently imported",
+            "_set_model_specific_special_tokens ~~~ has no attribute 'keys'",
         ),
         says(
             (
@@ -94,7 +105,7 @@ CAUSES = (
         says(
             "The prompt begins with two BOS tokens: the chat template writes one as text, and the tokenizer adds another. "
             "Answers get worse.",
-            "Text that a template made is tokenised without special tokens: tokenizer(text, add_special_tokens=False)",
+            "Tokenise templated text without special tokens: tokenizer(text, add_special_tokens=False)",
             "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python leave the BOS out of your own "
             "prompt.",
             instead=(
@@ -103,6 +114,164 @@ CAUSES = (
         ),
         ("+bos", "+two|double|2|twice|duplicate|again", "token|prompt|template"),
         role="symptom",
+    ),
+    Cause(
+        "template-system-role",
+        "tokenizer",
+        (
+            "system role not supported",
+            "system role is not supported",
+            "system message must be at the beginning",
+            "system message should be the first one",
+            "system messages should be at the beginning",
+            "system message is only allowed at the beginning",
+            "system messages are only allowed at the beginning",
+        ),
+        says(
+            "This model's chat template takes no system message, or only one at the very beginning.",
+            "Put the system message's text at the beginning of the first user message, or send it once, first.",
+            SENDER,
+            OTHER_TEMPLATE,
+            instead=TEMPLATES,
+        ),
+        ("+system role|system message|system prompt", "+not supported|beginning|refus", "template|model|gemma|chat"),
+    ),
+    Cause(
+        "template-no-user-message",
+        "tokenizer",
+        ("no user query found in messages", "no user query found", "no user message found"),
+        says(
+            "The chat template looks for a message of the user, and there is none: only system, assistant or tool messages were "
+            "sent.",
+            "Send at least one message of the role user with text in it. A program that shortens a long history may have "
+            "dropped it.",
+            SENDER,
+            OTHER_TEMPLATE,
+            instead=TEMPLATES,
+        ),
+        ("+user query|user message", "+not found|no user", "template|messages"),
+    ),
+    Cause(
+        "template-last-message",
+        "tokenizer",
+        (
+            "expected last role user or tool (or assistant with prefix true) for serving but got {role:name}",
+            "expected last role",
+            "cannot continue from a final assistant message",
+            "continue_final_message is set but the final message does not appear in the chat after applying the chat template",
+            "cannot set `add_generation_prompt` to true when the last message is from the assistant",
+            "cannot have 2 or more assistant messages at the end of the list",
+            "assistant response prefill is incompatible with enable_thinking",
+            "continue_final_message is set but",
+        ),
+        says(
+            (
+                "The last message has the role {role}, and the template cannot go on from it.",
+                "The template cannot go on from the last message: its role is wrong, or it is an answer that shall be continued "
+                "where the template cannot do that.",
+            ),
+            "End the list with a message of the user or a tool's result. To continue an answer, use the program's own option "
+            "(vLLM: continue_final_message with add_generation_prompt false).",
+            SENDER,
+            instead="puna continues a last assistant message where that is asked for, and says so where it cannot.",
+        ),
+        ("+last role|final message|prefill|continue_final_message", "+assistant|role|template"),
+    ),
+    Cause(
+        "template-tool-calls",
+        "tokenizer",
+        (
+            "this model only supports single tool-calls at once",
+            "tool call ids should be alphanumeric strings with length 9",
+            "not the same number of function calls and responses",
+            "tool call id ... must be",
+            "message has tool role, but there was no previous assistant message with a tool call",
+        ),
+        says(
+            "The chat template wants tool calls and tool results in another form or order than they were sent.",
+            "Send one result for each call, straight after it and with the same id; Mistral's ids have 9 letters or digits.",
+            SENDER,
+            OTHER_TEMPLATE,
+            instead=TEMPLATES,
+        ),
+        ("+tool call|tool-call|function call", "+template|number|id", "+refus|single|length|not the same"),
+    ),
+    Cause(
+        "template-roles",
+        "tokenizer",
+        (
+            "conversation roles must alternate {order:path}",
+            "conversation roles must alternate",
+            "roles must alternate",
+            "only user, assistant and tool roles are supported",
+            "only user and assistant roles are supported",
+            "only user, system and assistant roles are supported",
+            "unexpected message role",
+            "unknown role: {role:word}",
+            "unexpected role '{role:word}' after role '{before:word}'",
+            "unexpected role",
+        ),
+        says(
+            "The chat template wants user and assistant in turn, beginning with user, and only the roles that it names. Two "
+            "messages of one role in a row, an unknown role, or a system message where it takes none break that.",
+            "Join messages of one role that follow each other into one, and drop those before the first of the user.",
+            SENDER,
+            OTHER_TEMPLATE,
+            instead=TEMPLATES,
+        ),
+        ("+roles", "+alternate|unexpected|supported", "user|assistant|template"),
+    ),
+    Cause(
+        "template-does-not-run",
+        "tokenizer",
+        (
+            "jinja2.exceptions.undefinederror: {reason:word}",
+            "jinja2.exceptions.templatesyntaxerror",
+            "jinja2.exceptions.templateruntimeerror",
+            "jinja2.exceptions.templateassertionerror",
+            "jinja2.exceptions.undefinederror",
+            "failed to parse chat template",
+            "failed to apply chat template",
+            "the chat template that comes with this model is not yet supported",
+            "unable to generate parser for this template",
+            "chat template parsing error",
+            "unknown method: {method:word}",
+            "apply_chat_template requires jinja2>={version:word} to be installed",
+            "apply_chat_template requires jinja2",
+            "custom template is not supported, try using --jinja",
+            "tools param requires --jinja flag",
+        ),
+        says(
+            "The model's chat template is a small program (Jinja), and it did not run: the program's Jinja is older than the "
+            "template or lacks part of it, the template has an error, or it was given no value that it needs.",
+            "Update the program (llama.cpp, LM Studio, Ollama); Python: python -m pip install -U jinja2 transformers",
+            "llama.cpp: give --jinja; or another template with it: --chat-template-file FILE, --chat-template chatml",
+            "Many GGUF files were made again with a mended template: fetch the newest file of the model.",
+            instead="puna runs templates in a sandbox and names the line that fails; another one: --template chatml",
+        ),
+        ("+chat template|jinja", "+error|fail|undefined|syntax|not supported"),
+    ),
+    Cause(
+        "template-refused",
+        "tokenizer",
+        (
+            "error: jinja exception: {reason:word}",
+            "jinja exception:",
+            "jinja2.exceptions.templateerror",
+            "raise_exception(",
+            "while executing {what:name} at line {line:int}, column {column:int} in source",
+            "error rendering prompt with jinja template",
+            "failed to infer a tool call example",
+        ),
+        says(
+            "The model's chat template refused the list of messages, or could not run on it; the text after this line says why.",
+            SENDER,
+            OTHER_TEMPLATE,
+            "Many models' templates were mended after they came out: fetch the newest file of the model.",
+            instead=TEMPLATES,
+        ),
+        ("+jinja|chat template", "+exception|error|refus", "message|role|model"),
+        role="effect",
     ),
     Cause(
         "no-chat-template",
@@ -115,8 +284,7 @@ CAUSES = (
             "as of transformers v4.44, default chat template is no longer allowed",
         ),
         says(
-            "The model brings no chat template: it is a base model, which continues texts, or its conversion left the "
-            "template out.",
+            "The model has no chat template: it is a base model, which continues texts, or its conversion left the template out.",
             "For a conversation take the model whose name ends in -chat or -Instruct.",
             "A base model: give it the text to continue, without apply_chat_template.",
             instead=(
@@ -135,9 +303,9 @@ CAUSES = (
         "tokenizer",
         ("asking to pad but the tokenizer does not have a padding token", "using pad_token, but it is not set yet"),
         says(
-            "Several texts are to be made equally long, and LLaMA's tokenizer has no token for that.",
+            "A batch must be padded to one length, and LLaMA's tokenizer has no padding token.",
             "tokenizer.pad_token = tokenizer.eos_token; tokenizer.padding_side = 'left'",
-            "Give the attention mask along, or the padding changes the answers.",
+            "Pass the attention mask too; without it padding changes the answers.",
             instead="puna never pads: rows of any lengths run together, and each answer is what it would be alone.",
         ),
         ("+pad_token|padding token|pad token", "+not set|no |does not have|missing|without"),
@@ -147,7 +315,7 @@ CAUSES = (
         "tokenizer",
         ("right-padding was detected", "a decoder-only architecture is being used, but right-padding was detected"),
         says(
-            "Shorter texts of the batch were filled up on the right: the model goes on after the filling, and the answers "
+            "The shorter texts of the batch were padded on the right: the model continues after the padding, and its answers "
             "are wrong.",
             "tokenizer.padding_side = 'left' before tokenising.",
             instead="puna never pads: each answer of a batch is what it would be alone.",
@@ -166,8 +334,8 @@ CAUSES = (
         ),
         says(
             "The tokenizer is SentencePiece's, run by Python or converted at each start: slow, and for some models "
-            "(OpenLLaMA) the converted one splits words otherwise.",
-            "Save the converted one once: tokenizer.save_pretrained(FOLDER), which holds tokenizer.json then.",
+            "(OpenLLaMA) the converted one splits words differently.",
+            "Save the converted tokenizer once, which writes tokenizer.json: tokenizer.save_pretrained(FOLDER)",
             "For OpenLLaMA stay with the slow one: use_fast=False",
             instead=OWN,
         ),
@@ -183,6 +351,9 @@ CAUSES = (
             "token indices sequence length is longer than",
             "this model's maximum context length is {limit:int} tokens",
             "is longer than the model's context length",
+            "input length of input_ids is {tokens:int}, but `max_length` is set to {limit:int}",
+            "input length of input_ids is",
+            "has exceeded the model's predefined maximum length ({limit:int})",
         ),
         says(
             (

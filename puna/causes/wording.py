@@ -3,6 +3,7 @@
   out of memory            these words, with a space, the end of a line or nothing between them
   tried to allocate {wanted:size}   a value that is lifted; its kinds are in FIELDS
   gpu ... is free          at most MAX_GAP characters between
+  error ~~~ no module      at most MAX_FAR characters between: the lines of a traceback
   ^killed$                 a line that begins or ends here
 
 They become regular expressions without nested repetition, so that no text can make them slow.
@@ -14,7 +15,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES, TOOLS
+
 MAX_GAP = 160
+MAX_FAR = 2400
+MAX_FIELD = 256  # characters of a value that is lifted: see FIELDS
 FIELDS = {
     "int": r"\d{1,12}",
     "number": r"\d{1,12}(?:[.,]\d{1,6})?",
@@ -26,8 +31,24 @@ FIELDS = {
     "shape": r"\d[\d, ]{0,60}",
     "cudalib": r"lib(?:cu|nv|nccl|caffe2_nvrtc)[\w.-]{1,60}",  # CUDA's and the driver's
     "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
+    "name": r"\w{1,80}",
+    "package": rf"(?:{'|'.join(PACKAGES)})(?:\.[\w.]{{1,120}})?",
+    "alone": "|".join(KNOWN_ALONE),
+    "cachepart": "|".join(sorted(OF_A_CACHE, key=len, reverse=True)),
+    "argument": "|".join(ARGUMENTS),
+    "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
+    "tool": "|".join(map(re.escape, TOOLS)),
 }
-_PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<space> )")
+# A wording that begins with one of these begins where a word does: a search need not try each letter.
+BEGINNINGS = {
+    "word": r"(?<![^\s'\"`,;()<>\[\]{}])",
+    "path": r"(?<![^\s'\"`,;()<>])",
+    "name": r"(?<!\w)",
+    "tool": r"(?<![\w+-])",
+    "int": r"(?<!\d)",
+    "cudalib": r"(?<![\w.-])",
+}
+_PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<far> ~~~ )|(?P<space> )")
 WORD = re.compile(r"[a-z0-9_']+")
 SHINGLE = 3  # words that follow each other: fewer are in any text, more are cut too often
 # Words of the trade: a part of a wording in which none of them stands might be anybody's.
@@ -136,6 +157,7 @@ class Wording:
     pattern: re.Pattern[str]
     anchor: str  # its longest word without a place: a text that lacks it is not looked at further
     shingles: frozenset[tuple[str, ...]]  # SHINGLE words in a row, by which a part of it is known again
+    reach: int  # characters: it never stands further from its anchor, on either side
 
 
 def compile_wording(text: str) -> Wording:
@@ -148,7 +170,8 @@ def compile_wording(text: str) -> Wording:
     pattern = ("^" if text.startswith("^") else "") + _expression(inner) + ("$" if text.endswith("$") else "")
     literals = _PLACE.sub(" \0 ", inner.replace(" ", "\1")).replace("\1", " ")
     words = max(literals.replace("\0", " ").split(), key=len)
-    return Wording(text, re.compile(pattern, re.MULTILINE), words, frozenset(_shingles(literals)))
+    reach = sum(_longest(place) for place in _PLACE.finditer(inner)) + len(inner)
+    return Wording(text, re.compile(pattern, re.MULTILINE), words, frozenset(_shingles(literals)), reach)
 
 
 def shingles(words: list[str]) -> list[tuple[str, ...]]:
@@ -165,13 +188,22 @@ def _expression(text: str) -> str:
     for place in _PLACE.finditer(text):
         parts += [re.escape(text[end : place.start()]), _place(place)]
         end = place.end()
-    return "".join([*parts, re.escape(text[end:])])
+    first = _PLACE.match(text)
+    beginning = BEGINNINGS.get(first["kind"] or "", "") if first is not None else ""
+    return "".join([beginning, *parts, re.escape(text[end:])])
 
 
 def _place(place: re.Match[str]) -> str:
     if place["gap"]:
         return f"(?s:.{{0,{MAX_GAP}}}?)"
+    if place["far"]:
+        return f"(?s:.{{0,{MAX_FAR}}}?)"
     return r"\s?" if place["space"] else f"(?P<{place['name']}>{FIELDS[place['kind']]})"
+
+
+def _longest(place: re.Match[str]) -> int:
+    """Characters that may stand in a place, at most."""
+    return MAX_FAR if place["far"] else MAX_GAP if place["gap"] else 1 if place["space"] else MAX_FIELD
 
 
 def _shingles(literals: str) -> list[tuple[str, ...]]:

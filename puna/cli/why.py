@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from puna.machine.finding import Remedy
     from puna.machine.why import Diagnosis
 
-MAX_BYTES = 64 << 20  # of a longer log its first and its last half of this are read
+MAX_BYTES = 64 << 20  # a longer log is read in two halves of this size, its beginning and its end
 MAX_STREAM = 8 << 30
 MAX_SHOWN = 300  # characters of a line of the text
 MAX_GUESS = 300  # tokens of a model's guess
@@ -54,7 +55,7 @@ def command(file: str | None, ask: str | None, as_json: bool) -> None:
         known = asdict(diagnosis) if diagnosis is not None else None
         print_json({"known": diagnosis is not None, "diagnosis": known, "guess": guess, "guessed_by": ask if guess else None})
     else:
-        print("\n".join(_lines(diagnosis) if diagnosis is not None else _unknown_lines(text, guess, ask)), flush=True)
+        print("\n".join(_lines(diagnosis) if diagnosis is not None else _unknown_lines(text, guess, ask, file)), flush=True)
     if diagnosis is None:
         raise click.exceptions.Exit(1)
 
@@ -175,18 +176,18 @@ def _finding_lines(diagnosis: Diagnosis) -> Iterator[str]:
             yield from _remedy_steps(finding.remedy)
 
 
-def _unknown_lines(text: str, guess: str | None, model: str | None) -> Iterator[str]:
+def _unknown_lines(text: str, guess: str | None, model: str | None, file: str | None) -> Iterator[str]:
     from puna.causes import CAUSES
 
-    topics = ", ".join(sorted({cause.topic for cause in CAUSES}))
-    yield "I do not know this text."
-    yield from _paragraph("", f"puna knows {len(CAUSES)} causes ({topics}); this text matches none of them.")
+    yield "puna does not know this text."
+    yield from _paragraph("", f"puna knows {len(CAUSES)} causes; this text matches none of them.")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    shown = file if file is not None and _exists(Path(file)) else "-"
     yield from _paragraph("> ", lines[-1][:MAX_SHOWN] if lines else "")
     steps = (
         "Give the whole output, from the start of the program: PROGRAM 2>&1 | puna why -",
         "Check this machine: puna doctor",
-        "Let a local model guess: puna why FILE --ask MODEL",
+        f"Let a local model guess: puna why {shown} --ask MODEL (any chat model that puna runs)",
     )
     yield from _section("What to do", steps[:2] if guess is not None else steps)
     if guess is not None:
@@ -199,7 +200,32 @@ def _section(title: str, items: Iterator[str] | tuple[str, ...]) -> Iterator[str
         yield ""
         yield printable(title)
         for item in shown:
-            yield from _paragraph("  ", item) if not item.startswith("  ") else (printable(f"    {item.strip()}"),)
+            yield from _step(item)
+
+
+def _step(item: str) -> Iterator[str]:
+    """A step of a cure. A command that would be broken at the line's end stands on a line of its own, whole, to be copied."""
+    if item.startswith("  "):
+        yield printable(f"    {item.strip()}")
+        return
+    words, colon, command = item.partition(": ")
+    fits = len(item) <= report_width(sys.stdout) - len(_INDENT)
+    if fits or not colon or _COMMAND.match(command) is None or "\n" in item:
+        yield from _paragraph(_INDENT, item)
+        return
+    yield from _paragraph(_INDENT, f"{words}:")
+    whole = len(command) <= MAX_COMMAND
+    yield from (printable(f"{_INDENT}{_INDENT}{command}"),) if whole else _paragraph(_INDENT + _INDENT, command)
+
+
+_INDENT = "  "
+MAX_COMMAND = 76  # characters: a longer one is mixed with words, and wrapped as they are
+# How a command begins in the table of causes.
+_COMMAND = re.compile(
+    r"(?:sudo|python3?|pip|uv|conda|export|docker|nvidia-smi|ls|df|free|grep|env|echo|curl|hf|git|puna|ollama|cmake|rm|set|winget|"
+    r"brew|PROGRAM|journalctl|systemctl|ulimit|findmnt|rocminfo|wsl|ldconfig|which|nvcc|dkms|mokutil|lspci|head|sha256sum|"
+    r"[A-Z_]+=)(?: |\b)"
+)
 
 
 def _paragraph(prefix: str, text: str) -> list[str]:

@@ -1,8 +1,7 @@
-"""Why a program failed: the causes that `puna.causes` finds in its text, in the light of this machine.
+"""Why a program failed: the causes that `puna.causes` finds in its text, applied to this machine.
 
-What is added here: the commands of this system, whether the cause can be this machine's at all, which tensor an allocation was
-for, and the settings with which that model fits. The text may be another machine's: what is said of this one stands apart, in
-`here`.
+This module adds the commands of this system, whether this machine can have the cause at all, the tensor that an allocation was
+for, and settings with which that model fits. The text may come from another machine, so `here` alone speaks of this one.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ NVIDIA = "0x10de"  # PCI's number of the maker
 NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
 GPU_MEMORY = frozenset({"cuda-out-of-memory", "ggml-out-of-memory", "cublas-out-of-memory"})
 ELSEWHERE: dict[tuple[str, Distribution], str] = {("close-programs", "wsl"): "wsl-memory"}  # (remedy, system) -> remedy
-# What a recipe wants to know, where only the text is known: what is usual.
+# What a recipe asks for when only the text is known: the usual values.
 USUAL = {
     "group": "video",
     "key": "/var/lib/shim-signed/mok/MOK.der",
@@ -45,10 +44,10 @@ USUAL = {
     "folder": "~/.cache",
 }
 WANTED = {"update-nvidia-driver": oldest_driver(RECOMMENDED[0]), "wsl-memory": "12GB"}
-# Parts of the doctor that only read, and soon end: what they find wrong here is told beside the cause.
+# The doctor's quick, read-only probes: what they find wrong on this machine is printed beside the cause.
 PROBES: tuple[Probe, ...] = (nvidia_card, nvidia_module, nvidia_rights, nvidia_smi, cuda_wheel)
 PROBES_LIMIT_S = 5.0
-# What llama.cpp says next -> which buffer it was, and which step of the cure is for it
+# llama.cpp's next line -> which buffer it was, and which step of the cure is for that buffer
 GGML_BUFFERS = {
     "alloc_tensor_range": ("weights", 0),
     "llama_kv_cache": ("kv-cache", 1),
@@ -59,7 +58,7 @@ MAX_OTHERS = 5
 
 
 class Other(NamedTuple):
-    """What else the text tells of, in short."""
+    """Another cause in the same text, in short."""
 
     name: str
     cause: str
@@ -88,7 +87,7 @@ class Diagnosis:
 
 
 def why(text: str, host: Host) -> Diagnosis | None:
-    """The root cause that a text or a log tells of, in the light of `host`; None where it is not known."""
+    """The root cause in a text or a log, applied to `host`; None if no cause is known."""
     matches = find(text)
     if not matches:
         return None
@@ -111,7 +110,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
         instead=explained.instead,
         here=_here(match, host, system)
         if applies
-        else "This machine has no NVIDIA card: the text is another machine's, or the card is not seen.",
+        else "This machine has no NVIDIA card: the text comes from another machine, or this one does not see its card.",
         settings=_settings(tensor, explained),
         remedy=_remedy(explained.remedy, system, host) if applies else None,
         numbers=dict(explained.numbers),
@@ -121,7 +120,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
 
 
 def has_nvidia_card(host: Host) -> bool | None:
-    """Whether a card is on this machine's bus; None where that cannot be seen."""
+    """Whether this machine has an NVIDIA card; None if that cannot be seen."""
     if host.system == "Darwin":
         return False
     if host.exists("/dev/nvidia0") or host.exists("/dev/dxg") or host.exists("/proc/driver/nvidia/version"):
@@ -133,7 +132,7 @@ def has_nvidia_card(host: Host) -> bool | None:
 
 
 def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
-    """Which tensor an exhausted GPU had no room for. What the numbers alone prove stands before a resemblance of sizes."""
+    """The tensor for which a full GPU had no space. What the numbers prove goes before a resemblance of sizes."""
     wanted = explained.numbers.get("wanted", "")
     if match.cause.name != "cuda-out-of-memory" or not wanted:
         return None
@@ -143,7 +142,7 @@ def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
 
 
 def _of_buffer(match: Match, explained: Explanation, text: str) -> Explanation:
-    """Of llama.cpp's buffers the one that failed, by the line after it, with the step that is for it."""
+    """Which of llama.cpp's buffers failed, by the line after it, with the step that is for that buffer."""
     if match.cause.name != "ggml-out-of-memory":
         return explained
     after = text[max(0, text.find("out of memory")) :].lower()
@@ -180,7 +179,7 @@ def _here(match: Match, host: Host, system: Distribution) -> str:
         return _memory_here(host, system)
     visible = host.environ.get("CUDA_VISIBLE_DEVICES")
     if match.cause.name in ("no-cuda-gpus", "invalid-device-ordinal") and visible is not None:
-        return f"Here CUDA_VISIBLE_DEVICES is {visible[:60]!r}: only these cards are seen."
+        return f"Here CUDA_VISIBLE_DEVICES is {visible[:60]!r}: programs see only these cards."
     if match.cause.name == "nccl-not-built-in" and system in ("windows", "macos"):
         return f"There is no NCCL for {'Windows' if system == 'windows' else 'macOS'} at all."
     return ""

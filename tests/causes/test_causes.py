@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 from typing import Any
 
 import pytest
 
-from puna.causes import CAUSES, SURE, find
+from puna.causes import CAUSES, SURE, find, search
 from puna.causes.base import Explanation
+from puna.causes.reading import read
 from tests.causes.corpus import texts
 
-TEXTS, VARIANTS, UNRELATED = texts("texts"), texts("variants"), texts("unrelated")
+TEXTS, RECENT, VARIANTS, UNRELATED = texts("texts"), texts("recent"), texts("variants"), texts("unrelated")
 NAMES = {cause.name for cause in CAUSES}
-TIMES = 2.0  # seconds for 10 MB
+TIMES = 2.0  # seconds of the processor for 10 MB: a busy machine makes none of it slower
 MIB = 1 << 20
 
 
@@ -33,6 +36,11 @@ def test_every_real_text_gets_its_cause() -> None:
     assert len(TEXTS) >= 60 and not errors, "\n".join([f"{len(errors)} of {len(TEXTS)} wrong", *errors])
 
 
+def test_every_text_of_2025_and_2026_gets_its_cause() -> None:
+    errors = wrong(RECENT)
+    assert len(RECENT) >= 120 and not errors, "\n".join([f"{len(errors)} of {len(RECENT)} wrong", *errors])
+
+
 def test_at_most_two_of_forty_variants_are_taken_for_another() -> None:
     errors = wrong(VARIANTS)
     assert len(VARIANTS) >= 40 and len(errors) <= 2, "\n".join([f"{len(errors)} of {len(VARIANTS)} wrong", *errors])
@@ -44,9 +52,28 @@ def test_unrelated_texts_are_not_known() -> None:
 
 
 def test_the_data_names_causes_and_sources() -> None:
-    for entry in [*TEXTS, *VARIANTS]:
+    for entry in [*TEXTS, *RECENT, *VARIANTS]:
         assert entry["cause"] in NAMES, entry
-    assert all(entry["source"] for entry in TEXTS)
+    assert all(entry["source"] for entry in [*TEXTS, *RECENT]) and {entry["met"] for entry in RECENT} == {"before", "after"}
+
+
+def test_a_wording_is_found_round_its_anchor_where_it_is_found_in_the_whole_text() -> None:
+    """The short way of looking for a wording finds what the long one finds."""
+    print("seed 7")
+    lowers = [read(entry["text"]).lower for entry in [*TEXTS, *RECENT, *UNRELATED]]
+    lowers += ["\n".join(random.Random(7 + i).sample(lowers, 6)) for i in range(20)]
+    for _, wordings in search._wordings():
+        for wording in wordings:
+            for lower in lowers:
+                if wording.anchor in lower:
+                    short = [found.span() for found in search._places(wording, lower)]
+                    assert short == [found.span() for found in wording.pattern.finditer(lower)], wording.text
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
+def test_no_cause_tells_people_to_install_puna_from_an_index(cause: Any) -> None:
+    told = cause.explain({})
+    assert not re.search(r"pip install '?puna", " ".join((told.cause, told.instead, *told.cure)))
 
 
 def test_there_are_sixty_causes_with_names_of_their_own() -> None:
@@ -75,9 +102,22 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
         "shape": "7, 8",
         "cudalib": "libcudart.so.12",
         "torch": "_zn3c104cuda9setdeviceei",
+        "name": "abc",
+        "package": "transformers.abc",
+        "part": "transformers.abc",
+        "tool": "make",
+        "alone": "hffolder",
+        "cachepart": "seen_tokens",
+        "argument": "dtype",
     }
     for pattern in cause.patterns:
-        text = pattern.removeprefix("^").removesuffix("$").replace(" ... ", " and then ").replace("...", " ")
+        text = (
+            pattern.removeprefix("^")
+            .removesuffix("$")
+            .replace(" ... ", " and then ")
+            .replace(" ~~~ ", " and then\n")
+            .replace("...", " ")
+        )
         for kind, value in values.items():
             while f":{kind}}}" in text:
                 start = text.rindex("{", 0, text.index(f":{kind}}}"))
@@ -144,15 +184,15 @@ HOSTILE = {
 def test_a_hostile_log_of_ten_megabytes_takes_less_than_two_seconds(name: str) -> None:
     piece = HOSTILE[name]
     text = (piece * (10 * MIB // len(piece) + 1))[: 10 * MIB]
-    started = time.perf_counter()
+    started = time.process_time()
     find(text)
-    assert time.perf_counter() - started < TIMES
+    assert time.process_time() - started < TIMES
 
 
 def test_the_error_in_the_middle_of_a_huge_log_is_found() -> None:
     lines = [f"2024-01-01 00:00:{i % 60:02} step {i}: 0 errors, cuda memory {i % 97} MiB, nothing failed" for i in range(60_000)]
     lines[31_000] = "RuntimeError: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
     text = "\n".join(lines)
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(text) > 4 * MIB and first(text) == "mixed-devices"
-    assert time.perf_counter() - started < TIMES
+    assert time.process_time() - started < TIMES

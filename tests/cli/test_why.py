@@ -29,7 +29,7 @@ def test_of_a_warning_alone_it_is_said_that_it_need_not_be_the_reason(puna: Puna
 
 def test_an_unknown_text_is_admitted_and_ends_with_1(puna: Puna) -> None:
     done = puna("why", stdin="Roses are red\n")
-    assert done.code == 1 and done.out.startswith("I do not know this text.\n") and "--ask MODEL" in done.out
+    assert done.code == 1 and done.out.startswith("puna does not know this text.\n") and "--ask MODEL" in done.out
 
 
 def test_a_file_is_read(puna: Puna, tmp_path: Path) -> None:

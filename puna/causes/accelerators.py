@@ -1,0 +1,300 @@
+"""GPUs that are not NVIDIA's: AMD (HIP, ROCm), Intel (XPU), Apple (MPS), and whatever Vulkan drives."""
+
+from __future__ import annotations
+
+from puna.causes.base import Cause, Explanation, Numbers, says
+
+CPU = 'puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu'
+MAC = 'puna runs on the Mac\'s CPU: puna run MODEL "..."'
+
+# AMD's name of a chip -> the value of HSA_OVERRIDE_GFX_VERSION that lets it run code of its nearest relative.
+NEAREST = {
+    **dict.fromkeys(("gfx1031", "gfx1032", "gfx1033", "gfx1034", "gfx1035", "gfx1036"), "10.3.0"),
+    **dict.fromkeys(("gfx1101", "gfx1102", "gfx1103", "gfx1150", "gfx1151", "gfx1152"), "11.0.0"),
+}
+
+
+def explain_hip(numbers: Numbers) -> Explanation:
+    """ROCm code that was not compiled for this chip, with the override that helps where one is known."""
+    chip = numbers.get("chip", "").lower()
+    told = f"ROCm's libraries hold no code for this GPU, {chip}." if chip else "The program holds no code for this AMD GPU."
+    override = NEAREST.get(chip)
+    if override:
+        trick = f"Or let it run its relative's code: export HSA_OVERRIDE_GFX_VERSION={override}"
+    else:
+        trick = (
+            "Or let it run its nearest relative's code, within one generation only: export HSA_OVERRIDE_GFX_VERSION=10.3.0 for "
+            "RX 6000, 11.0.0 for RX 7000 and Ryzen 7000 to AI 300. It may crash."
+        )
+    return Explanation(
+        f"{told} ROCm and each wheel support a list of chips; new and small ones come late.",
+        (
+            "See which chip it is: rocminfo | grep -m1 gfx. See the wheel's list: python -c \"import torch; "
+            'print(torch.cuda.get_arch_list())"',
+            "Install a PyTorch for a newer ROCm: https://pytorch.org/get-started; for the newest chips AMD's own wheels.",
+            trick,
+            "llama.cpp and Ollama with Vulkan run on nearly all AMD GPUs without ROCm.",
+        ),
+        instead=CPU,
+        numbers=numbers,
+    )
+
+
+CAUSES = (
+    Cause(
+        "rocblas-library",
+        "accelerators",
+        (
+            "rocblas error: cannot read ... tensilelibrary ... for gpu arch : {chip:name}",
+            "rocblas error: cannot read ... tensilelibrary",
+            "rocblas error: could not initialize tensile host",
+            "tensilelibrary.dat: {reason:word} ... for gpu arch : {chip:name}",
+        ),
+        explain_hip,
+        ("+rocblas|tensile", "+cannot read|gfx|not found|no such file"),
+    ),
+    Cause(
+        "hip-no-kernel",
+        "accelerators",
+        (
+            "hip error: invalid device function",
+            "hip error: no kernel image is available",
+            "hip error: the operation cannot be performed in the present state",
+            "hiperrornobinaryforgpu",
+            "hiperrorinvaliddevicefunction",
+            "hip error: device kernel image is invalid",
+            "unable to find code object for all current devices",
+            "hsa_status_error_invalid_isa",
+            "hipblaslt on an unsupported architecture",
+            "cuda error: invalid device function",
+            "rocm error: invalid device function",
+        ),
+        explain_hip,
+        ("+hip|rocm|gfx1151|gfx1201|gfx1103|radeon|amd", "+invalid device function|no binary|not supported|unsupported"),
+    ),
+    Cause(
+        "hip-no-device",
+        "accelerators",
+        (
+            "no hip gpus are available",
+            "no rocm-capable device is detected",
+            "hiperrornodevice",
+            "hip error: no rocm",
+            "unable to open /dev/kfd read-write: permission denied",
+            "unable to open /dev/kfd",
+            "/dev/kfd: permission denied",
+            'is not member of "{group:name}" group, the default dri access group',
+            "rock module is not loaded",
+            "hsa_status_error_out_of_resources",
+            "failed to initialize rocm",
+            "amdgpu driver ... not found",
+            "hsa error: incompatible kernel and userspace",
+        ),
+        says(
+            "ROCm sees no AMD GPU: this user may not open /dev/kfd and /dev/dri, the container did not get them, the driver "
+            "amdgpu is not loaded, or a variable hides the card.",
+            "See what ROCm sees: rocminfo | head -20; ls -l /dev/kfd /dev/dri",
+            "Give this user the right, then sign in again: sudo usermod -aG render,video $USER",
+            "In a container: docker run --device /dev/kfd --device /dev/dri --group-add video --group-add render ...",
+            "See whether a variable hides it: echo $HIP_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES",
+            instead=CPU,
+        ),
+        ("+hip|rocm|/dev/kfd", "+no gpu|not detected|no device|permission|not found|none available"),
+    ),
+    Cause(
+        "hip-memory-fault",
+        "accelerators",
+        (
+            "memory access fault by gpu node-{node:int}",
+            "hw exception by gpu node-{node:int}",
+            "hip error: an illegal memory access was encountered",
+            "hip error: unspecified launch failure",
+            "gpu hang ... amdgpu",
+            "amdgpu: ring {ring:word} timeout",
+            "hsa_status_error_exception",
+            "hsa_status_error_memory_aperture_violation",
+        ),
+        says(
+            "A kernel touched memory that is not its own on the AMD GPU. Mostly a defect of this ROCm with this chip, or code "
+            "that was made for another chip (HSA_OVERRIDE_GFX_VERSION); sometimes the memory was simply full.",
+            "See whether the override is set: echo $HSA_OVERRIDE_GFX_VERSION. If the chip is supported: unset it.",
+            "Read the driver's log: sudo dmesg | grep -i amdgpu | tail",
+            "Try another ROCm and kernel version together; AMD's release notes name the pairs. Try a smaller model or context.",
+            "llama.cpp and Ollama with Vulkan do without ROCm.",
+            instead=CPU,
+        ),
+        ("+rocm|hip|amdgpu|radeon", "+memory access fault|gpu hang|illegal memory"),
+    ),
+    Cause(
+        "hip-library-missing",
+        "accelerators",
+        (
+            "libamdhip64.so{version:word}: cannot open shared object file",
+            "libhipblas.so{version:word}: cannot open shared object file",
+            "librocblas.so{version:word}: cannot open shared object file",
+            "libroctx64.so{version:word}: cannot open shared object file",
+            "libhsa-runtime64.so{version:word}: cannot open shared object file",
+            "libmiopen.so{version:word}: cannot open shared object file",
+            "libroc{name:word}: cannot open shared object file",
+            "libhip{name:word}: cannot open shared object file",
+            "amdhip64_{version:word}.dll",
+        ),
+        says(
+            "A ROCm library is not on the machine, or in another version than the program wants: the program was built for "
+            "another ROCm, or ROCm is not installed.",
+            "See which there are: ls -d /opt/rocm*; ldconfig -p | grep -i hip",
+            "Install the ROCm that the program names, or a PyTorch wheel for ROCm, which brings its libraries: "
+            "https://pytorch.org/get-started",
+            "On an NVIDIA card you have the wrong build: install the one for CUDA.",
+            instead=CPU,
+        ),
+        ("+libamdhip64|librocblas|libhipblas|rocm", "+cannot open|missing|not found"),
+    ),
+    Cause(
+        "mps-unsupported",
+        "accelerators",
+        (
+            "mps framework doesn't support float64",
+            "cannot convert a mps tensor to float64",
+            "bfloat16 is not supported on mps",
+            "to the mps backend but it does not have support for that dtype",
+            "not current implemented for the mps device",
+            "not currently implemented for the mps device",
+            "is not currently supported on the mps backend",
+            "not implemented for 'mps'",
+            "mps device does not support",
+            "not supported on mps",
+            "not supported at the mps device",
+            "placeholder storage has not been allocated on mps device",
+            "mps backend doesn't support",
+            "mpsndarray ... total bytes of ndarray",
+            "mpsgraph ... int_max",
+        ),
+        says(
+            "PyTorch's MPS (the Mac's GPU) lacks this operation or this type: it has no float64, and bfloat16 only since "
+            "macOS 14.",
+            "Let what is missing run on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
+            "Load the model in float16 or float32: from_pretrained(..., dtype=torch.float16)",
+            "Update PyTorch and macOS; each release adds operations. Intel Macs get no more of them: PyTorch 2.2 was the last.",
+            instead=MAC,
+        ),
+        ("+mps|metal", "+not implemented|not support|bfloat16|float64|unsupported", "+torch|mac|apple|operator|model"),
+    ),
+    Cause(
+        "torch-without-xpu",
+        "accelerators",
+        (
+            "pytorch is not linked with support for xpu devices",
+            "torch not compiled with xpu enabled",
+        ),
+        says(
+            "The installed PyTorch was built without Intel's GPUs (XPU).",
+            'See which it is: python -c "import torch; print(torch.__version__)"; it should end in +xpu.',
+            "python -m pip uninstall -y torch; python -m pip install torch --index-url https://download.pytorch.org/whl/xpu",
+            "intel_extension_for_pytorch is no longer needed since PyTorch 2.5.",
+            instead=CPU,
+        ),
+        ("+xpu", "+not compiled|not linked|without"),
+    ),
+    Cause(
+        "no-xpu",
+        "accelerators",
+        (
+            "no xpu devices are available",
+            "no sycl devices found",
+            "level-zero ... no devices",
+            "can't find any available device",
+            "sycl::exception ... no device of requested type available",
+            "no device of requested type available",
+        ),
+        says(
+            "PyTorch or SYCL sees no Intel GPU: its compute driver (Level Zero) is missing or older than the card, or this user "
+            "may not open /dev/dri.",
+            "See what there is: ls -l /dev/dri; clinfo -l, or sycl-ls",
+            "Ubuntu: sudo apt install libze-intel-gpu1 libze1 intel-opencl-icd; Windows: install Intel's newest graphics driver.",
+            "Give this user the right, then sign in again: sudo usermod -aG render $USER",
+            instead=CPU,
+        ),
+        ("+xpu|sycl|intel arc|level zero|level-zero", "+no device|not found|not detected|none"),
+    ),
+    Cause(
+        "xpu-driver-error",
+        "accelerators",
+        (
+            "level_zero backend failed with error: {code:int} ({status:name})",
+            "ur_result_error_out_of_device_memory",
+            "ur_result_error_out_of_resources",
+            "ur_result_error_device_lost",
+            "ur_result_error_{status:name}",
+            "native api failed. native api returns: {code:word}",
+            "ze_result_error_{status:name}",
+        ),
+        says(
+            "Intel's driver (Level Zero) gave up. OUT_OF_DEVICE_MEMORY and OUT_OF_RESOURCES: the GPU's memory is full. "
+            "DEVICE_LOST: a kernel ran too long or the driver failed.",
+            "Take fewer bits per weight, a smaller context, or a smaller batch.",
+            "Install Intel's newest driver; on Linux also a newer kernel.",
+            "For one huge buffer: export UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS=1",
+            instead=CPU,
+        ),
+        ("+level_zero|level zero|ur_result|xpu|sycl", "+error|lost|out of|fail"),
+    ),
+    Cause(
+        "intel-library-missing",
+        "accelerators",
+        (
+            "libze_loader.so{version:word}: cannot open shared object file",
+            "libsycl.so{version:word}: cannot open shared object file",
+            "libmkl{name:word}: cannot open shared object file",
+            "libur_loader.so{version:word}: cannot open shared object file",
+        ),
+        says(
+            "A library of Intel's oneAPI is not found: it is not installed, or its folder is not known to this terminal.",
+            "If oneAPI is installed: source /opt/intel/oneapi/setvars.sh",
+            "Otherwise install a PyTorch that brings it: python -m pip install torch --index-url "
+            "https://download.pytorch.org/whl/xpu",
+            instead=CPU,
+        ),
+        ("+libsycl|libze|libmkl|oneapi", "+cannot open|missing|not found"),
+    ),
+    Cause(
+        "vulkan-device-lost",
+        "accelerators",
+        (
+            "vk::devicelosterror",
+            "vk::queue::submit: errordevicelost",
+            "vk_error_device_lost",
+            "errordevicelost",
+            "ggml_vulkan: device lost",
+            "vulkan: device lost",
+        ),
+        says(
+            "The Vulkan driver lost the GPU: a step took longer than the driver allows, the memory was full, or the driver or "
+            "this version of the program has a defect with the chip. Integrated GPUs meet it most.",
+            "Shorter steps: -ub 128 or -ub 64 in llama.cpp; a smaller context, -c; fewer layers on the GPU, -ngl",
+            "Update the GPU's driver (Linux: Mesa), then the program; if it began with an update, take the version before.",
+            "Read the driver's log: sudo dmesg | tail -30",
+            instead=CPU,
+        ),
+        ("+vulkan", "+device lost|devicelost|lost"),
+    ),
+    Cause(
+        "vulkan-absent",
+        "accelerators",
+        (
+            "ggml_vulkan: no devices found",
+            "vk::createinstance: errorincompatibledriver",
+            "libvulkan.so.1: cannot open shared object file",
+            "vk_error_incompatible_driver",
+            "vulkan-1.dll",
+        ),
+        says(
+            "The program wants Vulkan, and its loader or a driver for it is missing.",
+            "Linux: sudo apt install libvulkan1 mesa-vulkan-drivers vulkan-tools, then vulkaninfo --summary; Windows: install "
+            "the card's driver.",
+            "In a container: docker run --device /dev/dri ...",
+            instead=CPU,
+        ),
+        ("+vulkan", "+no devices|not found|missing|incompatible"),
+    ),
+)

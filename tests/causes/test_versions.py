@@ -1,0 +1,82 @@
+"""Names that packages gave up: what `puna why` says of them is so in the packages that are installed."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from puna.causes import find
+from puna.causes.versions import MOVED
+
+GONE = {
+    "transformers": (
+        "AutoModelForVision2Seq",
+        "AutoModelWithLMHead",
+        "HybridCache",
+        "SlidingWindowCache",
+        "TFAutoModel",
+        "AdamW",
+    ),
+    "transformers.utils": ("is_torch_fx_available", "is_tf_available", "LossKwargs", "TRANSFORMERS_CACHE"),
+    "huggingface_hub": ("cached_download", "HfFolder", "InferenceApi", "ModelFilter", "configure_http_backend"),
+}
+HERE = {
+    "transformers": ("AutoModelForImageTextToText", "EncoderDecoderCache", "StaticCache"),
+    "transformers.utils": ("TransformersKwargs",),
+    "huggingface_hub": ("get_token", "hf_hub_download", "InferenceClient", "is_offline_mode", "set_client_factory"),
+}
+
+
+@pytest.mark.parametrize("module", GONE)
+def test_names_that_are_told_as_gone_are_gone(module: str) -> None:
+    package = pytest.importorskip(module, reason="an oracle that is installed with the tests")
+    assert [name for name in GONE[module] if hasattr(package, name)] == []
+    assert all(MOVED[name.lower()].gone for name in GONE[module])
+
+
+@pytest.mark.parametrize("module", HERE)
+def test_names_that_are_told_in_their_place_are_there(module: str) -> None:
+    pytest.importorskip(module, reason="an oracle that is installed with the tests")
+    package = importlib.import_module(module)
+    assert [name for name in HERE[module] if not hasattr(package, name)] == []
+
+
+def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
+    transformers = pytest.importorskip("transformers")
+    cache, config = transformers.DynamicCache(), transformers.LlamaConfig()
+    gone = ("seen_tokens", "get_usable_length", "from_legacy_cache", "to_legacy_cache", "key_cache", "value_cache")
+    assert [name for name in gone if hasattr(cache, name)] == [] and hasattr(cache, "get_seq_length")
+    assert not hasattr(config, "rope_theta") and "rope_theta" in config.rope_parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cannot import name 'cached_download' from 'huggingface_hub'", ("huggingface_hub since 0.26", "hf_hub_download")),
+        ("cannot import name 'EncoderDecoderCache' from 'transformers'", ("came with transformers 4.43", "older")),
+        ("'DynamicCache' object has no attribute 'seen_tokens'", ("seen_tokens", "get_seq_length()")),
+        (
+            "cannot import name 'nothing_known' from 'transformers.utils'",
+            ("transformers has no nothing_known", "older or a newer"),
+        ),
+    ],
+)
+def test_a_name_is_told_with_its_version_and_its_new_name(text: str, words: tuple[str, ...]) -> None:
+    told = find(text)[0].explain()
+    assert all(word in told.cause for word in words), told.cause
+
+
+def test_numbers_of_the_new_kinds_are_told() -> None:
+    ptxas = find("ptxas fatal   : Value 'sm_120' is not defined for option 'gpu-name'")[0].explain()
+    assert "sm_120 (compute capability 12.0)" in ptxas.cause and "CUDA 12.8" in ptxas.cause
+    shared = find("out of resource: shared memory, Required: 131072, Hardware limit: 101376.")[0].explain()
+    assert "128 KiB" in shared.cause and "99 KiB" in shared.cause
+    words = (
+        "Found GPU0 {} which is of cuda capability {}. Minimum and Maximum cuda capability supported by this version of PyTorch "
+        "is ({}) - ({})"
+    )
+    kinds = [("GTX 1060", "6.1", "7.5", "12.0"), ("NVIDIA GB10", "12.1", "8.0", "12.0"), ("RTX 5090", "12.0", "5.0", "9.0")]
+    assert [find(words.format(*kind))[0].explain().kind for kind in kinds] == ["too-old", "newer-of-a-generation", "too-new"]
+    mxfp4 = find("tensor 'blk.0.ffn_down_exps.weight' has invalid ggml type 39 (NONE)")[0].explain()
+    assert "MXFP4" in mxfp4.cause and "August 2025" in mxfp4.cause
