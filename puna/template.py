@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
@@ -81,6 +82,27 @@ FAILURES = (
     *(jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, RuntimeError),
     *(SyntaxError, TypeError, ValueError),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words of a template, which say what can have an effect on its text."""
+
+    variables: frozenset[str]  # names that it reads, its own included
+    texts: frozenset[str]  # its string constants, and the attributes that it asks for
+
+
+def vocabulary(source: str) -> Vocabulary:
+    """What a template reads. TemplateError for one that is no template.
+
+    >>> vocabulary("{% if thinking and m.role == 'tool' %}{% endif %}") == Vocabulary(
+    ...     frozenset({"thinking", "m"}), frozenset({"role", "tool"}))
+    True
+    """
+    try:
+        return _vocabulary(source)
+    except FAILURES as error:
+        raise TemplateError(f"the chat template failed: {str(error)[:500]}", hint=_HINT) from error
 
 
 def render_template(source: str, variables: Mapping[str, Any], *, now: datetime | None = None) -> str:
@@ -207,8 +229,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.tests = {name: TESTS[name] for name in KEPT_TESTS}
 
     def code(self, source: str) -> CodeType:
-        if len(source) > MAX_SOURCE:
-            exceed(f"has more than {MAX_SOURCE} characters")
         code = _compiled(source)
         self.budget.step()
         return code
@@ -363,11 +383,25 @@ def _filtered(node: Any, name: str) -> nodes.Filter:
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> CodeType:
     sandbox = _Sandbox(Budget(0))
-    if next(islice(sandbox.lex(source), MAX_TOKENS, None), None) is not None:
-        exceed(f"has more than {MAX_TOKENS} tokens")
-    tree = _Guarded().visit(sandbox.parse(source))
+    tree = _Guarded().visit(_parsed(source, sandbox))
     tree.set_environment(sandbox)
     return sandbox.compile(tree)
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(source: str) -> Vocabulary:
+    tree = _parsed(source, _Sandbox(Budget(0)))
+    variables = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return Vocabulary(frozenset(variables), frozenset(texts | {node.attr for node in tree.find_all(nodes.Getattr)}))
+
+
+def _parsed(source: str, sandbox: _Sandbox) -> nodes.Template:
+    if len(source) > MAX_SOURCE:
+        exceed(f"has more than {MAX_SOURCE} characters")
+    if next(islice(sandbox.lex(source), MAX_TOKENS, None), None) is not None:
+        exceed(f"has more than {MAX_TOKENS} tokens")
+    return sandbox.parse(source)
 
 
 # How large a result may be, from the operands alone.

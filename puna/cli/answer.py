@@ -81,19 +81,27 @@ def speeds_line(facts: dict[str, Any]) -> str:
     ) + ("" if first is None else f" | first token {first:.2f} s after process start")
 
 
-def completion_facts(completion: Completion) -> dict[str, Any]:
+def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """A completion in the types of JSON."""
     return {
         "text": completion.text,
         "finish_reason": completion.finish_reason.value,
+        "stop_reason": completion.stop_reason,
         "token_ids": list(completion.token_ids),
+        "pieces": None if tokenizer is None else [_piece(tokenizer, i) for i in completion.token_ids],
         "logprobs": [_logprob_facts(entry) for entry in completion.logprobs] or None,
         "seed": completion.seed,
     }
 
 
 def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
-    return {"id": entry.token_id, "logprob": entry.logprob, "top": [{"id": i, "logprob": p} for i, p in entry.top]}
+    top = [{"id": i, "text": text, "logprob": p} for (i, p), text in zip(entry.top, entry.top_texts, strict=True)]
+    return {"id": entry.token_id, "text": entry.text, "logprob": entry.logprob, "top": top}
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> str:
+    """The id as the vocabulary spells it; "" for one that only pads the model's vocabulary."""
+    return tokenizer.piece(token_id) if token_id < tokenizer.vocab_size else ""
 
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:

@@ -20,7 +20,9 @@ from puna.cli.options import (
     load_model,
     sampling_options,
     sampling_params,
+    sampling_settings,
     system_option,
+    template_arg_option,
     template_option,
     tokenizer_option,
 )
@@ -49,6 +51,7 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 @click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
 @system_option
 @template_option
+@template_arg_option
 @sampling_options
 @engine_options
 @tokenizer_option
@@ -56,13 +59,14 @@ A message of several lines: Alt-Enter, or between """ and """. Ctrl-C stops an a
 def command(model: str | None, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message."""
     spoken = _prompt_format(raw, prompt_format, flags)
-    params = sampling_params(flags | {name: value for name, value in DEFAULTS.items() if flags[name] is None})
-    params = params if spoken is None else replace(params, stop=(*params.stop, *spoken.stops))
+    given = sampling_settings(flags)
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report)
+        params = sampling_params(llm, given, report, DEFAULTS)
         if not raw:
             announce_template(llm, report)
+    params = params if spoken is None else replace(params, stop=(*params.stop, *spoken.stops))
     load_s = time.perf_counter() - started
     talk = Conversation(llm, params, flags["system"] or "", is_quiet=as_json, load_s=load_s, prompt_format=spoken)
     with llm:
@@ -77,8 +81,11 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
         if text is not None:
             raise UsageError("--prompt-format goes with --raw: with a chat template it has no use", hint="Add --raw.")
         return None
-    if flags["system"] is not None or flags["template"] is not None:
-        raise UsageError("--raw goes without a template, so --system and --template have no use", hint="Leave one of them out.")
+    if flags["system"] is not None or flags["template"] is not None or flags["template_args"]:
+        raise UsageError(
+            "--raw uses no chat template: --system, --template, --template-arg have no use",
+            hint="Leave one of them out.",
+        )
     return PromptFormat.parse(PLACE if text is None else text)
 
 

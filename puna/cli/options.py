@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -40,7 +42,8 @@ class Size(click.ParamType[int]):
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=int, help="At most so many new tokens [256; chat 1024]."),
+    click.option("-n", "--max-tokens", type=int, help="Generate at most N tokens [256; chat 1024]."),
+    click.option("--min-tokens", type=int, help="Do not end before this many tokens [0]."),
     click.option("--temperature", type=float, help="0: always the most likely token [0; chat 0.7]."),
     click.option("--top-k", type=int, help="Only the k most likely tokens [0: off]."),
     click.option("--top-p", type=float, help="Only the most likely tokens that together reach p [1: off; chat 0.95]."),
@@ -49,10 +52,18 @@ _SAMPLING = (
     click.option("--presence-penalty", type=float, help="Against tokens of the answer, once [0: off]."),
     click.option("--frequency-penalty", type=float, help="Against tokens of the answer, by count [0: off]."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add to a token's logit; repeatable."),
+    click.option(
+        "--suppress-id", "suppress_ids", multiple=True, type=int, metavar="ID", help="Never sample this token; repeatable."
+    ),
     click.option("--seed", type=int, help="The same seed draws the same tokens."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="End before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="End at this token; repeatable."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Go on where the model would stop."),
+    click.option(
+        "--sampling-defaults",
+        metavar="WHOSE",
+        help="Of flags not given: model (what its files suggest, if anything) or puna [model].",
+    ),
 )
 
 _ENGINE = (
@@ -70,6 +81,14 @@ tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, or a folder with one, where the model has it apart."
 )
 template_option = click.option("--template", metavar="NAME", help="llama2, llama3 or chatml, instead of the model's own.")
+template_arg_option = click.option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    type=Utf8(),
+    metavar="NAME=VALUE",
+    help="Set a variable of the chat template, such as enable_thinking=false; repeatable.",
+)
 system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
 
@@ -89,15 +108,55 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
     return function
 
 
-def sampling_params(flags: dict[str, Any]) -> SamplingParams:
-    """The SamplingParams that were asked for. UsageError for a value outside its range."""
+def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """The fields of SamplingParams that were asked for. UsageError for a value outside its range."""
     from puna.request import SamplingParams
 
     names = {field.name for field in fields(SamplingParams)}
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if "logit_bias" in given:
         given["logit_bias"] = dict(map(_parse_bias, given["logit_bias"]))
-    return SamplingParams(**given)
+    SamplingParams(**given)
+    return given
+
+
+# Fields that belong together: where the model's files say one of them, puna's own defaults for the others do not go with it.
+TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
+
+
+def sampling_params(
+    llm: LLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> SamplingParams:
+    """What the flags say, else what the model's files suggest, which is told, else `defaults`, else those of SamplingParams."""
+    from puna.request import SamplingParams
+
+    suggested = dict(llm.suggested.settings)
+    for line in llm.suggested.lines(given):
+        report.notice(line)
+    apart = TOGETHER if TOGETHER & suggested.keys() else frozenset()
+    own = {name: value for name, value in defaults.items() if name not in apart}
+    return SamplingParams(**{**own, **suggested, **given})
+
+
+def read_template_args(texts: Sequence[str]) -> dict[str, Any]:
+    """Variables of a chat template: values are read as JSON, and are texts where they are none.
+
+    >>> read_template_args(["enable_thinking=false", "effort=high", "budget=3"])
+    {'enable_thinking': False, 'effort': 'high', 'budget': 3}
+    """
+    from puna.chat import checked_args
+
+    pairs = [text.partition("=") for text in texts]
+    if wrong := next((text for text, (_, equals, _) in zip(texts, pairs) if not equals), None):
+        raise UsageError(f"--template-arg is {wrong!r}; NAME=VALUE is needed, for example enable_thinking=false")
+    return checked_args({name: _json_or_text(value) for name, _, value in pairs})
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
@@ -118,13 +177,14 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter) -> LL
     from puna.machine import history
     from puna.plan import GIB
 
-    template = _built_in_template(flags.get("template"))
+    template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     llm = LLM.load(model, engine_config(flags, report), tokenizer=flags.get("tokenizer"), report=report)
     if llm.footprint is not None:
         taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB
         report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
         history.remember(llm)
     llm.chat_template = template or llm.chat_template
+    llm.template_args = variables
     return llm
 
 

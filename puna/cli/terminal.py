@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from puna.errors import PunaError, UsageError
+from puna.report import printable as printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -96,15 +97,6 @@ def shown_path(path: Path) -> str:
     'm-é-\\xff.gguf'
     """
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped: what a model file says must not drive the terminal.
-
-    >>> printable("a\\x1b[2Jé")
-    'a\\\\x1b[2Jé'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class TerminalReporter:
