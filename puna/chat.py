@@ -59,9 +59,11 @@ def encode_chat(
     The other arguments are those of `render`.
     """
     if template is None or template in BUILT_IN:
+        turns = checked_messages(messages)
+        is_continued = continues(turns, add_generation_prompt, continue_final_message)
+        checked_args(template_args)
         name = template or fitting_template(tokenizer)
-        is_continued = continues(checked_messages(messages), add_generation_prompt, continue_final_message)
-        return _encode_built_in(messages, tokenizer, name, add_generation_prompt, is_continued, limit)
+        return _encode_built_in(turns, tokenizer, name, add_generation_prompt, is_continued, limit)
     prompt = render(
         messages,
         template,
@@ -113,8 +115,11 @@ def render(
     if not is_continued:
         return Prompt(rendered(guarded), guard)
     before, found, _ = rendered([*guarded[:-1], _with_letter(guarded[-1], end)]).rpartition(end)
-    if not found:
-        raise TemplateError("the chat template leaves out the message of the assistant that is to be continued")
+    if not found or not before.rstrip().endswith(guarded[-1]["content"].strip()):
+        raise TemplateError(
+            "the chat template changes or leaves out the last message, so that it cannot be continued",
+            hint="Leave out what the template removes (mostly thoughts), or end with a message of the user.",
+        )
     return Prompt(before, guard)
 
 
@@ -307,9 +312,14 @@ _MARKS = {"<|im_start|>": "chatml", "<|start_header_id|>": "llama3"}
 
 
 def _encode_built_in(
-    messages: Messages, tokenizer: Tokenizer, name: str, add_generation_prompt: bool, is_continued: bool, limit: int | None
+    given: list[dict[str, Any]],
+    tokenizer: Tokenizer,
+    name: str,
+    add_generation_prompt: bool,
+    is_continued: bool,
+    limit: int | None,
 ) -> list[int]:
-    plain = [_plain(number, turn, name) for number, turn in enumerate(checked_messages(messages))]
+    plain = [_plain(number, turn, name) for number, turn in enumerate(given)]
     letters = unused_letters([message["content"] for message in plain])
     guard, end = next(letters), next(letters)
     guarded: list[Message] = break_up(plain, tokenizer.special_tokens, guard)
