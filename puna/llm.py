@@ -599,7 +599,13 @@ SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.s
 
 def _suggested(checkpoint: Checkpoint, plan: Plan) -> Suggested:
     source = "config.json" if "_from_model_config" in checkpoint.generation else SOURCES.get(checkpoint.format, "the model")
-    return suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
+    made = suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
+    if checkpoint.tokenizer is not None:
+        return made
+    # A tokenizer knows the ends of a text; without one they are the ids that the files name.
+    ends = checkpoint.generation.get("eos_token_id", checkpoint.metadata.get("eos_token_id"))
+    ids = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and 0 <= i < checkpoint.config.vocab_size]
+    return dataclasses.replace(made, settings={**made.settings, "stop_ids": tuple(ids)}) if ids else made
 
 
 def _load(path_or_name: str | Path | None, config: EngineConfig, tokenizer: Path | None, report: Reporter) -> _Parts:

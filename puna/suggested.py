@@ -64,7 +64,8 @@ class Suggested:
 
     def lines(self, overridden: Collection[str] = ()) -> Iterator[str]:
         """What to tell a person, where the fields `overridden` were given by the caller."""
-        applied = ", ".join(_words(name, value) for name, value in self.settings.items() if name not in overridden)
+        told = {name: value for name, value in self.settings.items() if name not in overridden and name != "stop_ids"}
+        applied = ", ".join(_words(name, value) for name, value in told.items())
         if applied:
             yield f"sampling as {self.source} suggests: {applied}; {TURNED_OFF}"
         if self.ignored:
