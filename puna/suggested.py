@@ -82,12 +82,12 @@ def suggested(generation: Mapping[str, Any], source: str, vocab_size: int, max_c
     for key, value in values.items():
         if key in APPLIED and key not in DRAWING:
             _apply(key, APPLIED[key], value, settings, ignored)
-        elif key == "bad_words_ids":
-            _ban(value, values.get("eos_token_id"), settings, ignored)
         elif key == "max_length":
             ignored += [] if isinstance(value, int) and value >= max_context else _unless_neutral(key, value)
-        elif key not in DRAWING and key not in WITHOUT_EFFECT:
+        elif key not in DRAWING and key not in WITHOUT_EFFECT and key != "bad_words_ids":
             ignored += _unless_neutral(key, value)
+    if "bad_words_ids" in values:  # last: they join the suppressed ids
+        _ban(values["bad_words_ids"], values.get("eos_token_id"), settings, ignored)
     _drop_unknown_ids(settings, ignored, vocab_size)
     return Suggested({name: value for name, value in settings.items() if value != ()}, tuple(ignored), source)
 

@@ -11,7 +11,7 @@ import pytest
 
 from puna import LLM, SamplingParams
 from puna.formats import open_checkpoint
-from puna.report import KeepingReporter
+from puna.report import SILENT, KeepingReporter
 from puna.suggested import suggested
 from tests.families import FAMILIES, VOCAB_SIZE
 from tests.models import DraftValue, random_tensors, tiny_config, write_gguf
@@ -36,9 +36,11 @@ def found(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         ({"do_sample": False}, {"temperature": 0.0}),
         ({"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}, {"temperature": 0.0}),
         ({"do_sample": False, "_from_model_config": True, "max_length": 20, "num_beams": 1}, {}),
-        ({"repetition_penalty": 1.1, "max_new_tokens": 7, "min_new_tokens": 2}, {"repetition_penalty": 1.1, "max_tokens": 7, "min_tokens": 2}),
+        ({"max_new_tokens": 7, "min_new_tokens": 2}, {"max_tokens": 7, "min_tokens": 2}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
         ({"suppress_tokens": [3, 4], "begin_suppress_tokens": [5]}, {"suppress_ids": (3, 4), "begin_suppress_ids": (5,)}),
         ({"suppress_tokens": [3], "bad_words_ids": [[4], [3], [2]], "eos_token_id": 2}, {"suppress_ids": (3, 4)}),
+        ({"bad_words_ids": [[4]], "suppress_tokens": [3]}, {"suppress_ids": (3, 4)}),
         ({"stop_strings": "END", "max_length": 512}, {"stop": ("END",)}),
         ({"no_repeat_ngram_size": 0, "typical_p": 1.0, "guidance_scale": None, "forced_eos_token_id": None}, {}),
     ],
@@ -120,14 +122,14 @@ def random_settings(rng: random.Random, usual: list[int]) -> dict[str, Any]:
     """Settings that change the greedy answer: the ids that it holds are penalised, suppressed, or end it."""
     every = {
         "repetition_penalty": rng.choice([1.3, 2.0]),
-        "suppress_tokens": rng.sample(usual, 2) + [rng.randrange(VOCAB_SIZE)],
+        "suppress_tokens": [*rng.sample(usual, 2), rng.randrange(VOCAB_SIZE)],
         "begin_suppress_tokens": [usual[0], rng.randrange(VOCAB_SIZE)],
         "bad_words_ids": [[rng.choice(usual)], [rng.randrange(VOCAB_SIZE)]],
         "min_new_tokens": rng.randint(1, 12),
         "eos_token_id": rng.sample(usual, 2),
     }
     chosen = {name: every[name] for name in rng.sample(list(every), rng.randint(1, 4))}
-    noise = rng.choice([{}, {"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {"do_sample": False}])
+    noise: dict[str, Any] = rng.choice([{}, {"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {"do_sample": False}])
     return {"max_new_tokens": rng.randint(10, 20), "eos_token_id": 2, **chosen, **noise}
 
 
@@ -136,16 +138,18 @@ def test_greedy_answers_are_those_of_transformers_with_the_same_folder(model: Pa
     rng = random.Random(2026)
     theirs = FAMILIES["llama-2"].transformers_model(seed=5)
     changed = 0
-    for number in range(24):
+    plain = LLM(model, device="reference", max_context=128, sampling_defaults="puna", report=SILENT)
+    for number in range(12):
         prompt = [rng.randrange(3, VOCAB_SIZE) for _ in range(rng.randint(1, 12))]
-        usual = by_puna(model, prompt, sampling_defaults="puna")[:10]
+        usual = list(plain.generate(prompt, max_tokens=10).token_ids)
         values = random_settings(rng, list(dict.fromkeys(usual)) * 2)
         (model / NAME).write_text(json.dumps(values))
         made = by_puna(model, prompt)
         assert made == by_transformers(model, prompt, theirs), (number, prompt, values)
         changed += made[:5] != usual[:5]
         (model / NAME).unlink()
-    assert changed >= 12
+    plain.close()
+    assert changed >= 6
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,7 @@ from prompt_toolkit.output import DummyOutput
 
 from puna.cli import chat, chat_input
 from puna.request import FinishReason
+from puna.suggested import suggested
 from tests.cli.conftest import FakeLLM, Puna
 
 
@@ -198,3 +199,19 @@ def test_ctrl_c_in_raw_stops_that_answer(fake: FakeLLM, puna: Puna) -> None:
     fake.answer = ("Pa", KeyboardInterrupt())
     done = puna("chat", "--raw", stdin="one\n")
     assert (done.code, done.out) == (0, "Pa\n") and "[stopped]" in done.err
+
+
+def test_where_the_model_suggests_how_to_draw_chats_own_defaults_stand_back(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin="hi\n")
+    params = fake.asked[-1][1]
+    assert (params.temperature, params.top_p, params.max_tokens) == (0.7, 0.95, 1024)
+    fake.suggested = suggested({"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.1}, "the file", 100, 100)
+    done = puna("chat", stdin="hi\n")
+    params = fake.asked[-1][1]
+    assert (params.temperature, params.top_p, params.repetition_penalty, params.max_tokens) == (0.6, 1.0, 1.1, 1024)
+    assert "sampling as the file suggests: temperature 0.6, repetition_penalty 1.1" in done.err
+    puna("chat", "--temperature", "0.2", "--template-arg", "thinking=true", stdin="hi\n")
+    assert fake.asked[-1][1].temperature == 0.2 and fake.template_args == {"thinking": True}
+    fake.suggested = suggested({"repetition_penalty": 1.1}, "the file", 100, 100)
+    puna("chat", stdin="hi\n")
+    assert (fake.asked[-1][1].temperature, fake.asked[-1][1].repetition_penalty) == (0.7, 1.1)
