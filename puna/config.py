@@ -107,7 +107,7 @@ class RopeConfig:
         return np.asarray(turned, np.float64).reshape(-1, head_dim // 2)
 
     def family(self, prompt_length: int) -> int:
-        """Prompts of one family have the same K where they have the same tokens: all have, but under "dynamic" scaling."""
+        """Prefix-cache key: with dynamic RoPE, K depends on the prompt's length, so only prompts of equal length share pages."""
         return prompt_length if self.scaling == "dynamic" and prompt_length > self.original_context else 0
 
     def frequencies(self, head_dim: int, length: int = 0) -> npt.NDArray[np.float64]:

@@ -69,8 +69,8 @@ _SAMPLING = (
 _ENGINE = (
     click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...; torch: the CPU by PyTorch."),
     click.option("--require-gpu", is_flag=True, default=None, help="Fail rather than go on with the CPU."),
-    click.option("--vram", type=Size(), metavar="SIZE", help="Of the device's memory at most so much: 12GiB."),
-    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4; auto: as they are, if they fit."),
+    click.option("--vram", type=Size(), metavar="SIZE", help="Use at most this much device memory, e.g. 12GiB."),
+    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4; auto: as in the file, if that fits."),
     click.option("--threads", type=int, help="0: one per core."),
     click.option("--max-context", type=int, help="Tokens of prompt and answer; 0: the model's own limit."),
     click.option("--kv-type", metavar="TYPE", help="auto, bf16, f16, f32 or int8."),

@@ -209,7 +209,7 @@ def test_where_the_model_suggests_how_to_draw_chats_own_defaults_stand_back(fake
     done = puna("chat", stdin="hi\n")
     params = fake.asked[-1][1]
     assert (params.temperature, params.top_p, params.repetition_penalty, params.max_tokens) == (0.6, 1.0, 1.1, 1024)
-    assert "sampling as the file suggests: temperature 0.6, repetition_penalty 1.1" in done.err
+    assert "sampling as the file suggests: temperature 0.6, repetition_penalty 1.1" in " ".join(done.err.split())
     puna("chat", "--temperature", "0.2", "--template-arg", "thinking=true", stdin="hi\n")
     assert fake.asked[-1][1].temperature == 0.2 and fake.template_args == {"thinking": True}
     fake.suggested = suggested({"repetition_penalty": 1.1}, "the file", 100, 100)
