@@ -89,6 +89,17 @@ class Detokenizer:
         return text[:keep].translate(self._unmarked)
 
 
+def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
+    """An id as text, by itself: a part of a character is U+FFFD, a control token is as the vocabulary spells it.
+
+    "" without a tokenizer, and for an id that only pads the model's vocabulary.
+    """
+    if tokenizer is None or token_id >= tokenizer.vocab_size:
+        return ""
+    data = tokenizer.token_bytes(token_id)
+    return data.decode(errors="replace") if data else tokenizer.piece(token_id)
+
+
 def control_marks(stop: Sequence[str], control_tokens: Mapping[str, int]) -> dict[int, str]:
     """Id of each control token that a stop text spells -> the letter that stands for it in the searched text."""
     spelled = [token_id for text, token_id in control_tokens.items() if any(text in one for one in stop)]

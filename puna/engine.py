@@ -13,7 +13,7 @@ import numpy as np
 
 from puna.backends.base import Backend, Chosen, LooksAhead
 from puna.config import EngineConfig, ModelConfig
-from puna.detokenize import Detokenizer
+from puna.detokenize import Detokenizer, token_text
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
@@ -259,14 +259,8 @@ class Engine:
 
     def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
         """The entry with its ids as text."""
-        return replace(entry, text=self._spelling(entry.token_id), top_texts=tuple(self._spelling(i) for i, _ in entry.top))
-
-    def _spelling(self, token_id: int) -> str:
-        """An id as text, by itself: part of a character is U+FFFD, a control token is as the vocabulary spells it."""
-        if self._tokenizer is None or token_id >= self._num_texts:
-            return ""
-        data = self._tokenizer.token_bytes(token_id)
-        return data.decode(errors="replace") if data else self._tokenizer.piece(token_id)
+        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
+        return replace(entry, text=text, top_texts=tuple(top_texts))
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Remove a request; its last output has the text that was held back."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.cli.terminal import printable, tell
+from puna.detokenize import token_text
 from puna.errors import PunaError
 from puna.request import FinishReason
 
@@ -88,7 +89,7 @@ def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dic
         "finish_reason": completion.finish_reason.value,
         "stop_reason": completion.stop_reason,
         "token_ids": list(completion.token_ids),
-        "pieces": None if tokenizer is None else [_piece(tokenizer, i) for i in completion.token_ids],
+        "token_texts": [token_text(tokenizer, i) for i in completion.token_ids],
         "logprobs": [_logprob_facts(entry) for entry in completion.logprobs] or None,
         "seed": completion.seed,
     }
@@ -97,11 +98,6 @@ def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dic
 def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
     top = [{"id": i, "text": text, "logprob": p} for (i, p), text in zip(entry.top, entry.top_texts, strict=True)]
     return {"id": entry.token_id, "text": entry.text, "logprob": entry.logprob, "top": top}
-
-
-def _piece(tokenizer: Tokenizer, token_id: int) -> str:
-    """The id as the vocabulary spells it; "" for one that only pads the model's vocabulary."""
-    return tokenizer.piece(token_id) if token_id < tokenizer.vocab_size else ""
 
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:

@@ -122,6 +122,7 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
 
 # Fields that belong together: where the model's files say one of them, puna's own defaults for the others do not go with it.
 TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
+DRAWN = ("top_k", "top_p", "min_p", "seed")  # without effect where the most likely token is taken
 
 
 def sampling_params(
@@ -135,7 +136,11 @@ def sampling_params(
         report.notice(line)
     apart = TOGETHER if TOGETHER & suggested.keys() else frozenset()
     own = {name: value for name, value in defaults.items() if name not in apart}
-    return SamplingParams(**{**own, **suggested, **given})
+    params = SamplingParams(**{**own, **suggested, **given})
+    for name in DRAWN if params.temperature == 0 else ():
+        if name in given:
+            report.notice(f"--{name.replace('_', '-')} has no effect: at temperature 0 nothing is drawn")
+    return params
 
 
 def read_template_args(texts: Sequence[str]) -> dict[str, Any]:

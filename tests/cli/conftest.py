@@ -24,6 +24,9 @@ class FakeTokenizer:
     def piece(self, token_id: int) -> str:
         return f"<{token_id}>"
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"t%d" % token_id
+
 
 class FakeStream:
     """Gives the words of an answer one by one; raises `error` in their place when it stands among them."""

@@ -225,9 +225,9 @@ def test_flags_win_over_what_the_model_suggests_and_that_over_the_defaults(fake:
     assert puna("run", "hi", "--sampling-defaults", "mine").code == 2
 
 
-def test_json_carries_the_pieces_and_the_stop_reason(fake: FakeLLM, puna: Puna) -> None:
+def test_json_carries_the_texts_of_the_ids_and_the_stop_reason(fake: FakeLLM, puna: Puna) -> None:
     facts = json.loads(puna("run", "hi", "--json").out)
-    assert facts["pieces"] == ["<0>", "<1>", "<2>"] and facts["stop_reason"] is None
+    assert facts["token_texts"] == ["t0", "t1", "t2"] and facts["stop_reason"] is None
     assert facts["token_ids"] == [0, 1, 2]
 
 
@@ -253,3 +253,8 @@ def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
     assert done.code == 2 and words in done.err and fake.loaded == []
     done = puna("run", "--raw", "hi", "--template-arg", "a=1")
     assert done.code == 2 and "no use" in done.err and fake.loaded == []
+
+
+def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
+    assert "--top-p has no effect: at temperature 0 nothing is drawn" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
+    assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err
