@@ -141,14 +141,16 @@ def continues(turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool, a
 
 def checked_args(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Variables for a template. UsageError for names that puna sets itself, and for values that are not JSON's."""
-    if given is None:
+    if not given and isinstance(given, Mapping | None):
         return {}
     if not isinstance(given, Mapping):
         raise checks.refuse("template_args", given, "a dict {name: value}")
+    from puna.template import FUNCTIONS
+
     for name in given:
         if not isinstance(name, str) or not name.isidentifier():
             raise UsageError(f"template_args names {name!r}; the name of a variable is needed, such as enable_thinking")
-        if name in SET_BY_PUNA:
+        if name in (*SET_BY_PUNA, *FUNCTIONS):
             raise UsageError(f"template_args names {name}, which puna sets itself", hint="Leave it out.")
     return {name: checks.json_value(f"template_args[{name!r}]", value) for name, value in given.items()}
 

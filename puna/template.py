@@ -75,6 +75,7 @@ METHODS: dict[type, tuple[str, ...]] = {
     tuple: ("count", "index"),
     LoopContext: LOOP_ATTRIBUTES,
 }
+FUNCTIONS = ("range", "dict", "namespace", "raise_exception", "strftime_now")  # that a template may call by name
 COUNTED, CHARGED, CHAINED = "counted!", "charged!", "chained!"  # our filters: names that no template can write
 
 # What a template's own fault looks like from here.
@@ -209,13 +210,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, cache_size=0)
         self.budget = budget
         self.finalize = jinja2.pass_context(lambda _, value: self._written(value))  # with a context: not folded when compiled
-        self.globals = {
-            "range": safe_range,
-            "dict": dict,
-            "namespace": _Namespace,
-            "raise_exception": _raise_exception,
-            "strftime_now": lambda form: _strftime(now or datetime.now(), form),
-        }
+        functions = (safe_range, dict, _Namespace, _raise_exception, lambda form: _strftime(now or datetime.now(), form))
+        self.globals = dict(zip(FUNCTIONS, functions, strict=True))
         bounded: dict[str, Callable[..., Any]] = {
             "list": budget.items,
             "join": self._join,

@@ -427,6 +427,7 @@ def test_control_tokens_in_a_variable_or_a_further_key_are_text(bpe: Tokenizer) 
         ({"messages": []}, "messages, which puna sets itself"),
         ({"bos_token": "x"}, "bos_token, which puna sets itself"),
         ({"add_generation_prompt": False}, "add_generation_prompt, which puna sets itself"),
+        ({"strftime_now": "now"}, "strftime_now, which puna sets itself"),
         ({"a-b": 1}, "the name of a variable is needed"),
         ({5: 1}, "the name of a variable is needed"),
         ({"x": object()}, "a value of JSON is needed"),
