@@ -106,8 +106,12 @@ class LLM:
             raise checks.refuse("the model", path_or_name, "a path, or the name of a model,")
         if ProcessPlace.from_env().rank > 0:
             report = SILENT  # only the first process reports
-        report = PlainReporter() if report is None else report
-        self._assemble(_load(path_or_name, _engine_config(config, settings), _tokenizer_file(tokenizer), report), report)
+        plain = PlainReporter()
+        try:
+            told = plain if report is None else report
+            self._assemble(_load(path_or_name, _engine_config(config, settings), _tokenizer_file(tokenizer), told), told)
+        finally:
+            plain.close()
 
     @classmethod
     def load(

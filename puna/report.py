@@ -96,6 +96,11 @@ class PlainReporter:
                 self._stream.write(f"{line}\n")
             self._stream.flush()
 
+    def close(self) -> None:
+        """Remove whatever is shown: the work has ended, perhaps with an error."""
+        with self._lock:
+            self._end()
+
     def _begin(self, stage: str) -> None:
         self._stage, self._is_shown = stage, False
         self._timer = threading.Timer(BAR_AFTER_S if self._line.is_terminal else LINE_AFTER_S, self._show, [stage])

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from puna.config import ConfigError, EngineConfig, EngineSettings, RopeConfig
-from tests.documented import documented_fields
+from tests.documented import documented_fields, documented_highest
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,15 @@ def test_the_keyword_arguments_are_the_fields() -> None:
 
 def test_help_says_of_every_field_what_it_means_and_the_default() -> None:
     assert documented_fields(EngineConfig) == {field.name: getattr(EngineConfig(), field.name) for field in fields(EngineConfig)}
+
+
+def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> None:
+    highest = documented_highest(EngineConfig)
+    assert highest == {"threads": 256, "max_batch": 4096}
+    for name, value in highest.items():
+        assert getattr(EngineConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=name):
+            EngineConfig(**{name: value + 1})  # type: ignore[arg-type]
 
 
 def test_whose_sampling_defaults_is_one_of_two() -> None:

@@ -73,6 +73,17 @@ def test_a_long_stage_is_a_bar_on_a_terminal_and_gone_afterwards(at_once: None) 
     assert stream.getvalue().endswith("puna: still readable\n")
 
 
+def test_a_stage_that_ends_with_an_error_leaves_nothing_behind(at_once: None) -> None:
+    stream = Terminal()
+    told = PlainReporter(stream)
+    told.progress("loading weights", 1, 10)
+    told.close()
+    assert stream.getvalue().split("\r")[-1] == "" and told._timer is None
+    told.close()
+    told.progress("loading weights", 1, 10)
+    assert "loading weights [" in stream.getvalue().split("\r")[-1]
+
+
 def test_bars_say_how_far() -> None:
     assert bar_text("s", 5, 10) == "puna: s [##########..........] 5 of 10"
     assert bar_text("s", 10, 10).count("#") == 20 and bar_text("s", 99, 10).count("#") == 20

@@ -13,7 +13,7 @@ import pytest
 
 from puna.errors import UsageError
 from puna.request import _CHECKS, Biases, SamplingParams, SamplingSettings
-from tests.documented import documented_fields
+from tests.documented import documented_fields, documented_highest
 
 TAKEN: list[tuple[str, Any, Any]] = [
     ("stop", "abc", ("abc",)),
@@ -87,6 +87,15 @@ def test_help_says_of_every_field_what_it_means_what_is_allowed_and_the_default(
     assert documented_fields(SamplingParams) == {
         field.name: getattr(SamplingParams(), field.name) for field in fields(SamplingParams)
     }
+
+
+def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> None:
+    highest = documented_highest(SamplingParams)
+    assert len(highest) == 10 and highest["seed"] == (1 << 64) - 1
+    for name, value in highest.items():
+        assert getattr(SamplingParams(**{name: value}), name) == value  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=name):
+            SamplingParams(**{name: value + 1})  # type: ignore[arg-type]
 
 
 def test_parameters_have_a_hash_are_copied_and_sent_to_other_processes() -> None:
