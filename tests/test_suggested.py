@@ -197,5 +197,28 @@ def test_the_sampling_keys_of_a_gguf_file_are_applied(tmp_path: Path) -> None:
     assert open_checkpoint(plain).generation == {}
 
 
+def test_a_folders_suggestions_stay_what_they_are_in_a_gguf_file_or_are_told(model: Path, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    from puna.convert import convert
+
+    every = DRAWN | {"repetition_penalty": 1.1, "suppress_tokens": [3], "max_new_tokens": 9}
+    (model / NAME).write_text(json.dumps(every))
+    told = KeepingReporter()
+    path = convert(model, tmp_path / "m.gguf", to="gguf", report=told).path
+    assert any(line.endswith("suggests of sampling: max_tokens, suppress_ids") for line in told.texts), told.texts
+    fields = {name: field.contents() for name, field in GGUFReader(path).fields.items() if name.startswith("general.sampling")}
+    assert fields.keys() == {
+        f"general.sampling.{name}" for name in ("temp", "top_k", "top_p", "penalty_repeat", "penalty_last_n")
+    }
+    assert fields["general.sampling.penalty_last_n"] == -1 and fields["general.sampling.top_k"] == 20
+    again = suggested(open_checkpoint(path).generation, "", VOCAB_SIZE, 512)
+    expected = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
+    assert again.settings == expected and again.ignored == ()
+    (model / NAME).write_text(json.dumps({"do_sample": False, "top_p": 0.9}))
+    greedy = open_checkpoint(convert(model, tmp_path / "g.gguf", to="gguf").path)
+    assert suggested(greedy.generation, "", VOCAB_SIZE, 512).settings == {"temperature": 0.0}
+
+
 def _typed(value: float) -> tuple[Any, ...]:
     return ("float32", value) if isinstance(value, float) else ("int32", value)
