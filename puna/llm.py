@@ -294,8 +294,9 @@ class LLM:
         """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`.
 
         `template_args` (or `chat_template_kwargs`, as vLLM calls them): variables of the model's chat template, such as
-        {"enable_thinking": False}, or {"tools": [...]} with the JSON schemas of functions that the model may call. `continue_final_message`: None continues a last message of the assistant, which is then the
-        beginning of the answer; True needs one; False refuses one. `add_generation_prompt` False asks for no answer.
+        {"enable_thinking": False}, or {"tools": [...]} with the JSON schemas of functions that the model may call.
+        `continue_final_message`: None continues a last message of the assistant, which is then the beginning of the answer;
+        True needs one; False refuses one. `add_generation_prompt` False asks for no answer.
         """
         tokenizer = self._tokenizer_for("a conversation")
         return encode_chat(
