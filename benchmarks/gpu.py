@@ -74,7 +74,7 @@ def loaded(config: ModelConfig, given: EngineConfig, kind: str) -> LLM:
     layouts = backend_spec(engine.device).layouts
     plan = make_plan(config, checkpoint.tensors, engine, layouts, backend.info.free_bytes, report)
     backend.load(checkpoint, plan, report)
-    return LLM(checkpoint, None, backend, plan, engine)
+    return LLM.from_parts(checkpoint, None, backend, plan, engine)
 
 
 def prompts(config: ModelConfig, lengths: list[int], seed: int) -> list[list[int]]:
@@ -88,7 +88,7 @@ def decode_per_s(llm: LLM, batch: int, num_tokens: int = 128) -> float:
 
     def seconds(count: int) -> float:
         start = time.perf_counter()
-        llm.generate(asked, max_tokens=count, ignore_eos=True)
+        llm.generate(asked, SamplingParams(max_tokens=count, ignore_eos=True))
         return time.perf_counter() - start
 
     seconds(4)
@@ -98,7 +98,8 @@ def decode_per_s(llm: LLM, batch: int, num_tokens: int = 128) -> float:
 
 def prefill_per_s(llm: LLM, length: int) -> float:
     rates = [
-        llm.generate(ids, max_tokens=1).timing.prefill_per_s for ids in prompts(llm.model, [length] * (REPEATS + 1), seed=length)
+        llm.generate(ids, SamplingParams(max_tokens=1)).timing.prefill_per_s
+        for ids in prompts(llm.model, [length] * (REPEATS + 1), seed=length)
     ]
     return statistics.median(rates[1:])
 
@@ -126,7 +127,8 @@ def waits(llm: LLM) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         llm.generate(
-            prompts(llm.model, [16] * 4, seed=4), max_tokens=32, ignore_eos=True, temperature=0.7, repetition_penalty=1.1
+            prompts(llm.model, [16] * 4, seed=4),
+            SamplingParams(max_tokens=32, ignore_eos=True, temperature=0.7, repetition_penalty=1.1),
         )
     torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(warning.message) for warning in caught)

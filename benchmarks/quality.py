@@ -22,7 +22,7 @@ from puna import hub
 from puna.config import EngineConfig
 from puna.llm import LLM
 from puna.report import SILENT
-from puna.request import Batch
+from puna.request import Batch, SamplingParams
 
 Floats = npt.NDArray[np.float64]
 
@@ -124,8 +124,8 @@ def main() -> None:
     prompts = [ours.encode(line) for line in (Path(__file__).parent / "prompts.txt").read_text("utf-8").splitlines()]
     stops = ours.tokenizer.stop_ids if ours.tokenizer else frozenset()
     greedy = {
-        "puna": [list(c.token_ids) for c in ours.generate(prompts, max_tokens=GENERATED)],
-        "reference": [list(c.token_ids) for c in truth.generate(prompts, max_tokens=GENERATED)],
+        "puna": [list(c.token_ids) for c in ours.generate(prompts, SamplingParams(max_tokens=GENERATED))],
+        "reference": [list(c.token_ids) for c in truth.generate(prompts, SamplingParams(max_tokens=GENERATED))],
         "llama.cpp": [peer.greedy(ids, stops) for ids in prompts],
     }
     text_rows = [

@@ -38,12 +38,13 @@ def amounts(what: str) -> tuple[int, int]:
 
 def serve_puna(model: Path, threads: int, longest: int) -> None:
     from puna.llm import LLM
+    from puna.request import SamplingParams
 
     llm = LLM.load(model, threads=threads, max_context=longest, prefix_cache=False)
 
     def measure(what: str) -> float:
         prompt, generated = amounts(what)
-        timing = llm.generate(random_ids(prompt), max_tokens=generated + 1, ignore_eos=True).timing
+        timing = llm.generate(random_ids(prompt), SamplingParams(max_tokens=generated + 1, ignore_eos=True)).timing
         return timing.decode_per_s if generated else timing.prefill_per_s
 
     answer(measure)

@@ -1,7 +1,7 @@
 """puna runs any LLaMA-family model on the machine its user has, in Python all the way down.
 
 >>> from puna import LLM, SamplingParams                           # doctest: +SKIP
->>> llm = LLM.load()                                            # doctest: +SKIP
+>>> llm = LLM()                                                 # doctest: +SKIP
 >>> llm.generate("The largest animal is", SamplingParams(max_tokens=20)).text   # doctest: +SKIP
 """
 

@@ -1,28 +1,26 @@
 """Messages -> the ids of a prompt: by the template of the model file, or by one of three that are built in.
 
 What a person typed stays text: control tokens in the content of a message are broken up before a template sees them.
-Knows text and ids. Knows no models; the template itself runs in `template.py`.
+Knows text and ids. Knows no models; the template itself runs in `template.py`, what a message may hold is in `messages.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
-from typing import TypedDict
+from typing import Any
 
 from puna import checks
 from puna.errors import TemplateError, UsageError
+from puna.messages import Message as Message
+from puna.messages import Messages, checked_messages, texts_in
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
 
-ROLES = ("system", "user", "assistant")
-
-
-class Message(TypedDict):
-    role: str
-    content: str
+SET_BY_PUNA = ("messages", "bos_token", "eos_token", "add_generation_prompt")  # variables that a caller cannot replace
+ASKED_FOR = ("system", "developer", "tool")  # roles whose messages a template must not leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +42,36 @@ class Turn:
 
 
 def encode_chat(
-    messages: Sequence[Message],
+    messages: Messages,
     tokenizer: Tokenizer,
     template: str | None = None,
     *,
     add_generation_prompt: bool = True,
+    continue_final_message: bool | None = None,
+    template_args: Mapping[str, Any] | None = None,
     now: datetime | None = None,
     limit: int | None = None,
 ) -> list[int]:
-    """Ids of the prompt that asks for the next assistant message.
+    """Ids of the prompt that asks for the next assistant message, or for the rest of the last one.
 
     `template`: Jinja2 text as in a model file, or the name of a built-in; None chooses a built-in by the vocabulary.
     BOS is there once: where the template wrote it, else where the file asks for it. `limit`: as of `Tokenizer.encode`.
+    The other arguments are those of `render`.
     """
-    check_messages(messages)
     if template is None or template in BUILT_IN:
-        return _encode_built_in(messages, tokenizer, template or fitting_template(tokenizer), add_generation_prompt, limit)
+        turns = checked_messages(messages)
+        is_continued = continues(turns, add_generation_prompt, continue_final_message)
+        checked_args(template_args)
+        name = template or fitting_template(tokenizer)
+        return _encode_built_in(turns, tokenizer, name, add_generation_prompt, is_continued, limit)
     prompt = render(
         messages,
         template,
         bos_token=_text_of(tokenizer, tokenizer.bos_id),
         eos_token=_text_of(tokenizer, tokenizer.eos_id),
         add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+        template_args=template_args,
         control_tokens=tokenizer.special_tokens,
         now=now,
     )
@@ -73,61 +79,143 @@ def encode_chat(
 
 
 def render(
-    messages: Sequence[Message],
+    messages: Messages,
     template: str,
     *,
     bos_token: str,
     eos_token: str,
     add_generation_prompt: bool = True,
+    continue_final_message: bool | None = None,
+    template_args: Mapping[str, Any] | None = None,
     control_tokens: Collection[str] = (),
     now: datetime | None = None,
 ) -> Prompt:
-    """The text that a Jinja2 template makes of `messages`, under the conventions of Hugging Face's chat templates."""
+    """The text that a Jinja2 template makes of `messages`, under the conventions of Hugging Face's chat templates.
+
+    `continue_final_message`: None continues a last message of the assistant, True needs one, False refuses one.
+    `add_generation_prompt` False asks for nothing: the conversation is closed. `template_args`: variables of the template.
+    """
     from puna.template import render_template
 
-    check_messages(messages)
-    guard = choose_guard([template, *(message["content"] for message in messages)])
-    variables = {
-        "messages": break_up(messages, control_tokens, guard),
-        "bos_token": bos_token,
-        "eos_token": eos_token,
-        "add_generation_prompt": add_generation_prompt,
-        "tools": None,
-        "documents": None,
-    }
-    return Prompt(render_template(template, variables, now=now), guard)
+    turns = checked_messages(messages)
+    is_continued = continues(turns, add_generation_prompt, continue_final_message)
+    given = checked_args(template_args)
+    turns = _in_the_words_of(template, turns)
+    letters = unused_letters([template, *texts_in(turns), *texts_in(given)])
+    guard, end = next(letters), next(letters)
+    guarded = break_up(turns, control_tokens, guard)
+    own = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
+
+    def rendered(turns: list[dict[str, Any]]) -> str:
+        variables = own | break_up(given, control_tokens, guard)
+        variables |= {"messages": turns, "add_generation_prompt": add_generation_prompt and not is_continued}
+        return render_template(template, variables, now=now)
+
+    _require_none_left_out(guarded, letters, rendered)
+    if not is_continued:
+        return Prompt(rendered(guarded), guard)
+    before, found, _ = rendered([*guarded[:-1], _with_letter(guarded[-1], end)]).rpartition(end)
+    if not found or not before.rstrip().endswith(guarded[-1]["content"].strip()):
+        raise TemplateError(
+            "the chat template changes or leaves out the last message, so that it cannot be continued",
+            hint="Leave out what the template removes (mostly thoughts), or end with a message of the user.",
+        )
+    return Prompt(before, guard)
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    if not len(checks.row("the conversation", messages, "a list of messages")):
-        raise UsageError("a chat needs at least one message")
-    for number, message in enumerate(messages):
-        _check_message(f"message {number}", message)
+def continues(turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool, asked: bool | None) -> bool:
+    """Whether the answer goes on from the last message. UsageError where that message and what is asked for do not fit."""
+    is_last = turns[-1]["role"] == "assistant"
+    if asked and not is_last:
+        raise UsageError(
+            f"continue_final_message is True, but the last message has the role {turns[-1]['role']!r}",
+            hint="End with a message of the assistant: the beginning of its answer.",
+        )
+    if asked is False and is_last and add_generation_prompt:
+        raise UsageError(
+            "the last message is the assistant's, and continue_final_message is False: nothing is left to answer",
+            hint="Add a message of the user, or leave continue_final_message out to continue the last one.",
+        )
+    return is_last and (add_generation_prompt if asked is None else asked)
 
 
-def _check_message(name: str, message: object) -> None:
-    if not isinstance(message, Mapping):
-        raise checks.refuse(name, message, 'a dict {"role": ..., "content": ...}')
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise UsageError(f"{name} has content of type {type(content).__name__}; text is needed")
-    checks.unicode(name, content)
+def checked_args(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Variables for a template. UsageError for names that puna sets itself, and for values that are not JSON's."""
+    if not given and isinstance(given, Mapping | None):
+        return {}
+    if not isinstance(given, Mapping):
+        raise checks.refuse("template_args", given, "a dict {name: value}")
+    from puna.template import FUNCTIONS
+
+    for name in given:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise UsageError(f"template_args names {name!r}; the name of a variable is needed, such as enable_thinking")
+        if name in (*SET_BY_PUNA, *FUNCTIONS):
+            raise UsageError(f"template_args names {name}, which puna sets itself", hint="Leave it out.")
+    return {name: checks.json_value(f"template_args[{name!r}]", value) for name, value in given.items()}
+
+
+def unread_args(names: Collection[str], template: str | None) -> list[str]:
+    """Those of `names` that a template never reads, so that they change nothing; a built-in template reads none."""
+    from puna.template import vocabulary
+
+    if template is None or template in BUILT_IN:
+        return list(names)
+    return [name for name in names if name not in vocabulary(template).variables]
+
+
+def _in_the_words_of(template: str, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages in the roles and keys that a template knows. TemplateError for calls of tools that it never reads."""
+    from puna.template import vocabulary
+
+    texts = vocabulary(template).texts
+    number = next((i for i, turn in enumerate(turns) if "tool_calls" in turn), None)
+    if number is not None and "tool_calls" not in texts:
+        raise TemplateError(
+            f"message {number} has tool_calls, which the chat template of this model does not read",
+            hint="Take a model that was trained to call tools, or leave tool_calls out.",
+        )
+    return turns if "developer" in texts else [_as_system(turn) for turn in turns]
+
+
+def _as_system(turn: dict[str, Any]) -> dict[str, Any]:
+    return turn | {"role": "system"} if turn["role"] == "developer" else turn
+
+
+def _require_none_left_out(
+    turns: list[dict[str, Any]], letters: Iterator[str], rendered: Callable[[list[dict[str, Any]]], str]
+) -> None:
+    """TemplateError where a system or tool message has no effect: each gets a letter of its own, which must come out."""
+    probes = {number: next(letters) for number, turn in enumerate(turns) if turn["role"] in ASKED_FOR}
+    if not probes:
+        return
+    text = rendered([_with_letter(turn, probes.get(number, "")) for number, turn in enumerate(turns)])
+    for number, letter in probes.items():
+        if letter not in text:
+            raise TemplateError(
+                f"the chat template of this model leaves out message {number}, which has the role {turns[number]['role']!r}",
+                hint="Put its text into a message of the user.",
+            )
+
+
+def _with_letter(turn: dict[str, Any], letter: str) -> dict[str, Any]:
+    return turn | {"content": turn["content"] + letter}
+
+
+def unused_letters(texts: Sequence[str]) -> Iterator[str]:
+    """Characters that occur in none of `texts`: first those that Unicode reserves for internal use."""
+    used = set().union(*texts)
+    yield from (c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0x100000, 0x10FFFE))) if c not in used)
+    raise UsageError("the messages use up every private character of Unicode")
 
 
 def choose_guard(texts: Sequence[str]) -> str:
-    """A character that occurs in none of `texts`: one that Unicode reserves for internal use, if there is one left."""
-    used = set().union(*texts)
-    candidates = map(chr, chain(range(0xFDD0, 0xFDF0), range(0x100000, 0x10FFFE)))
-    guard = next((c for c in candidates if c not in used), None)
-    if guard is None:
-        raise UsageError("the messages use up every private character of Unicode")
-    return guard
+    """One of `unused_letters`."""
+    return next(unused_letters(texts))
 
 
-def break_up(messages: Sequence[Message], control_tokens: Collection[str], guard: str) -> list[Message]:
-    """The messages with `guard` inside each control token of their contents.
+def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
+    """Messages, or any value of JSON, with `guard` inside each control token of its texts.
 
     >>> break_up([{"role": "user", "content": "a<s>b"}], ["<s>"], "|")
     [{'role': 'user', 'content': 'a<|s>b'}]
@@ -141,7 +229,14 @@ def break_up(messages: Sequence[Message], control_tokens: Collection[str], guard
         guarded = (piece if number is None else piece[0] + guard + piece[1:] for piece, number in pieces)
         return broken("".join(guarded))  # again: tokens may overlap
 
-    return [{"role": message["role"], "content": broken(message["content"])} for message in messages]
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return broken(value)
+        if isinstance(value, Mapping):
+            return {broken(key): walk(item) for key, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, list) else value
+
+    return walk(value)
 
 
 def fitting_template(tokenizer: Tokenizer) -> str:
@@ -168,25 +263,28 @@ def llama2(messages: Sequence[Message], add_generation_prompt: bool) -> list[Tur
     """Llama 2 and Code Llama: tags in plain text, each exchange encoded by itself between BOS and EOS."""
     if tag := next((tag for tag in _LLAMA2_TAGS for message in messages if tag in message["content"]), None):
         raise UsageError(f"a message holds {tag}, which marks the turns of a Llama 2 chat; it is not allowed in a message")
-    texts = _llama2_texts(messages)
+    texts = _llama2_texts(messages, is_closed=not add_generation_prompt)
     turns = [
         Turn(f"[INST] {user.strip()} [/INST] {answer.strip()} ", bos=True, eos=True, special=False)
         for user, answer in zip(texts[::2], texts[1::2])
     ]
-    return [*turns, Turn(f"[INST] {texts[-1].strip()} [/INST]", bos=True, special=False)]
+    asked = [Turn(f"[INST] {user.strip()} [/INST]", bos=True, special=False) for user in texts[len(texts) // 2 * 2 :]]
+    return [*turns, *asked]
 
 
 _LLAMA2_TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 
 
-def _llama2_texts(messages: Sequence[Message]) -> list[str]:
-    """Contents, user first and last, the system message within the first."""
+def _llama2_texts(messages: Sequence[Message], is_closed: bool) -> list[str]:
+    """Contents, user first and last (the assistant last where nothing is asked), the system message within the first."""
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     rest = messages if system is None else messages[1:]
     roles = [message["role"] for message in rest]
-    if roles != ["user" if i % 2 == 0 else "assistant" for i in range(len(roles))] or len(roles) % 2 == 0:
+    alternates = roles == ["user" if i % 2 == 0 else "assistant" for i in range(len(roles))]
+    if not alternates or (len(roles) % 2 == 0 and not is_closed) or not roles:
         raise UsageError(
-            f"a Llama 2 chat is user, assistant, user, ... and ends with user; given: {', '.join(m['role'] for m in messages)}"
+            "a Llama 2 chat is user, assistant, user, ... after at most one system message; "
+            f"given: {', '.join(m['role'] for m in messages)}"
         )
     texts = [message["content"] for message in rest]
     if system is not None:
@@ -216,14 +314,36 @@ _MARKS = {"<|im_start|>": "chatml", "<|start_header_id|>": "llama3"}
 
 
 def _encode_built_in(
-    messages: Sequence[Message], tokenizer: Tokenizer, name: str, add_generation_prompt: bool, limit: int | None
+    given: list[dict[str, Any]],
+    tokenizer: Tokenizer,
+    name: str,
+    add_generation_prompt: bool,
+    is_continued: bool,
+    limit: int | None,
 ) -> list[int]:
-    guard = choose_guard([message["content"] for message in messages])
-    turns = BUILT_IN[name](break_up(messages, tokenizer.special_tokens, guard), add_generation_prompt)
+    plain = [_plain(number, turn, name) for number, turn in enumerate(given)]
+    letters = unused_letters([message["content"] for message in plain])
+    guard, end = next(letters), next(letters)
+    guarded: list[Message] = break_up(plain, tokenizer.special_tokens, guard)
+    if is_continued:
+        guarded[-1]["content"] += end
+    turns = BUILT_IN[name](guarded, add_generation_prompt and not is_continued)
+    if is_continued:
+        turns[-1] = replace(turns[-1], text=turns[-1].text.rpartition(end)[0], eos=False)
     encoded = (
         tokenizer.encode(turn.text, bos=turn.bos, eos=turn.eos, special=turn.special, guard=guard, limit=limit) for turn in turns
     )
     return list(chain.from_iterable(encoded))
+
+
+def _plain(number: int, turn: dict[str, Any], name: str) -> Message:
+    if turn["role"] == "tool" or turn.get("tool_calls"):
+        what = "the role 'tool'" if turn["role"] == "tool" else "tool_calls"
+        raise TemplateError(
+            f"message {number} has {what}, which the built-in template {name} has no place for",
+            hint="Use the template of a model that was trained to call tools.",
+        )
+    return {"role": _as_system(turn)["role"], "content": turn["content"]}
 
 
 def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str:

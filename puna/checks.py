@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from numbers import Real
 from typing import Any, TypeVar
@@ -118,6 +118,24 @@ def unicode(name: str, text: str) -> str:
             hint="Decode the input as UTF-8, or remove that character.",
         ) from error
     return text
+
+
+MAX_JSON_DEPTH = 32
+
+
+def json_value(name: str, value: object, depth: int = 0) -> Any:
+    """A copy of a value that JSON can hold: texts, numbers, True, False, None, and lists and dicts of them."""
+    if depth > MAX_JSON_DEPTH:
+        raise UsageError(f"{name} is nested deeper than {MAX_JSON_DEPTH}")
+    if isinstance(value, str):
+        return unicode(name, value)
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(name, item, depth + 1) for item in value]
+    raise refuse(name, value, "a value of JSON")
 
 
 def _index(value: Any) -> int | None:

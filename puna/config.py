@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from puna.errors import UsageError
 RopeScaling = Literal["none", "linear", "llama3", "dynamic", "yarn"]
 KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
 WeightsType = Literal["auto", "as-is", "int8", "int4"]
+SamplingDefaults = Literal["model", "puna"]
 DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
@@ -106,7 +107,7 @@ class RopeConfig:
         return np.asarray(turned, np.float64).reshape(-1, head_dim // 2)
 
     def family(self, prompt_length: int) -> int:
-        """Prompts of one family have the same K where they have the same tokens: all have, but under "dynamic" scaling."""
+        """Prefix-cache key: with dynamic RoPE, K depends on the prompt's length, so only prompts of equal length share pages."""
         return prompt_length if self.scaling == "dynamic" and prompt_length > self.original_context else 0
 
     def frequencies(self, head_dim: int, length: int = 0) -> npt.NDArray[np.float64]:
@@ -252,20 +253,37 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How to run: each field is an environment variable (`PUNA_MAX_CONTEXT`), and most are a flag (`--max-context`)."""
+    """How to run. Each field is an environment variable (`PUNA_MAX_CONTEXT`), and most are a flag (`--max-context`).
+
+    Fields, with what is allowed and the default:
+        device: auto, cpu, torch (the CPU by PyTorch), cuda, cuda:1 ..., reference (numpy, slow) ['auto']
+        require_gpu: fail rather than go on with the CPU [False]
+        threads: threads of the CPU. 1..256; 0: one per usable core [0]
+        max_context: tokens per sequence, prompt and answer. 0: the model's limit, lowered (with a notice) to what fits [0]
+        max_batch: sequences that run at once. 1..4096; 0: 64 on a CPU, 256 on a GPU [0]
+        chunk_tokens: tokens per step at most, which bounds scratch memory and how long Ctrl-C waits. 0: 256 or 1024 [0]
+        page_size: tokens per KV page. A multiple of 16, up to 1024 [32]
+        kv_type: how K and V are stored: auto, bf16, f16, f32, int8 ['auto']
+        weights: how weights are stored: as-is, int8, int4; auto: as-is, or the first of the others that fits ['auto']
+        vram: use at most this many bytes of the device's memory. 0: all that is free ("12GiB" on the command line) [0]
+        prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
+        graphs: on CUDA, record decode steps once and replay them [True]
+        sampling_defaults: where the caller says nothing, sample as the model's files suggest (model) or greedily (puna) ['model']
+    """
 
     device: str = "auto"
-    require_gpu: bool = False  # fail rather than go on with the CPU
-    threads: int = 0  # 0: one per usable core
-    max_context: int = 0  # tokens per sequence; 0: the model's own limit, lowered (with a notice) to what memory holds
-    max_batch: int = 0  # sequences that run at once; 0: what suits the device, 64 or 256
-    chunk_tokens: int = 0  # tokens of one step at most: bounds scratch memory and the time until Ctrl-C is heard; 0: 256 or 1024
-    page_size: int = 32  # tokens per KV page
+    require_gpu: bool = False
+    threads: int = 0
+    max_context: int = 0
+    max_batch: int = 0
+    chunk_tokens: int = 0
+    page_size: int = 32
     kv_type: KVType = "auto"
-    weights: WeightsType = "auto"  # auto: as they are, or the first of the others that fits
-    vram: Bytes = 0  # of the device's memory at most; 0: all that is free. "12GiB" on the command line
+    weights: WeightsType = "auto"
+    vram: Bytes = 0
     prefix_cache: bool = True
-    graphs: bool = True  # on CUDA decode steps are recorded once and replayed
+    graphs: bool = True
+    sampling_defaults: SamplingDefaults = "model"
 
     def __post_init__(self) -> None:
         for f in fields(self):  # to Python, True is a whole number
@@ -278,7 +296,7 @@ class EngineConfig:
             _require(ok, name, f"is {value!r}; it must lie in {low}..{high}", _where_set(name))
         ok = DEVICE.fullmatch(self.device) is not None
         _require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}", _where_set("device"))
-        for name, kind in (("kv_type", KVType), ("weights", WeightsType)):
+        for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
             value, allowed = getattr(self, name), get_args(kind)
             _require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}", _where_set(name))
         ok = self.page_size % 16 == 0
@@ -294,6 +312,24 @@ class EngineConfig:
                 variable = f"PUNA_{f.name.upper()}"
                 values[f.name] = read_setting(variable, str(f.type), text, f"Change or unset {variable}.")
         return cls(**values)
+
+
+class EngineSettings(TypedDict, total=False):
+    """The fields of EngineConfig as keyword arguments; `help(EngineConfig)` says what each one means."""
+
+    device: str
+    require_gpu: bool
+    threads: int
+    max_context: int
+    max_batch: int
+    chunk_tokens: int
+    page_size: int
+    kv_type: KVType
+    weights: WeightsType
+    vram: Bytes
+    prefix_cache: bool
+    graphs: bool
+    sampling_defaults: SamplingDefaults
 
 
 _ENGINE_LIMITS = (

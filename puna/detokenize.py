@@ -6,9 +6,13 @@ Knows the bytes of tokens. Knows no models, no requests.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from puna.tokenizers.base import Tokenizer
+from puna.tokenizers.vocabulary import cutter
+
+FIRST_MARK = 0xD800  # surrogates: neither decoded bytes nor a stop text can hold one
+NUM_MARKS = 0x800
 
 
 class Detokenizer:
@@ -17,9 +21,9 @@ class Detokenizer:
     Bytes become text when they can no longer be part of a longer character; those that are not UTF-8 become U+FFFD, in the
     tokenizer's own way.
 
-    >>> class Bytes:  # id = byte
-    ...     token_bytes = first_bytes = staticmethod(lambda i: bytes([i]))
-    ...     utf8_errors, controls_part_bytes = "replace", False
+    >>> class Bytes:  # id = byte; 256 is a control token
+    ...     token_bytes = first_bytes = staticmethod(lambda i: bytes([i]) if i < 256 else b"")
+    ...     utf8_errors, controls_part_bytes, special_tokens = "replace", False, {"<end>": 256}
     >>> euro = Detokenizer(Bytes())
     >>> [euro.push(byte) for byte in b"\xe2\x82\xac"]
     ['', '', '€']
@@ -29,13 +33,21 @@ class Detokenizer:
     >>> chat = Detokenizer(Bytes(), stop=["\nUser:"])
     >>> [chat.push(byte) for byte in b"Yes\nUser: and"], chat.flush(), chat.stopped
     (['Y', 'e', 's', '', '', '', '', '', '', '', '', '', ''], '', '\nUser:')
+
+    A control token has no text, but a stop text that spells it ends there all the same.
+
+    >>> control = Detokenizer(Bytes(), stop=["!<end>"])
+    >>> [control.push(i) for i in (*b"a!", 256)], control.stopped
+    (['a', '', ''], '!<end>')
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), at_start: bool = False) -> None:
         """`at_start`: the sequence begins a text, so that the tokenizer's own first space (SentencePiece) is not shown."""
         self.stopped: str | None = None  # the stop string that ended the text
+        self.marks = control_marks(stop, tokenizer.special_tokens) if stop else {}
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
+        self._stop = spelled_stops(stop, tokenizer.special_tokens, self.marks)
+        self._unmarked = dict.fromkeys(map(ord, self.marks.values()))  # of `str.translate`: a mark is not shown
         self._at_start = at_start  # and nothing was said yet
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.utf8_errors)
         self._held = ""  # decoded, but may be the beginning of a stop string
@@ -46,25 +58,65 @@ class Detokenizer:
         ends_bytes = not data and self._tokenizer.controls_part_bytes
         if data and self._at_start:
             data, self._at_start = self._tokenizer.first_bytes(token_id), False
-        return self._release(self._utf8.decode(data, final=ends_bytes))
+        text = self._utf8.decode(data, final=ends_bytes)
+        return self._release(text) if token_id not in self.marks else self._release(self._marked(text, self.marks[token_id]))
+
+    def _marked(self, text: str, mark: str) -> str:
+        """The text with the mark of a control token. Where that ends the sequence, half a character before it is complete."""
+        state = self._utf8.getstate()
+        whole = text + self._utf8.decode(b"", final=True) + mark
+        if first_match(self._held + whole, tuple(self._stop)):
+            return whole
+        self._utf8.setstate(state)
+        return text + mark
 
     def flush(self) -> str:
         """What was held back, at the end of the sequence."""
         text = self._release(self._utf8.decode(b"", final=True))
         held, self._held = self._held, ""
-        return text + held
+        return text + held.translate(self._unmarked)
 
     def _release(self, new: str) -> str:
         if self.stopped is not None:
             return ""
         text = self._held + new
-        if found := first_match(text, self._stop):
-            start, self.stopped = found
-            self._held = ""
-            return text[:start]
-        keep = len(text) - longest_beginning(text, self._stop)
+        if found := first_match(text, tuple(self._stop)):
+            start, needle = found
+            self.stopped, self._held = self._stop[needle], ""
+            return text[:start].translate(self._unmarked)
+        keep = len(text) - longest_beginning(text, tuple(self._stop))
         self._held = text[keep:]
-        return text[:keep]
+        return text[:keep].translate(self._unmarked)
+
+
+def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
+    """An id as text, by itself: a part of a character is U+FFFD, a control token is as the vocabulary spells it.
+
+    "" without a tokenizer, and for an id that only pads the model's vocabulary.
+    """
+    if tokenizer is None or token_id >= tokenizer.vocab_size:
+        return ""
+    data = tokenizer.token_bytes(token_id)
+    return data.decode(errors="replace") if data else tokenizer.piece(token_id)
+
+
+def control_marks(stop: Sequence[str], control_tokens: Mapping[str, int]) -> dict[int, str]:
+    """Id of each control token that a stop text spells -> the letter that stands for it in the searched text."""
+    spelled = [token_id for text, token_id in control_tokens.items() if any(text in one for one in stop)]
+    return {token_id: chr(FIRST_MARK + number) for number, token_id in enumerate(spelled[:NUM_MARKS])}
+
+
+def spelled_stops(stop: Sequence[str], control_tokens: Mapping[str, int], marks: Mapping[int, str]) -> dict[str, str]:
+    """What to look for -> the stop text it stands for: each as it is, and with marks in the place of control tokens.
+
+    >>> spelled_stops(["a", "b<s>"], {"<s>": 1}, {1: "|"})
+    {'a': 'a', 'b<s>': 'b<s>', 'b|': 'b<s>'}
+    """
+    if not marks:
+        return {one: one for one in stop}
+    cut = cutter({text: token_id for text, token_id in control_tokens.items() if token_id in marks})
+    marked = {"".join(piece if i is None else marks[i] for piece, i in cut(one)): one for one in stop}
+    return {one: one for one in stop} | marked
 
 
 def first_match(text: str, stop: Sequence[str]) -> tuple[int, str] | None:

@@ -6,18 +6,29 @@ Not thread-safe: one thread calls it. Requests of any kind run together, and non
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
 from puna.backends.base import Backend, Chosen, LooksAhead
 from puna.config import EngineConfig, ModelConfig
-from puna.detokenize import Detokenizer
+from puna.detokenize import Detokenizer, token_text
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import UNREAD, Batch, Choices, FinishReason, IntArray, Logits, Request, SamplingParams, StepOutput
+from puna.request import (
+    UNREAD,
+    Batch,
+    Choices,
+    FinishReason,
+    IntArray,
+    Logits,
+    Request,
+    SamplingParams,
+    StepOutput,
+    TokenLogprob,
+)
 from puna.sampling import Chooser, History, Sampler, make_choices, make_edits, not_finite, require_finite, token_logprob
 from puna.scheduler import Scheduler, Work
 from puna.tokenizers.base import Tokenizer
@@ -25,39 +36,39 @@ from puna.tokenizers.base import Tokenizer
 
 @dataclass(slots=True)
 class _Live:
-    """What belongs to a request while it runs."""
+    """What the engine keeps for a request while it runs."""
 
     request: Request
     history: History  # the request's own lists, which grow
     sampler: Chooser
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
-    max_tokens: int  # the request's own, or what the context leaves
-    num_told: int = 0  # output ids that a StepOutput has carried
+    max_tokens: int  # the request's own, or what fits the context
+    num_told: int = 0  # output ids that a StepOutput has returned
 
     @property
     def is_plain(self) -> bool:
-        """Whether its next id is all that is wanted of a step, and a device can choose it."""
+        """Whether a device can sample its next id, and nothing else is needed of a step."""
         return isinstance(self.sampler, Sampler) and self.sampler.is_plain
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A step that was asked of the device: its work, and its logits or what becomes of them there."""
+    """A step that the device was given: its work, and the logits, or the ids that the device samples from them."""
 
     works: list[Work]
-    whole: list[bool]  # of each work whether it reaches the end of its request, so that an id is chosen
+    whole: list[bool]  # for each work: it reaches the end of its request, so that an id is sampled
     logits: Logits | None = None
     chosen: Chosen | None = None
 
     @property
     def choosing(self) -> list[Request]:
-        """The requests that an id is chosen for, in the order of the ids."""
+        """The requests that an id is sampled for, in the order of the ids."""
         return [work.request for work, is_whole in zip(self.works, self.whole, strict=True) if is_whole]
 
 
 class Engine:
-    """Runs requests on a loaded backend. `tokenizer` None: token ids only, every text is empty."""
+    """Runs requests on a loaded backend. `tokenizer` None: only token ids are made, and every text is empty."""
 
     def __init__(
         self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
@@ -70,10 +81,10 @@ class Engine:
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self._ahead = backend if isinstance(backend, LooksAhead) else None
-        self._begun: _Begun | None = None  # a step whose ids are not read yet
+        self._begun: _Begun | None = None  # the step in flight, whose ids are not read yet
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
-        self._outputs: list[StepOutput] = []  # not yet told: an interrupted step, or an end outside a step, loses nothing
+        self._outputs: list[StepOutput] = []  # not yet returned; kept here so that an interrupted step loses none
         self._last_id = 0
 
     @property
@@ -86,13 +97,13 @@ class Engine:
         return self._scheduler.pages.num_available
 
     def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: Chooser | None = None) -> Request:
-        """Queue a prompt. The request is the caller's to read: its `id` names it in the outputs of `step`, and its
-        `params.seed` is the seed that is used. `sampler` chooses its tokens in place of the one that `params` describe.
+        """Queue a prompt. The caller may read the request: its `id` names it in the outputs of `step`, and its `params.seed` is
+        the seed that is used. `sampler`, if given, samples its tokens instead of the one that `params` describe.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
         if not prompt_ids:
-            raise UsageError("the prompt has no tokens", hint="A model continues something: give at least one token.")
+            raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
@@ -105,16 +116,16 @@ class Engine:
         return live.request
 
     def abort(self, request_id: int) -> None:
-        """End a request wherever it stands. Its last output, with the held-back text, comes with the next step. Idempotent."""
+        """End a request at any moment. The next step returns its last output, with the held-back text. Idempotent."""
         live = self._live.get(request_id)
         if live is not None:
             self._finish(live, FinishReason.ABORT)
 
     def step(self) -> list[StepOutput]:
-        """Compute the next tokens of whatever runs, and tell what came of it.
+        """Compute the next token of each running request, and return what is new.
 
-        Of a device that chooses by itself, what the step before chose is told: the next one is asked for first, lest it wait.
-        An exception, Ctrl-C included, ends all requests with ABORT and goes on to the caller; the engine can be used again.
+        If the device samples, launch the next step before returning the last step's tokens, so that the device never idles.
+        An exception, Ctrl-C included, ends all requests with ABORT and is raised; the engine can be used again.
         """
         try:
             ahead = self._looks_ahead()
@@ -132,25 +143,25 @@ class Engine:
         return self.outputs()
 
     def outputs(self) -> list[StepOutput]:
-        """What there is to tell without another step: the last words of aborted requests."""
+        """Outputs not yet returned: the final text of aborted requests."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
     def abort_all(self) -> None:
-        """End every request, and forget all pages: whatever was interrupted, none is lost."""
+        """End every request and free all pages, whatever was interrupted."""
         for request_id in tuple(self._live):
             self.abort(request_id)
         self._begun = None
         self._scheduler = self._new_scheduler()
 
-    # ---- one step: asked for, then settled ----------------------------------------------------------------------------
+    # ---- one step: launched, then finished ----------------------------------------------------------------------------
 
     def _looks_ahead(self) -> bool:
-        """Whether the device can choose for every request that runs. Those that want more than an id need the logits here."""
+        """Whether the device can sample for every running request. Requests that need more than an id need the logits here."""
         return self._ahead is not None and all(live.is_plain for live in self._live.values())
 
     def _begin(self, works: list[Work], ahead: bool) -> _Begun:
-        """Ask the device for a step. Ids that it chooses by itself stand as UNREAD in their requests until they are read."""
+        """Launch a step. Ids that the device samples are UNREAD in their requests until they are read."""
         batch, whole = make_batch(works), [work.is_whole for work in works]
         if self._ahead is None or not ahead:
             begun = _Begun(works, whole, logits=self._backend.forward(batch))
@@ -163,7 +174,7 @@ class Engine:
         return begun
 
     def _choices(self, works: list[Work], whole: list[bool], batch: Batch) -> Choices:
-        """How each request that comes to its end chooses, and which tokens of the batch the step before chose."""
+        """How to sample for each request that reaches its end, and which tokens of the batch the previous step sampled."""
         places = {} if self._begun is None else {request.id: i for i, request in enumerate(self._begun.choosing)}
         sources = np.full(len(batch.token_ids), -1, np.int32)
         for end, work in zip(batch.starts[1:], works, strict=True):
@@ -175,7 +186,7 @@ class Engine:
         return make_choices(sources, samplers, edits)
 
     def _settle(self) -> None:
-        """Use what a step gave: nothing changes for requests that have ended meanwhile."""
+        """Finish a step: use its logits or ids. Requests that have ended meanwhile are left alone."""
         begun, self._begun = self._begun, None
         if begun is None:
             return
@@ -188,7 +199,7 @@ class Engine:
                 self._learn(request, token_id)
 
     def _learn(self, request: Request, token_id: int) -> None:
-        """The next id of a request, if that has not ended meanwhile."""
+        """Take the next id of a request that has not ended meanwhile."""
         live = self._live.get(request.id)
         if live is None:
             return
@@ -200,11 +211,11 @@ class Engine:
             self._accept(live, token_id)
 
     def _take(self, work: Work, is_whole: bool, rows: Logits) -> None:
-        """Use the logits of a work's last tokens: first for what the prompt still wants, the very last for the next token."""
+        """Use the logits of a work: score the prompt if requested, then sample the next token from the last row."""
         live = self._live[work.request.id]
         try:
             if live.request.owes_prompt:
-                _score_prompt(live.request, rows)
+                self._score_prompt(live.request, rows)
             if is_whole and live.max_tokens > 0:
                 self._choose(live, rows[-1])
             elif is_whole:
@@ -213,19 +224,25 @@ class Engine:
             live.request.error = error.line
             self._finish(live, FinishReason.ERROR)
 
+    def _score_prompt(self, request: Request, rows: Logits) -> None:
+        """Log-probabilities of the next prompt tokens that are not scored yet: row i predicts the i-th of them."""
+        for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
+            require_finite(row)
+            request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
+
     def _choose(self, live: _Live, logits: Logits) -> None:
-        """Choose the next token of a request.  # logits: (vocab_size,)"""
+        """Sample the next token of a request.  # logits: (vocab_size,)"""
         request = live.request
         token_id = live.sampler.choose(logits, live.history)
         if request.params.logprobs is not None:
-            request.logprobs.append(token_logprob(logits, token_id, request.params.logprobs))
+            request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
-        """Take the next token, and see whether the request ends there."""
+        """Append the next token, and finish the request if it ends there."""
         live.request.output_ids.append(token_id)
         text = self._text_of(live, token_id)
-        reason = _finish_reason(live, token_id)
+        reason, live.request.stop_reason = _end_of(live, token_id)
         if reason is None:
             self._tell(live, text)
         else:
@@ -233,12 +250,20 @@ class Engine:
 
     def _text_of(self, live: _Live, token_id: int) -> str:
         """The text that a token adds: none for a stop id, and none for one that only pads the model's vocabulary."""
-        if live.detokenizer is None or token_id in live.stop_ids or token_id >= self._num_texts:
+        detokenizer = live.detokenizer
+        if detokenizer is None or token_id >= self._num_texts:
             return ""
-        return live.detokenizer.push(token_id)
+        if token_id in live.stop_ids and token_id not in detokenizer.marks:
+            return ""
+        return detokenizer.push(token_id)
+
+    def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
+        """The entry with its ids as text."""
+        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
+        return replace(entry, text=text, top_texts=tuple(top_texts))
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
-        """Take a request out; its last output carries the text that was held back."""
+        """Remove a request; its last output has the text that was held back."""
         live.request.finish_reason = reason
         live.request.num_unread = 0
         self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
@@ -248,7 +273,7 @@ class Engine:
         self._tell(live, text)
 
     def _tell(self, live: _Live, text: str) -> None:
-        """Note what the request gained since it was last told of: one token, or none where it ended without one."""
+        """Queue an output with what is new of a request: one token, or none where it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
         output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
@@ -265,26 +290,32 @@ class Engine:
         )
 
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, given: Chooser | None) -> _Live:
-        sampler = Sampler(params, self._vocab_size)
+        stop_ids = self._stop_ids(params)
+        sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
         request = Request(self._last_id, prompt_ids, sampler.params, family=self._rope.family(len(prompt_ids)))
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        return _Live(request, history, given or sampler, self._make_detokenizer(request), self._stop_ids(params), max_tokens)
+        return _Live(request, history, given or sampler, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
-        """None without a tokenizer: then stop strings cannot be found, and are refused."""
+        """None without a tokenizer: stop texts cannot be found then, and are refused."""
         tokenizer, stop = self._tokenizer, request.params.stop
         if tokenizer is None:
             if stop:
-                raise UsageError("stop strings need a tokenizer, and the model has none", hint="Use stop_ids.")
+                raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
         return Detokenizer(tokenizer, stop=stop, at_start=request.prompt_ids == [tokenizer.bos_id])
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         own = frozenset(params.stop_ids)
         return own if self._tokenizer is None or params.ignore_eos else own | self._tokenizer.stop_ids
+
+    def _spelled_ids(self, params: SamplingParams) -> frozenset[int]:
+        """Control tokens that are a stop text by themselves."""
+        control = {} if self._tokenizer is None else self._tokenizer.special_tokens
+        return frozenset(control[text] for text in params.stop if text in control)
 
     def _require_ids(self, what: str, ids: Collection[int]) -> None:
         outside = [i for i in ids if not 0 <= i < self._vocab_size]
@@ -298,8 +329,8 @@ class Engine:
 
 
 def make_batch(works: Sequence[Work]) -> Batch:
-    """The arrays that a backend receives, from token counts and page ids. Lists become arrays once, not work by work: with some
-    hundred requests a step has no more than some milliseconds."""
+    """The arrays that a backend receives. Lists become arrays once, not work by work, which a step of some hundred requests
+    would notice."""
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
@@ -320,7 +351,7 @@ def make_batch(works: Sequence[Work]) -> Batch:
 
 
 def _page_tables(page_ids: Sequence[Sequence[int]]) -> IntArray:
-    """One below the other, filled up with -1.
+    """The page ids as rows, padded with -1.
 
     >>> _page_tables([[4], [2, 0]]).tolist()
     [[4, -1], [2, 0]]
@@ -332,19 +363,14 @@ def _page_tables(page_ids: Sequence[Sequence[int]]) -> IntArray:
 
 
 def split_rows(works: Sequence[Work], logits: Logits) -> list[Logits]:
-    """To each work the rows it wanted.  # (num_logits, vocab_size) each"""
+    """The logits of each work.  # (num_logits, vocab_size) each"""
     return np.split(logits, np.cumsum([work.num_logits for work in works])[:-1])
 
 
-def _score_prompt(request: Request, rows: Logits) -> None:
-    """Log-probabilities of the prompt tokens that `rows` foretell: those after the ones already known."""
-    for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
-        require_finite(row)
-        request.prompt_logprobs.append(token_logprob(row, token_id, request.params.prompt_logprobs or 0))
-
-
-def _finish_reason(live: _Live, token_id: int) -> FinishReason | None:
-    """Why a request ends with this token, or None."""
-    if token_id in live.stop_ids or (live.detokenizer is not None and live.detokenizer.stopped is not None):
-        return FinishReason.STOP
-    return FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None
+def _end_of(live: _Live, token_id: int) -> tuple[FinishReason | None, int | str | None]:
+    """Why a request ends with this token (None: it does not), and the stop text or stop id of the caller's that ended it."""
+    if live.detokenizer is not None and live.detokenizer.stopped is not None:
+        return FinishReason.STOP, live.detokenizer.stopped
+    if token_id in live.stop_ids:
+        return FinishReason.STOP, token_id if token_id in live.request.params.stop_ids else None
+    return (FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None), None

@@ -1,87 +1,120 @@
 """LLM: puts the parts together. START READING HERE.
 
 A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`), its sizes a plan (`plan.py`) that a backend
-(`backends/`) carries out. The engine (`engine.py`) turns prompts into tokens step by step, and this file asks it to.
+(`backends/`) carries out. The engine (`engine.py`) turns prompts into tokens step by step; this file drives it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
 from puna import checks, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessPlace
-from puna.chat import Message, encode_chat
-from puna.config import EngineConfig, ModelConfig
+from puna.chat import encode_chat, unread_args
+from puna.config import EngineConfig, EngineSettings, ModelConfig
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
+from puna.messages import Messages
 from puna.plan import Plan, make_plan
-from puna.report import SILENT, Reporter
-from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.report import SILENT, BatchProgress, PlainReporter, Reporter
+from puna.request import FinishReason, Request, SamplingParams, SamplingSettings, StepOutput, TokenLogprob
+from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
 ONE_PROMPT = "a text, or a row of token ids,"
 Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
-Messages = Sequence[Message]
+Chat = str | Messages  # a text is one message of the user
+Chats = Sequence[str] | Sequence[Messages]
 Inbox = deque[tuple[float, StepOutput]]  # with the time of each
-Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the defaults
+Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the model's defaults
 
 Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
+class ChatSettings(SamplingSettings, total=False):
+    """What a chat takes beside the fields of SamplingParams: see `LLM.encode_chat`."""
+
+    template_args: Mapping[str, Any] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+    continue_final_message: bool | None
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What loading was to take of the device's memory, and what it took."""
+    """The device memory that the plan predicted for loading, and what loading took."""
 
     predicted_bytes: int
     actual_bytes: int
 
 
-class LLM:
-    """A model, loaded.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an LLM is made of."""
 
-    >>> with LLM.load() as llm:                                                                    # doctest: +SKIP
-    ...     print(llm.chat([{"role": "user", "content": "What is the capital of Peru?"}]).text)
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer | None
+    backend: Backend
+    plan: Plan
+    config: EngineConfig
+    footprint: Footprint | None = None
+
+
+class LLM:
+    """A loaded model.
+
+    >>> with LLM() as llm:                                                                         # doctest: +SKIP
+    ...     print(llm.chat("What is the capital of Peru?").text)
     The capital of Peru is Lima.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        tokenizer: Tokenizer | None,
-        backend: Backend,
-        plan: Plan,
-        config: EngineConfig,
-        footprint: Footprint | None = None,
+        path_or_name: str | Path | None = None,
+        config: EngineConfig | None = None,
+        *,
+        tokenizer: str | Path | None = None,
+        report: Reporter | None = None,
+        check: Callable[[Checkpoint], None] | None = None,
+        **settings: Unpack[EngineSettings],
     ) -> None:
-        """Of parts already made; `load` makes them."""
-        self.path = checkpoint.path
-        self.model: ModelConfig = checkpoint.config
-        self.chat_template = checkpoint.chat_template
-        self._notices = checkpoint.notices
-        self.tokenizer = tokenizer
-        self.plan = plan
-        self.footprint = footprint
-        self.config = config
-        self.backend = backend
-        self.engine = Engine(backend, tokenizer, plan, config, checkpoint.config)
-        self._inboxes: dict[int, Inbox] = {}
-        self._abandoned: deque[Request] = deque()
-        self._lock = threading.RLock()  # the engine is one thread's at a time
-        self._is_closed = False
+        """Load a model: a path, a name in the cache, or None for the small default model.
+
+        `settings` are fields of EngineConfig (`help(EngineConfig)` lists them); they override `config` or, without one, the
+        `PUNA_...` variables. `tokenizer` is a file, or a folder with one, to use instead of the model's own. `report` receives
+        progress and notices: None writes them to stderr, `puna.report.SILENT` drops them. `check` receives the opened model
+        before its weights are read, and raises if it will not do. A model that does not fit is refused before any memory is
+        allocated.
+
+        Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
+        others take part in its steps, and end with it (SystemExit).
+        """
+        if not isinstance(path_or_name, str | Path | None):
+            raise checks.refuse("the model", path_or_name, "a path, or the name of a model,")
+        if ProcessPlace.from_env().rank > 0:
+            report = SILENT  # only the first process reports
+        plain = PlainReporter()
+        try:
+            told = plain if report is None else report
+            engine_config, tokenizer_file = _engine_config(config, settings), _tokenizer_file(tokenizer)
+            self._assemble(_load(path_or_name, engine_config, tokenizer_file, told, check), told)
+        finally:
+            plain.close()
 
     @classmethod
     def load(
@@ -90,93 +123,157 @@ class LLM:
         config: EngineConfig | None = None,
         *,
         tokenizer: str | Path | None = None,
-        report: Reporter = SILENT,
+        report: Reporter | None = None,
         check: Callable[[Checkpoint], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[EngineSettings],
     ) -> Self:
-        """Load a model: a path, a name in the cache, or None for the small default model.
+        """The same as `LLM(...)`."""
+        return cls(path_or_name, config, tokenizer=tokenizer, report=report, check=check, **settings)
 
-        `settings` are fields of EngineConfig, over `config` or, without one, over the `PUNA_...` variables. `tokenizer` is a
-        file, or a folder with one, to use instead of the model's own. Whether it fits is known before anything is allocated.
-        `check` receives the opened model before its weights are read, and raises if it will not do.
+    @classmethod
+    def from_parts(
+        cls,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer | None,
+        backend: Backend,
+        plan: Plan,
+        config: EngineConfig,
+        footprint: Footprint | None = None,
+        report: Reporter = SILENT,
+    ) -> Self:
+        """An LLM of a backend that has loaded `checkpoint` already."""
+        llm = cls.__new__(cls)
+        llm._assemble(_Parts(checkpoint, tokenizer, backend, plan, config, footprint), report)
+        return llm
 
-        Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
-        others take part in its steps, and end with it (SystemExit).
-        """
-        if ProcessPlace.from_env().rank > 0:
-            report = SILENT  # the first process tells for all
-        config = choose_device(_engine_config(config, settings), report)
-        begin_to_compile(config, hub.types_to_fetch(path_or_name))
-        checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
-        if check is not None:
-            check(checkpoint)
-        spec = checkpoint.tokenizer
-        text = None if spec is None else build_tokenizer(spec)
-        backend = create_backend(config, report)
-        try:
-            info, spec_of_device = backend.info, backend_spec(config.device)
-            largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
-            plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
-            held = backend.held_bytes()
-            backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
-            predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
-            footprint = Footprint(predicted, backend.held_bytes() - held)
-        except BaseException:
-            backend.close()
-            raise
-        return cls(checkpoint, text, backend, plan, config, footprint)
+    def _assemble(self, parts: _Parts, report: Reporter) -> None:
+        checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
+        self.path = checkpoint.path
+        self.model: ModelConfig = checkpoint.config
+        self.chat_template = checkpoint.chat_template
+        self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; a call's own win
+        self.tokenizer = parts.tokenizer
+        self.plan = plan
+        self.footprint = parts.footprint
+        self.config = config
+        self.backend = parts.backend
+        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
+        self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
+        self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what a person should know of it
+        self._report = report
+        self._told: set[str] = set()
+        self._has_told_suggested = False
+        self._inboxes: dict[int, Inbox] = {}
+        self._abandoned: deque[Request] = deque()
+        self._lock = threading.RLock()  # the engine is one thread's at a time
+        self._is_closed = False
+        for notice in checkpoint.notices:
+            self._tell(notice)
+
+    def __repr__(self) -> str:
+        model = self.model
+        state = "closed" if self._is_closed else f"on {self.backend.info.name}"
+        name = model.name or self.path.name
+        return f"<LLM {name}: {model.architecture}, {model.num_layers} layers, context {self.plan.max_context}, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "an LLM cannot be pickled or copied: its weights and its pages are memory of this process",
+            hint="Load it in the process that uses it, with LLM(path); threads of one process can share it.",
+        )
+
+    @property
+    def default_params(self) -> SamplingParams:
+        """What is used where the caller gives nothing: what the model's makers suggest, over the defaults of SamplingParams."""
+        return SamplingParams(**self.suggested.settings)
 
     @overload
-    def generate(self, prompts: str, params: Params = None, **settings: Any) -> Completion: ...
+    def generate(
+        self, prompts: str, params: Params = None, *, progress: bool | None = None, **settings: Unpack[SamplingSettings]
+    ) -> Completion: ...
     @overload
-    def generate(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Completion]: ...
+    def generate(
+        self,
+        prompts: list[str] | list[list[int]],
+        params: Params = None,
+        *,
+        progress: bool | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> list[Completion]: ...
     @overload
-    def generate(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Completion: ...
-    def generate(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Completion | list[Completion]:
+    def generate(
+        self, prompts: Sequence[int], params: Params = None, *, progress: bool | None = None, **settings: Unpack[SamplingSettings]
+    ) -> Completion: ...
+    def generate(
+        self,
+        prompts: Prompt | Prompts,
+        params: Params = None,
+        *,
+        progress: bool | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> Completion | list[Completion]:
         """Continue one prompt, or each of a list: text or token ids. They run together, and each gives what it gives alone.
 
-        `settings` are fields of SamplingParams, over `params`.
+        `settings` are fields of SamplingParams (`help(SamplingParams)` lists them). They override `params` or, without it, what
+        the model's makers suggest (`default_params`). `progress`: whether to show on stderr how far a list is; None: where
+        stderr is a terminal.
         """
-        completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings))
+        completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings), progress)
         return completions[0] if _is_prompt(prompts) else completions
 
     @overload
-    def chat(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Completion: ...
-    @overload
-    def chat(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Completion]: ...
     def chat(
-        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
+        self, messages: Chat, params: Params = None, *, progress: bool | None = None, **settings: Unpack[ChatSettings]
+    ) -> Completion: ...
+    @overload
+    def chat(
+        self, messages: list[str] | Sequence[Messages], params: Params = None, *, progress: bool | None = None,
+        **settings: Unpack[ChatSettings],
+    ) -> list[Completion]: ...  # fmt: skip
+    def chat(
+        self, messages: Chat | Chats, params: Params = None, *, progress: bool | None = None, **settings: Unpack[ChatSettings]
     ) -> Completion | list[Completion]:
-        """Answer one conversation, or each of a list: messages {"role": "system" | "user" | "assistant", "content": text}."""
-        completions = _drain(self._open(messages, _is_conversation, self.encode_chat, params, settings))
+        """Answer one conversation, or each of a list. A conversation is a text of the user's, or a list of messages.
+
+        A message is a dict {"role": "system" | "developer" | "user" | "assistant" | "tool", "content": text}; the content may
+        be a list of parts {"type": "text", "text": ...}, and an assistant's message may have "tool_calls". A last message of the
+        assistant is continued. `settings` and `progress` are those of `generate`, and the arguments of `encode_chat`.
+        """
+        completions = _drain(self._open_chat(messages, params, settings), progress)
         return completions[0] if _is_conversation(messages) else completions
 
     @overload
-    def stream(self, prompts: str, params: Params = None, **settings: Any) -> Stream: ...
+    def stream(self, prompts: str, params: Params = None, **settings: Unpack[SamplingSettings]) -> Stream: ...
     @overload
-    def stream(self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Any) -> list[Stream]: ...
+    def stream(
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[SamplingSettings]
+    ) -> list[Stream]: ...
     @overload
-    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Any) -> Stream: ...
-    def stream(self, prompts: Prompt | Prompts, params: Params = None, **settings: Any) -> Stream | list[Stream]:
+    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[SamplingSettings]) -> Stream: ...
+    def stream(
+        self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[SamplingSettings]
+    ) -> Stream | list[Stream]:
         """As `generate`, piece by piece. Several streams run together, whichever is read."""
         streams = self._open(prompts, _is_prompt, self.encode, params, settings)
         return streams[0] if _is_prompt(prompts) else streams
 
     @overload
-    def chat_stream(self, messages: Sequence[Message], params: Params = None, **settings: Any) -> Stream: ...
+    def chat_stream(self, messages: Chat, params: Params = None, **settings: Unpack[ChatSettings]) -> Stream: ...
     @overload
-    def chat_stream(self, messages: Sequence[Messages], params: Params = None, **settings: Any) -> list[Stream]: ...
     def chat_stream(
-        self, messages: Messages | Sequence[Messages], params: Params = None, **settings: Any
+        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatSettings]
+    ) -> list[Stream]: ...
+    def chat_stream(
+        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatSettings]
     ) -> Stream | list[Stream]:
         """As `chat`, piece by piece."""
-        streams = self._open(messages, _is_conversation, self.encode_chat, params, settings)
+        streams = self._open_chat(messages, params, settings)
         return streams[0] if _is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left.
 
-        ContextLengthError, before the work, for a text that has certainly more ids than the context holds.
+        ContextLengthError at once for a text that certainly has more ids than the context holds.
         """
         if not isinstance(prompt, str):
             return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
@@ -184,13 +281,40 @@ class LLM:
         ids = tokenizer.encode(prompt, limit=self.plan.max_context)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
 
-    def encode_chat(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`."""
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of token ids. `skip_special` False also writes control tokens, as the vocabulary spells them."""
+        row = checks.token_ids("the ids", checks.row("the ids", ids, "a row of token ids"))
+        return self._tokenizer_for("ids").decode(row, skip_special=skip_special)
+
+    def encode_chat(
+        self,
+        messages: Chat,
+        *,
+        template_args: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | None = None,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`.
+
+        `template_args` (or `chat_template_kwargs`, as vLLM calls them): variables of the model's chat template, such as
+        {"enable_thinking": False}, or {"tools": [...]} with the JSON schemas of functions that the model may call.
+        `continue_final_message`: None continues a last message of the assistant, which is then the beginning of the answer;
+        True needs one; False refuses one. `add_generation_prompt` False asks for no answer.
+        """
         tokenizer = self._tokenizer_for("a conversation")
-        return encode_chat(messages, tokenizer, self.chat_template, limit=self.plan.max_context)
+        return encode_chat(
+            _conversation(messages),
+            tokenizer,
+            self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            template_args=self._template_args(template_args, chat_template_kwargs),
+            limit=self.plan.max_context,
+        )
 
     def encode_infill(self, before: str, after: str) -> InfillPrompt:
-        """Ids that ask for what stands between two texts, and the ids that end it; UsageError where the model cannot.
+        """Ids that ask for the text between two texts, and the ids that end it; UsageError where the model cannot do it.
 
         >>> prompt = llm.encode_infill("def half(n): return ", " # exactly")                          # doctest: +SKIP
         >>> llm.generate(prompt.token_ids, stop_ids=prompt.stop_ids).text                             # doctest: +SKIP
@@ -201,7 +325,7 @@ class LLM:
         return encode_infill(before, after, self._tokenizer_for("text"), limit=self.plan.max_context)
 
     def close(self) -> None:
-        """End what runs and free the memory. Idempotent."""
+        """End all requests and free the memory. Idempotent."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
@@ -222,9 +346,9 @@ class LLM:
         params: Params,
         settings: Mapping[str, Any],
     ) -> list[Stream]:
-        """A stream for each of what was given. All are checked and encoded before the first one runs."""
+        """A stream for each of the given prompts. All are checked and encoded before the first one runs."""
         items = [given] if is_one(given) else list(given)
-        each = _one_each(params, len(items), settings)
+        each = self._params_of(params, len(items), settings)
         work = list(zip(map(encode, items), each, strict=True))
         streams: list[Stream] = []
         try:
@@ -235,9 +359,56 @@ class LLM:
             raise
         return streams
 
+    def _open_chat(self, messages: Any, params: Params, settings: Mapping[str, Any]) -> list[Stream]:
+        of_chat = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
+        sampling = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
+        return self._open(messages, _is_conversation, partial(self.encode_chat, **of_chat), params, sampling)
+
+    def _params_of(self, params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
+        """The parameters of each of `count` prompts: those given, else the model's suggestions, with `settings` over them."""
+        if params is None:
+            own = _with(self.default_params, settings)
+            self._tell_suggested(settings)
+            return [own] * count
+        if isinstance(params, SamplingParams):
+            return [_with(params, settings)] * count
+        each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
+        if len(each) != count:
+            raise UsageError(
+                f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
+            )
+        return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
+
+    def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """The variables of a chat; those that the template never reads are told."""
+        if given is not None and by_other_name is not None:
+            raise UsageError("template_args and chat_template_kwargs are one thing under two names", hint="Give one of them.")
+        own = by_other_name if given is None else given
+        if own is not None and not isinstance(own, Mapping):
+            raise checks.refuse("template_args", own, "a dict {name: value}")
+        together = {**self.template_args, **(own or {})}
+        for name in unread_args(together, self.chat_template) if together else ():
+            self._tell(f"the chat template of this model does not read {name}: it has no effect")
+        return together
+
+    def _tell_suggested(self, settings: Mapping[str, Any]) -> None:
+        """Say once which suggestions of the model's makers apply, where the caller gave `settings`."""
+        if not self._has_told_suggested:
+            self._has_told_suggested = True
+            for line in self.suggested.lines(settings):
+                self._report.notice(line)
+
+    def _tell(self, notice: str) -> None:
+        """Report a notice, once, and keep it."""
+        if notice not in self._told:
+            self._told.add(notice)
+            self._report.notice(notice)
+        if notice not in self.notices:
+            self.notices += (notice,)
+
     def _tokenizer_for(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
-            raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self._notices))
+            raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self.notices))
         return self.tokenizer
 
     def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:
@@ -249,7 +420,7 @@ class LLM:
             return request
 
     def _step(self) -> bool:
-        """One step of the engine; each output goes to the stream that waits for it. False: there was nothing to do."""
+        """One step of the engine; each output goes to the stream that reads it. False: there was nothing to do."""
         with self._lock:
             self._cancel_abandoned()
             had_work = self.engine.has_work
@@ -257,7 +428,7 @@ class LLM:
             return had_work
 
     def _cancel_abandoned(self) -> None:
-        """End the requests that nobody waits for; what one still had to say lies in its inbox afterwards."""
+        """End the requests of closed streams; their last outputs are put into their inboxes."""
         with self._lock:
             while self._abandoned:
                 request = self._abandoned.popleft()
@@ -276,7 +447,7 @@ class LLM:
 
 
 class Stream(Iterator[StepOutput]):
-    """Pieces of one completion as they come; `completion` is there when the last one was. Closing it early ends the request.
+    """The pieces of one completion as they come; `completion` is the whole, after the last piece. Closing it ends the request.
 
     Any thread may read or close it: each piece goes to one reader, and all readers end when the stream does.
     """
@@ -295,12 +466,12 @@ class Stream(Iterator[StepOutput]):
     def __next__(self) -> StepOutput:
         try:
             while True:
-                with self._llm._lock:  # given back after each step, so that others are heard
+                with self._llm._lock:  # released after each step, so that other threads get their turn
                     if self._inbox:
                         return self._take()
                     if self.done or not self._llm._step():
                         raise StopIteration
-        except BaseException:  # the end too
+        except BaseException:  # StopIteration too
             self.close()
             raise
 
@@ -309,6 +480,12 @@ class Stream(Iterator[StepOutput]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "a Stream cannot be pickled or copied: it belongs to a model in this process",
+            hint="Read it to its end, and send its completion.",
+        )
 
     @property
     def done(self) -> bool:
@@ -324,6 +501,7 @@ class Stream(Iterator[StepOutput]):
             text="".join(self._pieces),
             token_ids=tuple(request.output_ids),
             finish_reason=request.finish_reason or FinishReason.ABORT,
+            stop_reason=request.stop_reason,
             logprobs=tuple(request.logprobs),
             prompt_logprobs=tuple(request.prompt_logprobs),
             prompt_ids=tuple(request.prompt_ids),
@@ -336,7 +514,7 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         if not self.done:
-            self._llm._abandoned.append(self.request)  # whoever steps next ends it, even if not we
+            self._llm._abandoned.append(self.request)  # the next step of any thread ends it
             with self._llm._lock:
                 self._llm._cancel_abandoned()
                 while self._inbox:
@@ -344,7 +522,7 @@ class Stream(Iterator[StepOutput]):
                 self._ended = self._ended or time.perf_counter()
 
     def __del__(self) -> None:
-        """A stream that nobody reads any more ends its request; at the next step, for this may be called at any moment."""
+        """End the request of a dropped stream, at the next step: the garbage collector may call this at any moment."""
         if hasattr(self, "request") and not self.done:
             self._llm._abandoned.append(self.request)
 
@@ -366,25 +544,24 @@ class Stream(Iterator[StepOutput]):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What became of one prompt. `token_ids` include the id that ended the text; `text` does not."""
+    """The result of one prompt. `token_ids` include the id that ended the text; `text` does not."""
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...]  # one per token id where asked for
-    prompt_logprobs: tuple[
-        TokenLogprob | None, ...
-    ]  # one per prompt id where asked for; None of the first, which nothing foretells
+    stop_reason: int | str | None  # the stop id or stop text that ended it; None: the model's own end, or no stop
+    logprobs: tuple[TokenLogprob, ...]  # one per token id, if requested
+    prompt_logprobs: tuple[TokenLogprob | None, ...]  # one per prompt id, if requested; None for the first, which has no context
     prompt_ids: tuple[int, ...]
     num_cached: int  # prompt tokens whose K and V were found in the prefix cache
-    seed: int | None  # that was used; None: greedy, no number was drawn
+    seed: int | None  # the seed that was used; None for greedy sampling, which draws no number
     error: str  # why it failed, where finish_reason is "error"
     timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds, as the caller saw them: what else ran at the same time is in them."""
+    """Seconds on the caller's clock, with whatever else ran at the same time."""
 
     first_token_s: float  # from the request to its first token
     total_s: float
@@ -412,18 +589,61 @@ def _is_prompt(given: Any) -> bool:
 
 
 def _is_conversation(given: Any) -> bool:
-    """A list of messages; not a list of such lists, and not an empty list. UsageError for what is no list."""
-    items = checks.row("the chat", given, "a list of messages, or a list of such lists,")
+    """A text, or a list of messages; not a list of either, and not an empty list. UsageError for anything else."""
+    if isinstance(given, str):
+        return True
+    items = checks.row("the chat", given, "a text, a list of messages, or a list of such chats,")
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
-def _one_each(params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [_with(params or SamplingParams(), settings)] * count
-    each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
-    if len(each) != count:
-        raise UsageError(f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each.")
-    return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
+_CHAT_SETTINGS = ChatSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
+
+
+def _conversation(given: Chat) -> Messages:
+    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+
+
+SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.sampling)"}
+
+
+def _suggested(checkpoint: Checkpoint, plan: Plan) -> Suggested:
+    source = "config.json" if "_from_model_config" in checkpoint.generation else SOURCES.get(checkpoint.format, "the model")
+    made = suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
+    if checkpoint.tokenizer is not None:
+        return made
+    # A tokenizer knows the ends of a text; without one they are the ids that the files name.
+    ends = checkpoint.generation.get("eos_token_id", checkpoint.metadata.get("eos_token_id"))
+    ids = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and 0 <= i < checkpoint.config.vocab_size]
+    return dataclasses.replace(made, settings={**made.settings, "stop_ids": tuple(ids)}) if ids else made
+
+
+def _load(
+    path_or_name: str | Path | None,
+    config: EngineConfig,
+    tokenizer: Path | None,
+    report: Reporter,
+    check: Callable[[Checkpoint], None] | None,
+) -> _Parts:
+    config = choose_device(config, report)
+    begin_to_compile(config, hub.types_to_fetch(path_or_name))
+    checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
+    if check is not None:
+        check(checkpoint)
+    spec = checkpoint.tokenizer
+    text = None if spec is None else build_tokenizer(spec)
+    backend = create_backend(config, report)
+    try:
+        info, spec_of_device = backend.info, backend_spec(config.device)
+        largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
+        plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
+        held = backend.held_bytes()
+        backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
+        predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
+        footprint = Footprint(predicted, backend.held_bytes() - held)
+    except BaseException:
+        backend.close()
+        raise
+    return _Parts(checkpoint, text, backend, plan, config, footprint)
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:
@@ -452,14 +672,26 @@ def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def _drain(streams: list[Stream]) -> list[Completion]:
-    """Read all to their ends; whatever happens, none runs on."""
+def _drain(streams: list[Stream], progress: bool | None) -> list[Completion]:
+    """Read all streams to their ends; whatever happens, none runs on."""
+    is_shown = checks.optional(checks.flag)("progress", progress)
+    bar = BatchProgress(len(streams)) if is_shown or (is_shown is None and len(streams) > 1 and sys.stderr.isatty()) else None
     try:
         for stream in streams:
-            deque(stream, maxlen=0)
+            for _ in stream:
+                if bar is not None and bar.is_due:
+                    bar.show(*_how_far(streams))
     finally:
         _close(streams)
+        if bar is not None:
+            bar.end(*_how_far(streams))
     return [stream.completion for stream in streams]
+
+
+def _how_far(streams: list[Stream]) -> tuple[int, int]:
+    """Finished requests, and tokens of all."""
+    requests = [stream.request for stream in streams]
+    return sum(one.finish_reason is not None for one in requests), sum(len(one.output_ids) for one in requests)
 
 
 def _close(streams: list[Stream]) -> None:

@@ -1,9 +1,20 @@
-"""How long work tells of itself. The library is silent by default; the command line draws bars from these calls."""
+"""How long work reports its progress. `LLM` draws plain lines on stderr; the command line draws bars of its own."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from typing import Protocol
+import textwrap
+import threading
+import time
+from typing import Protocol, TextIO
+
+MAX_WIDTH = 80  # columns; a narrower terminal has what it has
+BAR_WIDTH = 20
+BAR_AFTER_S = 0.3  # shorter stages are not shown
+LINE_AFTER_S = 1.0  # the same where stderr is no terminal
+EVERY_S = 0.1  # how often a bar is drawn
+LINE_EVERY_S = 10.0  # how often a line says how far a batch is, where stderr is no terminal
 
 
 class Reporter(Protocol):
@@ -40,7 +51,7 @@ class StderrReporter:
 
 
 class KeepingReporter:
-    """Keeps notices, for whoever shows them in its own place; progress is not kept."""
+    """Keeps notices for a caller that shows them elsewhere; progress is not kept."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -50,3 +61,149 @@ class KeepingReporter:
 
     def notice(self, text: str) -> None:
         self.texts.append(text)
+
+
+class PlainReporter:
+    """What `LLM` reports to by default: a bar on a terminal, elsewhere one line for each stage that takes longer than a second.
+
+    Draws with nothing but spaces and carriage returns, so that any terminal shows it and nothing is imported.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._line = StatusLine(self._stream)
+        self._stage = ""
+        self._is_shown = False
+        self._state = (0, 0, "")  # done, total, unit
+        self._timer: threading.Timer | None = None
+        self._lock = threading.RLock()  # the timer's thread shows, the worker's thread reports
+
+    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
+        with self._lock:
+            if stage != self._stage:
+                self._end()
+                self._begin(stage)
+            self._state = (done, total, unit)
+            if done >= total:
+                self._end()
+            elif self._is_shown and self._line.is_terminal:
+                self._line.draw(bar_text(stage, done, total, unit))
+
+    def notice(self, text: str) -> None:
+        with self._lock:
+            self._line.clear()
+            for line in wrapped(f"puna: {text}"):
+                self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Remove whatever is shown: the work has ended, perhaps with an error."""
+        with self._lock:
+            self._end()
+
+    def _begin(self, stage: str) -> None:
+        self._stage, self._is_shown = stage, False
+        self._timer = threading.Timer(BAR_AFTER_S if self._line.is_terminal else LINE_AFTER_S, self._show, [stage])
+        self._timer.daemon = True
+        try:
+            self._timer.start()
+        except RuntimeError:  # no thread can be started: nothing is shown
+            self._timer = None
+
+    def _show(self, stage: str) -> None:
+        with self._lock:
+            if stage != self._stage:
+                return
+            self._is_shown = True
+            if self._line.is_terminal:
+                self._line.draw(bar_text(stage, *self._state))
+            else:
+                self.notice(f"{stage} ...")
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._line.clear()
+        self._stage, self._timer, self._is_shown = "", None, False
+
+
+class BatchProgress:
+    """How far a batch of prompts is: a line that is drawn anew on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._total = total
+        self._line = StatusLine(sys.stderr if stream is None else stream)
+        self._started = self._drawn = time.perf_counter()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the line is old enough to be drawn anew."""
+        return time.perf_counter() - self._drawn >= (EVERY_S if self._line.is_terminal else LINE_EVERY_S)
+
+    def show(self, done: int, num_tokens: int) -> None:
+        self._drawn = time.perf_counter()
+        text = f"{bar_text('generating', done, self._total)} | {self._speed(num_tokens)}"
+        self._line.draw(text) if self._line.is_terminal else self._line.end(text)
+
+    def end(self, done: int, num_tokens: int) -> None:
+        """The last line, which stays."""
+        seconds = time.perf_counter() - self._started
+        self._line.end(f"{done} of {self._total} answers, {num_tokens} tokens, {seconds:.1f} s, {self._speed(num_tokens)}")
+
+    def _speed(self, num_tokens: int) -> str:
+        return f"{num_tokens / max(time.perf_counter() - self._started, 1e-9):.1f} tok/s"
+
+
+class StatusLine:
+    """One line of a terminal that is drawn over and over, at most MAX_WIDTH columns wide."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.is_terminal = stream.isatty()
+        self._length = 0  # characters that are on the line now
+
+    def draw(self, text: str) -> None:
+        text = printable(text)[: min(MAX_WIDTH, shutil.get_terminal_size().columns) - 1]
+        self._stream.write(f"\r{text}{' ' * (self._length - len(text))}")
+        self._stream.flush()
+        self._length = len(text)
+
+    def clear(self) -> None:
+        if self._length:
+            self._stream.write(f"\r{' ' * self._length}\r")
+            self._stream.flush()
+            self._length = 0
+
+    def end(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        self._stream.write(f"{printable(text)}\n")
+        self._stream.flush()
+
+
+def bar_text(stage: str, done: int, total: int, unit: str = "") -> str:
+    """
+    >>> bar_text("loading weights", 40_000_000, 160_000_000, "bytes")
+    'puna: loading weights [#####...............] 40 of 160 MB'
+    >>> bar_text("compiling kernels", 0, 1)
+    'puna: compiling kernels ...'
+    """
+    if total <= 1:
+        return f"puna: {stage} ..."
+    filled = BAR_WIDTH * min(done, total) // total
+    count = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if unit == "bytes" else f"{done} of {total}"
+    return f"puna: {stage} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {count}"
+
+
+def wrapped(text: str) -> list[str]:
+    """Lines of at most MAX_WIDTH columns, cut between words."""
+    return textwrap.wrap(printable(text), MAX_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: what a model file says must not drive the terminal.
+
+    >>> printable("a\\x1b[2Jé")
+    'a\\\\x1b[2Jé'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,12 +1,13 @@
-"""What is asked of the engine, the state of one sequence, and the batch that a backend receives."""
+"""What a caller asks of the engine, the state of one sequence, and the batch that a backend receives."""
 
 from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,46 +19,123 @@ IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
 
-UNREAD = -1  # in the place of an id that a device has chosen and nobody has read yet
+UNREAD = -1  # stands for an id that the device has sampled and the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 
 
 class FinishReason(enum.StrEnum):
-    STOP = "stop"  # an end-of-text id, a stop id or a stop string
+    STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
     ERROR = "error"  # this sequence failed (logits not finite); the others went on
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen, and when to stop. The defaults are greedy: the same text always.
+class Biases(Mapping[int, float]):
+    """What is added to the logits of some ids: a dict that never changes, so that it has a hash.
 
-    Filters run in their written order: logit bias, penalties, temperature, top-k, top-p, min-p, then one draw.
-    Presence and frequency penalties count generated tokens (OpenAI); the repetition penalty
-    (CTRL, arXiv 1909.05858) counts the prompt too.
+    >>> Biases({7: -1.5}) == {7: -1.5}, hash(Biases({1: 2.0, 3: 4.0})) == hash(Biases({3: 4.0, 1: 2.0}))
+    (True, True)
     """
 
-    max_tokens: int | None = 256  # None: until the model stops or the context is full
-    temperature: float = 0.0  # 0: the most likely token, first index on a tie
-    top_k: int = 0  # 0: off
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[int, float] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, token_id: int) -> float:
+        return self._values[token_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is sampled, and when to stop. The defaults are greedy: the same prompt gives the same text.
+
+    The filters run in this order: logit bias and suppressed ids, penalties, temperature, top-k, top-p, min-p; then one draw.
+
+    Fields, with what is allowed and the default:
+        max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
+        min_tokens: sample no end-of-text id and no stop id before this many tokens. 0..2**27 [0]
+        temperature: 0 takes the most likely token (of equals the lowest id); above 0 draws. 0..100 [0.0]
+        top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
+        top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
+        min_p: drop tokens less likely than this times the most likely one. 0..1; 0: off [0.0]
+        repetition_penalty: above 1 makes tokens of prompt and answer less likely (arXiv 1909.05858). 0.01..100 [1.0]
+        presence_penalty: subtract this from the logits of the answer's tokens, once (OpenAI). -100..100 [0.0]
+        frequency_penalty: the same, times how often each occurred in the answer (OpenAI). -100..100 [0.0]
+        logit_bias: {token id: number to add to its logit}. At most 1024 entries [{}]
+        suppress_ids: token ids that are never sampled. At most 1024 [()]
+        begin_suppress_ids: token ids that are not sampled as the first token of the answer. At most 1024 [()]
+        seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
+        stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
+        stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
+        ignore_eos: go on where the model would stop [False]
+        logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
+        prompt_logprobs: the same for the tokens of the prompt. Up to 20 [None]
+    """
+
+    max_tokens: int | None = 256
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None  # None: a fresh one per request
-    stop: Sequence[str] = ()  # the text ends before the first of these; a single text is one of them
+    logit_bias: Mapping[int, float] = field(default_factory=Biases)
+    suppress_ids: Collection[int] = ()
+    begin_suppress_ids: Collection[int] = ()
+    seed: int | None = None
+    stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
     ignore_eos: bool = False
-    logprobs: int | None = None  # None: off; 0: of the chosen token; n: of the n most likely too
-    prompt_logprobs: int | None = None  # the same for the tokens of the prompt
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            object.__setattr__(self, name, check(name, getattr(self, name)))
+        for name in _CHECKS:
+            object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of SamplingParams as keyword arguments; `help(SamplingParams)` says what each one means."""
+
+    max_tokens: int | None
+    min_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    suppress_ids: Collection[int]
+    begin_suppress_ids: Collection[int]
+    seed: int | None
+    stop: str | Sequence[str]
+    stop_ids: Collection[int]
+    ignore_eos: bool
+    logprobs: int | None
+    prompt_logprobs: int | None
+
+
+def checked_setting(name: str, value: object) -> Any:
+    """The value of a field of SamplingParams as it is kept; UsageError where it is not allowed."""
+    return _CHECKS[name](name, value)
 
 
 def _stops(name: str, value: object) -> tuple[str, ...]:
@@ -79,18 +157,26 @@ def _stop_ids(name: str, value: object) -> tuple[int, ...]:
     return tuple(checks.token_ids(name, checks.several(name, value, "a list of token ids")))
 
 
-def _biases(name: str, value: object) -> dict[int, float]:
+def _suppressed(name: str, value: object) -> tuple[int, ...]:
+    ids = _stop_ids(name, value)
+    if len(ids) > MAX_LOGIT_BIAS:
+        raise UsageError(f"{name} holds {len(ids)} ids; at most {MAX_LOGIT_BIAS} are allowed")
+    return ids
+
+
+def _biases(name: str, value: object) -> Biases:
     if not isinstance(value, Mapping):
         raise checks.refuse(name, value, "a dict {token id: number}")
     if len(value) > MAX_LOGIT_BIAS:
         raise UsageError(f"{name} holds {len(value)} entries; at most {MAX_LOGIT_BIAS} are allowed")
     ids = checks.token_ids(name, value)
-    return {i: checks.real(f"{name} of id {i}", bias) for i, bias in zip(ids, value.values())}
+    return Biases({i: checks.real(f"{name} of id {i}", bias) for i, bias in zip(ids, value.values())})
 
 
-# Of each field: what is allowed, and how it is kept.
+# What each field allows, and how it is kept.
 _CHECKS: Mapping[str, checks.Check] = {
     "max_tokens": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
+    "min_tokens": partial(checks.whole, low=0, high=1 << 27),
     "temperature": partial(checks.real, low=0.0, high=100.0),
     "top_k": partial(checks.whole, low=0, high=1 << 22),
     "top_p": partial(checks.real, low=0.0, high=1.0),
@@ -99,6 +185,8 @@ _CHECKS: Mapping[str, checks.Check] = {
     "presence_penalty": partial(checks.real, low=-100.0, high=100.0),
     "frequency_penalty": partial(checks.real, low=-100.0, high=100.0),
     "logit_bias": _biases,
+    "suppress_ids": _suppressed,
+    "begin_suppress_ids": _suppressed,
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
     "stop_ids": _stop_ids,
@@ -119,11 +207,16 @@ def allowed_range(name: str) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Natural-log probabilities under the raw logits (no temperature, no filters): the chosen id's, and the n most likely."""
+    """Natural-log probabilities under the raw logits (no temperature, no filters): the sampled id's, and the n most likely.
+
+    `text` and `top_texts` are the ids as text ("" without a tokenizer; a control token as the vocabulary spells it).
+    """
 
     token_id: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()
+    top: tuple[tuple[int, float], ...] = ()  # (id, log-probability), the most likely first
+    text: str = field(default="", compare=False)  # it follows from the id
+    top_texts: tuple[str, ...] = field(default=(), compare=False)  # one per entry of `top`
 
 
 @dataclass(slots=True, eq=False)
@@ -135,14 +228,15 @@ class Request:
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # where asked for; nothing foretells the first token
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None for the first token
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, how many came from the prefix cache
     page_ids: list[int] = field(default_factory=list)
-    num_unread: int = 0  # ids beyond `output_ids` that a device has chosen, or will have, and nobody has read yet
-    wants_more: bool = True  # False: its last token is asked for already
+    num_unread: int = 0  # ids after `output_ids` that the device has sampled, or will have, and the host has not read yet
+    wants_more: bool = True  # False once its last token has been scheduled
     family: int = 0  # only requests of one family share pages (`RopeConfig.family`)
     finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     error: str = ""
 
     def __post_init__(self) -> None:
@@ -155,16 +249,16 @@ class Request:
 
     @property
     def owes_prompt(self) -> bool:
-        """Whether log-probabilities of the prompt were asked for and are not all known yet."""
+        """Whether log-probabilities of the prompt were requested and are not all known yet."""
         return 0 < len(self.prompt_logprobs) < len(self.prompt_ids)
 
     @property
     def logits_from(self) -> int:
-        """The first token whose logits are wanted: the last one, or the one before the prompt's next that is owed."""
+        """The first token whose logits are needed: the last token, or the one before the next prompt token to score."""
         return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:
-        """Ids first..last-1 of prompt and output taken together; UNREAD for those that are."""
+        """Ids first..last-1 of prompt and output together; UNREAD for those that the host has not read yet."""
         n = len(self.prompt_ids)
         known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
         return known + [UNREAD] * (min(last, self.num_tokens) - first - len(known))
@@ -182,20 +276,21 @@ class Batch:
     positions: IntArray  # (num_tokens,)
     starts: IntArray  # (num_sequences + 1,)
     page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
-    logit_rows: IntArray  # (num_logits,) the token rows whose logits are wanted
+    logit_rows: IntArray  # (num_logits,) the token rows whose logits are needed
     prompt_lengths: IntArray  # (num_sequences,) for rotary bases that depend on the text's length (`RopeConfig.angles`)
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What changes some rows of logits before a choice: biases are added, then what occurred is penalised.
+    """Logit edits of some rows before sampling: biases are added, then ids that occurred are penalised.
 
-    Edit e is of row `rows[e]`; `ids[starts[e]:starts[e + 1]]` are its ids, each once, and its biases lie likewise. An id that the
-    step before chose and nobody has read yet occurred once more than `counts` says: `sources` tells where it stands.
+    Edit e changes row `rows[e]`; `ids[starts[e]:starts[e + 1]]` are its ids, each once; `bias_starts` slices its biases alike.
+    An id that the previous step sampled and the host has not read yet occurred once more than `counts` says: `sources` gives
+    its index among the ids of that step.
     """
 
     rows: IntArray  # (num_edits,) ascending
-    sources: IntArray  # (num_edits,) an index among the choices of the step before, -1: all ids are counted
+    sources: IntArray  # (num_edits,) an index among the ids that the previous step sampled, -1: all ids are counted
     repetition: FloatArray  # (num_edits,)
     presence: FloatArray  # (num_edits,)
     frequency: FloatArray  # (num_edits,)
@@ -209,19 +304,19 @@ class Edits:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How a device is to choose the next ids of a step by itself, one for each of the batch's `logit_rows`.
+    """How a device samples the next ids of a step by itself, one for each of the batch's `logit_rows`.
 
-    Temperature 0 takes the most likely id. Where `token_ids` of the batch are UNREAD, `sources` says which of the ids that the
-    step before chose stands there.
+    Temperature 0 takes the most likely id. Where `token_ids` of the batch are UNREAD, `sources` gives the index of that id among
+    the ids that the previous step sampled.
     """
 
-    sources: IntArray  # (num_tokens,) an index among the choices of the step before, -1: the id is in the batch
+    sources: IntArray  # (num_tokens,) an index among the ids that the previous step sampled, -1: the id is in the batch
     temperature: FloatArray  # (num_logits,), and the others too
     top_k: IntArray
     top_p: FloatArray
     min_p: FloatArray
-    uniform: FloatArray  # the number that is drawn with, in [0, 1)
-    edits: Edits | None = None  # None: all rows are taken as they are
+    uniform: FloatArray  # the random number of the draw, in [0, 1)
+    edits: Edits | None = None  # None: no row is edited
 
 
 @dataclass(frozen=True, slots=True)

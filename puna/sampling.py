@@ -6,23 +6,27 @@ Everything here works on one row, so that no result depends on what else is in t
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError, UsageError
-from puna.request import UNREAD, Choices, Edits, IntArray, SamplingParams, TokenLogprob
+from puna.request import MAX_LOGIT_BIAS, UNREAD, Choices, Edits, IntArray, SamplingParams, TokenLogprob
 
 Row = npt.NDArray[np.float32]  # (vocab_size,)
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
 SEED_BITS = 53  # of a seed we draw: every JSON reader keeps such a number exactly
+SUPPRESSED = (
+    -1e30
+)  # the bias of an id that must not be sampled: below any logit, and finite whatever a penalty multiplies it with
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,36 +154,72 @@ class Chooser(Protocol):
         """The next token's id; NumericalError where `logits` allow none.  # (vocab_size,)"""
 
 
-class Sampler:
-    """Chooses the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given."""
+class Phase(NamedTuple):
+    """How a request samples until it has `end` tokens: its parameters, with the ids it must not sample among the biases."""
 
-    def __init__(self, params: SamplingParams, vocab_size: int) -> None:
-        outside = [i for i in params.logit_bias if not 0 <= i < vocab_size]
-        if outside:
-            raise UsageError(f"logit_bias names id {outside[0]}; the vocabulary has ids 0..{vocab_size - 1}")
+    end: float
+    params: SamplingParams
+    bias_ids: IntArray
+    biases: npt.NDArray[np.float64]
+
+
+def _phases(params: SamplingParams, stop_ids: Collection[int]) -> Iterator[Phase]:
+    """Which ids are suppressed depends on how many tokens there are: the first one, those before `min_tokens`, the rest."""
+    start: float = 0
+    for end in sorted({1 * bool(params.begin_suppress_ids), params.min_tokens, math.inf} - {0}):
+        banned = {*params.suppress_ids}
+        banned |= {*params.begin_suppress_ids} if start < 1 else set()
+        banned |= {*stop_ids} if start < params.min_tokens else set()
+        yield _phase(end, params, banned)
+        start = end
+
+
+def _phase(end: float, params: SamplingParams, banned: set[int]) -> Phase:
+    bias = {**params.logit_bias, **dict.fromkeys(sorted(banned), SUPPRESSED)}
+    if len(bias) > MAX_LOGIT_BIAS:
+        raise UsageError(
+            f"logit_bias, the suppressed ids and the stop ids are {len(bias)} ids together; at most {MAX_LOGIT_BIAS} are allowed"
+        )
+    own = dataclasses.replace(params, logit_bias=bias) if banned else params
+    return Phase(end, own, np.array(list(bias), np.int32), np.array(list(bias.values()), np.float64))
+
+
+class Sampler:
+    """Samples the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given.
+
+    `stop_ids`: what ends the request, which `min_tokens` holds off.
+    """
+
+    def __init__(self, params: SamplingParams, vocab_size: int, stop_ids: Collection[int] = ()) -> None:
+        for name in ("logit_bias", "suppress_ids", "begin_suppress_ids"):
+            outside = [i for i in getattr(params, name) if not 0 <= i < vocab_size]
+            if outside:
+                raise UsageError(f"{name} names id {outside[0]}; the vocabulary has ids 0..{vocab_size - 1}")
         if params.temperature > 0 and params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
-        self.bias_ids = np.array(list(params.logit_bias), np.int32)
-        self.biases = np.array(list(params.logit_bias.values()), np.float64)
+        self._phases = tuple(_phases(params, stop_ids))
         self._bits = np.random.PCG64(params.seed)  # its raw stream is what numpy promises to keep
         self._penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self._occurrences: Occurrences | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but the choice is wanted."""
+        """Whether only the next id is needed of a step."""
         params = self.params
         return params.logprobs is None and params.prompt_logprobs is None and params.max_tokens != 0
 
-    @property
-    def edits_logits(self) -> bool:
-        """Whether biases or penalties change its logits first."""
-        return self._penalises or len(self.bias_ids) > 0
+    def phase(self, num_generated: int) -> Phase:
+        """How the next token is sampled after `num_generated` others."""
+        return next(phase for phase in self._phases if num_generated < phase.end)
+
+    def edits_logits(self, num_generated: int) -> bool:
+        """Whether biases or penalties change the logits of the next token."""
+        return self._penalises or len(self.phase(num_generated).bias_ids) > 0
 
     def choose(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
-        return choose(logits, self.params, history, self.next_uniform())
+        return choose(logits, self.phase(len(history.output_ids)).params, history, self.next_uniform())
 
     def next_uniform(self) -> float:
         """For the next token: nothing is drawn where the most likely one is taken."""
@@ -213,12 +253,14 @@ def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | 
 
 
 def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> Edits | None:
-    """What these samplers change in their rows. `sources` of each row: where its last id stands among the choices of the step
-    before, -1 where it stands in its history."""
-    rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits]
+    """What these samplers change in their rows. `sources` of each row: the index of its last id among the ids that the previous
+    step sampled, -1 where its history has that id."""
+    lengths = [len(history.output_ids) + int(source >= 0) for history, source in zip(histories, sources, strict=True)]
+    rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits(lengths[row])]
     if not rows:
         return None
     edited = [samplers[row] for row in rows]
+    phases = [samplers[row].phase(lengths[row]) for row in rows]
     params = [sampler.params for sampler in edited]
     seen = [samplers[row].occurrences(histories[row]) for row in rows]
     return Edits(
@@ -230,9 +272,9 @@ def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], source
         starts=_starts([len(occurrences.ids) for occurrences in seen]),
         ids=np.concatenate([np.asarray(occurrences.ids) for occurrences in seen]),
         counts=np.concatenate([np.asarray(occurrences.counts) for occurrences in seen]),
-        bias_starts=_starts([len(sampler.bias_ids) for sampler in edited]),
-        bias_ids=np.concatenate([sampler.bias_ids for sampler in edited]),
-        biases=np.concatenate([sampler.biases for sampler in edited]),
+        bias_starts=_starts([len(phase.bias_ids) for phase in phases]),
+        bias_ids=np.concatenate([phase.bias_ids for phase in phases]),
+        biases=np.concatenate([phase.biases for phase in phases]),
     )
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
@@ -74,6 +75,7 @@ METHODS: dict[type, tuple[str, ...]] = {
     tuple: ("count", "index"),
     LoopContext: LOOP_ATTRIBUTES,
 }
+FUNCTIONS = ("range", "dict", "namespace", "raise_exception", "strftime_now")  # that a template may call by name
 COUNTED, CHARGED, CHAINED = "counted!", "charged!", "chained!"  # our filters: names that no template can write
 
 # What a template's own fault looks like from here.
@@ -81,6 +83,27 @@ FAILURES = (
     *(jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, RuntimeError),
     *(SyntaxError, TypeError, ValueError),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words of a template, which say what can have an effect on its text."""
+
+    variables: frozenset[str]  # names that it reads, its own included
+    texts: frozenset[str]  # its string constants, and the attributes that it asks for
+
+
+def vocabulary(source: str) -> Vocabulary:
+    """What a template reads. TemplateError for one that is no template.
+
+    >>> vocabulary("{% if thinking and m.role == 'tool' %}{% endif %}") == Vocabulary(
+    ...     frozenset({"thinking", "m"}), frozenset({"role", "tool"}))
+    True
+    """
+    try:
+        return _vocabulary(source)
+    except FAILURES as error:
+        raise TemplateError(f"the chat template failed: {str(error)[:500]}", hint=_HINT) from error
 
 
 def render_template(source: str, variables: Mapping[str, Any], *, now: datetime | None = None) -> str:
@@ -187,13 +210,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, cache_size=0)
         self.budget = budget
         self.finalize = jinja2.pass_context(lambda _, value: self._written(value))  # with a context: not folded when compiled
-        self.globals = {
-            "range": safe_range,
-            "dict": dict,
-            "namespace": _Namespace,
-            "raise_exception": _raise_exception,
-            "strftime_now": lambda form: _strftime(now or datetime.now(), form),
-        }
+        functions = (safe_range, dict, _Namespace, _raise_exception, lambda form: _strftime(now or datetime.now(), form))
+        self.globals = dict(zip(FUNCTIONS, functions, strict=True))
         bounded: dict[str, Callable[..., Any]] = {
             "list": budget.items,
             "join": self._join,
@@ -207,8 +225,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.tests = {name: TESTS[name] for name in KEPT_TESTS}
 
     def code(self, source: str) -> CodeType:
-        if len(source) > MAX_SOURCE:
-            exceed(f"has more than {MAX_SOURCE} characters")
         code = _compiled(source)
         self.budget.step()
         return code
@@ -363,11 +379,25 @@ def _filtered(node: Any, name: str) -> nodes.Filter:
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> CodeType:
     sandbox = _Sandbox(Budget(0))
-    if next(islice(sandbox.lex(source), MAX_TOKENS, None), None) is not None:
-        exceed(f"has more than {MAX_TOKENS} tokens")
-    tree = _Guarded().visit(sandbox.parse(source))
+    tree = _Guarded().visit(_parsed(source, sandbox))
     tree.set_environment(sandbox)
     return sandbox.compile(tree)
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(source: str) -> Vocabulary:
+    tree = _parsed(source, _Sandbox(Budget(0)))
+    variables = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return Vocabulary(frozenset(variables), frozenset(texts | {node.attr for node in tree.find_all(nodes.Getattr)}))
+
+
+def _parsed(source: str, sandbox: _Sandbox) -> nodes.Template:
+    if len(source) > MAX_SOURCE:
+        exceed(f"has more than {MAX_SOURCE} characters")
+    if next(islice(sandbox.lex(source), MAX_TOKENS, None), None) is not None:
+        exceed(f"has more than {MAX_TOKENS} tokens")
+    return sandbox.parse(source)
 
 
 # How large a result may be, from the operands alone.

@@ -19,8 +19,8 @@ ROWS = [
     ["errors"],
     ["checks", "install", "resources"],
     ["report", "config", "paths", "placing", "causes"],
-    ["request"],
-    ["pages", "formats", "sampling"],
+    ["request", "messages"],
+    ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health"],
@@ -99,7 +99,7 @@ def test_dangerous_calls_are_absent(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_parsers_do_not_validate_with_assert(path: Path) -> None:
-    if room(path) in ("formats", "tokenizers", "chat", "hub", "paths", "request", "config"):
+    if room(path) in ("formats", "tokenizers", "chat", "messages", "hub", "paths", "request", "config"):
         asserts = [node.lineno for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]
         assert not asserts, f"{path}: assert at lines {asserts}"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 import pytest
 
-from puna.config import ConfigError, EngineConfig, RopeConfig
+from puna.config import ConfigError, EngineConfig, EngineSettings, RopeConfig
+from tests.documented import documented_fields, documented_highest
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,27 @@ def test_prompts_beyond_the_original_context_are_families_of_their_own_under_dyn
     dynamic = RopeConfig(scaling="dynamic", factor=2.0, original_context=64)
     assert [dynamic.family(length) for length in (1, 64, 65, 80)] == [0, 0, 65, 80]
     assert RopeConfig(scaling="yarn", factor=2.0, original_context=64).family(80) == 0
+
+
+def test_the_keyword_arguments_are_the_fields() -> None:
+    assert list(EngineSettings.__annotations__) == [field.name for field in fields(EngineConfig)]
+    assert get_type_hints(EngineSettings) == get_type_hints(EngineConfig)
+
+
+def test_help_says_of_every_field_what_it_means_and_the_default() -> None:
+    assert documented_fields(EngineConfig) == {field.name: getattr(EngineConfig(), field.name) for field in fields(EngineConfig)}
+
+
+def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> None:
+    highest = documented_highest(EngineConfig)
+    assert highest == {"threads": 256, "max_batch": 4096}
+    for name, value in highest.items():
+        assert getattr(EngineConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=name):
+            EngineConfig(**{name: value + 1})  # type: ignore[arg-type]
+
+
+def test_whose_sampling_defaults_is_one_of_two() -> None:
+    assert EngineConfig(sampling_defaults="puna").sampling_defaults == "puna"
+    with pytest.raises(ConfigError, match="sampling_defaults is 'mine'; allowed: model, puna"):
+        EngineConfig(sampling_defaults="mine")  # type: ignore[arg-type]

@@ -131,3 +131,57 @@ def test_the_tokenizers_own_space_goes_only_at_the_start(at_start: bool, expecte
 def test_any_ids_give_the_text_of_the_whole(tokenizer: Tokenizer, ids: list[int]) -> None:
     detokenizer = Detokenizer(tokenizer, at_start=True)
     assert "".join([detokenizer.push(i) for i in ids]) + detokenizer.flush() == tokenizer.decode(ids)
+
+
+# ---- a stop text that spells control tokens -----------------------------------------------------------------------------
+
+
+class Controls(Parts):
+    """Ids 0 and 1 are control tokens; the others stand for given bytes."""
+
+    special_tokens = {"<end>": 0, "<end>x": 1}  # noqa: RUF012
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        super().__init__([b"", b"", *parts])
+
+
+SPELLED = {0: "<end>", 1: "<end>x"}
+control_stops = ["<end>", "a<end>", "<end>b", "<end><end>", "<end>xa", "b<end>x<end>", "ab"]
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 3, 3, 2, 4]), max_size=12),
+    st.lists(st.sampled_from(control_stops), min_size=1, max_size=3, unique=True),
+)
+def test_a_stop_text_ends_where_control_tokens_spell_it_and_they_are_never_shown(ids: list[int], stop: list[str]) -> None:
+    """Against a search from the front in rows of letters, in which a control token that a stop text spells is one letter."""
+    tokenizer = Controls([b"a", b"b", "é".encode()])
+    plain = {2: "a", 3: "b", 4: "é"}
+
+    def letters(text: str) -> tuple[str, ...]:  # the longer control token is looked for first
+        for number in (1, 0):
+            before, found, after = text.partition(SPELLED[number])
+            if found:
+                return (*letters(before), SPELLED[number], *letters(after))
+        return tuple(text)
+
+    heard = {i: text for i, text in SPELLED.items() if any(text in one for one in stop)}
+    row = [heard.get(i) or plain[i] for i in ids if i in heard or i in plain]
+    needles = [(letters(one), one) for one in stop]
+    expected: tuple[str, str | None] = ("".join(one for one in row if one not in SPELLED.values()), None)
+    for end in range(len(row) + 1):
+        if ends := [(needle, one) for needle, one in needles if tuple(row[:end])[-len(needle) :] == needle]:
+            needle, one = max(ends, key=lambda pair: len(pair[0]))
+            expected = "".join(one for one in row[: end - len(needle)] if one not in SPELLED.values()), one
+            break
+    detokenizer = Detokenizer(tokenizer, stop)
+    text = "".join(detokenizer.push(i) for i in ids) + detokenizer.flush()
+    assert (text, detokenizer.stopped) == expected
+
+
+def test_half_a_character_before_a_control_token_that_ends_the_text_is_told_as_such() -> None:
+    tokenizer = Controls(["é".encode()[:1], b"a"])
+    detokenizer = Detokenizer(tokenizer, ["<end>"])
+    assert [detokenizer.push(i) for i in (3, 2, 0)] == ["a", "", "\ufffd"] and detokenizer.stopped == "<end>"
+    other = Detokenizer(tokenizer, ["b<end>"])
+    assert [other.push(i) for i in (3, 2, 0, 3)] == ["a", "", "", "\ufffda"] and other.stopped is None

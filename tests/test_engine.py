@@ -505,3 +505,61 @@ def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(siz
         expected = never_ahead(ids, params)
         assert request.output_ids == (expected[: len(request.output_ids)] if request.id in dropped else expected)
         assert request.num_unread == 0 and request.finish_reason is not None
+
+
+# ---- what ended it, and what must not come ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "reason", "text"),
+    [
+        (SamplingParams(), None, "Hi, you!"),
+        (SamplingParams(stop="you"), "you", "Hi, "),
+        (SamplingParams(stop=["zzz", ","]), ",", "Hi"),
+        (SamplingParams(stop_ids=[ord("y")]), ord("y"), "Hi, "),
+        (SamplingParams(stop_ids=[EOS]), EOS, "Hi, you!"),
+        (SamplingParams(stop="</s>"), "</s>", "Hi, you!"),  # spells EOS
+        (SamplingParams(stop="!</s>"), "!</s>", "Hi, you"),
+        (SamplingParams(stop="</s>", ignore_eos=True), "</s>", "Hi, you!"),
+    ],
+    ids=str,
+)
+def test_what_ended_a_request_is_told(params: SamplingParams, reason: int | str | None, text: str) -> None:
+    engine = make_engine(spell("Hi, you!"))
+    request = engine.add([BOS, 0], params)
+    outputs = run(engine)[request.id]
+    assert request.finish_reason is FinishReason.STOP and request.stop_reason == reason
+    assert told(outputs)[0] == text
+    assert all_free(engine)
+
+
+def test_a_request_that_is_cut_has_no_stop_reason() -> None:
+    engine = make_engine(spell("Hi"))
+    request = engine.add([0], SamplingParams(max_tokens=1))
+    run(engine)
+    assert request.finish_reason is FinishReason.LENGTH and request.stop_reason is None
+
+
+def test_suppressed_ids_never_come_and_no_end_comes_before_its_time() -> None:
+    engine = make_engine(spell("abc"))
+    plain = engine.add([0], SamplingParams())
+    without = engine.add([0], SamplingParams(suppress_ids=[ord("b")], max_tokens=8))
+    later = engine.add([0], SamplingParams(begin_suppress_ids=[ord("a"), ord("b")], max_tokens=8))
+    longer = engine.add([0], SamplingParams(min_tokens=6))
+    spelled = engine.add([0], SamplingParams(min_tokens=6, stop=["</s>"], ignore_eos=True))
+    run(engine)
+    assert plain.output_ids == [*b"abc", EOS]
+    assert ord("b") not in without.output_ids and without.output_ids[0] == ord("a")
+    assert later.output_ids[0] not in (ord("a"), ord("b"))
+    assert longer.output_ids.index(EOS) == len(longer.output_ids) - 1 >= 6
+    assert spelled.output_ids == longer.output_ids and spelled.stop_reason == "</s>"
+
+
+def test_log_probabilities_carry_the_text_of_their_ids() -> None:
+    engine = make_engine(spell("é"))
+    request = engine.add([BOS, 0], SamplingParams(logprobs=1, prompt_logprobs=1))
+    run(engine)
+    assert [entry.text for entry in request.logprobs] == ["\ufffd", "\ufffd", ByteTokenizer().piece(EOS)]
+    assert request.logprobs[-1].top_texts == (ByteTokenizer().piece(EOS),)
+    scored = request.prompt_logprobs[1]
+    assert scored is not None and scored.text == "\0" and len(scored.top_texts) == 1

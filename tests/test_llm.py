@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
+import io
+import pickle
 import random
 import re
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,22 +31,23 @@ from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
 from puna.plan import make_plan as plan_of_model
+from puna.report import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
-from tests.fakes import BOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
 from tests.models import random_tensors, write_gguf
 from tests.tokenizers.vocabularies import small_bpe
 
 TEN = SamplingParams(max_tokens=10)
 
 
-def make_llm(tokenizer: Tokenizer | None = None, **plan: int) -> LLM:
+def make_llm(tokenizer: Tokenizer | None = None, vocab_size: int = VOCAB_SIZE) -> LLM:
     """A random model on the reference backend."""
-    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(**plan)
+    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=vocab_size), seed=1), make_plan()
     backend = ReferenceBackend(EngineConfig(device="reference"))
     backend.load(checkpoint, sizes)
-    return LLM(checkpoint, tokenizer, backend, sizes, EngineConfig(device="reference"))
+    return LLM.from_parts(checkpoint, tokenizer, backend, sizes, EngineConfig(device="reference"))
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def test_parameters_are_one_for_all_or_one_each(llm: LLM) -> None:
 
 def test_an_unknown_setting_is_named_with_those_that_exist(llm: LLM) -> None:
     with pytest.raises(UsageError, match="'temprature'") as caught:
-        llm.generate("a", temprature=1.0)
+        llm.generate("a", temprature=1.0)  # type: ignore[call-overload]
     assert "temperature" in caught.value.hint
 
 
@@ -123,7 +129,7 @@ def test_params_that_are_no_sampling_params_are_refused(llm: LLM, bad: Any) -> N
         llm.generate(["a"], bad)
 
 
-@pytest.mark.parametrize("bad", ["hello", {"role": "user", "content": "a"}, None, 5, ["hello"], [[5]]], ids=str)
+@pytest.mark.parametrize("bad", [{"role": "user", "content": "a"}, None, 5, [5], [[5]]], ids=str)
 def test_what_is_no_chat_is_refused(llm: LLM, bad: Any) -> None:
     with pytest.raises(UsageError, match=r"list of messages|\"role\""):
         llm.chat(bad)
@@ -154,7 +160,7 @@ def test_streams_of_one_model_run_together(llm: LLM) -> None:
 
 
 def test_conversations_are_encoded_by_the_template_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode_chat(messages: Any, tokenizer: Any, template: str | None, limit: int) -> list[int]:
+    def encode_chat(messages: Any, tokenizer: Any, template: str | None, limit: int, **_: Any) -> list[int]:
         assert tokenizer is llm.tokenizer and template is llm.chat_template and limit == llm.plan.max_context
         return [BOS, *"".join(m["content"] for m in messages).encode()]
 
@@ -311,7 +317,7 @@ def test_times_are_told(llm: LLM) -> None:
 def test_an_interrupted_step_ends_what_runs_and_the_model_can_be_used_again() -> None:
     plan = make_plan()
     backend = FakeBackend(plan)
-    llm = LLM(random_checkpoint(tiny_config()), ByteTokenizer(), backend, plan, EngineConfig())
+    llm = LLM.from_parts(random_checkpoint(tiny_config()), ByteTokenizer(), backend, plan, EngineConfig())
     expected = llm.generate("hello", TEN)
 
     def interrupt(call: int) -> None:
@@ -385,7 +391,7 @@ def test_load_takes_the_environment_where_nothing_is_given(opened: list[Any], mo
 
 def test_load_refuses_an_unknown_setting(opened: list[Any]) -> None:
     with pytest.raises(UsageError, match="max_contxt"):
-        LLM.load("name", max_contxt=3)
+        LLM.load("name", max_contxt=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(("name", "bad", "needed"), [("threads", True, "int"), ("prefix_cache", "no", "bool")])
@@ -416,6 +422,39 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
     with pytest.raises(InsufficientMemoryError, match=r"1000 bytes"):
         LLM.load("name", device="reference")
     assert events == ["close"]
+
+
+@pytest.mark.parametrize("bad", [5, ["name"], b"name", random_checkpoint(tiny_config())], ids=lambda bad: type(bad).__name__)
+def test_what_is_neither_a_path_nor_a_name_is_refused(opened: list[Any], bad: Any) -> None:
+    with pytest.raises(UsageError, match="a path, or the name of a model, is needed"):
+        LLM(bad)
+    assert opened == []
+
+
+def test_the_constructor_loads(opened: list[Any]) -> None:
+    with LLM("name", device="reference", max_context=64) as llm:
+        assert opened == [(Path("resolved/name"), None)]
+        assert len(llm.generate([1, 2], TEN).token_ids) == 10
+        assert repr(llm) == "<LLM random: llama, 2 layers, context 64, on reference>"
+    assert repr(llm).endswith("closed>")
+
+
+@pytest.fixture
+def noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = dataclasses.replace(random_checkpoint(tiny_config()), notices=("one thing", "another"))
+    monkeypatch.setattr(hub, "resolve", lambda name, report: Path("m"))
+    monkeypatch.setattr(formats, "open_checkpoint", lambda path, tokenizer=None: noted)
+
+
+def test_what_a_reader_notices_is_told_on_stderr_and_kept(noticed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with LLM(device="reference") as llm:
+        assert llm.notices == ("one thing", "another")
+    assert capsys.readouterr() == ("", "puna: one thing\npuna: another\n")
+    LLM(device="reference", report=SILENT).close()
+    assert capsys.readouterr() == ("", "")
+    told = KeepingReporter()
+    LLM(device="reference", report=told).close()
+    assert told.texts == ["one thing", "another"]
 
 
 # llama2.c's own golden test (test_all.py): 200 tokens, temperature 0.
@@ -451,7 +490,7 @@ def test_prompts_whose_rotary_base_depends_on_their_length_share_no_pages_that_d
         layouts, free = backend_spec(device).layouts, backend.info.free_bytes
         plan = plan_of_model(checkpoint.config, checkpoint.tensors, config, layouts, free)
         backend.load(checkpoint, plan)
-        return LLM(checkpoint, ByteTokenizer(), backend, plan, config)
+        return LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, config)
 
     def ids(llm: LLM, prompt: list[int]) -> tuple[Any, ...]:
         done = llm.generate(prompt, max_tokens=8, logprobs=0)
@@ -463,3 +502,152 @@ def test_prompts_whose_rotary_base_depends_on_their_length_share_no_pages_that_d
     for prompt, first, second in zip(prompts, together, again, strict=True):
         with loaded() as llm:
             assert ids(llm, prompt) == first == second, len(prompt)
+
+
+# ---- conversations, ids and text ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def talker() -> Iterator[LLM]:
+    tokenizer = build_tokenizer(small_bpe())
+    with make_llm(tokenizer, vocab_size=tokenizer.vocab_size) as it:
+        yield it
+
+
+def test_a_text_is_one_message_of_the_user(talker: LLM) -> None:
+    message = {"role": "user", "content": "hello"}
+    assert same(talker.chat("hello", TEN), talker.chat([message], TEN))
+    assert [c.text for c in talker.chat(["hello", "b"], TEN)] == [talker.chat(text, TEN).text for text in ("hello", "b")]
+    assert "".join(piece.text for piece in talker.chat_stream("hello", TEN)) == talker.chat("hello", TEN).text
+    assert talker.encode_chat("hello") == talker.encode_chat([message])
+
+
+def test_ids_become_text_again(talker: LLM) -> None:
+    ids = talker.encode("the llama")
+    assert talker.decode(ids) == "the llama"
+    assert talker.decode(np.array(ids)) == "the llama"  # type: ignore[arg-type]
+    assert talker.decode([1, *ids]) == "the llama" and talker.decode([1, *ids], skip_special=False) == "<|im_start|>the llama"
+    bad: Any
+    for bad in ("the", [1.5], [True], 5):
+        with pytest.raises(UsageError):
+            talker.decode(bad)
+    with pytest.raises(UsageError, match="outside the vocabulary"):
+        talker.decode([1 << 20])
+    with make_llm() as silent, pytest.raises(UsageError, match="no tokenizer"):
+        silent.decode([1])
+
+
+def test_variables_of_the_template_are_taken_under_both_names_and_one_that_is_not_read_is_told_once() -> None:
+    told = KeepingReporter()
+    checkpoint = dataclasses.replace(
+        random_checkpoint(tiny_config(vocab_size=512)), chat_template="{{ messages[0].content }}{{ mood }}"
+    )
+    plan, backend = make_plan(), FakeBackend(make_plan())
+    llm = LLM.from_parts(checkpoint, build_tokenizer(small_bpe()), backend, plan, EngineConfig(), report=told)
+    expected = llm.encode("hi glad")
+    assert llm.encode_chat("hi", template_args={"mood": " glad"}) == expected
+    assert llm.encode_chat("hi", chat_template_kwargs={"mood": " glad"}) == expected
+    assert llm.chat("hi", TEN, template_args={"mood": " glad"}).prompt_ids == tuple(expected)
+    assert next(llm.chat_stream(["hi"], TEN, chat_template_kwargs={"mood": " glad"})[0]).token_ids
+    assert told.texts == []
+    for _ in range(2):
+        assert llm.encode_chat("hi", template_args={"mod": 1}) == llm.encode("hi")
+    assert told.texts == list(llm.notices) == ["the chat template of this model does not read mod: it has no effect"]
+    llm.template_args = {"mood": " sad"}
+    assert llm.encode_chat("hi") == llm.encode("hi sad") and llm.encode_chat("hi", template_args={"mood": " glad"}) == expected
+    with pytest.raises(UsageError, match="one thing under two names"):
+        llm.encode_chat("hi", template_args={}, chat_template_kwargs={})
+    with pytest.raises(UsageError, match="a dict"):
+        llm.encode_chat("hi", template_args=5)  # type: ignore[arg-type]
+
+
+def test_the_beginning_of_an_answer_is_continued(talker: LLM) -> None:
+    begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The capital is"}]
+    assert talker.decode(talker.encode_chat(begun), skip_special=False).endswith("<|im_start|>assistant\nThe capital is")
+    assert talker.chat(begun, TEN).prompt_ids == tuple(talker.encode_chat(begun))
+    with pytest.raises(UsageError, match="nothing is left to answer"):
+        talker.chat(begun, TEN, continue_final_message=False)
+    closed = talker.encode_chat(begun, add_generation_prompt=False)
+    assert talker.decode(closed, skip_special=False).endswith("The capital is<|im_end|>\n")
+
+
+def test_what_ended_an_answer_is_told(llm: LLM) -> None:
+    whole = llm.generate("hello", TEN)
+    third = whole.token_ids[2]
+    ended = llm.generate("hello", TEN, stop_ids=[third])
+    assert ended.finish_reason is FinishReason.STOP and ended.stop_reason == third
+    assert whole.stop_reason is None
+
+
+# ---- one process --------------------------------------------------------------------------------------------------------
+
+
+def test_what_belongs_to_this_process_says_so_when_it_is_pickled_or_copied(llm: LLM, talker: LLM) -> None:
+    stream = llm.stream("hello", TEN)
+    for thing, words in ((llm, "an LLM"), (talker.tokenizer, "a tokenizer"), (stream, "a Stream")):
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(UsageError, match=f"{words} cannot be pickled or copied") as caught:
+                way(thing)
+            assert caught.value.hint
+    stream.close()
+    done = llm.generate("hello", TEN)
+    assert pickle.loads(pickle.dumps(done)) == copy.deepcopy(done) == done
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_of_a_batch_is_shown_on_a_terminal_or_where_it_is_asked_for(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llm.generate(["a", "b"], TEN)
+    assert capsys.readouterr().err == ""
+    llm.generate(["a", "b"], TEN, progress=True)
+    assert re.fullmatch(r"2 of 2 answers, 20 tokens, [0-9.]+ s, [0-9.]+ tok/s\n", capsys.readouterr().err)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    llm.generate("a", TEN)
+    llm.generate(["a", "b"], TEN, progress=False)
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr("puna.report.EVERY_S", 0.0)
+    llm.generate(["a", "b"], TEN)
+    assert "generating [" in terminal.getvalue() and "2 of 2 answers" in terminal.getvalue()
+    with pytest.raises(UsageError, match="progress is 'yes'"):
+        llm.generate(["a", "b"], TEN, progress="yes")  # type: ignore[call-overload]
+
+
+TYPED = """
+from puna import LLM
+llm = LLM("model", max_context=3, kv_type="f16")
+llm.generate("a", temperature=1.0, stop="x"); llm.chat("a", template_args={}, top_k=1); llm.stream([[1]], seed=1)
+"""
+TYPOS = """
+from puna import LLM
+llm = LLM("model", max_contxt=3)
+LLM.load("model", kv_type="f17")
+llm.generate("a", temprature=1.0)
+llm.chat("a", top_kk=1)
+llm.stream("a", seed="x")
+llm.chat_stream("a", template_arg={})
+"""
+
+
+def test_a_type_checker_finds_a_setting_that_is_misspelt(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    (tmp_path / "typos.py").write_text(TYPOS)
+    flags = [
+        f"--cache-dir={tmp_path}",
+        "--config-file=",
+        "--follow-imports=silent",
+        "--ignore-missing-imports",
+        "--no-site-packages",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *flags, str(tmp_path / "typed.py"), str(tmp_path / "typos.py")],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    errors = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert not [line for line in errors if "typed.py" in line]
+    assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {3, 4, 5, 6, 7, 8}, done.stdout

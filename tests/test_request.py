@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 from puna.errors import UsageError
-from puna.request import _CHECKS, SamplingParams
+from puna.request import _CHECKS, Biases, SamplingParams, SamplingSettings
+from tests.documented import documented_fields, documented_highest
 
 TAKEN: list[tuple[str, Any, Any]] = [
     ("stop", "abc", ("abc",)),
@@ -37,6 +40,9 @@ REFUSED: list[tuple[str, Any]] = [
     *[("stop_ids", value) for value in (None, 5, iter([1]), "ab", b"ab", {1: 2}, ["a"], (1.5,), [True], [None])],
     *[("logit_bias", value) for value in (None, [1], "a", {"1": 1}, {1: "x"}, {1.5: 1}, {True: 1}, {1: True}, {1: None})],
     ("logit_bias", dict.fromkeys(range(1025), 1.0)),
+    *[(name, list(range(1025))) for name in ("suppress_ids", "begin_suppress_ids")],
+    *[(name, value) for name in ("suppress_ids", "begin_suppress_ids") for value in (None, 5, "ab", [True], [1.5])],
+    *[("min_tokens", value) for value in NO_WHOLE],
 ]
 
 
@@ -47,7 +53,7 @@ def test_every_field_is_checked() -> None:
 @pytest.mark.parametrize(("name", "given", "kept"), TAKEN, ids=str)
 def test_a_value_is_kept_in_pythons_own_type(name: str, given: Any, kept: Any) -> None:
     found = getattr(SamplingParams(**{name: given}), name)
-    assert found == kept and type(found) is type(kept)
+    assert found == kept and type(found) is (Biases if isinstance(kept, dict) else type(kept))
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED, ids=lambda value: repr(value).partition(" object at")[0][:30])
@@ -70,3 +76,35 @@ def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, value: Any) -
 def test_the_words_name_the_fault(name: str, value: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         SamplingParams(**{name: value})
+
+
+def test_the_keyword_arguments_are_the_fields() -> None:
+    assert list(SamplingSettings.__annotations__) == [field.name for field in fields(SamplingParams)]
+    assert get_type_hints(SamplingSettings) == get_type_hints(SamplingParams)
+
+
+def test_help_says_of_every_field_what_it_means_what_is_allowed_and_the_default() -> None:
+    assert documented_fields(SamplingParams) == {
+        field.name: getattr(SamplingParams(), field.name) for field in fields(SamplingParams)
+    }
+
+
+def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> None:
+    highest = documented_highest(SamplingParams)
+    assert len(highest) == 10 and highest["seed"] == (1 << 64) - 1
+    for name, value in highest.items():
+        assert getattr(SamplingParams(**{name: value}), name) == value  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=name):
+            SamplingParams(**{name: value + 1})  # type: ignore[arg-type]
+
+
+def test_parameters_have_a_hash_are_copied_and_sent_to_other_processes() -> None:
+    params = SamplingParams(logit_bias={3: 1.5, 1: 2.0}, stop=["a"], suppress_ids=[7])
+    same = SamplingParams(logit_bias={1: 2.0, 3: 1.5}, stop="a", suppress_ids=(7,))
+    assert hash(params) == hash(same) and params == same and len({params, same, SamplingParams()}) == 2
+    assert hash(SamplingParams()) == hash(SamplingParams())
+    for again in (copy.deepcopy(params), pickle.loads(pickle.dumps(params))):
+        assert again == params and hash(again) == hash(params)
+    with pytest.raises(TypeError):
+        params.logit_bias[1] = 0.0  # type: ignore[index]
+    assert "logit_bias={3: 1.5, 1: 2.0}" in repr(params)

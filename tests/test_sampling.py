@@ -210,27 +210,44 @@ def test_who_changes_no_logits_makes_no_edits() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_a_choice_that_is_described_to_a_device_is_the_samplers_own(temperature: float) -> None:
     """Over a whole text: each id is chosen of a description that knows the last one by its place only."""
-    rng, sources = np.random.default_rng(9), np.full(3, -1, np.int32)
+    rng, sources = np.random.default_rng(9), np.full(6, -1, np.int32)
     params = [
         SamplingParams(temperature=temperature, repetition_penalty=1.3, seed=1),
         SamplingParams(temperature=temperature, seed=2),
         SamplingParams(temperature=temperature, presence_penalty=0.5, frequency_penalty=0.4, logit_bias={3: 2.0}, seed=3),
+        SamplingParams(temperature=temperature, suppress_ids=[1, 3], begin_suppress_ids=[2], min_tokens=9, stop_ids=[4], seed=4),
+        SamplingParams(temperature=temperature, begin_suppress_ids=[0, 5], repetition_penalty=1.2, seed=5),
+        SamplingParams(temperature=temperature, min_tokens=1, stop_ids=[7], seed=6),
     ]
-    samplers, alone = ([Sampler(each, 20) for each in params] for _ in range(2))
+    samplers, alone = ([Sampler(each, 20, each.stop_ids) for each in params] for _ in range(2))
     chosen: list[int] = []
     read, whole = ([History([1, 2], []) for _ in params] for _ in range(2))
     for _ in range(40):
         choices = sampling.make_choices(sources, samplers, sampling.make_edits(samplers, read, sources))
-        logits = (rng.standard_normal((3, 20)) * 2).astype(np.float32)
+        logits = (rng.standard_normal((6, 20)) * 2).astype(np.float32)
         latest = [sampling.choose_row(each, choices, i, chosen) for i, each in enumerate(logits)]
         assert latest == [sampler.choose(*each) for sampler, *each in zip(alone, logits, whole, strict=True)]
         for i, token_id in enumerate(latest):
             read[i] = whole[i]
             whole[i] = History([1, 2], [*whole[i].output_ids, token_id])
-        chosen, sources = latest, np.arange(3, dtype=np.int32)
+        assert latest[3] not in (1, 3) and (len(whole[3].output_ids) > 9 or latest[3] != 4)
+        chosen, sources = latest, np.arange(6, dtype=np.int32)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_penalty_that_passes_the_largest_number_is_told(temperature: float) -> None:
     with pytest.raises(NumericalError, match="not finite"):
         Sampler(SamplingParams(temperature=temperature, repetition_penalty=0.5), 4).choose(row(3e38, 1, 2, 3), SEEN)
+
+
+def test_an_id_that_is_suppressed_is_not_forced_by_a_bias_and_its_log_probability_is_the_models() -> None:
+    sampler = Sampler(SamplingParams(suppress_ids=[1], logit_bias={1: 1e30}), 4)
+    assert sampler.choose(row(1, 30, 3, 2), NOTHING) == 2
+    with pytest.raises(UsageError, match=r"suppress_ids names id 4; the vocabulary has ids 0\.\.3"):
+        Sampler(SamplingParams(suppress_ids=[4]), 4)
+
+
+def test_more_ids_than_a_device_takes_are_refused_with_what_they_are() -> None:
+    params = SamplingParams(suppress_ids=range(1000), logit_bias=dict.fromkeys(range(1000, 1100), 1.0))
+    with pytest.raises(UsageError, match="1100 ids together; at most 1024"):
+        Sampler(params, 2000)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from puna.cli.terminal import printable, tell
 from puna.cli.width import terminal_width
 from puna.cli.word_wrap import WordWrap
+from puna.detokenize import token_text
 from puna.errors import PunaError
 from puna.request import FinishReason
 
@@ -125,19 +126,22 @@ def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def completion_facts(completion: Completion) -> dict[str, Any]:
+def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """A completion in the types of JSON."""
     return {
         "text": completion.text,
         "finish_reason": completion.finish_reason.value,
+        "stop_reason": completion.stop_reason,
         "token_ids": list(completion.token_ids),
+        "token_texts": [token_text(tokenizer, i) for i in completion.token_ids],
         "logprobs": [_logprob_facts(entry) for entry in completion.logprobs] or None,
         "seed": completion.seed,
     }
 
 
 def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
-    return {"id": entry.token_id, "logprob": entry.logprob, "top": [{"id": i, "logprob": p} for i, p in entry.top]}
+    top = [{"id": i, "text": text, "logprob": p} for (i, p), text in zip(entry.top, entry.top_texts, strict=True)]
+    return {"id": entry.token_id, "text": entry.text, "logprob": entry.logprob, "top": top}
 
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:

@@ -55,13 +55,14 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
     """Run everything once to warm up, then `repeat` times; each time measure the limits first."""
     from puna.machine.limits import remember
+    from puna.request import SamplingParams
 
     random = np.random.default_rng(SEED)
     prompt_tokens, decode_tokens = (_fitting(n, llm.plan.max_context, report) for n in (prompt_tokens, decode_tokens))
 
     def timing(length: int, new: int) -> Timing:
         ids = [int(i) for i in random.integers(0, llm.model.vocab_size, length)]
-        return llm.generate(ids, max_tokens=new, ignore_eos=True).timing
+        return llm.generate(ids, SamplingParams(max_tokens=new, ignore_eos=True)).timing
 
     timing(min(prompt_tokens, TTFT_PROMPT), 2)
     prefill, decode, first, measured = [], [], [], []

@@ -20,7 +20,9 @@ from puna.cli.options import (
     load_model,
     sampling_options,
     sampling_params,
+    sampling_settings,
     system_option,
+    template_arg_option,
     template_option,
     tokenizer_option,
 )
@@ -31,6 +33,7 @@ from puna.errors import ModelNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from puna.llm import LLM
+    from puna.request import SamplingParams
 
 # Where the flag is not given. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
@@ -46,6 +49,7 @@ KEPT = " puna chat --continue goes on later."
 @click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
 @system_option
 @template_option
+@template_arg_option
 @sampling_options
 @engine_options
 @tokenizer_option
@@ -58,13 +62,13 @@ def command(
     Each conversation is saved on this machine; --continue goes on with the last one.
     """
     prompt = _prompt_format(raw, prompt_format, flags)
-    params = sampling_params(flags | {name: value for name, value in DEFAULTS.items() if flags[name] is None})
-    params = params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
+    given = sampling_settings(flags)
     resumed = newest() if resume else None
     started = time.perf_counter()
+    llm = _loaded(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw)
     talk = Conversation(
-        _loaded(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw),
-        params,
+        llm,
+        _params(llm, given, prompt),
         flags["system"] or "",
         is_quiet=as_json,
         prompt_format=prompt,
@@ -91,6 +95,12 @@ def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
     return llm
 
 
+def _params(llm: LLM, given: dict[str, Any], prompt: PromptFormat | None) -> SamplingParams:
+    with TerminalReporter() as report:
+        params = sampling_params(llm, given, report, DEFAULTS)
+    return params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
+
+
 def _checked(model: str, raw: bool) -> None:
     with TerminalReporter() as report:
         check_model(model, None, report, needs_template=not raw)
@@ -111,8 +121,11 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
         if text is not None:
             raise UsageError("--prompt-format needs --raw: a chat template has a format of its own", hint="Add --raw.")
         return None
-    if flags["system"] is not None or flags["template"] is not None:
-        raise UsageError("--raw uses no template, so --system and --template have no use", hint="Leave one of them out.")
+    if flags["system"] is not None or flags["template"] is not None or flags["template_args"]:
+        raise UsageError(
+            "--raw uses no chat template: --system, --template, --template-arg have no use",
+            hint="Leave one of them out.",
+        )
     return PromptFormat.parse(PLACEHOLDER if text is None else text)
 
 

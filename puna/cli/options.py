@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -45,6 +47,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
     click.option("-n", "--max-tokens", type=int, metavar="N", help="Generate at most N tokens [256; chat 1024]."),
+    click.option("--min-tokens", type=int, metavar="N", help="Do not end before N tokens [0]."),
     click.option("--temperature", type=float, metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."),
     click.option("--top-k", type=int, metavar="K", help="Sample from the K most likely tokens [0: off]."),
     click.option("--top-p", type=float, metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."),
@@ -53,10 +56,16 @@ _SAMPLING = (
     click.option("--presence-penalty", type=float, metavar="X", help="Avoid tokens that the answer has [0: off]."),
     click.option("--frequency-penalty", type=float, metavar="X", help="The same, by how often they occur [0: off]."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
+    click.option(
+        "--suppress-id", "suppress_ids", multiple=True, type=int, metavar="ID", help="Never sample this token; repeatable."
+    ),
     click.option("--seed", type=int, metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="Stop at this token; repeatable."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
+    click.option(
+        "--sampling-defaults", metavar="WHOSE", help="For flags not given: model (what its files suggest) or puna [model]."
+    ),
 )
 
 _ENGINE = (
@@ -74,6 +83,14 @@ tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder, if the model has none."
 )
 template_option = click.option("--template", metavar="NAME", help="Chat template: llama2, llama3 or chatml [the model's own].")
+template_arg_option = click.option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    type=Utf8(),
+    metavar="NAME=VALUE",
+    help="Set a variable of the chat template, such as enable_thinking=false; repeatable.",
+)
 system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
 
@@ -93,15 +110,60 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
     return function
 
 
-def sampling_params(flags: dict[str, Any]) -> SamplingParams:
-    """The SamplingParams that the flags ask for. UsageError for a value outside its range."""
+def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """The fields of SamplingParams that the flags ask for. UsageError for a value outside its range."""
     from puna.request import SamplingParams
 
     names = {field.name for field in fields(SamplingParams)}
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if "logit_bias" in given:
         given["logit_bias"] = dict(map(_parse_bias, given["logit_bias"]))
-    return SamplingParams(**given)
+    SamplingParams(**given)
+    return given
+
+
+# Fields that belong together: where the model's files say one of them, puna's own defaults for the others do not go with it.
+TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
+DRAWN = ("top_k", "top_p", "min_p", "seed")  # without effect where the most likely token is taken
+
+
+def sampling_params(
+    llm: LLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> SamplingParams:
+    """What the flags say, else what the model's files suggest, which is told, else `defaults`, else those of SamplingParams."""
+    from puna.request import SamplingParams
+
+    suggested = dict(llm.suggested.settings)
+    for line in llm.suggested.lines(given):
+        report.notice(line)
+    apart = TOGETHER if TOGETHER & suggested.keys() else frozenset()
+    own = {name: value for name, value in defaults.items() if name not in apart}
+    params = SamplingParams(**{**own, **suggested, **given})
+    for name in DRAWN if params.temperature == 0 else ():
+        if name in given:
+            report.notice(f"--{name.replace('_', '-')} has no effect: at temperature 0 nothing is drawn")
+    return params
+
+
+def read_template_args(texts: Sequence[str]) -> dict[str, Any]:
+    """Variables of a chat template: values are read as JSON, and are texts where they are none.
+
+    >>> read_template_args(["enable_thinking=false", "effort=high", "budget=3"])
+    {'enable_thinking': False, 'effort': 'high', 'budget': 3}
+    """
+    from puna.chat import checked_args
+
+    pairs = [text.partition("=") for text in texts]
+    if wrong := next((text for text, (_, equals, _) in zip(texts, pairs) if not equals), None):
+        raise UsageError(f"--template-arg is {wrong!r}; NAME=VALUE is needed, for example enable_thinking=false")
+    return checked_args({name: _json_or_text(value) for name, _, value in pairs})
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
@@ -127,7 +189,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     from puna.machine import history
     from puna.plan import GIB
 
-    template = _built_in_template(flags.get("template"))
+    template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
     refuse_vram_without_gpu(config)
     offer(model, report)
@@ -138,6 +200,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
         report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
         history.remember(llm)
     llm.chat_template = template or llm.chat_template
+    llm.template_args = variables
     return llm
 
 

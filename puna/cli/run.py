@@ -18,8 +18,10 @@ from puna.cli.options import (
     load_model,
     sampling_options,
     sampling_params,
+    sampling_settings,
     split_model,
     system_option,
+    template_arg_option,
     template_option,
     tokenizer_option,
 )
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--suffix", type=Utf8(), metavar="TEXT", help="Fill in between PROMPT and TEXT (code models).")
 @system_option
 @template_option
+@template_arg_option
 @sampling_options
 @click.option("--logprobs", type=int, metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
 @engine_options
@@ -47,17 +50,19 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
     """Answer PROMPT (- reads standard input). The answer goes to stdout, timing to stderr."""
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
-    params = sampling_params(flags)
+    given = sampling_settings(flags)
     raw = raw or suffix is not None  # both need no template
-    if raw and (flags["system"] is not None or flags["template"] is not None):
+    if raw and (flags["system"] is not None or flags["template"] is not None or flags["template_args"]):
         raise UsageError(
-            "--raw and --suffix use no template, so --system and --template have no use", hint="Leave one of them out."
+            "--raw and --suffix use no chat template: --system, --template, --template-arg have no use",
+            hint="Leave one of them out.",
         )
     if not raw and not prompt.strip():
         raise UsageError("the PROMPT is empty", hint="Give a question, or --raw to continue an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)
+        params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
     load_s = time.perf_counter() - started
@@ -86,7 +91,7 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
     answer.require_success(completion)
     facts = answer.speeds(completion, load_s, first - answer.process_started() if first else None)
     if as_json:
-        print_json({"model": shown_path(llm.path), **answer.completion_facts(completion), "stats": facts})
+        print_json({"model": shown_path(llm.path), **answer.completion_facts(completion, llm.tokenizer), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
     tell(*answer.speeds_lines(facts), answer.cut_short(completion, llm))

@@ -17,8 +17,9 @@ from puna.errors import PunaError, UsageError
 from puna.paths import conversations_dir
 
 if TYPE_CHECKING:
-    from puna.chat import Message
+    from puna.messages import Message
 
+SAVED_ROLES = ("system", "user", "assistant")  # what a chat in the terminal holds
 KEPT = 200  # conversations; the ones that were not touched for the longest time go first
 MAX_BYTES = 64 << 20
 OLD_S = 24 * 3600  # a temporary file of this age was left by a process that was killed
@@ -108,11 +109,9 @@ def _messages(path: Path, values: Any) -> list[Message]:
 
 
 def _message(name: str, message: Any) -> Message:
-    from puna.chat import ROLES
-
     role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-    if role not in ROLES or not isinstance(content, str):
-        raise UsageError(f'{name} is not {{"role": ..., "content": text}}', hint=f"Roles: {', '.join(ROLES)}.")
+    if role not in SAVED_ROLES or not isinstance(role, str) or not isinstance(content, str):
+        raise UsageError(f'{name} is not {{"role": ..., "content": text}}', hint=f"Roles: {', '.join(SAVED_ROLES)}.")
     return {"role": role, "content": content}
 
 

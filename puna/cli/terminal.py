@@ -15,6 +15,7 @@ from puna.cli.standard_input import read_all
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
+from puna.report import printable as printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -103,15 +104,6 @@ def shown_path(path: Path) -> str:
     'm-é-\\xff.gguf'
     """
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped: what a model file says must not drive the terminal.
-
-    >>> printable("a\\x1b[2Jé")
-    'a\\\\x1b[2Jé'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class TerminalReporter:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puna.cli.options import json_option, split_model, tokenizer_option
+from puna.cli.options import json_option, read_template_args, split_model, template_arg_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, given_text, print_json, printable, tell
 from puna.cli.width import cut, pad
+from puna.errors import UsageError
 
 if TYPE_CHECKING:
     from puna.tokenizers.base import Tokenizer
@@ -20,17 +21,27 @@ PIECE_WIDTH, BYTES_WIDTH = 24, 44  # cells; with the id a line has at most 80
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL] TEXT")
 @click.option("--special", is_flag=True, help="Read control tokens in TEXT as tokens, not as text.")
+@click.option("--chat", "as_chat", is_flag=True, help="TEXT is a message: use the chat template of the model.")
+@template_arg_option
 @tokenizer_option
 @json_option
-def command(words: tuple[str, ...], special: bool, tokenizer: Path | None, as_json: bool) -> None:
+def command(
+    words: tuple[str, ...],
+    special: bool,
+    as_chat: bool,
+    template_args: tuple[str, ...],
+    tokenizer: Path | None,
+    as_json: bool,
+) -> None:
     """Print the id, the piece and the bytes of each token of TEXT (- reads standard input).
 
     With --tokenizer FILE or FOLDER, no model is needed.
     """
     model, text = split_model(words, "TEXT")
     text = given_text(text, "TEXT")
-    made = _tokenizer(model, tokenizer)
-    ids = made.encode(text, special=special)
+    _require_chat(as_chat, special, template_args)
+    made, template = _tokenizer(model, tokenizer)
+    ids = _chat_ids(text, made, template, template_args) if as_chat else made.encode(text, special=special)
     if as_json:
         pieces = [made.piece(i) for i in ids]
         print_json({"ids": ids, "pieces": pieces, "bytes": [made.token_bytes(i).hex() for i in ids]})
@@ -54,8 +65,24 @@ def shown_piece(piece: str, data: bytes) -> str:
     return cut(printable(piece), PIECE_WIDTH)
 
 
-def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
-    """The model's tokenizer; without a model, the one that --tokenizer names. No weight is read."""
+def _require_chat(as_chat: bool, special: bool, template_args: tuple[str, ...]) -> None:
+    if template_args and not as_chat:
+        raise UsageError("--template-arg has no effect without --chat", hint="Add --chat.")
+    if special and as_chat:
+        raise UsageError("--special has no effect with --chat: a message is text", hint="Leave one of them out.")
+
+
+def _chat_ids(text: str, tokenizer: Tokenizer, template: str | None, given: tuple[str, ...]) -> list[int]:
+    from puna.chat import encode_chat, unread_args
+
+    variables = read_template_args(given)
+    for name in unread_args(variables, template) if variables else ():
+        tell(f"puna: the chat template of this model does not read {name}: it has no effect")
+    return encode_chat([{"role": "user", "content": text}], tokenizer, template, template_args=variables)
+
+
+def _tokenizer(model: str | None, tokenizer: Path | None) -> tuple[Tokenizer, str | None]:
+    """The model's tokenizer and chat template, or the tokenizer that --tokenizer names, without one. No weight is read."""
     from puna import hub
     from puna.errors import UnsupportedModelError
     from puna.formats import open_checkpoint, what_to_give
@@ -67,10 +94,10 @@ def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
         with TerminalReporter() as report:
             for notice in notices:
                 report.notice(notice)
-        return build_tokenizer(spec)
+        return build_tokenizer(spec), None
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
     checkpoint = open_checkpoint(path, tokenizer)
     if checkpoint.tokenizer is None:
         raise UnsupportedModelError(f"{path} has no tokenizer", hint=what_to_give(checkpoint.notices))
-    return build_tokenizer(checkpoint.tokenizer)
+    return build_tokenizer(checkpoint.tokenizer), checkpoint.chat_template

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, Unpack
 
 from puna import checks
 from puna.backends.base import ProcessPlace
@@ -32,6 +32,7 @@ from puna.chat import Message
 from puna.compat.dialogs import Dialog, Role, dialog_encoder, has_tags
 from puna.compat.errors import MetaAssertionError, NoCheckpointError
 from puna.compat.strict import BatchRandom, unshifted_logprobs
+from puna.config import EngineSettings
 from puna.detokenize import Detokenizer
 from puna.errors import ModelNotFoundError, NumericalError, UsageError
 from puna.llm import LLM
@@ -165,7 +166,7 @@ class Llama:
         seed: int = 1,
         *,
         strict_compat: bool = False,
-        **settings: Any,
+        **settings: Unpack[EngineSettings],
     ) -> Llama:
         """Load a model: a folder of Meta's, or anything else that puna reads. `tokenizer_path` None: the model's own.
 
@@ -178,9 +179,10 @@ class Llama:
             raise MetaAssertionError(f"there is no tokenizer {tokenizer_path}", hint="Give the path of tokenizer.model.")
         seed = checks.whole("seed", seed)
         started = time.perf_counter()
-        settings = {"max_context": max_seq_len, "max_batch": max_batch_size, "prefix_cache": not strict_compat} | settings
+        own: EngineSettings = {"max_context": max_seq_len, "max_batch": max_batch_size, "prefix_cache": not strict_compat}
+        own.update(settings)
         try:
-            llm = LLM.load(ckpt_dir, tokenizer=tokenizer_path or None, report=StderrReporter(), **settings)
+            llm = LLM.load(ckpt_dir, tokenizer=tokenizer_path or None, report=StderrReporter(), **own)
         except ModelNotFoundError as error:
             raise NoCheckpointError(f"no checkpoint files found in {ckpt_dir}: {error.message}", hint=error.hint) from error
         except UsageError as error:

@@ -98,4 +98,4 @@ class Checkpoint:
     unused_keys: tuple[str, ...] = ()  # of the metadata: what puna does not use
     files: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()  # what a person should hear when the model is loaded; one line each
-    generation: Mapping[str, Any] = field(default_factory=dict)  # sampling defaults that the model's makers suggest; not applied
+    generation: Mapping[str, Any] = field(default_factory=dict)  # what the makers suggest of sampling (`puna/suggested.py`)

@@ -81,6 +81,14 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "tensor_data_layout": ("Meta AI original pth",),
 }
 
+SAMPLING = "general.sampling."
+# Key behind it -> the name in generation_config.json, where that has one.
+SAMPLING_KEYS = {
+    **{name: name for name in ("top_k", "top_p", "min_p", "penalty_last_n", "sequence", "mirostat", "xtc_probability")},
+    "temp": "temperature",
+    "penalty_repeat": "repetition_penalty",
+}
+
 ROPE_FACTORS = "rope_freqs.weight"
 MAX_NAME_CHARACTERS = 128
 MAX_SHOWN = 16  # elements of an array that `metadata` lists; of a longer one it tells the length
@@ -111,7 +119,15 @@ def open_gguf(path: Path) -> Checkpoint:
         metadata={key: _shown(value) for key, value in gguf.values.items()},
         unused_keys=values.unused(),
         files=gguf.files,
+        generation=_generation(gguf.values),
     )
+
+
+def _generation(values: Mapping[str, Value]) -> dict[str, Any]:
+    """The sampling that the file suggests, in the words of generation_config.json; to name a draw's settings asks for a draw."""
+    found = {ours: values[f"{SAMPLING}{key}"].value for key, ours in SAMPLING_KEYS.items() if f"{SAMPLING}{key}" in values}
+    rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
+    return rounded | ({"do_sample": True} if rounded.keys() & {"temperature", "top_k", "top_p", "min_p"} else {})
 
 
 def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:

@@ -15,7 +15,7 @@ from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
-from puna.formats.huggingface_config import read_config, unused_keys
+from puna.formats.huggingface_config import read_config, sampling_in, unused_keys
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
@@ -78,7 +78,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         unused_keys=_unused_keys(config_json),
         files=files,
         notices=(*notices, *told, *said, *_of_code(config_json)),
-        generation={} if generation is None else generation.values,
+        generation=sampling_in(config_json) if generation is None else generation.values,
     )
 
 

@@ -109,6 +109,11 @@ WITHOUT_EFFECT = {
     "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
     "use_sliding_window",
 }  # fmt: skip
+# Settings of `generate` that transformers takes from config.json where a folder has no generation_config.json.
+SAMPLING = (
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
+    *("num_beams", "max_length", "min_length", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+)
 ORIGINAL = "original_max_position_embeddings"
 READ = {
     *CONFIG_KEYS.values(),
@@ -119,6 +124,12 @@ READ = {
     "attention_bias",
     "mlp_bias",
 }
+
+
+def sampling_in(config: JsonObject) -> dict[str, Any]:
+    """The settings of `generate` that stand in config.json, in the words of generation_config.json."""
+    found = {key: config.values[key] for key in SAMPLING if config.values.get(key) is not None}
+    return {**found, "_from_model_config": True} if found else {}
 
 
 def read_config(config: JsonObject, name: str) -> ModelConfig:

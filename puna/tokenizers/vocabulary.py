@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import NoReturn
 
 from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
@@ -62,6 +63,12 @@ class VocabularyTokenizer(ABC):
         self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id, *more) if i is not None})
         # One letter cannot be broken up by a guard, so that a person could not type it: never looked for.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "a tokenizer cannot be pickled or copied",
+            hint="Threads can share it; in another process, load the model or its tokenizer file there.",
+        )
 
     def encode(
         self,

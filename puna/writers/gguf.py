@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from puna.config import ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import UnsupportedModelError
+from puna.formats.base import Checkpoint
 from puna.formats.blocks import GGML_TYPE_NAMES, GGUF_READABLE
-from puna.formats.gguf import ARCHITECTURES, CONFIG_KEYS, ROPE_FACTORS
+from puna.formats.gguf import ARCHITECTURES, CONFIG_KEYS, ROPE_FACTORS, SAMPLING, SAMPLING_KEYS
 from puna.formats.gguf_file import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.suggested import suggested
 from puna.writers.base import Job, Writer, dealt_out, write_rows
 from puna.writers.tokenizers import gguf_tokenizer_metadata
 
@@ -58,6 +60,8 @@ def _require(job: Job) -> None:
 def _notices(job: Job) -> Iterator[str]:
     """Where llama.cpp (llama-cpp-python 0.3.36) reads the file without a word and computes something else."""
     config, rope = job.checkpoint.config, job.checkpoint.config.rope
+    if lost := [name for name in _suggested(job.checkpoint) if name not in SAMPLING_KEYS.values()]:
+        yield f"GGUF has no keys for what the source suggests of sampling: {', '.join(lost)}"
     if config.sliding_window:
         yield (
             f"llama.cpp ignores the sliding window of this architecture: texts longer than {config.sliding_window} tokens "
@@ -95,7 +99,20 @@ def _metadata(job: Job) -> dict[str, Any]:
         given |= gguf_tokenizer_metadata(checkpoint.tokenizer)
     if checkpoint.chat_template is not None:
         given["tokenizer.chat_template"] = checkpoint.chat_template
-    return given
+    return given | _sampling_keys(checkpoint)
+
+
+def _sampling_keys(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the makers suggest of sampling, as far as GGUF has keys for it."""
+    found = _suggested(checkpoint)
+    given = {f"{SAMPLING}{key}": found[ours] for key, ours in SAMPLING_KEYS.items() if ours in found}
+    if "repetition_penalty" in found:
+        given[f"{SAMPLING}penalty_last_n"] = -1  # the whole text, as everywhere but in llama.cpp's default
+    return {key: np.int32(value) if isinstance(value, int) else value for key, value in given.items()}
+
+
+def _suggested(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    return suggested(checkpoint.generation, "", checkpoint.config.vocab_size, checkpoint.config.max_context).settings
 
 
 def _rope_keys(rope: RopeConfig) -> dict[str, Any]:

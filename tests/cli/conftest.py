@@ -13,14 +13,19 @@ import pytest
 from puna.cli import main
 from puna.errors import ContextLengthError
 from puna.request import FinishReason, SamplingParams, StepOutput, TokenLogprob
+from puna.suggested import NOTHING, Suggested
 
 
 class FakeTokenizer:
     def __init__(self, *control_tokens: str) -> None:
         self.special_tokens = {text: number for number, text in enumerate(control_tokens)}
+        self.vocab_size = 1000
 
     def piece(self, token_id: int) -> str:
         return f"<{token_id}>"
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"t%d" % token_id
 
 
 class FakeStream:
@@ -53,7 +58,10 @@ class FakeStream:
             text="".join(self.said),
             token_ids=tuple(range(len(self.said))),
             finish_reason=self.reason,
-            logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),)) for i in range(len(self.said))) if wants_logprobs else (),
+            stop_reason=None,
+            logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),), f"t{i}", (f"t{i}",)) for i in range(len(self.said)))
+            if wants_logprobs
+            else (),
             prompt_ids=tuple(self.prompt_ids),
             num_cached=0,
             seed=self.params.seed,
@@ -74,6 +82,8 @@ class FakeLLM:
     tokenizer: Any = field(default_factory=FakeTokenizer)
     footprint: None = None
     plan: Any = field(default_factory=lambda: SimpleNamespace(max_context=1000))
+    suggested: Suggested = NOTHING
+    template_args: Mapping[str, Any] = field(default_factory=dict)
     asked: list[tuple[Any, SamplingParams]] = field(default_factory=list)
     loaded: list[tuple[Any, ...]] = field(default_factory=list)
     num_closed: int = 0

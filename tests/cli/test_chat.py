@@ -14,6 +14,7 @@ from puna.cli.saved_chats import newest
 from puna.cli.width import display_width
 from puna.errors import ModelNotFoundError, PunaError
 from puna.request import FinishReason, SamplingParams, allowed_range
+from puna.suggested import suggested
 from tests.cli.conftest import FakeLLM, Puna
 
 
@@ -377,3 +378,19 @@ def test_a_byte_order_mark_on_standard_input_is_no_text(fake: FakeLLM, puna: Pun
     assert [asked[0][-1]["content"] for asked in fake.asked] == ["wörld 🦙", "zwei"]
     puna("run", "-", "--raw", stdin=data.decode("utf-8", "surrogateescape"))
     assert fake.asked[-1][0] == text
+
+
+def test_where_the_model_suggests_how_to_draw_chats_own_defaults_stand_back(fake: FakeLLM, puna: Puna) -> None:
+    puna("chat", stdin="hi\n")
+    params = fake.asked[-1][1]
+    assert (params.temperature, params.top_p, params.max_tokens) == (0.7, 0.95, 1024)
+    fake.suggested = suggested({"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.1}, "the file", 100, 100)
+    done = puna("chat", stdin="hi\n")
+    params = fake.asked[-1][1]
+    assert (params.temperature, params.top_p, params.repetition_penalty, params.max_tokens) == (0.6, 1.0, 1.1, 1024)
+    assert "sampling as the file suggests: temperature 0.6, repetition_penalty 1.1" in " ".join(done.err.split())
+    puna("chat", "--temperature", "0.2", "--template-arg", "thinking=true", stdin="hi\n")
+    assert fake.asked[-1][1].temperature == 0.2 and fake.template_args == {"thinking": True}
+    fake.suggested = suggested({"repetition_penalty": 1.1}, "the file", 100, 100)
+    puna("chat", stdin="hi\n")
+    assert (fake.asked[-1][1].temperature, fake.asked[-1][1].repetition_penalty) == (0.7, 1.1)

@@ -9,6 +9,7 @@ from puna.cli.answer import process_started
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
+from puna.suggested import suggested
 from tests.cli.conftest import FakeLLM, FakeTokenizer, Puna
 
 
@@ -115,7 +116,7 @@ def test_json_is_the_only_line_on_stdout(fake: FakeLLM, puna: Puna) -> None:
     facts = json.loads(done.out)
     assert done.out.count("\n") == 1
     assert (facts["text"], facts["finish_reason"], facts["token_ids"]) == ("Paris.", "stop", [0, 1, 2])
-    assert facts["logprobs"][0] == {"id": 0, "logprob": -0.5, "top": [{"id": 0, "logprob": -0.5}]}
+    assert facts["logprobs"][0] == {"id": 0, "text": "t0", "logprob": -0.5, "top": [{"id": 0, "text": "t0", "logprob": -0.5}]}
     assert facts["stats"]["prompt_tokens"] == len("Be brief.hi")
     assert fake.asked[0][0][0] == {"role": "system", "content": "Be brief."}
 
@@ -203,3 +204,57 @@ def test_an_empty_question_is_refused(prompt: str, fake: FakeLLM, puna: Puna) ->
     assert "the PROMPT is empty" in puna("run", prompt).err
     done = puna("run", "-", stdin=prompt)
     assert done.code == 2 and "the PROMPT is empty" in done.err and not fake.asked
+
+
+# ---- what the model's files suggest, and variables of its template --------------------------------------------------------
+
+SUGGESTED = suggested({"do_sample": True, "temperature": 0.6, "top_k": 20, "num_beams": 2}, "generation_config.json", 100, 100)
+
+
+def test_flags_win_over_what_the_model_suggests_and_that_over_the_defaults(fake: FakeLLM, puna: Puna) -> None:
+    fake.suggested = SUGGESTED
+    done = puna("run", "hi")
+    assert (fake.asked[-1][1].temperature, fake.asked[-1][1].top_k, fake.asked[-1][1].max_tokens) == (0.6, 20, 256)
+    told = " ".join(done.err.split())
+    assert "sampling as generation_config.json suggests: temperature 0.6, top_k 20; --sampling-defaults puna" in told
+    assert "not applied of generation_config.json: num_beams 2" in told
+    done = puna("run", "hi", "--temperature", "0", "--top-k", "0")
+    assert (fake.asked[-1][1].temperature, fake.asked[-1][1].top_k) == (0.0, 0)
+    assert "suggests" not in done.err
+    assert puna("run", "hi", "--sampling-defaults", "puna").code == 0 and fake.loaded[-1][1].sampling_defaults == "puna"
+    assert puna("run", "hi", "--sampling-defaults", "mine").code == 2
+
+
+def test_json_carries_the_texts_of_the_ids_and_the_stop_reason(fake: FakeLLM, puna: Puna) -> None:
+    facts = json.loads(puna("run", "hi", "--json").out)
+    assert facts["token_texts"] == ["t0", "t1", "t2"] and facts["stop_reason"] is None
+    assert facts["token_ids"] == [0, 1, 2]
+
+
+def test_template_args_are_read_as_json_else_as_text(fake: FakeLLM, puna: Puna) -> None:
+    flags = ["--template-arg", "enable_thinking=false", "--template-arg", "effort=high", "--template-arg", 'x={"a": [1]}']
+    assert puna("run", "hi", *flags, "--template-arg", "y=a=b").code == 0
+    assert fake.template_args == {"enable_thinking": False, "effort": "high", "x": {"a": [1]}, "y": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("thinking", "NAME=VALUE is needed"),
+        ("messages=[]", "puna sets itself"),
+        ("a-b=1", "the name of a variable"),
+        ("=1", "name"),
+    ],
+)
+def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
+    fake: FakeLLM, puna: Puna, flag: str, words: str
+) -> None:
+    done = puna("run", "hi", "--template-arg", flag)
+    assert done.code == 2 and words in done.err and fake.loaded == []
+    done = puna("run", "--raw", "hi", "--template-arg", "a=1")
+    assert done.code == 2 and "no use" in done.err and fake.loaded == []
+
+
+def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
+    assert "--top-p has no effect: at temperature 0 nothing is drawn" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
+    assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err

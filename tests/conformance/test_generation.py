@@ -32,7 +32,7 @@ def tiny_llm(device: str, quant: str, **settings: int | bool) -> Iterator[LLM]:
     layouts = backend_spec(device).layouts
     plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes)
     backend.load(checkpoint, plan)
-    with LLM(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
+    with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
         yield llm
 
 

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from puna.config import KVType
 from puna.llm import LLM
 from puna.machine.fit import fit
 from puna.machine.places import Place
@@ -17,7 +18,7 @@ from puna.resources import own_bytes, return_free_memory
 
 
 def load(device: str, path: Path, options: list[str]) -> dict[str, int]:
-    kv_type = "f32" if "--f32" in options else "auto"  # as many bytes for half the work
+    kv_type: KVType = "f32" if "--f32" in options else "auto"  # as many bytes for half the work
     with LLM.load(path, device=device, max_batch=1, threads=1, kv_type=kv_type, prefix_cache=False) as llm:
         assert llm.footprint is not None
         facts = {"predicted": llm.footprint.predicted_bytes, "actual": llm.footprint.actual_bytes, "process": own_bytes()}

@@ -40,7 +40,7 @@ def model(kind: str, **settings: Any) -> Iterator[LLM]:
     layouts = backend_spec(DEVICE).layouts
     plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, min(backend.info.free_bytes, 4 << 30))
     backend.load(checkpoint, plan)
-    with LLM(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
+    with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
         yield llm
 
 
