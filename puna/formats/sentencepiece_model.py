@@ -186,6 +186,12 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     return charsmap
 
 
+def longest_text(charsmap: bytes) -> int:
+    """Bytes of the longest text that a checked map puts in the place of another."""
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    return max(map(len, texts.split(b"\0")))
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from puna.formats.added_tokens import (
     mapped_tokens,
     padded,
     roles,
+    settled,
     special_texts,
     with_added,
     with_roles,
@@ -61,7 +62,7 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
     spec = _set_up(_read(path), path)
-    return spec if vocab_size is None else fitted(spec, vocab_size)
+    return settled(spec if vocab_size is None else fitted(spec, vocab_size))
 
 
 def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
@@ -118,13 +119,14 @@ def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
     return (
         same_tokens
         and _spacing(one) == _spacing(other)
+        and one.pipeline == other.pipeline
         and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
     )
 
 
 def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
     """All that decides which spaces and characters SentencePiece sees; nothing, for other kinds."""
-    if spec.kind != "spm":
+    if spec.kind == "bpe" or spec.pipeline:
         return ()
     adds = spec.add_space_prefix
     where = (adds, adds and spec.prefix_first_only, adds and spec.prefix_unless_space)
@@ -193,7 +195,7 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     old_map = files.get("special_tokens_map.json", JsonObject(folder, {}))
     spec, missing = with_roles(spec, roles(old_map) | roles(config))
     spec = with_special(spec, [*special_texts(old_map), *special_texts(config)])
-    return fitted(_framed(spec, config), vocab_size), (*notices, *dropped, *missing)
+    return settled(fitted(_framed(spec, config), vocab_size)), (*notices, *dropped, *missing)
 
 
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -237,8 +239,11 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
     if len(model.tokens) < len(fast.tokens) or (fits(fast, vocab_size) and not fits(model, vocab_size)):
         why = f"tokenizer.json has {len(fast.tokens)} tokens, tokenizer.model {len(model.tokens)}: tokenizer.json is used"
         return fast, (*notices, why)
-    if agree(model, fast):
-        return model, notices
+    if fast.only_json and fast.kind != "unigram":
+        return model, (*notices, f"tokenizer.model is used instead of tokenizer.json: {fast.only_json}")
+    if agree(model, fast) or (model.kind == fast.kind == "unigram" and same_but_reserved(model.tokens, fast.tokens)):
+        # The fields are tokenizer.model's, which every format can hold; the library cuts, where they do not say the same.
+        return replace(model, pipeline=fast.pipeline, merges=fast.merges, added_flags=fast.added_flags), notices
     return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
 
 
@@ -251,7 +256,7 @@ DIFFERENT_SPACES = (
 
 def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:
     """`model` with the spaces that the config asks for: not legacy means that only the beginning of a text gets one."""
-    if config is None or model.kind != "spm":
+    if config is None or model.kind == "bpe":
         return model
     adds = model.add_space_prefix and config.flag("add_prefix_space", True)
     return replace(model, add_space_prefix=adds, prefix_first_only=adds and not config.flag("legacy", True))

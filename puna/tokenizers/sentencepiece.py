@@ -25,7 +25,7 @@ from puna.tokenizers.piece_merges import SPACE, cut_by_merges
 from puna.tokenizers.vocabulary import VocabularyTokenizer
 
 Cutter = Callable[[str], list[int]]
-_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 EACH_BYTE = "puna-each-byte"
 
 
@@ -52,6 +52,7 @@ class SentencePieceTokenizer(VocabularyTokenizer):
 
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
+        self.controls_are_text = spec.scores is None  # a tokenizer.json's
         self._adds_space = spec.add_space_prefix
         self._prefix_first_only = spec.prefix_first_only
         self._prefix_unless_space = spec.prefix_unless_space
@@ -108,7 +109,7 @@ def _byte_values(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> di
     values = {}
     for token_id, kind in enumerate(types):
         if kind == BYTE:
-            match = _BYTE_PIECE.fullmatch(pieces[token_id])
+            match = BYTE_PIECE.fullmatch(pieces[token_id])
             if match is None:
                 problem = f"is {pieces[token_id][:40]!r}; a byte token is spelled <0x00> to <0xFF>"
                 raise ModelFormatError(spec.source, f"tokenizer token {token_id}", None, problem)
