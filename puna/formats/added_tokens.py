@@ -85,18 +85,18 @@ def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpe
     filled = max(len(tokens), max(by_id) + 1)
     types += [UNUSED] * (filled - len(tokens))
     tokens += [unused(token_id) for token_id in range(len(tokens), filled)]
+    first = {i for i, token in by_id.items() if not token.special and types[i] in (NORMAL, UNUSED)} | set(spec.found_first)
     for token in by_id.values():
         tokens[token.id] = token.text.encode("utf-8", "surrogatepass")
         types[token.id] = _type(token, types[token.id])
     flags = dict(spec.added_flags) | {token.id: token.flags for token in by_id.values()}
-    first = {*spec.found_first, *(token.id for token in by_id.values() if types[token.id] == USER_DEFINED)}
     return replace(
         spec,
         tokens=tokens,
         token_types=np.array(types, np.int32),
         scores=_lengthened(spec, filled),
         added_flags=tuple(sorted(flags.items())),
-        found_first=tuple(sorted(first)) if spec.kind == "spm" else (),
+        found_first=() if spec.kind == "bpe" else tuple(sorted(first)),
     )
 
 

@@ -87,8 +87,8 @@ class TokenizerSpec:
     pipeline: str = ""
     only_json: str = ""  # why the fields cannot stand for the pipeline, so that no other format can hold it; "" where they can
     added_flags: tuple[tuple[int, str], ...] = ()  # of added tokens, by id: letters of "lrsn", see `added_tokens.py`
-    # "spm": user-defined tokens that are looked for in the text as it is, before a space is added (llama.cpp, `tokenizers`); the
-    # others are looked for behind that, as SentencePiece does
+    # "spm", "unigram": user-defined tokens that are looked for in the text as it is, before a space is added, as llama.cpp and
+    # `tokenizers` do; the others are looked for behind that, as SentencePiece does.
     found_first: tuple[int, ...] = ()
     source: str = ""  # the file, for error messages
 

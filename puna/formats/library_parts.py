@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -238,6 +238,40 @@ def _require_decodable(document: JsonObject, steps: list[Part]) -> None:
             _refuse(document, f"the tokenizer's decoder holds {shown(step)} in that place")
         is_bytes = is_bytes or kind in ("ByteFallback", "Fuse")
         is_fused = is_fused or kind == "Fuse"
+
+
+def checked_pipeline(kept: JsonObject, num_tokens: int) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """A pipeline that a GGUF file holds as text, and the flags of its added tokens: checked as those of a tokenizer.json."""
+    places = (NORMALIZER, PRE_TOKENIZER, DECODER)
+    sequences = {place.key: {"type": "Sequence", place.inner: kept.array(place.key)} for place in places}
+    parts = library_parts(JsonObject(kept.file, sequences, kept.name))
+    model = kept.object("model")
+    options = {} if model is None else model.values
+    wanted = {"BPE": (("unk_token", str),), "Unigram": (("unk_id", int),)}.get(str(options.get("type")))
+    if model is None or wanted is None:
+        kept.fail("model", f"is {shown(options)}; a BPE or Unigram model is needed")
+    size = model.integer("size")
+    if size is None or not 0 <= size <= num_tokens:
+        model.fail("size", f"is {shown(size)}; there are {num_tokens} tokens")
+    for name, kind in wanted:
+        if not isinstance(options.get(name), kind | None):
+            model.fail(name, f"is {shown(options.get(name))}")
+    flags = {key: model.flag(key) for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
+    unk_id = options.get("unk_id")
+    if unk_id is not None and not (isinstance(unk_id, int) and 0 <= unk_id < num_tokens):
+        model.fail("unk_id", f"is {shown(unk_id)}; there are {num_tokens} tokens")
+    frame = {key: kept.whole_numbers(key) for key in ("first", "last")}
+    if any(token_id >= num_tokens for ids in frame.values() for token_id in ids):
+        kept.fail("first", f"or last holds an id that is none of the {num_tokens} tokens")
+    model_part = {"type": options["type"], "size": size, "unk_token": options.get("unk_token"), "unk_id": unk_id} | flags
+    return as_text(parts | {"model": model_part, "is_plain": False} | frame), tuple(_added_flags(kept))
+
+
+def _added_flags(kept: JsonObject) -> Iterator[tuple[int, str]]:
+    for entry in kept.array("added_flags"):
+        if not (isinstance(entry, list) and len(entry) == 2 and type(entry[0]) is int and isinstance(entry[1], str)):
+            kept.fail("added_flags", f"holds {shown(entry)}; an id and letters are needed")
+        yield entry[0], entry[1]
 
 
 def as_text(parts: Mapping[str, object]) -> str:

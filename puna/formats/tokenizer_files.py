@@ -110,7 +110,9 @@ def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether two hold the same tokens, treat spaces alike, begin a text with the same token, and end it with the same ones."""
+    """Whether `one`, read again, holds the tokens of `other`, treats spaces alike, begins a text with the same token, and ends it
+    with the same ones.
+    """
 
     def ends(spec: TokenizerSpec) -> set[int | None]:
         return {spec.eos_id, spec.eot_id, *spec.stop_ids} - {None}
@@ -119,7 +121,7 @@ def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
     return (
         same_tokens
         and _spacing(one) == _spacing(other)
-        and one.pipeline == other.pipeline
+        and (not other.pipeline or one.pipeline == other.pipeline)
         and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
     )
 
@@ -130,7 +132,7 @@ def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
         return ()
     adds = spec.add_space_prefix
     where = (adds, adds and spec.prefix_first_only, adds and spec.prefix_unless_space)
-    return (*where, spec.remove_extra_spaces, spec.charsmap)
+    return (*where, spec.remove_extra_spaces, spec.charsmap, spec.kind)
 
 
 def _read(path: Path) -> TokenizerSpec:

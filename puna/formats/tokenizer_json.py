@@ -84,7 +84,9 @@ def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:
     first, last = _frame(document)
     whole = _framed(document, with_added(spec, listed_tokens(document)), first, last)
     is_plain = not only_json and _is_plain(model, cutting, parts) and len(first) < 2 and len(last) < 2
-    options = {"type": kind, "size": len(tokens)} | {key: model.values.get(key) for key in MODEL_OPTIONS[kind]}
+    options: dict[str, object] = {"type": kind, "size": len(tokens), "unk_token": None, "unk_id": None}
+    options |= {"unk_token": model.text("unk_token")} if kind == "BPE" else {"unk_id": model.integer("unk_id")}
+    options |= {key: model.flag(key) for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
     pipeline = parts | {"model": options, "first": first, "last": last, "is_plain": is_plain}
     return replace(whole, pipeline=as_text(pipeline)), tuple(_notices(document))
 
@@ -133,17 +135,14 @@ def _is_plain(model: JsonObject, cutting: Cutting, parts: dict[str, list[Any]]) 
 # ---- model ----------------------------------------------------------------------------------------------------------
 
 
-MODEL_OPTIONS = {
-    "BPE": ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges"),
-    "Unigram": ("unk_id", "byte_fallback"),
-}
+MODELS = ("BPE", "Unigram")
 
 
 def _model(document: JsonObject) -> JsonObject:
     model = document.object("model")
     if model is None:
         document.fail("model", "is missing")
-    if _kind(model) not in MODEL_OPTIONS:
+    if _kind(model) not in MODELS:
         _unsupported(document.file, f"the tokenizer's model is {shown(_kind(model) or 'none')}")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.values.get(key):
