@@ -35,6 +35,7 @@ SPLITTERS = {pre.stages: name for name, pre in reversed(PRE_TOKENIZERS.items())}
     (DIGIT, GPT2): "smollm",
     (LLAMA3,): "llama-bpe",
     (GPT2,): "gpt-2",
+    (*PRE_TOKENIZERS["deepseek-llm"].stages[:-1], DIGIT): "deepseek-llm",  # its vocabulary joins no digits
 }
 
 
@@ -286,7 +287,7 @@ def _stages(step: JsonObject) -> list[str]:
         matches_all = expression is not None and expression.endswith(r"|\s+")
         if expression is None or way not in ((("Isolated", False), ("Removed", True)) if matches_all else (("Isolated", False),)):
             _beyond(f"it cuts words by {shown(step.values)}")
-        return [expression]
+        return [expression.replace("\r", r"\r").replace("\n", r"\n")]  # some files hold the characters themselves
     _beyond(f"its pre-tokenizer holds {shown(kind)}")
 
 
