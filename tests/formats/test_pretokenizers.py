@@ -81,7 +81,7 @@ def test_a_splitter_takes_linear_time_for_runs_of_one_thing(name: str) -> None:
         (
             "deepseek-llm",
             "Hello, w\u00f6rld 日本! 12\n\n",
-            ["Hello", ",", " w\u00f6rld", " ", "日本", "!", " ", "12", "\n", "\n"],
+            ["Hello", ",", " w", "\u00f6", "rld", " ", "日本", "!", " ", "12", "\n", "\n"],
         ),
         ("deepseek-coder", "x = foo(12)\n", ["x", " =", " foo", "(", "1", "2", ")", "\n"]),
         ("deepseek-v3", "ab 12345 日本語です.x", ["ab", " ", "123", "45", " ", "日本語です", ".x"]),
