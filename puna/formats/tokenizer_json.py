@@ -8,7 +8,7 @@ no table of `library_parts.py` are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -370,50 +370,63 @@ def _framed(document: JsonObject, spec: TokenizerSpec, first: Ids, last: Ids) ->
     )
 
 
+Piece = list[int | None]  # ids, and None where the text stands
+
+
 def _frame(document: JsonObject) -> tuple[Ids, Ids]:
-    """The ids before and behind a text. Of several post-processors, each goes round what the one before made."""
-    first: Ids = []
-    last: Ids = []
+    """The ids before and behind a text. The library hands what one post-processor made of it to the next, as several pieces."""
+    pieces: list[Piece] = [[None]]
     for step in _steps(document, "post_processor", "processors"):
         kind = _kind(step)
         if kind not in FRAMES:
             _unsupported(document.file, f"the tokenizer's post-processor holds {shown(kind)}")
-        before, behind = FRAMES[kind](step)
-        first, last = before + first, last + behind
-        if len(first) + len(last) > MAX_FRAME:
+        pieces = FRAMES[kind](step, pieces)
+        if sum(map(len, pieces)) > MAX_FRAME:
             document.fail("post_processor", f"puts more than {MAX_FRAME} tokens beside a text")
-    return first, last
+    whole = [token_id for piece in pieces for token_id in piece]
+    if whole.count(None) != 1:
+        _unsupported(document.file, f"the tokenizer's post-processor holds the text {whole.count(None)} times")
+    at = whole.index(None)
+    return [i for i in whole[:at] if i is not None], [i for i in whole[at + 1 :] if i is not None]
 
 
 MAX_FRAME = 64
 
 
-def _template_frame(step: JsonObject) -> tuple[Ids, Ids]:
-    """The ids of a template's special tokens; each name stands for one id or several."""
-    parts = [_template_ids(step, part) for part in step.objects("single")]
-    if parts.count(None) != 1:
-        _unsupported(step.file, f"the tokenizer's post-processor holds the text {parts.count(None)} times")
-    at = parts.index(None)
-    return [i for ids in parts[:at] for i in ids or []], [i for ids in parts[at + 1 :] for i in ids or []]
+def _templated(step: JsonObject, pieces: list[Piece]) -> list[Piece]:
+    """A template for one piece, or for two; each of its parts becomes a piece."""
+    if len(pieces) > 2:
+        _unsupported(step.file, f"the tokenizer's post-processor makes a template of {len(pieces)} pieces")
+    return [_template_piece(step, part, pieces) for part in step.objects("single" if len(pieces) == 1 else "pair")]
 
 
-def _template_ids(step: JsonObject, part: JsonObject) -> Ids | None:
-    """The ids of a part of a template; None where it is the text."""
+def _template_piece(step: JsonObject, part: JsonObject, pieces: list[Piece]) -> Piece:
+    """The ids of a special token, or the piece that the part names."""
+    sequence = part.object("Sequence")
+    if sequence is None:
+        return [*_template_ids(step, part)]
+    place = {"A": 0, "B": 1}.get(sequence.text("id") or "", len(pieces))
+    if place >= len(pieces):
+        part.fail("Sequence", f"is {shown(sequence.text('id'))}; there are {len(pieces)} pieces")
+    return pieces[place]
+
+
+def _bracketed(step: JsonObject, pieces: list[Piece], is_roberta: bool) -> list[Piece]:
+    """`cls` before the first piece and `sep` behind each; RoBERTa's has `sep` before the others too."""
+    first, last = _paired_id(step, "cls"), _paired_id(step, "sep")
+    others: list[Piece] = [[*([last] if is_roberta else []), *piece, last] for piece in pieces[1:]]
+    return [[first, *pieces[0], last], *others]
+
+
+def _template_ids(step: JsonObject, part: JsonObject) -> tuple[int, ...]:
     special = part.object("SpecialToken")
     if special is None:
-        if part.object("Sequence") is None:
-            part.fail("", "is neither a Sequence nor a SpecialToken")
-        return None
+        part.fail("", "is neither a Sequence nor a SpecialToken")
     tokens = step.object("special_tokens")
     entry = None if tokens is None else tokens.object(special.text("id") or "")
     if entry is None:
         step.fail("special_tokens", f"lacks {shown(special.text('id'))}, which the template names")
-    return list(entry.whole_numbers("ids"))
-
-
-def _pair_frame(step: JsonObject) -> tuple[Ids, Ids]:
-    """`cls` and `sep` of BERT and RoBERTa: [text, id]."""
-    return [_paired_id(step, "cls")], [_paired_id(step, "sep")]
+    return entry.whole_numbers("ids")
 
 
 def _paired_id(step: JsonObject, key: str) -> int:
@@ -424,11 +437,11 @@ def _paired_id(step: JsonObject, key: str) -> int:
     return token_id
 
 
-FRAMES = {
-    "ByteLevel": lambda _: ([], []),  # it moves offsets, not tokens
-    "TemplateProcessing": _template_frame,
-    "BertProcessing": _pair_frame,
-    "RobertaProcessing": _pair_frame,
+FRAMES: dict[str, Callable[[JsonObject, list[Piece]], list[Piece]]] = {
+    "ByteLevel": lambda _, pieces: pieces,  # it moves offsets, not tokens
+    "TemplateProcessing": _templated,
+    "BertProcessing": lambda step, pieces: _bracketed(step, pieces, is_roberta=False),
+    "RobertaProcessing": lambda step, pieces: _bracketed(step, pieces, is_roberta=True),
 }
 
 
