@@ -19,6 +19,7 @@ from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.pretokenizers import PRE_TOKENIZERS
 from puna.formats.sentencepiece_model import checked_charsmap, longest_text
+from puna.formats.vocabulary import MAX_TOKENS
 
 MAX_STEPS = 32
 MAX_DEPTH = 8
@@ -251,8 +252,8 @@ def checked_pipeline(kept: JsonObject, num_tokens: int) -> tuple[str, tuple[tupl
     if model is None or wanted is None:
         kept.fail("model", f"is {shown(options)}; a BPE or Unigram model is needed")
     size = model.integer("size")
-    if size is None or not 0 <= size <= num_tokens:
-        model.fail("size", f"is {shown(size)}; there are {num_tokens} tokens")
+    if size is None or not 0 <= size <= MAX_TOKENS:
+        model.fail("size", f"is {shown(size)}; 0 to {MAX_TOKENS} are possible")
     for name, kind in wanted:
         if not isinstance(options.get(name), kind | None):
             model.fail(name, f"is {shown(options.get(name))}")

@@ -203,7 +203,11 @@ def _model(spec: TokenizerSpec, options: Step, pieces: list[str], types: list[in
     """The library's model. Tokens that were added to it, control tokens and unused ones are pieces that no text spells."""
     from tokenizers import models
 
-    own = [piece if _is_own(i, types[i], options) else f"\U0010ffff\U0010ffff{i}\U0010ffff" for i, piece in enumerate(pieces)]
+    first = {piece: i for i, piece in reversed([*enumerate(pieces)])}  # of a text at two ids, the first counts
+    own = [
+        piece if _is_own(i, types[i], options) and first[piece] == i else f"\U0010ffff\U0010ffff{i}\U0010ffff"
+        for i, piece in enumerate(pieces)
+    ]
     if options["type"] == "Unigram":
         if spec.scores is None or len(spec.scores) != len(pieces):
             raise ModelFormatError(spec.source, "tokenizer scores", None, "are missing")

@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
+
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
 from puna.formats.base import TokenizerSpec
 from puna.formats.piece_order import merges_of
@@ -37,6 +39,7 @@ from puna.writers.tokenizers import (
 )
 from tests.formats import hostile
 from tests.tokenizers.folders import byte_level_document, pieces_document, sentencepiece_bytes, tiktoken_bytes
+from tests.tokenizers.libraries import FAMILIES
 from tests.tokenizers.vocabularies import small_spm
 
 TEXT = "the llama 日 é 🦙  12\n" + "\u2581" * 9 + "ﬁ①" + "a" * 40
@@ -55,7 +58,15 @@ def _model(normalizes: bool) -> bytes:
 @cache
 def _documents() -> tuple[dict[str, Any], ...]:
     spm = small_spm()
-    return byte_level_document(), pieces_document(spm, merges_of(spm))
+    libraries = [make() for make in FAMILIES.values()]
+    for library in libraries:
+        library.add_tokens([AddedToken("<x>", lstrip=True), AddedToken("tok", single_word=True)])
+    libraries[0].normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    libraries[0].pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated"), pre_tokenizers.ByteLevel(True), pre_tokenizers.Punctuation()]
+    )
+    libraries[0].post_processor = processors.RobertaProcessing(("a", 5), ("b", 6))
+    return byte_level_document(), pieces_document(spm, merges_of(spm)), *(json.loads(library.to_str()) for library in libraries)
 
 
 def sentencepiece_mutant(rng: random.Random) -> Files:
