@@ -204,9 +204,17 @@ JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 
 
 def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
-    """Of two for one id, the last counts."""
+    """One for each id: tokenizer.json's where it has that id. Its flags are those of tokenizer_config.json for the same token,
+    as in transformers; it is special where any file says so.
+    """
     readers = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_tokens, "tokenizer.json": listed_tokens}
-    return [token for name, read in readers.items() if name in files for token in read(files[name])]
+    read = {name: {token.id: token for token in reader(files[name])} for name, reader in readers.items() if name in files}
+    by_id = {token_id: token for tokens in read.values() for token_id, token in tokens.items()}
+    for token_id, told in read.get("tokenizer_config.json", {}).items():
+        token = by_id[token_id]
+        if token.text == told.text:
+            by_id[token_id] = replace(token, flags=told.flags, special=token.special or told.special)
+    return list(by_id.values())
 
 
 def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Read | None:

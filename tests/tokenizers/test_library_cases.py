@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -410,3 +411,32 @@ def test_tokens_that_other_files_of_a_folder_add_are_found_first_too(tmp_path: P
     assert spec is not None
     for text in SOME:
         assert build_tokenizer(spec).encode(text) == library.encode(text, add_special_tokens=False).ids, text
+
+
+def test_flags_that_two_files_tell_otherwise_are_those_of_transformers(tmp_path: Path) -> None:
+    """tokenizer_config.json's. A token that either of them calls special is special."""
+    with_tokens(byte_level(), "<x>", "<y>", normalized=False).save(str(tmp_path / "tokenizer.json"))
+    library = with_tokens(with_tokens(byte_level(), "<x>", normalized=False, lstrip=True, rstrip=True), "<y>", special=True)
+    count = library.get_vocab_size()
+    flags = {"normalized": False, "single_word": False}
+    config = {
+        str(count - 2): {"content": "<x>", "special": False, "lstrip": True, "rstrip": True} | flags,
+        str(count - 1): {"content": "<y>", "special": True, "lstrip": False, "rstrip": False} | flags,
+    }
+    settings = {
+        "added_tokens_decoder": config,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    spec, _ = read_tokenizer_folder(tmp_path, count)
+    assert spec is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import AutoTokenizer
+
+        oracle = AutoTokenizer.from_pretrained(str(tmp_path))
+    tokenizer = build_tokenizer(spec)
+    assert tokenizer.special_tokens == {"<y>": count - 1}
+    for text in (*SOME, " <y> <x> ", "a <x> <y>"):
+        assert tokenizer.encode(text, special=True) == library.encode(text).ids == oracle(text).input_ids, text
