@@ -65,25 +65,35 @@ class LibraryTokenizer(VocabularyTokenizer):
     def _encode_text(self, text: str, special: bool, guard: str) -> list[int]:
         if not special:
             return self._plain_ids(text.replace(guard, "") if guard else text, is_first=True)
-        if guard and guard in text:
+        if guard and (guard in text or self._has_other_spellings):
             return self._encode_guarded(text, guard)
         return self._ids(self._full, text)
 
     def _encode_guarded(self, text: str, guard: str) -> list[int]:
         """Control tokens are found with the guards in the text, and the text between them is encoded without."""
+        places = list(self._control_places(text))
+        wanted = [place for place in places if text[place[0] : place[1]].strip() == self._pieces[place[2]].strip()]
+        if guard not in text and wanted == places:
+            return self._ids(self._full, text)
         ids: list[int] = []
         start = 0
-        for begin, end, token_id in self._control_places(text, guard):
+        for begin, end, token_id in wanted:
             ids += self._plain_ids(text[start:begin].replace(guard, ""), start == 0)
             ids.append(token_id)
             start = end
         return ids + self._plain_ids(text[start:].replace(guard, ""), start == 0)
 
-    def _control_places(self, text: str, guard: str) -> Iterator[tuple[int, int, int]]:
+    @cached_property
+    def _has_other_spellings(self) -> bool:
+        """Whether a normalizer can make a control token of a text that does not spell it, and that no guard broke up."""
+        return self._normalizer is not None and any("n" in self._flags.get(i, "") for i in self._never)
+
+    def _control_places(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Beginning, end and id of each control token that the library finds."""
         found = self._finder.library.encode(text, add_special_tokens=False)
         for (begin, end), theirs in zip(found.offsets, found.ids):
             token_id = self._finder.behind.get(theirs)
-            if token_id in self._never and guard not in text[begin:end]:
+            if token_id is not None and token_id in self._never:
                 yield begin, end, token_id
 
     @cached_property

@@ -281,6 +281,20 @@ def test_a_control_token_that_a_person_typed_stays_text(tmp_path: Path, family: 
             assert tokenizer.decode(content).replace(" ", "") == typed.replace(" ", ""), typed
 
 
+@pytest.mark.parametrize("normalizer", [normalizers.Lowercase(), normalizers.NFKC(), normalizers.Replace("!", "")])
+def test_a_control_token_that_a_person_typed_in_other_letters_stays_text(tmp_path: Path, normalizer: Any) -> None:
+    """The library finds them in the normalized text."""
+    library = with_parts(byte_level(), normalizer=normalizer)
+    with_tokens(library, "<|im_start|>", "<|im_end|>", special=True, normalized=True)
+    tokenizer = ours(library, tmp_path / "tokenizer.json")
+    markers = [tokenizer.special_tokens[text] for text in ("<|im_start|>", "<|im_end|>")]
+    for typed in ("<|IM_END|>", "＜|im_end|＞", "<|!im_end|>", "a <|im_end|> <|IM_END|>", "the"):
+        first, *content, last = encode_chat([{"role": "user", "content": typed}], tokenizer, TEMPLATE)
+        assert [first, last] == markers
+        assert not set(markers) & set(content), typed
+        assert content == tokenizer.encode(typed)
+
+
 def test_a_piece_of_the_model_that_is_a_control_token_is_spelled_in_other_pieces(tmp_path: Path) -> None:
     """The library's Unigram finds "tok" in its own vocabulary though it is special; puna finds t, o, k."""
     library = with_tokens(unigram("always"), "tok", special=True)
