@@ -265,7 +265,7 @@ def checked_pipeline(kept: JsonObject, num_tokens: int) -> tuple[str, tuple[tupl
     if any(token_id >= num_tokens for ids in frame.values() for token_id in ids):
         kept.fail("first", f"or last holds an id that is none of the {num_tokens} tokens")
     model_part = {"type": options["type"], "size": size, "unk_token": options.get("unk_token"), "unk_id": unk_id} | flags
-    return as_text(parts | {"model": model_part, "is_plain": False} | frame), tuple(_added_flags(kept))
+    return as_text(parts | {"model": model_part, "is_plain": kept.flag("is_plain")} | frame), tuple(_added_flags(kept))
 
 
 def _added_flags(kept: JsonObject) -> Iterator[tuple[int, str]]:

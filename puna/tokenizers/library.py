@@ -50,7 +50,8 @@ class LibraryTokenizer(VocabularyTokenizer):
         self._frame = (tuple(self._steps["first"]), tuple(self._steps["last"]))
         self._flags = dict(spec.added_flags)
         self._spell = _spelling(self._steps["decoder"], spec.kind)
-        self.utf8_errors = "replace" if _is_byte_level(self._steps["decoder"], spec.kind) else EACH_BYTE
+        self._is_byte_level = _is_byte_level(self._steps["decoder"], spec.kind)
+        self.utf8_errors = "replace" if self._is_byte_level else EACH_BYTE
         self._model = _model(spec, self._steps["model"], self._pieces, self._types)
         self._normalizer, self._words, self._later_words = _prepared(spec, self._steps)
         self._added = [i for i in range(self.vocab_size) if self._is_looked_for(i)]
@@ -110,11 +111,9 @@ class LibraryTokenizer(VocabularyTokenizer):
 
     @cached_property
     def _plain_later(self) -> _Cut:
-        return (
-            self._plain
-            if self._later_words is None
-            else self._cut(self._model, self._later_words, self.vocab_size, special=False)
-        )
+        if self._later_words is None:
+            return self._plain
+        return self._cut(self._model, self._later_words, self.vocab_size, special=False)
 
     def _ids(self, cut: _Cut, text: str) -> list[int]:
         if self._missing:
@@ -145,8 +144,9 @@ class LibraryTokenizer(VocabularyTokenizer):
         steps = [*self._steps["normalizer"], *self._steps["pre_tokenizer"]]
         keeps = all(step["type"] in KEEPING or _replaces_spaces(step) for step in steps)
         takes = any(set(flags) & set("lrn") for flags in self._flags.values())
-        covers = not self._missing and not self._has_unknown()
-        bounded = keeps and not takes and covers and self._steps["model"]["type"] == "BPE"
+        spells_all = self._steps["model"]["byte_fallback"] and self._types.count(BYTE) == 256
+        fuses = self._has_unknown() and not spells_all  # one id is all of a run of unknown characters
+        bounded = keeps and not takes and not fuses and not self._missing and self._steps["model"]["type"] == "BPE"
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     # ---- the library's objects --------------------------------------------------------------------------------------
@@ -181,13 +181,19 @@ class LibraryTokenizer(VocabularyTokenizer):
     # ---- ids -> text ------------------------------------------------------------------------------------------------
 
     def _bytes_of(self, token_id: int) -> bytes:
-        return self._spell(self._spelled.get(token_id, self._pieces[token_id]), False)
+        return self._spelled_bytes(token_id, is_first=False)
 
     def first_bytes(self, token_id: int) -> bytes:
-        return b"" if self._is_silent(self._checked(token_id)) else self._silent_bytes(token_id, True)
+        return b"" if self._is_silent(self._checked(token_id)) else self._spelled_bytes(token_id, is_first=True)
 
     def _silent_bytes(self, token_id: int, is_first: bool) -> bytes:
-        return self._spell(self._spelled.get(token_id, self._pieces[token_id]), is_first)
+        return self._spelled_bytes(token_id, is_first)
+
+    def _spelled_bytes(self, token_id: int, is_first: bool) -> bytes:
+        """Added tokens of byte-level BPE are spelled as they are; the library takes their letters for bytes where it can."""
+        text = self._spelled.get(token_id, self._pieces[token_id])
+        is_added = token_id in self._flags and self._types[token_id] in (USER_DEFINED, CONTROL)
+        return text.encode() if is_added and self._is_byte_level else self._spell(text, is_first)
 
     @cached_property
     def _spelled(self) -> dict[int, str]:
@@ -218,12 +224,12 @@ def _model(spec: TokenizerSpec, options: Step, pieces: list[str], types: list[in
         piece if _is_own(i, types[i], options) and first[piece] == i else f"\U0010ffff\U0010ffff{i}\U0010ffff"
         for i, piece in enumerate(pieces)
     ]
+    _require_no_loss(spec, options, types)
     if options["type"] == "Unigram":
         if spec.scores is None or len(spec.scores) != len(pieces):
             raise ModelFormatError(spec.source, "tokenizer scores", None, "are missing")
         scored = list(zip(own, spec.scores.tolist()))
         return models.Unigram(scored, options["unk_id"], bool(options["byte_fallback"]))
-    _require_no_loss(spec, options, types)
     vocabulary = {piece: i for i, piece in enumerate(own)}
     unknown = options["unk_token"]
     unknown_id = pieces.index(unknown) if unknown in pieces else None
@@ -242,8 +248,10 @@ def _is_own(token_id: int, kind: int, options: Step) -> bool:
 
 
 def _require_no_loss(spec: TokenizerSpec, options: Step, types: list[int]) -> None:
-    """Without an unknown token the library drops what it cannot spell."""
-    if spec.kind != "bpe" and options["unk_token"] is None and types.count(BYTE) < 256:
+    """Without an unknown token the library's BPE drops what it cannot spell, and its Unigram fails, bytes or not."""
+    if options["type"] == "Unigram" and options["unk_id"] is None:
+        raise ModelFormatError(spec.source, "tokenizer tokens", None, "hold no unknown token, which a Unigram model needs")
+    if spec.kind == "spm" and options["unk_token"] is None and types.count(BYTE) < 256:
         problem = "hold neither an unknown token nor all of the 256 byte tokens: some characters would be dropped"
         raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 

@@ -16,10 +16,10 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from puna.chat import encode_chat
-from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
+from puna.errors import ContextLengthError, ModelFormatError, UnsupportedModelError, UsageError
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.sentencepiece_model import read_sentencepiece_model
-from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
+from puna.formats.tokenizer_files import means_the_same, read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
 from puna.writers.tokenizers import (
     gguf_tokenizer_metadata,
@@ -157,8 +157,8 @@ CASES: dict[str, tuple[Callable[[], Tokenizer], tuple[str, ...] | list[str]]] = 
         (*SOME, "THE the tHe"),
     ),
     "a composed token and a decomposed text": (
-        lambda: with_tokens(with_parts(byte_level(), normalizer=normalizers.NFC()), "x\u00e9", normalized=True),
-        ("ae\u0301 xe\u0301", "x\u00e9", "e\u0301"),
+        lambda: with_tokens(with_parts(byte_level(), normalizer=normalizers.NFC()), "x\u03ce", normalized=True),
+        ("a\u03c9\u0301 x\u03c9\u0301", "x\u03ce", "\u03c9\u0301"),
     ),
     "a space before every text of byte-level BPE": (
         lambda: with_tokens(with_parts(byte_level(), pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)), "<x>"),
@@ -332,10 +332,32 @@ def test_a_byte_without_a_token_is_refused_and_never_dropped(tmp_path: Path) -> 
             tokenizer.encode(text)
 
 
+def test_an_added_token_in_letters_of_the_byte_alphabet_comes_back_as_it_is_spelled(tmp_path: Path) -> None:
+    """The library takes such letters for bytes."""
+    library = with_tokens(byte_level(), "<\u00e9>", normalized=False, lstrip=True)
+    tokenizer = ours(library, tmp_path / "tokenizer.json")
+    ids = tokenizer.encode("a<\u00e9>")
+    assert ids == library.encode("a<\u00e9>").ids
+    assert (tokenizer.decode(ids), library.decode(ids)) == ("a<\u00e9>", "a<\ufffd>")
+
+
+def test_a_unigram_model_without_an_unknown_token_is_refused(tmp_path: Path) -> None:
+    made = with_parts(Tokenizer(models.Unigram([("a", 0.0)], None, False)), pre_tokenizer=pre_tokenizers.Metaspace())
+    with pytest.raises(ModelFormatError, match="no unknown token"):
+        ours(made, tmp_path / "tokenizer.json")
+
+
 def test_a_model_that_would_drop_characters_is_refused(tmp_path: Path) -> None:
     made = with_parts(Tokenizer(models.BPE({"a": 0}, [])), pre_tokenizer=pre_tokenizers.Whitespace())
     with pytest.raises(ModelFormatError, match="would be dropped"):
         ours(made, tmp_path / "tokenizer.json")
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_cut(tmp_path: Path) -> None:
+    tokenizer = ours(with_tokens(pieces("prepend"), "<|im_end|>", normalized=False), tmp_path / "tokenizer.json")
+    with pytest.raises(ContextLengthError, match="at least 10000"):
+        tokenizer.encode("the llama " * 10_000, limit=100)
+    assert len(tokenizer.encode("the" * 10, limit=100)) < 100
 
 
 def test_sixteen_threads_share_one_tokenizer_of_the_library(tmp_path: Path) -> None:
@@ -367,7 +389,8 @@ def test_what_the_library_reads_is_written_and_read_again(tmp_path: Path, family
         spec = read_tokenizer_file(tmp_path / "tokenizer.json", None)
         expected = [build_tokenizer(spec).encode(text, special=True) for text in samples]
         write_tokenizer_json(spec, tmp_path / "again.json")
-        again = replace(read_tokenizer_file(tmp_path / "again.json", None), add_bos=spec.add_bos, bos_id=spec.bos_id)
+        again = read_tokenizer_file(tmp_path / "again.json", None)
+        assert means_the_same(again, spec)
         assert [build_tokenizer(again).encode(text, special=True) for text in samples] == expected
         if spec.only_json:
             with pytest.raises(UnsupportedModelError, match="GGUF cannot hold this tokenizer: it"):
@@ -375,6 +398,7 @@ def test_what_the_library_reads_is_written_and_read_again(tmp_path: Path, family
             continue
         kept = read_tokenizer(gguf_values(tmp_path / "x.gguf", gguf_tokenizer_metadata(spec)), len(spec.tokens))
         assert kept is not None
+        assert means_the_same(kept, replace(spec, eos_id=kept.eos_id))  # GGUF has a default where this file names none
         assert [build_tokenizer(kept).encode(text, special=True) for text in samples] == expected
 
 

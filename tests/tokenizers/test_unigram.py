@@ -14,11 +14,13 @@ from sentencepiece import SentencePieceProcessor
 
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.base import TokenizerSpec
+from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.tokenizer_files import read_tokenizer_file, read_tokenizer_folder
 from puna.tokenizers import build_tokenizer
-from puna.writers.tokenizers import write_sentencepiece, write_tokenizer_json
+from puna.writers.tokenizers import gguf_tokenizer_metadata, write_sentencepiece, write_tokenizer_json
 from tests.tokenizers.folders import sentencepiece_bytes
 from tests.tokenizers.libraries import texts
+from tests.writers.test_tokenizers import gguf_values
 
 SEED = 23
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -59,6 +61,27 @@ def test_a_unigram_model_is_written_and_read_again(tmp_path: Path) -> None:
     assert [again.encode(text, bos=False) for text in samples("again")] == oracle.encode(samples("again"))
     with pytest.raises(UnsupportedModelError, match="Unigram model cuts otherwise"):
         write_tokenizer_json(spec, tmp_path / "tokenizer.json")
+
+
+def test_a_unigram_model_is_t5_in_gguf(tmp_path: Path) -> None:
+    """llama.cpp's defaults for that model stand in where a key is absent."""
+    spec, oracle = trained(tmp_path / "a.model", **OPTIONS["normalized"])
+    keys = gguf_tokenizer_metadata(spec)
+    assert keys["tokenizer.ggml.model"] == "t5"
+    again = read_tokenizer(gguf_values(tmp_path / "x.gguf", dict(keys)), len(spec.tokens))
+    assert again is not None
+    assert [build_tokenizer(again).encode(text, bos=False) for text in samples("gguf")] == oracle.encode(samples("gguf"))
+    bare = {key: value for key, value in keys.items() if not key.endswith(("_token_id", "_token"))}
+    others = read_tokenizer(gguf_values(tmp_path / "x.gguf", bare), len(spec.tokens))
+    assert others is not None
+    assert (others.bos_id, others.eos_id, others.unk_id, others.pad_id, others.add_bos, others.add_eos) == (
+        None,
+        1,
+        2,
+        0,
+        False,
+        True,
+    )
 
 
 def test_scores_of_a_unigram_model_must_be_there(tmp_path: Path) -> None:
