@@ -73,6 +73,13 @@ def _number(part: JsonObject, key: str) -> int:
     return number
 
 
+def _positive(part: JsonObject, key: str) -> int:
+    number = part.integer(key)
+    if number is None or not 1 <= number <= 1 << 20:
+        part.fail(key, f"is {shown(number)}; 1 to {1 << 20} are possible")
+    return number
+
+
 def _one_of(*allowed: str) -> Check:
     def check(part: JsonObject, key: str) -> str:
         text = part.text(key) or allowed[0]
@@ -157,6 +164,7 @@ PRE_TOKENIZERS_OF_LIBRARY: Table = {
     "Whitespace": {},
     "WhitespaceSplit": {},
     "UnicodeScripts": {},
+    "FixedLength": {"length": _positive},
 }
 DECODERS: Table = {
     "ByteLevel": {},

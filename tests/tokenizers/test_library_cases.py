@@ -202,6 +202,10 @@ CASES: dict[str, tuple[Callable[[], Tokenizer], tuple[str, ...] | list[str]]] = 
         lambda: with_parts(byte_level(), pre_tokenizer=words(pre_tokenizers.Split(Regex(r"\w+|\s"), "removed", True))),
         ("a, b!", "!!", "日本。x"),
     ),
+    "words of five letters": (
+        lambda: with_parts(byte_level(), pre_tokenizer=words(pre_tokenizers.FixedLength(5))),
+        ("the the the", "日本日本日本", ""),
+    ),
     "scripts apart": (
         lambda: with_parts(byte_level(), pre_tokenizer=words(pre_tokenizers.UnicodeScripts())),
         ("aпривет日本 b", "αa"),
