@@ -80,8 +80,9 @@ def tiktoken_mutant(rng: random.Random) -> Files:
     return {"tokenizer.model": data if rng.random() < 0.5 else _scratched(data, rng)}
 
 
-def json_mutant(rng: random.Random) -> Files:
-    document = copy.deepcopy(rng.choice(_documents()))
+def json_mutant(rng: random.Random, count: int | None = None) -> Files:
+    """Of the first `count` documents; the others have more tokens than the folder's model."""
+    document = copy.deepcopy(rng.choice(_documents()[:count]))
     for _ in range(rng.randint(1, 3)):
         _edit(document, rng)
     data = json.dumps(document).encode()
@@ -97,7 +98,7 @@ def folder_mutant(rng: random.Random) -> Files:
         "added_tokens_decoder": {"275": {"content": "<x>", "special": True}},
         "additional_special_tokens": ["<x>"],
     }
-    files: Files = json_mutant(rng)
+    files: Files = json_mutant(rng, count=2)
     for name, document in (
         ("tokenizer_config", config),
         ("added_tokens", {"<y>": 276}),
