@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TEMPLATE_LINES = 6
 READ_UP_TO = 2 << 30  # bytes of weights that are checked without being asked for: some seconds
-KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
+KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece", "unigram": "SentencePiece Unigram"}
 
 
 @click.command()
@@ -112,6 +112,7 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
     if spec is None:
         return None
     facts: dict[str, Any] = {"kind": spec.kind, "pre": spec.pre, "tokens": len(spec.tokens), "merges": len(spec.merges)}
+    facts["cut_by"] = "tokenizers" if spec.pipeline else "puna"
     for name in ("bos_id", "eos_id", "eot_id", "unk_id", "pad_id"):
         token_id = getattr(spec, name)
         facts[name] = token_id
@@ -168,7 +169,10 @@ def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
         yield "none in the file"
         return
     kind = KIND_NAMES.get(facts["kind"], facts["kind"])
-    yield f"{printable(kind)}, {facts['tokens']} tokens, {facts['merges']} merges, splitter {printable(facts['pre'])}"
+    splitter = printable(facts["pre"]) or "of its own"
+    yield f"{printable(kind)}, {facts['tokens']} tokens, {facts['merges']} merges, splitter {splitter}"
+    if facts["cut_by"] == "tokenizers":
+        yield "cut by the tokenizers library, as its tokenizer.json says"
     for name in ("bos", "eos", "eot", "unk", "pad"):
         if facts[f"{name}_id"] is not None:
             yield f"{name}  {facts[f'{name}_id']}  {printable(facts[f'{name}_token'])}"

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
@@ -16,8 +19,12 @@ from puna.formats.mapped import shown
 from puna.formats.token_types import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS, piece_types
 
+MAX_PAIRS = 20_000  # of tokens that are held against each other
 PLAIN = (NORMAL, USER_DEFINED, UNUSED)
 ROLES = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk_id", "pad_token": "pad_id"}
+
+
+FLAGS = {"l": "lstrip", "r": "rstrip", "s": "single_word", "n": "normalized"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,9 @@ class AddedToken:
     id: int
     text: str
     special: bool  # one that a text typed by a person never becomes
+    # Letters of FLAGS: it takes the spaces to its left ("l") or right ("r"), counts only where no letter or digit touches it
+    # ("s"), is looked for in the normalized text ("n").
+    flags: str = ""
 
 
 def listed_tokens(document: JsonObject) -> Iterator[AddedToken]:
@@ -60,7 +70,9 @@ def _token(entry: JsonObject, token_id: int | None) -> AddedToken:
         entry.fail("", "lacks id or content")
     if len(text) > MAX_TOKEN_BYTES:
         entry.fail("content", f"has {len(text)} characters; at most {MAX_TOKEN_BYTES} are read")
-    return AddedToken(token_id, text, entry.flag("special"))
+    special = entry.flag("special")
+    flags = "".join(letter for letter, name in FLAGS.items() if entry.flag(name, name == "normalized" and not special))
+    return AddedToken(token_id, text, special, flags)
 
 
 def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpec:
@@ -73,10 +85,54 @@ def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpe
     filled = max(len(tokens), max(by_id) + 1)
     types += [UNUSED] * (filled - len(tokens))
     tokens += [unused(token_id) for token_id in range(len(tokens), filled)]
+    first = {i for i, token in by_id.items() if not token.special and types[i] in (NORMAL, UNUSED)} | set(spec.found_first)
     for token in by_id.values():
         tokens[token.id] = token.text.encode("utf-8", "surrogatepass")
         types[token.id] = _type(token, types[token.id])
-    return replace(spec, tokens=tokens, token_types=np.array(types, np.int32), scores=_lengthened(spec, filled))
+    flags = dict(spec.added_flags) | {token.id: token.flags for token in by_id.values()}
+    return replace(
+        spec,
+        tokens=tokens,
+        token_types=np.array(types, np.int32),
+        scores=_lengthened(spec, filled),
+        added_flags=tuple(sorted(flags.items())),
+        found_first=() if spec.kind == "bpe" else tuple(sorted(first)),
+    )
+
+
+def settled(spec: TokenizerSpec) -> TokenizerSpec:
+    """`spec` without the parts of `tokenizers`, where its other fields say the same."""
+    if not _suffice(spec):
+        return spec if spec.pipeline else replace(spec, added_flags=())
+    return replace(spec, pipeline="", added_flags=(), merges=spec.merges if spec.scores is None else ())
+
+
+def _suffice(spec: TokenizerSpec) -> bool:
+    """Whether the fields of `spec` say all that its pipeline does: control tokens are then found first, and no others are added.
+    Byte-level BPE may have other added tokens, if no text can be taken for both.
+    """
+    if not spec.pipeline or spec.only_json or not json.loads(spec.pipeline)["is_plain"]:
+        return False
+    types = piece_types(spec)
+    flags = {flags for token_id, flags in spec.added_flags if types[token_id] in (CONTROL, UNKNOWN, USER_DEFINED)}
+    if spec.kind == "bpe":
+        may_be_normalized = not spec.normalizer and len(flags) == 1
+        return flags <= ({"", "n"} if may_be_normalized else {""}) and not _overlap(spec, types)
+    return flags <= {""} and USER_DEFINED not in types
+
+
+def _overlap(spec: TokenizerSpec, types: list[int]) -> bool:
+    """Whether a place of some text can belong to a control token and to another added one."""
+    control = [token for token, kind in zip(spec.tokens, types) if kind == CONTROL and token]
+    others = [token for token, kind in zip(spec.tokens, types) if kind == USER_DEFINED and token]
+    if len(control) * len(others) > MAX_PAIRS:
+        return True
+    return any(_touch(a, b) or _touch(b, a) for a in control for b in others)
+
+
+def _touch(a: bytes, b: bytes) -> bool:
+    """Whether `b` stands in `a`, or begins where `a` ends."""
+    return b in a or any(a.endswith(b[:length]) for length in range(1, min(len(a), len(b))))
 
 
 def _require_ids(spec: TokenizerSpec, by_id: Mapping[int, AddedToken]) -> None:
@@ -113,7 +169,7 @@ def unused(token_id: int) -> bytes:
     return b"[PAD%d]" % token_id
 
 
-def _lengthened(spec: TokenizerSpec, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
+def _lengthened(spec: TokenizerSpec, count: int) -> npt.NDArray[np.floating[Any]] | None:
     return None if spec.scores is None else np.pad(spec.scores, (0, count - len(spec.scores)))
 
 

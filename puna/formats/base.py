@@ -52,7 +52,10 @@ class TokenizerSpec:
     """A tokenizer as a file describes it; `tokenizers.build_tokenizer` makes the object.
 
     `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece BPE, whose
-    order of merging is `scores`, or, without them, `merges`: a `tokenizer.json` made from one).
+    order of merging is `scores`, or, without them, `merges`: a `tokenizer.json` made from one), "unigram" (SentencePiece's other
+    model: `scores` are log probabilities).
+    `pipeline`: the parts of a `tokenizer.json` that the other fields do not say exactly, as JSON (`library_parts.py`); the
+    `tokenizers` library then cuts by them. "" where the other fields say it all.
     `token_types` follow GGUF: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     `normalizer`: "" leaves a text as it is; "bpe" knows "NFC"; for "spm" it is the name of the rule that `charsmap` holds,
     SentencePiece's compiled map of characters.
@@ -60,7 +63,7 @@ class TokenizerSpec:
 
     kind: str
     tokens: Sequence[bytes]
-    scores: npt.NDArray[np.float32] | None = None
+    scores: npt.NDArray[np.floating[Any]] | None = None  # float32; float64 where a tokenizer.json has a Unigram model
     token_types: npt.NDArray[np.int32] | None = None
     merges: Sequence[bytes] = ()
     pre: str = "default"
@@ -81,6 +84,12 @@ class TokenizerSpec:
     charsmap: bytes = b""
     remove_extra_spaces: bool = False  # "spm": runs of spaces become one, and those at both ends go (OpenLLaMA v1)
     whole_words: bool | None = None  # "bpe": a word that is a token is not merged; None: as `pre` has it
+    pipeline: str = ""
+    only_json: str = ""  # why the fields cannot stand for the pipeline, so that no other format can hold it; "" where they can
+    added_flags: tuple[tuple[int, str], ...] = ()  # of added tokens, by id: letters of "lrsn", see `added_tokens.py`
+    # "spm", "unigram": user-defined tokens that are looked for in the text as it is, before a space is added, as llama.cpp and
+    # `tokenizers` do; the others are looked for behind that, as SentencePiece does.
+    found_first: tuple[int, ...] = ()
     source: str = ""  # the file, for error messages
 
 

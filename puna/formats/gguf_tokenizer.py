@@ -14,11 +14,15 @@ import numpy.typing as npt
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.gguf_values import Values
+from puna.formats.json_file import parse_json
+from puna.formats.library_parts import checked_pipeline
 from puna.formats.mapped import shown
 from puna.formats.sentencepiece_model import checked_charsmap
+from puna.formats.token_types import USER_DEFINED
 
 # GGUF's tokenizer.ggml.model -> our kind.
-KINDS = {"gpt2": "bpe", "llama": "spm"}
+KINDS = {"gpt2": "bpe", "llama": "spm", "t5": "unigram"}
+SPACED = ("spm", "unigram")
 NO_TOKENIZER = (None, "none", "no_vocab")
 
 # Pre-tokenizers of byte-level BPE whose models expect BOS although their file does not say so.
@@ -33,7 +37,11 @@ SPECIAL_IDS = {
     "unk_id": "tokenizer.ggml.unknown_token_id",
     "pad_id": "tokenizer.ggml.padding_token_id",
 }
-SPM_DEFAULT_IDS = {"bos_id": 1, "eos_id": 2, "unk_id": 0}
+DEFAULT_IDS = {
+    "bpe": {},
+    "spm": {"bos_id": 1, "eos_id": 2, "unk_id": 0},
+    "unigram": {"eos_id": 1, "unk_id": 2, "pad_id": 0},
+}
 
 BYTE_TYPE, LAST_TYPE = 6, 6
 BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
@@ -52,6 +60,7 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
     tokens = _tokens(values, vocab_size)
     pre = values.text("tokenizer.ggml.pre") or "default"
     special = {name: _special_id(values, kind, name, vocab_size) for name in SPECIAL_IDS}
+    pipeline, added_flags = _pipeline(values, vocab_size)
     return TokenizerSpec(
         kind=kind,
         tokens=tokens,
@@ -60,7 +69,7 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
         merges=_merges(values, kind),
         pre=pre,
         add_bos=values.flag("tokenizer.ggml.add_bos_token", kind == "spm" or pre in BOS_BY_DEFAULT),
-        add_eos=values.flag("tokenizer.ggml.add_eos_token", False),
+        add_eos=values.flag("tokenizer.ggml.add_eos_token", kind == "unigram"),
         add_space_prefix=values.flag("tokenizer.ggml.add_space_prefix", kind == "spm"),
         source=str(values.file),
         charsmap=_charsmap(values),
@@ -70,6 +79,9 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
         prefix_unless_space=values.flag("puna.tokenizer.prefix_unless_space", False),
         whole_words=_whole_words(values),
         stop_ids=_stop_ids(values, vocab_size),
+        found_first=_found_first(values, kind, vocab_size),
+        pipeline=pipeline,
+        added_flags=added_flags,
         bos_id=special["bos_id"],
         eos_id=special["eos_id"],
         eot_id=special["eot_id"],
@@ -89,7 +101,7 @@ def _tokens(values: Values, vocab_size: int) -> list[bytes]:
 
 def _scores(values: Values, kind: str, vocab_size: int) -> npt.NDArray[np.float32] | None:
     scores: npt.NDArray[np.float32] | None = values.array(SCORES, "float32", vocab_size)
-    if scores is None and kind == "spm":
+    if scores is None and kind in SPACED:
         values.fail(SCORES, "is missing; a SentencePiece tokenizer needs it")
     if scores is not None and not np.isfinite(scores).all():
         values.fail(SCORES, "holds a number that is not finite")
@@ -102,7 +114,7 @@ def _types(values: Values, kind: str, tokens: Sequence[bytes]) -> npt.NDArray[np
         return None
     if types.min() < 0 or types.max() > LAST_TYPE:
         values.fail(TYPES, f"holds {types.min()} to {types.max()}; 0 to {LAST_TYPE} are known")
-    for token_id in np.flatnonzero(types == BYTE_TYPE).tolist() if kind == "spm" else []:
+    for token_id in np.flatnonzero(types == BYTE_TYPE).tolist() if kind in SPACED else []:
         if not BYTE_TOKEN.fullmatch(tokens[token_id]):
             values.fail(TOKENS, f"token {token_id} is a byte by its type, but its text is {shown(tokens[token_id])}, not <0xNN>")
     return types
@@ -125,6 +137,22 @@ def _whole_words(values: Values) -> bool | None:
     return None if values.scalar(key) is None else values.flag(key, False)
 
 
+def _found_first(values: Values, kind: str, vocab_size: int) -> tuple[int, ...]:
+    """llama.cpp looks for every user-defined token before it adds a space."""
+    kept = values.array("puna.tokenizer.found_first", "int32")
+    if kind == "bpe" or kept is not None:
+        return () if kept is None else tuple(i for i in kept.tolist() if 0 <= i < vocab_size)
+    types = values.array(TYPES, "int32", vocab_size)
+    return () if types is None else tuple(np.flatnonzero(types == USER_DEFINED).tolist())
+
+
+def _pipeline(values: Values, vocab_size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """What puna kept of a tokenizer.json that the other keys do not say."""
+    key = "puna.tokenizer.pipeline"
+    text = values.text(key)
+    return ("", ()) if text is None else checked_pipeline(parse_json(values.file, text.encode("utf-8", "replace")), vocab_size)
+
+
 def _stop_ids(values: Values, vocab_size: int) -> tuple[int, ...]:
     key = "puna.tokenizer.stop_ids"
     ids = values.array(key, "int32")
@@ -139,7 +167,7 @@ def _special_id(values: Values, kind: str, name: str, vocab_size: int) -> int | 
     key = SPECIAL_IDS[name]
     token_id = values.integer(key)
     if token_id is None:
-        default = SPM_DEFAULT_IDS.get(name) if kind == "spm" else None
+        default = DEFAULT_IDS[kind].get(name)
         return default if default is not None and default < vocab_size else None
     if not 0 <= token_id < vocab_size:
         values.fail(key, f"is {token_id}; the vocabulary has {vocab_size} tokens")

@@ -1,13 +1,14 @@
 """How byte-level BPE cuts text into words before it merges: GGUF's `tokenizer.ggml.pre` names one of these.
 
-The expressions are those of `formats/patterns.py` and never come from a file. One stage cuts the words of the stage before.
+The expressions are those of `formats/patterns.py` and never come from a file. One stage cuts the words of the stage before. Names
+of llama.cpp that are not here cut in a way that puna does not have, and are refused by name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from puna.formats.patterns import DIGITS_APART, GPT2, LLAMA3, QWEN2, TEKKEN
+from puna.formats import patterns as p
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,30 +17,35 @@ class PreTokenizer:
     whole_words: bool = False  # a word that is a token is not merged at all (Llama 3)
 
 
-_DIGITS_APART = PreTokenizer((DIGITS_APART,))
-_GPT2 = PreTokenizer((GPT2,))
-_LLAMA3 = PreTokenizer((LLAMA3,), whole_words=True)
-_QWEN2 = PreTokenizer((QWEN2,))
-
-PRE_TOKENIZERS = {
-    "smollm": _DIGITS_APART,
-    "starcoder": _DIGITS_APART,
-    "refact": _DIGITS_APART,
-    "codeshell": _DIGITS_APART,
-    "command-r": _DIGITS_APART,
-    "gpt-2": _GPT2,
-    "phi-2": _GPT2,
-    "mpt": _GPT2,
-    "olmo": _GPT2,
-    "llama3": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "llama-bpe": _LLAMA3,
-    "falcon3": _LLAMA3,
-    "dbrx": PreTokenizer((LLAMA3,)),
-    "smaug-bpe": PreTokenizer((LLAMA3,)),
-    "qwen2": _QWEN2,
-    "deepseek-r1-qwen": _QWEN2,
-    "stablelm2": _QWEN2,
-    "tekken": PreTokenizer((TEKKEN,), whole_words=True),
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-}
+# How words are cut -> the names that llama.cpp has for it, the usual one first.
+_GROUPS: tuple[tuple[PreTokenizer, str], ...] = (
+    (PreTokenizer((p.DIGITS_APART,)), "smollm starcoder refact codeshell command-r exaone minerva-7b"),
+    (
+        PreTokenizer((p.GPT2,)),
+        "gpt-2 phi-2 mpt olmo jais trillion granite-docling gigachat mellum modern-bert a.x-4.0 exaone4 jina-es jina-de"
+        " jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
+    ),
+    (
+        PreTokenizer((p.LLAMA3,), whole_words=True),
+        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+    ),
+    (PreTokenizer((p.LLAMA3,)), "dbrx smaug-bpe glm4 chatglm-bpe"),
+    (PreTokenizer((p.QWEN2,)), "qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan grok-2 solar-open kormo f2llmv2"),
+    (PreTokenizer((p.QWEN35,)), "qwen35"),
+    (PreTokenizer((p.TEKKEN,), whole_words=True), "tekken"),
+    (PreTokenizer((p.GPT4O,)), "gpt-4o llama4 kanana2 talkie minimax-m2"),
+    (PreTokenizer((p.SEED_CODER,)), "seed-coder"),
+    (PreTokenizer((p.BAILING,)), "bailingmoe bailingmoe2 llada-moe"),
+    (
+        PreTokenizer((p.NEWLINE, p.CASED_WORD, p.MARKS, p.LAST_SPACES, p.EAST_ASIAN, p.DIGIT_RUN)),
+        "deepseek-llm",
+    ),
+    (PreTokenizer((p.NEWLINE, p.WORD, p.PUNCTUATION, p.EAST_ASIAN, p.DIGIT)), "deepseek-coder"),
+    (PreTokenizer((p.THREE_DIGITS, p.CHINESE_JAPANESE, p.DEEPSEEK_V3)), "deepseek-v3 hunyuan-dense joyai-llm"),
+    (PreTokenizer((p.BLOOM,)), "bloom poro-chat gpt3-finnish"),
+    (PreTokenizer((p.BLOOM, p.DIGIT)), "viking"),
+    (PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", p.GPT2, r"[0-9][0-9][0-9]")), "falcon"),
+    (PreTokenizer(p.CHAMELEON), "chameleon"),
+    (PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", p.GPT2, p.DIGIT_RUN, r"[0-9][0-9][0-9]")), "default"),
+)
+PRE_TOKENIZERS = {name: pre for pre, names in _GROUPS for name in names.split()}

@@ -26,7 +26,7 @@ from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 MAX_PIECE_FIELDS = 16  # the format has 3
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
-BPE = 2
+KINDS = {1: "unigram", 2: "spm"}  # those that are read, as TokenizerSpec names them
 
 # Our field -> TrainerSpec's fields of the id and of the piece, and what piece it is by default.
 SPECIAL_PIECES = {
@@ -43,14 +43,14 @@ def matches(head: bytes) -> bool:
 
 
 def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
-    """The tokenizer of a `tokenizer.model`. UnsupportedModelError for what is not BPE."""
+    """The tokenizer of a `tokenizer.model`. UnsupportedModelError for what is neither BPE nor Unigram."""
     pieces, trainer, normalizer = _read_model(path, data)
-    _require_supported(path, trainer)
+    kind = _supported_kind(path, trainer)
     tokens = [piece for piece, _, _ in pieces]
     types = np.array([kind for _, _, kind in pieces], np.int32)
     special = {name: _special_id(tokens, types, trainer, name) for name in SPECIAL_PIECES}
     return TokenizerSpec(
-        kind="spm",
+        kind=kind,
         tokens=tokens,
         scores=np.array([score for _, score, _ in pieces], np.float32),
         token_types=types,
@@ -133,15 +133,17 @@ def _bytes(message: Message, number: int, default: bytes) -> bytes:
 # ---- what the settings mean -----------------------------------------------------------------------------------------
 
 
-def _require_supported(path: Path, trainer: Message) -> None:
-    kind = trainer.get(3, 1)
-    if kind != BPE:
-        name = MODEL_TYPES.get(kind, str(kind)) if isinstance(kind, int) else "unreadable"
-        raise UnsupportedModelError(f"{path}: the SentencePiece model is of type {name}; puna reads BPE")
+def _supported_kind(path: Path, trainer: Message) -> str:
+    number = trainer.get(3, 1)
+    kind = KINDS.get(number) if isinstance(number, int) else None
+    if kind is None:
+        name = MODEL_TYPES.get(number, str(number)) if isinstance(number, int) else "unreadable"
+        raise UnsupportedModelError(f"{path}: the SentencePiece model is of type {name}; puna reads BPE and Unigram")
     if _flag(trainer, 24, False):
         raise UnsupportedModelError(
             f"{path}: the SentencePiece model puts spaces behind words; puna reads those that put them before"
         )
+    return kind
 
 
 def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Message, name: str) -> int | None:
@@ -186,18 +188,27 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     return charsmap
 
 
+def longest_text(charsmap: bytes) -> int:
+    """Bytes of the longest text that a checked map puts in the place of another."""
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    return max(map(len, texts.split(b"\0")))
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
 def sentencepiece_model(spec: TokenizerSpec, scores: Sequence[float]) -> bytes:
-    """A serialized ModelProto of BPE: `spec`'s pieces with these scores."""
+    """A serialized ModelProto: `spec`'s pieces with these scores."""
     types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
     entries = zip(spec.tokens, scores, types)
     pieces = (
         message_field(1, message_field(1, text) + float_field(2, score) + number_field(3, kind or NORMAL))
         for text, score, kind in entries
     )
-    trainer = number_field(3, BPE) + number_field(4, len(spec.tokens)) + number_field(35, BYTE in types) + _special_pieces(spec)
+    model_type = next(number for number, kind in KINDS.items() if kind == spec.kind)
+    trainer = (
+        number_field(3, model_type) + number_field(4, len(spec.tokens)) + number_field(35, BYTE in types) + _special_pieces(spec)
+    )
     return b"".join(pieces) + message_field(2, trainer) + message_field(3, _normalizer_spec(spec))
 
 

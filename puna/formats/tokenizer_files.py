@@ -16,6 +16,7 @@ from puna.formats.added_tokens import (
     mapped_tokens,
     padded,
     roles,
+    settled,
     special_texts,
     with_added,
     with_roles,
@@ -61,7 +62,7 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
     spec = _set_up(_read(path), path)
-    return spec if vocab_size is None else fitted(spec, vocab_size)
+    return settled(spec if vocab_size is None else fitted(spec, vocab_size))
 
 
 def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
@@ -131,7 +132,9 @@ def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether two hold the same tokens, treat spaces alike, begin a text with the same token, and end it with the same ones."""
+    """Whether `one`, read again, holds the tokens of `other`, treats spaces alike, begins a text with the same token, and ends it
+    with the same ones.
+    """
 
     def ends(spec: TokenizerSpec) -> set[int | None]:
         return {spec.eos_id, spec.eot_id, *spec.stop_ids} - {None}
@@ -140,17 +143,18 @@ def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
     return (
         same_tokens
         and _spacing(one) == _spacing(other)
+        and (not other.pipeline or one.pipeline == other.pipeline)
         and (one.bos_id, one.add_bos, one.add_eos) == (other.bos_id, other.add_bos, other.add_eos)
     )
 
 
 def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
     """All that decides which spaces and characters SentencePiece sees; nothing, for other kinds."""
-    if spec.kind != "spm":
+    if spec.kind == "bpe" or spec.pipeline:
         return ()
     adds = spec.add_space_prefix
     where = (adds, adds and spec.prefix_first_only, adds and spec.prefix_unless_space)
-    return (*where, spec.remove_extra_spaces, spec.charsmap)
+    return (*where, spec.remove_extra_spaces, spec.charsmap, spec.kind)
 
 
 def _read(path: Path) -> TokenizerSpec:
@@ -215,16 +219,24 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     old_map = files.get("special_tokens_map.json", JsonObject(folder, {}))
     spec, missing = with_roles(spec, roles(old_map) | roles(config))
     spec = with_special(spec, [*special_texts(old_map), *special_texts(config)])
-    return fitted(_framed(spec, config), vocab_size), (*notices, *dropped, *missing)
+    return settled(fitted(_framed(spec, config), vocab_size)), (*notices, *dropped, *missing)
 
 
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
-    """Of two for one id, the last counts."""
+    """One for each id: tokenizer.json's where it has that id. Its flags are those of tokenizer_config.json for the same token,
+    as in transformers; it is special where any file says so.
+    """
     readers = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_tokens, "tokenizer.json": listed_tokens}
-    return [token for name, read in readers.items() if name in files for token in read(files[name])]
+    read = {name: {token.id: token for token in reader(files[name])} for name, reader in readers.items() if name in files}
+    by_id = {token_id: token for tokens in read.values() for token_id, token in tokens.items()}
+    for token_id, told in read.get("tokenizer_config.json", {}).items():
+        token = by_id[token_id]
+        if token.text == told.text:
+            by_id[token_id] = replace(token, flags=told.flags, special=token.special or told.special)
+    return list(by_id.values())
 
 
 def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Read | None:
@@ -259,8 +271,11 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
     if len(model.tokens) < len(fast.tokens) or (fits(fast, vocab_size) and not fits(model, vocab_size)):
         why = f"tokenizer.json has {len(fast.tokens)} tokens, tokenizer.model {len(model.tokens)}: tokenizer.json is used"
         return fast, (*notices, why)
-    if agree(model, fast):
-        return model, notices
+    if fast.only_json and fast.kind != "unigram":
+        return model, (*notices, f"tokenizer.model is used instead of tokenizer.json: {fast.only_json}")
+    if agree(model, fast) or (model.kind == fast.kind == "unigram" and same_but_reserved(model.tokens, fast.tokens)):
+        # The fields are tokenizer.model's, which every format can hold; the library cuts, where they do not say the same.
+        return replace(model, pipeline=fast.pipeline, merges=fast.merges, added_flags=fast.added_flags), notices
     return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
 
 
@@ -273,7 +288,7 @@ DIFFERENT_SPACES = (
 
 def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:
     """`model` with the spaces that the config asks for: not legacy means that only the beginning of a text gets one."""
-    if config is None or model.kind != "spm":
+    if config is None or model.kind == "bpe":
         return model
     adds = model.add_space_prefix and config.flag("add_prefix_space", True)
     return replace(model, add_space_prefix=adds, prefix_first_only=adds and not config.flag("legacy", True))

@@ -1,22 +1,26 @@
-"""`tokenizer.json` of Hugging Face's `tokenizers` -> TokenizerSpec. Of what the format allows, two families are read:
+"""`tokenizer.json` of Hugging Face's `tokenizers` -> TokenizerSpec.
 
-byte-level BPE ("bpe": GPT-2, Llama 3, Qwen2, SmolLM2) and SentencePiece BPE by merges ("spm": Llama 1 and 2, Mistral). Every part
-that changes how a text is cut is understood or refused by name; expressions are compared with those of `patterns.py`, never run.
+Two families are understood: byte-level BPE ("bpe": GPT-2, Llama 3, Qwen2, SmolLM2) and SentencePiece BPE by merges ("spm": Llama
+1 and 2, Mistral). Their fields say what such a file says, so that every format can hold them. Whatever else the file holds is
+kept as its `pipeline`, by which the library itself cuts; `only_json` then says what no other format could hold. Parts that are in
+no table of `library_parts.py` are refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from puna.errors import UnsupportedModelError
 from puna.formats.added_tokens import listed_tokens, unused, with_added
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject
+from puna.formats.library_parts import as_text, library_parts
 from puna.formats.mapped import shown
 from puna.formats.patterns import GPT2, LLAMA3
 from puna.formats.pretokenizers import PRE_TOKENIZERS
@@ -31,7 +35,12 @@ SPLITTERS = {pre.stages: name for name, pre in reversed(PRE_TOKENIZERS.items())}
     (DIGIT, GPT2): "smollm",
     (LLAMA3,): "llama-bpe",
     (GPT2,): "gpt-2",
+    (*PRE_TOKENIZERS["deepseek-llm"].stages[:-1], DIGIT): "deepseek-llm",  # its vocabulary joins no digits
 }
+
+
+class _Beyond(Exception):
+    """The fields of a TokenizerSpec cannot say what the file holds; the message names it."""
 
 
 class Cutting(NamedTuple):
@@ -53,24 +62,34 @@ def matches(head: bytes) -> bool:
 def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:
     """The tokenizer, and what a person should hear about it. UnsupportedModelError for what puna does not do."""
     model = _model(document)
-    tokens = _tokens(model)
-    cutting = _cutting(document)
-    unknown = model.values["vocab"].get(model.text("unk_token") or "")
+    kind = _kind(model)
+    parts = library_parts(document)
+    cutting, only_json = _understood(document, model, parts)
+    tokens = _tokens(model) if kind == "BPE" else _unigram_tokens(model)
     spec = TokenizerSpec(
         kind=cutting.kind,
         tokens=[token.encode("utf-8", "surrogatepass") for token in tokens],
+        scores=None if kind == "BPE" else _unigram_scores(model),
         token_types=np.array(_types(model, cutting.kind, tokens), np.int32),
-        merges=_merges(model, cutting),
+        merges=_merges(model) if kind == "BPE" else (),
         pre=cutting.pre,
-        unk_id=unknown,
+        unk_id=_unknown_id(model),
         normalizer=cutting.normalizer,
         add_space_prefix=cutting.add_space_prefix,
         prefix_first_only=cutting.prefix_first_only,
         prefix_unless_space=cutting.prefix_unless_space,
-        whole_words=_whole_words(model, cutting),
+        whole_words=None if only_json else _whole_words(model, cutting),
+        only_json=only_json,
         source=str(document.file),
     )
-    return _framed(document, with_added(spec, listed_tokens(document))), tuple(_notices(document))
+    first, last = _frame(document)
+    whole = _framed(document, with_added(spec, listed_tokens(document)), first, last)
+    is_plain = not only_json and _is_plain(model, cutting, parts) and len(first) < 2 and len(last) < 2
+    options: dict[str, object] = {"type": kind, "size": len(tokens), "unk_token": None, "unk_id": None}
+    options |= {"unk_token": model.text("unk_token")} if kind == "BPE" else {"unk_id": model.integer("unk_id")}
+    options |= {key: model.flag(key) for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
+    pipeline = parts | {"model": options, "first": first, "last": last, "is_plain": is_plain}
+    return replace(whole, pipeline=as_text(pipeline)), tuple(_notices(document))
 
 
 def _unsupported(file: Path, what: str) -> NoReturn:
@@ -78,23 +97,90 @@ def _unsupported(file: Path, what: str) -> NoReturn:
 
 
 def _kind(part: JsonObject) -> str:
-    return part.text("type") or ""
+    return part.text("type") or ("BPE" if "merges" in part.values else "")
+
+
+def _understood(document: JsonObject, model: JsonObject, parts: dict[str, list[Any]]) -> tuple[Cutting, str]:
+    """What the file comes to in our own fields, or why they cannot say it."""
+    try:
+        if _kind(model) == "Unigram":
+            raise _Beyond("its tokenizer.json holds a Unigram model")
+        cutting = _cutting(document)
+        _require_splits_alike(model, cutting)
+        _whole_words(model, cutting)
+    except _Beyond as error:
+        kinds = [part["type"] for part in (*parts["normalizer"], *parts["pre_tokenizer"])]
+        kind = "unigram" if _kind(model) == "Unigram" else "bpe" if "ByteLevel" in kinds else "spm"
+        return Cutting(kind, "", add_space_prefix=_strips(parts)), str(error)
+    return cutting, ""
+
+
+def _strips(parts: dict[str, list[Any]]) -> bool:
+    """Whether the decoder takes a space from the beginning of a text."""
+    steps = parts["decoder"]
+    return any(step["type"] == "Strip" or step.get("prepend_scheme", "never") != "never" for step in steps)
+
+
+def _is_plain(model: JsonObject, cutting: Cutting, parts: dict[str, list[Any]]) -> bool:
+    """Whether the model's options and the decoder are those that our own classes have."""
+    decoders = parts["decoder"]
+    if cutting.kind == "bpe":
+        odd = model.values.get("unk_token") is not None or model.flag("byte_fallback")
+        return not odd and decoders in ([], [{"type": "ByteLevel"}])
+    replaces = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    strips = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    usual = [replaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *([strips] if cutting.add_space_prefix else [])]
+    return model.flag("fuse_unk") and decoders in ([], usual)
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------
+
+
+MODELS = ("BPE", "Unigram")
 
 
 def _model(document: JsonObject) -> JsonObject:
     model = document.object("model")
     if model is None:
         document.fail("model", "is missing")
-    kind = model.text("type") or ("BPE" if "merges" in model.values else "none")
-    if kind != "BPE":
-        _unsupported(document.file, f"the tokenizer's model is {shown(kind)}")
+    if _kind(model) not in MODELS:
+        _unsupported(document.file, f"the tokenizer's model is {shown(_kind(model) or 'none')}")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.values.get(key):
             _unsupported(document.file, f"the tokenizer's model has {key} {shown(model.values[key])}")
+    for key in ("fuse_unk", "byte_fallback", "ignore_merges"):
+        model.flag(key)
     return model
+
+
+def _unknown_id(model: JsonObject) -> int | None:
+    if _kind(model) == "BPE":
+        unknown: int | None = model.values["vocab"].get(model.text("unk_token") or "")
+        return unknown
+    unknown = model.integer("unk_id")
+    if unknown is not None and not 0 <= unknown < len(model.array("vocab")):
+        model.fail("unk_id", f"is {unknown}; the vocabulary has {len(model.array('vocab'))} tokens")
+    return unknown
+
+
+def _unigram_tokens(model: JsonObject) -> list[str]:
+    entries = model.array("vocab")
+    if not 1 <= len(entries) <= MAX_TOKENS:
+        model.fail("vocab", f"has {len(entries)} tokens; 1 to {MAX_TOKENS} are read")
+    for number, entry in enumerate(entries):
+        is_pair = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
+        if not is_pair or isinstance(entry[1], bool) or not isinstance(entry[1], int | float) or not abs(entry[1]) < MAX_SCORE:
+            model.fail(f"vocab[{number}]", f"is {shown(entry)}; a text and a finite number are needed")
+        if not 1 <= len(entry[0]) <= MAX_TOKEN_BYTES:
+            model.fail(f"vocab[{number}]", f"has {len(entry[0])} characters; 1 to {MAX_TOKEN_BYTES} are read")
+    return [text for text, _ in entries]
+
+
+MAX_SCORE = 1e30
+
+
+def _unigram_scores(model: JsonObject) -> npt.NDArray[np.float64]:
+    return np.array([score for _, score in model.array("vocab")], np.float64)
 
 
 def _tokens(model: JsonObject) -> list[str]:
@@ -115,18 +201,18 @@ def _tokens(model: JsonObject) -> list[str]:
 
 
 def _types(model: JsonObject, kind: str, tokens: list[str]) -> list[int]:
-    known = set(model.values["vocab"].values())
+    known = set(model.values["vocab"].values()) if _kind(model) == "BPE" else set(range(len(tokens)))
     types = [NORMAL if token_id in known else UNUSED for token_id in range(len(tokens))]
-    if kind == "spm" and model.flag("byte_fallback"):
+    if kind != "bpe" and model.flag("byte_fallback"):
         names = {f"<0x{byte:02X}>" for byte in range(256)}
         types = [BYTE if token in names else kind for token, kind in zip(tokens, types)]
-    unknown = model.text("unk_token")
-    if kind == "spm" and unknown in model.values["vocab"]:
-        types[model.values["vocab"][unknown]] = UNKNOWN
+    unknown = _unknown_id(model)
+    if kind != "bpe" and unknown is not None:
+        types[unknown] = UNKNOWN
     return types
 
 
-def _merges(model: JsonObject, cutting: Cutting) -> list[bytes]:
+def _merges(model: JsonObject) -> list[bytes]:
     """ "a b" or ["a", "b"] -> "a b"."""
     merges = []
     for number, entry in enumerate(model.array("merges")):
@@ -134,21 +220,29 @@ def _merges(model: JsonObject, cutting: Cutting) -> list[bytes]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) and x and " " not in x for x in pair)):
             model.fail(f"merges[{number}]", f"is {shown(entry)}; two tokens are needed")
         merges.append(" ".join(pair).encode("utf-8", "surrogatepass"))
-        if cutting.splits_at_spaces and SPACE in "".join(pair)[1:]:
-            _unsupported(model.file, "the tokenizer cuts at spaces but has merges across them")
     return merges
+
+
+def _require_splits_alike(model: JsonObject, cutting: Cutting) -> None:
+    space = SPACE.encode()
+    if cutting.splits_at_spaces and any(space in merge[1:] for merge in _merges(model)):
+        raise _Beyond("it cuts at spaces but has merges across them")
 
 
 def _whole_words(model: JsonObject, cutting: Cutting) -> bool | None:
     ignore_merges = model.flag("ignore_merges")
     if cutting.kind == "spm":
         if ignore_merges:
-            _unsupported(model.file, "the tokenizer is SentencePiece's but has ignore_merges")
+            raise _Beyond("it is SentencePiece's but has ignore_merges")
         return None
     return None if ignore_merges == PRE_TOKENIZERS[cutting.pre].whole_words else ignore_merges
 
 
 # ---- normalizer and pre-tokenizer -----------------------------------------------------------------------------------
+
+
+def _beyond(what: str) -> NoReturn:
+    raise _Beyond(what)
 
 
 def _steps(document: JsonObject, key: str, inner: str) -> list[JsonObject]:
@@ -168,10 +262,10 @@ def _cutting(document: JsonObject) -> Cutting:
 def _byte_level(document: JsonObject, steps: list[JsonObject]) -> Cutting:
     stages = tuple(stage for step in steps for stage in _stages(step))
     if stages not in SPLITTERS:
-        _unsupported(document.file, f"the tokenizer cuts words by {shown(stages)}")
+        _beyond(f"it cuts words by {shown(stages)}")
     normalizers = [_kind(step) for step in _steps(document, "normalizer", "normalizers")]
     if normalizers not in ([], ["NFC"]):
-        _unsupported(document.file, f"the tokenizer's normalizer is {shown(normalizers)}")
+        _beyond(f"its normalizer is {shown(normalizers)}")
     _require_decoders(document, {"ByteLevel"})
     return Cutting("bpe", SPLITTERS[stages], "".join(normalizers))
 
@@ -181,19 +275,20 @@ def _stages(step: JsonObject) -> list[str]:
     kind = _kind(step)
     if kind == "ByteLevel":
         if step.flag("add_prefix_space", True):
-            _unsupported(step.file, "the tokenizer adds a space before a text (ByteLevel with add_prefix_space)")
+            _beyond("it adds a space before a text (ByteLevel with add_prefix_space)")
         return [GPT2] if step.flag("use_regex", True) else []
     if kind == "Digits":
         return [DIGIT if step.flag("individual_digits") else DIGITS]
     if kind == "Split":
         pattern = step.object("pattern")
-        # All of our expressions match all of a text: what they leave, or what they take out, is the same pieces.
         way = (step.text("behavior"), step.flag("invert"))
         expression = None if pattern is None else pattern.text("Regex")
-        if expression is None or way not in (("Isolated", False), ("Removed", True)):
-            _unsupported(step.file, f"the tokenizer cuts words by {shown(step.values)}")
-        return [expression]
-    _unsupported(step.file, f"the tokenizer's pre-tokenizer holds {shown(kind)}")
+        # Where an expression matches all of a text, what it leaves and what it takes out are the same pieces.
+        matches_all = expression is not None and expression.endswith(r"|\s+")
+        if expression is None or way not in ((("Isolated", False), ("Removed", True)) if matches_all else (("Isolated", False),)):
+            _beyond(f"it cuts words by {shown(step.values)}")
+        return [expression.replace("\r", r"\r").replace("\n", r"\n")]  # some files hold the characters themselves
+    _beyond(f"its pre-tokenizer holds {shown(kind)}")
 
 
 def _sentencepiece(document: JsonObject, steps: list[JsonObject]) -> Cutting:
@@ -207,12 +302,12 @@ def _normalizing(document: JsonObject) -> tuple[bool, bool]:
     """Whether the normalizer adds a space, and whether it writes spaces as U+2581."""
     prepends, replaced = False, False
     for step in _steps(document, "normalizer", "normalizers"):
-        if _kind(step) == "Prepend" and step.text("prepend") == SPACE:
+        if _kind(step) == "Prepend" and not prepends and step.text("prepend") == SPACE:
             prepends = True
         elif _kind(step) == "Replace" and step.values.get("pattern") == {"String": " "} and step.text("content") == SPACE:
             replaced = True
         else:
-            _unsupported(document.file, f"the tokenizer's normalizer holds {shown(step.values)}")
+            _beyond(f"its normalizer holds {shown(step.values)}")
     return prepends, replaced
 
 
@@ -222,9 +317,9 @@ def _spaces(document: JsonObject, steps: list[JsonObject], prepends: bool, repla
     if replaced and found == BEGINNING_ONLY and not prepends:
         return Cutting("spm", add_space_prefix=True, prefix_first_only=True)
     if len(found) > 1 or (found and (replaced or found[0].replacement != SPACE)):
-        _unsupported(document.file, f"the tokenizer's pre-tokenizer holds {shown([step.values for step in steps])}")
+        _beyond(f"its pre-tokenizer holds {shown([step.values for step in steps])}")
     if not (found or replaced):
-        _unsupported(document.file, "the tokenizer is neither byte-level nor one that writes spaces as U+2581")
+        _beyond("it is neither byte-level nor one that writes spaces as U+2581")
     scheme, splits = (found[0].scheme, found[0].splits) if found else ("never", False)
     adds = not prepends and scheme != "never"
     return Cutting("spm", "default", "", prepends or adds, adds and scheme == "first", adds, splits)
@@ -245,62 +340,112 @@ BEGINNING_ONLY = (Metaspace(" ", "first", False), Metaspace(SPACE, "never", Fals
 def _metaspace(step: JsonObject) -> Metaspace:
     scheme = step.text("prepend_scheme") or ("always" if step.flag("add_prefix_space", True) else "never")
     if _kind(step) != "Metaspace" or scheme not in ("always", "first", "never"):
-        _unsupported(step.file, f"the tokenizer's pre-tokenizer holds {shown(step.values)}")
+        _beyond(f"its pre-tokenizer holds {shown(step.values)}")
     return Metaspace(step.text("replacement") or SPACE, scheme, step.flag("split", True))
 
 
 def _require_decoders(document: JsonObject, allowed: set[str]) -> None:
     for step in _steps(document, "decoder", "decoders"):
         if _kind(step) not in allowed:
-            _unsupported(document.file, f"the tokenizer's decoder holds {shown(_kind(step))}")
+            _beyond(f"its decoder holds {shown(_kind(step))}")
 
 
 # ---- what frames a text ---------------------------------------------------------------------------------------------
 
 
-def _framed(document: JsonObject, spec: TokenizerSpec) -> TokenizerSpec:
-    """`spec` with the special tokens that the post-processor puts before and behind a text."""
-    ids = {token.decode("utf-8", "surrogatepass"): token_id for token_id, token in enumerate(spec.tokens)}
-    first, last = _template(document)
-    for text in (first, last):
-        if text and text not in ids:
-            document.fail("post_processor", f"puts {shown(text)} beside a text; that is no token")
+Ids = list[int]
+
+
+def _framed(document: JsonObject, spec: TokenizerSpec, first: Ids, last: Ids) -> TokenizerSpec:
+    """`spec` with BOS and EOS, the outermost ids that the post-processor puts before and behind a text."""
+    for token_id in (*first, *last):
+        if not 0 <= token_id < len(spec.tokens):
+            document.fail("post_processor", f"puts the id {token_id} beside a text; there are {len(spec.tokens)} tokens")
     return replace(
         spec,
-        bos_id=ids.get(first),
-        eos_id=ids.get(last),
-        add_bos=first != "",
-        add_eos=last != "",
+        bos_id=first[0] if first else None,
+        eos_id=last[-1] if last else None,
+        add_bos=bool(first),
+        add_eos=bool(last),
     )
 
 
-def _template(document: JsonObject) -> tuple[str, str]:
-    """The special tokens before and behind a text; "" for none."""
-    first, last = "", ""
+Piece = list[int | None]  # ids, and None where the text stands
+
+
+def _frame(document: JsonObject) -> tuple[Ids, Ids]:
+    """The ids before and behind a text. The library hands what one post-processor made of it to the next, as several pieces."""
+    pieces: list[Piece] = [[None]]
     for step in _steps(document, "post_processor", "processors"):
-        if _kind(step) == "ByteLevel":  # it moves offsets, not tokens
-            continue
-        if _kind(step) != "TemplateProcessing":
-            _unsupported(document.file, f"the tokenizer's post-processor holds {shown(_kind(step))}")
-        names = [_template_name(part) for part in step.objects("single")]
-        if names.count(None) != 1 or len(names) > 3 or (len(names) == 3 and names[1] is not None):
-            _unsupported(document.file, f"the tokenizer frames a text with {shown(names)}")
-        at = names.index(None)
-        first, last = (names[0] or "") if at else "", (names[-1] or "") if at < len(names) - 1 else ""
-    return first, last
+        kind = _kind(step)
+        if kind not in FRAMES:
+            _unsupported(document.file, f"the tokenizer's post-processor holds {shown(kind)}")
+        pieces = FRAMES[kind](step, pieces)
+        if sum(map(len, pieces)) > MAX_FRAME:
+            document.fail("post_processor", f"puts more than {MAX_FRAME} tokens beside a text")
+    whole = [token_id for piece in pieces for token_id in piece]
+    if whole.count(None) != 1:
+        _unsupported(document.file, f"the tokenizer's post-processor holds the text {whole.count(None)} times")
+    at = whole.index(None)
+    return [i for i in whole[:at] if i is not None], [i for i in whole[at + 1 :] if i is not None]
 
 
-def _template_name(part: JsonObject) -> str | None:
-    """The special token of a part of a template; None where it is the text."""
+MAX_FRAME = 64
+
+
+def _templated(step: JsonObject, pieces: list[Piece]) -> list[Piece]:
+    """A template for one piece, or for two; each of its parts becomes a piece."""
+    if len(pieces) > 2:
+        _unsupported(step.file, f"the tokenizer's post-processor makes a template of {len(pieces)} pieces")
+    return [_template_piece(step, part, pieces) for part in step.objects("single" if len(pieces) == 1 else "pair")]
+
+
+def _template_piece(step: JsonObject, part: JsonObject, pieces: list[Piece]) -> Piece:
+    """The ids of a special token, or the piece that the part names."""
+    sequence = part.object("Sequence")
+    if sequence is None:
+        return [*_template_ids(step, part)]
+    place = {"A": 0, "B": 1}.get(sequence.text("id") or "", len(pieces))
+    if place >= len(pieces):
+        part.fail("Sequence", f"is {shown(sequence.text('id'))}; there are {len(pieces)} pieces")
+    return pieces[place]
+
+
+def _bracketed(step: JsonObject, pieces: list[Piece], is_roberta: bool) -> list[Piece]:
+    """`cls` before the first piece and `sep` behind each; RoBERTa's has `sep` before the others too."""
+    first, last = _paired_id(step, "cls"), _paired_id(step, "sep")
+    others: list[Piece] = [[*([last] if is_roberta else []), *piece, last] for piece in pieces[1:]]
+    return [[first, *pieces[0], last], *others]
+
+
+def _template_ids(step: JsonObject, part: JsonObject) -> tuple[int, ...]:
     special = part.object("SpecialToken")
-    return None if special is None else special.text("id")
+    if special is None:
+        part.fail("", "is neither a Sequence nor a SpecialToken")
+    tokens = step.object("special_tokens")
+    entry = None if tokens is None else tokens.object(special.text("id") or "")
+    if entry is None:
+        step.fail("special_tokens", f"lacks {shown(special.text('id'))}, which the template names")
+    return entry.whole_numbers("ids")
+
+
+def _paired_id(step: JsonObject, key: str) -> int:
+    pair = step.array(key)
+    if len(pair) != 2 or type(pair[1]) is not int or pair[1] < 0:
+        step.fail(key, f"is {shown(pair)}; a text and an id are needed")
+    token_id: int = pair[1]
+    return token_id
+
+
+FRAMES: dict[str, Callable[[JsonObject, list[Piece]], list[Piece]]] = {
+    "ByteLevel": lambda _, pieces: pieces,  # it moves offsets, not tokens
+    "TemplateProcessing": _templated,
+    "BertProcessing": lambda step, pieces: _bracketed(step, pieces, is_roberta=False),
+    "RobertaProcessing": lambda step, pieces: _bracketed(step, pieces, is_roberta=True),
+}
 
 
 def _notices(document: JsonObject) -> Iterator[str]:
     for key in ("truncation", "padding"):
         if document.values.get(key):
             yield f"{document.file.name}: its {key} is not applied"
-    flags = ("single_word", "lstrip", "rstrip")
-    marked = [str(token.values["content"]) for token in document.objects("added_tokens") if any(map(token.flag, flags))]
-    if marked:
-        yield f"{document.file.name}: {shown(marked)} should take the spaces beside them; puna keeps those spaces"

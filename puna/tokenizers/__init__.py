@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.bpe import BytePairTokenizer
+from puna.tokenizers.library import LibraryTokenizer
 from puna.tokenizers.sentencepiece import SentencePieceTokenizer
 
-TOKENIZERS = {
+TOKENIZERS: dict[str, Callable[[TokenizerSpec], Tokenizer]] = {
     "bpe": BytePairTokenizer,
     "spm": SentencePieceTokenizer,
+    "unigram": SentencePieceTokenizer,
 }
 
 
@@ -20,5 +24,4 @@ def build_tokenizer(spec: TokenizerSpec) -> Tokenizer:
     if kind is None:
         known = ", ".join(TOKENIZERS)
         raise UnsupportedModelError(f"{spec.source}: tokenizer kind {spec.kind!r} is not one that puna knows ({known})")
-    tokenizer: Tokenizer = kind(spec)
-    return tokenizer
+    return LibraryTokenizer(spec) if spec.pipeline else kind(spec)

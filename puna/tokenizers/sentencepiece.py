@@ -20,12 +20,12 @@ from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
 from puna.formats.sentencepiece_model import sentencepiece_model
-from puna.formats.token_types import BYTE
+from puna.formats.token_types import BYTE, USER_DEFINED
 from puna.tokenizers.piece_merges import SPACE, cut_by_merges
-from puna.tokenizers.vocabulary import VocabularyTokenizer
+from puna.tokenizers.vocabulary import VocabularyTokenizer, cutter
 
 Cutter = Callable[[str], list[int]]
-_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 EACH_BYTE = "puna-each-byte"
 
 
@@ -45,18 +45,21 @@ codecs.register_error(EACH_BYTE, _replace_each)
 
 
 class SentencePieceTokenizer(VocabularyTokenizer):
-    """GGUF's tokenizer model "llama", and llama2.c's tokenizer.bin. A U+2581 in a text comes back as a space."""
+    """GGUF's tokenizer models "llama" and "t5", and llama2.c's tokenizer.bin. A U+2581 in a text comes back as a space."""
 
     utf8_errors = EACH_BYTE
     controls_part_bytes = True
 
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__(spec)
+        self.controls_are_text = spec.scores is None  # a tokenizer.json's
         self._adds_space = spec.add_space_prefix
         self._prefix_first_only = spec.prefix_first_only
         self._prefix_unless_space = spec.prefix_unless_space
         self._changes_text = bool(spec.charsmap) or spec.remove_extra_spaces
         self._bytes = _byte_values(spec, self._pieces, self._types)
+        first = {self._pieces[i]: i for i in spec.found_first if i < self.vocab_size and self._types[i] == USER_DEFINED}
+        self._cut_at_first = cutter({piece: i for piece, i in first.items() if piece})
         self._cut = self._cutter(spec)
         self._cut_prefixed = self._prefixed_cutter(spec)
 
@@ -90,6 +93,12 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     def _encode_plain(self, text: str, is_first: bool) -> list[int]:
+        ids: list[int] = []
+        for number, (part, token_id) in enumerate(self._cut_at_first(text)):
+            ids += [token_id] if token_id is not None else self._encode_spaced(part, is_first and number == 0)
+        return ids
+
+    def _encode_spaced(self, text: str, is_first: bool) -> list[int]:
         has_space = self._prefix_unless_space and text.startswith((" ", SPACE))
         adds_space = not has_space and (is_first or not self._prefix_first_only)
         return self._cut_prefixed(text) if adds_space else self._cut(text)
@@ -108,7 +117,7 @@ def _byte_values(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> di
     values = {}
     for token_id, kind in enumerate(types):
         if kind == BYTE:
-            match = _BYTE_PIECE.fullmatch(pieces[token_id])
+            match = BYTE_PIECE.fullmatch(pieces[token_id])
             if match is None:
                 problem = f"is {pieces[token_id][:40]!r}; a byte token is spelled <0x00> to <0xFF>"
                 raise ModelFormatError(spec.source, f"tokenizer token {token_id}", None, problem)

@@ -44,9 +44,11 @@ class VocabularyTokenizer(ABC):
 
     utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as tiktoken and `tokenizers` have it
     controls_part_bytes = False
+    controls_are_text = True  # where they are shown, the space behind one at the beginning is not the tokenizer's own
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
+        self._frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # what stands beside a text instead of BOS and EOS alone
         self._types = piece_types(spec)
         _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
@@ -83,11 +85,16 @@ class VocabularyTokenizer(ABC):
         checks.unicode("the text", text)
         if limit is not None:
             self._require_fits(text, guard, limit)
+        ids = self._encode_text(text, special, guard)
+        return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
+
+    def _encode_text(self, text: str, special: bool, guard: str) -> list[int]:
+        """Ids of `text`, nothing added before or behind it; for the rest see `encode`."""
         ids: list[int] = []
         for number, (piece, control_id) in enumerate(self._cut_at_controls(text) if special else [(text, None)]):
             plain = piece.replace(guard, "") if guard else piece
             ids += self._encode_plain(plain, is_first=number == 0) if control_id is None else [control_id]
-        return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
+        return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         parts, spoken = [b""], False
@@ -95,11 +102,16 @@ class VocabularyTokenizer(ABC):
             if self._is_silent(token_id):
                 if self.controls_part_bytes:
                     parts.append(b"")
-                parts[-1] += b"" if skip_special else self._pieces[token_id].encode()
+                parts[-1] += b"" if skip_special else self._silent_bytes(token_id, not spoken)
+                spoken = spoken or (self.controls_are_text and not skip_special)
             else:
                 parts[-1] += self._bytes_of(token_id) if spoken else self.first_bytes(token_id)
                 spoken = True
         return "".join(part.decode("utf-8", self.utf8_errors) for part in parts)
+
+    def _silent_bytes(self, token_id: int, is_first: bool) -> bytes:
+        """A control token as it is shown where it is not skipped. `is_first`: nothing stands before it."""
+        return self._pieces[token_id].encode()
 
     def token_bytes(self, token_id: int) -> bytes:
         return b"" if self._is_silent(self._checked(token_id)) else self._bytes_of(token_id)
@@ -147,9 +159,10 @@ class VocabularyTokenizer(ABC):
 
     def _framed(self, ids: list[int], bos: bool, eos: bool) -> list[int]:
         """`ids` between BOS and EOS, as wanted; neither is doubled."""
-        first = [_required("BOS", self.bos_id)] if bos else []
-        last = [_required("EOS", self.eos_id)] if eos else []
-        return (first if ids[:1] != first else []) + ids + (last if ids[-1:] != last else [])
+        first = list(self._frame[0] or [_required("BOS", self.bos_id)]) if bos else []
+        last = list(self._frame[1] or [_required("EOS", self.eos_id)]) if eos else []
+        has_first, has_last = ids[: len(first)] == first, ids[len(ids) - len(last) :] == last
+        return (first if not has_first else []) + ids + (last if not has_last else [])
 
 
 def _required(name: str, token_id: int | None) -> int:

@@ -16,6 +16,7 @@ from puna.formats.base import Checkpoint
 from puna.formats.blocks import GGML_TYPE_NAMES, GGUF_READABLE
 from puna.formats.gguf import ARCHITECTURES, CONFIG_KEYS, ROPE_FACTORS, SAMPLING, SAMPLING_KEYS
 from puna.formats.gguf_file import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING
+from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
 from puna.suggested import suggested
 from puna.writers.base import Job, Writer, dealt_out, write_rows
@@ -71,6 +72,12 @@ def _notices(job: Job) -> Iterator[str]:
         yield (
             f"llama.cpp ignores yarn's beta_fast {rope.beta_fast:g} and beta_slow {rope.beta_slow:g} and takes "
             f"{LLAMA_CPP_BETAS[0]:g} and {LLAMA_CPP_BETAS[1]:g}: texts differ there; puna keeps them"
+        )
+    spec = job.checkpoint.tokenizer
+    if flagged := [] if spec is None or not spec.pipeline else [spec.tokens[i] for i, flags in spec.added_flags if flags]:
+        yield (
+            f"GGUF has no key for how {shown([token.decode('utf-8', 'replace') for token in flagged[:3]])} are found in a text "
+            "(spaces beside them, whole words, normalized text): llama.cpp finds them as they are; puna keeps it"
         )
 
 

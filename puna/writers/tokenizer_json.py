@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from puna.errors import UnsupportedModelError
+from puna.formats.added_tokens import FLAGS
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
 from puna.formats.patterns import DIGITS_APART, GPT2
 from puna.formats.piece_order import merges_of
 from puna.formats.pretokenizers import PRE_TOKENIZERS
-from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, USER_DEFINED
+from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.formats.vocabulary import piece_texts, piece_types
 
 Part = dict[str, Any]
@@ -25,17 +27,62 @@ USUAL_PARTS: dict[str, list[Part]] = {
 }
 
 
+def _beside_text(first: list[int], last: list[int], texts: list[str]) -> Part | None:
+    """The ids before and behind a text, as a template."""
+    if not first and not last:
+        return None
+    names = {"first": first, "last": last}
+    special = [{"SpecialToken": {"id": name, "type_id": 0}} if ids else None for name, ids in names.items()]
+    single = [part for part in (special[0], {"Sequence": {"id": "A", "type_id": 0}}, special[1]) if part]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            name: {"id": name, "ids": ids, "tokens": [texts[i] for i in ids]} for name, ids in names.items() if ids
+        },
+    }
+
+
+def _of_pipeline(spec: TokenizerSpec, texts: list[str]) -> Part:
+    """The parts of the tokenizer.json that was read."""
+    pipeline = json.loads(spec.pipeline)
+    options = pipeline["model"]
+    size = options["size"]
+    if options["type"] == "Unigram":
+        if spec.scores is None:
+            raise UnsupportedModelError(f"{spec.source}: the Unigram model has no scores")
+        model = options | {"vocab": list(zip(texts[:size], spec.scores.tolist()))}
+    else:
+        merges = [merge.decode("utf-8", "replace").split(" ") for merge in spec.merges]
+        vocabulary = {text: i for i, (text, kind) in enumerate(zip(texts[:size], piece_types(spec))) if kind != UNUSED}
+        model = options | {"vocab": vocabulary, "merges": merges}
+    del model["size"]
+    return {
+        "normalizer": _sequence("normalizers", pipeline["normalizer"]),
+        "pre_tokenizer": _sequence("pretokenizers", pipeline["pre_tokenizer"]),
+        "post_processor": _beside_text(pipeline["first"], pipeline["last"], texts),
+        "decoder": _sequence("decoders", pipeline["decoder"]),
+        "model": model,
+    }
+
+
 def tokenizer_json(spec: TokenizerSpec) -> Part:
     """The whole file. UnsupportedModelError for what `tokenizers` could not do alike."""
     texts = piece_texts(spec)
     if len(set(texts)) < len(texts):
         twice = shown(next(text for text, count in Counter(texts).items() if count > 1))
         raise UnsupportedModelError(f"{spec.source}: tokenizer.json cannot hold this tokenizer: {twice} is a token twice")
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added_tokens(spec),
+    beginning = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added_tokens(spec)}
+    if spec.pipeline:
+        return beginning | _of_pipeline(spec, texts)
+    if spec.kind == "unigram":
+        raise UnsupportedModelError(
+            f"{spec.source}: tokenizer.json cannot hold this tokenizer: SentencePiece's Unigram model cuts otherwise there",
+            hint="SentencePiece's tokenizer.model and gguf can hold it.",
+        )
+    _require_order(spec)
+    return beginning | {
         "normalizer": _normalizer(spec),
         "pre_tokenizer": _pre_tokenizer(spec),
         "post_processor": _post_processor(spec, texts),
@@ -44,14 +91,33 @@ def tokenizer_json(spec: TokenizerSpec) -> Part:
     }
 
 
+def _require_order(spec: TokenizerSpec) -> None:
+    if (token_id := found_behind_space(spec)) is not None:
+        text = shown(piece_texts(spec)[token_id])
+        raise UnsupportedModelError(
+            f"{spec.source}: tokenizer.json cannot hold this tokenizer: it looks for {text} behind the space that it adds",
+            hint="SentencePiece's tokenizer.model and gguf can hold it.",
+        )
+
+
+def found_behind_space(spec: TokenizerSpec) -> int | None:
+    """A user-defined token that SentencePiece looks for behind the space it adds; `tokenizers` looks for all of them first."""
+    later = (i for i, kind in enumerate(piece_types(spec)) if kind == USER_DEFINED and i not in spec.found_first)
+    return next(later, None) if spec.kind == "spm" and spec.add_space_prefix and not spec.pipeline else None
+
+
 def added_tokens(spec: TokenizerSpec) -> list[Part]:
     """The tokens that are looked for before a text is cut."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    given = dict(spec.added_flags)
     return [
-        {"id": token_id, "content": text, **flags, "special": kind != USER_DEFINED}
+        {"id": token_id, "content": text, **_flags(given.get(token_id, "")), "special": kind != USER_DEFINED}
         for token_id, (text, kind) in enumerate(zip(piece_texts(spec), piece_types(spec)))
         if kind in (UNKNOWN, CONTROL, USER_DEFINED) and text
     ]
+
+
+def _flags(letters: str) -> dict[str, bool]:
+    return {name: letter in letters for letter, name in reversed(FLAGS.items())}
 
 
 def changes_text(spec: TokenizerSpec) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from puna.errors import UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import BYTES
+from puna.formats.library_parts import as_text
 from puna.formats.llama2c_tokenizer import BOS_ID, EOS_ID, PADDED_NAMES, PIECE, UINT32, UNK_ID
 from puna.formats.mapped import shown
 from puna.formats.piece_order import scores_of
@@ -23,7 +24,7 @@ from puna.formats.sentencepiece_model import sentencepiece_model
 from puna.formats.tiktoken_file import NUM_SPECIAL, REQUIRED_SPECIAL, merges_of_ranks
 from puna.formats.token_types import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.formats.vocabulary import piece_texts, piece_types
-from puna.writers.tokenizer_json import added_tokens, changes_text, tokenizer_json
+from puna.writers.tokenizer_json import added_tokens, changes_text, found_behind_space, tokenizer_json
 
 SPACE = "\u2581".encode()
 
@@ -33,10 +34,11 @@ SENTENCEPIECE = "SentencePiece's tokenizer.model"
 
 def write_sentencepiece(spec: TokenizerSpec, path: Path) -> None:
     """SentencePiece's `tokenizer.model`."""
-    _require_kind(spec, "spm", SENTENCEPIECE, "A folder with tokenizer.json can hold it.")
+    _require_kind(spec, ("spm", "unigram"), SENTENCEPIECE, "A folder with tokenizer.json can hold it.")
+    _require_fields(spec, SENTENCEPIECE)
     if spec.prefix_unless_space:
         _refuse(spec, SENTENCEPIECE, "it adds no space to a text that begins with one", "gguf and tokenizer.json can hold it.")
-    path.write_bytes(sentencepiece_model(spec, scores_of(spec).tolist()))
+    path.write_bytes(sentencepiece_model(spec, _scores(spec)))
 
 
 def write_tokenizer_json(spec: TokenizerSpec, path: Path) -> None:
@@ -53,9 +55,10 @@ def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path:
     """`tokenizer_config.json` of `transformers`, for a `tokenizer.json` beside it, or a `tokenizer.model` alone."""
     ids = {key: getattr(spec, name) for key, name in CONFIG_TOKENS.items()}
     texts = piece_texts(spec)
+    needs_model = changes_text(spec) or found_behind_space(spec) is not None
     config: dict[str, Any] = {key: texts[token_id] for key, token_id in ids.items() if token_id is not None}
     config |= {
-        "tokenizer_class": "LlamaTokenizer" if changes_text(spec) else "PreTrainedTokenizerFast",
+        "tokenizer_class": "LlamaTokenizer" if needs_model else "PreTrainedTokenizerFast",
         "add_bos_token": spec.add_bos,
         "add_eos_token": spec.add_eos,
         "clean_up_tokenization_spaces": False,
@@ -73,7 +76,8 @@ def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path:
 
 def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
     """Llama 3's `tokenizer.model`. The special tokens are no part of it: they must be Llama 3's, but for reserved ones."""
-    _require_kind(spec, "bpe", TIKTOKEN, "A folder with tokenizer.json can hold it.")
+    _require_kind(spec, ("bpe",), TIKTOKEN, "A folder with tokenizer.json can hold it.")
+    _require_fields(spec, TIKTOKEN)
     count = len(spec.tokens) - NUM_SPECIAL
     tokens = piece_texts(spec)
     types = _types(spec)
@@ -109,7 +113,8 @@ LLAMA2C = "llama2.c's tokenizer.bin"
 
 def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
     """llama2.c's `tokenizer.bin`: <unk>, <s>, </s>, the 256 bytes, then text only."""
-    _require_kind(spec, "spm", LLAMA2C, "Only tokenizers in the manner of Llama 2 can be written for llama2.c.")
+    _require_kind(spec, ("spm",), LLAMA2C, "Only tokenizers in the manner of Llama 2 can be written for llama2.c.")
+    _require_fields(spec, LLAMA2C)
     expected = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256]
     types = _types(spec)
     if (spec.unk_id, spec.bos_id, spec.eos_id) != (UNK_ID, BOS_ID, EOS_ID) or types[: len(expected)] != expected:
@@ -127,7 +132,7 @@ def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
 
 # ---- GGUF -----------------------------------------------------------------------------------------------------------
 
-GGUF_MODELS = {"bpe": "gpt2", "spm": "llama"}
+GGUF_MODELS = {"bpe": "gpt2", "spm": "llama", "unigram": "t5"}
 GGUF_IDS = {"bos": "bos_id", "eos": "eos_id", "eot": "eot_id", "unknown": "unk_id", "padding": "pad_id"}
 
 
@@ -136,10 +141,12 @@ def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
 
     The keys `puna.tokenizer.` hold what GGUF has no key for; other programs pass over them.
     """
+    if spec.only_json:
+        _refuse(spec, "GGUF", spec.only_json, "Convert to safetensors, whose tokenizer.json can hold it.")
     keys: dict[str, object] = {"model": GGUF_MODELS[spec.kind], "tokens": list(spec.tokens)}
     keys["token_type"] = np.array(_types(spec), np.int32)
-    if spec.kind == "spm":
-        keys |= {"scores": scores_of(spec), "add_space_prefix": spec.add_space_prefix}
+    if spec.kind in ("spm", "unigram"):
+        keys |= {"scores": np.array(_scores(spec), np.float32), "add_space_prefix": spec.add_space_prefix}
     else:
         keys |= {"pre": spec.pre, "merges": list(spec.merges)}
     ids = {f"{key}_token_id": getattr(spec, name) for key, name in GGUF_IDS.items()}
@@ -163,6 +170,13 @@ def _more_gguf_keys(spec: TokenizerSpec) -> dict[str, object]:
         keys["puna.tokenizer.prefix_unless_space"] = True
     if spec.whole_words is not None:
         keys["puna.tokenizer.whole_words"] = spec.whole_words
+    user_defined = [i for i, kind in enumerate(piece_types(spec)) if kind == USER_DEFINED]
+    if spec.kind != "bpe" and set(user_defined) - set(spec.found_first):  # other programs look for all of them first
+        keys["puna.tokenizer.found_first"] = np.array(spec.found_first, np.int32)
+    if spec.pipeline:
+        keys["puna.tokenizer.pipeline"] = as_text(json.loads(spec.pipeline) | {"added_flags": spec.added_flags})
+        if spec.kind == "spm":
+            keys["tokenizer.ggml.merges"] = list(spec.merges)
     if spec.stop_ids:
         keys["puna.tokenizer.stop_ids"] = np.array(spec.stop_ids, np.int32)
     return keys
@@ -175,10 +189,26 @@ def _types(spec: TokenizerSpec) -> list[int]:
     return [kind or NORMAL for kind in piece_types(spec)]
 
 
-def _require_kind(spec: TokenizerSpec, kind: str, form: str, hint: str) -> None:
-    if spec.kind != kind:
-        names = {"bpe": "byte-level BPE", "spm": "SentencePiece"}
-        _refuse(spec, form, f"it is {names.get(spec.kind, spec.kind)}", hint)
+def _scores(spec: TokenizerSpec) -> list[float]:
+    """Log probabilities, or what orders the merging."""
+    scores = scores_of(spec) if spec.kind == "spm" or spec.scores is None else spec.scores
+    values: list[float] = scores.tolist()
+    return values
+
+
+KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece BPE", "unigram": "SentencePiece Unigram"}
+
+
+def _require_kind(spec: TokenizerSpec, kinds: tuple[str, ...], form: str, hint: str) -> None:
+    if spec.kind not in kinds:
+        _refuse(spec, form, f"it is {KIND_NAMES.get(spec.kind, spec.kind)}", hint)
+
+
+def _require_fields(spec: TokenizerSpec, form: str) -> None:
+    """Refuse what only the parts of a tokenizer.json say."""
+    if spec.pipeline:
+        why = spec.only_json or "its added tokens are looked for in another way"
+        _refuse(spec, form, why, "A folder with tokenizer.json can hold it.")
 
 
 def _refuse(spec: TokenizerSpec, form: str, why: str, hint: str = "Convert to gguf, which can hold it.") -> NoReturn:

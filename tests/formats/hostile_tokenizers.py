@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
+
 from puna.errors import ModelFormatError, UnsupportedModelError, UsageError
 from puna.formats.base import TokenizerSpec
 from puna.formats.piece_order import merges_of
@@ -37,6 +39,7 @@ from puna.writers.tokenizers import (
 )
 from tests.formats import hostile
 from tests.tokenizers.folders import byte_level_document, pieces_document, sentencepiece_bytes, tiktoken_bytes
+from tests.tokenizers.libraries import FAMILIES
 from tests.tokenizers.vocabularies import small_spm
 
 TEXT = "the llama 日 é 🦙  12\n" + "\u2581" * 9 + "ﬁ①" + "a" * 40
@@ -55,7 +58,15 @@ def _model(normalizes: bool) -> bytes:
 @cache
 def _documents() -> tuple[dict[str, Any], ...]:
     spm = small_spm()
-    return byte_level_document(), pieces_document(spm, merges_of(spm))
+    libraries = [make() for make in FAMILIES.values()]
+    for library in libraries:
+        library.add_tokens([AddedToken("<x>", lstrip=True), AddedToken("tok", single_word=True)])
+    libraries[0].normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    libraries[0].pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated"), pre_tokenizers.ByteLevel(True), pre_tokenizers.Punctuation()]
+    )
+    libraries[0].post_processor = processors.RobertaProcessing(("a", 5), ("b", 6))
+    return byte_level_document(), pieces_document(spm, merges_of(spm)), *(json.loads(library.to_str()) for library in libraries)
 
 
 def sentencepiece_mutant(rng: random.Random) -> Files:
@@ -69,8 +80,9 @@ def tiktoken_mutant(rng: random.Random) -> Files:
     return {"tokenizer.model": data if rng.random() < 0.5 else _scratched(data, rng)}
 
 
-def json_mutant(rng: random.Random) -> Files:
-    document = copy.deepcopy(rng.choice(_documents()))
+def json_mutant(rng: random.Random, count: int | None = None) -> Files:
+    """Of the first `count` documents; the others have more tokens than the folder's model."""
+    document = copy.deepcopy(rng.choice(_documents()[:count]))
     for _ in range(rng.randint(1, 3)):
         _edit(document, rng)
     data = json.dumps(document).encode()
@@ -86,7 +98,7 @@ def folder_mutant(rng: random.Random) -> Files:
         "added_tokens_decoder": {"275": {"content": "<x>", "special": True}},
         "additional_special_tokens": ["<x>"],
     }
-    files: Files = json_mutant(rng)
+    files: Files = json_mutant(rng, count=2)
     for name, document in (
         ("tokenizer_config", config),
         ("added_tokens", {"<y>": 276}),

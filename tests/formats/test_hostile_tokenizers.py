@@ -96,7 +96,6 @@ def test_a_broken_sentencepiece_model_names_what_is_wrong(content: bytes, proble
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (piece(), "type Unigram"),
         (piece() + message_field(2, number_field(3, 3)), "type words"),
         (piece() + message_field(2, number_field(3, 2) + number_field(24, 1)), "puts spaces behind words"),
         (piece() + BPE + message_field(3, number_field(5, 0)), "keeps spaces as spaces"),
@@ -144,21 +143,24 @@ def test_a_broken_tiktoken_file_names_the_line(change: Any, problem: str) -> Non
 
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Isolated", "invert": False}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-LITERAL = {"type": "Split", "pattern": {"String": "x"}, "behavior": "Isolated", "invert": False}
+DOUBLING = {"type": "Replace", "pattern": {"String": "x"}, "content": "xx"}
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+TWICE = [{"Sequence": {"id": "A", "type_id": 0}}] * 2
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}}, r"\(a\*\)\*b"),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [LITERAL, BYTE_LEVEL]}}, "cuts words by"),
-        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "adds a space before a text"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "'Whitespace'"),
-        ({"pre_tokenizer": None}, "neither byte-level nor"),
-        ({"normalizer": {"type": "Lowercase"}}, "'Lowercase'"),
+        ({"pre_tokenizer": {"type": "Lua"}}, "pre-tokenizer holds 'Lua'"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 33}}, "has 33 steps"),
+        ({"normalizer": {"type": "Uppercase"}}, "normalizer holds 'Uppercase'"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 7}}, "lets a text grow 128 times"),
+        ({"normalizer": {"type": "Replace", "pattern": {"Regex": "(a|a)*b"}, "content": ""}}, r"\(a\|a\)\*b"),
         ({"decoder": {"type": "WordPiece"}}, "'WordPiece'"),
-        ({"post_processor": {"type": "BertProcessing"}}, "'BertProcessing'"),
-        ({"model": {"type": "Unigram", "vocab": []}}, "'Unigram'"),
+        ({"decoder": {"type": "Sequence", "decoders": [STRIP, {"type": "Fuse"}]}}, "in that place"),
+        ({"post_processor": {"type": "Mystery"}}, "'Mystery'"),
+        ({"post_processor": {"type": "TemplateProcessing", "single": TWICE}}, "holds the text 2 times"),
         ({"model": {"type": "WordLevel"}}, "'WordLevel'"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}}, "dropout 0.1"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
@@ -189,6 +191,16 @@ def bpe(**model: Any) -> dict[str, Any]:
         (bpe(merges=[["a", "b", "c"]]), r"merges\[0\]"),
         (bpe(merges=[["a", 1]]), r"merges\[0\]"),
         (bpe(merges="a b"), "a list is needed"),
+        ({"model": {"type": "Unigram", "vocab": []}}, "has 0 tokens"),
+        ({"model": {"type": "Unigram", "vocab": [["a", "b"]]}}, r"vocab\[0\]: is"),
+        ({"model": {"type": "Unigram", "vocab": [["a", 10**400]]}}, r"vocab\[0\]: is"),
+        ({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 1}}, "unk_id: is 1"),
+        ({"normalizer": {"type": "Prepend", "prepend": "x" * 257}}, "at most 256 characters"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "does not hold a trie"),
+        ({"pre_tokenizer": {"type": "Metaspace", "replacement": "ab"}}, "one character is needed"),
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Glob": "*"}}}, "a String or a Regex is needed"),
+        ({"post_processor": {"type": "RobertaProcessing", "cls": ["a", 9999], "sep": ["b", 1]}}, "puts the id 9999"),
+        ({"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}, TWICE[0]]}}, "lacks 'x'"),
         ({"added_tokens": [{"id": 2**40, "content": "x"}]}, "has the id"),
         ({"added_tokens": [{"id": -1, "content": "x"}]}, "lacks id or content"),
         ({"added_tokens": [{"id": 5}]}, "lacks id or content"),

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from puna.errors import ModelFormatError
 from puna.formats.base import TokenizerSpec
+from puna.formats.gguf_tokenizer import read_tokenizer
+from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.writers.tokenizers import gguf_tokenizer_metadata
+from tests.tokenizers.folders import sentencepiece_bytes
 from tests.tokenizers.vocabularies import llama2c_spec, small_spm
+from tests.writers.test_tokenizers import gguf_values
 
 DATA = Path(os.environ.get("PUNA_TEST_DATA", str(Path(__file__).parents[2] / "../shared/data")))
 
@@ -188,3 +193,21 @@ def with_token(number: int, token: bytes, kind: int) -> TokenizerSpec:
 def test_a_vocabulary_that_contradicts_itself_is_refused(spec: TokenizerSpec) -> None:
     with pytest.raises(ModelFormatError, match=r"small\.model"):
         build_tokenizer(spec)
+
+
+def test_user_defined_tokens_of_gguf_are_found_before_a_space_is_added(tmp_path: Path) -> None:
+    """As llama.cpp does it: it parts a text at them first, and gives each part its space. SentencePiece adds the space first."""
+    (tmp_path / "x.model").write_bytes(sentencepiece_bytes(user_defined_symbols=["<x>"]))
+    spec = read_tokenizer_file(tmp_path / "x.model", None)
+    token_id, space = spec.tokens.index(b"<x>"), spec.tokens.index("▁".encode())
+    keys = gguf_tokenizer_metadata(spec)
+    ours = read_tokenizer(gguf_values(tmp_path / "x.gguf", dict(keys)), len(spec.tokens))
+    del keys["puna.tokenizer.found_first"]
+    others = read_tokenizer(gguf_values(tmp_path / "x.gguf", keys), len(spec.tokens))
+    assert ours is not None
+    assert others is not None
+    word = build_tokenizer(spec).encode("the", bos=False)
+    inside = build_tokenizer(replace(spec, add_space_prefix=False)).encode("the", bos=False)
+    assert build_tokenizer(ours).encode("<x>the", bos=False) == [space, token_id, *inside]
+    assert build_tokenizer(others).encode("<x>the<x>", bos=False) == [token_id, *word, token_id]
+    assert build_tokenizer(replace(others, prefix_first_only=True)).encode("the<x>the", bos=False) == [*word, token_id, *inside]

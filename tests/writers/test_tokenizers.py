@@ -113,7 +113,7 @@ LIBRARY_KINDS = ["bpe", "qwen", "tiktoken", "spm", "merges", "first only", "no s
 SPACED = [kind for kind in LIBRARY_KINDS if kind not in ("bpe", "qwen", "tiktoken")]
 
 
-@pytest.mark.parametrize("kind", [*LIBRARY_KINDS, "user-defined"])
+@pytest.mark.parametrize("kind", [*LIBRARY_KINDS, "found first"])
 def test_tokenizer_json_comes_back_whole(tmp_path: Path, kind: str) -> None:
     spec = SPECS[kind](tmp_path)
     write_tokenizer_json(spec, tmp_path / "tokenizer.json")
@@ -121,7 +121,22 @@ def test_tokenizer_json_comes_back_whole(tmp_path: Path, kind: str) -> None:
     again, notices = read_tokenizer_folder(tmp_path, len(spec.tokens))
     assert again is not None
     assert notices == ()
-    assert_same(spec, again, "eot_id", *(["scores", "merges"] if spec.kind == "spm" else []))
+    by_library = ["pipeline", "added_flags"] if kind == "found first" else []
+    assert_same(spec, again, "eot_id", *(["scores", "merges"] if spec.kind == "spm" else []), *by_library)
+    assert_same_ids(spec, again)
+
+
+def test_an_order_that_tokenizer_json_cannot_say_is_refused(tmp_path: Path) -> None:
+    """SentencePiece looks for "<x>" behind the space that it adds, `tokenizers` before it."""
+    spec = SPECS["user-defined"](tmp_path)
+    assert build_tokenizer(spec).encode("<x>", bos=False) == [spec.tokens.index("▁".encode()), 4]
+    with pytest.raises(UnsupportedModelError, match="looks for '<x>' behind the space"):
+        write_tokenizer_json(spec, tmp_path / "tokenizer.json")
+    write_sentencepiece(spec, tmp_path / "tokenizer.model")
+    write_tokenizer_config(spec, None, tmp_path / "tokenizer_config.json")
+    (tmp_path / "trained.model").unlink()
+    again, _ = read_tokenizer_folder(tmp_path, len(spec.tokens))
+    assert again is not None
     assert_same_ids(spec, again)
 
 
@@ -136,6 +151,7 @@ SPECS: dict[str, Callable[[Path], TokenizerSpec]] = {
     "metaspace": lambda path: replace(trained(path), prefix_unless_space=True),
     "metaspace, first only": lambda path: replace(trained(path), prefix_unless_space=True, prefix_first_only=True),
     "user-defined": lambda path: trained(path, user_defined_symbols=["<x>"], control_symbols=["<c>"]),
+    "found first": lambda path: replace(SPECS["user-defined"](path), found_first=(4,)),
 }
 
 

@@ -1,0 +1,190 @@
+"""Which regular expressions of a file may run: those whose matching is at most quadratic in the length of a text.
+
+The `tokenizers` library matches by backtracking (Oniguruma, Ruby's syntax), and a match cannot be interrupted: `(a*)*b` can take
+for ever. The cost of an expression is estimated from its form. A part that may be retried, because something after it can fail,
+multiplies the cost: by its number of ways where that is fixed, by the length of the text where it has no bound.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_LENGTH = 4096  # characters; the longest of published tokenizers has 1,000
+MAX_DEPTH = 16
+MAX_WAYS = 4096  # that are tried at one place
+MANY = 16  # a quantifier with a larger maximum counts as one without
+
+ESCAPE = re.compile(
+    r"\\(?:[pP]\{\^?[\w ]{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[A-JL-QST-WY-Za-fhi-or-wyz]|\W)"
+)
+NO_CHARACTER = frozenset("AzZbBG")  # escapes that match a place
+REFUSED_ESCAPES = frozenset("Gkgy")
+QUANTIFIER = re.compile(r"(?:([?*+])|\{(\d{0,5})(,?)(\d{0,5})\})([?+]?)")
+GROUP = re.compile(r"\(\?(?:(:|=|!|>|<=|<!)|([imsa]{0,4}(?:-[ims]{1,3})?)(:|\)))")
+
+
+class TooCostly(ValueError):
+    """The message says what the expression holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an expression, and what comes after it."""
+
+    can_fail: bool = True
+    ways: int = 1  # of a place at which what follows can fail
+    power: int = 0  # the cost of a place grows with the text's length to this power
+    quiet_power: int = 0  # the same, where nothing that follows can fail
+    is_fixed: bool = True  # one way and one length: no alternatives, no quantifiers with a range
+
+
+def require_tame(expression: str) -> None:
+    """TooCostly for an expression that may take more than quadratic time, or whose syntax is not known here."""
+    if len(expression) > MAX_LENGTH:
+        raise TooCostly(f"an expression of {len(expression)} characters")
+    reader = _Reader(expression)
+    whole = reader.alternatives(0)
+    if reader.at < len(expression):
+        raise TooCostly("a bracket without its pair")
+    if whole.quiet_power > 1 or whole.ways > MAX_WAYS:
+        raise TooCostly("an expression that can take very long")
+
+
+class _Reader:
+    """Reads one expression from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def alternatives(self, depth: int) -> Part:
+        if depth > MAX_DEPTH:
+            raise TooCostly("brackets nested too deeply")
+        branches = [self._sequence(depth)]
+        while self._takes("|"):
+            branches.append(self._sequence(depth))
+        if len(branches) == 1:
+            return branches[0]
+        return Part(
+            can_fail=all(branch.can_fail for branch in branches),
+            ways=sum(branch.ways for branch in branches),
+            power=max(branch.power for branch in branches),
+            quiet_power=max(branch.quiet_power for branch in branches),
+            is_fixed=False,
+        )
+
+    def _sequence(self, depth: int) -> Part:
+        parts = []
+        while self.at < len(self.text) and self.text[self.at] not in "|)":
+            parts.append(self._quantified(self._atom(depth)))
+        return _joined(parts)
+
+    def _atom(self, depth: int) -> Part:
+        letter = self.text[self.at]
+        if letter == "(":
+            return self._group(depth)
+        if letter == "[":
+            self._skip_class()
+            return Part()
+        if letter == "\\":
+            return self._escape()
+        if letter in "?*+":
+            raise TooCostly(f"a {letter} after nothing")
+        self.at += 1
+        return Part()
+
+    def _group(self, depth: int) -> Part:
+        kind = ":"
+        if self.text.startswith("(?", self.at):
+            found = GROUP.match(self.text, self.at)
+            if found is None:
+                raise TooCostly(f"the group {self.text[self.at : self.at + 8]}")
+            self.at = found.end()
+            if found[3] == ")":  # flags for what follows
+                return Part(can_fail=False)
+            kind = found[1] or ":"
+        else:
+            self.at += 1
+        inner = self.alternatives(depth + 1)
+        if not self._takes(")"):
+            raise TooCostly("a bracket without its pair")
+        if kind in (":", ">"):
+            return inner
+        # What is looked at is read again at the next place: a part without bound costs the text's length.
+        return Part(
+            ways=inner.ways,
+            power=inner.quiet_power,
+            quiet_power=inner.quiet_power if inner.is_fixed else max(1, inner.quiet_power),
+        )
+
+    def _escape(self) -> Part:
+        found = ESCAPE.match(self.text, self.at)
+        if found is None or found[0][1] in REFUSED_ESCAPES:
+            raise TooCostly(f"the escape {self.text[self.at : self.at + 2]}")
+        self.at = found.end()
+        return Part()
+
+    def _skip_class(self) -> None:
+        """A class of characters, which may hold others."""
+        depth, start = 0, self.at
+        while self.at < len(self.text):
+            letter = self.text[self.at]
+            self.at += 2 if letter == "\\" else 1
+            depth += (letter == "[") - (letter == "]")
+            if letter == "[" and depth > MAX_DEPTH:
+                break
+            if depth == 0:
+                return
+        raise TooCostly(f"the class {self.text[start : start + 8]}, which does not end")
+
+    def _quantified(self, part: Part) -> Part:
+        while (found := QUANTIFIER.match(self.text, self.at)) and found[0] != "{}" and found[0] != "{,}":
+            self.at = found.end()
+            sign, least, comma, most, suffix = found.groups()
+            if sign is None and suffix == "+":  # in Ruby's syntax, another quantifier
+                self.at -= 1
+            low, high = _bounds(sign, least, comma, most)
+            part = _repeated(part, low, high)
+        return part
+
+    def _takes(self, letter: str) -> bool:
+        if not self.text.startswith(letter, self.at):
+            return False
+        self.at += 1
+        return True
+
+
+def _bounds(sign: str | None, least: str, comma: str, most: str) -> tuple[int, int | None]:
+    if sign is not None:
+        return (1 if sign == "+" else 0), (1 if sign == "?" else None)
+    low = int(least or 0)
+    high = int(most) if most else (None if comma else low)
+    return low, high if high is None or high <= MANY or high == low else None
+
+
+def _repeated(part: Part, low: int, high: int | None) -> Part:
+    """`part` again and again. Backtracking into a loop over what has several ways is exponential: where nothing after the loop
+    can fail it never happens."""
+    can_fail = part.can_fail and low > 0
+    if high == low:
+        return Part(
+            can_fail, part.ways ** min(low, MANY), part.power * min(low, MANY), part.quiet_power * min(low, MANY), part.is_fixed
+        )
+    is_loop = high is None or high > 1
+    ways = part.ways + 1 if not is_loop else (1 if high is None else high - low + 1)
+    power = part.power + (high is None)
+    if is_loop and not part.is_fixed:
+        power = 99
+    return Part(can_fail, ways, power, part.quiet_power, is_fixed=False)
+
+
+def _joined(parts: list[Part]) -> Part:
+    """Parts one after another. What comes before a part that can fail is retried when it does."""
+    ways, power, quiet_ways, quiet_power, fails_later = 1, 0, 1, 0, False
+    for part in reversed(parts):
+        ways, power = min(ways * part.ways, 1 << 20), power + part.power
+        quiet_ways = min(quiet_ways * part.ways, 1 << 20) if fails_later else max(quiet_ways, part.ways)
+        quiet_power += part.power if fails_later else part.quiet_power
+        fails_later = fails_later or part.can_fail
+    return Part(fails_later, ways, power, quiet_power, all(part.is_fixed for part in parts))
