@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.mapped import shown
+from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
@@ -58,7 +60,8 @@ class Conversion:
     path: Path
     num_bytes: int
     types: Mapping[str, int]  # type -> how many tensors have it
-    exact: bool  # every number of the source is in the result
+    exact: bool  # every number of the source is in the result, and nothing of the source was left out
+    losses: tuple[str, ...] = ()  # what was left out, a line each; all were told
 
 
 def convert(
@@ -100,8 +103,10 @@ def convert(
         raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)
     final = _require_place(job, target, to, overwrite)
-    for line in (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint)):
+    changes = (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint), *_settings_lost(job, to))
+    for line in (*checkpoint.notices, *changes):
         report.notice(line)
+    losses = tuple(line for line in (*checkpoint.notices, *changes) if isinstance(line, Loss))
     for path, name in altered_entries(checkpoint.files, report):
         raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
@@ -113,7 +118,7 @@ def convert(
         _verify(made, job, report)
         num_bytes = flush(made)
         place(made, final, overwrite)
-    return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types))
+    return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types) and not losses, losses)
 
 
 def _writer(to: str) -> Writer:
@@ -230,6 +235,19 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
     if checkpoint.tokenizer is None:
         cure = "" if checkpoint.format == "gguf" else ": --tokenizer FILE adds one"  # a GGUF file takes none from elsewhere
         yield f"the source has no tokenizer, so the result has none{cure}"
+
+
+# Keys of generation_config.json that say nothing of sampling, or that the tokenizer keeps.
+NOT_SAMPLING = re.compile(r"_.*|.*_token_id|transformers_version|use_cache|cache_.*|output_.*|return_.*")
+
+
+def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
+    """Suggestions for sampling, for which only a folder of Hugging Face has a place."""
+    given = job.checkpoint.generation
+    names = sorted(name for name, value in given.items() if value not in (None, False) and not NOT_SAMPLING.fullmatch(name))
+    if names and not WRITERS[to].keeps_generation:
+        shown_names = ", ".join(shown(name)[1:-1] for name in names[:6]) + (", ..." if len(names) > 6 else "")
+        yield Loss(f"{to} has no place for what generation_config.json suggests ({shown_names}): it is left out")
 
 
 # ---- the target -----------------------------------------------------------------------------------------------------

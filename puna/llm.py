@@ -71,7 +71,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
-        self._notices = checkpoint.notices
+        self.notices: tuple[str, ...] = checkpoint.notices  # what the reader had to say of the model
         self.tokenizer = tokenizer
         self.plan = plan
         self.footprint = footprint
@@ -105,6 +105,8 @@ class LLM:
             report = SILENT  # the first process tells for all
         config = choose_device(_engine_config(config, settings), report)
         checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=_tokenizer_file(tokenizer))
+        for notice in checkpoint.notices:
+            report.notice(notice)
         spec = checkpoint.tokenizer
         text = None if spec is None else build_tokenizer(spec)
         backend = create_backend(config, report)
@@ -232,7 +234,7 @@ class LLM:
 
     def _tokenizer_for(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
-            raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self._notices))
+            raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self.notices))
         return self.tokenizer
 
     def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:

@@ -42,16 +42,24 @@ def _tokenizer(model: str | None, tokenizer: Path | None) -> Tokenizer:
     from puna import hub
     from puna.errors import UnsupportedModelError, UsageError
     from puna.formats import open_checkpoint, what_to_give
-    from puna.formats.tokenizer_files import read_tokenizer_file
+    from puna.formats.tokenizer_files import read_tokenizer_file_told
+    from puna.formats.turn_markers import with_markers
     from puna.tokenizers import build_tokenizer
 
     if model is None and tokenizer is not None:
         if tokenizer.expanduser().is_dir():
             raise UsageError(f"{tokenizer} is a folder", hint="Give the tokenizer's file, or the folder of a model as MODEL.")
-        return build_tokenizer(read_tokenizer_file(tokenizer.expanduser(), None))
+        spec, notices = read_tokenizer_file_told(tokenizer.expanduser(), None)
+        spec, markers = with_markers(spec, None)
+        with TerminalReporter() as report:
+            for notice in (*notices, *markers):
+                report.notice(notice)
+        return build_tokenizer(spec)
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
-    checkpoint = open_checkpoint(path, tokenizer)
+        checkpoint = open_checkpoint(path, tokenizer)
+        for notice in checkpoint.notices:
+            report.notice(notice)
     if checkpoint.tokenizer is None:
         raise UnsupportedModelError(f"{path} comes without a tokenizer", hint=what_to_give(checkpoint.notices))
     return build_tokenizer(checkpoint.tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head, shown_name
 from puna.formats.tokenizer_files import is_tokenizer
 from puna.formats.tokenizer_files import what_to_give as what_to_give
+from puna.formats.turn_markers import with_markers
 
 HEAD_BYTES = 256  # what `matches` sees of a file
 MAX_FOLDER_FILES = 10_000
@@ -60,6 +62,14 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
+    checkpoint = _opened(path, tokenizer)
+    if checkpoint.tokenizer is None:
+        return checkpoint
+    spec, told = with_markers(checkpoint.tokenizer, checkpoint.chat_template)
+    return replace(checkpoint, tokenizer=spec, notices=(*checkpoint.notices, *told)) if told else checkpoint
+
+
+def _opened(path: Path, tokenizer: Path | None) -> Checkpoint:
     home = _home_of(path)
     if home is None:
         return _open_file(path, tokenizer)
