@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puna.errors import ModelFormatError, PunaError, UsageError
+from puna.errors import DamagedFileError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -108,7 +108,7 @@ def convert(
         report.notice(line)
     losses = tuple(line for line in (*checkpoint.notices, *changes) if isinstance(line, Loss))
     for path, name in altered_entries(checkpoint.files, report):
-        raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
+        raise DamagedFileError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)
         if writer.is_folder(shards):

@@ -15,6 +15,7 @@ import numpy as np
 from puna.config import ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
+from puna.formats.foreign import refuse_foreign_gguf
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
@@ -100,6 +101,8 @@ def open_gguf(path: Path) -> Checkpoint:
     architecture = values.text("general.architecture")
     if architecture is None:
         values.fail("general.architecture", "is missing")
+    if not gguf.tensors:
+        raise UnsupportedModelError(f"{path} holds a vocabulary and no weights", hint="Give the model's own GGUF file.")
     _refuse_what_changes_results(values, architecture)
     config = _config(values, gguf, architecture)
     tensors = _tensors(gguf, config)
@@ -134,7 +137,9 @@ def _template(values: Values) -> str | None:
 
 def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:
     """Before the tensors: their types would be refused first, and another quantisation would not help."""
-    name = Values(file, values).text("general.architecture")
+    given = Values(file, values)
+    name = given.text("general.architecture")
+    refuse_foreign_gguf(file, given.text("general.type"), name)
     if name is not None and name not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",

@@ -16,12 +16,13 @@ from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.foreign import foreign_quantisation, refuse_quantisation
 from puna.formats.huggingface_config import read_config, rope_notices, unused_keys
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.notices import Doubt
-from puna.formats.quantised import unpacked
+from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
 from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
@@ -89,10 +90,6 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 def _config_json(folder: Path) -> JsonObject:
     path = _placed(folder, CONFIG)
-    if path is None and is_there(folder / "adapter_config.json"):
-        raise UnsupportedModelError(
-            f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
-        )
     if path is None:
         raise ModelNotFoundError(
             f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
@@ -205,6 +202,9 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
 
 def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = _quantisation(config_json)
+    foreign = foreign_quantisation(config_json, stored)
+    if foreign is not None and (quantisation is None or quantisation.text("quant_method") is None):
+        refuse_quantisation(config_json.file, foreign, METHODS)
     beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
     if beside is not None and any(name.endswith(".qweight") for name in stored):
         quantisation = read_json(beside, MAX_CONFIG_BYTES)

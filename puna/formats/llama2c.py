@@ -207,7 +207,7 @@ def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[T
     old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
     needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
     if needed != cursor.end:
-        cursor.fail("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
+        cursor.damaged("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
     tensors = []
     for name in file_order(ORDER_V1 if header.version else ORDER_V0, config):
         if name == "lm_head":

@@ -18,7 +18,7 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 
 
-COMPARED_ROWS, COMPARED_BYTES = 64, 1 << 24  # by `are_equal`, at a time
+COMPARED_ROWS, COMPARED_BYTES = 64, 1 << 18  # by `are_equal`, at a time
 
 
 class Rows(Protocol):
