@@ -37,6 +37,7 @@ SPECIAL_IDS = {
     "unk_id": "tokenizer.ggml.unknown_token_id",
     "pad_id": "tokenizer.ggml.padding_token_id",
 }
+END_OF_MESSAGE = "tokenizer.ggml.eom_token_id"
 SPM_DEFAULT_IDS = {"bos_id": 1, "eos_id": 2, "unk_id": 0}
 
 HARMLESS_IDS = ("pad_id", "unk_id")  # puna never uses the one, and few texts need the other
@@ -175,14 +176,17 @@ def _whole_words(values: Values) -> bool | None:
 
 
 def _stop_ids(values: Values, vocab_size: int) -> tuple[int, ...]:
+    """The ids of puna's own key, and the end of a message (a call of a tool), at which llama.cpp ends an answer too."""
+    message = values.integer(END_OF_MESSAGE)
+    own = () if message is None or not 0 <= message < vocab_size else (message,)
     key = "puna.tokenizer.stop_ids"
     ids = values.array(key, "int32")
     if ids is None:
-        return ()
+        return own
     known = [token_id for token_id in ids.tolist() if 0 <= token_id < vocab_size]
     if len(known) < len(ids):
         values.notices.append(Doubt(f"{key} holds {shown(ids.tolist())}; the vocabulary has {vocab_size} tokens"))
-    return tuple(known)
+    return tuple(dict.fromkeys((*own, *known)))
 
 
 def _special_id(values: Values, kind: str, name: str, vocab_size: int) -> int | None:

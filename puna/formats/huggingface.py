@@ -83,7 +83,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
         unused_keys=_unused_keys(config_json),
         files=files,
-        notices=(*notices, *rope_notices(config_json), *told, *said, *ends, *more, *_of_code(config_json)),
+        notices=(*notices, *rope_notices(config_json), *_idle_ids(config_json, config.vocab_size), *told, *said, *ends, *more, *_of_code(config_json)),
         generation={} if generation is None else generation.values,
     )
 
@@ -95,6 +95,14 @@ def _config_json(folder: Path) -> JsonObject:
             f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
         )
     return read_json(path, MAX_CONFIG_BYTES)
+
+
+def _idle_ids(config_json: JsonObject, vocab_size: int) -> Iterator[str]:
+    """Ids beyond the vocabulary that nothing depends on: puna pads nothing, and takes BOS from the tokenizer."""
+    for key in ("pad_token_id", "bos_token_id"):
+        given = config_json.values.get(key)
+        if isinstance(given, int) and not 0 <= given < vocab_size:
+            yield f"{CONFIG}: {key} is {shown(given)}, but the vocabulary has {vocab_size} tokens; puna does not use it"
 
 
 def _of_code(config_json: JsonObject) -> Iterator[str]:

@@ -115,8 +115,9 @@ def parse_json(path: Path, data: bytes) -> JsonObject:
         raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        kind, what = (DamagedFileError, "ends too early") if is_cut else (ModelFormatError, "is not JSON")
-        raise kind(path, "file", error.pos, f"{what}: {error.msg}") from None
+        if is_cut:
+            raise DamagedFileError(path, "file", error.pos, f"is not JSON: it ends too early ({error.msg})") from None
+        raise ModelFormatError(path, "file", error.pos, f"is not JSON: {error.msg}") from None
     except RecursionError:
         raise ModelFormatError(path, "file", None, "is nested too deeply") from None
     except ValueError as error:  # a key twice, NaN, a number of thousands of digits

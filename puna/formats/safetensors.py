@@ -39,9 +39,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     refuse_foreign(path)
     cursor = Cursor(map_file(path), path)
     length = cursor.number("header length", LENGTH)
-    cursor.require("header", length)
     if length > MAX_HEADER_BYTES:
-        cursor.fail("header length", f"is {length}; at most {MAX_HEADER_BYTES} are allowed", 0)
+        refuse = cursor.damaged if length > cursor.remaining else cursor.fail
+        refuse("header length", f"is {length}; at most {MAX_HEADER_BYTES} are allowed", 0)
     head = cursor.take("header", length)
     if not head.startswith(b"{"):
         cursor.damaged("header", f"begins with {shown(head[:8])}; an object is needed", 8)
