@@ -1,7 +1,7 @@
-"""The three grades of what a reader meets: a notice, a refusal with its reason, damage. "Damaged, fetch it again" is said of damage.
+"""The grades of what a reader meets: a notice, a refusal with its reason, damage. "Damaged, fetch it again" is said of damage.
 
-Which error is raised where is read from the sources: a DamagedFileError (or `damaged`, its short form) only where bytes are missing,
-an offset or a length leads nowhere, a checksum differs, or the bytes are none that the format knows.
+Which error is raised where is read from the sources: a DamagedFileError (or `damaged`, its short form) only where bytes are
+missing, an offset or a length leads nowhere, a checksum differs, or the bytes are none that the format knows.
 """
 
 from __future__ import annotations

@@ -52,7 +52,15 @@ def command(
         path = hub.resolve(source, report)
         made = convert(path, place, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
     if as_json:
-        print_json({"path": shown_path(made.path), "bytes": made.num_bytes, "types": dict(made.types), "exact": made.exact})
+        print_json(
+            {
+                "path": shown_path(made.path),
+                "bytes": made.num_bytes,
+                "types": dict(made.types),
+                "exact": made.exact,
+                "losses": list(made.losses),
+            }
+        )
         return
     print(made.path)
     rest = "the source's numbers without what is named above" if made.losses else "requantised"

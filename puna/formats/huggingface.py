@@ -83,7 +83,16 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
         unused_keys=_unused_keys(config_json),
         files=files,
-        notices=(*notices, *rope_notices(config_json), *_idle_ids(config_json, config.vocab_size), *told, *said, *ends, *more, *_of_code(config_json)),
+        notices=(
+            *notices,
+            *rope_notices(config_json),
+            *_idle_ids(config_json, config.vocab_size),
+            *told,
+            *said,
+            *ends,
+            *more,
+            *_of_code(config_json),
+        ),
         generation={} if generation is None else generation.values,
     )
 
@@ -260,10 +269,17 @@ def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weigh
     others = {name: weight for name, weight in stored.items() if name != HEAD}
     if embed is None:
         return config, {**others, EMBED: head}, ()
-    if embed.shape == head.shape and embed.dtype == head.dtype and are_equal(embed.rows(), head.rows()):
+    if _are_one(embed, head):
         return config, others, ()
     told = f"the stored {HEAD} differs from the embedding, though {CONFIG} says tie_word_embeddings; puna uses the stored one"
     return replace(config, tie_embeddings=False), stored, (Doubt(f"{told}, as transformers does"),)
+
+
+def _are_one(embed: Weight, head: Weight) -> bool:
+    """Whether two matrices are the same. PyTorch's files hold a shared one once: then nothing is read."""
+    if (embed.shape, embed.dtype) != (head.shape, head.dtype):
+        return False
+    return (embed.file, embed.offset) == (head.file, head.offset) or are_equal(embed.rows(), head.rows())
 
 
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:

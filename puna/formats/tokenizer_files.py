@@ -275,8 +275,8 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
     return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
 
 
-DIFFERENT = "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used"
-DIFFERENT_SPACES = (
+DIFFERENT = Doubt("tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+DIFFERENT_SPACES = Doubt(
     "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ where a text begins with one): "
     "tokenizer.model is used"
 )

@@ -1,8 +1,8 @@
 """The tokens by which model families mark turns, and what becomes of them where a file types them as ordinary text.
 
 A marker that is no control token does not end an answer, is shown to people, and can be typed by them. llama.cpp gives the ends
-of turns and the infill tokens below the type "control" whatever the file says; its converter does the same with each added token
-of the shape <|...|>. puna does both, the latter only for tokens that the chat template writes: others may be part of an answer.
+of turns the type "control" whatever the file says; its converter does the same with each added token of the shape <|...|>. puna
+does both, the latter only for tokens that the chat template writes: others may be part of an answer (Qwen's infill tokens).
 """
 
 from __future__ import annotations
@@ -60,12 +60,7 @@ STARTS: dict[str, tuple[str, ...]] = {
     "Apertus": ("<|system_start|>", "<|system_end|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>"),
     "Ling": ("<|role_start|>",),
 }  # fmt: skip
-# Tokens of a prompt that asks to fill a gap (`infill.py` says which belong together).
-INFILL = (
-    "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_prefix>",
-    "<fim_suffix>", "<fim_middle>", "<fim_pad>", "<PRE>", "<SUF>", "<MID>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>",
-)  # fmt: skip
-MARKERS = frozenset((*STOP_TEXTS, *(text for texts in STARTS.values() for text in texts), *INFILL))
+MARKERS = frozenset((*STOP_TEXTS, *(text for texts in STARTS.values() for text in texts)))
 TAG = re.compile(r"<\|[^<>|\s]{1,48}\|?>|<[^<>|\s]{1,48}\|>|<｜[^<>｜\s]{1,48}｜>|\[\|[^\[\]|\s]{1,48}\|\]")
 MAX_TOLD = 6
 

@@ -630,3 +630,14 @@ def test_a_conversion_keeps_the_head_that_counts_and_says_exactly_only_where_not
     done = convert(folder, tmp_path / "again.gguf", to="gguf")
     assert not done.exact and "temperature" in done.losses[0]
     assert convert(folder, tmp_path / "kept", to="safetensors").exact
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_a_stretch_beside_factors_survives_a_conversion(kind: str, tmp_path: Path) -> None:
+    draft = draft_gguf(CONFIG, WEIGHTS, tokenizer=bpe_tokenizer())
+    both(put("llama.rope.scaling.type", "string", kind), put("llama.rope.scaling.factor", "float32", 4.0), add_factors)(draft)
+    put("llama.rope.scaling.original_context_length", "uint32", 32)(draft)
+    (tmp_path / "m.gguf").write_bytes(draft.to_bytes())
+    source = open_checkpoint(tmp_path / "m.gguf").config
+    again = open_checkpoint(convert(tmp_path / "m.gguf", tmp_path / "again.gguf", to="gguf").path).config
+    assert np.allclose(source.rope.frequencies(16), again.rope.frequencies(16), rtol=1e-6)

@@ -1,6 +1,6 @@
 """Turn markers whose type says that they are ordinary text: they end answers, are never shown, and nobody can type them.
 
-llama.cpp overrides the type of every end and infill token that it knows; its converter calls an added token <|...|> control.
+llama.cpp overrides the type of every end that it knows; its converter calls an added token <|...|> control.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from puna.convert import convert
 from puna.formats import open_checkpoint
 from puna.formats.base import TokenizerSpec
 from puna.formats.token_types import CONTROL, NORMAL, USER_DEFINED
-from puna.formats.turn_markers import ENDS, INFILL, MARKERS, STARTS, STOP_TEXTS, with_markers
+from puna.formats.turn_markers import ENDS, MARKERS, STARTS, STOP_TEXTS, with_markers
 from puna.health import examine
 from puna.tokenizers import build_tokenizer
 from tests.models import TinyTokenizer, bpe_tokenizer, byte_alphabet, random_tensors, spm_tokenizer, tiny_config, write_gguf
@@ -48,7 +48,7 @@ def write(path: Path, tokenizer: TinyTokenizer, template: str | None = None) -> 
 
 def test_every_end_that_llama_cpp_knows_is_known() -> None:
     assert set(LLAMA_CPP_ENDS) <= set(STOP_TEXTS)
-    assert set(STOP_TEXTS) | set(INFILL) <= MARKERS
+    assert set(STOP_TEXTS) < MARKERS
 
 
 @pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED], ids=["normal", "user-defined"])
@@ -93,8 +93,8 @@ def test_a_person_can_type_no_turn_whatever_its_type(start: str, end: str, kind:
 
 
 def test_a_token_of_text_that_looks_like_a_tag_stays_text(tmp_path: Path) -> None:
-    """Qwen's <tool_call> and <think> are part of an answer; so is a tag that no template writes."""
-    for text in ("<tool_call>", "<think>", "<|tool_call|>", "<h1>"):
+    """Qwen's <tool_call>, <think> and infill tokens are no turns; nor is a tag that no template writes."""
+    for text in ("<tool_call>", "<think>", "<|tool_call|>", "<h1>", "<|fim_prefix|>"):
         found = open_checkpoint(write(tmp_path / "m.gguf", vocabulary(USER_DEFINED, text, "<|im_end|>"), TEMPLATE))
         assert found.tokenizer is not None and found.tokenizer.token_types is not None
         assert found.tokenizer.token_types[298:].tolist() == [USER_DEFINED, CONTROL]
