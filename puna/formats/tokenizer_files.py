@@ -197,10 +197,11 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     spec, dropped = without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))
     old_map = files.get("special_tokens_map.json", JsonObject(folder, {}))
-    spec, missing = with_roles(spec, roles(old_map) | roles(config))
+    parts, told = _parts(config, old_map)
+    spec, missing = with_roles(spec, parts)
     spec = with_special(spec, [*special_texts(old_map), *special_texts(config)])
     spec, framing = _framed(spec, config, is_fast)
-    return fitted(spec, vocab_size), (*notices, *special_notices(files), *dropped, *missing, *framing)
+    return fitted(spec, vocab_size), (*notices, *special_notices(files), *dropped, *told, *missing, *framing)
 
 
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -228,6 +229,23 @@ def special_notices(files: Mapping[str, JsonObject]) -> tuple[Doubt, ...]:
     text, names = next(iter(both.items()))
     more = f" and {len(both) - 1} more" if len(both) > 1 else ""
     return (Doubt(f"{shown(text)[1:-1]}{more} is special by {names[True]}, not by {names[False]}; puna treats it as special"),)
+
+
+def _parts(config: JsonObject, old_map: JsonObject) -> tuple[dict[str, str], tuple[str, ...]]:
+    """BOS, EOS and so on by their texts. As in transformers 5: tokenizer_config.json goes before special_tokens_map.json where it
+    lists the added tokens too, else behind it.
+    """
+    first, last = (config, old_map) if config.values.get("added_tokens_decoder") is not None else (old_map, config)
+    mine, others = roles(first), roles(last)
+    told = tuple(
+        Doubt(
+            f"{part} is {shown(text)[1:-1]} by {first.file.name}, {shown(others[part])[1:-1]} by {last.file.name}; puna uses the "
+            "former, as transformers does"
+        )
+        for part, text in mine.items()
+        if others.get(part, text) != text
+    )
+    return others | mine, told
 
 
 class Chosen(NamedTuple):
