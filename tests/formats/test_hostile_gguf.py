@@ -159,7 +159,7 @@ KINDS: dict[str, tuple[Edit, type[PunaError], str]] = {
     "value count too big": (header("num_values", *HUGE, 40000), Broken, "kv_count"),
     "one tensor too many": (lambda draft, rng: setattr(draft, "num_tensors", len(draft.tensors) + 1), Broken, "tensor"),
     "one value too many": (lambda draft, rng: setattr(draft, "num_values", len(draft.values) + 1), Broken, "byte"),
-    "no tensors": (lambda draft, rng: draft.tensors.clear(), Broken, "token_embd"),
+    "no tensors": (lambda draft, rng: draft.tensors.clear(), Unsupported, "no weights"),
     "no values": (lambda draft, rng: draft.values.clear(), Broken, "general.architecture"),
     "key too long": (string_length(65537), Broken, "key"),
     "key longer than the file": (string_length(2**63), Broken, "key"),
