@@ -46,9 +46,8 @@ FILES: tuple[ForeignFile, ...] = (
     ForeignFile((b"MZqFpD",), "a llamafile, a program with a model in it", "Unpack it (unzip): the .gguf in it is the model."),
     ForeignFile((b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe"), "a program, not a model", "Give the model's file."),
     ForeignFile((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"Rar!"), "an archive", UNPACK),
-    ForeignFile((b"ustar",), "a tar archive", UNPACK, 257),
 )  # fmt: skip
-HEAD_BYTES = 264
+HEAD_BYTES = 64
 
 
 def refuse_foreign(path: Path) -> None:
