@@ -113,13 +113,15 @@ class RopeConfig:
     def frequencies(self, head_dim: int, length: int = 0) -> npt.NDArray[np.float64]:
         """Radians per position of each pair; `length` tokens of text, for "dynamic" scaling.  # (head_dim / 2,)"""
         freqs = self._base(head_dim, length) ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-        if self.factors is not None:
-            _require(
-                len(self.factors) == len(freqs),
-                "rope factors",
-                f"are {len(self.factors)}; head_dim {head_dim} needs {len(freqs)}",
-            )
-            return np.asarray(freqs / np.asarray(self.factors))
+        scaled = self._scaled(freqs, head_dim)
+        if self.factors is None:
+            return scaled
+        _require(
+            len(self.factors) == len(freqs), "rope factors", f"are {len(self.factors)}; head_dim {head_dim} needs {len(freqs)}"
+        )
+        return np.asarray(scaled / np.asarray(self.factors))  # beside a scaling: both, as in ggml
+
+    def _scaled(self, freqs: npt.NDArray[np.float64], head_dim: int) -> npt.NDArray[np.float64]:
         if self.scaling == "linear":
             return freqs / self.factor
         if self.scaling == "llama3":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,11 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puna.errors import ModelFormatError, PunaError, UsageError
+from puna.config import ModelConfig
+from puna.errors import DamagedFileError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.mapped import shown
+from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
@@ -58,7 +61,8 @@ class Conversion:
     path: Path
     num_bytes: int
     types: Mapping[str, int]  # type -> how many tensors have it
-    exact: bool  # every number of the source is in the result
+    exact: bool  # every number of the source is in the result, and nothing of the source was left out
+    losses: tuple[str, ...] = ()  # what was left out, a line each; all were told
 
 
 def convert(
@@ -100,10 +104,12 @@ def convert(
         raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)
     final = _require_place(job, target, to, overwrite)
-    for line in (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint)):
+    changes = (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint), *_settings_lost(job, to))
+    for line in (*checkpoint.notices, *changes):
         report.notice(line)
+    losses = tuple(line for line in (*checkpoint.notices, *changes) if isinstance(line, Loss))
     for path, name in altered_entries(checkpoint.files, report):
-        raise ModelFormatError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
+        raise DamagedFileError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
         _require_space(final, total)
         if writer.is_folder(shards):
@@ -113,7 +119,7 @@ def convert(
         _verify(made, job, report)
         num_bytes = flush(made)
         place(made, final, overwrite)
-    return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types))
+    return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types) and not losses, losses)
 
 
 def _writer(to: str) -> Writer:
@@ -232,6 +238,19 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"the source has no tokenizer, so the result has none{cure}"
 
 
+# Keys of generation_config.json that say nothing of sampling, or that the tokenizer keeps.
+NOT_SAMPLING = re.compile(r"_.*|.*_token_id|transformers_version|use_cache|cache_.*|output_.*|return_.*")
+
+
+def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
+    """Suggestions for sampling, for which only a folder of Hugging Face has a place."""
+    given = job.checkpoint.generation
+    names = sorted(name for name, value in given.items() if value not in (None, False) and not NOT_SAMPLING.fullmatch(name))
+    if names and not WRITERS[to].keeps_generation:
+        shown_names = ", ".join(shown(name)[1:-1] for name in names[:6]) + (", ..." if len(names) > 6 else "")
+        yield Loss(f"{to} has no place for what generation_config.json suggests ({shown_names}): it is left out")
+
+
 # ---- the target -----------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +364,8 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
         for field in dataclasses.fields(made.config)
         if field.name not in NOT_COMPARED and not _near(getattr(made.config, field.name), getattr(asked.config, field.name))
     ]
+    if not _turn_alike(made.config, asked.config):
+        differing.append("rope")
     if made.chat_template != asked.chat_template:
         differing.append("chat template")
     one, other = made.tokenizer, asked.tokenizer
@@ -363,13 +384,20 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
 
 
 OWN_TOKENIZER_FILES = {"meta": "Meta's tokenizer.model", "llama2c": "llama2.c's tokenizer.bin"}
-NOT_COMPARED = ("name", "rope", "architecture")
+NOT_COMPARED = ("name", "rope", "architecture")  # rope: by its numbers
+SAME_ANGLE = 1e-5  # relative: what single precision leaves of a frequency
 A_BUG = "This is a bug of puna's; the target is as it was."
 
 
 def _near(a: object, b: object) -> bool:
     """Equal; of numbers with a fraction, in single precision."""
     return a == b or (isinstance(a, float) and isinstance(b, float) and np.float32(a) == np.float32(b))
+
+
+def _turn_alike(made: ModelConfig, asked: ModelConfig) -> bool:
+    """Whether two models turn heads alike. A scaling may be told by its name in one file and by a table in another."""
+    pairs = [(config.rope.frequencies(config.head_dim), config.rope.attention_factor) for config in (made, asked)]
+    return all(np.allclose(one, other, rtol=SAME_ANGLE, atol=0) for one, other in zip(*pairs))
 
 
 def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:

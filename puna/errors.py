@@ -55,14 +55,15 @@ class ModelNotFoundError(PunaError):
 
 
 class ModelFormatError(PunaError):
-    """A model file that is truncated, inconsistent or hostile: the file, the field and the byte offset are named.
+    """A model file that puna refuses: it contradicts itself, or holds what no such file has. The file, the field and the byte
+    offset are named. The bytes may be just those that somebody wrote; where they are not, it is a DamagedFileError.
 
-    >>> str(ModelFormatError("m.gguf", "kv_count", 16, "is 2**63, but 40 bytes remain"))
-    'm.gguf: kv_count at byte 16: is 2**63, but 40 bytes remain'
+    >>> str(ModelFormatError("m.gguf", "llama.block_count", 16, "is 0; it must lie in 1..65536"))
+    'm.gguf: llama.block_count at byte 16: is 0; it must lie in 1..65536'
     """
 
     http_status = 422
-    default_hint = "The file is damaged or was cut short: fetch it again, and compare its size and sha256 with the source's."
+    default_hint = "Correct that in the file, or take another conversion of the model."
 
     def __init__(self, file: str | PathLike[str], field: str, offset: int | None, problem: str, *, hint: str = "") -> None:
         where = f"{field} at byte {offset}" if offset is not None else field
@@ -70,6 +71,16 @@ class ModelFormatError(PunaError):
         self.file = str(file)
         self.field = field
         self.offset = offset
+
+
+class DamagedFileError(ModelFormatError):
+    """Bytes that are not those that were written: cut short, offsets that lead nowhere, a checksum that differs.
+
+    >>> str(DamagedFileError("m.gguf", "kv_count", 16, "is 2**63, but 40 bytes remain"))
+    'm.gguf: kv_count at byte 16: is 2**63, but 40 bytes remain'
+    """
+
+    default_hint = "The file is damaged or was cut short: fetch it again, and compare its size and sha256 with the source's."
 
 
 class UnsupportedModelError(PunaError):

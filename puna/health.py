@@ -24,6 +24,7 @@ from puna.errors import PunaError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.mapped import shown, shown_name
+from puna.formats.notices import Doubt
 from puna.formats.token_types import NORMAL
 from puna.formats.torch_file import altered_entries
 from puna.report import SILENT, Reporter
@@ -262,7 +263,11 @@ def _rope(subject: Subject) -> Iterator[Finding]:
 
 def _notices(subject: Subject) -> Iterator[Finding]:
     for notice in subject.checkpoint.notices:
-        yield Finding("note", "reader", notice, "As said.", "Nothing, if that is what you expect.")
+        if isinstance(notice, Doubt):
+            effect, cure = "Another program may read the file in another way.", "Correct the file, or take another conversion."
+            yield Finding("warning", "reader", notice, effect, cure)
+        else:
+            yield Finding("note", "reader", notice, "As said.", "Nothing, if that is what you expect.")
 
 
 CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)

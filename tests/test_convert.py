@@ -29,8 +29,10 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.placing import TEMPORARY
+from puna.report import KeepingReporter
 from puna.writers import WRITERS
 from puna.writers.base import Job
+from puna.writers.text_files import require_frame
 from tests.models import (
     CONFIGS,
     WIDE_CONFIG,
@@ -292,13 +294,17 @@ def test_what_a_format_cannot_hold_is_refused_by_name(changes: dict[str, Any], t
 
 
 @pytest.mark.parametrize("to", ["safetensors", "meta", "llama2c"])
-def test_a_tokenizer_that_adds_a_token_it_has_not_is_refused_by_name(to: str, tmp_path: Path) -> None:
+def test_a_tokenizer_that_adds_a_token_it_has_not_is_read_without_it_and_that_is_told(to: str, tmp_path: Path) -> None:
     config = tiny_config(vocab_size=1)
     tokenizer = TinyTokenizer("llama", [b"<unk>"], [2], [0.0])
     path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), "F32", tokenizer)
+    told = KeepingReporter()
+    convert(path, tmp_path / "made", to=to, report=told)
+    assert any("names no BOS token; puna adds none" in text for text in told.texts)
+    spec = open_checkpoint(path).tokenizer
+    assert spec is not None and not spec.add_bos
     with pytest.raises(UnsupportedModelError, match="adds BOS to a text, but has no such token"):
-        convert(path, tmp_path / "made", to=to)
-    assert open_checkpoint(convert(path, tmp_path / "made.gguf", to="gguf").path).config.vocab_size == 1
+        require_frame(replace(spec, add_bos=True))
 
 
 @pytest.mark.parametrize(

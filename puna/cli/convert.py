@@ -52,8 +52,17 @@ def command(
         path = hub.resolve(source, report)
         made = convert(path, place, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
     if as_json:
-        print_json({"path": shown_path(made.path), "bytes": made.num_bytes, "types": dict(made.types), "exact": made.exact})
+        print_json(
+            {
+                "path": shown_path(made.path),
+                "bytes": made.num_bytes,
+                "types": dict(made.types),
+                "exact": made.exact,
+                "losses": list(made.losses),
+            }
+        )
         return
     print(made.path)
-    exactly = "exactly the source's numbers" if made.exact else "requantised"
+    rest = "the source's numbers without what is named above" if made.losses else "requantised"
+    exactly = "exactly the source's numbers" if made.exact else rest
     tell(f"{made.num_bytes / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s, {exactly}, read again and compared")

@@ -87,17 +87,21 @@ def _tokenizer(model: str | None, tokenizer: Path | None) -> tuple[Tokenizer, st
     from puna.errors import UnsupportedModelError
     from puna.formats import open_checkpoint, what_to_give
     from puna.formats.tokenizer_files import read_tokenizer_alone
+    from puna.formats.turn_markers import with_markers
     from puna.tokenizers import build_tokenizer
 
     if model is None and tokenizer is not None:
         spec, notices = read_tokenizer_alone(tokenizer.expanduser())
+        spec, markers = with_markers(spec, None)
         with TerminalReporter() as report:
-            for notice in notices:
+            for notice in (*notices, *markers):
                 report.notice(notice)
         return build_tokenizer(spec), None
     with TerminalReporter() as report:
         path = hub.resolve(model, report)
-    checkpoint = open_checkpoint(path, tokenizer)
+        checkpoint = open_checkpoint(path, tokenizer)
+        for notice in checkpoint.notices:
+            report.notice(notice)
     if checkpoint.tokenizer is None:
         raise UnsupportedModelError(f"{path} has no tokenizer", hint=what_to_give(checkpoint.notices))
     return build_tokenizer(checkpoint.tokenizer), checkpoint.chat_template

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelFormatError, ModelNotFoundError, UsageError
+from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError, UsageError
 from puna.formats import gguf, huggingface, llama2c, meta, safetensors, torch_file
 from puna.formats.base import Checkpoint
-from puna.formats.foreign import refuse_foreign
+from puna.formats.foreign import refuse_foreign, refuse_foreign_folder
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head, shown_name
 from puna.formats.tokenizer_files import is_tokenizer
 from puna.formats.tokenizer_files import what_to_give as what_to_give
+from puna.formats.turn_markers import with_markers
 
 HEAD_BYTES = 256  # what `matches` sees of a file
 MAX_FOLDER_FILES = 10_000
@@ -60,10 +62,19 @@ def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
     UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
     """
+    checkpoint = _opened(path, tokenizer)
+    if checkpoint.tokenizer is None:
+        return checkpoint
+    spec, told = with_markers(checkpoint.tokenizer, checkpoint.chat_template)
+    return replace(checkpoint, tokenizer=spec, notices=(*checkpoint.notices, *told)) if told else checkpoint
+
+
+def _opened(path: Path, tokenizer: Path | None) -> Checkpoint:
     home = _home_of(path)
     if home is None:
         return _open_file(path, tokenizer)
     files = _files_of(home)
+    refuse_foreign_folder(home, _names_in(home), lambda: any(map(_is_model, files)))
     folder = _folder_of(files)
     if folder is not None:
         return folder.open(home, tokenizer)
@@ -128,8 +139,12 @@ def _format_of(path: Path) -> Format | None:
 def _unrecognised(path: Path) -> ModelFormatError:
     head = read_head(path, HEAD_BYTES)
     if not head:
-        return ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
+        return DamagedFileError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     refuse_foreign(path)
+    if _is_settings(path, head):
+        return ModelFormatError(
+            path, "file", None, "is a settings file of a model's folder, not a model", hint="Give the folder, not this file."
+        )
     if is_tokenizer(head):
         return ModelFormatError(
             path, "file", None, "is a tokenizer, not a model",
@@ -149,12 +164,29 @@ def _unrecognised(path: Path) -> ModelFormatError:
     )
 
 
+SETTINGS_KEYS = (b'"model_type"', b'"weight_map"', b'"architectures"', b'"eos_token_id"', b'"_class_name"', b'"tokenizer_class"')
+
+
+def _is_settings(path: Path, head: bytes) -> bool:
+    """Whether a file is JSON of a folder, and no tokenizer."""
+    start = read_head(path, HEAD_BYTES * 16)
+    return is_tokenizer(head) and b'"added_tokens"' not in start and any(key in start for key in SETTINGS_KEYS)
+
+
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
 def _files_of(folder: Path) -> list[Path]:
     try:
         return sorted(path for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES)) if path.is_file())
+    except OSError as error:
+        raise ModelNotFoundError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of all that lies there, folders too."""
+    try:
+        return [path.name for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES))]
     except OSError as error:
         raise ModelNotFoundError(f"{folder} cannot be read: {error.strerror}") from None
 

@@ -1,24 +1,188 @@
-"""What people have at hand instead of a model that puna reads: how it begins, what it is, what to do."""
+"""What people have at hand instead of a model that puna reads: how it is told, what it is, what to do.
+
+Literal tables: files by their first bytes, folders by what lies in them, GGUF files by their kind, quantisations by their name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 from puna.errors import UnsupportedModelError
-from puna.formats.mapped import read_head
+from puna.formats.json_file import JsonObject, read_json
+from puna.formats.mapped import is_there, read_head, shown
 
-FOREIGN: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
-    ((b"tjgg", b"lmgg", b"fmgg", b"algg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
-    ((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
-    ((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
-    ((b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."),
-)
+ORIGINAL = "Fetch the model it was made from (safetensors), or a GGUF conversion of it."
+UNPACK = "Unpack it, and give the file or folder that was in it."
+
+
+class ForeignFile(NamedTuple):
+    """A line of the table of files: told by bytes at a place."""
+
+    beginnings: tuple[bytes, ...]
+    what: str
+    cure: str
+    at: int = 0
+
+
+FILES: tuple[ForeignFile, ...] = (
+    ForeignFile((b"tjgg", b"lmgg", b"fmgg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
+    ForeignFile((b"algg",), "a LoRA adapter of GGML, from before GGUF", "Merge it into its base model, and open the result."),
+    ForeignFile((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
+    ForeignFile((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
+    ForeignFile(
+        (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."
+    ),
+    ForeignFile((b"<?xml",), "an XML file (perhaps OpenVINO's), not a model that puna reads", ORIGINAL),
+    ForeignFile((b"\x89HDF\r\n\x1a\n",), "an HDF5 file (Keras or TensorFlow weights)", ORIGINAL),
+    ForeignFile((b"\x93NUMPY",), "an array of numpy, not a model", ORIGINAL),
+    ForeignFile((b"ftrt", b"ptrt"), "an engine of TensorRT, built for one GPU", ORIGINAL),
+    ForeignFile((b"TFL3",), "a LiteRT (TensorFlow Lite) model", ORIGINAL, 4),
+    ForeignFile((b"ET12", b"ET11"), "an ExecuTorch program", ORIGINAL, 4),
+    ForeignFile((b"LITERTLM",), "a LiteRT-LM bundle", ORIGINAL),
+    ForeignFile(tuple(b"\x08" + bytes([version]) + b"\x12" for version in range(3, 20)), "an ONNX model", ORIGINAL),
+    ForeignFile((b"MZqFpD",), "a llamafile, a program with a model in it", "Unpack it (unzip): the .gguf in it is the model."),
+    ForeignFile((b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe"), "a program, not a model", "Give the model's file."),
+    ForeignFile((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"Rar!"), "an archive", UNPACK),
+)  # fmt: skip
 HEAD_BYTES = 64
 
 
 def refuse_foreign(path: Path) -> None:
     """UnsupportedModelError for a file that begins as one of these."""
     head = read_head(path, HEAD_BYTES)
-    for beginnings, what, cure in FOREIGN:
-        if head.startswith(beginnings):
-            raise UnsupportedModelError(f"{path} is {what}", hint=cure)
+    for row in FILES:
+        if head.startswith(row.beginnings, row.at):
+            raise UnsupportedModelError(f"{path} is {row.what}", hint=row.cure)
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+class ForeignFolder(NamedTuple):
+    """A line of the table of folders: told by the name of anything in it."""
+
+    marks: tuple[str, ...]
+    what: str
+    cure: str
+    beside_weights: bool = False  # also where weights that puna reads lie beside it
+
+
+FOLDERS: tuple[ForeignFolder, ...] = (
+    ForeignFolder(
+        ("model_index.json",), "a diffusers pipeline, which makes images, sound or video",
+        "puna runs language models; run this one with the diffusers library.", True,
+    ),
+    ForeignFolder(
+        ("modules.json", "config_sentence_transformers.json"), "a sentence-transformers model, which makes embeddings, not text",
+        "Run it with the sentence-transformers library.", True,
+    ),
+    ForeignFolder(("*.onnx", "*.onnx_data", "onnx"), "a model in ONNX", ORIGINAL),
+    ForeignFolder(("*.mlpackage", "*.mlmodelc", "*.mlmodel", "coremldata.bin", "Manifest.json"), "a CoreML model", ORIGINAL),
+    ForeignFolder(("openvino_*.xml", "openvino_*.bin"), "a model in OpenVINO's format", ORIGINAL),
+    ForeignFolder(("*.engine", "*.plan", "*.trt"), "an engine of TensorRT, built for one GPU", ORIGINAL),
+    ForeignFolder(("tf_model*.h5", "*.h5", "saved_model.pb", "*.ckpt.index"), "a TensorFlow model", ORIGINAL),
+    ForeignFolder(("flax_model*.msgpack", "*.msgpack", "*.orbax*"), "a Flax model", ORIGINAL),
+    ForeignFolder(("mlc-chat-config.json", "ndarray-cache.json", "tensor-cache.json"), "a model compiled by MLC", ORIGINAL),
+    ForeignFolder(("*.npz",), "a model of MLX in numpy's format", ORIGINAL),
+    ForeignFolder(("*.tflite", "*.litertlm", "*.task"), "a LiteRT (TensorFlow Lite) model", ORIGINAL),
+    ForeignFolder(("*.pte",), "an ExecuTorch program", ORIGINAL),
+    ForeignFolder(("*.nemo",), "a model of NeMo", "Export it to Hugging Face's format with NeMo, and open that."),
+    ForeignFolder(("shared_vocabulary.*", "source_vocabulary.*"), "a model of CTranslate2", ORIGINAL),
+)  # fmt: skip
+READABLE = ("*.safetensors", "pytorch_model*.bin", "*.gguf", "*.pth")
+ADAPTER, CONFIG = "adapter_config.json", "config.json"
+
+
+def refuse_foreign_folder(folder: Path, names: Collection[str], has_model: Callable[[], bool]) -> None:
+    """UnsupportedModelError for a folder that holds something else than a language model that puna reads.
+
+    `has_model`: whether one of its files is a model by itself; asked only where it matters.
+    """
+    if ADAPTER in names and CONFIG not in names:
+        _refuse_adapter(folder)
+    is_readable = _holds(names, READABLE)
+    for row in FOLDERS:
+        if _holds(names, row.marks) and (row.beside_weights or not (is_readable or has_model())):
+            raise UnsupportedModelError(f"{folder} holds {row.what}; puna does not run that", hint=row.cure)
+
+
+def _holds(names: Collection[str], marks: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, mark) for name in names for mark in marks)
+
+
+def _refuse_adapter(folder: Path) -> NoReturn:
+    path = folder / ADAPTER
+    adapter = read_json(path) if is_there(path) else JsonObject(path, {})
+    kind, base = adapter.text("peft_type") or "LORA", adapter.text("base_model_name_or_path")
+    what = "a LoRA adapter" if kind == "LORA" else f"an adapter ({shown(kind)[1:-1]})"
+    of = f" for {shown(base)[1:-1]}" if base else ""
+    raise UnsupportedModelError(
+        f"{folder} holds {what}{of}, not a model",
+        hint="Merge it into its base model (PEFT: merge_and_unload, then save_pretrained), and open the result.",
+    )
+
+
+# ---- GGUF files that are no language model --------------------------------------------------------------------------
+
+# general.type, or general.architecture -> what it is, what to do.
+GGUF_KINDS: Mapping[str, tuple[str, str]] = {
+    "adapter": ("a LoRA adapter", "Merge it into its base model (llama.cpp: llama-export-lora), and open the result."),
+    "imatrix": ("an importance matrix, made for quantising", "Give the model's own GGUF file."),
+    "mmproj": ("the image or sound encoder of a model (mmproj)", "Give the GGUF file of the language model beside it."),
+    "clip": ("the image or sound encoder of a model (mmproj)", "Give the GGUF file of the language model beside it."),
+    "controlvector": ("a control vector", "Give the model's own GGUF file."),
+}
+
+
+def refuse_foreign_gguf(file: Path, kind: str | None, architecture: str | None) -> None:
+    """UnsupportedModelError for a GGUF file that is a part of a model, or a tool's."""
+    for name in (kind, architecture):
+        if name is not None and name in GGUF_KINDS:
+            what, cure = GGUF_KINDS[name]
+            raise UnsupportedModelError(f"{file} is {what}, not a language model", hint=cure)
+
+
+# ---- quantisations --------------------------------------------------------------------------------------------------
+
+FETCH = "Fetch the model unquantised, or as GGUF."
+# quant_method of config.json -> what it is.
+QUANTISATIONS: Mapping[str, str] = {
+    "exl2": "EXL2 (ExLlamaV2)",
+    "exl3": "EXL3 (ExLlamaV3)",
+    "mlx": "MLX",
+    "bitsandbytes": "bitsandbytes",
+    "hqq": "HQQ",
+    "aqlm": "AQLM",
+    "vptq": "VPTQ",
+    "quip": "QuIP#",
+    "eetq": "EETQ",
+    "quanto": "quanto",
+    "torchao": "torchao",
+    "fp8": "FP8",
+    "fbgemm_fp8": "FP8 (FBGEMM)",
+    "mxfp4": "MXFP4",
+    "modelopt": "NVIDIA ModelOpt",
+    "spqr": "SpQR",
+    "higgs": "HIGGS",
+    "bitnet": "BitNet",
+    "auto-round": "AutoRound",
+}
+
+
+def refuse_quantisation(file: Path, method: str, readable: Collection[str]) -> NoReturn:
+    """UnsupportedModelError for weights that are quantised in a way that puna does not read."""
+    name = QUANTISATIONS.get(method)
+    by = shown(method) if name is None else f"{name}{'' if name == method else f' (quant_method {shown(method)})'}"
+    raise UnsupportedModelError(f"{file}: the weights are quantised by {by}; puna reads: {', '.join(readable)}", hint=FETCH)
+
+
+def foreign_quantisation(config: JsonObject, tensors: Mapping[str, Any]) -> str | None:
+    """The name in QUANTISATIONS of a quantisation that no quant_method tells: MLX has its own key, old EXL2 files have none."""
+    own = config.object("quantization")
+    if own is not None and own.values.keys() & {"bits", "group_size", "mode"}:
+        return "mlx"
+    parts = {name.rpartition(".")[2] for name in tensors}
+    return "exl2" if {"q_weight", "q_groups"} <= parts else "exl3" if {"trellis", "svh"} <= parts else None

@@ -15,13 +15,16 @@ import numpy as np
 from puna.config import ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
+from puna.formats.foreign import refuse_foreign_gguf
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.formats.notices import Doubt
 from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
+from puna.formats.template_file import other_templates
 
 
 class Architecture(NamedTuple):
@@ -106,19 +109,23 @@ def open_gguf(path: Path) -> Checkpoint:
     architecture = values.text("general.architecture")
     if architecture is None:
         values.fail("general.architecture", "is missing")
+    if not gguf.tensors:
+        raise UnsupportedModelError(f"{path} holds a vocabulary and no weights", hint="Give the model's own GGUF file.")
     _refuse_what_changes_results(values, architecture)
     config = _config(values, gguf, architecture)
     tensors = _tensors(gguf, config)
+    tokenizer, template = read_tokenizer(values, config.vocab_size), _template(values)
     return Checkpoint(
         path=path,
         format="gguf",
         config=config,
         tensors=tensors,
-        tokenizer=read_tokenizer(values, config.vocab_size),
-        chat_template=values.text("tokenizer.chat_template"),
+        tokenizer=tokenizer,
+        chat_template=template,
         metadata={key: _shown(value) for key, value in gguf.values.items()},
         unused_keys=values.unused(),
         files=gguf.files,
+        notices=tuple(values.notices),
         generation=_generation(gguf.values),
     )
 
@@ -130,9 +137,25 @@ def _generation(values: Mapping[str, Value]) -> dict[str, Any]:
     return rounded | ({"do_sample": True} if rounded.keys() & {"temperature", "top_k", "top_p", "min_p"} else {})
 
 
+TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
+
+
+def _template(values: Values) -> str | None:
+    """The default chat template. Named ones lie under keys of their own, whose names `tokenizer.chat_templates` lists."""
+    names = [name.decode("utf-8", "replace") for name in values.array(TEMPLATES, "string") or []]
+    texts = {name: values.text(f"{TEMPLATE}.{name}") for name in names}
+    default = values.text(TEMPLATE)
+    template = texts.pop("default", None) if default is None else default
+    if others := [name for name, text in texts.items() if text not in (None, template)]:
+        values.notices.append(other_templates(others))
+    return template
+
+
 def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:
     """Before the tensors: their types would be refused first, and another quantisation would not help."""
-    name = Values(file, values).text("general.architecture")
+    given = Values(file, values)
+    name = given.text("general.architecture")
+    refuse_foreign_gguf(file, given.text("general.type"), name)
     if name is not None and name not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
@@ -156,10 +179,10 @@ def _refuse_what_changes_results(values: Values, architecture: str) -> None:
 
 def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
     key = {name: f"{architecture}.{suffix}" for name, suffix in CONFIG_KEYS.items()}
-    num_heads, hidden_size = values.needed_integer(key["num_heads"]), values.needed_integer(key["hidden_size"])
+    num_layers, hidden_size = values.needed_integer(key["num_layers"]), values.needed_integer(key["hidden_size"])
+    num_heads = _needed_for_each_layer(values, key["num_heads"], num_layers)
     head_dim = _head_dim(values, architecture, num_heads, hidden_size)
-    num_kv_heads = values.integer(key["num_kv_heads"])
-    num_layers = values.needed_integer(key["num_layers"])
+    num_kv_heads = values.for_each_layer(key["num_kv_heads"], num_layers)
     features = ARCHITECTURES[architecture].features
     try:
         return ModelConfig(
@@ -168,7 +191,7 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
             num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
             head_dim=head_dim,
             hidden_size=hidden_size,
-            ffn_size=values.needed_integer(key["ffn_size"]),
+            ffn_size=_needed_for_each_layer(values, key["ffn_size"], num_layers),
             vocab_size=_vocab_size(values, gguf, architecture),
             max_context=values.needed_integer(key["max_context"]),
             norm_eps=values.needed_real(key["norm_eps"]),
@@ -182,6 +205,11 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
         )
     except ConfigError as error:
         values.fail(key.get(error.field, error.field), str(error))
+
+
+def _needed_for_each_layer(values: Values, key: str, num_layers: int) -> int:
+    number = values.for_each_layer(key, num_layers)
+    return values.needed_integer(key) if number is None else number
 
 
 def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: int) -> int:
@@ -203,7 +231,10 @@ def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: in
 
 def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tuple[int, ...] | None:
     """A flag for each layer; None where the file names none: all layers have the window, if there is one."""
-    flags = values.array(f"{architecture}.attention.sliding_window_pattern", "bool", num_layers)
+    key = f"{architecture}.attention.sliding_window_pattern"
+    flags = values.array(key, "bool")
+    if flags is not None and len(flags) != num_layers:
+        values.fail(key, f"holds {len(flags)} flags; the model has {num_layers} layers")
     return None if flags is None else tuple(layer for layer, windowed in enumerate(flags) if windowed)
 
 
@@ -218,6 +249,7 @@ def _vocab_size(values: Values, gguf: GGUFFile, architecture: str) -> int:
 
 def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> RopeConfig:
     kind = values.text(f"{architecture}.rope.scaling.type") or "linear"
+    _tell_rope(values, gguf, architecture, kind)
     if kind not in SCALINGS:
         known = ", ".join(SCALINGS)
         raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows {known}")
@@ -228,8 +260,28 @@ def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> R
 
 
 def _stretch(values: Values, architecture: str) -> float:
-    """How many times the context is lengthened; 1 where no key says so (0: not set, as in llama.cpp)."""
-    return values.real(f"{architecture}.rope.scaling.factor") or values.real(f"{architecture}.rope.scale_linear") or 1.0
+    """How many times the context is lengthened; 1 where no key says so (0: not set, as in llama.cpp).
+
+    The old key counts only where the new one is absent.
+    """
+    new, old = values.real(f"{architecture}.rope.scaling.factor"), values.real(f"{architecture}.rope.scale_linear")
+    return (old if new is None else new) or 1.0
+
+
+def _tell_rope(values: Values, gguf: GGUFFile, architecture: str, kind: str) -> None:
+    """What keys that contradict each other come to: the same as in llama.cpp."""
+    factor = values.real(f"{architecture}.rope.scaling.factor")
+    old = values.real(f"{architecture}.rope.scale_linear")
+    name = f"{architecture}.rope.scaling"
+    if factor is not None and old is not None and (factor or 1.0) != (old or 1.0):
+        values.notices.append(Doubt(f"{name}.factor is {factor:g} and rope.scale_linear {old:g}; puna uses {name}.factor"))
+    stretch = _stretch(values, architecture)
+    if kind == "none" and stretch != 1.0:
+        values.notices.append(Doubt(f"{name}.type is 'none' beside a factor of {stretch:g}; puna scales nothing"))
+    if kind != "none" and stretch != 1.0 and ROPE_FACTORS in gguf.tensors:
+        values.notices.append(
+            Doubt(f"{name} ({kind}, factor {stretch:g}) stands beside {ROPE_FACTORS}; puna applies both, as llama.cpp does")
+        )
 
 
 def _not_scaled(values: Values, architecture: str) -> dict[str, Any]:

@@ -212,17 +212,19 @@ def _read_version(cursor: Cursor) -> int:
         )
     if version == 1:
         raise UnsupportedModelError(f"{cursor.file} is GGUF version 1; puna reads 2 and 3", hint="Fetch a newer conversion.")
+    if version == 0:
+        cursor.damaged("version", "is 0; puna reads 2 and 3", 4)
     if version not in VERSIONS:
-        cursor.fail("version", f"is {version}; puna reads 2 and 3", 4)
+        raise UnsupportedModelError(f"{cursor.file} is GGUF version {version}; puna reads 2 and 3", hint="Take a newer puna.")
     return version
 
 
 def _read_count(cursor: Cursor, name: str, limit: int, least_bytes: int) -> int:
     count: int = cursor.number(name, _U64)
+    if count * least_bytes > cursor.remaining:
+        cursor.damaged(name, f"is {count}, but only {cursor.remaining} bytes remain", cursor.position - 8)
     if count > limit:
         cursor.fail(name, f"is {count}; at most {limit} are allowed", cursor.position - 8)
-    if count * least_bytes > cursor.remaining:
-        cursor.fail(name, f"is {count}, but only {cursor.remaining} bytes remain", cursor.position - 8)
     return count
 
 
@@ -239,7 +241,7 @@ def _decode(cursor: Cursor, what: str, text: bytes, at: int) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:
-        cursor.fail(what, "is not UTF-8", at)
+        cursor.damaged(what, "is not UTF-8", at)
 
 
 # ---- metadata -------------------------------------------------------------------------------------------------------
@@ -269,13 +271,13 @@ def _read_value(cursor: Cursor, key: str) -> tuple[str, Any]:
     if scalar.name != "bool":
         return scalar.name, value
     if value > 1:
-        cursor.fail(key, f"is a bool of value {value}", at)
+        cursor.damaged(key, f"is a bool of value {value}", at)
     return "bool", value == 1
 
 
 def _scalar(cursor: Cursor, key: str, code: int, at: int) -> Scalar:
     if code not in SCALARS:
-        cursor.fail(key, f"has type {code}, which GGUF does not know", at)
+        cursor.damaged(key, f"has type {code}, which GGUF does not know", at)
     return SCALARS[code]
 
 
@@ -343,7 +345,10 @@ def _read_info(cursor: Cursor, index: int) -> _Info:
 def _block_type(cursor: Cursor, label: str, code: int, at: int) -> BlockType:
     name = GGML_TYPE_NAMES.get(code)
     if name is None:
-        cursor.fail(label, f"has type {code}, which GGUF does not know", at)
+        raise UnsupportedModelError(
+            f"{cursor.file}: {label} has type {code}, which puna does not know: one of a newer ggml",
+            hint="Fetch the model in another quantisation, for example Q4_0, Q4_K_M or Q8_0.",
+        )
     if name not in GGUF_READABLE:
         raise UnsupportedModelError(
             f"{cursor.file}: {label} is {name}, which puna cannot read. Readable: {', '.join(GGUF_READABLE)}.",
@@ -363,14 +368,16 @@ def _place(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, 
         expected = _padded(end, alignment) - start
         if info.start != expected:
             fault = "overlaps the one before it" if info.start < expected else "leaves a gap before it"
-            cursor.fail(info.label, f"begins {info.start} bytes into the data and {fault}: {expected} is expected", info.offset)
+            cursor.damaged(
+                info.label, f"begins {info.start} bytes into the data and {fault}: {expected} is expected", info.offset
+            )
         begin, end = start + info.start, start + info.start + info.num_bytes
         if end > cursor.end:
             problem = f"lies at bytes {begin} to {end}, but the file ends at {cursor.end}"
-            cursor.fail(info.label, problem, info.offset)
+            cursor.damaged(info.label, problem, info.offset)
         tensors[info.name] = _placed(cursor, info, begin)
     if cursor.end > _padded(end, alignment):
-        cursor.fail("data", f"{cursor.end - end} bytes lie behind the last tensor", end)
+        cursor.damaged("data", f"{cursor.end - end} bytes lie behind the last tensor", end)
     return {info.name: tensors[info.name] for info in infos}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from puna.errors import ModelFormatError
+from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.gguf_file import INTEGERS, REALS, Value
 
 DESCRIPTIVE = ("general.", "split.")  # keys that describe the file, not the model
@@ -19,6 +19,7 @@ class Values:
         self.file = file
         self._values = values
         self._used: set[str] = set()
+        self.notices: list[str] = []  # what a person should hear of them; the readers add to it
 
     def fail(self, key: str, problem: str) -> NoReturn:
         found = self._values.get(key)
@@ -68,9 +69,25 @@ class Values:
         value: str | None = self._of(key, ("string",))
         return value
 
-    def array(self, key: str, kind: str, length: int | None = None) -> Any:
-        """An array of `kind`, of `length` elements where that is given."""
-        value = self._of(key, (f"array of {kind}",))
-        if value is not None and length is not None and len(value) != length:
-            self.fail(key, f"holds {len(value)} elements; the vocabulary has {length}")
-        return value
+    def array(self, key: str, kind: str) -> Any:
+        return self._of(key, (f"array of {kind}",))
+
+    def for_each_layer(self, key: str, num_layers: int) -> int | None:
+        """A whole number, or an array of the same number for each layer, as llama.cpp takes it too.
+
+        UnsupportedModelError where layers differ.
+        """
+        value = self._of(key, (*INTEGERS, *(f"array of {kind}" for kind in INTEGERS)))
+        if value is None or isinstance(value, int):
+            return value
+        if len(value) != num_layers or not len(value):
+            self.fail(key, f"holds {len(value)} numbers; the model has {num_layers} layers")
+        numbers = [int(number) for number in value]
+        if len(set(numbers)) > 1:
+            other = next(layer for layer, number in enumerate(numbers) if number != numbers[0])
+            raise UnsupportedModelError(
+                f"{self.file}: {key} differs between layers ({numbers[0]} in layer 0, {numbers[other]} in layer {other}); "
+                "puna runs models whose layers are alike",
+                hint="Take a model of the family that was not pruned layer by layer.",
+            )
+        return numbers[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
-from puna.formats.huggingface_config import read_config, sampling_in, unused_keys
+from puna.formats.foreign import foreign_quantisation, refuse_quantisation
+from puna.formats.huggingface_config import read_config, rope_notices, sampling_in, unused_keys
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
-from puna.formats.quantised import unpacked
+from puna.formats.notices import Doubt
+from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
-from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector, seem_equal
+from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import template_in
@@ -64,35 +67,51 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
     weights, told = _unquantised(folder, config_json, stored)
-    tensors, notices = _tensors(weights, config, config_json)
+    config, weights, notices = _with_head(weights, config)
+    tensors = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
+    template, more = template_in(folder)
+    spec, ends = (None, ()) if spec is None else _with_stops(spec, config_json, generation)
     return Checkpoint(
         path=folder,
         format="huggingface",
         config=config,
         tensors=tensors,
-        tokenizer=None if spec is None else _with_stops(spec, config_json, generation),
-        chat_template=template_in(folder),
+        tokenizer=spec,
+        chat_template=template,
         metadata={key: value for key, value in config_json.values.items() if not isinstance(value, dict | list)},
         unused_keys=_unused_keys(config_json),
         files=files,
-        notices=(*notices, *told, *said, *_of_code(config_json)),
+        notices=(
+            *notices,
+            *rope_notices(config_json),
+            *_idle_ids(config_json, config.vocab_size),
+            *told,
+            *said,
+            *ends,
+            *more,
+            *_of_code(config_json),
+        ),
         generation=sampling_in(config_json) if generation is None else generation.values,
     )
 
 
 def _config_json(folder: Path) -> JsonObject:
     path = _placed(folder, CONFIG)
-    if path is None and is_there(folder / "adapter_config.json"):
-        raise UnsupportedModelError(
-            f"{folder} holds a LoRA adapter, not a model", hint="Merge it into its base model first, and open the result."
-        )
     if path is None:
         raise ModelNotFoundError(
             f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
         )
     return read_json(path, MAX_CONFIG_BYTES)
+
+
+def _idle_ids(config_json: JsonObject, vocab_size: int) -> Iterator[str]:
+    """Ids beyond the vocabulary that nothing depends on: puna pads nothing, and takes BOS from the tokenizer."""
+    for key in ("pad_token_id", "bos_token_id"):
+        given = config_json.values.get(key)
+        if isinstance(given, int) and not 0 <= given < vocab_size:
+            yield f"{CONFIG}: {key} is {shown(given)}, but the vocabulary has {vocab_size} tokens; puna does not use it"
 
 
 def _of_code(config_json: JsonObject) -> Iterator[str]:
@@ -200,6 +219,9 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
 
 def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = _quantisation(config_json)
+    foreign = foreign_quantisation(config_json, stored)
+    if foreign is not None and (quantisation is None or quantisation.text("quant_method") is None):
+        refuse_quantisation(config_json.file, foreign, METHODS)
     beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
     if beside is not None and any(name.endswith(".qweight") for name in stored):
         quantisation = read_json(beside, MAX_CONFIG_BYTES)
@@ -218,34 +240,46 @@ def _unused_keys(config_json: JsonObject) -> tuple[str, ...]:
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+HEAD, EMBED = HUGGINGFACE_NAMES["lm_head"], HUGGINGFACE_NAMES["embed"]
+
+
+def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> dict[str, Tensor]:
     shapes = config.tensor_shapes()
     foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
-    head = HUGGINGFACE_NAMES["lm_head"]
-    tied = config.tie_embeddings and head in stored
-    notices = _tied(stored[head], stored.get(HUGGINGFACE_NAMES["embed"])) if tied else ()
     for name in [name for name in stored if name not in foreign and not IGNORED.fullmatch(name)]:
-        if not (name == head and tied):
-            raise UnsupportedModelError(
-                f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} of {config.num_layers} layers"
-            )
+        raise UnsupportedModelError(
+            f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} of {config.num_layers} layers"
+        )
     for name in [name for name in foreign if name not in stored]:
-        why = "is missing, and tie_word_embeddings is false" if name == head else "is missing"
+        why = "is missing, and tie_word_embeddings is false" if name == HEAD else "is missing"
         raise ModelFormatError(
             config_json.file.parent, f"tensor '{name}'", None, f"{why}; the model has {config.num_layers} layers"
         )
-    return {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}, notices
+    return {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}
 
 
-def _tied(head: Weight, embed: Weight | None) -> tuple[str, ...]:
-    """What to say of an lm_head that is stored although it is said to be the embedding."""
-    if embed is None or embed.shape != head.shape or embed.dtype != head.dtype:
-        return (f"a stored lm_head is not used: {CONFIG} says that it is the embedding (tie_word_embeddings)",)
-    if seem_equal(embed.rows(), head.rows()):
-        return ()
-    return (
-        f"a stored lm_head that differs from the embedding is not used: {CONFIG} says that they are one (tie_word_embeddings)",
-    )
+def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
+    """The model with one output matrix where `tie_word_embeddings` says that it is the embedding.
+
+    As transformers 5: a stored one that differs counts, and where the embedding is missing, the output matrix takes its place.
+    """
+    if not config.tie_embeddings or HEAD not in stored:
+        return config, stored, ()
+    head, embed = stored[HEAD], stored.get(EMBED)
+    others = {name: weight for name, weight in stored.items() if name != HEAD}
+    if embed is None:
+        return config, {**others, EMBED: head}, ()
+    if _are_one(embed, head):
+        return config, others, ()
+    told = f"the stored {HEAD} differs from the embedding, though {CONFIG} says tie_word_embeddings; puna uses the stored one"
+    return replace(config, tie_embeddings=False), stored, (Doubt(f"{told}, as transformers does"),)
+
+
+def _are_one(embed: Weight, head: Weight) -> bool:
+    """Whether two matrices are the same. PyTorch's files hold a shared one once: then nothing is read."""
+    if (embed.shape, embed.dtype) != (head.shape, head.dtype):
+        return False
+    return (embed.file, embed.offset) == (head.file, head.offset) or are_equal(embed.rows(), head.rows())
 
 
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
@@ -278,7 +312,9 @@ def _generation(folder: Path) -> JsonObject | None:
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 
-def _with_stops(spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None) -> TokenizerSpec:
+def _with_stops(
+    spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None
+) -> tuple[TokenizerSpec, tuple[str, ...]]:
     """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
-    has_ends = generation is not None and "eos_token_id" in generation.values
+    has_ends = generation is not None and generation.values.get("eos_token_id") is not None
     return with_ends(spec, generation if generation is not None and has_ends else config_json)

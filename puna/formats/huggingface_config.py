@@ -6,7 +6,7 @@ other changes results; and unknown, which `puna inspect` lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from puna.config import MAX_SIZES, ConfigError, ModelConfig, RopeConfig, yarn_at
 from puna.errors import UnsupportedModelError
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
+from puna.formats.notices import Doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,6 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "mamba_d_state": (None,),
     "parallel_attn": (False, None),
     "use_parallel_residual": (False, None),
-    "original_max_position_embeddings": (None,),
     "norm_type": ("rmsnorm", "rms_norm", None),
 }
 
@@ -116,6 +116,7 @@ SAMPLING = (
 )
 ORIGINAL = "original_max_position_embeddings"
 READ = {
+    ORIGINAL,
     *CONFIG_KEYS.values(),
     "rope_theta",
     "rope_scaling",
@@ -274,19 +275,19 @@ def _windowed_layers(config: JsonObject, family: Family, num_layers: int) -> tup
 
 def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
     """Fields of RopeConfig, and how many times the context of the config is lengthened by them."""
-    scaling = config.object("rope_parameters") or config.object("rope_scaling") or JsonObject(config.file, {}, "rope_scaling")
+    scaling = _scaling(config)
     nested = [key for key, value in scaling.values.items() if isinstance(value, dict)]
     if nested:
         raise UnsupportedModelError(
             f"{config.file}: {scaling.name} differs between layers ({shown(nested[0])}), which puna cannot"
         )
-    kind = scaling.text("rope_type") or scaling.text("type") or "default"
+    kind = _kind(scaling)
     if kind not in SCALINGS:
         raise UnsupportedModelError(
             f"{config.file}: {scaling.name} is of type {shown(kind)}, which changes results; puna knows {', '.join(SCALINGS)}"
         )
     keys, read = SCALINGS[kind]
-    unknown = scaling.values.keys() - keys - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    unknown = scaling.values.keys() - OF_ANY_SCALING - OTHER_ROPE_KEYS
     if unknown:
         raise UnsupportedModelError(
             f"{config.file}: {scaling.name} has the key {shown(min(unknown))}; puna knows for {kind}: {', '.join(keys) or 'none'}"
@@ -294,9 +295,52 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
     if scaling.real("partial_rotary_factor") not in (1.0, None):
         raise UnsupportedModelError(f"{config.file}: partial_rotary_factor is not 1; puna turns whole heads only")
     theta = scaling.real("rope_theta") or config.real("rope_theta") or 10000.0
-    fields = read(scaling, _context(config, family))
+    fields = read(_with_original(config, scaling, kind), _context(config, family))
     stretch = fields.pop("stretch", 1.0)
     return {"theta": theta, **fields}, stretch
+
+
+def _scaling(config: JsonObject) -> JsonObject:
+    """The scaling that counts: as in transformers 5, an old `rope_scaling` goes before `rope_parameters`."""
+    given = (config.object(key) for key in ("rope_scaling", "rope_parameters"))
+    nothing = JsonObject(config.file, {}, "rope_scaling")
+    return next((scaling for scaling in given if scaling is not None and scaling.values), nothing)
+
+
+def _kind(scaling: JsonObject) -> str:
+    return scaling.text("rope_type") or scaling.text("type") or "default"
+
+
+def _with_original(config: JsonObject, scaling: JsonObject, kind: str) -> JsonObject:
+    """`scaling` with the original context that stands beside it, which goes before its own (transformers 5)."""
+    beside = config.integer(ORIGINAL)
+    if beside is None or kind not in OUTER_ORIGINAL:
+        return scaling
+    return JsonObject(scaling.file, {**scaling.values, ORIGINAL: beside}, scaling.name)
+
+
+def rope_notices(config: JsonObject) -> tuple[Doubt, ...]:
+    """Where the keys of the rotary embedding contradict each other: puna takes them as transformers 5 does."""
+    scaling = _scaling(config)
+    return tuple(map(Doubt, _rope_contradictions(config, scaling, _kind(scaling))))
+
+
+def _rope_contradictions(config: JsonObject, scaling: JsonObject, kind: str) -> Iterator[str]:
+    new, theta, outer = config.object("rope_parameters"), config.real("rope_theta"), config.integer(ORIGINAL)
+    if new is not None and new.values and new.values is not scaling.values and new.values != scaling.values:
+        yield f"{config.file.name}: rope_parameters and rope_scaling differ; puna uses rope_scaling, as transformers does"
+    inner = scaling.real("rope_theta")
+    if theta is not None and inner is not None and theta != inner:
+        yield f"{config.file.name}: rope_theta is {theta:g}, in {scaling.name} {inner:g}; puna uses the latter, as transformers"
+    old_kind = scaling.text("type")
+    if old_kind not in (None, kind):
+        yield f"{config.file.name}: {scaling.name} is of rope_type {kind!r} and type {old_kind!r}; puna uses rope_type"
+    own = scaling.integer(ORIGINAL)
+    if outer is not None and own is not None and outer != own and kind in OUTER_ORIGINAL:
+        yield f"{config.file.name}: {ORIGINAL} is {outer}, in {scaling.name} {own}; puna uses {outer}, as transformers does"
+    idle = sorted((scaling.values.keys() & OF_ANY_SCALING) - set(SCALINGS[kind][0]))
+    if idle:
+        yield f"{config.file.name}: {scaling.name} of type {kind!r} has no use for {', '.join(idle)}; puna ignores that"
 
 
 def context_beside(scaling: JsonObject, kind: str, tokens: int) -> int:
@@ -382,3 +426,6 @@ SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[JsonObject, int], dict[str,
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", ORIGINAL), _llama3),
     "yarn": (YARN, _yarn),
 }
+OF_ANY_SCALING = {key for keys, _ in SCALINGS.values() for key in keys}
+OTHER_ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+OUTER_ORIGINAL = ("llama3", "yarn")  # kinds for which transformers takes the original context from beside the scaling

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from puna.errors import ModelFormatError
+from puna.errors import DamagedFileError, ModelFormatError
 from puna.formats.mapped import file_size, map_file, shown
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows programs put it before a text
 MAX_JSON_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 
 # What becomes objects of Python, each of which takes 30 to 250 bytes: counted before anything is made of it. The largest real
@@ -35,6 +36,10 @@ class JsonObject:
 
     def fail(self, key: str, problem: str) -> NoReturn:
         raise ModelFormatError(self.file, self._named(key), None, problem)
+
+    def damaged(self, key: str, problem: str) -> NoReturn:
+        """As `fail`, where the file cannot hold what was written."""
+        raise DamagedFileError(self.file, self._named(key), None, problem)
 
     def _named(self, key: str) -> str:
         path = ".".join(part for part in (self.name, key) if part)
@@ -104,10 +109,14 @@ def parse_json(path: Path, data: bytes) -> JsonObject:
         if (count := data.count(sign)) > limit:
             raise ModelFormatError(path, "file", None, f"holds {count} {what}; at most {limit} are read")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse_constant)
+        text = data.decode("utf-8-sig")  # without the mark
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
     except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        if is_cut:
+            raise DamagedFileError(path, "file", error.pos, f"is not JSON: it ends too early ({error.msg})") from None
         raise ModelFormatError(path, "file", error.pos, f"is not JSON: {error.msg}") from None
     except RecursionError:
         raise ModelFormatError(path, "file", None, "is nested too deeply") from None
@@ -127,9 +136,10 @@ def _whole(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(twice)} occurs twice")
+        twice = next((key for key, value in pairs if values[key] != value), None)
+        if twice is None:  # the same is said twice
+            return values
+        raise ValueError(f"the key {shown(twice)} occurs twice, with different values")
     return values
 
 

@@ -28,7 +28,7 @@ from puna.formats.mapped import Cursor, is_there, map_file
 from puna.formats.names import LLAMA2C_NAMES, foreign_name
 from puna.formats.rope_tables import rope_of
 from puna.formats.template_file import template_in
-from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file_told
 
 MAGIC = 0x616B3432  # "ak42", stored as the bytes "24ka"
 HEADER_BYTES = 256
@@ -104,6 +104,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
         config = replace(config, rope=_read_rope(cursor, config))
     spec, notices = _tokenizer(path, tokenizer, config.vocab_size)
     metadata = {"version": header.version, **header.sizes._asdict(), "shared_classifier": header.shared}
+    template, more = template_in(path.parent)
     return Checkpoint(
         path=path,
         format="llama2c",
@@ -111,9 +112,9 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
         tensors=tensors,
         tokenizer=spec,
         metadata=metadata | ({"group_size": header.group_size} if header.group_size else {}),
-        chat_template=template_in(path.parent),
+        chat_template=template,
         files=(path,) if spec is None else (path, Path(spec.source)),
-        notices=notices,
+        notices=(*notices, *more),
     )
 
 
@@ -206,7 +207,7 @@ def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[T
     old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
     needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
     if needed != cursor.end:
-        cursor.fail("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
+        cursor.damaged("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
     tensors = []
     for name in file_order(ORDER_V1 if header.version else ORDER_V0, config):
         if name == "lm_head":
@@ -268,10 +269,10 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
 
 def _tokenizer(model: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
     """That of the given file or folder, else the one beside the model; and what a person should hear about it."""
-    return (_beside(model, vocab_size), ()) if given is None else read_given_tokenizer(given, vocab_size)
+    return _beside(model, vocab_size) if given is None else read_given_tokenizer(given, vocab_size)
 
 
-def _beside(model: Path, vocab_size: int) -> TokenizerSpec | None:
+def _beside(model: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
     """`tok<vocab_size>.bin` or `tokenizer.bin` beside the model, else None.
 
     The more telling name comes first: a folder often holds the 32,000 tokens of Llama 2 under the other.
@@ -279,4 +280,4 @@ def _beside(model: Path, vocab_size: int) -> TokenizerSpec | None:
     beside = [model.with_name(name) for name in (f"tok{vocab_size}.bin", "tokenizer.bin")]
     found = next((read_tokenizer(path, vocab_size) for path in beside if is_there(path)), None)
     other = model.with_name("tokenizer.json")  # of a model whose tokenizer has no form in this format
-    return read_tokenizer_file(other, vocab_size) if found is None and is_there(other) else found
+    return read_tokenizer_file_told(other, vocab_size) if found is None and is_there(other) else (found, ())

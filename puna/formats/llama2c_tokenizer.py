@@ -76,7 +76,7 @@ def _refuse_piece(cursor: Cursor, token_id: int, at: int, longest: int) -> NoRet
     cursor.require(field, PIECE.size)
     score, length = PIECE.unpack_from(cursor.data, at)
     most = min(longest, cursor.remaining - PIECE.size)
-    cursor.fail(field, f"has the score {score} and {length} bytes; a finite score and 0 to {most} bytes are possible")
+    cursor.damaged(field, f"has the score {score} and {length} bytes; a finite score and 0 to {most} bytes are possible")
 
 
 def _spec(tokens: list[bytes], scores: npt.NDArray[np.float32], source: str) -> TokenizerSpec:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from puna.errors import ModelFormatError, ModelNotFoundError
+from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError
 
 MAX_STRING_BYTES = 64 << 20
 MAX_STRINGS = 1 << 22  # of one array: the largest vocabulary that ModelConfig allows
@@ -83,7 +83,7 @@ def _reason(error: Exception) -> str:
 def map_file(path: Path) -> mmap.mmap:
     """The bytes of a file, read-only. The file must not be changed while they are in use."""
     if file_size(path) == 0:
-        raise ModelFormatError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
+        raise DamagedFileError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -145,9 +145,13 @@ class Cursor:
         """Raise for `field`, which begins at byte `at` (left out: here)."""
         raise ModelFormatError(self.file, field, self.position if at is None else at, problem)
 
+    def damaged(self, field: str, problem: str, at: int | None = None) -> NoReturn:
+        """As `fail`, where the bytes cannot be those that were written: cut short, or an offset that leads nowhere."""
+        raise DamagedFileError(self.file, field, self.position if at is None else at, problem)
+
     def require(self, field: str, num_bytes: int) -> None:
         if num_bytes > self.remaining:
-            self.fail(field, f"needs {num_bytes} bytes, but {self.remaining} remain", min(self.position, self.end))
+            self.damaged(field, f"needs {num_bytes} bytes, but {self.remaining} remain", min(self.position, self.end))
 
     def number(self, field: str, layout: struct.Struct) -> Any:
         """One number: an int, a float or a bool."""
@@ -179,11 +183,11 @@ class Cursor:
         texts: list[bytes] = []
         for _ in range(count):
             if at > last:
-                self.fail(field, f"ends after {len(texts)} of {count} strings", end)
+                self.damaged(field, f"ends after {len(texts)} of {count} strings", end)
             start = at + 8
             at = start + unpack(data, at)[0]
             if at > end:
-                self.fail(field, f"string {len(texts)} is {at - start} bytes long, but {end - start} remain", start - 8)
+                self.damaged(field, f"string {len(texts)} is {at - start} bytes long, but {end - start} remain", start - 8)
             texts.append(data[start:at])
         self.position = at
         return texts

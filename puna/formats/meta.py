@@ -21,13 +21,13 @@ from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import is_there, read_head, shown, shown_name
 from puna.formats.names import META_NAMES, foreign_name
-from puna.formats.rows import seem_equal
+from puna.formats.rows import are_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
 from puna.formats.stored import StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tiktoken_file import matches as is_tiktoken
-from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file
+from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file_told
 from puna.formats.torch_file import read_torch_file
 
 PARAMS = "params.json"
@@ -96,20 +96,21 @@ def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     spec, notices = _tokenizer(folder, tokenizer, config.vocab_size)
     shards = [first, *(_read(path) for path in list(paths.values())[1:])]
     config, tensors, told = _tied(side, config, _tensors(shards, config, list(paths.values())))
+    template, more = template_in(folder)
     return Checkpoint(
         path=folder,
         format="meta",
         config=config,
         tensors=tensors,
         tokenizer=spec,
-        chat_template=template_in(folder),
+        chat_template=template,
         metadata={**params.values, "shards": count},
         unused_keys=(
             *(key for key in params.values if key not in {*PARAM_KEYS.values(), *WITHOUT_EFFECT}),
             *(f"{SIDE_FILE}: {key}" for key in side.values if key not in SIDE_KEYS),
         ),
         files=tuple(paths.values()),
-        notices=(*notices, *told),
+        notices=(*notices, *told, *more),
     )
 
 
@@ -327,7 +328,7 @@ def _tied(
     if config.tie_embeddings or not side.flag("tie_embeddings"):
         return config, tensors, ()
     embed, head = tensors["embed"], tensors["lm_head"]
-    if embed.type is not head.type or not seem_equal(embed.data, head.data):
+    if embed.type is not head.type or not are_equal(embed.data, head.data):
         said = f"{SIDE_FILE} says that output.weight is the embedding, but they differ: it is used as a matrix of its own"
         return config, tensors, (said,)
     return replace(config, tie_embeddings=True), {name: t for name, t in tensors.items() if name != "lm_head"}, ()
@@ -343,4 +344,4 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
         return read_given_tokenizer(given, vocab_size)
     beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)
     found = next((file for file in beside if is_there(file)), None)
-    return None if found is None else read_tokenizer_file(found, vocab_size), ()
+    return (None, ()) if found is None else read_tokenizer_file_told(found, vocab_size)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.errors import ModelFormatError
+from puna.errors import DamagedFileError, ModelFormatError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of the past
 
@@ -27,18 +27,18 @@ def fields(path: Path, data: bytes, what: str, limit: int = MAX_FIELDS) -> Itera
         tag, at = _read_varint(path, data, at, what)
         number, wire = tag >> 3, tag & 7
         if number == 0:
-            raise ModelFormatError(path, what, start, "has a field of number 0, which protobuf does not have")
+            raise DamagedFileError(path, what, start, "has a field of number 0, which protobuf does not have")
         if wire == VARINT:
             value, at = _read_varint(path, data, at, what)
             yield number, value
             continue
         if wire not in (BYTES, FIXED32, FIXED64):
-            raise ModelFormatError(path, what, start, f"has a field of wire type {wire}; 0, 1, 2 and 5 are known")
+            raise DamagedFileError(path, what, start, f"has a field of wire type {wire}; 0, 1, 2 and 5 are known")
         length = 4 if wire == FIXED32 else 8
         if wire == BYTES:
             length, at = _read_varint(path, data, at, what)
         if length > end - at:
-            raise ModelFormatError(path, what, at, f"has a field of {length} bytes, but {end - at} remain")
+            raise DamagedFileError(path, what, at, f"has a field of {length} bytes, but {end - at} remain")
         yield number, data[at : at + length]
         at += length
 
@@ -50,7 +50,7 @@ def _read_varint(path: Path, data: bytes, at: int, what: str) -> tuple[int, int]
         value |= (byte & 0x7F) << 7 * count
         if byte < 0x80:
             return value, at + count + 1
-    raise ModelFormatError(path, what, at, "has a number that does not end")
+    raise DamagedFileError(path, what, at, "has a number that does not end")
 
 
 def message_field(field: int, content: bytes) -> bytes:

@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.foreign import refuse_quantisation
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
+from puna.formats.notices import Loss
 from puna.formats.quantised_config import COLUMNS_SHUFFLED, COMPRESSED_FORMATS, refuse_what_changes_results
 from puna.formats.rows import Bytes, ComputedRows
 from puna.formats.stored import PackedTensor, StoredTensor
@@ -66,10 +68,7 @@ def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[We
     name = config.text("quant_method") or ("awq" if "w_bit" in config.values else "")
     method = METHODS.get(name)
     if method is None:
-        raise UnsupportedModelError(
-            f"{config.file}: the weights are quantised by {shown(name)}; puna reads: {', '.join(METHODS)}",
-            hint="Fetch the model unquantised, or as GGUF.",
-        )
+        refuse_quantisation(config.file, name, METHODS)
     refuse_what_changes_results(config)
     method.check(config)
     weights: dict[str, StoredTensor | PackedTensor] = {}
@@ -114,9 +113,9 @@ def _require_numbers(key: str, tensor: StoredTensor, method: Method, stored: Map
 
 def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
     kinds = sorted({tensor.dtype for tensor in packed.values()})
-    said = [f"{name} weights become {', '.join(kinds)}"] if packed else []
+    said: list[str] = [f"{name} weights become {', '.join(kinds)}"] if packed else []
     if "Q4_1" in kinds:
-        said[0] += ", their zero points rounded to half precision"
+        said[0] = Loss(f"{said[0]}, their zero points rounded to half precision")
     groups = config.object("config_groups")
     if groups is not None and any(
         group.get(key) for group in groups.values.values() for key in ("input_activations", "output_activations")

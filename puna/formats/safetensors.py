@@ -40,10 +40,11 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     cursor = Cursor(map_file(path), path)
     length = cursor.number("header length", LENGTH)
     if length > MAX_HEADER_BYTES:
-        cursor.fail("header length", f"is {length}; at most {MAX_HEADER_BYTES} are allowed", 0)
+        refuse = cursor.damaged if length > cursor.remaining else cursor.fail
+        refuse("header length", f"is {length}; at most {MAX_HEADER_BYTES} are allowed", 0)
     head = cursor.take("header", length)
     if not head.startswith(b"{"):
-        cursor.fail("header", f"begins with {shown(head[:8])}; an object is needed", 8)
+        cursor.damaged("header", f"begins with {shown(head[:8])}; an object is needed", 8)
     count = head.count(b"{") - 1  # an object of its own for each tensor, and one for the metadata
     if count > MAX_TENSORS + 1:
         cursor.fail("header", f"describes {count} tensors; at most {MAX_TENSORS} are allowed", 8)
@@ -52,11 +53,11 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     tensors, end = {}, 0
     for name, begin, last, entry in sorted(_places(header), key=lambda place: place[1:3]):
         if begin != end:
-            header.fail(name, f"begins at byte {begin} of the data; byte {end} comes next")
+            header.damaged(name, f"begins at byte {begin} of the data; byte {end} comes next")
         tensors[name] = _tensor(cursor, entry, name, begin, last)
         end = last
     if end != cursor.remaining:
-        header.fail("", f"describes {end} bytes of data, but {cursor.remaining} follow")
+        header.damaged("", f"describes {end} bytes of data, but {cursor.remaining} follow")
     return tensors
 
 
@@ -77,7 +78,7 @@ def _places(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject]]:
             header.fail(name, "is null; an object is needed")
         offsets = entry.whole_numbers("data_offsets")
         if len(offsets) != 2 or offsets[0] > offsets[1]:
-            entry.fail("data_offsets", f"are {shown(offsets)}; two ascending ones are needed")
+            entry.damaged("data_offsets", f"are {shown(offsets)}; two ascending ones are needed")
         yield name, offsets[0], offsets[1], entry
 
 
@@ -91,11 +92,11 @@ def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -
         entry.fail("shape", f"has {len(shape)} dimensions; at most {MAX_DIMS} are allowed")
     needed = prod(shape) * DTYPES[dtype].itemsize
     if last - begin != needed:
-        entry.fail("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
+        entry.damaged("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
     if not is_possible(shape, dtype):
         entry.fail("shape", f"is {list(shape)}, more than a memory can hold")
     if last > data.remaining:
-        entry.fail("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
+        entry.damaged("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
     at = data.position + begin
     numbers = np.frombuffer(data.data, np.uint8, needed, at) if needed else np.empty(0, np.uint8)
     return StoredTensor(name, shape, dtype, numbers, data.file, at)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import DamagedFileError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
 from puna.formats.protobuf import fields, float_field, message_field, number_field
@@ -176,7 +176,7 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     num_bytes = int.from_bytes(charsmap[:4], "little") if len(charsmap) >= 4 else 0
     texts = charsmap[4 + num_bytes :]
     if num_bytes % 1024 or not 1024 <= num_bytes < len(charsmap) - 4 or texts[-1:] != b"\0":
-        raise ModelFormatError(path, "normalizer charsmap", None, "does not hold a trie and texts of the sizes that it names")
+        raise DamagedFileError(path, "normalizer charsmap", None, "does not hold a trie and texts of the sizes that it names")
     units = np.frombuffer(charsmap, "<u4", num_bytes // 4, 4)
     places = np.arange(len(units), dtype=np.uint32)
     is_value = units >> 31 == 1
@@ -184,7 +184,7 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     reached = np.where(is_value, 0, (places ^ offsets) | 0xFF)
     values = np.where(is_value, units & 0x7FFFFFFF, 0)
     if int(reached.max()) >= len(units) or int(values.max()) >= len(texts):
-        raise ModelFormatError(path, "normalizer charsmap", None, "leads outside itself")
+        raise DamagedFileError(path, "normalizer charsmap", None, "leads outside itself")
     return charsmap
 
 

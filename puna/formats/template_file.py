@@ -1,16 +1,33 @@
-"""The chat template of a model's folder."""
+"""The chat template of a model's folder.
+
+Where several files hold one, the order is that of transformers (5.23) for a tokenizer. Of named templates the one called
+"default" is used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from puna.errors import ModelFormatError, ModelNotFoundError
 from puna.formats.json_file import JsonObject, read_json
-from puna.formats.mapped import file_size, inside, is_there
+from puna.formats.mapped import file_size, inside, is_there, shown
+from puna.formats.notices import Doubt, Loss
 
 TEMPLATE = "chat_template.jinja"
-SETTINGS = ("chat_template.json", "tokenizer_config.json")  # of which the first that holds one counts
+SETTINGS = ("tokenizer_config.json", "chat_template.json")  # in this order, behind TEMPLATE; the latter is a processor's
+MORE_TEMPLATES = "additional_chat_templates"  # a folder of further ones, NAME.jinja
+DEFAULT = "default"
 MAX_TEMPLATE_BYTES = 1 << 20
+MAX_TEMPLATES = 16
+
+
+class FoundTemplate(NamedTuple):
+    """A template, and what a person should hear about it."""
+
+    text: str | None
+    notices: tuple[str, ...] = ()
 
 
 def read_template(path: Path) -> str:
@@ -18,29 +35,67 @@ def read_template(path: Path) -> str:
     if file_size(path) > MAX_TEMPLATE_BYTES:
         raise ModelFormatError(path, "file", None, f"is longer than {MAX_TEMPLATE_BYTES} bytes, which no template needs")
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ModelFormatError(path, "file", error.start, "is not UTF-8") from None
     except OSError as error:
         raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def template_in(folder: Path) -> str | None:
-    """That of a model's folder: in a file of its own, else in a JSON file, as a text or as a list of named ones, of which
-    "default" is taken. None where it has none.
+def template_in(folder: Path) -> FoundTemplate:
+    """That of a model's folder: in a file of its own, else in a JSON file.
 
     A file of its own may hold any text, and goes into what the model is converted to: by a link out of the folder a private file
     would go along.
     """
+    found = list(_sources(folder))
+    named = [name for _, texts in found for name in texts if name != DEFAULT]
+    others = tuple(dict.fromkeys((*named, *_more_names(folder))))
+    defaults = [(file, texts[DEFAULT]) for file, texts in found if DEFAULT in texts]
+    notices = [] if not others else [other_templates(others) if defaults else _no_default(others)]
+    differing = [file for file, text in defaults[1:] if text.strip() != defaults[0][1].strip()]
+    if differing:
+        holders = " and ".join((defaults[0][0], *differing))
+        notices.append(Doubt(f"{holders} hold different chat templates; puna uses {defaults[0][0]}, as transformers does"))
+    return FoundTemplate(defaults[0][1] if defaults else None, tuple(notices))
+
+
+def other_templates(names: Sequence[str]) -> Loss:
+    """What to say of named templates beside the default one."""
+    return Loss(f"puna uses the default chat template, none of the others ({_listed(names)})")
+
+
+def _no_default(names: Sequence[str]) -> Doubt:
+    return Doubt(f"the model names chat templates ({_listed(names)}), but none is the default; puna uses none of them")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > MAX_TEMPLATES else ""
+    return ", ".join(shown(name)[1:-1] for name in names[:MAX_TEMPLATES]) + more
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(file, its templates by name) of each file that holds one, the file that counts first."""
     alone = inside(folder, TEMPLATE)
     if alone is not None:
-        return read_template(alone)
-    settings = (read_json(path) for name in SETTINGS if is_there(path := folder / name))
-    return next((found for found in map(_template_of, settings) if found is not None), None)
+        yield TEMPLATE, {DEFAULT: read_template(alone)}
+    for name in SETTINGS:
+        path = folder / name
+        if is_there(path) and (texts := _templates_of(read_json(path))):
+            yield name, texts
 
 
-def _template_of(settings: JsonObject) -> str | None:
+def _more_names(folder: Path) -> Iterator[str]:
+    try:
+        yield from (path.stem for path, _ in zip(sorted((folder / MORE_TEMPLATES).glob("*.jinja")), range(MAX_TEMPLATES)))
+    except OSError:
+        return
+
+
+def _templates_of(settings: JsonObject) -> dict[str, str]:
+    """A text is the default one; a list names each."""
     if not isinstance(settings.values.get("chat_template"), list):
-        return settings.text("chat_template")
-    named = {entry.text("name"): entry.text("template") for entry in settings.objects("chat_template")}
-    return named.get("default")
+        text = settings.text("chat_template")
+        return {} if text is None else {DEFAULT: text}
+    pairs = ((entry.text("name"), entry.text("template")) for entry in settings.objects("chat_template"))
+    return {name: text for name, text in pairs if name is not None and text is not None}

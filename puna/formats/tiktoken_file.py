@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from puna.errors import ModelFormatError
+from puna.errors import DamagedFileError, ModelFormatError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import LETTERS
 from puna.formats.token_types import CONTROL, NORMAL
@@ -99,7 +99,7 @@ def _read_tokens(path: Path, data: bytes) -> list[bytes]:
         except binascii.Error:
             token = b""
         if not 1 <= len(token) <= MAX_TOKEN_BYTES or number != b"%d" % rank:
-            raise ModelFormatError(
+            raise DamagedFileError(
                 path, f"line {rank + 1}", None, f"is {line[:60]!r}; a token in base64 and the rank {rank} are needed"
             )
         tokens.append(token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from puna.formats.added_tokens import (
     decoder_tokens,
     listed_tokens,
     mapped_tokens,
-    padded,
     roles,
     settled,
     special_texts,
@@ -25,28 +24,29 @@ from puna.formats.added_tokens import (
 from puna.formats.base import TokenizerSpec
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import file_size, is_there, map_file, read_head, shown
+from puna.formats.notices import Doubt
 from puna.formats.piece_order import agree, same_prefix
 from puna.formats.tiktoken_file import same_but_reserved
 from puna.formats.tokenizer_json import tokenizer_of
+from puna.formats.vocabulary_size import fits, fitted, without_excess
 
 MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 HEAD_BYTES = 8192
 Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
-WRONG_TOKENIZER = "This tokenizer belongs to another model: take the one that came with the weights."
 
 
 class Form(NamedTuple):
     """A kind of tokenizer file, told by its first bytes."""
 
     matches: Callable[[bytes], bool]
-    read: Callable[[Path], TokenizerSpec]
+    read: Callable[[Path], Read]
 
 
 FORMS = (
-    Form(tokenizer_json.matches, lambda path: tokenizer_of(read_json(path))[0]),
-    Form(tiktoken_file.matches, lambda path: tiktoken_file.read_tiktoken_file(path, map_file(path)[:])),
-    Form(sentencepiece_model.matches, lambda path: sentencepiece_model.read_sentencepiece_model(path, map_file(path)[:])),
-    Form(llama2c_tokenizer.matches_tokenizer, llama2c_tokenizer.read_tokenizer),
+    Form(tokenizer_json.matches, lambda path: tokenizer_of(read_json(path))),
+    Form(tiktoken_file.matches, lambda path: (tiktoken_file.read_tiktoken_file(path, map_file(path)[:]), ())),
+    Form(sentencepiece_model.matches, lambda path: (sentencepiece_model.read_sentencepiece_model(path, map_file(path)[:]), ())),
+    Form(llama2c_tokenizer.matches_tokenizer, lambda path: (llama2c_tokenizer.read_tokenizer(path), ())),
 )
 
 
@@ -61,22 +61,29 @@ def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
     What stands beside it in `tokenizer_config.json` and `generation_config.json` (BOS, EOS, the ends of a text) is heeded.
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
-    spec = _set_up(_read(path), path)
-    return settled(spec if vocab_size is None else fitted(spec, vocab_size))
+    return read_tokenizer_file_told(path, vocab_size)[0]
+
+
+def read_tokenizer_file_told(path: Path, vocab_size: int | None) -> Read:
+    """The same, and what a person should hear about it."""
+    spec, told = _read(path)
+    spec, more = _set_up(spec, path)
+    return settled(spec if vocab_size is None else fitted(spec, vocab_size)), (*told, *more)
 
 
 def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
     """The tokenizer that a person named instead of a model's own: a file of any kind, or a folder, read as a model's is."""
     if not path.is_dir():
-        return read_tokenizer_file(path, vocab_size), ()
+        return read_tokenizer_file_told(path, vocab_size)
     spec, notices = read_tokenizer_folder(path, vocab_size)
     if spec is not None:
         generation = path / "generation_config.json"
-        return (with_ends(spec, read_json(generation)) if generation.is_file() else spec), notices
+        spec, ends = with_ends(spec, read_json(generation)) if generation.is_file() else (spec, ())
+        return spec, (*notices, *ends)
     file = next((file for name in (f"tok{vocab_size}.bin", "tokenizer.bin") if (file := path / name).is_file()), None)
     if file is None:
         raise ModelNotFoundError(f"{path} is a folder that holds no tokenizer", hint=what_to_give(notices))
-    return read_tokenizer_file(file, vocab_size), ()
+    return read_tokenizer_file_told(file, vocab_size)
 
 
 def read_tokenizer_alone(path: Path) -> Read:
@@ -85,7 +92,7 @@ def read_tokenizer_alone(path: Path) -> Read:
     A folder's `config.json` says it if there is one; else the tokenizer has as many as its largest id needs.
     """
     if not path.is_dir():
-        return read_tokenizer_file(path, None), ()
+        return read_tokenizer_file_told(path, None)
     return read_given_tokenizer(path, _vocab_size_in(path))
 
 
@@ -96,7 +103,7 @@ def _vocab_size_in(folder: Path) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     names = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
-    sizes = [len(_read(folder / name).tokens) for name in names if is_there(folder / name)]
+    sizes = [len(_read(folder / name)[0].tokens) for name in names if is_there(folder / name)]
     added = _added({name: read_json(folder / name) for name in JSON_FILES if is_there(folder / name)})
     return max([0, *sizes, *(token.id + 1 for token in added)])
 
@@ -108,27 +115,47 @@ def what_to_give(notices: Sequence[str]) -> str:
     return "Give the file with --tokenizer: tokenizer.json, tokenizer.model or tokenizer.bin; or token ids instead of text."
 
 
-def _set_up(spec: TokenizerSpec, path: Path) -> TokenizerSpec:
+def _set_up(spec: TokenizerSpec, path: Path) -> Read:
     """A `tokenizer.json` does not say which of its tokens begin and end a text: files beside it do."""
     settings, generation = path.with_name("tokenizer_config.json"), path.with_name("generation_config.json")
     if not tokenizer_json.matches(read_head(path, HEAD_BYTES)):
-        return spec
+        return spec, ()
+    missing: tuple[str, ...] = ()
+    framing: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
     if is_there(settings):
         config = read_json(settings)
-        spec, _ = with_roles(spec, roles(config))
-        spec = _framed(with_special(spec, special_texts(config)), config)
-    return with_ends(spec, read_json(generation)) if is_there(generation) else spec
+        spec, missing = with_roles(spec, roles(config))
+        spec, framing = _framed(with_special(spec, special_texts(config)), config, is_fast=True)
+    if is_there(generation):
+        spec, ends = with_ends(spec, read_json(generation))
+    return spec, (*missing, *framing, *ends)
 
 
-def with_ends(spec: TokenizerSpec, source: JsonObject) -> TokenizerSpec:
-    """`spec` with the ids that end a text, of `eos_token_id` in a config: a number or a list of them."""
+def with_ends(spec: TokenizerSpec, source: JsonObject) -> Read:
+    """`spec` with the ids that end a text, of `eos_token_id` in a config: a number or a list of them.
+
+    The tokenizer's own EOS ends it too. An id that the vocabulary does not have ends nothing, and is told.
+    """
     given = source.values.get("eos_token_id")
     ids = given if isinstance(given, list) else [] if given is None else [given]
     for token_id in ids:
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < len(spec.tokens):
-            source.fail("eos_token_id", f"is {shown(given)}; the vocabulary has {len(spec.tokens)} tokens")
-    others = tuple(token_id for token_id in ids if token_id not in (spec.eos_id, spec.eot_id))
-    return replace(spec, stop_ids=tuple(dict.fromkeys((*spec.stop_ids, *others))))
+        if not isinstance(token_id, int) or isinstance(token_id, bool):
+            source.fail("eos_token_id", f"is {shown(given)}; a token id or a list of them is needed")
+    known = [token_id for token_id in ids if 0 <= token_id < len(spec.tokens)]
+    others = tuple(token_id for token_id in known if token_id not in (spec.eos_id, spec.eot_id))
+    told = tuple(map(Doubt, _end_notices(spec, source.file.name, ids, known)))
+    return replace(spec, stop_ids=tuple(dict.fromkeys((*spec.stop_ids, *others)))), told
+
+
+def _end_notices(spec: TokenizerSpec, file: str, ids: Sequence[int], known: Sequence[int]) -> Iterator[str]:
+    if len(known) < len(ids):
+        beyond = [token_id for token_id in ids if token_id not in known]
+        yield f"{file}: eos_token_id names {shown(beyond)}, but the vocabulary has {len(spec.tokens)} tokens; puna ignores that"
+    if known and spec.eos_id is not None and spec.eos_id not in known:
+        names = ", ".join(shown(spec.tokens[token_id].decode("utf-8", "replace"))[1:-1] for token_id in known)
+        own = shown(spec.tokens[spec.eos_id].decode("utf-8", "replace"))[1:-1]
+        yield f"a text ends with {names} by {file}, but with {own} by the tokenizer; puna ends it at each of them"
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
@@ -157,7 +184,7 @@ def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
     return (*where, spec.remove_extra_spaces, spec.charsmap, spec.kind)
 
 
-def _read(path: Path) -> TokenizerSpec:
+def _read(path: Path) -> Read:
     size = file_size(path)
     if size > MAX_FILE_BYTES:
         raise ModelFormatError(path, "file", None, f"is {size} bytes long; a tokenizer has at most {MAX_FILE_BYTES}")
@@ -171,29 +198,8 @@ def _read(path: Path) -> TokenizerSpec:
     )
 
 
-# ---- size -----------------------------------------------------------------------------------------------------------
-
-
-def fitted(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
-    """`spec` with as many tokens as the embedding has rows. An embedding has often a few rows more, to make a round number; with
-    more than an eighth, the weights are another model's.
-    """
-    if not fits(spec, vocab_size):
-        problem = f"there are {len(spec.tokens)} tokens; the model has {vocab_size} (the rows of its embedding)"
-        raise ModelFormatError(spec.source, "tokenizer", None, problem, hint=WRONG_TOKENIZER)
-    return padded(spec, vocab_size)
-
-
-def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
-    return vocab_size * 7 <= len(spec.tokens) * 8 and len(spec.tokens) <= vocab_size
-
-
 # ---- a folder -------------------------------------------------------------------------------------------------------
 
-
-# Whose texts begin with BOS, whatever tokenizer.json says (transformers sets it anew).
-BOS_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
-PAD_TEXTS = (b"[PAD]", b"<pad>", b"<|pad|>", b"<PAD>")
 
 SLOW_FILES = ("vocab.json", "merges.txt")  # GPT-2's
 NO_FAST_FILE = "vocab.json and merges.txt do not say how a text is cut into words, so they are not read"
@@ -208,29 +214,33 @@ def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec 
     of `generation_config.json` are not read here.
     """
     files = {name: read_json(path) for name in JSON_FILES if is_there(path := folder / name)}
-    model = _read(path) if is_there(path := folder / "tokenizer.model") else None
+    model = _read(path)[0] if is_there(path := folder / "tokenizer.model") else None
     chosen = _chosen(model, files, vocab_size)
     if chosen is None:
         slow = all((folder / name).is_file() for name in SLOW_FILES)
         return None, (f"{NO_FAST_FILE}. {SAVE_FAST}",) if slow else ()
-    spec, notices = chosen
-    spec, dropped = _without_excess(spec, vocab_size)
+    spec, notices, is_fast = chosen
+    spec, dropped = without_excess(spec, vocab_size)
     config = files.get("tokenizer_config.json", JsonObject(folder, {}))
     old_map = files.get("special_tokens_map.json", JsonObject(folder, {}))
-    spec, missing = with_roles(spec, roles(old_map) | roles(config))
+    parts, told = _parts(config, old_map)
+    spec, missing = with_roles(spec, parts)
     spec = with_special(spec, [*special_texts(old_map), *special_texts(config)])
-    return settled(fitted(_framed(spec, config), vocab_size)), (*notices, *dropped, *missing)
+    spec, framing = _framed(spec, config, is_fast)
+    return settled(fitted(spec, vocab_size)), (*notices, *special_notices(files), *dropped, *told, *missing, *framing)
 
 
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+ADDED = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_tokens, "tokenizer.json": listed_tokens}
 
 
 def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
     """One for each id: tokenizer.json's where it has that id. Its flags are those of tokenizer_config.json for the same token,
     as in transformers; it is special where any file says so.
     """
-    readers = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_tokens, "tokenizer.json": listed_tokens}
-    read = {name: {token.id: token for token in reader(files[name])} for name, reader in readers.items() if name in files}
+    read = {name: {token.id: token for token in reader(files[name])} for name, reader in ADDED.items() if name in files}
     by_id = {token_id: token for tokens in read.values() for token_id, token in tokens.items()}
     for token_id, told in read.get("tokenizer_config.json", {}).items():
         token = by_id[token_id]
@@ -239,17 +249,56 @@ def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
     return list(by_id.values())
 
 
-def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Read | None:
+def special_notices(files: Mapping[str, JsonObject]) -> tuple[Doubt, ...]:
+    """Tokens that one file calls special and another one does not. (added_tokens.json does not say.)"""
+    said: dict[str, dict[bool, str]] = {}
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        for token in ADDED[name](files[name]) if name in files else ():
+            said.setdefault(token.text, {})[token.special] = name
+    both = {text: names for text, names in said.items() if len(names) > 1}
+    if not both:
+        return ()
+    text, names = next(iter(both.items()))
+    more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+    return (Doubt(f"{shown(text)[1:-1]}{more} is special by {names[True]}, not by {names[False]}; puna treats it as special"),)
+
+
+def _parts(config: JsonObject, old_map: JsonObject) -> tuple[dict[str, str], tuple[str, ...]]:
+    """BOS, EOS and so on by their texts. As in transformers 5: tokenizer_config.json goes before special_tokens_map.json where it
+    lists the added tokens too, else behind it.
+    """
+    first, last = (config, old_map) if config.values.get("added_tokens_decoder") is not None else (old_map, config)
+    mine, others = roles(first), roles(last)
+    told = tuple(
+        Doubt(
+            f"{part} is {shown(text)[1:-1]} by {first.file.name}, {shown(others[part])[1:-1]} by {last.file.name}; puna uses the "
+            "former, as transformers does"
+        )
+        for part, text in mine.items()
+        if others.get(part, text) != text
+    )
+    return others | mine, told
+
+
+class Chosen(NamedTuple):
+    """The tokenizer of a folder, and whether a tokenizer.json says what frames a text."""
+
+    spec: TokenizerSpec
+    notices: tuple[str, ...]
+    is_fast: bool
+
+
+def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Chosen | None:
     """The tokenizer of `tokenizer.model`, of `tokenizer.json`, or of both."""
     added = _added(files)
     fast, notices = _fast(files, added, is_needed=model is None)
     if model is None:
-        return None if fast is None else (fast, notices)
+        return None if fast is None else Chosen(fast, notices, True)
     if fast is None:
-        return with_added(_spaced(model, files.get("tokenizer_config.json")), added), notices
+        return Chosen(with_added(_spaced(model, files.get("tokenizer_config.json")), added), notices, False)
     if model.kind == "bpe":  # Llama 3's tokenizer.model holds no special tokens
-        return fast, notices
-    return _of_both(with_added(_spaced_as(model, fast), added), fast, notices, vocab_size)
+        return Chosen(fast, notices, True)
+    return Chosen(*_of_both(with_added(_spaced_as(model, fast), added), fast, notices, vocab_size), True)
 
 
 def _fast(
@@ -279,8 +328,8 @@ def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...]
     return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
 
 
-DIFFERENT = "tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used"
-DIFFERENT_SPACES = (
+DIFFERENT = Doubt("tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+DIFFERENT_SPACES = Doubt(
     "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ where a text begins with one): "
     "tokenizer.model is used"
 )
@@ -302,28 +351,25 @@ def _spaced_as(model: TokenizerSpec, fast: TokenizerSpec) -> TokenizerSpec:
     return replace(model, bos_id=bos_id, eos_id=eos_id, add_bos=fast.add_bos, add_eos=fast.add_eos, prefix_first_only=first_only)
 
 
-def _without_excess(spec: TokenizerSpec, vocab_size: int) -> Read:
-    """Padding tokens that were added without a row of the embedding are never used, and common: they are left out."""
-    excess = spec.tokens[vocab_size:]
-    if not excess or not set(excess) <= set(PAD_TEXTS):
-        return spec, ()
-    shorter = replace(
-        spec,
-        tokens=spec.tokens[:vocab_size],
-        token_types=None if spec.token_types is None else spec.token_types[:vocab_size],
-        scores=None if spec.scores is None else spec.scores[:vocab_size],
-        pad_id=None if spec.pad_id is None or spec.pad_id >= vocab_size else spec.pad_id,
-    )
-    return shorter, (
-        f"{shown(excess[0].decode())} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out",
-    )
+def _framed(spec: TokenizerSpec, config: JsonObject, is_fast: bool) -> Read:
+    """`spec` with BOS and EOS around a text where the config says so.
+
+    `is_fast`: there is a tokenizer.json. Its post-processor alone counts then, as in transformers 5; flags that say something
+    else are told.
+    """
+    flags = {name: config.flag(f"add_{name}_token", adds) for name, adds in (("bos", spec.add_bos), ("eos", spec.add_eos))}
+    if is_fast:
+        told = (_framing_notice(name, adds, flags[name]) for name, adds in (("bos", spec.add_bos), ("eos", spec.add_eos)))
+        return spec, tuple(notice for notice in told if notice)
+    adds_bos, adds_eos = flags["bos"] and spec.bos_id is not None, flags["eos"] and spec.eos_id is not None
+    return replace(spec, add_bos=adds_bos, add_eos=adds_eos), ()
 
 
-def _framed(spec: TokenizerSpec, config: JsonObject) -> TokenizerSpec:
-    """`spec` with BOS and EOS around a text where the config says so."""
-    by_class = spec.add_bos or config.text("tokenizer_class") in BOS_CLASSES
-    return replace(
-        spec,
-        add_bos=config.flag("add_bos_token", by_class) and spec.bos_id is not None,
-        add_eos=config.flag("add_eos_token", spec.add_eos) and spec.eos_id is not None,
+def _framing_notice(name: str, adds: bool, flag: bool) -> str:
+    if adds == flag:
+        return ""
+    does = "adds" if adds else "does not add"
+    return Doubt(
+        f"tokenizer_config.json says add_{name}_token {str(flag).lower()}, but the post-processor of tokenizer.json {does} "
+        f"{name.upper()}; puna follows the latter, as transformers 5 does"
     )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from puna.errors import UnsupportedModelError
 from puna.formats.added_tokens import listed_tokens, unused, with_added
 from puna.formats.base import TokenizerSpec
-from puna.formats.json_file import JsonObject
+from puna.formats.json_file import BYTE_ORDER_MARK, JsonObject
 from puna.formats.library_parts import as_text, library_parts
 from puna.formats.mapped import shown
 from puna.formats.patterns import GPT2, LLAMA3
@@ -56,7 +56,7 @@ class Cutting(NamedTuple):
 
 
 def matches(head: bytes) -> bool:
-    return head.lstrip()[:1] == b"{" and b"\0" not in head
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"{" and b"\0" not in head
 
 
 def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:

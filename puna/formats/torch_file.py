@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import DamagedFileError, ModelFormatError, UnsupportedModelError
 from puna.formats.foreign import refuse_foreign
 from puna.formats.mapped import file_size, read_head, shown, shown_name
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
@@ -50,7 +50,9 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
     begin = archive.entries[prefix + PICKLE].offset
 
     def fail(at: int, problem: str, is_whole: bool = False) -> NoReturn:
-        raise ModelFormatError(path, "pickle", begin + at, problem, hint=SAVE_STATE if is_whole else "")
+        if is_whole:
+            raise ModelFormatError(path, "pickle", begin + at, problem, hint=SAVE_STATE)
+        raise DamagedFileError(path, "pickle", begin + at, problem)
 
     state = _state(path, run(program, fail))
     return {name: _tensor(archive, prefix, name, tensor) for name, tensor in state.items()}
@@ -128,7 +130,7 @@ def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: Entry) 
     last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
     if count and (last >= numbers or count > numbers):
         problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
-        raise ModelFormatError(archive.path, field, entry.offset, problem)
+        raise DamagedFileError(archive.path, field, entry.offset, problem)
     if not is_possible(tensor.shape, tensor.dtype):
         raise ModelFormatError(archive.path, field, None, f"has the shape {tensor.shape}, more than a memory can hold")
     return last
@@ -138,12 +140,12 @@ def _storage(archive: ZipFile, prefix: str, field: str, storage: StorageRef) -> 
     """The entry that holds a storage, checked to be just as long as the pickle says."""
     entry = f"{prefix}/data/{storage.key}"
     if entry not in archive.entries:
-        raise ModelFormatError(archive.path, field, None, f"lies in {shown(entry)}, which the archive does not hold")
+        raise DamagedFileError(archive.path, field, None, f"lies in {shown(entry)}, which the archive does not hold")
     needed = storage.size * (DTYPES[storage.dtype].itemsize if storage.dtype else 1)
     if archive.entries[entry].size != needed:
         found = archive.entries[entry]
         problem = f"lies in a storage of {needed} bytes, but {shown(entry)} has {found.size}"
-        raise ModelFormatError(archive.path, field, found.offset, problem)
+        raise DamagedFileError(archive.path, field, found.offset, problem)
     return entry
 
 

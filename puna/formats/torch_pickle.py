@@ -121,8 +121,8 @@ class _Machine:
                 )
             operation(self)
             if len(self._stack) > MAX_STACK:
-                self._fail("fills the stack")
-        return self._fail(f"does not end within {MAX_OPERATIONS} operations")
+                self._fail("fills the stack", True)
+        return self._fail(f"does not end within {MAX_OPERATIONS} operations", True)
 
     # ---- bytes and stack ------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class _Machine:
 
     def protocol(self) -> None:
         if self._number("B") > 5:
-            self._fail("is of a protocol that does not exist yet")
+            self._fail("is of a protocol that does not exist yet", True)
 
     def frame(self) -> None:
         """A hint for those who read from a stream."""
@@ -191,7 +191,7 @@ class _Machine:
         if not self._stack:
             self._fail("remembers what is not there")
         if len(self._memo) >= MAX_MEMO and index not in self._memo:
-            self._fail(f"remembers more than {MAX_MEMO} values")
+            self._fail(f"remembers more than {MAX_MEMO} values", True)
         self._memo[index] = self._stack[-1]
 
     def get(self, index: int) -> None:
@@ -202,7 +202,7 @@ class _Machine:
     def long(self) -> None:
         length = self._number("B")
         if length > LONG_BYTES:
-            self._fail(f"has a whole number of {length} bytes; at most {LONG_BYTES} are allowed")
+            self._fail(f"has a whole number of {length} bytes; at most {LONG_BYTES} are allowed", True)
         self.push(int.from_bytes(self._take(length), "little", signed=True))
 
     def tuple_of(self, count: int) -> None:
@@ -271,7 +271,7 @@ class _Machine:
             self._fail("makes a dict of what are no pairs")
         self._copied += len(pairs)
         if self._copied > MAX_COPIED:
-            self._fail(f"makes dicts of more than {MAX_COPIED} pairs in all")
+            self._fail(f"makes dicts of more than {MAX_COPIED} pairs in all", True)
         for pair in pairs:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 self._fail("makes a dict of what are no pairs")

@@ -65,7 +65,7 @@ class ZipFile:
             cursor.fail(f"entry {shown(name)}", f"is {entry.size} bytes long; at most {limit} are allowed")
         data = cursor.take(f"entry {shown(name)}", entry.size)
         if zlib.crc32(data) != entry.crc:
-            cursor.fail(f"entry {shown(name)}", "does not have the checksum that the directory gives", entry.offset)
+            cursor.damaged(f"entry {shown(name)}", "does not have the checksum that the directory gives", entry.offset)
         return data
 
 
@@ -90,7 +90,7 @@ def _checked_directory(data: Cursor) -> tuple[int, int, int]:
     if count > MAX_ENTRIES:
         data.fail("zip directory", f"has {count} entries; at most {MAX_ENTRIES} are allowed", begin)
     if not (begin + size <= data.end and count * CENTRAL_LAYOUT.size <= size):
-        data.fail("zip directory", f"of {count} entries, {size} bytes at byte {begin}, does not fit into the file", 0)
+        data.damaged("zip directory", f"of {count} entries, {size} bytes at byte {begin}, does not fit into the file", 0)
     return count, begin, size
 
 
@@ -106,7 +106,7 @@ def _entries(data: Cursor) -> list[Entry]:
     end = 0
     for entry in sorted(entries, key=lambda entry: (entry.offset, entry.size)):
         if entry.offset < end:
-            data.fail(f"zip entry {shown(entry.name)}", "overlaps another one", entry.offset)
+            data.damaged(f"zip entry {shown(entry.name)}", "overlaps another one", entry.offset)
         end = entry.offset + entry.size
     return entries
 
@@ -115,11 +115,11 @@ def _directory(data: Cursor) -> tuple[int, int, int]:
     """(entries, first byte, bytes) of the central directory, from the record at the file's end."""
     at = data.data.rfind(END, max(0, data.end - MAX_COMMENT - END_LAYOUT.size))
     if at < 0 or at + END_LAYOUT.size > data.end:
-        data.fail("zip directory", "is missing: the archive was cut short", data.end)
+        data.damaged("zip directory", "is missing: the archive was cut short", data.end)
     fields = END_LAYOUT.unpack_from(data.data, at)
     count, size, begin, comment = fields[4], fields[5], fields[6], fields[7]
     if at + END_LAYOUT.size + comment != data.end:
-        data.fail("zip directory", "is not at the end of the file", at)
+        data.damaged("zip directory", "is not at the end of the file", at)
     if FULL16 in (count, fields[3]) or FULL32 in (size, begin):
         return _directory64(data, at - LOCATOR64_LAYOUT.size)
     return count, begin, size
@@ -127,10 +127,10 @@ def _directory(data: Cursor) -> tuple[int, int, int]:
 
 def _directory64(data: Cursor, at: int) -> tuple[int, int, int]:
     if at < 0 or data.data[at : at + 4] != LOCATOR64:
-        data.fail("zip64 directory", "is missing", max(at, 0))
+        data.damaged("zip64 directory", "is missing", max(at, 0))
     _, _, place, _ = LOCATOR64_LAYOUT.unpack_from(data.data, at)
     if place + END64_LAYOUT.size > at or data.data[place : place + 4] != END64:
-        data.fail("zip64 directory", f"is not where the file says, at byte {place}", at)
+        data.damaged("zip64 directory", f"is not where the file says, at byte {place}", at)
     fields = END64_LAYOUT.unpack_from(data.data, place)
     return fields[7], fields[9], fields[8]
 
@@ -157,7 +157,7 @@ def _listed(cursor: Cursor) -> _Listed:
     at = cursor.position
     head = cursor.take("zip directory", CENTRAL_LAYOUT.size)
     if head[:4] != CENTRAL:
-        cursor.fail("zip directory", f"holds {shown(head[:4])} where an entry should begin", at)
+        cursor.damaged("zip directory", f"holds {shown(head[:4])} where an entry should begin", at)
     fields = CENTRAL_LAYOUT.unpack(head)
     flags, method, crc, packed, size, name_length, extra_length, comment_length = (fields[i] for i in (3, 4, 7, 8, 9, 10, 11, 12))
     raw = cursor.take("zip entry's name", name_length)
@@ -170,7 +170,7 @@ def _listed(cursor: Cursor) -> _Listed:
     try:
         name = raw.decode()
     except UnicodeDecodeError:
-        cursor.fail(field, "is not named in UTF-8", at)
+        cursor.damaged(field, "is not named in UTF-8", at)
     return _Listed(field, raw, name, local, size, crc)
 
 
@@ -181,7 +181,7 @@ def _wide(cursor: Cursor, field: str, extra: bytes, size: int, packed: int, loca
     wide = iter(_zip64(cursor, field, extra))
     numbers = [next(wide, -1) if number == FULL32 else number for number in (size, packed, local)]
     if -1 in numbers:
-        cursor.fail(field, "has a zip64 field that is too short")
+        cursor.damaged(field, "has a zip64 field that is too short")
     return numbers[0], numbers[1], numbers[2]
 
 
@@ -193,20 +193,20 @@ def _zip64(cursor: Cursor, field: str, extra: bytes) -> tuple[int, ...]:
         if kind == ZIP64_EXTRA:
             return struct.unpack_from(f"<{len(part) // 8}Q", part)
         at += 4 + length
-    return cursor.fail(field, "has no zip64 field, which its size asks for")
+    return cursor.damaged(field, "has no zip64 field, which its size asks for")
 
 
 def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, directory: int) -> int:
     """Where the bytes begin: behind the local header, which must be of the same name, and before the directory."""
     if local + LOCAL_LAYOUT.size > directory:
-        cursor.fail(field, f"begins at byte {local}, which is not before the directory at byte {directory}")
+        cursor.damaged(field, f"begins at byte {local}, which is not before the directory at byte {directory}")
     head = LOCAL_LAYOUT.unpack_from(cursor.data, local)
     name = local + LOCAL_LAYOUT.size
     begin: int = name + head[9] + head[10]
     if head[2] & ENCRYPTED or head[3] != 0:
         cursor.fail(field, "is compressed or encrypted where it begins; a checkpoint holds plain entries", local)
     if head[0] != LOCAL or cursor.data[name : name + head[9]] != raw:
-        cursor.fail(field, "has another name, or none, where it begins", local)
+        cursor.damaged(field, "has another name, or none, where it begins", local)
     if begin + size > directory:
-        cursor.fail(field, f"of {size} bytes at byte {begin} reaches into the directory at byte {directory}", local)
+        cursor.damaged(field, f"of {size} bytes at byte {begin} reaches into the directory at byte {directory}", local)
     return begin

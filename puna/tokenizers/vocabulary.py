@@ -15,24 +15,8 @@ from puna import checks
 from puna.errors import ContextLengthError, ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
 from puna.formats.token_types import CONTROL, UNKNOWN, USER_DEFINED
+from puna.formats.turn_markers import end_ids
 from puna.formats.vocabulary import piece_texts, piece_types
-
-# Texts by which model families spell the end of a turn or of a text. They count only where the file marks them as control.
-STOP_TEXTS = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end|>",
-    "<|eot|>",
-    "<|eom|>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<｜end▁of▁sentence｜>",
-    "</s>",
-    "<EOT>",
-)
 
 MAX_SEARCHED = 1 << 21  # characters of the tokens that a text is searched for; the automaton takes 80 bytes for each
 
@@ -59,10 +43,9 @@ class VocabularyTokenizer(ABC):
         self.add_bos = spec.add_bos
         self.add_eos = spec.add_eos
         self.special_tokens = self._ids_of_type(CONTROL)
-        named = {self.special_tokens[text] for text in STOP_TEXTS if text in self.special_tokens}
         eot_id = _checked_id(spec, "eot_token_id", spec.eot_id, False)
         more = {_checked_id(spec, "stop_ids", token_id, False) for token_id in spec.stop_ids}
-        self.stop_ids = frozenset(named | {i for i in (self.eos_id, eot_id, *more) if i is not None})
+        self.stop_ids = end_ids(self.special_tokens) | {i for i in (self.eos_id, eot_id, *more) if i is not None}
         # One letter cannot be broken up by a guard, so that a person could not type it: never looked for.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 

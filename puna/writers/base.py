@@ -63,6 +63,7 @@ class Writer(NamedTuple):
     write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
     copied_bytes: Callable[[Job], int] = lambda job: 0  # of tensors that the format holds a second time
     notices: Callable[[Job], Iterable[str]] = lambda job: ()  # what a person should know of the result; one line each
+    keeps_generation: bool = False  # what the model's makers suggest for sampling has a place
 
 
 def recoded(tensor: Tensor, type_name: str) -> Rows:

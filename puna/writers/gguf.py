@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -143,8 +144,8 @@ def _rope_factors(config: ModelConfig) -> np.ndarray[Any, np.dtype[np.float32]] 
     """What the frequencies are divided by, where a table is the only form that GGUF has for it (Llama 3.1)."""
     if config.rope.factors is None and config.rope.scaling != "llama3":
         return None
-    plain = RopeConfig(theta=config.rope.theta).frequencies(config.head_dim)
-    return np.asarray(plain / config.rope.frequencies(config.head_dim), np.float32)
+    by_table = RopeConfig(theta=config.rope.theta) if config.rope.scaling == "llama3" else replace(config.rope, factors=None)
+    return np.asarray(by_table.frequencies(config.head_dim) / config.rope.frequencies(config.head_dim), np.float32)
 
 
 def _packed(value: Any) -> bytes:

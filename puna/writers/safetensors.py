@@ -200,4 +200,5 @@ SAFETENSORS = Writer(
     vector_types=("F32", "F16", "BF16"),
     require=_require,
     write=_write,
+    keeps_generation=True,
 )

@@ -38,6 +38,7 @@ def test_json_tells_types_and_exactness(model: Path, tmp_path: Path) -> None:
         "bytes": (tmp_path / "q.gguf").stat().st_size,
         "types": {"Q8_0": 16, "F32": 5},
         "exact": False,
+        "losses": [],
     }
     assert open_checkpoint(tmp_path / "q.gguf").tensors["lm_head"].type.name == "Q8_0"
 

@@ -327,8 +327,9 @@ def test_a_sentencepiece_tokenizer_needs_its_scores(tmp_path: Path) -> None:
 
 
 def test_token_types_may_be_absent(tmp_path: Path) -> None:
+    """As in llama.cpp: all are ordinary then, but those that everybody knows as markers."""
     spec = open_checkpoint(write(tmp_path / "m.gguf", without("tokenizer.ggml.token_type"), tokenizer=bpe_tokenizer())).tokenizer
-    assert spec is not None and spec.token_types is None
+    assert spec is not None and spec.token_types is not None and spec.token_types.tolist() == [3, 3, 3, *[1] * 297]
 
 
 def test_heads_that_do_not_divide_the_hidden_size_are_refused(tmp_path: Path) -> None:

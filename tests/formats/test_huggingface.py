@@ -104,7 +104,7 @@ def test_keys_that_change_results_are_refused(keys: dict[str, Any], words: str, 
         ({"vocab_size": 299}, r"embed_tokens.weight.*\(300, 64\).*\(299, 64\)"),
         ({"intermediate_size": 95}, "gate_proj.weight"),
         ({"num_hidden_layers": 3}, r"'model.layers.2.input_layernorm.weight': is missing; the model has 3 layers"),
-        ({"eos_token_id": 300}, "eos_token_id: is 300; the vocabulary has 300 tokens"),
+        ({"eos_token_id": "</s>"}, "eos_token_id: is '</s>'; a token id or a list of them is needed"),
     ],
 )
 def test_a_wrong_size_is_named(keys: dict[str, Any], words: str, folder: Path) -> None:
@@ -213,12 +213,13 @@ def test_a_config_beside_gguf_files_only_describes_them(folder: Path, source: Pa
     assert open_checkpoint(folder).format == "gguf"
 
 
-def test_a_stored_head_that_should_be_the_embedding_is_told_where_it_differs(source: Path, tmp_path: Path) -> None:
+def test_a_stored_head_that_should_be_the_embedding_counts_and_is_told_where_it_differs(source: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     folder = convert(source, tmp_path / "model", to="safetensors").path
     set_keys(folder, tie_word_embeddings=True)
-    assert "differs from the embedding" in open_checkpoint(folder).notices[0]
+    found = open_checkpoint(folder)
+    assert "differs from the embedding" in found.notices[0] and "lm_head" in found.tensors
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}, folder / "model.safetensors")
     found = open_checkpoint(folder)

@@ -214,7 +214,7 @@ def test_a_quantised_folder_runs_and_converts(name: str, source: Path, tmp_path:
 
     quantise(source, tmp_path / "m", CASES[name])
     made = convert(tmp_path / "m", tmp_path / "m.gguf", to="gguf")
-    assert made.exact
+    assert made.exact == ("Q4_1" not in made.types)  # zero points of theirs are rounded, which is told
     texts = []
     for path in (tmp_path / "m", made.path):
         with LLM.load(path, device="cpu", max_context=64) as llm:
@@ -426,9 +426,9 @@ def test_zero_points_of_zero_beside_symmetric_int8_change_nothing(source: Path, 
     [
         (
             {"quant_method": "bitsandbytes", "load_in_4bit": True},
-            "by 'bitsandbytes'; puna reads: gptq, awq, compressed-tensors",
+            "by bitsandbytes; puna reads: gptq, awq, compressed-tensors",
         ),
-        ({"quant_method": "fp8"}, "quantised by 'fp8'"),
+        ({"quant_method": "fp8"}, "quantised by FP8 .quant_method 'fp8'"),
         ({"quant_method": None}, "quantised by ''"),
         ({"quant_method": "gptq", "bits": 3, "group_size": 32}, "bits is 3; puna reads 4 and 8"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),

@@ -138,7 +138,8 @@ def test_a_given_folder_is_searched_as_a_models_is(tmp_path: Path, name: str) ->
     content, kind, count = FILES[name]
     file = {"tokenizer.json": "tokenizer.json", "llama2.c": f"tok{count}.bin"}.get(name, "tokenizer.model")
     (tmp_path / file).write_bytes(content())
-    write_json(tmp_path / "generation_config.json", {"eos_token_id": [2, 7]})
+    own = read_tokenizer_file(tmp_path / file, count).eos_id
+    write_json(tmp_path / "generation_config.json", {"eos_token_id": [2 if own is None else own, 7]})
     spec, notices = read_given_tokenizer(tmp_path, count)
     assert (spec.kind, len(spec.tokens), spec.source, notices) == (kind, count, str(tmp_path / file), ())
     assert name == "llama2.c" or 7 in spec.stop_ids
@@ -304,18 +305,28 @@ def test_a_padding_token_without_a_row_is_left_out_and_another_token_is_refused(
     ],
 )
 def test_bos_and_eos_are_added_as_the_config_says(tmp_path: Path, config: dict[str, Any], bos: bool, eos: bool) -> None:
-    tokenizer = build_tokenizer(read(spm_folder(tmp_path, tokenizer_config=config))[0])
+    tokenizer = build_tokenizer(read(spm_folder(tmp_path, fast=False, tokenizer_config=config))[0])
     ids = tokenizer.encode("the")
     assert (ids[0] == 1, ids[-1] == 2) == (bos, eos)
 
 
-def test_llama_classes_add_bos_even_without_a_template(tmp_path: Path) -> None:
-    fast = pieces_document(SPM, MERGES) | {"post_processor": None}
-    spm_folder(tmp_path, model=False, tokenizer_config={"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"})
-    write_json(tmp_path / "tokenizer.json", fast)
-    assert read(tmp_path)[0].add_bos
-    write_json(tmp_path / "tokenizer_config.json", {"bos_token": "<s>"})
-    assert not read(tmp_path)[0].add_bos
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("flag", [None, True, False])
+@pytest.mark.parametrize("is_framed", [True, False])
+@pytest.mark.parametrize("model", [True, False])
+def test_a_post_processor_frames_a_text_whatever_a_flag_says_as_in_transformers(
+    kind: str, flag: bool | None, is_framed: bool, model: bool, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    config = {"tokenizer_class": kind, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": flag}
+    spm_folder(tmp_path, model=model, tokenizer_config={key: value for key, value in config.items() if value is not None})
+    document = pieces_document(SPM, MERGES)
+    write_json(tmp_path / "tokenizer.json", document if is_framed else document | {"post_processor": None})
+    write_json(tmp_path / "config.json", {"model_type": "llama"})
+    spec, notices = read(tmp_path)
+    assert build_tokenizer(spec).encode("the la") == AutoTokenizer.from_pretrained(tmp_path)("the la")["input_ids"]
+    assert any("add_bos_token" in notice for notice in notices) == (flag is not None and flag != is_framed)
 
 
 def metaspace(scheme: str, split: bool = False) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.formats.hostile_torch import CANARY, FILES, RIGHT, archive, long, sta
 
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS, MAX_MEGABYTES = 4.0, 100.0  # of CPU time and of memory, for files of at most 4 MB
-REFUSED = ("ModelFormatError", "UnsupportedModelError")
+REFUSED = ("ModelFormatError", "DamagedFileError", "UnsupportedModelError")
 
 
 def read(data: bytes, folder: Path) -> dict[str, Any]:
