@@ -86,29 +86,9 @@ HF = {"auth login", "auth whoami", "download", "cache ls"}
 
 # What follows "puna", "pip" or "make" in a sentence and is no command: one of these, or a verb of the third person that is no
 # command's name with an s.
-PROSE = {
-    *["converts", "plans", "runs", "serves"],
-    *[
-        "a",
-        "is",
-        "has",
-        "was",
-        "did",
-        "may",
-        "the",
-        "itself",
-        "cannot",
-        "it",
-        "never",
-        "sure",
-        "this",
-        "one",
-        "or",
-        "failed",
-        "X",
-        "(rank",
-    ],
-}
+PROSE = set(
+    "converts plans runs serves a is has was did may the itself cannot it never sure this one or failed X (rank".split()  # noqa: SIM905
+)
 PROGRAMS = (
     r"puna|make|pip3?|sudo|torchrun|hf|huggingface-cli|python3?|py|winget|brew|wsl(?:\.exe)?|docker|nvidia-smi|"
     "export|unset|ulimit|git|curl"
@@ -328,7 +308,8 @@ def test_no_command_is_wrong_or_of_an_unknown_program() -> None:
 @pytest.mark.parametrize(
     "command",
     ["puna pul qwen3-4b", "puna run --temprature 1", "pip install puna", "pip install 'puna[gpu]'", "make gpu-all",
-     "frobnicate x", "python -m puna.nothing", "torchrun --nprocs 2 -m puna run x", "sudo frobnicate", "hf login", "pip install -e '.[gpus]'"],
+     "frobnicate x", "python -m puna.nothing", "torchrun --nprocs 2 -m puna run x", "sudo frobnicate", "hf login",
+     "pip install -e '.[gpus]'"],
 )  # fmt: skip
 def test_a_wrong_command_would_be_found(command: str) -> None:
     assert problem_of(command)
