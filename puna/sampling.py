@@ -146,8 +146,8 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
 FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
 GREEDY_FILTERS, DRAWING_FILTERS = FILTERS[:2], FILTERS[2:]
 
-# The fields of SamplingParams that a device can obey (`Choices` and `Edits` carry them) or never sees (the engine obeys them). If a
-# request sets any other field, the host samples for it, so that no device ignores a filter that it does not know.
+# The fields of SamplingParams that a device obeys (`Choices` and `Edits` carry them) or that only the engine reads. If a request
+# sets any other field, the host samples for it, so that no device ignores a filter that it does not know.
 DEVICE_FIELDS = frozenset(
     {
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),

@@ -212,7 +212,7 @@ def test_the_host_samples_where_a_field_is_set_that_no_device_knows() -> None:
     """A field that is new is the host's, until it is listed."""
     known = {field.name for field in dataclasses.fields(SamplingParams)}
     assert known >= sampling.DEVICE_FIELDS and known - sampling.DEVICE_FIELDS >= {"logprobs", "prompt_logprobs"}
-    plain = {"temperature": 1.0, "top_k": 5, "logit_bias": {1: 2.0}, "stop": "x", "min_tokens": 3, "seed": 4}
+    plain: dict[str, Any] = {"temperature": 1.0, "top_k": 5, "logit_bias": {1: 2.0}, "stop": "x", "min_tokens": 3, "seed": 4}
     assert Sampler(SamplingParams(**plain), 4).is_plain
     for given in ({"logprobs": 0}, {"prompt_logprobs": 0}, {"max_tokens": 0}):
         assert not Sampler(SamplingParams(**plain | given), 4).is_plain
