@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 import time
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 MAX_WIDTH = 80  # columns; a narrower terminal has what it has
 BAR_WIDTH = 20
@@ -17,6 +17,7 @@ EVERY_S = 0.1  # how often a bar is drawn
 LINE_EVERY_S = 10.0  # how often a line says how far a batch is, where stderr is no terminal
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Receives progress and notices. Called from the thread that does the work; must return quickly."""
 
