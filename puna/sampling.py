@@ -206,6 +206,11 @@ class Sampler:
             outside = [i for i in getattr(params, name) if not 0 <= i < vocab_size]
             if outside:
                 raise UsageError(f"{name} names id {outside[0]}; the vocabulary has ids 0..{vocab_size - 1}")
+        if len({*params.suppress_ids, *params.begin_suppress_ids}) == vocab_size:
+            raise UsageError(
+                f"suppress_ids and begin_suppress_ids name all {vocab_size} ids of the vocabulary",
+                hint='Name fewer. If a file of the model suggests them: sampling_defaults="puna" (--sampling-defaults puna).',
+            )
         if params.temperature > 0 and params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params

@@ -262,3 +262,8 @@ def test_more_ids_than_a_device_takes_are_refused_with_what_they_are() -> None:
     params = SamplingParams(suppress_ids=range(1000), logit_bias=dict.fromkeys(range(1000, 1100), 1.0))
     with pytest.raises(UsageError, match="1100 ids together; at most 1024"):
         Sampler(params, 2000)
+
+
+def test_a_vocabulary_of_suppressed_ids_is_refused() -> None:
+    with pytest.raises(UsageError, match="name all 4 ids"):
+        Sampler(SamplingParams(suppress_ids=[0, 1, 2], begin_suppress_ids=[3]), 4)

@@ -126,21 +126,31 @@ def _raise_on_termination() -> None:
             signal.signal(number, lambda received, _: sys.exit(SIGNALLED + received))
 
 
+MAX_MESSAGE = 2000  # characters: an error may quote what was typed, which may be anything
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ..."
+
+
 def explain(error: BaseException) -> int:
     """Print an error for a person; return the exit code."""
     match error:
         case PunaError():
             if not _is_printed_by_rank_0(error):
-                tell(f"puna{_rank_suffix()}: {error.message}", error.hint)
+                tell(f"puna{_rank_suffix()}: {_shortened(error.message)}", error.hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             click.echo(error.message, err=True)
             return 2
         case click.UsageError():
-            tell(f"puna: {error.format_message()}", f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help")
+            tell(
+                f"puna: {_shortened(error.format_message())}",
+                f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help",
+            )
             return 2
         case click.ClickException():
-            tell(f"puna: {error.format_message()}")
+            tell(f"puna: {_shortened(error.format_message())}")
             return 2
         case KeyboardInterrupt() | click.Abort():
             tell("")  # the shell's prompt begins on a line of its own
@@ -150,7 +160,7 @@ def explain(error: BaseException) -> int:
         case MemoryError():
             tell("puna: out of memory", "Close other programs, or use a smaller model or a smaller --max-context.")
         case OSError():
-            tell(f"puna: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+            tell(_shortened(f"puna: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")))
             if error.filename is None:
                 discard(sys.stdout)
         case _:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from puna import checks
 from puna.cli.save import TEMPORARY, save_text
 from puna.errors import PunaError, UsageError
 from puna.paths import conversations_dir
@@ -87,6 +88,8 @@ def newest(folder: Path | None = None) -> SavedChat:
 
 def read_chat(path: Path) -> SavedChat:
     """The conversation in a file of /save or of the autosave. UsageError if it holds none, PunaError if it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", hint="Name a file that /save wrote.")  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -112,7 +115,7 @@ def _message(name: str, message: Any) -> Message:
     role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
     if role not in SAVED_ROLES or not isinstance(role, str) or not isinstance(content, str):
         raise UsageError(f'{name} is not {{"role": ..., "content": text}}', hint=f"Roles: {', '.join(SAVED_ROLES)}.")
-    return {"role": role, "content": content}
+    return {"role": role, "content": checks.unicode(f"the content of {name}", content)}
 
 
 def _new_file(folder: Path) -> Path:

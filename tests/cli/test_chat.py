@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -282,12 +283,26 @@ def test_save_and_load_give_the_same_conversation(fake: FakeLLM, puna: Puna, tmp
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", '{"messages": 1}', '[{"role": "king", "content": "x"}]', "\ufeff[]x", "[" * 100_000]
+    "text",
+    [
+        "{",
+        "[1]",
+        '{"messages": 1}',
+        '[{"role": "king", "content": "x"}]',
+        "\ufeff[]x",
+        "[" * 100_000,
+        '[{"role": "user", "content": "a\\ud800b"}]',
+    ],
 )
 def test_a_file_that_holds_no_conversation_changes_nothing(fake: FakeLLM, puna: Puna, tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, "utf-8")
     done = puna("chat", stdin=f"one\n/load {tmp_path / 'x.json'}\n/load {tmp_path / 'none'}\ntwo\n")
     assert done.code == 0 and contents(fake) == ["one", "Paris.", "two"] and done.err.count("puna: ") == 2
+
+
+def test_a_pipe_in_the_place_of_a_saved_conversation_is_refused(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no file" in puna("chat", stdin=f"/load {tmp_path / 'pipe'}\n").err
 
 
 def test_model_goes_on_with_another_model_and_keeps_the_conversation(

@@ -46,6 +46,12 @@ def test_puna_alone_prints_its_help_line_by_line(puna: Puna) -> None:
     assert done.code == 2 and done.err.startswith("Usage: puna") and "\\n" not in done.err and done.err.count("\n") > 15
 
 
+def test_an_endless_argument_is_not_printed_whole(puna: Puna) -> None:
+    assert all(
+        len(puna(*words).err) < 3000 for words in (["x" * 100_000], ["run", "hi", "-n", "1" * 100_000], ["why", "x" * 100_000])
+    )
+
+
 @pytest.mark.parametrize("name", list(main.COMMANDS))
 def test_every_command_has_help_and_json(puna: Puna, name: str) -> None:
     done = puna(name, "--help")
