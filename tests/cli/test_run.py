@@ -256,5 +256,5 @@ def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
 
 
 def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
-    assert "--top-p has no effect: at temperature 0 nothing is drawn" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
+    assert "--top-p has no effect at temperature 0: sampling is greedy" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
     assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err
