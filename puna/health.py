@@ -115,7 +115,7 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
             "error",
             "tokenizer",
             f"puna cannot use the tokenizer: {subject.made.message}",
-            "puna can only read and write token ids, no text.",
+            "puna reads and writes token ids only, no text.",
             subject.made.hint,
         )
     elif subject.made is None:
@@ -123,7 +123,7 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
             "warning",
             "tokenizer",
             "there is no tokenizer in the model, nor beside it",
-            "puna can only read and write token ids, no text.",
+            "puna reads and writes token ids only, no text.",
             "Fetch the tokenizer's file from where the model came, into the same folder, or name it with --tokenizer.",
         )
 

@@ -145,6 +145,17 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
 FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
 GREEDY_FILTERS, DRAWING_FILTERS = FILTERS[:2], FILTERS[2:]
 
+# Fields of SamplingParams that a device applies (from `Choices` and `Edits`), or that only the engine reads. If a request sets
+# any other field, the host samples for it, so that no device ignores a filter that it does not know.
+DEVICE_FIELDS = frozenset(
+    {
+        *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+        *("logit_bias", "suppress_ids", "begin_suppress_ids", "min_tokens"),
+        *("max_tokens", "seed", "stop", "stop_ids", "ignore_eos"),
+    }
+)
+_HOST_DEFAULTS = {f.name: f.default for f in dataclasses.fields(SamplingParams) if f.name not in DEVICE_FIELDS}
+
 
 class Chooser(Protocol):
     """The interface of a sampler to the engine."""
@@ -201,12 +212,8 @@ class Sampler:
         self._bits = np.random.PCG64(params.seed)  # numpy promises to keep its raw stream
         self._penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self._occurrences: Occurrences | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a step needs only the sampled token, no log-probabilities."""
-        params = self.params
-        return params.logprobs is None and params.prompt_logprobs is None and params.max_tokens != 0
+        # Whether a device can sample for this request: it needs ids only, and no filter of the host's.
+        self.is_plain = params.max_tokens != 0 and all(getattr(params, name) == off for name, off in _HOST_DEFAULTS.items())
 
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""

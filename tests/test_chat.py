@@ -281,7 +281,7 @@ def continued_by_puna(template: str, messages: list[Any]) -> str | None:
     try:
         text = by_puna(template, messages, continue_final_message=True)
     except TemplateError as error:
-        assert "cannot be continued" in error.message
+        assert "cannot continue it" in error.message
         return None
     assert by_puna(template, messages) == text
     return text
@@ -321,7 +321,7 @@ def test_the_end_of_a_chat_and_what_is_asked_of_it_must_fit(bpe: Tokenizer, temp
 
 
 def test_a_template_that_leaves_the_answer_out_cannot_continue_it() -> None:
-    with pytest.raises(TemplateError, match="cannot be continued"):
+    with pytest.raises(TemplateError, match="cannot continue it"):
         by_puna("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", chat("a", "b"))
 
 

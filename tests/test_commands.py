@@ -70,6 +70,7 @@ NOT_RUN = {
             ),
         ),
         (LOOKS, ("lsof", "ps", "sort", "ss", "tail")),
+        ("runs what was fetched", ("sh", "NEW/bin/pip")),
         ("runs on Windows", ("&", "py")),
     )
     for program in programs
@@ -80,29 +81,14 @@ SUDO = {
     *("pacman", "prime-select", "reboot", "shutdown", "swapon", "sysctl", "systemctl", "tee", "touch", "ubuntu-drivers", "ufw"),
     *("update-initramfs", "update-secureboot-policy", "usermod"),
 }
-PIP = {"install", "uninstall", "list", "check", "debug", "download", "freeze"}
-HF = {"auth login", "auth whoami", "download"}
+PIP = {"install", "uninstall", "list", "check", "debug", "download", "freeze", "show", "cache", "--version"}
+HF = {"auth login", "auth whoami", "download", "cache ls"}
 
-# What follows "puna" or "make" in a sentence and is no command: a verb of the third person, or one of these.
-VERBS = """adds brings calls compares compiles converts counts does ends fails gives goes guesses installs itemises keeps knows
-    lowers maps names needs never places plans reads refuses says sends starts takes tries turns uses waits writes"""
-PROSE = {
-    *VERBS.split(),
-    "is",
-    "has",
-    "was",
-    "itself",
-    "cannot",
-    "it",
-    "sure",
-    "this",
-    "one",
-    "or",
-    "failed",
-    "runs",
-    "X",
-    "(rank",
-}
+# What follows "puna", "pip" or "make" in a sentence and is no command: one of these, or a verb of the third person that is no
+# command's name with an s.
+PROSE = set(
+    "converts plans runs serves a is has was did may the itself cannot it never sure this one or failed X (rank".split()  # noqa: SIM905
+)
 PROGRAMS = (
     r"puna|make|pip3?|sudo|torchrun|hf|huggingface-cli|python3?|py|winget|brew|wsl(?:\.exe)?|docker|nvidia-smi|"
     "export|unset|ulimit|git|curl"
@@ -214,13 +200,19 @@ def problem_of_one(command: str) -> str:
     return "" if program in NOT_RUN else f"no table of {Path(__file__).name} knows the program {program!r}"
 
 
+def is_prose(word: str) -> bool:
+    return word in PROSE or (re.fullmatch(r"[a-z]{3,}s", word) is not None and word.removesuffix("s") not in COMMANDS)
+
+
 def puna_problem(rest: str) -> str:
     words = re.findall(r"\"[^\"]*\"|\S+", rest)
+    if words and re.fullmatch(r"\".* .*\"", words[0]):
+        return ""  # a question
     name = words[0].rstrip(".:") if words else ""
     if name.startswith("-"):
         return "" if name in {"--help", "-h", "--version"} else f"puna has no flag {name}"
     if name not in COMMANDS:
-        return "" if not name or name in PROSE else f"puna has no command {name!r}"
+        return "" if not name or is_prose(name) else f"puna has no command {name!r}"
     called = app.get_command(click.Context(app), name)
     assert called is not None
     known = {
@@ -237,13 +229,13 @@ def make_problem(rest: str) -> str:
     target = next((word.rstrip(".,:)") for word in words if "=" not in word and word.islower()), "")
     if target in MAKE_TARGETS:
         return ""
-    return "" if not target or target in PROSE else f"the Makefile has no target {target!r}"
+    return "" if not target or is_prose(target) else f"the Makefile has no target {target!r}"
 
 
 def pip_problem(rest: str) -> str:
     verb = rest.split()[0] if rest else ""
     if verb not in PIP:
-        return "" if not verb or verb in PROSE else f"pip has no {verb!r}"
+        return "" if not verb or is_prose(verb) else f"pip has no {verb!r}"
     if re.search(r"(?<![\w/.-])puna\b", rest.partition(" ")[2]):
         return "puna is on no package index"
     extras = re.findall(r"\[([a-z]+)\]", rest)
@@ -261,7 +253,9 @@ def python_problem(rest: str) -> str:
         )
     if found := re.match(r"(examples/\S+)", rest):
         return "" if (ROOT / found[1]).is_file() else f"there is no {found[1]}"
-    is_known = re.match(r"-c |-m (venv|bitsandbytes|tests)|--version$|train\.py|\d|X", rest)
+    is_known = re.match(
+        r"-c |-m (venv|bitsandbytes|tests)|-X faulthandler|--version$|version |train\.py|convert_hf_to_gguf\.py|\d|X", rest
+    )
     return "" if is_known or not rest else f"no table knows python {rest}"
 
 
@@ -313,8 +307,9 @@ def test_no_command_is_wrong_or_of_an_unknown_program() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["puna pul qwen3-4b", "puna run --temprature 1", "pip install puna", "pip install 'puna[gpu]'", "make gpus", "frobnicate x",
-     "python -m puna.nothing", "torchrun --nprocs 2 -m puna run x", "sudo frobnicate", "hf login", "pip install -e '.[gpus]'"],
+    ["puna pul qwen3-4b", "puna run --temprature 1", "pip install puna", "pip install 'puna[gpu]'", "make gpu-all",
+     "frobnicate x", "python -m puna.nothing", "torchrun --nprocs 2 -m puna run x", "sudo frobnicate", "hf login",
+     "pip install -e '.[gpus]'"],
 )  # fmt: skip
 def test_a_wrong_command_would_be_found(command: str) -> None:
     assert problem_of(command)
@@ -408,6 +403,8 @@ def test_a_line_of_the_readme_runs_as_it_is_typed(
     assert program == "puna"
     if "--gpu" in arguments:  # which names a card
         monkeypatch.delenv("PUNA_DEVICE")
+    if "--continue" in arguments:
+        puna("chat", stdin="Hi\n")
     done = puna(*arguments, stdin=stdin)
     assert done.code == 0, done.err
 

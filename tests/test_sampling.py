@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -205,6 +206,16 @@ def test_occurrences_counted_piece_by_piece_are_those_counted_at_once() -> None:
 def test_who_changes_no_logits_makes_no_edits() -> None:
     samplers = [Sampler(SamplingParams(temperature=t, top_k=5, top_p=0.5, min_p=0.1), 4) for t in (0.0, 1.0)]
     assert sampling.make_edits(samplers, [SEEN] * 2, np.full(2, -1, np.int32)) is None
+
+
+def test_the_host_samples_where_a_field_is_set_that_no_device_knows() -> None:
+    """A field that is new is the host's, until it is listed."""
+    known = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert known >= sampling.DEVICE_FIELDS and known - sampling.DEVICE_FIELDS >= {"logprobs", "prompt_logprobs"}
+    plain: dict[str, Any] = {"temperature": 1.0, "top_k": 5, "logit_bias": {1: 2.0}, "stop": "x", "min_tokens": 3, "seed": 4}
+    assert Sampler(SamplingParams(**plain), 4).is_plain
+    for given in ({"logprobs": 0}, {"prompt_logprobs": 0}, {"max_tokens": 0}):
+        assert not Sampler(SamplingParams(**plain | given), 4).is_plain
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])

@@ -146,7 +146,7 @@ def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
     runs = f"This machine runs models on: {where}." if where else "This machine does not run models as it is."
     if verdict.runs or verdict.wanted == "auto":
         return runs
-    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "puna found no such device that works"
+    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "there is no such device that works"
     return f"{runs} The device {verdict.wanted} does not: {why}."
 
 

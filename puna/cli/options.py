@@ -64,7 +64,7 @@ _SAMPLING = (
     click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="Stop at this token; repeatable."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
     click.option(
-        "--sampling-defaults", metavar="WHOSE", help="For flags not given: model (what its files suggest) or puna [model]."
+        "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
     ),
 )
 

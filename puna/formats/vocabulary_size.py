@@ -47,6 +47,8 @@ def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec,
         tokens=spec.tokens[:vocab_size],
         token_types=None if spec.token_types is None else spec.token_types[:vocab_size],
         scores=None if spec.scores is None else spec.scores[:vocab_size],
+        added_flags=tuple((token_id, flags) for token_id, flags in spec.added_flags if token_id < vocab_size),
+        found_first=tuple(token_id for token_id in spec.found_first if token_id < vocab_size),
         **{name: None if token_id is None or token_id >= vocab_size else token_id for name, token_id in ids.items()},  # type: ignore[arg-type]
     )
     more = f" (and {len(excess) - 1} more)" if len(excess) > 1 else ""

@@ -22,7 +22,7 @@ from typing import Any
 # Package -> the least version that puna runs with, and the module that it brings. A test holds it to pyproject.toml.
 NEEDED: dict[str, tuple[str, str]] = {
     "numpy": ("2.0", "numpy"),
-    "numba": ("0.62", "numba"),
+    "numba": ("0.68", "numba"),
     "tokenizers": ("0.21", "tokenizers"),
     "sentencepiece": ("0.2.1", "sentencepiece"),
     "jinja2": ("3.1.6", "jinja2"),
@@ -32,6 +32,7 @@ NEEDED: dict[str, tuple[str, str]] = {
     "filelock": ("3.16", "filelock"),
     "rich": ("13.9", "rich"),
     "prompt-toolkit": ("3.0.48", "prompt_toolkit"),
+    "wcwidth": ("0.9", "wcwidth"),
     "huggingface_hub": ("1.0", "huggingface_hub"),
 }
 TRIED_BYTES = 1 << 20  # that much is written to see whether a folder can be written

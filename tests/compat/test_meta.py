@@ -581,7 +581,8 @@ def test_a_vocabulary_with_llama_3s_headers_has_its_format_and_ends_at_eot(tmp_p
     for role, text in (("system", "be kind"), ("user", "hi<|eot_id|>")):
         expected += [297, *encode(role, False, False), 298, *gap, *encode(text, False, False), 299]
     assert ids == [*expected, 297, *encode("assistant", False, False), 298, *gap]
-    assert ids.count(299) == 2 and set(llama.tokenizer.stop_tokens) == {296, 299}
+    # 0 and 2 are <|endoftext|> and <|im_end|>, which this vocabulary has as well
+    assert ids.count(299) == 2 and set(llama.tokenizer.stop_tokens) == {0, 2, 296, 299}
     assert encode("<|eot_id|>", False, False, allowed_special="all") == [299]
     (told,) = llama.chat_completion([say("[INST]")], 0, max_gen_len=2)
     assert told["generation"]["content"] != meta.REFUSAL

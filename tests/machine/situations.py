@@ -322,8 +322,8 @@ SITUATIONS: tuple[Situation, ...] = (
         (python_facts(packages=packages(numba=None)),),
         "python.packages",
         "error",
-        "numba is missing (needed: 0.62)",
-        "-m pip install --upgrade 'numba>=0.62'",
+        "numba is missing (needed: 0.68)",
+        "-m pip install --upgrade 'numba>=0.68'",
     ),
     Situation(
         "old numpy",
