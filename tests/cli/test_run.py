@@ -252,7 +252,7 @@ def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
     done = puna("run", "hi", "--template-arg", flag)
     assert done.code == 2 and words in done.err and fake.loaded == []
     done = puna("run", "--raw", "hi", "--template-arg", "a=1")
-    assert done.code == 2 and "no use" in done.err and fake.loaded == []
+    assert done.code == 2 and "no effect" in done.err and fake.loaded == []
 
 
 def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
