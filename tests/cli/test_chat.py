@@ -182,8 +182,8 @@ def test_examples_before_the_question_stop_at_a_question_like_the_last(fake: Fak
         (["--raw", "--prompt-format", "Q: A:"], "0 times {prompt}"),
         (["--raw", "--prompt-format", "{prompt}{prompt}"], "2 times {prompt}"),
         (["--prompt-format", "{prompt}"], "Add --raw."),
-        (["--raw", "--system", "x"], "no use"),
-        (["--raw", "--template", "llama2"], "no use"),
+        (["--raw", "--system", "x"], "no effect"),
+        (["--raw", "--template", "llama2"], "no effect"),
     ],
 )
 def test_a_format_that_cannot_be_is_refused_before_the_model_is_loaded(
