@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Any
 from puna.errors import PunaError
 
 if TYPE_CHECKING:
-    from puna.llm import LLM
-    from puna.request import SamplingParams
+    from puna.config import EngineConfig
+    from puna.llm import LLM, Completion
+    from puna.request import SamplingParams, TokenLogprob
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "PunaError", "SamplingParams", "__version__"]
+__all__ = ["LLM", "Completion", "EngineConfig", "PunaError", "SamplingParams", "TokenLogprob", "__version__"]
 
-_HOMES = {"LLM": "puna.llm", "SamplingParams": "puna.request"}
+_HOMES = {
+    "LLM": "puna.llm",
+    "Completion": "puna.llm",
+    "EngineConfig": "puna.config",
+    "SamplingParams": "puna.request",
+    "TokenLogprob": "puna.request",
+}
+
+
+def __dir__() -> list[str]:
+    """The public names, so that an interpreter completes them before their first use."""
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__"]
 
 
 def __getattr__(name: str) -> Any:

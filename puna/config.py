@@ -296,7 +296,7 @@ class EngineConfig:
             value = getattr(self, name)
             ok = isinstance(value, int) and low <= value <= high
             _require(ok, name, f"is {value!r}; it must lie in {low}..{high}", _where_set(name))
-        ok = DEVICE.fullmatch(self.device) is not None
+        ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
         _require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}", _where_set("device"))
         for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
             value, allowed = getattr(self, name), get_args(kind)

@@ -99,7 +99,7 @@ class ContextLengthError(PunaError):
 
     exit_code = 2
     http_status = 400
-    default_hint = "Shorten the prompt, or start with a larger --max-context if the model allows it."
+    default_hint = "Shorten the prompt, or load the model with a larger max_context (flag: --max-context) if it allows that."
 
     @classmethod
     def of(cls, num_tokens: str, max_context: int) -> Self:

@@ -106,6 +106,10 @@ class LLM:
         """
         if not isinstance(path_or_name, str | Path | None):
             raise checks.refuse("the model", path_or_name, "a path, or the name of a model,")
+        if report is not None and not isinstance(report, Reporter):
+            raise checks.refuse("report", report, "an object with the methods progress and notice, such as puna.report.SILENT,")
+        if check is not None and not callable(check):
+            raise checks.refuse("check", check, "a function of the opened model")
         if ProcessPlace.from_env().rank > 0:
             report = SILENT  # only the first process reports
         plain = PlainReporter()

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 import time
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
@@ -17,6 +17,7 @@ EVERY_S = 0.1  # how often a bar is drawn
 LINE_EVERY_S = 10.0  # how often a line shows a batch's progress if stderr is not a terminal
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Receives progress and notices. The thread that does the work calls it, so it must return quickly."""
 

@@ -27,7 +27,7 @@ from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
 from puna.config import EngineConfig, RopeConfig
 from puna.convert import convert
-from puna.errors import ContextLengthError, InsufficientMemoryError, UsageError
+from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
 from puna.plan import make_plan as plan_of_model
@@ -651,3 +651,9 @@ def test_a_type_checker_finds_a_setting_that_is_misspelt(tmp_path: Path) -> None
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert not [line for line in errors if "typed.py" in line]
     assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {3, 4, 5, 6, 7, 8}, done.stdout
+
+
+@pytest.mark.parametrize(("name", "value"), [("device", 3), ("report", 5), ("check", 5), ("kv_type", [])])
+def test_an_argument_of_another_kind_is_refused_in_words(name: str, value: object) -> None:
+    with pytest.raises(PunaError, match=f"{name} is "):
+        LLM(**{name: value})  # type: ignore[arg-type]

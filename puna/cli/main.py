@@ -134,7 +134,7 @@ def explain(error: BaseException) -> int:
                 tell(f"puna{_rank_suffix()}: {error.message}", error.hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
-            tell(error.message)
+            click.echo(error.message, err=True)
             return 2
         case click.UsageError():
             tell(f"puna: {error.format_message()}", f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help")

@@ -41,6 +41,11 @@ def test_help_fits_a_screen_and_loads_nothing_heavy() -> None:
         assert repr(heavy) not in modules
 
 
+def test_puna_alone_prints_its_help_line_by_line(puna: Puna) -> None:
+    done = puna()
+    assert done.code == 2 and done.err.startswith("Usage: puna") and "\\n" not in done.err and done.err.count("\n") > 15
+
+
 @pytest.mark.parametrize("name", list(main.COMMANDS))
 def test_every_command_has_help_and_json(puna: Puna, name: str) -> None:
     done = puna(name, "--help")
