@@ -162,7 +162,7 @@ def read_template_args(texts: Sequence[str]) -> dict[str, Any]:
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, or nested too deep to be a variable
+    except (ValueError, RecursionError):  # not JSON, or nested too deep
         return text
 
 
