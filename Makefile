@@ -31,7 +31,7 @@ install: $(VENV)/.demo
 		echo "$(LINK) exists and is not this puna. Remove it, or choose a folder: make install BINDIR=FOLDER"; exit 1; fi
 	@mkdir -p "$(BINDIR)" && ln -sfn "$(PUNA)" "$(LINK)" && echo "$(LINK) is now a link to $(PUNA); make uninstall removes it"
 	@case ":$$PATH:" in *":$(BINDIR):"*) ;; *) \
-		echo "$(BINDIR) is not in your PATH. Log in anew, or add it: export PATH=\"$(BINDIR):\$$PATH\"";; esac
+		echo "$(BINDIR) is not in your PATH. Log in again, or add it: export PATH=\"$(BINDIR):\$$PATH\"";; esac
 
 uninstall:
 	@if [ "$$(readlink "$(LINK)")" = "$(PUNA)" ]; then rm "$(LINK)"; echo "removed $(LINK)"; else echo "$(LINK) is not this puna"; fi

@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 1 examples/chat_completion.py --ckpt_dir llama-2-7b-chat/ --tokenizer_path tokenizer.model
 
-Without torchrun it is the same, with `python`. A model that holds its own tokenizer (GGUF) needs no --tokenizer_path.
+It also runs with `python` instead of torchrun. A model that holds its own tokenizer (GGUF) needs no --tokenizer_path.
 """
 
 from __future__ import annotations

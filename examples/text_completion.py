@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 1 examples/text_completion.py --ckpt_dir llama-2-7b/ --tokenizer_path tokenizer.model
 
-Without torchrun it is the same, with `python`. A model that holds its own tokenizer (GGUF) needs no --tokenizer_path.
+It also runs with `python` instead of torchrun. A model that holds its own tokenizer (GGUF) needs no --tokenizer_path.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from puna.compat import flags
 from puna.compat.meta import Llama
 
 PROMPTS = [
-    # The model goes on where the text stops.
+    # The model continues where the text stops.
     "The high plain of the Andes is called puna, and the animals that live there",
     "To boil an egg, first",
-    # A few examples show it what is wanted.
+    # A few examples show the model what to do.
     """Name the capital.
 
 Peru: Lima

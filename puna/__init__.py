@@ -1,4 +1,4 @@
-"""puna runs any LLaMA-family model on the machine its user has, in Python all the way down.
+"""puna runs LLaMA-family models on the user's machine, in Python only.
 
 >>> from puna import LLM, SamplingParams                           # doctest: +SKIP
 >>> llm = LLM()                                                 # doctest: +SKIP
@@ -35,7 +35,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Imported at first use: `import puna` stays light, and does not load numpy."""
+    """Import at first use, so that `import puna` is quick and does not load numpy."""
     if name not in _HOMES:
         raise AttributeError(f"module 'puna' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

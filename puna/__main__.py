@@ -1,4 +1,4 @@
-"""`python -m puna`, and `puna`, are the command line. Little is imported here, so that Ctrl-C is heard from the first moment."""
+"""The command line: `python -m puna`, or `puna`. Imports little, so that it handles Ctrl-C from the first moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main() -> None:
         from puna.cli.main import main as run_command_line
 
         run_command_line()
-    except KeyboardInterrupt:  # while it was still being imported, or already ending
+    except KeyboardInterrupt:  # during the imports or at exit
         sys.exit(130)
 
 

@@ -1,7 +1,7 @@
-"""Messages -> the ids of a prompt: by the template of the model file, or by one of three that are built in.
+"""Messages -> the ids of a prompt, by the model file's template or by one of three built-in ones.
 
-What a person typed stays text: control tokens in the content of a message are broken up before a template sees them.
-Knows text and ids. Knows no models; the template itself runs in `template.py`, what a message may hold is in `messages.py`.
+Content stays text: puna breaks up control tokens in the content of a message before a template sees them.
+Knows text and ids, but no models. `template.py` runs templates; `messages.py` checks messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ASKED_FOR = ("system", "developer", "tool")  # roles whose messages a template m
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Text to encode with control tokens, and the character that breaks up those which a person typed."""
+    """Text to encode with control tokens, and the character that breaks up control tokens in contents."""
 
     text: str
     guard: str
@@ -33,7 +33,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A part of a prompt that is encoded by itself. `bos`: None follows the file's rule."""
+    """A part of a prompt that is encoded separately. `bos`: None follows the file's rule."""
 
     text: str
     bos: bool | None = False
@@ -52,10 +52,10 @@ def encode_chat(
     now: datetime | None = None,
     limit: int | None = None,
 ) -> list[int]:
-    """Ids of the prompt that asks for the next assistant message, or for the rest of the last one.
+    """Ids of the prompt for the next assistant message, or for the rest of the last one.
 
     `template`: Jinja2 text as in a model file, or the name of a built-in; None chooses a built-in by the vocabulary.
-    BOS is there once: where the template wrote it, else where the file asks for it. `limit`: as of `Tokenizer.encode`.
+    The prompt has one BOS: the template's, else one if the file asks for it. `limit`: as in `Tokenizer.encode`.
     The other arguments are those of `render`.
     """
     if template is None or template in BUILT_IN:
@@ -92,8 +92,8 @@ def render(
 ) -> Prompt:
     """The text that a Jinja2 template makes of `messages`, under the conventions of Hugging Face's chat templates.
 
-    `continue_final_message`: None continues a last message of the assistant, True needs one, False refuses one.
-    `add_generation_prompt` False asks for nothing: the conversation is closed. `template_args`: variables of the template.
+    `continue_final_message`: None continues the last message if it is the assistant's, True requires one, False refuses one.
+    `add_generation_prompt=False` adds no header for an answer. `template_args`: variables of the template.
     """
     from puna.template import render_template
 
@@ -117,30 +117,30 @@ def render(
     before, found, _ = rendered([*guarded[:-1], _with_letter(guarded[-1], end)]).rpartition(end)
     if not found or not before.rstrip().endswith(guarded[-1]["content"].strip()):
         raise TemplateError(
-            "the chat template changes or leaves out the last message, so that it cannot be continued",
-            hint="Leave out what the template removes (mostly thoughts), or end with a message of the user.",
+            "the chat template changes or drops the last message, so puna cannot continue it",
+            hint="Leave out what the template removes (mostly thoughts), or end with a user message.",
         )
     return Prompt(before, guard)
 
 
 def continues(turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool, asked: bool | None) -> bool:
-    """Whether the answer goes on from the last message. UsageError where that message and what is asked for do not fit."""
+    """Whether the answer continues the last message. UsageError if the arguments and that message do not match."""
     is_last = turns[-1]["role"] == "assistant"
     if asked and not is_last:
         raise UsageError(
             f"continue_final_message is True, but the last message has the role {turns[-1]['role']!r}",
-            hint="End with a message of the assistant: the beginning of its answer.",
+            hint="End with an assistant message: the beginning of the answer.",
         )
     if asked is False and is_last and add_generation_prompt:
         raise UsageError(
-            "the last message is the assistant's, and continue_final_message is False: nothing is left to answer",
-            hint="Add a message of the user, or leave continue_final_message out to continue the last one.",
+            "the last message is the assistant's, and continue_final_message is False: there is nothing to answer",
+            hint="Add a user message, or leave continue_final_message out to continue the last one.",
         )
     return is_last and (add_generation_prompt if asked is None else asked)
 
 
 def checked_args(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Variables for a template. UsageError for names that puna sets itself, and for values that are not JSON's."""
+    """Variables for a template. UsageError for names that puna sets itself, and for values that are not JSON."""
     if not given and isinstance(given, Mapping | None):
         return {}
     if not isinstance(given, Mapping):
@@ -156,7 +156,7 @@ def checked_args(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def unread_args(names: Collection[str], template: str | None) -> list[str]:
-    """Those of `names` that a template never reads, so that they change nothing; a built-in template reads none."""
+    """Those of `names` that a template never reads. A built-in template reads none."""
     from puna.template import vocabulary
 
     if template is None or template in BUILT_IN:
@@ -165,7 +165,7 @@ def unread_args(names: Collection[str], template: str | None) -> list[str]:
 
 
 def _in_the_words_of(template: str, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages in the roles and keys that a template knows. TemplateError for calls of tools that it never reads."""
+    """The messages in the roles and keys that a template knows. TemplateError for tool calls that it never reads."""
     from puna.template import vocabulary
 
     texts = vocabulary(template).texts
@@ -185,7 +185,7 @@ def _as_system(turn: dict[str, Any]) -> dict[str, Any]:
 def _require_none_left_out(
     turns: list[dict[str, Any]], letters: Iterator[str], rendered: Callable[[list[dict[str, Any]]], str]
 ) -> None:
-    """TemplateError where a system or tool message has no effect: each gets a letter of its own, which must come out."""
+    """TemplateError if the template drops a system or tool message: each gets a marker, which the text must contain."""
     probes = {number: next(letters) for number, turn in enumerate(turns) if turn["role"] in ASKED_FOR}
     if not probes:
         return
@@ -194,7 +194,7 @@ def _require_none_left_out(
         if letter not in text:
             raise TemplateError(
                 f"the chat template of this model leaves out message {number}, which has the role {turns[number]['role']!r}",
-                hint="Put its text into a message of the user.",
+                hint="Put its text into a user message.",
             )
 
 
@@ -203,7 +203,7 @@ def _with_letter(turn: dict[str, Any], letter: str) -> dict[str, Any]:
 
 
 def unused_letters(texts: Sequence[str]) -> Iterator[str]:
-    """Characters that occur in none of `texts`: first those that Unicode reserves for internal use."""
+    """Characters that occur in none of `texts`. Those that Unicode reserves for internal use come first."""
     used = set().union(*texts)
     yield from (c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0x100000, 0x10FFFE))) if c not in used)
     raise UsageError("the messages use up every private character of Unicode")
@@ -215,7 +215,7 @@ def choose_guard(texts: Sequence[str]) -> str:
 
 
 def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
-    """Messages, or any value of JSON, with `guard` inside each control token of its texts.
+    """Messages, or any JSON value, with `guard` inside each control token of its texts.
 
     >>> break_up([{"role": "user", "content": "a<s>b"}], ["<s>"], "|")
     [{'role': 'user', 'content': 'a<|s>b'}]
@@ -240,18 +240,18 @@ def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
 
 
 def fitting_template(tokenizer: Tokenizer) -> str:
-    """The built-in whose control tokens the vocabulary has. Where none fits, nothing is guessed."""
+    """The built-in whose control tokens the vocabulary has. TemplateError if none fits."""
     name = guessed_template(tokenizer.special_tokens)
     if name is None:
         raise TemplateError(
-            "the model file has no chat template, and its vocabulary fits none that is built in",
+            "the model file has no chat template, and no built-in one fits its vocabulary",
             hint=f"Name one with --template ({', '.join(BUILT_IN)}), or use --raw for plain continuation.",
         )
     return name
 
 
 def guessed_template(control_tokens: Collection[str]) -> str | None:
-    """The built-in that is used for a model without a template, by the control tokens of its vocabulary; None where none fits.
+    """The built-in template for a model without one, by the control tokens of its vocabulary; None if none fits.
 
     >>> guessed_template(["<|im_start|>", "<|im_end|>"])
     'chatml'
@@ -260,7 +260,7 @@ def guessed_template(control_tokens: Collection[str]) -> str | None:
 
 
 def llama2(messages: Sequence[Message], add_generation_prompt: bool) -> list[Turn]:
-    """Llama 2 and Code Llama: tags in plain text, each exchange encoded by itself between BOS and EOS."""
+    """Llama 2 and Code Llama: tags in plain text, each exchange encoded separately between BOS and EOS."""
     if tag := next((tag for tag in _LLAMA2_TAGS for message in messages if tag in message["content"]), None):
         raise UsageError(f"a message holds {tag}, which marks the turns of a Llama 2 chat; it is not allowed in a message")
     texts = _llama2_texts(messages, is_closed=not add_generation_prompt)
@@ -276,7 +276,7 @@ _LLAMA2_TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 
 
 def _llama2_texts(messages: Sequence[Message], is_closed: bool) -> list[str]:
-    """Contents, user first and last (the assistant last where nothing is asked), the system message within the first."""
+    """Contents, user first and last (assistant last if nothing is asked), the system message inside the first."""
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     rest = messages if system is None else messages[1:]
     roles = [message["role"] for message in rest]
@@ -340,7 +340,7 @@ def _plain(number: int, turn: dict[str, Any], name: str) -> Message:
     if turn["role"] == "tool" or turn.get("tool_calls"):
         what = "the role 'tool'" if turn["role"] == "tool" else "tool_calls"
         raise TemplateError(
-            f"message {number} has {what}, which the built-in template {name} has no place for",
+            f"message {number} has {what}; the built-in template {name} has no place for it",
             hint="Use the template of a model that was trained to call tools.",
         )
     return {"role": _as_system(turn)["role"], "content": turn["content"]}

@@ -1,6 +1,6 @@
-"""Checks of what a caller gives: the value in Python's own type, or a UsageError that says what is allowed.
+"""Checks of arguments. Each returns the value as a Python type, or raises a UsageError that says what is allowed.
 
-numpy's numbers and arrays are taken too. A bool is no number, and bytes are no row of numbers.
+They accept numpy's numbers and arrays too. A bool is not a number, and bytes are not a row of numbers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from puna.errors import UsageError
 
-Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is kept
+Check = Callable[[str, Any], Any]  # (name, value) -> the checked value
 T = TypeVar("T")
 
 
 def refuse(name: str, value: object, needed: str) -> UsageError:
-    """The words for a value that is not what is needed.
+    """The error for a value of the wrong kind.
 
     >>> str(refuse("threads", "two", "a whole number"))
     "threads is 'two'; a whole number is needed"
@@ -31,7 +31,7 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
-    """A whole number; `low` and `high`, given together, are allowed too."""
+    """A whole number in low..high, if these are given."""
     number = _index(value)
     if number is None or (low is not None and high is not None and not low <= number <= high):
         raise refuse(name, value, "a whole number" + _within(low, high))
@@ -53,7 +53,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """`check`, but None is allowed too."""
+    """`check`, but None is also allowed."""
     return partial(_optional, check)
 
 
@@ -62,7 +62,7 @@ def _optional(check: Check, name: str, value: Any) -> Any:
 
 
 def limits(check: Check) -> tuple[float, float] | None:
-    """The least and the greatest number that a check of this module allows; None if it names no such numbers.
+    """(least, greatest) number that a check of this module allows; None if it has no such limits.
 
     >>> limits(optional(partial(whole, low=0, high=9)))
     (0, 9)
@@ -81,7 +81,7 @@ def instance(name: str, value: object, kind: type[T]) -> T:
 
 
 def is_row(value: object) -> bool:
-    """Whether a value is a list of things in order: not text, not bytes, not an iterator, which can be read only once."""
+    """Whether a value is an ordered list: not text, not bytes, and not an iterator, which can be read only once."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
@@ -94,12 +94,12 @@ def row(name: str, value: object, needed: str) -> Sequence[Any]:
 
 
 def several(name: str, value: object, needed: str) -> Collection[Any]:
-    """A row, or a set: where the order does not matter."""
+    """A row or a set, for arguments whose order does not matter."""
     return value if isinstance(value, Set) else row(name, value, needed)
 
 
 def token_ids(name: str, values: Collection[Any]) -> list[int]:
-    """Each as a whole number; whether the vocabulary has it is not known here."""
+    """Each id as a whole number. Does not check that the vocabulary has it."""
     numbers = list(map(_index, values))
     if None in numbers:
         wrong = next(value for value, number in zip(values, numbers) if number is None)
@@ -108,7 +108,7 @@ def token_ids(name: str, values: Collection[Any]) -> list[int]:
 
 
 def unicode(name: str, text: str) -> str:
-    """Text without a lone surrogate (half of a UTF-16 pair), which no tokenizer can spell and no model can write."""
+    """Text without a lone surrogate (half of a UTF-16 pair), which no tokenizer can encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -124,7 +124,7 @@ MAX_JSON_DEPTH = 32
 
 
 def json_value(name: str, value: object, depth: int = 0) -> Any:
-    """A copy of a value that JSON can hold: texts, numbers, True, False, None, and lists and dicts of them."""
+    """A copy of a JSON value: texts, numbers, True, False, None, and lists and dicts of them."""
     if depth > MAX_JSON_DEPTH:
         raise UsageError(f"{name} is nested deeper than {MAX_JSON_DEPTH}")
     if isinstance(value, str):
@@ -135,11 +135,11 @@ def json_value(name: str, value: object, depth: int = 0) -> Any:
         return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(name, item, depth + 1) for item in value]
-    raise refuse(name, value, "a value of JSON")
+    raise refuse(name, value, "a JSON value")
 
 
 def _index(value: Any) -> int | None:
-    """A whole number as Python's own; None for anything else."""
+    """A whole number as an int; None for anything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -149,7 +149,7 @@ def _index(value: Any) -> int | None:
 
 
 def _float(value: Any) -> float:
-    """A number as Python's own; NaN for anything else."""
+    """A number as a float; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""The sizes of a model and the settings of a run. Frozen; every check on a number is made here, for all formats.
+"""The sizes of a model and the settings of a run. Frozen. This module checks every number, for all formats.
 
 Foreign spellings (`block_count`, `num_hidden_layers`, `n_layers`) live in `formats/` only.
 """
@@ -24,7 +24,7 @@ SamplingDefaults = Literal["model", "puna"]
 DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
-Bytes = int  # a number of bytes; as a text also with a unit
+Bytes = int  # a number of bytes; its text may have a unit
 
 MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384, ffn 53248, vocabulary 128256
     "num_layers": 1024,
@@ -39,7 +39,7 @@ MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384
 
 
 class ConfigError(UsageError):
-    """A size or setting outside what is possible; `field` names it."""
+    """A size or setting outside its range; `field` names it."""
 
     def __init__(self, name: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{name} {problem}", hint=hint)
@@ -57,11 +57,11 @@ class RopeConfig:
 
     `factors` divide the frequencies one by one (Llama 3.1's `rope_freqs`). `scaling` says what `factor` does:
       linear   divides all frequencies (Chen et al. 2023, arXiv 2306.15595)
-      llama3   divides the slow ones, between `low_freq_factor` and `high_freq_factor` turns in `original_context` a blend
+      llama3   divides the slow ones, and blends between `low_freq_factor` and `high_freq_factor` turns in `original_context`
       yarn     the same, between `beta_slow` and `beta_fast` turns, by the pair's index; cos and sin are multiplied by
                `attention_factor` (Peng et al. 2023, arXiv 2309.00071)
-      dynamic  raises the base with the length of the text beyond `original_context` ("dynamic NTK"). Which length is the
-               prompt's, and for each later position its own: a rule that neither chunks nor batches can change.
+      dynamic  raises the base with the length of the text beyond `original_context` ("dynamic NTK"). That length is the
+               prompt's; for a later position it is the position's own. Neither chunks nor batches change it.
     """
 
     theta: float = 10000.0
@@ -96,7 +96,7 @@ class RopeConfig:
         _require(ok, "rope factors", "hold a number that is not finite and above 0")
 
     def angles(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any], head_dim: int) -> npt.NDArray[np.float64]:
-        """How far each pair is turned at `positions`, tokens of prompts of these lengths.
+        """The rotation angle of each pair at `positions`, in prompts of these lengths.
 
         (tokens,), (tokens,) -> (tokens, head_dim / 2), radians
         """
@@ -111,7 +111,7 @@ class RopeConfig:
         return prompt_length if self.scaling == "dynamic" and prompt_length > self.original_context else 0
 
     def frequencies(self, head_dim: int, length: int = 0) -> npt.NDArray[np.float64]:
-        """Radians per position of each pair; `length` tokens of text, for "dynamic" scaling.  # (head_dim / 2,)"""
+        """Radians per position of each pair; "dynamic" scaling uses `length`, in tokens.  # (head_dim / 2,)"""
         freqs = self._base(head_dim, length) ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
         scaled = self._scaled(freqs, head_dim)
         if self.factors is None:
@@ -119,7 +119,7 @@ class RopeConfig:
         _require(
             len(self.factors) == len(freqs), "rope factors", f"are {len(self.factors)}; head_dim {head_dim} needs {len(freqs)}"
         )
-        return np.asarray(scaled / np.asarray(self.factors))  # beside a scaling: both, as in ggml
+        return np.asarray(scaled / np.asarray(self.factors))  # with a scaling, both apply, as in ggml
 
     def _scaled(self, freqs: npt.NDArray[np.float64], head_dim: int) -> npt.NDArray[np.float64]:
         if self.scaling == "linear":
@@ -137,7 +137,7 @@ class RopeConfig:
         return float(self.theta * stretch ** (head_dim / (head_dim - 2)))
 
     def _yarn(self, freqs: npt.NDArray[np.float64], head_dim: int) -> npt.NDArray[np.float64]:
-        """Pairs that turn more than `beta_fast` times in the original context are kept, those below `beta_slow` divided."""
+        """Keep pairs that turn more than `beta_fast` times in the original context; divide those below `beta_slow`."""
 
         def pair_of(turns: float) -> float:
             return head_dim * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
@@ -151,14 +151,14 @@ class RopeConfig:
         return np.asarray(freqs * (1 - divided) + freqs / self.factor * divided)
 
     def _llama3(self, freqs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Long wavelengths are divided by `factor`, short ones kept, between them a linear blend (Llama 3.1 model card)."""
+        """Divide low frequencies by `factor`, keep high ones, blend linearly between them (Llama 3.1 model card)."""
         turns = self.original_context * freqs / (2 * math.pi)
         keep = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0.0, 1.0)
         return np.asarray(keep * freqs + (1 - keep) * freqs / self.factor)
 
 
 def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
-    """What cos and sin are multiplied by where a model names no number of its own (arXiv 2309.00071, section 3.4).
+    """The factor of cos and sin if the model does not set one (arXiv 2309.00071, section 3.4).
 
     >>> round(yarn_attention_factor(4.0), 4)
     1.1386
@@ -172,7 +172,7 @@ def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The sizes of a LLaMA-family model, under one set of names whatever the format."""
+    """The sizes of a LLaMA-family model, under the same names for all formats."""
 
     num_layers: int
     num_heads: int
@@ -190,8 +190,8 @@ class ModelConfig:
     qkv_bias: bool = False  # q_proj, k_proj and v_proj add a vector (Qwen2, Llama with attention_bias)
     o_bias: bool = False
     ffn_bias: bool = False  # gate_proj, up_proj and down_proj
-    qk_norm: bool = False  # each head of q and k is RMS-normed before it is turned (Qwen3)
-    sliding_window: int = 0  # tokens that a position sees, itself included; 0: all (Mistral)
+    qk_norm: bool = False  # RMS norm of each head of q and k before RoPE (Qwen3)
+    sliding_window: int = 0  # tokens that a position attends to, itself included; 0: all (Mistral)
     windowed_layers: tuple[int, ...] | None = None  # the layers that have the window; None: all
 
     def __post_init__(self) -> None:
@@ -221,7 +221,7 @@ class ModelConfig:
         return self.num_kv_heads * self.head_dim
 
     def window_of(self, layer: int) -> int:
-        """Tokens that a position of `layer` sees, itself included; 0: all that came before."""
+        """Tokens that a position of `layer` attends to, itself included; 0: all before it."""
         return self.sliding_window if self.windowed_layers is None or layer in self.windowed_layers else 0
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -259,18 +259,18 @@ class EngineConfig:
 
     Fields, with what is allowed and the default:
         device: auto, cpu, torch (the CPU by PyTorch), cuda, cuda:1 ..., reference (numpy, slow) ['auto']
-        require_gpu: fail rather than go on with the CPU [False]
+        require_gpu: fail instead of using the CPU [False]
         threads: threads of the CPU. 1..256; 0: one per usable core [0]
         max_context: tokens per sequence, prompt and answer. 0: the model's limit, lowered (with a notice) to what fits [0]
         max_batch: sequences that run at once. 1..4096; 0: 64 on a CPU, 256 on a GPU [0]
-        chunk_tokens: tokens per step at most, which bounds scratch memory and how long Ctrl-C waits. 0: 256 or 1024 [0]
+        chunk_tokens: token budget of a step; it bounds scratch memory and how long Ctrl-C waits. 0: 256 or 1024 [0]
         page_size: tokens per KV page. A multiple of 16, up to 1024 [32]
         kv_type: how K and V are stored: auto, bf16, f16, f32, int8 ['auto']
-        weights: how weights are stored: as-is, int8, int4; auto: as-is, or the first of the others that fits ['auto']
+        weights: how weights are stored: as-is, int8, int4; auto: the first of these that fits ['auto']
         vram: use at most this many bytes of the device's memory. 0: all that is free ("12GiB" on the command line) [0]
         prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
         graphs: on CUDA, record decode steps once and replay them [True]
-        sampling_defaults: where the caller says nothing, sample as the model's files suggest (model) or greedily (puna) ['model']
+        sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
     """
 
     device: str = "auto"
@@ -344,7 +344,7 @@ _ENGINE_LIMITS = (
 )
 
 
-WITHOUT_FLAG = {"max_batch", "chunk_tokens", "page_size"}  # of those that are checked here
+WITHOUT_FLAG = {"max_batch", "chunk_tokens", "page_size"}  # of the settings that are checked here
 
 
 def _where_set(name: str) -> str:
@@ -370,7 +370,7 @@ def parse_bytes(text: str) -> int:
     return int(float(number) * base ** UNITS.get(unit[:1], 0))
 
 
-# type of a field -> pattern of its text, the same in words, how it is read
+# type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "int": (r"-?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
     "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
@@ -383,7 +383,7 @@ _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 
 
 def read_setting(name: str, kind: str, text: str, hint: str = "") -> Any:
-    """The value that a text means for a field of type `kind`. ConfigError where it means none."""
+    """The value of a text for a field of type `kind`. ConfigError if the text does not match."""
     pattern, words, read = _PARSERS.get(kind, (r"(?s).*", "", str))
     shown = repr(text if len(text) <= 40 else text[:37] + "...")
     _require(re.fullmatch(pattern, text) is not None, name, f"is {shown}; {words}", hint)

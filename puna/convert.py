@@ -1,9 +1,9 @@
-"""Any readable model into any format that can hold it: whole or not at all.
+"""Converts any readable model to any format that can hold it: whole or not at all.
 
     convert(Path("llama-2-7b"), Path("llama-2-7b.gguf"), to="gguf", quantize="q4_k")
 
-The result is written in a temporary folder beside its target, read again and compared, brought to disk and put in place. Whatever
-happens before that leaves the target as it was, and nothing beside it.
+puna writes the result in a temporary folder beside the target, reads it again, compares it, flushes it to disk and moves it into
+place. If anything fails before that, the target is unchanged, and nothing is left beside it.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
-# Names of llama.cpp's: one for a mix that our type of the other name is too, and those next to which we have something.
+# Types of llama.cpp: one that is our mix under another name, and those that have a near type here.
 SAME = {"q4_k_m": "q4_k"}
 NEAREST = {
     **dict.fromkeys(("q2_k", "q2_k_s", "q3_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "iq4_nl", "iq4_xs"), "q4_k"),
     **dict.fromkeys(("q5_0", "q5_1", "q5_k", "q5_k_s", "q5_k_m"), "q6_k"),
     "q8_1": "q8_0",
 }
-SPARE_BYTES = 16 << 20  # for headers, tokenizer files, and the file system's own
+SPARE_BYTES = 16 << 20  # for headers, tokenizer files and file system overhead
 MAX_SHARDS = 99
-RECHECKED_ROWS = 8  # of a tensor that was requantised; of the others all are compared
+RECHECKED_ROWS = 8  # of a requantised tensor; other tensors are compared whole
 
 
 class ConvertError(PunaError):
-    """A conversion that failed; the target is as it was."""
+    """A conversion that failed; the target is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was made."""
+    """The result of a conversion."""
 
     path: Path
     num_bytes: int
     types: Mapping[str, int]  # type -> how many tensors have it
-    exact: bool  # every number of the source is in the result, and nothing of the source was left out
-    losses: tuple[str, ...] = ()  # what was left out, a line each; all were told
+    exact: bool  # the result has every number of the source, and nothing was left out
+    losses: tuple[str, ...] = ()  # what was left out, a line each; each was also reported
 
 
 def convert(
@@ -78,9 +78,9 @@ def convert(
 ) -> Conversion:
     """Write the model at `source` to `target` in the format `to` (a key of WRITERS).
 
-    `quantize`: a line of QUANTIZATIONS, in small letters or capitals; None keeps each tensor's type where the format has it, and
-    else takes one that holds its numbers exactly. `shards`: files that the weights are dealt out to. `tokenizer`: a file to use
-    instead of the model's own.
+    `quantize`: one of QUANTIZATIONS, in lower or upper case; None keeps each tensor's type, or takes one that holds its numbers
+    exactly if the format lacks that type. `shards`: into how many files the weights are split. `tokenizer`: a file to use instead
+    of the model's own.
 
     Raises UsageError, UnsupportedModelError for what the format cannot hold, ConvertError, and the errors of `open_checkpoint`.
     """
@@ -129,12 +129,12 @@ def _writer(to: str) -> Writer:
 
 
 def makes_folder(to: str, shards: int) -> bool:
-    """Whether a conversion `to` a format writes a folder, not one file. UsageError for a format that is none."""
+    """Whether a conversion `to` a format writes a folder, not one file. UsageError for an unknown format."""
     return _writer(to).is_folder(shards)
 
 
 def _quantization(given: str | None) -> str | None:
-    """The line of QUANTIZATIONS that is meant."""
+    """The one of QUANTIZATIONS that `given` means."""
     if given is None:
         return None
     name = SAME.get(given.lower(), given.lower())
@@ -146,28 +146,28 @@ def _quantization(given: str | None) -> str | None:
 
 # ---- types ----------------------------------------------------------------------------------------------------------
 
-# What is kept better than the rest, as users of llama.cpp know it: the output matrix, and with 4-bit K-blocks the values and half
-# of the down-projections.
+# Tensors that keep more bits, as in llama.cpp: the output matrix, and with 4-bit K-blocks v_proj and half of the
+# down-projections.
 BETTER = {"Q4_0": "Q6_K", "Q4_1": "Q6_K", "Q4_K": "Q6_K"}
-OTHER_BLOCKS = {"Q4_K": "Q4_1", "Q6_K": "Q8_0", "Q4_0": "F16", "Q4_1": "F16", "Q8_0": "F16"}  # where rows are no whole blocks
+OTHER_BLOCKS = {"Q4_K": "Q4_1", "Q6_K": "Q8_0", "Q4_0": "F16", "Q4_1": "F16", "Q8_0": "F16"}  # if rows are not whole blocks
 OTHER_NAMES = {("llama2c", "Q8_0"): "Q8_GROUP"}  # a format's own form of a type
 
 
 class Choice(NamedTuple):
-    """The type that a tensor is to have."""
+    """The type that a tensor gets."""
 
     type: str
-    why: str = ""  # it is not the one that was asked for
+    why: str = ""  # why it is not the requested type
 
 
 def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str | None) -> dict[str, Choice]:
-    """Our tensor name -> the type that it is to have. UsageError for a type that the format does not know."""
+    """Our tensor name -> the type that it gets. UsageError for a type that the format does not know."""
     if quantize is None:
         return {name: _kept(tensor, writer) for name, tensor in checkpoint.tensors.items()}
     asked = OTHER_NAMES.get((to, quantize.upper()), quantize.upper())
     if asked not in writer.types:
         known = [name for name in QUANTIZATIONS if OTHER_NAMES.get((to, name.upper()), name.upper()) in writer.types]
-        raise UsageError(f"{to} does not hold {quantize}; with it, --quantize may be: {', '.join(known)}")
+        raise UsageError(f"{to} cannot hold {quantize}; with it, --quantize may be: {', '.join(known)}")
     return {name: _asked(name, tensor, checkpoint, writer, asked) for name, tensor in checkpoint.tensors.items()}
 
 
@@ -177,7 +177,7 @@ def _kept(tensor: Tensor, writer: Writer) -> Choice:
 
 
 def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> Choice:
-    """What is to be kept better, but was rounded to no more bits already, stays as it is."""
+    """The type of a tensor. One that should keep more bits, but has no more already, keeps its type."""
     if len(tensor.shape) == 1:
         return Choice(asked if asked in writer.vector_types else writer.vector_types[0])
     plain = _fitting(asked, tensor)
@@ -186,16 +186,16 @@ def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, as
     better = _fitting(BETTER[asked], tensor)
     sizes = [_row_bytes(tensor, kind) for kind in (plain.type, tensor.type.name, better.type)]
     if tensor.type.block_size > 1 and sizes == sorted(sizes) and tensor.type.name != better.type:
-        return Choice(tensor.type.name, f"{better.type} would take more bytes and give nothing back")
+        return Choice(tensor.type.name, f"{better.type} would take more bytes and gain nothing")
     return better
 
 
 def _fitting(asked: str, tensor: Tensor) -> Choice:
-    """The type, or the first one in its place of which the rows are whole blocks."""
+    """The type, or the first substitute whose blocks divide the rows."""
     kind, columns, size = asked, tensor.shape[1], BLOCK_TYPES[asked].block_size
     while columns % BLOCK_TYPES[kind].block_size and kind in OTHER_BLOCKS:
         kind = OTHER_BLOCKS[kind]
-    return Choice(kind, "" if kind == asked else f"rows of {columns} are no multiple of {size}, so {kind} in place of {asked}")
+    return Choice(kind, "" if kind == asked else f"rows of {columns} are not a multiple of {size}, so {kind} instead of {asked}")
 
 
 def _is_better(name: str, checkpoint: Checkpoint, asked: str) -> bool:
@@ -218,7 +218,7 @@ def _is_exact(checkpoint: Checkpoint, types: Mapping[str, str]) -> bool:
 
 
 def _changes(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> Iterator[str]:
-    """One line for each change of a matrix's type that nobody asked for by name, or that loses something."""
+    """One line for each change of a matrix's type that was not requested, or that rounds."""
     matrices = ((tensor, choices[name]) for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
     found = Counter(
         (tensor.type.name, choice.type, choice.why)
@@ -226,10 +226,11 @@ def _changes(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> Iterator[
         if tensor.type.name != choice.type or choice.why
     )
     for (old, new, why), count in found.items():
-        what, end, them = ("matrix", "s", "it") if count == 1 else ("matrices", "", "them")
+        what, verb, them = ("matrix", ("is", "becomes"), "it") if count == 1 else ("matrices", ("are", "become"), "them")
         loss = f"holds {them} exactly" if new == "F32" else f"rounds {them}"
-        fate = f"stay{end} so" if old == new else f"become{end} {new}, which {loss}"
-        yield f"{count} {what} of type {old} {fate}{': ' if why else ''}{why}"
+        again = "re" if BLOCK_TYPES[old].block_size > 1 else ""
+        fate = f"{verb[0]} not {again}quantised" if old == new else f"{verb[1]} {new}, which {loss}"
+        yield f"{count} {old} {what} {fate}{': ' if why else ''}{why}"
 
 
 def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
@@ -238,12 +239,12 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"the source has no tokenizer, so the result has none{cure}"
 
 
-# Keys of generation_config.json that say nothing of sampling, or that the tokenizer keeps.
+# Keys of generation_config.json that do not concern sampling, or that the tokenizer stores.
 NOT_SAMPLING = re.compile(r"_.*|.*_token_id|transformers_version|use_cache|cache_.*|output_.*|return_.*")
 
 
 def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
-    """Suggestions for sampling, for which only a folder of Hugging Face has a place."""
+    """Suggestions for sampling, which only a Hugging Face folder can hold."""
     given = job.checkpoint.generation
     names = sorted(name for name, value in given.items() if value not in (None, False) and not NOT_SAMPLING.fullmatch(name))
     if names and not WRITERS[to].keeps_generation:
@@ -254,15 +255,15 @@ def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
 # ---- the target -----------------------------------------------------------------------------------------------------
 
 
-# What a name that ends so promises: the format of that name, as a file or a folder, but GGUF only as a file.
+# Endings of a name -> the formats they stand for. GGUF is always a file; the others may be a file or a folder.
 SUFFIXES = {".gguf": "gguf", ".safetensors": "safetensors", ".pth": "meta", ".bin": "llama2c"}
 
 
 def _require_name(target: Path, to: str, shards: int) -> None:
-    """UsageError for a name that says another thing than what is to be written."""
+    """UsageError for a name that stands for another format than the one to write."""
     promised, is_folder = SUFFIXES.get(target.suffix.lower()), makes_folder(to, shards)
     if str(target) == "-":
-        raise UsageError("a model cannot be written to -, stdout: it is a file or a folder", hint="Name one as DST.")
+        raise UsageError("cannot write a model to - (stdout): a model is a file or a folder", hint="Name one as DST.")
     if promised not in (None, to) or (promised == "gguf" and is_folder):
         how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
         usual = target.with_suffix("" if is_folder else f".{to}")
@@ -275,7 +276,7 @@ def _require_name(target: Path, to: str, shards: int) -> None:
 
 
 def file_needed(target: Path, to: str) -> UsageError:
-    """What to say where a folder was named for a format that is one file."""
+    """The error for a folder's name if the format is one file."""
     return UsageError(
         f"{target} exists and is a folder, but --to {to} makes one file"
         if target.is_dir()
@@ -285,7 +286,7 @@ def file_needed(target: Path, to: str) -> UsageError:
 
 
 def _require_place(job: Job, target: Path, to: str, overwrite: bool) -> Path:
-    """The target's real path, known to be none of the source's, and free or allowed to be replaced."""
+    """The target's real path, checked: outside the source, and unused or allowed to be replaced."""
     checkpoint, is_folder = job.checkpoint, makes_folder(to, job.num_shards)
     final = Path(os.path.realpath(target))
     if not final.parent.is_dir():
@@ -293,25 +294,23 @@ def _require_place(job: Job, target: Path, to: str, overwrite: bool) -> Path:
     source = Path(os.path.realpath(checkpoint.path))
     used = [source, *(Path(os.path.realpath(file)) for file in checkpoint.files)]
     if any(_is_same(final, file) or (file.is_relative_to(final) and final.is_dir()) for file in used):
-        raise UsageError(f"{target} is the model that is to be converted", hint="Name another target.")
+        raise UsageError(f"{target} is the source of the conversion", hint="Name another target.")
     if source.is_dir() and final.is_relative_to(source):
-        raise UsageError(f"{target} lies in the folder of the model that is to be converted", hint="Name another target.")
+        raise UsageError(f"{target} is in the folder of the source", hint="Name another target.")
     _require_name(target, to, job.num_shards)
     if not os.path.lexists(final):
         return final
     if final.is_dir() != is_folder or not (final.is_dir() or final.is_file()):
         raise UsageError(f"{target} exists and is not a {'folder' if is_folder else 'file'}", hint="Name another target.")
     if final.is_dir() and any(final.iterdir()):
-        raise UsageError(
-            f"{target} is a folder that holds something", hint="Remove it, or name another: only files are replaced."
-        )
+        raise UsageError(f"{target} is a folder that is not empty", hint="Remove it, or name another: puna replaces only files.")
     if final.is_file() and not overwrite:
         raise UsageError(f"{target} exists", hint="--force replaces it, once the new one is complete.")
     return final
 
 
 def _is_same(a: Path, b: Path) -> bool:
-    """Also through hard links, and where a file system knows no upper case."""
+    """Whether two paths are one file, also through hard links or on a file system that ignores case."""
     try:
         return a.samefile(b)
     except OSError:
@@ -327,15 +326,15 @@ def _require_space(final: Path, num_bytes: int) -> None:
 def _no_space(final: Path, num_bytes: int) -> ConvertError:
     free = shutil.disk_usage(final.parent).free
     return ConvertError(
-        f"no room in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
-        hint="Make room, take a smaller type with --quantize, or write to another disk. The target is as it was.",
+        f"not enough space in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        hint="Free some, take a smaller type with --quantize, or write to another disk. The target is unchanged.",
     )
 
 
 def _too_long(final: Path) -> ConvertError:
     return ConvertError(
-        f"cannot write {final}: a file of it is longer than the limit on file sizes allows",
-        hint="`ulimit -f` shows your own limit; FAT32 has one of 4 GB. --shards makes smaller files. The target is as it was.",
+        f"cannot write {final}: a file exceeds the limit on file sizes",
+        hint="`ulimit -f` shows your limit; FAT32 has one of 4 GB. --shards makes smaller files. The target is unchanged.",
     )
 
 
@@ -344,20 +343,20 @@ def _storage_errors(final: Path, num_bytes: int) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise ConvertError(f"{final} appeared meanwhile", hint="It is kept; --force replaces a file.") from None
+        raise ConvertError(f"another program created {final} meanwhile", hint="It stays; --force replaces a file.") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(final, num_bytes) from None
         if error.errno == errno.EFBIG:
             raise _too_long(final) from None
-        raise ConvertError(f"cannot write {final}: {error.strerror or error}", hint="The target is as it was.") from error
+        raise ConvertError(f"cannot write {final}: {error.strerror or error}", hint="The target is unchanged.") from error
 
 
 # ---- reading it again -----------------------------------------------------------------------------------------------
 
 
 def _verify(path: Path, job: Job, report: Reporter) -> None:
-    """Open what was written, and compare it with what was to be written: sizes, tokenizer, template, and the numbers."""
+    """Open the result and compare it with the source: sizes, tokenizer, template and numbers."""
     made, asked = open_checkpoint(path), job.checkpoint
     differing = [
         field.name
@@ -372,10 +371,10 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
     if one is not other and (one is None or other is None or not means_the_same(one, other)):
         differing.append("tokenizer")
     if differing:
-        raise ConvertError(f"what was written differs from the source in {', '.join(differing)}", hint=A_BUG)
+        raise ConvertError(f"the result differs from the source in {', '.join(differing)}", hint=A_BUG)
     if one is not None and made.format in OWN_TOKENIZER_FILES and Path(one.source).name == "tokenizer.json":
         own = OWN_TOKENIZER_FILES[made.format]
-        report.notice(f"the tokenizer is written as tokenizer.json, for {own} cannot say the same: other programs may miss it")
+        report.notice(f"{own} cannot express this tokenizer, so tokenizer.json holds it: other programs may miss it")
     total, done = sum(tensor.num_bytes for tensor in made.tensors.values()), 0
     for name, tensor in asked.tensors.items():
         _verify_tensor(name, made.tensors[name], tensor, job)
@@ -385,17 +384,17 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
 
 OWN_TOKENIZER_FILES = {"meta": "Meta's tokenizer.model", "llama2c": "llama2.c's tokenizer.bin"}
 NOT_COMPARED = ("name", "rope", "architecture")  # rope: by its numbers
-SAME_ANGLE = 1e-5  # relative: what single precision leaves of a frequency
-A_BUG = "This is a bug of puna's; the target is as it was."
+SAME_ANGLE = 1e-5  # relative: the precision of a float32 frequency
+A_BUG = "This is a bug of puna; the target is unchanged."
 
 
 def _near(a: object, b: object) -> bool:
-    """Equal; of numbers with a fraction, in single precision."""
+    """Whether two values are equal; floats are compared as float32."""
     return a == b or (isinstance(a, float) and isinstance(b, float) and np.float32(a) == np.float32(b))
 
 
 def _turn_alike(made: ModelConfig, asked: ModelConfig) -> bool:
-    """Whether two models turn heads alike. A scaling may be told by its name in one file and by a table in another."""
+    """Whether two models rotate heads alike. One file may name a scaling, and another hold it as a table."""
     pairs = [(config.rope.frequencies(config.head_dim), config.rope.attention_factor) for config in (made, asked)]
     return all(np.allclose(one, other, rtol=SAME_ANGLE, atol=0) for one, other in zip(*pairs))
 
@@ -403,7 +402,7 @@ def _turn_alike(made: ModelConfig, asked: ModelConfig) -> bool:
 def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:
     kind = job.types[name]
     if made.shape != source.shape or made.type.name != kind:
-        raise ConvertError(f"{name} became {made.type.name} {made.shape}; {kind} {source.shape} was asked for", hint=A_BUG)
+        raise ConvertError(f"{name} became {made.type.name} {made.shape} instead of {kind} {source.shape}", hint=A_BUG)
     expected: Rows | None = None if kind == "Q8_GROUP" else job.rows(name)
     if expected is None:
         return
@@ -412,4 +411,4 @@ def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:
     for first in range(0, len(expected), step):
         last = min(first + (step if whole else RECHECKED_ROWS), len(expected))
         if not np.array_equal(made.data[first:last], expected[first:last]):
-            raise ConvertError(f"{name} was read back with other numbers than were written", hint=A_BUG)
+            raise ConvertError(f"{name} was read back with other numbers than puna wrote", hint=A_BUG)

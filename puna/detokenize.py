@@ -1,6 +1,6 @@
-"""Token ids -> text while they are still being made: never half a character, never a piece of a stop string.
+"""Streams token ids as text: never half a character, never a piece of a stop string.
 
-Knows the bytes of tokens. Knows no models, no requests.
+Knows the bytes of tokens, but no models and no requests.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
 
-FIRST_MARK = 0xD800  # surrogates: neither decoded bytes nor a stop text can hold one
+FIRST_MARK = 0xD800  # a surrogate, which neither decoded bytes nor a stop text can hold
 NUM_MARKS = 0x800
 
 
 class Detokenizer:
-    r"""The text of one sequence, piece by piece. All pieces together, with `flush()`, are the whole decoded text.
+    r"""The text of one sequence, piece by piece. All pieces and `flush()` together are the whole decoded text.
 
-    Bytes become text when they can no longer be part of a longer character; those that are not UTF-8 become U+FFFD, in the
-    tokenizer's own way.
+    Bytes become text once they cannot be part of a longer character. Bytes that are not UTF-8 become U+FFFD, as in the tokenizer.
 
     >>> class Bytes:  # id = byte; 256 is a control token
     ...     token_bytes = first_bytes = staticmethod(lambda i: bytes([i]) if i < 256 else b"")
@@ -28,13 +27,13 @@ class Detokenizer:
     >>> [euro.push(byte) for byte in b"\xe2\x82\xac"]
     ['', '', '€']
 
-    The text ends before the first stop string to be complete; what may still become one is held back.
+    The text ends before the stop string that is complete first. Text that may become one is held back.
 
     >>> chat = Detokenizer(Bytes(), stop=["\nUser:"])
     >>> [chat.push(byte) for byte in b"Yes\nUser: and"], chat.flush(), chat.stopped
     (['Y', 'e', 's', '', '', '', '', '', '', '', '', '', ''], '', '\nUser:')
 
-    A control token has no text, but a stop text that spells it ends there all the same.
+    A control token has no text, but a stop text that spells it ends the text there.
 
     >>> control = Detokenizer(Bytes(), stop=["!<end>"])
     >>> [control.push(i) for i in (*b"a!", 256)], control.stopped
@@ -42,18 +41,18 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), at_start: bool = False) -> None:
-        """`at_start`: the sequence begins a text, so that the tokenizer's own first space (SentencePiece) is not shown."""
+        """`at_start`: the sequence begins a text, so the space that SentencePiece adds is not shown."""
         self.stopped: str | None = None  # the stop string that ended the text
         self.marks = control_marks(stop, tokenizer.special_tokens) if stop else {}
         self._tokenizer = tokenizer
         self._stop = spelled_stops(stop, tokenizer.special_tokens, self.marks)
-        self._unmarked = dict.fromkeys(map(ord, self.marks.values()))  # of `str.translate`: a mark is not shown
-        self._at_start = at_start  # and nothing was said yet
+        self._unmarked = dict.fromkeys(map(ord, self.marks.values()))  # for `str.translate`: marks are not shown
+        self._at_start = at_start  # and there is no text yet
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.utf8_errors)
-        self._held = ""  # decoded, but may be the beginning of a stop string
+        self._held = ""  # decoded text that may begin a stop string
 
     def push(self, token_id: int) -> str:
-        """The text that this id makes certain; always empty once `stopped` is set."""
+        """The text that this id completes; always "" once `stopped` is set."""
         data = self._tokenizer.token_bytes(token_id)
         ends_bytes = not data and self._tokenizer.controls_part_bytes
         if data and self._at_start:
@@ -62,7 +61,7 @@ class Detokenizer:
         return self._release(text) if token_id not in self.marks else self._release(self._marked(text, self.marks[token_id]))
 
     def _marked(self, text: str, mark: str) -> str:
-        """The text with the mark of a control token. Where that ends the sequence, half a character before it is complete."""
+        """The text with the mark of a control token; an incomplete character before it is decoded as it is."""
         state = self._utf8.getstate()
         whole = text + self._utf8.decode(b"", final=True) + mark
         if first_match(self._held + whole, tuple(self._stop)):
@@ -71,7 +70,7 @@ class Detokenizer:
         return text + mark
 
     def flush(self) -> str:
-        """What was held back, at the end of the sequence."""
+        """The held-back text, at the end of the sequence."""
         text = self._release(self._utf8.decode(b"", final=True))
         held, self._held = self._held, ""
         return text + held.translate(self._unmarked)
@@ -90,9 +89,9 @@ class Detokenizer:
 
 
 def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
-    """An id as text, by itself: a part of a character is U+FFFD, a control token is as the vocabulary spells it.
+    """The text of a single id: U+FFFD for a part of a character, the vocabulary's spelling for a control token.
 
-    "" without a tokenizer, and for an id that only pads the model's vocabulary.
+    "" without a tokenizer, and for a padding id of the model's vocabulary.
     """
     if tokenizer is None or token_id >= tokenizer.vocab_size:
         return ""
@@ -101,13 +100,13 @@ def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
 
 
 def control_marks(stop: Sequence[str], control_tokens: Mapping[str, int]) -> dict[int, str]:
-    """Id of each control token that a stop text spells -> the letter that stands for it in the searched text."""
+    """Id of each control token that a stop text spells -> the letter that replaces it in the searched text."""
     spelled = [token_id for text, token_id in control_tokens.items() if any(text in one for one in stop)]
     return {token_id: chr(FIRST_MARK + number) for number, token_id in enumerate(spelled[:NUM_MARKS])}
 
 
 def spelled_stops(stop: Sequence[str], control_tokens: Mapping[str, int], marks: Mapping[int, str]) -> dict[str, str]:
-    """What to look for -> the stop text it stands for: each as it is, and with marks in the place of control tokens.
+    """Text to search -> its stop text. Each stop text occurs as it is, and with marks instead of control tokens.
 
     >>> spelled_stops(["a", "b<s>"], {"<s>": 1}, {1: "|"})
     {'a': 'a', 'b<s>': 'b<s>', 'b|': 'b<s>'}
@@ -120,7 +119,7 @@ def spelled_stops(stop: Sequence[str], control_tokens: Mapping[str, int], marks:
 
 
 def first_match(text: str, stop: Sequence[str]) -> tuple[int, str] | None:
-    """Start and text of the stop string that is complete first; of two that end together, the longer.
+    """(start, text) of the stop string that is complete first; of two that end together, the longer one.
 
     >>> first_match("abcd", ["cd", "bc", "abc"])
     (0, 'abc')
@@ -131,7 +130,7 @@ def first_match(text: str, stop: Sequence[str]) -> tuple[int, str] | None:
 
 
 def longest_beginning(text: str, stop: Sequence[str]) -> int:
-    """Length of the longest end of `text` with which one of the stop strings begins.
+    """Length of the longest suffix of `text` that is a prefix of a stop string.
 
     >>> longest_beginning("so a", ["a b", " a b"])
     2

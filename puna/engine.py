@@ -1,6 +1,6 @@
-"""The engine: add, abort, step. A step is: schedule, forward, sample, accept, detokenize. No arithmetic is done here.
+"""The engine: add, abort, step. A step is: schedule, forward, sample, accept, detokenize. It does no arithmetic.
 
-Not thread-safe: one thread calls it. Requests of any kind run together, and none changes a bit of another's result.
+Not thread-safe: one thread calls it. Requests of any kind run together; none changes a bit of another's result.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ class _Live:
     """What the engine keeps for a request while it runs."""
 
     request: Request
-    history: History  # the request's own lists, which grow
+    history: History  # shares the request's growing lists
     sampler: Chooser
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
-    max_tokens: int  # the request's own, or what fits the context
+    max_tokens: int  # the request's limit, or what fits the context
     num_told: int = 0  # output ids that a StepOutput has returned
 
     @property
     def is_plain(self) -> bool:
-        """Whether a device can sample its next id, and nothing else is needed of a step."""
+        """Whether the device can sample the next token: the request needs no log-probabilities."""
         return isinstance(self.sampler, Sampler) and self.sampler.is_plain
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A step that the device was given: its work, and the logits, or the ids that the device samples from them."""
+    """The in-flight step: its scheduled work, and its logits or the token ids that the device samples from them."""
 
     works: list[Work]
-    whole: list[bool]  # for each work: it reaches the end of its request, so that an id is sampled
+    whole: list[bool]  # per work: whether it reaches the end of its request, so that a token is sampled
     logits: Logits | None = None
     chosen: Chosen | None = None
 
     @property
     def choosing(self) -> list[Request]:
-        """The requests that an id is sampled for, in the order of the ids."""
+        """The requests that get a sampled token, in the order of the ids."""
         return [work.request for work, is_whole in zip(self.works, self.whole, strict=True) if is_whole]
 
 
 class Engine:
-    """Runs requests on a loaded backend. `tokenizer` None: only token ids are made, and every text is empty."""
+    """Runs requests on a loaded backend. Without a `tokenizer` it makes only token ids, and every text is empty."""
 
     def __init__(
         self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
@@ -81,10 +81,10 @@ class Engine:
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self._ahead = backend if isinstance(backend, LooksAhead) else None
-        self._begun: _Begun | None = None  # the step in flight, whose ids are not read yet
+        self._begun: _Begun | None = None  # the in-flight step, whose token ids are not read yet
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
-        self._outputs: list[StepOutput] = []  # not yet returned; kept here so that an interrupted step loses none
+        self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
         self._last_id = 0
 
     @property
@@ -93,12 +93,12 @@ class Engine:
 
     @property
     def num_free_pages(self) -> int:
-        """Pages that no sequence holds: all of them while nothing runs."""
+        """Pages that no sequence holds; all of them if nothing runs."""
         return self._scheduler.pages.num_available
 
     def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: Chooser | None = None) -> Request:
-        """Queue a prompt. The caller may read the request: its `id` names it in the outputs of `step`, and its `params.seed` is
-        the seed that is used. `sampler`, if given, samples its tokens instead of the one that `params` describe.
+        """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
+        `sampler` samples the tokens instead of the one that `params` describe.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -148,7 +148,7 @@ class Engine:
         return outputs
 
     def abort_all(self) -> None:
-        """End every request and free all pages, whatever was interrupted."""
+        """End every request and free all pages, also after an interrupted step."""
         for request_id in tuple(self._live):
             self.abort(request_id)
         self._begun = None
@@ -157,11 +157,11 @@ class Engine:
     # ---- one step: launched, then finished ----------------------------------------------------------------------------
 
     def _looks_ahead(self) -> bool:
-        """Whether the device can sample for every running request. Requests that need more than an id need the logits here."""
+        """Whether the device can sample for every running request. A request that needs log-probabilities needs host logits."""
         return self._ahead is not None and all(live.is_plain for live in self._live.values())
 
     def _begin(self, works: list[Work], ahead: bool) -> _Begun:
-        """Launch a step. Ids that the device samples are UNREAD in their requests until they are read."""
+        """Launch a step. A token that the device samples is a placeholder (UNREAD) in its request until the host reads it."""
         batch, whole = make_batch(works), [work.is_whole for work in works]
         if self._ahead is None or not ahead:
             begun = _Begun(works, whole, logits=self._backend.forward(batch))
@@ -174,7 +174,7 @@ class Engine:
         return begun
 
     def _choices(self, works: list[Work], whole: list[bool], batch: Batch) -> Choices:
-        """How to sample for each request that reaches its end, and which tokens of the batch the previous step sampled."""
+        """The sampling batch; its `sources` say which tokens of the batch the previous step sampled."""
         places = {} if self._begun is None else {request.id: i for i, request in enumerate(self._begun.choosing)}
         sources = np.full(len(batch.token_ids), -1, np.int32)
         for end, work in zip(batch.starts[1:], works, strict=True):
@@ -186,7 +186,7 @@ class Engine:
         return make_choices(sources, samplers, edits)
 
     def _settle(self) -> None:
-        """Finish a step: use its logits or ids. Requests that have ended meanwhile are left alone."""
+        """Finish a step: use its logits or sampled tokens. Requests that ended in the meantime are skipped."""
         begun, self._begun = self._begun, None
         if begun is None:
             return
@@ -199,7 +199,7 @@ class Engine:
                 self._learn(request, token_id)
 
     def _learn(self, request: Request, token_id: int) -> None:
-        """Take the next id of a request that has not ended meanwhile."""
+        """Accept a request's sampled token, unless the request has ended in the meantime."""
         live = self._live.get(request.id)
         if live is None:
             return
@@ -211,7 +211,7 @@ class Engine:
             self._accept(live, token_id)
 
     def _take(self, work: Work, is_whole: bool, rows: Logits) -> None:
-        """Use the logits of a work: score the prompt if requested, then sample the next token from the last row."""
+        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
         live = self._live[work.request.id]
         try:
             if live.request.owes_prompt:
@@ -225,7 +225,7 @@ class Engine:
             self._finish(live, FinishReason.ERROR)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
-        """Log-probabilities of the next prompt tokens that are not scored yet: row i predicts the i-th of them."""
+        """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
         for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
             require_finite(row)
             request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
@@ -249,7 +249,7 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds: none for a stop id, and none for one that only pads the model's vocabulary."""
+        """The text that a token adds; "" for a stop id and for a padding id of the model's vocabulary."""
         detokenizer = live.detokenizer
         if detokenizer is None or token_id >= self._num_texts:
             return ""
@@ -258,12 +258,12 @@ class Engine:
         return detokenizer.push(token_id)
 
     def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
-        """The entry with its ids as text."""
+        """The entry, with the text of its ids."""
         text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
         return replace(entry, text=text, top_texts=tuple(top_texts))
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
-        """Remove a request; its last output has the text that was held back."""
+        """Remove a request. Its last output has the held-back text."""
         live.request.finish_reason = reason
         live.request.num_unread = 0
         self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
@@ -273,7 +273,7 @@ class Engine:
         self._tell(live, text)
 
     def _tell(self, live: _Live, text: str) -> None:
-        """Queue an output with what is new of a request: one token, or none where it ended without one."""
+        """Queue an output with what is new in a request: one token, or none if it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
         output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
@@ -300,7 +300,7 @@ class Engine:
         return _Live(request, history, given or sampler, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
-        """None without a tokenizer: stop texts cannot be found then, and are refused."""
+        """None without a tokenizer; stop texts are then refused."""
         tokenizer, stop = self._tokenizer, request.params.stop
         if tokenizer is None:
             if stop:
@@ -313,7 +313,7 @@ class Engine:
         return own if self._tokenizer is None or params.ignore_eos else own | self._tokenizer.stop_ids
 
     def _spelled_ids(self, params: SamplingParams) -> frozenset[int]:
-        """Control tokens that are a stop text by themselves."""
+        """Ids of the control tokens that stop texts spell exactly."""
         control = {} if self._tokenizer is None else self._tokenizer.special_tokens
         return frozenset(control[text] for text in params.stop if text in control)
 
@@ -329,8 +329,7 @@ class Engine:
 
 
 def make_batch(works: Sequence[Work]) -> Batch:
-    """The arrays that a backend receives. Lists become arrays once, not work by work, which a step of some hundred requests
-    would notice."""
+    """The arrays that a backend receives. Lists become arrays once, not per request: that costs time with 256 requests."""
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
@@ -363,12 +362,12 @@ def _page_tables(page_ids: Sequence[Sequence[int]]) -> IntArray:
 
 
 def split_rows(works: Sequence[Work], logits: Logits) -> list[Logits]:
-    """The logits of each work.  # (num_logits, vocab_size) each"""
+    """Split the logits by request.  # (num_logits, vocab_size) each"""
     return np.split(logits, np.cumsum([work.num_logits for work in works])[:-1])
 
 
 def _end_of(live: _Live, token_id: int) -> tuple[FinishReason | None, int | str | None]:
-    """Why a request ends with this token (None: it does not), and the stop text or stop id of the caller's that ended it."""
+    """Why a request ends with this token (None: it goes on), and the caller's stop text or stop id that ended it."""
     if live.detokenizer is not None and live.detokenizer.stopped is not None:
         return FinishReason.STOP, live.detokenizer.stopped
     if token_id in live.stop_ids:

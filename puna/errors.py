@@ -1,4 +1,4 @@
-"""Every error that puna shows to a person, and nothing else.
+"""Every error that puna shows to a person.
 
 Each says what was given, what is allowed and what to do. The command line prints `message`, and `hint` on a second
 line, and ends with `exit_code`; a server answers with `http_status`. An error that is not a `PunaError` is a bug of puna.
@@ -20,7 +20,7 @@ class PunaError(Exception):
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
-    default_hint: ClassVar[str] = ""  # what to do, where whoever raises it knows no better
+    default_hint: ClassVar[str] = ""  # what to do, unless the caller gives a hint
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class PunaError(Exception):
 
     @property
     def line(self) -> str:
-        """Message and hint in one, where there is room for one line only.
+        """Message and hint as one line.
 
         >>> PunaError("no such file: x.gguf", hint="Check the path.").line
         'no such file: x.gguf. Check the path.'
@@ -40,14 +40,14 @@ class PunaError(Exception):
 
 
 class UsageError(PunaError):
-    """An argument that is wrong in itself, whatever the model or the machine."""
+    """An argument that is wrong for every model and machine."""
 
     exit_code = 2
     http_status = 400
 
 
 class ModelNotFoundError(PunaError):
-    """A path or a name behind which there is no model."""
+    """A path or a name that leads to no model."""
 
     exit_code = 2
     http_status = 404
@@ -55,15 +55,15 @@ class ModelNotFoundError(PunaError):
 
 
 class ModelFormatError(PunaError):
-    """A model file that puna refuses: it contradicts itself, or holds what no such file has. The file, the field and the byte
-    offset are named. The bytes may be just those that somebody wrote; where they are not, it is a DamagedFileError.
+    """A model file that puna refuses because it contradicts itself or holds an impossible value. Names the file, the field and
+    the byte offset. The bytes may be as they were written; if they are not, the error is a DamagedFileError.
 
     >>> str(ModelFormatError("m.gguf", "llama.block_count", 16, "is 0; it must lie in 1..65536"))
     'm.gguf: llama.block_count at byte 16: is 0; it must lie in 1..65536'
     """
 
     http_status = 422
-    default_hint = "Correct that in the file, or take another conversion of the model."
+    default_hint = "Correct this in the file, or take another conversion of the model."
 
     def __init__(self, file: str | PathLike[str], field: str, offset: int | None, problem: str, *, hint: str = "") -> None:
         where = f"{field} at byte {offset}" if offset is not None else field
@@ -74,7 +74,7 @@ class ModelFormatError(PunaError):
 
 
 class DamagedFileError(ModelFormatError):
-    """Bytes that are not those that were written: cut short, offsets that lead nowhere, a checksum that differs.
+    """A file whose bytes have changed: it is cut short, an offset points outside, or a checksum differs.
 
     >>> str(DamagedFileError("m.gguf", "kv_count", 16, "is 2**63, but 40 bytes remain"))
     'm.gguf: kv_count at byte 16: is 2**63, but 40 bytes remain'
@@ -91,10 +91,10 @@ class UnsupportedModelError(PunaError):
 
 
 class ContextLengthError(PunaError):
-    """A prompt that does not fit into the context: both numbers are named.
+    """A prompt that does not fit into the context. Names both numbers.
 
     >>> str(ContextLengthError.of("at least 300", 128))
-    'the prompt has at least 300 tokens; the context holds 128, the answer included'
+    'the prompt has at least 300 tokens; the context holds 128, including the answer'
     """
 
     exit_code = 2
@@ -103,11 +103,11 @@ class ContextLengthError(PunaError):
 
     @classmethod
     def of(cls, num_tokens: str, max_context: int) -> Self:
-        return cls(f"the prompt has {num_tokens} tokens; the context holds {max_context}, the answer included")
+        return cls(f"the prompt has {num_tokens} tokens; the context holds {max_context}, including the answer")
 
 
 class InsufficientMemoryError(PunaError):
-    """A model that does not fit into the free memory: found before anything is allocated, or when an allocation failed."""
+    """A model that does not fit into the free memory. Raised before anything is allocated, or when an allocation fails."""
 
     http_status = 507
 
@@ -129,16 +129,16 @@ class DeviceError(PunaError):
 
 
 class NumericalError(PunaError):
-    """Logits that are not finite: the request ends, the others go on."""
+    """Logits that are not finite: the request ends, the others continue."""
 
 
 def did_you_mean(given: str, names: Iterable[str]) -> str:
-    """A sentence with the names that are spelled like `given`, the nearest first; "" if none is.
+    """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
 
     >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
     ('Did you mean chat?', '')
     """
-    from difflib import get_close_matches  # only where something went wrong
+    from difflib import get_close_matches  # only needed for errors
 
     by_lower = {name.lower(): name for name in names}
     near = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=3, cutoff=0.6)]

@@ -1,9 +1,9 @@
-"""What is wrong with a model: each finding says what it does to the output, and how to mend it.
+"""Finds what is wrong with a model. Each finding says what it does to the output, and how to fix it.
 
     for finding in examine(open_checkpoint(path)):
         print(finding.severity, finding.found)
 
-A table of checks, each a small function; a new one is a line more. What only harms other programs is a note.
+CHECKS is the table of checks, each a small function. A fault that only harms other programs is a note.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from puna.tokenizers.base import Tokenizer
 
 Severity = Literal["error", "warning", "note"]
 QUESTION, ANSWER, MORE = "What is a puna?", "A high plain.", "Where?"
-CONTROL = re.compile(r"<\|[^<>|\s]{1,48}\|>")  # what looks like a control token of a template
-CLASSIC_BOS = ("<s>", "<|begin_of_text|>")  # a model whose vocabulary has it was trained to see it first
+CONTROL = re.compile(r"<\|[^<>|\s]{1,48}\|>")  # looks like a control token of a template
+CLASSIC_BOS = ("<s>", "<|begin_of_text|>")  # a model with it in its vocabulary was trained with it first
 LLAMA3_THETA, LLAMA3_CONTEXT = 500000.0, 8192
 STRETCHED_NAME = re.compile(r"llama[-_ .]?3[._][123]", re.IGNORECASE)
 CHUNK_BYTES = 1 << 25
@@ -43,7 +43,7 @@ HALF_RANGE = 65504.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, in four sentences."""
+    """One fault: what it is, its effect, and how to fix it."""
 
     severity: Severity
     check: str  # the name of the check
@@ -54,13 +54,13 @@ class Finding:
 
 @dataclass
 class Subject:
-    """A checkpoint, and what several checks want to know of it."""
+    """A checkpoint, and facts that several checks need."""
 
     checkpoint: Checkpoint
 
     @cached_property
     def made(self) -> Tokenizer | PunaError | None:
-        """The tokenizer; the error where it cannot be built; None where the model has none."""
+        """The tokenizer; the error if it cannot be built; None if the model has none."""
         try:
             return None if self.checkpoint.tokenizer is None else build_tokenizer(self.checkpoint.tokenizer)
         except PunaError as error:
@@ -72,7 +72,7 @@ class Subject:
 
     @cached_property
     def prompt(self) -> Prompt | PunaError | None:
-        """The template's text of a question, an answer and a question; the error where it makes none; None without one."""
+        """The template's text for a question, an answer and a question; the error if it fails; None without a template."""
         template, tokenizer = self.checkpoint.chat_template, self.tokenizer
         if template is None or tokenizer is None:
             return None
@@ -97,7 +97,7 @@ Check = Callable[[Subject], Iterator[Finding]]
 
 
 def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = SILENT) -> list[Finding]:
-    """All findings, the worst first. `weights`: also those that need every byte of the weights to be read."""
+    """All findings, the worst first. `weights`: also run the checks that read every byte of the weights."""
     subject = Subject(checkpoint)
     found = [finding for check in CHECKS for finding in check(subject)]
     if weights:
@@ -114,8 +114,8 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "error",
             "tokenizer",
-            f"the tokenizer is refused: {subject.made.message}",
-            "Only token ids can be given and taken; text cannot be read.",
+            f"puna cannot use the tokenizer: {subject.made.message}",
+            "puna reads and writes token ids only, no text.",
             subject.made.hint,
         )
     elif subject.made is None:
@@ -123,7 +123,7 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
             "warning",
             "tokenizer",
             "there is no tokenizer in the model, nor beside it",
-            "Only token ids can be given and taken; text cannot be read.",
+            "puna reads and writes token ids only, no text.",
             "Fetch the tokenizer's file from where the model came, into the same folder, or name it with --tokenizer.",
         )
 
@@ -139,8 +139,8 @@ def _duplicate_tokens(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "duplicate-tokens",
-            f"{len(twice)} tokens stand in the vocabulary more than once, {twice[0].decode('utf-8', 'replace')!r} for one",
-            "A text is encoded with one of them where the model was perhaps trained with the other.",
+            f"{len(twice)} tokens occur more than once in the vocabulary, e.g. {twice[0].decode('utf-8', 'replace')!r}",
+            "A text is encoded with one of them; the model was perhaps trained with the other.",
             "Take another conversion of the model.",
         )
 
@@ -171,17 +171,17 @@ def _bos(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "double-bos",
-            f"a prompt begins with {bos} twice: the template writes it so",
-            "The model sees what it never saw in training; answers get worse, often unnoticed.",
+            f"a prompt begins with {bos} twice, because the template writes it twice",
+            "The model never saw that in training; answers get worse, often unnoticed.",
             "Take a corrected chat template, or name a built-in one: --template llama2, llama3 or chatml.",
         )
     elif written and tokenizer.add_bos:
         yield Finding(
             "note",
             "double-bos",
-            f"the template writes {bos}, and the tokenizer is told to add it too",
+            f"the template writes {bos}, and the file asks the tokenizer to add it too",
             "puna sends it once. Programs that add BOS to a rendered template send it twice.",
-            "Nothing, with puna.",
+            "With puna, do nothing.",
         )
     elif ids[:1] != [tokenizer.bos_id] and bos in CLASSIC_BOS:
         yield _missing_bos(bos)
@@ -191,9 +191,9 @@ def _missing_bos(bos: str) -> Finding:
     return Finding(
         "warning",
         "missing-bos",
-        f"no prompt begins with {bos}: neither the tokenizer nor a template puts it there",
-        "Models of this vocabulary were trained with it in front; without it answers drift or repeat themselves.",
-        "Take another conversion of the model, one whose tokenizer says add_bos.",
+        f"no prompt begins with {bos}: neither the tokenizer nor a template adds it",
+        "Models with this vocabulary were trained with it in front; without it answers drift or repeat themselves.",
+        "Take another conversion of the model, one whose tokenizer has add_bos.",
     )
 
 
@@ -217,14 +217,14 @@ def _template(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 "template-tokens",
-                f"the template writes {unknown[0]}, which is no token of the vocabulary: it becomes {len(ids)} pieces of text",
-                "The model sees letters where it was trained with one token, and does not know whose turn it is.",
-                "The template, or the tokenizer, belongs to another model: take both from where the weights came.",
+                f"the template writes {unknown[0]}, which the vocabulary lacks: it becomes {len(ids)} pieces of text",
+                "The model was trained with one token there; it sees letters, and does not know whose turn it is.",
+                "The template or the tokenizer belongs to another model: take both from where the weights came.",
             )
 
 
 def _end_of_turn(subject: Subject) -> Iterator[Finding]:
-    """The first control token behind an answer is what the model will write to end one."""
+    """The first control token after an answer is the one that the model writes to end an answer."""
     prompt, tokenizer = subject.prompt, subject.tokenizer
     if not isinstance(prompt, Prompt) or tokenizer is None or ANSWER not in prompt.text:
         return
@@ -238,7 +238,7 @@ def _end_of_turn(subject: Subject) -> Iterator[Finding]:
             "error",
             "end-of-turn",
             f"the template ends an answer with {subject.text_of(end)}, but generation ends at {stops or 'no token'}",
-            "Answers do not end: the model goes on to invent the next question.",
+            "Answers do not end: the model continues with a next question.",
             f"Take another conversion of the model, one whose end of turn is {subject.text_of(end)}.",
         )
 
@@ -256,7 +256,7 @@ def _rope(subject: Subject) -> Iterator[Finding]:
             "warning",
             "rope-scaling",
             f"a Llama 3 (theta 500000) with a context of {config.max_context} has no rope scaling: Llama 3.1 and later have one",
-            f"Short texts are nearly right; beyond {LLAMA3_CONTEXT} tokens the model loses the thread.",
+            f"Short texts are nearly right; beyond {LLAMA3_CONTEXT} tokens the output gets incoherent.",
             "The conversion dropped rope_scaling: take another, or convert the original again.",
         )
 
@@ -267,7 +267,7 @@ def _notices(subject: Subject) -> Iterator[Finding]:
             effect, cure = "Another program may read the file in another way.", "Correct the file, or take another conversion."
             yield Finding("warning", "reader", notice, effect, cure)
         else:
-            yield Finding("note", "reader", notice, "As said.", "Nothing, if that is what you expect.")
+            yield Finding("note", "reader", notice, "As stated.", "If you expected this, do nothing.")
 
 
 CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)
@@ -278,7 +278,7 @@ CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _t
 
 @dataclass(slots=True)
 class Numbers:
-    """What one reading of a tensor tells."""
+    """What one pass over a tensor finds."""
 
     not_finite: int = 0
     largest: float = 0.0
@@ -286,7 +286,7 @@ class Numbers:
 
 
 def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
-    """Each tensor is read once, in pieces."""
+    """Findings about the weights. Reads each tensor once, in pieces."""
     total, done = sum(tensor.num_bytes for tensor in checkpoint.tensors.values()), 0
     read: dict[str, Numbers] = {}
     for name, tensor in checkpoint.tensors.items():
@@ -313,7 +313,7 @@ def _read(tensor: Tensor) -> Numbers:
 
 
 def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Iterator[npt.NDArray[np.floating]]:
-    """The numbers that decide whether weights are finite: the scales of blocks, or the weights where there are none."""
+    """The numbers that decide whether weights are finite: the scales of blocks, or else the weights."""
     if tensor.scales is not None:
         yield tensor.scales[first : first + len(rows)]
         return
@@ -335,7 +335,7 @@ def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
             "error",
             "checksum",
             f"the bytes of {_some(altered)} do not have the checksum that was saved with them",
-            "The weights are not those that were saved; the text is nonsense, or worse than it should be.",
+            "The weights have changed since they were saved; the text is nonsense, or worse than it should be.",
             AGAIN,
         )
 
@@ -348,7 +348,7 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
             "error",
             "not-finite",
             f"{count} numbers (weights, or scales of blocks) in {_some(not_finite)} are NaN or infinite",
-            "Every answer that meets them ends with an error, for its logits are not finite.",
+            "An answer that uses them ends with an error, because its logits are not finite.",
             AGAIN,
         )
     zero = [
@@ -385,7 +385,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
             "warning",
             "same-layers",
             f"layers {', '.join(map(str, same[0]))} hold the same weights",
-            "A merge of models may mean it; else shards were copied over each other, and the text is worse than it should be.",
+            "A merge of models may intend this; else shards overwrote each other, and the text is worse than it should be.",
             AGAIN,
         )
     embed, head = (checkpoint.tensors.get(name) for name in ("embed", "lm_head"))
@@ -395,7 +395,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
             "untied",
             f"the output matrix is the embedding, stored twice: {head.num_bytes / 1e6:.1f} MB",
             "The output is right; the memory is wasted.",
-            "Where the format can say so, set tie_word_embeddings to true and leave lm_head out.",
+            "If the format allows it, set tie_word_embeddings to true and leave lm_head out.",
         )
 
 

@@ -1,7 +1,7 @@
-"""A gap between two texts -> the ids of a prompt that asks for what stands in it (Bavarian et al. 2022, arXiv 2207.14255).
+"""Infill: the ids of a prompt that asks for the text between two texts (Bavarian et al. 2022, arXiv 2207.14255).
 
-Code models are trained with three tokens for it: before the beginning, before the end, before the middle, which the model then
-writes. Meta's CodeLlama and those that came later differ in the tokens' names only.
+Code models know three tokens for it: before the prefix, before the suffix, and before the middle, which the model then writes.
+CodeLlama and later models differ only in the names of the tokens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from puna.tokenizers.base import Tokenizer
 
 
 class Marks(NamedTuple):
-    """The tokens of a kind of model, as its vocabulary spells them."""
+    """The infill tokens of a model family, as its vocabulary spells them."""
 
     before: str
     after: str
     middle: str
-    ends: tuple[str, ...]  # those that end the middle, beside the end of the text
+    ends: tuple[str, ...]  # tokens that end the middle, in addition to end of text
 
 
 MARKS: tuple[Marks, ...] = (
@@ -30,7 +30,7 @@ MARKS: tuple[Marks, ...] = (
     Marks("<fim_prefix>", "<fim_suffix>", "<fim_middle>", ("<file_sep>",)),  # StarCoder
     Marks("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", ()),  # DeepSeek-Coder
 )
-FOREIGN_LETTER = "☺"  # no word begins with it: what follows it is encoded as inside a text
+FOREIGN_LETTER = "☺"  # no word begins with it, so the text after it is encoded as the inside of a text
 
 
 class InfillPrompt(NamedTuple):
@@ -41,15 +41,15 @@ class InfillPrompt(NamedTuple):
 
 
 def encode_infill(before: str, after: str, tokenizer: Tokenizer, *, limit: int | None = None) -> InfillPrompt:
-    """The prompt for what stands between `before` and `after`. UsageError for a model that knows no such tokens.
+    """The prompt for the text between `before` and `after`. UsageError for a model without infill tokens.
 
-    The order is prefix, suffix, middle. `limit`: as of `Tokenizer.encode`, for each of the two.
+    The order is prefix, suffix, middle. `limit`: as in `Tokenizer.encode`, for each of the two.
     """
     ids = {tokenizer.piece(token_id): token_id for token_id in range(tokenizer.vocab_size)}
     marks = next((marks for marks in MARKS if {marks.before, marks.after, marks.middle} <= ids.keys()), None)
     if marks is None:
         raise UsageError(
-            "the model knows no tokens for filling a gap, so a suffix has no use",
+            "the model has no infill tokens, so it cannot use a suffix",
             hint="Take a code model that was trained for it (CodeLlama, Qwen2.5-Coder), or leave the suffix out.",
         )
     opening = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
@@ -59,7 +59,7 @@ def encode_infill(before: str, after: str, tokenizer: Tokenizer, *, limit: int |
 
 
 def _inner_ids(text: str, tokenizer: Tokenizer, limit: int | None) -> list[int]:
-    """Ids of a text that is the inside of another: SentencePiece puts no space of its own before it."""
+    """Ids of the inside of a text: SentencePiece adds no space before it."""
     lead = tokenizer.encode(FOREIGN_LETTER, bos=False, eos=False) if tokenizer.strips_leading_space() else []
     whole = tokenizer.encode(FOREIGN_LETTER * bool(lead) + text, bos=False, eos=False, limit=limit)
     return whole[len(lead) :]

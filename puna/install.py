@@ -1,4 +1,4 @@
-"""How puna was installed, and so the commands that install more of it: `puna` itself is on no package index.
+"""The commands that install extras of puna, depending on how puna was installed: it is on no package index.
 
 extra_command("gpu")     'make gpu', "/clone/.venv/bin/python -m pip install -e '/clone[gpu]'", or the extra's packages by name
 """
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def clone() -> Path | None:
-    """The folder that holds puna's sources; None where it was installed from a wheel."""
+    """The folder with puna's sources; None if puna was installed from a wheel."""
     try:
         is_ours = 'name = "puna"' in (HERE / "pyproject.toml").read_text("utf-8", errors="replace")
     except OSError:
@@ -28,7 +28,7 @@ def clone() -> Path | None:
 
 
 def extra_command(extra: str) -> str:
-    """The command that installs an extra of puna into the environment that runs: for a person to type."""
+    """The command, for a person to type, that installs an extra of puna into the current environment."""
     folder = clone()
     if folder is not None and _is_made_by_make(folder) and extra in MAKE_TARGETS:
         return f"make {extra}" if Path.cwd() == folder else f"make -C {_quoted(str(folder))} {extra}"
@@ -38,18 +38,18 @@ def extra_command(extra: str) -> str:
 
 
 def pip() -> str:
-    """How pip is called for the environment that runs: by its name where that is the activated one."""
+    """How to call pip for the current environment: `pip` if it is activated."""
     return "pip" if os.environ.get("VIRTUAL_ENV") == sys.prefix else f"{python()} -m pip"
 
 
 def python() -> str:
-    """The Python that runs, as the first word of a command."""
+    """The current Python, as the first word of a command."""
     word = _quoted(sys.executable)
     return f"& {word}" if sys.platform == "win32" else word
 
 
 def source() -> str:
-    """What pip can install puna from, as one word of a command: its folder, or the wheel that it came from."""
+    """The folder or wheel that pip can install puna from, as one word of a command."""
     return _quoted(str(clone() or _wheel() or "FOLDER-OF-PUNA"))
 
 
@@ -70,7 +70,7 @@ def requirements(extra: str) -> list[str]:
 
 
 def _of_extra(line: str, extra: str) -> str:
-    """The requirement without its conditions; "" where it is another extra's, or another system's.
+    """The requirement without its conditions; "" if it belongs to another extra or another system.
 
     >>> _of_extra("nvidia-ml-py>=12; extra == 'gpu'", "gpu"), _of_extra("numpy>=2.0", "gpu")
     ('nvidia-ml-py>=12', '')
@@ -84,12 +84,12 @@ def _of_extra(line: str, extra: str) -> str:
 
 
 def _is_made_by_make(folder: Path) -> bool:
-    """Whether this environment is the one that the Makefile makes, and make is here."""
+    """Whether the Makefile made this environment, and make is installed."""
     return Path(sys.prefix) == folder / ".venv" and (folder / "Makefile").is_file() and shutil.which("make") is not None
 
 
 def _wheel() -> Path | None:
-    """The wheel or folder that pip installed puna from, if it is still there."""
+    """The wheel or folder that pip installed puna from, if it still exists."""
     from importlib import metadata
 
     try:

@@ -1,7 +1,7 @@
-"""LLM: puts the parts together. START READING HERE.
+"""LLM puts the parts together. START READING HERE.
 
-A path becomes a checkpoint (`formats/`), its text a row of ids (`tokenizers/`), its sizes a plan (`plan.py`) that a backend
-(`backends/`) carries out. The engine (`engine.py`) turns prompts into tokens step by step; this file drives it.
+`formats/` opens a path as a checkpoint, `tokenizers/` turn text into token ids, `plan.py` computes what memory the model takes,
+and a backend (`backends/`) computes the logits. The engine (`engine.py`) turns prompts into tokens, step by step.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
 Chat = str | Messages  # a text is one message of the user
 Chats = Sequence[str] | Sequence[Messages]
-Inbox = deque[tuple[float, StepOutput]]  # with the time of each
+Inbox = deque[tuple[float, StepOutput]]  # (time, output)
 Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the model's defaults
 
 Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
 class ChatSettings(SamplingSettings, total=False):
-    """What a chat takes beside the fields of SamplingParams: see `LLM.encode_chat`."""
+    """Arguments of a chat besides the fields of SamplingParams; `LLM.encode_chat` explains them."""
 
     template_args: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
@@ -57,7 +57,7 @@ class ChatSettings(SamplingSettings, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The device memory that the plan predicted for loading, and what loading took."""
+    """Device memory for loading: predicted by the plan, and measured."""
 
     predicted_bytes: int
     actual_bytes: int
@@ -65,7 +65,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What an LLM is made of."""
+    """The parts of an LLM."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer | None
@@ -98,11 +98,11 @@ class LLM:
         `settings` are fields of EngineConfig (`help(EngineConfig)` lists them); they override `config` or, without one, the
         `PUNA_...` variables. `tokenizer` is a file, or a folder with one, to use instead of the model's own. `report` receives
         progress and notices: None writes them to stderr, `puna.report.SILENT` drops them. `check` receives the opened model
-        before its weights are read, and raises if it will not do. A model that does not fit is refused before any memory is
+        before its weights are read, and raises to refuse it. A model that does not fit is refused before any memory is
         allocated.
 
-        Where torchrun started several processes, each takes its part of the model, and only in the first does this return: the
-        others take part in its steps, and end with it (SystemExit).
+        Under torchrun each process loads its part of the model. Only the first process returns from here; the others take part
+        in its steps and end with it (SystemExit).
         """
         if not isinstance(path_or_name, str | Path | None):
             raise checks.refuse("the model", path_or_name, "a path, or the name of a model,")
@@ -145,7 +145,7 @@ class LLM:
         footprint: Footprint | None = None,
         report: Reporter = SILENT,
     ) -> Self:
-        """An LLM of a backend that has loaded `checkpoint` already."""
+        """An LLM whose backend has already loaded `checkpoint`."""
         llm = cls.__new__(cls)
         llm._assemble(_Parts(checkpoint, tokenizer, backend, plan, config, footprint), report)
         return llm
@@ -155,7 +155,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
-        self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; a call's own win
+        self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
         self.plan = plan
         self.footprint = parts.footprint
@@ -163,13 +163,13 @@ class LLM:
         self.backend = parts.backend
         self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
-        self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what a person should know of it
+        self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
         self._has_told_suggested = False
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Request] = deque()
-        self._lock = threading.RLock()  # the engine is one thread's at a time
+        self._lock = threading.RLock()  # one thread at a time uses the engine
         self._is_closed = False
         for notice in checkpoint.notices:
             self._tell(notice)
@@ -188,7 +188,7 @@ class LLM:
 
     @property
     def default_params(self) -> SamplingParams:
-        """What is used where the caller gives nothing: what the model's makers suggest, over the defaults of SamplingParams."""
+        """The parameters of a call that gives none: the model's suggestions, else the defaults of SamplingParams."""
         return SamplingParams(**self.suggested.settings)
 
     @overload
@@ -216,11 +216,11 @@ class LLM:
         progress: bool | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Completion | list[Completion]:
-        """Continue one prompt, or each of a list: text or token ids. They run together, and each gives what it gives alone.
+        """Continue one prompt, or each of a list: text or token ids. They run together; each result is the same as alone.
 
         `settings` are fields of SamplingParams (`help(SamplingParams)` lists them). They override `params` or, without it, what
-        the model's makers suggest (`default_params`). `progress`: whether to show on stderr how far a list is; None: where
-        stderr is a terminal.
+        the model suggests (`default_params`). `progress`: whether to show progress through a list on stderr; None: if stderr
+        is a terminal.
         """
         completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings), progress)
         return completions[0] if _is_prompt(prompts) else completions
@@ -237,11 +237,11 @@ class LLM:
     def chat(
         self, messages: Chat | Chats, params: Params = None, *, progress: bool | None = None, **settings: Unpack[ChatSettings]
     ) -> Completion | list[Completion]:
-        """Answer one conversation, or each of a list. A conversation is a text of the user's, or a list of messages.
+        """Answer one conversation, or each of a list. A conversation is the user's text, or a list of messages.
 
         A message is a dict {"role": "system" | "developer" | "user" | "assistant" | "tool", "content": text}; the content may
-        be a list of parts {"type": "text", "text": ...}, and an assistant's message may have "tool_calls". A last message of the
-        assistant is continued. `settings` and `progress` are those of `generate`, and the arguments of `encode_chat`.
+        be a list of parts {"type": "text", "text": ...}, and an assistant's message may have "tool_calls". If the last
+        message is the assistant's, it is continued. `settings` are those of `generate` and the arguments of `encode_chat`.
         """
         completions = _drain(self._open_chat(messages, params, settings), progress)
         return completions[0] if _is_conversation(messages) else completions
@@ -257,7 +257,7 @@ class LLM:
     def stream(
         self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[SamplingSettings]
     ) -> Stream | list[Stream]:
-        """As `generate`, piece by piece. Several streams run together, whichever is read."""
+        """Like `generate`, piece by piece. All streams advance together when any of them is read."""
         streams = self._open(prompts, _is_prompt, self.encode, params, settings)
         return streams[0] if _is_prompt(prompts) else streams
 
@@ -270,14 +270,14 @@ class LLM:
     def chat_stream(
         self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatSettings]
     ) -> Stream | list[Stream]:
-        """As `chat`, piece by piece."""
+        """Like `chat`, piece by piece."""
         streams = self._open_chat(messages, params, settings)
         return streams[0] if _is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """A prompt's token ids, with BOS where the model file asks for it, or where nothing else would be left.
+        """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.
 
-        ContextLengthError at once for a text that certainly has more ids than the context holds.
+        Raises ContextLengthError early for a text that must have more ids than the context holds.
         """
         if not isinstance(prompt, str):
             return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
@@ -286,7 +286,7 @@ class LLM:
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of token ids. `skip_special` False also writes control tokens, as the vocabulary spells them."""
+        """The text of token ids. `skip_special=False` also writes control tokens, as the vocabulary spells them."""
         row = checks.token_ids("the ids", checks.row("the ids", ids, "a row of token ids"))
         return self._tokenizer_for("ids").decode(row, skip_special=skip_special)
 
@@ -299,12 +299,12 @@ class LLM:
         continue_final_message: bool | None = None,
         add_generation_prompt: bool = True,
     ) -> list[int]:
-        """The token ids of a conversation, up to where the answer begins. ContextLengthError as in `encode`.
+        """The token ids of a conversation, up to where the answer begins. Raises ContextLengthError as `encode` does.
 
         `template_args` (or `chat_template_kwargs`, as vLLM calls them): variables of the model's chat template, such as
         {"enable_thinking": False}, or {"tools": [...]} with the JSON schemas of functions that the model may call.
-        `continue_final_message`: None continues a last message of the assistant, which is then the beginning of the answer;
-        True needs one; False refuses one. `add_generation_prompt` False asks for no answer.
+        `continue_final_message`: None continues the last message if it is the assistant's; True requires such a message; False
+        refuses it. `add_generation_prompt=False` adds no header for an answer.
         """
         tokenizer = self._tokenizer_for("a conversation")
         return encode_chat(
@@ -318,7 +318,7 @@ class LLM:
         )
 
     def encode_infill(self, before: str, after: str) -> InfillPrompt:
-        """Ids that ask for the text between two texts, and the ids that end it; UsageError where the model cannot do it.
+        """Ids that ask for the text between two texts, and the ids that end it; UsageError if the model cannot do it.
 
         >>> prompt = llm.encode_infill("def half(n): return ", " # exactly")                          # doctest: +SKIP
         >>> llm.generate(prompt.token_ids, stop_ids=prompt.stop_ids).text                             # doctest: +SKIP
@@ -350,7 +350,7 @@ class LLM:
         params: Params,
         settings: Mapping[str, Any],
     ) -> list[Stream]:
-        """A stream for each of the given prompts. All are checked and encoded before the first one runs."""
+        """One stream per prompt. All prompts are checked and encoded before the first one runs."""
         items = [given] if is_one(given) else list(given)
         each = self._params_of(params, len(items), settings)
         work = list(zip(map(encode, items), each, strict=True))
@@ -369,7 +369,7 @@ class LLM:
         return self._open(messages, _is_conversation, partial(self.encode_chat, **of_chat), params, sampling)
 
     def _params_of(self, params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
-        """The parameters of each of `count` prompts: those given, else the model's suggestions, with `settings` over them."""
+        """The parameters of each of `count` prompts: `params`, else the model's suggestions; `settings` override both."""
         if params is None:
             own = _with(self.default_params, settings)
             self._tell_suggested(settings)
@@ -384,9 +384,9 @@ class LLM:
         return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """The variables of a chat; those that the template never reads are told."""
+        """The template variables of a chat. A notice names those that the template never reads."""
         if given is not None and by_other_name is not None:
-            raise UsageError("template_args and chat_template_kwargs are one thing under two names", hint="Give one of them.")
+            raise UsageError("template_args and chat_template_kwargs are two names of one argument", hint="Give one of them.")
         own = by_other_name if given is None else given
         if own is not None and not isinstance(own, Mapping):
             raise checks.refuse("template_args", own, "a dict {name: value}")
@@ -396,7 +396,7 @@ class LLM:
         return together
 
     def _tell_suggested(self, settings: Mapping[str, Any]) -> None:
-        """Say once which suggestions of the model's makers apply, where the caller gave `settings`."""
+        """Report once which of the model's suggestions apply besides the caller's `settings`."""
         if not self._has_told_suggested:
             self._has_told_suggested = True
             for line in self.suggested.lines(settings):
@@ -424,7 +424,7 @@ class LLM:
             return request
 
     def _step(self) -> bool:
-        """One step of the engine; each output goes to the stream that reads it. False: there was nothing to do."""
+        """Run one engine step, and give each output to its stream. False if there was nothing to do."""
         with self._lock:
             self._cancel_abandoned()
             had_work = self.engine.has_work
@@ -432,7 +432,7 @@ class LLM:
             return had_work
 
     def _cancel_abandoned(self) -> None:
-        """End the requests of closed streams; their last outputs are put into their inboxes."""
+        """End the requests of closed streams, and put their last outputs into their inboxes."""
         with self._lock:
             while self._abandoned:
                 request = self._abandoned.popleft()
@@ -451,9 +451,9 @@ class LLM:
 
 
 class Stream(Iterator[StepOutput]):
-    """The pieces of one completion as they come; `completion` is the whole, after the last piece. Closing it ends the request.
+    """The pieces of one completion as they come; afterwards `completion` is the whole. Closing the stream ends the request.
 
-    Any thread may read or close it: each piece goes to one reader, and all readers end when the stream does.
+    Any thread may read or close a stream: each piece goes to one reader, and all readers end when the stream does.
     """
 
     def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
@@ -470,7 +470,7 @@ class Stream(Iterator[StepOutput]):
     def __next__(self) -> StepOutput:
         try:
             while True:
-                with self._llm._lock:  # released after each step, so that other threads get their turn
+                with self._llm._lock:  # released after each step, so that other threads can run
                     if self._inbox:
                         return self._take()
                     if self.done or not self._llm._step():
@@ -497,7 +497,7 @@ class Stream(Iterator[StepOutput]):
 
     @property
     def completion(self) -> Completion:
-        """The whole, once the stream has ended."""
+        """The whole completion. UsageError until the stream has ended."""
         if not self.done:
             raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
         request = self.request
@@ -518,7 +518,7 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         if not self.done:
-            self._llm._abandoned.append(self.request)  # the next step of any thread ends it
+            self._llm._abandoned.append(self.request)  # the next engine step ends it
             with self._llm._lock:
                 self._llm._cancel_abandoned()
                 while self._inbox:
@@ -526,7 +526,7 @@ class Stream(Iterator[StepOutput]):
                 self._ended = self._ended or time.perf_counter()
 
     def __del__(self) -> None:
-        """End the request of a dropped stream, at the next step: the garbage collector may call this at any moment."""
+        """End the request of a dropped stream at the next step, because the garbage collector may call this at any moment."""
         if hasattr(self, "request") and not self.done:
             self._llm._abandoned.append(self.request)
 
@@ -558,14 +558,14 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob | None, ...]  # one per prompt id, if requested; None for the first, which has no context
     prompt_ids: tuple[int, ...]
     num_cached: int  # prompt tokens whose K and V were found in the prefix cache
-    seed: int | None  # the seed that was used; None for greedy sampling, which draws no number
-    error: str  # why it failed, where finish_reason is "error"
+    seed: int | None  # the seed that was used; None for greedy sampling
+    error: str  # why it failed, if finish_reason is "error"
     timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds on the caller's clock, with whatever else ran at the same time."""
+    """Seconds of wall-clock time, including what other requests took in the same steps."""
 
     first_token_s: float  # from the request to its first token
     total_s: float
@@ -585,7 +585,7 @@ class Timing:
 
 
 def _is_prompt(given: Any) -> bool:
-    """Text, or a row of ids; not a list of either, and not an empty list. UsageError for what is none of these."""
+    """Whether `given` is one prompt (text or a row of ids), not a list of prompts. UsageError for anything else."""
     if isinstance(given, str):
         return True
     items = checks.row("the prompt", given, f"{ONE_PROMPT} or a list of such prompts,")
@@ -593,7 +593,7 @@ def _is_prompt(given: Any) -> bool:
 
 
 def _is_conversation(given: Any) -> bool:
-    """A text, or a list of messages; not a list of either, and not an empty list. UsageError for anything else."""
+    """Whether `given` is one conversation (text or messages), not a list of them. UsageError for anything else."""
     if isinstance(given, str):
         return True
     items = checks.row("the chat", given, "a text, a list of messages, or a list of such chats,")
@@ -615,7 +615,7 @@ def _suggested(checkpoint: Checkpoint, plan: Plan) -> Suggested:
     made = suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
     if checkpoint.tokenizer is not None:
         return made
-    # A tokenizer knows the ends of a text; without one they are the ids that the files name.
+    # A tokenizer knows the end-of-text ids; without one they are the ids that the files name.
     ends = checkpoint.generation.get("eos_token_id", checkpoint.metadata.get("eos_token_id"))
     ids = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and 0 <= i < checkpoint.config.vocab_size]
     return dataclasses.replace(made, settings={**made.settings, "stop_ids": tuple(ids)}) if ids else made
@@ -677,7 +677,7 @@ def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drain(streams: list[Stream], progress: bool | None) -> list[Completion]:
-    """Read all streams to their ends; whatever happens, none runs on."""
+    """Read all streams to their ends. If anything is raised, close them all."""
     is_shown = checks.optional(checks.flag)("progress", progress)
     bar = BatchProgress(len(streams)) if is_shown or (is_shown is None and len(streams) > 1 and sys.stderr.isatty()) else None
     try:
@@ -693,7 +693,7 @@ def _drain(streams: list[Stream], progress: bool | None) -> list[Completion]:
 
 
 def _how_far(streams: list[Stream]) -> tuple[int, int]:
-    """Finished requests, and tokens of all."""
+    """(finished requests, tokens of all requests)"""
     requests = [stream.request for stream in streams]
     return sum(one.finish_reason is not None for one in requests), sum(len(one.output_ids) for one in requests)
 

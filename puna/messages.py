@@ -1,4 +1,4 @@
-"""What a conversation may hold, in OpenAI's form: roles, contents as text or in parts, calls of tools."""
+"""Checks of conversations in OpenAI's form: roles, contents as text or in parts, tool calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Message(TypedDict):
 
 
 def checked_messages(messages: object) -> list[dict[str, Any]]:
-    """Messages with a text as content; further keys are kept as they are. UsageError for what is none.
+    """Messages with text as content; other keys are kept. UsageError for anything else.
 
     >>> checked_messages([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])
     [{'role': 'user', 'content': 'a\\nb'}]
@@ -33,7 +33,7 @@ def checked_messages(messages: object) -> list[dict[str, Any]]:
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Every text of a value of JSON, keys included."""
+    """Every text in a JSON value, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -60,7 +60,7 @@ def _checked(name: str, message: object) -> dict[str, Any]:
 
 
 def _content(name: str, content: object, may_lack: bool) -> str:
-    """The text of a message; that of several parts is joined by line ends, as llama.cpp and vLLM do."""
+    """The text of a message. Parts are joined by line ends, as in llama.cpp and vLLM."""
     if content is None and may_lack:
         return ""
     if checks.is_row(content):
@@ -80,7 +80,7 @@ def _part(name: str, part: object) -> str:
 
 
 def _calls(name: str, calls: Any) -> list[Any]:
-    """Calls of tools, their arguments as an object: templates write that as JSON, which OpenAI's API gives as a text."""
+    """Tool calls with their arguments as an object, which templates write as JSON. OpenAI's API gives JSON text."""
     if calls is None:
         return []
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):

@@ -1,7 +1,7 @@
-"""KV page ids: who holds which, and which pages of the past can be used again. Integers only.
+"""KV pages: which sequences hold which pages, and the prefix cache. Integers only.
 
-A page is free (no content), used (held by one or more sequences), or cached (held by none, its content known). What a full
-page holds is known by its own token ids and by the page before it, back to the first: ids are compared, never only hashes.
+A page is free (no content), used (held by one or more sequences), or cached (held by none, its content known). The content of a
+full page is identified by its token ids and the page before it, back to the first: ids are compared, never only hashes.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-Content = tuple[int, tuple[int, ...]]  # (identity of the page before, or of the family; the page's token ids)
+Content = tuple[int, tuple[int, ...]]  # (identity of the previous page, or of the family; the page's token ids)
 
-UNKNOWN = -1  # identity of a page whose content nobody was told
+UNKNOWN = -1  # identity of a page whose content is not known
 
 
 def _root(family: int) -> int:
-    """Identity of the page before the first: pages of different families, which are not negative, are never the same."""
+    """Identity of the page before the first, which keeps pages of different families apart. Families are not negative."""
     return UNKNOWN - 1 - family
 
 
@@ -37,10 +37,10 @@ class Pages:
         self.page_size = page_size
         self._free = list(range(num_pages - 1, -1, -1))
         self._references = [0] * num_pages
-        self._cached: OrderedDict[int, None] = OrderedDict()  # in the order of release: the first is evicted first
+        self._cached: OrderedDict[int, None] = OrderedDict()  # in the order of release; the first is evicted first
         self._identity = [UNKNOWN] * num_pages
         self._content: dict[int, Content] = {}  # of the pages that `match` can find
-        self._known: dict[Content, int] = {}  # the same, the other way round
+        self._known: dict[Content, int] = {}  # the inverse map
         self._last_identity = 0
 
     @property
@@ -53,17 +53,17 @@ class Pages:
 
     @property
     def num_available(self) -> int:
-        """Pages that `reserve` can give: free ones, then cached ones."""
+        """Pages that `reserve` can give: free and cached ones."""
         return len(self._free) + len(self._cached)
 
     def pages_for(self, num_tokens: int) -> int:
-        """Pages that hold `num_tokens` tokens."""
+        """How many pages hold `num_tokens` tokens."""
         return -(-num_tokens // self.page_size)
 
     def reserve(self) -> int:
-        """A page of one's own; the cached page unused for longest is emptied where no other is free.
+        """A free page; if there is none, evict the least recently used cached page.
 
-        Raises IndexError where `num_available` is 0: the scheduler asks first.
+        Raises IndexError if `num_available` is 0; the scheduler checks that first.
         """
         if not self._free and self._cached:
             self._evict()
@@ -72,7 +72,7 @@ class Pages:
         return page
 
     def match(self, token_ids: Sequence[int], family: int = 0) -> list[int]:
-        """Hold the pages of the longest known beginning of `token_ids`, whole pages only."""
+        """Hold the cached pages of the longest prefix of `token_ids`, whole pages only."""
         held: list[int] = []
         identity = _root(family)
         for first in range(0, len(token_ids) - self.page_size + 1, self.page_size):
@@ -85,9 +85,9 @@ class Pages:
         return held
 
     def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int], family: int = 0) -> None:
-        """Say that page `page_ids[index]` of a sequence is full and holds `token_ids`.
+        """Record that page `page_ids[index]` of a sequence is full and holds `token_ids`.
 
-        Where another page is known by the same content, that one stays known, and this one's successors continue it.
+        If another page is known with the same content, `match` keeps finding that one, and later pages continue it.
         """
         before = _root(family) if index == 0 else self._identity[page_ids[index - 1]]
         if before == UNKNOWN:
@@ -102,19 +102,19 @@ class Pages:
             self._identity[page] = self._identity[twin]
 
     def release(self, page_ids: Sequence[int]) -> None:
-        """Let go of a sequence's pages, the last first, so that a beginning outlives its continuations in the cache."""
+        """Release a sequence's pages, the last first, so that the cache evicts a prefix after its continuations."""
         for page in reversed(page_ids):
             self._references[page] -= 1
             if self._references[page] == 0:
                 self._retire(page)
 
     def forget(self, page_ids: Sequence[int]) -> None:
-        """Let nobody find these pages any more (their content is wrong). They stay held."""
+        """Remove these pages from the cache, because their content is wrong. They stay held."""
         for page in page_ids:
             self._unpublish(page)
 
     def check(self) -> None:
-        """Assert what must always hold; for tests."""
+        """Assert the invariants; for tests."""
         used = {page for page, count in enumerate(self._references) if count > 0}
         free, cached = set(self._free), set(self._cached)
         assert len(free) == len(self._free), "a page is free twice"

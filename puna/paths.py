@@ -1,10 +1,10 @@
-"""Where puna keeps things, and the one function that makes a local path out of names that someone else chose.
+"""Where puna keeps files, and the only function that makes a local path from foreign names.
 
-cache folder/models/NAME.gguf                   a model of the catalogue, or one that was put there by hand
+cache folder/models/NAME.gguf                   a model of the catalogue, or one that the user put there
 cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
-cache folder/partial/NAME-xxxx/                 a download on its way; nothing in it is ever used as a model
+cache folder/partial/NAME-xxxx/                 an unfinished download, which puna never uses as a model
 cache folder/locks/NAME.lock
-cache folder/conversations/TIME-xxxx.json       what was said in `puna chat`, for `puna chat --continue`
+cache folder/conversations/TIME-xxxx.json       a conversation of `puna chat`, for `puna chat --continue`
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def cache_dir() -> Path:
     chosen = os.environ.get("PUNA_CACHE")
     if chosen:
         return typed_path(chosen, "PUNA_CACHE").absolute()
-    from platformdirs import user_cache_path  # 10 ms: only where it is needed
+    from platformdirs import user_cache_path  # 10 ms, so only if needed
 
     return user_cache_path("puna")
 
 
 def typed_path(text: str, what: str = "the path") -> Path:
-    """A path as a person typed it: `~` and `~name` become home folders. UsageError, which calls the path `what`, for one unknown.
+    """A path that a person typed, with `~` and `~name` as home folders. UsageError, naming the path `what`, for an unknown one.
 
     >>> typed_path("~nobody-of-this-name/x")
     Traceback (most recent call last):
@@ -41,7 +41,7 @@ def typed_path(text: str, what: str = "the path") -> Path:
     """
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # the only one it raises: no such user, or one without a home folder
+    except RuntimeError:  # its only error: no such user, or no home folder
         raise UsageError(
             f"{what} is {_shortened(text)}, but no home folder is known for {_shortened(text.split('/')[0])[1:-1]}",
             hint="Write the whole path; for a name that really begins with ~, ./~...",
@@ -59,7 +59,7 @@ def conversations_dir() -> Path:
 
 
 def local_path(root: Path, *names: str) -> Path:
-    """`root` / names, each of them one plain name. UsageError for any other: a path cannot leave `root`.
+    """`root` / names. UsageError unless each is a plain file name, so that the path stays inside `root`.
 
     >>> local_path(Path("cache"), "owner", "model.gguf").as_posix()
     'cache/owner/model.gguf'
@@ -78,7 +78,7 @@ def local_path(root: Path, *names: str) -> Path:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether `name` is one plain file name on every system.
+    """Whether `name` is a plain file name on every system.
 
     >>> [is_safe_name(n) for n in ("a.gguf", "../a", "a/b", "C:a", "a%2eb", "nul", "a.")]
     [True, False, False, False, False, False, False]

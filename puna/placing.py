@@ -1,12 +1,12 @@
-"""A file or a folder that comes into being whole: made in a temporary folder beside its place, brought to disk, then put there.
+"""Writes a file or a folder atomically: makes it in a temporary folder beside the target, flushes it, then moves it there.
 
     with temporary(final) as path:
         ...            # make a file or a folder at `path`, which has final's name
         flush(path)
         place(path, final)
 
-A temporary folder is locked for as long as it is in use. The system takes the lock back however a process ends, so that a folder
-which can be locked is one that nobody uses. (The number of a process tells nothing: another container has its own numbers.)
+A temporary folder is locked while it is in use. The system releases the lock however the process ends, so a folder that can be
+locked is unused. (PIDs are not unique across containers.)
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if sys.platform != "win32":
 
 TEMPORARY = ".puna-convert-"
 LOCK = "lock"
-ATTEMPTS, PAUSE_S = 100, 0.01  # to lock a new folder: another process may sweep it between its making and its locking
-# What file systems without hard links answer: FAT, some network and FUSE ones.
+ATTEMPTS, PAUSE_S = 100, 0.01  # to lock a new folder, which another process may sweep before it is locked
+# Errors of file systems without hard links: FAT, some network and FUSE ones.
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
-OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder to a name that is in use answers
+OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # errors of renaming a folder to a name in use
 
 
 @contextmanager
 def temporary(final: Path) -> Iterator[Path]:
-    """Where to make what is to become `final`; nothing is there yet. At the end it goes, if it was not placed.
+    """A path, still unused, to make `final` at. At the end it is removed, unless it was placed.
 
-    So do those for the same place that processes left behind which were killed.
+    Also removes the temporary folders that killed processes left for the same target.
     """
     _sweep(final)
     folder, lock = final.with_name(_stem(final) + secrets.token_hex(8)), None
@@ -51,12 +51,12 @@ def temporary(final: Path) -> Iterator[Path]:
 
 
 def _stem(final: Path) -> str:
-    """How the temporary folders for a place begin. The name itself could be too long with anything put before it."""
+    """How the names of a target's temporary folders begin. The target's own name plus a prefix could be too long."""
     return f"{TEMPORARY}{zlib.crc32(os.fsencode(final.name)):08x}-"
 
 
 def _locked(folder: Path) -> int | None:
-    """Make a folder, and lock it: the handle, or None where the file system knows no locks (then nobody sweeps there)."""
+    """Make a folder and lock it: the handle, or None if the file system has no locks (then nobody sweeps there)."""
     for _ in range(ATTEMPTS):
         folder.mkdir(exist_ok=True)
         try:
@@ -66,13 +66,13 @@ def _locked(folder: Path) -> int | None:
         if lock is not None:
             return lock
         time.sleep(PAUSE_S)
-    raise OSError(errno.EAGAIN, "its temporary folder is removed by another process as often as it is made")
+    raise OSError(errno.EAGAIN, "another process keeps removing its temporary folder")
 
 
 def _lock(folder: Path) -> int | None:
-    """A handle that locks a temporary folder until it is closed. None where another has the lock, or has removed the folder.
+    """A handle that locks a temporary folder until it is closed. None if another process has the lock, or removed the folder.
 
-    OSError where it cannot be locked. It is a file that is locked: over NFS a folder cannot be.
+    OSError if it cannot be locked. The lock is on a file in it, because NFS cannot lock a folder.
     """
     if sys.platform == "win32":
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -92,11 +92,11 @@ def _lock(folder: Path) -> int | None:
 
 
 def _sweep(final: Path) -> None:
-    """Remove the temporary folders for the same place that nobody uses any more."""
+    """Remove unused temporary folders of the same target."""
     for folder in list(final.parent.iterdir()):
         if not folder.name.startswith(_stem(final)) or folder.is_symlink() or not folder.is_dir():
             continue
-        with suppress(OSError):  # another user's, or on a file system without locks
+        with suppress(OSError):  # another user's folder, or no locks
             lock = _lock(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +104,7 @@ def _sweep(final: Path) -> None:
 
 
 def flush(path: Path) -> int:
-    """Bring every byte to disk; returns how many there are."""
+    """Flush every byte to disk; return how many there are."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in [*files, path] if path.is_dir() else files:
         _sync(file)
@@ -120,22 +120,22 @@ def _sync(path: Path) -> None:
 
 
 def place(made: Path, final: Path, overwrite: bool) -> None:
-    """Give it its place. Only a file that may be overwritten, or an empty folder, gives way: else FileExistsError."""
+    """Move `made` to `final`. Replaces a file if `overwrite`, or an empty folder; else FileExistsError."""
     if made.is_dir():
         _place_folder(made, final)
     elif overwrite:
         made.replace(final)
     else:
         _place_file(made, final)
-    with suppress(OSError):  # it is there; this is for a loss of power
+    with suppress(OSError):  # `final` exists already; this is for a power failure
         _sync(final.parent)
 
 
 def _place_folder(made: Path, final: Path) -> None:
-    """Renaming lets an empty folder give way, and nothing else."""
+    """Renaming replaces an empty folder, and nothing else."""
     try:
         if sys.platform == "win32" and final.is_dir():
-            final.rmdir()  # there, it lets nothing give way
+            final.rmdir()  # Windows does not replace it
         made.rename(final)
     except OSError as error:
         if error.errno in OCCUPIED:
@@ -144,7 +144,7 @@ def _place_folder(made: Path, final: Path) -> None:
 
 
 def _place_file(made: Path, final: Path) -> None:
-    """A link is refused where the name is in use, which renaming is not."""
+    """Make a hard link, which fails if the name is in use; renaming would not."""
     try:
         os.link(made, final)
     except OSError as error:
@@ -159,5 +159,5 @@ def _place_file(made: Path, final: Path) -> None:
 
 
 def _reserve(final: Path) -> None:
-    """An empty file, where there was nothing of that name."""
+    """Create an empty file; fails if the name is in use."""
     os.close(os.open(final, os.O_WRONLY | os.O_CREAT | os.O_EXCL))

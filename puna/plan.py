@@ -1,4 +1,4 @@
-"""Will it fit? Weights, KV and scratch in bytes, from headers alone, before anything is allocated. Pure arithmetic."""
+"""Will it fit? Computes weights, KV and scratch in bytes from headers alone, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from puna.report import SILENT, Reporter
 
 GIB = 1 << 30
 
-# Of each type that a backend keeps in memory: weights per block, bytes per block.
+# Types that a backend keeps in memory -> (weights per block, bytes per block).
 RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "F32": (1, 4),
     "F16": (1, 2),
@@ -23,40 +23,40 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q8_0": (32, 34),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
-    "Q4_K": (256, 148),  # its scales of six bits stand in bytes, as those of Q5_K (`backends/cpu/layout.py`)
+    "Q4_K": (256, 148),  # its 6-bit scales take a byte each, as those of Q5_K do (`backends/cpu/layout.py`)
     "Q5_K": (256, 180),
     "Q6_K": (256, 210),
 }
 KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}
-KV_SCALE_BYTES = {"int8": 4}  # of each token and head
-LEAST_CONTEXT = 256  # tokens: below this a lowered context is no use to anybody
-USUAL_CONTEXT = 2048  # tokens: for this weights are kept in fewer bits rather than the context lowered further
-STREAM_BUFFERS = 2  # layers that the device holds of those that are streamed
-GPU_RESERVED_BYTES = 512 << 20  # for partial sums of kernels, panels of weights, holes between the allocator's blocks
-LOGIT_ROWS = 256  # of one step, where prompts are scored
-FULL_SEQUENCES = 4  # of max_context tokens that the pages hold by default; more, shorter ones run at once all the same
+KV_SCALE_BYTES = {"int8": 4}  # per token and head
+LEAST_CONTEXT = 256  # tokens: a context is not lowered below this
+USUAL_CONTEXT = 2048  # tokens: rather than a lower context, fewer bits per weight
+STREAM_BUFFERS = 2  # offloaded layers that the device holds at a time
+GPU_RESERVED_BYTES = 512 << 20  # for partial sums of kernels, dequantised weights, gaps between the allocator's blocks
+LOGIT_ROWS = 256  # of one step that scores prompts
+FULL_SEQUENCES = 4  # of max_context tokens that fit the pages by default; more sequences can run if they are shorter
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a backend keeps tensors and KV in memory: a line of the table of backends."""
+    """How a backend keeps tensors and KV in memory: a row of the table of backends."""
 
-    resident_types: Mapping[str, str]  # tensor type of the file -> type in memory; one not named here becomes `other`
+    resident_types: Mapping[str, str]  # tensor type in the file -> type in memory; other types become `other`
     other: str
     kv_types: tuple[str, ...]  # the first is the default
     row_multiple: int = 1  # rows are padded to a multiple of this
     column_multiple: int = 1
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
-    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type that it is kept in at least
+    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> the smallest type that it may have
     streams: bool = False  # whether layers may stay in main memory
-    kv_share: float = 0.5  # of the memory beside the weights, what K and V take unasked: main memory is others' too
-    max_batch: int = 64  # sequences that run at once, unasked
-    chunk_tokens: int = 256  # token rows of a step, unasked
-    logits_copies: int = 1  # sets of logits that stand in memory at a time
-    attention_shares: int = 0  # of a row and head, whose partial results stand in memory
+    kv_share: float = 0.5  # default share of K and V in the memory left by the weights: other programs need main memory too
+    max_batch: int = 64  # default of sequences that run at once
+    chunk_tokens: int = 256  # default token budget of a step
+    logits_copies: int = 1  # copies of the logits in memory at a time
+    attention_shares: int = 0  # partial results of attention in memory, per row and head
 
     def resident_type(self, file_type: str, name: str = "") -> str:
-        """The type in memory of a matrix that is `file_type` in the file."""
+        """The type in memory of a matrix whose type in the file is `file_type`."""
         kept = self.resident_types.get(file_type, self.other)
         better = self.better.get(name, kept)
         return better if file_type == better or _bits(better) > _bits(kept) else kept
@@ -64,22 +64,22 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a backend is to allocate, and what that comes to."""
+    """What a backend must allocate, and the bytes of each part."""
 
     weights_bytes: int
     kv_bytes: int
-    scratch_bytes: int  # activations of the largest step, and what attention leaves on the way
+    scratch_bytes: int  # activations of the largest step, with attention's partial results
     logits_bytes: int  # of `max_logits` rows
     num_pages: int
     page_size: int  # tokens
     max_context: int  # tokens of one sequence
     max_tokens: int  # token rows of one step
     max_sequences: int
-    max_logits: int  # token rows of one step whose logits are wanted
+    max_logits: int  # token rows of one step that need logits
     kv_type: str  # a key of KV_BYTES
     layout: Layout  # how weights and KV lie in memory
     weights: str = "as-is"  # its name among the backend's layouts
-    num_streamed: int = 0  # layers, the last ones, whose weights stay in main memory and come to the device in every step
+    num_streamed: int = 0  # offloaded layers, the last ones: their weights stay in main memory and are copied in every step
 
     @property
     def total_bytes(self) -> int:
@@ -97,14 +97,14 @@ class Plan:
 
 
 class TypeName(Protocol):
-    """A block type, as far as the plan looks at it."""
+    """The fields of a block type that the plan needs."""
 
     @property
     def name(self) -> str: ...
 
 
 class Header(Protocol):
-    """A tensor's shape and type: all that the plan looks at (`formats.base.Tensor` has both)."""
+    """The fields of a tensor that the plan needs (`formats.base.Tensor` has both)."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -120,11 +120,11 @@ def make_plan(
     free_bytes: int,
     report: Reporter = SILENT,
 ) -> Plan:
-    """What to allocate on a device with `free_bytes` free, of which `engine.vram` may be used, if that is given.
+    """What to allocate on a device with `free_bytes` free; `engine.vram`, if set, is the most to use.
 
-    Of `layouts` the one that was asked for, or the first that leaves room for a context of use; where none does, the smallest. A
-    `max_context` that the user asked for is kept, or refused with both numbers; the model's own limit is lowered, with a
-    notice, to what the layout's share of the memory left beside the weights holds.
+    Takes the requested one of `layouts`, else the first that leaves space for a useful context, else the smallest. A requested
+    `max_context` is kept, or refused with both numbers. The model's own limit is lowered, with a notice, to what fits in the
+    layout's share of the memory that the weights leave.
     """
     _require_context(config, engine)
     engine = _settled(engine, next(iter(layouts.values())))
@@ -146,13 +146,13 @@ def make_plan(
     _tell_weights(needs, name, free_bytes, report)
     if num_streamed:
         report.notice(
-            f"{num_streamed} of {config.num_layers} layers stay in main memory and come to the device in every step, "
+            f"{num_streamed} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
             f"{human(sum(need.layers[-num_streamed:]))}: slow, but it runs"
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
             f"context lowered from the model's {config.max_context} tokens to {context}: its K and V take "
-            f"{per_sequence * need.page / GIB:.2f} of the {left * need.page / GIB:.2f} GiB that are free beside the weights; "
+            f"{per_sequence * need.page / GIB:.2f} of the {left * need.page / GIB:.2f} GiB that the weights leave free; "
             f"--max-context may be up to {min(config.max_context, left * engine.page_size)}"
         )
     num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, unasked))
@@ -176,7 +176,7 @@ def make_plan(
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """Bytes that a layout takes."""
+    """Memory that a layout needs, in bytes."""
 
     weights: int
     layers: tuple[int, ...]  # parts of `weights`
@@ -187,7 +187,7 @@ class _Needs:
     kv_type: str
 
     def streamed(self, count: int) -> _Needs:
-        """With the last `count` layers in main memory, and room for two of them."""
+        """The same with the last `count` layers offloaded, and space for two of them."""
         moved = self.layers[len(self.layers) - count :]
         return replace(self, weights=self.weights - sum(moved) + STREAM_BUFFERS * max(moved, default=0))
 
@@ -223,14 +223,14 @@ def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineCon
 
 
 def _settled(engine: EngineConfig, layout: Layout) -> EngineConfig:
-    """What nobody asked for, as it suits the device: all its layouts agree on it."""
+    """The settings, with the device's defaults for those not given. All layouts of a device have the same ones."""
     return replace(
         engine, max_batch=engine.max_batch or layout.max_batch, chunk_tokens=engine.chunk_tokens or layout.chunk_tokens
     )
 
 
 def _max_logits(engine: EngineConfig) -> int:
-    """A row of logits takes as much as some hundred rows of activations: few have any, but where a prompt is scored."""
+    """The most rows with logits. A row of logits takes as much memory as hundreds of rows of activations, and few need one."""
     return min(engine.chunk_tokens, max(engine.max_batch, LOGIT_ROWS))
 
 
@@ -238,12 +238,12 @@ def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str
     if engine.weights == "auto":
         return list(layouts)
     if engine.weights not in layouts:
-        raise UsageError(f"weights is {engine.weights!r}; this device keeps them: {', '.join(layouts)}")
+        raise UsageError(f"this device cannot use --weights {engine.weights}; it has {', '.join(layouts)}")
     return [engine.weights]
 
 
 def _num_streamed(need: _Needs, num_tokens: int, free_bytes: int) -> int:
-    """The fewest layers that must stay in main memory; all, where that is not enough either."""
+    """The fewest layers to offload; all if even that is not enough."""
     if need.fits(num_tokens, free_bytes):
         return 0
     counts = range(STREAM_BUFFERS + 1, len(need.layers) + 1)
@@ -277,8 +277,8 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
 
 
 def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: int = 0) -> int:
-    """Bytes of activations of the largest step, all float32: an upper estimate for any backend. With them, of generated tokens,
-    what each share of a row's attention leaves: a sum for each number of a head, and two numbers of its softmax."""
+    """Bytes of activations of the largest step, all float32: an upper bound for any backend. Includes attention's partial results
+    for generated tokens: per row and split, one sum for each number of a head, and two numbers of the softmax."""
     row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
     partial = config.num_heads * attention_shares * (config.head_dim + 2)
     return 4 * (engine.chunk_tokens * row + min(engine.max_batch, engine.chunk_tokens) * partial)
@@ -293,7 +293,7 @@ def gib(num_bytes: int) -> str:
 
 
 def human(num_bytes: int) -> str:
-    """Bytes for people to read, exact number and GiB.
+    """Bytes as GiB and as the exact number.
 
     >>> human(13_476_831_232)
     '12.55 GiB (13476831232 bytes)'
@@ -309,7 +309,7 @@ def _require_context(config: ModelConfig, engine: EngineConfig) -> None:
     if engine.max_context > config.max_context:
         raise UsageError(
             f"max_context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
-            hint=f"Ask for {config.max_context} or fewer, or leave it out.",
+            hint=f"Give {config.max_context} or fewer, or leave it out.",
         )
 
 
@@ -326,21 +326,21 @@ def _bits(kind: str) -> float:
     return 8 * size / weights
 
 
-# A way to keep weights in fewer bits -> types of matrices that take less that way.
+# Weights setting -> types of matrices that it makes smaller.
 SHRINKS: Mapping[str, frozenset[str]] = {
     "int8": frozenset(("F32", "F16", "BF16")),
     "int4": frozenset(("F32", "F16", "BF16", "Q8_0", "Q6_K")),
 }
-OFFLOAD_SHARE = 0.8  # of what was planned: a budget with which some layers stay in main memory
+OFFLOAD_SHARE = 0.8  # of the planned bytes: with this budget some layers are offloaded
 
 
 def advice(
     plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str] = (), reserved: int | None = None
 ) -> str:
-    """What to do where memory ran out although the plan fits, as one sentence with the plan's next step as a flag.
+    """What to do if memory ran out although the plan fits: one sentence with the next flag to try.
 
-    The steps: weights in fewer bits (of the ways in `weights` the first that saves memory), layers in main memory, a smaller
-    context, a smaller model. `reserved`: bytes of the device that a plan leaves free; None: its memory is the main memory.
+    The steps: fewer bits per weight (the first of `weights` that saves memory), offloaded layers, a smaller context, a smaller
+    model. `reserved`: bytes of the device that a plan leaves free; None: its memory is the main memory.
     """
     step = next(_next_steps(plan, config, tensors, weights, reserved))
     return f"Take {step}, or close other programs; `puna plan MODEL` lists what fits."
@@ -362,8 +362,8 @@ def _next_steps(
 
 
 def _least_weights(tensors: Mapping[str, Header], layout: Layout) -> int:
-    """Bytes of weights on a device of which all layers stay in main memory."""
-    sizes = Counter({-1: 0})  # layer, or -1 for what is in no layer -> bytes
+    """Bytes of weights on a device if all layers are offloaded."""
+    sizes = Counter({-1: 0})  # layer, or -1 for tensors outside the layers -> bytes
     for name, tensor in tensors.items():
         layer = int(name.split(".")[1]) if name.startswith("layers.") else -1
         sizes[layer] += resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout)

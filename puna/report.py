@@ -1,4 +1,4 @@
-"""How long work reports its progress. `LLM` draws plain lines on stderr; the command line draws bars of its own."""
+"""Progress of long work. `LLM` draws plain lines on stderr; the command line draws its own bars."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import threading
 import time
 from typing import Protocol, TextIO, runtime_checkable
 
-MAX_WIDTH = 80  # columns; a narrower terminal has what it has
+MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
 BAR_AFTER_S = 0.3  # shorter stages are not shown
-LINE_AFTER_S = 1.0  # the same where stderr is no terminal
+LINE_AFTER_S = 1.0  # the same if stderr is not a terminal
 EVERY_S = 0.1  # how often a bar is drawn
-LINE_EVERY_S = 10.0  # how often a line says how far a batch is, where stderr is no terminal
+LINE_EVERY_S = 10.0  # how often a line shows a batch's progress if stderr is not a terminal
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Receives progress and notices. Called from the thread that does the work; must return quickly."""
+    """Receives progress and notices. The thread that does the work calls it, so it must return quickly."""
 
     def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
-        """`stage` has done `done` of `total` (`unit` "bytes" is shown in MB); `done == total` ends it."""
+        """`stage` has finished `done` of `total` (`unit` "bytes" is shown in MB); `done == total` ends it."""
 
     def notice(self, text: str) -> None:
-        """One line that a person should know: a type packed to another, a limit lowered."""
+        """One line that a person should read, e.g. that a limit was lowered."""
 
 
 class SilentReporter:
-    """A reporter that says nothing."""
+    """A reporter that shows nothing."""
 
     def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
         pass
@@ -42,7 +42,7 @@ SILENT: Reporter = SilentReporter()
 
 
 class StderrReporter:
-    """Notices as lines on stderr; progress is not shown."""
+    """Writes notices to stderr, and shows no progress."""
 
     def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
         pass
@@ -52,7 +52,7 @@ class StderrReporter:
 
 
 class KeepingReporter:
-    """Keeps notices for a caller that shows them elsewhere; progress is not kept."""
+    """Keeps notices for the caller to show, and ignores progress."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -65,9 +65,9 @@ class KeepingReporter:
 
 
 class PlainReporter:
-    """What `LLM` reports to by default: a bar on a terminal, elsewhere one line for each stage that takes longer than a second.
+    """`LLM`'s default: a bar on a terminal, elsewhere one line for each stage that takes longer than a second.
 
-    Draws with nothing but spaces and carriage returns, so that any terminal shows it and nothing is imported.
+    It draws with spaces and carriage returns only: any terminal shows them, and nothing must be imported.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -98,7 +98,7 @@ class PlainReporter:
             self._stream.flush()
 
     def close(self) -> None:
-        """Remove whatever is shown: the work has ended, perhaps with an error."""
+        """Remove the bar: the work has ended, perhaps with an error."""
         with self._lock:
             self._end()
 
@@ -129,7 +129,7 @@ class PlainReporter:
 
 
 class BatchProgress:
-    """How far a batch of prompts is: a line that is drawn anew on a terminal, else a line now and then."""
+    """Progress of a batch of prompts: one line that is redrawn on a terminal, else a line every 10 s."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         self._total = total
@@ -138,7 +138,7 @@ class BatchProgress:
 
     @property
     def is_due(self) -> bool:
-        """Whether the line is old enough to be drawn anew."""
+        """Whether it is time to redraw the line."""
         return time.perf_counter() - self._drawn >= (EVERY_S if self._line.is_terminal else LINE_EVERY_S)
 
     def show(self, done: int, num_tokens: int) -> None:
@@ -147,7 +147,7 @@ class BatchProgress:
         self._line.draw(text) if self._line.is_terminal else self._line.end(text)
 
     def end(self, done: int, num_tokens: int) -> None:
-        """The last line, which stays."""
+        """Write the last line, which stays."""
         seconds = time.perf_counter() - self._started
         self._line.end(f"{done} of {self._total} answers, {num_tokens} tokens, {seconds:.1f} s, {self._speed(num_tokens)}")
 
@@ -156,12 +156,12 @@ class BatchProgress:
 
 
 class StatusLine:
-    """One line of a terminal that is drawn over and over, at most MAX_WIDTH columns wide."""
+    """One terminal line that is redrawn, at most MAX_WIDTH columns wide."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.is_terminal = stream.isatty()
-        self._length = 0  # characters that are on the line now
+        self._length = 0  # characters on the line now
 
     def draw(self, text: str) -> None:
         text = printable(text)[: min(MAX_WIDTH, shutil.get_terminal_size().columns) - 1]
@@ -176,7 +176,7 @@ class StatusLine:
             self._length = 0
 
     def end(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         self.clear()
         self._stream.write(f"{printable(text)}\n")
         self._stream.flush()
@@ -197,12 +197,12 @@ def bar_text(stage: str, done: int, total: int, unit: str = "") -> str:
 
 
 def wrapped(text: str) -> list[str]:
-    """Lines of at most MAX_WIDTH columns, cut between words."""
+    """Lines of at most MAX_WIDTH columns, broken between words."""
     return textwrap.wrap(printable(text), MAX_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: what a model file says must not drive the terminal.
+    """`text` with control characters escaped, so that a model file cannot control the terminal.
 
     >>> printable("a\\x1b[2Jé")
     'a\\\\x1b[2Jé'

@@ -1,4 +1,4 @@
-"""What a caller asks of the engine, the state of one sequence, and the batch that a backend receives."""
+"""Sampling parameters, the state of one sequence, and the batch that a backend receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
 
-UNREAD = -1  # stands for an id that the device has sampled and the host has not read yet
+UNREAD = -1  # placeholder of a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 
@@ -28,11 +28,11 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
-    ERROR = "error"  # this sequence failed (logits not finite); the others went on
+    ERROR = "error"  # this sequence failed (logits not finite); the others continue
 
 
 class Biases(Mapping[int, float]):
-    """What is added to the logits of some ids: a dict that never changes, so that it has a hash.
+    """Numbers to add to the logits of some ids: an immutable, hashable dict.
 
     >>> Biases({7: -1.5}) == {7: -1.5}, hash(Biases({1: 2.0, 3: 4.0})) == hash(Biases({3: 4.0, 1: 2.0}))
     (True, True)
@@ -68,7 +68,7 @@ class SamplingParams:
     Fields, with what is allowed and the default:
         max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
         min_tokens: sample no end-of-text id and no stop id before this many tokens. 0..2**27 [0]
-        temperature: 0 takes the most likely token (of equals the lowest id); above 0 draws. 0..100 [0.0]
+        temperature: 0 takes the most likely token (the lowest id on a tie); above 0 draws. 0..100 [0.0]
         top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
         top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
         min_p: drop tokens less likely than this times the most likely one. 0..1; 0: off [0.0]
@@ -134,7 +134,7 @@ class SamplingSettings(TypedDict, total=False):
 
 
 def checked_setting(name: str, value: object) -> Any:
-    """The value of a field of SamplingParams as it is kept; UsageError where it is not allowed."""
+    """The checked value of a field of SamplingParams; UsageError if it is not allowed."""
     return _CHECKS[name](name, value)
 
 
@@ -173,7 +173,7 @@ def _biases(name: str, value: object) -> Biases:
     return Biases({i: checks.real(f"{name} of id {i}", bias) for i, bias in zip(ids, value.values())})
 
 
-# What each field allows, and how it is kept.
+# Each field's check, which also converts the value.
 _CHECKS: Mapping[str, checks.Check] = {
     "max_tokens": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
     "min_tokens": partial(checks.whole, low=0, high=1 << 27),
@@ -197,7 +197,7 @@ _CHECKS: Mapping[str, checks.Check] = {
 
 
 def allowed_range(name: str) -> tuple[float, float] | None:
-    """The least and the greatest value of a number among the sampling parameters; None for those that are no number.
+    """(least, greatest) value of a numeric sampling parameter; None for one that is not a number.
 
     >>> allowed_range("top_p")
     (0.0, 1.0)
@@ -230,11 +230,11 @@ class Request:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None for the first token
     num_computed: int = 0  # tokens whose K and V are in the pages
-    num_cached: int = 0  # of those, how many came from the prefix cache
+    num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
-    num_unread: int = 0  # ids after `output_ids` that the device has sampled, or will have, and the host has not read yet
+    num_unread: int = 0  # tokens in flight after `output_ids`: placeholders until the host reads them
     wants_more: bool = True  # False once its last token has been scheduled
-    family: int = 0  # only requests of one family share pages (`RopeConfig.family`)
+    family: int = 0  # prefix-cache key: only requests with an equal one share pages (`RopeConfig.family`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     error: str = ""
@@ -249,7 +249,7 @@ class Request:
 
     @property
     def owes_prompt(self) -> bool:
-        """Whether log-probabilities of the prompt were requested and are not all known yet."""
+        """Whether requested log-probabilities of the prompt are still missing."""
         return 0 < len(self.prompt_logprobs) < len(self.prompt_ids)
 
     @property
@@ -258,7 +258,7 @@ class Request:
         return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:
-        """Ids first..last-1 of prompt and output together; UNREAD for those that the host has not read yet."""
+        """Ids first..last-1 of prompt and output together, with placeholders (UNREAD) for tokens in flight."""
         n = len(self.prompt_ids)
         known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
         return known + [UNREAD] * (min(last, self.num_tokens) - first - len(known))
@@ -268,7 +268,7 @@ class Request:
 class Batch:
     """One step's work, ragged: decode rows and prefill chunks together. Sequence s owns token rows starts[s]..starts[s+1]-1.
 
-    A row attends to positions 0..its own of its sequence; the K and V of position p lie in page `page_tables[s, p // page_size]`,
+    A row at position p attends to positions 0..p of its sequence. The K and V of p are in page `page_tables[s, p // page_size]`,
     slot `p % page_size`. The backend writes the batch's K and V before it attends.
     """
 
@@ -285,18 +285,18 @@ class Edits:
     """Logit edits of some rows before sampling: biases are added, then ids that occurred are penalised.
 
     Edit e changes row `rows[e]`; `ids[starts[e]:starts[e + 1]]` are its ids, each once; `bias_starts` slices its biases alike.
-    An id that the previous step sampled and the host has not read yet occurred once more than `counts` says: `sources` gives
+    `counts` does not include a token in flight, which the previous step sampled and the host has not read yet: `sources` gives
     its index among the ids of that step.
     """
 
     rows: IntArray  # (num_edits,) ascending
-    sources: IntArray  # (num_edits,) an index among the ids that the previous step sampled, -1: all ids are counted
+    sources: IntArray  # (num_edits,) an index among the ids that the previous step sampled; -1: no token in flight
     repetition: FloatArray  # (num_edits,)
     presence: FloatArray  # (num_edits,)
     frequency: FloatArray  # (num_edits,)
     starts: IntArray  # (num_edits + 1,)
     ids: IntArray  # (starts[-1],)
-    counts: IntArray  # (starts[-1],) how often each was generated; 0: only the prompt has it
+    counts: IntArray  # (starts[-1],) how often each id was generated; 0: it occurs in the prompt only
     bias_starts: IntArray  # (num_edits + 1,)
     bias_ids: IntArray  # (bias_starts[-1],)
     biases: FloatArray  # (bias_starts[-1],)
@@ -304,24 +304,24 @@ class Edits:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How a device samples the next ids of a step by itself, one for each of the batch's `logit_rows`.
+    """The sampling batch: how the device samples one token for each of the batch's `logit_rows`.
 
-    Temperature 0 takes the most likely id. Where `token_ids` of the batch are UNREAD, `sources` gives the index of that id among
-    the ids that the previous step sampled.
+    Temperature 0 takes the most likely id. For a placeholder (UNREAD) in the batch's `token_ids`, `sources` gives the token's
+    index among the ids that the previous step sampled.
     """
 
-    sources: IntArray  # (num_tokens,) an index among the ids that the previous step sampled, -1: the id is in the batch
-    temperature: FloatArray  # (num_logits,), and the others too
+    sources: IntArray  # (num_tokens,) an index among the ids that the previous step sampled; -1: the id is in the batch
+    temperature: FloatArray  # (num_logits,), as are the next four
     top_k: IntArray
     top_p: FloatArray
     min_p: FloatArray
-    uniform: FloatArray  # the random number of the draw, in [0, 1)
-    edits: Edits | None = None  # None: no row is edited
+    uniform: FloatArray  # the random number of each draw, in [0, 1)
+    edits: Edits | None = None  # None: no logit edits
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step added to one request: new text (never half a character), new ids, and why it ended, if it did."""
+    """One step's output for one request: new text (never half a character), new ids, and the finish reason if it ended."""
 
     request_id: int
     text: str

@@ -1,11 +1,10 @@
 """The cores and the main memory that this process may use, under the limits of containers, service managers and `ulimit`.
 
-The one owner of these facts: `doctor`, `plan`, `run` and every backend ask here. All of them come from files of the kernel, read
-through a `Machine`, so that a test can be any machine. Sources: cgroups(7), the kernel's `cgroup-v1/memory.rst` and
+The one owner of these facts: `doctor`, `plan`, `run` and every backend ask here. They come from files of the kernel, read
+through a `Machine`, so that a test can simulate any machine. Sources: cgroups(7), the kernel's `cgroup-v1/memory.rst` and
 `cgroup-v2.rst`, proc_pid_limits(5), proc_pid_status(5).
 
-A limit of a group above counts too, so the tightest of the path counts. Pages of files that the kernel can drop at any time do
-not count as used.
+Limits of ancestor groups apply too, so the tightest one counts. File pages that the kernel can drop do not count as used.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ import psutil
 
 GROUPS = "/sys/fs/cgroup"
 UNIFIED_ROOTS = (GROUPS, f"{GROUPS}/unified")  # where systemd mounts version 2: alone, and beside version 1
-NO_LIMIT = 1 << 60  # version 1 writes a huge number where there is no limit
-MAX_DEPTH = 40  # of groups that are looked at
-MAX_DIGITS = 20  # a longer number is no count of anything here
+NO_LIMIT = 1 << 60  # version 1 writes a huge number for "no limit"
+MAX_DEPTH = 40  # groups to read, from the process's own upwards
+MAX_DIGITS = 20  # longer numbers are ignored
 MAX_FILE_BYTES = 1 << 20
-# Pages of files, which the kernel drops when memory is short, as memory.stat names them.
+# memory.stat's names of file pages, which the kernel drops when memory is short.
 DROPPABLE = ("inactive_file", "active_file", "slab_reclaimable")
 DROPPABLE_V1 = ("total_inactive_file", "total_active_file")
 # Line of /proc/self/limits -> what `ulimit` calls it, and the line of /proc/self/status that counts against it.
@@ -41,10 +40,10 @@ class Machine(Protocol):
 
     @property
     def system(self) -> str:
-        """As `platform.system()` says: "Linux", "Windows", "Darwin"."""
+        """`platform.system()`: "Linux", "Windows", "Darwin"."""
 
     def read(self, path: str) -> str | None:
-        """A file's text; None where there is none, or it may not be read."""
+        """A file's text; None if it does not exist or may not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Memory(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """A limit on this process's memory, in bytes. `used`: what counts against it now and cannot be dropped."""
+    """A limit on this process's memory, in bytes. `used`: counts against it now, and cannot be dropped."""
 
     name: str  # "cgroup", "ulimit -v", "ulimit -d"
     bytes: int
@@ -104,7 +103,7 @@ def within(memory: Memory, limits: list[Limit]) -> tuple[int, int]:
 
 
 def machine_memory(machine: Machine) -> Memory | None:
-    """What /proc/meminfo says; None where there is none."""
+    """The memory in /proc/meminfo; None if there is no such file."""
     kib = _sizes(machine.read("/proc/meminfo"))
     free = kib.get("MemAvailable", kib.get("MemFree", 0))
     memory = Memory(kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
@@ -117,12 +116,12 @@ def _told_by_psutil() -> Memory:
 
 
 def memory_limits(machine: Machine) -> list[Limit]:
-    """All limits on this process's memory: of its group and all groups above, and those of `ulimit`."""
+    """All limits on this process's memory: of its group and all ancestor groups, and of `ulimit`."""
     return [*_unified_limits(machine), *_legacy_limits(machine), *_ulimits(machine)]
 
 
 def _unified_limits(machine: Machine) -> Iterator[Limit]:
-    """Of version 2. Beyond memory.high the kernel halts processes again and again, so it counts as memory.max does."""
+    """Limits of version 2. Beyond memory.high the kernel throttles processes, so it counts like memory.max."""
     for folder in _unified(machine):
         limits = (whole(machine.read(f"{folder}/{name}")) for name in ("memory.max", "memory.high"))
         limit = min((one for one in limits if one is not None), default=NO_LIMIT)
@@ -132,7 +131,7 @@ def _unified_limits(machine: Machine) -> Iterator[Limit]:
 
 
 def _legacy_limits(machine: Machine) -> Iterator[Limit]:
-    """Of version 1, where a group's memory.stat also tells the least limit of those above, seen here or not."""
+    """Limits of version 1. A group's memory.stat also has the least limit of all ancestors, visible here or not."""
     for folder in _legacy(machine, "memory"):
         above = _pairs(machine.read(f"{folder}/memory.stat")).get("hierarchical_memory_limit", NO_LIMIT)
         limit = min(whole(machine.read(f"{folder}/memory.limit_in_bytes")) or NO_LIMIT, above)
@@ -157,21 +156,21 @@ def _ulimits(machine: Machine) -> Iterator[Limit]:
 
 
 def oom_kills(machine: Machine) -> int:
-    """How many processes of this group the kernel has ended because the group's memory was full."""
+    """How many processes of this group the OOM killer has ended."""
     texts = [machine.read(f"{folder}/memory.events") for folder in _unified(machine)]
     texts += [machine.read(f"{folder}/memory.oom_control") for folder in _legacy(machine, "memory")]
     return max((_pairs(text).get("oom_kill", 0) for text in texts), default=0)
 
 
 def own_bytes() -> int:
-    """Bytes of main memory that are this process's own: not those of mapped files, which the system can take back."""
-    lines = (ThisMachine().read("/proc/self/smaps_rollup") or "").splitlines()  # exact, where /proc/self/status lags by some MiB
+    """Bytes of main memory that belong to this process alone: without mapped files, which the system can drop."""
+    lines = (ThisMachine().read("/proc/self/smaps_rollup") or "").splitlines()  # exact; /proc/self/status lags by some MiB
     anonymous = _sizes("\n".join(lines[1:])).get("Anonymous")
     return anonymous if anonymous is not None else int(psutil.Process().memory_info().rss)
 
 
 def return_free_memory() -> None:
-    """Give the system back what was freed: glibc keeps freed pieces of up to 32 MiB, of which loading leaves many."""
+    """Return freed memory to the system: glibc keeps freed pieces of up to 32 MiB, and loading leaves many."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -181,9 +180,9 @@ def return_free_memory() -> None:
 
 
 def usable_cores(machine: Machine | None = None, present: int | None = None) -> int:
-    """How many threads are worth starting, 1 or more: affinity, cpuset and quota considered.
+    """How many threads to start, 1 or more, by affinity, cpuset and quota.
 
-    `present`: the machine's CPUs, where nothing tells the affinity; by default what Python counts.
+    `present`: the machine's CPUs, used if the affinity is unknown; by default what Python counts.
     """
     machine = machine or THIS
     allowed = allowed_cores(machine) or present or os.cpu_count() or 1
@@ -191,7 +190,7 @@ def usable_cores(machine: Machine | None = None, present: int | None = None) -> 
 
 
 def allowed_cores(machine: Machine) -> int | None:
-    """The CPUs that this process may run on; None where nothing tells."""
+    """The CPUs that this process may run on; None if unknown."""
     lines = (machine.read("/proc/self/status") or "").splitlines()
     lists = [next((line.partition(":")[2] for line in lines if line.startswith("Cpus_allowed_list:")), None)]
     lists += [machine.read(f"{folder}/cpuset.cpus.effective") for folder in _unified(machine)]
@@ -200,7 +199,7 @@ def allowed_cores(machine: Machine) -> int | None:
 
 
 def cpu_quota(machine: Machine) -> float | None:
-    """How many cores' time this process may use: the least of its group and all groups above; None: no limit."""
+    """The CPU quota in cores: the least of this process's group and all ancestor groups; None: no limit."""
     quotas = [_quota(*_two((machine.read(f"{folder}/cpu.max") or "").split())) for folder in _unified(machine)]
     quotas += [
         _quota(machine.read(f"{folder}/cpu.cfs_quota_us"), machine.read(f"{folder}/cpu.cfs_period_us"))
@@ -231,8 +230,8 @@ def _unified(machine: Machine) -> Iterator[str]:
 def _legacy(machine: Machine, controller: str) -> Iterator[str]:
     """The folders of one controller of version 1, from this process's own up to the root.
 
-    Several controllers may share a hierarchy, which is then mounted under all their names ("cpu,cpuacct"). Inside a container
-    the path need not begin at the root that is mounted there; then only the root is found.
+    Controllers may share a hierarchy, which is then mounted under all their names ("cpu,cpuacct"). In a container the path may
+    not begin at the mounted root; then only the root is found.
     """
     found = ((names, path) for _, names, path in _groups(machine) if controller in names.split(","))
     names, own = next(found, (controller, "/"))
@@ -268,7 +267,7 @@ def whole(text: str | None) -> int | None:
 
 
 def count_of_list(text: str | None) -> int | None:
-    """How many numbers a list of the kernel names; None where it is none.
+    """How many numbers are in a list of the kernel; None if the text is not a list.
 
     >>> count_of_list("0-3,8"), count_of_list("0"), count_of_list("x"), count_of_list("3-1"), count_of_list("")
     (5, 1, None, None, None)
@@ -284,13 +283,13 @@ def count_of_list(text: str | None) -> int | None:
 
 
 def _pairs(text: str | None) -> dict[str, int]:
-    """Lines of a name and a number, as of memory.stat and memory.events."""
+    """Lines of a name and a number, as in memory.stat and memory.events."""
     lines = (line.split() for line in (text or "").splitlines())
     return {words[0]: number for words in lines if len(words) == 2 and (number := whole(words[1])) is not None}
 
 
 def _sizes(text: str | None) -> dict[str, int]:
-    """Lines of a name, a colon and KiB, as of /proc/meminfo, in bytes.
+    """Lines of a name, a colon and KiB, as in /proc/meminfo; the values in bytes.
 
     >>> _sizes("MemTotal:        8 kB\\nName: puna\\n")
     {'MemTotal': 8192}

@@ -1,6 +1,7 @@
-"""A row of logits to a token id: the filters in their written order, then one draw from the request's own generator.
+"""Sampling: a row of logits to a token id. The filters run in their written order, then one number is drawn.
 
-Everything here works on one row, so that no result depends on what else is in the batch. The raw logits are never changed.
+Each request has its own generator, and every function works on one row, so no result depends on the rest of the batch. The raw
+logits are never changed.
 """
 
 from __future__ import annotations
@@ -23,22 +24,20 @@ Row = npt.NDArray[np.float32]  # (vocab_size,)
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
-SEED_BITS = 53  # of a seed we draw: every JSON reader keeps such a number exactly
-SUPPRESSED = (
-    -1e30
-)  # the bias of an id that must not be sampled: below any logit, and finite whatever a penalty multiplies it with
+SEED_BITS = 53  # of a drawn seed: every JSON reader keeps such a number exactly
+SUPPRESSED = -1e30  # the bias of a suppressed id: below any logit, and finite after any penalty
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The ids so far: what the penalties count."""
+    """The ids so far, which the penalties count."""
 
     prompt_ids: Sequence[int] = ()
     output_ids: Sequence[int] = ()
 
 
 class Occurrences:
-    """The ids of one request, each once, and how often each was generated. To keep it up costs what is new, not what there is.
+    """The ids of one request, each once, and how often each was generated. An update costs time for the new ids only.
 
     >>> seen = Occurrences([5, 9, 9])
     >>> seen.count([9, 7]), seen.count([9, 7, 9])
@@ -54,7 +53,7 @@ class Occurrences:
         self._num_counted = 0
 
     def count(self, output_ids: Sequence[int]) -> None:
-        """Count the ids beyond those of the last call, which `output_ids` goes on from."""
+        """Count the ids that `output_ids` has beyond those of the last call."""
         for token_id in output_ids[self._num_counted :]:
             place = self._places.setdefault(token_id, len(self.ids))
             if place == len(self.ids):
@@ -82,7 +81,7 @@ def logit_bias(logits: Row, params: SamplingParams, history: History) -> Row:
 
 
 def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
-    """Make what occurred less likely: repetition (prompt and output), then presence and frequency (output only)."""
+    """Make ids that occurred less likely: repetition (prompt and output), then presence and frequency (output only)."""
     penalised = logits
     if params.repetition_penalty != 1.0:
         seen, penalised = np.unique(np.array([*history.prompt_ids, *history.output_ids], np.int64)), logits.copy()
@@ -96,13 +95,13 @@ def penalties(logits: Row, params: SamplingParams, history: History) -> Row:
 
 
 def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
-    """Divide by the temperature; the largest logit becomes 0, so that nothing overflows however small the temperature is."""
+    """Divide by the temperature. The largest logit becomes 0 first, so that even a tiny temperature does not overflow."""
     with np.errstate(over="ignore"):
         return np.asarray((logits - logits.max()) / np.float32(max(params.temperature, SMALLEST)))
 
 
 def top_k(logits: Row, params: SamplingParams, history: History) -> Row:
-    """Keep the k most likely, the lower id where two are equal.
+    """Keep the k most likely tokens; on a tie, the lower id.
 
     >>> top_k(np.float32([3, 1, 3, 3]), SamplingParams(top_k=2), History()).tolist()
     [3.0, -inf, 3.0, -inf]
@@ -123,7 +122,7 @@ def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
         return logits
     masses = _masses(logits)
     total = float(masses.sum(dtype=np.float64))
-    # All tokens below this together have less than 1 - p: mostly a few hundred are left to sort (the trick is llama2.c's).
+    # All tokens below this together have less than 1 - p, so mostly a few hundred remain to be sorted (llama2.c's trick).
     ids = np.flatnonzero(masses >= np.float32((1 - params.top_p) * total / len(logits) * (1 - 1e-6)))
     values = logits[ids]
     cumulative = _cumulative(np.sort(values)[::-1])
@@ -132,7 +131,7 @@ def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
 
 
 def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
-    """Drop what is less likely than the most likely token by more than the factor `min_p`.
+    """Drop tokens less likely than `min_p` times the most likely one.
 
     >>> min_p(np.log(np.float32([0.8, 0.1, 0.05, 0.05])), SamplingParams(min_p=0.1), History()).round(2).tolist()
     [-0.2199999988079071, -2.299999952316284, -inf, -inf]
@@ -142,12 +141,12 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
     return np.where(_masses(logits) < params.min_p, np.float32(-np.inf), logits)
 
 
-# The written order. The first two apply to greedy choice too.
+# The written order. The first two also apply to greedy sampling.
 FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
 GREEDY_FILTERS, DRAWING_FILTERS = FILTERS[:2], FILTERS[2:]
 
-# The fields of SamplingParams that a device obeys (`Choices` and `Edits` carry them) or that only the engine reads. If a request
-# sets any other field, the host samples for it, so that no device ignores a filter that it does not know.
+# Fields of SamplingParams that a device applies (from `Choices` and `Edits`), or that only the engine reads. If a request sets
+# any other field, the host samples for it, so that no device ignores a filter that it does not know.
 DEVICE_FIELDS = frozenset(
     {
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
@@ -159,14 +158,14 @@ _HOST_DEFAULTS = {f.name: f.default for f in dataclasses.fields(SamplingParams) 
 
 
 class Chooser(Protocol):
-    """What the engine asks of a sampler."""
+    """The interface of a sampler to the engine."""
 
     def choose(self, logits: Row, history: History) -> int:
-        """The next token's id; NumericalError where `logits` allow none.  # (vocab_size,)"""
+        """The next token's id; NumericalError if `logits` allow none.  # (vocab_size,)"""
 
 
 class Phase(NamedTuple):
-    """How a request samples until it has `end` tokens: its parameters, with the ids it must not sample among the biases."""
+    """How a request samples until it has `end` tokens: its parameters; the biases include its suppressed ids."""
 
     end: float
     params: SamplingParams
@@ -175,7 +174,7 @@ class Phase(NamedTuple):
 
 
 def _phases(params: SamplingParams, stop_ids: Collection[int]) -> Iterator[Phase]:
-    """Which ids are suppressed depends on how many tokens there are: the first one, those before `min_tokens`, the rest."""
+    """The suppressed ids of the first token, of those before `min_tokens`, and of the rest."""
     start: float = 0
     for end in sorted({1 * bool(params.begin_suppress_ids), params.min_tokens, math.inf} - {0}):
         banned = {*params.suppress_ids}
@@ -198,7 +197,7 @@ def _phase(end: float, params: SamplingParams, banned: set[int]) -> Phase:
 class Sampler:
     """Samples the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given.
 
-    `stop_ids`: what ends the request, which `min_tokens` holds off.
+    `stop_ids` end the request; they are suppressed before `min_tokens`.
     """
 
     def __init__(self, params: SamplingParams, vocab_size: int, stop_ids: Collection[int] = ()) -> None:
@@ -215,14 +214,14 @@ class Sampler:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
         self._phases = tuple(_phases(params, stop_ids))
-        self._bits = np.random.PCG64(params.seed)  # its raw stream is what numpy promises to keep
+        self._bits = np.random.PCG64(params.seed)  # numpy promises to keep its raw stream
         self._penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self._occurrences: Occurrences | None = None
-        # Whether a device can sample for this request: it needs ids only, and no filter that is the host's alone.
+        # Whether a device can sample for this request: it needs ids only, and no filter of the host's.
         self.is_plain = params.max_tokens != 0 and all(getattr(params, name) == off for name, off in _HOST_DEFAULTS.items())
 
     def phase(self, num_generated: int) -> Phase:
-        """How the next token is sampled after `num_generated` others."""
+        """How to sample the token after `num_generated` others."""
         return next(phase for phase in self._phases if num_generated < phase.end)
 
     def edits_logits(self, num_generated: int) -> bool:
@@ -230,19 +229,19 @@ class Sampler:
         return self._penalises or len(self.phase(num_generated).bias_ids) > 0
 
     def choose(self, logits: Row, history: History) -> int:
-        """The next token's id. Raises NumericalError where the logits hold NaN or +inf, or nothing finite."""
+        """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
         return choose(logits, self.phase(len(history.output_ids)).params, history, self.next_uniform())
 
     def next_uniform(self) -> float:
-        """For the next token: nothing is drawn where the most likely one is taken."""
+        """The random number for the next token; greedy sampling draws none."""
         return self.uniform() if self.params.temperature > 0 else 0.0
 
     def uniform(self) -> float:
-        """In [0, 1), the upper 53 bits of one raw draw: one per token, whatever the filters do."""
+        """A number in [0, 1): the upper 53 bits of one raw draw. Each token takes one draw, whatever the filters do."""
         return float((int(self._bits.random_raw()) >> 11) * 2.0**-53)
 
     def occurrences(self, history: History) -> Occurrences:
-        """What its penalties count of a history that goes on from the last one it was asked for."""
+        """The occurrences in a history, which must continue that of the last call."""
         if self._occurrences is None:
             self._occurrences = Occurrences(history.prompt_ids if self.params.repetition_penalty != 1.0 else ())
         if self._penalises:
@@ -251,7 +250,7 @@ class Sampler:
 
 
 def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | None = None) -> Choices:
-    """What a device needs to choose as these samplers would; their random numbers are drawn here, one for each choice."""
+    """The sampling batch with which a device samples as these samplers would. Draws one random number per sampled token."""
     params = [sampler.params for sampler in samplers]
     return Choices(
         sources=sources,
@@ -265,8 +264,8 @@ def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | 
 
 
 def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> Edits | None:
-    """What these samplers change in their rows. `sources` of each row: the index of its last id among the ids that the previous
-    step sampled, -1 where its history has that id."""
+    """The logit edits of these samplers. `sources` gives, per row, the index of its token in flight among the ids that the
+    previous step sampled; -1: it has none."""
     lengths = [len(history.output_ids) + int(source >= 0) for history, source in zip(histories, sources, strict=True)]
     rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits(lengths[row])]
     if not rows:
@@ -291,14 +290,14 @@ def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], source
 
 
 def _starts(lengths: list[int]) -> IntArray:
-    """Where each of several pieces begins, and where the last one ends."""
+    """The start of each piece, and the end of the last one."""
     return np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
 
 
 def choose_row(logits: Row, choices: Choices, i: int, chosen: Sequence[int] = ()) -> int:
-    """The definition of choice `i`: what the sampler itself would choose, UNREAD where these logits allow none.
+    """Sample token `i` of the batch as its sampler would: the definition for devices. UNREAD if these logits allow none.
 
-    `chosen` are the ids that the step before chose.
+    `chosen` are the ids that the previous step sampled.
     """
     params = SamplingParams(
         temperature=choices.temperature[i], top_k=choices.top_k[i], top_p=choices.top_p[i], min_p=choices.min_p[i]
@@ -313,7 +312,7 @@ def choose_row(logits: Row, choices: Choices, i: int, chosen: Sequence[int] = ()
 
 
 def _edited(params: SamplingParams, edits: Edits, e: int, chosen: Sequence[int]) -> tuple[SamplingParams, History]:
-    """The parameters and a history that mean the same as edit `e`."""
+    """Parameters and a history that are equivalent to edit `e`."""
     seen, biases = (slice(starts[e], starts[e + 1]) for starts in (edits.starts, edits.bias_starts))
     ids, source = edits.ids[seen], edits.sources[e]
     params = dataclasses.replace(
@@ -328,11 +327,11 @@ def _edited(params: SamplingParams, edits: Edits, e: int, chosen: Sequence[int])
 
 
 def choose(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
-    """The most likely id where the temperature is 0, else the one at `uniform`. NumericalError where there is none."""
+    """The most likely id if the temperature is 0, else the one at `uniform`. NumericalError if there is none."""
     require_finite(logits)
     edited = apply(GREEDY_FILTERS, logits, params, history)
     if edited is not logits:
-        require_finite(edited)  # a penalty multiplies: what is near the largest number passes it
+        require_finite(edited)  # a penalty multiplies, so a logit can overflow
     if params.temperature == 0:
         return int(edited.argmax())
     return draw(apply(DRAWING_FILTERS, edited, params, history), uniform)
@@ -365,7 +364,7 @@ def token_logprob(logits: Row, token_id: int, num_top: int) -> TokenLogprob:
 
 
 def require_finite(logits: Row) -> None:
-    """argmax stops at NaN, so that one look at the largest is enough."""
+    """Raise NumericalError for NaN or +inf. argmax stops at NaN, so checking the largest value is enough."""
     largest = logits[logits.argmax()]
     if not np.isfinite(largest):
         raise not_finite(f" (the largest is {largest})")
@@ -374,12 +373,12 @@ def require_finite(logits: Row) -> None:
 def not_finite(which: str = "") -> NumericalError:
     return NumericalError(
         f"the model's logits are not finite{which}",
-        hint="The weights are damaged, or a number in the file's metadata is wrong: fetch the model again, or another one.",
+        hint="The weights or the file's metadata are damaged: fetch the model again, or take another one.",
     )
 
 
 def _masses(logits: Row) -> Row:
-    """Probabilities, the largest scaled to 1."""
+    """Probabilities, scaled so that the largest is 1."""
     return np.asarray(np.exp(logits - logits.max()))
 
 
@@ -390,14 +389,14 @@ def _cumulative(logits: Row) -> npt.NDArray[np.float64]:
 
 
 def _only(logits: Row, ids: npt.NDArray[np.intp]) -> Row:
-    """All others at -inf."""
+    """The row with all other ids at -inf."""
     kept = np.full_like(logits, -np.inf)
     kept[ids] = logits[ids]
     return kept
 
 
 def _largest(logits: Row, count: int) -> npt.NDArray[np.intp]:
-    """Ids of the `count` largest, ascending; of equals the lower ids. A partition, not a sort of the vocabulary."""
+    """Ids of the `count` largest, ascending; on a tie, the lower ids. Partitions the vocabulary instead of sorting it."""
     if count >= len(logits):
         return np.arange(len(logits))
     if count == 0:
@@ -409,6 +408,6 @@ def _largest(logits: Row, count: int) -> npt.NDArray[np.intp]:
 
 
 def _ranked(logits: Row, count: int) -> npt.NDArray[np.intp]:
-    """Ids of the `count` largest, the largest first; of equals the lower id first."""
+    """Ids of the `count` largest, the largest first; on a tie, the lower id first."""
     best = _largest(logits, count)
     return best[np.argsort(-logits[best], kind="stable")]

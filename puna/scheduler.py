@@ -1,9 +1,9 @@
-"""Which tokens run in this step: decode first, then chunks of prompts. Knows token counts and page ids. Knows no arrays, no
+"""Chooses the tokens of each step: decode first, then chunks of prompts. Knows token counts and page ids, but no arrays, no
 text, no device.
 
-Requests are served in the order of their arrival: `running` and `waiting` are both sorted by it, and every running request
-came before every waiting one. When pages run out, the latest running request gives up its pages and waits again at the front; its
-tokens are computed anew later. So the earliest request always moves on, and every request becomes the earliest one day.
+Requests are served first come, first served: `running` and `waiting` are sorted by arrival, and every running request came
+before every waiting one. When pages run out, the latest running request is preempted: it gives up its pages, waits at the front,
+and is recomputed later. So the earliest request always progresses, and no request starves.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class Work:
 
     @property
     def num_logits(self) -> int:
-        """How many of these tokens, the last ones, have logits that are wanted."""
+        """How many of these tokens, the last ones, need logits."""
         return max(0, self.last - max(self.first, self.request.logits_from))
 
     @property
     def is_whole(self) -> bool:
-        """Whether these tokens reach the sequence's end, so that a next one is to be chosen."""
+        """Whether these tokens reach the sequence's end, so that a token is sampled."""
         return self.last == self.request.num_tokens
 
 
 @dataclass(slots=True)
 class Room:
-    """What a step has left for prompts, beside a token and its logits for each request that decodes."""
+    """The token budget that a step has left for prompts, after one token and its logits per decoding request."""
 
     tokens: int
     logits: int
 
     def last(self, request: Request) -> int:
-        """Where the next chunk of a prompt ends."""
+        """The end of the next chunk of a prompt."""
         return min(
             request.num_tokens,
             request.num_computed + self.tokens,
@@ -59,8 +59,8 @@ class Room:
 class Scheduler:
     """Holds the requests that are neither finished nor aborted.
 
-    `max_tokens` is the number of token rows of a step, `max_logits` that of those whose logits are wanted, `max_sequences` (at
-    most either) that of running requests. The pages must be able to hold the longest sequence alone.
+    `max_tokens` is the token budget of a step, `max_logits` limits its rows that need logits, and `max_sequences` (at most
+    either) the running requests. The pages must be able to hold the longest sequence alone.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Scheduler:
         self.waiting.append(request)
 
     def remove(self, request: Request, *, forget: bool = False) -> None:
-        """Take a request out, whatever its state, and release its pages. `forget`: their content is wrong. Idempotent."""
+        """Remove a request in any state and release its pages. `forget`: their content is wrong. Idempotent."""
         if forget:
             self.pages.forget(request.page_ids)
         self._release(request)
@@ -93,7 +93,7 @@ class Scheduler:
             self.waiting.remove(request)
 
     def schedule(self) -> list[Work]:
-        """The next step's work, pages reserved. Not empty while a request wants more tokens."""
+        """The next step's work, with its pages reserved. Not empty while a request needs more tokens."""
         decodes = list(map(_is_decoding, self.running))
         room = Room(self._max_tokens - sum(decodes), self._max_logits - sum(decodes))
         works: list[Work] = []
@@ -107,32 +107,32 @@ class Scheduler:
         return works
 
     def advance(self, works: list[Work]) -> None:
-        """Note that the work is done, or asked of the device: whoever asks next finds the K and V of its tokens in the pages."""
+        """Count the work's tokens as computed once the device was given them: later steps find their K and V in the pages."""
         for work in works:
             work.request.num_computed = work.last
 
     def publish(self, works: list[Work]) -> None:
-        """Let later requests find the pages that the work has filled, now that all their ids are known."""
+        """Put the pages that the work filled into the prefix cache. All their ids must be known."""
         for work in works if self._prefix_cache else ():
-            if work.request.page_ids and work.request.num_computed >= work.last:  # else it was preempted, or ended
+            if work.request.page_ids and work.request.num_computed >= work.last:  # else it was preempted or has ended
                 self._publish(work)
 
     def _continue(self, request: Request, last: int) -> list[Work]:
-        """The next tokens of a running request, up to `last`: none, where there are none, or where it is preempted."""
+        """The next tokens of a running request, up to `last`; [] if it has none or is preempted."""
         first = request.num_computed
         if last <= first or not request.wants_more or not self._reserve(request, last):
             return []
         return [Work(request, first, last)]
 
     def _still_running(self) -> Iterator[Request]:
-        """The earliest first; for their pages the latest may be preempted meanwhile."""
+        """The running requests, the earliest first. The caller may preempt the latest ones between two."""
         index = 0
         while index < len(self.running):
             yield self.running[index]
             index += 1
 
     def _reserve(self, request: Request, num_tokens: int) -> bool:
-        """Pages for `num_tokens` tokens. The latest requests are preempted for them; False where that meets `request` itself."""
+        """Reserve pages for `num_tokens` tokens, preempting the latest requests; False if `request` itself was preempted."""
         missing = self.pages.pages_for(num_tokens) - len(request.page_ids)
         while missing > self.pages.num_available:
             latest = self.running.pop()
@@ -144,9 +144,9 @@ class Scheduler:
         return True
 
     def _admit(self) -> bool:
-        """Move the first waiting request to the running ones, if there is room for all its tokens.
+        """Start the first waiting request if the pages can hold all its tokens.
 
-        One page per running request is left for what they decode, lest the newcomer be preempted at once.
+        One page per running request stays free for decoding, so that the new request is not preempted at once.
         """
         if not self.waiting or len(self.running) >= self._max_sequences:
             return False
@@ -160,7 +160,7 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Start from what the prefix cache holds. Tokens whose logits are wanted, the last one always, are computed."""
+        """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
         if not self._prefix_cache:
             return
         request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.family)

@@ -1,6 +1,6 @@
-"""The sampling that a model's makers suggest (`generation_config.json`, GGUF's `general.sampling` keys) -> SamplingParams.
+"""The sampling that a model's files suggest (`generation_config.json`, GGUF's `general.sampling` keys) -> SamplingParams.
 
-The keys mean what they mean to transformers' `generate`. Each is applied, has nothing to do here, or is told as not applied.
+The keys mean what they mean in transformers' `generate`. Each is applied, has no effect here, or is reported as not applied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from puna.errors import UsageError
 from puna.request import checked_setting
 
-DRAWING = ("temperature", "top_k", "top_p", "min_p")  # of `do_sample`: without it they have no effect
+DRAWING = ("temperature", "top_k", "top_p", "min_p")  # have an effect only with `do_sample`
 # Key -> field of SamplingParams.
 APPLIED = {
     **{name: name for name in (*DRAWING, "repetition_penalty")},
@@ -22,7 +22,7 @@ APPLIED = {
     "begin_suppress_tokens": "begin_suppress_ids",
     "stop_strings": "stop",
 }
-# The values with which a key does nothing (transformers' and llama.cpp's own defaults).
+# Values with which a key has no effect (transformers' and llama.cpp's defaults).
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1.0,),
     "top_k": (0, 50),
@@ -37,7 +37,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "penalty_last_n": (-1,),
     "max_length": (20,),
 }
-# Keys that change no token of one sequence, and those that other readers use.
+# Keys that change no token of a single sequence, and keys that other modules read.
 WITHOUT_EFFECT = frozenset(
     {
         *("do_sample", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"),
@@ -48,7 +48,7 @@ WITHOUT_EFFECT = frozenset(
         *("assistant_lookbehind", "target_lookbehind", "assistant_early_exit", "assistant_ensemble_weight", "use_mtp"),
         *("speculation_type", "prompt_lookup_num_tokens", "max_matching_ngram_size", "remove_invalid_values"),
         *("early_stopping", "length_penalty", "renormalize_logits", "chat_format", "max_window_size", "generation_kwargs"),
-        *("xtc_threshold", "mirostat_tau", "mirostat_eta"),  # of keys that are told themselves
+        *("xtc_threshold", "mirostat_tau", "mirostat_eta"),  # details of keys that are reported
     }
 )
 TURNED_OFF = '--sampling-defaults puna (sampling_defaults="puna" in Python) turns this off'
@@ -56,14 +56,14 @@ TURNED_OFF = '--sampling-defaults puna (sampling_defaults="puna" in Python) turn
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """What a model's makers suggest. `settings`: fields of SamplingParams; `ignored`: keys that are not applied, with values."""
+    """A model's suggestions. `settings`: fields of SamplingParams; `ignored`: keys that are not applied, with values."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     source: str = ""
 
     def lines(self, overridden: Collection[str] = ()) -> Iterator[str]:
-        """What to tell a person, where the fields `overridden` were given by the caller."""
+        """Notices for a person; the caller gave the fields `overridden`."""
         told = {name: value for name, value in self.settings.items() if name not in overridden and name != "stop_ids"}
         applied = ", ".join(_words(name, value) for name, value in told.items())
         if applied:
@@ -76,7 +76,7 @@ NOTHING = Suggested()
 
 
 def suggested(generation: Mapping[str, Any], source: str, vocab_size: int, max_context: int) -> Suggested:
-    """What `generation` suggests, under the names of `generation_config.json`. Nothing in it is refused."""
+    """The suggestions of `generation`, with the names of `generation_config.json`. Nothing is refused."""
     values = {key: value for key, value in generation.items() if value is not None}
     settings, ignored = _drawing(values)
     for key, value in values.items():
@@ -86,14 +86,14 @@ def suggested(generation: Mapping[str, Any], source: str, vocab_size: int, max_c
             ignored += [] if isinstance(value, int) and value >= max_context else _unless_neutral(key, value)
         elif key not in DRAWING and key not in WITHOUT_EFFECT and key != "bad_words_ids":
             ignored += _unless_neutral(key, value)
-    if "bad_words_ids" in values:  # last: they join the suppressed ids
+    if "bad_words_ids" in values:  # last, because they extend the suppressed ids
         _ban(values["bad_words_ids"], values.get("eos_token_id"), settings, ignored)
     _drop_unknown_ids(settings, ignored, vocab_size)
     return Suggested({name: value for name, value in settings.items() if value != ()}, tuple(ignored), source)
 
 
 def _drawing(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings of `do_sample`: without it the most likely token is taken, whatever temperature is given beside it."""
+    """The settings of `do_sample`. Without it sampling is greedy, whatever the temperature."""
     given = {key: values[key] for key in DRAWING if key in values}
     settings: dict[str, Any] = {}
     ignored: list[str] = []
@@ -116,7 +116,7 @@ def _apply(key: str, name: str, value: Any, settings: dict[str, Any], ignored: l
 
 
 def _ban(sequences: Any, ends: Any, settings: dict[str, Any], ignored: list[str]) -> None:
-    """Words of one token are never sampled (but for the end of the text, as in transformers); longer ones are not looked for."""
+    """Suppress words of one token (except end of text, as in transformers). Longer words are not applied."""
     rows = sequences if isinstance(sequences, list) else [sequences]
     ends = ends if isinstance(ends, list) else [ends]
     single = [row[0] for row in rows if isinstance(row, list) and len(row) == 1 and row[0] not in ends]

@@ -1,8 +1,8 @@
-"""Renders a chat template that came with a model file: foreign code, run within limits. The only place that uses Jinja2.
+"""Renders a chat template of a model file: foreign code, run within limits. Only this module uses Jinja2.
 
-Jinja2's sandbox keeps a template from Python's insides; its documentation says that it does not bound time and memory.
-So the rest is bounded here: what a template may contain is a list, what it may call is a list, and each operation that
-can loop, copy or build is counted before or as it happens. Nothing here starts a process or a thread.
+Jinja2's sandbox hides Python's internals from a template; its documentation says that it does not limit time and memory.
+This module limits them: a list says what a template may contain, another what it may call, and each operation that can loop,
+copy or build is counted before or while it happens. Nothing here starts a process or a thread.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from jinja2.visitor import NodeTransformer
 from puna.errors import TemplateError
 
 MAX_SOURCE = 64_000  # characters; the longest templates in use have 20,000
-MAX_TOKENS = 12_000  # of Jinja2's: half a second to compile (2 cores, 2026-11); the longest in use have half of it
+MAX_TOKENS = 12_000  # Jinja2 tokens: half a second to compile (2 cores, 2026-11); the longest in use have half as many
 MAX_STEPS = 1_000_000  # turns of loops, calls, filters, operations
-MAX_SECONDS = 0.75  # of this thread's processor time, compiling included
+MAX_SECONDS = 0.75  # of this thread's CPU time, including compilation
 MAX_DEPTH = 64  # macros that call macros
 MAX_ITEMS = 100_000  # of a list that is built
-MAX_VALUE = 1_000_000  # characters of a value that is built, besides four times the input
-MAX_TOTAL = 8_000_000  # characters of all values that are built, besides sixteen times the input
+MAX_VALUE = 1_000_000  # characters of a value, in addition to four times the input
+MAX_TOTAL = 8_000_000  # characters of all values, in addition to sixteen times the input
 MAX_BITS = 4096  # of a whole number
 
 NODES = {
@@ -75,10 +75,10 @@ METHODS: dict[type, tuple[str, ...]] = {
     tuple: ("count", "index"),
     LoopContext: LOOP_ATTRIBUTES,
 }
-FUNCTIONS = ("range", "dict", "namespace", "raise_exception", "strftime_now")  # that a template may call by name
+FUNCTIONS = ("range", "dict", "namespace", "raise_exception", "strftime_now")  # a template may call these by name
 COUNTED, CHARGED, CHAINED = "counted!", "charged!", "chained!"  # our filters: names that no template can write
 
-# What a template's own fault looks like from here.
+# Exceptions that a faulty template can raise.
 FAILURES = (
     *(jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, RuntimeError),
     *(SyntaxError, TypeError, ValueError),
@@ -87,14 +87,14 @@ FAILURES = (
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of a template, which say what can have an effect on its text."""
+    """The names and texts in a template: anything else has no effect on what it writes."""
 
-    variables: frozenset[str]  # names that it reads, its own included
-    texts: frozenset[str]  # its string constants, and the attributes that it asks for
+    variables: frozenset[str]  # names that it reads, including its own
+    texts: frozenset[str]  # its string constants and attribute names
 
 
 def vocabulary(source: str) -> Vocabulary:
-    """What a template reads. TemplateError for one that is no template.
+    """What a template reads. TemplateError if `source` is not a template.
 
     >>> vocabulary("{% if thinking and m.role == 'tool' %}{% endif %}") == Vocabulary(
     ...     frozenset({"thinking", "m"}), frozenset({"role", "tool"}))
@@ -107,9 +107,9 @@ def vocabulary(source: str) -> Vocabulary:
 
 
 def render_template(source: str, variables: Mapping[str, Any], *, now: datetime | None = None) -> str:
-    """The text of `source` with `variables`; `now` is what `strftime_now` tells (the present if None).
+    """Render `source` with `variables`. `now` is the time of `strftime_now` (None: the current time).
 
-    TemplateError for a template that is wrong, forbidden, beyond its limits, or that refuses (`raise_exception`).
+    TemplateError if the template is wrong, forbidden, beyond its limits, or refuses the messages (`raise_exception`).
     """
     sandbox = _Sandbox(Budget(size_of(variables, 1 << 40)), now)
     try:
@@ -124,7 +124,7 @@ _HINT = "Use --template with a built-in name, or --raw for plain continuation."
 
 
 class Budget:
-    """What one rendering may still use. Every method raises TemplateError when it is used up."""
+    """The budget that one rendering has left. Every method raises TemplateError when it is used up."""
 
     def __init__(self, input_chars: int) -> None:
         self.steps = MAX_STEPS
@@ -141,13 +141,13 @@ class Budget:
             exceed(f"takes longer than {MAX_SECONDS} s")
 
     def expect(self, chars: int) -> None:
-        """Before something of that many characters is built."""
+        """Charge a value of that many characters before it is built."""
         self.step()
         if chars > self.value_limit:
             exceed(f"builds a value of more than {self.value_limit} characters")
 
     def charge(self, value: Any) -> Any:
-        """After `value` was built: gives it back."""
+        """Charge `value` after it was built, and return it."""
         self.expect(size_of(value, self.value_limit))
         self.chars -= 16 + (len(value) if isinstance(value, str) else 8 * len(value) if hasattr(value, "__len__") else 0)
         if self.chars < 0:
@@ -155,7 +155,7 @@ class Budget:
         return value
 
     def items(self, values: Iterable[Any]) -> list[Any]:
-        """`values` as a list, one step for each."""
+        """`values` as a list; each costs one step."""
         items = list(islice(values, MAX_ITEMS + 1))
         if len(items) > MAX_ITEMS:
             exceed(f"builds a list of more than {MAX_ITEMS} items")
@@ -168,7 +168,7 @@ def exceed(problem: str) -> NoReturn:
 
 
 def size_of(value: Any, room: int) -> int:
-    """Characters of `value` written out, roughly: each element counts where it is named, not once. Stops beyond `room`.
+    """Roughly the characters of `value` written out. An element that occurs twice counts twice. Stops beyond `room`.
 
     >>> pair = ["ab", "ab"]
     >>> size_of([pair, pair], 1000) - 2 * size_of(pair, 1000)
@@ -194,14 +194,14 @@ _CONTAINERS: Any = (list, tuple, set, frozenset, type({}.keys()), type({}.values
 
 
 class _Namespace(Namespace):
-    """Jinja2's, but it never writes itself out: one that holds itself twice would do so for ever."""
+    """Jinja2's namespace without its repr, which would never end for one that contains itself twice."""
 
     def __repr__(self) -> str:
         return "<namespace>"
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """One rendering's environment. This is the factory: no other environment is made anywhere."""
+    """One rendering's environment. No other code makes an environment."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -209,7 +209,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         extensions: list[type[Extension]] = [loopcontrols, _GenerationTag]
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, cache_size=0)
         self.budget = budget
-        self.finalize = jinja2.pass_context(lambda _, value: self._written(value))  # with a context: not folded when compiled
+        self.finalize = jinja2.pass_context(lambda _, value: self._written(value))  # with a context: never folded
         functions = (safe_range, dict, _Namespace, _raise_exception, lambda form: _strftime(now or datetime.now(), form))
         self.globals = dict(zip(FUNCTIONS, functions, strict=True))
         bounded: dict[str, Callable[..., Any]] = {
@@ -235,7 +235,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return attr in METHODS.get(type(obj), ())
 
     def wrap_str_format(self, value: Any) -> None:
-        if getattr(value, "__name__", "") in ("format", "format_map"):  # a width in it may come from anywhere
+        if getattr(value, "__name__", "") in ("format", "format_map"):  # its widths may come from anywhere
             raise TemplateError("the chat template calls str.format, which puna does not allow", hint=_HINT)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -256,7 +256,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             budget.depth -= 1
 
     def concat(self, pieces: Iterable[str]) -> str:
-        """What a template, a macro or a block has written."""
+        """Join what a template, a macro or a block has written."""
         parts, chars = [], 0
         for piece in pieces:
             parts.append(piece)
@@ -323,7 +323,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}` marks what an assistant wrote, for training. Here only its content counts."""
+    """`{% generation %}` marks assistant text for training. puna renders only its content."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -333,7 +333,7 @@ class _GenerationTag(Extension):
 
 
 class _Guarded(NodeTransformer):
-    """Refuses what is not in NODES, and puts our filters where a template loops, copies, compares or builds."""
+    """Refuses nodes that are not in NODES, and inserts our filters where a template loops, copies, compares or builds."""
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         kind = type(node).__name__
@@ -349,7 +349,7 @@ class _Guarded(NodeTransformer):
         return node
 
     def visit_Name(self, node: nodes.Name) -> nodes.Node:
-        if node.name in ("varargs", "kwargs"):  # lists that nobody built, and that nothing could bound
+        if node.name in ("varargs", "kwargs"):  # these lists could not be counted
             raise TemplateError(f"the chat template uses {node.name} at line {node.lineno}, which puna does not allow")
         return node
 
@@ -400,7 +400,7 @@ def _parsed(source: str, sandbox: _Sandbox) -> nodes.Template:
     return sandbox.parse(source)
 
 
-# How large a result may be, from the operands alone.
+# An upper bound of a result's size, from the operands alone.
 
 
 def _added(left: Any, right: Any) -> int:
@@ -426,7 +426,7 @@ def _require_bits(bits: int) -> int:
 
 
 def _formatted(form: Any, values: Any) -> int:
-    """Of `form % values`: each conversion may write all the values once."""
+    """The size of `form % values`: each conversion may write all values once."""
     if not isinstance(form, str):
         return 0
     if re.search(r"%(\([^)]*\))?[-+ #0]*(\*|\d{4}|\d*\.(\*|\d{4}))", form):
@@ -445,7 +445,7 @@ def _length(args: tuple[Any, ...]) -> int:
     return len(args[0]) if args and hasattr(args[0], "__len__") else MAX_ITEMS
 
 
-# The functions and filters that Hugging Face's templates expect, besides Jinja2's.
+# Functions and filters that Hugging Face's templates expect in addition to Jinja2's.
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -461,7 +461,7 @@ def _strftime(now: datetime, form: str) -> str:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """JSON as it is, not escaped for HTML as Jinja2's own filter does."""
+    """JSON without HTML escapes, unlike Jinja2's filter."""
     if indent is not None and not 0 <= indent <= 8:
         exceed(f"indents JSON by {indent}")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -281,7 +281,7 @@ def continued_by_puna(template: str, messages: list[Any]) -> str | None:
     try:
         text = by_puna(template, messages, continue_final_message=True)
     except TemplateError as error:
-        assert "cannot be continued" in error.message
+        assert "cannot continue it" in error.message
         return None
     assert by_puna(template, messages) == text
     return text
@@ -311,7 +311,7 @@ def test_what_was_begun_stands_at_the_end_to_the_last_space(bpe: Tokenizer, temp
 
 @pytest.mark.parametrize("template", [MORE_TEMPLATES["chatml"], "chatml"])
 def test_the_end_of_a_chat_and_what_is_asked_of_it_must_fit(bpe: Tokenizer, template: str) -> None:
-    with pytest.raises(UsageError, match="nothing is left to answer"):
+    with pytest.raises(UsageError, match="there is nothing to answer"):
         encode_chat(chat("a", "b"), bpe, template, continue_final_message=False)
     with pytest.raises(UsageError, match="the last message has the role 'user'"):
         encode_chat(chat("a"), bpe, template, continue_final_message=True)
@@ -321,7 +321,7 @@ def test_the_end_of_a_chat_and_what_is_asked_of_it_must_fit(bpe: Tokenizer, temp
 
 
 def test_a_template_that_leaves_the_answer_out_cannot_continue_it() -> None:
-    with pytest.raises(TemplateError, match="cannot be continued"):
+    with pytest.raises(TemplateError, match="cannot continue it"):
         by_puna("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", chat("a", "b"))
 
 
@@ -362,7 +362,7 @@ def test_what_a_template_would_leave_out_is_refused_by_its_number() -> None:
 
 @pytest.mark.parametrize("name", ["llama2", "llama3", "chatml"])
 def test_a_built_in_template_has_no_place_for_tools(bpe: Tokenizer, name: str) -> None:
-    with pytest.raises(TemplateError, match=f"message 1 has tool_calls, which the built-in template {name} has no place for"):
+    with pytest.raises(TemplateError, match=f"message 1 has tool_calls; the built-in template {name} has no place for it"):
         encode_chat(with_tools(), bpe, name)
     with pytest.raises(TemplateError, match="message 0 has the role 'tool'"):
         encode_chat(with_tools()[2:], bpe, name)
@@ -391,8 +391,8 @@ def test_a_content_in_parts_is_their_texts_and_other_parts_are_refused_by_name(b
     [
         ({"role": "user", "content": "a", "tool_calls": [CALL]}, "only the assistant calls tools"),
         ({"role": "assistant", "content": "a", "tool_calls": "x"}, "tool_calls is 'x'; a list"),
-        ({"role": "user", "content": "a", "more": {1}}, "a value of JSON is needed"),
-        ({"role": "user", "content": "a", "more": float("nan")}, "a value of JSON is needed"),
+        ({"role": "user", "content": "a", "more": {1}}, "a JSON value is needed"),
+        ({"role": "user", "content": "a", "more": float("nan")}, "a JSON value is needed"),
         ({"role": "user", "content": [{"type": "text"}]}, "the text of part 0 of message 0 is None"),
     ],
 )
@@ -430,7 +430,7 @@ def test_control_tokens_in_a_variable_or_a_further_key_are_text(bpe: Tokenizer) 
         ({"strftime_now": "now"}, "strftime_now, which puna sets itself"),
         ({"a-b": 1}, "the name of a variable is needed"),
         ({5: 1}, "the name of a variable is needed"),
-        ({"x": {1, 2}}, "a value of JSON is needed"),
+        ({"x": {1, 2}}, "a JSON value is needed"),
         ([("x", 1)], "a dict"),
     ],
     ids=str,

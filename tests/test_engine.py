@@ -22,7 +22,7 @@ WaitingBackend = FakeBackend  # by a name that the fixture below leaves alone
 
 @pytest.fixture(autouse=True, params=["waits for each step", "asks for the next step first"])
 def backend_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[FakeBackend]:
-    """Every test runs on a backend that gives logits, and on one that also chooses by itself."""
+    """Every test runs on a backend that returns logits, and on one that also samples."""
     kind = FakeBackend if request.param.startswith("waits") else AheadBackend
     monkeypatch.setattr("tests.fakes.FakeBackend", kind)
     monkeypatch.setattr("tests.test_engine.FakeBackend", kind)

@@ -130,7 +130,7 @@ def test_an_end_of_turn_that_does_not_end_is_found(tmp_path: Path) -> None:
 def test_a_template_of_another_model_is_found(tmp_path: Path) -> None:
     other = "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content }}<|im_end|>{% endfor %}"
     finding = found(replace(model(tmp_path), chat_template=other))["template-tokens"]
-    assert finding.severity == "error" and "<|end_header_id|>, which is no token of the vocabulary" in finding.found
+    assert finding.severity == "error" and "<|end_header_id|>, which the vocabulary lacks" in finding.found
 
 
 @pytest.mark.parametrize("template", ["{{ nothing.at.all }}", "{% for %}", "{{ raise_exception('no') }}"])
@@ -156,7 +156,7 @@ def test_duplicate_tokens_are_found_and_a_tokenizer_that_is_refused(tmp_path: Pa
     checkpoint = model(tmp_path, "SentencePiece, no template")
     tokens = [spec_of(checkpoint).tokens[0]] * 300
     refused = found(replace(checkpoint, tokenizer=replace(spec_of(checkpoint), tokens=tokens)))["tokenizer"]
-    assert refused.severity == "error" and "the tokenizer is refused" in refused.found
+    assert refused.severity == "error" and "puna cannot use the tokenizer" in refused.found
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------

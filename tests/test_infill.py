@@ -56,5 +56,5 @@ def test_a_mark_in_a_text_stays_text(kind: str) -> None:
 
 
 def test_a_model_without_the_tokens_is_refused() -> None:
-    with pytest.raises(UsageError, match="knows no tokens for filling a gap"):
+    with pytest.raises(UsageError, match="the model has no infill tokens"):
         encode_infill("a", "b", build_tokenizer(small_spm()))

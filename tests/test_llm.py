@@ -555,7 +555,7 @@ def test_variables_of_the_template_are_taken_under_both_names_and_one_that_is_no
     assert told.texts == list(llm.notices) == ["the chat template of this model does not read mod: it has no effect"]
     llm.template_args = {"mood": " sad"}
     assert llm.encode_chat("hi") == llm.encode("hi sad") and llm.encode_chat("hi", template_args={"mood": " glad"}) == expected
-    with pytest.raises(UsageError, match="one thing under two names"):
+    with pytest.raises(UsageError, match="two names of one argument"):
         llm.encode_chat("hi", template_args={}, chat_template_kwargs={})
     with pytest.raises(UsageError, match="a dict"):
         llm.encode_chat("hi", template_args=5)  # type: ignore[arg-type]
@@ -565,7 +565,7 @@ def test_the_beginning_of_an_answer_is_continued(talker: LLM) -> None:
     begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The capital is"}]
     assert talker.decode(talker.encode_chat(begun), skip_special=False).endswith("<|im_start|>assistant\nThe capital is")
     assert talker.chat(begun, TEN).prompt_ids == tuple(talker.encode_chat(begun))
-    with pytest.raises(UsageError, match="nothing is left to answer"):
+    with pytest.raises(UsageError, match="there is nothing to answer"):
         talker.chat(begun, TEN, continue_final_message=False)
     closed = talker.encode_chat(begun, add_generation_prompt=False)
     assert talker.decode(closed, skip_special=False).endswith("The capital is<|im_end|>\n")

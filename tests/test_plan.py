@@ -194,7 +194,9 @@ def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_s
 def test_weights_that_are_asked_for_are_kept_and_streamed() -> None:
     made, notices = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024)
     assert made.weights == "as-is" and 3 <= made.num_streamed < 32 and made.total_bytes <= CARD
-    assert notices[0].startswith(f"{made.num_streamed} of 32 layers stay in main memory and come to the device in every step")
+    assert notices[0].startswith(
+        f"{made.num_streamed} of 32 layers stay in main memory and are copied to the device in every step"
+    )
     fewer = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024, free=8 * GIB)[0]
     assert fewer.num_streamed > made.num_streamed
 
@@ -205,7 +207,7 @@ def test_a_model_that_cannot_even_be_streamed_is_refused() -> None:
 
 
 def test_weights_that_a_device_does_not_have_are_refused() -> None:
-    with pytest.raises(UsageError, match="weights is 'int4'; this device keeps them: as-is"):
+    with pytest.raises(UsageError, match="this device cannot use --weights int4; it has as-is"):
         plan(LLAMA_2_7B, weights="int4")
 
 

@@ -1,4 +1,4 @@
-"""One answer: streamed to stdout as it is made; its statistics go to stderr at the end."""
+"""Streams one answer to stdout; at the end its statistics go to stderr."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from puna.request import TokenLogprob
     from puna.tokenizers.base import Tokenizer
 
-HALVES = "\ufffd\u200d"  # what an incomplete character is decoded to, and the joiner of an emoji whose other half is missing
+HALVES = "\ufffd\u200d"  # U+FFFD of an incomplete character, and the joiner of an incomplete emoji
 
 
 @dataclass(slots=True)
 class Heard:
-    """What came of an answer while it was streamed."""
+    """Facts about an answer that was streamed."""
 
     first_token: float = 0.0  # time.perf_counter() of the first token; 0: there was none
     is_stopped: bool = False
@@ -66,7 +66,7 @@ def _write(out: TextIO | None, text: str) -> None:
 
 
 def whole_characters(text: str, reason: FinishReason | None) -> str:
-    """The end of an answer without the half of a character: a limit on tokens may fall within the bytes of one.
+    """The end of an answer without half a character, which a limit on tokens can leave.
 
     >>> whole_characters("a llama \ufffd", FinishReason.LENGTH), whole_characters("\ufffd", FinishReason.STOP)
     ('a llama ', '\ufffd')
@@ -91,7 +91,7 @@ def cut_short(completion: Completion, llm: LLM) -> str:
 
 
 def process_started() -> float:
-    """When this process began, on the clock of time.perf_counter(): to 10 ms on Linux; on other systems the time now."""
+    """When this process began, on the clock of time.perf_counter(): exact to 10 ms on Linux; elsewhere the current time."""
     try:
         stat = Path("/proc/self/stat").read_text("ascii", errors="replace")
         began = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # field 22, since boot
@@ -102,7 +102,7 @@ def process_started() -> float:
 
 
 def speeds(completion: Completion, load_s: float, first_after_start_s: float | None) -> dict[str, Any]:
-    """The statistics of a run as JSON types; None for a moment that never came."""
+    """The statistics of a run as JSON types; None for an event that did not happen."""
     timing = completion.timing
     return {
         "load_s": round(load_s, 4),
@@ -117,7 +117,7 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
 
 
 def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
-    """The same for people."""
+    """The statistics as text."""
     first = facts["first_token_after_process_start_s"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
@@ -127,7 +127,7 @@ def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """A completion in the types of JSON."""
+    """A completion as JSON types."""
     return {
         "text": completion.text,
         "finish_reason": completion.finish_reason.value,

@@ -80,13 +80,13 @@ def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, repor
 
 
 def _median(measured: list[DeviceLimits]) -> DeviceLimits:
-    """Of each limit, as machines drift."""
+    """The median of each limit, because a machine's speed drifts."""
     rates = {field.name: [getattr(one, field.name) for one in measured] for field in dataclasses.fields(measured[0])}
     return dataclasses.replace(measured[0], **{name: statistics.median(values) for name, values in rates.items()})
 
 
 def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int:
-    """The length to measure: it leaves one token of the context for what comes before or after."""
+    """The length to measure. It leaves one token of the context for the token before or after."""
     if num_tokens >= max_context:
         report.notice(f"a context of {max_context} cannot hold {num_tokens} tokens; measuring {max_context - 1}")
     return min(num_tokens, max_context - 1)
@@ -121,7 +121,7 @@ def _facts(
 
 
 def _expected(llm: LLM, tensors: Mapping[str, Header], limits: DeviceLimits) -> dict[str, Any] | None:
-    """What `puna plan` says of this model, with the limits that were measured just now."""
+    """The speed that `puna plan` expects of this model, with the limits just measured."""
     from puna.machine.places import rates_of
     from puna.machine.speed import expected
 
@@ -136,13 +136,13 @@ def _row(name: str, rates: list[float]) -> dict[str, Any]:
 
 
 def matrix_weights(config: ModelConfig) -> int:
-    """Weights by which each prompt token is multiplied; only the last token meets the output matrix."""
+    """Weights that multiply each prompt token; the output matrix multiplies only the last one."""
     shapes = config.tensor_shapes().items()
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("layers.") and len(shape) == 2)
 
 
 def table(facts: dict[str, Any]) -> Iterator[str]:
-    """The facts for people."""
+    """The facts as text."""
     limits, device = facts["limits"], facts["device"]
     yield facts["model"]
     yield f"{device['description']}, {device['threads']} threads, median of {facts['repeat']}"

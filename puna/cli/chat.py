@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from puna.llm import LLM
     from puna.request import SamplingParams
 
-# Where the flag is not given. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
+# Defaults of a chat. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
 INTERRUPTED = 130
-KEPT = " puna chat --continue goes on later."
+KEPT = " puna chat --continue resumes it."
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--continue", "resume", is_flag=True, help="Go on with the conversation that was saved last.")
+@click.option("--continue", "resume", is_flag=True, help="Continue the conversation that was saved last.")
 @click.option("--no-save", is_flag=True, help="Do not save this conversation.")
 @click.option("--raw", is_flag=True, help="Use no chat template, and send each message alone: for base models.")
 @click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
@@ -59,7 +59,7 @@ def command(
 ) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message.
 
-    Each conversation is saved on this machine; --continue goes on with the last one.
+    puna saves each conversation on this machine; --continue resumes the last one.
     """
     prompt = _prompt_format(raw, prompt_format, flags)
     given = sampling_settings(flags)
@@ -107,7 +107,7 @@ def _checked(model: str, raw: bool) -> None:
 
 
 def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:
-    """The model of a saved conversation. UsageError if it is not there any more."""
+    """The model of a saved conversation. UsageError if it is gone."""
     try:
         return _loaded(resumed.model, flags, raw)
     except ModelNotFoundError as error:
@@ -123,7 +123,7 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
         return None
     if flags["system"] is not None or flags["template"] is not None or flags["template_args"]:
         raise UsageError(
-            "--raw uses no chat template: --system, --template, --template-arg have no use",
+            "--raw uses no chat template: --system, --template and --template-arg have no effect",
             hint="Leave one of them out.",
         )
     return PromptFormat.parse(PLACEHOLDER if text is None else text)
@@ -139,14 +139,14 @@ def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
             _resume(talk, resumed)
         try:
             return _read_and_answer(talk, source)
-        except KeyboardInterrupt:  # a second Ctrl-C, before the prompt was there again
+        except KeyboardInterrupt:  # a second Ctrl-C, before the prompt is back
             return 0 if source.is_terminal else INTERRUPTED
 
 
 def _resume(talk: Conversation, resumed: SavedChat) -> None:
     talk.messages, talk.system = list(resumed.said), talk.system or resumed.system
     last = f" You said last: {quoted(talk.last_message())}" if talk.messages else ""
-    tell(f"Going on with {len(talk.messages)} messages.{last}")
+    tell(f"Continuing with {len(talk.messages)} messages.{last}")
 
 
 def _read_and_answer(talk: Conversation, source: ChatInput) -> int:

@@ -1,4 +1,4 @@
-"""The commands of a conversation: one literal table, from which /help is made, and a small function for each."""
+"""The commands of a conversation: one literal table, which /help prints, and a small function for each."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def as_command(line: str) -> str | None:
 
 def _reset(talk: Conversation, _: str) -> None:
     talk.forget()
-    tell("The conversation begins anew." + (" The system message stays." if talk.system else ""))
+    tell("New conversation." + (" The system message stays." if talk.system else ""))
 
 
 def _undo(talk: Conversation, _: str) -> None:
@@ -153,7 +153,7 @@ def _model(talk: Conversation, name: str) -> None:
 
 def greeting(talk: Conversation) -> str:
     """The model's name and its context."""
-    path = talk.llm.path  # what a person typed or fetched; the name within a file is often another one
+    path = talk.llm.path  # the name that a person typed or fetched; the name inside a file is often another one
     name = printable(path.name if path.is_dir() else path.stem)
     return f"{name}, context {talk.llm.plan.max_context} tokens"
 
@@ -168,7 +168,7 @@ def _set(talk: Conversation, text: str) -> None:
 
 def _stats(talk: Conversation, _: str) -> None:
     if not talk.turns:
-        tell(f"Nothing was said yet. The context holds {talk.llm.plan.max_context} tokens.")
+        tell(f"No messages yet. The context holds {talk.llm.plan.max_context} tokens.")
         return
     last = talk.turns[-1]
     used = last["prompt_tokens"] + last["output_tokens"]
@@ -193,13 +193,13 @@ COMMANDS: dict[str, ChatCommand] = {
     "/edit": ChatCommand("[TEXT]", "change your last message, and answer it", _edit),
     "/undo": ChatCommand("", "remove your last message and its answer", _undo),
     "/drop": ChatCommand("[N]", "remove the N oldest messages with their answers", _drop),
-    "/reset": ChatCommand("", "begin anew; the system message stays", _reset),
+    "/reset": ChatCommand("", "start a new conversation; the system message stays", _reset),
     "/system": ChatCommand("[TEXT]", "set the system message, or show it", _system),
-    "/model": ChatCommand("[NAME]", "go on with another model, or show which one this is", _model),
+    "/model": ChatCommand("[NAME]", "continue with another model, or show this one", _model),
     "/set": ChatCommand("[NAME VALUE]", "/set temperature 0.2; alone: every setting and its range", _set),
     "/save": ChatCommand("FILE", "write the conversation as JSON; /save! overwrites", _save),
     "/save!": ChatCommand("FILE", "", _overwrite, is_shown=False),
-    "/load": ChatCommand("FILE", "go on with a conversation that /save wrote", _load),
+    "/load": ChatCommand("FILE", "continue a conversation that /save wrote", _load),
     "/stats": ChatCommand("", "tokens and speeds", _stats),
     "/help": ChatCommand("", "show these lines", _help),
     "/quit": ChatCommand("", "leave; so do Ctrl-D, and Ctrl-C twice", _quit),

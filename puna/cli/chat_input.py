@@ -1,4 +1,4 @@
-"""Where the messages of a conversation come from: a terminal with history and editing, or a pipe."""
+"""Reads the messages of a conversation: from a terminal with history and editing, or from a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ReadLine = Callable[[str], str]  # prompt -> line; EOFError at the end, Keyboard
 
 
 class Typed(NamedTuple):
-    """What was typed; text between fences is never a command."""
+    """A message as it was typed. Text between fences is never a command."""
 
     text: str
     is_fenced: bool = False
@@ -31,15 +31,15 @@ class ChatInput:
     """A source of messages."""
 
     read_line: ReadLine
-    edit: Callable[[str], str] | None = None  # text -> the text as a person edited it; None: there is no terminal
-    ask: ReadLine | None = None  # as read_line, for an answer that does not belong into the history
+    edit: Callable[[str], str] | None = None  # text -> the edited text; None: there is no terminal
+    ask: ReadLine | None = None  # like read_line, but keeps the line out of the history
 
     @property
     def is_terminal(self) -> bool:
         return self.edit is not None
 
     def confirm(self, question: str) -> bool:
-        """Whether a person agrees: Enter, y or yes. Ctrl-C and Ctrl-D mean no."""
+        """Whether a person agrees: Enter, y or yes is agreement, Ctrl-C or Ctrl-D is not."""
         try:
             return (self.ask or self.read_line)(question).strip().lower() in ("", "y", "yes")
         except (EOFError, KeyboardInterrupt):
@@ -71,7 +71,7 @@ def read_message(read_line: ReadLine) -> Typed:
 
 @contextlib.contextmanager
 def open_input() -> Iterator[ChatInput]:
-    """The source that fits: line editing if both ends are a terminal."""
+    """The source of messages: with line editing if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         yield _terminal_input()
     else:
@@ -112,7 +112,7 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
 
 
 def _history() -> Any:
-    """Lines of earlier conversations, kept in the cache; only of this one if the cache cannot be written."""
+    """The history file in the cache. If it cannot be written, the history holds only this conversation."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     file = cache_dir() / "chat_history"

@@ -23,31 +23,32 @@ if TYPE_CHECKING:
     from puna.llm import LLM, Completion, Stream
     from puna.request import SamplingParams
 
-STOPPED = "stopped; what was said so far is part of the conversation"
-SAVE_EVERY_S = 1.0  # while an answer is made: a process that is killed loses at most this much of it
-ROOM_SHARE = 8  # an eighth of the context should be left for an answer
-QUOTED = 36  # cells of a message that is named
+STOPPED = "stopped; the conversation keeps the answer so far"
+SAVE_EVERY_S = 1.0  # during an answer: a killed process loses at most this much of it
+FREE_CONTEXT = "/drop 1 drops the oldest exchange; /reset starts a new conversation."
+ROOM_SHARE = 8  # leave an eighth of the context for an answer
+QUOTED = 36  # cells of a quoted message
 
 
 @dataclass
 class Conversation:
-    """The messages so far, and what each turn cost."""
+    """The messages so far, and the statistics of each turn."""
 
     llm: LLM
     params: SamplingParams
     system: str = ""
-    is_quiet: bool = False  # nothing but the report on stdout
+    is_quiet: bool = False  # stdout gets only the report
     load_s: float = 0.0
-    prompt_format: PromptFormat | None = None  # given: each message is asked by itself, without a template
+    prompt_format: PromptFormat | None = None  # if given, each message is sent alone, without a template
     autosave: Autosave | None = None  # None: nothing is saved
-    confirm: Callable[[str], bool] | None = None  # asks a person; None: nobody is there to be asked
+    confirm: Callable[[str], bool] | None = None  # asks a person; None: there is no terminal
     edit_text: Callable[[str], str] | None = None  # lets a person edit a text; KeyboardInterrupt if they gave up
     load: Callable[[str], LLM] | None = None  # loads another model
     check: Callable[[str], None] = lambda model: None  # PunaError for a model that cannot hold a conversation; loads no weights
     ctrl_c: CtrlC = field(default_factory=CtrlC)
     messages: list[Message] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
-    num_failed: int = 0  # messages that got no answer, or not all of it, because of an error
+    num_failed: int = 0  # messages whose answer is missing or incomplete because of an error
 
     def sent_messages(self) -> list[Message]:
         """The conversation as the model sees it."""
@@ -68,15 +69,15 @@ class Conversation:
         self._say_after(self.messages[: self._last_question()], self.last_message())
 
     def edit(self, text: str) -> None:
-        """Put `text` in the place of the last message, and answer it. UsageError if there is none."""
+        """Replace the last message with `text`, and answer it. UsageError if there is none."""
         self._say_after(self.messages[: self._last_question()], text)
 
     def last_message(self) -> str:
-        """What the user said last. UsageError if nothing was said."""
+        """The user's last message. UsageError if there is none."""
         return self.messages[self._last_question()]["content"]
 
     def undo(self) -> str:
-        """Remove the last message and its answer; return the message. UsageError if nothing was said."""
+        """Remove the last message and its answer; return the message. UsageError if there is none."""
         text = self.last_message()
         del self.messages[self._last_question() :]
         self.save()
@@ -85,11 +86,11 @@ class Conversation:
     def _last_question(self) -> int:
         numbers = self._questions()
         if not numbers:
-            raise UsageError("nothing was said yet", hint="Type a message first.")
+            raise UsageError("there are no messages yet", hint="Type a message first.")
         return numbers[-1]
 
     def _questions(self) -> list[int]:
-        """The places of the user's messages: each begins an exchange."""
+        """The indices of the user's messages: each begins an exchange."""
         return [number for number, message in enumerate(self.messages) if message["role"] == "user"]
 
     def _say_after(self, before: list[Message], text: str) -> None:
@@ -106,7 +107,7 @@ class Conversation:
         self.save()
 
     def _stream_or_none(self, kept: list[Message], text: str) -> Stream | None:
-        """The answer to be read; None if the message was refused: then the conversation is `kept`."""
+        """The stream of the answer. If the message was refused: None, and the conversation becomes `kept`."""
         try:
             return self._opened(text)
         except PunaError as error:
@@ -120,13 +121,13 @@ class Conversation:
 
     def _opened(self, text: str) -> Stream:
         self._make_room()
-        self.save()  # what was asked is kept even if the answer ends the process
+        self.save()  # saves the question even if the answer ends the process
         if self.prompt_format is not None:
             return self.llm.stream(self.prompt_format.fill(text), self.params)
         return self.llm.chat_stream(self.sent_messages(), self.params)
 
     def _receive(self, stream: Stream) -> None:
-        """Show the answer and keep it, also one that an error or a signal ends."""
+        """Show the answer and keep it, also if an error or a signal ends it."""
         asked, partial = self.messages, _Partial()
         heard = answer.Heard()
 
@@ -140,7 +141,7 @@ class Conversation:
                 heard = answer.stream_text(stream, None if self.is_quiet else sys.stdout, self._is_stopped, on_text)
         except KeyboardInterrupt:
             heard.is_stopped = True
-        finally:  # SystemExit of a signal passes here, too
+        finally:  # also for SystemExit of a signal
             completion = stream.completion
             text = answer.whole_characters(completion.text, completion.finish_reason)
             self.messages = [*asked, {"role": "assistant", "content": text}]
@@ -153,7 +154,7 @@ class Conversation:
         return self.ctrl_c.is_pressed
 
     def _account(self, completion: Completion, heard: answer.Heard) -> None:
-        """Note what an answer cost, and tell why it ended if the model did not end it."""
+        """Record an answer's statistics, and say why it ended if the model did not end it."""
         first = heard.first_token
         after_start_s = first - answer.process_started() if first and not self.turns else None
         facts = answer.speeds(completion, self.load_s, after_start_s)
@@ -165,12 +166,12 @@ class Conversation:
             tell("[stopped]" if self.prompt_format else f"[{STOPPED}]")
         elif note := answer.cut_short(completion, self.llm):
             is_full = "context is full" in note and self.prompt_format is None
-            tell(f"[{note}]", "/drop 1 drops the oldest exchange; /reset begins anew." if is_full else "")
+            tell(f"[{note}]", FREE_CONTEXT if is_full else "")
 
     # ---- a full context
 
     def _make_room(self) -> None:
-        """Offer to drop the oldest exchanges if little room is left for an answer. Nothing is dropped unasked."""
+        """Offer to drop the oldest exchanges if there is little space for an answer. Drops nothing without asking."""
         if self.confirm is None or self.prompt_format is not None:
             return
         wanted = min(self.params.max_tokens or self.llm.plan.max_context, self.llm.plan.max_context // ROOM_SHARE)
@@ -182,7 +183,7 @@ class Conversation:
             self.drop_oldest(count)
 
     def _num_to_drop(self, wanted: int) -> int:
-        """The fewest exchanges to drop for an answer of `wanted` tokens, or else for any answer; 0: dropping cannot help."""
+        """The fewest exchanges to drop for an answer of `wanted` tokens, else for any answer; 0: dropping cannot help."""
         starts = self._questions()
         for tokens in (wanted, 1):
             fitting = (count for count, start in enumerate(starts) if count and self._fits(self.messages[start:], tokens))
@@ -195,20 +196,20 @@ class Conversation:
         return size is not None and size + answer_tokens <= self.llm.plan.max_context
 
     def _num_tokens(self, messages: list[Message]) -> int | None:
-        """Tokens of a prompt; None for more than the context holds."""
+        """Tokens of a prompt; None if the context cannot hold it."""
         try:
             return len(self.llm.encode_chat(self._with_system(messages)))
         except ContextLengthError:
             return None
 
     def drop_oldest(self, count: int) -> None:
-        """Remove the oldest exchanges and say which. The saved conversation keeps them: what follows goes to a new file.
+        """Remove the oldest exchanges and say which. The saved conversation keeps them; later messages go to a new file.
 
-        UsageError for more than there are.
+        UsageError if there are fewer.
         """
         starts = [*self._questions(), len(self.messages)]
         if not 1 <= count < len(starts):
-            have = f"there are {len(starts) - 1} exchanges" if len(starts) > 1 else "nothing was said yet"
+            have = f"there are {len(starts) - 1} exchanges" if len(starts) > 1 else "there are no messages yet"
             raise UsageError(f"cannot drop {count}: {have}", hint="/drop N drops the N oldest messages with their answers.")
         dropped, self.messages = self.messages[: starts[count]], self.messages[starts[count] :]
         if self.autosave is not None:
@@ -219,11 +220,11 @@ class Conversation:
         tell(f"Dropped {count} exchange{'s' * (count > 1)}: {names}.")
 
     def _cure(self, error: PunaError, text: str) -> str:
-        """What to do about a message that was refused: dropping helps only one that fits alone."""
+        """What to do about a refused message: dropping helps only if the message fits alone."""
         if isinstance(error, ContextLengthError) and self.messages and self.prompt_format is None:
             alone = self._num_tokens([{"role": "user", "content": text}])
             if alone is not None and alone < self.llm.plan.max_context:
-                return "/drop 1 drops the oldest exchange; /reset begins anew."
+                return FREE_CONTEXT
         return error.hint
 
     # ---- what is kept
@@ -244,15 +245,15 @@ class Conversation:
             self.autosave.begin_anew()
 
     def model_name(self) -> str:
-        """What to give as MODEL to load the same model from anywhere."""
+        """The MODEL argument that loads the same model from any folder."""
         return shown_path(Path(os.path.abspath(self.llm.path)))  # noqa: PTH100 - resolve() would follow links
 
     # ---- another model
 
     def replace_model(self, name: str) -> None:
-        """Go on with another model. The old one is closed first, for both may not fit; it comes back if loading fails.
+        """Continue with another model. Closes the old one first, because both may not fit; loads it again if loading fails.
 
-        PunaError if `name` is no model for conversations: then nothing has changed.
+        PunaError, and no change, if `name` is not a model for conversations.
         """
         if self.load is None:
             raise UsageError("no other model can be loaded here", hint="Start again: puna chat MODEL --continue")
@@ -269,7 +270,7 @@ class Conversation:
         self.save()
 
     def close(self) -> None:
-        """Close the model and let go of it. Idempotent."""
+        """Close the model and release it. Idempotent."""
         llm = vars(self).pop("llm", None)
         if llm is not None:
             llm.close()
@@ -277,13 +278,13 @@ class Conversation:
 
 @dataclass(slots=True)
 class _Partial:
-    """An answer that is being made."""
+    """An answer in progress."""
 
     text: str = ""
     _saved: float = field(default_factory=time.monotonic)
 
     def is_due(self, text: str) -> bool:
-        """Add a piece; whether the answer should be saved now."""
+        """Add a piece; return whether to save the answer now."""
         self.text += text
         if time.monotonic() - self._saved < SAVE_EVERY_S:
             return False

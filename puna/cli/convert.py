@@ -63,6 +63,6 @@ def command(
         )
         return
     print(made.path)
-    rest = "the source's numbers without what is named above" if made.losses else "requantised"
+    rest = "the source's numbers, except for the losses above" if made.losses else "requantised"
     exactly = "exactly the source's numbers" if made.exact else rest
     tell(f"{made.num_bytes / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s, {exactly}, read again and compared")

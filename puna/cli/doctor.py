@@ -26,14 +26,14 @@ DEVICE = re.compile(r"auto|cpu|torch|cuda(:\d{1,2})?")
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 INDENT = 10  # columns of the marks
 TO_STDOUT = "-"
-MAX_BEGINNING = 200  # bytes of a file that tell whether it is a script of the doctor's
+MAX_BEGINNING = 200  # bytes of a file that show whether the doctor wrote it
 
 BELOW, COMMAND = " ", "$"
 MARGINS = {"": "", BELOW: " " * INDENT, COMMAND: " " * INDENT + "  $ "}
 
 
 class Line(NamedTuple):
-    """A line of the report: a state, BELOW or COMMAND as its mark; without one it begins at the left."""
+    """A line of the report. Its mark is a state, BELOW or COMMAND; a line without a mark begins at the left."""
 
     mark: str
     text: str
@@ -55,7 +55,7 @@ class Line(NamedTuple):
 def command(device: str, fix_script: str | None, as_json: bool) -> None:
     """Check this machine: CPU, memory, disk, Python, NVIDIA's driver and GPUs, network.
 
-    Each finding says what was found, what that means for running models, and how to fix it. puna changes nothing. Exit code 1
+    Each finding says what was found, what it means for running models, and how to fix it. puna changes nothing. Exit code 1
     if the device cannot run models.
     """
     from puna.machine.doctor import diagnose
@@ -91,7 +91,7 @@ def _script(diagnosis: Diagnosis) -> str:
 
 
 def _write(file: Path, script: str, distribution: Distribution) -> None:
-    """Write the script, unless the file holds anything but such a script."""
+    """Write the script, but only over a script of the doctor."""
     from puna.machine.script import MARK, script_bytes
     from puna.machine.small_file import read_small
 
@@ -128,7 +128,7 @@ def _by_part(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _finding_lines(finding: Finding) -> Iterator[Line]:
-    name = "" if finding.state == "ok" else f" ({finding.check})"  # by which guides and programs know it
+    name = "" if finding.state == "ok" else f" ({finding.check})"  # guides and programs refer to it
     yield Line(finding.state, finding.found + name, STYLES[finding.state])
     if finding.effect:
         yield Line(BELOW, finding.effect)
@@ -146,7 +146,7 @@ def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
     runs = f"This machine runs models on: {where}." if where else "This machine does not run models as it is."
     if verdict.runs or verdict.wanted == "auto":
         return runs
-    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "no such device was found that works"
+    why = f"see {', '.join(dict.fromkeys(verdict.hindrances))}" if verdict.hindrances else "there is no such device that works"
     return f"{runs} The device {verdict.wanted} does not: {why}."
 
 
@@ -166,7 +166,7 @@ def _gpu_words(facts: dict[str, Any]) -> str:
 def show(lines: Iterable[Line], stream: TextIO) -> None:
     """Print lines, wrapped at words, in colour on a terminal. Commands are never wrapped.
 
-    A reader who has read enough (`| head -1`) is no error: the exit code stays that of the verdict.
+    A closed pipe (`| head -1`) is not an error: the exit code stays that of the verdict.
     """
     try:
         _show(lines, stream)
@@ -189,26 +189,26 @@ def _show(lines: Iterable[Line], stream: TextIO) -> None:
 
 
 def _margin(mark: str, style: str) -> tuple[tuple[str, str], ...]:
-    """What stands before a row."""
+    """The beginning of a row."""
     if mark in STYLES:
         return ("  ", ""), (mark, style), (" " * (INDENT - 2 - len(mark)), "")
     return ((MARGINS[mark], ""),)
 
 
 def _screen(stream: TextIO) -> tuple[Callable[..., None], int]:
-    """A function that prints pieces of text with their styles, and the width to keep."""
+    """A function that prints styled pieces of text, and the width of the output."""
     try:
         from rich.console import Console
         from rich.text import Text
-    except ImportError:  # the doctor must work in a broken installation, too
+    except ImportError:  # the doctor must work even in a broken installation
         return lambda *pieces: print("".join(text for text, _ in pieces), file=stream), report_width(stream)
 
     class Screen(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would end the program, with 1
+            raise BrokenPipeError  # rich would exit with 1
 
     console = Screen(file=stream, highlight=False, soft_wrap=True)
-    style = "none" if console.no_color else ""  # NO_COLOR leaves rich its bold letters
+    style = "none" if console.no_color else ""  # with NO_COLOR, rich still prints bold
 
     def say(*pieces: tuple[str, str]) -> None:
         console.print(Text.assemble(*((text, style or own) for text, own in pieces)), soft_wrap=True)

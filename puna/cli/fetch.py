@@ -1,4 +1,4 @@
-"""Models that have a short name and are not here: a person at a terminal is asked, with the size, before they are fetched."""
+"""Fetches missing models that have a short name. It first asks the person at the terminal, and names the size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def offer(model: str | None, report: Reporter) -> None:
-    """Fetch a published model that is not here, if a person at a terminal agrees. Without a terminal, do nothing: loading then
+    """Fetch a missing published model if the person at the terminal agrees. Without a terminal, do nothing: loading then
     raises the error that names `puna pull`.
 
-    Raises PunaError where the person does not agree, and what `hub.pull` raises.
+    Raises PunaError if the person does not agree, and what `hub.pull` raises.
     """
     from puna import hub
 
@@ -30,7 +30,7 @@ def offer(model: str | None, report: Reporter) -> None:
 
 
 def require_consent(model: str) -> None:
-    """Ask for a published model that is not here; for any other, ask nothing. PunaError where the answer is no."""
+    """Ask before a missing published model is fetched. PunaError if the answer is no."""
     from puna import hub
 
     source = hub.absent_source(model)

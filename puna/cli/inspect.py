@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from puna.health import Finding
 
 TEMPLATE_LINES = 6
-READ_UP_TO = 2 << 30  # bytes of weights that are checked without being asked for: some seconds
+READ_UP_TO = 2 << 30  # bytes of weights that are checked by default: some seconds
 KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece", "unigram": "SentencePiece Unigram"}
 
 
@@ -56,7 +56,7 @@ def command(model: str | None, list_tensors: bool, weights: bool | None, tokeniz
 
 
 def _fitted(lines: Iterable[str]) -> Iterator[str]:
-    """Lines wrapped at words to the width of the report; what follows keeps the indentation."""
+    """Lines wrapped at words to the width of the report; continuation lines keep the indentation."""
     width = report_width(sys.stdout)
     for line in lines:
         indent = line[: len(line) - len(line.lstrip())]
@@ -75,7 +75,7 @@ def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[st
 
 
 def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, Any]:
-    """The facts of a checkpoint, in the types of JSON."""
+    """The facts of a checkpoint, as JSON types."""
     tensors = checkpoint.tensors.values()
     facts: dict[str, Any] = {
         "path": shown_path(checkpoint.path),
@@ -122,7 +122,7 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
 
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
-    """The same facts for people. Texts of the file are escaped."""
+    """The facts as text. Texts of the file are escaped."""
     yield f"{printable(facts['path'])}: {facts['format']}, {_count(facts['parameters'])} parameters"
     if len(facts["files"]) > 1:
         yield from (f"  {printable(file['path'])}  {file['bytes'] / 1e6:.1f} MB" for file in facts["files"])
@@ -147,7 +147,7 @@ def _config_lines(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _rope_line(rope: dict[str, Any]) -> str:
-    """Of the scaling's numbers only those that its kind uses."""
+    """The scaling, with only the numbers that its kind uses."""
     used = {"none": ("theta",), "linear": ("theta", "factor")}.get(rope["scaling"], tuple(rope))
     shown = ", ".join(f"{name} {_plain(rope[name])}" for name in used if name not in ("factors", "scaling"))
     factors = f", {len(rope['factors'])} frequency factors" if rope["factors"] else ""

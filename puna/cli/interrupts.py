@@ -10,10 +10,10 @@ from typing import Any
 
 
 class CtrlC:
-    """Decides what Ctrl-C does: outside of an answer it raises KeyboardInterrupt; during one it is noted, and read between steps.
+    """Decides what Ctrl-C does: during an answer it sets a flag that is read between steps; else it raises KeyboardInterrupt.
 
-    A step is left alone because an exception within it could leave the engine's pages half written. A second Ctrl-C during an
-    answer raises, for a step that takes too long.
+    It does not interrupt a step, because an exception could leave the engine's pages half written. A second Ctrl-C during an
+    answer raises, in case a step takes too long.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class CtrlC:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Hear Ctrl-C until the end of the block. Does nothing in a thread, or if the signal is ignored (nohup)."""
+        """Handle Ctrl-C until the end of the block. Does nothing in a thread, or if the signal is ignored (nohup)."""
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
             yield

@@ -1,6 +1,6 @@
-"""The command `puna`: a table of commands, each imported only when it is called, and one place that prints errors.
+"""The command `puna`: a table of commands, each imported only when called, and the one place that prints errors.
 
-It uses click directly: the process needed 55 ms until the command ran, with typer 205 ms (docs/LOG.md).
+It uses click directly: a command starts after 55 ms, with typer after 205 ms (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = {
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
-QUESTION = "run"  # the command that answers a question which stands in the place of a command
+QUESTION = "run"  # the command for a question that is given instead of a command
 
 SIGNALLED = 128  # + the number of the signal, as a shell reports it
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """`puna "question"` is `puna run "question"`; a word that is no command is refused with the names that are near."""
+        """`puna "question"` is `puna run "question"`. The error for an unknown command names similar commands."""
         name = args[0]
         if name in COMMANDS:
             return super().resolve_command(ctx, args)
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 
 
 def is_question(word: str) -> bool:
-    """Whether a word in the place of a command is meant as a prompt: it has spaces or ends like a question.
+    """Whether a word instead of a command is a prompt: it has spaces or ends like a question.
 
     >>> is_question("What is a llama?"), is_question("Why?"), is_question("rnu")
     (True, True, False)
@@ -153,7 +153,7 @@ def explain(error: BaseException) -> int:
             tell(f"puna: {_shortened(error.format_message())}")
             return 2
         case KeyboardInterrupt() | click.Abort():
-            tell("")  # the shell's prompt begins on a line of its own
+            tell("")  # so that the shell's prompt begins on a new line
             return INTERRUPTED
         case BrokenPipeError():
             discard(sys.stdout)
@@ -178,7 +178,7 @@ def _rank_number(name: str = "RANK") -> str:
 
 
 def _is_left_to_rank_0(arguments: list[str]) -> bool:
-    """Whether another process does this alone."""
+    """Whether only the first process runs this command, and this is another one."""
     return _rank_number() != "0" and not any(word in SHARING or is_question(word) for word in arguments[:1])
 
 

@@ -1,4 +1,4 @@
-"""puna models: what is here, what would be best for this machine, and every name that can be fetched."""
+"""puna models: lists the models that are here, the best ones for this machine, and all that can be fetched."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ INDENT = "  "
 
 
 @click.command()
-@click.option("--all", "show_all", is_flag=True, help="Every model that has a short name.")
-@click.option("--next", "show_next", is_flag=True, help="Only the commands to type next.")
+@click.option("--all", "show_all", is_flag=True, help="List every model that has a short name.")
+@click.option("--next", "show_next", is_flag=True, help="Show only the commands to type next.")
 @json_option
 def command(show_all: bool, show_next: bool, as_json: bool) -> None:
     """List the models that are here, and those that would be best for this machine, with the command that fetches each."""
@@ -80,18 +80,18 @@ def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> I
     if not here:
         yield f"{INDENT}nothing yet; puna run fetches a small model (98 MB) when it first needs one"
     yield ""
-    yield f"Best for {place.name}, as far as is known:" if found else f"No larger model that puna knows fits {place.name}."
+    yield f"Best for {place.name}, of those that puna knows:" if found else f"No larger model that puna knows fits {place.name}."
     yield from _table(found)
     if place.kernels:
         yield from textwrap.wrap(f"Speeds are not known: {place.kernels}.", WIDTH)
     if place.is_gpu and find_spec("torch") is None:
         yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
-    yield "puna models --all lists every name; puna plan NAME tells more of one."
+    yield "puna models --all lists every name; puna plan NAME shows more about one."
 
 
 def _short_name(model: CachedModel) -> str:
-    """The short name of a model of the cache, where it has one; its full name."""
+    """The short name of a model in the cache, if it has one, and its full name."""
     from puna.hub.published import PUBLISHED, source_of
 
     for name in PUBLISHED:
@@ -121,7 +121,7 @@ def _choice_lines(found: list[Choice], place: Place) -> Iterator[str]:
     yield f"Models that fit {place.count} x {place.name}:" if place.count > 1 else f"Models that fit {place.name}:"
     yield from map(_row, whole[:SHOWN])
     if not whole:
-        yield f"{INDENT}none that puna knows by name, as it is fetched"
+        yield f"{INDENT}none that puna knows by name"
     if len(whole) > SHOWN:
         yield f"{INDENT}... and {len(whole) - SHOWN} smaller ones (--json lists all)"
     if more := len(found) - len(whole):
@@ -130,7 +130,7 @@ def _choice_lines(found: list[Choice], place: Place) -> Iterator[str]:
         yield from textwrap.wrap(f"Speeds are not known: {place.kernels}.", WIDTH)
     elif any(one.fit.speed for one in found):
         yield f"Speeds are expected for one conversation ({place.rates.source if place.rates else ''})."
-    yield "puna plan NAME tells more of one; puna pull NAME fetches it."
+    yield "puna plan NAME shows more about one; puna pull NAME fetches it."
 
 
 def _show_all(as_json: bool) -> None:
@@ -141,11 +141,11 @@ def _show_all(as_json: bool) -> None:
         print_json({"models": [_source_facts(source) for source in sources]})
         return
     lines = (f"{INDENT}{one.model.name:<{NAME_WIDTH}} {one.size:>8}  {one.model.licence}" for one in sources)
-    _print([*lines, "puna plan NAME tells whether it fits; puna pull NAME fetches it."])
+    _print([*lines, "puna plan NAME shows whether it fits; puna pull NAME fetches it."])
 
 
 def _next_lines() -> Iterator[str]:
-    """A chat, a better model for this machine, help. Nothing is measured for them."""
+    """The commands to type next: a chat, a better model for this machine, help. Measures nothing."""
     from puna.config import EngineConfig
     from puna.machine.choices import best
     from puna.machine.host import ThisHost
@@ -194,7 +194,7 @@ def _gb(size: int) -> str:
 
 
 def _two_digits(rate: float) -> str:
-    """More digits would claim more than is known.
+    """Two digits: more would claim more than puna knows.
 
     >>> _two_digits(1234.5), _two_digits(8.26), _two_digits(71.3)
     ('1200', '8.3', '71')

@@ -1,4 +1,4 @@
-"""The flags that several commands have. A flag that is not given is None: the dataclasses hold the defaults."""
+"""Flags that several commands share. A flag that is not given is None: the dataclasses hold the defaults."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
 
 
 def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
-    """The fields of SamplingParams that the flags ask for. UsageError for a value outside its range."""
+    """The fields of SamplingParams that the flags set. UsageError for a value outside its range."""
     from puna.request import SamplingParams
 
     names = {field.name for field in fields(SamplingParams)}
@@ -122,15 +122,15 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-# Fields that belong together: where the model's files say one of them, puna's own defaults for the others do not go with it.
+# Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.
 TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
-DRAWN = ("top_k", "top_p", "min_p", "seed")  # without effect where the most likely token is taken
+DRAWN = ("top_k", "top_p", "min_p", "seed")  # no effect on greedy sampling
 
 
 def sampling_params(
     llm: LLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> SamplingParams:
-    """What the flags say, else what the model's files suggest, which is told, else `defaults`, else those of SamplingParams."""
+    """The flags, else the model's suggestions (with a notice), else `defaults`, else those of SamplingParams."""
     from puna.request import SamplingParams
 
     suggested = dict(llm.suggested.settings)
@@ -141,12 +141,12 @@ def sampling_params(
     params = SamplingParams(**{**own, **suggested, **given})
     for name in DRAWN if params.temperature == 0 else ():
         if name in given:
-            report.notice(f"--{name.replace('_', '-')} has no effect: at temperature 0 nothing is drawn")
+            report.notice(f"--{name.replace('_', '-')} has no effect at temperature 0: sampling is greedy")
     return params
 
 
 def read_template_args(texts: Sequence[str]) -> dict[str, Any]:
-    """Variables of a chat template: values are read as JSON, and are texts where they are none.
+    """Variables of a chat template: a value that is not JSON is a text.
 
     >>> read_template_args(["enable_thinking=false", "effort=high", "budget=3"])
     {'enable_thinking': False, 'effort': 'high', 'budget': 3}
@@ -162,7 +162,7 @@ def read_template_args(texts: Sequence[str]) -> dict[str, Any]:
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, or nested too deep to be a variable
+    except (ValueError, RecursionError):  # not JSON, or nested too deep
         return text
 
 
@@ -183,7 +183,7 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
 def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, needs_template: bool) -> LLM:
     """Load MODEL with the flags of the command.
 
-    A model that cannot read text, or for `needs_template` has no chat template, is refused before its weights are read.
+    Before reading weights, refuses a model that cannot read text or, for `needs_template`, has no chat template.
     """
     from puna.llm import LLM
     from puna.machine import history
@@ -205,8 +205,8 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
 
 
 def check_model(model: str, tokenizer: Path | None, report: Reporter, *, needs_template: bool) -> None:
-    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. A person is asked before it is fetched, as in
-    `load_model`. No weight is read."""
+    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. Asks before fetching, as `load_model` does.
+    Reads no weights."""
     from puna import hub
     from puna.formats import open_checkpoint
 
@@ -223,13 +223,13 @@ def require_text(checkpoint: Checkpoint, *, needs_template: bool) -> None:
         raise UsageError(f"{checkpoint.path} has no tokenizer, so it cannot read text", hint=what_to_give(checkpoint.notices))
     if needs_template and checkpoint.chat_template is None and guessed_template_of(checkpoint) is None:
         raise TemplateError(
-            f"{checkpoint.path} has no chat template, and its vocabulary fits none that is built in",
+            f"{checkpoint.path} has no chat template, and no built-in one fits its vocabulary",
             hint=f"Name one with --template ({', '.join(BUILT_IN)}), or use --raw to continue a text.",
         )
 
 
 def guessed_template_of(checkpoint: Checkpoint) -> str | None:
-    """The built-in template that a conversation gets if the model has none, by its control tokens; None if none fits."""
+    """The built-in template for a model without one, by its control tokens; None if none fits."""
     from puna.chat import guessed_template
     from puna.formats.token_types import CONTROL
 
@@ -253,7 +253,7 @@ def refuse_vram_without_gpu(config: EngineConfig) -> None:
 
 
 def announce_template(llm: LLM, report: Reporter) -> None:
-    """Say which built-in template a conversation gets if the model has none."""
+    """Report which built-in template is used if the model has none."""
     from puna.chat import guessed_template
 
     name = None if llm.chat_template or llm.tokenizer is None else guessed_template(llm.tokenizer.special_tokens)

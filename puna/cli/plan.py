@@ -1,4 +1,4 @@
-"""puna plan: will it fit, how, and how fast; from headers alone."""
+"""puna plan: shows whether a model fits, how, and how fast it would be. Reads only headers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
 SHOWN_FILES = 20  # of a repository
-TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a large share
+TELLING_BYTES = 64 << 20  # below this, the process's own few MiB are a large share
 
 
 @click.command()
@@ -40,8 +40,8 @@ TELLING_BYTES = 64 << 20  # of smaller models the process's own few MiB are a la
 @click.option("--ram", type=Size(), metavar="SIZE", help="For this much main memory, such as 32GiB.")
 @click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
 @click.option("--context", type=int, help="The same as --max-context.")
-@click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Shared by N devices; of --gpu: by all of them.")
-@click.option("--history", is_flag=True, help="Predicted and actual bytes of what was loaded here.")
+@click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Share MODEL among N devices [all of --gpu].")
+@click.option("--history", is_flag=True, help="Show predicted and actual bytes of the models loaded here.")
 @engine_options
 @json_option
 def command(
@@ -54,16 +54,16 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Show what MODEL takes of a device's memory, whether it fits, and how fast it would be. Nothing is loaded.
+    """Show how much device memory MODEL takes, whether it fits, and how fast it would be. puna loads nothing.
 
-    MODEL may also be the name of a published model (llama-2-7b, llama-3.1-8b:q4_k_m), of which no file is needed. Without
-    MODEL, --gpu and --ram list the published models that fit there. Exits with 1 where it does not fit.
+    MODEL may also be the name of a published model (llama-2-7b, llama-3.1-8b:q4_k_m), which needs no file. Without MODEL,
+    --gpu and --ram list the published models that fit there. Exit code 1 if it does not fit.
     """
     if history:
         _show_history(as_json)
         return 0
     if ram == 0:
-        raise UsageError("--ram is 0; a size is needed, such as 32GiB")
+        raise UsageError("--ram is 0; it must be a size such as 32GiB")
     flags["max_context"] = flags["max_context"] if context is None else context
     if model is None and (gpu is not None or ram is not None):
         with TerminalReporter() as report:
@@ -81,15 +81,15 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is shown."""
+    """The facts to show."""
 
     model: str
     checkpoint: Checkpoint
     engine: EngineConfig
     fit: Fit
-    settings: list[Setting]  # that fit, where the first choice does not
-    on_cpu: Fit | None  # where a GPU is too small
-    batch: int  # sequences at once that were asked for; 0: nothing was said
+    settings: list[Setting]  # settings that fit, if the first choice does not
+    on_cpu: Fit | None  # if a GPU is too small
+    batch: int  # requested number of sequences at once; 0: not given
 
 
 def _planned(
@@ -123,7 +123,7 @@ def _planned(
 
 
 def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[Checkpoint, str]:
-    """Of a file, of a repository from its headers, or of a name whose sizes are known."""
+    """The checkpoint of a file, of a repository (from its headers), or of a name whose sizes are known."""
     from puna import formats
     from puna.hub import CATALOGUE, DEFAULT_MODEL
     from puna.hub.headers import header_checkpoint
@@ -140,7 +140,7 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
             if (reason := refusal(text)) is not None:
                 raise UnsupportedModelError(f"{text}: {reason}", hint="`puna models --all` lists models that it runs.") from error
             raise
-        report.notice(f"no file of {text} is here: planning from its published sizes")
+        report.notice(f"{text} is not downloaded: planning from its published sizes")
         return known, text
     if not headers.is_local:
         fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
@@ -149,7 +149,7 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
 
 
 def _tell_files(model: str) -> None:
-    """The files of a repository that holds several models, for one to be chosen."""
+    """Print the files of a repository with several models, so that a person can choose one."""
     from puna.hub.headers import gguf_files
     from puna.hub.names import parse_hub_name
 
@@ -168,7 +168,7 @@ def _tell_files(model: str) -> None:
 
 
 def _lines_of(planned: Planned) -> Iterator[str]:
-    """The verdict, what it rests on, and what else would fit."""
+    """The verdict, the numbers behind it, and other settings that fit."""
     fit, place = planned.fit, planned.fit.place
     count = f"{fit.parts} x " if fit.parts > 1 else ""
     yield f"{planned.model}: {_weights(planned.checkpoint)}"
@@ -194,7 +194,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield "plan for another machine with --gpu, --vram or --ram."
     if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
         facts = ", ".join(filter(None, (gib(on_cpu.device_bytes), _speed(on_cpu.speed))))
-        yield from wrapped(f"On the CPU it fits, too: --device cpu, {facts}", report_width(sys.stdout))
+        yield from wrapped(f"It also fits on the CPU: --device cpu, {facts}", report_width(sys.stdout))
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -217,7 +217,7 @@ def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
 
 
 def _bar_lines(fit: Fit) -> Iterator[str]:
-    """A picture: what each part takes of the device; where it is too small, an arrow shows its end."""
+    """A bar with the share of each part; if the device is too small, an arrow shows its end."""
     sizes = {part: sum(item.bytes for item in fit.items if item.part == part) for part in MARKS}
     total, device = sum(sizes.values()), fit.place.total_bytes
     bar, so_far = "", 0
@@ -260,7 +260,7 @@ def _room_line(planned: Planned) -> str:
 
 
 def _setting_lines(settings: list[Setting]) -> Iterator[str]:
-    """Each in two lines: what to type, then what it takes and costs."""
+    """Each setting in two lines: the flags, then its memory, speed and quality."""
     for one in settings:
         yield f"  {' '.join(one.flags)}"
         facts = ", ".join(filter(None, (gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss)))
@@ -272,7 +272,7 @@ def _speed(speed: Speed | None) -> str:
 
 
 def _round(rate: float) -> str:
-    """Two digits: more would claim more than is known."""
+    """Two digits: more would claim more than puna knows."""
     return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"
 
 
@@ -326,7 +326,7 @@ def _show_history(as_json: bool) -> None:
     if as_json:
         print_json({"loads": [asdict(entry) | {"difference": round(entry.difference, 5)} for entry in found]})
     elif not found:
-        tell("puna: nothing was loaded here yet", "puna run and puna chat keep what loading takes.")
+        tell("puna: no model was loaded here yet", "puna run and puna chat record what loading takes.")
     else:
         print("\n".join(map(printable, _history_lines(found))))
 

@@ -18,9 +18,9 @@ from puna.cli.terminal import TerminalReporter, print_json, shown_path
 def command(name: str | None, yes: bool, as_json: bool) -> None:
     """Fetch a model into the cache and check its bytes; print its path.
 
-    NAME is one that `puna models` lists (left out: the default model), or a model of the Hub: hf:OWNER/REPO is a folder of
-    safetensors, or the one GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several. In a terminal, puna tells size and
-    licence of a model that has a short name, and asks.
+    NAME is one that `puna models` lists (default: the small default model), or a model of the Hub: hf:OWNER/REPO is a folder
+    of safetensors, or the only GGUF file there; hf:OWNER/REPO/FILE.gguf is one of several. In a terminal, puna shows the size
+    and licence of a model with a short name, and asks.
     """
     from puna import hub
 

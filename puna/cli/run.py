@@ -51,10 +51,10 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
     given = sampling_settings(flags)
-    raw = raw or suffix is not None  # both need no template
+    raw = raw or suffix is not None  # neither uses a template
     if raw and (flags["system"] is not None or flags["template"] is not None or flags["template_args"]):
         raise UsageError(
-            "--raw and --suffix use no chat template: --system, --template, --template-arg have no use",
+            "--raw and --suffix use no chat template: --system, --template and --template-arg have no effect",
             hint="Leave one of them out.",
         )
     if not raw and not prompt.strip():

@@ -1,4 +1,4 @@
-"""Write a text to a file: whole or not at all, and never over anything but a regular file."""
+"""Writes a text to a file: whole or not at all, and never over anything but a regular file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from puna.errors import PunaError, UsageError
 
-TEMPORARY = ".puna-"  # how the name of a file begins while it is written
+TEMPORARY = ".puna-"  # how the name of a temporary file begins
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFCHR: "a device",
@@ -21,9 +21,9 @@ _KINDS = {
 
 def save_text(path: Path, text: str, *, overwrite: bool, mode: int | None = None) -> None:
     """Write `text` as UTF-8; if `path` is a link, to its target. An existing file keeps its permissions; a new one
-    gets `mode`, or what the umask leaves.
+    gets `mode`, or the umask's.
 
-    Raises UsageError for what must not be written over, PunaError for what cannot be written.
+    Raises UsageError for a path that must not be overwritten, PunaError for one that cannot be written.
     """
     try:
         existing = _existing_mode(path, overwrite)

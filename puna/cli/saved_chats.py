@@ -1,4 +1,4 @@
-"""Conversations on the disk: every change is saved at once, so that no crash and no closed window loses what was said.
+"""Conversations on disk. Every change is saved at once, so that a crash or a closed window loses nothing.
 
 A file holds {"model": ..., "messages": [...]}, as /save writes it and /load reads it.
 """
@@ -20,18 +20,18 @@ from puna.paths import conversations_dir
 if TYPE_CHECKING:
     from puna.messages import Message
 
-SAVED_ROLES = ("system", "user", "assistant")  # what a chat in the terminal holds
-KEPT = 200  # conversations; the ones that were not touched for the longest time go first
+SAVED_ROLES = ("system", "user", "assistant")  # the roles of a chat in the terminal
+KEPT = 200  # conversations; the least recently changed are removed first
 MAX_BYTES = 64 << 20
-OLD_S = 24 * 3600  # a temporary file of this age was left by a process that was killed
+OLD_S = 24 * 3600  # a killed process left a temporary file of this age
 
 
 @dataclass(frozen=True, slots=True)
 class SavedChat:
-    """A conversation as it was read."""
+    """A conversation that was read from a file."""
 
     path: Path
-    model: str | None  # what to give as MODEL to go on with it
+    model: str | None  # the MODEL argument to continue with
     messages: list[Message]
 
     @property
@@ -55,7 +55,7 @@ class Autosave:
     _written: str = ""
 
     def write(self, model: str, messages: list[Message]) -> None:
-        """Save the conversation, if it changed. A failure is kept in `problem`: it must not end the conversation."""
+        """Save the conversation if it changed. A failure goes to `problem`: it must not end the conversation."""
         text = document(model, messages)
         if text == self._written:
             return
@@ -68,7 +68,7 @@ class Autosave:
             self.problem = str(error)
 
     def begin_anew(self) -> None:
-        """What comes next is another conversation: the file of this one is left alone."""
+        """Start another conversation; the file of this one stays."""
         self.path, self._written = None, ""
 
 
@@ -82,19 +82,19 @@ def newest(folder: Path | None = None) -> SavedChat:
     folder = conversations_dir() if folder is None else folder
     files = _by_age(folder)
     if not files:
-        raise UsageError(f"no conversation is saved in {folder}", hint="Begin one: puna chat")
+        raise UsageError(f"no conversation is saved in {folder}", hint="Start one: puna chat")
     return read_chat(files[-1])
 
 
 def read_chat(path: Path) -> SavedChat:
-    """The conversation in a file of /save or of the autosave. UsageError if it holds none, PunaError if it cannot be read."""
+    """The conversation in a file of /save or autosave. UsageError if it holds none, PunaError if it cannot be read."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file", hint="Name a file that /save wrote.")  # a pipe would be waited for
+        raise UsageError(f"{path} is not a file", hint="Name a file that /save wrote.")  # opening a pipe would wait
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB; no conversation is", hint="Name a file of /save.")
+            raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="Name a file that /save wrote.")
         values = json.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise PunaError(f"cannot read {path}: {error.strerror or error}", hint="Check the path.") from error
@@ -105,7 +105,7 @@ def read_chat(path: Path) -> SavedChat:
 
 
 def _messages(path: Path, values: Any) -> list[Message]:
-    found = values.get("messages") if isinstance(values, dict) else values  # a bare list of messages is common elsewhere
+    found = values.get("messages") if isinstance(values, dict) else values  # other programs write a bare list of messages
     if not isinstance(found, list):
         raise UsageError(f'{path} holds no "messages"', hint="Name a file that /save wrote.")
     return [_message(f"{path}: message {number}", message) for number, message in enumerate(found)]
@@ -119,7 +119,7 @@ def _message(name: str, message: Any) -> Message:
 
 
 def _new_file(folder: Path) -> Path:
-    """The name of a new file, in a folder that only its owner can read; old conversations make room."""
+    """The name of a new file, in a folder that only its owner can read. Removes the oldest conversations."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for file in _by_age(folder)[: -(KEPT - 1)]:
         file.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def _new_file(folder: Path) -> Path:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    """The files of conversations, the one that was saved last at the end."""
+    """The files of conversations, the latest at the end."""
     dated = []
     for file in folder.glob("*.json"):
         try:

@@ -1,4 +1,4 @@
-"""Texts from standard input: UTF-8, or what a byte order mark at its beginning names (PowerShell writes UTF-16)."""
+"""Texts from standard input: UTF-8, or the encoding that a byte order mark names (PowerShell writes UTF-16)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, TextIO
 
 from puna.errors import UsageError
 
-# What a text may begin with -> its encoding. UTF-32 comes before UTF-16, whose mark is the first half of its own.
+# Byte order mark -> encoding. UTF-32 comes before UTF-16, whose mark is the first half of UTF-32's.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -58,7 +58,7 @@ class LineReader:
 
 
 def _text_stream(stream: TextIO) -> TextIO:
-    """`stream`, set to decode what its byte order mark names. Waits until the first bytes are there."""
+    """`stream`, set to the encoding that its byte order mark names. Waits for the first bytes."""
     binary = getattr(stream, "buffer", None)
     if binary is not None and not stream.isatty():
         encoding = marked_encoding(_head(binary))

@@ -20,15 +20,15 @@ from puna.report import printable as printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-BAR_AFTER_S = 0.3  # stages shorter than this are not worth a bar (importing rich takes 60 ms)
+BAR_AFTER_S = 0.3  # shorter stages get no bar (importing rich takes 60 ms)
 LINE_AFTER_S = 1.0  # the same if stderr is no terminal
-# Characters that JSON allows but a terminal obeys (also direction marks), a line reader takes for the end of a line, or UTF-8
-# cannot encode (surrogates).
+# Characters that JSON allows, but that control a terminal (also direction marks), end a line for a line reader, or have no
+# UTF-8 (surrogates).
 RAW = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def setup_streams() -> None:
-    """UTF-8 in and out. Bytes of file names that are not UTF-8 go out as they came in.
+    """Set UTF-8 for input and output. Bytes of file names that are not UTF-8 stay unchanged.
 
     A closed stdin or stderr becomes the null device, before any other file can take its number. PunaError for a closed stdout.
     """
@@ -49,24 +49,24 @@ def _null(mode: Literal["r", "w"]) -> TextIO:
 
 
 def discard(stream: TextIO) -> None:
-    """Send what is still written to the null device, also at exit: nobody reads it any more."""
+    """Send further output to the null device, also at exit, because nobody reads it any more."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
-    except (OSError, ValueError):  # it is no file (a test's), or closed
+    except (OSError, ValueError):  # not a file (in a test), or closed
         pass
 
 
 def tell(*lines: str) -> None:
-    """Lines for a person, on stderr, without empty ones after the first. A terminal gets them wrapped at words.
+    """Write lines for a person to stderr, without empty ones after the first. On a terminal they wrap at words.
 
-    What would drive the terminal is escaped, also the end of a line within one: many of them hold texts of files.
+    Control characters are escaped, also a line end inside a line, because many lines hold texts of files.
     """
     print("\n".join(_rows([lines[0], *filter(None, lines[1:])], sys.stderr)), file=sys.stderr, flush=True)
 
 
 def _rows(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
-    """Lines as they go to `stream`. Only a terminal's are wrapped: a log keeps one line for one thing."""
+    """Lines as `stream` gets them. They are wrapped only for a terminal: a log keeps one line per message."""
     for line in map(printable, lines):
         if stream.isatty():
             indent = line[: len(line) - len(line.lstrip())]
@@ -76,7 +76,7 @@ def _rows(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
 
 
 def print_json(report: dict[str, Any]) -> None:
-    """Print the one line of JSON that `--json` promises, whatever texts it holds."""
+    """Print the one line of JSON of `--json`, whatever texts it holds."""
     text = json.dumps(report, ensure_ascii=False, allow_nan=False)
     print(RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
@@ -107,7 +107,7 @@ def shown_path(path: Path) -> str:
 
 
 class TerminalReporter:
-    """Shows stages that take long: a bar on a terminal, one plain line elsewhere. Short stages are not shown."""
+    """Shows long stages: a bar on a terminal, one plain line elsewhere. Does not show short ones."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -172,7 +172,7 @@ class TerminalReporter:
 
 
 def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:
-    """Bytes and several pieces of work have a bar and an end; a single piece only has its time, and a spinner."""
+    """A bar for bytes and for several pieces of work; a spinner with the time for a single piece."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""puna tokenize: the tokens of a text."""
+"""puna tokenize: shows the tokens of a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from puna.errors import UsageError
 if TYPE_CHECKING:
     from puna.tokenizers.base import Tokenizer
 
-PIECE_WIDTH, BYTES_WIDTH = 24, 44  # cells; with the id a line has at most 80
+PIECE_WIDTH, BYTES_WIDTH = 24, 44  # cells; a line with the id has at most 80
 
 
 @click.command()
@@ -53,7 +53,7 @@ def command(
 
 
 def shown_piece(piece: str, data: bytes) -> str:
-    r"""A piece as the vocabulary spells it, in at most PIECE_WIDTH cells; if it is a part of a character, its bytes.
+    r"""A piece as the vocabulary spells it, in at most PIECE_WIDTH cells; the bytes of a part of a character.
 
     >>> shown_piece("Ġhello", b" hello"), shown_piece("ðŁ", b"\xf0\x9f")
     ('Ġhello', '<F0 9F>')
@@ -82,7 +82,7 @@ def _chat_ids(text: str, tokenizer: Tokenizer, template: str | None, given: tupl
 
 
 def _tokenizer(model: str | None, tokenizer: Path | None) -> tuple[Tokenizer, str | None]:
-    """The model's tokenizer and chat template, or the tokenizer that --tokenizer names, without one. No weight is read."""
+    """The model's tokenizer and chat template, or only the tokenizer that --tokenizer names. Reads no weights."""
     from puna import hub
     from puna.errors import UnsupportedModelError
     from puna.formats import open_checkpoint, what_to_give

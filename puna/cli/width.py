@@ -1,7 +1,7 @@
-"""How wide a text is on a terminal: the one owner of cells, of cutting to a width and of padding to one.
+"""Width of text on a terminal: measures cells, and cuts or pads to a width.
 
-A wide character (CJK, most emoji) takes two cells, a combining mark none. A grapheme is what a reader takes for one character:
-a letter with its accents, a family of emoji, a flag. Nothing here splits one.
+A wide character (CJK, most emoji) takes two cells, a combining mark none. A grapheme is what a reader calls one character:
+a letter with its accents, a family of emoji, a flag. Nothing here splits a grapheme.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-PLAIN_WIDTH = 80  # cells of a report that goes to no terminal
-NARROWEST = 20  # cells below which a report is not wrapped any narrower
-WIDEST = 100  # cells beyond which sentences are hard to read
+PLAIN_WIDTH = 80  # cells of a report that does not go to a terminal
+NARROWEST = 20  # cells; reports are not wrapped narrower
+WIDEST = 100  # cells; longer lines are hard to read
 ELLIPSIS = "…"
 
 
@@ -23,7 +23,7 @@ def graphemes(text: str) -> list[str]:
     """
     if text.isascii() and "\r" not in text:
         return list(text)
-    from wcwidth import iter_graphemes  # 15 ms: only if a text is not plain ASCII
+    from wcwidth import iter_graphemes  # 15 ms, so only for text that is not ASCII
 
     return list(iter_graphemes(text))
 
@@ -42,7 +42,7 @@ def display_width(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """`text` in at most `width` cells; an ellipsis ends it if something is left out.
+    """`text` in at most `width` cells; an ellipsis marks a cut.
 
     >>> cut("llama", 5), cut("llamas", 5), cut("日本語", 4)
     ('llama', 'llam…', '日…')
@@ -59,7 +59,7 @@ def cut(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """`text` with spaces behind it up to `width` cells.
+    """`text` padded with spaces to `width` cells.
 
     >>> pad("日", 4)
     '日  '
@@ -68,7 +68,7 @@ def pad(text: str, width: int) -> str:
 
 
 def terminal_width(stream: TextIO) -> int:
-    """Columns of the terminal behind `stream` at this moment; PLAIN_WIDTH if there is none."""
+    """Current columns of the terminal behind `stream`; PLAIN_WIDTH if there is none."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or PLAIN_WIDTH
     except (OSError, ValueError):  # no terminal, or closed

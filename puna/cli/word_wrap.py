@@ -1,7 +1,7 @@
-"""Line breaks between words, for a text that is still being made and for one that is whole.
+"""Breaks lines between words, for streamed text and for whole text.
 
 Words stay whole unless one is wider than a line. Chinese and Japanese break between characters, but not before closing
-punctuation. What stands between ``` fences is code and keeps its lines: the terminal breaks those that are too long.
+punctuation. Text between ``` fences is code and keeps its lines; the terminal breaks those that are too long.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2
 
 
 class WordWrap:
-    """Takes a text in pieces of any size and gives it back with line breaks, each word once it is whole.
+    """Takes a text in pieces of any size, and returns it with line breaks, each word once it is whole.
 
     >>> wrap = WordWrap(lambda: 10)
     >>> wrap.feed("the llama ea") + wrap.feed("ts grass") + wrap.finish()
@@ -27,26 +27,26 @@ class WordWrap:
     """
 
     def __init__(self, width: Callable[[], int], *, breaks_long_words: bool = True) -> None:
-        """`width`: the cells of a line now; it is asked anew for every word, for a window can change its size."""
+        """`width` returns the cells of a line. It is called for every word, because a window can change its size."""
         self._width = width
         self._breaks_long_words = breaks_long_words
         self._column = 0
         self._last = ""  # the last grapheme: the next piece may extend it
-        self._spaces = ""  # not written yet: a line break takes their place
-        self._word: list[str] = []  # graphemes of a word that may go on
+        self._spaces = ""  # not written yet: a line break may replace them
+        self._word: list[str] = []  # graphemes of a word that may continue
         self._word_width = 0
-        self._line_start = ""  # the first characters of the line, where a fence may be
+        self._line_start = ""  # the first characters of the line, which may be a fence
         self._is_code = False
         self._out: list[str] = []
 
     def feed(self, text: str) -> str:
-        """The next piece of the text -> what can be written now."""
+        """Take the next piece of the text; return what can be written now."""
         clusters = graphemes(self._last + text)
         self._last = clusters.pop() if clusters and clusters[-1] != "\n" else ""
         return self._written(clusters)
 
     def finish(self) -> str:
-        """What was held back, at the end of the text."""
+        """The held-back text, at the end of the text."""
         clusters, self._last = graphemes(self._last), ""
         written = self._written(clusters)
         self._end_word()
@@ -126,9 +126,9 @@ class WordWrap:
 
 
 def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
-    """One paragraph as lines of at most `width` cells, the first one after `first`, others after `rest`.
+    """One paragraph as lines of at most `width` cells. The first line begins with `first`, others with `rest`.
 
-    A word wider than a line, such as a path or an address, has a line of its own and is not broken: it can still be copied.
+    A word wider than a line, such as a path or an address, gets a line of its own, unbroken, so that it can be copied.
 
     >>> wrapped("the llama eats grass", 12, "- ", "  ")
     ['- the llama', '  eats grass']
@@ -140,19 +140,19 @@ def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> 
 
 
 def _may_break(before: str, after: str) -> bool:
-    """Whether a line may end between two graphemes that are no spaces."""
+    """Whether a line may end between two graphemes that are not spaces."""
     if before in NEVER_LAST or after in NEVER_FIRST:
         return False
     return _stands_alone(before) or _stands_alone(after)
 
 
 def _stands_alone(cluster: str) -> bool:
-    """Whether lines may break on both sides: wide characters but those of Korean, which puts spaces between words."""
+    """Whether lines may break on both sides: wide characters except Korean, which puts spaces between words."""
     return not cluster.isascii() and display_width(cluster) == 2 and not "\uac00" <= cluster[0] <= "\ud7a3"
 
 
 def _shown(cluster: str) -> str:
-    """A grapheme without what would drive the terminal: a model may have learned escape sequences."""
+    """A grapheme without control characters, because a model may have learned escape sequences."""
     if cluster.isascii() and cluster.isprintable():
         return cluster
     return "".join(

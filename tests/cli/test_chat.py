@@ -62,7 +62,7 @@ def test_quit_leaves_and_help_lists_every_command(fake: FakeLLM, puna: Puna) -> 
 def test_a_full_context_is_told_and_nothing_is_dropped(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin=f"one\n{'x' * 995}\nthree\n")
     assert done.code == 1 and "1004 tokens; the context holds 1000" in done.err
-    assert "Not sent. /drop 1 drops the oldest exchange; /reset begins anew." in done.err
+    assert "Not sent. /drop 1 drops the oldest exchange; /reset starts a new conversation." in done.err
     assert [m["content"] for m in fake.asked[-1][0]] == ["one", "Paris.", "three"]
 
 
@@ -106,7 +106,7 @@ def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM,
 
 def test_stats_tell_context_and_speeds(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="/stats\none\n/stats\n")
-    assert "Nothing was said yet" in done.err and "context 6 of 1000 tokens" in done.err
+    assert "No messages yet" in done.err and "context 6 of 1000 tokens" in done.err
 
 
 def test_json_is_one_object_at_the_end(fake: FakeLLM, puna: Puna) -> None:
@@ -183,8 +183,8 @@ def test_examples_before_the_question_stop_at_a_question_like_the_last(fake: Fak
         (["--raw", "--prompt-format", "Q: A:"], "0 times {prompt}"),
         (["--raw", "--prompt-format", "{prompt}{prompt}"], "2 times {prompt}"),
         (["--prompt-format", "{prompt}"], "Add --raw."),
-        (["--raw", "--system", "x"], "no use"),
-        (["--raw", "--template", "llama2"], "no use"),
+        (["--raw", "--system", "x"], "no effect"),
+        (["--raw", "--template", "llama2"], "no effect"),
     ],
 )
 def test_a_format_that_cannot_be_is_refused_before_the_model_is_loaded(
@@ -248,7 +248,7 @@ def test_undo_removes_the_last_exchange_and_drop_the_oldest(fake: FakeLLM, puna:
 @pytest.mark.parametrize("command", ["/undo", "/regenerate", "/edit x", "/drop"])
 def test_without_a_message_there_is_nothing_to_change(fake: FakeLLM, puna: Puna, command: str) -> None:
     done = puna("chat", stdin=f"{command}\n")
-    assert done.code == 0 and "nothing was said yet" in done.err and fake.asked == []
+    assert done.code == 0 and "there are no messages yet" in done.err and fake.asked == []
 
 
 def test_a_change_that_fails_leaves_the_conversation_as_it_was(fake: FakeLLM, puna: Puna) -> None:
@@ -302,7 +302,7 @@ def test_a_file_that_holds_no_conversation_changes_nothing(fake: FakeLLM, puna: 
 
 def test_a_pipe_in_the_place_of_a_saved_conversation_is_refused(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert "is no file" in puna("chat", stdin=f"/load {tmp_path / 'pipe'}\n").err
+    assert "is not a file" in puna("chat", stdin=f"/load {tmp_path / 'pipe'}\n").err
 
 
 def test_model_goes_on_with_another_model_and_keeps_the_conversation(
@@ -343,7 +343,7 @@ def test_continue_goes_on_with_the_newest_conversation(fake: FakeLLM, puna: Puna
     puna("chat", "--system", "Be brief.", stdin="old\n/reset\none\n")
     done = puna("chat", "--continue", stdin="two\n")
     assert contents(fake) == ["Be brief.", "one", "Paris.", "two"]
-    assert 'Going on with 2 messages. You said last: "one"' in done.err
+    assert 'Continuing with 2 messages. You said last: "one"' in done.err
     assert str(fake.loaded[-1][0]).endswith("fake.gguf")  # the model of that conversation
     puna("chat", "--continue", "other.gguf", "--system", "Be long.", stdin="three\n")
     assert contents(fake)[0] == "Be long." and contents(fake)[-1] == "three" and fake.loaded[-1][0] == "other.gguf"

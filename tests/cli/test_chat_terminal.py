@@ -54,7 +54,7 @@ def test_ctrl_c_in_an_answer_stops_the_answer_only(tmp_path: Path) -> None:
         terminal.type("count" + ENTER)
         terminal.wait_for("word word")
         terminal.type(CTRL_C)
-        terminal.wait_for("[stopped; what was said so far is part of the conversation]")
+        terminal.wait_for("[stopped; the conversation keeps the answer so far]")
         terminal.wait_for_prompt()
         terminal.type("/undo" + ENTER)
         terminal.wait_for('Removed "count" and its answer.')
@@ -86,7 +86,7 @@ def test_a_conversation_outlives_its_process(tmp_path: Path, number: int) -> Non
         terminal.exit_code()
     assert saved(tmp_path)[0][0] == "count" and saved(tmp_path)[0][1].startswith("one two three more")
     with chat(tmp_path, ["ok."], "--continue") as terminal:
-        assert 'Going on with 2 messages. You said last: "count"' in terminal.screen
+        assert 'Continuing with 2 messages. You said last: "count"' in terminal.screen
         terminal.wait_for_prompt()
         terminal.type("again" + ENTER)
         terminal.wait_for("ok.")

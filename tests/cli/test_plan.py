@@ -131,7 +131,7 @@ def test_another_architecture_is_told_for_what_it_is(puna: Puna) -> None:
 
 
 def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:
-    assert "nothing was loaded here yet" in puna("plan", "--history").err
+    assert "no model was loaded here yet" in puna("plan", "--history").err
     assert puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").code == 0
     assert "tiny.gguf" in puna("plan", "--history").out
     (entry,) = facts(puna, "--history")["loads"]

@@ -252,9 +252,9 @@ def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
     done = puna("run", "hi", "--template-arg", flag)
     assert done.code == 2 and words in done.err and fake.loaded == []
     done = puna("run", "--raw", "hi", "--template-arg", "a=1")
-    assert done.code == 2 and "no use" in done.err and fake.loaded == []
+    assert done.code == 2 and "no effect" in done.err and fake.loaded == []
 
 
 def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
-    assert "--top-p has no effect: at temperature 0 nothing is drawn" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
+    assert "--top-p has no effect at temperature 0: sampling is greedy" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
     assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err
