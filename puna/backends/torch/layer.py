@@ -64,7 +64,7 @@ class Layer:
 
 
 class Loader:
-    """Moves tensors to a device and reports the progress. `adds_bias`: whether this rank adds the biases (only the first does)."""
+    """Moves tensors to a device, reporting progress. `adds_bias`: whether this rank adds the biases (only the first does)."""
 
     def __init__(self, tensors: Mapping[str, Tensor], layout: Layout, adds_bias: bool, report: Reporter) -> None:
         self._tensors, self._layout, self._adds_bias, self._report = tensors, layout, adds_bias, report
