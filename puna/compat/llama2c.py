@@ -363,7 +363,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: Options) -> None:
     """Load the model and run. Raises PunaError for what a user can fix."""
     if sys.stdout is None:
-        raise PunaError("standard output is closed", hint=f"Redirect it: > FILE, or > {os.devnull}")
+        raise PunaError("standard output is closed", hint=f"Give it a place: > FILE, or > {os.devnull}")
     path = hub.resolve(options.checkpoint)
     is_own = formats.open_checkpoint(path).format == "llama2c"
     tokenizer = options.tokenizer

@@ -308,7 +308,7 @@ class Llama:
         error: str,
     ) -> _Row:
         if reason is None or reason is FinishReason.ERROR:
-            raise NumericalError(f"the answer failed: {error}")
+            raise NumericalError(f"the answer broke off: {error}")
         known = [0.0 if entry is None else entry.logprob for entry in prompt_logprobs]
         return _Row(prompt_ids, output_ids, known, [entry.logprob for entry in logprobs], reason)
 

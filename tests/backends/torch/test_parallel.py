@@ -82,7 +82,7 @@ def test_a_number_that_does_not_work_is_refused_with_those_that_do(checkpoints: 
         torchrun(3, "run", checkpoints[1], *RUN), env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode != 0
-    assert "cannot be cut into 3 parts: it has 4 heads, 2 K/V heads" in done.stderr and "work: 1, 2, 4." in done.stderr
+    assert "cannot be split in 3 parts: it has 4 heads, 2 K/V heads" in done.stderr and "work: 1, 2, 4." in done.stderr
 
 
 def test_commands_that_share_no_model_are_done_by_one_process(checkpoints: dict[int, Path], tmp_path: Path) -> None:
