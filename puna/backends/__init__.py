@@ -85,7 +85,7 @@ def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConf
     if ProcessPlace.from_env().size > 1:
         kind = SHARED.get(kind, kind)
         if DEVICES[kind] != "torch":
-            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Take --device torch or cuda.")
+            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Use --device torch or cuda.")
     return config if config.device.startswith(kind) else replace(config, device=kind)
 
 
@@ -133,5 +133,5 @@ def _module(backend: str) -> ModuleType:
             raise
         raise DeviceError(
             f"GPUs need {error.name}, which is not installed",
-            hint=f"Install it: {install.extra_command('gpu')}, or take --device cpu. `puna doctor --device cuda` tries it all.",
+            hint=f"Install it: {install.extra_command('gpu')}, or use --device cpu. `puna doctor --device cuda` tests it all.",
         ) from error

@@ -48,7 +48,7 @@ def checked(dialog: Dialog) -> Dialog:
 
 
 def llama2_ids(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
-    """Each exchange by itself between BOS and EOS; the last question has no EOS."""
+    """Each exchange separately between BOS and EOS; the last question has no EOS."""
     turns = _with_system_merged(dialog)
     _require_turns(turns)
     texts = [message["content"].strip() for message in turns]

@@ -1,6 +1,6 @@
 """A folder of Meta's: `consolidated.NN.pth` + `params.json` + `tokenizer.model` -> Checkpoint.
 
-Any number of shards becomes one model: parts are joined when their rows are asked for, so that memory never holds more than
+Any number of shards becomes one model: parts are joined on demand, so that memory never holds more than
 the result. The same files with safetensors in place of .pth are Mistral's. Rotary pairs are interleaved, as puna's are.
 
 Meta's code takes every key of params.json as an argument and knows no tied output matrix. puna's writer stores more in

@@ -1,4 +1,4 @@
-"""Quantised Hugging Face folders: GPTQ, AWQ and compressed-tensors -> our block types, unpacked when rows are asked for.
+"""Quantised Hugging Face folders: GPTQ, AWQ and compressed-tensors -> our block types, unpacked on demand.
 
 A 4-bit symmetric group of 32 n columns is n blocks of Q4_0, an asymmetric one of Q4_1, an 8-bit symmetric one of Q8_0: the same
 numbers in another packing. Weights without such a form (reordered columns, odd groups) become F16, the product rounded once. The

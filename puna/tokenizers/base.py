@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
         """
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of `ids`, as it stands at the beginning of a text; bytes that are not UTF-8 become U+FFFD (`utf8_errors`)."""
+        """Text of `ids`, as at the beginning of a text; bytes that are not UTF-8 become U+FFFD (`utf8_errors`)."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """Exact bytes that the id adds in running text (b"" for a control token)."""

@@ -136,7 +136,7 @@ class TorchBackend:
         return np.array(logits.cpu().numpy(), np.float32)
 
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
-        """The logits of the rows that want them, on the device.  # (num_logits, vocab_size)
+        """The requested logits, on the device.  # (num_logits, vocab_size)
 
         Prompt tokens and generated ones take different ways, one fast for many rows, one for few. A row's way, and so its bits,
         does not depend on the other rows. Prompts come first, because generated tokens see their K and V.
