@@ -118,7 +118,7 @@ def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) 
     if groups is not None and any(
         group.get(key) for group in groups.values.values() for key in ("input_activations", "output_activations")
     ):
-        said.append("puna quantises only the weights; the activations, which the model also quantises, stay in single precision")
+        said.append("the model also quantises activations; puna does not: they stay in single precision")
     return tuple(said)
 
 

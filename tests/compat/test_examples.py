@@ -74,7 +74,7 @@ def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_th
     [
         ([], 2, "--ckpt_dir is missing"),
         (["--ckpt_dir", "/nowhere"], None, "no checkpoint files found in /nowhere"),
-        (["--ckpt_dir", "x", "--warmth", "1"], 2, "--warmth is no flag"),
+        (["--ckpt_dir", "x", "--warmth", "1"], 2, "there is no flag --warmth"),
         (["--ckpt_dir", "x", "--top_p", "much"], 2, "--top_p is 'much'; a number is needed"),
         (["--ckpt_dir", "x", "--max_gen_len"], 2, "--max_gen_len needs a value"),
         (["--help"], 0, "--max_seq_len"),

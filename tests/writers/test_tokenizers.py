@@ -355,7 +355,7 @@ def test_merges_that_scores_cannot_say_are_refused() -> None:
     spec = by_merges(small_spm())
     for merges, why in (
         (spec.merges[:-1], "not all the pairs"),
-        ([*spec.merges[1:], spec.merges[0], spec.merges[1]], "stand apart"),
+        ([*spec.merges[1:], spec.merges[0], spec.merges[1]], "are not adjacent"),
     ):
         with pytest.raises(UnsupportedModelError, match=why):
             scores_of(replace(spec, merges=merges))
