@@ -232,7 +232,7 @@ def _half(rank: int, state: dict[str, Floats]) -> None:
     [
         (_drop, ModelFormatError, r"consolidated.01.pth: tensor 'layers.1.feed_forward.w2.weight': is missing"),
         (_more, UnsupportedModelError, r"consolidated.01.pth: tensor 'layers.0.attention.wq.bias' is no part"),
-        (_narrow, ModelFormatError, r"has shape \(64, 24\); a shard of a tensor \(64, 64\) cut in 2 must be \(64, 32\)"),
+        (_narrow, ModelFormatError, r"has shape \(64, 24\); a shard of a tensor \(64, 64\) split in 2 must be \(64, 32\)"),
         (_half, ModelFormatError, r"is F16, but its other part in consolidated.00.pth is F32"),
     ],
 )

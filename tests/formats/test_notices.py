@@ -213,9 +213,9 @@ GGUF_CASES: dict[str, GGUFCase] = {
     ),
     # splitters
     "no splitter": GGUFCase(
-        "warns and takes 'default'", drop(f"{G}pre"), "told", "guess 'default'", lambda c: spec(c).pre == "default"
+        "warns and takes 'default'", drop(f"{G}pre"), "told", "guesses, 'default'", lambda c: spec(c).pre == "default"
     ),
-    "an empty splitter": GGUFCase("warns and takes 'default'", put(f"{G}pre", "string", ""), "told", "guess 'default'"),
+    "an empty splitter": GGUFCase("warns and takes 'default'", put(f"{G}pre", "string", ""), "told", "guesses, 'default'"),
     "no splitter of a SentencePiece vocabulary": GGUFCase(
         "takes 'default', which such a vocabulary has no use for", drop(f"{G}pre"), "silent", tokenizer=spm_tokenizer
     ),

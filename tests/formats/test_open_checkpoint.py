@@ -89,7 +89,7 @@ def test_weights_alone_are_no_model(data: bytes, tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"tjgg" + bytes(100), "before GGUF"),
-        (b"FUGG" + bytes(100), "byte order"),
+        (b"FUGG" + bytes(100), "big-endian"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "web page"),
     ],

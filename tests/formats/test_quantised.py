@@ -398,7 +398,7 @@ def added(name: str, array: npt.NDArray[Any]) -> Callable[[Arrays], object]:
         ("awq", added("lm_head.scales", np.ones(3, np.float16)), "tensor 'lm_head.scales' is no part of a llama"),
         ("compressed, 4 bits", added("lm_head.weight_scale", np.ones(3, np.float16)), "'lm_head.weight_scale' is no part"),
         ("compressed, 4 bits", added(f"{UP}.weight_zero_point", np.ones((32, 4), np.int32)), "symmetric there are no"),
-        ("compressed, int8 by rows", added(f"{UP}.weight_zero_point", np.ones((256, 1), np.int8)), "symmetric says"),
+        ("compressed, int8 by rows", added(f"{UP}.weight_zero_point", np.ones((256, 1), np.int8)), "symmetric there are no"),
         (
             "compressed, int8 by rows",
             added(f"{UP}.weight", np.ones((0, 64), np.int8)),
