@@ -147,7 +147,7 @@ def test_a_given_folder_is_searched_as_a_models_is(tmp_path: Path, name: str) ->
 
 def test_what_differs_in_a_given_folder_is_told(tmp_path: Path) -> None:
     folder = spm_folder(tmp_path, tokenizer=pieces_document(SPM, MERGES[::-1]))
-    assert "tokenizer.model is used" in read_given_tokenizer(folder, COUNT)[1][0]
+    assert "puna uses tokenizer.model" in read_given_tokenizer(folder, COUNT)[1][0]
 
 
 def test_a_given_folder_without_a_tokenizer_says_which_files_may_be_given(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_where_both_files_differ_tokenizer_model_cuts_the_text_and_a_word_is_sai
 def test_merges_that_leave_out_a_pair_differ(tmp_path: Path) -> None:
     folder = spm_folder(tmp_path)
     write_json(folder / "tokenizer.json", pieces_document(SPM, MERGES[:-1]))
-    assert "cut text differently" in read(folder)[1][0]
+    assert "split text differently" in read(folder)[1][0]
 
 
 def test_a_tokenizer_json_that_puna_cannot_do_gives_way_to_tokenizer_model(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_metaspace_adds_no_space_before_one(tmp_path: Path, scheme: str, split
 def test_where_tokenizer_model_adds_a_space_and_tokenizer_json_does_not_a_word_is_said(tmp_path: Path) -> None:
     spec, notices = read(spm_folder(tmp_path, tokenizer=metaspace("first")))
     assert "do not add a space to the same texts" in notices[0]
-    assert notices[0].endswith("tokenizer.model is used")
+    assert notices[0].endswith("puna uses tokenizer.model")
     assert (spec.prefix_first_only, spec.prefix_unless_space) == (True, False)
 
 
