@@ -264,7 +264,7 @@ def test_groups_of_llama2c_become_exact_floats_in_gguf(tmp_path: Path) -> None:
         ({"to": "gguf", "shards": 0}, "shards is 0"),
         ({"to": "gguf", "shards": 100}, "shards is 100"),
         ({"to": "gguf", "shards": 50}, "shards is 50, but the model has 21 tensors"),
-        ({"to": "meta", "shards": 3}, "cannot be cut into 3 parts"),
+        ({"to": "meta", "shards": 3}, "cannot be split in 3 parts"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_written(

@@ -26,7 +26,7 @@ DAMAGES: dict[str, set[str]] = {
     "formats/gguf_file.py": {
         "",
         "begins bytes into the data and : is expected",
-        "data bytes lie behind the last tensor",
+        "data bytes follow the last tensor",
         "has type , which GGUF does not know",
         "is , but only bytes remain",
         "is a bool of value",
@@ -34,7 +34,7 @@ DAMAGES: dict[str, set[str]] = {
         "version is 0; puna reads 2 and 3",
     },
     "formats/json_file.py": {"", "file is not JSON: it ends too early ( )"},
-    "formats/llama2c.py": {"file is bytes long; its header asks for"},
+    "formats/llama2c.py": {"file is bytes long; its header needs"},
     "formats/llama2c_tokenizer.py": {"has the score and bytes; a finite score and 0 to bytes are possible"},
     "formats/mapped.py": {
         "",

@@ -287,7 +287,7 @@ def test_a_folder_of_gpt_2s_tokenizer_files_is_told_by_its_path_and_what_to_do(t
     with LLM.load(folder, device="reference", max_context=64) as llm:
         with pytest.raises(UsageError, match=f"^{re.escape(str(folder))} has no tokenizer") as caught:
             llm.generate("hello")
-        assert caught.value.hint.startswith("vocab.json and merges.txt do not say how a text is cut")
+        assert caught.value.hint.startswith("vocab.json and merges.txt do not say how to split a text")
         assert "save_pretrained" in caught.value.hint
 
 

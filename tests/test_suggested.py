@@ -206,7 +206,7 @@ def test_a_folders_suggestions_stay_what_they_are_in_a_gguf_file_or_are_told(mod
     (model / NAME).write_text(json.dumps(every))
     told = KeepingReporter()
     path = convert(model, tmp_path / "m.gguf", to="gguf", report=told).path
-    assert any(line.endswith("suggests of sampling: suppress_ids, max_tokens") for line in told.texts), told.texts
+    assert any(line.endswith("sampling defaults of the source: suppress_ids, max_tokens") for line in told.texts), told.texts
     fields = {name: field.contents() for name, field in GGUFReader(path).fields.items() if name.startswith("general.sampling")}
     names = ("temp", "top_k", "top_p", "penalty_repeat", "penalty_last_n")
     assert fields.keys() == {f"general.sampling.{name}" for name in names}

@@ -16,12 +16,12 @@ from puna.errors import DeviceError, UsageError
 from puna.plan import Layout
 from puna.report import SILENT, Reporter
 
-# What a torch device keeps as it is.
+# How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
 TORCH_KV = ("bf16", "f16", "f32", "int8")
-# A GPU is for the model. Prompts of 1024 tokens at a time keep it busy. Three sets of logits: what a recorded step computes,
-# where it leaves that, and all of a step that has prompts, too, whose own are few, but where they are scored, and not counted.
+# A GPU is for the model. Prompt chunks of 1024 tokens keep it busy. Three buffers of logits: what a recorded step computes, where
+# it leaves them, and those of a step with prompts. A prompt's own logits are few unless it is scored; those are not counted.
 GPU = partial(
     Layout,
     kv_types=TORCH_KV,
@@ -60,32 +60,32 @@ BACKENDS: Mapping[str, BackendSpec] = {
             "int4": GPU(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
-                better={"embed": "Q8_0", "lm_head": "Q8_0"},  # they lose most by four bits
+                better={"embed": "Q8_0", "lm_head": "Q8_0"},  # four bits cost these the most
             ),
         },
     ),
 }
 
-# Kind of device -> backend. What stands behind a colon is a number, for the backend.
+# Kind of device -> backend. The text after a colon is a number, which the backend reads.
 DEVICES: Mapping[str, str] = {"cpu": "cpu", "reference": "reference", "torch": "torch", "cuda": "torch"}
-SHARED = {"cpu": "torch"}  # where several processes share a model
+SHARED = {"cpu": "torch"}  # the device to use where several processes share a model
 NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("C:/Windows/System32/nvcuda.dll"))
 
 
 def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConfig:
-    """The config with a device in the place of "auto": a GPU where one can be used, else the CPU, and it is said why.
+    """Replace "auto" by a device, and report why: a usable GPU if there is one, else the CPU.
 
-    DeviceError where `config.require_gpu` is set and there is none. torch is imported only where an NVIDIA driver is found.
+    Raises DeviceError if `config.require_gpu` is set and there is none. Imports torch only where an NVIDIA driver is found.
     """
     kind = config.device.partition(":")[0]
     if kind == "auto":
         kind = "cuda" if _has_gpu(config, report) else "cpu"
     elif config.require_gpu and kind != "cuda":
-        raise UsageError(f"a GPU is required, but the device is {config.device}", hint="Take --device cuda, or leave out one.")
+        raise UsageError(f"a GPU is required, but the device is {config.device}", hint="Use --device cuda or drop --require-gpu.")
     if ProcessPlace.from_env().size > 1:
         kind = SHARED.get(kind, kind)
         if DEVICES[kind] != "torch":
-            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Take --device torch or cuda.")
+            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Use --device torch or cuda.")
     return config if config.device.startswith(kind) else replace(config, device=kind)
 
 
@@ -97,13 +97,13 @@ def _has_gpu(config: EngineConfig, report: Reporter) -> bool:
     except DeviceError as error:
         if config.require_gpu:
             raise
-        report.notice(f"going on with the CPU: {error.line}")
+        report.notice(f"using the CPU instead: {error.line}")
         return False
     return True
 
 
 def backend_spec(device: str) -> BackendSpec:
-    """The line of the table for a device.
+    """The row of the table for a device.
 
     >>> backend_spec("cuda:1").module
     'puna.backends.torch.model'
@@ -118,8 +118,8 @@ def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
 
 
 def begin_to_compile(config: EngineConfig, weight_types: Sequence[str]) -> None:
-    """Let a device compile its kernels in the background, while a model with weights of these types (the embedding's first) is
-    fetched. Nothing where the device compiles nothing beforehand."""
+    """Let a device compile its kernels in the background while a model is fetched. `weight_types`: the model's, the embedding's
+    first. Does nothing on devices that compile nothing beforehand."""
     if DEVICES[config.device.partition(":")[0]] == "cpu" and weight_types:
         kv_types = BACKENDS["cpu"].layouts["as-is"].kv_types
         _module("cpu").begin_to_compile(weight_types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
@@ -133,5 +133,5 @@ def _module(backend: str) -> ModuleType:
             raise
         raise DeviceError(
             f"GPUs need {error.name}, which is not installed",
-            hint=f"Install it: {install.extra_command('gpu')}, or take --device cpu. `puna doctor --device cuda` tries it all.",
+            hint=f"Install it: {install.extra_command('gpu')}, or use --device cpu. `puna doctor --device cuda` tests it all.",
         ) from error

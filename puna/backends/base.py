@@ -1,7 +1,7 @@
 """The contract of a backend: it owns a whole forward pass and its KV storage.
 
-The boundary is a forward pass, not an operation: an op boundary costs a Python call per op and forbids fusion. The same op
-has the same name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`). A row's result never depends on the other rows.
+The boundary is a forward pass, not an operation: an op boundary costs a Python call per op and forbids fusion. An op has the same
+name in every backend (`rms_norm`, `rope`, `attend`, `matvec_q4_0`). A row's result never depends on the other rows.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 
-# The oldest cards for puna's Triton kernels: they have bf16 on tensor cores, and Triton supports nothing below since 3.3.
-# (3.9 still compiles for 7.5, without tensor cores and with kilobytes of spilled registers a thread: nothing to rely on.)
+# The oldest GPUs for puna's Triton kernels: they have bf16 on tensor cores, and Triton 3.3 dropped everything below.
+# (3.9 still compiles for 7.5, but without tensor cores and with kilobytes of spilled registers per thread.)
 LEAST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """What a backend runs on. `free_bytes` is what can be allocated now, container limits included."""
+    """The device of a backend. `free_bytes` can be allocated now; container limits are included."""
 
     name: str  # "cpu", "reference"
     description: str  # "AMD EPYC, 2 threads, AVX2"
@@ -40,7 +40,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlace:
-    """Which of several processes that share a model this one is, as torchrun's variables say."""
+    """Which of the processes that share a model this one is, from torchrun's variables."""
 
     rank: int = 0
     size: int = 1
@@ -50,14 +50,14 @@ class ProcessPlace:
     @classmethod
     def from_env(cls) -> ProcessPlace:
         size = _variable("WORLD_SIZE", 1)
-        if size == 1:  # whatever else says RANK: schedulers of clusters do
+        if size == 1:  # a cluster's scheduler may set RANK all the same
             return cls()
         rank = _variable("RANK", 0)
         if _variable("LOCAL_WORLD_SIZE", 1) < 1:
-            raise UsageError("LOCAL_WORLD_SIZE is 0; it must be 1 or more", hint="Start with torchrun.")
+            raise UsageError("LOCAL_WORLD_SIZE is 0; it must be 1 or more", hint="Start puna with torchrun.")
         if not 0 <= rank < size:
             raise UsageError(
-                f"RANK is {rank} and WORLD_SIZE {size}; the rank must lie below the size", hint="Start with torchrun."
+                f"RANK is {rank} and WORLD_SIZE is {size}; the rank must be below the size", hint="Start puna with torchrun."
             )
         return cls(rank, size, _variable("LOCAL_RANK", rank), _variable("LOCAL_WORLD_SIZE", size))
 
@@ -65,13 +65,13 @@ class ProcessPlace:
 def _variable(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"{name} is {text!r}; a whole number is needed", hint=f"Unset {name}, or start with torchrun.")
+        raise UsageError(f"{name} is {text!r}, not a whole number", hint=f"Unset {name}, or start puna with torchrun.")
     return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLimits:
-    """The machine's limits, measured by the backend: what `puna bench` holds its speeds against."""
+    """The machine's limits, measured by the backend. `puna bench` compares its speeds with them."""
 
     read_bytes_per_s: float  # DRAM read
     int8_ops_per_s: float  # multiply and add counted as two
@@ -84,10 +84,10 @@ class Backend(Protocol):
     info: DeviceInfo
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
-        """Take the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped.
+        """Load the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped.
 
-        Where several processes share a model, the checkpoint is this one's part of it (`formats/shards.py`), and only in the
-        first does `load` return: the others take part in its steps, and end with it.
+        Where several processes share a model, the checkpoint is this process's part of it (`formats/shards.py`), and `load`
+        returns in the first process only: the others run its steps and end with it.
         """
 
     def forward(self, batch: Batch) -> Logits:
@@ -97,45 +97,45 @@ class Backend(Protocol):
         """Measure the device's limits (a second or two)."""
 
     def held_bytes(self) -> int:
-        """Bytes of the device's memory that this process holds now: what loading takes is the difference."""
+        """Bytes of device memory that this process holds now. Their growth during `load` is what loading takes."""
 
     def close(self) -> None:
         """Free everything. Idempotent."""
 
 
 class Chosen(Protocol):
-    """Ids that a device chooses, while the host goes on."""
+    """Ids that a device samples while the host goes on."""
 
     def read(self) -> list[int]:
-        """Wait for them. -1 stands where the logits allow no choice: they hold what is not finite."""
+        """Wait for the ids. -1 marks a row whose logits are not finite."""
 
 
 @runtime_checkable
 class LooksAhead(Protocol):
-    """A backend that can choose ids by itself, so that the host need not wait for one step before it asks for the next."""
+    """A backend that samples on the device, so that the host can launch the next step before it reads the last one."""
 
     def choose(self, batch: Batch, choices: Choices) -> Chosen:
-        """As `forward`, but the next ids are chosen on the device, and the logits stay there.
+        """Like `forward`, but the device samples the next ids and keeps the logits.
 
-        They are the ids that `puna.sampling` chooses of the same logits (`choose_row`), biases and penalties included, which
-        count the ids that the device itself chose last. At most one result is unread when this is called.
+        The ids equal those of `puna.sampling` (`choose_row`) for the same logits, biases and penalties included; penalties count
+        the ids that the device sampled last. At most one result is unread when this is called.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
-    """A line of the table of backends: what is known of it without importing it."""
+    """A row of the table of backends: what is known of a backend before its import."""
 
     module: str  # holds `create(config: EngineConfig, report: Reporter) -> Backend`
-    layouts: Mapping[str, Layout]  # ways to keep weights in memory, the one that loses least first
-    fills_kv: bool = False  # whether loading takes the memory of K and V, not their first use
+    layouts: Mapping[str, Layout]  # ways to keep weights in memory, the most accurate first
+    fills_kv: bool = False  # whether loading, not first use, takes the memory of K and V
 
 
 class Translation:
-    """A context that raises the errors of what runs inside as PunaErrors, where `translate` knows them.
+    """A context that turns errors raised inside into PunaErrors, where `translate` knows them.
 
-    The work inside belongs in a function of its own: the locals of the frame that holds the `with` live as long as the error. It
-    is no generator, since `contextlib` keeps the traceback in a frame of its own.
+    Put the work inside into a function of its own: the frame that holds the `with` keeps its locals as long as the error lives.
+    This is no generator, because `contextlib` keeps the traceback in a frame of its own.
     """
 
     def __init__(self, translate: Callable[[BaseException], PunaError | None]) -> None:
@@ -153,7 +153,7 @@ class Translation:
 
 
 def main_memory(doing: str, advice: str) -> Translation:
-    """Raise InsufficientMemoryError, with `advice` as what to do, where main memory runs out inside. `doing`: "while ..."."""
+    """Raise InsufficientMemoryError with hint `advice` if main memory runs out inside. `doing`: "while ..."."""
 
     def translate(error: BaseException) -> PunaError | None:
         if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -165,9 +165,9 @@ def main_memory(doing: str, advice: str) -> Translation:
 
 
 def let_go(error: BaseException) -> None:
-    """Release what the frames of an error hold: a model that is loaded in part. A note keeps the traceback's text.
+    """Release what an error's frames hold, e.g. a model that is loaded in part. A note keeps the traceback's text.
 
-    A frame that has ended holds its locals, and beyond them its function's closure; so the whole traceback is taken away.
+    A frame that has ended still holds its locals and its function's closure, so the whole traceback is removed.
     """
     seen: set[int] = set()
     one: BaseException | None = error

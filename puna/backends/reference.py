@@ -39,7 +39,7 @@ def matvec(weight: Floats, x: Floats, bias: Floats | None = None) -> Floats:
 
 
 def rope(x: Floats, cos: Floats, sin: Floats) -> Floats:
-    """Turn each pair (x[2i], x[2i+1]) (Su et al. 2021, arXiv 2104.09864).  # (heads, head_dim), (head_dim / 2,) twice"""
+    """Rotate each pair (x[2i], x[2i+1]) (Su et al. 2021, arXiv 2104.09864).  # (heads, head_dim), (head_dim / 2,) twice"""
     even, odd = x[:, 0::2], x[:, 1::2]
     turned = np.empty_like(x)
     turned[:, 0::2] = even * cos - odd * sin
@@ -48,7 +48,7 @@ def rope(x: Floats, cos: Floats, sin: Floats) -> Floats:
 
 
 def softmax(scores: Floats) -> Floats:
-    """Along the last axis."""
+    """Softmax along the last axis."""
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
@@ -64,12 +64,12 @@ def attend(q: Floats, keys: Floats, values: Floats) -> Floats:
 
 
 def swiglu(gate: Floats, up: Floats) -> Floats:
-    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); the exponential is held below float32's overflow."""
+    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); the exponent is clipped below float32's overflow."""
     return np.asarray(gate / (1 + np.exp(np.minimum(-gate, np.float32(88)))) * up)
 
 
 class ReferenceBackend:
-    """The whole forward pass in the open."""
+    """The whole forward pass as readable code."""
 
     def __init__(self, config: EngineConfig, report: Reporter = SILENT) -> None:
         total, free = memory_bytes()
@@ -77,7 +77,7 @@ class ReferenceBackend:
         self._model: ModelConfig | None = None
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
-        """Make every weight float32, and room for the pages."""
+        """Make every weight float32, and allocate the pages."""
         try:
             with main_memory("while loading the model", advice(plan, checkpoint.config, checkpoint.tensors)):
                 self._load(checkpoint, plan, report)
@@ -99,13 +99,13 @@ class ReferenceBackend:
         self._model = model
 
     def forward(self, batch: Batch) -> Logits:
-        """Layer by layer, in each the tokens in order: a later row of a chunk finds the K and V of the earlier ones."""
+        """Go layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones."""
         model = self._loaded()
         tables = np.repeat(batch.page_tables, np.diff(batch.starts), axis=0)  # (tokens, pages)
         angles = model.rope.angles(batch.positions, np.repeat(batch.prompt_lengths, np.diff(batch.starts)), model.head_dim)
         turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * model.rope.attention_factor  # (tokens, 2, head_dim / 2)
         x = self._weights["embed"][batch.token_ids]  # (tokens, hidden_size)
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are told by the sampler
+        with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
             for layer in range(model.num_layers):
                 for row, position in enumerate(batch.positions.tolist()):
                     x[row] = self._block(model, layer, x[row], position, turns[row].astype(np.float32), tables[row])
@@ -113,7 +113,7 @@ class ReferenceBackend:
         return np.array(logits, np.float32).reshape(-1, model.vocab_size)
 
     def limits(self) -> DeviceLimits:
-        """What numpy reaches here; its int8 product has no fast kernel, and that is what is told."""
+        """What numpy reaches here; numpy has no fast int8 product, and the result shows that."""
         data = np.ones(1 << 26, np.float32)
         square, small = np.ones((1024, 1024), np.float32), np.ones((128, 128), np.int8)
         return DeviceLimits(
@@ -131,7 +131,7 @@ class ReferenceBackend:
             vars(self).pop(name, None)
 
     def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, turns: Floats, table: IntArray) -> Floats:
-        """One layer for one token, its K and V into the pages.  # (hidden_size,) -> (hidden_size,)"""
+        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)"""
         w = self._layers[layer]
         h = rms_norm(x, w["attn_norm"], model.norm_eps)
         q = matvec(w["q_proj"], h, w.get("q_bias")).reshape(model.num_heads, model.head_dim)
@@ -157,7 +157,7 @@ class ReferenceBackend:
         self._values[layer, page, :, slot] = v
 
     def _read(self, layer: int, table: IntArray, position: int, window: int) -> tuple[Floats, Floats]:
-        """K and V of the positions that `position` sees, its own the last.  # (kv_heads, positions, head_dim) each"""
+        """K and V of the positions that `position` sees, its own last.  # (kv_heads, positions, head_dim) each"""
         pages = table[: position // self._page_size + 1]
         seen = slice(max(0, position + 1 - window) if window else 0, position + 1)
         return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
@@ -168,7 +168,9 @@ class ReferenceBackend:
 
     def _loaded(self) -> ModelConfig:
         if self._model is None:
-            raise DeviceError("the reference backend holds no model", hint="Call load() first; after close() make a new one.")
+            raise DeviceError(
+                "the reference backend holds no model", hint="Call load() first; after close(), make a new backend."
+            )
         return self._model
 
 
@@ -178,7 +180,7 @@ def _of_layer(weights: dict[str, Floats], layer: int) -> dict[str, Floats]:
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> ReferenceBackend:
-    """The reference takes no setting but the pages of the plan."""
+    """The reference needs no setting except the plan's pages."""
     return ReferenceBackend(config, report)
 
 

@@ -18,10 +18,10 @@ Dialog = Sequence[Message]
 
 
 def dialog_encoder(llm: LLM, tokenizer: Tokenizer) -> tuple[Callable[[Dialog], list[int]], bool]:
-    """How a model's dialogs become ids, and whether Llama 2's tags are forbidden in them.
+    """How a model's dialogs become ids, and whether they must not hold Llama 2's tags.
 
-    A vocabulary with Llama 3's headers has Llama 3's format. Another model has that of its own template, if it has one, and
-    that of Llama 2 otherwise.
+    A vocabulary with Llama 3's headers uses Llama 3's format. Another model uses its own template, if it has one, else Llama 2's
+    format.
     """
     if "<|start_header_id|>" in tokenizer.special_tokens:
         return lambda dialog: llama3_ids(checked(dialog), tokenizer), False
@@ -33,12 +33,12 @@ def dialog_encoder(llm: LLM, tokenizer: Tokenizer) -> tuple[Callable[[Dialog], l
 
 
 def has_tags(dialog: Dialog) -> bool:
-    """Whether any message, of whatever role, holds one of Llama 2's tags."""
+    """Whether any message, of any role, holds one of Llama 2's tags."""
     return any(tag in message["content"] for message in dialog for tag in SPECIAL_TAGS)
 
 
 def checked(dialog: Dialog) -> Dialog:
-    """A list of messages with a role and a text each. NoDialogError for an empty one."""
+    """A list of messages, each with a role and a text. NoDialogError for an empty one."""
     if not len(checks.row("the dialog", dialog, "a list of messages")):
         raise NoDialogError("the dialog is empty", hint='Give at least one message: {"role": "user", "content": "..."}.')
     for number, message in enumerate(dialog):
@@ -48,7 +48,7 @@ def checked(dialog: Dialog) -> Dialog:
 
 
 def llama2_ids(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
-    """Each exchange by itself between BOS and EOS; the question that asks for the answer has no EOS."""
+    """Each exchange separately between BOS and EOS; the last question has no EOS."""
     turns = _with_system_merged(dialog)
     _require_turns(turns)
     texts = [message["content"].strip() for message in turns]
@@ -60,11 +60,11 @@ def llama2_ids(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
 
 
 def _with_system_merged(dialog: Dialog) -> Dialog:
-    """A system message becomes part of the message after it."""
+    """Join a system message with the message after it."""
     if dialog[0]["role"] != "system":
         return dialog
     if len(dialog) == 1:
-        raise NoDialogError("the dialog holds a system message only", hint="Add a message of the user after it.")
+        raise NoDialogError("the dialog holds only a system message", hint="Add a user message after it.")
     system, first, *rest = dialog
     merged = f"<<SYS>>\n{system['content']}\n<</SYS>>\n\n{first['content']}"
     return [{"role": first["role"], "content": merged}, *rest]
@@ -76,16 +76,16 @@ def _require_turns(turns: Dialog) -> None:
         raise MetaAssertionError(
             "model only supports 'system', 'user' and 'assistant' roles, starting with 'system', then 'user' and alternating "
             f"(u/a/u/a/u...); given: {', '.join(roles)}",
-            hint="Put the messages into that order; a system message stands first or not at all.",
+            hint="Put the messages into that order; only the first may be a system message.",
         )
     if roles[-1] != "user":
         raise MetaAssertionError(
-            f"Last message must be from user, got {roles[-1]}", hint="Leave the last answer out, or add a question after it."
+            f"Last message must be from user, got {roles[-1]}", hint="Drop the last answer, or add a question after it."
         )
 
 
 def llama3_ids(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
-    """BOS; of each message a header with its role, the text, <|eot_id|>; the header of the answer."""
+    """BOS; for each message a header with its role, the text, <|eot_id|>; the header of the answer."""
     control = tokenizer.special_tokens
 
     def header(role: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What Meta's package asserts, as errors that say what to do: code that catches AssertionError goes on working."""
+"""Assertions of Meta's package, as errors that say what to do: code that catches AssertionError still works."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from puna.errors import ModelNotFoundError, UsageError
 
 
 class MetaAssertionError(UsageError, AssertionError):
-    """An argument that Meta's package refuses by an assertion."""
+    """An argument that an assertion of Meta's package refuses."""
 
 
 class NoDialogError(MetaAssertionError, IndexError):
-    """A dialog without a user's message, which Meta's package finds by an index that is out of range."""
+    """A dialog without a user's message, for which Meta's package raises IndexError."""
 
 
 class NoCheckpointError(ModelNotFoundError, AssertionError):

@@ -1,9 +1,9 @@
-"""A function's parameters as the flags of a program: `--name value`, `--name=value`, or in their order without names.
+"""A function's parameters as a program's flags: `--name value`, `--name=value`, or in order without names.
 
     if __name__ == "__main__":
         flags.run(main)
 
-What Meta's examples have by another package, for the types str, int, float and bool, and None among them.
+Meta's examples use another package for this. Types: str, int, float and bool, and None among them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse(function: Callable[..., None], arguments: Sequence[str]) -> dict[str, 
 
 
 def usage(function: Callable[..., None]) -> str:
-    """The flags and their defaults, under the first paragraph of what the function says of itself."""
+    """The flags and their defaults, after the first paragraph of the function's docstring."""
     lines = [(inspect.getdoc(function) or "").partition("\n\n")[0], "", "flags:"]
     for name, parameter in inspect.signature(function).parameters.items():
         needed = parameter.default is parameter.empty
@@ -62,7 +62,7 @@ def usage(function: Callable[..., None]) -> str:
 
 
 def _texts(words: list[str], names: list[str]) -> dict[str, str]:
-    """The text of each parameter that is given: by its name, or as the first that was not."""
+    """The text of each given parameter: by its name, or as the first that was not given."""
     texts: dict[str, str] = {}
     loose: list[str] = []
     while words:
@@ -73,7 +73,7 @@ def _texts(words: list[str], names: list[str]) -> dict[str, str]:
         name, equals, text = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in names:
-            raise UsageError(f"--{name} is no flag")
+            raise UsageError(f"there is no flag --{name}")
         if name in texts:
             raise UsageError(f"--{name} is given twice")
         if not equals and not words:
@@ -81,7 +81,7 @@ def _texts(words: list[str], names: list[str]) -> dict[str, str]:
         texts[name] = text if equals else words.pop(0)
     free = [name for name in names if name not in texts]
     if len(loose) > len(free):
-        raise UsageError(f"{loose[len(free)]!r} is one value too many")
+        raise UsageError(f"there is one value too many: {loose[len(free)]!r}")
     return texts | dict(zip(free, loose))
 
 

@@ -2,10 +2,10 @@
 
     python -m puna.compat.llama2c stories15M.bin -t 0 -n 256 -i "Once upon a time"
 
-Kept as it is there, for checkpoints of llama2.c: the prompt is printed too, a text ends at BOS only, a single byte that is
-neither printable ASCII nor white space is not printed. A model of another format ends at its own end-of-text ids as well, and
-all its bytes are printed. What differs: a value that is not a number is refused, a text may be longer than 512 bytes, and the
-end of standard input ends a chat.
+For checkpoints of llama2.c it behaves the same: it prints the prompt too, ends a text at BOS only, and does not print a single
+byte that is neither printable ASCII nor white space. A model of another format also ends at its own end-of-text ids, and all its
+bytes are printed. Differences: it refuses a value that is not a number, a text may be longer than 512 bytes, and the end of
+standard input ends a chat.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Flags are one letter and come with a value. Numbers out of range become what `run` makes of them."""
+    """Flags are one letter and have a value. Numbers out of range become what `run` makes of them."""
     if not arguments:
         raise UsageError("CHECKPOINT is missing")
     values: dict[str, Any] = {}
     for i in range(1, len(arguments), 2):
         flag = arguments[i]
         if flag not in FLAGS:
-            raise UsageError(f"{flag!r} is no flag; {', '.join(FLAGS)} are")
+            raise UsageError(f"there is no flag {flag!r}; the flags are {', '.join(FLAGS)}")
         if i + 1 == len(arguments):
             raise UsageError(f"{flag} needs a value")
         name, read = FLAGS[flag]
@@ -88,7 +88,7 @@ def _within_limits(options: Options) -> Options:
         options,
         temperature=max(0.0, options.temperature),
         top_p=options.top_p if 0 <= options.top_p <= 1 else 0.9,
-        seed=options.seed % (1 << 64) or int(time.time()),  # a negative seed is 2^64 less its size, as in C
+        seed=options.seed % (1 << 64) or int(time.time()),  # a negative seed wraps modulo 2^64, as in C
         num_steps=max(0, options.num_steps),
     )
 
@@ -104,7 +104,7 @@ def _real(flag: str, text: str) -> float:
 
 
 def _int32(flag: str, text: str) -> int:
-    """As C's atoi gives it: 32 bits."""
+    """A number as C's atoi reads it: 32 bits."""
     try:
         return (int(text) + (1 << 31)) % (1 << 32) - (1 << 31)
     except ValueError:
@@ -161,7 +161,7 @@ class XorShift:
         return (self.state * 0x2545F4914F6CDD1D & 0xFFFFFFFFFFFFFFFF) >> 32
 
     def uniform(self) -> np.float32:
-        """In [0, 1): 24 bits."""
+        """A number in [0, 1): 24 bits."""
         return np.float32((self.uint32() >> 8) / (1 << 24))
 
 
@@ -194,7 +194,7 @@ def draw(probabilities: Floats, coin: np.float32) -> int:
 
 
 def draw_top_p(probabilities: Floats, top_p: np.float32, coin: np.float32) -> int:
-    """Among the most likely that together exceed `top_p`. What could not belong to them in any case is not sorted."""
+    """Draw among the most likely that together exceed `top_p`. Tokens that cannot be among them are not sorted."""
     cutoff = (np.float32(1) - top_p) / np.float32(len(probabilities) - 1)
     ids = np.flatnonzero(probabilities >= cutoff)
     ids = ids[np.argsort(-probabilities[ids], kind="stable")]
@@ -216,7 +216,7 @@ class Printer:
         self._tokenizer, self._out, self._is_own = tokenizer, out, is_own
 
     def token(self, before: int, token_id: int) -> None:
-        """What `token_id` adds after the token `before`."""
+        """Print what `token_id` adds after the token `before`."""
         piece = self._bytes(token_id)
         if before == self._tokenizer.bos_id and self._tokenizer.strips_leading_space():
             piece = piece.removeprefix(b" ")
@@ -233,7 +233,7 @@ class Printer:
         piece = self._tokenizer.token_bytes(token_id)
         if piece or not self._is_own:
             return piece
-        text = self._tokenizer.piece(token_id)  # as the tokenizer's file spells it: BOS and EOS stand on lines of their own
+        text = self._tokenizer.piece(token_id)  # in the tokenizer file's spelling: BOS and EOS have lines of their own
         return f"\n{text}\n".encode() if text in self._tokenizer.special_tokens else text.encode()
 
 
@@ -242,7 +242,7 @@ class Printer:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What both modes work with."""
+    """The state of both modes."""
 
     options: Options
     tape: Tape
@@ -302,7 +302,7 @@ def chat(program: Program) -> None:
 
 
 def _turn(program: Program, message: str) -> bool:
-    """One message and its answer; False where the steps are used up."""
+    """One message and its answer; False if the steps are used up."""
     tape, eos = program.tape, program.tokenizer.eos_id
     program.printer.write(b"Assistant: ")
     ids = program.encode(f"[INST] {message} [/INST]")
@@ -321,7 +321,7 @@ def _turn(program: Program, message: str) -> bool:
 
 
 def _ask(program: Program, question: bytes, given: str | None = None) -> str | None:
-    """A line of standard input; None at its end."""
+    """Read a line of standard input; None at its end."""
     if given is not None:
         return given
     program.printer.write(question)
@@ -336,7 +336,7 @@ MODES: Mapping[str, Callable[[Program], None]] = {"generate": generate, "chat": 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program; return its exit code: 0, or 1 for anything that is wrong, as there."""
+    """Run the program; return its exit code: 0, or 1 for any error, as in llama2.c."""
     if arguments and arguments[0] in HELP:
         sys.stdout.write(USAGE)
         return 0
@@ -352,7 +352,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # nobody reads any more
+    except BrokenPipeError:  # the reader is gone
         return 1
     except OSError as error:  # a full disk
         sys.stderr.write(f"standard output cannot be written: {error.strerror or error}\n")
@@ -361,7 +361,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(options: Options) -> None:
-    """Load the model and go. PunaError for what a person can act on."""
+    """Load the model and run. Raises PunaError for what a user can fix."""
     if sys.stdout is None:
         raise PunaError("standard output is closed", hint=f"Give it a place: > FILE, or > {os.devnull}")
     path = hub.resolve(options.checkpoint)
@@ -391,6 +391,6 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except (OSError, AttributeError):  # nobody reads, the disk is full, or it was closed: told above
+    except (OSError, AttributeError):  # the reader is gone, the disk is full, or it was closed: reported above
         os._exit(code or 1)
     sys.exit(code)

@@ -1,15 +1,15 @@
 """Meta's `llama` package for programs that were written for it: `from puna.compat.meta import Llama`.
 
-The same arguments, defaults and returned shapes. Any model that puna reads is loaded, in one process, whatever the number of
-its shards. What was a defect is mended, and told by additional keys:
+It has the same arguments, defaults and returned shapes. It loads any model that puna reads, in one process, whatever the number
+of its shards. It fixes these defects, and reports them in additional keys:
 
 * An answer cut by `max_gen_len` or `max_seq_len` has the finish_reason "length".
-* What is drawn for a prompt does not depend on the prompts beside it: each has its own random numbers, by the seed and its
-  place in the order of all prompts since `build`.
+* A prompt's samples do not depend on the prompts beside it: each has its own random numbers, from the seed and its place in the
+  order of all prompts since `build`.
 * Log-probabilities of a prompt without an answer belong to its own tokens.
 * A dialog with one of Llama 2's tags is refused without running the model.
 * Beside `tokens`, which have lost their spaces, there are `pieces`, whose concatenation continues the prompt, and `text_offset`,
-  where each begins in it.
+  the place where each begins.
 
 `Llama.build(..., strict_compat=True)` gives the original's behaviour in all of these.
 """
@@ -49,7 +49,7 @@ REFUSAL = "Error: special tags are not allowed as part of the prompt."
 class Prediction(TypedDict, total=False):
     tokens: list[str]  # with logprobs=True
     logprobs: list[float]  # with logprobs=True
-    finish_reason: str  # "stop", "length", "error"; this and the next two not with strict_compat
+    finish_reason: str  # "stop", "length", "error"; strict_compat omits this and the next two
     pieces: list[str]  # with logprobs=True
     text_offset: list[int]  # with logprobs=True; characters
 
@@ -63,7 +63,7 @@ class ChatPrediction(Prediction):
 
 
 class Tokenizer:
-    """Meta's tokenizer over one of ours."""
+    """Meta's tokenizer interface over a puna tokenizer."""
 
     def __init__(self, tokenizer: AnyTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -81,11 +81,11 @@ class Tokenizer:
         if not isinstance(s, str):
             raise MetaAssertionError(f"the text is of type {type(s).__name__}", hint="Give a str.")
         if allowed_special and allowed_special != "all":
-            raise UsageError(f"allowed_special is {allowed_special!r}; puna takes 'all', or none")
+            raise UsageError(f"allowed_special is {allowed_special!r}; puna allows 'all', or none")
         return self._tokenizer.encode(s, bos=bos, eos=eos, special=bool(allowed_special))
 
     def decode(self, t: Sequence[int]) -> str:
-        """Text of ids, as it stands at the beginning of a text: SentencePiece's first space is not shown."""
+        """Text of ids, as at the beginning of a text: without SentencePiece's first space."""
         return self._tokenizer.decode(_row_of_ids("the tokens", t))
 
 
@@ -105,20 +105,20 @@ class ModelArgs:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What programs read of the model: `generator.model.params`."""
+    """The attributes that programs read from the model: `generator.model.params`."""
 
     params: ModelArgs
 
 
 class Generated(tuple[list[list[int]], list[list[float]] | None]):
-    """(ids, log-probabilities or None), as from the original; and why each row ended."""
+    """(ids, log-probabilities or None), as in the original; and why each row ended."""
 
     finish_reasons: list[str]
 
 
 @dataclass(slots=True)
 class _Row:
-    """One prompt and what came of it; log-probabilities where asked for, 0.0 of the first token."""
+    """One prompt and its answer; log-probabilities if requested, 0.0 for the first token."""
 
     prompt_ids: list[int]
     output_ids: Sequence[int]
@@ -143,7 +143,7 @@ class Llama:
     """A model, and Meta's three functions on it. `build` loads one."""
 
     def __init__(self, llm: LLM, max_batch_size: int, seed: int = 1, *, strict_compat: bool = False) -> None:
-        """Of a model already loaded; `strict_compat` needs one without a prefix cache."""
+        """Wrap a model that is already loaded; `strict_compat` needs one without a prefix cache."""
         if llm.tokenizer is None:
             raise UsageError(f"{llm.path} has no tokenizer", hint="Give its file as tokenizer_path.")
         if strict_compat and llm.config.prefix_cache:
@@ -168,11 +168,11 @@ class Llama:
         strict_compat: bool = False,
         **settings: Unpack[EngineSettings],
     ) -> Llama:
-        """Load a model: a folder of Meta's, or anything else that puna reads. `tokenizer_path` None: the model's own.
+        """Load a model: a Meta folder, or anything else that puna reads. `tokenizer_path` None: the model's own.
 
-        `settings` are further fields of EngineConfig, such as device. No GPU is needed. Of several processes that torchrun
-        started each takes its part of the model, and only in the first does this return: the others follow it and end. Raises
-        AssertionError, as the original, for a folder without a checkpoint and a model_parallel_size that is not the world size.
+        `settings` are further fields of EngineConfig, such as device. No GPU is needed. Each process that torchrun started takes
+        its part of the model, and this returns only in the first: the others follow it and end. Like the original, raises
+        AssertionError for a folder without a checkpoint, and for a model_parallel_size other than the world size.
         """
         _require_world(model_parallel_size)
         if tokenizer_path and not Path(tokenizer_path).expanduser().exists():
@@ -201,7 +201,7 @@ class Llama:
     ) -> Generated:
         """Continue rows of ids. Temperature 0, or below: always the most likely token.
 
-        The ids of a row end before its first stop id: with `echo`, also before one within the prompt.
+        A row's ids end before its first stop id: with `echo`, also before one within the prompt.
         """
         rows_of_ids = checks.row("prompt_tokens", prompt_tokens, "a list of rows of token ids")
         prompts = [_row_of_ids(f"prompt {number}", ids) for number, ids in enumerate(rows_of_ids)]
@@ -225,7 +225,7 @@ class Llama:
         logprobs: bool = False,
         echo: bool = False,
     ) -> list[CompletionPrediction]:
-        """Continue texts. `max_gen_len` None: as far as max_seq_len goes."""
+        """Continue texts. `max_gen_len` None: up to max_seq_len."""
         texts = checks.row("prompts", prompts, "a list of texts")
         ids = [self.tokenizer.encode(prompt, bos=True, eos=False) for prompt in texts]
         done = self.generate(ids, self._max_gen_len(max_gen_len), temperature, top_p, logprobs, echo)
@@ -239,7 +239,7 @@ class Llama:
         max_gen_len: int | None = None,
         logprobs: bool = False,
     ) -> list[ChatPrediction]:
-        """Answer dialogs, in the chat format of the model."""
+        """Answer dialogs, in the model's chat format."""
         dialogs = checks.row("dialogs", dialogs, "a list of dialogs, each a list of messages,")
         ids = [self._encode_dialog(dialog) for dialog in dialogs]
         refused = [self._forbids_tags and has_tags(dialog) for dialog in dialogs]
@@ -274,7 +274,7 @@ class Llama:
         )
 
     def _strict_rows(self, prompts: list[list[int]], asked: _Asked) -> list[_Row]:
-        """As the original: all rows run to the end of the longest, and draw from one stream."""
+        """As in the original: all rows run to the end of the longest, and draw from one stream."""
         if not prompts:
             return []
         shortest, count = min(map(len, prompts)), len(prompts)
@@ -286,7 +286,7 @@ class Llama:
                 requests.append(engine.add(ids, params, self._random.sampler(*args) if asked.temperature > 0 else None))
             while engine.has_work:
                 engine.step()
-        except BaseException:  # a prompt that is refused, or Ctrl-C: none of the others runs on
+        except BaseException:  # a refused prompt, or Ctrl-C: no other row runs on
             engine.abort_all()
             engine.outputs()
             raise
@@ -313,7 +313,7 @@ class Llama:
         return _Row(prompt_ids, output_ids, known, [entry.logprob for entry in logprobs], reason)
 
     def _cut(self, row: _Row, asked: _Asked) -> tuple[list[int], list[float]]:
-        """The ids that are returned, and their log-probabilities where asked for."""
+        """The ids to return, and their log-probabilities if requested."""
         ids = [*row.prompt_ids, *row.output_ids][: len(row.prompt_ids) + asked.max_gen_len]
         ids = ids if asked.echo else ids[len(row.prompt_ids) :]
         logprobs = [*row.prompt_logprobs, *row.logprobs] if asked.echo else row.logprobs
@@ -323,7 +323,7 @@ class Llama:
     # ---- predictions ------------------------------------------------------------------------------------------------
 
     def _predictions(self, done: Generated) -> Iterator[tuple[list[int], Prediction]]:
-        """Of each row its ids, and all of its prediction but the generation."""
+        """Each row's ids, and its prediction without the generation."""
         tokens, logprobs = done
         for number, ids in enumerate(tokens):
             rest: Prediction = {}
@@ -341,7 +341,7 @@ class Llama:
         return told | {"pieces": pieces, "text_offset": list(accumulate(map(len, pieces[:-1]), initial=0))[: len(pieces)]}
 
     def _pieces(self, ids: list[int]) -> list[str]:
-        """The text that each id makes certain: one that only begins a character has none, the next has all of it."""
+        """The text that each id completes: one that only begins a character has none, the next has all of it."""
         if not ids:
             return []
         detokenizer = Detokenizer(self._spoken)
@@ -364,7 +364,7 @@ class Llama:
         limits = self.model.params
         if len(prompts) > limits.max_batch_size:
             raise MetaAssertionError(
-                f"{len(prompts)} prompts were given; max_batch_size is {limits.max_batch_size}",
+                f"there are {len(prompts)} prompts; max_batch_size is {limits.max_batch_size}",
                 hint="Give fewer at a time, or build with a larger max_batch_size.",
             )
         for number, ids in enumerate(prompts):
@@ -390,7 +390,7 @@ def _model_args(llm: LLM, max_batch_size: int) -> ModelArgs:
 
 
 def _seed_of(seed: int, number: int) -> int:
-    """The seed of the `number`th prompt since `build`: 64 bits that have nothing to do with those of the next."""
+    """The seed of the `number`th prompt since `build`: 64 bits, independent of the next one's."""
     return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=8).digest(), "little")
 
 
@@ -410,7 +410,7 @@ def _in_metas_words(error: UsageError) -> UsageError:
 
 
 def _require_world(model_parallel_size: int | None) -> None:
-    """How many processes share the model is what torchrun says; any checkpoint is cut for any number."""
+    """Torchrun sets how many processes share the model; any checkpoint can be split for any number."""
     world_size = ProcessPlace.from_env().size
     if model_parallel_size not in (None, world_size):
         raise MetaAssertionError(

@@ -1,4 +1,4 @@
-"""Two habits of Meta's `generate` that its users should not have to live with, for those who must compare with it."""
+"""Two defects of Meta's `generate`, reproduced for those who must compare with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from puna.sampling import History, Row, require_finite, token_logprob
 
 
 class BatchRandom:
-    """One stream of numbers for all rows of all batches: of each step one number per row, whether the row uses it or not.
+    """One stream of numbers for all rows of all batches: one number per row and step, whether the row uses it or not.
 
-    So what is drawn for a row depends on the rows beside it, and on their lengths. The numbers themselves are ours: those of
-    torch are not the same on two devices either.
+    So a row's samples depend on the rows beside it, and on their lengths. The numbers themselves are puna's: torch's differ
+    even between two devices.
     """
 
     def __init__(self, seed: int) -> None:
@@ -23,17 +23,17 @@ class BatchRandom:
         self._num_drawn = 0
 
     def sampler(self, row: int, num_rows: int, first_step: int, temperature: float, top_p: float) -> RowSampler:
-        """For a row whose prompt leaves it to the steps `first_step` and after."""
+        """The sampler for a row whose prompt leaves it the steps from `first_step` on."""
         bits = np.random.PCG64(self._seed).advance(self._num_drawn + first_step * num_rows + row)
         return RowSampler(bits, num_rows, temperature, top_p)
 
     def advance(self, num_steps: int, num_rows: int) -> None:
-        """Leave the numbers of a batch behind."""
+        """Skip the numbers of a batch."""
         self._num_drawn += num_steps * num_rows
 
 
 class RowSampler:
-    """Temperature, then top-p: the token at which the sum passes p is kept, the next one where it is exactly p, too."""
+    """Temperature, then top-p: keeps the token at which the sum passes p, and the next one if the sum is exactly p."""
 
     def __init__(self, bits: np.random.PCG64, num_rows: int, temperature: float, top_p: float) -> None:
         self._bits, self._num_rows = bits, num_rows
@@ -56,6 +56,6 @@ class RowSampler:
 
 
 def unshifted_logprobs(llm: LLM, ids: Sequence[int]) -> list[float]:
-    """Of each token the log-probability that it comes a second time: what Meta's `generate` gives where nothing is generated."""
+    """Each token's log-probability of occurring a second time: what Meta's `generate` returns if it generates nothing."""
     rows = Tape(llm).feed(ids, every=True)
     return [token_logprob(row, token_id, 0).logprob for row, token_id in zip(rows, ids, strict=True)]

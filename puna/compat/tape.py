@@ -1,4 +1,4 @@
-"""One sequence of a loaded model, fed by hand: for programs that choose every token themselves."""
+"""A session with one sequence of a loaded model, fed by hand: for programs that choose every token themselves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from puna.request import Batch, Logits
 class Tape:
     """Tokens are added at the end; each addition gives logits.
 
-    The tape takes the model's KV pages for its own. The model's engine must not run meanwhile, nor keep a prefix cache
-    (EngineConfig.prefix_cache False), for it believes the same pages to be its own.
+    It uses all the model's KV pages. The model's engine must not run meanwhile, nor keep a prefix cache
+    (EngineConfig.prefix_cache False), because it uses the same pages.
     """
 
     def __init__(self, llm: LLM) -> None:
@@ -28,7 +28,7 @@ class Tape:
     def feed(self, ids: Sequence[int], *, every: bool = False) -> Logits:
         """Add `ids`; the logits after the last of them, or after every one.  # (1 or len(ids), vocab_size)
 
-        ContextLengthError where they do not fit.
+        Raises ContextLengthError if they do not fit.
         """
         if self.num_tokens + len(ids) > self.max_context:
             raise ContextLengthError.of(str(self.num_tokens + len(ids)), self.max_context)

@@ -1,4 +1,4 @@
-"""path -> Checkpoint. The format is told by content, never by name; the table is all there is."""
+"""path -> Checkpoint. A file's content, never its name, tells the format; two tables list all formats."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from puna.formats.tokenizer_files import is_tokenizer
 from puna.formats.tokenizer_files import what_to_give as what_to_give
 from puna.formats.turn_markers import with_markers
 
-HEAD_BYTES = 256  # what `matches` sees of a file
+HEAD_BYTES = 256  # of a file, for `matches`
 MAX_FOLDER_FILES = 10_000
 MAX_LISTED = 8
 
 
 class Format(NamedTuple):
-    """A line of the table: how a format is recognised and opened."""
+    """A row of the table: how to recognise and open a format."""
 
     name: str
     matches: Callable[[bytes, int], bool]  # (first HEAD_BYTES bytes, file size)
@@ -38,29 +38,29 @@ FORMATS: tuple[Format, ...] = (
 
 
 class Folder(NamedTuple):
-    """A line of the table of formats that are a folder: how one is recognised and opened."""
+    """A row of the table of folder formats: how to recognise and open one."""
 
     name: str
     matches: Callable[[Collection[str]], bool]  # (names of the files there)
-    open: Callable[[Path, Path | None], Checkpoint]  # (folder, a tokenizer of another place)
+    open: Callable[[Path, Path | None], Checkpoint]  # (folder, a tokenizer from elsewhere)
 
 
-# In order: Mistral's folders hold the files of both.
+# The first match counts: Mistral's folders hold the files of both.
 FOLDERS: tuple[Folder, ...] = (
     Folder("Hugging Face", huggingface.matches, huggingface.open_huggingface),
     Folder("Meta", meta.matches, meta.open_meta),
 )
 
 
-# Files that are part of a folder: given alone, they stand for it.
+# Files that are part of a folder: each stands for the folder.
 PARTS = (safetensors.matches, torch_file.matches)
 
 
 def open_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Open a model file, or a folder that holds one, and check everything but the weights' values. No weight is read.
+    """Open a model file, or a folder that holds one, and check everything except the weights' values. Reads no weight.
 
-    `tokenizer` is for formats that keep it in a file of its own. Raises ModelNotFoundError, ModelFormatError,
-    UnsupportedModelError, or UsageError for a tokenizer that the format has no use for.
+    `tokenizer` is for formats that keep it in a separate file. Raises ModelNotFoundError, ModelFormatError,
+    UnsupportedModelError, or UsageError for a tokenizer that the format cannot use.
     """
     checkpoint = _opened(path, tokenizer)
     if checkpoint.tokenizer is None:
@@ -93,14 +93,14 @@ def _open_file(file: Path, tokenizer: Path | None) -> Checkpoint:
 
 
 def _home_of(path: Path) -> Path | None:
-    """The folder that `path` is, or is a part of; None for a file that is whole by itself."""
+    """The folder that `path` is, or is a part of; None for a file that is complete by itself."""
     if _is_folder(path):
         return _snapshot_of(path)
     return path.parent if _is_part(path) else None
 
 
 def _snapshot_of(folder: Path) -> Path:
-    """Of a repository in the Hub's own cache, which holds snapshots, the one that there is; any other folder itself."""
+    """The one snapshot of a repository in the Hub's own cache; any other folder itself."""
     if not (_is_folder(folder / "snapshots") and _is_folder(folder / "blobs")):
         return folder
     try:
@@ -115,7 +115,7 @@ def _snapshot_of(folder: Path) -> Path:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # told by file_size
+    except (OSError, ValueError):  # file_size reports it
         return False
 
 
@@ -155,7 +155,7 @@ def _unrecognised(path: Path) -> ModelFormatError:
             path,
             "file",
             None,
-            "holds weights, but nothing beside it tells the model's sizes",
+            "holds weights, but no file beside it has the model's sizes",
             hint="Put config.json (Hugging Face) or params.json (Meta) into the same folder.",
         )
     names = " nor ".join(form.name for form in FORMATS)
@@ -168,7 +168,7 @@ SETTINGS_KEYS = (b'"model_type"', b'"weight_map"', b'"architectures"', b'"eos_to
 
 
 def _is_settings(path: Path, head: bytes) -> bool:
-    """Whether a file is JSON of a folder, and no tokenizer."""
+    """Whether a file is JSON of a model's folder, and no tokenizer."""
     start = read_head(path, HEAD_BYTES * 16)
     return is_tokenizer(head) and b'"added_tokens"' not in start and any(key in start for key in SETTINGS_KEYS)
 
@@ -184,7 +184,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Names of all that lies there, folders too."""
+    """Names of all entries, folders too."""
     try:
         return [path.name for path, _ in zip(folder.iterdir(), range(MAX_FOLDER_FILES))]
     except OSError as error:
@@ -192,7 +192,7 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _model_in(folder: Path, files: list[Path]) -> Path:
-    """The one model of a folder; a model that is split over files counts once."""
+    """The only model of a folder; a model split over files counts once."""
     models = [path for path in files if _is_model(path)]
     if len(models) == 1:
         return models[0]
@@ -211,7 +211,7 @@ def _is_model(path: Path) -> bool:
         return False
     try:
         return _format_of(path) is not None
-    except ModelNotFoundError:  # a file that may not be read is no candidate
+    except ModelNotFoundError:  # an unreadable file is no candidate
         return False
 
 

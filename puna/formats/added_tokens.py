@@ -1,5 +1,5 @@
-"""Tokens that were added to a vocabulary, and those that play a part (BOS, EOS, ...), as a Hugging Face folder has them: in
-`tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+"""Added tokens and special tokens (BOS, EOS, ...) of a Hugging Face folder, from `tokenizer.json`, `tokenizer_config.json`,
+`special_tokens_map.json` and `added_tokens.json`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from puna.formats.mapped import shown
 from puna.formats.token_types import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS, piece_types
 
-MAX_PAIRS = 20_000  # of tokens that are held against each other
+MAX_PAIRS = 20_000  # of tokens to compare
 PLAIN = (NORMAL, USER_DEFINED, UNUSED)
 ROLES = {"bos_token": "bos_id", "eos_token": "eos_id", "unk_token": "unk_id", "pad_token": "pad_id"}
 
@@ -29,13 +29,13 @@ FLAGS = {"l": "lstrip", "r": "rstrip", "s": "single_word", "n": "normalized"}
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is looked for before a text is cut."""
+    """A token that is matched before a text is split."""
 
     id: int
     text: str
-    special: bool  # one that a text typed by a person never becomes
-    # Letters of FLAGS: it takes the spaces to its left ("l") or right ("r"), counts only where no letter or digit touches it
-    # ("s"), is looked for in the normalized text ("n").
+    special: bool  # text that a person types never becomes this token
+    # Letters of FLAGS: it takes the spaces to its left ("l") or right ("r"), matches only where no letter or digit touches it
+    # ("s"), matches in the normalized text ("n").
     flags: str = ""
 
 
@@ -56,7 +56,7 @@ def decoder_tokens(config: JsonObject) -> Iterator[AddedToken]:
 
 
 def mapped_tokens(document: JsonObject) -> Iterator[AddedToken]:
-    """An added_tokens.json: text -> id. Of an old kind, which does not say what is special: what looks like a tag is."""
+    """An added_tokens.json: text -> id. This old format does not say what is special: a text that looks like a tag is."""
     for text in document.values:
         token_id = document.integer(text)
         if token_id is None or token_id < 0 or not text:
@@ -76,7 +76,7 @@ def _token(entry: JsonObject, token_id: int | None) -> AddedToken:
 
 
 def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpec:
-    """`spec` with these tokens; of two for one id the last counts. An id between that nothing has stays unused."""
+    """`spec` with these tokens; the last of two for one id counts. Ids in between that have no token stay unused."""
     by_id = {token.id: token for token in added}
     if not by_id:
         return spec
@@ -101,15 +101,15 @@ def with_added(spec: TokenizerSpec, added: Iterable[AddedToken]) -> TokenizerSpe
 
 
 def settled(spec: TokenizerSpec) -> TokenizerSpec:
-    """`spec` without the parts of `tokenizers`, where its other fields say the same."""
+    """`spec` without the pipeline of `tokenizers` if its other fields say the same."""
     if not _suffice(spec):
         return spec if spec.pipeline else replace(spec, added_flags=())
     return replace(spec, pipeline="", added_flags=(), merges=spec.merges if spec.scores is None else ())
 
 
 def _suffice(spec: TokenizerSpec) -> bool:
-    """Whether the fields of `spec` say all that its pipeline does: control tokens are then found first, and no others are added.
-    Byte-level BPE may have other added tokens, if no text can be taken for both.
+    """Whether the fields of `spec` say all that its pipeline does: control tokens match first, and there are no other added
+    tokens. Byte-level BPE may have other added tokens if no text can match both kinds.
     """
     if not spec.pipeline or spec.only_json or not json.loads(spec.pipeline)["is_plain"]:
         return False
@@ -122,7 +122,7 @@ def _suffice(spec: TokenizerSpec) -> bool:
 
 
 def _overlap(spec: TokenizerSpec, types: list[int]) -> bool:
-    """Whether a place of some text can belong to a control token and to another added one."""
+    """Whether a control token and another added token can overlap in some text."""
     control = [token for token, kind in zip(spec.tokens, types) if kind == CONTROL and token]
     others = [token for token, kind in zip(spec.tokens, types) if kind == USER_DEFINED and token]
     if len(control) * len(others) > MAX_PAIRS:
@@ -131,12 +131,12 @@ def _overlap(spec: TokenizerSpec, types: list[int]) -> bool:
 
 
 def _touch(a: bytes, b: bytes) -> bool:
-    """Whether `b` stands in `a`, or begins where `a` ends."""
+    """Whether `b` is inside `a`, or begins where `a` ends."""
     return b in a or any(a.endswith(b[:length]) for length in range(1, min(len(a), len(b))))
 
 
 def _require_ids(spec: TokenizerSpec, by_id: Mapping[int, AddedToken]) -> None:
-    """Each id within what is sensible, each text at one id."""
+    """Require that each id is plausible and each text has one id."""
     most = min(MAX_TOKENS, 1024 + 2 * (len(spec.tokens) + len(by_id)))
     if max(by_id) >= most:
         problem = f"{shown(by_id[max(by_id)].text)} has the id {max(by_id)}; 0 to {most - 1} are possible here"
@@ -165,7 +165,7 @@ def padded(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
 
 
 def unused(token_id: int) -> bytes:
-    """What stands where no token is: a text that no text is cut into."""
+    """The text of an unused id: no text is split into it."""
     return b"[PAD%d]" % token_id
 
 
@@ -173,11 +173,11 @@ def _lengthened(spec: TokenizerSpec, count: int) -> npt.NDArray[np.floating[Any]
     return None if spec.scores is None else np.pad(spec.scores, (0, count - len(spec.scores)))
 
 
-# ---- parts ----------------------------------------------------------------------------------------------------------
+# ---- roles ----------------------------------------------------------------------------------------------------------
 
 
 def roles(document: JsonObject) -> dict[str, str]:
-    """Part -> text of its token, from tokenizer_config.json or special_tokens_map.json: a text, or an object with `content`."""
+    """Role -> token text, from tokenizer_config.json or special_tokens_map.json: a text, or an object with `content`."""
     found = {part: _role(document, part) for part in ROLES}
     return {part: text for part, text in found.items() if text}
 
@@ -190,7 +190,7 @@ def _role(document: JsonObject, part: str) -> str | None:
 
 
 def with_roles(spec: TokenizerSpec, parts: Mapping[str, str]) -> tuple[TokenizerSpec, tuple[str, ...]]:
-    """`spec` with the tokens of these parts, which become control tokens; and a notice of each that is no token."""
+    """`spec` with the tokens of these roles, which become control tokens; and a notice for each text that is no token."""
     ids = {token: token_id for token_id, token in enumerate(spec.tokens)}
     types, found, notices = piece_types(spec), {}, []
     for part, text in parts.items():
@@ -215,7 +215,7 @@ def special_texts(document: JsonObject) -> Iterator[str]:
 
 
 def with_special(spec: TokenizerSpec, texts: Iterable[str]) -> TokenizerSpec:
-    """`spec` with those of its tokens that are among `texts` made control tokens."""
+    """`spec` with its tokens among `texts` made control tokens."""
     special = {text.encode("utf-8", "surrogatepass") for text in texts}
     pairs = zip(spec.tokens, piece_types(spec))
     types = [CONTROL if token in special and kind in PLAIN else kind for token, kind in pairs]

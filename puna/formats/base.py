@@ -1,7 +1,7 @@
-"""What every model format is turned into: a Checkpoint. Foreign names, layouts and orders end here.
+"""The Checkpoint, which every model format becomes. Foreign names, layouts and orders end here.
 
-Tensor names: `embed`, `final_norm`, `lm_head` (absent where tied), and per layer `layers.N.` + `attn_norm q_proj k_proj v_proj
-o_proj ffn_norm gate_proj up_proj down_proj`; where the config says so also `q_bias k_bias v_bias o_bias gate_bias up_bias
+Tensor names: `embed`, `final_norm`, `lm_head` (absent if tied), and per layer `layers.N.` + `attn_norm q_proj k_proj v_proj
+o_proj ffn_norm gate_proj up_proj down_proj`; if the config says so also `q_bias k_bias v_bias o_bias gate_bias up_bias
 down_bias` and `q_norm k_norm`. Rows of q_proj and k_proj, and numbers of q_bias, k_bias, q_norm and k_norm, are in the
 interleaved rotary order (x[2i], x[2i+1]).
 """
@@ -23,10 +23,10 @@ from puna.formats.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A weight as it lies in the file. `data` is a read-only view of the mapped bytes where the layout allows, else rows that
-    are put together when they are asked for (`rows.py`): `data[first:last]` gives an array of either.
+    """A weight. `data` is a read-only view of the mapped bytes where the layout allows, else rows that are assembled on
+    demand (`rows.py`): `data[first:last]` gives an array of either.
 
-    `scales` is set only for types whose scales lie apart from the numbers (llama2.c v2).
+    `scales` is set only for types whose scales are separate from the numbers (llama2.c v2).
     """
 
     name: str
@@ -51,11 +51,11 @@ class Tensor:
 class TokenizerSpec:
     """A tokenizer as a file describes it; `tokenizers.build_tokenizer` makes the object.
 
-    `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece BPE, whose
-    order of merging is `scores`, or, without them, `merges`: a `tokenizer.json` made from one), "unigram" (SentencePiece's other
-    model: `scores` are log probabilities).
+    `kind`: "bpe" (byte-level BPE, tokens in GPT-2's byte alphabet, `pre` names the splitter), "spm" (SentencePiece BPE, merged
+    by `scores`, or, without them, by `merges`: a `tokenizer.json` made from one), "unigram" (SentencePiece's other model:
+    `scores` are log probabilities).
     `pipeline`: the parts of a `tokenizer.json` that the other fields do not say exactly, as JSON (`library_parts.py`); the
-    `tokenizers` library then cuts by them. "" where the other fields say it all.
+    `tokenizers` library then splits by them. "" if the other fields say it all.
     `token_types` follow GGUF: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     `normalizer`: "" leaves a text as it is; "bpe" knows "NFC"; for "spm" it is the name of the rule that `charsmap` holds,
     SentencePiece's compiled map of characters.
@@ -76,26 +76,26 @@ class TokenizerSpec:
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = True
-    prefix_first_only: bool = False  # "spm": that space is added at the beginning only, not behind each control token too
-    # "spm": that space is added to no text, nor part of one, that begins with a space or U+2581 (the Metaspace of `tokenizers`);
+    prefix_first_only: bool = False  # "spm": add that space at the beginning only, not after each control token too
+    # "spm": add that space to no text, nor part of one, that begins with a space or U+2581 (the Metaspace of `tokenizers`);
     # SentencePiece, and the normalizer Prepend, add it there too
     prefix_unless_space: bool = False
     normalizer: str = ""
     charsmap: bytes = b""
-    remove_extra_spaces: bool = False  # "spm": runs of spaces become one, and those at both ends go (OpenLLaMA v1)
-    whole_words: bool | None = None  # "bpe": a word that is a token is not merged; None: as `pre` has it
+    remove_extra_spaces: bool = False  # "spm": join runs of spaces into one, and strip both ends (OpenLLaMA v1)
+    whole_words: bool | None = None  # "bpe": a word that is a token is not merged; None: as for `pre`
     pipeline: str = ""
-    only_json: str = ""  # why the fields cannot stand for the pipeline, so that no other format can hold it; "" where they can
+    only_json: str = ""  # why the fields cannot replace the pipeline, so that no other format can hold it; "" if they can
     added_flags: tuple[tuple[int, str], ...] = ()  # of added tokens, by id: letters of "lrsn", see `added_tokens.py`
-    # "spm", "unigram": user-defined tokens that are looked for in the text as it is, before a space is added, as llama.cpp and
-    # `tokenizers` do; the others are looked for behind that, as SentencePiece does.
+    # "spm", "unigram": user-defined tokens that match in the text as it is, before a space is added, as in llama.cpp and
+    # `tokenizers`; the others match after that, as in SentencePiece.
     found_first: tuple[int, ...] = ()
     source: str = ""  # the file, for error messages
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model that was opened and checked, its weights not yet read."""
+    """A model that was opened and checked; its weights are not read yet."""
 
     path: Path
     format: str  # "gguf", "llama2c", "meta", "huggingface"
@@ -104,7 +104,7 @@ class Checkpoint:
     tokenizer: TokenizerSpec | None = None
     chat_template: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # as in the file, for `puna inspect`
-    unused_keys: tuple[str, ...] = ()  # of the metadata: what puna does not use
+    unused_keys: tuple[str, ...] = ()  # metadata keys that puna does not use
     files: tuple[Path, ...] = ()
-    notices: tuple[str, ...] = ()  # what a person should hear when the model is loaded; one line each
-    generation: Mapping[str, Any] = field(default_factory=dict)  # what the makers suggest of sampling (`puna/suggested.py`)
+    notices: tuple[str, ...] = ()  # for the user when the model is loaded; one line each
+    generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)

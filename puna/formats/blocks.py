@@ -1,7 +1,7 @@
-"""Block layouts of quantised weights: the definition, in numpy, that every kernel is held to.
+"""Block layouts of quantised weights: the definition, in numpy, with which every kernel is compared.
 
 A block is a C struct of ggml, written here as a numpy record; its function turns blocks into float32. All arithmetic is float32,
-in the order that ggml's own dequantisation uses, so that the results agree bit for bit.
+in the order of ggml's own dequantisation, so that the results agree bit for bit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BlockType:
     def dequantize(self, rows: Bytes, scales: Floats | None = None) -> Floats:
         """Bytes of rows to float32; the result may be a read-only view.  # (rows, bytes of a row) -> (rows, columns)
 
-        `scales` are those that lie apart from the numbers: one per equal run of a row.  # (rows, runs)
+        `scales` are the separate ones: one per equal run of a row.  # (rows, runs)
         """
         columns = rows.shape[1] // self.block_bytes * self.block_size
         if not len(rows):
@@ -101,7 +101,7 @@ def _q4_1(blocks: Blocks) -> Floats:
 
 
 def _five_bits(blocks: Blocks) -> Bytes:
-    """Numbers of Q5_0 and Q5_1: four bits in `qs`, the fifth in `qh`, bit i of which belongs to weight i."""
+    """Numbers of Q5_0 and Q5_1: four bits in `qs`, the fifth in `qh`, whose bit i belongs to weight i."""
     return _planes(blocks["qs"], 4, 16) | np.unpackbits(blocks["qh"], axis=1, bitorder="little") << np.uint8(4)
 
 
@@ -127,7 +127,7 @@ def _q3_k(blocks: Blocks) -> Floats:
     packed = blocks["scales"]
     six_bits = _planes(packed[:, :8], 4, 8) | _planes(packed[:, 8:], 2, 4) << np.uint8(4)
     scales = _column(blocks, "d") * (six_bits.view(np.int8) - np.int8(32)).astype(np.float32)
-    offset = (_planes(blocks["hmask"], 1, 32) ^ np.uint8(1)) << np.uint8(2)  # a bit that is set means: nothing to subtract
+    offset = (_planes(blocks["hmask"], 1, 32) ^ np.uint8(1)) << np.uint8(2)  # a set bit means: subtract nothing
     return _scaled(scales, _planes(blocks["qs"], 2, 32).view(np.int8) - offset.view(np.int8))
 
 
@@ -199,11 +199,11 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("Q6_K", 256, _record(ql="128u1", qh="64u1", scales="16i1", d="<f2"), _q6_k),
         BlockType("IQ4_NL", 32, _record(d="<f2", qs="16u1"), _iq4_nl),
         BlockType("IQ4_XS", 256, _record(d="<f2", scales_h="2u1", scales_l="4u1", qs="128u1"), _iq4_xs),
-        BlockType("Q8_GROUP", 1, np.dtype("i1"), _int8),  # llama2.c v2: the scales, one per group, lie apart (Tensor.scales)
+        BlockType("Q8_GROUP", 1, np.dtype("i1"), _int8),  # llama2.c v2: the scales, one per group, are separate (Tensor.scales)
     )
 }
 
-# The types that ggml has or had, by the number that a GGUF file gives them.
+# The types that ggml has or had, by their number in a GGUF file.
 GGML_TYPE_NAMES: dict[int, str] = {
     0: "F32",
     1: "F16",
@@ -258,7 +258,7 @@ def quantize_q8_0(values: Floats) -> Bytes:
     """Float32 rows to Q8_0: scale = largest magnitude / 127, halves away from zero.  # (rows, columns) -> (rows, bytes)"""
     runs = values.reshape(-1, 32)
     scale = np.abs(runs).max(axis=1) / np.float32(127)
-    with np.errstate(invalid="ignore"):  # a weight that is not a number makes its whole block so, and the logits show it
+    with np.errstate(invalid="ignore"):  # a NaN weight makes its whole block NaN, and the logits show it
         return _packed("Q8_0", values, d=scale, qs=_round_half_away(runs * _inverse(scale)).astype(np.int8))
 
 
@@ -303,7 +303,7 @@ QUANTIZERS: dict[str, Callable[[Floats], Bytes]] = {
     "Q6_K": quantize_q6_k,
 }
 
-# Every type that weights can be written in: float32 rows -> bytes of rows.
+# Every type in which weights can be written: float32 rows -> bytes of rows.
 ENCODERS: dict[str, Callable[[Floats], Bytes]] = {
     "F32": lambda values: np.ascontiguousarray(values, np.float32).view(np.uint8),
     "F16": lambda values: _half(values).view(np.uint8),
@@ -318,7 +318,7 @@ def _half(values: Floats) -> npt.NDArray[np.float16]:
 
 
 def _rounded_bf16(values: Floats) -> npt.NDArray[np.uint16]:
-    """The nearest, ties to even; what is not a number stays so."""
+    """The nearest bf16, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
@@ -345,15 +345,15 @@ def _round_half_away(values: Floats) -> Floats:
 
 
 def _nibbles(numbers: Bytes) -> Bytes:
-    """The first sixteen numbers of a block in the low, the others in the high four bits.  # (blocks, 32) -> (blocks, 16)"""
+    """The first sixteen numbers of a block in the low four bits, the others in the high.  # (blocks, 32) -> (blocks, 16)"""
     return numbers[:, :16] | numbers[:, 16:] << np.uint8(4)
 
 
-BLOCKS_AT_ONCE = 512  # of 256 weights: 512 KB an array, which the second cache holds; 10 % faster than 8192 of them
+BLOCKS_AT_ONCE = 512  # of 256 weights: 512 KB an array, which fits into L2; 10 % faster than 8192 of them
 
 
 def _in_parts(name: str, values: Floats, encode: Callable[[Floats], dict[str, npt.NDArray[Any]]]) -> Bytes:
-    """Rows as superblocks of a K-quant; weights that are not finite make their block so, and the logits show it."""
+    """Rows as superblocks of a K-quant; a weight that is not finite makes its block so, and the logits show it."""
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, 256)
     found = np.empty(len(blocks), BLOCK_TYPES[name].layout)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

@@ -1,10 +1,10 @@
-"""The letters in which byte-level BPE spells its tokens (Radford et al. 2019, GPT-2): one for each byte."""
+"""The letters that spell byte-level BPE tokens (Radford et al. 2019, GPT-2): one for each byte."""
 
 from __future__ import annotations
 
 
 def byte_alphabet() -> list[str]:
-    """GPT-2's letter of each byte: printable Latin-1 stands for itself, the others for U+0100, U+0101, ... in order.
+    """GPT-2's letter for each byte: printable Latin-1 stands for itself, the others become U+0100, U+0101, ... in order.
 
     >>> byte_alphabet()[ord("A")], byte_alphabet()[ord(" ")]
     ('A', 'Ġ')

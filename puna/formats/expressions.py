@@ -1,8 +1,8 @@
-"""Which regular expressions of a file may run: those whose matching is at most quadratic in the length of a text.
+"""Which regular expressions from a file may run: those whose matching time is at most quadratic in a text's length.
 
-The `tokenizers` library matches by backtracking (Oniguruma, Ruby's syntax), and a match cannot be interrupted: `(a*)*b` can take
-for ever. The cost of an expression is estimated from its form. A part that may be retried, because something after it can fail,
-multiplies the cost: by its number of ways where that is fixed, by the length of the text where it has no bound.
+The `tokenizers` library matches by backtracking (Oniguruma, Ruby's syntax), and nothing can interrupt a match: `(a*)*b` can take
+for ever. This module estimates an expression's cost from its form. A part that may be retried, because something after it can
+fail, multiplies the cost: by its number of ways if that is fixed, by the length of the text if it has no bound.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 MAX_LENGTH = 4096  # characters; the longest of published tokenizers has 1,000
 MAX_DEPTH = 16
-MAX_WAYS = 4096  # that are tried at one place
-MANY = 16  # a quantifier with a larger maximum counts as one without
+MAX_WAYS = 4096  # to try at one position
+MANY = 16  # a quantifier with a larger maximum counts as unbounded
 
 ESCAPE = re.compile(
     r"\\(?:[pP]\{\^?[\w ]{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[A-JL-QST-WY-Za-fhi-or-wyz]|\W)"
 )
-NO_CHARACTER = frozenset("AzZbBG")  # escapes that match a place
+NO_CHARACTER = frozenset("AzZbBG")  # escapes that match a position
 REFUSED_ESCAPES = frozenset("Gkgy")
 QUANTIFIER = re.compile(r"(?:([?*+])|\{(\d{0,5})(,?)(\d{0,5})\})([?+]?)")
 GROUP = re.compile(r"\(\?(?:(:|=|!|>|<=|<!)|([imsa]{0,4}(?:-[ims]{1,3})?)(:|\)))")
@@ -30,23 +30,23 @@ class TooCostly(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of an expression, and what comes after it."""
+    """The cost of a part of an expression."""
 
     can_fail: bool = True
-    ways: int = 1  # of a place at which what follows can fail
-    power: int = 0  # the cost of a place grows with the text's length to this power
-    quiet_power: int = 0  # the same, where nothing that follows can fail
+    ways: int = 1  # at a position where what follows can fail
+    power: int = 0  # the cost at a position grows with the text's length to this power
+    quiet_power: int = 0  # the same, if nothing that follows can fail
     is_fixed: bool = True  # one way and one length: no alternatives, no quantifiers with a range
 
 
 def require_tame(expression: str) -> None:
-    """TooCostly for an expression that may take more than quadratic time, or whose syntax is not known here."""
+    """Raise TooCostly for an expression that may need more than quadratic time, or whose syntax is unknown here."""
     if len(expression) > MAX_LENGTH:
         raise TooCostly(f"an expression of {len(expression)} characters")
     reader = _Reader(expression)
     whole = reader.alternatives(0)
     if reader.at < len(expression):
-        raise TooCostly("a bracket without its pair")
+        raise TooCostly("an unmatched bracket")
     if whole.quiet_power > 1 or whole.ways > MAX_WAYS:
         raise TooCostly("an expression that can take very long")
 
@@ -90,7 +90,7 @@ class _Reader:
         if letter == "\\":
             return self._escape()
         if letter in "?*+":
-            raise TooCostly(f"a {letter} after nothing")
+            raise TooCostly(f"a {letter} with nothing to repeat")
         self.at += 1
         return Part()
 
@@ -108,10 +108,10 @@ class _Reader:
             self.at += 1
         inner = self.alternatives(depth + 1)
         if not self._takes(")"):
-            raise TooCostly("a bracket without its pair")
+            raise TooCostly("an unmatched bracket")
         if kind in (":", ">"):
             return inner
-        # What is looked at is read again at the next place: a part without bound costs the text's length.
+        # A lookaround is read again at each position: an unbounded part costs the text's length.
         return Part(
             ways=inner.ways,
             power=inner.quiet_power,
@@ -126,7 +126,7 @@ class _Reader:
         return Part()
 
     def _skip_class(self) -> None:
-        """A class of characters, which may hold others."""
+        """Skip a class of characters, which may hold others."""
         depth, start = 0, self.at
         while self.at < len(self.text):
             letter = self.text[self.at]
@@ -164,8 +164,8 @@ def _bounds(sign: str | None, least: str, comma: str, most: str) -> tuple[int, i
 
 
 def _repeated(part: Part, low: int, high: int | None) -> Part:
-    """`part` again and again. Backtracking into a loop over what has several ways is exponential: where nothing after the loop
-    can fail it never happens."""
+    """`part` repeated. Backtracking into a loop over several ways is exponential; it never happens if nothing after the loop
+    can fail."""
     can_fail = part.can_fail and low > 0
     if high == low:
         return Part(
@@ -180,7 +180,7 @@ def _repeated(part: Part, low: int, high: int | None) -> Part:
 
 
 def _joined(parts: list[Part]) -> Part:
-    """Parts one after another. What comes before a part that can fail is retried when it does."""
+    """Parts in sequence. A part is retried when a later one fails."""
     ways, power, quiet_ways, quiet_power, fails_later = 1, 0, 1, 0, False
     for part in reversed(parts):
         ways, power = min(ways * part.ways, 1 << 20), power + part.power

@@ -1,6 +1,6 @@
-"""What people have at hand instead of a model that puna reads: how it is told, what it is, what to do.
+"""Unsupported files and folders: how to recognise each kind, what it is, what to do.
 
-Literal tables: files by their first bytes, folders by what lies in them, GGUF files by their kind, quantisations by their name.
+Literal tables: files by their first bytes, folders by their entries, GGUF files by their kind, quantisations by their name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import is_there, read_head, shown
 
 ORIGINAL = "Fetch the model it was made from (safetensors), or a GGUF conversion of it."
-UNPACK = "Unpack it, and give the file or folder that was in it."
+UNPACK = "Unpack it, and give puna the file or folder in it."
 
 
 class ForeignFile(NamedTuple):
-    """A line of the table of files: told by bytes at a place."""
+    """A row of the table of files: bytes at an offset."""
 
     beginnings: tuple[bytes, ...]
     what: str
@@ -30,15 +30,15 @@ class ForeignFile(NamedTuple):
 FILES: tuple[ForeignFile, ...] = (
     ForeignFile((b"tjgg", b"lmgg", b"fmgg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
     ForeignFile((b"algg",), "a LoRA adapter of GGML, from before GGUF", "Merge it into its base model, and open the result."),
-    ForeignFile((b"FUGG",), "a GGUF file of the other byte order", "Fetch a little-endian one."),
+    ForeignFile((b"FUGG",), "a big-endian GGUF file", "Fetch a little-endian one."),
     ForeignFile((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
     ForeignFile(
-        (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download went to a page; use the file's own link."
+        (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download fetched a page; use the file's own link."
     ),
     ForeignFile((b"<?xml",), "an XML file (perhaps OpenVINO's), not a model that puna reads", ORIGINAL),
     ForeignFile((b"\x89HDF\r\n\x1a\n",), "an HDF5 file (Keras or TensorFlow weights)", ORIGINAL),
-    ForeignFile((b"\x93NUMPY",), "an array of numpy, not a model", ORIGINAL),
-    ForeignFile((b"ftrt", b"ptrt"), "an engine of TensorRT, built for one GPU", ORIGINAL),
+    ForeignFile((b"\x93NUMPY",), "a numpy array, not a model", ORIGINAL),
+    ForeignFile((b"ftrt", b"ptrt"), "a TensorRT engine, built for one GPU", ORIGINAL),
     ForeignFile((b"TFL3",), "a LiteRT (TensorFlow Lite) model", ORIGINAL, 4),
     ForeignFile((b"ET12", b"ET11"), "an ExecuTorch program", ORIGINAL, 4),
     ForeignFile((b"LITERTLM",), "a LiteRT-LM bundle", ORIGINAL),
@@ -51,7 +51,7 @@ HEAD_BYTES = 64
 
 
 def refuse_foreign(path: Path) -> None:
-    """UnsupportedModelError for a file that begins as one of these."""
+    """Raise UnsupportedModelError for a file that begins like one of these."""
     head = read_head(path, HEAD_BYTES)
     for row in FILES:
         if head.startswith(row.beginnings, row.at):
@@ -62,12 +62,12 @@ def refuse_foreign(path: Path) -> None:
 
 
 class ForeignFolder(NamedTuple):
-    """A line of the table of folders: told by the name of anything in it."""
+    """A row of the table of folders: the name of any entry."""
 
     marks: tuple[str, ...]
     what: str
     cure: str
-    beside_weights: bool = False  # also where weights that puna reads lie beside it
+    beside_weights: bool = False  # also if weights that puna reads are beside it
 
 
 FOLDERS: tuple[ForeignFolder, ...] = (
@@ -79,27 +79,27 @@ FOLDERS: tuple[ForeignFolder, ...] = (
         ("modules.json", "config_sentence_transformers.json"), "a sentence-transformers model, which makes embeddings, not text",
         "Run it with the sentence-transformers library.", True,
     ),
-    ForeignFolder(("*.onnx", "*.onnx_data", "onnx"), "a model in ONNX", ORIGINAL),
+    ForeignFolder(("*.onnx", "*.onnx_data", "onnx"), "an ONNX model", ORIGINAL),
     ForeignFolder(("*.mlpackage", "*.mlmodelc", "*.mlmodel", "coremldata.bin", "Manifest.json"), "a CoreML model", ORIGINAL),
-    ForeignFolder(("openvino_*.xml", "openvino_*.bin"), "a model in OpenVINO's format", ORIGINAL),
-    ForeignFolder(("*.engine", "*.plan", "*.trt"), "an engine of TensorRT, built for one GPU", ORIGINAL),
+    ForeignFolder(("openvino_*.xml", "openvino_*.bin"), "an OpenVINO model", ORIGINAL),
+    ForeignFolder(("*.engine", "*.plan", "*.trt"), "a TensorRT engine, built for one GPU", ORIGINAL),
     ForeignFolder(("tf_model*.h5", "*.h5", "saved_model.pb", "*.ckpt.index"), "a TensorFlow model", ORIGINAL),
     ForeignFolder(("flax_model*.msgpack", "*.msgpack", "*.orbax*"), "a Flax model", ORIGINAL),
     ForeignFolder(("mlc-chat-config.json", "ndarray-cache.json", "tensor-cache.json"), "a model compiled by MLC", ORIGINAL),
-    ForeignFolder(("*.npz",), "a model of MLX in numpy's format", ORIGINAL),
+    ForeignFolder(("*.npz",), "an MLX model in numpy's format", ORIGINAL),
     ForeignFolder(("*.tflite", "*.litertlm", "*.task"), "a LiteRT (TensorFlow Lite) model", ORIGINAL),
     ForeignFolder(("*.pte",), "an ExecuTorch program", ORIGINAL),
-    ForeignFolder(("*.nemo",), "a model of NeMo", "Export it to Hugging Face's format with NeMo, and open that."),
-    ForeignFolder(("shared_vocabulary.*", "source_vocabulary.*"), "a model of CTranslate2", ORIGINAL),
+    ForeignFolder(("*.nemo",), "a NeMo model", "Export it to Hugging Face's format with NeMo, and open that."),
+    ForeignFolder(("shared_vocabulary.*", "source_vocabulary.*"), "a CTranslate2 model", ORIGINAL),
 )  # fmt: skip
 READABLE = ("*.safetensors", "pytorch_model*.bin", "*.gguf", "*.pth")
 ADAPTER, CONFIG = "adapter_config.json", "config.json"
 
 
 def refuse_foreign_folder(folder: Path, names: Collection[str], has_model: Callable[[], bool]) -> None:
-    """UnsupportedModelError for a folder that holds something else than a language model that puna reads.
+    """Raise UnsupportedModelError for a folder that holds something else than a language model that puna reads.
 
-    `has_model`: whether one of its files is a model by itself; asked only where it matters.
+    `has_model`: whether one of its files is a model by itself; called only if it matters.
     """
     if ADAPTER in names and CONFIG not in names:
         _refuse_adapter(folder)
@@ -138,7 +138,7 @@ GGUF_KINDS: Mapping[str, tuple[str, str]] = {
 
 
 def refuse_foreign_gguf(file: Path, kind: str | None, architecture: str | None) -> None:
-    """UnsupportedModelError for a GGUF file that is a part of a model, or a tool's."""
+    """Raise UnsupportedModelError for a GGUF file that is a part of a model, or a tool's."""
     for name in (kind, architecture):
         if name is not None and name in GGUF_KINDS:
             what, cure = GGUF_KINDS[name]
@@ -173,14 +173,14 @@ QUANTISATIONS: Mapping[str, str] = {
 
 
 def refuse_quantisation(file: Path, method: str, readable: Collection[str]) -> NoReturn:
-    """UnsupportedModelError for weights that are quantised in a way that puna does not read."""
+    """Raise UnsupportedModelError for weights quantised in a way that puna does not read."""
     name = QUANTISATIONS.get(method)
     by = shown(method) if name is None else f"{name}{'' if name == method else f' (quant_method {shown(method)})'}"
     raise UnsupportedModelError(f"{file}: the weights are quantised by {by}; puna reads: {', '.join(readable)}", hint=FETCH)
 
 
 def foreign_quantisation(config: JsonObject, tensors: Mapping[str, Any]) -> str | None:
-    """The name in QUANTISATIONS of a quantisation that no quant_method tells: MLX has its own key, old EXL2 files have none."""
+    """The name in QUANTISATIONS of a quantisation without a quant_method: MLX has its own key, old EXL2 files have none."""
     own = config.object("quantization")
     if own is not None and own.values.keys() & {"bits", "group_size", "mode"}:
         return "mlx"

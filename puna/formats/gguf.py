@@ -1,7 +1,7 @@
 """GGUF files -> Checkpoint: keys to sizes, tensor names to ours, the tokenizer's keys to a TokenizerSpec.
 
-Rows of attn_q and attn_k are in the interleaved rotary order for "llama", in the half-split one ("neox") for the others. What
-vectors a model has (biases, norms of heads) is told by its tensors; there are no keys for it.
+Rows of attn_q and attn_k are in the interleaved rotary order for "llama", in the half-split one ("neox") for the others. A
+model's tensors tell which vectors it has (biases, norms of heads); there are no keys for that.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from puna.formats.template_file import other_templates
 
 
 class Architecture(NamedTuple):
-    """A line of the table: how a model of the family differs from the plain one."""
+    """A row of the table: how a family's models differ from the plain one."""
 
     half_split: bool  # heads of q and k are in the half-split rotary order
-    features: tuple[str, ...]  # of FEATURES: which it may have
+    features: tuple[str, ...]  # those of FEATURES that it may have
 
 
-# Field of the config -> the tensor of layer 0 that tells it.
+# Field of the config -> the tensor of layer 0 that shows it.
 FEATURES = {
     "qkv_bias": "blk.0.attn_q.bias",
     "o_bias": "blk.0.attn_output.bias",
@@ -46,9 +46,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": Architecture(True, ("qkv_bias",)),
     "qwen3": Architecture(True, ("qkv_bias", "qk_norm")),
 }
-HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # where an architecture has that order
+HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # if an architecture has that order
 
-# Our name of a size -> the key behind `<architecture>.`; also where an error about that size points.
+# Our name of a size -> the key after `<architecture>.`; errors about that size name the key.
 CONFIG_KEYS = {
     "num_layers": "block_count",
     "num_heads": "attention.head_count",
@@ -67,7 +67,7 @@ CONFIG_KEYS = {
     "rope attention_factor": "rope.scaling.attn_factor",
 }
 
-# Keys that change results: a model with any other value is not the plain one that puna computes.
+# Keys that change results: with any other value a model is not the plain one that puna computes.
 PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -85,7 +85,7 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 SAMPLING = "general.sampling."
-# Key behind it -> the name in generation_config.json, where that has one.
+# Key after it -> the name in generation_config.json, if that has one.
 SAMPLING_KEYS = {
     **{name: name for name in ("top_k", "top_p", "min_p", "penalty_last_n", "sequence", "mirostat", "xtc_probability")},
     "temp": "temperature",
@@ -94,7 +94,7 @@ SAMPLING_KEYS = {
 
 ROPE_FACTORS = "rope_freqs.weight"
 MAX_NAME_CHARACTERS = 128
-MAX_SHOWN = 16  # elements of an array that `metadata` lists; of a longer one it tells the length
+MAX_SHOWN = 16  # elements of an array that `metadata` lists; a longer one shows its length
 
 
 def matches(head: bytes, size: int) -> bool:
@@ -103,14 +103,14 @@ def matches(head: bytes, size: int) -> bool:
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Open and check a GGUF model; no weight is read."""
+    """Open and check a GGUF model; reads no weight."""
     gguf = read_gguf(path, _refuse_other_architectures)
     values = Values(gguf.path, gguf.values)
     architecture = values.text("general.architecture")
     if architecture is None:
         values.fail("general.architecture", "is missing")
     if not gguf.tensors:
-        raise UnsupportedModelError(f"{path} holds a vocabulary and no weights", hint="Give the model's own GGUF file.")
+        raise UnsupportedModelError(f"{path} holds a vocabulary but no weights", hint="Give the model's own GGUF file.")
     _refuse_what_changes_results(values, architecture)
     config = _config(values, gguf, architecture)
     tensors = _tensors(gguf, config)
@@ -131,7 +131,7 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def _generation(values: Mapping[str, Value]) -> dict[str, Any]:
-    """The sampling that the file suggests, in the words of generation_config.json; to name a draw's settings asks for a draw."""
+    """The file's sampling defaults, in the words of generation_config.json; settings of a draw turn drawing on."""
     found = {ours: values[f"{SAMPLING}{key}"].value for key, ours in SAMPLING_KEYS.items() if f"{SAMPLING}{key}" in values}
     rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
     return rounded | ({"do_sample": True} if rounded.keys() & {"temperature", "top_k", "top_p", "min_p"} else {})
@@ -141,7 +141,7 @@ TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 
 
 def _template(values: Values) -> str | None:
-    """The default chat template. Named ones lie under keys of their own, whose names `tokenizer.chat_templates` lists."""
+    """The default chat template. Named ones have keys of their own; `tokenizer.chat_templates` lists the names."""
     names = [name.decode("utf-8", "replace") for name in values.array(TEMPLATES, "string") or []]
     texts = {name: values.text(f"{TEMPLATE}.{name}") for name in names}
     default = values.text(TEMPLATE)
@@ -152,7 +152,7 @@ def _template(values: Values) -> str | None:
 
 
 def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:
-    """Before the tensors: their types would be refused first, and another quantisation would not help."""
+    """Runs before the tensors are read: their types would fail first, and another quantisation would not help."""
     given = Values(file, values)
     name = given.text("general.architecture")
     refuse_foreign_gguf(file, given.text("general.type"), name)
@@ -213,7 +213,7 @@ def _needed_for_each_layer(values: Values, key: str, num_layers: int) -> int:
 
 
 def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: int) -> int:
-    """The given key_length, else an equal share of the hidden size; value_length and the rotary dimensions must agree."""
+    """key_length if given, else an equal share of the hidden size; value_length and the rotary dimensions must agree."""
     given = values.integer(f"{architecture}.attention.key_length")
     if given is None and (num_heads == 0 or hidden_size % num_heads):
         values.fail(
@@ -230,7 +230,7 @@ def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: in
 
 
 def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tuple[int, ...] | None:
-    """A flag for each layer; None where the file names none: all layers have the window, if there is one."""
+    """A flag for each layer; None if the file has none: then the window, if any, is for all layers."""
     key = f"{architecture}.attention.sliding_window_pattern"
     flags = values.array(key, "bool")
     if flags is not None and len(flags) != num_layers:
@@ -239,7 +239,7 @@ def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tupl
 
 
 def _vocab_size(values: Values, gguf: GGUFFile, architecture: str) -> int:
-    """Rows of the embedding. The key of that name is often that of a model before tokens were added, and says nothing."""
+    """Rows of the embedding. The key of that name often predates added tokens, and proves nothing."""
     values.integer(f"{architecture}.vocab_size")
     embed = gguf.tensors.get(GGUF_NAMES["embed"])
     if embed is None:
@@ -260,16 +260,16 @@ def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> R
 
 
 def _stretch(values: Values, architecture: str) -> float:
-    """How many times the context is lengthened; 1 where no key says so (0: not set, as in llama.cpp).
+    """The factor by which the context is lengthened; 1 if no key says so (0: not set, as in llama.cpp).
 
-    The old key counts only where the new one is absent.
+    The old key counts only if the new one is absent.
     """
     new, old = values.real(f"{architecture}.rope.scaling.factor"), values.real(f"{architecture}.rope.scale_linear")
     return (old if new is None else new) or 1.0
 
 
 def _tell_rope(values: Values, gguf: GGUFFile, architecture: str, kind: str) -> None:
-    """What keys that contradict each other come to: the same as in llama.cpp."""
+    """Add a notice for keys that contradict each other; the result is llama.cpp's."""
     factor = values.real(f"{architecture}.rope.scaling.factor")
     old = values.real(f"{architecture}.rope.scale_linear")
     name = f"{architecture}.rope.scaling"
@@ -280,12 +280,12 @@ def _tell_rope(values: Values, gguf: GGUFFile, architecture: str, kind: str) -> 
         values.notices.append(Doubt(f"{name}.type is 'none' beside a factor of {stretch:g}; puna scales nothing"))
     if kind != "none" and stretch != 1.0 and ROPE_FACTORS in gguf.tensors:
         values.notices.append(
-            Doubt(f"{name} ({kind}, factor {stretch:g}) stands beside {ROPE_FACTORS}; puna applies both, as llama.cpp does")
+            Doubt(f"{name} ({kind}, factor {stretch:g}) and {ROPE_FACTORS} are both there; puna applies both, as llama.cpp does")
         )
 
 
 def _not_scaled(values: Values, architecture: str) -> dict[str, Any]:
-    _stretch(values, architecture)  # files carry a factor even where the type is none
+    _stretch(values, architecture)  # files have a factor even if the type is none
     return {}
 
 
@@ -295,7 +295,7 @@ def _linear(values: Values, architecture: str) -> dict[str, Any]:
 
 
 def _yarn(values: Values, architecture: str) -> dict[str, Any]:
-    """As llama.cpp: what cos and sin are multiplied by is always the paper's number, times `attn_factor`."""
+    """As in llama.cpp, the factor on cos and sin is always the paper's number, times `attn_factor`."""
     keys = {
         "original_context": values.integer(f"{architecture}.rope.scaling.original_context_length"),
         "beta_fast": values.real(f"{architecture}.rope.scaling.yarn_beta_fast"),
@@ -308,7 +308,7 @@ def _yarn(values: Values, architecture: str) -> dict[str, Any]:
     return {"scaling": "yarn", "factor": factor, "attention_factor": attention, **given}
 
 
-# rope.scaling.type -> what the file says of it, as fields of RopeConfig.
+# rope.scaling.type -> the file's values for it, as fields of RopeConfig.
 SCALINGS: dict[str, Callable[[Values, str], dict[str, Any]]] = {"none": _not_scaled, "linear": _linear, "yarn": _yarn}
 
 
@@ -342,7 +342,7 @@ def _tensors(gguf: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
 
 def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if placed.shape != shape:
-        _fail(placed, f"has shape {placed.shape}; the sizes of the model ask for {shape}")
+        _fail(placed, f"has shape {placed.shape}; the model's sizes need {shape}")
     turned = ARCHITECTURES[config.architecture].half_split and ours.rpartition(".")[2] in HALF_SPLIT
     return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config.head_dim) if turned else placed.data)
 
@@ -363,12 +363,12 @@ def _fail(placed: PlacedTensor, problem: str) -> NoReturn:
 
 
 def _printable(name: str) -> str:
-    """A name without line breaks and control characters, cut to a length that fits a line."""
+    """A name without line breaks and control characters, cut to fit a line."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:MAX_NAME_CHARACTERS])
 
 
 def _shown(value: Value) -> Any:
-    """A value as `puna inspect` tells it: long arrays by their length."""
+    """A value as `puna inspect` shows it: long arrays by their length."""
     if not value.kind.startswith("array"):
         return value.value
     if len(value.value) > MAX_SHOWN:

@@ -1,8 +1,8 @@
 """The GGUF container, versions 2 and 3: bytes -> metadata values and placed tensors. Knows nothing of models.
 
-Layout (little-endian): magic, version, tensor count, value count; the values; the tensor infos; padding; the tensors, one behind
-the other, each padded to `general.alignment`. A model may be split over files `NAME-00001-of-0000N.gguf`.
-Everything is checked before it is used: counts against the bytes that remain, tensors against gaps, overlaps and the file's end.
+Layout (little-endian): magic, version, tensor count, value count; the values; the tensor infos; padding; the tensors in sequence,
+each padded to `general.alignment`. A model may be split over files `NAME-00001-of-0000N.gguf`.
+Everything is checked before use: counts against the remaining bytes, tensors against gaps, overlaps and the file's end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_TENSOR_NAME_BYTES = 256  # ggml allows 64
 MAX_VALUES, MAX_TENSORS = 1 << 15, 1 << 15  # real files have a hundred, and some thousands
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
-ALIGNMENTS = frozenset(1 << power for power in range(3, 21))  # the format asks for a multiple of 8; above 1 MiB it is a mistake
+ALIGNMENTS = frozenset(1 << power for power in range(3, 21))  # the format needs a multiple of 8; above 1 MiB it is an error
 MIN_VALUE_BYTES = 8 + 1 + 4 + 1  # key length, a key of one character, type, the least value
 MIN_INFO_BYTES = 8 + 1 + 4 + 8 + 4 + 8  # name length, a name of one character, dimensions, one of them, type, offset
 
@@ -37,7 +37,7 @@ _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
 class Scalar(NamedTuple):
-    """A type of metadata value of fixed size."""
+    """A metadata value type of fixed size."""
 
     name: str
     layout: struct.Struct
@@ -73,7 +73,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor:
-    """A tensor of the file, its bytes mapped and checked."""
+    """A tensor of the file; its bytes are mapped and checked."""
 
     name: str
     shape: tuple[int, ...]  # rows first: the reverse of the file's order
@@ -103,9 +103,9 @@ Check = Callable[[Path, Mapping[str, Value]], None]
 
 
 def read_gguf(path: Path, check: Check) -> GGUFFile:
-    """A container; of a split model all shards as one, whichever of them `path` is.
+    """Read a container; for a split model all shards as one, whichever of them `path` is.
 
-    `check` sees each file's values before its tensors are looked at, and may refuse them.
+    `check` gets each file's values before its tensors are read, and may refuse them.
     """
     given = _read_shard(path, check)
     count = _split_number(given, "split.count", 1)
@@ -133,7 +133,7 @@ def _shard_paths(given: GGUFFile, count: int) -> list[Path]:
             given.path,
             "split.count",
             at,
-            f"says that this is one of {count} files, which its name does not",
+            f"says that this is one of {count} files, but its name does not",
             hint=f"Name the files NAME-00001-of-{count:05d}.gguf and so on.",
         )
     paths = [given.path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)]
@@ -152,7 +152,7 @@ def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
         for key, expected in (("split.count", count), ("split.no", number)):
             found = _split_number(shard, key, -1)
             if found != expected:
-                raise ModelFormatError(shard.path, key, None, f"is {found}; this shard's name asks for {expected}")
+                raise ModelFormatError(shard.path, key, None, f"is {found}; by this shard's name it must be {expected}")
         for name in shard.tensors.keys() & tensors.keys():
             raise ModelFormatError(shard.path, f"tensor '{name}'", shard.tensors[name].offset, "is in another shard too")
         tensors |= shard.tensors
@@ -175,23 +175,23 @@ def _read_shard(path: Path, check: Check) -> GGUFFile:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands before the tensors of one file."""
+    """The part of one file before its tensors."""
 
     version: int
     values: dict[str, Value]
     infos: list[_Info]
     alignment: int
-    end: int  # the first byte behind it
+    end: int  # the first byte after it
 
     def place_of(self, name: str) -> tuple[int, int] | None:
-        """(first byte, byte behind the last) of a tensor as the header says it, unchecked; None where it names no such tensor."""
+        """(first byte, end) of a tensor by the header, unchecked; None if the header names no such tensor."""
         info = next((info for info in self.infos if info.name == name), None)
         begin = _padded(self.end, self.alignment) + (info.start if info else 0)
         return (begin, begin + info.num_bytes) if info else None
 
 
 def read_header(cursor: Cursor, check: Check) -> Header:
-    """The values and the tensor infos; the cursor stops behind them."""
+    """Read the values and the tensor infos; the cursor stops after them."""
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)
     version = _read_version(cursor)
@@ -215,7 +215,7 @@ def _read_version(cursor: Cursor) -> int:
     if version == 0:
         cursor.damaged("version", "is 0; puna reads 2 and 3", 4)
     if version not in VERSIONS:
-        raise UnsupportedModelError(f"{cursor.file} is GGUF version {version}; puna reads 2 and 3", hint="Take a newer puna.")
+        raise UnsupportedModelError(f"{cursor.file} is GGUF version {version}; puna reads 2 and 3", hint="Use a newer puna.")
     return version
 
 
@@ -229,7 +229,7 @@ def _read_count(cursor: Cursor, name: str, limit: int, least_bytes: int) -> int:
 
 
 def _read_name(cursor: Cursor, what: str, limit: int) -> str:
-    """A key or a tensor's name. Only printable ones, because errors show them."""
+    """Read a key or a tensor's name. It must be printable, because errors show it."""
     at = cursor.position
     name = _decode(cursor, what, cursor.string(what, limit), at)
     if not name or not name.isprintable():
@@ -309,12 +309,12 @@ def _alignment(cursor: Cursor, values: dict[str, Value]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Info:
-    """What the header says of a tensor."""
+    """A tensor's entry in the header."""
 
     name: str
     shape: tuple[int, ...]
     type: BlockType
-    start: int  # bytes behind the start of the data
+    start: int  # bytes after the start of the data
     offset: int  # of the info itself
 
     @property
@@ -346,7 +346,7 @@ def _block_type(cursor: Cursor, label: str, code: int, at: int) -> BlockType:
     name = GGML_TYPE_NAMES.get(code)
     if name is None:
         raise UnsupportedModelError(
-            f"{cursor.file}: {label} has type {code}, which puna does not know: one of a newer ggml",
+            f"{cursor.file}: {label} has type {code} of a newer ggml, which puna does not know",
             hint="Fetch the model in another quantisation, for example Q4_0, Q4_K_M or Q8_0.",
         )
     if name not in GGUF_READABLE:
@@ -358,7 +358,7 @@ def _block_type(cursor: Cursor, label: str, code: int, at: int) -> BlockType:
 
 
 def _place(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, PlacedTensor]:
-    """Find each tensor's bytes. In the order of their offsets they must lie one behind the other, up to padding."""
+    """Find each tensor's bytes. In the order of their offsets they must follow each other, up to padding."""
     start = _padded(cursor.position, alignment)
     end = cursor.position
     tensors: dict[str, PlacedTensor] = {}
@@ -377,7 +377,7 @@ def _place(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, 
             cursor.damaged(info.label, problem, info.offset)
         tensors[info.name] = _placed(cursor, info, begin)
     if cursor.end > _padded(end, alignment):
-        cursor.damaged("data", f"{cursor.end - end} bytes lie behind the last tensor", end)
+        cursor.damaged("data", f"{cursor.end - end} bytes follow the last tensor", end)
     return {info.name: tensors[info.name] for info in infos}
 
 

@@ -1,6 +1,6 @@
-"""The tokenizer's keys of a GGUF file -> TokenizerSpec. Defaults of absent keys are llama.cpp's.
+"""The tokenizer's keys of a GGUF file -> TokenizerSpec. Absent keys have llama.cpp's defaults.
 
-The keys `puna.tokenizer.` are those of files that puna wrote: what GGUF has no key for.
+puna's own files use keys `puna.tokenizer.` for what GGUF has no key for.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ KINDS = {"gpt2": "bpe", "llama": "spm", "t5": "unigram"}
 SPACED = ("spm", "unigram")
 NO_TOKENIZER = (None, "none", "no_vocab")
 
-# Pre-tokenizers of byte-level BPE whose models expect BOS although their file does not say so.
+# Pre-tokenizers of byte-level BPE whose models need BOS although their file does not say so.
 LLAMA3_SPLITTERS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano")
 BOS_BY_DEFAULT = {*LLAMA3_SPLITTERS, "tekken", "chameleon"}
 
-# Our field -> key; and what a SentencePiece model has where the key is absent.
+# Our field -> key; and the default of a SentencePiece model.
 SPECIAL_IDS = {
     "bos_id": "tokenizer.ggml.bos_token_id",
     "eos_id": "tokenizer.ggml.eos_token_id",
@@ -48,7 +48,7 @@ DEFAULT_IDS = {
     "unigram": {"eos_id": 1, "unk_id": 2, "pad_id": 0},
 }
 
-HARMLESS_IDS = ("pad_id", "unk_id")  # puna never uses the one, and few texts need the other
+HARMLESS_IDS = ("pad_id", "unk_id")  # puna never uses the former, and few texts need the latter
 
 BYTE_TYPE, LAST_TYPE = 6, 6
 BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
@@ -57,7 +57,7 @@ TOKENS, SCORES, TYPES, MERGES, PRE = (f"tokenizer.ggml.{name}" for name in ("tok
 
 
 def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
-    """The tokenizer of a file; None where it has none. `vocab_size`: rows of the embedding."""
+    """The tokenizer of a file, or None. `vocab_size`: rows of the embedding."""
     model = values.text("tokenizer.ggml.model")
     if model in NO_TOKENIZER:
         return None
@@ -100,12 +100,12 @@ def read_tokenizer(values: Values, vocab_size: int) -> TokenizerSpec | None:
 
 
 def _pre(values: Values, kind: str) -> str:
-    """The name of the splitter; of files from before May 2024, which lack it, llama.cpp's guess."""
+    """The name of the splitter; files from before May 2024 have none and get llama.cpp's guess."""
     pre = values.text(PRE)
     if not pre and kind == "bpe":
         values.notices.append(Doubt(
-            f"{PRE} is missing (a file of before May 2024): puna cuts text by llama.cpp's guess 'default', perhaps not as in "
-            "training; take a newer conversion"
+            f"{PRE} is missing (a file from before May 2024): puna splits text as llama.cpp guesses, 'default', perhaps not as "
+            "in training; use a newer conversion"
         ))  # fmt: skip
     return pre or "default"
 
@@ -127,7 +127,7 @@ def _tokens(values: Values) -> list[bytes]:
 
 
 def _sized(values: Values, spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
-    """`spec` with a token for each row of the embedding, where only spare rows or spare tokens make a difference."""
+    """`spec` with a token for each row of the embedding, if only spare rows or spare tokens differ."""
     shorter, dropped = without_excess(spec, vocab_size)
     values.notices.extend(dropped)
     if not fits(shorter, vocab_size):
@@ -135,7 +135,7 @@ def _sized(values: Values, spec: TokenizerSpec, vocab_size: int) -> TokenizerSpe
         values.fail(TOKENS, problem)
     if len(shorter.tokens) < vocab_size:
         values.notices.append(
-            f"the embedding has {vocab_size} rows, the vocabulary {len(spec.tokens)} tokens: the rows behind them are never used"
+            f"the embedding has {vocab_size} rows, the vocabulary {len(spec.tokens)} tokens: the rows after them are never used"
         )
     return padded(shorter, vocab_size)
 
@@ -150,12 +150,12 @@ def _scores(values: Values, kind: str, num_tokens: int) -> npt.NDArray[np.float3
 
 
 def _for_each_token(values: Values, key: str, kind: str, num_tokens: int) -> npt.NDArray[Any] | None:
-    """An array with an entry for each token. As in llama.cpp it may be longer; what lies behind is not used."""
+    """An array with an entry for each token. As in llama.cpp it may be longer; the rest is not used."""
     array: npt.NDArray[Any] | None = values.array(key, kind)
     if array is not None and len(array) < num_tokens:
         values.fail(key, f"holds {len(array)} elements; the vocabulary has {num_tokens}")
     if array is not None and len(array) > num_tokens:
-        values.notices.append(f"{key} holds {len(array)} elements for {num_tokens} tokens; the others are not used")
+        values.notices.append(f"{key} holds {len(array)} elements for {num_tokens} tokens; puna ignores the rest")
     return None if array is None else array[:num_tokens]
 
 
@@ -167,7 +167,7 @@ def _types(values: Values, kind: str, tokens: Sequence[bytes]) -> npt.NDArray[np
         values.fail(TYPES, f"holds {types.min()} to {types.max()}; 0 to {LAST_TYPE} are known")
     for token_id in np.flatnonzero(types == BYTE_TYPE).tolist() if kind in SPACED else []:
         if not BYTE_TOKEN.fullmatch(tokens[token_id]):
-            values.fail(TOKENS, f"token {token_id} is a byte by its type, but its text is {shown(tokens[token_id])}, not <0xNN>")
+            values.fail(TOKENS, f"token {token_id} has the type byte, but its text is {shown(tokens[token_id])}, not <0xNN>")
     return types
 
 
@@ -189,7 +189,7 @@ def _whole_words(values: Values) -> bool | None:
 
 
 def _found_first(values: Values, kind: str, types: npt.NDArray[np.int32] | None, vocab_size: int) -> tuple[int, ...]:
-    """llama.cpp looks for every user-defined token before it adds a space."""
+    """The user-defined tokens that match before a space is added: in llama.cpp all of them."""
     kept = values.array("puna.tokenizer.found_first", "int32")
     if kind == "bpe" or kept is not None:
         return () if kept is None else tuple(i for i in kept.tolist() if 0 <= i < vocab_size)
@@ -197,14 +197,14 @@ def _found_first(values: Values, kind: str, types: npt.NDArray[np.int32] | None,
 
 
 def _pipeline(values: Values, vocab_size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
-    """What puna kept of a tokenizer.json that the other keys do not say."""
+    """The parts of a tokenizer.json that puna kept because the other keys do not say them."""
     key = "puna.tokenizer.pipeline"
     text = values.text(key)
     return ("", ()) if text is None else checked_pipeline(parse_json(values.file, text.encode("utf-8", "replace")), vocab_size)
 
 
 def _stop_ids(values: Values, vocab_size: int) -> tuple[int, ...]:
-    """The ids of puna's own key, and the end of a message (a call of a tool), at which llama.cpp ends an answer too."""
+    """The ids of puna's own key, and the end of a message (a tool call), at which llama.cpp ends an answer too."""
     message = values.integer(END_OF_MESSAGE)
     own = () if message is None or not 0 <= message < vocab_size else (message,)
     key = "puna.tokenizer.stop_ids"
@@ -218,7 +218,7 @@ def _stop_ids(values: Values, vocab_size: int) -> tuple[int, ...]:
 
 
 def _special_id(values: Values, kind: str, name: str, vocab_size: int) -> int | None:
-    """The id of a part; of one that the vocabulary does not have, as llama.cpp, the default where there is one."""
+    """The id of a role; if the vocabulary does not have it, the default if there is one, as in llama.cpp."""
     key = SPECIAL_IDS[name]
     token_id = values.integer(key)
     if token_id is not None and 0 <= token_id < vocab_size:

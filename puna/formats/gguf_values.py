@@ -1,4 +1,4 @@
-"""Typed access to the metadata of a GGUF file. Remembers what was asked for, so that the rest can be told."""
+"""Typed access to the metadata of a GGUF file. Remembers which keys were read, so that the others can be listed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Values:
         self.file = file
         self._values = values
         self._used: set[str] = set()
-        self.notices: list[str] = []  # what a person should hear of them; the readers add to it
+        self.notices: list[str] = []  # for the user; the readers add to it
 
     def fail(self, key: str, problem: str) -> NoReturn:
         found = self._values.get(key)
         raise ModelFormatError(self.file, key, None if found is None else found.offset, problem)
 
     def unused(self) -> tuple[str, ...]:
-        """Keys that were never asked for and are not mere description."""
+        """Keys that nobody read and that are not mere description."""
         return tuple(key for key in self._values if key not in self._used and not key.startswith(DESCRIPTIVE))
 
     def _of(self, key: str, kinds: tuple[str, ...]) -> Any:
@@ -73,9 +73,9 @@ class Values:
         return self._of(key, (f"array of {kind}",))
 
     def for_each_layer(self, key: str, num_layers: int) -> int | None:
-        """A whole number, or an array of the same number for each layer, as llama.cpp takes it too.
+        """A whole number, or an array with the same number for each layer, which llama.cpp accepts too.
 
-        UnsupportedModelError where layers differ.
+        UnsupportedModelError if layers differ.
         """
         value = self._of(key, (*INTEGERS, *(f"array of {kind}" for kind in INTEGERS)))
         if value is None or isinstance(value, int):
@@ -88,6 +88,6 @@ class Values:
             raise UnsupportedModelError(
                 f"{self.file}: {key} differs between layers ({numbers[0]} in layer 0, {numbers[other]} in layer {other}); "
                 "puna runs models whose layers are alike",
-                hint="Take a model of the family that was not pruned layer by layer.",
+                hint="Use a model of the family that was not pruned layer by layer.",
             )
         return numbers[0]

@@ -1,13 +1,13 @@
-"""Which bytes of a model file `open_checkpoint` looks at, for a file of which only these are there.
+"""The byte ranges of a model file that `open_checkpoint` reads, for a file that is only partly there.
 
     for ranges in header_ranges(path):
-        ...            # bring the bytes of `ranges` to their places in the file
+            ...            # fetch the bytes of `ranges` into their places in the file
 
-The file has its full size from the beginning, and zeros where nothing was brought. Each round is told from the bytes of those
-before it. Where they are wrong the rounds end: the readers meet the same bytes, and say what is wrong with them.
+The file has its full size from the beginning, with zeros for what was not fetched. Each round follows from the bytes of the
+rounds before it. The rounds end at wrong bytes: the readers meet the same bytes, and report what is wrong with them.
 
-Not among the bytes: a stored lm_head that is said to be the embedding (the readers compare some rows, for a notice), and the
-scales of quantised matrices (the readers look whether half precision holds them, and of zeros find that it does).
+Not included: a stored lm_head that is said to be the embedding (the readers compare some rows, for a notice), and the scales of
+quantised matrices (the readers check that half precision holds them, which zeros pass).
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from puna.formats.gguf_file import read_header
 from puna.formats.mapped import Cursor, file_size, map_file, read_head
 from puna.formats.stored import StoredTensor
 
-Range = tuple[int, int]  # (first byte, byte behind the last)
+Range = tuple[int, int]  # (first byte, end)
 Rounds = Iterator[list[Range]]
 
-HEAD_BYTES = 128 << 10  # holds the whole header of most safetensors files, and of the later parts of a split GGUF file
-MAX_STEP_BYTES = 4 << 20  # that a GGUF header is read ahead
-TAIL_BYTES = 128 << 10  # holds the directory of most archives, and the longest comment behind one
+HEAD_BYTES = 128 << 10  # holds the whole header of most safetensors files, and of a split GGUF file's later parts
+MAX_STEP_BYTES = 4 << 20  # of read-ahead in a GGUF header
+TAIL_BYTES = 128 << 10  # holds the directory of most archives, and the longest comment after one
 
-# Quantised matrices: the tensors that tell one, and those whose numbers decide what type it becomes.
+# Quantised matrices: the tensors that show one, and those whose numbers decide its type.
 QUANTISED = ("qweight", "weight_packed", "weight_scale")
 DECIDING = ("qzeros", "g_idx", "weight_zero_point", "weight_shape", "weight_g_idx", "bias")
 
 
 def header_ranges(path: Path) -> Rounds:
-    """Rounds of ranges, each to be brought before the next is asked for. The kind is told by content."""
+    """Rounds of ranges; fetch each before you ask for the next. The content tells the format."""
     size = file_size(path)
     yield [(0, min(HEAD_BYTES, size))]
     try:
         head = read_head(path, min(HEAD_BYTES, size))
         yield from next((kind.rounds(path, size) for kind in KINDS if kind.matches(head, size)), iter(()))
-    except PunaError:  # told by who opens the file
+    except PunaError:  # whoever opens the file reports it
         return
 
 
@@ -49,14 +49,14 @@ def header_ranges(path: Path) -> Rounds:
 
 
 class _UnreadError(Exception):
-    """The header goes on behind the bytes that are there."""
+    """The header continues after the bytes that are there."""
 
     def __init__(self, end: int) -> None:
-        self.end = end  # up to which it certainly goes
+        self.end = end  # the header reaches at least here
 
 
 class _PartialCursor(Cursor):
-    """Reads a file of which the first `known` bytes are there."""
+    """Reads a file whose first `known` bytes are there."""
 
     def __init__(self, path: Path, known: int) -> None:
         super().__init__(map_file(path), path)
@@ -67,7 +67,7 @@ class _PartialCursor(Cursor):
         self._reach(self.position + num_bytes)
 
     def strings(self, field: str, count: int) -> list[bytes]:
-        """What is not there reads as empty strings, which are no fault: it is found out by where they end."""
+        """Missing bytes read as empty strings, which are no error; where they end shows that they are missing."""
         texts = super().strings(field, count)
         self._reach(self.position)
         return texts
@@ -102,7 +102,7 @@ def _safetensors_rounds(path: Path, size: int) -> Rounds:
 
 
 def _torch_rounds(path: Path, size: int) -> Rounds:
-    """The directory is at the end; each entry's own header, before its bytes; then the pickle and the note on the byte order."""
+    """The directory is at the end; then each entry's local header, then the pickle and the byte order."""
     if read_head(path, len(zip_file.MAGIC)) != zip_file.MAGIC:
         return  # an old pickle, which is refused
     yield [(max(0, size - TAIL_BYTES), size)]
@@ -115,7 +115,7 @@ def _torch_rounds(path: Path, size: int) -> Rounds:
 
 
 def _deciding(stored: Mapping[str, StoredTensor]) -> list[Range]:
-    """Of quantised matrices the parts by which the readers choose a type."""
+    """The parts of quantised matrices by which the readers choose a type."""
     parts = {name: name.rpartition(".")[2] for name in stored}
     if not any(part in QUANTISED for part in parts.values()):
         return []
@@ -124,10 +124,10 @@ def _deciding(stored: Mapping[str, StoredTensor]) -> list[Range]:
 
 
 class Kind(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     matches: Callable[[bytes, int], bool]  # (first bytes, file size)
-    rounds: Callable[[Path, int], Rounds]  # what follows the first bytes
+    rounds: Callable[[Path, int], Rounds]  # after the first bytes
 
 
 KINDS = (

@@ -1,7 +1,7 @@
 """A Hugging Face folder: `config.json` + safetensors or `pytorch_model*.bin` + tokenizer files -> Checkpoint.
 
-Rows of q_proj and k_proj are in the half-split rotary order there. Nothing of the folder is ever executed: `auto_map` is passed
-over, and said.
+Its rows of q_proj and k_proj are in the half-split rotary order. puna never executes anything from the folder: it ignores
+`auto_map`, and says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from puna.formats.torch_file import read_torch_file
 
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
-# In order: a whole file wins over shards, safetensors over PyTorch's files.
+# In order: a whole file before shards, safetensors before PyTorch's files.
 WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
     ("model.safetensors", read_safetensors),
     ("pytorch_model.bin", read_torch_file),
@@ -51,7 +51,7 @@ READABLE = ("F32", "F16", "BF16")
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether a folder with files of these names holds a Hugging Face checkpoint, perhaps not a whole one.
+    """Whether a folder with files of these names holds a Hugging Face checkpoint, perhaps an incomplete one.
 
     A `config.json` beside GGUF files only describes them.
     """
@@ -62,7 +62,7 @@ def matches(names: Collection[str]) -> bool:
 
 
 def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Open and check a folder; no weight is read. Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
+    """Open and check a folder; reads no weight. Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
@@ -101,13 +101,13 @@ def _config_json(folder: Path) -> JsonObject:
     path = _placed(folder, CONFIG)
     if path is None:
         raise ModelNotFoundError(
-            f"{folder} holds weights, but no {CONFIG}", hint="It tells the sizes: fetch it from where the weights came."
+            f"{folder} holds weights, but no {CONFIG}", hint="It holds the sizes: fetch it from where the weights came from."
         )
     return read_json(path, MAX_CONFIG_BYTES)
 
 
 def _idle_ids(config_json: JsonObject, vocab_size: int) -> Iterator[str]:
-    """Ids beyond the vocabulary that nothing depends on: puna pads nothing, and takes BOS from the tokenizer."""
+    """Ids beyond the vocabulary that do not matter: puna pads nothing, and takes BOS from the tokenizer."""
     for key in ("pad_token_id", "bos_token_id"):
         given = config_json.values.get(key)
         if isinstance(given, int) and not 0 <= given < vocab_size:
@@ -116,14 +116,14 @@ def _idle_ids(config_json: JsonObject, vocab_size: int) -> Iterator[str]:
 
 def _of_code(config_json: JsonObject) -> Iterator[str]:
     if config_json.values.get("auto_map"):
-        yield "the model comes with code of its own (auto_map); puna never runs it and computes the plain architecture"
+        yield "the model has code of its own (auto_map); puna never runs it and computes the plain architecture"
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
 def _placed(folder: Path, name: str) -> Path | None:
-    """The file of a fixed name in the folder, None where there is none. Who put it there may have linked it from anywhere."""
+    """The file of a fixed name in the folder, or None. The folder's owner may have linked it from anywhere."""
     path = folder / name
     return path if is_there(path) else None
 
@@ -132,7 +132,7 @@ LEAVES = "Shards that an index names must lie in its folder. Copy the files ther
 
 
 def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
-    """All arrays of the folder by their names, and the files in which they lie."""
+    """All arrays of the folder by name, and their files."""
     for name, read in WEIGHTS:
         whole, index = _placed(folder, name), _placed(folder, f"{name}.index.json")
         if whole is not None:
@@ -151,14 +151,14 @@ def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
 def _indexed(
     folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
 ) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
-    """The shards that an index names, each holding just the arrays that the index says."""
+    """The shards of an index; each must hold exactly the arrays that the index names."""
     places = read_json(index, MAX_INDEX_BYTES).object("weight_map")
     if places is None or not places.values:
         raise ModelFormatError(index, "weight_map", None, "is missing")
     names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
-    paths = {name: inside(folder, name, LEAVES) for name in names}  # who wrote the index must not choose among other files
+    paths = {name: inside(folder, name, LEAVES) for name in names}  # an index must not choose files outside the folder
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -187,7 +187,7 @@ def _shard_name(index: Path, tensor: str, name: object) -> str:
 
 
 def _unindexed(folder: Path, whole: str) -> list[Path]:
-    """Shards without an index, all of them, by their numbers."""
+    """All shards of a folder without an index, by number."""
     stem, suffix = whole.rsplit(".", 1)
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
@@ -248,7 +248,7 @@ def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> d
     foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
     for name in [name for name in stored if name not in foreign and not IGNORED.fullmatch(name)]:
         raise UnsupportedModelError(
-            f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} of {config.num_layers} layers"
+            f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} model of {config.num_layers} layers"
         )
     for name in [name for name in foreign if name not in stored]:
         why = "is missing, and tie_word_embeddings is false" if name == HEAD else "is missing"
@@ -259,9 +259,9 @@ def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> d
 
 
 def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
-    """The model with one output matrix where `tie_word_embeddings` says that it is the embedding.
+    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding.
 
-    As transformers 5: a stored one that differs counts, and where the embedding is missing, the output matrix takes its place.
+    As in transformers 5, a stored one that differs counts, and the output matrix replaces a missing embedding.
     """
     if not config.tie_embeddings or HEAD not in stored:
         return config, stored, ()
@@ -276,7 +276,7 @@ def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weigh
 
 
 def _are_one(embed: Weight, head: Weight) -> bool:
-    """Whether two matrices are the same. PyTorch's files hold a shared one once: then nothing is read."""
+    """Whether two matrices are equal. PyTorch's files hold a shared one once: then nothing is read."""
     if (embed.shape, embed.dtype) != (head.shape, head.dtype):
         return False
     return (embed.file, embed.offset) == (head.file, head.offset) or are_equal(embed.rows(), head.rows())
@@ -284,7 +284,7 @@ def _are_one(embed: Weight, head: Weight) -> bool:
 
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if stored.shape != shape:
-        stored.fail(f"has shape {stored.shape}; the sizes of the model ask for {shape}")
+        stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
     if isinstance(stored, StoredTensor) and stored.dtype not in READABLE:
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
     return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config.head_dim))
@@ -315,6 +315,6 @@ def _generation(folder: Path) -> JsonObject | None:
 def _with_stops(
     spec: TokenizerSpec, config_json: JsonObject, generation: JsonObject | None
 ) -> tuple[TokenizerSpec, tuple[str, ...]]:
-    """The ids that end a text: those of generation_config.json, else those of config.json, beside the tokenizer's own."""
+    """The ids that end a text: those of generation_config.json, else of config.json, and the tokenizer's own."""
     has_ends = generation is not None and generation.values.get("eos_token_id") is not None
     return with_ends(spec, generation if generation is not None and has_ends else config_json)

@@ -1,7 +1,7 @@
 """config.json of a Hugging Face folder -> ModelConfig. Keys and defaults are those of transformers' configurations.
 
-A key belongs to one of four kinds: read here; without effect on what is computed; allowed with its plain value only, because any
-other changes results; and unknown, which `puna inspect` lists.
+There are four kinds of keys: those read here; those that do not affect results; those allowed only with their plain value,
+because any other changes results; and unknown ones, which `puna inspect` lists.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from puna.formats.notices import Doubt
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A line of the table: what a model type has that its config.json need not say. None: what the key says, if it is there."""
+    """A row of the table: a model type's defaults, which its config.json may omit. None: only the key counts, if it is there."""
 
     classes: tuple[str, ...]  # of `architectures`; some files write them in another case
     max_context: int
     num_kv_heads: int | None = None  # None: as many as heads
     head_dim: int | None = None  # None: hidden size / heads
     sliding_window: int = 0
-    window_flag: bool = False  # the window counts only where `use_sliding_window` is true
+    window_flag: bool = False  # the window counts only if `use_sliding_window` is true
     qkv_bias: bool | None = None
     o_bias: bool | None = None
     ffn_bias: bool | None = None
@@ -46,7 +46,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }  # fmt: skip
 
-# Our name of a size -> the key; where an error about that size points, too.
+# Our name of a size -> the key; errors about that size name the key.
 CONFIG_KEYS = {
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
@@ -61,7 +61,7 @@ CONFIG_KEYS = {
     "windowed_layers": "layer_types",
 }
 
-# Keys that change results: a model with any other value is not the one that puna computes.
+# Keys that change results: with any other value a model is not the one that puna computes.
 PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish", None),
     "hidden_activation": ("silu", "swish", None),
@@ -96,7 +96,7 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "norm_type": ("rmsnorm", "rms_norm", None),
 }
 
-# Keys without effect on what is computed, and those that tokenizer and generation take from elsewhere.
+# Keys that do not affect results, and those that tokenizer and generation read elsewhere.
 WITHOUT_EFFECT = {
     "_attn_implementation", "_name_or_path", "add_bos_token", "add_eos_token", "architectures", "attention_dropout",
     "attention_probs_dropout_prob", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
@@ -109,7 +109,7 @@ WITHOUT_EFFECT = {
     "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
     "use_sliding_window",
 }  # fmt: skip
-# Settings of `generate` that transformers takes from config.json where a folder has no generation_config.json.
+# Settings of `generate` that transformers reads from config.json if a folder has no generation_config.json.
 SAMPLING = (
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
     *("num_beams", "max_length", "min_length", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
@@ -128,13 +128,13 @@ READ = {
 
 
 def sampling_in(config: JsonObject) -> dict[str, Any]:
-    """The settings of `generate` that stand in config.json, in the words of generation_config.json."""
+    """The settings of `generate` in config.json, in the words of generation_config.json."""
     found = {key: config.values[key] for key in SAMPLING if config.values.get(key) is not None}
     return {**found, "_from_model_config": True} if found else {}
 
 
 def read_config(config: JsonObject, name: str) -> ModelConfig:
-    """The sizes of a model; `name` is what people call it.
+    """The sizes of a model; `name` is the model's name for people.
 
     Raises ModelFormatError, and UnsupportedModelError for another architecture and for keys that change results.
     """
@@ -196,7 +196,7 @@ def _family(config: JsonObject) -> tuple[str, Family]:
 
 
 def refuse_other_values(config: JsonObject, plain_values: Mapping[str, tuple[Any, ...]]) -> None:
-    """UnsupportedModelError for a key that changes results and has none of its plain values."""
+    """Raise UnsupportedModelError for a key that changes results and has none of its plain values."""
     for key, plain in plain_values.items():
         if key in config.values and config.values[key] not in plain:
             allowed = " or ".join("absent" if value is None else repr(value) for value in plain)
@@ -213,7 +213,7 @@ def _needed(config: JsonObject, key: str) -> int:
 
 
 def _integer(config: JsonObject, key: str, default: int) -> int | None:
-    """The default where the key is absent; None where it is null."""
+    """The default if the key is absent; None if it is null."""
     return config.integer(key) if key in config.values else default
 
 
@@ -236,12 +236,12 @@ def _context(config: JsonObject, family: Family) -> int:
 
 
 def _lengthened(tokens: int, stretch: float) -> int:
-    """Never beyond what ModelConfig allows: a file may name any factor."""
+    """Never beyond what ModelConfig allows: a file may give any factor."""
     return int(min(tokens * stretch, 2.0 * MAX_SIZES["max_context"]))
 
 
 def _in_range(config: JsonObject, key: str, tokens: int) -> int:
-    """Before anything is computed from it: numbers of JSON have no limit."""
+    """Check before anything is computed from it: numbers of JSON have no limit."""
     if not 1 <= tokens <= MAX_SIZES["max_context"]:
         config.fail(key, f"is {shown(tokens)}; it must lie in 1..{MAX_SIZES['max_context']}")
     return tokens
@@ -274,12 +274,12 @@ def _windowed_layers(config: JsonObject, family: Family, num_layers: int) -> tup
 
 
 def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
-    """Fields of RopeConfig, and how many times the context of the config is lengthened by them."""
+    """Fields of RopeConfig, and the factor by which they lengthen the config's context."""
     scaling = _scaling(config)
     nested = [key for key, value in scaling.values.items() if isinstance(value, dict)]
     if nested:
         raise UnsupportedModelError(
-            f"{config.file}: {scaling.name} differs between layers ({shown(nested[0])}), which puna cannot"
+            f"{config.file}: {scaling.name} differs between layers ({shown(nested[0])}), which puna cannot run"
         )
     kind = _kind(scaling)
     if kind not in SCALINGS:
@@ -293,7 +293,7 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
             f"{config.file}: {scaling.name} has the key {shown(min(unknown))}; puna knows for {kind}: {', '.join(keys) or 'none'}"
         )
     if scaling.real("partial_rotary_factor") not in (1.0, None):
-        raise UnsupportedModelError(f"{config.file}: partial_rotary_factor is not 1; puna turns whole heads only")
+        raise UnsupportedModelError(f"{config.file}: partial_rotary_factor is not 1; puna rotates whole heads only")
     theta = scaling.real("rope_theta") or config.real("rope_theta") or 10000.0
     fields = read(_with_original(config, scaling, kind), _context(config, family))
     stretch = fields.pop("stretch", 1.0)
@@ -301,7 +301,7 @@ def _rope(config: JsonObject, family: Family) -> tuple[dict[str, Any], float]:
 
 
 def _scaling(config: JsonObject) -> JsonObject:
-    """The scaling that counts: as in transformers 5, an old `rope_scaling` goes before `rope_parameters`."""
+    """The scaling that counts: as in transformers 5, an old `rope_scaling` wins over `rope_parameters`."""
     given = (config.object(key) for key in ("rope_scaling", "rope_parameters"))
     nothing = JsonObject(config.file, {}, "rope_scaling")
     return next((scaling for scaling in given if scaling is not None and scaling.values), nothing)
@@ -312,7 +312,7 @@ def _kind(scaling: JsonObject) -> str:
 
 
 def _with_original(config: JsonObject, scaling: JsonObject, kind: str) -> JsonObject:
-    """`scaling` with the original context that stands beside it, which goes before its own (transformers 5)."""
+    """`scaling` with the original context beside it, which wins over its own (transformers 5)."""
     beside = config.integer(ORIGINAL)
     if beside is None or kind not in OUTER_ORIGINAL:
         return scaling
@@ -320,7 +320,7 @@ def _with_original(config: JsonObject, scaling: JsonObject, kind: str) -> JsonOb
 
 
 def rope_notices(config: JsonObject) -> tuple[Doubt, ...]:
-    """Where the keys of the rotary embedding contradict each other: puna takes them as transformers 5 does."""
+    """Notices for keys of the rotary embedding that contradict each other: puna reads them as transformers 5 does."""
     scaling = _scaling(config)
     return tuple(map(Doubt, _rope_contradictions(config, scaling, _kind(scaling))))
 
@@ -340,11 +340,11 @@ def _rope_contradictions(config: JsonObject, scaling: JsonObject, kind: str) -> 
         yield f"{config.file.name}: {ORIGINAL} is {outer}, in {scaling.name} {own}; puna uses {outer}, as transformers does"
     idle = sorted((scaling.values.keys() & OF_ANY_SCALING) - set(SCALINGS[kind][0]))
     if idle:
-        yield f"{config.file.name}: {scaling.name} of type {kind!r} has no use for {', '.join(idle)}; puna ignores that"
+        yield f"{config.file.name}: {scaling.name} of type {kind!r} does not use {', '.join(idle)}; puna ignores that"
 
 
 def context_beside(scaling: JsonObject, kind: str, tokens: int) -> int:
-    """What a model may hold whose config.json says `tokens` beside this rope scaling of a kind of SCALINGS."""
+    """The context of a model whose config.json says `tokens` beside this rope scaling of a kind of SCALINGS."""
     return _lengthened(tokens, SCALINGS[kind][1](scaling, tokens).get("stretch", 1.0))
 
 
@@ -418,7 +418,7 @@ def _yarn(scaling: JsonObject, context: int) -> dict[str, Any]:
 
 YARN = ("factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "finetuned")
 
-# Type of scaling -> the keys that it may have, and how they are read.
+# Type of scaling -> the keys that it may have, and how to read them.
 SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[JsonObject, int], dict[str, Any]]]] = {
     "default": ((), _default),
     "linear": (("factor",), _linear),
@@ -428,4 +428,4 @@ SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[JsonObject, int], dict[str,
 }
 OF_ANY_SCALING = {key for keys, _ in SCALINGS.values() for key in keys}
 OTHER_ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-OUTER_ORIGINAL = ("llama3", "yarn")  # kinds for which transformers takes the original context from beside the scaling
+OUTER_ORIGINAL = ("llama3", "yarn")  # kinds whose original context transformers reads from beside the scaling

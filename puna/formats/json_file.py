@@ -1,4 +1,4 @@
-"""JSON of a model's folder, read strictly: no key twice, no NaN, a bounded size. Each value is asked for by its type."""
+"""JSON of a model's folder, read strictly: no duplicate key, no NaN, a bounded size. Values are read by type."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from puna.formats.mapped import file_size, map_file, shown
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows programs put it before a text
 MAX_JSON_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 
-# What becomes objects of Python, each of which takes 30 to 250 bytes: counted before anything is made of it. The largest real
-# tokenizer.json (Gemma 3) has 0.3 million tokens and 0.5 million merges, each a list of two.
+# Values that become Python objects of 30 to 250 bytes each: counted before any is made. The largest real tokenizer.json (Gemma 3)
+# has 0.3 million tokens and 0.5 million merges, each a list of two.
 MAX_ITEMS, MAX_LISTS, MAX_KEYS, MAX_OBJECTS = 1 << 21, 1 << 20, 3 << 18, 1 << 17
 COUNTED = ((b",", "commas", MAX_ITEMS), (b"[", "lists", MAX_LISTS), (b":", "keys", MAX_KEYS), (b"{", "objects", MAX_OBJECTS))
-# Of a whole number: Python refuses to print more than 4,300, also those of a product. Not 19 (64 bits), for 10**30 stands in many
-# a tokenizer_config.json, and a size that is too large is told by its key.
+# Digits of a whole number: Python refuses to print more than 4,300, also of a product. Not 19 (64 bits): many a
+# tokenizer_config.json has 10**30, and an error names the key of a size that is too large.
 MAX_DIGITS = 500
-LARGEST = 1 << 63  # of the numbers of a list: they are sizes and offsets, and multiplied
+LARGEST = 1 << 63  # for numbers in lists: they are sizes and offsets, and get multiplied
 
 T = TypeVar("T")
 WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
 
 
 class JsonObject:
-    """An object of a file. A key of the wrong type is a ModelFormatError that names it; one that is absent or null is None."""
+    """An object of a file. A key of the wrong type raises a ModelFormatError that names it; an absent or null one is None."""
 
     def __init__(self, file: Path, values: Mapping[str, Any], name: str = "") -> None:
         self.file = file
@@ -38,7 +38,7 @@ class JsonObject:
         raise ModelFormatError(self.file, self._named(key), None, problem)
 
     def damaged(self, key: str, problem: str) -> NoReturn:
-        """As `fail`, where the file cannot hold what was written."""
+        """Like `fail`, if the file cannot hold what was written."""
         raise DamagedFileError(self.file, self._named(key), None, problem)
 
     def _named(self, key: str) -> str:
@@ -72,7 +72,7 @@ class JsonObject:
         return float(value)
 
     def whole_numbers(self, key: str) -> tuple[int, ...]:
-        """A list of numbers that are not negative; empty where it is absent."""
+        """A list of non-negative numbers; empty if absent."""
         values = self.array(key)
         for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < LARGEST:
@@ -84,7 +84,7 @@ class JsonObject:
         return None if value is None else JsonObject(self.file, value, self._named(key))
 
     def array(self, key: str) -> list[Any]:
-        """A list, empty where it is absent."""
+        """A list; empty if absent."""
         return self._of(key, list) or []
 
     def objects(self, key: str) -> Iterator[JsonObject]:
@@ -97,7 +97,7 @@ class JsonObject:
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> JsonObject:
-    """The object that a JSON file holds. One of more than `limit` bytes is refused: Python's objects take many times as much."""
+    """Read the object of a JSON file. Refuses more than `limit` bytes: Python's objects take many times as much."""
     size = file_size(path)
     if size > limit:
         raise ModelFormatError(path, "file", None, f"is {size} bytes long; at most {limit} are read")
@@ -120,7 +120,7 @@ def parse_json(path: Path, data: bytes) -> JsonObject:
         raise ModelFormatError(path, "file", error.pos, f"is not JSON: {error.msg}") from None
     except RecursionError:
         raise ModelFormatError(path, "file", None, "is nested too deeply") from None
-    except ValueError as error:  # a key twice, NaN, a number of thousands of digits
+    except ValueError as error:  # a duplicate key, NaN, a number of thousands of digits
         raise ModelFormatError(path, "file", None, f"is not JSON: {shown(str(error))}") from None
     if not isinstance(value, dict):
         raise ModelFormatError(path, "file", 0, f"holds {shown(value)}; an object is needed")
@@ -137,7 +137,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         twice = next((key for key, value in pairs if values[key] != value), None)
-        if twice is None:  # the same is said twice
+        if twice is None:  # both say the same
             return values
         raise ValueError(f"the key {shown(twice)} occurs twice, with different values")
     return values

@@ -1,12 +1,12 @@
-"""The search for scales behind the encoders of Q4_K, Q5_K and Q6_K: least squares over a few candidates, in numpy.
+"""The search for scales in the encoders of Q4_K, Q5_K and Q6_K: least squares over a few candidates, in numpy.
 
-For numbers that are fixed, the best scale (and least value) has a closed form, and so has its error. So a candidate is one
-rounding and three sums, and the best one wins. Then the scales of a block are rounded to steps of their common scale, and
-scales, steps and numbers are fitted to each other in turn. Every weight counts alike. (ggml's encoders rest on the same idea,
-not on these candidates: the bytes differ, the error is not larger.)
+For fixed numbers, the best scale (and least value) and its error have closed forms. So a candidate costs one rounding and three
+sums, and the best one wins. Then the scales of a block are rounded to steps of their common scale, and scales, steps and numbers
+are fitted to each other in turn. Every weight has the same importance. (ggml's encoders use the same idea, not these candidates:
+the bytes differ, the error is not larger.)
 
-Weights stand in columns, one per run that shares a scale: sums then go down whole rows, which numpy does fast. Each block is
-first brought to a largest magnitude of 1, so that squares neither overflow nor vanish.
+Weights are in columns, one per run that shares a scale: sums then go down whole rows, which numpy does fast. Each block is first
+scaled to a largest magnitude of 1, so that squares neither overflow nor vanish.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# How much wider or narrower than the span of the weights the grid is laid, in steps of the grid. Twenty candidates
-# instead of six bring 0.6 % less error (Q4_K, normal weights) and take twice the time.
+# How much wider or narrower than the weights' span the candidate grid is, in steps of the grid. Twenty candidates
+# instead of six reduce the error by 0.6 % (Q4_K, normal weights) and take twice the time.
 AFFINE_STRETCHES = (-0.9, -0.5, -0.1, 0.3, 0.7, 1.1)
 SIGNED_STRETCHES = (-1.2, -0.8, -0.4, 0.0, 0.4, 0.8)
-ROUNDS = 3  # of fitting in turn: 0.5 % less error (normal weights) to 25 % (weights that once were Q4_1); a fourth brings nothing
+ROUNDS = 3  # of fitting in turn: 0.5 % less error (normal weights) to 25 % (weights that were once Q4_1); a fourth gains nothing
 
 
 class AffineFit(NamedTuple):
@@ -51,7 +51,7 @@ def fit_affine_blocks(blocks: Floats, top: int) -> AffineFit:
     scales, mins = _steps(scale, d, 0, 63), _steps(-least, dmin, 0, 63)
     numbers = _rounded(x + _each(dmin, mins) * mins, _each(d, scales) * scales, 0, top)
     for rounds_left in reversed(range(ROUNDS)):
-        if not rounds_left:  # steps that half precision changes much (below 2**-14) had better be changed before the last fit
+        if not rounds_left:  # before the last fit, round the steps, which half precision changes much below 2**-14
             d, dmin = _representable(d, magnitude), _representable(dmin, magnitude)
         offset = _each(dmin, mins) * mins
         scales = _steps(_ratio(_dots(numbers, x + offset), _dots(numbers, numbers)), d, 0, 63)
@@ -82,7 +82,7 @@ def fit_signed_blocks(blocks: Floats, top: int) -> SignedFit:
 
 
 def fit_affine(x: Floats, top: int) -> tuple[Floats, Floats]:
-    """Scales, and least values (never above 0), with which scale * (0..top) + least is near.
+    """Scales, and least values (never above 0), so that scale * (0..top) + least is near `x`.
 
     # (weights, runs) -> (runs,), (runs,)
     """
@@ -98,13 +98,13 @@ def fit_affine(x: Floats, top: int) -> tuple[Floats, Floats]:
         above = least > 0
         scales.append(np.where(above, _ratio(products, squares), scale))
         leasts.append(np.where(above, np.float32(0), least))
-        gains.append(scales[-1] * products + leasts[-1] * total)  # how much of the sum of squares is no error any more
+        gains.append(scales[-1] * products + leasts[-1] * total)  # how much the sum of squared errors falls
     best = np.argmax(gains, axis=0)
     return np.choose(best, scales), np.choose(best, leasts)
 
 
 def fit_signed(x: Floats, top: int) -> Floats:
-    """Scales with which scale * (-top..top - 1) is near; the weight of largest magnitude takes the side of -top.
+    """Scales so that scale * (-top..top - 1) is near `x`; the weight of largest magnitude gets the sign of -top.
 
     # (weights, runs) -> (runs,)
     """
@@ -120,7 +120,7 @@ def fit_signed(x: Floats, top: int) -> Floats:
 
 
 def _fit_steps(x: Floats, numbers: Floats, scales: Floats, mins: Floats, d: Floats, dmin: Floats) -> tuple[Floats, Floats]:
-    """The best d and dmin of each block, all else fixed; the old ones where the two cannot be told apart."""
+    """The best d and dmin of each block, all else fixed; the old ones if the two cannot be separated."""
     squares = _per_block(scales * scales * _dots(numbers, numbers), 8)
     mixed = _per_block(scales * mins * numbers.sum(axis=0), 8)
     min_squares = _per_block(mins * mins * np.float32(len(x)), 8)
@@ -156,12 +156,12 @@ def _rounded(values: Floats, step: Floats, low: int, high: int) -> Floats:
 
 
 def _representable(d: Floats, magnitude: Floats) -> Floats:
-    """What is left of d when it is stored in half precision.  # (blocks,)"""
+    """d rounded to half precision.  # (blocks,)"""
     return _ratio((d * magnitude).astype(np.float16).astype(np.float32), magnitude)
 
 
 def _each(d: Floats, runs: Floats) -> Floats:
-    """A number per block as one per run."""
+    """Repeat a number per block for each of its runs."""
     return np.repeat(d, len(runs) // len(d)) if len(d) else d
 
 
@@ -182,5 +182,5 @@ def _dots(left: Floats, right: Floats) -> Floats:
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    """above / below, and 0 where there is nothing to divide by."""
+    """above / below, and 0 where below is 0."""
     return np.divide(above, below, out=np.zeros_like(below), where=below != 0)

@@ -1,7 +1,7 @@
-"""The parts of a `tokenizer.json` that are handed to the `tokenizers` library: which there are, and what each may hold.
+"""The parts of a `tokenizer.json` that puna gives to the `tokenizers` library: the known parts, and what each may hold.
 
-A part is a table of its keys and what is allowed there. What is not in the tables is refused by name. A file may be hostile, so
-everything that the library trusts is checked here: expressions, compiled maps, and how much a normalizer lets a text grow.
+A part is a table of its keys and their allowed values. puna refuses by name what the tables lack. A file may be hostile, so
+this module checks everything that the library trusts: expressions, compiled maps, and how much a normalizer lets a text grow.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from puna.formats.vocabulary import MAX_TOKENS
 
 MAX_STEPS = 32
 MAX_DEPTH = 8
-MAX_TEXT = 256  # characters that a step puts in
-MAX_GROWTH = 64  # of a text's bytes, by all steps of a normalizer
+MAX_TEXT = 256  # characters that a step inserts
+MAX_GROWTH = 64  # times a text's bytes, by all steps of a normalizer
 
 Value = Any
 Check = Callable[[JsonObject, str], Value]  # the value of a key, checked
@@ -35,7 +35,7 @@ def _refuse(part: JsonObject, what: str) -> NoReturn:
     raise UnsupportedModelError(f"{part.file}: {what}, which puna does not read")
 
 
-# ---- what a key may hold --------------------------------------------------------------------------------------------
+# ---- allowed values of a key ------------------------------------------------------------------------------------------
 
 
 def _flag(default: bool) -> Check:
@@ -91,7 +91,7 @@ def _one_of(*allowed: str) -> Check:
 
 
 def _pattern(part: JsonObject, key: str) -> dict[str, str]:
-    """{"String": ...} or {"Regex": ...}."""
+    """The value {"String": ...} or {"Regex": ...}."""
     given = part.object(key)
     values = {} if given is None else given.values
     if given is None or list(values) not in (["String"], ["Regex"]):
@@ -121,7 +121,7 @@ def _charsmap(part: JsonObject, key: str) -> str | None:
 
 
 def _prepend_scheme(part: JsonObject, key: str) -> str:
-    """Files of before 2024 say `add_prefix_space` instead."""
+    """Files from before 2024 have `add_prefix_space` instead."""
     fallback = "always" if part.flag("add_prefix_space", True) else "never"
     return _one_of("always", "first", "never")(part, key) if part.values.get(key) is not None else fallback
 
@@ -178,10 +178,10 @@ DECODERS: Table = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where parts of a kind stand in the file."""
+    """Where the file keeps parts of one kind."""
 
     key: str
-    inner: str  # what a Sequence calls its parts
+    inner: str  # the key of a Sequence's parts
     name: str  # for messages
     table: Table
 
@@ -194,8 +194,8 @@ Part = dict[str, Value]
 
 
 def library_parts(document: JsonObject) -> dict[str, list[Part]]:
-    """The steps of each place, those of a Sequence within another in their order, with nothing in them that was not checked.
-    UnsupportedModelError names a part that is in no table, ModelFormatError one that holds what it may not."""
+    """The steps of each place, nested Sequences flattened in order, all checked. Raises UnsupportedModelError for a part that
+    is in no table, ModelFormatError for a part with a forbidden value."""
     parts = {place.key: _steps(document, place) for place in (NORMALIZER, PRE_TOKENIZER, DECODER)}
     _require_bounded_growth(document, parts[NORMALIZER.key])
     _require_decodable(document, parts[DECODER.key])
@@ -221,7 +221,7 @@ def _flat(part: JsonObject, place: Place, depth: int) -> list[Part]:
 
 
 def _require_bounded_growth(document: JsonObject, steps: list[Part]) -> None:
-    """A chain of steps that each double a text would fill the memory."""
+    """Bound the growth: a chain of steps that each double a text would fill the memory."""
     growth = 1.0
     for step in steps:
         if step["type"] == "Replace":
@@ -234,7 +234,7 @@ def _require_bounded_growth(document: JsonObject, steps: list[Part]) -> None:
 
 
 def _require_decodable(document: JsonObject, steps: list[Part]) -> None:
-    """Tokens become text one by one: nothing may depend on a text's end, nor on more than one token."""
+    """Tokens become text one by one: no step may depend on a text's end or on more than one token."""
     kinds = [step["type"] for step in steps]
     if "ByteLevel" in kinds and len(kinds) > 1:
         _refuse(document, f"the tokenizer's decoder is {shown(kinds)}")
@@ -250,7 +250,7 @@ def _require_decodable(document: JsonObject, steps: list[Part]) -> None:
 
 
 def checked_pipeline(kept: JsonObject, num_tokens: int) -> tuple[str, tuple[tuple[int, str], ...]]:
-    """A pipeline that a GGUF file holds as text, and the flags of its added tokens: checked as those of a tokenizer.json."""
+    """A pipeline that a GGUF file holds as text, and its added tokens' flags: checked like those of a tokenizer.json."""
     places = (NORMALIZER, PRE_TOKENIZER, DECODER)
     sequences = {place.key: {"type": "Sequence", place.inner: kept.array(place.key)} for place in places}
     parts = library_parts(JsonObject(kept.file, sequences, kept.name))

@@ -1,11 +1,11 @@
 """llama2.c's `.bin` files, versions 0, 1 and 2, and its `tokenizer.bin`.
 
 Version 0 has no magic: seven int32, then float32 tensors. Versions 1 and 2 have a header of 256 bytes; version 2 holds int8
-numbers behind which lie float32 scales, one per group. The file's size must be exactly what the header asks for. Rows of wq and
-wk are in the interleaved rotary order.
+numbers followed by float32 scales, one per group. The file's size must be exactly what the header needs. Rows of wq and wk are
+in the interleaved rotary order.
 
-llama2.c computes with one rotary base and epsilon, 10000 and 1e-5. Version 0 holds tables of cosines and sines, from which the
-frequencies are taken; the headers of the others have room for both numbers (an extension of puna's, `extension`).
+llama2.c uses one rotary base and epsilon, 10000 and 1e-5. Version 0 holds tables of cosines and sines, which give the
+frequencies; the headers of the others have room for both numbers (puna's `extension`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEADER_BYTES = 256
 NORM_EPS, ROPE_THETA = 1e-5, 10000.0
 EXTENSION_AT, EXTENSION_MAGIC, EXTENSION = 64, b"puna", struct.Struct("<4sdd")  # theta, epsilon
 
-# The order of the file; a part of a layer is followed by the same part of the next layer.
+# The order of the file; a tensor of one layer is followed by the same tensor of the next layer.
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "down_proj", "up_proj")
 ORDER_V0 = ("embed", "attn_norm", *ATTENTION, "ffn_norm", *FFN, "final_norm", "lm_head")
 ORDER_V1 = ("attn_norm", "ffn_norm", "final_norm", "embed", *ATTENTION, *FFN, "lm_head")
@@ -44,7 +44,7 @@ INT32, UINT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<B"))
 
 
 class Sizes(NamedTuple):
-    """The seven numbers of every header, in their order."""
+    """The seven numbers of every header, in order."""
 
     dim: int
     hidden_dim: int
@@ -55,7 +55,7 @@ class Sizes(NamedTuple):
     seq_len: int
 
 
-# Our name of a size -> the header's field, where an error about it points.
+# Our name of a size -> the header's field, which errors about it name.
 FIELDS = {
     "hidden_size": "dim",
     "ffn_size": "hidden_dim",
@@ -69,7 +69,7 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says before its tensors."""
+    """What a file holds before its tensors."""
 
     version: int
     sizes: Sizes
@@ -82,7 +82,7 @@ class Header:
 
 
 def matches(head: bytes, size: int) -> bool:
-    """Whether a file that begins with `head` is one of llama2.c's: by its magic, or by seven sizes that make a model."""
+    """Whether a file that begins with `head` is a llama2.c model: by its magic, or by seven plausible sizes."""
     return head[:4] == UINT32.pack(MAGIC) or (len(head) >= 28 and _plausible(Sizes(*struct.unpack_from("<7i", head))))
 
 
@@ -95,7 +95,7 @@ def _plausible(sizes: Sizes) -> bool:
 
 
 def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Open and check a model; no weight is read. The tokenizer is the given file, else one that lies beside the model."""
+    """Open and check a model; reads no weight. The tokenizer is the given file, else one beside the model."""
     cursor = Cursor(map_file(path), path)
     header = _read_header(cursor)
     config = _config(cursor, header)
@@ -137,12 +137,12 @@ def _read_header(cursor: Cursor) -> Header:
     theta, norm_eps = _read_extension(rest[EXTENSION_AT - at :][: EXTENSION.size])
     own = len(extension(theta, norm_eps)) if rest[EXTENSION_AT - at :].startswith(EXTENSION_MAGIC) else 0
     if any(rest[: EXTENSION_AT - at]) or any(rest[EXTENSION_AT - at + own :]):
-        cursor.fail("header", "is not filled up with zeros", at)
+        cursor.fail("header", "is not padded with zeros", at)
     return Header(version, sizes, 8, shared == 1, group_size, HEADER_BYTES, theta, norm_eps)
 
 
 def extension(theta: float, norm_eps: float) -> bytes:
-    """Rotary base and epsilon of a model for which llama2.c's own are wrong, for the header's empty bytes."""
+    """Rotary base and epsilon, for the header's empty bytes, of a model that does not use llama2.c's."""
     return EXTENSION.pack(EXTENSION_MAGIC, theta, norm_eps)
 
 
@@ -201,13 +201,13 @@ def _config(cursor: Cursor, header: Header) -> ModelConfig:
 
 
 def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[Tensor]:
-    """Every tensor, once the file is known to be exactly as long as they need."""
+    """Read every tensor, after checking that the file has exactly the length they need."""
     group_size = _group_size(cursor, header, config) if header.version == 2 else 0
     shapes = config.tensor_shapes()
     old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
     needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
     if needed != cursor.end:
-        cursor.damaged("file", f"is {cursor.end} bytes long; its header asks for {needed}", min(needed, cursor.end))
+        cursor.damaged("file", f"is {cursor.end} bytes long; its header needs {needed}", min(needed, cursor.end))
     tensors = []
     for name in file_order(ORDER_V1 if header.version else ORDER_V0, config):
         if name == "lm_head":
@@ -238,7 +238,7 @@ def _group_size(cursor: Cursor, header: Header, config: ModelConfig) -> int:
 
 
 def _read_rope(cursor: Cursor, config: ModelConfig) -> RopeConfig:
-    """From the tables of version 0: cos and sin at position 1. llama2.c passes over them; so do we where they are no tables."""
+    """From version 0's tables: cos and sin at position 1. llama2.c ignores them; puna does too if they are no tables."""
     shapes = config.tensor_shapes()
     behind = math.prod(shapes["lm_head"]) if "lm_head" in shapes else 0
     pairs = config.head_dim // 2
@@ -268,16 +268,16 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
 
 
 def _tokenizer(model: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
-    """That of the given file or folder, else the one beside the model; and what a person should hear about it."""
+    """The tokenizer of the given file or folder, else the one beside the model; and notices about it."""
     return _beside(model, vocab_size) if given is None else read_given_tokenizer(given, vocab_size)
 
 
 def _beside(model: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
     """`tok<vocab_size>.bin` or `tokenizer.bin` beside the model, else None.
 
-    The more telling name comes first: a folder often holds the 32,000 tokens of Llama 2 under the other.
+    The more specific name comes first: the other often holds the 32,000 tokens of Llama 2.
     """
     beside = [model.with_name(name) for name in (f"tok{vocab_size}.bin", "tokenizer.bin")]
     found = next((read_tokenizer(path, vocab_size) for path in beside if is_there(path)), None)
-    other = model.with_name("tokenizer.json")  # of a model whose tokenizer has no form in this format
+    other = model.with_name("tokenizer.json")  # if this format cannot hold the model's tokenizer
     return read_tokenizer_file_told(other, vocab_size) if found is None and is_there(other) else (found, ())

@@ -20,7 +20,7 @@ PIECE = struct.Struct("<fi")  # score, bytes of the text
 MAX_TOKENIZER_BYTES = 32 << 20  # a vocabulary of 128 thousand takes 2 MB
 NORMAL, UNKNOWN, CONTROL, BYTE_TYPE = 1, 2, 3, 6
 UNK_ID, BOS_ID, EOS_ID, FIRST_BYTE_ID = 0, 1, 2, 3
-PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # how the exporter writes the two control tokens
+PADDED_NAMES = {b"\n<s>\n": b"<s>", b"\n</s>\n": b"</s>"}  # the exporter's spelling of the two control tokens
 
 
 def matches_tokenizer(head: bytes) -> bool:
@@ -32,7 +32,7 @@ def matches_tokenizer(head: bytes) -> bool:
 
 
 def read_tokenizer(path: Path, vocab_size: int | None = None) -> TokenizerSpec:
-    """A `tokenizer.bin`, brought to SentencePiece's spelling: a space is "▁", control tokens are bare."""
+    """A `tokenizer.bin` in SentencePiece's spelling: a space is "▁", control tokens are bare."""
     if file_size(path) > MAX_TOKENIZER_BYTES:
         raise ModelFormatError(
             path, "file", None, f"is {file_size(path)} bytes long; a tokenizer has at most {MAX_TOKENIZER_BYTES}"
@@ -51,7 +51,7 @@ def read_tokenizer(path: Path, vocab_size: int | None = None) -> TokenizerSpec:
 
 
 def _read_pieces(cursor: Cursor) -> tuple[list[bytes], npt.NDArray[np.float32]]:
-    """Every (score, length, text) up to the file's end. A tight loop, as in `Cursor.strings`."""
+    """Read every (score, length, text) up to the file's end. A tight loop, as in `Cursor.strings`."""
     longest: int = cursor.number("max_token_length", UINT32)
     longest = min(longest, MAX_TOKEN_BYTES)
     data, at, end, unpack = cursor.data, cursor.position, cursor.end, PIECE.unpack_from

@@ -1,4 +1,4 @@
-"""Bytes of a model file: mapped, not read, and taken by a cursor that checks every count against what remains."""
+"""Bytes of a model file, mapped and not copied. A cursor reads them and checks every count against what remains."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _U64 = struct.Struct("<Q")
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a regular file, which is not opened: a pipe or a device could hang.
+    """Bytes of a regular file. Does not open it: a pipe or a device could hang.
 
-    Raises ModelNotFoundError where there is no such file, or where it is not one that can be read at any place.
+    Raises ModelNotFoundError if there is no such file, or no regular one.
     """
     try:
         info = path.stat()
@@ -51,7 +51,7 @@ def _bad_link(path: Path, why: str) -> ModelNotFoundError:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file of that name lies there. ModelNotFoundError for a link that leads to none, and where it cannot be told."""
+    """Whether there is such a file. ModelNotFoundError for a broken link, and if the system does not say."""
     try:
         found = path.is_file()
     except (OSError, ValueError) as error:
@@ -62,9 +62,9 @@ def is_there(path: Path) -> bool:
 
 
 def inside(folder: Path, name: str, hint: str = "Copy the file there.") -> Path | None:
-    """The file of that name in the folder, None where there is none.
+    """The file of that name in the folder, or None.
 
-    A link may lead to where the hub's cache keeps the files of a snapshot, and nowhere else out of the folder.
+    A link may lead to the Hub cache's files of a snapshot, and nowhere else out of the folder.
     """
     path = folder / name
     if not is_there(path):
@@ -81,7 +81,7 @@ def _reason(error: Exception) -> str:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The bytes of a file, read-only. The file must not be changed while they are in use."""
+    """Map a file's bytes, read-only. The file must not change while they are in use."""
     if file_size(path) == 0:
         raise DamagedFileError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
     try:
@@ -101,12 +101,12 @@ def read_head(path: Path, count: int) -> bytes:
 
 
 def shown_name(path: Path) -> str:
-    """The last part of a path as an error shows it: as it is where that is harmless."""
+    """The last part of a path as errors show it: unchanged if that is harmless."""
     return path.name if path.name.isprintable() else shown(path.name)
 
 
 def shown(value: object) -> str:
-    """A value of a file as an error shows it: short, on one line, and harmless to a terminal.
+    """A value of a file as errors show it: short, on one line, and harmless to a terminal.
 
     >>> print(shown("llama\\x1b[2J"))
     'llama\\x1b[2J'
@@ -116,7 +116,7 @@ def shown(value: object) -> str:
 
 
 def _beginning(value: object, left: list[int]) -> object:
-    """As much of a value as can be shown: each of its parts takes a character, so that `left[0]` of them are enough."""
+    """As much of a value as can be shown: each of its parts takes a character, so `left[0]` of them are enough."""
     left[0] -= 1
     if isinstance(value, str | bytes):
         return value[: MAX_SHOWN_CHARACTERS + 1]
@@ -129,7 +129,7 @@ def _beginning(value: object, left: list[int]) -> object:
 
 
 class Cursor:
-    """A place in mapped bytes. Each reading names its field; one that would pass the end is a ModelFormatError."""
+    """A position in mapped bytes. Each read names its field; a read past the end raises a ModelFormatError."""
 
     def __init__(self, data: mmap.mmap, file: Path, position: int = 0) -> None:
         self.data = data
@@ -142,11 +142,11 @@ class Cursor:
         return self.end - self.position
 
     def fail(self, field: str, problem: str, at: int | None = None) -> NoReturn:
-        """Raise for `field`, which begins at byte `at` (left out: here)."""
+        """Raise an error for `field`, which begins at byte `at` (default: here)."""
         raise ModelFormatError(self.file, field, self.position if at is None else at, problem)
 
     def damaged(self, field: str, problem: str, at: int | None = None) -> NoReturn:
-        """As `fail`, where the bytes cannot be those that were written: cut short, or an offset that leads nowhere."""
+        """Like `fail`, if the bytes cannot be those that were written: cut short, or an offset that leads nowhere."""
         raise DamagedFileError(self.file, field, self.position if at is None else at, problem)
 
     def require(self, field: str, num_bytes: int) -> None:
@@ -166,7 +166,7 @@ class Cursor:
         return self.data[self.position - count : self.position]
 
     def string(self, field: str, limit: int = MAX_STRING_BYTES) -> bytes:
-        """A string behind its length in eight bytes."""
+        """A string after its length in eight bytes."""
         at = self.position
         length: int = self.number(field, _U64)
         if length > limit:

@@ -1,10 +1,10 @@
 """A folder of Meta's: `consolidated.NN.pth` + `params.json` + `tokenizer.model` -> Checkpoint.
 
-Any number of shards becomes one model: parts are put together when their rows are asked for, so that memory never holds more than
-the result. The same files with safetensors in place of .pth are Mistral's. Rotary pairs are interleaved, as ours are.
+Any number of shards becomes one model: parts are joined on demand, so that memory never holds more than
+the result. The same files with safetensors in place of .pth are Mistral's. Rotary pairs are interleaved, as puna's are.
 
-Meta's code takes every key of params.json as an argument and knows no tied output matrix. What our writer has to say beside that
-stands in puna.json: {"max_context": 8192, "tie_embeddings": true}.
+Meta's code takes every key of params.json as an argument and knows no tied output matrix. puna's writer stores more in
+puna.json: {"max_context": 8192, "tie_embeddings": true}.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READABLE = ("F32", "F16", "BF16")
 MAX_SHARDS = 100
 MAX_PARAMS_BYTES = 1 << 20
 
-# Our name of a size -> the key; where an error about that size points, too.
+# Our name of a size -> the key; errors about that size name the key.
 PARAM_KEYS = {
     "num_layers": "n_layers",
     "num_heads": "n_heads",
@@ -66,23 +66,23 @@ REFUSED = (
     "yarn",
 )
 
-# "use_scaled_rope": the numbers are constants of Meta's code (llama-models), the factor 32 that of the two small models of 3.2.
+# "use_scaled_rope": the numbers are constants of Meta's code (llama-models); factor 32 is for the two small models of 3.2.
 SCALED_ROPE = RopeConfig(scaling="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 SCALED_ROPE_FACTOR, SMALL_FACTOR = 8.0, 32.0
 SMALL = ((2048, 16), (3072, 28))  # (dim, n_layers) of Llama 3.2 1B and 3B
 LLAMA1_EPS = 1e-6
-USUAL_THETA, LLAMA3_THETA = 10000.0, 500000.0  # where params.json has none: in Meta's code for Llama 1 and 2, and from Llama 3 on
-HEAD_BYTES = 1024  # of a tokenizer file, more than its first line
+USUAL_THETA, LLAMA3_THETA = 10000.0, 500000.0  # if params.json has none: Meta's code for Llama 1 and 2, and from Llama 3 on
+HEAD_BYTES = 1024  # of a tokenizer file: more than its first line
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether a folder with files of these names holds a checkpoint of Meta's, perhaps not a whole one."""
+    """Whether a folder with files of these names holds a Meta checkpoint, perhaps an incomplete one."""
     found = [match for name in names if (match := SHARD.fullmatch(name))]
     return any(name.endswith(".pth") for name in names) or (PARAMS in names and bool(found))
 
 
 def open_meta(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """Open and check a folder, or the folder of one of its files; no weight is read.
+    """Open and check a folder, or the folder of one of its files; reads no weight.
 
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
@@ -121,8 +121,8 @@ def _params(folder: Path) -> JsonObject:
     path = folder / PARAMS
     if not is_there(path):
         raise ModelNotFoundError(
-            f"{folder} holds weights of Meta's kind (.pth), but no {PARAMS}",
-            hint="It tells the sizes: fetch it from where the weights came, into the same folder.",
+            f"{folder} holds Meta weights (.pth), but no {PARAMS}",
+            hint="It holds the sizes: fetch it into the same folder, from where the weights came from.",
         )
     params = read_json(path, MAX_PARAMS_BYTES)
     for key in REFUSED:
@@ -132,7 +132,7 @@ def _params(folder: Path) -> JsonObject:
 
 
 def _side(folder: Path) -> JsonObject:
-    """What our writer said beside params.json; an empty object in the folders of others."""
+    """What puna's writer put beside params.json; an empty object in other folders."""
     path = folder / SIDE_FILE
     return read_json(path, MAX_PARAMS_BYTES) if path.is_file() else JsonObject(path, {})
 
@@ -148,7 +148,7 @@ def _shard_paths(folder: Path) -> dict[int, Path]:
         names = ", ".join(sorted(shown_name(path) for path in folder.glob("*.pth"))[:4])
         raise ModelNotFoundError(
             f"{folder} holds no consolidated.NN.pth (but {names})",
-            hint="Keep the names that Meta gave the files: they tell the order.",
+            hint="Keep Meta's file names: they give the order.",
         )
     return paths
 
@@ -170,7 +170,7 @@ def _require_all(folder: Path, paths: Mapping[int, Path], count: int) -> None:
     if len(paths) > count:
         raise ModelFormatError(
             folder, "shards", None, f"are {len(paths)} ({present}), but each holds a {count}th of the model",
-            hint="Files of two checkpoints lie in one folder: keep those of one.",
+            hint="The folder holds files of two checkpoints: keep those of one.",
         )  # fmt: skip
 
 
@@ -226,10 +226,10 @@ def _one(first: Mapping[str, StoredTensor], ours: str, params: JsonObject) -> St
 
 
 def _parts(params: JsonObject, first: Mapping[str, StoredTensor], q_size: int) -> int:
-    """Into how many shards the model was cut, by the rows that one of them holds."""
+    """The number of shards that the model was split into, from the rows in one of them."""
     query = _one(first, "layers.0.q_proj", params)
     if q_size % query.shape[0] or q_size // query.shape[0] > MAX_SHARDS:
-        query.fail(f"has {query.shape[0]} rows; heads of {q_size} rows in all cannot be cut so")
+        query.fail(f"has {query.shape[0]} rows; heads of {q_size} rows in all cannot be split so")
     return q_size // query.shape[0]
 
 
@@ -244,12 +244,12 @@ def _vocab_size(params: JsonObject, first: Mapping[str, StoredTensor], hidden_si
 
 
 def _by_vocabulary(embed: StoredTensor, hidden_size: int) -> bool:
-    """Llama 3's shards each hold some rows of the embedding, whole; the older ones some columns of all rows."""
+    """Whether each shard holds whole rows of the embedding (Llama 3) or some columns of all rows (older ones)."""
     return embed.shape[1] == hidden_size
 
 
 def _max_context(params: JsonObject, side: JsonObject, rope: RopeConfig, norm_eps: float) -> int:
-    """Of puna.json, or of params.json, where others write it although Meta's code takes it from elsewhere."""
+    """The context from puna.json, or from params.json, where others write it although Meta's code reads it elsewhere."""
     given, said = params.integer("max_seq_len"), side.integer("max_context")
     if given is not None and said not in (None, given):
         side.fail("max_context", f"is {said}, but max_seq_len of {PARAMS} is {given}")
@@ -258,7 +258,7 @@ def _max_context(params: JsonObject, side: JsonObject, rope: RopeConfig, norm_ep
 
 
 def usual_context(rope: RopeConfig, norm_eps: float) -> int:
-    """No file names the context. Each generation has its own, and is told as llama.cpp's converter tells it."""
+    """The context of a model whose files do not name it: each generation has its own, found as llama.cpp's converter does."""
     if rope.scaling != "none":
         return 131072
     by_theta = {LLAMA3_THETA: 8192, 1000000.0: 16384}  # Llama 3, CodeLlama
@@ -266,7 +266,7 @@ def usual_context(rope: RopeConfig, norm_eps: float) -> int:
 
 
 def _usual_theta(folder: Path) -> float:
-    """What Meta's code takes where params.json has no rope_theta. Which code it is, the tokenizer in the folder tells."""
+    """Meta's default where params.json has no rope_theta. The tokenizer in the folder tells which of Meta's code it is."""
     path = folder / TOKENIZERS[0]
     return LLAMA3_THETA if path.is_file() and is_tiktoken(read_head(path, HEAD_BYTES)) else USUAL_THETA
 
@@ -301,13 +301,13 @@ def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: 
 
 def _tensor(parts: list[StoredTensor], ours: str, shape: tuple[int, ...], cut: Cut, config: ModelConfig) -> Tensor:
     if cut.by_heads and len(parts) > config.num_kv_heads and len(parts) % config.num_kv_heads == 0:
-        parts = parts[:: len(parts) // config.num_kv_heads]  # each K/V head lies in several shards
+        parts = parts[:: len(parts) // config.num_kv_heads]  # several shards hold each K/V head
     expected = _part_shape(shape, cut, len(parts))
     for part in parts:
         if part.shape != expected:
-            part.fail(f"has shape {part.shape}; a shard of a tensor {shape} cut in {len(parts)} must be {expected}")
+            part.fail(f"has shape {part.shape}; a shard of a tensor {shape} split in {len(parts)} must be {expected}")
         if part.dtype != parts[0].dtype:
-            part.fail(f"is {part.dtype}, but {parts[0].file.name} holds its other part as {parts[0].dtype}")
+            part.fail(f"is {part.dtype}, but its other part in {parts[0].file.name} is {parts[0].dtype}")
     if parts[0].dtype not in READABLE:
         raise UnsupportedModelError(
             f"{parts[0].file}: tensor '{parts[0].name}' is {parts[0].dtype}; puna runs {', '.join(READABLE)}"
@@ -324,12 +324,12 @@ def _part_shape(shape: tuple[int, ...], cut: Cut, count: int) -> tuple[int, ...]
 def _tied(
     side: JsonObject, config: ModelConfig, tensors: dict[str, Tensor]
 ) -> tuple[ModelConfig, dict[str, Tensor], tuple[str, ...]]:
-    """The model with one matrix in place of two where puna.json says that the output matrix is the embedding, and it is."""
+    """The model with one matrix instead of two if puna.json says that the output matrix is the embedding, and it is."""
     if config.tie_embeddings or not side.flag("tie_embeddings"):
         return config, tensors, ()
     embed, head = tensors["embed"], tensors["lm_head"]
     if embed.type is not head.type or not are_equal(embed.data, head.data):
-        said = f"{SIDE_FILE} says that output.weight is the embedding, but they differ: it is used as a matrix of its own"
+        said = f"{SIDE_FILE} says that output.weight is the embedding, but they differ: puna uses both"
         return config, tensors, (said,)
     return replace(config, tie_embeddings=True), {name: t for name, t in tensors.items() if name != "lm_head"}, ()
 
@@ -338,8 +338,8 @@ def _tied(
 
 
 def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
-    """That of the given file or folder, else the one beside the weights, else the one above them, where Llama 2's download puts
-    it; and what a person should hear about it."""
+    """The tokenizer of the given file or folder, else the one beside the weights, else the one above them, where Llama 2's
+    download puts it; and notices about it."""
     if given is not None:
         return read_given_tokenizer(given, vocab_size)
     beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)

@@ -1,6 +1,6 @@
-"""Foreign tensor names. Ours are those of `base.py`; a table gives each its name in a format, `{}` standing for the layer.
+"""Foreign tensor names. Ours are those of `base.py`; a table gives each its name in a format, with `{}` for the layer.
 
-Only here may the spellings of other projects occur.
+Only this module may use the spellings of other projects.
 """
 
 from __future__ import annotations

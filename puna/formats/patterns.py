@@ -1,11 +1,11 @@
-"""The expressions by which byte-level BPE cuts text into words, as the published tokenizers have them (GPT-2, Llama 3,
-Qwen2, and so on); src/llama-vocab.cpp of llama.cpp names them by `tokenizer.ggml.pre`. They are known to end in time; one from a
-file has to show that first (`expressions.py`).
+"""The expressions by which byte-level BPE splits text into words, as in the published tokenizers (GPT-2, Llama 3, Qwen2, and so
+on); src/llama-vocab.cpp of llama.cpp names them by `tokenizer.ggml.pre`. They are known to end in time; an expression from a
+file must pass `expressions.py` first.
 """
 
 
 def _letters(ranges: str) -> str:
-    """The inside of a class, of code points in hexadecimal: "41-5A B5".
+    """The inside of a character class, from code points in hexadecimal: "41-5A B5".
 
     >>> _letters("41-5A B5")
     'A-Zµ'
@@ -14,7 +14,7 @@ def _letters(ranges: str) -> str:
 
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Digits one by one, then GPT-2's words: in one expression, for two in a row cost 5 s per MB of digits (this one 2).
+# Digits one by one, then GPT-2's words, in one expression: two in a row cost 5 s per MB of digits (this one 2).
 DIGITS_APART = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -1,5 +1,5 @@
-"""The order in which SentencePiece joins pieces is told in two ways: by a score of each piece (SentencePiece, GGUF, llama2.c), or
-by a list of pairs (`tokenizer.json`). Here one becomes the other; UnsupportedModelError where they would not cut alike.
+"""The order in which SentencePiece joins pieces has two forms: a score of each piece (SentencePiece, GGUF, llama2.c), or a list
+of pairs (`tokenizer.json`). This module converts them; UnsupportedModelError if the two would not split text alike.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from puna.formats.token_types import NORMAL, UNUSED
 from puna.formats.vocabulary import piece_texts, piece_types
 
 MAX_SQUARES = 1 << 26  # of the pieces' lengths, in all: more than any tokenizer has (Llama 2: 2 million)
-MAX_RUN = 128  # the longest token that is one letter, again and again
-MAX_TRIED = MAX_RUN**3  # cubes of the longest run of each pattern of scores that is tried, in all: 4 s; Llama 2 has one, of 16
+MAX_RUN = 128  # the longest token that repeats one letter
+MAX_TRIED = MAX_RUN**3  # cubes of the longest run of each score pattern to try, in all: 4 s; Llama 2 has one, of 16
 
 Pair = tuple[str, str]
 Pieces = dict[str, int]  # text -> id
@@ -27,17 +27,17 @@ Order = tuple[tuple[tuple[int, int], float], ...]  # (lengths of a pair, place),
 
 
 def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
-    """The pieces' scores. Of a list of pairs: minus the place of the pairs that make the piece; 0 for what is not text."""
+    """The pieces' scores. From a list of pairs: minus the place of the pairs that make the piece; 0 for what is not text."""
     if spec.scores is not None:
         return np.asarray(spec.scores, np.float32)
     pieces = _pieces(spec)
     _refuse_odd(spec, pieces)
     made = [(piece, set(pairs)) for piece, pairs in groupby(_pairs(spec), key="".join)]
     if len({piece for piece, _ in made}) < len(made):
-        _refuse(spec, "as scores: pairs that make the same token stand apart in its merges")
+        _refuse(spec, "as scores: pairs that make the same token are not adjacent in its merges")
     if dict(made) != {piece: pairs for piece in pieces if (pairs := set(_splits(piece, pieces)))}:
         _refuse(spec, "as scores: its merges are not all the pairs that make a token")
-    order = dict.fromkeys([*(piece for piece, _ in made), *pieces])  # letters last: nothing makes them
+    order = dict.fromkeys([*(piece for piece, _ in made), *pieces])  # letters last: no pair makes them
     scores = np.zeros(len(spec.tokens), np.float32)
     for place, piece in enumerate(order):
         scores[pieces[piece]] = -place
@@ -45,7 +45,7 @@ def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
 
 
 def merges_of(spec: TokenizerSpec) -> list[Pair]:
-    """The pairs in the order of merging. Of scores: all that make a piece, the pieces by falling score."""
+    """The pairs in merge order. From scores: all pairs that make a piece, pieces by falling score."""
     if spec.scores is None:
         return _pairs(spec)
     pieces, scores = _pieces(spec), spec.scores
@@ -60,7 +60,7 @@ def merges_of(spec: TokenizerSpec) -> list[Pair]:
 
 
 def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
-    """Whether a tokenizer by scores and one by merges, made from it, cut every text alike."""
+    """Whether a tokenizer by scores and one by merges, made from it, split every text alike."""
     if scored.charsmap or scored.remove_extra_spaces or not same_prefix(scored, merged):
         return False
     if not _is_of_usual_size(scored):
@@ -74,7 +74,7 @@ def agree(scored: TokenizerSpec, merged: TokenizerSpec) -> bool:
 
 
 def same_prefix(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether two add a space to the same texts; where in a text is another matter (`prefix_first_only`)."""
+    """Whether two add a space to the same texts; where in a text is a separate question (`prefix_first_only`)."""
     adds = one.add_space_prefix
     return adds == other.add_space_prefix and (not adds or one.prefix_unless_space == other.prefix_unless_space)
 
@@ -84,8 +84,8 @@ def _is_power_of_two(number: int) -> bool:
 
 
 def _require_alike(spec: TokenizerSpec, groups: list[list[str]], score: Mapping[str, float], merges: list[Pair]) -> None:
-    """Of pieces with the same score SentencePiece joins the leftmost first, which a list of pairs cannot say. For runs of one
-    letter (Llama's of 2 to 16 spaces) it comes to the same, if those of 2, 4, 8 and so on stand first: that is tried.
+    """SentencePiece joins the leftmost of pieces with the same score first, which a list of pairs cannot say. For runs of one
+    letter (Llama's of 2 to 16 spaces) the result is the same if those of 2, 4, 8 and so on come first: this tries them.
     """
     longest: dict[str, int] = {}
     for tied in groups:
@@ -111,7 +111,7 @@ def _require_alike(spec: TokenizerSpec, groups: list[list[str]], score: Mapping[
 
 
 def _runs(merges: list[Pair], letters: Collection[str]) -> dict[str, dict[tuple[int, int], int]]:
-    """Of each letter the pairs of its runs, by their lengths, and the place of each."""
+    """For each letter, the pairs of its runs by their lengths, and the place of each."""
     runs: dict[str, dict[tuple[int, int], int]] = {letter: {} for letter in letters}
     for rank, (a, b) in enumerate(merges):
         if a[0] in runs and a + b == a[0] * len(a + b):
@@ -120,7 +120,7 @@ def _runs(merges: list[Pair], letters: Collection[str]) -> dict[str, dict[tuple[
 
 
 def _order(values: Mapping[tuple[int, int], float]) -> Order:
-    """The pairs and their places among each other: many letters have the same."""
+    """The pairs and their ranks: many letters have the same ones."""
     places = {value: place for place, value in enumerate(sorted(set(values.values())))}
     return tuple(sorted((pair, places[value]) for pair, value in values.items()))
 
@@ -130,7 +130,7 @@ def _cut_alike(longest: int, one: Order, other: Order) -> bool:
 
 
 def _cut_run(count: int, order: Mapping[tuple[int, int], float]) -> list[int]:
-    """The lengths into which a run of one letter is cut, where pairs are joined by their order and of equal ones the leftmost."""
+    """The lengths into which a run of one letter splits, if pairs are joined in order and the leftmost of equal ones first."""
     run = [1] * count
     while pairs := [(order[pair], at) for at, pair in enumerate(pairwise(run)) if pair in order]:
         _, at = min(pairs)
@@ -153,7 +153,7 @@ def _is_of_usual_size(spec: TokenizerSpec) -> bool:
 
 
 def _refuse_odd(spec: TokenizerSpec, pieces: Pieces) -> None:
-    """What is too much work, and unused tokens: SentencePiece makes them on its way and takes them apart again."""
+    """Refuse too much work, and unused tokens: SentencePiece makes them on the way and takes them apart again."""
     if not _is_of_usual_size(spec):
         _refuse(spec, "in another order: it has more and longer tokens than any")
     if any(kind == UNUSED and any(_splits(text, pieces)) for text, kind in zip(piece_texts(spec), piece_types(spec))):

@@ -1,7 +1,7 @@
-"""How byte-level BPE cuts text into words before it merges: GGUF's `tokenizer.ggml.pre` names one of these.
+"""How byte-level BPE splits text into words before it merges: GGUF's `tokenizer.ggml.pre` names one of these.
 
-The expressions are those of `formats/patterns.py` and never come from a file. One stage cuts the words of the stage before. Names
-of llama.cpp that are not here cut in a way that puna does not have, and are refused by name.
+The expressions are those of `formats/patterns.py` and never come from a file. Each stage splits the words of the stage before.
+puna refuses by name those of llama.cpp's names that are not here, because it cannot split as they do.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from puna.formats import patterns as p
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    stages: tuple[str, ...]  # each cuts what the one before left; text between two matches is a word too
+    stages: tuple[str, ...]  # each splits the words of the one before; text between two matches is a word too
     whole_words: bool = False  # a word that is a token is not merged at all (Llama 3)
 
 
-# How words are cut -> the names that llama.cpp has for it, the usual one first.
+# How words are split -> llama.cpp's names for it, the usual one first.
 _GROUPS: tuple[tuple[PreTokenizer, str], ...] = (
     (PreTokenizer((p.DIGITS_APART,)), "smollm starcoder refact codeshell command-r exaone minerva-7b"),
     (

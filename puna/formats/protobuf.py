@@ -1,5 +1,5 @@
-"""The wire format of protobuf, read within bounds and written: a page of code costs less than a dependency on the library and
-its generated classes. A field is its number and its value: a number, or bytes; a 32-bit number is its four bytes.
+"""The wire format of protobuf: bounded reading, and writing. A page of code costs less than a dependency on the library and its
+generated classes. A field is its number and its value: a number, or bytes; a 32-bit number is its four bytes.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from puna.errors import DamagedFileError, ModelFormatError
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of the past
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are obsolete
 
-MAX_FIELDS = 1 << 16  # of a message: the trainer's repeat the tokens that a person added, some thousand at most
+MAX_FIELDS = 1 << 16  # of a message: the trainer's repeat the tokens that a user added, some thousand at most
 
 Field = tuple[int, int | bytes]
 
 
 def fields(path: Path, data: bytes, what: str, limit: int = MAX_FIELDS) -> Iterator[Field]:
-    """The fields of a message, at most `limit`, in order. Offsets in errors are those in the message, which `what` names."""
+    """The fields of a message, at most `limit`, in order. Errors give offsets in the message, which `what` names."""
     at, end, count = 0, len(data), 0
     while at < end:
         start, count = at, count + 1
@@ -44,7 +44,7 @@ def fields(path: Path, data: bytes, what: str, limit: int = MAX_FIELDS) -> Itera
 
 
 def _read_varint(path: Path, data: bytes, at: int, what: str) -> tuple[int, int]:
-    """The number at `at`, of ten bytes at most, and where it ends."""
+    """The number at `at`, of ten bytes at most, and its end."""
     value = 0
     for count, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << 7 * count
@@ -68,7 +68,7 @@ def float_field(field: int, value: float) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the top bit says that more follow. One below zero is written as 64 bits.
+    """Seven bits a byte, the lowest first; the top bit says that more follow. A negative number is written as 64 bits.
 
     >>> varint(300).hex()
     'ac02'

@@ -1,8 +1,8 @@
-"""Quantised Hugging Face folders: GPTQ, AWQ and compressed-tensors -> our block types, unpacked when rows are asked for.
+"""Quantised Hugging Face folders: GPTQ, AWQ and compressed-tensors -> our block types, unpacked on demand.
 
 A 4-bit symmetric group of 32 n columns is n blocks of Q4_0, an asymmetric one of Q4_1, an 8-bit symmetric one of Q8_0: the same
-numbers in another packing. What has no such form (columns that belong to groups in another order, odd groups) becomes F16, the
-product rounded once. The layouts are those of AutoGPTQ, AutoAWQ and compressed-tensors (packed words, and int8).
+numbers in another packing. Weights without such a form (reordered columns, odd groups) become F16, the product rounded once. The
+layouts are those of AutoGPTQ, AutoAWQ and compressed-tensors (packed words, and int8).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from puna.formats.rows import Bytes, ComputedRows
 from puna.formats.stored import PackedTensor, StoredTensor
 
 BLOCK = 32  # columns
-SMALLEST_NORMAL, LARGEST = 2.0**-14, 65504.0  # of half precision, in which a block has its scale
-SCALE_ROWS = 4096  # looked at together
-AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # nibble i of a word is the output of this number
+SMALLEST_NORMAL, LARGEST = 2.0**-14, 65504.0  # of half precision, the type of a block's scale
+SCALE_ROWS = 4096  # checked at a time
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # nibble i of a word is the output with this number
 Numbers = npt.NDArray[Any]
 Weights = Mapping[str, StoredTensor | PackedTensor]
 
@@ -37,22 +37,22 @@ Weights = Mapping[str, StoredTensor | PackedTensor]
 class Grid:
     """A quantised matrix, whatever its packing. The weight of row r and column c is scale[r, g] * (number[r, c] - zero[r, g])."""
 
-    name: str  # of the weight that it stands for
-    stored: StoredTensor  # that holds the numbers; errors name it
+    name: str  # of the weight that it replaces
+    stored: StoredTensor  # holds the numbers; errors name it
     rows: int
     columns: int
     bits: int
     numbers: Callable[[int, int], Numbers]  # (first, last) -> (last - first, columns), from 0 up
     scales: Callable[[int, int], Numbers]  # -> (last - first, groups)
     zeros: Callable[[int, int], Numbers]  # -> (last - first, groups)
-    groups: Numbers | None  # (columns,) the group of each column; None: they come in order
+    groups: Numbers | None  # (columns,) each column's group; None: in order
     num_groups: int
     is_symmetric: bool  # every zero is half the range
-    fits: Callable[[int], bool]  # (times) -> half precision holds every scale, and it times that, without loss of digits
+    fits: Callable[[int], bool]  # (times) -> half precision holds every scale, and `times` that, with all digits
 
 
 class Method(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     suffixes: tuple[str, ...]  # of the tensor that holds a module's numbers
     read: Callable[[JsonObject, str, StoredTensor, Mapping[str, StoredTensor]], Grid]
@@ -61,7 +61,7 @@ class Method(NamedTuple):
 
 
 def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
-    """All weights by their usual names, the quantised ones as rows of blocks, and what a person should hear.
+    """All weights by their usual names, the quantised ones as rows of blocks, and notices.
 
     `config`: quantization_config of config.json, or all of quant_config.json. Raises ModelFormatError, UnsupportedModelError.
     """
@@ -83,18 +83,18 @@ def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[We
     packed: dict[str, PackedTensor] = {}
     for grid in grids:
         if grid.name in weights or grid.name in packed:
-            grid.stored.fail(f"stands beside another tensor for {shown(grid.name)}; nothing says which of the two counts")
+            grid.stored.fail(f"and another tensor are both {shown(grid.name)}; nothing says which of the two counts")
         packed[grid.name] = _packed(grid)
     return weights | packed, _notices(name, config, packed)
 
 
 def _is_quantised(tensor: StoredTensor, part: str) -> bool:
-    """compressed-tensors calls int8 numbers by the name that plain weights have too."""
+    """compressed-tensors calls int8 numbers by the same name as plain weights."""
     return part != "weight" or tensor.dtype == "I8"
 
 
 def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> bool:
-    """Whether a tensor says something about a quantised matrix beside it, or nothing: old GPTQ programs write biases of zeros."""
+    """Whether a tensor belongs to a quantised matrix beside it, or means nothing: old GPTQ programs write biases of zeros."""
     module, _, part = key.rpartition(".")
     names = [(f"{module}.{suffix}", suffix) for suffix in method.suffixes]
     if not any(name in stored and _is_quantised(stored[name], suffix) for name, suffix in names):
@@ -103,12 +103,10 @@ def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[
 
 
 def _require_numbers(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> None:
-    """Scales without what they scale: a part of the model is missing. (Beside a plain weight they are no part of a model.)"""
+    """Scales without their numbers: a part of the model is missing. (Beside a plain weight they mean nothing.)"""
     module, _, part = key.rpartition(".")
     if module and part in method.parts and f"{module}.weight" not in stored:
-        raise ModelFormatError(
-            tensor.file, f"tensor {shown(f'{module}.weight')}", None, f"is missing, and only its {part} is there"
-        )
+        raise ModelFormatError(tensor.file, f"tensor {shown(f'{module}.weight')}", None, f"is missing; only its {part} is there")
 
 
 def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) -> tuple[str, ...]:
@@ -120,7 +118,7 @@ def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) 
     if groups is not None and any(
         group.get(key) for group in groups.values.values() for key in ("input_activations", "output_activations")
     ):
-        said.append("only the weights are quantised here: the activations that the model also quantises stay in single precision")
+        said.append("the model also quantises activations; puna does not: they stay in single precision")
     return tuple(said)
 
 
@@ -139,7 +137,7 @@ def _packed(grid: Grid) -> PackedTensor:
 
 
 def _block_type(grid: Grid) -> str:
-    """F32 where the scales, or in Q4_1 the zero points and in F16 the weights themselves, are beyond half precision."""
+    """F32 if the scales, or in Q4_1 the zero points and in F16 the weights themselves, do not fit into half precision."""
     whole = grid.columns % (BLOCK * grid.num_groups) == 0 and grid.groups is None
     if not whole or (grid.bits == 8 and not grid.is_symmetric):
         kind = "F16"
@@ -191,7 +189,7 @@ PACKERS = {"Q4_0": _pack_q4_0, "Q4_1": _pack_q4_1, "Q8_0": _pack_q8_0, "F16": _p
 
 
 def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | None = None) -> Numbers:
-    """Words of 32 bits -> their numbers along a new axis, the lowest first, or those at `places` in that order.
+    """Unpack 32-bit words to numbers along a new axis, the lowest first, or those at `places` in that order.
 
     (...) -> (..., 32 / bits, ...), uint8
     """
@@ -201,7 +199,7 @@ def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | 
     found = np.empty(shape, np.uint8)
     for view, place in zip(
         np.moveaxis(found, axis, 0), chosen
-    ):  # one place of all words at a time: a third of the time of one expression
+    ):  # one place of all words at a time: takes a third of the time of one expression
         view[...] = words.view(np.uint32) >> np.uint32(bits * place) & np.uint32((1 << bits) - 1)
     return found
 
@@ -209,7 +207,7 @@ def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | 
 # ---- settings and tensors -------------------------------------------------------------------------------------------
 
 
-OLD_NAMES = {"bits": "w_bit", "group_size": "q_group_size"}  # AutoAWQ's before it took those of AutoGPTQ
+OLD_NAMES = {"bits": "w_bit", "group_size": "q_group_size"}  # AutoAWQ's, before it adopted AutoGPTQ's
 
 
 def _spelled(config: JsonObject, key: str) -> str:
@@ -222,7 +220,7 @@ def _spelled(config: JsonObject, key: str) -> str:
 
 
 def _path_of(config: JsonObject, key: str) -> str:
-    """Of a setting in its file."""
+    """The path of a setting in its file."""
     return f"{config.name}.{key}" if config.name else key
 
 
@@ -264,10 +262,10 @@ def _words(tensor: StoredTensor) -> Numbers:
 def _order(
     stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, columns: int, groups: int, is_needed: bool
 ) -> Numbers | None:
-    """The group of each column, where the file says it and it is not the plain order."""
+    """The group of each column, if the file gives it and it is not the plain order."""
     if name not in stored:
         if is_needed and groups > 1:
-            like.fail(f"has no {name.rpartition('.')[2]} beside it, though the settings say that its columns were reordered")
+            like.fail(f"has no {name.rpartition('.')[2]} beside it, though by the settings its columns were reordered")
         return None
     order = _part(stored, name, like, ("I32",), (columns,))
     if order.min() < 0 or order.max() >= groups:
@@ -290,7 +288,7 @@ def _check_gptq(config: JsonObject) -> None:
 
 
 def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
-    """qweight (columns * bits / 32, rows); a zero point is stored less one, but in version 2 of the format."""
+    """qweight (columns * bits / 32, rows); a zero point is stored less one, except in version 2 of the format."""
     bits, words = _bits(config, "bits", (4, 8)), _words(tensor)
     per_word = 32 // bits
     columns, rows = words.shape[0] * per_word, words.shape[1]
@@ -309,7 +307,7 @@ def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
 
     half = int(np.uint32((1 << bits - 1) - one) * np.uint32(0xFFFFFFFF // ((1 << bits) - 1)))
     symmetric = rows % per_word == 0 and bool(np.all(zero_words.view(np.uint32) == half))
-    # With static groups the columns are in the plain order whatever their order was at quantising.
+    # With static groups the columns are in the plain order, whatever order was used to quantise them.
     shuffled = config.flag("desc_act") and not config.flag("static_groups")
     order = _order(stored, f"{module}.g_idx", tensor, columns, groups, shuffled)
     return Grid(
@@ -319,7 +317,7 @@ def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
 
 
 def _halves_fit(scales: Numbers, times: int) -> bool:
-    """Of scales that are halves already. The largest is found by their bits, which are in the order of the numbers."""
+    """For scales that are already half precision. The bits find the largest: they have the order of the numbers."""
     if times == 1:
         return True
     largest = (scales.view(np.uint16) & np.uint16(0x7FFF)).max().view(np.float16)
@@ -428,15 +426,15 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
 
 
 def _is_symmetric(scheme: JsonObject, zeros: StoredTensor | None) -> bool:
-    """What the scheme says. Zero points beside symmetric numbers would change them, but where they are plain zeros."""
+    """The scheme's word. Zero points beside symmetric numbers would change them, unless they are all zero."""
     symmetric = scheme.flag("symmetric", True)
     if symmetric and zeros is not None and (zeros.dtype != "I8" or zeros.data.any()):
-        zeros.fail(f"is there, though {scheme.name}.symmetric says that there are no zero points")
+        zeros.fail(f"is there, though by {scheme.name}.symmetric there are no zero points")
     return symmetric
 
 
 def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
-    """weight_shape tells how many numbers of the last word count."""
+    """The columns; weight_shape tells how many numbers of the last word count."""
     shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
     if shape[0] != rows or not max(padded - 8, 0) < shape[1] <= padded:
         tensor.fail(f"holds {rows} rows of {padded} numbers; its weight_shape says {shape}")
@@ -444,7 +442,7 @@ def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredT
 
 
 def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
-    """weight (rows, columns), int8; a zero point, where the numbers have one, is int8 too and has the shape of the scales."""
+    """weight (rows, columns), int8; a zero point, if any, is int8 too and has the shape of the scales."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
     if 0 in tensor.shape:
@@ -479,7 +477,7 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
 
 
 def _zero_points(module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, groups: int) -> Numbers:
-    """Those of int8 numbers: one for all, or one for each row and group.  # (1, 1) or (rows, groups)"""
+    """Zero points of int8 numbers: one for all, or one for each row and group.  # (1, 1) or (rows, groups)"""
     found = stored.get(f"{module}.weight_zero_point")
     if found is None:
         tensor.fail("has no weight_zero_point beside it, though its numbers are not symmetric")
@@ -490,19 +488,19 @@ def _zero_points(module: str, tensor: StoredTensor, stored: Mapping[str, StoredT
 
 
 class Scales(NamedTuple):
-    """Scales as they lie in the file: one for all rows and columns, or one for each row and group."""
+    """Scales in the file's layout: one for all rows and columns, or one for each row and group."""
 
     data: npt.NDArray[np.uint8]  # (rows, bytes), or (1, bytes)
     dtype: str
     shape: tuple[int, int]  # (rows, groups)
 
     def part(self, first: int, last: int) -> Numbers:
-        """Those of rows first..last-1, in single precision.  # (last - first, groups)"""
+        """The scales of rows first..last-1, in single precision.  # (last - first, groups)"""
         rows = self.data if len(self.data) == 1 else self.data[first:last]
         return np.broadcast_to(BLOCK_TYPES[self.dtype].dequantize(rows), (last - first, self.shape[1]))
 
     def fit(self, times: int) -> bool:
-        """Whether half precision holds all of them, and `times` that, without loss of digits at either end."""
+        """Whether half precision holds all of them, and `times` that, with all digits at both ends."""
         steps = range(0, len(self.data), SCALE_ROWS)
         parts = (np.abs(BLOCK_TYPES[self.dtype].dequantize(self.data[first : first + SCALE_ROWS])) for first in steps)
         return all(bool(np.all((part == 0) | ((part >= SMALLEST_NORMAL) & (part <= LARGEST / times)))) for part in parts)
@@ -511,7 +509,7 @@ class Scales(NamedTuple):
 def _scales(
     scheme: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, columns: int
 ) -> Scales:
-    """By the scheme's strategy: one for all, one a row, or one a group of columns."""
+    """Scales by the scheme's strategy: one for all, one a row, or one a group of columns."""
     found = stored.get(f"{module}.weight_scale")
     if found is None:
         tensor.fail("has no weight_scale beside it")

@@ -1,7 +1,7 @@
-"""The settings of a quantised folder: which are read, which have no effect, and which must have their plain value.
+"""The settings of a quantised folder: those that puna reads, those without effect, and those that must have their plain value.
 
-The words are those of AutoGPTQ and GPTQModel, AutoAWQ, and compressed-tensors. As with the keys of config.json, one that is
-unknown is listed by `puna inspect`.
+The words are those of AutoGPTQ and GPTQModel, AutoAWQ, and compressed-tensors. `puna inspect` lists unknown keys, as for
+config.json.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 
 COMPRESSED_FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
-COLUMNS_SHUFFLED = ("group", "dynamic", True)  # values of actorder with which a column's group must be stored
+COLUMNS_SHUFFLED = ("group", "dynamic", True)  # values of actorder that need a stored group for each column
 
 
 class Level(NamedTuple):
-    """What an object of the settings may hold."""
+    """The keys that an object of the settings may have."""
 
     plain: dict[str, tuple[Any, ...]]  # keys that change results: the values with which puna computes the right model
-    others: set[str]  # that are read, that the tensors themselves say, or that only tell how the model was made
+    others: set[str]  # keys that puna reads, that the tensors repeat, or that only tell how the model was made
 
 
 LEVELS: dict[str, Level] = {
@@ -76,7 +76,7 @@ LEVELS: dict[str, Level] = {
 
 
 def _levels(config: JsonObject) -> Iterator[tuple[JsonObject, Level]]:
-    """Every object of the settings that has a line in the table."""
+    """Every object of the settings that has a row in the table."""
     method = config.text("quant_method") or ""
     if method in LEVELS:
         yield config, LEVELS[method]
@@ -94,15 +94,15 @@ def _levels(config: JsonObject) -> Iterator[tuple[JsonObject, Level]]:
 
 
 def refuse_what_changes_results(config: JsonObject) -> None:
-    """UnsupportedModelError for settings with which puna would compute another model than the one that was made."""
+    """Raise UnsupportedModelError for settings with which puna would compute another model than the one that was made."""
     for part, level in _levels(config):
         refuse_other_values(part, level.plain)
     dynamic = config.object("dynamic")
     for pattern in [] if dynamic is None else dynamic.values:
-        if not pattern.startswith("-:"):  # which leaves matrices unquantised, as their tensors say too
+        if not pattern.startswith("-:"):  # it leaves matrices unquantised, as their tensors show too
             raise UnsupportedModelError(
                 f"{config.file}: {config.name}.dynamic has other settings for {shown(pattern)}, which changes results;"
-                " puna reads models with the same for all matrices"
+                " puna reads models with the same settings for all matrices"
             )
 
 

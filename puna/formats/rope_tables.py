@@ -1,4 +1,4 @@
-"""Numbers of a file -> the RopeConfig that they stand for: formats that hold tables instead of names."""
+"""A file's frequencies -> the RopeConfig that gives them: for formats that hold tables instead of names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from puna.config import ConfigError, RopeConfig
 
-# What Llama 3.1 and the small models of 3.2 have: their tables are known again, so that other formats can say it by name.
+# The scalings of Llama 3.1 and the small models of 3.2: puna recognises their tables, so that other formats can name them.
 LLAMA3_SCALINGS = tuple(RopeConfig(scaling="llama3", factor=factor, original_context=8192) for factor in (8.0, 32.0))
-NEAR = 4e-6  # relative: what single precision leaves of a frequency
+NEAR = 4e-6  # relative: the precision of a float32 frequency
 MAX_DIGITS = 6  # of a theta
 
 
 def with_factors(rope: RopeConfig, factors: tuple[float, ...], head_dim: int) -> RopeConfig:
-    """A plain `rope` whose frequencies are divided by `factors`: the scaling that they are known to stand for, else the table."""
+    """A plain `rope` with frequencies divided by `factors`: as a known scaling if they match one, else as a table."""
     plain = RopeConfig(theta=rope.theta).frequencies(head_dim)
     for known in LLAMA3_SCALINGS if rope.scaling == "none" else ():
         named = replace(known, theta=rope.theta)
@@ -27,9 +27,9 @@ def with_factors(rope: RopeConfig, factors: tuple[float, ...], head_dim: int) ->
 
 
 def rope_of(frequencies: npt.NDArray[Any], head_dim: int) -> RopeConfig | None:
-    """The rotary embedding that has these frequencies (radians per position of each pair); None where none has.
+    """The rotary embedding with these frequencies (radians per position of each pair); None if there is none.
 
-    The base is told by the second pair, which no scaling of LLaMA's touches, as the roundest number that fits.
+    The second pair, which no scaling of LLaMA's changes, gives the base: the roundest number that fits.
     """
     if len(frequencies) < 2 or not (np.isfinite(frequencies).all() and (frequencies > 0).all()) or frequencies[1] >= 1:
         return None

@@ -1,6 +1,6 @@
-"""Rows of a tensor that do not lie in the file as we want them: put together when they are asked for, never before.
+"""Rows of a tensor whose layout in the file is not puna's: they are assembled on demand, never before.
 
-A plain array of bytes is such rows too. What is not one yet: heads in the half-split rotary order (Hugging Face, GGUF's "neox"),
+A plain array of bytes is such rows too. These need work: heads in the half-split rotary order (Hugging Face, GGUF's "neox"),
 parts of several shards (Meta), numbers that must be unpacked first (GPTQ).
 
     rows[first:last]     (last - first, bytes of a row)
@@ -22,7 +22,7 @@ COMPARED_ROWS, COMPARED_BYTES = 64, 1 << 18  # by `are_equal`, at a time
 
 
 class Rows(Protocol):
-    """What a tensor's `data` is: an array of bytes, or something that makes parts of one."""
+    """A tensor's `data`: an array of bytes, or something that makes parts of one."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # (rows, bytes of a row)
@@ -33,7 +33,7 @@ class Rows(Protocol):
 
 
 def are_equal(rows: Rows, others: Rows) -> bool:
-    """Whether two matrices hold the same bytes. Rows spread over all of them are read first: most that differ do so there."""
+    """Whether two matrices hold the same bytes. Compares rows spread over all of them first: most differing ones differ there."""
     if rows.shape != others.shape:
         return False
     some = np.linspace(0, len(rows) - 1, min(COMPARED_ROWS, len(rows))).astype(int).tolist()
@@ -43,7 +43,7 @@ def are_equal(rows: Rows, others: Rows) -> bool:
 
 
 class _Made:
-    """Rows with a shape; the subclass makes `_rows(first, last)`."""
+    """Rows with a shape; the subclass implements `_rows(first, last)`."""
 
     shape: tuple[int, int]
 
@@ -72,7 +72,7 @@ class _ReorderedHeads(_Made):
 
     def _rows(self, first: int, last: int) -> Bytes:
         size = len(self._order)
-        begin, end = first // size * size, -(-last // size) * size  # whole heads: a pair's rows lie half a head apart
+        begin, end = first // size * size, -(-last // size) * size  # whole heads: a pair's rows are half a head apart
         heads: Bytes = self._source[begin:end]
         ours = np.arange(first - begin, last - begin)
         turned: Bytes = heads[ours // size * size + self._order[ours % size]]
@@ -80,26 +80,26 @@ class _ReorderedHeads(_Made):
 
 
 class HalfSplitHeads(_ReorderedHeads):
-    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, given as (x[2i], x[2i + 1])."""
+    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, returned as (x[2i], x[2i + 1])."""
 
     def __init__(self, source: Rows, head_dim: int) -> None:
         super().__init__(source, interleaved_order(head_dim))
 
 
 class InterleavedHeads(_ReorderedHeads):
-    """The other way round: for the writers of formats whose heads are half-split."""
+    """The inverse: for the writers of formats whose heads are half-split."""
 
     def __init__(self, source: Rows, head_dim: int) -> None:
         super().__init__(source, np.argsort(interleaved_order(head_dim)))
 
 
 def half_split_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
-    """As `HalfSplitHeads`, for a vector, which is one row of numbers of `number_bytes` each."""
+    """`HalfSplitHeads` for a vector, which is one row of numbers of `number_bytes` each."""
     return _vector(source, number_bytes, lambda numbers: HalfSplitHeads(numbers, head_dim))
 
 
 def interleaved_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
-    """As `InterleavedHeads`, for a vector."""
+    """`InterleavedHeads` for a vector."""
     return _vector(source, number_bytes, lambda numbers: InterleavedHeads(numbers, head_dim))
 
 
@@ -112,7 +112,7 @@ def _vector(source: Rows, number_bytes: int, turn: Callable[[Rows], Rows]) -> Ro
 
 
 def interleaved_order(head_dim: int) -> npt.NDArray[np.intp]:
-    """Where number j of an interleaved head stands in a half-split one.
+    """The place of number j of an interleaved head in a half-split one.
 
     >>> interleaved_order(6).tolist()
     [0, 3, 1, 4, 2, 5]
@@ -121,7 +121,7 @@ def interleaved_order(head_dim: int) -> npt.NDArray[np.intp]:
 
 
 class StackedRows(_Made):
-    """Parts one below the other: shards of a matrix whose rows were dealt out."""
+    """Parts one below the other: shards of a matrix that was split by rows."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self._parts = tuple(parts)
@@ -138,7 +138,7 @@ class StackedRows(_Made):
 
 
 class JoinedRows(_Made):
-    """Parts side by side: shards of a matrix whose columns were dealt out."""
+    """Parts side by side: shards of a matrix that was split by columns."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self._parts = tuple(parts)
@@ -149,7 +149,7 @@ class JoinedRows(_Made):
 
 
 class CutRows(_Made):
-    """Rows first_row..last_row-1, and of each the bytes first_byte..last_byte-1: one part of a sharded matrix."""
+    """Rows first_row..last_row-1 with their bytes first_byte..last_byte-1: one part of a sharded matrix."""
 
     def __init__(self, source: Rows, rows: tuple[int, int], row_bytes: tuple[int, int]) -> None:
         self._source, self._first, self._bytes = source, rows[0], row_bytes
@@ -161,7 +161,7 @@ class CutRows(_Made):
 
 @dataclass(frozen=True)
 class ComputedRows(_Made):
-    """Rows that a function makes: numbers that are packed otherwise in the file."""
+    """Rows that a function computes: numbers whose packing in the file is different."""
 
     shape: tuple[int, int]
     compute: Callable[[int, int], Bytes]  # (first, last) -> (last - first, bytes of a row)

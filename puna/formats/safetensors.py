@@ -1,6 +1,6 @@
-"""safetensors: a header in JSON behind its length, then the arrays (the format's README, version of 2025).
+"""safetensors: the header's length, the header in JSON, then the arrays (the format's README, version of 2025).
 
-As strict as the format's own library: no gaps, no overlaps, nothing behind the last array, so that memory never exceeds the file.
+As strict as the format's own library: no gaps, no overlaps, nothing after the last array, so that memory never exceeds the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from puna.formats.mapped import Cursor, file_size, map_file, shown
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
 
 MAX_HEADER_BYTES = 8 << 20  # a LLaMA has at most some thousand arrays of 100 bytes each; the library allows 100 MB
-MAX_TENSORS = 1 << 14  # Llama 3.1 405B has 1,138, and four times as many where it is quantised; so many take half a second
+MAX_TENSORS = 1 << 14  # Llama 3.1 405B has 1,138, four times as many if quantised; reading the maximum takes half a second
 MAX_DIMS = 8
 METADATA = "__metadata__"
 LENGTH = struct.Struct("<Q")
@@ -31,11 +31,11 @@ def matches(head: bytes, size: int) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """The arrays of a file, as views of its mapped bytes, in the order in which they lie.
+    """The arrays of a file, as views of its mapped bytes, in file order.
 
     Raises ModelNotFoundError, ModelFormatError, and UnsupportedModelError for a number type that puna does not hold.
     """
-    file_size(path)  # told before the file is opened: a pipe or a device could hang
+    file_size(path)  # fails before the file is opened: a pipe or a device could hang
     refuse_foreign(path)
     cursor = Cursor(map_file(path), path)
     length = cursor.number("header length", LENGTH)
@@ -45,7 +45,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     head = cursor.take("header", length)
     if not head.startswith(b"{"):
         cursor.damaged("header", f"begins with {shown(head[:8])}; an object is needed", 8)
-    count = head.count(b"{") - 1  # an object of its own for each tensor, and one for the metadata
+    count = head.count(b"{") - 1  # each tensor has an object of its own, and so has the metadata
     if count > MAX_TENSORS + 1:
         cursor.fail("header", f"describes {count} tensors; at most {MAX_TENSORS} are allowed", 8)
     header = parse_json(path, head)
@@ -69,7 +69,7 @@ def _check_metadata(header: JsonObject) -> None:
 
 
 def _places(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject]]:
-    """(name, first byte, byte behind the last, entry) of each array."""
+    """(name, first byte, end, entry) of each array."""
     for name in header.values:
         if name == METADATA:
             continue
@@ -94,7 +94,7 @@ def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -
     if last - begin != needed:
         entry.damaged("data_offsets", f"hold {last - begin} bytes; {dtype} {list(shape)} needs {needed}")
     if not is_possible(shape, dtype):
-        entry.fail("shape", f"is {list(shape)}, more than a memory can hold")
+        entry.fail("shape", f"is {list(shape)}, more than any memory holds")
     if last > data.remaining:
         entry.damaged("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
     at = data.position + begin

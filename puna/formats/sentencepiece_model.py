@@ -1,6 +1,6 @@
 """SentencePiece's `tokenizer.model`: a serialized ModelProto <-> TokenizerSpec.
 
-What the file says of the training is passed over, but everything that changes how a text is cut is taken or refused. Fields by
+The reader ignores what the file says of the training; whatever changes how a text is split is read or refused. Fields by
 their numbers in sentencepiece_model.proto:
   ModelProto: pieces 1, trainer_spec 2, normalizer_spec 3, denormalizer_spec 5. SentencePiece: piece 1, score 2, type 3.
   TrainerSpec: model_type 3, vocab_size 4, treat_whitespace_as_suffix 24, byte_fallback 35, then the ids and names of the special
@@ -26,9 +26,9 @@ from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 MAX_PIECE_FIELDS = 16  # the format has 3
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
-KINDS = {1: "unigram", 2: "spm"}  # those that are read, as TokenizerSpec names them
+KINDS = {1: "unigram", 2: "spm"}  # those that puna reads -> TokenizerSpec's name
 
-# Our field -> TrainerSpec's fields of the id and of the piece, and what piece it is by default.
+# Our field -> TrainerSpec's fields of the id and of the piece, and the default piece.
 SPECIAL_PIECES = {
     "unk_id": (40, 45, b"<unk>"),
     "bos_id": (41, 46, b"<s>"),
@@ -43,7 +43,7 @@ def matches(head: bytes) -> bool:
 
 
 def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
-    """The tokenizer of a `tokenizer.model`. UnsupportedModelError for what is neither BPE nor Unigram."""
+    """The tokenizer of a `tokenizer.model`. UnsupportedModelError if it is neither BPE nor Unigram."""
     pieces, trainer, normalizer = _read_model(path, data)
     kind = _supported_kind(path, trainer)
     tokens = [piece for piece, _, _ in pieces]
@@ -141,13 +141,13 @@ def _supported_kind(path: Path, trainer: Message) -> str:
         raise UnsupportedModelError(f"{path}: the SentencePiece model is of type {name}; puna reads BPE and Unigram")
     if _flag(trainer, 24, False):
         raise UnsupportedModelError(
-            f"{path}: the SentencePiece model puts spaces behind words; puna reads those that put them before"
+            f"{path}: the SentencePiece model puts spaces after words; puna reads those that put them before"
         )
     return kind
 
 
 def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Message, name: str) -> int | None:
-    """The id of a piece that the trainer names, where it is there and of the right type."""
+    """The id of a piece that the trainer names, if the piece is there and has the right type."""
     _, field, default = SPECIAL_PIECES[name]
     piece = _bytes(trainer, field, default)
     wanted = UNKNOWN if name == "unk_id" else CONTROL
@@ -159,7 +159,7 @@ def _normalizer_name(path: Path, normalizer: Message) -> str:
         raise UnsupportedModelError(f"{path}: the SentencePiece model keeps spaces as spaces; puna reads those that write U+2581")
     name = _bytes(normalizer, 1, b"")
     if not _bytes(normalizer, 2, b""):
-        return ""  # without a map, nothing is changed, whatever the name
+        return ""  # without a map nothing changes, whatever the name
     try:
         return name.decode("ascii")
     except UnicodeDecodeError:
@@ -169,7 +169,7 @@ def _normalizer_name(path: Path, normalizer: Message) -> str:
 def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     """A map of characters that the library may walk: a double-array trie (Darts), then texts that end in NUL.
 
-    The library trusts every offset in it. Here each must stay within: from unit i, the walk goes to (i ^ offset) ^ byte.
+    The library trusts every offset in it. Here each must stay inside: from unit i, the walk goes to (i ^ offset) ^ byte.
     """
     if not charsmap:
         return b""
@@ -189,7 +189,7 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
 
 
 def longest_text(charsmap: bytes) -> int:
-    """Bytes of the longest text that a checked map puts in the place of another."""
+    """Bytes of the longest replacement text in a checked map."""
     texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
     return max(map(len, texts.split(b"\0")))
 

@@ -1,7 +1,7 @@
-"""How a model is cut for several processes: which matrices by rows, which by columns, which not at all (Shoeybi et al. 2019,
-arXiv 1909.08053). One table for the readers and writers of Meta's shards and for tensor parallelism.
+"""How a model is split over several processes: which matrices by rows, which by columns, which not at all (Shoeybi et al. 2019,
+arXiv 1909.08053). One table serves the readers and writers of Meta's shards and tensor parallelism.
 
-    parts = [cut(checkpoint, rank, 4) for rank in range(4)]      # each a dict of tensors, made when asked for
+        parts = [cut(checkpoint, rank, 4) for rank in range(4)]      # each a dict of tensors, made on demand
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Direction = Literal["rows", "columns", "whole"]
 
 
 class Cut(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     direction: Direction
-    by_heads: bool = False  # K/V heads: repeated where there are more parts than heads
+    by_heads: bool = False  # K/V heads: repeated if there are more parts than heads
 
 
-# Our name within a layer, or of a tensor outside -> how it is cut. Biases that are added after a sum over parts are whole: only
-# the first part may add them.
+# Our name within a layer, or of a tensor outside -> how to split it. Biases that are added after a sum over parts stay whole:
+# only the first part may add them.
 CUTS: dict[str, Cut] = {
     "embed": Cut("columns"),
     "final_norm": Cut("whole"),
@@ -59,7 +59,7 @@ BY_VOCABULARY = CUTS | {"embed": Cut("rows")}  # Llama 3's shards
 
 
 def cut_of(name: str, cuts: dict[str, Cut] = CUTS) -> Cut:
-    """How our tensor `name` is cut.
+    """How to split our tensor `name`.
 
     >>> cut_of("layers.3.o_proj").direction
     'columns'
@@ -68,9 +68,9 @@ def cut_of(name: str, cuts: dict[str, Cut] = CUTS) -> Cut:
 
 
 def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
-    """What process `rank` of `num_parts` holds: a model of fewer heads, a smaller feed-forward size and a part of the vocabulary.
+    """The part of process `rank` of `num_parts`: a model of fewer heads, a smaller feed-forward size, a part of the vocabulary.
 
-    Raises UsageError for a number of parts that does not work.
+    Raises UsageError if the model cannot be split into that many parts.
     """
     if num_parts == 1:
         return checkpoint
@@ -86,11 +86,11 @@ def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
 
 
 def check_parts(config: ModelConfig, num_parts: int) -> None:
-    """UsageError where a model cannot be cut into so many equal parts; it names the numbers that work."""
+    """Raise UsageError if a model cannot be split into that many equal parts; the error names the numbers that work."""
     if not _divides(config, num_parts):
         works = [str(n) for n in range(1, config.num_heads + 1) if _divides(config, n)]
         raise UsageError(
-            f"the model cannot be cut into {num_parts} parts: it has {config.num_heads} heads, {config.num_kv_heads} K/V heads, "
+            f"the model cannot be split in {num_parts} parts: it has {config.num_heads} heads, {config.num_kv_heads} K/V heads, "
             f"feed-forward size {config.ffn_size}",
             hint=f"These numbers of parts work: {', '.join(works)}.",
         )
@@ -103,9 +103,9 @@ def _divides(config: ModelConfig, num_parts: int) -> bool:
 
 
 def cut(checkpoint: Checkpoint, rank: int, num_parts: int, cuts: dict[str, Cut] = CUTS) -> dict[str, Tensor]:
-    """Part `rank` of each tensor; rows are made when they are asked for.
+    """Part `rank` of each tensor; rows are made on demand.
 
-    Raises UsageError for a number of parts that does not work.
+    Raises UsageError if the model cannot be split into that many parts.
     """
     check_parts(checkpoint.config, num_parts)
     config = checkpoint.config
@@ -136,7 +136,7 @@ def _columns(tensor: Tensor, first: int, last: int) -> Tensor:
 
 
 def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
-    """Of a quantised matrix whose blocks the cut would break: its numbers, as Q8_0 where whole blocks of that fit, or as F16."""
+    """The numbers of a quantised matrix whose blocks the split would break: as Q8_0 if its blocks fit, else as F16."""
     kind = "F16" if first % SMALL_BLOCK or last % SMALL_BLOCK else "Q8_0"
 
     def numbers(first_row: int, last_row: int) -> npt.NDArray[np.uint8]:
@@ -147,7 +147,7 @@ def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
 
 
 def joined(parts: Sequence[Rows], cut: Cut) -> Rows:
-    """The rows of a tensor whose parts are given in order; of one that every part has whole, the first."""
+    """The rows of a tensor from its parts in order; if every part has the whole tensor, the first."""
     if cut.direction == "whole" or len(parts) == 1:
         return parts[0]
     return StackedRows(parts) if cut.direction == "rows" else JoinedRows(parts)

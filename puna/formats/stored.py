@@ -1,4 +1,4 @@
-"""A dense array in a file of named arrays: what safetensors and PyTorch files are made of, before it is known what it means."""
+"""A dense array in a file of named arrays (safetensors, PyTorch), before its meaning is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from puna.errors import ModelFormatError
 from puna.formats.mapped import shown
 from puna.formats.rows import Bytes, ComputedRows, Rows
 
-# Name (safetensors' spelling) -> how numpy holds it; BF16 and the eight-bit floats as bits.
+# Name (safetensors' spelling) -> numpy's type; BF16 and the eight-bit floats as bits.
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(code)
     for name, code in {
@@ -24,7 +24,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }  # fmt: skip
 
 
-LARGEST_ARRAY = 1 << 63  # bytes; numpy counts them in 64 bits, also those of an array with a size of 0, which has none
+LARGEST_ARRAY = 1 << 63  # bytes; numpy counts in 64 bits, also the other sizes of an empty array
 
 
 def is_possible(shape: tuple[int, ...], dtype: str) -> bool:
@@ -33,7 +33,7 @@ def is_possible(shape: tuple[int, ...], dtype: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """An array as it lies in a file, checked to lie inside it: in C order, or with steps between its numbers (a transpose)."""
+    """An array in a file, checked to be inside it: in C order, or with steps between its numbers (a transpose)."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class StoredTensor:
     data: npt.NDArray[np.uint8]  # (bytes,), a read-only view of the mapped file, from the first number to the last
     file: Path
     offset: int  # bytes from the file's start
-    strides: tuple[int, ...] | None = None  # from one number to the next of each dimension, in numbers; None: C order
+    strides: tuple[int, ...] | None = None  # steps of each dimension, in numbers; None: C order
 
     def array(self) -> npt.NDArray[Any]:
         """The numbers, a view.  # shape"""
@@ -52,7 +52,7 @@ class StoredTensor:
         return np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False)
 
     def rows(self) -> Rows:
-        """The bytes by rows, as `Tensor.data` wants them; those that do not lie so are put together when asked for."""
+        """The bytes by rows, in the form of `Tensor.data`; another layout is assembled on demand."""
         if not prod(self.shape):
             return np.empty((0, 0), np.uint8)
         rows = prod(self.shape[:-1])
@@ -73,7 +73,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """A matrix whose rows are put together as blocks: what a quantised matrix of a foreign layout becomes."""
+    """A matrix whose rows are assembled as blocks: a quantised matrix of a foreign layout."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,7 +1,7 @@
 """The chat template of a model's folder.
 
-Where several files hold one, the order is that of transformers (5.23) for a tokenizer. Of named templates the one called
-"default" is used.
+If several files hold one, the order is that of transformers (5.23) for a tokenizer. Of named templates puna uses the one called
+"default".
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from puna.formats.mapped import file_size, inside, is_there, shown
 from puna.formats.notices import Doubt, Loss
 
 TEMPLATE = "chat_template.jinja"
-SETTINGS = ("tokenizer_config.json", "chat_template.json")  # in this order, behind TEMPLATE; the latter is a processor's
-MORE_TEMPLATES = "additional_chat_templates"  # a folder of further ones, NAME.jinja
+SETTINGS = ("tokenizer_config.json", "chat_template.json")  # in this order, after TEMPLATE; the latter is a processor's
+MORE_TEMPLATES = "additional_chat_templates"  # a folder of more, NAME.jinja
 DEFAULT = "default"
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_TEMPLATES = 16
 
 
 class FoundTemplate(NamedTuple):
-    """A template, and what a person should hear about it."""
+    """A template, and notices about it."""
 
     text: str | None
     notices: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class FoundTemplate(NamedTuple):
 def read_template(path: Path) -> str:
     """The text of a template file."""
     if file_size(path) > MAX_TEMPLATE_BYTES:
-        raise ModelFormatError(path, "file", None, f"is longer than {MAX_TEMPLATE_BYTES} bytes, which no template needs")
+        raise ModelFormatError(path, "file", None, f"is longer than {MAX_TEMPLATE_BYTES} bytes, more than any template needs")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -43,10 +43,10 @@ def read_template(path: Path) -> str:
 
 
 def template_in(folder: Path) -> FoundTemplate:
-    """That of a model's folder: in a file of its own, else in a JSON file.
+    """The chat template of a model's folder: its own file, else a JSON file.
 
-    A file of its own may hold any text, and goes into what the model is converted to: by a link out of the folder a private file
-    would go along.
+    Its own file may hold any text, and a conversion copies it: through a link out of the folder it would copy a private file
+    too.
     """
     found = list(_sources(folder))
     named = [name for _, texts in found for name in texts if name != DEFAULT]
@@ -61,8 +61,8 @@ def template_in(folder: Path) -> FoundTemplate:
 
 
 def other_templates(names: Sequence[str]) -> Loss:
-    """What to say of named templates beside the default one."""
-    return Loss(f"puna uses the default chat template, none of the others ({_listed(names)})")
+    """The notice about named templates beside the default one."""
+    return Loss(f"puna uses the default chat template and drops the others ({_listed(names)})")
 
 
 def _no_default(names: Sequence[str]) -> Doubt:
@@ -93,7 +93,7 @@ def _more_names(folder: Path) -> Iterator[str]:
 
 
 def _templates_of(settings: JsonObject) -> dict[str, str]:
-    """A text is the default one; a list names each."""
+    """Templates by name: a text is the default one; a list names each."""
     if not isinstance(settings.values.get("chat_template"), list):
         text = settings.text("chat_template")
         return {} if text is None else {DEFAULT: text}

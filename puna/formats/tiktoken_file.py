@@ -1,8 +1,8 @@
-"""Llama 3's `tokenizer.model`: lines of a token in base64 and its rank (tiktoken's format) -> TokenizerSpec.
+"""Llama 3's `tokenizer.model`: each line is a token in base64 and its rank (tiktoken's format) -> TokenizerSpec.
 
-The file holds no merges: tiktoken joins the two neighbours whose joint token has the lowest rank. That is the same as merging
-by a list of pairs, one of each token: the two parts of which the merges of lower rank leave it.
-The special tokens are no part of the file; they are those of Meta's package, 256 behind the others.
+The file holds no merges: tiktoken joins the two neighbours whose joint token has the lowest rank. A list of pairs gives the same
+result, with one pair for each token: the two parts that the merges of lower rank leave of it.
+The file does not hold the special tokens; they are those of Meta's package, 256 after the others.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ NAMED_SPECIAL = (
 SPECIAL = (*NAMED_SPECIAL, *(f"<|reserved_special_token_{2 + i}|>" for i in range(NUM_SPECIAL - len(NAMED_SPECIAL))))
 
 RESERVED = b"<|reserved_special_token_"
-# Where they stand among the special tokens, those that every model of the family has under the same name.
+# Positions, among the special tokens, of those that every model of the family has under the same name.
 ALWAYS_NAMED = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 REQUIRED_SPECIAL = {name: SPECIAL.index(name) for name in ALWAYS_NAMED}
 
 
 def same_but_reserved(tokens: Sequence[bytes], others: Sequence[bytes]) -> bool:
-    """Whether two vocabularies are the same but for special tokens that one of them has in reserve: the file has no names,
-    and those of Meta's package and of its tokenizer.json differ there.
+    """Whether two vocabularies differ only in reserved special tokens: the file has no names, and Meta's package and its
+    tokenizer.json name those differently.
     """
     pairs = zip(tokens, others)
     return len(tokens) == len(others) and all(a == b or RESERVED in (a[: len(RESERVED)], b[: len(RESERVED)]) for a, b in pairs)
@@ -113,14 +113,14 @@ def _read_tokens(path: Path, data: bytes) -> list[bytes]:
 
 
 def merges_of_ranks(tokens: list[str]) -> list[bytes]:
-    """The pairs of which tokens are made, in the order of the ranks. A token that no two others make has none."""
+    """The pairs that make tokens, in the order of the ranks. A token that no two others make has none."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     pairs = (_parts(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1)
     return [" ".join(parts).encode() for parts in pairs if len(parts) == 2]
 
 
 def _parts(token: str, rank: int, ranks: dict[str, int]) -> list[str]:
-    """What merging leaves of `token` with the tokens of lower rank. The ranks of all pairs are kept: a file has 128 thousand."""
+    """What merging with tokens of lower rank leaves of `token`. The ranks of all pairs are kept: a file has 128 thousand."""
     parts = list(token)
     found = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
     while len(found) > 1 and (lowest := min(found)) < rank:

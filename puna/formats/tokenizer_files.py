@@ -1,4 +1,4 @@
-"""A tokenizer in files of its own: one file, or what lies in a Hugging Face folder -> TokenizerSpec."""
+"""A tokenizer in files of its own: one file, or a Hugging Face folder's -> TokenizerSpec."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from puna.formats.vocabulary_size import fits, fitted, without_excess
 
 MAX_FILE_BYTES = 64 << 20  # Llama 3's tokenizer.json takes 17 MB
 HEAD_BYTES = 8192
-Read = tuple[TokenizerSpec, tuple[str, ...]]  # and what a person should hear about it
+Read = tuple[TokenizerSpec, tuple[str, ...]]  # with notices
 
 
 class Form(NamedTuple):
-    """A kind of tokenizer file, told by its first bytes."""
+    """A kind of tokenizer file, recognised by its first bytes."""
 
     matches: Callable[[bytes], bool]
     read: Callable[[Path], Read]
@@ -51,28 +51,28 @@ FORMS = (
 
 
 def is_tokenizer(head: bytes) -> bool:
-    """Whether a file that begins so is a tokenizer's. One of llama2.c has no mark of its own, and is told elsewhere."""
+    """Whether a file that begins so is a tokenizer. llama2.c's has no mark of its own; other code recognises it."""
     return any(form.matches(head) for form in FORMS[:-1])
 
 
 def read_tokenizer_file(path: Path, vocab_size: int | None) -> TokenizerSpec:
-    """A tokenizer file of any kind, told by its content. `vocab_size`: rows of the embedding, where a model is known.
+    """Read a tokenizer file of any kind; its content tells the kind. `vocab_size`: rows of the embedding, if a model is known.
 
-    What stands beside it in `tokenizer_config.json` and `generation_config.json` (BOS, EOS, the ends of a text) is heeded.
+    Uses `tokenizer_config.json` and `generation_config.json` beside it (BOS, EOS, the ends of a text).
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError.
     """
     return read_tokenizer_file_told(path, vocab_size)[0]
 
 
 def read_tokenizer_file_told(path: Path, vocab_size: int | None) -> Read:
-    """The same, and what a person should hear about it."""
+    """Like `read_tokenizer_file`, with notices."""
     spec, told = _read(path)
     spec, more = _set_up(spec, path)
     return settled(spec if vocab_size is None else fitted(spec, vocab_size)), (*told, *more)
 
 
 def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
-    """The tokenizer that a person named instead of a model's own: a file of any kind, or a folder, read as a model's is."""
+    """The tokenizer that a user gave instead of a model's own: a file of any kind, or a folder, read like a model's."""
     if not path.is_dir():
         return read_tokenizer_file_told(path, vocab_size)
     spec, notices = read_tokenizer_folder(path, vocab_size)
@@ -87,9 +87,9 @@ def read_given_tokenizer(path: Path, vocab_size: int) -> Read:
 
 
 def read_tokenizer_alone(path: Path) -> Read:
-    """The tokenizer in a file or a folder, without a model that says how many tokens it has.
+    """The tokenizer in a file or a folder, without a model that gives its number of tokens.
 
-    A folder's `config.json` says it if there is one; else the tokenizer has as many as its largest id needs.
+    A folder's `config.json` gives it if there is one; else the largest id does.
     """
     if not path.is_dir():
         return read_tokenizer_file_told(path, None)
@@ -109,14 +109,14 @@ def _vocab_size_in(folder: Path) -> int:
 
 
 def what_to_give(notices: Sequence[str]) -> str:
-    """What a person can do about a tokenizer that was not found, where `notices` were made of the search."""
+    """What to do about a tokenizer that was not found; `notices` come from the search."""
     if any(notice.startswith(NO_FAST_FILE) for notice in notices):
         return f"{NO_FAST_FILE}. {SAVE_FAST}"
     return "Give the file with --tokenizer: tokenizer.json, tokenizer.model or tokenizer.bin; or token ids instead of text."
 
 
 def _set_up(spec: TokenizerSpec, path: Path) -> Read:
-    """A `tokenizer.json` does not say which of its tokens begin and end a text: files beside it do."""
+    """Apply the files beside a `tokenizer.json`, which does not say which tokens begin and end a text."""
     settings, generation = path.with_name("tokenizer_config.json"), path.with_name("generation_config.json")
     if not tokenizer_json.matches(read_head(path, HEAD_BYTES)):
         return spec, ()
@@ -133,9 +133,9 @@ def _set_up(spec: TokenizerSpec, path: Path) -> Read:
 
 
 def with_ends(spec: TokenizerSpec, source: JsonObject) -> Read:
-    """`spec` with the ids that end a text, of `eos_token_id` in a config: a number or a list of them.
+    """`spec` with the ids that end a text, from `eos_token_id` in a config: a number or a list of them.
 
-    The tokenizer's own EOS ends it too. An id that the vocabulary does not have ends nothing, and is told.
+    The tokenizer's own EOS ends it too. An id outside the vocabulary ends nothing; a notice says so.
     """
     given = source.values.get("eos_token_id")
     ids = given if isinstance(given, list) else [] if given is None else [given]
@@ -159,7 +159,7 @@ def _end_notices(spec: TokenizerSpec, file: str, ids: Sequence[int], known: Sequ
 
 
 def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
-    """Whether `one`, read again, holds the tokens of `other`, treats spaces alike, begins a text with the same token, and ends it
+    """Whether `one`, read again, has the tokens of `other`, treats spaces alike, begins a text with the same token, and ends it
     with the same ones.
     """
 
@@ -176,7 +176,7 @@ def means_the_same(one: TokenizerSpec, other: TokenizerSpec) -> bool:
 
 
 def _spacing(spec: TokenizerSpec) -> tuple[object, ...]:
-    """All that decides which spaces and characters SentencePiece sees; nothing, for other kinds."""
+    """All that decides which spaces and characters SentencePiece sees; nothing for other kinds."""
     if spec.kind == "bpe" or spec.pipeline:
         return ()
     adds = spec.add_space_prefix
@@ -193,7 +193,7 @@ def _read(path: Path) -> Read:
         if form.matches(head):
             return form.read(path)
     raise UnsupportedModelError(
-        f"{path}: no tokenizer that puna knows",
+        f"{path}: puna does not know this kind of tokenizer",
         hint="Known: SentencePiece's or Llama 3's tokenizer.model, tokenizer.json, and llama2.c's tokenizer.bin.",
     )
 
@@ -202,16 +202,16 @@ def _read(path: Path) -> Read:
 
 
 SLOW_FILES = ("vocab.json", "merges.txt")  # GPT-2's
-NO_FAST_FILE = "vocab.json and merges.txt do not say how a text is cut into words, so they are not read"
+NO_FAST_FILE = "vocab.json and merges.txt do not say how to split a text into words, so puna does not read them"
 SAVE_FAST = "Save a tokenizer.json beside them: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
 
 
 def read_tokenizer_folder(folder: Path, vocab_size: int) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
-    """The tokenizer of a Hugging Face folder, None where it has none, and what a person should hear about it.
+    """The tokenizer of a Hugging Face folder, or None, and notices about it.
 
-    Where `tokenizer.json` and SentencePiece's `tokenizer.model` differ, the latter cuts the text, for the former is made from it,
-    and for some was made wrongly (OpenLLaMA, transformers#24233). Tokens that were added since are taken from all files. The ids
-    of `generation_config.json` are not read here.
+    If `tokenizer.json` and SentencePiece's `tokenizer.model` differ, the latter splits the text: the former is made from it, and
+    sometimes wrongly (OpenLLaMA, transformers#24233). Tokens that were added later come from all files. This does not read the
+    ids of `generation_config.json`.
     """
     files = {name: read_json(path) for name in JSON_FILES if is_there(path := folder / name)}
     model = _read(path)[0] if is_there(path := folder / "tokenizer.model") else None
@@ -237,8 +237,8 @@ ADDED = {"added_tokens.json": mapped_tokens, "tokenizer_config.json": decoder_to
 
 
 def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
-    """One for each id: tokenizer.json's where it has that id. Its flags are those of tokenizer_config.json for the same token,
-    as in transformers; it is special where any file says so.
+    """One token for each id: tokenizer.json's if it has that id. Its flags are those of tokenizer_config.json for the same
+    token, as in transformers; it is special if any file says so.
     """
     read = {name: {token.id: token for token in reader(files[name])} for name, reader in ADDED.items() if name in files}
     by_id = {token_id: token for tokens in read.values() for token_id, token in tokens.items()}
@@ -250,7 +250,7 @@ def _added(files: Mapping[str, JsonObject]) -> list[AddedToken]:
 
 
 def special_notices(files: Mapping[str, JsonObject]) -> tuple[Doubt, ...]:
-    """Tokens that one file calls special and another one does not. (added_tokens.json does not say.)"""
+    """Notices for tokens that only one of two files calls special. (added_tokens.json does not say.)"""
     said: dict[str, dict[bool, str]] = {}
     for name in ("tokenizer_config.json", "tokenizer.json"):
         for token in ADDED[name](files[name]) if name in files else ():
@@ -264,8 +264,8 @@ def special_notices(files: Mapping[str, JsonObject]) -> tuple[Doubt, ...]:
 
 
 def _parts(config: JsonObject, old_map: JsonObject) -> tuple[dict[str, str], tuple[str, ...]]:
-    """BOS, EOS and so on by their texts. As in transformers 5: tokenizer_config.json goes before special_tokens_map.json where it
-    lists the added tokens too, else behind it.
+    """BOS, EOS and so on, as texts. As in transformers 5, tokenizer_config.json wins over special_tokens_map.json if it lists
+    the added tokens too; otherwise it loses.
     """
     first, last = (config, old_map) if config.values.get("added_tokens_decoder") is not None else (old_map, config)
     mine, others = roles(first), roles(last)
@@ -289,7 +289,7 @@ class Chosen(NamedTuple):
 
 
 def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_size: int) -> Chosen | None:
-    """The tokenizer of `tokenizer.model`, of `tokenizer.json`, or of both."""
+    """Choose the tokenizer of `tokenizer.model`, of `tokenizer.json`, or of both."""
     added = _added(files)
     fast, notices = _fast(files, added, is_needed=model is None)
     if model is None:
@@ -304,7 +304,7 @@ def _chosen(model: TokenizerSpec | None, files: Mapping[str, JsonObject], vocab_
 def _fast(
     files: Mapping[str, JsonObject], added: Sequence[AddedToken], is_needed: bool
 ) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
-    """What `tokenizer.json` holds."""
+    """Read `tokenizer.json`."""
     if "tokenizer.json" not in files:
         return None, ()
     try:
@@ -318,25 +318,25 @@ def _fast(
 
 def _of_both(model: TokenizerSpec, fast: TokenizerSpec, notices: tuple[str, ...], vocab_size: int) -> Read:
     if len(model.tokens) < len(fast.tokens) or (fits(fast, vocab_size) and not fits(model, vocab_size)):
-        why = f"tokenizer.json has {len(fast.tokens)} tokens, tokenizer.model {len(model.tokens)}: tokenizer.json is used"
+        why = f"tokenizer.json has {len(fast.tokens)} tokens, tokenizer.model {len(model.tokens)}: puna uses tokenizer.json"
         return fast, (*notices, why)
     if fast.only_json and fast.kind != "unigram":
         return model, (*notices, f"tokenizer.model is used instead of tokenizer.json: {fast.only_json}")
     if agree(model, fast) or (model.kind == fast.kind == "unigram" and same_but_reserved(model.tokens, fast.tokens)):
-        # The fields are tokenizer.model's, which every format can hold; the library cuts, where they do not say the same.
+        # The fields are tokenizer.model's, which every format can hold; the library splits if they do not say the same.
         return replace(model, pipeline=fast.pipeline, merges=fast.merges, added_flags=fast.added_flags), notices
     return model, (*notices, DIFFERENT if same_prefix(model, fast) else DIFFERENT_SPACES)
 
 
-DIFFERENT = Doubt("tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used")
+DIFFERENT = Doubt("tokenizer.json and tokenizer.model split text differently: puna uses tokenizer.model")
 DIFFERENT_SPACES = Doubt(
-    "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ where a text begins with one): "
-    "tokenizer.model is used"
+    "tokenizer.json and tokenizer.model do not add a space to the same texts (they may differ if a text begins with one): "
+    "puna uses tokenizer.model"
 )
 
 
 def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:
-    """`model` with the spaces that the config asks for: not legacy means that only the beginning of a text gets one."""
+    """`model` with the config's spaces: not legacy means that only the beginning of a text gets one."""
     if config is None or model.kind == "bpe":
         return model
     adds = model.add_space_prefix and config.flag("add_prefix_space", True)
@@ -344,7 +344,7 @@ def _spaced(model: TokenizerSpec, config: JsonObject | None) -> TokenizerSpec:
 
 
 def _spaced_as(model: TokenizerSpec, fast: TokenizerSpec) -> TokenizerSpec:
-    """`model` with what frames a text in `fast`, which SentencePiece's file does not say."""
+    """`model` with what frames a text in `fast`; SentencePiece's file does not say it."""
     bos_id = model.bos_id if fast.bos_id is None else fast.bos_id
     eos_id = model.eos_id if fast.eos_id is None else fast.eos_id
     first_only = model.add_space_prefix and fast.prefix_first_only
@@ -352,10 +352,10 @@ def _spaced_as(model: TokenizerSpec, fast: TokenizerSpec) -> TokenizerSpec:
 
 
 def _framed(spec: TokenizerSpec, config: JsonObject, is_fast: bool) -> Read:
-    """`spec` with BOS and EOS around a text where the config says so.
+    """`spec` with BOS and EOS around a text if the config says so.
 
-    `is_fast`: there is a tokenizer.json. Its post-processor alone counts then, as in transformers 5; flags that say something
-    else are told.
+    `is_fast`: there is a tokenizer.json. Then only its post-processor counts, as in transformers 5; a notice names flags that
+    contradict it.
     """
     flags = {name: config.flag(f"add_{name}_token", adds) for name, adds in (("bos", spec.add_bos), ("eos", spec.add_eos))}
     if is_fast:

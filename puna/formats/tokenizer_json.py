@@ -1,9 +1,9 @@
 """`tokenizer.json` of Hugging Face's `tokenizers` -> TokenizerSpec.
 
-Two families are understood: byte-level BPE ("bpe": GPT-2, Llama 3, Qwen2, SmolLM2) and SentencePiece BPE by merges ("spm": Llama
-1 and 2, Mistral). Their fields say what such a file says, so that every format can hold them. Whatever else the file holds is
-kept as its `pipeline`, by which the library itself cuts; `only_json` then says what no other format could hold. Parts that are in
-no table of `library_parts.py` are refused by name.
+puna understands two families: byte-level BPE ("bpe": GPT-2, Llama 3, Qwen2, SmolLM2) and SentencePiece BPE by merges ("spm":
+Llama 1 and 2, Mistral). Their TokenizerSpec fields say what such a file says, so that every format can hold them. Any other
+file is kept as its `pipeline`, and the library itself splits by it; `only_json` then says what no other format could hold. puna
+refuses by name parts that are in no table of `library_parts.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 SPACE = "\u2581"
 
 DIGIT, DIGITS = r"\p{N}", r"\p{N}+"
-# Expressions in the order in which they cut -> our name of the splitter; the usual name where several cut alike.
+# Expressions in the order in which they split -> our name of the splitter; the usual name if several split alike.
 SPLITTERS = {pre.stages: name for name, pre in reversed(PRE_TOKENIZERS.items())} | {
     (DIGIT, GPT2): "smollm",
     (LLAMA3,): "llama-bpe",
@@ -44,7 +44,7 @@ class _Beyond(Exception):
 
 
 class Cutting(NamedTuple):
-    """What normalizer and pre-tokenizer come to."""
+    """The result of normalizer and pre-tokenizer."""
 
     kind: str
     pre: str = "default"
@@ -60,7 +60,7 @@ def matches(head: bytes) -> bool:
 
 
 def tokenizer_of(document: JsonObject) -> tuple[TokenizerSpec, tuple[str, ...]]:
-    """The tokenizer, and what a person should hear about it. UnsupportedModelError for what puna does not do."""
+    """The tokenizer, and notices about it. UnsupportedModelError for what puna does not do."""
     model = _model(document)
     kind = _kind(model)
     parts = library_parts(document)
@@ -101,7 +101,7 @@ def _kind(part: JsonObject) -> str:
 
 
 def _understood(document: JsonObject, model: JsonObject, parts: dict[str, list[Any]]) -> tuple[Cutting, str]:
-    """What the file comes to in our own fields, or why they cannot say it."""
+    """The file in our own fields, or why they cannot say it."""
     try:
         if _kind(model) == "Unigram":
             raise _Beyond("its tokenizer.json holds a Unigram model")
@@ -116,13 +116,13 @@ def _understood(document: JsonObject, model: JsonObject, parts: dict[str, list[A
 
 
 def _strips(parts: dict[str, list[Any]]) -> bool:
-    """Whether the decoder takes a space from the beginning of a text."""
+    """Whether the decoder strips a space from the beginning of a text."""
     steps = parts["decoder"]
     return any(step["type"] == "Strip" or step.get("prepend_scheme", "never") != "never" for step in steps)
 
 
 def _is_plain(model: JsonObject, cutting: Cutting, parts: dict[str, list[Any]]) -> bool:
-    """Whether the model's options and the decoder are those that our own classes have."""
+    """Whether the model's options and the decoder are those of our own classes."""
     decoders = parts["decoder"]
     if cutting.kind == "bpe":
         odd = model.values.get("unk_token") is not None or model.flag("byte_fallback")
@@ -184,7 +184,7 @@ def _unigram_scores(model: JsonObject) -> npt.NDArray[np.float64]:
 
 
 def _tokens(model: JsonObject) -> list[str]:
-    """The tokens by id. An id that nothing has is unused."""
+    """The tokens by id. An id without a token is unused."""
     vocabulary = model.object("vocab")
     if vocabulary is None or not vocabulary.values:
         model.fail("vocab", "is missing or empty")
@@ -246,7 +246,7 @@ def _beyond(what: str) -> NoReturn:
 
 
 def _steps(document: JsonObject, key: str, inner: str) -> list[JsonObject]:
-    """A part and, where it is a Sequence, what it consists of."""
+    """A part and, if it is a Sequence, its parts."""
     part = document.object(key)
     if part is None:
         return []
@@ -271,7 +271,7 @@ def _byte_level(document: JsonObject, steps: list[JsonObject]) -> Cutting:
 
 
 def _stages(step: JsonObject) -> list[str]:
-    """The expressions that a step cuts by."""
+    """The expressions by which a step splits."""
     kind = _kind(step)
     if kind == "ByteLevel":
         if step.flag("add_prefix_space", True):
@@ -283,7 +283,7 @@ def _stages(step: JsonObject) -> list[str]:
         pattern = step.object("pattern")
         way = (step.text("behavior"), step.flag("invert"))
         expression = None if pattern is None else pattern.text("Regex")
-        # Where an expression matches all of a text, what it leaves and what it takes out are the same pieces.
+        # If an expression matches all of a text, the pieces between matches and the matches are the same.
         matches_all = expression is not None and expression.endswith(r"|\s+")
         if expression is None or way not in ((("Isolated", False), ("Removed", True)) if matches_all else (("Isolated", False),)):
             _beyond(f"it cuts words by {shown(step.values)}")
@@ -312,7 +312,7 @@ def _normalizing(document: JsonObject) -> tuple[bool, bool]:
 
 
 def _spaces(document: JsonObject, steps: list[JsonObject], prepends: bool, replaced: bool) -> Cutting:
-    """A Metaspace adds its space where a text begins with no such space, thus never behind a Prepend."""
+    """A Metaspace adds its space only to a text that does not begin with one, so never after a Prepend."""
     found = tuple(_metaspace(step) for step in steps)
     if replaced and found == BEGINNING_ONLY and not prepends:
         return Cutting("spm", add_space_prefix=True, prefix_first_only=True)
@@ -333,7 +333,7 @@ class Metaspace(NamedTuple):
     splits: bool
 
 
-# Behind a normalizer that leaves no plain space, these add U+2581 at the beginning of a text, in any case (our writer's).
+# After a normalizer that leaves no plain space, these always add U+2581 at the beginning of a text (our writer's).
 BEGINNING_ONLY = (Metaspace(" ", "first", False), Metaspace(SPACE, "never", False))
 
 
@@ -357,7 +357,7 @@ Ids = list[int]
 
 
 def _framed(document: JsonObject, spec: TokenizerSpec, first: Ids, last: Ids) -> TokenizerSpec:
-    """`spec` with BOS and EOS, the outermost ids that the post-processor puts before and behind a text."""
+    """`spec` with BOS and EOS, the outermost ids that the post-processor puts before and after a text."""
     for token_id in (*first, *last):
         if not 0 <= token_id < len(spec.tokens):
             document.fail("post_processor", f"puts the id {token_id} beside a text; there are {len(spec.tokens)} tokens")
@@ -370,11 +370,11 @@ def _framed(document: JsonObject, spec: TokenizerSpec, first: Ids, last: Ids) ->
     )
 
 
-Piece = list[int | None]  # ids, and None where the text stands
+Piece = list[int | None]  # ids, and None in place of the text
 
 
 def _frame(document: JsonObject) -> tuple[Ids, Ids]:
-    """The ids before and behind a text. The library hands what one post-processor made of it to the next, as several pieces."""
+    """The ids before and after a text. The library hands the result of one post-processor to the next, as several pieces."""
     pieces: list[Piece] = [[None]]
     for step in _steps(document, "post_processor", "processors"):
         kind = _kind(step)
@@ -412,7 +412,7 @@ def _template_piece(step: JsonObject, part: JsonObject, pieces: list[Piece]) -> 
 
 
 def _bracketed(step: JsonObject, pieces: list[Piece], is_roberta: bool) -> list[Piece]:
-    """`cls` before the first piece and `sep` behind each; RoBERTa's has `sep` before the others too."""
+    """`cls` before the first piece and `sep` after each; RoBERTa's has `sep` before the others too."""
     first, last = _paired_id(step, "cls"), _paired_id(step, "sep")
     others: list[Piece] = [[*([last] if is_roberta else []), *piece, last] for piece in pieces[1:]]
     return [[first, *pieces[0], last], *others]
@@ -448,4 +448,4 @@ FRAMES: dict[str, Callable[[JsonObject, list[Piece]], list[Piece]]] = {
 def _notices(document: JsonObject) -> Iterator[str]:
     for key in ("truncation", "padding"):
         if document.values.get(key):
-            yield f"{document.file.name}: its {key} is not applied"
+            yield f"{document.file.name}: puna does not apply its {key}"

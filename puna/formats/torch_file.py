@@ -1,4 +1,4 @@
-"""A file of `torch.save`: a zip with a pickle that names arrays, and the arrays. PyTorch is not needed and not used.
+"""A `torch.save` file: a zip with a pickle that names arrays, and the arrays. puna reads it without PyTorch.
 
 The layout is PyTorch's since 1.6: `NAME/data.pkl`, `NAME/data/KEY` for each storage, `NAME/byteorder`, `NAME/version`.
 """
@@ -19,8 +19,8 @@ from puna.formats.zip_file import MAGIC, Entry, ZipFile
 from puna.report import SILENT, Reporter
 
 PICKLE = "/data.pkl"
-READ_AT_OPEN = (PICKLE, "/byteorder")  # entries whose bytes are needed to find the arrays
-MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would be seconds of work
+READ_AT_OPEN = (PICKLE, "/byteorder")  # entries whose bytes locate the arrays
+MAX_PICKLE_BYTES = 4 << 20  # that of Llama 3.1 405B has some 200 kB; more would take seconds
 MAX_NOTE_BYTES = 256
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which training programs keep the weights
 OLD_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -31,14 +31,14 @@ SAVE_STATE = "Save it with torch.save(model.state_dict(), path) in the program t
 
 
 def matches(head: bytes, size: int) -> bool:
-    """Whether a file that begins with `head` may be one: the beginning is any zip's, or an old pickle's."""
+    """Whether a file that begins with `head` may be one: the start of any zip, or of an old pickle."""
     return head.startswith((MAGIC, *OLD_PICKLE))
 
 
 def read_torch_file(path: Path) -> dict[str, StoredTensor]:
-    """The arrays of a checkpoint by their names, as views of the mapped file. No number is read.
+    """The arrays of a checkpoint by name, as views of the mapped file. Reads no number.
 
-    Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError. Nothing in the file is ever executed.
+    Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError. Never executes anything in the file.
     """
     file_size(path)
     refuse_foreign(path)
@@ -59,8 +59,8 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
 
 
 def altered_entries(files: Iterable[Path], report: Reporter = SILENT) -> Iterator[tuple[Path, str]]:
-    """Of those files that are archives the entries whose bytes do not have their checksum. Everything is read, which
-    `read_torch_file` does not do.
+    """The entries, of those files that are archives, whose bytes do not match their checksum. Reads everything, which
+    `read_torch_file` does not.
     """
     for path in [path for path in files if read_head(path, len(MAGIC)) == MAGIC]:
         archive, stage = ZipFile(path), f"checking {shown_name(path)}"
@@ -72,7 +72,7 @@ def altered_entries(files: Iterable[Path], report: Reporter = SILENT) -> Iterato
 
 
 def _prefix(archive: ZipFile) -> str:
-    """The folder of the archive in which everything lies; checked to be of PyTorch's kind and byte order."""
+    """The archive's top folder; checked to have PyTorch's layout and byte order."""
     found = [name.removesuffix(PICKLE) for name in archive.entries if name.endswith(PICKLE) and name.count("/") == 1]
     if len(found) != 1:
         raise UnsupportedModelError(
@@ -89,7 +89,7 @@ def _prefix(archive: ZipFile) -> str:
 
 
 def _state(path: Path, value: Any) -> dict[str, TensorRef]:
-    """The dict of tensors, which may lie in another dict beside a trainer's notes."""
+    """The dict of tensors, which may be inside another dict beside a trainer's notes."""
     for wrapper in WRAPPERS:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
@@ -118,26 +118,26 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
     is_plain = not count or _is_c_order(tensor)
     begin = tensor.offset * size if count else 0
     data = archive.view(entry)[begin : begin + count * size if is_plain else (last + 1) * size]
-    # Strides of what there is only one of may be anything, also beyond what numpy holds.
+    # The stride of a dimension of size 1 may be anything, even beyond what numpy holds.
     strides = tuple(stride if length > 1 else 0 for length, stride in zip(tensor.shape, tensor.strides))
     offset = archive.entries[entry].offset + begin
     return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
 
 
 def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: Entry) -> int:
-    """Where in its storage the last number of a tensor lies, checked to be inside."""
+    """The place of a tensor's last number in its storage, checked to be inside."""
     numbers, count = entry.size // DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
     last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
     if count and (last >= numbers or count > numbers):
         problem = f"reaches to number {max(last, count - 1)} of its storage, which has {numbers}"
         raise DamagedFileError(archive.path, field, entry.offset, problem)
     if not is_possible(tensor.shape, tensor.dtype):
-        raise ModelFormatError(archive.path, field, None, f"has the shape {tensor.shape}, more than a memory can hold")
+        raise ModelFormatError(archive.path, field, None, f"has the shape {tensor.shape}, more than any memory holds")
     return last
 
 
 def _storage(archive: ZipFile, prefix: str, field: str, storage: StorageRef) -> str:
-    """The entry that holds a storage, checked to be just as long as the pickle says."""
+    """The entry that holds a storage, checked to have exactly the length that the pickle gives."""
     entry = f"{prefix}/data/{storage.key}"
     if entry not in archive.entries:
         raise DamagedFileError(archive.path, field, None, f"lies in {shown(entry)}, which the archive does not hold")

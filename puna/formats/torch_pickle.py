@@ -1,11 +1,11 @@
-"""The pickle of a PyTorch checkpoint, run by a machine that can do nothing: no import, no call, no attribute.
+"""The pickle of a PyTorch checkpoint, run by a machine that cannot import, call, or read attributes.
 
-A pickle is a program for a stack machine. Python's own runs any function that the file names; this one knows the opcodes that
-`torch.save` writes for names, numbers, dicts and tensors, and a table of names, each of which stands for something inert. Any
-other opcode or name is refused. There is no way around it (puna/formats never imports `pickle`; a test sees to it).
+A pickle is a program for a stack machine. Python's own runs any function that the file names. This one knows the opcodes that
+`torch.save` writes for names, numbers, dicts and tensors, and a table of inert names. It refuses any other opcode or name. There
+is no way around it (puna/formats never imports `pickle`; a test checks that).
 
-A few bytes can make a value of any size (lists in lists, recalled again and again). So nothing here formats, compares or hashes a
-value before it knows it to be a short text or a small number, and what is done for one opcode is bounded by what it takes.
+A few bytes can make a value of any size (lists in lists, recalled again and again). So this module formats, compares or hashes a
+value only once it is known to be a short text or a small number, and the work for one opcode is bounded by what it takes.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from typing import Any, NoReturn, Protocol
 
 from puna.formats.mapped import shown
 
-MAX_OPERATIONS = 1 << 19  # a tensor takes some 30, and Llama 3.1 405B has 1,200 tensors; all of them take a second and 50 MB
+MAX_OPERATIONS = 1 << 19  # a tensor takes some 30, and Llama 3.1 405B has 1,200; the maximum takes a second and 50 MB
 MAX_STACK = 1 << 18  # torch.save puts a thousand items on it at once
 MAX_MEMO = 1 << 18  # entries of 100 bytes; torch.save remembers about ten for each tensor
-MAX_COPIED = 1 << 20  # pairs that OrderedDict is called with, in all: one list can be recalled for each call
-MAX_TEXT = 1 << 10  # characters of a key, of a name, of a storage; real ones have 10 to 100
-MAX_KEY = 1 << 31  # of the numbers among the keys (an optimizer's), either way: larger ones can be made to share a hash
+MAX_COPIED = 1 << 20  # pairs passed to OrderedDict, in all: one list can be recalled for each call
+MAX_TEXT = 1 << 10  # characters of a key, a name or a storage; real ones have 10 to 100
+MAX_KEY = 1 << 31  # magnitude of number keys (an optimizer's): larger ones can be made to share a hash
 LONG_BYTES = 8  # no size, offset or count has more
 MAX_DIMS = 8
 
 
 class Fail(Protocol):
-    """Raises for a byte of the pickle; `is_whole`: the file is perhaps not broken, but holds more than weights."""
+    """Raises an error for a byte of the pickle; `is_whole`: the file may be intact, but holds more than weights."""
 
     def __call__(self, at: int, problem: str, is_whole: bool = False) -> NoReturn: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name of the table: what a pickle may mention."""
+    """A name of the table: one that a pickle may mention."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """A run of numbers that lies in the archive under `key`."""
+    """A run of numbers in the archive, under `key`."""
 
-    dtype: str  # a key of stored.DTYPES; "" where the tensors say it
+    dtype: str  # a key of stored.DTYPES; "" if the tensors give it
     key: str
-    size: int  # numbers, or bytes where the tensors say the type
+    size: int  # in numbers, or in bytes if the tensors give the type
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class TensorRef:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    is_plain: bool = True  # False: marks say that its numbers are others than those in the storage (negated, conjugated)
+    is_plain: bool = True  # False: its numbers are changed from those in the storage (negated, conjugated)
 
 
 STORAGES = {
@@ -96,7 +96,7 @@ _NUMBERS = {layout[1]: struct.Struct(layout) for layout in ("<B", "<H", "<i", "<
 
 
 def run(program: bytes, fail: Fail) -> Any:
-    """What a pickle describes: dicts, lists, tuples, texts, numbers, and TensorRefs. `fail` raises for byte and problem."""
+    """The values that a pickle makes: dicts, lists, tuples, texts, numbers, TensorRefs. `fail` raises for byte and problem."""
     return _Machine(program, fail).run()
 
 
@@ -181,7 +181,7 @@ class _Machine:
             self._fail("is of a protocol that does not exist yet", True)
 
     def frame(self) -> None:
-        """A hint for those who read from a stream."""
+        """Ignore it: a hint for those who read from a stream."""
         self._take(8)
 
     def drop(self) -> None:
@@ -217,7 +217,7 @@ class _Machine:
             target[self._key(key)] = value
 
     def _key(self, key: Any) -> str | int:
-        """A key that takes no time to hash and to compare, whatever keys there are already."""
+        """A key that is fast to hash and compare, whatever keys there are already."""
         if not _is_short(key) and not (type(key) is int and -MAX_KEY <= key < MAX_KEY):
             self._fail(f"has a key of type {type(key).__name__}; texts of at most {MAX_TEXT} characters and small numbers are")
         checked: str | int = key
@@ -252,7 +252,7 @@ class _Machine:
         return min(len(arguments), known)
 
     def build(self) -> None:
-        """The attributes of an OrderedDict (a state dict's `_metadata`): passed over."""
+        """Ignore the attributes of an OrderedDict (a state dict's `_metadata`)."""
         self._pop()
         self._top(dict)
 
@@ -268,13 +268,13 @@ class _Machine:
     def make_dict(self, pairs: Any = ()) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
         if not isinstance(pairs, list | tuple):
-            self._fail("makes a dict of what are no pairs")
+            self._fail("makes a dict of something that is not pairs")
         self._copied += len(pairs)
         if self._copied > MAX_COPIED:
             self._fail(f"makes dicts of more than {MAX_COPIED} pairs in all", True)
         for pair in pairs:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
-                self._fail("makes a dict of what are no pairs")
+                self._fail("makes a dict of something that is not pairs")
             made[self._key(pair[0])] = pair[1]
         return made
 
@@ -282,20 +282,20 @@ class _Machine:
         self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = None, hooks: Any = None, marks: Any = None
     ) -> TensorRef:
         if not isinstance(storage, StorageRef) or not storage.dtype:
-            self._fail("makes a tensor of what is no typed storage")
+            self._fail("makes a tensor of something that is not a typed storage")
         return self._tensor(storage, storage.dtype, offset, shape, strides, marks)
 
     def make_typed_tensor(
         self, storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, marks: Any = None
     ) -> TensorRef:
         if not isinstance(storage, StorageRef) or not isinstance(dtype, Name) or dtype.text not in TYPES:
-            self._fail("makes a tensor of what is no storage, or of no type")
+            self._fail("makes a tensor of something that is not a storage, or has no type")
         return self._tensor(storage, TYPES[dtype.text], offset, shape, strides, marks)
 
     def make_parameter(self, tensor: Any, requires_grad: Any = False, hooks: Any = None, state: Any = None) -> TensorRef:
-        """The tensor. `state` holds the attributes that somebody gave it, inert as all that this machine makes: passed over."""
+        """The tensor. Ignores `state`, the attributes that somebody gave it, inert like all that this machine makes."""
         if not isinstance(tensor, TensorRef) or not isinstance(requires_grad, bool):
-            self._fail("makes a parameter of what is no tensor")
+            self._fail("makes a parameter of something that is not a tensor")
         if hooks not in (None, {}):
             self._fail("makes a parameter with hooks, which are functions", True)
         return tensor
@@ -314,7 +314,7 @@ class _Machine:
     def _sizes(self, sizes: Any, what: str) -> tuple[int, ...]:
         ok = isinstance(sizes, tuple | list) and len(sizes) <= MAX_DIMS
         if not ok or not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
-            self._fail(f"has a tensor whose {what} is no row of at most {MAX_DIMS} whole numbers that are not negative")
+            self._fail(f"has a tensor whose {what} is not a row of at most {MAX_DIMS} whole numbers that are not negative")
         return tuple(sizes)
 
 
@@ -331,7 +331,7 @@ BUILDERS: dict[str, Any] = {
     "torch._utils._rebuild_parameter_with_state": _Machine.make_parameter,
     "torch.Size": _Machine.make_shape,
 }
-# Arguments that a builder needs and those it looks at: of the others (gradients, hooks) nothing depends.
+# Arguments that a builder needs, and those it reads; nothing depends on the others (gradients, hooks).
 ARGUMENTS: dict[Any, tuple[int, int]] = {
     _Machine.make_dict: (0, 1),
     _Machine.make_tensor: (4, 7),

@@ -1,7 +1,7 @@
-"""The tokens by which model families mark turns, and what becomes of them where a file types them as ordinary text.
+"""The tokens by which model families mark turns, and how puna corrects them if a file types them as ordinary text.
 
 A marker that is no control token does not end an answer, is shown to people, and can be typed by them. llama.cpp gives the ends
-of turns the type "control" whatever the file says; its converter does the same with each added token of the shape <|...|>. puna
+of turns the type "control" whatever the file says; its converter also does so for each added token of the shape <|...|>. puna
 does both, the latter only for tokens that the chat template writes: others may be part of an answer (Qwen's infill tokens).
 """
 
@@ -19,7 +19,7 @@ from puna.formats.notices import Doubt
 from puna.formats.token_types import CONTROL, NORMAL, USER_DEFINED
 from puna.formats.vocabulary import piece_types
 
-# Tokens that end a turn or a text, by the families that have them.
+# Tokens that end a turn or a text, by family.
 ENDS: dict[str, tuple[str, ...]] = {
     "many": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|endofturn|>", "<|end_of_turn|>", "<|eos|>"),
     "ChatML: Qwen, SmolLM, Yi": ("<|im_end|>",),
@@ -39,10 +39,10 @@ ENDS: dict[str, tuple[str, ...]] = {
     "CodeLlama": ("<EOT>", "_<EOT>", "▁<EOT>"),
 }
 STOP_TEXTS: tuple[str, ...] = tuple(text for texts in ENDS.values() for text in texts)
-# Where a vocabulary has one of these pairs, <|end|> ends a message inside an answer, not the answer.
+# In a vocabulary with one of these pairs, <|end|> ends a message inside an answer, not the answer.
 NOT_THE_LAST = {"<|end|>": (frozenset({"<|return|>", "<|call|>"}), frozenset({"<|calls|>", "<|flush|>"}))}
 
-# Tokens that begin a turn, or stand between its role and its text.
+# Tokens that begin a turn, or come between its role and its text.
 STARTS: dict[str, tuple[str, ...]] = {
     "ChatML": ("<|im_start|>", "<|im_sep|>"),
     "Llama 3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"),
@@ -66,7 +66,7 @@ MAX_TOLD = 6
 
 
 def end_ids(control_tokens: dict[str, int]) -> frozenset[int]:
-    """The ids of those control tokens (text -> id) that end a turn or a text in every model that has them."""
+    """The ids of the control tokens (text -> id) that end a turn or a text in every model that has them."""
     found = {text for text in STOP_TEXTS if text in control_tokens}
     inner = {text for text, pairs in NOT_THE_LAST.items() if any(pair <= found for pair in pairs)}
     return frozenset(control_tokens[text] for text in found - inner)
@@ -95,7 +95,7 @@ def _is_marker(token: bytes, template: str | None) -> bool:
 
 
 def _without(merges: Sequence[bytes], texts: set[bytes]) -> Sequence[bytes]:
-    """The merges that neither make nor use one of these texts: no text is merged into a control token."""
+    """The merges that neither make nor use one of these texts: no text merges into a control token."""
     return [merge for merge in merges if texts.isdisjoint((merge.replace(b" ", b""), *merge.split(b" ")))]
 
 

@@ -1,4 +1,4 @@
-"""The tokens of a TokenizerSpec as text, and their types: checked, for a file may hold anything."""
+"""The tokens of a TokenizerSpec as text, and their types; both are checked, because a file may hold anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
 from puna.formats.token_types import MAX_TYPE, NORMAL
 
-MAX_TOKENS = 1 << 19  # the largest real vocabularies have 262,144 (Gemma 3); so many take 4 s
+MAX_TOKENS = 1 << 19  # the largest real vocabularies have 262,144 (Gemma 3); the maximum takes 4 s
 MAX_TOKEN_BYTES = 1 << 16  # the longest real ones are runs of some hundred spaces
 
 

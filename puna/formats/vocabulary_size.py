@@ -1,4 +1,4 @@
-"""A vocabulary and the rows of the embedding, where one has more than the other: spare rows, and padding tokens without a row."""
+"""A vocabulary and an embedding of different sizes: spare rows, and padding tokens without a row."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from puna.formats.notices import Loss
 from puna.formats.token_types import UNUSED
 from puna.formats.vocabulary import piece_types
 
-# Tokens that no text of a decoder holds. One that was added without a row of the embedding is never used, and common.
+# Tokens that a decoder's text never holds. One that was added without a row of the embedding is common, and never used.
 SPARE = re.compile(
     rb"\[(PAD|UNK|CLS|SEP|MASK)\d*\]|<\|?(pad|PAD|padding|mask|sep|cls|unused|reserved|dummy|placeholder|extra)(_?(id|token|special_"
     rb"token))?_?\d*\|?>"
 )
-WRONG_TOKENIZER = "This tokenizer belongs to another model: take the one that came with the weights."
+WRONG_TOKENIZER = "This tokenizer belongs to another model: use the one that came with the weights."
 
 
 def fitted(spec: TokenizerSpec, vocab_size: int) -> TokenizerSpec:
-    """`spec` with as many tokens as the embedding has rows. An embedding has often a few rows more, to make a round number; with
-    more than an eighth, the weights are another model's.
+    """`spec` with as many tokens as the embedding has rows. An embedding often has a few more, to make a round number; with more
+    than an eighth, the weights are another model's.
     """
     if not fits(spec, vocab_size):
         problem = f"there are {len(spec.tokens)} tokens; the model has {vocab_size} (the rows of its embedding)"
@@ -36,7 +36,7 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
 
 
 def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec, tuple[Loss, ...]]:
-    """`spec` without the spare tokens behind the last row of the embedding; as it is where one of them is no spare token."""
+    """`spec` without the spare tokens after the last row of the embedding; unchanged if one of them is not spare."""
     excess = spec.tokens[vocab_size:]
     types = piece_types(spec)[vocab_size:]
     if not excess or not all(kind == UNUSED or SPARE.fullmatch(token) for token, kind in zip(excess, types)):
@@ -53,4 +53,4 @@ def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec,
     )
     more = f" (and {len(excess) - 1} more)" if len(excess) > 1 else ""
     first = shown(excess[0].decode("utf-8", "replace"))
-    return shorter, (Loss(f"{first}{more} has the id {vocab_size}, but the embedding has {vocab_size} rows: it is left out"),)
+    return shorter, (Loss(f"{first}{more} has the id {vocab_size}, but the embedding has {vocab_size} rows: puna drops it"),)

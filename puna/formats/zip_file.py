@@ -1,7 +1,7 @@
-"""A zip archive whose entries are stored as they are, read as views of the mapped file (APPNOTE.TXT 6.3.10, zip64 too).
+"""A zip archive with uncompressed entries, read as views of the mapped file (APPNOTE.TXT 6.3.10, zip64 too).
 
-Not `zipfile`: it copies what it reads, and takes what is ambiguous. Here an entry must be stored as it is, where both of its
-headers say, and alone there; two of a name are refused.
+Not `zipfile`: that copies what it reads, and accepts ambiguous archives. Here an entry must be uncompressed, at the place that
+both of its headers give, without overlaps; two of the same name are refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ZIP64_EXTRA = 1
 MAX_COMMENT = 1 << 16
 MAX_ENTRIES = 1 << 20
 ENCRYPTED = 1 | 1 << 6 | 1 << 13  # the flags of each kind of encryption, and of an encrypted directory
-FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "look into the zip64 fields"
+FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Entry:
 
 
 class ZipFile:
-    """The entries of an archive by their names; nothing but the directory is read."""
+    """The entries of an archive by name; reads only the directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,11 +55,11 @@ class ZipFile:
         return np.frombuffer(self._data, np.uint8, entry.size, entry.offset) if entry.size else np.empty(0, np.uint8)
 
     def is_intact(self, name: str) -> bool:
-        """Whether an entry has the checksum that the directory gives; all of it is read."""
+        """Whether an entry has the directory's checksum; reads all of it."""
         return zlib.crc32(self.view(name).data) == self.entries[name].crc
 
     def read(self, name: str, limit: int) -> bytes:
-        """A small entry, its checksum verified."""
+        """A small entry, with its checksum verified."""
         entry, cursor = self.entries[name], Cursor(self._data, self.path, self.entries[name].offset)
         if entry.size > limit:
             cursor.fail(f"entry {shown(name)}", f"is {entry.size} bytes long; at most {limit} are allowed")
@@ -70,13 +70,13 @@ class ZipFile:
 
 
 def directory_range(path: Path) -> tuple[int, int]:
-    """(first byte, byte behind the last) of the directory, for which only the file's end is read."""
+    """(first byte, end) of the directory; reads only the file's end."""
     _, begin, size = _checked_directory(Cursor(map_file(path), path))
     return begin, begin + size
 
 
 def local_header_ranges(path: Path) -> list[tuple[int, int]]:
-    """(first byte, byte behind the name) of the header before each entry's bytes, for which only the directory is read."""
+    """(first byte, end of the name) of the header before each entry's bytes; reads only the directory."""
     data = Cursor(map_file(path), path)
     count, begin, _ = _checked_directory(data)
     cursor = Cursor(data.data, path, begin)
@@ -85,7 +85,7 @@ def local_header_ranges(path: Path) -> list[tuple[int, int]]:
 
 
 def _checked_directory(data: Cursor) -> tuple[int, int, int]:
-    """(entries, first byte, bytes) of the directory, which lies inside the file."""
+    """(entries, first byte, bytes) of the directory, which is inside the file."""
     count, begin, size = _directory(data)
     if count > MAX_ENTRIES:
         data.fail("zip directory", f"has {count} entries; at most {MAX_ENTRIES} are allowed", begin)
@@ -136,18 +136,18 @@ def _directory64(data: Cursor, at: int) -> tuple[int, int, int]:
 
 
 class _Listed(NamedTuple):
-    """What the directory says of an entry."""
+    """The directory's record of an entry."""
 
-    field: str  # as errors call it
+    field: str  # its name in errors
     raw: bytes  # its name
     name: str
-    local: int  # where its own header begins
+    local: int  # where its local header begins
     size: int
     crc: int
 
 
 def _entry(cursor: Cursor, directory: int) -> Entry:
-    """The next entry of the central directory, held against its local header."""
+    """Read the next entry of the central directory, and compare it with its local header."""
     listed = _listed(cursor)
     offset = _data_offset(cursor, listed.field, listed.raw, listed.local, listed.size, directory)
     return Entry(listed.name, offset, listed.size, listed.crc)
@@ -175,7 +175,7 @@ def _listed(cursor: Cursor) -> _Listed:
 
 
 def _wide(cursor: Cursor, field: str, extra: bytes, size: int, packed: int, local: int) -> tuple[int, int, int]:
-    """The numbers that do not fit into four bytes stand in the zip64 field, in this order, and only those."""
+    """The zip64 field holds, in this order, just the numbers that do not fit into four bytes."""
     if FULL32 not in (size, packed, local):
         return size, packed, local
     wide = iter(_zip64(cursor, field, extra))
@@ -197,7 +197,7 @@ def _zip64(cursor: Cursor, field: str, extra: bytes) -> tuple[int, ...]:
 
 
 def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, directory: int) -> int:
-    """Where the bytes begin: behind the local header, which must be of the same name, and before the directory."""
+    """Where the bytes begin: after the local header, which must have the same name, and before the directory."""
     if local + LOCAL_LAYOUT.size > directory:
         cursor.damaged(field, f"begins at byte {local}, which is not before the directory at byte {directory}")
     head = LOCAL_LAYOUT.unpack_from(cursor.data, local)

@@ -19,9 +19,9 @@ TOKENIZERS: dict[str, Callable[[TokenizerSpec], Tokenizer]] = {
 
 
 def build_tokenizer(spec: TokenizerSpec) -> Tokenizer:
-    """The tokenizer that `spec` describes. ModelFormatError for a vocabulary that contradicts itself."""
+    """Build the tokenizer that `spec` describes. ModelFormatError for a vocabulary that contradicts itself."""
     kind = TOKENIZERS.get(spec.kind)
     if kind is None:
         known = ", ".join(TOKENIZERS)
-        raise UnsupportedModelError(f"{spec.source}: tokenizer kind {spec.kind!r} is not one that puna knows ({known})")
+        raise UnsupportedModelError(f"{spec.source}: puna does not know the tokenizer kind {spec.kind!r} (known: {known})")
     return LibraryTokenizer(spec) if spec.pipeline else kind(spec)

@@ -19,7 +19,7 @@ class Tokenizer(Protocol):
     add_bos: bool  # the file's rule
     add_eos: bool
     special_tokens: dict[str, int]  # control tokens by their text
-    utf8_errors: str  # the handler of `bytes.decode` for bytes that are no characters
+    utf8_errors: str  # the `bytes.decode` handler for invalid bytes
     controls_part_bytes: bool  # bytes on both sides of a control token never make one character (SentencePiece)
 
     def encode(
@@ -34,24 +34,24 @@ class Tokenizer(Protocol):
     ) -> list[int]:
         """Ids of `text`.
 
-        `bos`, `eos`: None follows the file's rule; BOS is never doubled where the text already begins with it.
-        `special`: True lets the text of control tokens become their ids; False (the default) keeps it text.
-        `guard`: a string that is removed from the text after control tokens were looked for, so that a caller can break
-        up the ones that a user typed (`chat.py`).
-        `limit`: ContextLengthError, at once, for a text that has certainly more ids; one may have more and pass all the same.
+        `bos`, `eos`: None follows the file's rule; BOS is never doubled if the text already begins with it.
+        `special`: True turns the text of control tokens into their ids; False (the default) keeps it text.
+        `guard`: a string that the tokenizer removes after matching control tokens, so that a caller can break up those that a
+        user typed (`chat.py`).
+        `limit`: raise ContextLengthError, at once, for a text that surely has more ids; other texts may exceed it unnoticed.
         """
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of `ids`, as it stands at the beginning of a text; bytes that are not UTF-8 become U+FFFD (`utf8_errors`)."""
+        """Text of `ids`, as at the beginning of a text; bytes that are not UTF-8 become U+FFFD (`utf8_errors`)."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """Exact bytes that the id adds in running text (b"" for a control token)."""
 
     def first_bytes(self, token_id: int) -> bytes:
-        """Bytes that the id adds where no text stands before it: without a space that is the tokenizer's own."""
+        """Bytes that the id adds at the beginning of a text: without a space that the tokenizer added."""
 
     def piece(self, token_id: int) -> str:
-        """The id as the vocabulary spells it, for people to look at."""
+        """The id in the vocabulary's spelling, for people."""
 
     def strips_leading_space(self) -> bool:
-        """Whether the first space of a text is the tokenizer's own and not the text's (SentencePiece)."""
+        """Whether the tokenizer, not the text, adds the first space (SentencePiece)."""

@@ -1,7 +1,7 @@
-"""A `tokenizer.json` by the library whose format it is: `tokenizers` finds added tokens, normalizes, cuts into words and merges.
+"""A `tokenizer.json`, run by its own library: `tokenizers` matches added tokens, normalizes, splits into words and merges.
 
-What stays here: a text that is not trusted never becomes a control token, the bytes of each token, and the checks of the file's
-arrays. The model that the library gets has no control tokens: in their places stand pieces that nothing spells.
+This module ensures that untrusted text never becomes a control token, gives the bytes of each token, and checks the file's
+arrays. The library's model has no control tokens: in their places are pieces that no text spells.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 Step = dict[str, Any]
 ALPHABET = frozenset(byte_alphabet())
 SPACE = "\u2581"
-# Steps of a normalizer, or of a pre-tokenizer, that take nothing away, so that a text's length bounds its number of tokens.
+# Steps of a normalizer or a pre-tokenizer that remove nothing, so that a text's length bounds its number of tokens.
 KEEPING = frozenset({"Prepend", "ByteLevel", "Metaspace", "Digits", "UnicodeScripts"})
 
 
 class _Cut(NamedTuple):
-    """The library, set up. An added token that its model does not have has an id of its own there, behind all others."""
+    """The library, set up. An added token that its model lacks has an id of its own there, after all others."""
 
     library: Library
     behind: dict[int, int]  # that id -> ours
@@ -71,7 +71,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         return self._ids(self._full, text)
 
     def _encode_guarded(self, text: str, guard: str) -> list[int]:
-        """Control tokens are found with the guards in the text, and the text between them is encoded without."""
+        """Match control tokens in the text with its guards, then encode the text between them without."""
         places = list(self._control_places(text))
         wanted = [place for place in places if text[place[0] : place[1]].strip() == self._pieces[place[2]].strip()]
         if guard not in text and wanted == places:
@@ -86,11 +86,11 @@ class LibraryTokenizer(VocabularyTokenizer):
 
     @cached_property
     def _has_other_spellings(self) -> bool:
-        """Whether a normalizer can make a control token of a text that does not spell it, and that no guard broke up."""
+        """Whether a normalizer can make a control token of a text that does not spell it, which no guard breaks up."""
         return self._normalizer is not None and any("n" in self._flags.get(i, "") for i in self._never)
 
     def _control_places(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Beginning, end and id of each control token that the library finds."""
+        """Start, end and id of each control token that the library finds."""
         found = self._finder.library.encode(text, add_special_tokens=False)
         for (begin, end), theirs in zip(found.offsets, found.ids):
             token_id = self._finder.behind.get(theirs)
@@ -99,7 +99,7 @@ class LibraryTokenizer(VocabularyTokenizer):
 
     @cached_property
     def _finder(self) -> _Cut:
-        """Finds added tokens as the whole does, and makes one unknown word of all between two of them."""
+        """Matches added tokens as the whole does, and makes one unknown word of the text between two of them."""
         from tokenizers import models
 
         return self._cut(models.WordLevel({"": 0}, unk_token=""), None, 1)
@@ -125,7 +125,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         return [i if i < size else cut.behind[i] for i in given] if given and max(given) >= size else given
 
     def _refuse_missing(self, text: str) -> None:
-        """A byte without a token would be dropped in silence."""
+        """Refuse a byte without a token: the library would drop it silently."""
         normal = text if self._normalizer is None else self._normalizer.normalize_str(text)
         if lost := set(normal.encode()) & self._missing:
             raise UsageError(
@@ -145,21 +145,21 @@ class LibraryTokenizer(VocabularyTokenizer):
         keeps = all(step["type"] in KEEPING or _replaces_spaces(step) for step in steps)
         takes = any(set(flags) & set("lrn") for flags in self._flags.values())
         spells_all = self._steps["model"]["byte_fallback"] and self._types.count(BYTE) == 256
-        fuses = self._has_unknown() and not spells_all  # one id is all of a run of unknown characters
+        fuses = self._has_unknown() and not spells_all  # one id stands for a run of unknown characters
         bounded = keeps and not takes and not fuses and not self._missing and self._steps["model"]["type"] == "BPE"
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
     # ---- the library's objects --------------------------------------------------------------------------------------
 
     def _is_looked_for(self, token_id: int) -> bool:
-        """Tokens of the file's list, and control tokens of the files beside it; none that a guard could not break up."""
+        """Whether to match a token: the file's, or a control token of a file beside it, and only if a guard can break it up."""
         kind, piece = self._types[token_id], self._pieces[token_id]
         if kind == USER_DEFINED:
             return bool(piece) and token_id in self._flags
         return len(piece) > 1 and (kind == CONTROL or (kind == UNKNOWN and token_id in self._flags))
 
     def _cut(self, model: Model, words: PreTokenizer | None, size: int, special: bool = True) -> _Cut:
-        """`size`: ids that the model has. `special`: control tokens are looked for."""
+        """`size`: the model's number of ids. `special`: match control tokens."""
         from tokenizers import AddedToken, Tokenizer
 
         library = Tokenizer(model)
@@ -190,14 +190,14 @@ class LibraryTokenizer(VocabularyTokenizer):
         return self._spelled_bytes(token_id, is_first)
 
     def _spelled_bytes(self, token_id: int, is_first: bool) -> bytes:
-        """Added tokens of byte-level BPE are spelled as they are; the library takes their letters for bytes where it can."""
+        """Added tokens of byte-level BPE are plain text; the library reads their letters as bytes where it can."""
         text = self._spelled.get(token_id, self._pieces[token_id])
         is_added = token_id in self._flags and self._types[token_id] in (USER_DEFINED, CONTROL)
         return text.encode() if is_added and self._is_byte_level else self._spell(text, is_first)
 
     @cached_property
     def _spelled(self) -> dict[int, str]:
-        """Added tokens that are found in the normalized text stand for that text."""
+        """The text of added tokens that match in the normalized text."""
         if self._normalizer is None:
             return {}
         return {i: self._normalizer.normalize_str(self._pieces[i]) for i in self._added if "n" in self._flags.get(i, "")}
@@ -216,10 +216,10 @@ def _replaces_spaces(step: Step) -> bool:
 
 
 def _model(spec: TokenizerSpec, options: Step, pieces: list[str], types: list[int]) -> Model:
-    """The library's model. Tokens that were added to it, control tokens and unused ones are pieces that no text spells."""
+    """The library's model. Tokens added to it, control tokens and unused ones become pieces that no text spells."""
     from tokenizers import models
 
-    first = {piece: i for i, piece in reversed([*enumerate(pieces)])}  # of a text at two ids, the first counts
+    first = {piece: i for i, piece in reversed([*enumerate(pieces)])}  # of two ids for a text, the first counts
     own = [
         piece if _is_own(i, types[i], options) and first[piece] == i else f"\U0010ffff\U0010ffff{i}\U0010ffff"
         for i, piece in enumerate(pieces)
@@ -252,7 +252,7 @@ def _require_no_loss(spec: TokenizerSpec, options: Step, types: list[int]) -> No
     if options["type"] == "Unigram" and options["unk_id"] is None:
         raise ModelFormatError(spec.source, "tokenizer tokens", None, "hold no unknown token, which a Unigram model needs")
     if spec.kind == "spm" and options["unk_token"] is None and types.count(BYTE) < 256:
-        problem = "hold neither an unknown token nor all of the 256 byte tokens: some characters would be dropped"
+        problem = "hold neither an unknown token nor all 256 byte tokens: some characters would be dropped"
         raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 
 
@@ -260,8 +260,8 @@ def _require_no_loss(spec: TokenizerSpec, options: Step, types: list[int]) -> No
 
 
 def _prepared(spec: TokenizerSpec, steps: Step) -> tuple[Normalizer | None, PreTokenizer | None, PreTokenizer | None]:
-    """The normalizer, the pre-tokenizer, and the pre-tokenizer for text that does not begin a prompt, where that differs: a
-    Metaspace may add its space at the beginning only."""
+    """The normalizer, the pre-tokenizer, and the pre-tokenizer for text inside a prompt, if different: a Metaspace may add its
+    space at the beginning only."""
     later = [
         step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step for step in steps["pre_tokenizer"]
     ]
@@ -270,7 +270,7 @@ def _prepared(spec: TokenizerSpec, steps: Step) -> tuple[Normalizer | None, PreT
 
 
 def _read(spec: TokenizerSpec, normalizers: list[Step], words: list[Step]) -> tuple[Normalizer | None, PreTokenizer | None]:
-    """The library's own reader, on a tokenizer.json that holds nothing else."""
+    """Use the library's own reader, on a tokenizer.json that holds nothing else."""
     from tokenizers import Tokenizer
 
     document: Step = {
@@ -290,7 +290,7 @@ def _read(spec: TokenizerSpec, normalizers: list[Step], words: list[Step]) -> tu
 
 # ---- decoder --------------------------------------------------------------------------------------------------------
 
-Spelling = Callable[[str, bool], bytes]  # the bytes of a token, and whether nothing stands before it
+Spelling = Callable[[str, bool], bytes]  # (token, whether it is the first) -> its bytes
 
 
 def _is_byte_level(steps: list[Step], kind: str) -> bool:
@@ -314,7 +314,7 @@ def _spelling(steps: list[Step], kind: str) -> Spelling:
 
 
 def _of_letters(text: str) -> bytes:
-    """A token with a letter that stands for no byte is its own UTF-8, as in the library."""
+    """A token with a letter that is no byte's is its own UTF-8, as in the library."""
     return text.translate(BYTES).encode("latin-1") if ALPHABET.issuperset(text) else text.encode()
 
 

@@ -1,7 +1,6 @@
-"""SentencePiece BPE whose order of merging is a list of pairs: a `tokenizer.json` that was made from a SentencePiece model.
+"""SentencePiece BPE that merges by a list of pairs: a `tokenizer.json` that was made from a SentencePiece model.
 
-The merging is the `tokenizers` library's. As in SentencePiece, user-defined tokens are looked for in the text whose spaces are
-already U+2581.
+The `tokenizers` library merges. As in SentencePiece, user-defined tokens match in the text whose spaces are already U+2581.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ SPACE = "\u2581"  # how a piece spells a space: LOWER ONE EIGHTH BLOCK
 
 
 def cut_by_merges(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> Callable[[str], list[int]]:
-    """Text -> ids. ModelFormatError for merges of what is no token."""
+    """Text -> ids. ModelFormatError for merges of unknown tokens."""
     cut_at_user_defined = cutter({piece: i for i, piece in enumerate(pieces) if types[i] == USER_DEFINED and piece})
     merger = _merger(spec, pieces, types)
 
@@ -42,7 +41,7 @@ def _merger(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> Merger:
     unknown = next((piece for piece, kind in zip(pieces, types) if kind == UNKNOWN), None)
     byte_fallback = BYTE in types
     if unknown is None and types.count(BYTE) < 256:
-        problem = "hold neither an unknown token nor all of the 256 byte tokens: some characters would be dropped"
+        problem = "hold neither an unknown token nor all 256 byte tokens: some characters would be dropped"
         raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
     merges = merge_pairs(spec, vocabulary)
     return Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback))

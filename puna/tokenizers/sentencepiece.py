@@ -1,7 +1,7 @@
 """SentencePiece (Kudo and Richardson 2018, arXiv 1808.06226), as Llama 1 and 2 use it.
 
-With scores, the merging is the `sentencepiece` library's, which is given a `tokenizer.model` made in memory; with merges
-instead, see `piece_merges.py`.
+With scores, the `sentencepiece` library merges, from a `tokenizer.model` made in memory; with merges instead, see
+`piece_merges.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ EACH_BYTE = "puna-each-byte"
 
 
 def _replace_each(error: UnicodeError) -> tuple[str, int]:
-    """One U+FFFD for each byte that is no part of a character, as the library has it. Python's "replace" has one for a run that
-    could have begun a character.
+    """One U+FFFD for each byte that belongs to no character, as in the library. Python's "replace" has one for a run that could
+    have begun a character.
 
     >>> b"\\xe2\\x82A".decode("utf-8", EACH_BYTE), b"\\xe2\\x82A".decode("utf-8", "replace")
     ('��A', '�A')
@@ -64,7 +64,7 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         self._cut_prefixed = self._prefixed_cutter(spec)
 
     def _cutter(self, spec: TokenizerSpec) -> Cutter:
-        """Text -> ids, no space added."""
+        """Text -> ids, without an added space."""
         if spec.scores is None and len(spec.merges) > 0:
             return cut_by_merges(spec, self._pieces, self._types)
         return _cut_by_scores(replace(spec, add_space_prefix=False))
@@ -73,12 +73,12 @@ class SentencePieceTokenizer(VocabularyTokenizer):
         """Text -> ids, with one space added before it, whatever it begins with."""
         if not spec.add_space_prefix:
             return self._cut
-        if self._changes_text:  # the library adds the space, for it does so after the changes
+        if self._changes_text:  # the library adds the space, because it must come after the changes
             return _cut_by_scores(spec)
         return lambda text: self._cut(SPACE + text) if text else []
 
     def first_bytes(self, token_id: int) -> bytes:
-        """The added space is that of a piece: a byte token 0x20 stays, as in the library."""
+        """Strips the added space, which belongs to a piece: a byte token 0x20 stays, as in the library."""
         data = self.token_bytes(token_id)
         return data.removeprefix(b" ") if self._adds_space and token_id not in self._bytes else data
 
@@ -87,8 +87,8 @@ class SentencePieceTokenizer(VocabularyTokenizer):
 
     @cached_property
     def _longest(self) -> float:
-        """As the pieces are spelled, for a text may hold U+2581 itself. Without byte tokens, no bound: one id is all of a run of
-        unknown characters. Nor where a normalizer may shorten the text."""
+        """By the pieces' spelling, because a text may hold U+2581 itself. No bound without byte tokens, where one id stands for a
+        run of unknown characters, or with a normalizer that may shorten the text."""
         bounded = self._bytes and not self._changes_text
         return max(len(piece.encode()) for piece in self._pieces) if bounded else math.inf
 
@@ -126,7 +126,7 @@ def _byte_values(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> di
 
 
 def _scores(spec: TokenizerSpec) -> list[float]:
-    """Finite, one per token: the library orders merges by them, and NaN has no order."""
+    """Require one finite score per token: the library orders merges by them, and NaN has no order."""
     if spec.scores is None or len(spec.scores) != len(spec.tokens):
         given = "is missing" if spec.scores is None else f"has {len(spec.scores)} entries"
         raise ModelFormatError(spec.source, "tokenizer scores", None, f"{given}, but there are {len(spec.tokens)} tokens")
@@ -142,7 +142,7 @@ def _load(spec: TokenizerSpec, proto: bytes) -> Any:
 
     try:
         return SentencePieceProcessor(model_proto=proto)
-    except RuntimeError as error:  # duplicate or empty pieces, no unknown token, not all of the 256 byte tokens
+    except RuntimeError as error:  # duplicate or empty pieces, no unknown token, not all 256 byte tokens
         raise ModelFormatError(
             spec.source, "tokenizer tokens", None, f"are refused by sentencepiece: {shown(str(error))}"
         ) from error

@@ -1,6 +1,6 @@
-"""A tokenizer over a checked vocabulary: what byte-level BPE and SentencePiece have in common.
+"""A tokenizer over a checked vocabulary: the common part of byte-level BPE and SentencePiece.
 
-Control tokens, BOS and EOS, decoding and every check of the file's arrays are here; how plain text is cut is the subclass's.
+This class has control tokens, BOS and EOS, decoding and all checks of the file's arrays; the subclass splits plain text.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from puna.formats.token_types import CONTROL, UNKNOWN, USER_DEFINED
 from puna.formats.turn_markers import end_ids
 from puna.formats.vocabulary import piece_texts, piece_types
 
-MAX_SEARCHED = 1 << 21  # characters of the tokens that a text is searched for; the automaton takes 80 bytes for each
+MAX_SEARCHED = 1 << 21  # characters of all tokens to match in a text; the automaton takes 80 bytes for each
 
 Cut = Iterator[tuple[str, int | None]]
 
 
 class VocabularyTokenizer(ABC):
-    """See `tokenizers.base.Tokenizer`. Nothing changes after construction."""
+    """Implements `tokenizers.base.Tokenizer`. Nothing changes after construction."""
 
-    utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as tiktoken and `tokenizers` have it
+    utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as in tiktoken and `tokenizers`
     controls_part_bytes = False
-    controls_are_text = True  # where they are shown, the space behind one at the beginning is not the tokenizer's own
+    controls_are_text = True  # if they are shown, the tokenizer did not add the space after one at the beginning
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
-        self._frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # what stands beside a text instead of BOS and EOS alone
+        self._frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # ids around a text instead of BOS and EOS alone
         self._types = piece_types(spec)
         _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
@@ -46,7 +46,7 @@ class VocabularyTokenizer(ABC):
         eot_id = _checked_id(spec, "eot_token_id", spec.eot_id, False)
         more = {_checked_id(spec, "stop_ids", token_id, False) for token_id in spec.stop_ids}
         self.stop_ids = end_ids(self.special_tokens) | {i for i in (self.eos_id, eot_id, *more) if i is not None}
-        # One letter cannot be broken up by a guard, so that a person could not type it: never looked for.
+        # A guard cannot break up one letter, so a person could not type it: it never matches.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 
     def __reduce__(self) -> NoReturn:
@@ -72,7 +72,7 @@ class VocabularyTokenizer(ABC):
         return self._framed(ids, self.add_bos if bos is None else bos, self.add_eos if eos is None else eos)
 
     def _encode_text(self, text: str, special: bool, guard: str) -> list[int]:
-        """Ids of `text`, nothing added before or behind it; for the rest see `encode`."""
+        """Ids of `text`, with nothing added before or after it; for the rest see `encode`."""
         ids: list[int] = []
         for number, (piece, control_id) in enumerate(self._cut_at_controls(text) if special else [(text, None)]):
             plain = piece.replace(guard, "") if guard else piece
@@ -93,7 +93,7 @@ class VocabularyTokenizer(ABC):
         return "".join(part.decode("utf-8", self.utf8_errors) for part in parts)
 
     def _silent_bytes(self, token_id: int, is_first: bool) -> bytes:
-        """A control token as it is shown where it is not skipped. `is_first`: nothing stands before it."""
+        """A control token's bytes when it is not skipped. `is_first`: nothing precedes it."""
         return self._pieces[token_id].encode()
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -109,28 +109,28 @@ class VocabularyTokenizer(ABC):
         return False
 
     def _require_fits(self, text: str, guard: str, limit: int) -> None:
-        """Refuse what no cutting could fit: a second and more of work for each MB, in which Ctrl-C is not heard."""
+        """Refuse a text that cannot fit: splitting takes a second and more for each MB, and ignores Ctrl-C."""
         num_bytes = len(text.encode()) - (text.count(guard) * len(guard.encode()) if guard else 0)
         if num_bytes > limit and num_bytes > limit * self._longest:
             raise ContextLengthError.of(f"at least {math.ceil(num_bytes / self._longest)}", limit)
 
     @cached_property
     def _longest(self) -> float:
-        """Bytes of a text that one id stands for, at most. The same whoever computes it first."""
+        """The most bytes of a text that one id can stand for. Any thread computes the same."""
         return max(
             len(self._pieces[i].encode()) if self._is_silent(i) else len(self._bytes_of(i)) for i in range(self.vocab_size)
         )
 
     @abstractmethod
     def _encode_plain(self, text: str, is_first: bool) -> list[int]:
-        """Ids of text in which control tokens have no meaning. `is_first`: nothing stands before it."""
+        """Ids of text in which control tokens have no meaning. `is_first`: nothing precedes it."""
 
     @abstractmethod
     def _bytes_of(self, token_id: int) -> bytes:
         """Bytes of a token that is neither control nor unknown."""
 
     def _checked(self, token_id: int) -> int:
-        if not 0 <= token_id < self.vocab_size:  # a negative index would be legal Python, and wrong
+        if not 0 <= token_id < self.vocab_size:  # Python would accept a negative index
             raise UsageError(f"token id {token_id} is outside the vocabulary, which has the ids 0..{self.vocab_size - 1}")
         return token_id
 
@@ -141,7 +141,7 @@ class VocabularyTokenizer(ABC):
         return {self._pieces[i]: i for i, kind in enumerate(self._types) if kind == wanted and self._pieces[i]}
 
     def _framed(self, ids: list[int], bos: bool, eos: bool) -> list[int]:
-        """`ids` between BOS and EOS, as wanted; neither is doubled."""
+        """`ids` between BOS and EOS, as requested; neither is doubled."""
         first = list(self._frame[0] or [_required("BOS", self.bos_id)]) if bos else []
         last = list(self._frame[1] or [_required("EOS", self.eos_id)]) if eos else []
         has_first, has_last = ids[: len(first)] == first, ids[len(ids) - len(last) :] == last
@@ -150,12 +150,12 @@ class VocabularyTokenizer(ABC):
 
 def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
-        raise UsageError(f"{name} was asked for, but the model's tokenizer has no {name} token")
+        raise UsageError(f"{name} was requested, but the model's tokenizer has no {name} token")
     return token_id
 
 
 def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]) -> None:
-    """Before an automaton is made of the tokens that a text is searched for."""
+    """Check the size before the tokens become an automaton."""
     total = sum(len(piece) for piece, kind in zip(pieces, types) if kind in (CONTROL, USER_DEFINED))
     if total > MAX_SEARCHED:
         problem = f"are {total} characters where control and added ones count; at most {MAX_SEARCHED} are read"
@@ -163,10 +163,10 @@ def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]
 
 
 def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
-    """A function that cuts text at every occurrence of one of `tokens`, the leftmost first and of those the longest.
+    """A function that splits text at every occurrence of one of `tokens`, the leftmost first and of those the longest.
 
-    It yields (text between, None) and (token, id), in order. The search is an automaton (Aho-Corasick) of the
-    `tokenizers` library: linear in the text whatever the tokens, which a regular expression would not be.
+    It yields (text between, None) and (token, id), in order. The search is an automaton (Aho-Corasick) of the `tokenizers`
+    library: linear in the text for any tokens, which a regular expression would not be.
 
     >>> list(cutter({"<s>": 7})("a<s><s> b"))
     [('a', None), ('<s>', 7), ('<s>', 7), (' b', None)]
@@ -175,13 +175,13 @@ def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
         return lambda text: iter([(text, None)] if text else [])
     from tokenizers import AddedToken, Tokenizer, models
 
-    nothing = Tokenizer(models.WordLevel({"": 0}, unk_token=""))  # every text between is one unknown word: id 0
+    nothing = Tokenizer(models.WordLevel({"": 0}, unk_token=""))  # each text between is one unknown word: id 0
     nothing.add_special_tokens([AddedToken(text, normalized=False) for text in tokens])
 
-    beginnings = {text[:2] for text in tokens}  # two or three, mostly
+    beginnings = {text[:2] for text in tokens}  # mostly two or three
 
     def cut(text: str) -> Cut:
-        if not any(beginning in text for beginning in beginnings):  # as in most texts: the automaton takes 0.3 s per MB
+        if not any(beginning in text for beginning in beginnings):  # true for most texts: the automaton takes 0.3 s per MB
             yield from [(text, None)] if text else []
             return
         for start, end in nothing.encode(text, add_special_tokens=False).offsets:
@@ -193,7 +193,7 @@ def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
 
 def _checked_id(spec: TokenizerSpec, name: str, token_id: int | None, needed: bool) -> int | None:
     if token_id is None and needed:
-        raise ModelFormatError(spec.source, name, None, "is missing, but the file asks for this token to be added")
+        raise ModelFormatError(spec.source, name, None, "is missing, but the file says to add this token")
     if token_id is not None and not 0 <= token_id < len(spec.tokens):
         raise ModelFormatError(spec.source, name, None, f"is {token_id}, but there are {len(spec.tokens)} tokens")
     return token_id

@@ -1,4 +1,4 @@
-"""Checkpoint -> file or folder of a format. The table is all there is; `convert.py` makes the writing safe."""
+"""Checkpoint -> file or folder of a format. The table lists all writers; `convert.py` makes the writing safe."""
 
 from __future__ import annotations
 

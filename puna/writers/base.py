@@ -1,7 +1,7 @@
 """The contract of a writer: it turns a job into a file or a folder that does not exist yet.
 
-What makes writing safe is not a writer's business: the free space, the temporary name, the rename, the reading back and the
-progress bar's ends are `convert.py`'s.
+`convert.py`, not a writer, makes writing safe: it checks the free space, uses a temporary name, renames, reads back, and begins
+and ends the progress bar.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import Bytes, ComputedRows, InterleavedHeads, Rows, interleaved_vector
 
-TURNED = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # by the rotary embedding
+TURNED = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # tensors that the rotary embedding affects
 WORKERS = min(8, os.cpu_count() or 1)
-CHUNK_BYTES = 1 << 19  # of the result, made at a time: a matrix never stands in memory whole, and all cores have work
+CHUNK_BYTES = 1 << 19  # of the result at a time: a whole matrix is never in memory, and all cores have work
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be written: a checkpoint, each tensor in a type."""
+    """What to write: a checkpoint, and a type for each tensor."""
 
     checkpoint: Checkpoint
     types: Mapping[str, str]  # our tensor name -> key of ENCODERS
     num_shards: int = 1
-    wrote: Callable[[int], None] = lambda num_bytes: None  # told the bytes of each piece of a tensor
+    wrote: Callable[[int], None] = lambda num_bytes: None  # called with the bytes of each piece of a tensor
 
     def rows(self, name: str) -> Rows:
-        """The bytes of a tensor in the type it is to have, made when asked for."""
+        """The bytes of a tensor in its new type, made on demand."""
         return recoded(self.checkpoint.tensors[name], self.types[name])
 
     def half_split_rows(self, name: str) -> Rows:
-        """The same with heads in the half-split rotary order, where the tensor has heads that are turned."""
+        """The same, with heads in the half-split rotary order if the rotary embedding affects the tensor."""
         rows, head_dim = self.rows(name), self.checkpoint.config.head_dim
         if name.rpartition(".")[2] not in TURNED:
             return rows
@@ -49,25 +49,25 @@ class Job:
 
     @property
     def num_bytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(self.rows(name).nbytes for name in self.checkpoint.tensors)
 
 
 class Writer(NamedTuple):
-    """A line of the table of writers."""
+    """A row of the table of writers."""
 
-    is_folder: Callable[[int], bool]  # told the number of shards
+    is_folder: Callable[[int], bool]  # (number of shards)
     types: tuple[str, ...]  # that a matrix may have in this format; the first holds the numbers of any other exactly
     vector_types: tuple[str, ...]  # that norms and biases may have; the first as above
-    require: Callable[[Job], None]  # UnsupportedModelError for what the format cannot hold, before anything is written
+    require: Callable[[Job], None]  # before the writing: UnsupportedModelError for what the format cannot hold
     write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
     copied_bytes: Callable[[Job], int] = lambda job: 0  # of tensors that the format holds a second time
-    notices: Callable[[Job], Iterable[str]] = lambda job: ()  # what a person should know of the result; one line each
-    keeps_generation: bool = False  # what the model's makers suggest for sampling has a place
+    notices: Callable[[Job], Iterable[str]] = lambda job: ()  # about the result, for the user; one line each
+    keeps_generation: bool = False  # whether the format holds the makers' sampling defaults
 
 
 def recoded(tensor: Tensor, type_name: str) -> Rows:
-    """The tensor's bytes in another type; those of the same type are given as they are, bit for bit."""
+    """The tensor's bytes in another type; in the same type, bit for bit as they are."""
     if tensor.type.name == type_name:
         return tensor.data
     rows, columns = tensor.data.shape[0], tensor.shape[-1]
@@ -79,14 +79,14 @@ def recoded(tensor: Tensor, type_name: str) -> Rows:
 
 
 def write_rows(file: BinaryIO | IO[bytes], rows: Rows, wrote: Callable[[int], None]) -> None:
-    """All rows, some at a time; `wrote` is told the bytes of each time."""
+    """Write all rows, some at a time; calls `wrote` with the bytes of each piece."""
     for part in _pieces(rows):
         file.write(part.tobytes())
         wrote(part.nbytes)
 
 
 def _pieces(rows: Rows) -> Iterator[Bytes]:
-    """All rows in order, some at a time. Rows that must be computed are, by all cores, a few pieces before they are asked for."""
+    """All rows in order, some at a time. All cores compute the rows, a few pieces ahead."""
     step = max(1, CHUNK_BYTES // max(1, rows.shape[1]))
     starts = range(0, len(rows), step)
     if isinstance(rows, np.ndarray) or len(starts) < 2:
@@ -111,7 +111,7 @@ def dealt_out(job: Job) -> list[list[str]]:
         shard = min(done * job.num_shards // max(total, 1), job.num_shards - 1)
         first_empty = next((i for i, held in enumerate(shards) if not held), job.num_shards)
         if left <= job.num_shards - first_empty or shard > first_empty:
-            shard = first_empty  # each shard must get one
+            shard = first_empty  # each shard must get a tensor
         shards[shard].append(name)
         done += job.rows(name).nbytes
     return shards

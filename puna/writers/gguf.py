@@ -1,4 +1,4 @@
-"""A checkpoint as GGUF, version 3: one file, or shards as llama.cpp's gguf-split names them."""
+"""A checkpoint as GGUF, version 3: one file, or shards with the names of llama.cpp's gguf-split."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KINDS = {scalar.name: code for code, scalar in SCALARS.items()}
 KIND_OF_DTYPE = {np.dtype(scalar.dtype): code for code, scalar in SCALARS.items() if scalar.name != "bool"}
 TYPE_CODES = {name: code for code, name in GGML_TYPE_NAMES.items()}
 QUANTISATION_VERSION = 2
-# `general.file_type`, by the type of most matrices: what llama.cpp shows.
+# `general.file_type`, by the type of most matrices: llama.cpp shows it.
 FILE_TYPES = {
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17,
     "Q6_K": 18, "BF16": 32,
 }  # fmt: skip
-OUR_NAMES = {"mistral": "llama"}  # architecture -> GGUF's, where it is another
+OUR_NAMES = {"mistral": "llama"}  # architecture -> GGUF's, if different
 NO_KEY = {"dynamic": "dynamic rope scaling"}
 LLAMA_CPP_BETAS = (32.0, 1.0)
 
@@ -46,7 +46,7 @@ def _require(job: Job) -> None:
     config = job.checkpoint.config
     row = ARCHITECTURES.get(_architecture(config))
     if row is None:
-        raise UnsupportedModelError(f"GGUF files of the architecture {config.architecture!r} are not written by puna")
+        raise UnsupportedModelError(f"puna does not write GGUF files of the architecture {config.architecture!r}")
     if config.rope.scaling in NO_KEY:
         raise UnsupportedModelError(f"GGUF has no key for {NO_KEY[config.rope.scaling]}", hint="Convert to safetensors instead.")
     if config.rope.scaling == "yarn" and not config.rope.truncate:
@@ -56,14 +56,14 @@ def _require(job: Job) -> None:
     features = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm")
     extra = [feature for feature in features if getattr(config, feature) and feature not in row.features]
     if extra:
-        raise UnsupportedModelError(f"a {config.architecture} model with {', '.join(extra)} has no form in GGUF")
+        raise UnsupportedModelError(f"GGUF has no form for a {config.architecture} model with {', '.join(extra)}")
 
 
 def _notices(job: Job) -> Iterator[str]:
-    """Where llama.cpp (llama-cpp-python 0.3.36) reads the file without a word and computes something else."""
+    """Notices where llama.cpp (llama-cpp-python 0.3.36) reads the file without a warning and computes something else."""
     config, rope = job.checkpoint.config, job.checkpoint.config.rope
     if lost := [name for name in _suggested(job.checkpoint) if name not in SAMPLING_KEYS.values()]:
-        yield f"GGUF has no keys for what the source suggests of sampling: {', '.join(lost)}"
+        yield f"GGUF has no keys for these sampling defaults of the source: {', '.join(lost)}"
     if config.sliding_window:
         yield (
             f"llama.cpp ignores the sliding window of this architecture: texts longer than {config.sliding_window} tokens "
@@ -71,7 +71,7 @@ def _notices(job: Job) -> Iterator[str]:
         )
     if rope.scaling == "yarn" and (rope.beta_fast, rope.beta_slow) != LLAMA_CPP_BETAS:
         yield (
-            f"llama.cpp ignores yarn's beta_fast {rope.beta_fast:g} and beta_slow {rope.beta_slow:g} and takes "
+            f"llama.cpp ignores yarn's beta_fast {rope.beta_fast:g} and beta_slow {rope.beta_slow:g} and uses "
             f"{LLAMA_CPP_BETAS[0]:g} and {LLAMA_CPP_BETAS[1]:g}: texts differ there; puna keeps them"
         )
     spec = job.checkpoint.tokenizer
@@ -86,7 +86,7 @@ def _notices(job: Job) -> Iterator[str]:
 
 
 def _metadata(job: Job) -> dict[str, Any]:
-    """Key -> a str, bool, int (uint32), float (float32), number of NumPy's, array, or list of byte strings."""
+    """Key -> a str, bool, int (uint32), float (float32), numpy number, array, or list of byte strings."""
     checkpoint, config = job.checkpoint, job.checkpoint.config
     architecture = _architecture(config)
     given: dict[str, Any] = {"general.architecture": architecture, "general.name": config.name or checkpoint.path.stem}
@@ -111,11 +111,11 @@ def _metadata(job: Job) -> dict[str, Any]:
 
 
 def _sampling_keys(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the makers suggest of sampling, as far as GGUF has keys for it."""
+    """The makers' sampling defaults, as far as GGUF has keys for them."""
     found = _suggested(checkpoint)
     given = {f"{SAMPLING}{key}": found[ours] for key, ours in SAMPLING_KEYS.items() if ours in found}
     if "repetition_penalty" in found:
-        given[f"{SAMPLING}penalty_last_n"] = -1  # the whole text, as everywhere but in llama.cpp's default
+        given[f"{SAMPLING}penalty_last_n"] = -1  # the whole text, as everywhere except in llama.cpp's default
     return {key: np.int32(value) if isinstance(value, int) else value for key, value in given.items()}
 
 
@@ -141,7 +141,7 @@ def _rope_keys(rope: RopeConfig) -> dict[str, Any]:
 
 
 def _rope_factors(config: ModelConfig) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """What the frequencies are divided by, where a table is the only form that GGUF has for it (Llama 3.1)."""
+    """The divisors of the frequencies, if a table is GGUF's only form for them (Llama 3.1)."""
     if config.rope.factors is None and config.rope.scaling != "llama3":
         return None
     by_table = RopeConfig(theta=config.rope.theta) if config.rope.scaling == "llama3" else replace(config.rope, factors=None)

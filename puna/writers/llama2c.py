@@ -1,8 +1,8 @@
 """A checkpoint in llama2.c's format: float32 weights as version 0, for its `run`; int8 groups as version 2, for its `runq`.
 
-The format knows one rotary base and one epsilon. Version 0 carries tables of cosines and sines, from which the frequencies are
-read again; version 2 gets theta and epsilon behind its header's numbers (`formats/llama2c.py`). llama2.c itself ignores both.
-A folder: model.bin, the tokenizer, and the template that llama2.c has no place for.
+The format knows one rotary base and one epsilon. Version 0 has tables of cosines and sines, from which the reader restores the
+frequencies; version 2 gets theta and epsilon after its header's numbers (`formats/llama2c.py`). llama2.c itself ignores both.
+The result is a folder: model.bin, the tokenizer, and the template, for which llama2.c has no place.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def group_size(config: ModelConfig) -> int:
-    """The largest group of at most 64 numbers that divides every row; a power of two where there is one above 1."""
+    """The largest group of at most 64 numbers that divides every row; a power of two if one above 1 does."""
     both = math.gcd(config.hidden_size, config.ffn_size)
     power = min(both & -both, LARGEST_GROUP)
     return power if power > 1 else max(size for size in range(1, LARGEST_GROUP + 1) if both % size == 0)
@@ -94,7 +94,7 @@ def _write_v0(job: Job, file: BinaryIO, sizes: tuple[int, ...]) -> None:
 
 
 def _write_tables(config: ModelConfig, file: BinaryIO) -> None:
-    """Cosines, then sines, of each position and pair.  # (max_context, head_dim / 2) each"""
+    """Write cosines, then sines, of each position and pair.  # (max_context, head_dim / 2) each"""
     frequencies = config.rope.frequencies(config.head_dim)
     for table in (np.cos, np.sin):
         for first in range(0, config.max_context, CHUNK_ROWS):
@@ -118,7 +118,7 @@ def _write_v2(job: Job, file: BinaryIO, sizes: tuple[int, ...]) -> None:
 
 
 def _write_groups(tensor: Tensor, size: int, file: BinaryIO, job: Job) -> None:
-    """The int8 numbers of all rows, then all scales."""
+    """Write the int8 numbers of all rows, then all scales."""
     scales = []
     for numbers, scale in _groups(tensor, size):
         file.write(numbers.tobytes())
@@ -128,8 +128,8 @@ def _write_groups(tensor: Tensor, size: int, file: BinaryIO, job: Job) -> None:
 
 
 def _groups(tensor: Tensor, size: int) -> Iterator[tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]]:
-    """Numbers and scales of some rows at a time, as export.py rounds: the largest of a group becomes 127. Those of a model that
-    has just such groups are taken as they are."""
+    """Numbers and scales of some rows at a time, rounded as in export.py: the largest of a group becomes 127. A model that
+    already has just such groups keeps them."""
     for first in range(0, tensor.shape[0], CHUNK_ROWS):
         last = min(first + CHUNK_ROWS, tensor.shape[0])
         if tensor.scales is not None and tensor.shape[1] // tensor.scales.shape[1] == size:

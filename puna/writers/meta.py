@@ -1,7 +1,7 @@
 """A checkpoint as Meta distributes it: consolidated.NN.pth, params.json, tokenizer.model.
 
-A tokenizer or a template that this format has no file for lies beside it under the name that puna looks for. Meta's code takes
-the keys of params.json as arguments and fails at one that it does not know, so only those stand there; puna.json has the rest.
+If this format has no file for a tokenizer or a template, it is beside the weights under the name that puna looks for. Meta's code
+takes the keys of params.json as arguments and fails at unknown ones, so only known ones are there; puna.json has the rest.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def _require(job: Job) -> None:
         )
     check_parts(config, job.num_shards)
     if config.vocab_size % job.num_shards:
-        raise UnsupportedModelError(f"a vocabulary of {config.vocab_size} cannot be cut into {job.num_shards} equal shards")
+        raise UnsupportedModelError(f"a vocabulary of {config.vocab_size} cannot be split into {job.num_shards} equal shards")
     require_frame(job.checkpoint.tokenizer)
 
 
 def _scaled(config: ModelConfig) -> RopeConfig:
-    """What `use_scaled_rope` means for a model of these sizes."""
+    """The meaning of `use_scaled_rope` for a model of these sizes."""
     factor = SMALL_FACTOR if (config.hidden_size, config.num_layers) in SMALL else SCALED_ROPE_FACTOR
     return replace(SCALED_ROPE, theta=config.rope.theta, factor=factor)
 
 
 def _params(config: ModelConfig, is_llama3: bool) -> dict[str, Any]:
-    """params.json. Keys that Llama 2's code does not know stand there only where they say something. Llama 3's code knows
-    rope_theta, and takes 500000 where it is missing.
+    """params.json. It has keys that Llama 2's code does not know only if they matter. Llama 3's code knows rope_theta, and uses
+    500000 if it is missing.
     """
     values: dict[str, Any] = {
         "dim": config.hidden_size,
@@ -82,7 +82,7 @@ def _params(config: ModelConfig, is_llama3: bool) -> dict[str, Any]:
 
 
 def _side(config: ModelConfig) -> dict[str, Any]:
-    """puna.json: what Meta's keys cannot say, where it must be said."""
+    """puna.json: what Meta's keys cannot say and a reader needs."""
     values: dict[str, Any] = {}
     if usual_context(config.rope, config.norm_eps) != config.max_context:
         values["max_context"] = config.max_context
@@ -95,8 +95,8 @@ def ffn_keys(hidden_size: int, ffn_size: int) -> dict[str, Any]:
     """Numbers from which Meta's code computes the feed-forward size: 8/3 of dim, times the multiplier, cut to a whole number and
     rounded up to a multiple.
 
-    The product may be any number from ffn_size + 1 - multiple up to below ffn_size + 1; the middle of that is aimed at, half a
-    unit or more from both ends, which no rounding of a float crosses.
+    The product may be any number from ffn_size + 1 - multiple up to below ffn_size + 1. This aims at the middle, half a unit or
+    more from both ends, which no rounding of a float crosses.
     """
     base, multiple = int(8 * hidden_size / 3), ffn_size & -ffn_size
     if -(-base // multiple) * multiple == ffn_size:
@@ -105,8 +105,8 @@ def ffn_keys(hidden_size: int, ffn_size: int) -> dict[str, Any]:
 
 
 def _recoded(job: Job) -> Checkpoint:
-    """The checkpoint with each tensor in the type it is to have. Meta's code knows no tied output matrix, and would leave random
-    numbers in it: it gets the embedding's rows a second time.
+    """The checkpoint with each tensor in its new type. Meta's code knows no tied output matrix, and would leave random numbers
+    in it, so it gets the embedding's rows a second time.
     """
     tensors = {
         name: Tensor(name, tensor.shape, BLOCK_TYPES[job.types[name]], job.rows(name))
@@ -128,7 +128,7 @@ def _write(job: Job, folder: Path) -> None:
         write_json(side, folder / SIDE_FILE)
     write_tokenizer(checkpoint, folder, "meta")
     write_template(checkpoint, folder)
-    cuts = BY_VOCABULARY if is_llama3 else CUTS  # as Llama 3's shards, or as the older ones
+    cuts = BY_VOCABULARY if is_llama3 else CUTS  # as in Llama 3's shards, or in the older ones
     for rank in range(job.num_shards):
         parts = cut(whole, rank, job.num_shards, cuts)
         arrays = {foreign_name(META_NAMES, name): Array(part.type.name, part.shape, part.data) for name, part in parts.items()}

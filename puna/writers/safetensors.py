@@ -1,6 +1,6 @@
 """A checkpoint as a Hugging Face folder: config.json, safetensors in one file or sharded by an index, tokenizer files.
 
-The config is written in the words that transformers 4 and 5 both read.
+The config uses words that transformers 4 and 5 both read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.writers.base import Job, Writer, dealt_out, write_rows
 from puna.writers.text_files import require_frame, write_huggingface_texts, write_json
 
-ALIGNMENT = 8  # of the first array, as the format's own library has it
+ALIGNMENT = 8  # of the first array, as in the format's own library
 CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def _model_type(config: ModelConfig) -> str:
-    """GGUF calls Mistral's models llama: a window, which transformers' llama has not, tells them."""
+    """GGUF calls Mistral's models llama: a sliding window, which transformers' llama lacks, shows them."""
     return "mistral" if config.architecture == "llama" and config.sliding_window else config.architecture
 
 
@@ -47,7 +47,7 @@ def _require(job: Job) -> None:
     for what in [what for what, is_so in wrong.items() if is_so]:
         raise UnsupportedModelError(f"a {kind} model with {what} has no form in transformers' configurations")
     if kind not in CLASSES:
-        raise UnsupportedModelError(f"folders of the architecture {kind!r} are not written by puna")
+        raise UnsupportedModelError(f"puna does not write folders of the architecture {kind!r}")
     if _context(config) is None:
         raise UnsupportedModelError(
             f"config.json has no form for a context of {config.max_context} tokens beside {config.rope.scaling} rope scaling by"
@@ -112,9 +112,9 @@ FAMILY_KEYS = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _
 
 
 def _context(config: ModelConfig) -> int | None:
-    """The max_position_embeddings that is read back as the model's context, None where there is none.
+    """The max_position_embeddings from which a reader gets the model's context; None if there is none.
 
-    Linear and dynamic scaling lengthen what config.json says, and so does yarn where it says less than factor times the original.
+    Linear and dynamic scaling lengthen config.json's number; yarn does so if it is below factor times the original.
     """
     rope = config.rope
     if rope.scaling == "none":

@@ -1,4 +1,4 @@
-"""What lies beside the weights in a folder: tokenizer, template, generation settings."""
+"""The files beside the weights in a folder: tokenizer, template, generation settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from puna.writers.tokenizers import (
 
 
 def require_frame(spec: TokenizerSpec | None) -> None:
-    """UnsupportedModelError where a text is to begin or end with a token that there is none of."""
+    """Raise UnsupportedModelError if a text must begin or end with a token that does not exist."""
     if spec is None:
         return
     for name, is_added, token_id in (("BOS", spec.add_bos, spec.bos_id), ("EOS", spec.add_eos, spec.eos_id)):
@@ -47,7 +47,7 @@ def _write_settings(spec: TokenizerSpec, folder: Path, checkpoint: Checkpoint) -
     write_json({key: value for key, value in settings.items() if value not in (None, [])}, folder / "generation_config.json")
 
 
-# Format -> file name and writer, the likelier first; where none can hold the tokenizer, it lies there as tokenizer.json.
+# Format -> file name and writer, the likelier first; if none can hold the tokenizer, it becomes a tokenizer.json.
 FORMS: dict[str, tuple[tuple[str, Callable[[TokenizerSpec, Path], None]], ...]] = {
     "meta": (("tokenizer.model", write_tiktoken), ("tokenizer.model", write_sentencepiece)),
     "llama2c": (("tokenizer.bin", write_llama2c_tokenizer),),
@@ -55,7 +55,7 @@ FORMS: dict[str, tuple[tuple[str, Callable[[TokenizerSpec, Path], None]], ...]] 
 
 
 def write_tokenizer(checkpoint: Checkpoint, folder: Path, form: str) -> None:
-    """The tokenizer in the first of a format's forms that can hold it: one that says the same when it is read again."""
+    """Write the tokenizer in the first of a format's forms that can hold it: one that reads back with the same meaning."""
     spec = checkpoint.tokenizer
     if spec is None:
         return
@@ -70,7 +70,7 @@ def write_tokenizer(checkpoint: Checkpoint, folder: Path, form: str) -> None:
 
 
 def write_huggingface_texts(checkpoint: Checkpoint, folder: Path) -> None:
-    """tokenizer.json and its settings, tokenizer.model too where the tokenizer is SentencePiece's, and the rest."""
+    """tokenizer.json and its settings, also tokenizer.model if the tokenizer is SentencePiece's, and the rest."""
     write_template(checkpoint, folder)
     spec = checkpoint.tokenizer
     if spec is None:

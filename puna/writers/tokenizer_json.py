@@ -20,7 +20,7 @@ from puna.formats.vocabulary import piece_texts, piece_types
 Part = dict[str, Any]
 SPACE = "\u2581"
 BYTE_LEVEL: Part = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-# Stages that published files spell otherwise than as expressions.
+# Stages that published files do not spell as expressions.
 USUAL_PARTS: dict[str, list[Part]] = {
     GPT2: [BYTE_LEVEL | {"use_regex": True}],
     DIGITS_APART: [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL | {"use_regex": True}],
@@ -28,7 +28,7 @@ USUAL_PARTS: dict[str, list[Part]] = {
 
 
 def _beside_text(first: list[int], last: list[int], texts: list[str]) -> Part | None:
-    """The ids before and behind a text, as a template."""
+    """The ids before and after a text, as a template."""
     if not first and not last:
         return None
     names = {"first": first, "last": last}
@@ -45,7 +45,7 @@ def _beside_text(first: list[int], last: list[int], texts: list[str]) -> Part | 
 
 
 def _of_pipeline(spec: TokenizerSpec, texts: list[str]) -> Part:
-    """The parts of the tokenizer.json that was read."""
+    """The parts of the tokenizer.json that the source came from."""
     pipeline = json.loads(spec.pipeline)
     options = pipeline["model"]
     size = options["size"]
@@ -68,7 +68,7 @@ def _of_pipeline(spec: TokenizerSpec, texts: list[str]) -> Part:
 
 
 def tokenizer_json(spec: TokenizerSpec) -> Part:
-    """The whole file. UnsupportedModelError for what `tokenizers` could not do alike."""
+    """The whole file. UnsupportedModelError if `tokenizers` could not do the same."""
     texts = piece_texts(spec)
     if len(set(texts)) < len(texts):
         twice = shown(next(text for text, count in Counter(texts).items() if count > 1))
@@ -78,7 +78,7 @@ def tokenizer_json(spec: TokenizerSpec) -> Part:
         return beginning | _of_pipeline(spec, texts)
     if spec.kind == "unigram":
         raise UnsupportedModelError(
-            f"{spec.source}: tokenizer.json cannot hold this tokenizer: SentencePiece's Unigram model cuts otherwise there",
+            f"{spec.source}: tokenizer.json cannot hold this tokenizer: SentencePiece's Unigram model splits differently there",
             hint="SentencePiece's tokenizer.model and gguf can hold it.",
         )
     _require_order(spec)
@@ -95,19 +95,19 @@ def _require_order(spec: TokenizerSpec) -> None:
     if (token_id := found_behind_space(spec)) is not None:
         text = shown(piece_texts(spec)[token_id])
         raise UnsupportedModelError(
-            f"{spec.source}: tokenizer.json cannot hold this tokenizer: it looks for {text} behind the space that it adds",
+            f"{spec.source}: tokenizer.json cannot hold this tokenizer: it looks for {text} after the space that it adds",
             hint="SentencePiece's tokenizer.model and gguf can hold it.",
         )
 
 
 def found_behind_space(spec: TokenizerSpec) -> int | None:
-    """A user-defined token that SentencePiece looks for behind the space it adds; `tokenizers` looks for all of them first."""
+    """A user-defined token that SentencePiece looks for after the space it adds; `tokenizers` looks for all of them first."""
     later = (i for i, kind in enumerate(piece_types(spec)) if kind == USER_DEFINED and i not in spec.found_first)
     return next(later, None) if spec.kind == "spm" and spec.add_space_prefix and not spec.pipeline else None
 
 
 def added_tokens(spec: TokenizerSpec) -> list[Part]:
-    """The tokens that are looked for before a text is cut."""
+    """The tokens to match before a text is split."""
     given = dict(spec.added_flags)
     return [
         {"id": token_id, "content": text, **_flags(given.get(token_id, "")), "special": kind != USER_DEFINED}
@@ -121,12 +121,12 @@ def _flags(letters: str) -> dict[str, bool]:
 
 
 def changes_text(spec: TokenizerSpec) -> bool:
-    """Whether it changes characters or spaces in SentencePiece's way, which only a tokenizer.model can tell."""
+    """Whether it changes characters or spaces in SentencePiece's way, which only a tokenizer.model can express."""
     return bool(spec.charsmap) or spec.remove_extra_spaces
 
 
 def _sequence(name: str, parts: list[Part]) -> Part | None:
-    """One part as it is, several as a Sequence."""
+    """A single part alone, several as a Sequence."""
     return {"type": "Sequence", name: parts} if len(parts) > 1 else next(iter(parts), None)
 
 
@@ -145,9 +145,9 @@ def _normalizer(spec: TokenizerSpec) -> Part | None:
 
 
 def _prefix(spec: TokenizerSpec) -> str:
-    """Which part adds the space. Metaspace does where a text begins with none; Prepend at each part of a text, in any case; and
-    what does so at the beginning only, in any case, is put together of two Metaspaces behind a Replace: the first knows a plain
-    space only, and when it runs no text has one.
+    """Which part adds the space. Metaspace does if a text begins with none; Prepend always does, at each part of a text. For
+    always at the beginning only, a Replace precedes two Metaspaces: the first matches only a plain space, and when it runs no
+    text has one.
     """
     if not spec.add_space_prefix:
         return ""
@@ -182,7 +182,7 @@ def _byte_level_parts(pre: str) -> Iterator[Part]:
 
 
 def _post_processor(spec: TokenizerSpec, texts: list[str]) -> Part | None:
-    """The tokens before and behind a text."""
+    """The tokens before and after a text."""
     first = texts[spec.bos_id] if spec.add_bos and spec.bos_id is not None else None
     last = texts[spec.eos_id] if spec.add_eos and spec.eos_id is not None else None
 

@@ -1,6 +1,6 @@
-"""TokenizerSpec -> the files and keys in which each format has its tokenizer.
+"""TokenizerSpec -> each format's files and keys for its tokenizer.
 
-Each function raises UnsupportedModelError, and writes nothing, where its form cannot hold the tokenizer.
+Each function raises UnsupportedModelError, and writes nothing, if its form cannot hold the tokenizer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def write_tokenizer_config(spec: TokenizerSpec, chat_template: str | None, path:
 
 
 def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
-    """Llama 3's `tokenizer.model`. The special tokens are no part of it: they must be Llama 3's, but for reserved ones."""
+    """Llama 3's `tokenizer.model`. It does not hold the special tokens: they must be Llama 3's, except reserved ones."""
     _require_kind(spec, ("bpe",), TIKTOKEN, "A folder with tokenizer.json can hold it.")
     _require_fields(spec, TIKTOKEN)
     count = len(spec.tokens) - NUM_SPECIAL
@@ -94,7 +94,7 @@ TIKTOKEN = "Llama 3's tokenizer.model"
 
 
 def _follow_ranks(merges: Sequence[bytes], tokens: list[str]) -> bool:
-    """Whether merging by these pairs is merging by rank. They may be more than is needed (the tokenizer.json of Llama 3 has
+    """Whether merging by these pairs is merging by rank. There may be more pairs than needed (the tokenizer.json of Llama 3 has
     every pair that makes a token), but not in another order.
     """
     ranks = {token.encode(): rank for rank, token in enumerate(tokens)}
@@ -113,7 +113,7 @@ LLAMA2C = "llama2.c's tokenizer.bin"
 
 def write_llama2c_tokenizer(spec: TokenizerSpec, path: Path) -> None:
     """llama2.c's `tokenizer.bin`: <unk>, <s>, </s>, the 256 bytes, then text only."""
-    _require_kind(spec, ("spm",), LLAMA2C, "Only tokenizers in the manner of Llama 2 can be written for llama2.c.")
+    _require_kind(spec, ("spm",), LLAMA2C, "llama2.c can hold only tokenizers like Llama 2's.")
     _require_fields(spec, LLAMA2C)
     expected = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256]
     types = _types(spec)
@@ -139,7 +139,7 @@ GGUF_IDS = {"bos": "bos_id", "eos": "eos_id", "eot": "eot_id", "unknown": "unk_i
 def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
     """The keys of a GGUF file about a tokenizer: text, true or false, ids as int, arrays of NumPy's type or lists of bytes.
 
-    The keys `puna.tokenizer.` hold what GGUF has no key for; other programs pass over them.
+    The keys `puna.tokenizer.` hold what GGUF has no key for; other programs ignore them.
     """
     if spec.only_json:
         _refuse(spec, "GGUF", spec.only_json, "Convert to safetensors, whose tokenizer.json can hold it.")
@@ -156,7 +156,7 @@ def gguf_tokenizer_metadata(spec: TokenizerSpec) -> dict[str, object]:
 
 
 def _more_gguf_keys(spec: TokenizerSpec) -> dict[str, object]:
-    """What only some tokenizers have."""
+    """Keys that only some tokenizers need."""
     keys: dict[str, object] = {}
     if spec.charsmap:
         keys["tokenizer.ggml.precompiled_charsmap"] = np.frombuffer(spec.charsmap, np.uint8)
@@ -190,7 +190,7 @@ def _types(spec: TokenizerSpec) -> list[int]:
 
 
 def _scores(spec: TokenizerSpec) -> list[float]:
-    """Log probabilities, or what orders the merging."""
+    """Log probabilities, or the scores that order the merging."""
     scores = scores_of(spec) if spec.kind == "spm" or spec.scores is None else spec.scores
     values: list[float] = scores.tolist()
     return values
@@ -205,9 +205,9 @@ def _require_kind(spec: TokenizerSpec, kinds: tuple[str, ...], form: str, hint: 
 
 
 def _require_fields(spec: TokenizerSpec, form: str) -> None:
-    """Refuse what only the parts of a tokenizer.json say."""
+    """Refuse a tokenizer that only the parts of a tokenizer.json can express."""
     if spec.pipeline:
-        why = spec.only_json or "its added tokens are looked for in another way"
+        why = spec.only_json or "its added tokens match in another way"
         _refuse(spec, form, why, "A folder with tokenizer.json can hold it.")
 
 

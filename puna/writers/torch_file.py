@@ -1,6 +1,6 @@
-"""A dict of arrays as `torch.save` writes it: what `torch.load(path, weights_only=True)` reads. PyTorch is not needed.
+"""A dict of arrays as `torch.save` writes it and `torch.load(path, weights_only=True)` reads it. Does not need PyTorch.
 
-The pickle is put together here, opcode by opcode (protocol 2, as torch.save's), so that this package never imports `pickle`.
+This module writes the pickle opcode by opcode (protocol 2, as torch.save's), so that the package never imports `pickle`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ ALIGNMENT = 64  # bytes, of each array in the file
 STORAGES = {"F32": b"FloatStorage", "F16": b"HalfStorage", "BF16": b"BFloat16Storage"}
 LOCAL_HEADER_BYTES = 30
 ZIP64_BYTES = 20  # that zipfile puts before our own extra field
-PADDING = 0x4246  # the extra field that PyTorch pads with
+PADDING = 0x4246  # PyTorch's extra field for padding
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class Array(NamedTuple):
-    """What is written under a name."""
+    """What to write under a name."""
 
     dtype: str  # a key of STORAGES
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class Array(NamedTuple):
 
 
 def write_torch_file(path: Path, arrays: Mapping[str, Array], wrote: Callable[[int], None]) -> None:
-    """The arrays, each in a storage of its own, in C order."""
+    """Write the arrays, each in a storage of its own, in C order."""
     with path.open("xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         prefix = path.stem
         archive.writestr(_entry(f"{prefix}/data.pkl"), _program(arrays))
@@ -48,7 +48,7 @@ def write_torch_file(path: Path, arrays: Mapping[str, Array], wrote: Callable[[i
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """With a fixed date, so that the same model always gives the same bytes."""
+    """An entry with a fixed date, so that the same model always gives the same bytes."""
     return zipfile.ZipInfo(name, EPOCH)
 
 

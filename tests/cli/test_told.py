@@ -67,7 +67,7 @@ def test_a_tokenizer_alone_is_told_of_too(tmp_path: Path, puna: Puna) -> None:
     )
     done = puna("tokenize", "--tokenizer", str(tmp_path / "tokenizer.json"), "ab")
     assert done.code == 0, done.err
-    assert done.err.count("its truncation is not applied") == 1 and done.err.count("<|im_end|> as ordinary text") == 1
+    assert done.err.count("puna does not apply its truncation") == 1 and done.err.count("<|im_end|> as ordinary text") == 1
 
 
 def test_a_file_of_before_may_2024_is_told_of(default_model: Path, tmp_path: Path, puna: Puna) -> None:

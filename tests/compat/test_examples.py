@@ -66,7 +66,7 @@ def test_two_processes_share_a_model_and_one_of_them_speaks(folder: Path) -> Non
 @needs_torch
 def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_those_that_do(folder: Path) -> None:
     done = start(*TORCHRUN, "3", ROOT / "examples/text_completion.py", "--ckpt_dir", folder)
-    assert done.returncode != 0 and "cannot be cut into 3 parts: it has 2 heads" in done.stderr and "1, 2." in done.stderr
+    assert done.returncode != 0 and "cannot be split in 3 parts: it has 2 heads" in done.stderr and "1, 2." in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_th
     [
         ([], 2, "--ckpt_dir is missing"),
         (["--ckpt_dir", "/nowhere"], None, "no checkpoint files found in /nowhere"),
-        (["--ckpt_dir", "x", "--warmth", "1"], 2, "--warmth is no flag"),
+        (["--ckpt_dir", "x", "--warmth", "1"], 2, "there is no flag --warmth"),
         (["--ckpt_dir", "x", "--top_p", "much"], 2, "--top_p is 'much'; a number is needed"),
         (["--ckpt_dir", "x", "--max_gen_len"], 2, "--max_gen_len needs a value"),
         (["--help"], 0, "--max_seq_len"),

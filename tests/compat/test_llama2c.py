@@ -222,7 +222,7 @@ def test_defaults_and_limits_are_those_of_run(monkeypatch: pytest.MonkeyPatch) -
     ("arguments", "words"),
     [
         ([], "CHECKPOINT is missing"),
-        (["m", "-x", "1"], "'-x' is no flag"),
+        (["m", "-x", "1"], "there is no flag '-x'"),
         (["m", "-t"], "-t needs a value"),
         (["m", "-t", "warm"], "-t is 'warm'; a number is needed"),
         (["m", "-p", "nan"], "-p is 'nan'"),

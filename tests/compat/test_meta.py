@@ -294,7 +294,7 @@ def test_a_cut_answer_says_so(mended: Llama) -> None:
 
 def test_what_the_original_asserts_is_an_assertion_error_that_says_what_to_do(mended: Llama, strict: Llama) -> None:
     for llama in (mended, strict):
-        with pytest.raises(AssertionError, match="5 prompts were given; max_batch_size is 4"):
+        with pytest.raises(AssertionError, match="there are 5 prompts; max_batch_size is 4"):
             llama.generate([[1]] * 5, 4)
         with pytest.raises(AssertionError, match="prompt 1 has 25 tokens; max_seq_len is 24") as caught:
             llama.generate([[1], [1] * 25], 4)
@@ -489,7 +489,7 @@ def test_a_refused_dialog_changes_nothing_for_the_others_and_leaks_if_strict(fol
         ([{"role": "assistant", "content": "a"}], "starting with 'system'", (AssertionError,)),
         ([*say("a"), *say("b")], "alternating", (AssertionError,)),
         ([*say("a"), *say(system="s")], "alternating", (AssertionError,)),
-        (say(system="s"), "a system message only", (AssertionError, IndexError)),
+        (say(system="s"), "only a system message", (AssertionError, IndexError)),
         ([], "the dialog is empty", (AssertionError, IndexError)),
         (["a"], "message 0 of the dialog", (UsageError,)),
         ([{"role": "user"}], "message 0 of the dialog", (UsageError,)),

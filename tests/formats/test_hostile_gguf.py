@@ -150,7 +150,7 @@ def numbers_for_merges(draft: Draft, rng: random.Random) -> None:
 
 
 KINDS: dict[str, tuple[Edit, type[PunaError], str]] = {
-    "bad magic": (header("magic", b"FUGG", b"GGML", b"\0\0\0\0"), PunaError, "neither|other byte order"),
+    "bad magic": (header("magic", b"FUGG", b"GGML", b"\0\0\0\0"), PunaError, "neither|big-endian"),
     "version 0": (header("version", 0), Broken, "version"),
     "version 1": (header("version", 1), Unsupported, "version 1"),
     "future version": (header("version", 4, 99, 65535), Unsupported, "version"),
@@ -222,7 +222,7 @@ KINDS: dict[str, tuple[Edit, type[PunaError], str]] = {
     "bias": (foreign_tensor(b"output.bias", b"blk.0.attn_norm.bias"), Unsupported, "no part of a llama"),
     "half the biases": (foreign_tensor(b"blk.0.attn_q.bias"), ModelFormatError, "bias.*is missing"),
     "data cut": (cut, Broken, "file ends|needs|remain|ends after|bytes long"),
-    "trailing bytes": (header("tail", bytes(1), bytes(32), b"x" * 1000), Broken, "behind the last tensor"),
+    "trailing bytes": (header("tail", bytes(1), bytes(32), b"x" * 1000), Broken, "bytes follow the last tensor"),
     "tokens of another type": (put("tokenizer.ggml.tokens", "array of uint32", list(range(12))), Broken, "tokens"),
     "too few tokens": (
         put("tokenizer.ggml.tokens", "array of string", [b"a"] * 9),

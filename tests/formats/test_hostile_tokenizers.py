@@ -97,7 +97,7 @@ def test_a_broken_sentencepiece_model_names_what_is_wrong(content: bytes, proble
     ("content", "what"),
     [
         (piece() + message_field(2, number_field(3, 3)), "type words"),
-        (piece() + message_field(2, number_field(3, 2) + number_field(24, 1)), "puts spaces behind words"),
+        (piece() + message_field(2, number_field(3, 2) + number_field(24, 1)), "puts spaces after words"),
         (piece() + BPE + message_field(3, number_field(5, 0)), "keeps spaces as spaces"),
         (piece() + BPE + message_field(5, message_field(2, b"x")), "changes characters when it decodes"),
     ],

@@ -116,7 +116,7 @@ def test_a_wrong_size_is_named(keys: dict[str, Any], words: str, folder: Path) -
 
 def test_fewer_layers_than_the_weights_have_are_refused(folder: Path) -> None:
     set_keys(folder, num_hidden_layers=1)
-    with pytest.raises(UnsupportedModelError, match=r"'model.layers.1.*' is no part of a llama of 1 layers"):
+    with pytest.raises(UnsupportedModelError, match=r"'model.layers.1.*' is no part of a llama model of 1 layers"):
         open_checkpoint(folder)
 
 

@@ -96,7 +96,7 @@ def test_rotary_settings_that_contradict_each_other_are_read_as_transformers_rea
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
             "rope_parameters and rope_scaling differ; puna uses rope_scaling",
         ),
-        ({"rope_scaling": {"type": "default", "factor": 2.0}}, "of type 'default' has no use for factor"),
+        ({"rope_scaling": {"type": "default", "factor": 2.0}}, "of type 'default' does not use factor"),
         (
             {
                 "original_max_position_embeddings": 32,

@@ -84,9 +84,7 @@ def test_a_file_of_the_wrong_length_is_told_both_lengths(tmp_path: Path) -> None
     config = tiny_config()
     data = llama2c_bytes(config, random_tensors(config, 1), 1)
     (tmp_path / "m.bin").write_bytes(data + b"x")
-    with pytest.raises(
-        ModelFormatError, match=f"file at byte {len(data)}: is {len(data) + 1} bytes long; .* asks for {len(data)}"
-    ):
+    with pytest.raises(ModelFormatError, match=f"file at byte {len(data)}: is {len(data) + 1} bytes long; .* needs {len(data)}"):
         open_checkpoint(tmp_path / "m.bin")
 
 

@@ -133,13 +133,13 @@ def test_each_generation_has_its_rotary_embedding_and_context(
         ({"n_heads": 7}, ModelFormatError, "n_heads: is 7, which does not divide dim 64"),
         ({"n_kv_heads": 3}, ModelFormatError, "num_kv_heads is 3"),
         ({"vocab_size": 32000}, ModelFormatError, "vocab_size: is 32000, but the embedding has 320 rows"),
-        ({"dim": 96}, ModelFormatError, "has 64 rows; heads of 96 rows in all cannot be cut so"),
+        ({"dim": 96}, ModelFormatError, "has 64 rows; heads of 96 rows in all cannot be split so"),
         ({"moe": {"num_experts": 8}}, UnsupportedModelError, "moe is set, which changes results"),
         ({"vision_chunk_size": 560}, UnsupportedModelError, "vision_chunk_size is set"),
         ({"quantization_args": {"group_size": 32}}, UnsupportedModelError, "quantization_args is set"),
         ({"norm_eps": 0}, ModelFormatError, "norm_eps is 0"),
         ({"head_dim": 10**4299}, ModelFormatError, "a number has 4300 digits"),
-        ({"head_dim": 10**400, "n_heads": 10**400}, ModelFormatError, "cannot be cut so"),
+        ({"head_dim": 10**400, "n_heads": 10**400}, ModelFormatError, "cannot be split so"),
         ({"rope_theta": [1]}, ModelFormatError, r"rope_theta: is \[1\]; a number is needed"),
     ],
 )
@@ -232,8 +232,8 @@ def _half(rank: int, state: dict[str, Floats]) -> None:
     [
         (_drop, ModelFormatError, r"consolidated.01.pth: tensor 'layers.1.feed_forward.w2.weight': is missing"),
         (_more, UnsupportedModelError, r"consolidated.01.pth: tensor 'layers.0.attention.wq.bias' is no part"),
-        (_narrow, ModelFormatError, r"has shape \(64, 24\); a shard of a tensor \(64, 64\) cut in 2 must be \(64, 32\)"),
-        (_half, ModelFormatError, r"is F16, but consolidated.00.pth holds its other part as F32"),
+        (_narrow, ModelFormatError, r"has shape \(64, 24\); a shard of a tensor \(64, 64\) split in 2 must be \(64, 32\)"),
+        (_half, ModelFormatError, r"is F16, but its other part in consolidated.00.pth is F32"),
     ],
 )
 def test_a_shard_that_does_not_fit_is_named(

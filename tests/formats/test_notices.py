@@ -187,13 +187,13 @@ GGUF_CASES: dict[str, GGUFCase] = {
     ),
     # vocabulary and embedding
     "spare rows behind the vocabulary": GGUFCase(
-        "throws: wrong shape", shortened, "told", "the rows behind them are never used", lambda c: len(spec(c).tokens) == 300
+        "throws: wrong shape", shortened, "told", "the rows after them are never used", lambda c: len(spec(c).tokens) == 300
     ),
     "a padding token without a row": GGUFCase(
-        "throws: wrong shape", longer(b"[PAD300]", 3), "told", "it is left out", lambda c: len(spec(c).tokens) == 300
+        "throws: wrong shape", longer(b"[PAD300]", 3), "told", "puna drops it", lambda c: len(spec(c).tokens) == 300
     ),
     "an unused token without a row": GGUFCase(
-        "throws: wrong shape", longer(b"<0>", 5), "told", "it is left out", lambda c: len(spec(c).tokens) == 300
+        "throws: wrong shape", longer(b"<0>", 5), "told", "puna drops it", lambda c: len(spec(c).tokens) == 300
     ),
     "a word without a row": GGUFCase(
         "throws: wrong shape", longer(b"word", 1), "refused", "holds 301 tokens, but the embedding has 300"
@@ -213,9 +213,9 @@ GGUF_CASES: dict[str, GGUFCase] = {
     ),
     # splitters
     "no splitter": GGUFCase(
-        "warns and takes 'default'", drop(f"{G}pre"), "told", "guess 'default'", lambda c: spec(c).pre == "default"
+        "warns and takes 'default'", drop(f"{G}pre"), "told", "guesses, 'default'", lambda c: spec(c).pre == "default"
     ),
-    "an empty splitter": GGUFCase("warns and takes 'default'", put(f"{G}pre", "string", ""), "told", "guess 'default'"),
+    "an empty splitter": GGUFCase("warns and takes 'default'", put(f"{G}pre", "string", ""), "told", "guesses, 'default'"),
     "no splitter of a SentencePiece vocabulary": GGUFCase(
         "takes 'default', which such a vocabulary has no use for", drop(f"{G}pre"), "silent", tokenizer=spm_tokenizer
     ),
@@ -260,7 +260,7 @@ GGUF_CASES: dict[str, GGUFCase] = {
             put("tokenizer.chat_templates", "array of string", [b"tool_use"]),
         ),
         "told",
-        r"none of the others \(tool_use\)",
+        r"drops the others \(tool_use\)",
         lambda c: c.chat_template == "{{ messages }}",
     ),
     # ends
@@ -285,12 +285,12 @@ GGUF_CASES: dict[str, GGUFCase] = {
         THROWS, lambda draft: setattr(draft.tensors[0], "code", 77), "refused", "newer ggml"
     ),
     "a vocabulary alone": GGUFCase(
-        "loads it only for tokenising", lambda draft: setattr(draft, "tensors", []), "refused", "a vocabulary and no weights"
+        "loads it only for tokenising", lambda draft: setattr(draft, "tensors", []), "refused", "a vocabulary but no weights"
     ),
     "a size that no model has": GGUFCase(THROWS, put("llama.block_count", "uint32", 0), "refused", "num_layers is 0"),
     # damage
     "bytes behind the last tensor": GGUFCase(
-        "does not look", lambda draft: setattr(draft, "tail", b"x" * 99), "damage", "lie behind"
+        "does not look", lambda draft: setattr(draft, "tail", b"x" * 99), "damage", "bytes follow the last"
     ),
     "an offset into the tensor before": GGUFCase(
         THROWS, lambda draft: setattr(draft.tensors[1], "offset", 32), "damage", "overlaps"
@@ -493,8 +493,8 @@ FOLDER_CASES: dict[str, FolderCase] = {
         "as ordinary text",
         lambda c: spec(c).token_types[0] == CONTROL,
     ),
-    "a padding token without a row": FolderCase("loads it; it is never used", excess("<pad>"), "told", "it is left out"),
-    "a mask token without a row": FolderCase("loads it; it is never used", excess("[MASK]"), "told", "it is left out"),
+    "a padding token without a row": FolderCase("loads it; it is never used", excess("<pad>"), "told", "puna drops it"),
+    "a mask token without a row": FolderCase("loads it; it is never used", excess("[MASK]"), "told", "puna drops it"),
     "a turn marker without a row": FolderCase(
         "loads it; using it is an error", excess("<|eot_id|>"), "refused", "there are 301 tokens; the model has 300"
     ),
@@ -519,7 +519,7 @@ FOLDER_CASES: dict[str, FolderCase] = {
         "uses the default one",
         keys("tokenizer_config.json", chat_template=NAMED),
         "told",
-        r"none of the others \(tool_use\)",
+        r"drops the others \(tool_use\)",
         lambda c: c.chat_template == "d",
     ),
     "a list of templates without a default": FolderCase(

@@ -81,7 +81,7 @@ def test_a_folder_of_which_a_part_is_missing_says_which(name: str, error: type[P
 )
 def test_weights_alone_are_no_model(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(data)
-    with pytest.raises(ModelFormatError, match="nothing beside it tells the model's sizes"):
+    with pytest.raises(ModelFormatError, match="no file beside it has the model's sizes"):
         open_checkpoint(tmp_path / "m.gguf")
 
 
@@ -89,7 +89,7 @@ def test_weights_alone_are_no_model(data: bytes, tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"tjgg" + bytes(100), "before GGUF"),
-        (b"FUGG" + bytes(100), "byte order"),
+        (b"FUGG" + bytes(100), "big-endian"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "web page"),
     ],

@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a size of 31 digits": (packed(entry(shape=[10**30])), "holds 10{30}; whole numbers"),
     "no numbers, and a size beyond 64 bits": (
         packed(HEADER | {"empty": HEADER["empty"] | {"shape": [0, 2**62]}}),
-        "than a memory can hold",
+        "than any memory holds",
     ),
     "too many arrays": (
         packed({f"z{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(17_000)}),

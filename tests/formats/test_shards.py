@@ -52,7 +52,7 @@ def test_more_parts_than_kv_heads_repeat_them() -> None:
     ],
 )
 def test_a_number_that_does_not_work_is_refused_with_those_that_do(config: ModelConfig, count: int, works: str) -> None:
-    with pytest.raises(UsageError, match=f"cannot be cut into {count} parts") as caught:
+    with pytest.raises(UsageError, match=f"cannot be split in {count} parts") as caught:
         check_parts(config, count)
     assert caught.value.hint == f"These numbers of parts work: {works}."
 

@@ -84,7 +84,7 @@ def test_what_is_no_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no such file"):
         read_tokenizer_file(tmp_path / "x", None)
     (tmp_path / "x").write_bytes(b"\x7fELF")
-    with pytest.raises(UnsupportedModelError, match="no tokenizer that puna knows"):
+    with pytest.raises(UnsupportedModelError, match="puna does not know this kind of tokenizer"):
         read_tokenizer_file(tmp_path / "x", None)
     os.truncate(tmp_path / "x", MAX_FILE_BYTES + 1)
     with pytest.raises(ModelFormatError, match="bytes long"):
@@ -123,7 +123,7 @@ def test_vocab_json_and_merges_txt_are_named_and_what_to_do_about_them(tmp_path:
     write_json(tmp_path / "vocab.json", {"a": 0, "b": 1, "ab": 2})
     spec, (notice,) = read_tokenizer_folder(tmp_path, 100)
     assert spec is None
-    assert notice.startswith("vocab.json and merges.txt do not say how a text is cut into words")
+    assert notice.startswith("vocab.json and merges.txt do not say how to split a text into words")
     assert "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)" in notice
     with pytest.raises(ModelNotFoundError, match="is a folder that holds no tokenizer") as error:
         read_given_tokenizer(tmp_path, 100)
@@ -147,7 +147,7 @@ def test_a_given_folder_is_searched_as_a_models_is(tmp_path: Path, name: str) ->
 
 def test_what_differs_in_a_given_folder_is_told(tmp_path: Path) -> None:
     folder = spm_folder(tmp_path, tokenizer=pieces_document(SPM, MERGES[::-1]))
-    assert "tokenizer.model is used" in read_given_tokenizer(folder, COUNT)[1][0]
+    assert "puna uses tokenizer.model" in read_given_tokenizer(folder, COUNT)[1][0]
 
 
 def test_a_given_folder_without_a_tokenizer_says_which_files_may_be_given(tmp_path: Path) -> None:
@@ -176,13 +176,13 @@ def test_where_both_files_differ_tokenizer_model_cuts_the_text_and_a_word_is_sai
     write_json(folder / "tokenizer.json", pieces_document(SPM, MERGES[::-1]))
     spec, notices = read(folder)
     assert spec.scores is not None
-    assert notices == ("tokenizer.json and tokenizer.model cut text differently: tokenizer.model is used",)
+    assert notices == ("tokenizer.json and tokenizer.model split text differently: puna uses tokenizer.model",)
 
 
 def test_merges_that_leave_out_a_pair_differ(tmp_path: Path) -> None:
     folder = spm_folder(tmp_path)
     write_json(folder / "tokenizer.json", pieces_document(SPM, MERGES[:-1]))
-    assert "cut text differently" in read(folder)[1][0]
+    assert "split text differently" in read(folder)[1][0]
 
 
 def test_a_tokenizer_json_that_puna_cannot_do_gives_way_to_tokenizer_model(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_vocabulary_of_tokenizer_json_that_goes_further_wins(tmp_path: Path) -
     write_json(folder / "tokenizer.json", pieces_document(longer, [*MERGES, ("日", "th")]))
     spec, notices = read(folder, COUNT + 1)
     assert spec.scores is None
-    assert notices == (f"tokenizer.json has {COUNT + 1} tokens, tokenizer.model {COUNT}: tokenizer.json is used",)
+    assert notices == (f"tokenizer.json has {COUNT + 1} tokens, tokenizer.model {COUNT}: puna uses tokenizer.json",)
 
 
 def test_llama_3s_tokenizer_model_gives_way_to_tokenizer_json(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_special_tokens_that_only_the_config_names_are_control_tokens(tmp_path: 
 def test_a_padding_token_without_a_row_is_left_out_and_another_token_is_refused(tmp_path: Path) -> None:
     spm_folder(tmp_path, fast=False, added_tokens={"[PAD]": COUNT})
     _, notices = read(tmp_path)
-    assert notices == (f"'[PAD]' has the id {COUNT}, but the embedding has {COUNT} rows: it is left out",)
+    assert notices == (f"'[PAD]' has the id {COUNT}, but the embedding has {COUNT} rows: puna drops it",)
     write_json(tmp_path / "added_tokens.json", {"<|im_end|>": COUNT})
     with pytest.raises(ModelFormatError, match=f"there are {COUNT + 1} tokens; the model has {COUNT} "):
         read_tokenizer_folder(tmp_path, COUNT)
@@ -384,7 +384,7 @@ def test_a_metaspace_adds_no_space_before_one(tmp_path: Path, scheme: str, split
 def test_where_tokenizer_model_adds_a_space_and_tokenizer_json_does_not_a_word_is_said(tmp_path: Path) -> None:
     spec, notices = read(spm_folder(tmp_path, tokenizer=metaspace("first")))
     assert "do not add a space to the same texts" in notices[0]
-    assert notices[0].endswith("tokenizer.model is used")
+    assert notices[0].endswith("puna uses tokenizer.model")
     assert (spec.prefix_first_only, spec.prefix_unless_space) == (True, False)
 
 

@@ -563,7 +563,7 @@ def test_a_pytorch_that_cannot_be_imported(tmp_path: Path) -> None:
 
 
 def test_a_card_that_computes_wrongly(tmp_path: Path) -> None:
-    finding = examine(tmp_path, *RTX_4070, tried({"product": "a product of matrices is wrong by up to 512"})).one("gpu.trial")
+    finding = examine(tmp_path, *RTX_4070, tried({"product": "a matrix product is wrong by up to 512"})).one("gpu.trial")
     assert finding.state == "error" and "wrong by up to 512" in finding.found and "cannot be relied on" in finding.effect
 
 

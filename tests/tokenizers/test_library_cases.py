@@ -412,7 +412,7 @@ def test_forms_that_cannot_say_how_added_tokens_are_found_refuse(tmp_path: Path)
     spec = read_tokenizer_file(tmp_path / "tokenizer.json", None)
     assert spec.pipeline
     for write in (write_sentencepiece, write_llama2c_tokenizer):
-        with pytest.raises(UnsupportedModelError, match="added tokens are looked for in another way"):
+        with pytest.raises(UnsupportedModelError, match="added tokens match in another way"):
             write(spec, tmp_path / "x")
 
 

@@ -130,7 +130,7 @@ def test_an_order_that_tokenizer_json_cannot_say_is_refused(tmp_path: Path) -> N
     """SentencePiece looks for "<x>" behind the space that it adds, `tokenizers` before it."""
     spec = SPECS["user-defined"](tmp_path)
     assert build_tokenizer(spec).encode("<x>", bos=False) == [spec.tokens.index("▁".encode()), 4]
-    with pytest.raises(UnsupportedModelError, match="looks for '<x>' behind the space"):
+    with pytest.raises(UnsupportedModelError, match="looks for '<x>' after the space"):
         write_tokenizer_json(spec, tmp_path / "tokenizer.json")
     write_sentencepiece(spec, tmp_path / "tokenizer.model")
     write_tokenizer_config(spec, None, tmp_path / "tokenizer_config.json")
@@ -355,7 +355,7 @@ def test_merges_that_scores_cannot_say_are_refused() -> None:
     spec = by_merges(small_spm())
     for merges, why in (
         (spec.merges[:-1], "not all the pairs"),
-        ([*spec.merges[1:], spec.merges[0], spec.merges[1]], "stand apart"),
+        ([*spec.merges[1:], spec.merges[0], spec.merges[1]], "are not adjacent"),
     ):
         with pytest.raises(UnsupportedModelError, match=why):
             scores_of(replace(spec, merges=merges))

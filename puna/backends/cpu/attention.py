@@ -1,13 +1,13 @@
 """Attention over paged keys and values: four rows at a time, span by span.
 
-A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) share its loads;
-one alone has kernels of its own.
+A row is a query head of a token. Rows that share a KV head (grouped queries, neighbouring tokens of a prompt) load it once;
+a single row has kernels of its own.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
 [page_size][padded head_dim], so that they are eight numbers of the output.
 
-What a row attends to is cut into spans of positions, at the same places for every row. Each has a softmax of its own, and they
-are added up in their order (Milakov and Gimelshein 2018, arXiv 1805.02867); so a row's bits depend on nothing else. Where there
-are fewer tiles than threads can share evenly, their spans are dealt out ("Flash-Decoding", Dao et al. 2023).
+Attention cuts a row's positions into spans, at the same places for every row. Each span has its own softmax, and the spans are
+added in order (Milakov and Gimelshein 2018, arXiv 1805.02867), so a row's bits depend on nothing else. With fewer tiles than
+threads can share evenly, threads share out the spans instead ("Flash-Decoding", Dao et al. 2023).
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -47,9 +47,9 @@ LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its differenc
 
 @kernel
 def _softmax(scores, count, reach, slots, state):
-    """Turn a row's scores of a span into weights relative to the largest, which goes to `state`, and then their total.
+    """Turn a row's scores over a span into weights relative to their maximum; write maximum and sum to `state`.
 
-    Of the `slots` the row sees the last `reach` before number `count`; the others become 0.
+    Of the `slots`, the row sees the last `reach` before number `count`; the others become 0.
     """
     begin = max(count - reach, 0)
     if min(count, slots) <= begin:
@@ -88,7 +88,7 @@ def _exp(x):
 
 @kernel
 def fold(sums, later, width, rows):
-    """Add to the sums of earlier spans those of a later one. A row that saw nothing of either changes nothing."""
+    """Add the sums of a later span to those of earlier ones. A row that saw no position of either does not change."""
     for row in range(rows):
         state = 4 * (TILE_ROWS * width + 2 * row)
         if load_f32(later + state + 4) == np.float32(0.0):
@@ -105,7 +105,7 @@ def fold(sums, later, width, rows):
 
 @kernel
 def normalise(sums, width, rows):
-    """The outputs: each row's sums by its total."""
+    """The outputs: divide each row's sums by its total."""
     for row in range(rows):
         factor = splat_f32(np.float32(1.0) / load_f32(sums + 4 * (TILE_ROWS * width + 2 * row) + 4))
         for i in range(4 * row * width, 4 * (row + 1) * width, 32):
@@ -113,7 +113,7 @@ def normalise(sums, width, rows):
 
 
 def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any]:
-    """The entry `write_kv_*` and the kernel `attend_span` for pages of numbers of `size` bytes."""
+    """The entry `write_kv_*` and the kernel `attend_span` for K/V pages whose numbers have `size` bytes."""
 
     @kernel
     def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores, row, ahead):
@@ -177,7 +177,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
 
     @kernel
     def scores_of_page_alone(q, keys, head_dim, page_size, slots, scale, scores, ahead):
-        """As `scores_of_page`, of one row."""
+        """`scores_of_page` for one row."""
         s = splat_f32(scale)
         for slot in range(0, slots, 16):
             a, b = splat_f32(0.0), splat_f32(0.0)
@@ -192,7 +192,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
 
     @kernel
     def add_values_alone(weights, values, width, count, sums, ahead):
-        """As `add_values`, of one row."""
+        """`add_values` for one row."""
         for i in range(0, width, 16):
             to = sums + 4 * i
             a, b = load_f32x8(to), load_f32x8(to + 32)
@@ -206,7 +206,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
 
     @entry
     def write_kv(k, v, page, page_size, head_dim, slot, first, last):
-        """Numbers first..last-1 of a key and of a value into their slot of the page."""
+        """Write numbers first..last-1 of a key and a value into their slot of the page."""
         values = page + (head_dim * page_size + slot * (-(-head_dim // 16) * 16)) * size
         for i in range(first, last):
             store(page + (i * page_size + slot) * size, load_f32(k + 4 * i))
@@ -218,12 +218,12 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
         q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
         scores, sums,
     ):  # fmt: skip
-        """A tile over positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q* that stand at
-        positions p*. `alone`: only the first of them is wanted. `last`: a position whose page may be asked for in advance.
+        """Attend a tile to positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q*, at
+        positions p*. `alone`: only the first head counts. `last`: a position whose page may be prefetched.
 
-        Each row sees the last `window` positions, its own included. The page of number n lies at page_base + n * page_stride.
-        What comes next is asked for in advance: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards
-        `sums` holds, as `fold` takes them, the weighted values of each row, `width` floats each, its maximum and total.
+        Each row sees the last `window` positions, its own included. Page number n lies at page_base + n * page_stride.
+        The code prefetches: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards `sums` holds, as
+        `fold` reads them, each row's weighted values (`width` floats), maximum and total.
         """
         scale = np.float32(1.0) / np.sqrt(np.float32(head_dim))
         width = -(-head_dim // 16) * 16

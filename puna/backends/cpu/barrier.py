@@ -1,4 +1,4 @@
-"""Where threads meet: a barrier that spins, and the wait for the next step."""
+"""How threads meet: a barrier that spins, and the wait for the next step."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -7,13 +7,13 @@ from puna.backends.cpu.jit import kernel
 from puna.backends.cpu.layout import ARRIVED, GENERATION, POSTED
 from puna.backends.cpu.simd import atomic_add, atomic_load, atomic_store, pause, yield_core
 
-SPINS = 2048  # pauses before a waiting thread lends its core: about 40 us
-YIELDS = 4000  # loans of the core before a thread without work parks: some milliseconds
+SPINS = 2048  # pauses before a waiting thread yields its core: about 40 us
+YIELDS = 4000  # yields before an idle thread parks: some milliseconds
 
 
 @kernel
 def barrier(control, threads):
-    """Wait until all threads are here; what each wrote before, all see after."""
+    """Wait until all threads are here; afterwards each sees what the others wrote before."""
     if threads == 1:
         return
     generation = atomic_load(control + GENERATION)

@@ -1,4 +1,4 @@
-"""Loops that do one thing as fast as the machine can: what `limits.py` times. Each returns a sum, so that nothing is left out."""
+"""Loops that reach the machine's limits; `limits.py` times them. Each returns a sum, so that the compiler drops nothing."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from puna.backends.cpu.simd import (
 
 @entry
 def read_memory(address, num_bytes):
-    """Read everything once."""
+    """Read all bytes once."""
     a, b, c, d = load_f32x8(address), load_f32x8(address), load_f32x8(address), load_f32x8(address)
     one = splat_f32(1.0)
     for at in range(address, address + num_bytes, 128):
@@ -38,7 +38,7 @@ def read_memory(address, num_bytes):
 
 @entry
 def multiply_bytes(address, loops):
-    """`loops` times 64 vectors of weights with 4 tokens' activations, as a 4-bit tile does: 64 * 4 * 32 products a loop."""
+    """Multiply `loops` times 64 weight vectors by 4 tokens' activations, as a 4-bit tile does: 64 * 4 * 32 products a loop."""
     total = to_f32(widen_pairs(madd_u8_i8(load_i8x32(address), load_i8x32(address))))
     for _ in range(loops):
         for block in range(0, 2048, 256):
@@ -59,7 +59,7 @@ def multiply_bytes(address, loops):
 
 @entry
 def multiply_floats(address, loops):
-    """`loops` times 8 independent fused multiply-adds of 8 lanes, 8 times."""
+    """Run `loops` times 8 independent fused multiply-adds of 8 lanes, 8 times."""
     a, b, c, d = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
     e, f, g, h = a, b, c, d
     x = load_f32x8(address)

@@ -1,7 +1,7 @@
 """Kernels compiled in child processes, on several cores at once, while this process does something else.
 
-Numba holds Python's lock most of the time, so threads would not help; and whatever a compiler does to a process (memory that it
-keeps, a crash, a signal that arrives inside it) happens to a child. Where no child can be started, kernels are compiled here.
+Numba holds Python's lock most of the time, so threads would not help. A child also keeps the compiler's harm (memory, a crash,
+a signal inside it) out of this process. Where no child can start, this process compiles the kernels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from puna.backends.cpu.child import ERROR, HEAD, READY
 from puna.errors import DeviceError
 
 MAX_CHILDREN = 4  # each imports Numba first, and the largest kernel takes half of the time
-# The child finds modules where this process does, and not in the folder that a person stands in, unless this one does too.
+# The child uses this process's module path, without the current folder unless this process has it too.
 START = "import sys; sys.path[:] = sys.argv[1:]; from puna.backends.cpu.child import main; main()"
 
 
@@ -33,8 +33,8 @@ class NoChildError(Exception):
 class Compilation(threading.Thread):
     """Compiles kernels in the background.
 
-    `compile_here` compiles one in this process; `keep` receives each machine code, from any thread. Another process may do the
-    same work: `turn(give_up)` waits for that, or until `give_up()`; afterwards `missing` tells which of the names are left.
+    `compile_here` compiles one in this process; `keep` receives each machine code, from any thread. `turn(give_up)` waits for
+    another process that may do the same work, or until `give_up()`; afterwards `missing` returns the names that are left.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Compilation(threading.Thread):
         try:
             with self._turn(lambda: self._is_stopped):
                 self._compile(self._missing(self._names))
-        except BaseException as error:  # noqa: BLE001 - told by the thread that waits for the kernels
+        except BaseException as error:  # noqa: BLE001 - the thread that waits for the kernels raises it
             self._fail(error)
         atexit.unregister(self.stop)
 
@@ -77,12 +77,12 @@ class Compilation(threading.Thread):
             lane.join()
 
     def require_success(self) -> None:
-        """Raise what went wrong, once the thread has ended."""
+        """Raise the error of the compilation, once the thread has ended."""
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End the children, and wait until nothing runs any more."""
+        """End the children, and wait until none runs."""
         with self._guard:
             self._is_stopped = True
             self._queue.clear()
@@ -91,7 +91,7 @@ class Compilation(threading.Thread):
         self.join()
 
     def _lane(self) -> None:
-        """One child, for one kernel after another."""
+        """Compile one kernel after another in one child."""
         try:
             try:
                 self._with_child()
@@ -118,7 +118,7 @@ class Compilation(threading.Thread):
                     self._children.discard(child)
 
     def _child(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a child. It has a session of its own, so that Ctrl-C is heard by this process only."""
+        """Start a child. It has a session of its own, so that only this process receives Ctrl-C."""
         command = [sys.executable, "-P", "-c", START, *sys.path]
         pipe = subprocess.PIPE
         try:
@@ -148,17 +148,17 @@ def _require_ready(child: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(child: subprocess.Popen[bytes], name: str, errors: IO[bytes]) -> bytes:
-    """The machine code of a kernel. DeviceError where the child ended, RuntimeError where the compiler failed."""
+    """A kernel's machine code. DeviceError if the child ended, RuntimeError if the compiler failed."""
     assert child.stdin is not None and child.stdout is not None
-    with suppress(BrokenPipeError):  # it ended: nothing will be read, either
+    with suppress(BrokenPipeError):  # the child has ended; the read below finds that out
         os.write(child.stdin.fileno(), f"{name}\n".encode())
     head = child.stdout.read(HEAD.size)
     kind, length = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0)
     content = child.stdout.read(length)
     if not kind or len(content) < length:
         raise DeviceError(
-            f"the process that compiled the kernel {name} was ended: {_cause(child.wait(), errors)}",
-            hint="The system ends processes where memory is short: free some, then start again.",
+            f"the process that compiled the kernel {name} ended: {_cause(child.wait(), errors)}",
+            hint="The system ends processes when memory is short: free some, then start again.",
         )
     if kind == ERROR:
         error = RuntimeError(f"the kernel {name} cannot be compiled: {content.decode().strip().splitlines()[-1]}")
@@ -173,4 +173,4 @@ def _cause(code: int, errors: IO[bytes]) -> str:
             return signal.Signals(-code).name
     errors.seek(0)
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    return f"exit code {code}, {lines[-1] if lines else 'no words'}"
+    return f"exit code {code}, {lines[-1] if lines else 'no message'}"

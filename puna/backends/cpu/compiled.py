@@ -1,18 +1,18 @@
-"""From kernels in Python to functions that Python calls: compiled once, kept as object files, loaded without Numba.
+"""From kernels in Python to callable functions: compile once, keep object files, load them without Numba.
 
     a kernel in Python (`kernels.py`, ...)
       -> LLVM IR of it and of all that it calls, by Numba       `jit.py`
       -> one module, optimised once; an object file             `emit.py`
       -> on several cores, in child processes                   `children.py`, `child.py`
-      -> a file in a folder named by all that it depends on     here, `host.cache_key`
-      -> a function of Python, or an address for other kernels  here, `load_entry`
+      -> a file in a folder whose name hashes all its inputs    here, `host.cache_key`
+      -> a Python function, and an address for other kernels    here, `load_entry`
 
 Importing Numba takes half a second of every start; LLVM alone loads an object file in some milliseconds. So every process loads
-kept code through llvmlite and calls it through ctypes, which lets go of Python's lock. Where no folder can be written, kernels
-are compiled anew in each process.
+kept code through llvmlite and calls it through ctypes, which releases Python's lock. Where no folder is writable, each process
+compiles the kernels anew.
 
 An entry takes int64 numbers (sizes, addresses) and returns one. Numba's convention for a compiled function is
-`status f(result*, error**, ...)`; entries raise nothing, so the status is not asked for. Only what a model needs is compiled: an
+`status f(result*, error**, ...)`; entries raise nothing, so nobody reads the status. puna compiles only what a model needs: an
 entry for each type of weights and of K and V, which the step calls by address (`layout.Memory`).
 """
 
@@ -39,7 +39,7 @@ from puna.backends.cpu.layout import KINDS, Kind
 from puna.report import SILENT, Reporter
 from puna.resources import usable_cores
 
-# Name -> module, number of arguments. The longest to compile stand first, so that cores end at about the same time.
+# Name -> module, number of arguments. The slowest to compile come first, so that all cores end at about the same time.
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
     **{f"attend_{kv_type}": ("tiles", 4) for kv_type in ("f16", "f32")},
@@ -54,7 +54,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "multiply_floats": ("ceilings", 2),
 }
 
-STAGE, WAITING = "compiling kernels, once", "waiting for another process, which compiles kernels"
+STAGE, WAITING = "compiling kernels, once", "waiting for another process that compiles kernels"
 POLL_S = 0.05
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -69,11 +69,11 @@ class MachineCode:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A compiled kernel: a function of Python, and its address for other kernels."""
+    """A compiled kernel: a Python function, and its address for other kernels."""
 
     address: int
     function: Callable[..., int]
-    engine: Any  # owns the code: it must live as long
+    engine: Any  # owns the code, so it must live as long
 
     def __call__(self, *arguments: int) -> int:
         result, error = ctypes.c_int64(), ctypes.c_void_p()
@@ -83,7 +83,7 @@ class Entry:
 
 @cache
 def load_entry(name: str) -> Entry:
-    """An entry, from the cache, or compiled now."""
+    """Load an entry from the cache, or compile it now."""
     machine_code = _found(name)
     if machine_code is None:
         machine_code = compile_entry(name)
@@ -105,7 +105,7 @@ _begun: Compilation | None = None
 
 
 def begin(names: Iterable[str]) -> None:
-    """Begin to compile entries, in the background; `prepare` waits for them."""
+    """Begin to compile entries in the background; `prepare` waits for them."""
     global _begun
     missing = _missing(names)
     if missing and _begun is None:
@@ -116,22 +116,22 @@ def begin(names: Iterable[str]) -> None:
 
 
 def prepare(names: Iterable[str], report: Reporter = SILENT) -> None:
-    """Have entries compiled, telling `report` how far it is: some seconds on two cores."""
+    """Compile entries and report the progress: some seconds on two cores."""
     names = list(names)
     _finish(report)
     begin(names)
     _finish(report)
     if not _unkept.keys().isdisjoint(names):
         report.notice(
-            f"compiled kernels cannot be kept in {host.kernel_folder()}: each start will compile them anew "
-            "(PUNA_CACHE names another)"
+            f"cannot keep compiled kernels in {host.kernel_folder()}: each start will compile them anew "
+            "(PUNA_CACHE names another folder)"
         )
     for name in names:
         load_entry(name)
 
 
 def _finish(report: Reporter) -> None:
-    """Wait for what was begun. Whatever interrupts the waiting ends the compilation, too."""
+    """Wait for the compilation that `begin` started. An interrupt of the wait ends the compilation too."""
     global _begun
     if (compilation := _begun) is None:
         return
@@ -166,8 +166,8 @@ def compile_entry(name: str) -> MachineCode:
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """What tells this process to end is heard afterwards. Inside a compiler an exception of a signal's handler could come up
-    in a callback, which loses it, or leave the compiler in a state that it never expects."""
+    """Defer the signals that end this process. Inside a compiler, a signal handler's exception could be raised in a callback
+    that loses it, or leave the compiler in a broken state."""
     if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
         yield
         return
@@ -196,7 +196,7 @@ def _loaded(machine_code: MachineCode, num_arguments: int) -> Entry:
 
 
 def _target_machine() -> Any:
-    """One for each engine, which will own it."""
+    """A new one for each engine, which will own it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(cpu=host.CPU_NAME)
@@ -204,16 +204,16 @@ def _target_machine() -> Any:
 
 # ---- kept code ------------------------------------------------------------------------------------------------------
 
-_unkept: dict[str, bytes] = {}  # what could not be written
+_unkept: dict[str, bytes] = {}  # entries that could not be written
 
 
 def encode(machine_code: MachineCode) -> bytes:
-    """As it is kept: a line with the symbol and the SHA-256 of the code, then the code."""
+    """The kept form: a line with the symbol and the SHA-256 of the code, then the code."""
     return f"{machine_code.symbol} {hashlib.sha256(machine_code.code).hexdigest()}\n".encode() + machine_code.code
 
 
 def _decoded(content: bytes) -> MachineCode | None:
-    """None where it is damaged."""
+    """None if it is damaged."""
     line, _, code = content.partition(b"\n")
     symbol, _, digest = line.decode("ascii", "replace").partition(" ")
     return MachineCode(symbol, code) if digest == hashlib.sha256(code).hexdigest() else None
@@ -224,7 +224,7 @@ def _file(name: str) -> Path:
 
 
 def _found(name: str) -> MachineCode | None:
-    """A kept entry; None where it is absent or damaged."""
+    """A kept entry; None if it is absent or damaged."""
     try:
         return _decoded(_unkept.get(name) or _file(name).read_bytes())
     except OSError:
@@ -232,7 +232,7 @@ def _found(name: str) -> MachineCode | None:
 
 
 def _keep(name: str, content: bytes) -> None:
-    """Keep an entry: a file that is whole, or, where it cannot be written, in this process only."""
+    """Keep an entry: as a whole file, or in this process only if it cannot be written."""
     try:
         _write(_file(name), content)
     except OSError:

@@ -1,6 +1,6 @@
-"""From a kernel's LLVM IR (`jit.py`), linked with all that it calls, to an object file: the whole is optimised once.
+"""From a kernel's LLVM IR (`jit.py`), linked with all that it calls, to an object file. It is optimised once, as a whole.
 
-Numba's own way optimises each function together with everything that it calls, at every level of calls anew: most of a minute
+Numba by default optimises each function together with everything that it calls, again at every level of calls: most of a minute
 for what takes seconds here (docs/LOG.md).
 """
 
@@ -17,7 +17,7 @@ OPTIMISATION = 3
 
 
 def machine_code(kernel: Any, num_arguments: int) -> tuple[str, bytes]:
-    """The object file of a kernel that takes `num_arguments` int64 numbers, after the name of the function in it."""
+    """(function name, object file) of a kernel that takes `num_arguments` int64 numbers."""
     signature = (types.int64,) * num_arguments
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
@@ -30,13 +30,13 @@ def machine_code(kernel: Any, num_arguments: int) -> tuple[str, bytes]:
 
 def _optimise(module: Any, machine: Any) -> None:
     options = llvm.create_pipeline_tuning_options(OPTIMISATION)
-    options.slp_vectorization = False  # kernels are written in vectors already
+    options.slp_vectorization = False  # kernels already use vectors
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
 
 
 def _target_machine() -> Any:
-    """For code that is loaded anywhere in memory."""
+    """A machine for position-independent code."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(

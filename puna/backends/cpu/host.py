@@ -1,4 +1,4 @@
-"""This CPU, and the folder for what was compiled for it. Knows LLVM, not Numba."""
+"""This CPU, and the folder of the kernels compiled for it. Knows LLVM, not Numba."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 
 def require_cpu() -> None:
-    """Raise where the kernels cannot run: LLVM would abort the process on an instruction that the CPU lacks."""
+    """Raise DeviceError if the kernels cannot run: LLVM would abort the process on an instruction that the CPU lacks."""
     missing = [name for name in NEEDED_ON_X86 if IS_X86 and name not in CPU_FEATURES]
     if missing:
         raise DeviceError(f"this CPU ({CPU_NAME}) lacks {', '.join(missing)}", hint="Use --device reference: slow, but it runs.")
@@ -35,7 +35,7 @@ def require_cpu() -> None:
 
 @cache
 def cache_key() -> str:
-    """A hash of all that machine code depends on: the sources of this package, the compilers, the CPU."""
+    """A hash of all inputs of the machine code: this package's sources, the compilers, the CPU."""
     digest = hashlib.sha256()
     parts = (sys.version, version("numba"), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), str(PORTABLE))
     for part in parts:
@@ -46,7 +46,7 @@ def cache_key() -> str:
 
 
 def kernel_folder() -> Path:
-    """The folder of the compiled kernels; it need not exist, and may be one that cannot be written."""
+    """The folder of the compiled kernels; it need not exist or be writable."""
     return cache_dir() / "kernels" / cache_key()
 
 
@@ -54,10 +54,10 @@ def kernel_folder() -> Path:
 def sole_compiler(give_up: Callable[[], bool]) -> Iterator[None]:
     """Hold the lock of the kernel folder, so that processes that start together do not all compile the same.
 
-    The system frees it when a process ends. The wait ends without it where the file system knows no locks, once `give_up()`, or
-    after WAIT_S.
+    The system frees the lock when a process ends. The wait ends without the lock if the file system knows no locks, once
+    `give_up()`, or after WAIT_S.
     """
-    from filelock import FileLock, Timeout  # 20 ms: only where something is compiled
+    from filelock import FileLock, Timeout  # takes 20 ms: imported only to compile
 
     folder = kernel_folder().parent
     lock = FileLock(folder / f"{cache_key()}.lock")

@@ -1,4 +1,4 @@
-"""Rows of the file's blocks to groups of eight rows: the copying part of `packing.py`, compiled."""
+"""Interleave the rows of a file's blocks into groups of eight: the compiled copying part of `packing.py`."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from puna.backends.cpu.simd import load_i32, load_u8, load_u16, store_i32, store
 
 @entry
 def interleave_quants(source, row_bytes, block_bytes, quants, quads, blocks, rows, target, target_stride):
-    """Rows of blocks at address `source` to groups at `target`; of the last group only rows that exist are written."""
+    """Rows of blocks at address `source` to groups at `target`; in the last group only existing rows are written."""
     for row in range(rows):
         group = target + row // GROUP * target_stride
         lane = row % GROUP
@@ -73,13 +73,13 @@ def _interleave_q6_k(at, to, lane):
 
 @inlined
 def _two_quads(low, high, shift):
-    """Nibbles of two quads in one: those that stand at bit `shift` of the bytes at both addresses."""
+    """Join nibbles of two quads: those at bit `shift` of the bytes at both addresses."""
     return (load_i32(low) >> shift & 0x0F0F0F0F) | (load_i32(high) >> shift & 0x0F0F0F0F) << 4
 
 
 @inlined
 def _bits(at, shift, mask, width, quads):
-    """The upper bits of neighbouring quads in one: those that stand at bit `shift`, `width` of them."""
+    """Join the upper bits of neighbouring quads: `width` bits each, at bit `shift`."""
     found = 0
     for quad in range(quads):
         found |= (load_i32(at + 4 * quad) >> shift & mask) << quad * width
@@ -88,7 +88,7 @@ def _bits(at, shift, mask, width, quads):
 
 @inlined
 def _interleave_scales(at, to, lane):
-    """Of Q4_K and Q5_K: six bits to bytes. The top two bits of the last four lie above those of the first four."""
+    """Unpack Q4_K's and Q5_K's six-bit scales to bytes. The last four keep their top two bits above those of the first four."""
     store_u16(to + D_AT + 2 * lane, load_u16(at))
     store_u16(to + DMIN_AT + 2 * lane, load_u16(at + 2))
     for block in range(4):

@@ -1,10 +1,10 @@
-"""From a kernel in Python to LLVM's code for it, not yet optimised: what Numba is asked for, and what it is not.
+"""From a kernel in Python to unoptimised LLVM IR: which passes of Numba are used, and which are not.
 
-Numba reads a function, finds the types, and writes LLVM IR. By default it would then optimise each function together with all
-that it calls, again at every level, wrap it for Python, and make machine code of it. Only kernels call kernels, so all of that is
-left out here: `emit.py` links the functions of an entry, optimises them once, and writes the object file.
+Numba reads a function, infers the types, and writes LLVM IR. By default it would then optimise each function together with all
+that it calls, again at every level, wrap it for Python, and make machine code. Only kernels call kernels, so this module skips
+all of that: `emit.py` links the functions of an entry, optimises them once, and writes the object file.
 
-No fast-math anywhere: LLVM may then not reorder a sum, and a row's bits do not depend on the loop it was computed in.
+No fast-math anywhere: LLVM then may not reorder a sum, so a row's bits do not depend on the loop that computed it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Library(JITCodeLibrary):
-    """The LLVM IR of one function, and the libraries of the functions that it calls. Nothing is optimised, nothing compiled."""
+    """The LLVM IR of one function, and the libraries of the functions that it calls, neither optimised nor compiled."""
 
     def linked(self) -> Any:
         """A new LLVM module of this function and of all that it calls, directly or not."""
@@ -35,7 +35,7 @@ class Library(JITCodeLibrary):
             if library is not self:
                 for function in module.functions:
                     if not function.is_declaration and function.linkage == llvm.Linkage.external:
-                        function.linkage = "linkonce_odr"  # goes once nobody calls it
+                        function.linkage = "linkonce_odr"  # LLVM drops it once it has no callers
             whole.link_in(module)
         return whole
 
@@ -46,7 +46,7 @@ class Library(JITCodeLibrary):
         module.data_layout = self._codegen._data_layout
 
     def _get_module_for_linking(self) -> Any:
-        """For functions that Numba compiles in its own way and that call a kernel: tests have some."""
+        """For functions that Numba compiles its own way and that call a kernel; tests have some."""
         module = self.linked()
         for function in module.functions:
             if not function.is_declaration:
@@ -72,7 +72,7 @@ class Lowering(typed_passes.NativeLowering):
         state.flags.no_compile = True
         super().run_pass(state)
         lowered = state["cr"]
-        # What callers find this function by. Numba's dispatcher insists on a C function.
+        # The key by which callers find this function. Numba's dispatcher insists on a C function.
         module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
         key = numba._dynfunc.make_function(module, name, "", 0, lowered.env, (state.library,))  # type: ignore[attr-defined]
         state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
@@ -81,7 +81,7 @@ class Lowering(typed_passes.NativeLowering):
 
 
 class Compiler(CompilerBase):
-    """Numba's passes that a kernel needs, a third of them."""
+    """The third of Numba's passes that a kernel needs."""
 
     def define_pipelines(self) -> list[Any]:
         passes = PassManager("kernel")
@@ -113,11 +113,11 @@ def kernel(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Compile a kernel that always becomes part of its caller: what stays in registers must not go through a call."""
+    """Compile a kernel that is always inlined into its caller, so that values stay in registers."""
     compiled: Function = numba.njit(**KERNEL_FLAGS, forceinline=True)(function)
     return compiled
 
 
 def entry(function: Function) -> Function:
-    """A kernel that Python, and other kernels by its address, call (`compiled.py`): only int64 in, one int64 out."""
+    """Compile a kernel that Python calls, and other kernels by its address (`compiled.py`): int64 in, one int64 out."""
     return kernel(function)

@@ -1,4 +1,4 @@
-"""What a thread of a step works on: memory and sizes, which every entry reads from their addresses, and its share."""
+"""What a thread of a step reads: memory and sizes, at their addresses, and the thread's share of the work."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ read_memory, read_sizes = tuple_reader(Memory), tuple_reader(Sizes)
 
 @kernel
 def share(n, thread, threads):
-    """The part first..last-1 of n that is this thread's."""
+    """This thread's part first..last-1 of n."""
     return n * thread // threads, n * (thread + 1) // threads

@@ -1,11 +1,11 @@
-"""The operations of a forward pass, in vectors. `backends/reference.py` defines each one under the same name.
+"""The operations of a forward pass as vector code. `backends/reference.py` defines each one under the same name.
 
-Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's eight lanes are eight rows, and every output is
-summed over the columns from the first to the last, by one lane. So no other row, token or thread can change a bit of it:
-`matvec` (one token) and `matmul` (four tokens, the weights read once) do the same sums.
+Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's eight lanes are eight rows, and one lane sums an
+output over the columns from first to last. So no other row, token or thread changes a bit of it: `matvec` (one token) and
+`matmul` (four tokens, the weights read once) do the same sums.
 
-`x` of a quantised product is a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum, then per
-block two offsets: sums of 16 columns times the zero of Q6_K, apart for numbers 0 and 1 and numbers 2 and 3 of the quads.
+A quantised product reads `x` as a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum, then
+per block two offsets: sums of 16 columns times the zero of Q6_K, one for numbers 0 and 1 and one for 2 and 3 of the quads.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -77,9 +77,9 @@ from puna.backends.cpu.simd import (
 )
 
 TILE = 4  # tokens of a matmul tile: 4 sums and 2 halves of the weights fit into 16 registers
-AHEAD_BYTES = 8192  # of weights that a matvec asks for in advance: the hardware's prefetcher stops at each 4 KiB page
-Q6_K_ZERO = 32  # a weight is its number, less this, times its scale
-L2_BYTES = 1 << 17  # of activations that a pass over the weights should find in the L2 cache again
+AHEAD_BYTES = 8192  # of weights that a matvec prefetches: the hardware's prefetcher stops at each 4 KiB page
+Q6_K_ZERO = 32  # weight = (number - this) * scale
+L2_BYTES = 1 << 17  # of activations that should stay in the L2 cache during a pass over the weights
 
 
 # ---- rows of activations --------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def rms_norm(x, weight, size, eps, out):
 
 @kernel
 def head_norm(x, weight, size, eps):
-    """`rms_norm` of one head, in place: nothing beyond `size` is written."""
+    """`rms_norm` of one head, in place; writes nothing beyond `size`."""
     whole = size // 8 * 8
     total = splat_f32(0.0)
     for i in range(0, whole, 8):
@@ -131,7 +131,7 @@ def add_bias(bias, tokens, y, y_stride, first, last):
 
 @kernel
 def quantize_blocks(x, columns, record, first, last):
-    """Blocks first..last-1 of the float32 row `x` into the record: q = round(x * 127 / max|x|), ties to even."""
+    """Quantise blocks first..last-1 of the float32 row `x` into the record: q = round(x * 127 / max|x|), ties to even."""
     scales = record + columns
     sums = scales + columns // 8
     offsets = sums + columns // 8
@@ -171,7 +171,7 @@ def swiglu(gate, up, size, out):
 
 @kernel
 def rope(x, turns, head_dim, first, last):
-    """Turn the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `turns`: [cos, sin] per pair."""
+    """Rotate the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `turns`: [cos, sin] per pair."""
     for i in range(first, last, 2):
         at = turns + 4 * (i % head_dim)
         cos, sin = load_f32(at), load_f32(at + 4)
@@ -185,7 +185,7 @@ def rope(x, turns, head_dim, first, last):
 
 @inlined
 def _finish(y, total, adds):
-    """Eight rows of an output: set, or added to what is there."""
+    """Set eight rows of an output, or add to them."""
     if adds:
         total = add(load_f32x8(y), total)
     store_f32x8(y, total)
@@ -227,7 +227,7 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
         stride = columns * 8 * size
         for group in range(first, last, 2):
             at = w + group * stride
-            second = stride if group + 1 < last else 0  # a lone last group is computed twice, and written once
+            second = stride if group + 1 < last else 0  # a lone last group is computed twice and written once
             a0, a1, a2, a3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
             b0, b1, b2, b3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
             for i in range(columns):
@@ -446,7 +446,7 @@ def _sum_quads(a, b, c, d, x, offset):
 
 @inlined
 def _sum_signed_quads(a, b, c, d, x, offset):
-    """The same without the zero: whatever came between, eight products of at most 32 * 127 fit."""
+    """`_sum_quads` without the zero: partial sums wrap, but eight products of at most 32 * 127 fit."""
     return sub_i16(_sum_quads(a, b, c, d, x, offset), repeat_i16x2(offset))
 
 
@@ -527,9 +527,9 @@ def _less_minimums_tile(a, b, c, d, scales, sums, stride):
 def _superblock_products(
     dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, num_bytes: int, superblock_bytes: int
 ) -> tuple[Any, Any]:
-    """(matvec, matmul) for superblocks whose numbers take `num_bytes`, with all else `superblock_bytes`. `x` is a record."""
+    """(matvec, matmul) for superblocks of `superblock_bytes`, `num_bytes` of them numbers. `x` is a record."""
     block_bytes = num_bytes // 8
-    eighth = superblock_bytes // 8  # is fetched for each block
+    eighth = superblock_bytes // 8  # prefetched for each block
 
     @inlined
     def fetch_ahead(at):
@@ -546,7 +546,7 @@ def _superblock_products(
             for begin in range(0, blocks, 8):
                 numbers, scales = at, at + num_bytes
                 part = splat_f32(0.0)
-                for block in range(begin, min(begin + 8, blocks)):  # a count that LLVM does not know, so that nothing is unrolled
+                for block in range(begin, min(begin + 8, blocks)):  # LLVM does not know the count, so it unrolls nothing
                     fetch_ahead(at)
                     dots = dot(numbers, scales + 16 * (block - begin), x + 32 * block, offsets + 8 * block)
                     part = fma(to_f32(dots), repeat_f32(steps + 4 * block), part)
@@ -591,14 +591,14 @@ def _superblock_products(
 
 
 def _product(matvec: Any, matmul: Any) -> Any:
-    """The entry `multiply_*` of a type of weights."""
+    """The entry `multiply_*` for a type of weights."""
 
     @entry
     def multiply(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
         """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes; `x`: records, if quantised.
 
-        Of many tokens, a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and the tokens are
-        cut into runs that stay there too.
+        With many tokens it takes a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and runs
+        of tokens are short enough to stay there too.
         """
         run = max(TILE, L2_BYTES // x_stride // TILE * TILE)
         step = last - first if tokens == 1 else TILE
@@ -634,7 +634,7 @@ multiply_q6_k = _product(
 
 
 def _embedding(weight: Any) -> Any:
-    """The entry `embed_*` of a type of weights; `weight` reads one weight of a packed matrix as float32."""
+    """The entry `embed_*` for a type of weights; `weight` reads one weight of a packed matrix as float32."""
 
     @entry
     def embed(w, columns, row, size, out):

@@ -1,8 +1,8 @@
-"""What Python and the kernels agree on: how weights, sizes and buffers lie in memory. Knows neither Numba nor LLVM.
+"""The memory layout of weights, sizes and buffers, shared by Python and the kernels. Knows neither Numba nor LLVM.
 
 Weights lie in groups of eight rows, interleaved, so that a vector's eight lanes are eight rows. A group of a quantised matrix
-holds its numbers, then its scales; a group of a K-quant is a row of superblocks, each of which does. A superblock is 256 columns,
-a block 32, a quad 4 neighbouring ones.
+holds its numbers, then its scales; a K-quant's group is a row of superblocks, each of which holds numbers, then scales. A
+superblock is 256 columns, a block 32, a quad 4 neighbouring ones.
   Q8_0  [block][quad 0..7][row 0..7][4 x int8]              then [block][8 x f16 scale]
   Q4_0  [block][quad 0..3][row 0..7][4 x byte]              then [block][8 x f16 scale]
         a byte holds column c of quad j in its low half, and c of quad j + 4 (16 columns on) in its high half
@@ -29,7 +29,7 @@ BLOCK = 32  # columns
 SUPERBLOCK = 256  # columns
 ALIGNMENT = 64  # bytes: a cache line
 
-# Byte offsets in the control block of the threads, each on a cache line of its own.
+# Byte offsets in the threads' control block, each on a cache line of its own.
 ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192
 CONTROL_BYTES = 256
 
@@ -39,12 +39,12 @@ ATTN_NORM, FFN_NORM, Q_NORM, K_NORM = range(4)  # a layer's norms; the final nor
 SLOTS, NORMS = 7, 4
 MATRIX_BYTES = 40  # of a matrix in `Memory.matrices`
 
-SET, ADD = 0, 1  # what a product does to its output
+SET, ADD = 0, 1  # how a product writes its output
 
 TILE_ROWS = 4  # of attention
-SPAN = 128  # positions that attention sums up before it adds them to those before; in whole pages
-EVEN = 8  # tiles for each thread, from which on whole ones are dealt out evenly enough
-MAX_PARTIALS = 1 << 14  # spans of tiles whose sums wait to be added up
+SPAN = 128  # positions that attention sums before it adds them to the earlier ones; whole pages
+EVEN = 8  # tiles per thread from which whole tiles share out evenly enough
+MAX_PARTIALS = 1 << 14  # (tile, span) sums that can wait to be added
 VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 
@@ -53,7 +53,7 @@ class Kind:
     """A packed type: `multiply_NAME` and `embed_NAME` are its kernels."""
 
     name: str
-    code: int  # what `interleave_k_quants` switches on
+    code: int  # which `interleave_k_quants` switches on
     block: int  # columns of a block in the file; 1: not quantised
     source_block: int  # bytes of a block in the file
     packed_block: int  # bytes of one row's block in a group
@@ -81,14 +81,14 @@ KINDS = {
     "Q8_0": Kind("q8_0", Q8_0, BLOCK, 34, 34),
     "Q4_0": Kind("q4_0", Q4_0, BLOCK, 18, 18),
     "Q4_1": Kind("q4_1", Q4_1, BLOCK, 20, 20),
-    "Q4_K": Kind("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # scales and minimums of six bits stand in bytes
+    "Q4_K": Kind("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
     "Q5_K": Kind("q5_k", Q5_K, SUPERBLOCK, 176, 180),
     "Q6_K": Kind("q6_k", Q6_K, SUPERBLOCK, 210, 210),
 }
-SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # of a block in the file: 4-byte runs of numbers, which stand behind its scales
+SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # 4-byte runs of numbers in a file's block, after its scales
 
-# Of a K-quant: bytes of a superblock in a group, of its numbers (its scales stand behind them), and where among the scales are
-# those in half precision.
+# K-quants: bytes of a superblock in a group, bytes of its numbers (its scales follow them), and the offset of the half-precision
+# scales among the scales.
 Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES = (KINDS[name].group_bytes(SUPERBLOCK) for name in ("Q4_K", "Q5_K", "Q6_K"))
 Q4_K_NUMBERS, Q5_K_NUMBERS, Q6_K_NUMBERS = 8 * 128, 8 * 160, 16 * 96
 D_AT, DMIN_AT = 128, 144
@@ -106,7 +106,7 @@ class Matrix:
 
 
 class Sizes(NamedTuple):
-    """What the model and the step are like; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
+    """Sizes of the model and the step; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
 
     norm_eps: float
     num_layers: int
@@ -139,7 +139,7 @@ class Sizes(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Where things lie."""
+    """Addresses of buffers, tables and entries."""
 
     control: int
     job: int  # int64: num_tokens, num_sequences, num_logits
@@ -154,14 +154,14 @@ class Memory(NamedTuple):
     windows: int  # int64 (layers): tokens that a position sees, 0 for all
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
-    records: int  # (tokens) quantised rows of what the next product reads
+    records: int  # (tokens) quantised rows that the next product reads
     qkv: int  # float32 (tokens, q | k | v)
     attended: int  # float32 (tokens, heads * head_dim)
     gate: int  # float32 (tokens, ffn)
     up: int  # float32 (tokens, ffn)
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
-    scratch: int  # (threads) of attention: scores and two tiles' sums
+    scratch: int  # (threads) attention's scores and two tiles' sums
     partials: int  # (num_partials) sums of a tile over a span
     embed: int  # the entries for this model's types (`compiled.py`): `embed_*`
     write_kv: int  # `write_kv_*`
@@ -182,7 +182,7 @@ def record_bytes(columns: int) -> int:
 
 
 def tile_bytes(head_dim: int) -> int:
-    """Of a tile of attention: sums, running maxima and totals, float32."""
+    """Bytes of an attention tile: sums, running maxima and totals, float32."""
     return padded(4 * TILE_ROWS * (padded_head_dim(head_dim) + 2), ALIGNMENT)
 
 
@@ -196,6 +196,6 @@ def span_of(page_size: int) -> int:
 
 
 def aligned_zeros(num_bytes: int) -> npt.NDArray[np.uint8]:
-    """Zeroed bytes that begin on a cache line. Pages that are never touched cost no memory."""
+    """Zeroed bytes that begin on a cache line. Pages that nobody touches cost no memory."""
     array = np.zeros(num_bytes + ALIGNMENT, np.uint8)
     return array[-array.ctypes.data % ALIGNMENT :][:num_bytes]

@@ -1,4 +1,4 @@
-"""The machine's own limits, measured with the same instructions that the kernels use: what a speed is held against."""
+"""The machine's own limits, measured with the instructions of the kernels. Speeds are compared with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from puna.backends.cpu.layout import aligned_zeros
 
 READ_BYTES = 1 << 28  # far larger than any cache
 LOOPS = 20_000  # of 4096 bytes of weights: some milliseconds
-REPEATS = 5  # the best one counts: anything else on the machine only slows it
+REPEATS = 5  # the best one counts: other work on the machine can only slow it
 
 
 def measure(threads: int) -> DeviceLimits:
@@ -20,12 +20,12 @@ def measure(threads: int) -> DeviceLimits:
     prepare(("read_memory", "multiply_bytes", "multiply_floats"))
     read_memory, multiply_bytes, multiply_floats = map(load_entry, ("read_memory", "multiply_bytes", "multiply_floats"))
     memory, share = aligned_zeros(READ_BYTES), READ_BYTES // threads // 128 * 128
-    memory[::4096] = 1  # every page exists: the zero page would be read from cache
+    memory[::4096] = 1  # make every page exist: the zero page would be read from cache
     scratch = [aligned_zeros(8192) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
 
         def best(work: Callable[[int], object]) -> float:
-            list(pool.map(work, range(threads)))  # compiled and warm
+            list(pool.map(work, range(threads)))  # compile and warm up
             return min(_timed(lambda: list(pool.map(work, range(threads)))) for _ in range(REPEATS))
 
         read = best(lambda i: read_memory(memory.ctypes.data + i * share, share))

@@ -57,14 +57,14 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
 
 
 def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
-    """Compile the kernels for a model whose header is not here yet, in the background. The first type is the embedding's."""
+    """Compile in the background the kernels for a model whose header is not here yet. The first type is the embedding's."""
     host.require_cpu()
     kinds = [KINDS[name] for name in weight_types]
     begin(entries_for(kinds, kinds[0], kv_type))
 
 
 class CPUBackend:
-    """See `backends/base.py` for the contract."""
+    """The contract is in `backends/base.py`."""
 
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
@@ -100,7 +100,7 @@ class CPUBackend:
         self._gather()
 
     def _gather(self) -> None:
-        """Start the threads of this process. A forked child has none: it gathers its own before its first step."""
+        """Start the threads of this process. A forked child has none: it starts its own before its first step."""
         self._arrays["control"][:] = 0
         self._team = Team(self.info.threads, self._arrays["control"], self._serve)
 
@@ -243,12 +243,12 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
 
 
 def _packed_sizes(sizes: Sizes) -> npt.NDArray[np.uint8]:
-    """As the kernels read them: eight bytes a field, the first a float64."""
+    """The form that the kernels read: eight bytes a field, the first a float64."""
     return np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
 
 
 def _matrix_row(matrix: Matrix, bias: int) -> list[int]:
-    """Its row in `Memory.matrices`."""
+    """The matrix's row in `Memory.matrices`."""
     kind = matrix.kind
     return [matrix.address, matrix.columns, int(kind.is_quantised), load_entry(f"multiply_{kind.name}").address, bias]
 
@@ -258,7 +258,7 @@ def _norm_names(config: ModelConfig) -> list[str]:
 
 
 def _bias_names(config: ModelConfig) -> list[str]:
-    """One for each line of the kernels' table of matrices; the last two have none."""
+    """The bias of each row of the kernels' table of matrices; the last two have none."""
     return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_BIASES] + ["", ""]
 
 
@@ -272,7 +272,7 @@ def _matrices(checkpoint: Checkpoint) -> list[Tensor]:
 
 
 def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[Matrix]:
-    """All matrices in the order of the kernels' table; a tied embedding stands twice, in memory once."""
+    """All matrices in the order of the kernels' table; a tied embedding is there twice, in memory once."""
     tensors = _matrices(checkpoint)
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
     if others:
@@ -288,7 +288,7 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
 
 
 def _vectors(checkpoint: Checkpoint, names: list[str]) -> list[Vector | None]:
-    """Those that the model has, padded to whole blocks."""
+    """The vectors that the model has, padded to whole blocks; None for the others."""
     found = (checkpoint.tensors.get(name) for name in names)
     return [None if tensor is None else _padded_vector(tensor.dequantize()) for tensor in found]
 

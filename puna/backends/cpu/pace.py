@@ -1,18 +1,18 @@
-"""Whether a step is shared by the team or done by its caller alone, judged by how long steps take.
+"""The thread policy: whether the team or the caller alone runs a step, judged by the times of past steps.
 
-On a machine whose cores have other work, threads wait for each other's turn at each of some 200 barriers: measured here with two
-busy programs on two cores, 6 tokens/s shared and 130 alone. The bits are the same either way, so the choice is free.
+On a machine with other work, threads wait for each other at each of some 200 barriers. Measured here with two busy programs on
+two cores: 6 tokens/s shared and 130 alone. The bits are the same either way, so the choice is free.
 """
 
 from __future__ import annotations
 
-MAX_ROWS = 8  # a step of more tokens has long stretches between barriers: it is always shared
-STRIKES = 2  # shared steps in a row that were slower than one alone, before the caller goes on alone
+MAX_ROWS = 8  # a step of more tokens works long between barriers: it is always shared
+STRIKES = 2  # slow shared steps in a row before the caller goes on alone
 FIRST_ALONE, MAX_ALONE = 2, 256  # steps alone before sharing is tried again; doubled each time that it is still slower
 
 
 class Pace:
-    """`shares(rows)` before a step, `note(rows, shared, seconds)` after it. The second step is done alone, to have a measure.
+    """Call `shares(rows)` before a step and `note(rows, shared, seconds)` after it. The second step runs alone, as a baseline.
 
     >>> pace = Pace(2)
     >>> shared = []
@@ -26,16 +26,16 @@ class Pace:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._alone_s: dict[int, float] = {}  # rows -> seconds of the last step alone
-        self._num_alone = 0  # steps still to be done alone
+        self._num_alone = 0  # steps still to run alone
         self._next_alone = FIRST_ALONE
         self._strikes = 0
 
     def shares(self, rows: int) -> bool:
-        """Whether the next step, of `rows` tokens, is the team's."""
+        """Whether the team runs the next step, of `rows` tokens."""
         return self._threads > 1 and (rows > MAX_ROWS or self._num_alone == 0)
 
     def note(self, rows: int, was_shared: bool, seconds: float) -> None:
-        """Learn from a step."""
+        """Record the time of a step."""
         if rows > MAX_ROWS or self._threads == 1:
             return
         if not was_shared:
@@ -53,4 +53,4 @@ class Pace:
         if self._strikes >= STRIKES:
             self._num_alone = self._next_alone
             self._next_alone = min(2 * self._next_alone, MAX_ALONE)
-            self._strikes = STRIKES - 1  # the next trial is judged by one step
+            self._strikes = STRIKES - 1  # one step judges the next attempt

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint as the kernels want them (`layout.py` shows how): as they are, or as Q8_0."""
+"""Pack a checkpoint's weights for the kernels (`layout.py` shows how): in their own type, or as Q8_0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from puna.formats.blocks import quantize_q8_0
 
 
 def pack(tensor: Tensor) -> Matrix:
-    """A matrix of any readable type as the kernels want it: those of `KINDS` as they are, every other as Q8_0."""
+    """Pack a matrix of any readable type: types of `KINDS` stay, every other becomes Q8_0."""
     rows, columns = tensor.shape
     kind = packed_kind(tensor)
     if kind is not KINDS.get(tensor.type.name):
@@ -25,18 +25,18 @@ def pack(tensor: Tensor) -> Matrix:
 
 
 def packed_kind(tensor: Tensor) -> Kind:
-    """The type that a matrix has when it is packed."""
+    """The type that `pack` gives a matrix."""
     kind = KINDS.get(tensor.type.name)
     return KINDS["Q8_0"] if kind is None or tensor.shape[1] % kind.block else kind
 
 
 def _row_step(columns: int) -> int:
-    """Rows that are packed at a time, so that rows which are made on demand never stand in memory whole."""
+    """Rows to pack at a time, so that rows made on demand are never all in memory."""
     return max(GROUP, (1 << 22) // columns // GROUP * GROUP)
 
 
 def _pack_as_q8_0(tensor: Tensor) -> Matrix:
-    """Dequantise and requantise, a few rows at a time, so that the float32 form never stands in memory whole."""
+    """Dequantise and requantise a few rows at a time, so that the whole float32 form is never in memory."""
     rows, columns = tensor.shape
     matrix = _empty(KINDS["Q8_0"], rows, columns)
     step = _row_step(columns)

@@ -1,8 +1,8 @@
-"""Vectors of 256 bits inside Numba, as LLVM instructions. Memory is named by its address (an int64).
+"""256-bit vectors inside Numba, as LLVM instructions. Memory is named by its address (an int64).
 
 A kernel in Python loops is 5 to 10 times slower than the same with these (docs/LOG.md). Each operation is one or a few LLVM
-instructions; where x86 has an instruction that LLVM does not find by itself it is called by name, and `PORTABLE` gives the
-same numbers from plain vector instructions on any other CPU. All integer results are exact, so both agree bit for bit.
+instructions. Where LLVM does not find an x86 instruction by itself, the operation calls it by name, and `PORTABLE` computes the
+same numbers with plain vector instructions on any other CPU. All integer results are exact, so both agree bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _F16, _F32 = ir.HalfType(), ir.FloatType()
 
 
 class Vector(types.Type):
-    """A SIMD value: it lives in a register and is never seen by Python."""
+    """A SIMD value: it lives in a register, and Python never sees it."""
 
     def __init__(self, name: str, element: ir.Type, lanes: int) -> None:
         super().__init__(name=f"{name}x{lanes}")
@@ -117,7 +117,7 @@ def _twice(builder: Any, value: Any) -> Any:
 
 
 def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> None:
-    """Of two quads the sum, then of its numbers 0 and 1, and 2 and 3: two int16, times a factor."""
+    """The sum of two quads, then of its numbers 0 and 1, and 2 and 3: two int16, times a factor."""
     quad = builder.add(_pick(builder, value, [0, 1, 2, 3]), _pick(builder, value, [4, 5, 6, 7]))
     pairs = builder.trunc(_pair_sums(builder, quad, 2), ir.VectorType(_I16, 2))
     _store(builder, address, builder.mul(pairs, _splat(builder, builder.trunc(factor, _I16), 2)))
@@ -279,7 +279,7 @@ def _widen_pairs(builder: Any, x: Any) -> Any:
 
 
 def _dot_i8(builder: Any, w: Any, x: Any) -> Any:
-    """x86 multiplies only unsigned by signed: |w| * sign(w) x. Exact for |x| <= 127."""
+    """x86 multiplies only unsigned by signed, so this is |w| * sign(w) x. Exact for |x| <= 127."""
     if not PORTABLE:
         size = _call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, w, w)
         return _widen_pairs(builder, _madd_u8_i8(builder, size, _call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, x, w)))
@@ -303,9 +303,9 @@ def _high_nibbles(builder: Any, x: Any) -> Any:
 
 low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, _all(I8x32.llvm, 15)))
 high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
-shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # of 16 bits: mask what comes in
+shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # in 16 bits: mask bits shifted in
 shift_right = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "lshr"))
-join_bits = _operation(I8x32, (I8x32, I8x32, types.int64), _join_bits)  # x, and of `bits` those in the mask
+join_bits = _operation(I8x32, (I8x32, I8x32, types.int64), _join_bits)  # x | bits & mask
 madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), _madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times into int16
 madd_i16 = _operation(I32x8, (I16x16, I16x16), _madd_i16)  # sums of two neighbours
 widen_pairs = _operation(I32x8, (I16x16,), _widen_pairs)  # sums of two neighbours
@@ -340,7 +340,7 @@ def _atomic_store(builder: Any, address: Any, value: Any) -> None:
 
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
-atomic_add = _operation(types.int64, (types.int64, types.int64), _atomic_add)  # returns the value before
+atomic_add = _operation(types.int64, (types.int64, types.int64), _atomic_add)  # returns the old value
 atomic_load = _operation(types.int64, (types.int64,), _atomic_load)
 atomic_store = _operation(types.void, (types.int64, types.int64), _atomic_store)
 pause = _operation(types.void, (), _pause)

@@ -1,7 +1,7 @@
-"""One step of the whole model: what each thread does, from token ids to logits, in one call without Python.
+"""One step of the whole model: each thread's work from token ids to logits, in one call without Python.
 
-Every thread runs the same lines over its share of rows, heads or tokens, and meets the others at a barrier where it needs what
-they made. Buffers and sizes come as two named tuples of integers; a buffer is an address, a stride is in bytes.
+Every thread runs the same lines over its share of rows, heads or tokens, and waits at a barrier before it needs the others'
+results. Buffers and sizes come as two named tuples of integers; a buffer is an address, a stride is in bytes.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -46,7 +46,7 @@ def _matrix(memory, index):
 
 @kernel
 def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
-    """normed = rms_norm(x), with records if one of matrices first..last-1 is quantised; tokens are shared out."""
+    """normed = rms_norm(x), with records if one of matrices first..last-1 is quantised; threads share the tokens."""
     wants_records = False
     for matrix in range(first_matrix, last_matrix):
         _, _, is_quantised = _matrix(memory, matrix)
@@ -63,7 +63,7 @@ def _norm(memory, sizes, index, first_matrix, last_matrix, tokens, thread):
 
 @kernel
 def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
-    """Row groups first..last-1 of a product and its bias; `x` is read where the matrix is not quantised, else the records."""
+    """Row groups first..last-1 of a product and its bias. Float matrices read `x`, quantised ones the records."""
     w, columns, is_quantised = _matrix(memory, index)
     if is_quantised:
         x, x_stride = memory.records, sizes.record_stride
@@ -75,7 +75,7 @@ def _product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last
 
 @kernel
 def _product_and_bias(memory, index):
-    """The addresses of a matrix's product and of its bias, which is 0 where it has none."""
+    """The addresses of a matrix's product and of its bias; 0 for no bias."""
     at = memory.matrices + MATRIX_BYTES * index
     return load_i64(at + 24), load_i64(at + 32)
 
@@ -87,7 +87,7 @@ def _rows(first_group, last_group, rows):
 
 @kernel
 def _project_qkv(memory, sizes, layer, tokens, thread):
-    """q, k and v of all tokens, normed by heads where the model does so, turned; k and v go into their pages."""
+    """q, k and v of all tokens, normed by heads where the model does so, rotated; writes k and v to their pages."""
     base = layer * SLOTS
     q_size, kv_size = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
     q, k, v = memory.qkv, memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
@@ -112,7 +112,7 @@ def _project_qkv(memory, sizes, layer, tokens, thread):
 
 @kernel
 def _norm_heads(memory, sizes, index, x, heads, tokens, thread):
-    """Norm this thread's heads of each row; returns the numbers of a row that they are: begin, end."""
+    """Norm this thread's heads of each row; returns their numbers in a row: begin, end."""
     first, last = share(heads, thread, sizes.threads)
     weight = load_i64(memory.norms + 8 * index)
     for t in range(tokens):
@@ -130,7 +130,7 @@ def _page(memory, sizes, layer, sequence, position, kv_head):
 
 @kernel
 def _write_kv(memory, sizes, layer, k, v, begin, end):
-    """Numbers begin..end-1 of each token's k and v rows into the pages of their heads."""
+    """Write numbers begin..end-1 of each token's k and v rows to the pages of their heads."""
     for sequence in range(load_i64(memory.job + 8)):
         for t in range(load_i32(memory.starts + 4 * sequence), load_i32(memory.starts + 4 * sequence + 4)):
             position = np.int64(load_i32(memory.positions + 4 * t))
@@ -148,7 +148,7 @@ def _write_kv(memory, sizes, layer, k, v, begin, end):
 
 @kernel
 def _quantize(memory, sizes, index, x, x_stride, tokens, thread):
-    """Records of rows `x` where the product `index` wants them; the blocks are shared out."""
+    """Make records of rows `x` if the product `index` needs them; threads share the blocks."""
     _, columns, is_quantised = _matrix(memory, index)
     if is_quantised:
         first, last = share(columns // 32, thread, sizes.threads)
@@ -172,7 +172,7 @@ def _feed_forward(memory, sizes, layer, tokens, thread):
 
 @kernel
 def _layer(addresses, memory, sizes, layer, tokens, thread):
-    """`addresses`: of memory and sizes."""
+    """One layer. `addresses`: of memory and sizes."""
     base, threads = layer * SLOTS, sizes.threads
     groups = (sizes.hidden_size + 7) // 8
     first, last = share(groups, thread, threads)
@@ -209,7 +209,7 @@ def _embed(memory, sizes, tokens, thread):
 
 @kernel
 def _logits(memory, sizes, thread):
-    """The rows whose logits are wanted move to the front of x; then norm and the last product."""
+    """Move the rows that need logits to the front of x; then norm and the last product."""
     count = load_i64(memory.job + 16)
     if thread == 0:
         for i in range(count):
@@ -236,10 +236,10 @@ def _forward(addresses, memory, sizes, thread):
 
 @entry
 def run(memory_address, sizes_address, thread, last):
-    """Thread 0: post a step, if there are others, and take part in it. Others: take part in all after number `last`; return once
-    none comes.
+    """Thread 0: post a step, if there are other threads, and take part in it. Others: take part in all steps after number
+    `last`; return once none comes.
 
-    Returns the number of the last step. One function for both, so that the model is compiled once.
+    Returns the number of the last step. One function serves both, so that the model is compiled once.
     """
     memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
     while True:

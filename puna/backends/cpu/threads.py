@@ -1,8 +1,8 @@
-"""A team of threads for one step after another: they meet at spin barriers, and park when no step comes.
+"""A team of threads that runs step after step: they meet at spin barriers, and park when no step comes.
 
 A Python thread pool costs 120 us for each step, a `prange` region 2 us; a barrier of two spinning threads costs 0.2 to
-0.8 us, and a step has about 200 of them (docs/LOG.md). A thread spins a bounded time, then lends its core, so that more
-threads than cores run slowly but do not collapse. Between steps it waits like that for some milliseconds, then sleeps until
+0.8 us, and a step has about 200 of them (docs/LOG.md). A thread spins for a bounded time, then yields its core, so that more
+threads than cores run slowly but do not collapse. Between steps it waits the same way for some milliseconds, then sleeps until
 Python wakes it.
 """
 
@@ -38,12 +38,12 @@ class Team:
 
     @property
     def is_here(self) -> bool:
-        """Whether the threads are of this process: a fork leaves them behind."""
+        """Whether the threads belong to this process: a forked child has none."""
         return self._process == os.getpid()
 
     def __enter__(self) -> None:
-        """Have the workers awake: a step is posted next. Set before asking who is parked, as a worker that parks counts itself
-        before it asks for this: one of the two always sees the other."""
+        """Wake the workers: the caller posts a step next. Sets this before it reads the number of parked workers; a worker
+        counts itself before it reads this. So one of the two always sees the other."""
         self._is_needed = True
         if self._num_parked:
             with self._wake:

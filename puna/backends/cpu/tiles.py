@@ -1,4 +1,4 @@
-"""A layer's attention: which tiles of rows there are, which thread takes which, and where the sums of their spans meet.
+"""A layer's attention: the tiles of rows, which thread takes which, and where the sums of their spans meet.
 
 A tile is four rows (`attention.py` does the arithmetic): query heads of a group, of neighbouring tokens.
 """
@@ -19,11 +19,11 @@ from puna.backends.cpu.simd import load_f32, load_i32, load_i64, store_f32
 
 
 def _attention(attend_span: Any) -> Any:
-    """The entry `attend_*` of a type of K and V."""
+    """The entry `attend_*` for a type of K and V."""
 
     @kernel
     def attend_tile(memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
-        """Rows row..row+3 of a sequence and KV head over positions first..end-1; past the last row it is repeated."""
+        """Rows row..row+3 of a sequence and KV head over positions first..end-1; the last row fills the rest of the tile."""
         last = rows - 1
         t0, h0 = _token_and_head(row, start, kv_head, per_kv)
         t1, h1 = _token_and_head(min(row + 1, last), start, kv_head, per_kv)
@@ -46,9 +46,9 @@ def _attention(attend_span: Any) -> Any:
 
     @entry
     def attend(memory_address, sizes_address, layer, thread):
-        """All tiles of a layer, dealt out to the threads in turn: whole, or span by span where there are few.
+        """All tiles of a layer, dealt out to the threads: whole, or span by span where there are few.
 
-        The sums are the same; spans that are dealt out leave theirs in `partials`, to be added up once all are there.
+        The sums are the same either way; dealt-out spans leave theirs in `partials`, and a second pass adds them up.
         """
         memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
         per_kv, threads = sizes.num_heads // sizes.num_kv_heads, sizes.threads
@@ -90,7 +90,7 @@ def _attention(attend_span: Any) -> Any:
 
 @kernel
 def _spans_to_deal(memory, sizes, layer, per_kv):
-    """How many spans there are, if tiles are too few to be shared evenly and the sums of all have room; else 0."""
+    """The number of spans if tiles are too few to share evenly and the sums of all spans fit into `partials`; else 0."""
     if sizes.threads == 1:
         return 0
     tiles, spans = 0, 0
@@ -108,7 +108,7 @@ def _spans_to_deal(memory, sizes, layer, per_kv):
 
 @kernel
 def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
-    """The positions that rows row..row+3 of a sequence see: first, end. Rows stand in the order of their positions."""
+    """The positions that rows row..row+3 of a sequence see: first, end. Rows are in the order of their positions."""
     nearest = np.int64(load_i32(memory.positions + 4 * (start + row // per_kv)))
     furthest = np.int64(load_i32(memory.positions + 4 * (start + (min(row + TILE_ROWS, rows) - 1) // per_kv)))
     window = load_i64(memory.windows + 8 * layer)
@@ -117,7 +117,7 @@ def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
 
 @kernel
 def _add_up(memory, sizes, layer, per_kv, thread):
-    """The spans of each tile, in their order; tiles are dealt out."""
+    """Add up the spans of each tile in order; threads share the tiles."""
     tile, span = 0, 0
     for sequence in range(load_i64(memory.job + 8)):
         start = np.int64(load_i32(memory.starts + 4 * sequence))
@@ -137,7 +137,7 @@ def _add_up(memory, sizes, layer, per_kv, thread):
 
 @kernel
 def _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums):
-    """What the rows of a tile attended to; rows that only filled it up are not kept."""
+    """Write the outputs of a tile's rows, without the rows that only filled it up."""
     width, kept = (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row)
     normalise(sums, width, kept)
     for i in range(kept):

@@ -1,6 +1,6 @@
-"""The CPU tried: `python -m puna.backends.cpu.trial` loads kernels, checks a result, measures, and prints one line of JSON.
+"""CPU self test: `python -m puna.backends.cpu.trial` loads kernels, checks a result, measures, and prints one line of JSON.
 
-In a process of its own: an instruction that the CPU lacks ends the process. Half a second; some more where kernels are compiled.
+It runs in its own process, because an instruction that the CPU lacks ends the process. Takes half a second, more to compile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def try_cpu() -> dict[str, Any]:
 
 
 def sum_of_ones() -> int:
-    """Many ones added up by a compiled kernel, whose sums begin with the first 32 of them."""
+    """Add up many ones with a compiled kernel, whose sums begin with the first 32 of them."""
     import numpy as np
 
     from puna.backends.cpu.compiled import load_entry

@@ -1,5 +1,5 @@
-"""PyTorch's side of puna. Its C++ prints a stack of its own for every lost connection: what a person needs is said by us."""
+"""puna's PyTorch backend. PyTorch's C++ prints a stack trace for every lost connection; puna prints its own message instead."""
 
 import os
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported first
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch reads it when it is first imported

@@ -1,7 +1,7 @@
-"""Tensors one after the other in one piece of memory: what goes to a device together is one copy.
+"""Staging buffers: tensors one after the other in one piece of memory, so that one copy brings them to a device.
 
-A copy out of ordinary memory makes the host wait until the device has done all that was asked of it before. `upload` takes pinned
-memory, which PyTorch does not use again before the copy is done, so that the host goes on at once.
+A copy from ordinary memory makes the host wait until the device has done all earlier work. `upload` uses pinned memory, which
+PyTorch does not reuse before the copy is done, so that the host goes on at once.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch
 
 from puna.backends.torch.errors import empty_bytes
 
-ALIGNMENT = 256  # bytes: what a coalesced load and any type want
+ALIGNMENT = 256  # bytes: enough for coalesced loads and any type
 
 Array = npt.NDArray[Any]
 
 
 class Places:
-    """Where tensors lie in a blob, asked for in their order."""
+    """The offsets of tensors in a staging buffer, given out in order."""
 
     def __init__(self) -> None:
         self.end = 0
 
     def take(self, like: torch.Tensor) -> int:
-        """The first byte of the next one, in the type and shape of `like`."""
+        """The first byte of the next tensor, which has the type and shape of `like`."""
         first = self.end
         self.end = -(-(first + num_bytes(like)) // ALIGNMENT) * ALIGNMENT
         return first
 
     def of(self, like: torch.Tensor, blob: torch.Tensor) -> torch.Tensor:
-        """The next one, in the memory of `blob`."""
+        """The next tensor, a view of `blob`."""
         first = self.take(like)
         return blob[first : first + num_bytes(like)].view(like.dtype).view(like.shape)
 
@@ -43,7 +43,7 @@ def num_bytes(tensor: torch.Tensor) -> int:
 
 
 class Blob:
-    """Arrays on a device, which can be filled anew where they lie. `tensors`: by their names."""
+    """Arrays on a device that can be overwritten in place. `tensors`: by name."""
 
     def __init__(self, arrays: Mapping[str, Array], device: torch.device) -> None:
         staged, likes = _staged(arrays, device.type == "cuda")
@@ -52,12 +52,12 @@ class Blob:
         self.tensors = {name: places.of(like, self._blob) for name, like in likes.items()}
 
     def fill(self, arrays: Mapping[str, Array]) -> None:
-        """With others of the same names, types and shapes."""
+        """Overwrite them with arrays of the same names, types and shapes."""
         self._blob.copy_(_staged(arrays, self._blob.is_cuda)[0], non_blocking=True)
 
 
 def _staged(arrays: Mapping[str, Array], pinned: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """All of them in one piece of main memory, and each where it was."""
+    """All arrays in one buffer of main memory, and a view of each."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     sizes, places = Places(), Places()
     for tensor in tensors.values():
@@ -69,7 +69,7 @@ def _staged(arrays: Mapping[str, Array], pinned: bool) -> tuple[torch.Tensor, di
 
 
 def upload(arrays: Mapping[str, Array], device: torch.device) -> dict[str, torch.Tensor]:
-    """The arrays on the device, in one copy that the host does not wait for.
+    """Copy arrays to the device in one copy; the host does not wait for it.
 
     >>> there = upload({"ids": np.array([1, 2]), "turns": np.ones((1, 3), np.float32)}, torch.device("cpu"))
     >>> there["ids"].tolist(), tuple(there["turns"].shape)

@@ -1,6 +1,6 @@
-"""Which torch device a name means, what is wrong with it, and how much memory it has.
+"""Which torch device a name means, whether it can be used, and how much memory it has.
 
-"cuda" and "cuda:1" are NVIDIA cards; "torch" is the CPU through PyTorch, for tests and for tensor parallelism without cards.
+"cuda" and "cuda:1" are NVIDIA GPUs; "torch" is the CPU through PyTorch, for tests and for tensor parallelism without GPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from puna.resources import memory_bytes, usable_cores
 
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
-    """The device of this process. DeviceError says why a card cannot be used, and what to do."""
+    """The device of this process. DeviceError says why a GPU cannot be used, and what to do."""
     if not config.device.startswith("cuda"):
         torch.set_num_threads(config.threads or max(1, usable_cores() // place.local_size))
         return torch.device("cpu")
@@ -27,24 +27,24 @@ def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
     try:
         torch.cuda.set_device(device)
         _limit(device, config.vram)
-    except RuntimeError as error:  # the first that touches the card: it may be full, lost, or another's alone
+    except RuntimeError as error:  # the first call that reaches the GPU: it may be full, lost or in exclusive use
         raise cannot_start(str(error)) from error
     return device
 
 
 def require_gpu(number: int = 0) -> None:
-    """DeviceError where card `number` cannot be used: it says why, and what to do."""
+    """Raise DeviceError if GPU `number` cannot be used: it says why, and what to do."""
     _require_cuda()
     if number >= torch.cuda.device_count():
         raise DeviceError(
             f"the device is cuda:{number}, but this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0",
-            hint="Name one that there is with --device; with torchrun take as many processes as there are cards.",
+            hint="Choose one of them with --device; with torchrun, start as many processes as there are GPUs.",
         )
     _require_kernels(number)
 
 
 def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> DeviceInfo:
-    """What the device is, and the bytes that the rank with the least has free."""
+    """The device's description, and the least memory that is free on any rank, in bytes."""
     total, free = _memory(device, config.vram, ranks)
     threads = config.threads or usable_cores()
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else f"PyTorch {torch.__version__} on the CPU"
@@ -54,20 +54,20 @@ def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> Device
 
 
 def _number(name: str, local_rank: int) -> int:
-    """Of several processes each takes the card of its own number."""
+    """With several processes, each uses the GPU of its own local rank."""
     return int(name.partition(":")[2] or local_rank)
 
 
 def _memory(device: torch.device, vram: int, ranks: Ranks) -> tuple[int, int]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return total, max(0, min(free, vram or free) - GPU_RESERVED_BYTES)  # `_limit` holds the kernels to the budget, too
+        return total, max(0, min(free, vram or free) - GPU_RESERVED_BYTES)  # `_limit` also holds the kernels to the budget
     total, free = memory_bytes()
     return total, free // ranks.place.local_size
 
 
 def _limit(device: torch.device, vram: int) -> None:
-    """Hold the process to a budget, as a smaller card would."""
+    """Limit the process to a memory budget, as a smaller GPU would."""
     total = torch.cuda.mem_get_info(device)[1]
     if 0 < vram < total:
         torch.cuda.set_per_process_memory_fraction(vram / total, device)
@@ -77,7 +77,7 @@ def _require_cuda() -> None:
     if torch.version.cuda is None:
         raise DeviceError(
             f"the installed PyTorch ({torch.__version__}) was built without CUDA",
-            hint="Install one that was built with it (https://pytorch.org/get-started), or go on with --device cpu.",
+            hint="Install one with CUDA (https://pytorch.org/get-started), or use --device cpu.",
         )
     try:
         torch.cuda.init()
@@ -86,20 +86,20 @@ def _require_cuda() -> None:
 
 
 def _require_kernels(number: int) -> None:
-    """The wheel must hold code for the card: CUDA starts without it, and the first kernel dies."""
+    """Require that the wheel has code for the GPU: CUDA starts without it, and the first kernel fails."""
     name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
     built_for = torch.cuda.get_arch_list()
     if not runs_on(capability, built_for):
         raise DeviceError(
             f"the installed PyTorch ({torch.__version__}, {', '.join(built_for)}) has no code for {name}, "
             f"which is sm_{capability[0]}{capability[1]}",
-            hint="Install a PyTorch that has (https://pytorch.org/get-started), or go on with --device cpu.",
+            hint="Install a PyTorch that has (https://pytorch.org/get-started), or use --device cpu.",
         )
 
 
 def runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
-    """Whether a wheel built for these architectures has code for a card: machine code of the same major version and no later
-    minor one, or PTX ("compute_") that is no later.
+    """Whether a wheel built for these architectures has code for a GPU: machine code of the same major version and no later
+    minor one, or PTX ("compute_") of no later version.
 
     >>> runs_on((12, 0), ["sm_80", "sm_90"]), runs_on((8, 9), ["sm_80", "sm_90"]), runs_on((12, 0), ["sm_90", "compute_90"])
     (False, True, True)

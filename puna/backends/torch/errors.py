@@ -1,7 +1,7 @@
-"""Errors of a device, in words: the one translator round opening, load, step and read.
+"""One translator for a device's errors, used in opening, load, step and read.
 
-PyTorch raises RuntimeError for a card that is full or lost, and also for a mistake of puna. `kind_of` tells them apart, and a
-mistake passes through untouched. Translated errors hold no tensors.
+PyTorch raises RuntimeError for a GPU that is full or lost, and also for a bug of puna. `kind_of` tells them apart, and a bug
+passes through unchanged. Translated errors hold no tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from puna.errors import DeviceError, InsufficientMemoryError, PunaError
 
 Kind = Literal["device memory", "main memory", "device"]
 
-# Wordings of PyTorch, CUDA's libraries and Triton, in lower case -> what failed. The first that is found counts.
+# Texts of PyTorch, CUDA's libraries and Triton, in lower case -> what failed. The first match counts.
 WORDINGS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("main memory", ("defaultcpuallocator", "std::bad_alloc", "cannot allocate memory", "unable to allocate")),
     (
@@ -38,17 +38,17 @@ WORDINGS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ),
 )
 AMOUNT = re.compile(r"tried to allocate [\d.]+ \w+|unable to allocate [\d.]+ \w+", re.IGNORECASE)
-BEGIN = re.compile(r"^\[enforce fail at [^\]]*\]\s*(?:err == 0\.\s*)?")  # of a failed check in PyTorch's C++
+BEGIN = re.compile(r"^\[enforce fail at [^\]]*\]\s*(?:err == 0\.\s*)?")  # the start of a failed check in PyTorch's C++
 MAX_WORDS = 160
-AGAIN = "Start puna again; `puna doctor --device cuda` tries the card, and `puna why` explains the error's text."
+AGAIN = "Start puna again; `puna doctor --device cuda` tests the GPU, and `puna why` explains the error's text."
 
 
 class PinnedMemoryError(MemoryError):
-    """Main memory that the card could read by itself was refused. PyTorch says "CUDA error: out of memory" of that, too."""
+    """Pinned memory was refused. PyTorch calls that "CUDA error: out of memory" too."""
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """What failed; None for an error that is not the device's.
+    """What failed; None if the error is not the device's.
 
     >>> kind_of(RuntimeError("CUDA error: an illegal memory access was encountered")), kind_of(RuntimeError("shapes differ"))
     ('device', None)
@@ -68,9 +68,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def translated(device: str, doing: str, next_step: Callable[[], str]) -> Translation:
-    """Raise the device's errors as PunaErrors: InsufficientMemoryError with `next_step()` as what to do, or DeviceError.
+    """Raise the device's errors as InsufficientMemoryError, whose hint is `next_step()`, or as DeviceError.
 
-    `device`: its name for people. `doing`: "while loading the model", "in a step of 5 tokens".
+    `device`: its name in messages. `doing`: "while loading the model", "in a step of 5 tokens".
     """
     return Translation(lambda error: _told(error, device, doing, next_step))
 
@@ -89,7 +89,7 @@ def _told(error: BaseException, device: str, doing: str, next_step: Callable[[],
 
 
 def _meaning(error: BaseException) -> str:
-    """The first sentence of what `puna why` says of it."""
+    """The first sentence of `puna why`'s explanation of the error."""
     found = find(str(error))
     return (
         re.split(r"(?<=\.) |: ", found[0].explain().cause)[0].rstrip(".") + "." if found and found[0].confidence >= SURE else ""
@@ -97,7 +97,7 @@ def _meaning(error: BaseException) -> str:
 
 
 def first_words(error: BaseException) -> str:
-    """Of an error's text what fits into a line, up to the amount that was refused.
+    """The part of an error's text that fits into a line, up to the amount that was refused.
 
     >>> first_words(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.99 GiB"))
     'CUDA out of memory. Tried to allocate 2.00 GiB'
@@ -108,7 +108,7 @@ def first_words(error: BaseException) -> str:
 
 
 def empty_bytes(count: int, pinned: bool) -> torch.Tensor:
-    """Main memory for a copy; `pinned`: the card can read it by itself. PinnedMemoryError where that is refused."""
+    """Main memory for a copy; `pinned`: the GPU can read it directly. PinnedMemoryError if that is refused."""
     try:
         return torch.empty(count, dtype=torch.uint8, pin_memory=pinned)
     except RuntimeError as error:
@@ -118,7 +118,7 @@ def empty_bytes(count: int, pinned: bool) -> torch.Tensor:
 
 
 def cannot_start(words: str) -> DeviceError:
-    """Why a card cannot be used at all: what `puna why` says of the driver's or CUDA's words, in one line.
+    """Why a GPU cannot be used at all: what `puna why` says of the driver's or CUDA's text, in one line.
 
     >>> str(cannot_start("No CUDA GPUs are available"))
     'CUDA finds no card'
@@ -126,9 +126,9 @@ def cannot_start(words: str) -> DeviceError:
     found = find(words)
     if found and found[0].confidence >= SURE:
         told = found[0].explain()
-        return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or go on with --device cpu.")))
-    first = (words.splitlines() or ["no reason is given"])[0]
-    return DeviceError(f"CUDA does not start: {first}", hint="See whether nvidia-smi works; or go on with --device cpu.")
+        return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or use --device cpu.")))
+    first = (words.splitlines() or ["it gives no reason"])[0]
+    return DeviceError(f"CUDA does not start: {first}", hint="Check that nvidia-smi works, or use --device cpu.")
 
 
 def _as_message(sentence: str) -> str:

@@ -1,7 +1,7 @@
-"""Sums, products, exp and roots whose bits depend on their inputs only, not on threads, other rows, addresses or the CPU.
+"""Sums, products, exp and roots whose bits depend on their inputs only: not on threads, other rows, addresses or the CPU.
 
 BLAS, softmax, mean, exp and sqrt of torch do not promise this on a CPU. MKL and oneDNN split a sum by the number of threads, and
-choose kernels by the CPU, the shape and the alignment. ATen computes the last elements of a range with another exp than the rest.
+choose kernels by the CPU, the shape and the alignment. ATen computes the last elements of a range with a different exp.
 MKL's sqrt of float32 is wrong in the last bit for 0.6 % of all significands. So this module uses only operations that IEEE 754
 defines to the last bit (add, subtract, multiply, divide, round, convert), each on single elements. Sums are elementwise
 additions in an order that depends on the length only. `tests/backends/torch/test_exact.py` lists what a forward pass may use.
@@ -20,7 +20,7 @@ TILE = 1 << 18  # products held at a time: 1 MiB, which stays in a core's cache
 LARGEST = 700.0  # exp(700) is finite in float64; exp(-700) is 0 in float32
 TERMS = tuple(1 / math.factorial(i) for i in range(10))  # exp's series; for |r| <= ln(2) / 2 the remainder is below 1e-11
 EXPONENT_OF_ONE, SIGNIFICAND_BITS = 1023, 52  # of float64
-ROOT_GUESS = 0x5FE6EB50C7B537A9  # minus half of a float64's bits: its inverse square root within 3.4 %
+ROOT_GUESS = 0x5FE6EB50C7B537A9  # (this - half of a float64's bits) are the bits of its inverse square root within 3.4 %
 ROOT_STEPS = 4  # of Newton's method, each of which squares the error
 
 
@@ -87,7 +87,7 @@ def _exp64(x: torch.Tensor) -> torch.Tensor:
 
 
 def softmax(x: torch.Tensor) -> torch.Tensor:
-    """Along the last axis, float32."""
+    """Softmax along the last axis, float32."""
     if x.device.type != "cpu":
         return torch.softmax(x, dim=-1)
     shares = exp(x - x.amax(dim=-1, keepdim=True))

@@ -1,11 +1,11 @@
-"""Decode steps as CUDA graphs: what the host asked of the device once is asked again in one launch, where it were some hundred.
+"""Decode steps as CUDA graphs: one graph launch replaces some hundred kernel launches.
 
-A step of generated tokens, one for each sequence, is recorded for a bucket of sizes when it comes there for the second time: the
-first time compiles the kernels, which a recording must not do. A recording holds addresses, not numbers. So all that differs
-between two steps of a bucket lies in one blob, which is filled anew for each step, and nothing in the recorded work may follow
-from numbers on the host: `Ops.READS_HOST` says of whose operations that is not true.
+A decode step has one generated token per sequence. The second step of a bucket of sizes is recorded; the first compiles the
+kernels, which must not happen during a recording. A recording holds addresses, not numbers. So all that differs between two
+steps of a bucket lies in one staging buffer, which each step refills, and recorded work must not depend on numbers on the host:
+`Ops.READS_HOST` marks operations that do.
 
-Rows that are missing to a full bucket are copies of one that is there: they write the same numbers to the same places.
+Copies of an existing row fill a bucket: they write the same numbers to the same places.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from puna.config import ModelConfig
 from puna.plan import Plan
 from puna.request import Batch
 
-# A step of more rows is computed long enough for the host to keep up with.
+# A step of more rows takes the device so long that the host keeps up.
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-LENGTHS = tuple(512 << 2 * i for i in range(10))  # positions that the furthest row sees: how wide page tables are
+LENGTHS = tuple(512 << 2 * i for i in range(10))  # positions that the longest row sees: the width of page tables
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Sizes that a recording serves: as many rows, and up to as many positions."""
+    """The sizes that a recording serves: this many rows, and up to this many positions."""
 
     rows: int
     length: int
@@ -45,7 +45,7 @@ def bucket_rows(rows: int) -> int:
 
 
 def bucket_of(batch: Batch) -> Bucket | None:
-    """The smallest bucket that holds a batch; None for what is not one row, with logits, for each sequence, or too large."""
+    """The smallest bucket that holds a batch; None if the batch is too large or not one row, with logits, per sequence."""
     rows = len(batch.token_ids)
     if not rows == len(batch.logit_rows) == len(batch.starts) - 1 or rows > ROWS[-1]:
         return None
@@ -54,9 +54,9 @@ def bucket_of(batch: Batch) -> Bucket | None:
 
 
 def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
-    """The batch with as many rows and pages, and which of its rows the new ones are copies of: the one that sees least.
+    """Fill a batch up to `rows` rows and `pages` pages; returns it and the row that the new rows copy: the one that sees least.
 
-    Each sequence has one row before and after. Tables are cut or filled up to `pages`, which hold every row's positions.
+    Each sequence has one row before and after. Tables are cut or padded to `pages`, which hold every row's positions.
     """
     count, least = len(batch.token_ids), int(batch.positions.argmin())
     order = np.append(np.arange(count), np.full(rows - count, least))
@@ -75,27 +75,27 @@ def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
 
 
 class NotRecordedError(RuntimeError):
-    """A step that could not be recorded; it can be computed all the same."""
+    """A step could not be recorded; it can still be computed."""
 
 
 class Recorder(Protocol):
-    """Keeps what a function asks of a device."""
+    """Records what a function launches on a device."""
 
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
-        """Nothing is done yet; what is returned asks all of it again, with whatever lies at the same addresses by then."""
+        """Run nothing yet; the result launches all of it again, with what lies at the same addresses by then."""
 
 
 class CUDARecorder:
-    """All recordings take their memory from one pool: no two of them run at the same time, and what one leaves is read first."""
+    """All recordings share one memory pool: no two run at the same time, and each one's logits are read before the next runs."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # torch's own for recordings stays on the device of the first one in the process
+        self._stream = torch.cuda.Stream()  # torch's own stream for recordings stays on the process's first device
 
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
         graph = torch.cuda.CUDAGraph()
         with (
-            torch.cuda.stream(torch.cuda.current_stream()),  # a recording that fails may leave its own stream behind
+            torch.cuda.stream(torch.cuda.current_stream()),  # a failed recording may leave its own stream active
             torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
         ):
             work()
@@ -104,7 +104,7 @@ class CUDARecorder:
 
 @dataclass(slots=True)
 class _Kept:
-    """What belongs to a bucket: the step whose arrays lie in `blob`, and its recording."""
+    """A bucket's state: the step whose arrays lie in `blob`, and its recording."""
 
     blob: Blob
     step: Step
@@ -117,17 +117,17 @@ class Graphs:
     def __init__(
         self, compute: Callable[[Step], torch.Tensor], model: ModelConfig, plan: Plan, logits: torch.Tensor, recorder: Recorder
     ) -> None:
-        """`logits` (rows, vocab_size): where every recording leaves its own, of as many rows at most."""
+        """`logits` (rows, vocab_size): every recording writes its own here, `rows` at most."""
         self._compute, self._model, self._plan, self._recorder = compute, model, plan, recorder
         self._logits = logits
         self._most_rows = len(logits)
         self._kept: dict[Bucket, _Kept] = {}
 
     def logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor | None:
-        """Of a step of generated tokens; None where it is not one of those that can be recorded.  # (rows, vocab_size)
+        """The logits of a decode step; None if such a step cannot be recorded.  # (rows, vocab_size)
 
-        What is returned is to be read, on the device, before the next call. NotRecordedError where recording fails; errors of the
-        device are raised as they are.
+        Read the result on the device before the next call. Raises NotRecordedError if recording fails; errors of the device pass
+        unchanged.
         """
         bucket = bucket_of(batch)
         if bucket is None or bucket.rows > self._most_rows:
@@ -141,11 +141,11 @@ class Graphs:
         kept.step.token_ids[:count] = token_ids
         kept.step.token_ids[count:] = token_ids[least]
         logits = self._compute(kept.step) if known is None else self._replayed(known)
-        self._kept[bucket] = kept  # only now: what was interrupted has not run all kernels, and would be recorded next
+        self._kept[bucket] = kept  # only now: an interrupted step has not run all kernels, and the next one would be recorded
         return logits[:count]
 
     def keep_below(self, rows: int) -> None:
-        """From now on only steps of fewer rows are recorded."""
+        """Record only steps of fewer rows from now on."""
         self._most_rows = min(self._most_rows, rows - 1)
         self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
 
@@ -162,7 +162,7 @@ class Graphs:
                 kept.replay = self._recorder.record(lambda: out.copy_(self._compute(kept.step)))
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:  # torch has no narrower class for what cannot be recorded
+            except RuntimeError as error:  # torch has no narrower class for a failed recording
                 raise NotRecordedError(str(error)) from error
         kept.replay()
         return out

@@ -1,6 +1,6 @@
-"""Pages of K and V on a torch device: each layer's lie together, page by page, head by head.
+"""Pages of K and V on a torch device: a layer's pages lie together, page by page, head by head.
 
-int8 keeps a scale for each token and head, the largest magnitude / 127; its numbers are what attention reads, also for the token
+int8 keeps a scale for each token and head, the largest magnitude / 127. Attention reads the quantised numbers even for the token
 that wrote them, so that a row's result does not depend on when its neighbours were computed.
 """
 
@@ -19,7 +19,7 @@ DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "f16": torch.float1
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where the tokens of a step lie.  # (tokens,) each"""
+    """The pages and offsets of a step's tokens.  # (tokens,) each"""
 
     pages: torch.Tensor
     offsets: torch.Tensor
@@ -30,7 +30,7 @@ class Half:
     """The K, or the V, of one layer."""
 
     numbers: torch.Tensor  # (pages, kv_heads, page_size, head_dim)
-    scales: torch.Tensor | None  # (pages, kv_heads, page_size), of int8
+    scales: torch.Tensor | None  # (pages, kv_heads, page_size); only for int8
 
     def write(self, slots: Slots, values: torch.Tensor) -> None:
         """values (tokens, kv_heads, head_dim), float32"""
@@ -55,7 +55,7 @@ class LayerKV:
 
 
 def allocate(config: ModelConfig, plan: Plan, device: torch.device) -> list[LayerKV]:
-    """The pages of `plan`, a pair for each layer."""
+    """Allocate the pages of `plan`, a pair for each layer."""
     pages = (plan.num_pages, config.num_kv_heads, plan.page_size)
 
     def half() -> Half:

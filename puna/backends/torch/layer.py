@@ -1,4 +1,4 @@
-"""The weights of one layer, as the operations take them, and the way from a checkpoint to a device."""
+"""The weights of one layer in the form that operations take, and how a checkpoint's tensors get to a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Matrices that stand one below the other are multiplied with the same vector."""
+    """A layer's weights. Matrices that multiply the same vector are stacked."""
 
     attn_norm: torch.Tensor
     qkv: tuple[Matrix, ...]
@@ -35,7 +35,7 @@ class Layer:
     window: int
 
     def mapped(self, change: Change) -> Layer:
-        """The same with every weight changed, in a fixed order; K and V stay."""
+        """A copy with every weight changed, in a fixed order; K and V stay."""
 
         def biases(given: tuple[Bias, ...]) -> tuple[Bias, ...]:
             return tuple(None if bias is None else change(bias) for bias in given)
@@ -64,7 +64,7 @@ class Layer:
 
 
 class Loader:
-    """Takes tensors to a device, and tells how far it is. `adds_bias`: of several ranks the first adds what is added to a sum."""
+    """Moves tensors to a device, reporting progress. `adds_bias`: whether this rank adds the biases (only the first does)."""
 
     def __init__(self, tensors: Mapping[str, Tensor], layout: Layout, adds_bias: bool, report: Reporter) -> None:
         self._tensors, self._layout, self._adds_bias, self._report = tensors, layout, adds_bias, report

@@ -1,4 +1,4 @@
-"""The limits of a torch device, measured: what `puna bench` holds its speeds against."""
+"""A torch device's limits, measured. `puna bench` compares its speeds with them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from puna.backends.base import DeviceLimits
 
 
 def measure(device: torch.device) -> DeviceLimits:
-    """Bytes read, and operations of the types that products are computed in: bf16 for int8 weights, which become bf16."""
+    """Bytes read, and operations in the types of the products: bf16 also for int8 weights, which become bf16."""
     on_gpu = device.type == "cuda"
-    count = 1 << (28 if on_gpu else 26)  # 1 GiB on a GPU: beyond its second cache, and little beside a model
+    count = 1 << (28 if on_gpu else 26)  # 1 GiB on a GPU: larger than its L2, and small beside a model
     data = torch.ones(count, dtype=torch.float32, device=device)
     read_s = best_seconds(data.max, device)
     del data
@@ -30,7 +30,7 @@ def _product(dtype: torch.dtype, size: int, device: torch.device) -> float:
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Of several runs the shortest, once the device is done."""
+    """The shortest of several runs, until the device is done."""
 
     def once() -> float:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """The torch backend: one forward pass on a GPU, or on the CPU; alone, or as one of several ranks that share a model.
 
-A layer is five operations; `plain` has them in torch, `kernels` in Triton (`ops.py` chooses). With several ranks each holds
-a part of every matrix (`formats/shards.py` says which), and their results are summed twice in a layer.
+A layer is five operations; `plain` has them in torch, `kernels` in Triton (`ops.py` chooses). With several ranks, each holds
+a part of every matrix (`formats/shards.py` says which), and a layer sums their results twice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLOSE_OTHERS = "Close other programs that use the device."
 
 
 class TorchBackend:
-    """See `backends/base.py` for the contract."""
+    """The contract is in `backends/base.py`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class TorchBackend:
         report: Reporter = SILENT,
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: of decode steps, where they can be recorded."""
+        """`recorder` records decode steps, where that is possible."""
         self.info = info
         self._report = report
         self._device = device
@@ -65,7 +65,7 @@ class TorchBackend:
         self._recorder = recorder
         self._graphs: Graphs | None = None
         self._model: ModelConfig | None = None
-        self._advice = ""  # what to do when memory runs out
+        self._advice = ""  # the hint when memory runs out
 
     # ---- loading ----------------------------------------------------------------------------------------------------
 
@@ -86,12 +86,12 @@ class TorchBackend:
         return translated(self.info.name, doing, lambda: self._advice)
 
     def _release(self) -> None:
-        """Give all memory back, also of a model that was loaded in part."""
+        """Free all memory, also of a model that is loaded in part."""
         self._model, self._graphs = None, None
         for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_chosen"):
             vars(self).pop(name, None)
         if self._device.type == "cuda":
-            with suppress(RuntimeError):  # a card that is lost
+            with suppress(RuntimeError):  # the GPU may be lost
                 torch.cuda.empty_cache()
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
@@ -136,10 +136,10 @@ class TorchBackend:
         return np.array(logits.cpu().numpy(), np.float32)
 
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
-        """Of the rows that want them, on the device.  # (num_logits, vocab_size)
+        """The requested logits, on the device.  # (num_logits, vocab_size)
 
-        Tokens of prompts and generated ones go different ways, one that is fast for many rows and one for few: which way a row
-        goes, and so its bits, does not depend on the others. Prompts come first, for what was generated sees their K and V.
+        Prompt tokens and generated ones take different ways, one fast for many rows, one for few. A row's way, and so its bits,
+        does not depend on the other rows. Prompts come first, because generated tokens see their K and V.
         """
         of_prompt = is_of_prompt(batch)
         if not of_prompt.any():
@@ -156,7 +156,7 @@ class TorchBackend:
         return logits
 
     def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
-        """Of generated tokens: a recorded step, where that can be."""
+        """The logits of generated tokens: by a recorded step if possible."""
         try:
             logits = None if self._graphs is None else self._graphs.logits(batch, token_ids)
         except (NotRecordedError, torch.OutOfMemoryError) as error:
@@ -165,16 +165,16 @@ class TorchBackend:
         return self._in_parts(batch, token_ids, of_prompts=False) if logits is None else logits
 
     def _record_less(self, rows: int, error: RuntimeError) -> None:
-        """No steps of so many rows any more, where memory ran out; else none at all."""
+        """Record no steps of `rows` or more if memory ran out; else none at all."""
         if self._graphs is None:
             return
         which = f"of {rows} or more sequences " if isinstance(error, torch.OutOfMemoryError) and rows > 1 else ""
         self._graphs.keep_below(rows if which else 0)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        self._report.notice(f"steps {which}are not recorded as CUDA graphs any more, which makes them slower: {reason}")
+        self._report.notice(f"steps {which}are no longer recorded as CUDA graphs, which makes them slower: {reason}")
 
     def _in_parts(self, batch: Batch, token_ids: torch.Tensor, of_prompts: bool) -> torch.Tensor:
-        """In several steps where one does not fit into the memory that is left."""
+        """Run several smaller steps if one does not fit into the free memory."""
         rows = len(token_ids)
         if rows <= self._max_rows:
             try:
@@ -188,7 +188,7 @@ class TorchBackend:
         return torch.cat([self._in_parts(part, ids, of_prompts) for part, ids in parts])
 
     def _step_down(self, rows: int, error: RuntimeError | MemoryError) -> None:
-        """From now on steps of half as many rows; InsufficientMemoryError where there is no half."""
+        """Halve the rows of a step from now on; InsufficientMemoryError if one row is too many."""
         if rows == 1 or self._ranks.place.size > 1:
             with self._told(f"in a step of {rows} tokens"):
                 raise error
@@ -200,20 +200,20 @@ class TorchBackend:
         self._report.notice(f"{self.info.name} ran out of memory: from now on at most {self._max_rows} tokens in one step")
 
     def _follow(self) -> NoReturn:
-        """Of a rank that is not the first: take part in every step of the first one, and end with it."""
+        """On a rank that is not the first: take part in every step of the first one, and end with it."""
         code = 0
         try:
             while (batch := self._ranks.hear()) is not None:
                 with self._told(f"in a step of {len(batch.token_ids)} tokens"), torch.inference_mode():
                     self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
-        except PunaError as error:  # the program that this process runs is another's to continue
+        except PunaError as error:  # end here: the script after `load` is for the first rank only
             code = error.exit_code
             sys.stderr.write(f"puna (rank {self._ranks.place.rank}): {error.line}\n")
         self.close()
         raise SystemExit(code)
 
     def _pass(self, step: Step) -> torch.Tensor:
-        """One forward pass.  # -> (num_logits, vocab_size)"""
+        """Run one forward pass.  # -> (num_logits, vocab_size)"""
         model, x = self._loaded(), self._embedded(step)
         for layer in chain(self._layers, self._streamed.layers()):
             x = self._block(model, layer, x, step)
@@ -221,7 +221,7 @@ class TorchBackend:
         return self._ranks.gather(logits)
 
     def _embedded(self, step: Step) -> torch.Tensor:
-        """(tokens, hidden_size). Each rank knows the tokens of its part of the vocabulary."""
+        """The embeddings, (tokens, hidden_size). Each rank has the rows of its part of the vocabulary."""
         ids = step.token_ids - self._first_id
         known = (ids >= 0) & (ids < self._embed.rows)
         rows = self._ops.embed(self._embed, ids.clamp(0, self._embed.rows - 1))
@@ -254,11 +254,11 @@ class TorchBackend:
 
 
 class ChoosingTorchBackend(TorchBackend):
-    """In a process of its own it chooses ids by itself, and takes them for the next step without the host."""
+    """A backend in a single process that samples on the device, and uses the ids in the next step without the host."""
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         super()._load(checkpoint, plan, report)
-        self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # of the step before
+        self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # sampled in the step before
 
     def choose(self, batch: Batch, choices: Choices) -> Chosen:
         doing = f"in a step of {len(batch.token_ids)} tokens"
@@ -271,15 +271,15 @@ class ChoosingTorchBackend(TorchBackend):
             token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
             ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
             if len(ids):
-                self._chosen = ids.clamp_min(0)  # where there is none, any id: nobody reads what follows
+                self._chosen = ids.clamp_min(0)  # a row without an id takes any: nobody reads what follows
         return ids
 
 
 class OnItsWay:
-    """Ids that a device has been asked for."""
+    """Sampled ids that are in flight."""
 
     def __init__(self, ids: torch.Tensor, told: Callable[[], Translation]) -> None:
-        """`told` translates the errors of reading, where those of the step come to light."""
+        """`told` translates the errors of reading; errors of the step show there."""
         self._ids, self._told = ids, told
         self._there: torch.cuda.Event | None = None
         if ids.device.type == "cuda":
@@ -297,7 +297,7 @@ class OnItsWay:
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
-    """On the device that `config.device` names; in a process that torchrun started, as one of its ranks."""
+    """A backend on the device of `config.device`; as one rank of several if torchrun started this process."""
     place = ProcessPlace.from_env()
     device = devices.open_device(config, place)
     with translated(config.device, "while starting", lambda: CLOSE_OTHERS):

@@ -1,7 +1,7 @@
-"""What keeps Triton's kernels from running on a card, and what to do: asked once, before a model is loaded.
+"""Triton support: whether Triton's kernels run on a GPU, and what to do if not; checked once, before a model is loaded.
 
-Triton compiles for the card that is there, and for the first kernel a piece of C too: it wants a compiler, Python's headers and
-a folder to keep the results in. Where one is missing the operations go on in plain PyTorch.
+Triton compiles for the GPU at hand, and for the first kernel a piece of C too: it needs a compiler, Python's headers and a
+folder for the results. If one is missing, plain PyTorch computes the operations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NUMBERS = 16  # that the smallest kernel writes
 
 
 def obstacle(device: torch.device) -> tuple[str, ...]:
-    """Lines that say why kernels cannot run, and what to do; none where they can."""
+    """Lines that say why kernels cannot run, and what to do; none if they can."""
     if importlib.util.find_spec("triton") is None:
         return (f"Triton is not installed: {PLAIN}. {install.pip()} install {PACKAGE}",)
     if device.type != "cuda":  # the interpreter, which compiles nothing
@@ -46,22 +46,22 @@ def too_old(name: str, capability: tuple[int, int]) -> tuple[str, ...]:
     has, needs = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
     return (
         f"{name} has compute capability {has}, and Triton needs {needs} (A100, RTX 30): {PLAIN}",
-        "puna bench MODEL tells whether the processor is faster: give it --device cpu, then --device cuda.",
+        "To find out whether the CPU is faster: puna bench MODEL with --device cpu, then with --device cuda.",
     )
 
 
 def _tried(device: torch.device) -> tuple[str, ...]:
-    """The smallest kernel is compiled and run. What the card itself lacks, such as memory, is an error as it would be later."""
+    """Compile and run the smallest kernel. What the GPU itself lacks, such as memory, raises the error that it would later."""
     out = torch.zeros(NUMBERS, dtype=torch.int32, device=device)
     try:
         ran: bool = importlib.import_module("puna.backends.torch.kernels.probe").run(out)
     except Exception as error:  # noqa: BLE001 - Triton's compiler raises errors of its own, by version
         return explained(error)
-    return () if ran else (f"Triton's smallest kernel gives wrong numbers: {PLAIN}", "puna doctor tries more.")
+    return () if ran else (f"Triton's smallest kernel gives wrong numbers: {PLAIN}", "puna doctor tests more.")
 
 
 def explained(error: Exception) -> tuple[str, str]:
-    """Why Triton failed, and the way out.
+    """Why Triton failed, and what to do.
 
     >>> explained(RuntimeError("Failed to find C compiler. Please specify via CC environment variable."))[1]
     'sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel'
@@ -70,13 +70,13 @@ def explained(error: Exception) -> tuple[str, str]:
     found = find(words)
     if found and found[0].confidence >= SURE:
         told = found[0].explain()
-        return f"Triton compiles no kernel: {PLAIN}. {told.cause}", told.cure[0]
+        return f"Triton cannot compile kernels: {PLAIN}. {told.cause}", told.cure[0]
     first = words.splitlines()[0][:200]
-    return f"Triton compiles no kernel: {PLAIN}. {first}", "puna doctor tries more; puna why explains errors."
+    return f"Triton cannot compile kernels: {PLAIN}. {first}", "puna doctor tests more; puna why explains errors."
 
 
 def _words(error: Exception) -> str:
-    """What was said, and what a C compiler said on standard error, if it was the usual."""
+    """The error's text, with the usual C compiler message, which goes to standard error, if it applies."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, CalledProcessError) and not (Path(sysconfig.get_paths()["include"]) / HEADER).exists():
         return f"{said}\nfatal error: {HEADER}: No such file or directory"

@@ -1,4 +1,4 @@
-"""The operations that a layer is made of, and who computes them: `plain` everywhere, the Triton kernels on CUDA."""
+"""A layer's operations, and who computes them: `plain` everywhere, the Triton kernels on CUDA."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from puna.request import Choices
 
 
 class Ops(Protocol):
-    """What `model.py` asks of a module of operations. x and what they return is float32; a row's bits depend on it alone.
+    """What `model.py` needs from a module of operations. x and results are float32; a row's bits depend on the row alone.
 
-    `many`: the rows go the way that is fast for many of them. Each way sums in its own order, so that which one a row goes must
-    follow from the row alone.
+    `many`: use the way that is fast for many rows. Each way sums in its own order, so a row's way must follow from the row
+    alone.
     """
 
-    READS_HOST: bool  # whether what is computed follows from numbers on the host, too, so that it cannot be recorded
+    READS_HOST: bool  # whether results depend on numbers on the host, so that a step cannot be recorded
 
     def reserve(self, model: ModelConfig, max_rows: int, device: torch.device) -> None:
-        """Make what memory steps of up to so many generated tokens need beside their results."""
+        """Allocate the working memory for steps of up to `max_rows` generated tokens."""
 
     def embed(self, matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
         """The rows of token ids.  # (tokens,) -> (tokens, columns)"""
@@ -41,7 +41,7 @@ class Ops(Protocol):
         biases: tuple[Bias, ...],
         many: bool = False,
     ) -> torch.Tensor:
-        """Products of the normed x with matrices that stand one below the other.  # -> (tokens, all rows)"""
+        """Multiply the normed x by stacked matrices.  # -> (tokens, all rows)"""
 
     def rope_write(
         self,
@@ -52,7 +52,7 @@ class Ops(Protocol):
         kv: LayerKV,
         step: Step,
     ) -> torch.Tensor:
-        """Norm and turn q and k, write K and V to their pages; returns q.  # -> (tokens, heads, head_dim)"""
+        """Norm and rotate q and k, write K and V to their pages; returns q.  # -> (tokens, heads, head_dim)"""
 
     def attend(self, q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
         """Softmax attention of each row to its sequence's positions up to its own.  # -> (tokens, heads * head_dim)"""
@@ -68,14 +68,14 @@ class Ops(Protocol):
         """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
 
     def choose(self, logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-        """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # -> (rows,) int32
+        """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # -> (rows,) int32
 
-        `chosen` are the ids of the step before. What the logits hold afterwards is not said: they may be edited in place.
+        `chosen` are the ids of the step before. The logits' later content is undefined: they may be edited in place.
         """
 
 
 def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
-    """The kernels on CUDA, where Triton runs, or on the CPU under Triton's interpreter; else plain torch."""
+    """The kernels, on CUDA if Triton runs or on the CPU under Triton's interpreter; else plain torch."""
     if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
         lines = obstacle(device)
         if not lines:
@@ -86,5 +86,5 @@ def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
 
 
 def _module(name: str) -> Ops:
-    """Imported here: Triton is a second to import, and does not exist everywhere."""
+    """Import late: Triton takes a second to import, and is not everywhere."""
     return cast(Ops, importlib.import_module(f"puna.backends.torch.{name}"))

@@ -1,9 +1,9 @@
-"""Several processes that share one model, as torchrun starts them: who is there, and what they tell each other.
+"""Processes that share one model, as torchrun starts them: who is there, and what they send each other.
 
-The first rank runs the engine; the others follow. What passes between them is arrays of fixed layout: a step's integers (`tell`,
-`hear`), and sums and pieces of activations. Nothing is pickled. One process alone has no process group at all.
+The first rank runs the engine; the others follow. They exchange arrays of fixed layout: a step's integers (`tell`, `hear`), and
+sums and pieces of activations. Nothing is pickled. A single process has no process group at all.
 
-Sums are made in the order of the ranks, so that they do not depend on what else is in the step.
+Sums are made in the order of the ranks, so that they do not depend on the rest of the step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Integers = npt.NDArray[np.int32]
 MAIN_MEMORY = torch.device("cpu")
 FOR_EVER = timedelta(
     days=30
-)  # a rank may wait as long as nobody asks; who is dead is told by its closed connection, or by `watch`
+)  # a rank may wait for requests for any time; a closed connection, or the heartbeat (`watch`), shows that a rank is dead
 
 
 class Ranks(Protocol):
@@ -51,23 +51,23 @@ class Ranks(Protocol):
         """The columns of all ranks side by side.  # (rows, own columns) -> (rows, all columns)"""
 
     def each(self, number: int) -> list[int]:
-        """A number that each has, in the order of the ranks."""
+        """Each rank's number, in the order of the ranks."""
 
     def tell(self, batch: Batch | None) -> None:
-        """From the first rank: the next step's batch; None: there is none any more."""
+        """First rank: send the next step's batch; None: there are no more steps."""
 
     def done(self) -> None:
-        """The step that was told has ended."""
+        """End the step that `tell` began."""
 
     def hear(self) -> Batch | None:
-        """What the first rank tells. Waits as long as it takes."""
+        """Receive what the first rank sends. Waits without a limit."""
 
     def close(self) -> None:
         """Leave. Idempotent."""
 
 
 class Alone:
-    """One process: nothing to say to anybody."""
+    """A single process: it exchanges nothing."""
 
     place = ProcessPlace()
 
@@ -94,7 +94,7 @@ class Alone:
 
 
 class Group:
-    """The ranks of a torch process group. Integers go through gloo, activations through NCCL where they lie on GPUs."""
+    """The ranks of a torch process group. Integers go through gloo, activations through NCCL if they lie on GPUs."""
 
     def __init__(self, place: ProcessPlace, device: torch.device) -> None:
         self.place = place
@@ -110,7 +110,7 @@ class Group:
             )
             has_nccl = device.type == "cuda" and dist.is_nccl_available()
             self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
-            self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers what lies in main memory
+            self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers only main memory
             self._watch = watch.Watch(place)
         self._widths: dict[int, list[int]] = {}
         self._is_open, self._in_step = True, False
@@ -126,7 +126,7 @@ class Group:
         return total
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """Parts may differ in their columns: all are made as wide as the widest on the way."""
+        """Ranks may have different numbers of columns: all are padded to the widest on the way."""
         own = x.shape[1]
         if own not in self._widths:
             self._widths[own] = self.each(own)
@@ -155,7 +155,7 @@ class Group:
             return
         if self._in_step:
             raise DeviceError(
-                "a step that several processes shared was interrupted, and the others stand in it", hint="Start all again."
+                "a step that several processes shared was interrupted, and the others still wait in it", hint="Start all again."
             )
         self._send(_CLOSE if batch is None else _head(batch))
         if batch is not None:
@@ -183,7 +183,7 @@ class Group:
         return received
 
     def close(self) -> None:
-        """The first rank tells the others to end; whoever does not hear it any more has ended already."""
+        """The first rank tells the others to end; a rank that cannot hear it has ended already."""
         if self._is_open:
             self._is_open = False
             if self._in_step:
@@ -193,11 +193,11 @@ class Group:
             self._watch.close()
             with suppress(RuntimeError):
                 dist.destroy_process_group()
-            self._numbers = None  # the last reference: gloo's threads end here, not while Python is taken down
+            self._numbers = None  # the last reference: gloo's threads end here, not during Python's shutdown
             gc.collect()
 
 
-# A step in int32: how many sequences, tokens, pages and logits there are, then the fields of the batch one after the other.
+# A step in int32: the numbers of sequences, tokens, pages and logits, then the fields of the batch one after the other.
 _FIELDS = ("token_ids", "positions", "starts", "page_tables", "logit_rows", "prompt_lengths")
 _HEAD_SIZE = 5
 _CLOSE: Integers = np.zeros(_HEAD_SIZE, np.int32)
@@ -209,7 +209,7 @@ def _head(batch: Batch) -> Integers:
 
 
 def _shapes(head: Integers) -> tuple[tuple[int, ...], ...]:
-    """Of each field."""
+    """The shape of each field."""
     _, tokens, sequences, pages, logits = map(int, head)
     return (tokens,), (tokens,), (sequences + 1,), (sequences, pages), (logits,), (sequences,)
 
@@ -223,7 +223,7 @@ def _body(batch: Batch) -> Integers:
 
 
 def _batch(head: Integers, body: Integers) -> Batch:
-    """The inverse of `_head` and `_body`."""
+    """Rebuild a batch: the inverse of `_head` and `_body`."""
     shapes = _shapes(head)
     parts = np.split(body, np.cumsum([prod(shape) for shape in shapes])[:-1])
     return Batch(**{name: part.reshape(shape) for name, part, shape in zip(_FIELDS, parts, shapes, strict=True)})
@@ -231,42 +231,42 @@ def _batch(head: Integers, body: Integers) -> Batch:
 
 @contextmanager
 def _all_there() -> Iterator[None]:
-    """A rank that died shows as a connection that was closed."""
+    """Turn the closed connection of a dead rank into a DeviceError."""
     try:
         yield
-    except (RuntimeError, OSError) as error:  # torch has no narrower class for it in all its versions
+    except (RuntimeError, OSError) as error:  # torch has no narrower class in all its versions
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeviceError(
-            f"the processes of the model lost each other: {first}",
-            hint="One of them ended, or could not be reached: look for its message above, and start all again.",
+            f"the processes of the model lost their connection: {first}",
+            hint="One of them ended or could not be reached: look for its message above, and start all again.",
         ) from error
 
 
 def _interface(place: ProcessPlace) -> str | None:
-    """The network interface to talk through: loopback where all are on this machine, else the one that leads to the first."""
+    """The network interface to use: loopback if all are on this machine, else the one that leads to the first rank."""
     host = "127.0.0.1" if place.local_size == place.size else os.environ.get("MASTER_ADDR", "127.0.0.1")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))  # sends nothing: it only asks which way a packet would go
+            probe.connect((host, 9))  # sends nothing: it only looks up the route
             own = probe.getsockname()[0]
     except OSError:
         return None
     return next((name for name, ends in psutil.net_if_addrs().items() if any(end.address == own for end in ends)), None)
 
 
-_JOINED: list[Group] = []  # at most one in the life of a process
+_JOINED: list[Group] = []  # at most one in a process's life
 
 
 def join(place: ProcessPlace, device: torch.device, report: Reporter = SILENT) -> Ranks:
-    """The ranks that torchrun started this process as one of. UsageError for a second model: the others end with the first."""
+    """Join the ranks of torchrun. UsageError for a second model: the other ranks end with the first model."""
     if place.size > 1 and device.type == "cuda" and not dist.is_nccl_available():
-        report.notice("this PyTorch has no NCCL (on Windows none has): what the GPUs tell each other goes through main memory")
+        report.notice("this PyTorch has no NCCL (on Windows none has): the GPUs exchange data through main memory")
     if place.size == 1:
         return Alone()
     if _JOINED:
         raise UsageError(
-            "a second model cannot be loaded: the processes that torchrun started share one, and end with it",
-            hint="Load one model in a program that torchrun starts, or start the program without it.",
+            "a second model cannot be loaded: the processes that torchrun started share one model and end with it",
+            hint="Load only one model under torchrun, or start the program without torchrun.",
         )
     _JOINED.append(Group(place, device))
     return _JOINED[0]

@@ -1,7 +1,7 @@
-"""The operations of a layer in plain torch, on any device: each is what the Triton kernel of the same name computes.
+"""A layer's operations in plain torch, on any device: each computes what the Triton kernel of the same name does.
 
-Each row is computed by itself, with the sums of `exact`, so that its bits depend on its own numbers only. It is slow, since each
-step dequantises every matrix; it serves tests, and machines without Triton.
+Each row is computed by itself, with the sums of `exact`, so that its bits depend on its own numbers only. That is slow, because
+each step dequantises every matrix; it serves tests, and machines without Triton.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from puna.config import ModelConfig
 from puna.request import Choices
 from puna.sampling import choose_row
 
-READS_HOST = True  # each row of attention by its position
+READS_HOST = True  # attention loops over rows by their positions
 
 
 def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
-    """Nothing is kept between operations."""
+    """Nothing to do: no memory is kept between operations."""
 
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
@@ -39,13 +39,13 @@ def matvec(matrix: Matrix, x: torch.Tensor, bias: Bias = None) -> torch.Tensor:
 def norm_matvec(
     x: torch.Tensor, norm: torch.Tensor, eps: float, matrices: tuple[Matrix, ...], biases: tuple[Bias, ...], many: bool = False
 ) -> torch.Tensor:
-    """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
+    """Multiply the normed x by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
     normed = rms_norm(x, norm, eps)
     return torch.cat([matvec(matrix, normed, bias) for matrix, bias in zip(matrices, biases, strict=True)], dim=1)
 
 
 def rope(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Turn each pair (x[2i], x[2i+1]) (arXiv 2104.09864).  # (tokens, heads, head_dim), (tokens, 2, head_dim / 2)"""
+    """Rotate each pair (x[2i], x[2i+1]) (arXiv 2104.09864).  # (tokens, heads, head_dim), (tokens, 2, head_dim / 2)"""
     cos, sin = turns[:, :1], turns[:, 1:]
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=3).flatten(2)
@@ -54,7 +54,7 @@ def rope(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def rope_write(
     qkv: torch.Tensor, num_heads: int, head_norms: tuple[torch.Tensor, torch.Tensor] | None, eps: float, kv: LayerKV, step: Step
 ) -> torch.Tensor:
-    """Norm (where the model does) and turn q and k, write K and V to their pages; returns q.
+    """Norm (where the model does) and rotate q and k, write K and V to their pages; returns q.
 
     qkv (tokens, (heads + 2 kv_heads) * head_dim) -> (tokens, heads, head_dim)
     """
@@ -106,7 +106,7 @@ def swiglu_matvec_add(
 
 
 def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-    """The next id of each row, as `puna.sampling` chooses it; -1 where the row is not finite.  # (rows, vocab_size) -> (rows,)"""
+    """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # (rows, vocab_size) -> (rows,)"""
     before: list[int] = chosen.tolist()
     ids = [choose_row(row, choices, i, before) for i, row in enumerate(logits.cpu().numpy())]
     return torch.tensor(ids, dtype=torch.int32, device=logits.device)

@@ -1,4 +1,4 @@
-"""A batch on the device: what every layer of one step reads."""
+"""A batch on the device: the inputs of every layer of one step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from puna.request import Batch
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Arrays on the device; `host_positions` and `sequences` also where Python decides by them."""
+    """Arrays on the device; `host_positions` and `sequences` are also on the host, where Python branches on them."""
 
     token_ids: torch.Tensor  # (tokens,)
     positions: torch.Tensor  # (tokens,)
-    sequences: torch.Tensor  # (tokens,) the row of `page_tables` that belongs to each
+    sequences: torch.Tensor  # (tokens,) each token's row of `page_tables`
     page_tables: torch.Tensor  # (sequences, pages)
     turns: torch.Tensor  # (tokens, 2, head_dim / 2) cos and sin, float32
     slots: Slots
     logit_rows: torch.Tensor  # (num_logits,)
     host_positions: list[int]
     host_sequences: list[int]
-    of_prompts: bool  # all rows are tokens of prompts; False: all are tokens that were generated
+    of_prompts: bool  # all rows are prompt tokens; False: all are generated tokens
 
     def place(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
@@ -36,12 +36,12 @@ class Step:
 
 
 def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
-    """Bring a batch to the device where its token ids are already."""
+    """Bring a batch to the device that already has its token ids."""
     return step_of(batch, upload(arrays_of(batch, model, page_size), token_ids.device), token_ids.long(), of_prompts)
 
 
 def arrays_of(batch: Batch, model: ModelConfig, page_size: int) -> dict[str, Array]:
-    """What a step reads on the device, but for the token ids; each as its field of `Step` and `Slots` says."""
+    """The arrays that a step reads on the device, without the token ids; `Step` and `Slots` describe them."""
     rope, sequences = model.rope, sequences_of(batch)
     angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], model.head_dim)
     turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rope.attention_factor
@@ -79,12 +79,12 @@ def sequences_of(batch: Batch) -> npt.NDArray[np.int64]:
 
 
 def is_of_prompt(batch: Batch) -> npt.NDArray[np.bool_]:
-    """Of each row whether it is a token of a prompt; that does not depend on when and beside what it is computed.  # (tokens,)"""
+    """Whether each row is a prompt token; that does not depend on when and beside what it is computed.  # (tokens,)"""
     return np.asarray(batch.positions < np.repeat(batch.prompt_lengths, np.diff(batch.starts)))
 
 
 def rows_of(batch: Batch, rows: npt.NDArray[np.intp]) -> Batch:
-    """Some rows of a batch, in their order: at most one run of neighbours of each sequence."""
+    """Some rows of a batch, in order: at most one run of neighbours per sequence."""
     sequences = sequences_of(batch)[rows]
     kept, firsts = np.unique(sequences, return_index=True)
     places = np.full(len(batch.token_ids), -1, np.int32)
@@ -101,12 +101,12 @@ def rows_of(batch: Batch, rows: npt.NDArray[np.intp]) -> Batch:
 
 
 def halves(batch: Batch, at: int) -> tuple[Batch, Batch]:
-    """Token rows before `at`, and those from there on: two steps that, one after the other, are this one.
+    """Split the token rows at `at` into two steps that, run one after the other, equal this one.
 
-    A sequence that is cut goes on in the second; its logits stand in the order of the rows.
+    A split sequence continues in the second; its logits are in the order of the rows.
     """
     before = int(np.searchsorted(batch.starts, at, side="left"))  # sequences that begin before `at`
-    after = int(np.searchsorted(batch.starts, at, side="right")) - 1  # the one that holds it
+    after = int(np.searchsorted(batch.starts, at, side="right")) - 1  # the sequence that holds it
     wanted = int(np.searchsorted(batch.logit_rows, at))
     return (
         Batch(

@@ -1,6 +1,6 @@
-"""Layers whose weights stay in main memory and come to the device in every step, each while the one before it is computed.
+"""Offloaded layers: their weights stay in main memory, and each is copied to the device while the one before it computes.
 
-For models that do not fit otherwise. What a step costs is the transfer: their bytes over what the bus carries.
+For models that do not fit otherwise. The transfer sets a step's time: bytes of the layers / bandwidth of the bus.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ NUM_BUFFERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A layer's weights in one piece of main memory."""
+    """A layer's weights in one staging buffer of main memory."""
 
-    layer: Layer  # its weights have shapes and types, and no memory
+    layer: Layer  # its weights have shapes and types, but no memory
     blob: torch.Tensor  # (bytes,)
 
     def over(self, buffer: torch.Tensor) -> Layer:
-        """The layer whose weights lie in `buffer`, as the blob has them."""
+        """The layer, with its weights in `buffer`, which has the layout of `blob`."""
         place = Places()
         return self.layer.mapped(lambda like: place.of(like, buffer))
 
 
 def pack(layer: Layer, pinned: bool) -> Packed:
-    """Gather a layer that lies in main memory; `pinned`: where the device can fetch it by itself."""
+    """Pack a layer in main memory into one buffer; `pinned`: the device can read it directly."""
     sizes, places = Places(), Places()
     layer.mapped(_noting(sizes.take))
     blob = empty_bytes(sizes.end, pinned)
@@ -48,7 +48,7 @@ def _noting(note: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], 
 
 
 class Stream:
-    """Brings packed layers to the device in their order, over and over, into two buffers by turns."""
+    """Copies packed layers to the device in order, over and over, alternating between two buffers."""
 
     def __init__(self, layers: Sequence[Packed], device: torch.device) -> None:
         self._layers = layers
@@ -57,7 +57,7 @@ class Stream:
         self._lanes = _CUDALanes(device) if device.type == "cuda" else _Lanes()
 
     def layers(self) -> Iterator[Layer]:
-        """Each layer once; what is computed with one must be asked of the device before the next is taken."""
+        """Each layer once; launch the work with one layer before you take the next."""
         if self._layers:
             self._start(0)
         for number, packed in enumerate(self._layers):
@@ -73,20 +73,20 @@ class Stream:
 
 
 class _Lanes:
-    """Copies that are done when they are asked for."""
+    """Copies that are done at once."""
 
     def copy(self, lane: int, target: torch.Tensor, source: torch.Tensor) -> None:
         target.copy_(source)
 
     def wait(self, lane: int) -> None:
-        """Until what was copied last is there."""
+        """Wait until the last copy is done."""
 
     def release(self, lane: int) -> None:
-        """Until now the buffer was in use."""
+        """Mark the buffer as free once the work launched so far is done."""
 
 
 class _CUDALanes(_Lanes):
-    """Copies beside the computation, in a stream of their own; events keep each buffer's order."""
+    """Copies in their own stream beside the computation; events keep each buffer's order."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)

@@ -1,8 +1,8 @@
-"""Try the GPUs: `python -m puna.backends.torch.trial` prints what came of it as one line of JSON, the last of its output.
+"""GPU self test: `python -m puna.backends.torch.trial` prints its result as one line of JSON, the last of its output.
 
-For the doctor, in a process of its own: a driver may hang, and CUDA may end the process that meets a fault. Each check runs and
-is compared with the CPU; one that fails is its words, and the others go on. With "all-reduce" the GPUs sum numbers through NCCL,
-which hangs where they cannot reach each other: a process of its own, again.
+`puna doctor` runs it in its own process: a driver may hang, and CUDA may end the process after a fault. Each check compares its
+result with the CPU's; a failed one yields its error's text, and the others go on. "all-reduce" sums numbers over the GPUs through
+NCCL, which hangs where they cannot reach each other, so it has its own process too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLOSE = 0.02  # of the largest number: x in two halves of bf16, weights exact
 
 
 def look() -> dict[str, Any]:
-    """Versions, and each GPU tried; `problem` and `cure` where there is none to try."""
+    """Versions, and the results for each GPU; `problem` and `cure` if there is none to test."""
     told: dict[str, Any] = {
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda or "",
@@ -53,7 +53,7 @@ def look() -> dict[str, Any]:
 
 
 def all_reduce() -> str:
-    """Sum a tensor of each GPU over all of them, through NCCL: "ok", or what is wrong."""
+    """Sum a tensor of each GPU over all GPUs, through NCCL: "ok", or what is wrong."""
     count = _count()
     if count < 2 or not dist.is_nccl_available():
         return f"there are {count} GPUs" if count < 2 else "this PyTorch has no NCCL"
@@ -61,11 +61,11 @@ def all_reduce() -> str:
     torch.cuda.nccl.all_reduce(tensors)
     expected = float(count * (count + 1) // 2)
     wrong = [number for number, tensor in enumerate(tensors) if not bool((tensor == expected).all())]
-    return f"GPUs {wrong} hold another sum" if wrong else "ok"
+    return f"GPUs {wrong} have a different sum" if wrong else "ok"
 
 
 def try_gpu(number: int) -> dict[str, Any]:
-    """A GPU's name and memory, each check with "ok" or what went wrong, and rates in GB/s."""
+    """A GPU's name and memory, each check's "ok" or error, and rates in GB/s."""
     told: dict[str, Any] = {
         "number": number,
         "name": torch.cuda.get_device_name(number),
@@ -87,23 +87,23 @@ def try_gpu(number: int) -> dict[str, Any]:
 
 
 def check_memory(device: torch.device) -> str:
-    """Memory is allocated, written and read."""
+    """Allocate, write and read memory."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else FILL_BYTES
     count = min(FILL_BYTES, free // 2) // 4
     filled = torch.full((count,), 3, dtype=torch.int32, device=device)
-    return "ok" if bool((filled == 3).all()) else f"of {count * 4 >> 20} MiB that were written not all hold what was written"
+    return "ok" if bool((filled == 3).all()) else f"some of {count * 4 >> 20} MiB do not hold what was written"
 
 
 def check_product(device: torch.device) -> str:
-    """A product of whole numbers in half precision, which is exact."""
+    """Multiply matrices of whole numbers in half precision, which is exact."""
     numbers = (torch.arange(256 * 256).reshape(256, 256) * 7 % 5 - 2).to(torch.float32)
     expected = numbers @ numbers.T  # at most 1024: a float16 holds it
     found = (numbers.to(device, torch.float16) @ numbers.T.to(device, torch.float16)).cpu().float()
-    return "ok" if torch.equal(found, expected) else f"a product of matrices is wrong by up to {(found - expected).abs().max():g}"
+    return "ok" if torch.equal(found, expected) else f"a matrix product is wrong by up to {(found - expected).abs().max():g}"
 
 
 def check_kernel(device: torch.device) -> str:
-    """One of puna's kernels, compiled here by Triton, against plain PyTorch on the CPU."""
+    """Compare one of puna's kernels, compiled here by Triton, with plain PyTorch on the CPU."""
     kernels = importlib.import_module("puna.backends.torch.kernels")
     x = torch.linspace(-1.0, 1.0, 256).reshape(1, 256)
     norm = torch.linspace(0.5, 1.5, 256)
@@ -111,7 +111,7 @@ def check_kernel(device: torch.device) -> str:
     expected = plain.norm_matvec(x, norm, 1e-5, (_matrix(values),), (None,))
     found = kernels.norm_matvec(x.to(device), norm.to(device), 1e-5, (_matrix(values.to(device)),), (None,)).cpu()
     error = float((found - expected).abs().max() / expected.abs().max())
-    return "ok" if error < CLOSE else f"a kernel of puna's is wrong by {error:.1%}"
+    return "ok" if error < CLOSE else f"a kernel of puna is wrong by {error:.1%}"
 
 
 CHECKS: dict[str, Callable[[torch.device], str]] = {
@@ -127,7 +127,7 @@ def _matrix(values: torch.Tensor) -> Matrix:
 
 
 def outcome(check: Callable[[], str]) -> str:
-    """What a check says, or the words of what ended it."""
+    """What a check returns, or the text of the error that ended it."""
     try:
         return check()
     except FAILURES as error:
@@ -148,7 +148,7 @@ def memory_rate(device: torch.device, free: int) -> float:
 
 
 def host_rate(device: torch.device, free: int) -> float:
-    """GB/s from main memory to the GPU's, as streamed weights go."""
+    """GB/s from main memory to the GPU's, the way of offloaded weights."""
     size = min(HOST_BYTES, free // 4)
     source = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
     target = torch.empty(size, dtype=torch.uint8, device=device)
@@ -159,7 +159,7 @@ RATES: dict[str, Callable[[torch.device, int], float]] = {"memory_gb_per_s": mem
 
 
 def rate(way: Callable[[], float]) -> float:
-    """0 where it could not be measured."""
+    """The rate; 0 if it could not be measured."""
     try:
         return round(way(), 1)
     except FAILURES:
@@ -167,7 +167,7 @@ def rate(way: Callable[[], float]) -> float:
 
 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:
-    """Of one repetition, once it has run."""
+    """Seconds of one repetition, after a warm-up."""
     work()
     _wait(device)
     begun = time.perf_counter()
@@ -193,7 +193,7 @@ def _count() -> int:
 
 
 def _architectures() -> list[str]:
-    """What the wheel was built for, told also where no card can be used."""
+    """The architectures of the wheel's code, reported even if no GPU can be used."""
     flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)()
     return str(flags).split() if flags else []
 
@@ -223,7 +223,7 @@ def _reason(attempt: Callable[[], None]) -> dict[str, str]:
 
 
 def _words(error: BaseException) -> str:
-    """The first line, and the error's name."""
+    """The error's name and first line."""
     said = error.message if isinstance(error, PunaError) else str(error)
     return f"{type(error).__name__}: {(said.strip().splitlines() or [''])[0]}"[:MAX_WORDS]
 

@@ -1,4 +1,4 @@
-"""Is every rank still alive? Each tells the others through torchrun's store every two seconds; a silent one ends all.
+"""Heartbeats: each rank writes one to torchrun's store every two seconds; if one goes silent, all end.
 
 A process that dies closes its connections, and the others notice within a step. A machine that vanishes does not.
 """
@@ -17,17 +17,17 @@ import torch.distributed as dist
 from puna.backends.base import ProcessPlace
 from puna.errors import DeviceError, UsageError
 
-START_S = 300  # until all have come: some may still be importing torch
+START_S = 300  # until all are there: some may still be importing torch
 ATTEMPT_S, LOOK_S = 3, 0.1
 EVERY_S = 1.0
 END = "puna-end"
-SILENT_S = 10.0  # and a rank counts as dead
+SILENT_S = 10.0  # until a rank counts as dead
 
 
 def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
-    """The store of torchrun's agent; without an agent the first rank has one (`is_first`). Raises UsageError, DeviceError.
+    """Torchrun's store; without torchrun's agent the first rank hosts one (`is_first`). Raises UsageError, DeviceError.
 
-    Attempts are short, so that Ctrl-C and SIGTERM are heard between them.
+    Attempts are short, so that Ctrl-C and SIGTERM work between them.
     """
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), _port()
     is_master = is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -40,33 +40,33 @@ def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
         except (RuntimeError, OSError) as error:
             if is_master or time.monotonic() - begun > START_S:
                 raise DeviceError(
-                    f"the processes of the model cannot meet at {host}:{port}: {(str(error).splitlines() or [''])[0][:200]}",
-                    hint="Take another port with torchrun's --master_port, or, on one machine, --standalone.",
+                    f"the processes of the model cannot connect at {host}:{port}: {(str(error).splitlines() or [''])[0][:200]}",
+                    hint="Choose another port with torchrun's --master_port, or, on one machine, use --standalone.",
                 ) from error
 
 
 def _port() -> int:
     text = os.environ.get("MASTER_PORT", "29500")
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
-        raise UsageError(f"MASTER_PORT is {text!r}; a number in 1..65535 is needed", hint="Unset it, or start with torchrun.")
+        raise UsageError(f"MASTER_PORT is {text!r}, not a number in 1..65535", hint="Unset it, or start puna with torchrun.")
     return int(text)
 
 
 def meet(place: ProcessPlace, store: dist.TCPStore) -> None:
-    """Wait until all processes are there, and hear Ctrl-C and SIGTERM meanwhile. DeviceError names those that did not come."""
+    """Wait until all processes are there; Ctrl-C and SIGTERM work meanwhile. DeviceError names the missing ranks."""
     store.set(f"puna-here-{place.rank}", "1")
     missing, begun = set(range(place.size)), time.monotonic()
     while missing := {rank for rank in missing if not store.check([f"puna-here-{rank}"])}:
         if time.monotonic() - begun > START_S:
             raise DeviceError(
-                f"of {place.size} processes {', '.join(map(str, sorted(missing)))} did not come within {START_S} s",
+                f"of {place.size} processes, ranks {', '.join(map(str, sorted(missing)))} did not start within {START_S} s",
                 hint="Look for their messages above, and start all again.",
             )
         time.sleep(LOOK_S)
 
 
 class Watch:
-    """A thread that tells and listens; ends the process, with a message, when another rank is silent for too long."""
+    """A thread that sends and reads heartbeats; ends the process, with a message, if another rank is silent too long."""
 
     def __init__(self, place: ProcessPlace) -> None:
         self._place = place
@@ -79,7 +79,7 @@ class Watch:
         self._closed.set()
 
     def end_all(self) -> None:
-        """Tell the others to end: they may stand in a collective that nobody will answer."""
+        """Tell the others to end: they may wait in a collective that nobody will join."""
         with suppress(RuntimeError, OSError):
             self._store.set(END, "1")
 
@@ -91,7 +91,7 @@ class Watch:
             try:
                 self._tell(beat)
                 if self._store.check([END]):
-                    self._end("the first process ended in the middle of a step")
+                    self._end("the first process ended during a step")
                 for rank, (last, when) in heard.items():
                     now = self._store.get(f"puna-alive-{rank}")
                     heard[rank] = (last, when) if now == last else (now, time.monotonic())
@@ -99,13 +99,13 @@ class Watch:
                 self._end("torchrun's store does not answer")
             for rank, (_, when) in heard.items():
                 if time.monotonic() - when > SILENT_S:
-                    self._end(f"rank {rank} was not heard of for {SILENT_S:.0f} s")
+                    self._end(f"rank {rank} sent no heartbeat for {SILENT_S:.0f} s")
 
     def _tell(self, beat: int) -> None:
         self._store.set(f"puna-alive-{self._place.rank}", str(beat))
 
     def _end(self, problem: str) -> None:
-        """The main thread may hang in a collective that nobody answers: the process ends here."""
+        """End the process here: the main thread may hang in a collective that nobody will join."""
         if self._closed.is_set():
             return
         sys.stderr.write(f"puna: {problem}; all processes of the model end.\nStart all again.\n")

@@ -1,7 +1,7 @@
-"""Weights on a torch device: blocks of a file taken apart into planes, so that neighbouring threads read neighbouring bytes.
+"""Weights on a torch device: a file's blocks split into planes, so that neighbouring threads read neighbouring bytes.
 
 A matrix has one plane for each field of its block type; every plane has a row for each row of the matrix. Numbers of four bits
-lie in blocks of 32 whatever the type: byte j of a block holds weight j in its low and weight j + 16 in its high half.
+lie in blocks of 32 for every type: byte j of a block holds weight j in its low and weight j + 16 in its high half.
   Q8_0  qs int8 (rows, columns)          d f16 (rows, blocks of 32)
   Q4_0  qs u8 (rows, columns / 2)        d f16 (rows, blocks of 32)
   Q4_1  as Q4_0, and                     m f16 (rows, blocks of 32)
@@ -26,14 +26,14 @@ from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 Planes = dict[str, torch.Tensor]
 
 BLOCK = 32
-CHUNK_BYTES = 1 << 26  # of a matrix that stand in main memory at a time
+CHUNK_BYTES = 1 << 26  # of a matrix in main memory at a time
 FLOATS: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NUMBERS: Mapping[str, torch.dtype] = {"f2": torch.float16, "i1": torch.int8, "u1": torch.uint8}
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix (rows, columns) of one type; rows of a quantised one may be padded to whole blocks with zeros."""
+    """A matrix (rows, columns) of one type; a quantised one's rows may be padded to whole blocks with zeros."""
 
     kind: str
     rows: int
@@ -45,7 +45,7 @@ class Matrix:
         return Matrix(self.kind, last - first, self.columns, {name: plane[first:last] for name, plane in self.planes.items()})
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """Some rows as float32.  # (n,) -> (n, columns)"""
+        """Dequantise some rows to float32.  # (n,) -> (n, columns)"""
         return dequantize(Matrix(self.kind, len(rows), self.columns, {name: p[rows] for name, p in self.planes.items()}))
 
     @property
@@ -70,7 +70,7 @@ Bias: TypeAlias = torch.Tensor | None
 
 
 def stacked(matrices: Sequence[Matrix], biases: Sequence[Bias]) -> tuple[tuple[Matrix, ...], tuple[Bias, ...]]:
-    """Neighbours of one kind as one matrix, the rows of each below those of the one before it: one product instead of several."""
+    """Stack neighbours of one kind into one matrix, the rows of each below the last: one product instead of several."""
     whole: list[Matrix] = []
     sums: list[Bias] = []
     for matrix, bias in zip(matrices, biases, strict=True):
@@ -94,12 +94,12 @@ def load_vector(tensor: Tensor, device: torch.device) -> torch.Tensor:
 
 
 def dequantize(matrix: Matrix) -> torch.Tensor:
-    """The numbers themselves, as float32: the same as `BlockType.dequantize` gives, bit for bit.  # (rows, columns)"""
+    """The numbers as float32, bit for bit those of `BlockType.dequantize`.  # (rows, columns)"""
     return KINDS[matrix.kind].numbers(matrix.planes)[:, : matrix.columns]
 
 
 def _raw(tensor: Tensor, kind: str, first: int, last: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Rows in the bytes of `kind`, requantised where the file has another type."""
+    """Rows in the bytes of `kind`, requantised if the file has another type."""
     if tensor.type.name == kind:
         return np.array(tensor.data[first:last])
     values = tensor.dequantize(first, last)
@@ -110,7 +110,7 @@ def _raw(tensor: Tensor, kind: str, first: int, last: int) -> np.ndarray[tuple[i
 
 
 def _split(kind: str, raw: torch.Tensor) -> Planes:
-    """Bytes of rows -> planes.  # (rows, bytes of a row)"""
+    """Split the bytes of rows into planes.  # (rows, bytes of a row)"""
     if kind in FLOATS:
         return {"w": raw.view(FLOATS[kind])}
     layout = BLOCK_TYPES[kind].layout
@@ -130,7 +130,7 @@ def _as_they_are(fields: Planes) -> Planes:
 
 
 def _arrange_q4_k(fields: Planes) -> Planes:
-    """Scales and mins of six bits out of their twelve bytes (`formats.blocks._scales_and_mins`); halves of 64 weights apart."""
+    """Unpack six-bit scales and mins from their twelve bytes (`formats.blocks._scales_and_mins`); split halves of 64 weights."""
     first, second, nibbles = fields["scales"].split(4, dim=2)
     return {
         "qs": _halves_of_32(torch.stack(_nibbles(fields["qs"].unflatten(2, (4, 32))), dim=3)),
@@ -158,7 +158,7 @@ def _nibbles(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _halves_of_32(numbers: torch.Tensor) -> torch.Tensor:
-    """Four-bit numbers in their order -> bytes.  # (rows, blocks, ...) -> (rows, blocks, weights / 2)"""
+    """Pack four-bit numbers, given in order, into bytes.  # (rows, blocks, ...) -> (rows, blocks, weights / 2)"""
     runs = numbers.reshape(*numbers.shape[:2], -1, 2, BLOCK // 2)
     return (runs[..., 0, :] | runs[..., 1, :] << 4).flatten(2)
 
@@ -180,7 +180,7 @@ def _four_bits(planes: Planes) -> torch.Tensor:
 
 
 def _each(scale: torch.Tensor, per: int = 1) -> torch.Tensor:
-    """A scale for each block, or, for scales of larger blocks, for each of `per` parts.  # (rows, n) -> (rows, n * per, 1)"""
+    """A scale for each block or, for scales of larger blocks, for each of `per` parts.  # (rows, n) -> (rows, n * per, 1)"""
     return scale.float().repeat_interleave(per, dim=1).unsqueeze(2)
 
 

@@ -50,7 +50,7 @@ def test_a_pytorch_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         ("No CUDA GPUs are available", "CUDA finds no card"),
         ("CUDA unknown error - this may be due to an incorrectly set up environment", "lost while the machine slept"),
         ("Something new\nwith two lines", "CUDA does not start: Something new"),
-        ("", "no reason is given"),
+        ("", "it gives no reason"),
     ],
 )
 def test_the_words_of_cuda_are_explained(words: str, problem: str, cuda_build: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_gpu_that_cannot_be_used_is_told_before_the_cpu_is_taken(monkeypatch: 
     assert choose_device(EngineConfig(), report).device == "cpu" and report.texts == []
     monkeypatch.setattr(puna.backends, "NVIDIA_DRIVER", (tmp_path,))
     assert choose_device(EngineConfig(), report).device == "cpu"
-    assert report.texts[0].startswith("going on with the CPU: the installed PyTorch")
+    assert report.texts[0].startswith("using the CPU instead: the installed PyTorch")
     with pytest.raises(DeviceError, match="built without CUDA"):
         choose_device(EngineConfig(require_gpu=True), report)
 

@@ -156,8 +156,8 @@ class Broken:
 @pytest.mark.parametrize(
     ("error", "asked", "words"),
     [
-        (RuntimeError("operation not permitted\nwhen capturing"), 1, "steps are not recorded as CUDA graphs any more"),
-        (torch.OutOfMemoryError("CUDA out of memory."), 2, "steps of 3 or more sequences are not recorded"),
+        (RuntimeError("operation not permitted\nwhen capturing"), 1, "steps are no longer recorded as CUDA graphs"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2, "steps of 3 or more sequences are no longer recorded"),
     ],
 )
 def test_what_cannot_be_recorded_is_told_and_done_without(error: RuntimeError, asked: int, words: str) -> None:

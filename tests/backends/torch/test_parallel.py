@@ -82,7 +82,7 @@ def test_a_number_that_does_not_work_is_refused_with_those_that_do(checkpoints: 
         torchrun(3, "run", checkpoints[1], *RUN), env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode != 0
-    assert "cannot be cut into 3 parts: it has 4 heads, 2 K/V heads" in done.stderr and "work: 1, 2, 4." in done.stderr
+    assert "cannot be split in 3 parts: it has 4 heads, 2 K/V heads" in done.stderr and "work: 1, 2, 4." in done.stderr
 
 
 def test_commands_that_share_no_model_are_done_by_one_process(checkpoints: dict[int, Path], tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_program_that_torchrun_starts_ends_soon_and_in_words(
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert words in done.stdout and done.returncode == code, done.stdout + done.stderr
     assert "parallel.py" not in done.stderr, "a traceback, beside torchrun's own"
-    assert code == 0 or "ended in the middle of a step" in done.stderr or "lost each other" in done.stderr
+    assert code == 0 or "ended during a step" in done.stderr or "lost their connection" in done.stderr
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "99999"])
@@ -176,7 +176,7 @@ def test_a_dead_rank_ends_all_with_a_message(victim: int, checkpoints: dict[int,
             started = time.monotonic()
             _, errors = launcher.communicate(timeout=15)
             assert time.monotonic() - started < 15 and launcher.returncode != 0
-            assert "signal 9" in errors.lower() or "lost each other" in errors
+            assert "signal 9" in errors.lower() or "lost their connection" in errors
             assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks.values())
         finally:
             for child in psutil.Process(launcher.pid).children(recursive=True) if launcher.poll() is None else []:
@@ -229,5 +229,5 @@ def test_torchruns_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> Non
         ProcessPlace.from_env()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "2")
-    with pytest.raises(UsageError, match="the rank must lie below the size"):
+    with pytest.raises(UsageError, match="the rank must be below the size"):
         ProcessPlace.from_env()

@@ -32,7 +32,7 @@ def test_checks_are_right_where_the_device_is() -> None:
 
 def test_a_wrong_product_is_told_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "equal", lambda a, b: False)
-    assert trial.check_product(CPU) == "a product of matrices is wrong by up to 0"
+    assert trial.check_product(CPU) == "a matrix product is wrong by up to 0"
 
 
 def test_a_check_that_fails_is_its_words() -> None:

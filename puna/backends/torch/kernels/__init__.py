@@ -1,7 +1,7 @@
-"""The operations of a layer as Triton kernels, with the signatures of `plain`; on the CPU under TRITON_INTERPRET=1.
+"""A layer's operations as Triton kernels, with the signatures of `plain`; on the CPU under TRITON_INTERPRET=1.
 
-A row comes to the same bits alone, in a chunk and in any batch: tokens of prompts go one way, in tiles of many rows, generated
-ones another, and each way sums in one order.
+A row has the same bits alone, in a chunk and in any batch. Prompt tokens go through tiles of many rows, generated ones through
+other kernels, and each way sums in one order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ from puna.backends.torch.kernels.rope import rope_write
 from puna.backends.torch.kernels.sampling import choose
 from puna.backends.torch.kernels.take import embed
 
-READS_HOST = False  # but for prompts
+READS_HOST = False  # except for prompts
 
 __all__ = ["READS_HOST", "attend", "choose", "embed", "matvec_add", "norm_matvec", "reserve", "rope_write", "swiglu_matvec_add"]

@@ -1,13 +1,13 @@
 """`attend`: softmax attention over pages, for grouped queries.
 
-`decode_kernel` takes one row of q at a time: a program for each (row, K/V head, share of the positions); the last of a row's
-programs to arrive merges their results in order. How many shares a row has depends only on how many positions it sees, so its
-bits do not depend on the batch. `prefill_kernel` takes several rows of one sequence at a time: tokens of prompts. Its sums have
-another order than decode's. A row's bits do not depend on which rows are computed with it, but for V that is not finite: that of
-a later row of the tile reaches the earlier ones, times 0.
+`decode_kernel` computes one row of q at a time: a program for each (row, K/V head, share of the positions); the last of a row's
+programs to arrive merges their results in order. The number of a row's shares depends only on how many positions it sees, so
+its bits do not depend on the batch. `prefill_kernel` computes several rows of one sequence at a time: prompt tokens. Its sums
+have another order than decode's. A row's bits do not depend on the rows computed with it, except if V is not finite: a later
+row's V reaches the earlier rows of its tile, times 0.
 
-K and V are multiplied as they lie: bf16 and int8 are exact in bf16 (scales go to the scores and the probabilities), f16 and f32
-go through tf32 three times.
+K and V are multiplied in their own type: bf16 and int8 are exact in bf16 (scales multiply the scores and the probabilities); f16
+and f32 use three products of tf32.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ INT8, BF16, OTHER = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """How much a program holds at a time."""
+    """The size of a program's tile."""
 
     positions: int
-    prefill_rows: int  # the heads of a group counted each
+    prefill_rows: int  # counts each head of a group
 
 
 def tile_of(kv_type: int, padded: int) -> Tile:
-    """A tile of K of head_dim 128 in bf16 is 16 KB; float32, three times tf32, needs more registers than there are from 64 on."""
+    """A tile of K of head_dim 128 in bf16 is 16 KB; float32, as three tf32 products, runs out of registers from 64 on."""
     if kv_type != OTHER:
         return Tile(64, 64)
     return Tile(32, 32 if padded < 256 else 16)
@@ -51,8 +51,8 @@ def tile_of(kv_type: int, padded: int) -> Tile:
 
 @cache
 def fitting(rows: int, stages: int, positions: int, padded: int, dtype: torch.dtype, shared_bytes: int) -> tuple[int, int]:
-    """Rows of q and stages, as many of those that are wanted as there is memory for: first there are fewer rows, of which each is
-    summed by itself, then nothing is read ahead. Positions stay: with their number the order of sums would change.
+    """(rows of q, stages): as many of the wanted ones as shared memory allows. First rows are reduced, each of which is summed
+    by itself, then read-ahead. Positions stay: their number sets the order of sums.
 
     >>> [fitting(64, 2, 64, 256, torch.bfloat16, size * KIB) for size in (227, 99)]
     [(64, 2), (16, 2)]
@@ -64,8 +64,8 @@ def fitting(rows: int, stages: int, positions: int, padded: int, dtype: torch.dt
 
 
 def most_bytes(rows: int, stages: int, positions: int, padded: int, dtype: torch.dtype) -> int:
-    """Shared memory that a program takes at most (Triton 3.6 and 3.9, sm_80 to sm_120): q and the probabilities, each as two
-    numbers of the type of the product, and a tile of K and one of V, or of either where none is read ahead."""
+    """Bytes of shared memory that a program uses at most (Triton 3.6 and 3.9, sm_80 to sm_120): q and the probabilities, each as
+    two numbers of the product's type, and a tile of K and one of V, or only one of them without read-ahead."""
     both = 2 * (4 if _type(dtype) == OTHER else 2)
     of_kv = positions * padded * dtype.itemsize
     return rows * (padded + positions) * both + (2 if stages > 1 else 1) * of_kv + KIB
@@ -73,13 +73,13 @@ def most_bytes(rows: int, stages: int, positions: int, padded: int, dtype: torch
 
 @triton.jit
 def split_size(visible, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr):
-    """Positions of a share: whole blocks, and such that there are at most MAX_SPLITS shares."""
+    """Positions of a share: whole blocks, and at most MAX_SPLITS shares."""
     return tl.maximum(tl.cdiv(tl.cdiv(visible, MAX_SPLITS), BLOCK), 1) * BLOCK
 
 
 @triton.jit
 def times(a, b, total, TYPE: tl.constexpr):
-    """total + a b of float32 a and a tile of K or V.  # (M, K), (K, N), (M, N)"""
+    """total + a b, where a is float32 and b a tile of K or V.  # (M, K), (K, N), (M, N)"""
     if TYPE == 2:  # OTHER
         total = tl.dot(a, b.to(tl.float32), total, input_precision="tf32x3")
     else:
@@ -94,13 +94,13 @@ def attend_block(
     q, top, mass, total, keys, key_scales, values, value_scales, table, positions, last_page, seen, sees, kv_head,
     NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """One block of positions: the online softmax's new (maximum, mass, weighted sum of V).
+    """Add one block of positions; returns the online softmax's new (maximum, mass, weighted sum of V).
 
     q (M, PADDED) scaled by log2(e) / sqrt(head_dim); top, mass (M,); total (M, PADDED); positions (BLOCK,);
-    sees (M, BLOCK): which row sees which; seen (BLOCK,): whether any does, for only those are read
+    sees (M, BLOCK): which row sees which; seen (BLOCK,): whether any row does; only seen positions are read
     """
     dims = tl.arange(0, PADDED)
-    # The table is read up to the last page that any row sees: beyond it stands -1, or nothing.
+    # Read the table up to the last page that any row sees: beyond it is -1, or nothing.
     page = tl.load(table + tl.minimum(positions // PAGE_SIZE, last_page))
     place = (page * NUM_KV_HEADS + kv_head) * PAGE_SIZE + positions % PAGE_SIZE
     inside = seen[:, None] & (dims < HEAD_DIM)[None, :]
@@ -110,7 +110,7 @@ def attend_block(
         scores = scores * tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
     scores = tl.where(sees, scores, float("-inf"))
     new_top = tl.maximum(top, tl.max(scores, axis=1))
-    floor = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that has seen nothing yet
+    floor = tl.where(new_top == float("-inf"), 0.0, new_top)  # for a row that has seen nothing yet
     powers = tl.exp2(scores - floor[:, None])
     shrink = tl.exp2(top - floor)
     mass = mass * shrink + tl.sum(powers, axis=1)
@@ -172,7 +172,7 @@ def merge(
     out, at, inside, real, top, mass, total, partials, counters, place, split, num_splits,
     GROUP: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """Leave a share's result, HEADS * (PADDED + 2) numbers; the last to arrive puts all together, in their order."""
+    """Store a share's result, HEADS * (PADDED + 2) numbers; the last program to arrive merges all shares in order."""
     part_size: tl.constexpr = HEADS * (PADDED + 2)
     base = partials + place.to(tl.int64) * (tl.num_programs(2) * part_size)
     members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
@@ -181,14 +181,14 @@ def merge(
     tl.store(base + split * part_size + in_total, total, mask=inside)
     tl.store(base + split * part_size + in_top, top, mask=real)
     tl.store(base + split * part_size + in_mass, mass, mask=real)
-    tl.debug_barrier()  # all threads of the program have stored before one of them says so
+    tl.debug_barrier()  # all threads of the program have stored before one counts it
     arrived = tl.atomic_add(counters + place, 1, sem="acq_rel", scope="gpu")
     if arrived == num_splits - 1:
         tl.debug_barrier()
         whole_top = tl.full((GROUP,), float("-inf"), tl.float32)
         whole_mass = tl.zeros((GROUP,), tl.float32)
         whole = tl.zeros((GROUP, PADDED), tl.float32)
-        for other in tl.range(0, num_splits, loop_unroll_factor=4):  # past the first cache: it may hold what stood there before
+        for other in tl.range(0, num_splits, loop_unroll_factor=4):  # bypass L1: it may hold old values
             part = base + other * part_size
             other_top = tl.load(part + in_top, mask=real, other=0.0, cache_modifier=".cg")
             new_top = tl.maximum(whole_top, other_top)
@@ -226,11 +226,11 @@ def prefill_kernel(
     own_q = tl.load(q + at, mask=inside, other=0.0) * scale
     table = tables + tl.load(sequences + first_row) * max_pages
     begin = tl.load(positions + first_row).to(tl.int32)
-    own = begin + number  # rows of a sequence stand in the order of their positions
+    own = begin + number  # rows of a sequence are in the order of their positions
     last = begin + num_rows - 1
     start_at = 0
     if window > 0:
-        start_at = tl.maximum(begin + 1 - window, 0) // BLOCK * BLOCK  # blocks lie the same for every row
+        start_at = tl.maximum(begin + 1 - window, 0) // BLOCK * BLOCK  # blocks start at the same places for every row
     top = tl.full((TILE_ROWS,), float("-inf"), tl.float32)
     mass = tl.zeros((TILE_ROWS,), tl.float32)
     total = tl.zeros((TILE_ROWS, PADDED), tl.float32)
@@ -253,14 +253,14 @@ def prefill_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How the rows of a step are computed: each alone, or in tiles of one sequence."""
+    """How to compute a step's rows: each alone, or in tiles of one sequence."""
 
-    longest: int  # positions that the furthest row sees, before the window
+    longest: int  # positions that the longest row sees, before the window
     tiles: torch.Tensor | None  # (n, 2) first row and number of rows; None: each alone
 
 
 def plan_work(step: Step, rows_per_tile: int) -> Work:
-    """Tokens of prompts in tiles, generated ones alone."""
+    """Tile prompt tokens; compute generated tokens alone."""
     longest = max(step.host_positions, default=-1) + 1
     if not step.of_prompts:
         return Work(longest, None)
@@ -275,7 +275,7 @@ def plan_work(step: Step, rows_per_tile: int) -> Work:
     return Work(longest, upload({"tiles": np.array(tiles, np.int32)}, step.positions.device)["tiles"])
 
 
-_LAST: dict[int, tuple[Step, Work]] = {}  # all layers of a step share its work: uploaded once
+_LAST: dict[int, tuple[Step, Work]] = {}  # all layers of a step share its work: one upload
 
 
 def _work(step: Step, rows_per_tile: int) -> Work:
@@ -294,7 +294,7 @@ def _type(dtype: torch.dtype) -> int:
 
 
 def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
-    """Make the memory of all partial results at once: what grows on the way leaves smaller pieces behind."""
+    """Allocate the memory of all partial results at once: growing it later would fragment memory."""
     padded = max(16, triton.next_power_of_2(model.head_dim))
     scratch.floats(max_rows * model.num_heads * MAX_SPLITS * (padded + 2), device)
 
@@ -302,8 +302,8 @@ def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
 def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
     """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat
 
-    How many programs are launched follows from `step.host_positions`: in a CUDA graph these must be the furthest that it will be
-    replayed for. What is computed follows from the positions on the device.
+    `step.host_positions` sets the number of programs: in a CUDA graph they must be the largest of any replay. The positions on
+    the device set what is computed.
     """
     out = torch.empty_like(q)
     if not len(q):

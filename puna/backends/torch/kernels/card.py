@@ -1,7 +1,7 @@
-"""What a card has that kernels are cut by: its shared memory, and how many rows of x it multiplies at a time.
+"""GPU properties that set kernel tiles: shared memory, and how many rows of x a tile multiplies.
 
-Sums have one order on every card: how many columns a tile has is no matter of the card. Only these are: how many tiles are on
-their way at a time, and how many rows lie in one, each of which is summed by itself.
+Sums have one order on every GPU: a tile's columns do not depend on the GPU. Only these do: how many tiles are in flight, and
+how many rows a tile has, each of which is summed by itself.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from functools import cache
 import torch
 
 KIB = 1 << 10
-RESERVED_BYTES = 1 * KIB  # of shared memory, which CUDA keeps for each program
+RESERVED_BYTES = 1 * KIB  # of shared memory that CUDA reserves for each program
 
-# By the major number of the compute capability. Tensor cores of 9 and 10 read their operands from memory; those of 8 and 12 take
-# them from registers, where 64 rows of 128 columns in two halves of bf16 fill all 255 of a thread, and spill (Triton 3.6, 3.9).
+# By the major compute capability. Tensor cores of 9 and 10 read their operands from memory; those of 8 and 12 read registers,
+# where 64 rows of 128 columns in two halves of bf16 fill all 255 of a thread, and spill (Triton 3.6, 3.9).
 WIDE_ROWS: Mapping[int, int] = {8: 32, 9: 64, 10: 64, 12: 32}
-OTHER_WIDE_ROWS = 32  # of cards that are not known
+OTHER_WIDE_ROWS = 32  # for unknown GPUs
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    shared_bytes: int  # that one program may have
-    wide_rows: int  # of x in a tile, where there are many
+    shared_bytes: int  # that one program may use
+    wide_rows: int  # of x in a tile for large batches
 
     @property
     def half_bytes(self) -> int:
-        """Shared memory of each of two programs that a multiprocessor runs at a time: one computes while the other waits.
+        """Shared memory of each of two programs on a multiprocessor: one computes while the other waits.
 
         >>> Card(99 * KIB, 32).half_bytes, H100.half_bytes
         (50176, 115712)
@@ -41,7 +41,7 @@ H100 = Card(227 * KIB, 64)
 
 @cache
 def card_of(device: torch.device) -> Card:
-    """Of a CUDA device; Triton's interpreter computes as an H100 does."""
+    """The properties of a CUDA device; Triton's interpreter computes as an H100 does."""
     if device.type != "cuda":
         return H100
     properties = torch.cuda.get_device_properties(device)
@@ -49,7 +49,7 @@ def card_of(device: torch.device) -> Card:
 
 
 def fitting_stages(wanted: int, tile_bytes: int, shared_bytes: int) -> int:
-    """How many tiles may be under way: one is in registers, the others lie in shared memory.
+    """How many tiles can be in flight: one is in registers, the others in shared memory.
 
     >>> [fitting_stages(4, 32 * KIB, size * KIB) for size in (227, 99, 64, 31)]
     [4, 4, 3, 1]

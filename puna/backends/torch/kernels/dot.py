@@ -1,12 +1,12 @@
-"""Products of tiles on tensor cores that lose no bit that counts: float32 on one side, a type of weights or KV on the other."""
+"""Tile products on tensor cores that keep all significant bits: float32 on one side, a weight or KV type on the other."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-# Triton's interpreter keeps bf16 as integers, multiplies those, takes an integer for them, and cuts off where a card rounds.
-# There, the same numbers are made in another way and multiplied as float32.
+# Triton's interpreter stores bf16 as integers, multiplies those as integers, and truncates where a GPU rounds. There, this module
+# makes the same numbers in another way and multiplies them as float32.
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
@@ -22,7 +22,7 @@ def dot_bf16(a, b, total):
 
 @triton.jit
 def integers_as_bf16(x):
-    """Integers of eight bits or bf16, exactly, as bf16."""
+    """Eight-bit integers or bf16, exactly, as bf16."""
     if INTERPRETED:
         numbers = x.to(tl.float32).to(tl.bfloat16)
     else:
@@ -32,7 +32,7 @@ def integers_as_bf16(x):
 
 @triton.jit
 def nearest(x, dtype: tl.constexpr):
-    """float32 in another type; bf16 to the nearest, ties to even."""
+    """Convert float32 to another type; to bf16 by rounding to the nearest, ties to even."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
@@ -48,5 +48,5 @@ def high_part(x):
 
 @triton.jit
 def low_part(x, high):
-    """What bf16 left of x, as bf16: both together keep 16 bits of the mantissa."""
+    """x - high as bf16: both together keep 16 bits of the mantissa."""
     return nearest(x - high.to(tl.float32), tl.bfloat16)

@@ -1,16 +1,15 @@
 """Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
 
 A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns, on tensor
-cores, weights on the left and x on the right: the weights are read once for all of these rows, and an element's bits do not
-depend on the other columns of the tile, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits
-of mantissa); weights of float kinds are exact, quantised ones are rounded to bf16 once scaled. Sums are float32. Where a matrix
-has few rows its columns are shared out among several programs (`SPLITS`, by shape alone); the last of them to arrive sums their
-partial sums in fixed order.
+cores, weights on the left and x on the right: all these rows share one read of the weights, and an element's bits do not depend
+on the tile's other columns, so one row alone and a row in a batch agree. x is split into two bf16 numbers (16 bits of mantissa);
+float weights are exact, quantised ones are scaled, then rounded to bf16. Sums are float32. If a matrix has few rows, several
+programs share its columns (`SPLITS`, by shape alone); the last of them to arrive adds their partial sums in fixed order.
 
-The norm's factor 1 / rms(x) is a number for each row of x: it is computed along the way and multiplied in at the end.
+The norm's factor 1 / rms(x) is one number per row of x: the kernel computes it along the way and multiplies at the end.
 
-Where there may be `many` rows they go through `panel_matvec`, whose sums have another order: which way a row goes is the caller's
-to say, and must not depend on how many there are.
+`many` rows go through `panel_matvec`, a gemm whose sums have another order. The caller chooses a row's way, which must not depend
+on the number of rows.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ from puna.backends.torch.kernels.panel import panel_matvec
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
 from puna.backends.torch.weights import Bias, Matrix
 
-PLAIN, NORM, SWIGLU = 0, 1, 2  # what is done to x while it is loaded
-NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; for batches there is `Card.wide_rows`
-WIDE_STAGES = 2  # of tiles for batches: 64 rows of x take 32 KB of a stage, and more stages leave no room for a second program
-ROW_BUCKETS = (1, 4, NARROW)  # rows of x that are loaded and prepared; each is a compilation, the sums are the same
-PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the card
+PLAIN, NORM, SWIGLU = 0, 1, 2  # how a load transforms x
+NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; batches use `Card.wide_rows`
+WIDE_STAGES = 2  # tiles for batches: 64 rows of x take 32 KB of a stage, and more stages leave no room for a second program
+ROW_BUCKETS = (1, 4, NARROW)  # rows of x to load and prepare; each is a compilation, the sums are the same
+PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the GPU
 PDL = False  # programmatic dependent launch: the next kernel starts while the last programs of this one end. Not tried yet
 MAX_SPLITS = 16  # partial sums stay small beside the weights
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """How a kernel is cut."""
+    """A kernel's tile sizes."""
 
     rows: int  # BLOCK_N, of the matrix
     columns: int  # BLOCK_K
     warps: int
-    stages: int  # tiles under way at a time
+    stages: int  # tiles in flight
 
 
-# Bytes under way hide the memory's latency: 132 multiprocessors need about 32 KB each. A tile of 64 rows is what one warpgroup
-# multiplies at once; with 128 columns a program of every kind leaves room for two to four beside it (compiled for sm_90: 95
+# Bytes in flight hide the memory's latency: 132 multiprocessors need about 32 KB each. One warpgroup multiplies a tile of 64 rows
+# at once; with 128 columns a program of every kind leaves room for two to four beside it (compiled for sm_90: 95
 # registers for BF16, 128 for Q4_0, 168 for Q8_0 and the K-quants; 256 columns take all 255). NOT TIMED yet:
-# benchmarks/gpu_kernels.py --sweep tells the best of `candidates`.
+# benchmarks/gpu_kernels.py --sweep finds the best of `candidates`.
 TILES: Mapping[str, Tile] = {
     "F32": Tile(64, 32, 4, 4),
     "F16": Tile(64, 64, 4, 4),
@@ -66,7 +65,7 @@ TILES: Mapping[str, Tile] = {
     "Q4_K": Tile(64, 128, 4, 4),
     "Q6_K": Tile(64, 128, 4, 4),
 }
-BITS: Mapping[str, int] = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q6_K": 6}  # of a weight, without scales; of others 4
+BITS: Mapping[str, int] = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q6_K": 6}  # per weight, without scales; others: 4
 
 
 @cache
@@ -82,7 +81,7 @@ def fitting_tile(kind: str, mode: int, rows: int, wide: int, card: Card) -> Tile
 
 
 def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
-    """Tiles that a benchmark may try for a kind on a card, for one row of x; the one that is launched there comes first."""
+    """Tiles to benchmark for a kind on a GPU, for one row of x; the default tile comes first."""
     own = fitting_tile(kind, NORM, 1, NARROW, card)
     yield own
     cuts = product((32, 64, 128), (64, 128, 256), ((4, 3), (4, 5), (8, 4)))
@@ -94,7 +93,7 @@ def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
 
 
 def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
-    """What a stage takes of shared memory: weights, x, and for the norm its weights and x again, for the squares."""
+    """Bytes of shared memory per stage: weights, x, and for the norm its weights and x again, for the squares."""
     weights = tile.rows * tile.columns * BITS.get(kind, 4) // 8
     columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SWIGLU: 2 * rows}
     return weights + 4 * tile.columns * columns_of_x[mode]
@@ -105,7 +104,7 @@ def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int
 
 @triton.jit
 def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr):
-    """x as the product takes it, but for the norm's factor.  # rows (ROWS,), columns (n,) -> (n, ROWS) float32"""
+    """x as the product reads it, without the norm's factor.  # rows (ROWS,), columns (n,) -> (n, ROWS) float32"""
     inside = (rows < num_rows)[None, :]
     if not EVEN:
         inside = inside & (columns < COLUMNS)[:, None]
@@ -125,7 +124,7 @@ def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUM
 
 @triton.jit
 def spread(x, COUNT: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """Each row several times, so that there are `WIDE`: the first of each is its own.  # (COUNT, ROWS) -> (COUNT, WIDE)"""
+    """Repeat each row WIDE / ROWS times; only the first copy counts.  # (COUNT, ROWS) -> (COUNT, WIDE)"""
     if ROWS == WIDE:
         wide = x
     elif ROWS == 1:  # in two dimensions the compiler prepares x once; through three each thread prepares eight times as much
@@ -154,7 +153,7 @@ def add_product(
 def square_tile(
     x, first, row, num_rows, x_stride, COLUMNS: tl.constexpr, COUNT: tl.constexpr, WIDE: tl.constexpr, EVEN: tl.constexpr
 ):  # fmt: skip
-    """Squares of x, always in tiles of one shape: their sum may not depend on how many rows there are.  # (WIDE, COUNT)"""
+    """Squares of x, always in tiles of one shape: their sum must not depend on the number of rows.  # (WIDE, COUNT)"""
     rows, columns = row + tl.arange(0, WIDE), first + tl.arange(0, COUNT)
     inside = (rows < num_rows)[:, None]
     if not EVEN:
@@ -165,8 +164,8 @@ def square_tile(
 
 @triton.jit
 def sum_of_rows(x, ROWS: tl.constexpr, COUNT: tl.constexpr):
-    """Halves added to halves: in `tl.sum` the order follows from how a tile lies in threads, and so from how many rows it has.
-    Of two numbers there is one sum only.  # (ROWS, COUNT) -> (ROWS,)"""
+    """Add halves to halves. The order of `tl.sum` follows from a tile's layout in threads, so from its number of rows; only for
+    two numbers there is one order.  # (ROWS, COUNT) -> (ROWS,)"""
     for half in tl.static_range(COUNT.bit_length() - 1):
         x = tl.sum(tl.reshape(x, (ROWS, 2, COUNT >> (half + 1))), axis=1)
     return tl.reshape(x, (ROWS,))
@@ -178,7 +177,7 @@ def store_outputs(
     MODE: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """The norm's factor, bias, residual; then to memory.  # total (BLOCK_N, WIDE), squares (WIDE,) by rows of x"""
+    """Apply the norm's factor, bias and residual; store.  # total (BLOCK_N, WIDE), squares (WIDE,) by rows of x"""
     outputs = first_output + tl.arange(0, BLOCK_N)
     copies: tl.constexpr = WIDE // ROWS
     columns = tl.arange(0, WIDE)
@@ -206,7 +205,7 @@ def matvec_kernel(
 ):  # fmt: skip
     """Program (WIDE rows of x, tile of outputs, share of the columns): y = f(x) W^T (+ bias) (+ residual).
 
-    Rows of x come first: programs that read the same weights run at the same time, and find them in the second cache.
+    Rows of x come first: programs that read the same weights run at the same time, and find them in L2.
     """
     group, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if PDL:
@@ -244,17 +243,17 @@ def matvec_kernel(
         wide = tl.arange(0, WIDE)
         copies: tl.constexpr = WIDE // ROWS
         used = ((first_row + wide // copies < num_rows) & (wide % copies == 0))[None, :]
-        in_tile = wide[None, :] * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]  # row by row of x: one row alone is one piece
+        in_tile = wide[None, :] * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]  # row by row of x: one row alone is contiguous
         in_squares = BLOCK_N * WIDE + wide
         tl.store(base + split * part_size + in_tile, total, mask=used)
         tl.store(base + split * part_size + in_squares, squares)
-        tl.debug_barrier()  # all threads of the program have stored before one of them says so
+        tl.debug_barrier()  # all threads of the program have stored before one counts it
         arrived = tl.atomic_add(counters + own, 1, sem="acq_rel", scope="gpu")
         if arrived == SPLITS - 1:
             tl.debug_barrier()
             sums = tl.zeros((BLOCK_N, WIDE), tl.float32)
             square_sums = tl.zeros((WIDE,), tl.float32)
-            for other in tl.static_range(SPLITS):  # past the first cache: it may hold what stood there before
+            for other in tl.static_range(SPLITS):  # bypass L1: it may hold old values
                 sums += tl.load(base + other * part_size + in_tile, mask=used, other=0.0, cache_modifier=".cg")
                 square_sums += tl.load(base + other * part_size + in_squares, cache_modifier=".cg")
             store_outputs(
@@ -269,17 +268,17 @@ def matvec_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A matrix cut for the kernel: a function of kind and shape alone."""
+    """A matrix split for the kernel: a function of kind and shape alone."""
 
     tiles: int
-    steps: int  # of a program
+    steps: int  # per program
     splits: int
     is_even: bool  # no program reads beyond the last column
 
 
 @cache
 def cut(rows: int, columns: int, tile: Tile) -> Cut:
-    """Shares of the columns such that there are about `PROGRAMS` programs.
+    """Split the columns so that there are about `PROGRAMS` programs.
 
     >>> cut(4096, 4096, Tile(64, 128, 4, 4))
     Cut(tiles=64, steps=4, splits=8, is_even=True)
@@ -302,7 +301,7 @@ def matvec(
     eps: float = 0.0,
     tile: Tile | None = None,
 ) -> None:
-    """Into y: f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many of gate and up; y (tokens, rows)"""
+    """y = f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many for gate and up; y (tokens, rows)"""
     if len(x) == 0:
         return
     whole, card = width(matrix), card_of(x.device)
@@ -323,7 +322,7 @@ def matvec(
         ROWS=loaded_rows, WIDE=wide, BLOCK_N=tile.rows, BLOCK_K=tile.columns,
         STEPS=shape.steps, SPLITS=shape.splits, EVEN=shape.is_even and whole == matrix.columns, STAGES=tile.stages,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, num_warps=tile.warps,
-        enable_fp_fusion=False,  # which product and sum become one is the compiler's choice, and may fall otherwise for more rows
+        enable_fp_fusion=False,  # the compiler chooses which products and sums to fuse, perhaps differently for more rows
         PDL=PDL, **({"launch_pdl": True} if PDL else {}),
     )  # fmt: skip
 
@@ -343,7 +342,7 @@ def norm_matvec(
     biases: tuple[Bias, ...],
     many: bool = False,
 ) -> torch.Tensor:
-    """Products of the normed x with matrices that stand one below the other.  # (tokens, columns) -> (tokens, all rows)"""
+    """Multiply the normed x by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
     y = _new(x, sum(matrix.rows for matrix in matrices))
     normed = rms_norm(x, norm, eps) if many else x
     first = 0

@@ -1,4 +1,4 @@
-"""`rms_norm` of many rows, each by one program in one order: torch's mean takes another way for another number of rows."""
+"""`rms_norm` of many rows, one program and one order per row: torch's mean sums differently for other numbers of rows."""
 
 from __future__ import annotations
 

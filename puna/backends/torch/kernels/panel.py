@@ -1,8 +1,8 @@
-"""Products of a matrix with many rows of x: `panel_matvec`. Weights become bf16, a panel of rows at a time, and are multiplied in
-tiles, without a share-out of the columns: an output's sum has one order, whatever the number of rows.
+"""Gemm: products of a matrix with many rows of x (`panel_matvec`). It dequantises a panel of rows at a time to bf16 and
+multiplies in tiles, without splitting the columns: an output's sum has one order, whatever the number of rows.
 
-torch's own product (cuBLAS) would do it, too, but takes another kernel, and with it another order of sums, for another number of
-rows, so that a prompt's bits would depend on those beside it.
+torch's own product (cuBLAS) would work too, but chooses another kernel, with another order of sums, for another number of
+rows, so that a prompt's bits would depend on the prompts beside it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from puna.backends.torch.kernels.dot import dot_bf16
 from puna.backends.torch.kernels.take import take
 from puna.backends.torch.weights import Bias, Matrix
 
-PANEL_BYTES = 1 << 26  # of bf16 at a time: in the second cache of no card, and small beside the weights
+PANEL_BYTES = 1 << 26  # of bf16 at a time: more than any L2 holds, and small beside the weights
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Of outputs: rows of x, rows of the matrix; and columns at a time."""
+    """A tile of outputs: rows of x, rows of the matrix; and columns at a time."""
 
     rows: int
     outputs: int
@@ -32,9 +32,9 @@ class Tile:
     stages: int
 
 
-HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB under way on an H100. NOT TIMED yet
+HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB in flight on an H100. NOT TIMED yet
 FLOAT_TILE = Tile(64, 64, 32, 4, 3)
-GROUP = 8  # tiles of rows of x that share a panel of weights before the next: they meet in the second cache
+GROUP = 8  # tiles of rows of x that read one panel of weights before the next, so that L2 serves them
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -73,7 +73,7 @@ def panel_kernel(
 
 
 def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, y: torch.Tensor) -> None:
-    """Into y: W x (+ bias) (+ residual) for each row of x.  # (tokens, columns) -> (tokens, rows), float32"""
+    """y = W x (+ bias) (+ residual) for each row of x.  # (tokens, columns) -> (tokens, rows), float32"""
     if len(x) == 0:
         return
     exact = matrix.kind == "F32"

@@ -1,8 +1,8 @@
-"""Device functions that read weights of every kind (`weights.py` says how they lie): a tile of planes -> a tile of numbers.
+"""Device functions that read weights of every kind (`weights.py` gives the layout): a tile of planes -> a tile of numbers.
 
-Weights of four and six bits come in two parts: the low halves of the blocks of 32, and the high halves. A byte holds one of each,
-so a part is a plain operation on the bytes that were read, and no number has to change its place; instead x is read in the
-order of the part (`part_columns`).
+Four- and six-bit weights come in two parts: the low halves of the blocks of 32, and the high halves. A byte holds one of each, so
+a part is a plain operation on the loaded bytes, and no number changes its place; instead x is read in the part's order
+(`part_columns`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import triton.language as tl
 
 from puna.backends.torch.weights import Matrix, Planes
 
-# The planes in the order in which kernels take them; a kind that lacks one is given its first again, which is never read there.
+# The planes in the order of the kernels' arguments; a kind that lacks one passes its first again, which is never read there.
 PLANES = ("qs", "d", "m", "scales", "extra")
 NAMES_OF = {"w": "qs", "dmin": "m", "mins": "extra", "qh": "extra"}
 
 
 def plane_arguments(matrix: Matrix) -> Planes:
-    """The planes by the names of the kernels' arguments."""
+    """The planes, by name of the kernels' arguments."""
     named = {NAMES_OF.get(name, name): plane for name, plane in matrix.planes.items()}
     return {name: named.get(name, named["qs"]) for name in PLANES}
 
@@ -30,7 +30,7 @@ def width(matrix: Matrix) -> int:
 
 
 def num_parts(kind: str) -> int:
-    """Into how many parts a tile of weights falls, each with a number of each byte.
+    """The number of parts of a tile of weights; each part has one number of each byte.
 
     >>> num_parts("Q8_0"), num_parts("Q6_K")
     (1, 2)
@@ -40,7 +40,7 @@ def num_parts(kind: str) -> int:
 
 @triton.jit
 def part_columns(PART: tl.constexpr, PARTS: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Which columns of a tile a part holds, in its order.  # (BLOCK_K / PARTS,)"""
+    """The columns of a tile that a part holds, in the part's order.  # (BLOCK_K / PARTS,)"""
     j = tl.arange(0, BLOCK_K // PARTS)
     if PARTS == 1:
         columns = j
@@ -51,7 +51,7 @@ def part_columns(PART: tl.constexpr, PARTS: tl.constexpr, BLOCK_K: tl.constexpr)
 
 @triton.jit
 def load_bytes(plane, rows, first, WIDTH: tl.constexpr, COUNT: tl.constexpr, EVEN: tl.constexpr):
-    """`COUNT` numbers from `first` of some rows of a plane; zeros beyond its `WIDTH`.  # rows (BLOCK_N,) int64"""
+    """Load `COUNT` numbers of some rows of a plane, from `first` on; zeros beyond its `WIDTH`.  # rows (BLOCK_N,) int64"""
     columns = first + tl.arange(0, COUNT)
     places = plane + rows[:, None] * WIDTH + columns[None, :]
     if EVEN:
@@ -66,7 +66,7 @@ def load_scales(
     plane, rows, first, WIDTH: tl.constexpr, COLUMNS_EACH: tl.constexpr, STRIDE: tl.constexpr, SHIFT: tl.constexpr,
     COUNT: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """`COUNT` scales: of columns first, first + STRIDE, ... where each serves `COLUMNS_EACH` columns.  # (BLOCK_N, COUNT) f32"""
+    """Load `COUNT` scales: of columns first, first + STRIDE, ...; each serves `COLUMNS_EACH` columns.  # (BLOCK_N, COUNT) f32"""
     columns = first + SHIFT + STRIDE * tl.arange(0, COUNT)
     places = plane + rows[:, None] * (WIDTH // COLUMNS_EACH) + (columns // COLUMNS_EACH)[None, :]
     if EVEN:
@@ -78,21 +78,21 @@ def load_scales(
 
 @triton.jit
 def each(scales, BLOCK_N: tl.constexpr, COUNT: tl.constexpr, PER: tl.constexpr):
-    """A scale for each of its numbers.  # (BLOCK_N, COUNT) -> (BLOCK_N, COUNT * PER)"""
+    """Repeat each scale for its numbers.  # (BLOCK_N, COUNT) -> (BLOCK_N, COUNT * PER)"""
     wide = tl.broadcast_to(scales[:, :, None], (BLOCK_N, COUNT, PER))
     return tl.reshape(wide, (BLOCK_N, COUNT * PER))
 
 
 @triton.jit
 def small_integer(bits, OFFSET: tl.constexpr):
-    """Unsigned integers below 2**23, less `OFFSET`, as float32. They are put into the mantissa of 2**23 and that is subtracted:
-    the conversion instruction runs at half the rate of these two, and four-bit weights would wait for it."""
+    """Unsigned integers below 2**23, less `OFFSET`, as float32. It puts them into the mantissa of 2**23 and subtracts that: the
+    conversion instruction runs at half the rate of these two, and four-bit weights would wait for it."""
     return (bits.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + OFFSET)
 
 
 @triton.jit
 def nibbles(qs, PART: tl.constexpr):
-    """The low, or the high four bits of each byte."""
+    """The low or high four bits of each byte."""
     if PART == 0:
         numbers = qs & 15
     else:

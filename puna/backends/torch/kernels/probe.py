@@ -1,4 +1,4 @@
-"""The smallest kernel: whether Triton compiles and runs one here."""
+"""The smallest kernel: tests whether Triton compiles and runs one here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def probe_kernel(out, offset, COUNT: tl.constexpr):
 
 
 def run(out: torch.Tensor) -> bool:
-    """Whether the numbers come out.  # out (n,) int32, n a power of two"""
+    """Whether the numbers are right.  # out (n,) int32, n a power of two"""
     count = len(out)
     probe_kernel[(1,)](out, OFFSET, COUNT=count, num_warps=1, enable_fp_fusion=False)
     return out.tolist() == list(range(OFFSET, OFFSET + count))

@@ -1,4 +1,4 @@
-"""`rope_write`: norms of heads, RoPE, and the way of K and V to their pages, in one launch."""
+"""`rope_write`: norm heads, apply RoPE, and write K and V to their pages, in one launch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from puna.backends.torch.kernels.dot import nearest
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
 
-ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: added and taken away it rounds to the nearest integer, ties to even
+ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: adding and subtracting it rounds to the nearest integer, ties to even
 TINY = tl.constexpr(1.1754943508222875e-38)
 
 
@@ -40,7 +40,7 @@ def norm_pair(even, odd, weight, pairs, eps, HALF: tl.constexpr):
 
 @triton.jit
 def write_pair(numbers, scales, place, even, odd, pairs, HALF: tl.constexpr, IS_INT8: tl.constexpr):
-    """A head of K or V into its slot; int8 with the scale that `kv.Half.write` computes, which a broken number breaks, too."""
+    """Write a head of K or V to its slot; int8 uses the scale of `kv.Half.write`, which becomes NaN with the numbers."""
     inside = pairs < HALF
     if IS_INT8:
         broken = tl.sum(even * 0.0 + odd * 0.0, axis=0)  # 0, or NaN: a maximum may pass over NaN
@@ -94,7 +94,7 @@ def _scales(half: Half) -> torch.Tensor:
 def rope_write(
     qkv: torch.Tensor, num_heads: int, head_norms: tuple[torch.Tensor, torch.Tensor] | None, eps: float, kv: LayerKV, step: Step
 ) -> torch.Tensor:
-    """Norm (where the model does) and turn q and k, write K and V to their pages; returns q.
+    """Norm (where the model does) and rotate q and k, write K and V to their pages; returns q.
 
     qkv (tokens, (heads + 2 kv_heads) * head_dim) -> (tokens, heads, head_dim)
     """

@@ -1,10 +1,10 @@
-"""From logits to token ids without leaving the device: `edit` (biases, penalties), then `argmax` or `draw`, each row by itself.
+"""From logits to token ids on the device: `edit` (biases, penalties), then `argmax` or `draw`, each row by itself.
 
-They choose what `puna/sampling.py` chooses. Thresholds are found by bisection over the bits of a float, not by sorting: top-k and
-top-p take 31 passes each over the row's logits, which lie in the second cache. What may differ from the host: the device's exp
-has an error of about 1e-6 where numpy's has 1e-7, and masses are summed in float32 within a block. So a token differs where the
-drawn number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to
-a token's mass. Edits come to the host's bits.
+They sample what `puna/sampling.py` samples. They find thresholds by bisection over the bits of a float, not by sorting: top-k and
+top-p take 31 passes each over the row's logits, which stay in L2. Results may differ from the host's: the device's exp has an
+error of about 1e-6 where numpy's has 1e-7, and masses are summed in float32 within a block. So a token differs if the drawn
+number, or top-p, falls within about 1e-6 (of the whole probability) of the border between two tokens, or min-p as near to a
+token's mass. Logit edits have the host's bits.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from puna.request import Choices, Edits
 
 Array = npt.NDArray[Any]
 
-BLOCK = 4096  # logits at a time: of sizes up to 8192 the largest that keeps all in registers with 8 warps. Not measured yet
+BLOCK = 4096  # logits at a time: the largest size up to 8192 that stays in registers with 8 warps. Not measured yet
 PIECE = 1024  # ids at a time. Not measured yet
-FARTHEST = tl.constexpr(0x7F800000)  # the bits of infinity: how far -inf is
+FARTHEST = tl.constexpr(0x7F800000)  # the bits of infinity: the distance of -inf
 SMALLEST = float(torch.finfo(torch.float32).tiny)  # least temperature, as on the host
 LARGEST = tl.constexpr(float(torch.finfo(torch.float32).max))
 
 
 @triton.jit
 def best_of_row(row, vocab_size, BLOCK: tl.constexpr):
-    """The largest logit, the first id that has it, and whether all is well: no NaN, and the largest is finite."""
+    """The largest logit, the first id that has it, and whether the row has no NaN and a finite maximum."""
     best = float("-inf")
     best_id = 0
     num_broken = 0
@@ -59,7 +59,7 @@ def argmax_kernel(out, finite, logits, vocab_size, stride, BLOCK: tl.constexpr):
 
 @triton.jit
 def add_biases(row, ids, biases, first, end, PIECE: tl.constexpr):
-    """Sums in float64, none beyond the largest float32; NaN stays."""
+    """Add biases in float64, clipped to float32's range; NaN stays."""
     for start in tl.range(first, end, PIECE):
         place = start + tl.arange(0, PIECE)
         inside = place < end
@@ -71,7 +71,7 @@ def add_biases(row, ids, biases, first, end, PIECE: tl.constexpr):
 
 @triton.jit
 def penalised(logit, count, factor, once, each_time):
-    """The logit of an id that occurred, `count` times of them in the output. Rounded as numpy does, so never fused."""
+    """The penalised logit of an id that occurred, `count` times in the output. Rounded as numpy does, so never fused."""
     logit = tl.where(logit > 0, tl.math.div_rn(logit, factor), logit * factor)
     taken = tl.where(count > 0, once + each_time * count.to(tl.float64), 0.0).to(tl.float32)
     return logit - taken
@@ -79,7 +79,7 @@ def penalised(logit, count, factor, once, each_time):
 
 @triton.jit
 def penalise(row, ids, counts, first, end, last, factor, once, each_time, PIECE: tl.constexpr):
-    """`last`: an id that occurred once more, whether it is among the others or not; -1: none."""
+    """`last`: an id that occurred once more, among the others or not; -1: none."""
     num_last = tl.zeros((), tl.int32)
     for start in tl.range(first, end, PIECE):
         place = start + tl.arange(0, PIECE)
@@ -100,15 +100,15 @@ def edit_kernel(
     sound, logits, chosen, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
     vocab_size, stride, BLOCK: tl.constexpr, PIECE: tl.constexpr
 ):  # fmt: skip
-    """Program (edit): the logits of its row in place, and whether they were finite before."""
+    """Program (edit): edits the logits of its row in place, and stores whether they were finite before."""
     edit = tl.program_id(0)
     at = tl.load(rows + edit)
     row = logits + at.to(tl.int64) * stride
     _, _, is_finite = best_of_row(row, vocab_size, BLOCK)
     tl.store(sound + at, is_finite.to(tl.int8))
-    tl.debug_barrier()  # threads write what others have read
+    tl.debug_barrier()  # the next call writes what other threads have read
     add_biases(row, bias_ids, biases, tl.load(bias_starts + edit), tl.load(bias_starts + edit + 1), PIECE)
-    tl.debug_barrier()  # and read what others have written
+    tl.debug_barrier()  # and this one reads what they have written
     source = tl.load(sources + edit)
     last = tl.load(chosen + source, mask=source >= 0, other=-1)
     factor, once, each_time = tl.load(repetition + edit), tl.load(presence + edit), tl.load(frequency + edit)
@@ -117,18 +117,18 @@ def edit_kernel(
 
 @triton.jit
 def scale(row, vocab_size, largest, temperature, BLOCK: tl.constexpr):
-    """Logits less the largest, over the temperature, in their places: some dozen passes need them, and a division is dear."""
+    """Replace logits by (logit - largest) / temperature: some dozen passes need them, and a division is slow."""
     for first in tl.range(0, vocab_size, BLOCK):
         ids = first + tl.arange(0, BLOCK)
         logits = tl.load(row + ids, mask=ids < vocab_size, other=0.0)
         tl.store(row + ids, tl.math.div_rn(logits - largest, temperature), mask=ids < vocab_size)
-    tl.debug_barrier()  # threads read what others have written
+    tl.debug_barrier()  # the next lines read what other threads have written
 
 
 @triton.jit
 def load_scaled(row, first, vocab_size, BLOCK: tl.constexpr):
-    """Scaled logits, and how far they are below 0, the most likely: as the integers of their bits. Beyond the vocabulary:
-    infinitely far.  # (BLOCK,) float32, (BLOCK,) int32"""
+    """Scaled logits, and their distances below 0, the most likely, as the integers of their bits; infinity beyond the
+    vocabulary.  # (BLOCK,) float32, (BLOCK,) int32"""
     ids = first + tl.arange(0, BLOCK)
     scaled = tl.load(row + ids, mask=ids < vocab_size, other=float("-inf"))
     return scaled, tl.abs(scaled).to(tl.int32, bitcast=True)
@@ -136,9 +136,9 @@ def load_scaled(row, first, vocab_size, BLOCK: tl.constexpr):
 
 @triton.jit
 def count_and_mass(row, vocab_size, bound, limit, num_equal, WITH_MASS: tl.constexpr, BLOCK: tl.constexpr):
-    """How many tokens lie within `bound`, and their mass, of those that (`limit`, `num_equal`) keeps (see `keeps`).
+    """How many tokens lie within `bound`, and their mass, among those that (`limit`, `num_equal`) keeps (see `keeps`).
 
-    Within a block masses are summed in float32: cards for the home have one unit of float64 for 64 of float32.
+    Masses are summed in float32 within a block: consumer GPUs have one float64 unit for 64 of float32.
     """
     count = tl.zeros((), tl.int32)
     mass = tl.zeros((), tl.float64)
@@ -148,14 +148,14 @@ def count_and_mass(row, vocab_size, bound, limit, num_equal, WITH_MASS: tl.const
         count += tl.sum(within.to(tl.int32), axis=0)
         if WITH_MASS:
             mass += tl.sum(tl.where(within, tl.exp(scaled), 0.0), axis=0).to(tl.float64)
-    equal = tl.where(bound >= limit, num_equal, 0)  # which of the equals they are makes no difference here
+    equal = tl.where(bound >= limit, num_equal, 0)  # which of the equal ones they are makes no difference here
     of_each = tl.exp(-limit.to(tl.float32, bitcast=True)).to(tl.float64)
     return count + equal, mass + equal.to(tl.float64) * of_each
 
 
 @triton.jit
 def keeps(distances, limit, num_equal, seen_equal):
-    """Whether a token is nearer than `limit`, or as near and, by id, one of the first `num_equal` such. -inf never is."""
+    """Whether a token is nearer than `limit`, or is one of the first `num_equal`, by id, at that distance. -inf never is."""
     equal = distances == limit
     rank = seen_equal + tl.cumsum(equal.to(tl.int32), axis=0) - 1
     return ((distances < limit) | (equal & (rank < num_equal))) & (distances < FARTHEST)
@@ -163,7 +163,7 @@ def keeps(distances, limit, num_equal, seen_equal):
 
 @triton.jit
 def bisect(row, vocab_size, limit, num_equal, wanted, OF_MASS: tl.constexpr, BLOCK: tl.constexpr):
-    """The least bound within which there are `wanted` tokens, or as much mass and a token."""
+    """The least bound that holds `wanted` tokens, or `wanted` mass and at least one token."""
     low = -1
     high = limit
     for _ in tl.range(0, 31):
@@ -182,7 +182,7 @@ def bisect(row, vocab_size, limit, num_equal, wanted, OF_MASS: tl.constexpr, BLO
 def draw_kernel(
     out, finite, logits, uniforms, temperatures, top_ks, top_ps, min_ps, vocab_size, stride, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Program (row). Its logits are overwritten."""
+    """Program (row). Overwrites its logits."""
     row = tl.program_id(0)
     source = logits + row.to(tl.int64) * stride
     largest, chosen, is_finite = best_of_row(source, vocab_size, BLOCK)
@@ -240,7 +240,7 @@ def _answers(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def argmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most likely id of each row, the lowest of equals; and whether the row is what `require_finite` lets pass.
+    """Each row's most likely id, the lowest of equal ones; and whether `require_finite` accepts the row.
 
     (rows, vocab_size) -> (rows,) int64, (rows,) bool
     """
@@ -267,7 +267,7 @@ def edit(
     bias_ids: torch.Tensor,
     biases: torch.Tensor,
 ) -> torch.Tensor:
-    """Edit some rows in place (see `Edits`); whether each row of logits was finite, or is not among them.
+    """Edit some rows in place (see `Edits`); returns whether each row of logits was finite, or has no edits.
 
     logits (rows, vocab_size); repetition float32; presence, frequency and biases float64; the others int32 -> (rows,) bool
     """
@@ -287,9 +287,8 @@ def draw(
     top_ps: torch.Tensor,
     min_ps: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The id of each row at which the cumulative probability of what the filters leave passes the row's `uniform`; and
-    whether the row is finite. A temperature of 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off. The logits are
-    overwritten.
+    """Each row's id at which the cumulative probability of the filtered tokens passes the row's `uniform`; and whether the
+    row is finite. Temperature 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off. Overwrites the logits.
 
     logits (rows, vocab_size) after bias and penalties; (rows,) each: uniforms float64, temperatures float32, top_ks int32,
     top_ps float64, min_ps float32 -> (rows,) int64, (rows,) bool
@@ -305,7 +304,7 @@ def draw(
 
 
 def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-    """The next id of each row; -1 where the row is not finite. Rows that have edits are edited in place.
+    """Sample each row's next id; -1 if the row is not finite. Rows with edits are edited in place.
 
     logits (rows, vocab_size), chosen (ids of the step before,) int32 -> (rows,) int32
     """
@@ -318,7 +317,7 @@ def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torc
 
 
 def _draws(choices: Choices) -> dict[str, Array]:
-    """What `draw` takes."""
+    """The arguments of `draw`."""
     return {
         "uniforms": choices.uniform,
         "temperatures": choices.temperature.astype(np.float32),
@@ -329,6 +328,6 @@ def _draws(choices: Choices) -> dict[str, Array]:
 
 
 def _edits(edits: Edits) -> dict[str, Array]:
-    """What `edit` takes."""
+    """The arguments of `edit`."""
     given = {field.name: getattr(edits, field.name) for field in fields(edits)}
     return given | {"repetition": edits.repetition.astype(np.float32)}

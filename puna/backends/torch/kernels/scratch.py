@@ -1,7 +1,7 @@
-"""Memory that kernels share between their programs: partial sums, and counters by which the last program of a group knows itself.
+"""Memory that a kernel's programs share: partial sums, and counters that tell the last program of a group that it is the last.
 
-Counters are zero between launches: the last arriver sets its own back. One stream at a time may use them. Before a CUDA graph is
-captured the same launches must have run once, so that the memory is not made within the capture.
+Counters are zero between launches: the last arriver resets its own. Only one stream at a time may use them. Run the same launches
+once before capturing a CUDA graph, so that the memory is not allocated during the capture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LEAST = 1 << 16
 
 
 def floats(count: int, device: torch.device) -> torch.Tensor:
-    """At least `count` float32, with anything in them."""
+    """At least `count` float32, not initialised."""
     return _of_size(_FLOATS, count, device, torch.float32)
 
 
@@ -24,8 +24,8 @@ def counters(count: int, device: torch.device) -> torch.Tensor:
 
 
 def _of_size(kept: dict[torch.device, list[torch.Tensor]], count: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The newest is the largest. Older ones are kept as well: a CUDA graph that was captured with one still writes to it; so
-    each is twice the last at least."""
+    """The newest is the largest. Older ones are kept too: a CUDA graph that was captured with one still writes to it. So each
+    is at least twice the one before."""
     buffers = kept.setdefault(device, [])
     last = buffers[-1].numel() if buffers else 0
     if not buffers or last < count:

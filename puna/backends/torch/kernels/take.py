@@ -1,4 +1,4 @@
-"""Rows of a matrix as numbers: of the embedding for token ids (float32, the bits of `Matrix.take`), or all of them as bf16."""
+"""Dequantise rows: the embedding's for token ids (float32, the bits of `Matrix.take`), or all of a matrix as bf16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from puna.backends.torch.kernels.dot import nearest
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
 from puna.backends.torch.weights import Matrix
 
-BLOCK_N, BLOCK_K = 16, 256  # a warp reads whole lines of 128 bytes; only bandwidth counts here
+BLOCK_N, BLOCK_K = 16, 256  # a warp reads whole lines of 128 bytes; bandwidth is the limit here
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -35,7 +35,7 @@ def take_kernel(
 
 
 def take(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Some rows, or all.  # (n,) -> (n, columns)"""
+    """Dequantise some rows, or all.  # (n,) -> (n, columns)"""
     count = matrix.rows if ids is None else len(ids)
     out = torch.empty((count, matrix.columns), dtype=dtype, device=matrix.planes[next(iter(matrix.planes))].device)
     if count:
@@ -44,7 +44,7 @@ def take(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.fl
             out, out if ids is None else ids, **plane_arguments(matrix), num_rows=count,
             KIND=matrix.kind, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind), BLOCK_N=BLOCK_N,
             BLOCK_K=BLOCK_K, EVEN=whole % BLOCK_K == 0, HAS_IDS=ids is not None,
-            num_warps=4, enable_fp_fusion=False,  # d * q + m in two roundings, as torch computes it
+            num_warps=4, enable_fp_fusion=False,  # d * q + m in two roundings, as in torch
         )  # fmt: skip
     return out
 
