@@ -124,7 +124,7 @@ def test_an_nvidia_smi_without_end_is_told_in_words(tmp_path: Path, monkeypatch:
 
 def test_a_module_that_prints_without_end_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("puna.machine.child.command_of", lambda *_: ("yes",))
-    assert ask(ThisHost(), "x").problem == "it was ended, as it printed without end"
+    assert ask(ThisHost(), "x").problem == "it printed without end and was stopped"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
