@@ -327,7 +327,7 @@ def _require_space(final: Path, num_bytes: int) -> None:
 def _no_space(final: Path, num_bytes: int) -> ConvertError:
     free = shutil.disk_usage(final.parent).free
     return ConvertError(
-        f"no room in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
         hint="Make room, take a smaller type with --quantize, or write to another disk. The target is as it was.",
     )
 

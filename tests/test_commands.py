@@ -111,7 +111,7 @@ IN_TEXT = re.compile(rf"`((?:{PROGRAMS})(?: [^`]*)?)`|(?:^|[:;,(] ?|\bor |\$ |\n
 
 
 class Told(NamedTuple):
-    """A command, and where it stands."""
+    """A command, and its position."""
 
     where: str
     command: str

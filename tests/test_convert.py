@@ -1,4 +1,4 @@
-"""Converting is all or nothing: what may be asked, where it may go, and what is left when it fails (B4, B5, B6)."""
+"""Conversion is all or nothing: allowed options, allowed targets, and what a failure leaves (B4, B5, B6)."""
 
 from __future__ import annotations
 
@@ -505,7 +505,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
-    with pytest.raises(ConvertError, match=r"no room in .*: 17 MB needed, 5 MB free"):
+    with pytest.raises(ConvertError, match=r"not enough space in .*: 17 MB needed, 5 MB free"):
         convert(source, tmp_path / "m.gguf", to="gguf")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Limits of containers and shells: doctor, plan and run read one number from the same files of a machine that is made up."""
+"""Limits of containers and shells: doctor, plan and run read the same number from the files of a simulated machine."""
 
 from __future__ import annotations
 

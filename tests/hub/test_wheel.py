@@ -166,7 +166,7 @@ def test_no_network_is_named(index: Index, monkeypatch: pytest.MonkeyPatch) -> N
         ("ERROR: SSLError(CERTIFICATE_VERIFY_FAILED)", "certificate"),
         ("boom", r"pip failed \(pip: boom\)"),
         ("", r"pip failed \(pip: nothing\)"),
-        ("ERROR: [Errno 28] No space left on device", r"no room in .* MB needed, .* MB free"),
+        ("ERROR: [Errno 28] No space left on device", r"not enough space in .* MB needed, .* MB free"),
     ],
 )
 def test_what_pip_says_is_explained(index: Index, monkeypatch: pytest.MonkeyPatch, said: str, cause: str) -> None:

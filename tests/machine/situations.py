@@ -120,7 +120,7 @@ NO_AVX = FLAGS_ZEN_4.replace("avx2 ", "").replace("fma ", "") + " hypervisor"
 
 
 class Situation(NamedTuple):
-    """What is wrong; the machine; the finding, its state, words in it, and what it has one type."""
+    """Name of the fault, machine, finding, its state, words in it, and its command."""
 
     name: str
     overlays: tuple[Overlay, ...]

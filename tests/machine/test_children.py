@@ -28,14 +28,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the programs are of POS
 
 @pytest.fixture(params=["selectors", "threads"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of reading: Windows has the second one only."""
+    """Both ways of reading; Windows has only the second."""
     if request.param == "threads":
         monkeypatch.setattr(children, "_read", children._read_by_threads)
     return str(request.param)
 
 
 def is_gone(pid: int, within_s: float = 3.0) -> bool:
-    """Whether a process ends soon. One that its parent has not asked after is gone, too."""
+    """Whether a process ends soon. A zombie counts as ended."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         try:

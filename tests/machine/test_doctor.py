@@ -1,4 +1,4 @@
-"""Machines with one thing wrong each: what the doctor says of it, how grave it is, and the command. Then the doctor itself."""
+"""Machines with one fault each: the doctor's finding, its state, and the command. Then the doctor itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NVIDIA probes on machines that are broken in the ways of real ones: what is found, how bad it is, and the command."""
+"""The NVIDIA probes on machines with real faults: the finding, its state, and the command."""
 
 from __future__ import annotations
 
