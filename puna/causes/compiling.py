@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-GOES_ON = "puna then uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel."
+GOES_ON = "puna uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel."
 EAGER = "Or run without compiling: export TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager"
 OLDEST = 50  # sm_: CUDA 12's assembler supports nothing older
 

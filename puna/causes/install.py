@@ -92,7 +92,7 @@ CAUSES = (
             "sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel",
             "For a Python of its own version the package is named after it: sudo apt install python3.12-dev",
             remedy="install-compiler",
-            instead="puna then uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel.",
+            instead="puna uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel.",
         ),
         ("+triton|torch.compile", "+compiler|gcc|python.h|python3-dev", "+not found|missing|no c|fail|cannot find"),
     ),

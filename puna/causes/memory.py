@@ -8,7 +8,7 @@ from puna.causes.base import Cause, Explanation, Numbers, filled, says
 from puna.causes.sizes import GIB, num_bytes, shown
 
 CONTEXT_BYTES = GIB // 2  # memory of a process's CUDA context and libraries, without PyTorch's blocks
-FEWER_BITS = 'puna stores weights that do not fit in fewer bits and says so: puna run MODEL "..." --weights int8, or int4.'
+FEWER_BITS = 'puna keeps weights that do not fit in fewer bits and says so: puna run MODEL "..." --weights int8, or int4.'
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ def test_a_file_that_is_told_wrongly_is_named(served: RemoteHub, tmp_path: Path,
 def test_a_list_of_the_wrong_kind_is_told(served: RemoteHub, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
     monkeypatch.setattr(served, "listing", lambda: told)
     for ask in ASKING:
-        with pytest.raises(DownloadError, match="not as a Hub tells it"):
+        with pytest.raises(DownloadError, match="list of its files is invalid"):
             ask(NAME)
 
 
