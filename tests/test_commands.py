@@ -84,8 +84,9 @@ PIP = {"install", "uninstall", "list", "check", "debug", "download", "freeze"}
 HF = {"auth login", "auth whoami", "download"}
 
 # What follows "puna" or "make" in a sentence and is no command: a verb of the third person, or one of these.
-VERBS = """adds brings calls compares compiles converts counts does ends fails gives goes guesses installs itemises keeps knows
-    asked fetches lowers maps names needs never places plans reads refuses says sends starts takes tests tries turns uses waits writes"""
+VERBS = """adds asked brings calls compares compiles converts counts does ends fails fetches gives goes guesses installs
+    itemises keeps knows lowers maps names needs never places plans reads refuses says sends starts takes tests tries turns uses
+    waits writes"""
 PROSE = {
     *VERBS.split(),
     "is",

@@ -190,7 +190,7 @@ def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan
         yield Item("weights", class_, types, size)
     if moved:
         buffers = plan.weights_bytes - sum(sizes.values())
-        yield Item("weights", "buffer for streamed layers", f"{len(moved)} of {config.num_layers} layers", buffers)
+        yield Item("weights", "streamed-layer buffer", f"{len(moved)} of {config.num_layers} layers", buffers)
 
 
 def _main_items(streamed: int, place: Place) -> Iterator[Item]:
