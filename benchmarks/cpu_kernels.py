@@ -1,4 +1,4 @@
-"""Products of the CPU kernels, type against type: what a decode step reads in a second, what a prompt multiplies.
+"""Speed of the CPU kernels' products by type: bytes per second in decode, operations per second in prefill.
 
     python benchmarks/cpu_kernels.py [--kinds Q4_1,Q4_K] [--rows 65536] [--columns 2048] [--rounds 7] [--threads 2]
 
@@ -80,7 +80,7 @@ def seconds(call: Callable[[], None], repeats: int) -> float:
 
 
 def compare(calls: dict[str, Callable[[], None]], rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call in every round, after a round that does not count."""
+    """Seconds of each call in every round, after a warm-up round."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in list(calls) if number % 2 else list(calls)[::-1]:

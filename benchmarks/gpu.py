@@ -83,7 +83,7 @@ def prompts(config: ModelConfig, lengths: list[int], seed: int) -> list[list[int
 
 
 def decode_per_s(llm: LLM, batch: int, num_tokens: int = 128) -> float:
-    """Tokens per second of all together, the prompts' share taken out."""
+    """Tokens per second of all requests together, without the time for prompts."""
     asked = prompts(llm.model, [16] * batch, seed=batch)
 
     def seconds(count: int) -> float:
@@ -105,7 +105,7 @@ def prefill_per_s(llm: LLM, length: int) -> float:
 
 
 def workload(config: ModelConfig, count: int) -> tuple[list[list[int]], list[int]]:
-    """Prompts, and how many tokens each is to be answered with."""
+    """Prompts, and the number of tokens to generate for each."""
     rng = random.Random(0)
     lengths = [(rng.randint(100, 1024), rng.randint(100, 1024)) for _ in range(count)]
     return prompts(config, [first for first, _ in lengths], seed=0), [new for _, new in lengths]
@@ -122,7 +122,7 @@ def throughput(llm: LLM, count: int) -> dict[str, float]:
 
 
 def waits(llm: LLM) -> int:
-    """How often the host waits for the GPU in 32 decode steps, but for the ids of the step before: it never should."""
+    """The number of times that the host waits for the GPU in 32 decode steps, except for the last step's ids; should be 0."""
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -158,7 +158,7 @@ def step_at(sequences: int, rows: int, first: int, head_dim: int) -> Step:
 
 
 def check() -> Iterator[str]:
-    """A line for each operation that does not agree with plain torch, or whose rows depend on the batch."""
+    """A line for each operation that differs from plain torch, or whose rows depend on the batch."""
     from puna.backends.torch import kernels
 
     for kind in KINDS:
@@ -302,7 +302,7 @@ def choosing(rows: int) -> Iterator[Row]:
 
 
 def table() -> Iterator[Row]:
-    """What matters most comes first: the time may run out."""
+    """Run the most important measurements first: the time may run out."""
     for kind in ("BF16", "Q8_0", "Q4_0", "Q4_K"):
         yield from products("8B", kind, 1)
     for kv_type, sequences, context in (("bf16", 1, 1024), ("bf16", 1, 32768), ("int8", 8, 4096), ("bf16", 64, 1024)):

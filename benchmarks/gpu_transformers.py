@@ -1,4 +1,4 @@
-"""What transformers reaches on the shapes of `gpu.py`, in bf16 with random weights, beside puna on the same card in the same run.
+"""Speed of transformers on the shapes of `gpu.py`, in bf16 with random weights, next to puna on the same card and run.
 
     python benchmarks/gpu_transformers.py --shapes 8b --requests 256
     python benchmarks/gpu_transformers.py --shapes toy --device cpu --requests 4      # does the script run?

@@ -53,7 +53,7 @@ def all_logits(llm: LLM, ids: list[int]) -> npt.NDArray[np.float32]:
 
 
 def windows(llm: LLM, positions: int) -> list[list[int]]:
-    """Windows of token ids: the texts taken in turn, so that no single one makes up the sample."""
+    """Windows of token ids, taken from the texts in turn, so that no text dominates the sample."""
     texts = [llm.encode((ROOT / name).read_text("utf-8")) for name in TEXTS if (ROOT / name).exists()]
     found = []
     for i in range(max(len(ids) for ids in texts) // WINDOW):
@@ -98,7 +98,7 @@ def divergence(name: str, truth: list[Floats], other: list[Floats]) -> dict[str,
 
 
 def agreement(name: str, truth: list[list[int]], other: list[list[int]]) -> dict[str, Any]:
-    """How many texts are equal, and how many tokens come before the first difference, on average."""
+    """The number of equal texts, and the average number of tokens before the first difference."""
     before = [next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b))) for a, b in zip(truth, other)]
     return {"who": name, "equal": sum(a == b for a, b in zip(truth, other)), "mean_equal_tokens": float(np.mean(before))}
 

@@ -42,7 +42,7 @@ def pool(kind: str) -> Bytes:
 
 
 def tensor(name: str, shape: tuple[int, ...], kind: str) -> Tensor:
-    """A tensor whose rows are dealt out when they are asked for."""
+    """A tensor whose rows are generated on request."""
     size = BLOCK_TYPES[kind].row_bytes(shape[-1])
     block_bytes = BLOCK_TYPES[kind].block_bytes
 

@@ -32,7 +32,7 @@ def random_ids(count: int) -> list[int]:
 
 
 def amounts(what: str) -> tuple[int, int]:
-    """Tokens of prompt, and those that are generated one at a time: 0 where it is the prompt that is measured."""
+    """Prompt tokens, and generated tokens; 0 generated tokens measure the prompt."""
     return {"decode": (1, GENERATED), "prefill": (PROMPT, 0)}.get(what) or (int(what), AT_DEPTH)
 
 
@@ -82,7 +82,7 @@ def answer(measure: Measure) -> None:
 
 
 class Runner:
-    """A process that measures when it is asked to."""
+    """A process that measures on request."""
 
     def __init__(self, name: str, model: Path, given: argparse.Namespace) -> None:
         command = [sys.executable, __file__, str(model), "--threads", str(given.threads), "--measures", given.measures]
@@ -106,7 +106,7 @@ class Runner:
 
 
 def compare(runners: dict[str, Runner], what: str, pairs: int) -> dict[str, Any]:
-    """Tokens per second of both, in alternating order, after a run of each that does not count."""
+    """Tokens per second of both programs, in alternating order, after a warm-up run of each."""
     results: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
         runner.measure(what)

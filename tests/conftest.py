@@ -1,4 +1,4 @@
-"""What several tests share: real model files, where this machine has them."""
+"""Shared fixtures: real model files, if this machine has them."""
 
 from __future__ import annotations
 

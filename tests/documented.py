@@ -1,4 +1,4 @@
-"""What the docstring of a dataclass says of its fields, so that it can be held against the fields themselves."""
+"""Reads what a dataclass's docstring says about its fields, to compare it with the fields."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class ByteTokenizer:
 
 
 class FakeBackend:
-    """Its logits are a function of the ids that it finds in its own pages, so that a wrong page table gives a wrong answer.
+    """Its logits are a function of the ids in its pages, so a wrong page table gives a wrong answer.
 
     By default the next token is the sum of all ids so far plus the number of them, modulo 256; `answer` replaces that.
     """
@@ -113,7 +113,7 @@ class FakeBackend:
 
 
 class AheadBackend(FakeBackend):
-    """The same, choosing ids by itself; each of its answers can be read only after the next step was asked for, or at the end."""
+    """The same, but samples by itself; each result is readable only after the next step was launched, or at the end."""
 
     def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
         super().__init__(plan, answer)
@@ -169,7 +169,7 @@ def make_engine(backend: FakeBackend | None = None, plan: Plan | None = None, **
 
 
 def run(engine: Engine) -> dict[int, list[StepOutput]]:
-    """Step until nothing is left; the outputs of each request."""
+    """Step until all requests end; return the outputs of each."""
     outputs: dict[int, list[StepOutput]] = {}
     while engine.has_work:
         for output in engine.step():

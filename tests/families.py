@@ -46,7 +46,7 @@ PLAIN = ModelConfig(
 
 @dataclass(frozen=True)
 class Family:
-    """What transformers is told, and what we say of the same model."""
+    """The model's config for transformers, and our config of the same model."""
 
     kind: str  # "Llama": LlamaConfig, LlamaForCausalLM
     changes: Mapping[str, Any] = field(default_factory=dict)  # of SIZES
@@ -72,7 +72,7 @@ class Family:
         return model
 
     def checkpoint(self, model: Any) -> Checkpoint:
-        """The model's weights in our names and orders, by a road of its own: one that shares no code with the readers."""
+        """The model's weights in our names and orders, made without any code of the readers."""
         config, state = self.config, {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
         tensors = {}
         for name in config.tensor_shapes():

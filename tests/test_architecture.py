@@ -1,4 +1,4 @@
-"""The rules of the house, read from the sources: who imports whom, and what must not occur."""
+"""The project's rules, checked on the sources: allowed imports, and forbidden code."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ HF = {"auth login", "auth whoami", "download", "cache ls"}
 # What follows "puna", "pip" or "make" in a sentence and is no command: one of these, or a verb of the third person that is no
 # command's name with an s.
 PROSE = set(
-    "converts plans runs serves a is has was did may the itself cannot it never sure this one or failed X (rank".split()  # noqa: SIM905
+    "converts plans runs serves a is has was did may the itself cannot it never sure this one or failed asked X (rank".split()  # noqa: SIM905
 )
 PROGRAMS = (
     r"puna|make|pip3?|sudo|torchrun|hf|huggingface-cli|python3?|py|winget|brew|wsl(?:\.exe)?|docker|nvidia-smi|"
@@ -97,7 +97,7 @@ IN_TEXT = re.compile(rf"`((?:{PROGRAMS})(?: [^`]*)?)`|(?:^|[:;,(] ?|\bor |\$ |\n
 
 
 class Told(NamedTuple):
-    """A command, and where it stands."""
+    """A command, and its position."""
 
     where: str
     command: str

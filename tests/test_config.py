@@ -1,4 +1,4 @@
-"""Settings from the environment and rotary settings: what they may hold, and what is said of one that may not."""
+"""Settings from the environment and RoPE settings: allowed values, and errors for others."""
 
 from __future__ import annotations
 

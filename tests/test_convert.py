@@ -1,4 +1,4 @@
-"""Converting is all or nothing: what may be asked, where it may go, and what is left when it fails (B4, B5, B6)."""
+"""Conversion is all or nothing: allowed options, allowed targets, and what a failure leaves (B4, B5, B6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine on a backend of arithmetic: what runs together gives what it gives alone, and faults stay where they are."""
+"""The engine on an arithmetic backend: a batch gives the same results as single requests, and errors stay in one request."""
 
 from __future__ import annotations
 

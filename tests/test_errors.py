@@ -1,4 +1,4 @@
-"""The grades of what a reader meets: a notice, a refusal with its reason, damage. "Damaged, fetch it again" is said of damage.
+"""The kinds of problems in files: a notice, a refusal with its reason, damage. Only damage says "damaged, fetch it again".
 
 Which error is raised where is read from the sources: a DamagedFileError (or `damaged`, its short form) only where bytes are
 missing, an offset or a length leads nowhere, a checksum differs, or the bytes are none that the format knows.

@@ -1,4 +1,4 @@
-"""Filling a gap: the order of the parts, no space of the tokenizer's own, and who can do it."""
+"""Infill: the order of the parts, no extra space from the tokenizer, and the models that support it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front door: one in one out, a list in a list out, streams, errors before anything runs."""
+"""`LLM`: one prompt gives one output, a list gives a list; streams; errors come before anything runs."""
 
 from __future__ import annotations
 

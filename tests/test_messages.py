@@ -1,4 +1,4 @@
-"""What a conversation may hold: the same message in each of its forms, and every wrong one named."""
+"""Messages of a conversation: every accepted form of a message, and an error for every invalid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages: nothing is lost, nothing is owned twice, and only what was published is found again."""
+"""Pages: none is lost, none has two owners, and only published pages are found again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made beside its place: who may sweep it, and what gives way to it."""
+"""Files made next to their target: who may delete them, and what they may replace."""
 
 from __future__ import annotations
 

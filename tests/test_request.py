@@ -1,4 +1,4 @@
-"""SamplingParams: what is taken, as what it is kept, and how the rest is refused."""
+"""SamplingParams: accepted values, their stored form, and errors for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of containers and shells: doctor, plan and run read one number from the same files of a machine that is made up."""
+"""Limits of containers and shells: doctor, plan and run read the same number from the files of a simulated machine."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_the_doctor_names_what_limits(tmp_path: Path) -> None:
     for number, (name, words, cure) in enumerate(
         [
             ("v2", "those of its group may have 4.0 GiB", "docker"),
-            ("ulimit -v", "ulimit -v lets this process have 8.0 GiB", "ulimit -v"),
+            ("ulimit -v", "ulimit -v allows this process 8.0 GiB", "ulimit -v"),
         ]
     ):
         patient = Patient(build(tmp_path / str(number), {"files": CASES[name].files}))

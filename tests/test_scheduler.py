@@ -1,4 +1,4 @@
-"""The scheduler: decode first, prompts in chunks, nobody starves, no page is lost."""
+"""The scheduler: decode first, prompts in chunks, no request starves, no page is lost."""
 
 from __future__ import annotations
 

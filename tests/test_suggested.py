@@ -1,4 +1,4 @@
-"""What a model's makers suggest of sampling: applied as transformers' `generate` does with the same folder, or told."""
+"""Sampling settings that a model's makers suggest: applied like transformers' `generate`, or reported."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Error texts and what they mean: `find` says which of the known causes a text or a log tells of.
+"""Error texts and what they mean: `find` finds the known causes in a text or a log.
 
 base       the contract: Cause, Explanation, Match
-search     how a text is held against the causes
-reading    a text without colours, frames and dates; of a huge log what tells something
+search     matches a text against the causes
+reading    removes colours, frames and dates; keeps the useful lines of a huge log
 wording    wordings of programs -> regular expressions and shingles
-names      packages, and names that they gave up
-clues      words of people
+names      packages, and names that they removed
+clues      words that people use
 table      all causes, in their order
 memory ... server   the causes of one topic each, as literal tables
 
-Knows texts only: no machine, no model, no device. `puna/machine/why.py` puts the light of this machine on it.
+Knows texts only: no machine, no model, no device. `puna/machine/why.py` applies a cause to this machine.
 """
 
 from __future__ import annotations

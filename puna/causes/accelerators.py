@@ -1,13 +1,13 @@
-"""GPUs that are not NVIDIA's: AMD (HIP, ROCm), Intel (XPU), Apple (MPS), and whatever Vulkan drives."""
+"""Other GPUs than NVIDIA's: AMD (HIP, ROCm), Intel (XPU), Apple (MPS), and GPUs used through Vulkan."""
 
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-CPU = 'puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu'
+CPU = 'Meanwhile puna runs on the CPU: puna run MODEL "..." --device cpu'
 MAC = 'puna runs on the Mac\'s CPU: puna run MODEL "..."'
 
-# AMD's name of a chip -> the value of HSA_OVERRIDE_GFX_VERSION that lets it run code of its nearest relative.
+# AMD chip -> the HSA_OVERRIDE_GFX_VERSION with which it runs code for the most similar chip.
 NEAREST = {
     **dict.fromkeys(("gfx1031", "gfx1032", "gfx1033", "gfx1034", "gfx1035", "gfx1036"), "10.3.0"),
     **dict.fromkeys(("gfx1101", "gfx1102", "gfx1103", "gfx1150", "gfx1151", "gfx1152"), "11.0.0"),
@@ -15,19 +15,19 @@ NEAREST = {
 
 
 def explain_hip(numbers: Numbers) -> Explanation:
-    """ROCm code that was not compiled for this chip, with the override that helps where one is known."""
+    """ROCm code not compiled for this chip, with the override that helps, if one is known."""
     chip = numbers.get("chip", "").lower()
     told = f"ROCm's libraries hold no code for this GPU, {chip}." if chip else "The program holds no code for this AMD GPU."
     override = NEAREST.get(chip)
     if override:
-        trick = f"Or let it run its relative's code: export HSA_OVERRIDE_GFX_VERSION={override}"
+        trick = f"Or run code for the most similar chip: export HSA_OVERRIDE_GFX_VERSION={override}"
     else:
         trick = (
-            "Or let it run its nearest relative's code, within one generation only: export HSA_OVERRIDE_GFX_VERSION=10.3.0 for "
+            "Or run code for the most similar chip of the same generation: export HSA_OVERRIDE_GFX_VERSION=10.3.0 for "
             "RX 6000, 11.0.0 for RX 7000 and Ryzen 7000 to AI 300. It may crash."
         )
     return Explanation(
-        f"{told} ROCm and each wheel support a list of chips; new and small ones come late.",
+        f"{told} ROCm and each wheel support a fixed list of chips; new and small chips come late.",
         (
             "See which chip it is: rocminfo | grep -m1 gfx. See the wheel's list: python -c \"import torch; "
             'print(torch.cuda.get_arch_list())"',
@@ -91,7 +91,7 @@ CAUSES = (
             "hsa error: incompatible kernel and userspace",
         ),
         says(
-            "ROCm sees no AMD GPU: this user may not open /dev/kfd and /dev/dri, the container did not get them, the driver "
+            "ROCm sees no AMD GPU: this user may not open /dev/kfd and /dev/dri, the container lacks them, the driver "
             "amdgpu is not loaded, or a variable hides the card.",
             "See what ROCm sees: rocminfo | head -20; ls -l /dev/kfd /dev/dri",
             "Give this user the right, then sign in again: sudo usermod -aG render,video $USER",
@@ -115,12 +115,12 @@ CAUSES = (
             "hsa_status_error_memory_aperture_violation",
         ),
         says(
-            "A kernel touched memory that is not its own on the AMD GPU. Mostly a defect of this ROCm with this chip, or code "
-            "that was made for another chip (HSA_OVERRIDE_GFX_VERSION); sometimes the memory was simply full.",
+            "A kernel on the AMD GPU accessed memory it does not own. Usually this ROCm has a defect with this chip, or the code "
+            "was built for another chip (HSA_OVERRIDE_GFX_VERSION); sometimes the memory was full.",
             "See whether the override is set: echo $HSA_OVERRIDE_GFX_VERSION. If the chip is supported: unset it.",
             "Read the driver's log: sudo dmesg | grep -i amdgpu | tail",
-            "Try another ROCm and kernel version together; AMD's release notes name the pairs. Try a smaller model or context.",
-            "llama.cpp and Ollama with Vulkan do without ROCm.",
+            "Try another pair of ROCm and kernel; AMD's release notes list the pairs. Try a smaller model or context.",
+            "llama.cpp and Ollama with Vulkan need no ROCm.",
             instead=CPU,
         ),
         ("+rocm|hip|amdgpu|radeon", "+memory access fault|gpu hang|illegal memory"),
@@ -140,12 +140,12 @@ CAUSES = (
             "amdhip64_{version:word}.dll",
         ),
         says(
-            "A ROCm library is not on the machine, or in another version than the program wants: the program was built for "
+            "A ROCm library is missing, or has another version than the program needs: the program was built for "
             "another ROCm, or ROCm is not installed.",
             "See which there are: ls -d /opt/rocm*; ldconfig -p | grep -i hip",
             "Install the ROCm that the program names, or a PyTorch wheel for ROCm, which brings its libraries: "
             "https://pytorch.org/get-started",
-            "On an NVIDIA card you have the wrong build: install the one for CUDA.",
+            "With an NVIDIA card, install the CUDA build instead.",
             instead=CPU,
         ),
         ("+libamdhip64|librocblas|libhipblas|rocm", "+cannot open|missing|not found"),
@@ -173,9 +173,9 @@ CAUSES = (
         says(
             "PyTorch's MPS (the Mac's GPU) lacks this operation or this type: it has no float64, and bfloat16 only since "
             "macOS 14.",
-            "Let what is missing run on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
+            "Run missing operations on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
             "Load the model in float16 or float32: from_pretrained(..., dtype=torch.float16)",
-            "Update PyTorch and macOS; each release adds operations. Intel Macs get no more of them: PyTorch 2.2 was the last.",
+            "Update PyTorch and macOS; each release adds operations. PyTorch 2.2 was the last for Intel Macs.",
             instead=MAC,
         ),
         ("+mps|metal", "+not implemented|not support|bfloat16|float64|unsupported", "+torch|mac|apple|operator|model"),
@@ -230,9 +230,9 @@ CAUSES = (
             "ze_result_error_{status:name}",
         ),
         says(
-            "Intel's driver (Level Zero) gave up. OUT_OF_DEVICE_MEMORY and OUT_OF_RESOURCES: the GPU's memory is full. "
+            "Intel's driver (Level Zero) failed. OUT_OF_DEVICE_MEMORY and OUT_OF_RESOURCES: the GPU's memory is full. "
             "DEVICE_LOST: a kernel ran too long or the driver failed.",
-            "Take fewer bits per weight, a smaller context, or a smaller batch.",
+            "Use fewer bits per weight, a smaller context, or a smaller batch.",
             "Install Intel's newest driver; on Linux also a newer kernel.",
             "For one huge buffer: export UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS=1",
             instead=CPU,
@@ -249,7 +249,7 @@ CAUSES = (
             "libur_loader.so{version:word}: cannot open shared object file",
         ),
         says(
-            "A library of Intel's oneAPI is not found: it is not installed, or its folder is not known to this terminal.",
+            "A library of Intel's oneAPI is missing: it is not installed, or this terminal does not know its folder.",
             "If oneAPI is installed: source /opt/intel/oneapi/setvars.sh",
             "Otherwise install a PyTorch that brings it: python -m pip install torch --index-url "
             "https://download.pytorch.org/whl/xpu",
@@ -270,9 +270,9 @@ CAUSES = (
         ),
         says(
             "The Vulkan driver lost the GPU: a step took longer than the driver allows, the memory was full, or the driver or "
-            "this version of the program has a defect with the chip. Integrated GPUs meet it most.",
+            "this version of the program has a defect with the chip. It is most common on integrated GPUs.",
             "Shorter steps: -ub 128 or -ub 64 in llama.cpp; a smaller context, -c; fewer layers on the GPU, -ngl",
-            "Update the GPU's driver (Linux: Mesa), then the program; if it began with an update, take the version before.",
+            "Update the GPU's driver (Linux: Mesa), then the program; if it began with an update, use the previous version.",
             "Read the driver's log: sudo dmesg | tail -30",
             instead=CPU,
         ),
@@ -289,7 +289,7 @@ CAUSES = (
             "vulkan-1.dll",
         ),
         says(
-            "The program wants Vulkan, and its loader or a driver for it is missing.",
+            "The program needs Vulkan, but Vulkan's loader or driver is missing.",
             "Linux: sudo apt install libvulkan1 mesa-vulkan-drivers vulkan-tools, then vulkaninfo --summary; Windows: install "
             "the card's driver.",
             "In a container: docker run --device /dev/dri ...",

@@ -1,8 +1,8 @@
 """The contract of a cause: what an error text looks like, and what it means.
 
-A cause is known by its wordings (as programs print them, see `wording.py`) and by its clues (words that people use who tell
-of it). What it means is told by `explain`, from the numbers and names that were lifted from the text. Texts come from strangers:
-nothing of them is obeyed, and whoever shows them escapes them.
+A cause has wordings (as programs print them, see `wording.py`) and clues (words of people who describe it). `explain` says what
+it means, with the numbers and names extracted from the text. Texts are untrusted: puna runs nothing in them, and escapes them
+before printing.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Topic = Literal[
 ]
 # fmt: on
 # cause    it is what went wrong
-# symptom  a warning: something goes on, but not as it was meant
-# effect   another error came before it, and this one only reports that
+# symptom  a warning: the program continues, but not as intended
+# effect   only reports an earlier error
 Role = Literal["cause", "symptom", "effect"]
 Numbers = Mapping[str, str]  # name -> as it stands in the text: {"wanted": "86.00 MiB", "gpu": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What an error means, and the way out."""
+    """What an error means, and how to fix it."""
 
     cause: str
-    cure: tuple[str, ...]  # steps, the likeliest first; a step may hold a command
+    cure: tuple[str, ...]  # steps, likeliest first; a step may contain a command
     remedy: str = ""  # the name of a recipe in puna/machine/remedies.py
     instead: str = ""  # what puna does about the same model
     numbers: Numbers = field(default_factory=dict)
-    kind: str = ""  # which of several causes that share a wording, where the numbers tell
+    kind: str = ""  # which of several causes with one wording, if the numbers show it
 
 
 Explain = Callable[[Numbers], Explanation]
@@ -42,24 +42,24 @@ Explain = Callable[[Numbers], Explanation]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One thing that goes wrong. Of two causes whose wordings are found in one place, the earlier in the table is meant."""
+    """One known fault. If the wordings of two causes match at one place, the earlier cause in the table wins."""
 
     name: str
     topic: Topic
     patterns: tuple[str, ...]  # wordings
     explain: Explain
-    clues: tuple[str, ...] = ()  # see `clues.py`; none: known by its wordings alone
+    clues: tuple[str, ...] = ()  # see `clues.py`; empty: only wordings identify it
     role: Role = "cause"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A cause that was found in a text."""
+    """A cause found in a text."""
 
     cause: Cause
     confidence: float  # 0..1; see `SURE`
-    start: int  # where in the text as it was read
-    line: str  # the line of the text that tells it, not escaped
+    start: int  # position in the text after `reading`
+    line: str  # the matching line of the text, not escaped
     numbers: Numbers
     times: int = 1
 
@@ -68,9 +68,10 @@ class Match:
 
 
 def says(cause: str | Sequence[str], *cure: str, remedy: str = "", instead: str = "") -> Explain:
-    """An explanation in fixed words with {names} for what was lifted from the text.
+    """An explanation in fixed words, with {names} for values from the text.
 
-    Of several wordings of the cause that is told whose names are all known; a step of the cure whose names are not is left out.
+    If there are several wordings of the cause, the first one whose names are all known is used; steps with unknown names are
+    omitted.
 
     >>> explain = says(("{shards} shards, {world} processes", "another number of shards"), "Start {shards}.", "Use puna.")
     >>> explain({"shards": "2"}).cause, explain({"shards": "2"}).cure, explain({}).cure
@@ -87,6 +88,6 @@ def says(cause: str | Sequence[str], *cure: str, remedy: str = "", instead: str 
 
 
 def filled(template: str, numbers: Numbers) -> str | None:
-    """The template with its {names} replaced; None where one is not known."""
+    """The template with its {names} replaced; None if a name is unknown."""
     names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     return template.format_map(numbers) if names <= numbers.keys() else None

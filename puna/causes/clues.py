@@ -1,8 +1,8 @@
-"""Clues: the words by which a cause is known that somebody tells in words of his own.
+"""Clues: words that identify a cause which a person describes in their own words.
 
-A clue is one or more words, any of which will do: "built|compil"; of a word of four letters or more the beginning is enough. One
-that begins with "+" must be there. They must stand near each other, for a long log holds every word somewhere. Of several forms
-of a word a clue names the one on the right in `FORMS`.
+A clue is one or more alternatives: "built|compil". Words of four letters or more match as prefixes. A clue with "+" must match.
+All must be near each other, because a long log contains every word somewhere. If a word has several forms, the clue uses the
+right one in `FORMS`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 
 NEAR = 320  # characters
-WHOLE = 4  # letters: a shorter word must stand there whole, for "inf" begins "information"
-# How somebody speaks to whom it happened: of himself, or of what a program says and does. Documents and news do not.
+WHOLE = 4  # letters: a shorter word must match whole, because "inf" begins "information"
+# How people report their own trouble: about themselves, or about what a program says and does. Documents and news do not.
 TELLER = (
     r"\b(?:i|i'm|i've|i'd|my|mine|me|we (?:have|get|got)|anyone|why|help|suddenly|apparently|tells me|told me)\b",
     r"\b(?:asserts|bails|breaks|complain(?:s|ed|ing)?|crash(?:es|ed)|died|dies|fails|failed|gave|gives (?:me|an|only))\b",
@@ -34,7 +34,7 @@ FORMS = (
 
 
 def score(clues: tuple[str, ...], piece: str) -> float:
-    """The share of the clues that are in the text; those that must be there count twice. 0 where one of these is not.
+    """The share of the clues in the text; required clues count twice. 0 if a required clue is missing.
 
     >>> clues = ("+nccl", "built|compil", "windows")
     >>> score(clues, "pytorch was compiled without nccl"), score(clues, "built on windows")
@@ -52,12 +52,12 @@ def score(clues: tuple[str, ...], piece: str) -> float:
 
 
 def tells_of_trouble(lower: str) -> bool:
-    """Whether a text is told by one to whom it happened: what is wrong, the clues of each cause ask for."""
+    """Whether a person reports their own trouble in the text; the clues then identify the cause."""
     return _told().search(in_one_form(lower)) is not None
 
 
 def pieces(lower: str) -> Iterator[tuple[int, str]]:
-    """Overlapping pieces of a text in the forms that clues name, with their places."""
+    """Overlapping pieces of a text, with words in the forms of `FORMS`, and their positions."""
     step = NEAR // 2
     yield from ((start, in_one_form(lower[start : start + NEAR])) for start in range(0, max(1, len(lower) - step), step))
 

@@ -1,20 +1,20 @@
-"""What is compiled while a program runs: Triton, torch.compile, FlashInfer; and cards that this code does not fit."""
+"""Code compiled at run time (Triton, torch.compile, FlashInfer), and cards that this code does not support."""
 
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-GOES_ON = "puna goes on without Triton, in plain PyTorch, and says so; puna doctor tries a kernel."
+GOES_ON = "puna uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel."
 EAGER = "Or run without compiling: export TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager"
-OLDEST = 50  # sm_: an assembler of CUDA 12 knows nothing before it
+OLDEST = 50  # sm_: CUDA 12's assembler supports nothing older
 
-# Cards by what they call themselves -> the first CUDA whose assembler knows them. NVIDIA's release notes.
+# Compute capability -> the first CUDA whose assembler supports it. From NVIDIA's release notes.
 FIRST_CUDA = {"75": "10.0", "80": "11.0", "86": "11.1", "87": "11.4", "89": "11.8", "90": "11.8", "100": "12.8", "103": "12.9"}
 FIRST_CUDA |= {"110": "13.0", "120": "12.8", "121": "12.9"}
 
 
 def explain_ptxas(numbers: Numbers) -> Explanation:
-    """An assembler that does not know the card: mostly older than the card; of old cards newer."""
+    """An assembler that does not support the card: usually older than the card; for old cards, newer."""
     name = numbers.get("sm", "")
     digits = "".join(filter(str.isdigit, name))
     is_old = bool(digits) and int(digits) <= OLDEST
@@ -38,7 +38,7 @@ def explain_ptxas(numbers: Numbers) -> Explanation:
 
 
 def explain_resources(numbers: Numbers) -> Explanation:
-    """A kernel that needs more of a multiprocessor than the card has, with both numbers."""
+    """A kernel that needs more of a resource than the card has, with both numbers."""
     required, limit = numbers.get("required", ""), numbers.get("limit", "")
     shared = "shared" in numbers.get("what", "shared")
     of = "shared memory per block (fast memory on the chip, not VRAM)" if shared else numbers["what"]
@@ -53,7 +53,7 @@ def explain_resources(numbers: Numbers) -> Explanation:
         (
             "Update the program: newer versions choose blocks by the card.",
             "In your own code: smaller BLOCK sizes, or num_stages=1 or 2.",
-            "In vLLM choose another attention: --attention-backend FLASH_ATTN (older versions: VLLM_ATTENTION_BACKEND).",
+            "In vLLM choose another attention backend: --attention-backend FLASH_ATTN (older versions: VLLM_ATTENTION_BACKEND).",
             "With torch.compile: mode='default' instead of 'max-autotune', or TORCH_COMPILE_DISABLE=1",
         ),
         instead=GOES_ON,
@@ -118,11 +118,11 @@ CAUSES = (
         says(
             (
                 "The quantisation {method} needs compute capability {needed} (89 means 8.9), and the card has {capability}.",
-                "The program computes in 8-bit floating point (FP8), and this card has no such arithmetic: FP8 needs compute "
+                "The program computes in 8-bit floating point (FP8), which this card cannot do: FP8 needs compute "
                 "capability 8.9 (RTX 40, L4) or later.",
             ),
             "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
-            "Take the same model in AWQ, GPTQ, a GGUF, or bf16 instead of FP8; and K and V in 16 bits.",
+            "Use the same model in AWQ, GPTQ, a GGUF, or bf16 instead of FP8; and K and V in 16 bits.",
             instead="puna's --weights int8 and int4, and --kv-type int8, need no FP8 arithmetic.",
         ),
         ("+fp8|fp8e4nv|float8|e4m3", "+not support|unsupported|only supported", "card|gpu|architecture|3090|capability|a100"),
@@ -140,10 +140,10 @@ CAUSES = (
         ),
         says(
             "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "
-            "need more shared memory than an RTX 50 (sm_120) or a GB10 (sm_121, DGX Spark) has; older versions confuse them.",
+            "need more shared memory than an RTX 50 (sm_120) or GB10 (sm_121, DGX Spark) has; old versions confuse the two.",
             "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
-            "Take the newest version of the program and of FlashInfer: support of sm_120 and sm_121 came in the course of 2026.",
-            "Or take another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ or a GGUF.",
+            "Use the newest program and FlashInfer: support for sm_120 and sm_121 came during 2026.",
+            "Or use another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ or a GGUF.",
             instead="puna's --weights int8 and int4 need neither FP4 nor FP8.",
         ),
         ("+fp4|nvfp4|mxfp4", "+cutlass|flashinfer|kernel", "fail|sm120|sm121|sm_120|sm_121|unavailable"),
@@ -158,12 +158,12 @@ CAUSES = (
             "flashinfer ... ninja: build stopped",
         ),
         says(
-            "FlashInfer compiles its kernels when they are first used, and that failed: this version has no kernel for the card, "
+            "FlashInfer compiles its kernels at first use, and this failed: this version has no kernel for the card, "
             "or the CUDA toolkit (nvcc) is missing or older than the card.",
             "See which nvcc it finds: which nvcc; nvcc --version. RTX 50 needs 12.8, GB10 (DGX Spark) 12.9 or later.",
-            "Delete what was half built, and try again: rm -rf ~/.cache/flashinfer",
+            "Delete the unfinished build, and try again: rm -rf ~/.cache/flashinfer",
             "Or do without: in vLLM --attention-backend FLASH_ATTN and VLLM_USE_FLASHINFER_SAMPLER=0",
-            instead="puna uses no FlashInfer; its kernels are compiled for the card that is there.",
+            instead="puna uses no FlashInfer; it compiles its kernels for your card.",
         ),
         ("+flashinfer", "+fail|error|build|architecture", "nvcc|ninja|sm_|card|gpu"),
     ),
@@ -201,8 +201,8 @@ CAUSES = (
             "triton is not installed",
         ),
         says(
-            "torch.compile needs Triton, and finds none that works: it is not installed in this Python, or its version does not "
-            "belong to this PyTorch. PyTorch's wheels for Windows and macOS come without it.",
+            "torch.compile needs Triton, but finds no working one: it is not installed in this Python, or its version does not "
+            "fit this PyTorch. PyTorch's wheels for Windows and macOS do not include it.",
             "See the versions: python -m pip show torch triton",
             "Linux: reinstall PyTorch, which brings its Triton. Windows: python -m pip install triton-windows",
             EAGER,
@@ -215,7 +215,7 @@ CAUSES = (
         "compile",
         ("{count:int} active drivers ([]). there should only be one", "active drivers ... there should only be one"),
         says(
-            "Triton finds no GPU that it can use: there is none, the driver does not answer, or this Triton was built for "
+            "Triton finds no usable GPU: there is none, the driver does not answer, or this Triton was built for "
             "cards of another maker.",
             'See whether PyTorch finds one: python -c "import torch; print(torch.cuda.is_available())"',
             "See whether a variable hides it: echo $CUDA_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES",
@@ -234,10 +234,10 @@ CAUSES = (
             "llvm error: cannot select",
         ),
         says(
-            "Triton's compiler failed on a kernel. Mostly this Triton is older than the card or the program, or its version does "
-            "not belong to this PyTorch.",
+            "Triton's compiler failed on a kernel. This Triton is older than the card or the program, or does "
+            "not fit this PyTorch.",
             "See the versions: python -m pip show torch triton; update both together.",
-            "Delete kernels that were compiled before: rm -rf ~/.triton/cache /tmp/torchinductor_$USER",
+            "Delete the compiled kernels: rm -rf ~/.triton/cache /tmp/torchinductor_$USER",
             EAGER,
             instead=GOES_ON,
         ),
@@ -278,7 +278,7 @@ CAUSES = (
             "invalid attention backend for",
         ),
         says(
-            "None of the fast attention kernels of this program takes this card, type and head size together: the card is "
+            "No fast attention kernel of this program supports this card, type and head size together: the card is "
             "older than Ampere (RTX 30), the head is too large, or the type is float32.",
             'In transformers: attn_implementation="eager"; in vLLM: --attention-backend TRITON_ATTN, or another that the text '
             "names.",

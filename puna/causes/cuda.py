@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-ON_THE_CPU = 'puna runs on the CPU meanwhile, and says why: puna run MODEL "..." --device cpu'
-DEVICES = 'puna names the card: puna run MODEL "..." --device cuda:0; --require-gpu makes it an error to go on without one.'
+ON_THE_CPU = 'Meanwhile puna runs on the CPU and says why: puna run MODEL "..." --device cpu'
+DEVICES = 'Choose the card in puna: puna run MODEL "..." --device cuda:0; with --require-gpu puna fails without one.'
 
 
 def explain_range(numbers: Numbers) -> Explanation:
-    """A card outside of the range that PyTorch names: below it there is no code; above it code of the card before often runs."""
+    """A card outside PyTorch's range: below it PyTorch has no code; above it, code for the previous card often runs."""
     capability, lowest, highest = (numbers.get(name, "") for name in ("capability", "lowest", "highest"))
     has = f"The card has compute capability {capability}" if capability else "The card's compute capability"
     if not lowest:
         told, kind = f"{has}{', which' if capability else ''} is not in the list that this PyTorch was built for.", ""
     elif float(capability) < float(lowest):
-        told, kind = f"{has}, and this PyTorch begins at {lowest}: it holds no code for this older card.", "too-old"
+        told, kind = f"{has}, but this PyTorch starts at {lowest}: it has no code for this older card.", "too-old"
     elif float(capability) > float(highest) and capability.partition(".")[0] == highest.partition(".")[0]:
-        told = f"{has}, and this PyTorch goes up to {highest}. Within one generation code mostly runs all the same."
+        told = f"{has}, and this PyTorch goes up to {highest}. Within one generation the code usually runs anyway."
         kind = "newer-of-a-generation"
     else:
         told, kind = f"{has}, and this PyTorch goes from {lowest} to {highest}: it is older than the card.", "too-new"
     cure = {
-        "too-old": ("Take a PyTorch built for CUDA 12.6: it still has cards from 5.0 on. CUDA 12.8 begins at 7.5, 13 likewise.",),
-        "newer-of-a-generation": ("If nothing fails, go on. If a kernel is missing: a PyTorch for CUDA 13 knows the card.",),
-        "too-new": ("Take a newer PyTorch; RTX 50 (12.0) needs 2.7 or later built for CUDA 12.8 or later.",),
+        "too-old": ("Install a PyTorch built for CUDA 12.6: it supports cards from 5.0 on. CUDA 12.8 and 13 start at 7.5.",),
+        "newer-of-a-generation": (
+            "If nothing fails, ignore it. If a kernel is missing: a PyTorch for CUDA 13 supports the card.",
+        ),
+        "too-new": ("Install a newer PyTorch; RTX 50 (12.0) needs 2.7 or later built for CUDA 12.8 or later.",),
         "": (
-            "A card before Turing (7.5): take a PyTorch built for CUDA 12.6. A newer one: take the newest PyTorch.",
+            "For a card before Turing (7.5), install a PyTorch built for CUDA 12.6; for a newer card, the newest PyTorch.",
             "python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
         ),
     }[kind]
@@ -46,7 +48,7 @@ CAUSES = (
             "was built without cuda",
         ),
         says(
-            "The installed PyTorch was built without CUDA: pip or conda took the wheel for the CPU.",
+            "The installed PyTorch was built without CUDA: pip or conda installed the CPU wheel.",
             'See which it is (None: without CUDA): python -c "import torch; print(torch.__version__, torch.version.cuda)"',
             "Install one that was built with CUDA; https://pytorch.org/get-started names the index for your CUDA.",
             remedy="replace-torch",
@@ -78,7 +80,7 @@ CAUSES = (
             (
                 "The program contains no code for this card: the card is {capability}, and the wheel was built for others. "
                 "CUDA still starts, but the first kernel fails.",
-                "The program contains no code for this card: it was built for other ones, older or newer. CUDA still starts, "
+                "The program contains no code for this card: it was built for older or newer cards. CUDA still starts, "
                 "but the first kernel fails.",
             ),
             'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
@@ -130,7 +132,7 @@ CAUSES = (
             "cudnn error: cudnn_status_{status:name}",
         ),
         says(
-            "cuBLAS refused or failed at a matrix product. Known reasons: a cuBLAS that is older than the card (RTX 50 needs "
+            "cuBLAS failed at a matrix product. Known reasons: a cuBLAS older than the card (RTX 50 needs "
             "CUDA 12.8), a type that the card or this cuBLAS does not have (bf16, int8, FP8), two versions of cuBLAS in one "
             "process, and a wrong token id or full memory just before.",
             'See which CUDA PyTorch brings: python -c "import torch; print(torch.__version__, torch.version.cuda)"',
@@ -154,7 +156,7 @@ CAUSES = (
             "A process used CUDA and then made a copy of itself (fork); CUDA does not work in the copy.",
             "In your own code: torch.multiprocessing.set_start_method('spawn') first of all, under if __name__ == '__main__':",
             "In vLLM: export VLLM_WORKER_MULTIPROC_METHOD=spawn",
-            "Touch no GPU before the processes start: no torch.cuda.is_available() either.",
+            "Use no GPU before the processes start, not even torch.cuda.is_available().",
             instead=DEVICES,
         ),
         ("+fork|forked|spawn", "+cuda", "+initializ|subprocess|multiprocessing"),
@@ -169,9 +171,9 @@ CAUSES = (
             "cuda_error_device_unavailable",
         ),
         says(
-            "The card is in exclusive mode and another process has it, or the driver is in a bad state after a crash.",
+            "The card is in exclusive mode and another process uses it, or the driver is in a bad state after a crash.",
             "See the mode and who uses it: nvidia-smi -q -d COMPUTE; nvidia-smi",
-            "Allow several: sudo nvidia-smi -c DEFAULT. End processes that are left over.",
+            "Allow several processes: sudo nvidia-smi -c DEFAULT. End leftover processes.",
             "If nobody uses it: restart the machine; in WSL: wsl --shutdown",
             remedy="see-gpu-memory",
             instead=DEVICES,
@@ -210,9 +212,9 @@ CAUSES = (
             "CUDA looked for a function in a program or library and did not find it (error 500). Likeliest: in Docker on "
             "Windows or WSL, the driver is newer than what Docker Desktop or the container's toolkit knows; otherwise a "
             "kernel was built for another driver or card.",
-            "See whether it works outside of the container: nvidia-smi, and a small program.",
+            "See whether it works outside the container: nvidia-smi, and a small program.",
             "Update Docker Desktop, the NVIDIA Container Toolkit and WSL: wsl --update; then restart.",
-            "If it began with a driver's update: take the driver before.",
+            "If it began with a driver update: install the previous driver.",
             instead=DEVICES,
         ),
         ("+named symbol", "+cuda|500|docker|wsl"),
@@ -223,7 +225,7 @@ CAUSES = (
         ("the launch timed out and was terminated", "cuda_error_launch_timeout"),
         says(
             "A kernel ran longer than the system allows for a card that also drives a screen (2 s on Windows).",
-            "Take a smaller batch or prompt, or a card without a screen.",
+            "Use a smaller batch or prompt, or a card without a screen.",
             "Windows: raise TdrDelay in the registry (HKLM\\SYSTEM\\CurrentControlSet\\Control\\GraphicsDrivers), then restart.",
             instead=DEVICES,
         ),
@@ -297,11 +299,11 @@ CAUSES = (
             "indexselectlargeindex",
         ),
         says(
-            "A kernel got an index outside of its table: nearly always a token id for which the embedding has no row. The "
+            "A kernel got an index outside its table: nearly always a token id without a row in the embedding. The "
             "tokenizer is another model's, or tokens were added and the embedding was not enlarged.",
             "Compare the two numbers: len(tokenizer), and the rows of the embedding (vocab_size in config.json).",
             "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
-            "The line that is named may be wrong, since kernels run later: run once with CUDA_LAUNCH_BLOCKING=1, or on the CPU.",
+            "The named line may be wrong, because kernels run later: run once with CUDA_LAUNCH_BLOCKING=1, or on the CPU.",
             instead="puna refuses an id outside of the vocabulary before anything runs.",
         ),
         ("+device-side assert|device side assert|srcindex", "+cuda|index|token"),
@@ -316,7 +318,7 @@ CAUSES = (
             "cuda error: unspecified launch failure",
         ),
         says(
-            "A kernel touched memory that is not its own: a defect of a kernel or of an extension that was built for another "
+            "A kernel accessed memory it does not own: a defect of a kernel, or of an extension built for another "
             "PyTorch, less often of the hardware (overclocked memory, power). The line that the traceback names may not be "
             "the place.",
             "Find the place: CUDA_LAUNCH_BLOCKING=1 PROGRAM",
@@ -352,7 +354,7 @@ CAUSES = (
             "cudnn_status_sublibrary_version_mismatch",
         ),
         says(
-            "Two versions of cuDNN meet: PyTorch's wheel brings its own, and another one, found by LD_LIBRARY_PATH, was "
+            "Two versions of cuDNN clash: PyTorch's wheel brings its own, but another one, from LD_LIBRARY_PATH, was "
             "loaded first.",
             "See what leads there: echo $LD_LIBRARY_PATH",
             "Start without it: env -u LD_LIBRARY_PATH PROGRAM",
@@ -437,7 +439,7 @@ CAUSES = (
             (
                 "The program needs compute capability {needed}, and the card has {capability}: it is older than that.",
                 "The program needs compute capability {needed} or later, and the card is older.",
-                "The card is older than what the program was written for.",
+                "The card is older than the program supports.",
             ),
             "See what it has: nvidia-smi --query-gpu=name,compute_cap --format=csv. GTX 10, P40 and P100 have 6.x, V100 7.0, "
             "T4 and RTX 20 7.5.",
@@ -463,7 +465,7 @@ CAUSES = (
             "feature '.bf16' requires .target sm_80 or higher",
         ),
         says(
-            "The card is older than what the program uses: bfloat16 and FlashAttention 2 need compute capability 8.0 "
+            "The card is too old for the program: bfloat16 and FlashAttention 2 need compute capability 8.0 "
             "(Ampere: RTX 30, A100) or later. A T4 or RTX 20 is 7.5, a V100 7.0.",
             "Use float16: --dtype half in vLLM, torch_dtype=torch.float16 in transformers.",
             'Do without FlashAttention: attn_implementation="sdpa".',

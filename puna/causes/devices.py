@@ -1,4 +1,4 @@
-"""Tensors that do not go together: devices, types, shapes, and numbers that are none."""
+"""Tensors that do not fit: devices, types, shapes, and values that are not numbers."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ CAUSES = (
             "Part of the model has no data on this device: transformers and accelerate put it elsewhere (another card, main "
             "memory, disk), or a layer got no weights from the file. Such a model, and a 4-bit or 8-bit one, must not be "
             "moved.",
-            'Load it where it shall be, device_map="cuda:0", and do not call model.to(...) afterwards.',
+            'Load it directly on its device, device_map="cuda:0", and do not call model.to(...) afterwards.',
             "If it does not fit the card: fewer bits per weight, or a smaller model.",
-            "If it comes while loading: the file lacks tensors, or transformers and accelerate do not fit; update both.",
-            instead="puna plans before it loads: puna plan MODEL shows what lies where.",
+            "If it happens while loading: the file lacks tensors, or transformers and accelerate do not fit; update both.",
+            instead="puna plans before it loads: puna plan MODEL shows what goes where.",
         ),
         ("+meta tensor|meta device|offloaded|dispatched", "+move|copy|cannot|not supported"),
     ),
@@ -149,7 +149,7 @@ CAUSES = (
                 "Two tensors of one operation have different types: part of the model or the input has another type than the "
                 "rest.",
             ),
-            "Load all in one type: from_pretrained(..., torch_dtype=torch.float16), and adapters likewise.",
+            "Load everything in one type: from_pretrained(..., torch_dtype=torch.float16), and adapters likewise.",
             "Or let PyTorch convert: with torch.autocast('cuda'): ...",
             instead="puna converts where types meet; a checkpoint may mix them.",
         ),
@@ -181,7 +181,7 @@ CAUSES = (
             "index out of range in self",
         ),
         says(
-            "A token id is larger than the embedding has rows: the tokenizer is another model's, or tokens were added and the "
+            "A token id exceeds the rows of the embedding: the tokenizer belongs to another model, or tokens were added and the "
             "embedding was not enlarged.",
             "Compare the two numbers: len(tokenizer), and model.get_input_embeddings().num_embeddings",
             "After adding tokens: model.resize_token_embeddings(len(tokenizer))",
@@ -198,7 +198,7 @@ CAUSES = (
         ),
         says(
             "transformers does not sample at temperature 0: it would divide by it.",
-            "Take the likeliest token each time: do_sample=False, and leave temperature out.",
+            "Always use the likeliest token: do_sample=False, and leave temperature out.",
             instead="puna takes --temperature 0 as what it means: the likeliest token each time.",
         ),
         ("+temperature", "+strictly positive|zero|0.0"),
@@ -230,11 +230,11 @@ CAUSES = (
             "The logits are not finite (inf or nan) when a token is sampled. Known reasons: a bf16 model that runs in float16 "
             "and overflows; weights that are damaged or quantised wrongly; padding on the left that masks a whole row; GPUs "
             "that copy wrongly to each other.",
-            "Run it in the type that it was trained in: torch_dtype=torch.bfloat16, or float32 to see whether it is that.",
+            "Run it in the type that it was trained in: torch_dtype=torch.bfloat16, or float32 to test this.",
             "See whether one row alone works, without padding.",
             "On several cards: see whether one card alone works, then NCCL_P2P_DISABLE=1.",
             instead=(
-                "puna ends only the request that is not finite, says so, and puna inspect MODEL --weights finds weights that "
+                "puna ends only the request with such logits, says so, and puna inspect MODEL --weights finds weights that "
                 "are not."
             ),
         ),

@@ -10,11 +10,11 @@ ANY = (
     'llama-2-13b/ "..."'
 )
 
-MANY = 64  # processes, among which nobody shares the heads of one model
+MANY = 64  # more processes than share the heads of any one model
 
 
 def explain_heads(numbers: Numbers) -> Explanation:
-    """Heads that the number of GPUs does not divide, with the numbers that do."""
+    """A number of heads that the GPUs cannot share evenly, with the numbers of GPUs that can."""
     heads = int(numbers.get("heads", "0"))
     fitting = [str(n) for n in range(1, min(heads, MANY) + 1) if heads % n == 0]
     told = filled("{heads} attention heads cannot be shared evenly by {ranks} GPUs.", numbers)
@@ -22,7 +22,7 @@ def explain_heads(numbers: Numbers) -> Explanation:
     return Explanation(
         told or "The attention heads cannot be shared evenly by this number of GPUs.",
         (
-            f"Take another number of GPUs, {which}. The heads of K and V set a limit of their own.",
+            f"Use another number of GPUs, {which}. The K and V heads have their own limit.",
             "In vLLM other cards can hold other layers: --pipeline-parallel-size",
         ),
         instead="puna splits by heads as well: it takes any number of processes that divides them.",
@@ -41,10 +41,10 @@ CAUSES = (
             "nccl support is not compiled",
         ),
         says(
-            "This PyTorch has no NCCL: the wheels for Windows and macOS and those for the CPU come without it. The program "
+            "This PyTorch has no NCCL: the wheels for Windows, macOS and the CPU do not include it. The program "
             'asks for it even for one process: init_process_group("nccl") is called whether it is needed or not.',
-            "One GPU needs no process group at all: run the model with a program that makes none.",
-            'To go on with the same program: change "nccl" to "gloo" in its call of init_process_group.',
+            "One GPU needs no process group: run the model with a program that makes none.",
+            'To keep the same program: change "nccl" to "gloo" in its call of init_process_group.',
             "On Linux with several GPUs: install a PyTorch that was built with CUDA; puna doctor says whether yours was.",
             instead=ONE_CARD,
         ),
@@ -59,7 +59,7 @@ CAUSES = (
             "without libuv support",
         ),
         says(
-            "torchrun wants libuv, and PyTorch's wheels for Windows of 2.4 to 2.6 were built without it.",
+            "torchrun needs libuv, but PyTorch's Windows wheels 2.4 to 2.6 were built without it.",
             "Switch it off: in cmd set USE_LIBUV=0, in PowerShell $env:USE_LIBUV=0; or update PyTorch.",
             "One GPU needs no torchrun: start the program with python, or give it one GPU in accelerate config.",
             instead=ONE_CARD,
@@ -77,9 +77,9 @@ CAUSES = (
             "gloo ... connection closed by peer",
         ),
         says(
-            "Gloo, PyTorch's way for processes to talk without NCCL, found no network address of this machine that it can use.",
+            "Gloo, PyTorch's replacement for NCCL between processes, found no usable network address of this machine.",
             "Name the interface: export GLOO_SOCKET_IFNAME=lo; Windows: set the machine's name in the file hosts to 127.0.0.1",
-            "One process needs none of it: start the program without torchrun.",
+            "One process does not need Gloo: start the program without torchrun.",
             instead=ONE_CARD,
         ),
         ("+gloo", "+unsupported|connect|device"),
@@ -110,9 +110,9 @@ CAUSES = (
         ),
         says(
             (
-                "The folder holds {shards} consolidated.NN.pth, and the world size is {world}: Meta's program wants as many "
-                "processes as files, whatever the number of GPUs.",
-                "Meta's program wants as many processes as the folder has consolidated.NN.pth files, and another number was "
+                "The folder holds {shards} consolidated.NN.pth, but the world size is {world}: Meta's program needs as many "
+                "processes as files, for any number of GPUs.",
+                "Meta's program needs as many processes as the folder has consolidated.NN.pth files, but another number was "
                 "started.",
             ),
             "Start as many: torchrun --nproc_per_node {shards} ...",
@@ -155,11 +155,11 @@ CAUSES = (
         ),
         says(
             (
-                "Port {port} is taken: another run of torchrun is still there, or another program uses it.",
-                "The port at which the processes meet is taken, often by another run of torchrun.",
+                "Port {port} is in use, by another run of torchrun or another program.",
+                "The port at which the processes meet is in use, often by another run of torchrun.",
             ),
-            "See who has it: ss -ltnp | grep {port}",
-            "Take another: torchrun --master_port 29501 ..., or let torchrun choose: --standalone",
+            "See which program uses it: ss -ltnp | grep {port}",
+            "Use another port: torchrun --master_port 29501 ..., or let torchrun choose: --standalone",
             instead=ONE_CARD,
         ),
         ("+torchrun|29500|master_port|torch.distributed", "+address already in use|already in use|in use|taken"),
@@ -175,10 +175,10 @@ CAUSES = (
         says(
             "The GPUs cannot read each other's memory (GeForce cards of the 40 and 50 series do not allow it, nor does an "
             "IOMMU or ACS in the way), and NCCL tried it anyway.",
-            "Go through main memory instead: export NCCL_P2P_DISABLE=1",
-            "See what is joined how: nvidia-smi topo -p2p r",
+            "Use main memory instead: export NCCL_P2P_DISABLE=1",
+            "See how the cards are connected: nvidia-smi topo -p2p r",
             "Update NCCL together with PyTorch: older versions do not know the newest cards.",
-            instead='On one card puna uses no NCCL; several: torchrun --nproc_per_node 2 -m puna run MODEL "..."',
+            instead='With one card puna uses no NCCL; with several: torchrun --nproc_per_node 2 -m puna run MODEL "..."',
         ),
         ("+nccl|gpu|5090|4090", "+p2p|peer access|peer-to-peer", "hang|disable|support|fail"),
     ),
@@ -188,10 +188,10 @@ CAUSES = (
         ("duplicate gpu detected : rank {rank:int} and rank {other:int}", "duplicate gpu detected"),
         says(
             (
-                "Rank {rank} and rank {other} were given the same GPU: NCCL wants one each.",
-                "Two ranks were given the same GPU: NCCL wants one each.",
+                "Rank {rank} and rank {other} have the same GPU: NCCL needs one GPU per rank.",
+                "Two ranks have the same GPU: NCCL needs one GPU per rank.",
             ),
-            'Each process takes its own: torch.cuda.set_device(int(os.environ["LOCAL_RANK"])), before anything is on the GPU.',
+            'Give each process its own GPU: torch.cuda.set_device(int(os.environ["LOCAL_RANK"])), before it uses a GPU.',
             "See how many there are, and start no more processes: nvidia-smi -L; torchrun --nproc_per_node N",
             "See whether a variable shows each process one card only: echo $CUDA_VISIBLE_DEVICES",
             instead=ONE_CARD,
@@ -208,12 +208,12 @@ CAUSES = (
             "call to posix_fallocate failed : no space left on device",
         ),
         says(
-            "NCCL's ranks exchange data in shared memory (/dev/shm), and there is too little of it. A container has 64 MB unless "
+            "NCCL's ranks exchange data in shared memory (/dev/shm), which is too small. A container has 64 MB unless "
             "more is given.",
             "See how much there is: df -h /dev/shm",
             "Give the container the machine's: docker run --ipc=host, or more of its own: --shm-size=8g. In Kubernetes: an "
             "emptyDir of medium Memory at /dev/shm.",
-            "Outside of a container: delete what killed runs left, rm /dev/shm/nccl-*; or do without, NCCL_SHM_DISABLE=1",
+            "Outside a container: delete leftovers of killed runs, rm /dev/shm/nccl-*; or avoid it: NCCL_SHM_DISABLE=1",
             instead=ONE_CARD,
         ),
         ("+nccl", "+shared memory|/dev/shm|shm", "docker|container|fail|size|small"),
@@ -230,10 +230,10 @@ CAUSES = (
             "nccl warn socketpollconnect: connect",
         ),
         says(
-            "NCCL's ranks do not reach each other: it took a network interface that does not lead to the others (docker0, a "
+            "NCCL's ranks cannot reach each other: NCCL chose a network interface that does not lead to the others (docker0, a "
             "virtual one), or a firewall is between.",
-            "Name the one that does: ip -br addr, then export NCCL_SOCKET_IFNAME=eth0",
-            "Between machines: NCCL takes ports as they come, so the firewall must let the machines reach each other on all.",
+            "Name the right interface: ip -br addr, then export NCCL_SOCKET_IFNAME=eth0",
+            "Between machines: NCCL uses any port, so the firewall must allow all ports between them.",
             "On one machine: export NCCL_SOCKET_IFNAME=lo; in a container: docker run --net=host",
             instead=ONE_CARD,
         ),
@@ -285,7 +285,7 @@ CAUSES = (
             (
                 "The processes do not find the first one at {host}, port {port}: the name leads to another address than this "
                 "machine's. On Windows this line is a warning and often not the reason why the program ends.",
-                "The processes do not find the first one: wrong address, or a firewall between. On Windows this line is a "
+                "The processes cannot reach the first one: wrong address, or a firewall. On Windows this line is a "
                 "warning and often not the reason why the program ends.",
             ),
             "On one machine: export MASTER_ADDR=127.0.0.1, or torchrun --standalone",
@@ -318,12 +318,12 @@ CAUSES = (
         says(
             (
                 "One rank waited {ms} ms for the others in {operation}: another rank had stopped or failed before, or went "
-                "another way. This is where it was noticed, not where it began.",
+                "another way. This line reports the effect, not the cause.",
                 "One rank waited for the others until its time limit: another rank had stopped or failed before.",
             ),
             "Look for the first error of any other rank, above in the log or in its own log: torchrun --log-dir logs --tee 3 ...",
             "If none failed: try NCCL_P2P_DISABLE=1, then NCCL_DEBUG=INFO.",
-            instead="With puna all processes end when one dies, and the one that failed says why.",
+            instead="In puna all processes end when one dies, and the failed one says why.",
         ),
         ("+nccl|collective", "+timeout|timed out|hang"),
         role="effect",
@@ -346,7 +346,7 @@ CAUSES = (
                 "process's log.",
             ),
             "Give puna why the whole log, from the start.",
-            "If nothing stands above: torchrun --log-dir logs --tee 3 ... shows what each process wrote.",
+            "If there is nothing above: torchrun --log-dir logs --tee 3 ... shows what each process wrote.",
             "exitcode -9: main memory was full. -11: a crash in compiled code.",
             instead=ONE_CARD,
         ),

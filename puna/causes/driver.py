@@ -8,17 +8,17 @@ DOCTOR = "puna doctor tries the driver part by part and names what is missing."
 
 
 def explain_old_driver(numbers: Numbers) -> Explanation:
-    """A driver that is too old, with the newest CUDA that it knows: 11040 is 11.4."""
+    """A driver that is too old, with the newest CUDA that it supports: 11040 is 11.4."""
     found = numbers.get("found", "")
-    newest = f" The newest CUDA that it knows is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""
+    newest = f" The newest CUDA that it supports is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""
     needed = numbers.get("needed", "")
     wanted = f" The program wants CUDA {needed}." if needed else ""
-    than = "the installed PyTorch needs" if found else "what the program was built for"  # the number stands in PyTorch's words
+    than = "the installed PyTorch needs" if found else "what the program was built for"  # PyTorch's text has the number
     return Explanation(
         f"The NVIDIA driver is older than {than}.{newest}{wanted}",
         (
-            "See which CUDA the driver knows: nvidia-smi, at the top right",
-            "Install a newer driver, or a program (a PyTorch, a container) that was built for an older CUDA.",
+            "See which CUDA the driver supports: nvidia-smi, at the top right",
+            "Install a newer driver, or a program (PyTorch, container) built for an older CUDA.",
         ),
         "update-nvidia-driver",
         DOCTOR,
@@ -39,7 +39,7 @@ CAUSES = (
             "module verification failed: signature and/or required key missing - module not loaded",
         ),
         says(
-            "Secure Boot is on, and the kernel does not trust the key that the driver's module is signed with: so the module "
+            "Secure Boot is on, and the kernel does not trust the signing key of the driver's module, so the module "
             "is not loaded.",
             "See it: mokutil --sb-state; mokutil --list-enrolled",
             'Enrol the key, restart, and choose "Enroll MOK" on the blue screen "Perform MOK management", with the password '
@@ -64,7 +64,7 @@ CAUSES = (
             "nvidia kernel module from obtaining ownership",
         ),
         says(
-            "The free driver nouveau holds the card, so NVIDIA's cannot take it.",
+            "The free driver nouveau uses the card, so NVIDIA's driver cannot.",
             "See it: lsmod | grep nouveau",
             "Keep it from loading, renew the initial ramdisk, and restart.",
             remedy="blacklist-nouveau",
@@ -138,7 +138,7 @@ CAUSES = (
         says(
             "The kernel module does not fit the card. Cards since Blackwell (RTX 50) run with NVIDIA's open kernel modules "
             "only; cards before Turing (GTX 10 and older) with the proprietary ones only.",
-            "See which is loaded: cat /proc/driver/nvidia/version",
+            "See which module is loaded: cat /proc/driver/nvidia/version",
             "Install the other one: the package's name ends in -open for the open modules.",
             remedy="open-kernel-module",
             instead=DOCTOR,
@@ -264,7 +264,7 @@ CAUSES = (
             "See whether there is a card: lspci | grep -i nvidia",
             "Install the driver, restart, and check that nvidia-smi lists the card.",
             remedy="install-nvidia-driver",
-            instead='puna runs on the CPU meanwhile: puna run MODEL "..." --device cpu',
+            instead='Meanwhile puna runs on the CPU: puna run MODEL "..." --device cpu',
         ),
         (
             "+nvidia",
@@ -284,7 +284,7 @@ CAUSES = (
         ),
         says(
             "This user may not open the card's files in /dev, or the container lost access to them (a systemd reload does that).",
-            "See them: ls -l /dev/nvidia*; id",
+            "See the files and your groups: ls -l /dev/nvidia*; id",
             "In a container: restart it.",
             remedy="join-device-group",
             instead=DOCTOR,
@@ -307,7 +307,7 @@ CAUSES = (
             "Docker cannot give a GPU to a container: the NVIDIA Container Toolkit is not installed, or Docker is not "
             "configured for it.",
             "After installing: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-            "Check it: docker run --rm --gpus all ubuntu nvidia-smi",
+            "Test it: docker run --rm --gpus all ubuntu nvidia-smi",
             remedy="container-toolkit",
             instead=DOCTOR,
         ),
@@ -330,8 +330,8 @@ CAUSES = (
         ),
         says(
             "The driver's programs are there, but its kernel module is not loaded: it was not built for the running kernel, "
-            "Secure Boot refuses it, nouveau holds the card, or the machine was not restarted since the installation.",
-            "Try, and read why not: sudo modprobe nvidia; sudo dmesg | tail -20",
+            "Secure Boot refuses it, nouveau uses the card, or the machine was not restarted after the installation.",
+            "Load it, and read the errors: sudo modprobe nvidia; sudo dmesg | tail -20",
             "See whether it was built for this kernel: uname -r; dkms status",
             "See whether Secure Boot is on: mokutil --sb-state",
             instead=DOCTOR,

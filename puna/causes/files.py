@@ -1,4 +1,4 @@
-"""Checkpoints: what is missing, of another format, damaged, newer than the program, or not allowed to be fetched."""
+"""Checkpoints that are missing, damaged, gated, in another format, or newer than the program."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FAMILIES = (
 )
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
-# The first four bytes of a file, as llama.cpp prints them -> what they are.
+# The first four bytes of a file, as llama.cpp prints them -> the file's kind.
 MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}
 
 
 def explain_magic(numbers: Numbers) -> Explanation:
-    """A file that does not begin as a GGUF does, with what its first bytes say."""
+    """A file that does not begin like a GGUF, with what its first bytes mean."""
     kind = MAGICS.get(numbers.get("magic", ""))
-    begins = f" but as {kind} does" if kind else ""
+    begins = f" but like {kind}" if kind else ""
     return Explanation(
-        f"The file does not begin as a GGUF does{begins}: it is of another format, or an error page was saved in its place.",
+        f"The file does not begin like a GGUF{begins}: it has another format, or is a saved error page.",
         (
             "See its first bytes: head -c 64 FILE | xxd",
             "Make sure that the path is the model's file, not a folder or a program.",
@@ -49,21 +49,21 @@ def explain_magic(numbers: Numbers) -> Explanation:
     )
 
 
-# Numbers of ggml's types that came after 2024 -> name, and the llama.cpp that has it.
+# ggml type numbers added after 2024 -> name, and the llama.cpp that has it.
 NEW_TYPES = {"34": "TQ1_0", "35": "TQ2_0", "39": "MXFP4 (gpt-oss), which came in August 2025", "40": "NVFP4"}
-NO_LONGER = ("4", "5", "31", "32", "33", "36", "37", "38")  # removed from llama.cpp, or taken for something else by a fork
+NO_LONGER = ("4", "5", "31", "32", "33", "36", "37", "38")  # removed from llama.cpp, or reused by a fork
 
 
 def explain_type(numbers: Numbers) -> Explanation:
-    """A number of a tensor's type that the program does not know: newer than it, or a fork's."""
+    """A tensor type number that the program does not know: newer than the program, or a fork's."""
     number = numbers.get("type", "")
     name = NEW_TYPES.get(number)
     if name:
-        told = f"The file holds tensors of type {number}: {name}. The program is older than that."
+        told = f"The file holds tensors of type {number}: {name}. The program is older than this type."
         cure = "Update the program (llama.cpp, llama-cpp-python, Ollama, LM Studio and its runtimes)."
     elif number in NO_LONGER:
         told = f"The file holds tensors of type {number}, which llama.cpp dropped or never had: a fork or Ollama made the file."
-        cure = "Take a GGUF of the same model that llama.cpp's own converter made; an Ollama blob often runs in Ollama only."
+        cure = "Use a GGUF of the same model made by llama.cpp's own converter; an Ollama blob often runs only in Ollama."
     else:
         told = (
             f"The file holds tensors of {f'type {number}' if number else 'a type'}{', which' if number else ' that'} the program "
@@ -88,10 +88,10 @@ CAUSES = (
             "this repository is over its data quota",
         ),
         says(
-            "The file is a pointer of Git LFS: some lines of text in the place of the model, because the repository was "
+            "The file is a Git LFS pointer: some lines of text instead of the model, because the repository was "
             "cloned without LFS.",
             "See it: head -c 100 FILE begins with 'version https://git-lfs'",
-            "Fetch what it points to: git lfs install && git lfs pull",
+            "Fetch the real file: git lfs install && git lfs pull",
             instead="puna pull hf:OWNER/REPO/FILE.gguf fetches the file itself, with a checked sha256.",
         ),
         (
@@ -105,7 +105,7 @@ CAUSES = (
         "files",
         ("unknown (magic, version) combination: 46554747", "bad magic ... gguf", "wrong magic in header"),
         says(
-            "The file is a GGUF, and the program is from before August 2023, when the format came: it does not know it.",
+            "The file is a GGUF, but the program is from before August 2023, when the format appeared.",
             "Update the program: pip install -U llama-cpp-python, or a current llama.cpp.",
             instead=AS_IT_IS,
         ),
@@ -124,12 +124,12 @@ CAUSES = (
             "is this really a ggml file",
         ),
         says(
-            "The file is in the format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
+            "The file has a format from before GGUF (ggml, ggjt; August 2023 and earlier), which the program does not "
             "read (or not in this version).",
-            "Take a GGUF of the same model: nearly all exist as GGUF.",
+            "Use a GGUF of the same model: nearly all exist as GGUF.",
             "Or convert it: convert_llama_ggml_to_gguf.py of llama.cpp.",
             instead=(
-                "puna reads GGUF v2 and v3; from the original weights it makes one: puna convert FOLDER m.gguf --to gguf "
+                "puna reads GGUF v2 and v3, and makes one from the original weights: puna convert FOLDER m.gguf --to gguf "
                 "--quantize q4_k"
             ),
         ),
@@ -222,7 +222,7 @@ CAUSES = (
         ("wrong number of tensors; expected {expected:int}, got {got:int}", "wrong number of tensors"),
         says(
             (
-                "The file holds {expected} tensors, and the program used {got} of them: it is older than the model. Llama "
+                "The file holds {expected} tensors, but the program used {got} of them: it is older than the model. Llama "
                 "3.1 brought one more, rope_freqs, in July 2024; before that version its long contexts are wrong.",
                 "The file holds another number of tensors than the program uses: it is older than the model.",
             ),
@@ -243,9 +243,9 @@ CAUSES = (
         ),
         says(
             (
-                "The program wants the tensor {tensor} as {expected}, and the file has it as {got}: the file was made by another "
+                "The program expects the tensor {tensor} as {expected}, but the file has {got}: the file was made by another "
                 "version of the converter, or the program is older than the model.",
-                "The program looks for the tensor {tensor}, and the file has none of that name, or another shape of it: the "
+                "The program looks for the tensor {tensor}, but the file has none of that name, or has another shape: the "
                 "program is older than the model, the file was made by another version of the converter, or it is only a part "
                 "(an adapter, a vision part, one file of several).",
                 "The file's tensors are not those that the program looks for.",
@@ -253,7 +253,7 @@ CAUSES = (
             "Update the program first. Models with tied embeddings (Gemma, Llama 3.2) have no output.weight, which old versions "
             "look for.",
             "If you made the file: make it again with the current convert_hf_to_gguf.py. Otherwise take another conversion.",
-            instead="puna inspect PATH lists the tensors of a file; puna names one that is missing before it loads any.",
+            instead="puna inspect PATH lists the tensors of a file; puna names a missing tensor before it loads any.",
         ),
         ("+tensor", "+missing|not found|wrong shape", "+gguf|llama.cpp|output.weight|blk"),
     ),
@@ -289,17 +289,12 @@ CAUSES = (
         ("unknown pre-tokenizer type: '{splitter:word}'", "unknown pre-tokenizer type", "error loading model vocabulary"),
         says(
             (
-                "The program does not know how this model's text is split before its tokens are made ({splitter}): it is "
-                "older than the model.",
-                "The program does not know how this model's text is split before its tokens are made: it is older than the "
-                "model.",
+                "The program does not know this model's pre-tokenizer ({splitter}): it is older than the model.",
+                "The program does not know this model's pre-tokenizer: it is older than the model.",
             ),
             "Update the program.",
             "If you made the file: make it again with the current convert_hf_to_gguf.py.",
-            instead=(
-                "puna names a splitter that it does not know instead of taking another; puna tokenize MODEL TEXT shows the "
-                "tokens."
-            ),
+            instead=("puna names an unknown pre-tokenizer instead of using another; puna tokenize MODEL TEXT shows the tokens."),
         ),
         ("+pre-tokenizer|pretokenizer", "unknown|vocabulary|type"),
     ),
@@ -346,7 +341,7 @@ CAUSES = (
             "_pickle.unpicklingerror: invalid load key",
         ),
         says(
-            "The .pth or .bin file is damaged or incomplete: a zip file's directory stands at its end, and the end is missing.",
+            "The .pth or .bin file is damaged or incomplete: its end, with the zip directory, is missing.",
             "Compare its size with the source's: ls -l FILE; Meta's folders bring checklist.chk: md5sum -c checklist.chk",
             AGAIN,
             instead=INSPECT,
@@ -365,8 +360,8 @@ CAUSES = (
         says(
             "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "
             "can run any program when it is loaded.",
-            "Take the safetensors of the same model, which hold nothing but tensors.",
-            '"Unsupported operand" means that the file is no pickle at all: damaged, or a page or a pointer in its place.',
+            "Use the safetensors of the same model, which hold only tensors.",
+            '"Unsupported operand" means that the file is not a pickle: it is damaged, or is a web page or a pointer.',
             "Only for a file that you made yourself: torch.load(FILE, weights_only=False)",
             instead="puna reads .pth and .bin with a reader of its own that can make nothing but tensors.",
         ),
@@ -380,7 +375,7 @@ CAUSES = (
             "attempting to deserialize object on cuda device",
         ),
         says(
-            "The checkpoint was saved from a GPU, and PyTorch sees none here (or fewer).",
+            "The checkpoint was saved from a GPU, but PyTorch sees no GPU here (or fewer).",
             "Load it into main memory: torch.load(FILE, map_location='cpu')",
             'If there is a GPU: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())" says whether '
             "PyTorch can use it.",
@@ -406,7 +401,7 @@ CAUSES = (
         ),
         says(
             (
-                "The weights are not those of this configuration: {tensor} is [{saved}] in the file, and [{wanted}] in the "
+                "The weights are not those of this configuration: {tensor} is [{saved}] in the file, but [{wanted}] in the "
                 "program.",
                 "The weights are not those of this configuration: {tensor} has another shape in the file than in the program.",
                 "The weights are not those of this configuration: names or shapes in the file differ from the program's.",
@@ -433,8 +428,8 @@ CAUSES = (
         says(
             "params.json holds a key that the program does not know: the model is newer than the program. rope_theta is "
             "CodeLlama's and Llama 3's, use_scaled_rope Llama 3.1's.",
-            "Take the program that belongs to the model: the repository codellama, llama3 or llama-models.",
-            "Do not delete the key: without it the positions are computed wrongly. Short answers look right, long ones do not.",
+            "Use the program that belongs to the model: the repository codellama, llama3 or llama-models.",
+            "Do not delete the key: without it the positions are wrong. Short answers look right, long ones do not.",
             instead='puna knows these keys: puna run FOLDER "..."; puna inspect lists keys that it does not use.',
         ),
         ("+rope_theta|use_scaled_rope|params.json", "+unexpected|keyword|unknown|rejected|argument"),
@@ -449,9 +444,9 @@ CAUSES = (
             "`rope_scaling`'s type field must be one of",
         ),
         says(
-            "config.json describes Llama 3.1's scaling of positions, and this transformers is older (before 4.43).",
+            "config.json describes Llama 3.1's RoPE scaling, but this transformers is older (before 4.43).",
             "Update it: pip install -U 'transformers>=4.43'",
-            "Do not cut rope_scaling down to two fields: long contexts would be computed wrongly.",
+            "Do not cut rope_scaling down to two fields: long contexts would be wrong.",
             instead="puna knows linear, dynamic, yarn and llama3 scaling.",
         ),
         ("+rope_scaling|rope scaling", "+dictionary|field|type", "llama 3|llama3|transformers|factor"),
@@ -472,7 +467,7 @@ CAUSES = (
                 "The folder has no config.json: it is a checkpoint in Meta's format (consolidated.NN.pth, params.json), "
                 "which transformers and the converters of llama.cpp do not read.",
             ),
-            "Take the model whose name ends in -hf: meta-llama/Llama-2-7b-hf. It is the same in the other format.",
+            "Use the model whose name ends in -hf: meta-llama/Llama-2-7b-hf. It is the same model in the other format.",
             "Or convert: puna convert llama-2-7b/ llama-2-7b-hf/ --to safetensors",
             instead='puna reads Meta\'s folders as they are: puna run llama-2-7b/ "..."',
         ),
@@ -515,12 +510,12 @@ CAUSES = (
         ),
         says(
             (
-                "{model} is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "Only those who accepted its license on the Hub may fetch {model}, and you are not signed in, or not "
                 "admitted yet.",
-                "The model is given only to those who accepted its license on the Hub, and you are not signed in, or not "
+                "Only those who accepted its license on the Hub may fetch the model, and you are not signed in, or not "
                 "admitted yet.",
             ),
-            "Accept the license on the model's page, and wait until it is granted.",
+            "Accept the license on the model's page, and wait for the approval.",
             "Sign in on this machine: hf auth login (older: huggingface-cli login), or export HF_TOKEN=...",
             instead="puna uses the same sign-in; models without a gate, such as SmolLM2 or TinyLlama, need none.",
         ),
@@ -554,11 +549,11 @@ CAUSES = (
         ),
         says(
             (
-                "The download of {file} broke off: {got} of {expected} bytes are there.",
+                "The download of {file} broke off: {got} of {expected} bytes arrived.",
                 "A download broke off: the file is shorter than the Hub says.",
             ),
-            "Fetch it again; what is there is kept: hf download OWNER/NAME (older: huggingface-cli download)",
-            "If it breaks off each time: see the disk, df -h ~, and whether a proxy limits downloads.",
+            "Fetch it again, which resumes: hf download OWNER/NAME (older: huggingface-cli download)",
+            "If it breaks off each time: check the disk, df -h ~, and whether a proxy limits downloads.",
             instead="puna pull goes on where a download broke off, and checks its sha256.",
         ),
         ("+consistency check|download", "+size", "+fail|shorter|interrupt", "+huggingface|model|safetensors|gguf"),
@@ -578,10 +573,10 @@ CAUSES = (
             "head invalid http status code received: 404",
         ),
         says(
-            "The repository is there, and this file or this revision of it is not: the name is misspelt, or the file has "
+            "The repository exists, but not this file or revision: the name is misspelt, or the file has "
             "another name (parts, another quantisation, another folder).",
             "See which files there are: hf download OWNER/REPO --dry-run, or the page's tab Files.",
-            "Write the name exactly, with its folder and its capital letters.",
+            "Write the name exactly, with folder and capital letters.",
             instead="puna plan hf:OWNER/REPO lists what the repository holds.",
         ),
         ("+entry not found|file not found|revision", "+huggingface|hub"),
@@ -603,7 +598,7 @@ CAUSES = (
             "See whether a newer transformers has the model built in: pip install -U transformers",
             "Otherwise read the code on the model's page first, since it may do anything here; then trust_remote_code=True, with "
             "a fixed revision=COMMIT.",
-            instead="puna runs no code from models: it runs the LLaMA family by itself, and refuses others by name.",
+            instead="puna runs no code from models: it has its own code for the LLaMA family, and refuses others by name.",
         ),
         (
             "+trust_remote_code|trust remote code|custom code",
@@ -654,9 +649,9 @@ CAUSES = (
         ),
         says(
             (
-                "{name} is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name is "
+                "{name} is neither a folder here nor a model on the Hub: the path is wrong from this folder, or the name is "
                 "misspelt.",
-                "The name is neither a folder here nor a model on the Hub: the path is wrong as seen from here, or the name "
+                "The name is neither a folder here nor a model on the Hub: the path is wrong from this folder, or the name "
                 "is misspelt.",
             ),
             "See whether the folder is there: ls -d PATH; write the whole path.",
@@ -675,7 +670,7 @@ CAUSES = (
         says(
             "A matrix of K or V is smaller than the program expects: the model shares K and V among several heads "
             "(grouped-query attention), and the program assumes one K head for each head. llama2.c's export.py --hf does "
-            "that; as did transformers before 4.31 with Llama 2 70B.",
+            "that; transformers before 4.31 did it with Llama 2 70B.",
             "Update the program; for llama2.c, convert with puna: puna convert FOLDER model.bin --to llama2c",
             instead="puna reads and writes grouped-query models in all its formats.",
         ),

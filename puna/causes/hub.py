@@ -1,14 +1,14 @@
-"""Downloads from Hugging Face beyond what `files.py` tells: Xet transfers, limits, the renamed command."""
+"""Downloads from Hugging Face that `files.py` does not cover: Xet transfers, limits, the renamed command."""
 
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-PULL = "puna pull goes on where a download broke off, and checks its sha256; HF_HUB_DISABLE_XET=1 works for it too."
+PULL = "puna pull resumes a broken download and checks its sha256; HF_HUB_DISABLE_XET=1 works for it too."
 
 
 def explain_xet(numbers: Numbers) -> Explanation:
-    """A Xet transfer that broke, with how much came of how much."""
+    """A broken Xet transfer, with received and expected bytes."""
     got, expected = numbers.get("got", ""), numbers.get("expected", "")
     much = f" One piece had {got} bytes instead of {expected}." if got and expected else ""
     return Explanation(
@@ -18,7 +18,7 @@ def explain_xet(numbers: Numbers) -> Explanation:
             "Start it again: finished pieces are kept. Update first: python -m pip install -U huggingface_hub hf_xet",
             "If it fails again, download without Xet: export HF_HUB_DISABLE_XET=1; in PowerShell: $env:HF_HUB_DISABLE_XET=1",
             "See whether the cache folder has room and is yours: df -h ~/.cache/huggingface; ls -ld ~/.cache/huggingface/xet",
-            "On a slow line ask for less at once: hf download OWNER/REPO --max-workers 1",
+            "On a slow connection, use fewer workers: hf download OWNER/REPO --max-workers 1",
         ),
         "",
         PULL,
@@ -86,7 +86,7 @@ CAUSES = (
         "hub",
         ("xet storage is enabled for this repo, but the 'hf_xet' package is not installed",),
         says(
-            "The repository stores its files with Xet, and the package hf_xet is not installed: the download goes over plain "
+            "The repository stores its files with Xet, but the package hf_xet is not installed: the download uses plain "
             "HTTPS. That is slower for some files, not an error.",
             "To use Xet: python -m pip install hf_xet",
             instead=PULL,
@@ -112,7 +112,7 @@ CAUSES = (
             "minutes. Those who are not signed in, and many machines behind one address, reach the limit first.",
             "Wait five minutes, then start it again; finished files are kept.",
             "Sign in, which raises the limit: hf auth login, or export HF_TOKEN=...",
-            "Ask for less at once: hf download OWNER/REPO --max-workers 2. Once the files are here: export HF_HUB_OFFLINE=1",
+            "Use fewer workers: hf download OWNER/REPO --max-workers 2. Once the files are here: export HF_HUB_OFFLINE=1",
             instead="puna asks for the one file that it runs, and never again once it is in the cache.",
         ),
         ("+429|rate limit|too many requests", "+huggingface|hub|hf"),
@@ -134,10 +134,10 @@ CAUSES = (
             "model is private or does not exist; if you are accessing a gated model",
         ),
         says(
-            "Hugging Face refused the token: it is wrong, was revoked, or there is none. An old one in HF_TOKEN goes before the "
-            "one that you signed in with. A misspelt model name is told the same way.",
+            "Hugging Face refused the token: it is wrong, was revoked, or there is none. An old token in HF_TOKEN overrides the "
+            "one that you signed in with. A misspelt model name gives the same error.",
             "See who you are: hf auth whoami; echo $HF_TOKEN",
-            "Make a new one with the right to read at https://huggingface.co/settings/tokens, then: hf auth login --force",
+            "Make a new token with read access at https://huggingface.co/settings/tokens, then: hf auth login --force",
             "A public model needs none: unset HF_TOKEN, and check the model's name.",
             instead=PULL,
         ),
@@ -191,7 +191,7 @@ CAUSES = (
             "This user may not write into Hugging Face's cache folder: another user (often root, or a container) made it, or "
             "it cannot be written to.",
             "See whose it is: ls -ld ~/.cache/huggingface ~/.cache/huggingface/hub ~/.cache/huggingface/xet",
-            "Take it back: sudo chown -R $USER ~/.cache/huggingface; or name another folder: export HF_HOME=/path/with/space",
+            "Make it yours: sudo chown -R $USER ~/.cache/huggingface; or name another folder: export HF_HOME=/path/with/space",
             "In a container: mount a folder that its user may write to: -v ~/.cache/huggingface:/root/.cache/huggingface",
             instead="puna keeps models in the folder that PUNA_CACHE names.",
         ),

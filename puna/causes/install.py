@@ -1,4 +1,4 @@
-"""Installation: wheels, compilers, libraries that do not fit each other."""
+"""Installation: wheels, compilers, incompatible libraries."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CAUSES = (
         ),
         says(
             (
-                "{library} was compiled for another PyTorch than the one that is installed: it looks for {symbol}, which "
+                "{library} was compiled for another PyTorch than the installed one: it looks for {symbol}, which "
                 "this one does not have.",
-                "An extension was compiled for another PyTorch than the one that is installed.",
+                "An extension was compiled for another PyTorch than the installed one.",
             ),
             'See the versions: python -c "import torch; print(torch.__version__, torch.version.cuda)"; pip list',
-            "Install the wheel that was made for exactly this PyTorch, CUDA and Python, or the PyTorch that the wheel names.",
+            "Install the wheel for exactly this PyTorch, CUDA and Python, or the PyTorch that the wheel names.",
             "Built from source: delete ~/.cache/torch_extensions, and build it again.",
-            instead="puna uses no compiled extension: its kernels are compiled on your machine, by Numba and Triton.",
+            instead="puna uses no compiled extension: Numba and Triton compile its kernels on your machine.",
         ),
         ("+undefined symbol", "+torch|.so|import|extension"),
     ),
@@ -61,7 +61,7 @@ CAUSES = (
             "/usr/bin/g++' failed with exit code",
         ),
         says(
-            "The installation compiles the package, and there is no C++ compiler.",
+            "The installation compiles the package, but there is no C++ compiler.",
             "Linux: sudo apt install build-essential cmake, or sudo dnf install gcc-c++ cmake",
             'Windows: Visual Studio Build Tools with "Desktop development with C++"; then the prompt that is named x64 '
             "Native Tools.",
@@ -87,12 +87,12 @@ CAUSES = (
             "cuda_utils.c ... returned non-zero exit status 1",
         ),
         says(
-            "Triton compiles a small program in C the first time, and there is no C compiler, or Python's headers (Python.h) "
+            "Triton compiles a small C program at first use, but there is no C compiler, or Python's headers (Python.h) "
             "are not installed.",
             "sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel",
             "For a Python of its own version the package is named after it: sudo apt install python3.12-dev",
             remedy="install-compiler",
-            instead="puna goes on without Triton, in plain PyTorch, and says so; puna doctor tries a kernel.",
+            instead="puna uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel.",
         ),
         ("+triton|torch.compile", "+compiler|gcc|python.h|python3-dev", "+not found|missing|no c|fail|cannot find"),
     ),
@@ -101,10 +101,10 @@ CAUSES = (
         "install",
         ("triton error [cuda]: device kernel image is invalid", "triton error [cuda]: the provided ptx was compiled with"),
         says(
-            "Triton compiled for the card, and the driver cannot load it: Triton brings an assembler of CUDA that is newer than "
+            "Triton compiled a kernel, but the driver cannot load it: Triton's CUDA assembler is newer than "
             "what the driver knows.",
             "Install a newer driver, or the Triton that belongs to your PyTorch: pip check names it.",
-            "See which CUDA the driver knows: nvidia-smi, at the top right",
+            "See which CUDA the driver supports: nvidia-smi, at the top right",
             remedy="update-nvidia-driver",
             instead="puna goes on without Triton, in plain PyTorch, and says so.",
         ),
@@ -119,10 +119,9 @@ CAUSES = (
             "could not create or locate cache dir",
         ),
         says(
-            "Triton cannot write into the folder where it keeps compiled kernels: it belongs to another user, or cannot be "
-            "written to.",
+            "Triton cannot write to its folder of compiled kernels: the folder belongs to another user, or cannot be written to.",
             "Name another folder: export TRITON_CACHE_DIR=/tmp/triton-$USER",
-            "Or take the old one back: sudo chown -R $USER ~/.triton",
+            "Or make the old one yours: sudo chown -R $USER ~/.triton",
             instead="puna goes on without Triton, in plain PyTorch, and says so.",
         ),
         ("+triton", "+cache|.triton", "+permission|read-only|not writable|cannot write|denied"),
@@ -156,7 +155,7 @@ CAUSES = (
             "The installation compiles the package for CUDA, and CUDA's toolkit (compiler and libraries) is missing, not on "
             "the path, or of another version. The driver does not include it.",
             "See whether there is one: nvcc --version; ls -d /usr/local/cuda*",
-            "Say where it is: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
+            "Set its path: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
             "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
@@ -177,9 +176,9 @@ CAUSES = (
         ),
         says(
             (
-                "CUDA's compiler does not know {architecture}, the card that it is to compile for: the toolkit is older than the "
+                "CUDA's compiler does not know {architecture}, its target card: the toolkit is older than the "
                 "card, or so new that it dropped it.",
-                "CUDA's compiler does not know the card that it is to compile for: the toolkit is older than the card, or so new "
+                "CUDA's compiler does not know its target card: the toolkit is older than the card, or so new "
                 "that it dropped it.",
             ),
             "See which compiler is found: which nvcc; nvcc --version. The distribution's own package is often years old.",
@@ -207,14 +206,14 @@ CAUSES = (
         ),
         says(
             (
-                "This CUDA toolkit works with GCC up to {gcc}, and the system's compiler is newer.",
+                "This CUDA toolkit works with GCC up to {gcc}, but the system's compiler is newer.",
                 "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is "
                 "newer than the toolkit, or the toolkit is much older.",
             ),
             "Install an older compiler beside it, and name it: sudo apt install g++-13, then "
             "-DCMAKE_CUDA_HOST_COMPILER=g++-13, or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
             "Or a newer CUDA toolkit: 12.8 takes GCC 14, 13 takes GCC 15.",
-            "Or take a release or a wheel that is built already.",
+            "Or use a prebuilt release or wheel.",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
         ("+nvcc|cuda", "+gcc|gnu version|visual studio|host compiler", "+unsupported|not supported|newer"),
@@ -232,7 +231,7 @@ CAUSES = (
         ),
         says(
             (
-                "The library was built for {have}, and this Python runs as {need}.",
+                "The library was built for {have}, but this Python runs as {need}.",
                 "The program or library was built for another processor than this one (Intel or Arm, 32 or 64 bit).",
             ),
             'See what Python is: python -c "import platform; print(platform.machine())"; on a Mac with Apple\'s chip it '
@@ -255,7 +254,7 @@ CAUSES = (
             "no module named 'grp'",
         ),
         says(
-            "The program is written for Linux and runs on Windows here: this module does not exist there.",
+            "The program is written for Linux; Windows does not have this module.",
             "Run it in WSL: wsl --install, then install it there.",
             "Or take a program that runs on Windows: llama.cpp, Ollama, LM Studio.",
             instead='puna runs on Windows, on the CPU: puna run MODEL "..."',
@@ -274,9 +273,9 @@ CAUSES = (
             "'cp932' codec can't decode byte",
         ),
         says(
-            "Python on Windows reads and writes text in the system's old code page, and the text is UTF-8.",
+            "Python on Windows uses the system's old code page, but the text is UTF-8.",
             "Use UTF-8: set PYTHONUTF8=1; in PowerShell: $env:PYTHONUTF8=1",
-            "If it stays: Settings, Language, Administrative language settings, Change system locale, Beta: UTF-8.",
+            "If the error stays: Settings, Language, Administrative language settings, Change system locale, Beta: UTF-8.",
             instead="puna reads and writes UTF-8 everywhere.",
         ),
         ("+codec", "+decode|encode", "+gbk|charmap|cp1252|cp949"),
@@ -309,7 +308,7 @@ CAUSES = (
             "illegal hardware instruction",
         ),
         says(
-            "The program uses instructions that this processor does not have (AVX2, AVX-512): it was compiled on or for a "
+            "The program uses instructions that this CPU lacks (AVX2, AVX-512): it was compiled on or for a "
             "newer one. In a virtual machine the host may hide them.",
             "See what there is: grep -o -m1 -wE 'avx|avx2|avx512f|fma' /proc/cpuinfo | sort -u; lscpu",
             'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --force-reinstall --no-cache-dir '
@@ -329,7 +328,7 @@ CAUSES = (
         ),
         says(
             (
-                "The program was built on a newer system: it wants {version} of the C or C++ library.",
+                "The program was built on a newer system: it needs {version} of the C or C++ library.",
                 "The program was built on a newer system.",
             ),
             "In conda the library is conda's own: conda install -c conda-forge libstdcxx-ng",
@@ -381,7 +380,7 @@ CAUSES = (
             "fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
             "Start the program in a terminal: Windows then names the DLL.",
             "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
-            "CUDA's DLLs: take the archive that is named cudart of the same release, into the program's folder.",
+            "CUDA's DLLs: unpack the cudart archive of the same release into the program's folder.",
             instead=NOTHING_TO_BUILD,
         ),
     ),
@@ -390,7 +389,7 @@ CAUSES = (
         "install",
         ("certificate_verify_failed", "certificate verify failed"),
         says(
-            "The server's certificate was not trusted: a proxy of a company or school signs with its own, the system's list of "
+            "Python does not trust the server's certificate: a company or school proxy uses its own, the system's list of "
             "authorities is old, or the clock is wrong.",
             "See the date: date",
             "Python of python.org on macOS: run Install Certificates.command in its folder.",
@@ -462,7 +461,7 @@ CAUSES = (
         ),
         says(
             (
-                "{package} could not be compiled; this line only reports it. The first error above it says why.",
+                "{package} could not be compiled; this line only reports it. The first error above says why.",
                 "A package could not be compiled; this line only reports it. The first error above it says why.",
             ),
             "Give puna why the whole output: pip install --verbose {package} 2>&1 | puna why -",

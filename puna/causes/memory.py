@@ -1,4 +1,4 @@
-"""Memory that is exhausted: of a GPU in its kinds, which the numbers tell apart, of the machine, and of the disk."""
+"""Exhausted memory: of a GPU (several kinds, distinguished by the numbers), of the machine, and of the disk."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from puna.causes.base import Cause, Explanation, Numbers, filled, says
 from puna.causes.sizes import GIB, num_bytes, shown
 
-CONTEXT_BYTES = GIB // 2  # what a process's CUDA context and libraries take beside PyTorch's own blocks
+CONTEXT_BYTES = GIB // 2  # memory of a process's CUDA context and libraries, without PyTorch's blocks
 FEWER_BITS = 'puna keeps weights that do not fit in fewer bits and says so: puna run MODEL "..." --weights int8, or int4.'
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """An allocation that failed, in bytes; None: the text does not say."""
+    """A failed allocation, in bytes; None: the text does not say."""
 
     wanted: int | None = None
     capacity: int | None = None  # of the device
     free: int | None = None
     allocated: int | None = None  # by tensors of this process
     unallocated: int | None = None  # reserved by this process and not in use
-    others: int | None = None  # what other processes hold
+    others: int | None = None  # used by other processes
 
     @classmethod
     def of(cls, numbers: Numbers) -> Allocation:
-        """From PyTorch's wording, until 2.0 and since."""
+        """From PyTorch's wording, of versions up to 2.0 and later."""
         size = {name: num_bytes(text) for name, text in numbers.items()}
         wanted, capacity, free, allocated = (size.get(name) for name in ("wanted", "capacity", "free", "allocated"))
         reserved, unallocated, in_use, other = (size.get(name) for name in ("reserved", "unallocated", "in_use", "other"))
         if unallocated is None and reserved is not None and allocated is not None:
             unallocated = max(0, reserved - allocated)
         if other is not None and capacity is not None and allocated is not None and allocated + other > capacity:
-            other = None  # it is this process, which in a container does not know its own number
+            other = None  # this process: in a container its PID differs
         mine = in_use if in_use is not None or reserved is None else reserved + CONTEXT_BYTES
         if other is None and None not in (capacity, free, mine):
             other = max(0, capacity - free - mine)  # type: ignore[operator]
@@ -39,7 +39,7 @@ class Allocation:
 
 
 def kind_of(a: Allocation) -> str:
-    """What the numbers alone tell; "" where they tell nothing.
+    """The kind of failure that the numbers alone show; "" if none.
 
     >>> kind_of(Allocation(wanted=56 * GIB, capacity=12 * GIB))
     'larger-than-card'
@@ -57,14 +57,14 @@ def kind_of(a: Allocation) -> str:
     return "one-large-tensor" if a.wanted * 2 > a.capacity else ""
 
 
-# kind -> (what is so, remedy, steps)
+# kind -> (the fact, remedy, steps)
 KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "larger-than-card": (
         "One single allocation of {wanted} is larger than the whole GPU ({capacity}): attention scores or activations of a long "
         "prompt or a large batch, or a cache that is reserved for the whole context at once.",
         "",
         (
-            "Lower what it grows with: the length of the prompt or the context first, then the batch.",
+            "Lower the length of the prompt or the context first, then the batch.",
             "Use an attention that never holds all scores at once (FlashAttention, torch's scaled_dot_product_attention).",
         ),
     ),
@@ -72,10 +72,10 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "{wanted} were refused although {free} of the GPU's memory are free: the system refused, not the card. On Windows "
         "the main memory or the page file is full; elsewhere another process took the memory in between, or a limit is set.",
         "close-programs",
-        ("Close other programs, or enlarge Windows's page file.", "See who else uses the card: nvidia-smi"),
+        ("Close other programs, or enlarge Windows's page file.", "See which other programs use the card: nvidia-smi"),
     ),
     "fragmentation": (
-        "The memory is in pieces: PyTorch holds {unallocated} that it does not use, more than the {wanted} that it wants, but no "
+        "The memory is fragmented: PyTorch holds {unallocated} unused, more than the requested {wanted}, but no "
         "piece is large enough.",
         "",
         (
@@ -84,11 +84,11 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ),
     ),
     "other-process": (
-        "Other processes hold about {others} of the GPU's {capacity}; without them the {wanted} would fit.",
+        "Other processes use about {others} of the GPU's {capacity}; without them the {wanted} would fit.",
         "see-gpu-memory",
         (
             "See which they are: nvidia-smi",
-            "End those that are left over from earlier runs, or let the desktop use another card.",
+            "End leftovers of earlier runs, or let the desktop use another card.",
         ),
     ),
     "one-large-tensor": (
@@ -98,19 +98,19 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("Halve the batch, or the length of the prompts: this allocation shrinks with them.",),
     ),
     "": (
-        "The GPU's memory is full: {wanted} more were wanted.",
+        "The GPU's memory is full: the program asked for {wanted} more.",
         "see-gpu-memory",
         (
             "See what else uses the card: nvidia-smi",
             "If it fails while the model is loaded, only fewer bits per weight, a smaller model or a second GPU help; a "
-            "smaller batch does not. If it fails while text is made, lower the batch or the context.",
+            "smaller batch does not. If it fails during generation, lower the batch or the context.",
         ),
     ),
 }
 
 
 def explain_cuda(numbers: Numbers) -> Explanation:
-    """An exhausted GPU, told by its arithmetic."""
+    """An exhausted GPU, explained by its numbers."""
     allocation = Allocation.of(numbers)
     kind = kind_of(allocation)
     lifted = dict(numbers)
@@ -137,7 +137,7 @@ CAUSES = (
             "there is not enough space on the disk",
         ),
         says(
-            "The disk is full, or the quota is used up. Models are kept in the user's cache folder, which may lie on a small "
+            "The disk is full, or the quota is used up. Models are stored in the user's cache folder, which may be on a small "
             "disk.",
             "See what is full: df -h ~ /tmp",
             "Put the Hugging Face cache elsewhere: export HF_HOME=/path/with/space",
@@ -157,7 +157,7 @@ CAUSES = (
             "cudnn_status_not_initialized",
         ),
         says(
-            "cuBLAS or cuDNN could not get the memory that it starts with: nearly always the GPU is full. The other known "
+            "cuBLAS or cuDNN could not get its initial memory: nearly always the GPU is full. The other known "
             "reason is a token id outside of the vocabulary, which broke the context before.",
             "See how full the card is: nvidia-smi",
             "Lower the batch or the context, or leave some of the memory free.",
@@ -195,7 +195,7 @@ CAUSES = (
         ),
         says(
             (
-                "llama.cpp wanted {wanted} in one piece on GPU {gpu} and did not get it: a buffer for weights, for K and V, "
+                "llama.cpp asked for {wanted} in one piece on GPU {gpu} and did not get it: a buffer for weights, for K and V, "
                 "or for one step does not fit.",
                 "llama.cpp did not get a buffer on the GPU.",
             ),
@@ -227,7 +227,7 @@ CAUSES = (
             "Close other programs; take fewer bits per weight or a smaller context.",
             "Allow the GPU more until the next restart: sudo sysctl iogpu.wired_limit_mb=N",
             remedy="close-programs",
-            instead="puna runs on the Mac's CPU, and refuses with the bytes needed and free before anything is allocated.",
+            instead="puna runs on the Mac's CPU; before it allocates, it refuses what does not fit, with both numbers.",
         ),
         ("+metal|mlx", "+out of memory|insufficient memory", "+gpu|model|apple|command buffer"),
     ),
@@ -240,10 +240,13 @@ CAUSES = (
             "oom when allocating tensor with shape",
         ),
         says(
-            ("XLA wanted {wanted} in one piece, and there was no such piece.", "XLA or TensorFlow found no memory for a tensor."),
+            (
+                "XLA asked for {wanted} in one piece, but no piece was that large.",
+                "XLA or TensorFlow found no memory for a tensor.",
+            ),
             "Lower the batch or the length of the texts.",
-            "JAX takes three quarters of the card at its start; another share: export XLA_PYTHON_CLIENT_MEM_FRACTION=.90",
-            "TensorFlow takes all of it; let it grow instead: export TF_FORCE_GPU_ALLOW_GROWTH=true",
+            "JAX reserves three quarters of the card at start; for another share: export XLA_PYTHON_CLIENT_MEM_FRACTION=.90",
+            "TensorFlow reserves the whole card; let it grow instead: export TF_FORCE_GPU_ALLOW_GROWTH=true",
             remedy="see-gpu-memory",
             instead=FEWER_BITS,
         ),
@@ -295,7 +298,7 @@ CAUSES = (
             "Fewer bits per weight, or a smaller model.",
             "End other programs, and free what is cached between runs: torch.mps.empty_cache()",
             "The limit can be lifted, at the risk that the machine stalls: PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0",
-            instead="puna runs on the CPU there, with weights of 4 or 8 bits.",
+            instead="puna runs on the Mac's CPU, with weights of 4 or 8 bits.",
         ),
     ),
     Cause(
@@ -326,7 +329,7 @@ CAUSES = (
             "The system ended the process (signal 9): its main memory was full, not the GPU's. Meta's loader reads a whole "
             "consolidated.NN.pth into main memory first, so a 13 GB file needs more than 13 GB free. In WSL the default "
             "limit is half of the machine's memory; a container has a limit of its own.",
-            "Confirm it: sudo dmesg | grep -i 'killed process'",
+            "Check it: sudo dmesg | grep -i 'killed process'",
             "See how much there is: free -g",
             remedy="close-programs",
             instead=(
@@ -362,8 +365,8 @@ CAUSES = (
         ("failed to mlock {bytes:int}-byte buffer", "failed to mlock", "warning: failed to virtuallock"),
         says(
             "llama.cpp was told to keep the model in main memory (--mlock), and the system allows less locked memory than "
-            "that. It goes on without: slower where memory is short, not broken.",
-            "Leave --mlock out, or raise the limit for this terminal: ulimit -l unlimited",
+            "that. It continues unlocked: slower if memory is short, not broken.",
+            "Omit --mlock, or raise the limit for this terminal: ulimit -l unlimited",
             instead="puna maps checkpoints from the disk and locks nothing.",
         ),
         ("+mlock", "+fail|limit|memory"),
@@ -379,9 +382,9 @@ CAUSES = (
         ),
         says(
             (
-                "llama.cpp wanted {wanted} of pinned main memory, for faster copies to the GPU, and did not get it. It "
+                "llama.cpp asked for {wanted} of pinned main memory, for faster copies to the GPU, and did not get it. It "
                 "continues with ordinary memory: prompts are read more slowly, nothing is broken.",
-                "llama.cpp wanted pinned main memory and did not get it. It continues with ordinary memory.",
+                "llama.cpp asked for pinned main memory and did not get it. It continues with ordinary memory.",
             ),
             "If the program failed, the reason is below this line.",
             "See how much is free: free -g; without trying: GGML_CUDA_NO_PINNED=1",
@@ -405,7 +408,7 @@ CAUSES = (
         ),
         says(
             (
-                "The machine's main memory could not give {wanted} bytes: the file or array is larger than what is free.",
+                "The machine has no {wanted} bytes of free main memory for this file or array.",
                 "The machine's main memory is exhausted, not the GPU's.",
             ),
             "See how much is free: free -g",

@@ -1,15 +1,15 @@
-"""Names that wordings ask for by name: packages, and what they gave up or renamed. See `versions.py` for what became of them."""
+"""Names used in wordings: packages, and names that they removed or renamed. `versions.py` has the replacements."""
 
 from __future__ import annotations
 
-# Packages whose names, versions and modules are told apart.
+# Packages whose names, versions and modules puna distinguishes.
 PACKAGES = (
     *("accelerate", "bitsandbytes", "compressed_tensors", "datasets", "deepspeed", "diffusers", "flash_attn", "flashinfer"),
     *("huggingface_hub", "kernels", "llama_cpp", "mistral_common", "mlx", "mlx_lm", "numpy", "optimum", "outlines", "peft"),
     *("safetensors", "sentence_transformers", "sglang", "tokenizers", "torch", "torchao", "torchaudio", "torchvision"),
     *("transformers", "triton", "trl", "unsloth", "unsloth_zoo", "vllm", "xformers", "xgrammar"),
 )
-# Other modules of this field that are found missing; of a module of another field nothing is said.
+# Other modules of this field that may be missing; puna ignores modules of other fields.
 MODULES = (
     *(
         "apex",
@@ -37,25 +37,25 @@ MODULES = (
     ),
     *("open_webui", "pynvml", "qwen_vl_utils", "sageattention", "timm", "torch_npu", "transformer_engine"),
 )
-# Names that are known in a text without their package's name.
+# Names that identify their package in a text.
 KNOWN_ALONE = (
     *("automodelforvision2seq", "is_torch_fx_available", "hybridcache", "slidingwindowcache", "losskwargs", "shard_checkpoint"),
     *("llamaflashattention2", "llamasdpaattention", "find_pruneable_heads_and_indices", "encoderdecodercache", "cached_download"),
     *("hffolder", "is_offline_mode", "split_torch_state_dict_into_shards", "attrsdescriptor", "triton_key"),
 )
-# What the caches of keys and values of transformers had.
+# Former attributes of transformers' K/V caches.
 OF_A_CACHE = (
     *("seen_tokens", "get_usable_length", "get_max_length", "get_max_cache_shape", "from_legacy_cache", "to_legacy_cache"),
     *("key_cache", "value_cache", "_seen_tokens"),
 )
-# Arguments that came, went or were renamed.
+# Arguments that were added, removed or renamed.
 ARGUMENTS = (
     *("load_in_4bit", "load_in_8bit", "torch_dtype", "dtype", "use_auth_token", "evaluation_strategy", "use_flash_attention_2"),
     *("attn_implementation", "cache_position", "num_logits_to_keep", "logits_to_keep", "position_embeddings", "past_key_value"),
     *("num_items_in_batch", "dispatch_batches", "processing_class", "max_seq_length", "use_safetensors", "trust_remote_code"),
     *("low_cpu_mem_usage", "device_map", "quantization_config", "local_dir_use_symlinks", "resume_download", "proxies"),
 )
-# Commands that may be missing; of two that begin alike the longer stands first.
+# Commands that may be missing; if one is a prefix of another, the longer comes first.
 TOOLS = (
     *(
         "make",

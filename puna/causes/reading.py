@@ -1,4 +1,4 @@
-"""A text as it is looked through: without colours, frames, dates and prefixes; of a huge log the lines that tell something."""
+"""Prepares a text for matching: removes colours, frames, dates and prefixes; keeps the useful lines of a huge log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-WHOLE = 1 << 18  # characters: a text up to this is read whole
-MAX_KEPT = 1 << 18  # of a longer one so much is kept
+WHOLE = 1 << 18  # characters: a text up to this length is searched whole
+MAX_KEPT = 1 << 18  # characters kept of a longer text
 MAX_LINE = 2000
-BEFORE, AFTER = 300, 700  # characters of the lines around one that tells something
-MAX_HITS = 2000  # lines with one of the words below that are looked at, from either end
-HEAD, TAIL = 1 << 14, 1 << 16  # characters of a long text that are kept as they are: errors stand at the end
+BEFORE, AFTER = 300, 700  # characters of context around a useful line
+MAX_HITS = 2000  # lines with one of the words below to check, from either end
+HEAD, TAIL = 1 << 14, 1 << 16  # last characters of a long text, kept unchanged: errors are at the end
 MAX_ALIKE = 2  # lines that differ in digits only
 TELLING = (
     *("error", "exception", "fail", "cuda", "nccl", "nvidia", "nvrm", "memory", "killed", "sigkill", "assert", "cannot"),
@@ -44,15 +44,15 @@ _PREFIX = re.compile(
 
 @dataclass(frozen=True)
 class Reading:
-    """A text in the form in which wordings are looked for."""
+    """A text in the form that wordings match."""
 
-    shown: str  # in its own letters
-    lower: str  # the same places in lower case
-    was_cut: bool = False  # too long to be looked through whole
+    shown: str  # in its original case
+    lower: str  # the same in lower case
+    was_cut: bool = False  # too long to be searched whole
 
     @cached_property
     def unwrapped(self) -> str:
-        """As if lines had been broken in the middle of words."""
+        """Break long lines anywhere, also inside words."""
         return self.lower.replace("\n", "")
 
     def line_at(self, position: int) -> str:
@@ -75,8 +75,8 @@ def read(text: str) -> Reading:
 
 
 def telling_part(text: str) -> str:
-    """The beginning and the end of a long text, and between them the lines that hold one of the words of errors, with those
-    around them, in their order; each kind once or twice.
+    """The beginning and end of a long text, and in between, in order, the lines with error words and their context; each kind of
+    line at most twice.
     """
     lower = text.lower()
     source = text if len(lower) == len(text) else lower
@@ -92,7 +92,7 @@ def telling_part(text: str) -> str:
 
 
 def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
-    """Where between two places lines that tell something begin and end, with some text around them."""
+    """Spans of useful lines between two positions, with some context."""
     spans: set[tuple[int, int]] = set()
     seen: dict[str, int] = {}
     for word in TELLING:
@@ -106,7 +106,7 @@ def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
 
 
 def _places(lower: str, word: str, first: int, last: int) -> Iterator[int]:
-    """Once in a line, from the front."""
+    """One match per line, from the front."""
     at = first - 1
     for _ in range(MAX_HITS):
         at = lower.find(word, at + 1, last)
@@ -117,7 +117,7 @@ def _places(lower: str, word: str, first: int, last: int) -> Iterator[int]:
 
 
 def _places_backwards(lower: str, word: str, first: int, last: int) -> Iterator[int]:
-    """Once in a line, from the end."""
+    """One match per line, from the end."""
     for _ in range(MAX_HITS):
         at = lower.rfind(word, first, last)
         if at < 0:

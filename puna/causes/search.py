@@ -1,6 +1,6 @@
-"""How a text is held against the causes: whole wordings first, then parts of wordings, then clues.
+"""Matches a text against the causes: whole wordings first, then parts of wordings, then clues.
 
-The time is bounded by the length of what `reading` keeps, whatever stands there.
+The length that `reading` keeps bounds the time for any text.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from puna.causes.reading import Reading, read
 from puna.causes.table import CAUSES
 from puna.causes.wording import TRADE, WORD, Wording, compile_wording, shingles
 
-SURE = 0.6  # below this a text is not known
+SURE = 0.6  # below this, no cause is known
 EXACT = 0.95  # a whole wording
-MAX_PART, MAX_TOLD = 0.9, 0.8  # parts and clues are never as sure
-MIN_SHARE = 0.5  # of a wording's shingles
-MIN_SHARE_CUT = 0.2  # where the text begins or ends with them: the rest was cut off
+MAX_PART, MAX_TOLD = 0.9, 0.8  # the most that parts and clues can reach
+MIN_SHARE = 0.5  # share of a wording's shingles
+MIN_SHARE_CUT = 0.2  # the same at the start or end of the text, where the rest may be cut off
 MIN_SHINGLES = 2
-MIN_CLUES = 0.75  # of their weight
-MAX_TALE = 2000  # characters: nobody tells of an error at greater length, and a log holds every word somewhere
-NEAR_WORDS = 40  # shingles of one wording stand so near each other
-NEAR = 900  # numbers of one error are lifted from so many characters
-MAX_ANCHORS = 40  # places of a wording's longest word that are looked at one by one
-MAX_HITS = 20  # places of one wording that are looked at
+MIN_CLUES = 0.75  # share of their weight
+MAX_TALE = 2000  # characters: people describe errors in fewer, and a log contains every word somewhere
+NEAR_WORDS = 40  # characters between shingles of one wording, at most
+NEAR = 900  # characters around a match that are searched for its numbers
+MAX_ANCHORS = 40  # occurrences of a wording's longest word to check one by one
+MAX_HITS = 20  # occurrences of one wording to check
 ORDER = {"cause": 0, "symptom": 1, "effect": 2}
 
 
 class Hit(NamedTuple):
-    """A place where a wording stands."""
+    """A position at which a wording matches."""
 
     start: int
     end: int
@@ -43,8 +43,8 @@ class Hit(NamedTuple):
 
 
 def find(text: str) -> tuple[Match, ...]:
-    """The causes that a text tells of, the root first: what went wrong before what warns, and that before what only reports;
-    of equals the one that stands first in the text. Empty where none is known.
+    """The causes in a text, root first: causes before symptoms before effects; among equals, the first in the text. Empty if no
+    cause is known.
 
     >>> [match.cause.name for match in find("RuntimeError: Distributed package doesn't have NCCL built in")]
     ['nccl-not-built-in']
@@ -75,7 +75,7 @@ def _wordings() -> tuple[tuple[Cause, tuple[Wording, ...]], ...]:
 
 
 def _whole(reading: Reading, lower: str) -> list[Match]:
-    """The causes of which a wording stands there. A place belongs to the first cause of the table that claims it."""
+    """The causes with a matching wording. Each position belongs to the first matching cause in the table."""
     claimed = bytearray(len(lower))
     source = reading.shown if len(reading.shown) == len(lower) else lower
     matches = []
@@ -97,21 +97,23 @@ def _hits(wording: Wording, lower: str, source: str) -> Iterator[Hit]:
 
 
 def _places(wording: Wording, lower: str) -> Iterator[re.Match[str]]:
-    """Where a wording stands: looked for round its anchor, where that is seldom, for most of a text need not be tried then."""
+    """Where a wording matches. If its anchor is rare, only the text around the anchor is tried."""
     if wording.text.endswith("$") or lower.count(wording.anchor) > MAX_ANCHORS:
         yield from wording.pattern.finditer(lower)
         return
     done = at = 0
     while (at := lower.find(wording.anchor, max(at, done))) >= 0:
         found = wording.pattern.search(lower, max(done, at - wording.reach), at + wording.reach)
-        if found is not None and found.start() <= at and found.end() > done:  # else it is another anchor's, and perhaps cut here
+        if (
+            found is not None and found.start() <= at and found.end() > done
+        ):  # otherwise the match belongs to another anchor and may be cut here
             yield found
             done = found.end()
         at += 1
 
 
 def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Match:
-    """One match of all places: where the first is, with the numbers that stand near it."""
+    """One match for all positions: the first position, with the numbers near it."""
     hits = sorted(hits)
     first = hits[0]
     numbers: dict[str, str] = {}
@@ -127,7 +129,7 @@ def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Matc
 
 @cache
 def _by_shingle() -> dict[tuple[str, ...], list[tuple[int, Wording]]]:
-    """Shingle -> the numbers of the causes, and the wordings, in which it stands."""
+    """Shingle -> the indices of the causes, and the wordings, that contain it."""
     found: dict[tuple[str, ...], list[tuple[int, Wording]]] = defaultdict(list)
     for number, (_, wordings) in enumerate(_wordings()):
         for wording in wordings:
@@ -137,7 +139,7 @@ def _by_shingle() -> dict[tuple[str, ...], list[tuple[int, Wording]]]:
 
 
 def _in_part(reading: Reading) -> list[Match]:
-    """The causes of which enough of a wording stands there; of several about one place the likeliest only."""
+    """The causes with enough of a wording in the text; for several near one position, only the likeliest."""
     words = [(found[0], found.start()) for found in WORD.finditer(reading.lower)]
     places: dict[tuple[int, Wording], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for at, shingle in enumerate(shingles([word for word, _ in words])):
@@ -154,7 +156,7 @@ def _in_part(reading: Reading) -> list[Match]:
 
 
 def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words: int) -> tuple[float, int]:
-    """How sure it is that a wording stands there, and at which word; 0 where too little of it does."""
+    """The certainty of a wording and the index of its word; 0 if too little of it matches."""
     best, place = 0.0, 0
     for start, _ in found:
         near = [(at, shingle) for at, shingle in found if start <= at <= start + NEAR_WORDS]
@@ -174,7 +176,7 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
 
 
 def _told(reading: Reading) -> Iterator[Match]:
-    """The cause to which the words of a person fit best."""
+    """The cause that fits a person's words best."""
     if reading.was_cut or len(reading.lower) > MAX_TALE or not clues.tells_of_trouble(reading.lower):
         return
     scored = [

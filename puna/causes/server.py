@@ -1,4 +1,4 @@
-"""llama.cpp, Ollama, vLLM, LM Studio: what runs models and answers requests."""
+"""llama.cpp, Ollama, vLLM, LM Studio: programs that serve models."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from puna.causes.base import Cause, Explanation, Numbers, says
 
 PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
 
-# LM Studio's exit code -> what the process did; Windows's codes as Node prints them, which loses their last digits.
+# LM Studio's exit code -> its meaning. Node prints Windows's codes without their last digits.
 EXITS = {"18446744072635812000": "it stopped itself (0xC0000409)", "6": "it stopped itself (SIGABRT)", "9": "it was killed"}
 
 
 def explain_worker(numbers: Numbers) -> Explanation:
-    """LM Studio's report of a crash, with what the code says."""
+    """LM Studio's report of a crash, with the meaning of the exit code."""
     how = EXITS.get(numbers.get("code", ""))
     told = f": {how}" if how else ""
     return Explanation(
-        f"This is LM Studio's report only: the process that loads the model ended{told}. Why is in its log, not in this text; "
+        f"This is LM Studio's report only: the process that loads the model ended{told}. Its log has the reason; "
         "known reasons are a runtime that does not fit the card or the model, and memory that is full.",
         (
-            "See the log while loading: lms log stream, and the app's Developer page; give puna why what is before the exit.",
-            "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if the model loads, it was the runtime.",
+            "See the log while loading: lms log stream, and the app's Developer page; give puna why the lines before the exit.",
+            "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if it loads, the runtime was faulty.",
             "Load it with no layers on the GPU and a context of 2048: if it loads, the GPU's memory was full.",
         ),
         instead='puna runs the same file and says what fails: puna run model.gguf "..."',
@@ -28,27 +28,27 @@ def explain_worker(numbers: Numbers) -> Explanation:
 
 
 def explain_assert(numbers: Numbers) -> Explanation:
-    """A check in llama.cpp that failed; one of them has a known reason."""
+    """A failed check in llama.cpp; one of the checks has a known reason."""
     condition = numbers.get("condition", "")
     mixed = "ggml_op_unary" in condition.lower() or "get_type" in condition.lower()
     if mixed:
         told = (
-            "llama.cpp stopped itself at one of its checks. This check fails where two versions of its libraries (ggml) meet: "
-            "another llama.cpp, whose libraries are found first by PATH or LD_LIBRARY_PATH."
+            "llama.cpp stopped at one of its checks. This check fails if two versions of its libraries (ggml) are mixed: "
+            "another llama.cpp's libraries come first in PATH or LD_LIBRARY_PATH."
         )
         cure: tuple[str, ...] = (
-            "See who else has them: where.exe ggml-base.dll, or ls /usr/lib/libggml* /usr/local/lib/libggml*",
-            "Take the other llama.cpp out of PATH, or remove it; then install Ollama again.",
+            "See where else they are: where.exe ggml-base.dll, or ls /usr/lib/libggml* /usr/local/lib/libggml*",
+            "Remove the other llama.cpp, or take it out of PATH; then install Ollama again.",
         )
     else:
         told = (
-            "llama.cpp stopped itself at one of its checks. Likeliest are a defect of this version, a file that does not fit it, "
+            "llama.cpp stopped at one of its checks. Likely reasons: a defect of this version, a file that does not fit it, "
             "or memory that was short."
         )
         cure = (
-            "Update the program; if it began with an update, take the version before.",
+            "Update the program; if it began with an update, use the previous version.",
             "Fetch the model's file again, or another quantisation of it.",
-            "Try with less: -ngl 0, a context of 2048, without -fa and without a draft model; that says which part it is.",
+            "Try with less: -ngl 0, a context of 2048, without -fa and a draft model; this shows which part fails.",
         )
     return Explanation(
         told,
@@ -70,13 +70,12 @@ CAUSES = (
             "no usable gpu found",
         ),
         says(
-            "llama.cpp was compiled without the GPU: n_gpu_layers has no effect, and all runs on the CPU.",
+            "llama.cpp was compiled without GPU support: n_gpu_layers has no effect, and everything runs on the CPU.",
             'llama-cpp-python: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python',
             'In cmd.exe without quotes: set CMAKE_ARGS=-DGGML_CUDA=on; in PowerShell: $env:CMAKE_ARGS="-DGGML_CUDA=on"',
             "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
             instead=(
-                'puna takes a GPU where there is one, and says why not: puna run model.gguf "..." --require-gpu makes that '
-                "an error."
+                'puna uses a GPU if there is one, else says why not: puna run model.gguf "..." --require-gpu makes that an error.'
             ),
         ),
         (
@@ -95,13 +94,13 @@ CAUSES = (
         ),
         says(
             (
-                "Ollama would need {needed} of main memory for this model and its context; {available} are free.",
-                "Ollama would need more main memory for this model and its context than is free.",
+                "Ollama needs {needed} of main memory for this model and its context, but only {available} are free.",
+                "Ollama needs more main memory for this model and its context than is free.",
             ),
-            "Take a tag with fewer bits or fewer parameters, or unload other models: ollama ps; ollama stop NAME",
+            "Use a tag with fewer bits or parameters, or unload other models: ollama ps; ollama stop NAME",
             "If little memory is missing, a smaller context is enough: OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
             remedy="close-programs",
-            instead="puna says before a download what a model needs: puna plan MODEL",
+            instead="Before a download, puna says what a model needs: puna plan MODEL",
         ),
         ("+ollama", "+memory", "+requires more|needs more|not enough|more system memory|than is available|than i have"),
     ),
@@ -115,9 +114,9 @@ CAUSES = (
         ),
         says(
             ("Ollama has no model {name}: a name without a tag means :latest.", "Ollama has no such model."),
-            "See what it has: ollama list",
+            "See its models: ollama list",
             "Fetch it: ollama pull NAME; ollama.com/library lists all names.",
-            instead="puna takes the file itself: puna run model.gguf; or puna pull hf:OWNER/REPO/FILE.gguf.",
+            instead="puna runs the file itself: puna run model.gguf; or puna pull hf:OWNER/REPO/FILE.gguf.",
         ),
     ),
     Cause(
@@ -131,7 +130,7 @@ CAUSES = (
             "host='localhost', port=11434",
         ),
         says(
-            "Ollama's server does not answer at port 11434: it is not started, or listens elsewhere.",
+            "Ollama's server does not answer on port 11434: it is not running, or uses another port.",
             "Start it: ollama serve, or sudo systemctl start ollama",
             "From a container, localhost is the container: OLLAMA_HOST=http://host.docker.internal:11434",
             instead='puna run needs no server: puna run model.gguf "..."',
@@ -148,8 +147,8 @@ CAUSES = (
             "bind: an attempt was made to access a socket in a way forbidden by its access permissions",
         ),
         says(
-            "Ollama runs already: its service holds port 11434.",
-            "Use the one that runs: ollama list; or end it: sudo systemctl stop ollama",
+            "Ollama runs already: its service uses port 11434.",
+            "Use the running server: ollama list; or stop it: sudo systemctl stop ollama",
             "Or another port: OLLAMA_HOST=127.0.0.1:11435 ollama serve",
             instead='puna run needs no server: puna run model.gguf "..."',
         ),
@@ -165,8 +164,8 @@ CAUSES = (
         ),
         says(
             (
-                "The prompt had {tokens} tokens, the context holds {limit}: Ollama dropped the beginning and answered the "
-                "rest as if nothing were missing. The system prompt is at the beginning.",
+                "The prompt has {tokens} tokens, the context holds {limit}: Ollama dropped the beginning and answered the "
+                "rest without an error. The system prompt is at the beginning.",
                 "The prompt was longer than the context: Ollama dropped the beginning and answered the rest as if nothing "
                 "were missing.",
             ),
@@ -199,8 +198,8 @@ CAUSES = (
         ),
         says(
             (
-                "The prompt has {tokens} tokens, and the server was started with a context of {limit}.",
-                "The prompt is longer than the context that the server was started with.",
+                "The prompt has {tokens} tokens, but the server was started with a context of {limit}.",
+                "The prompt is longer than the server's context.",
             ),
             "Start it with a longer one: llama-server -c 16384; n_ctx=16384 in llama-cpp-python; it costs memory for K and V.",
             "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
@@ -261,16 +260,16 @@ CAUSES = (
         ),
         says(
             (
-                "One request of {wanted_tokens} tokens would need {needed} for K and V, and {available} are left beside the "
+                "One request of {wanted_tokens} tokens would need {needed} for K and V, but only {available} remain beside the "
                 "weights.",
-                "What is left beside the weights holds K and V of {cache_tokens} tokens, and the model's context is "
+                "The memory left beside the weights holds K and V of {cache_tokens} tokens, but the model's context is "
                 "{wanted_tokens}.",
-                "What is left beside the weights does not hold K and V of one whole context of the model.",
+                "The memory left beside the weights does not hold K and V of the model's whole context.",
             ),
             "Ask for a shorter context, such as this: --max-model-len {fits}",
             "Ask for a shorter context, such as this: --max-model-len {cache_tokens}",
             "Or a larger share of the card: --gpu-memory-utilization 0.95; or K and V in 8 bits: --kv-cache-dtype fp8",
-            instead="puna lowers the context to what fits and says so; --kv-type int8 halves what K and V take.",
+            instead="puna lowers the context to what fits and says so; --kv-type int8 halves the memory of K and V.",
         ),
         ("+kv cache", "+max seq len|max_model_len|max-model-len|context", "larger|fit|small|vllm"),
     ),
@@ -284,11 +283,11 @@ CAUSES = (
         ),
         says(
             (
-                "You asked for a context of {wanted} tokens, and the model was made for {limit}.",
-                "You asked for a longer context than the model was made for.",
+                "You asked for a context of {wanted} tokens, but the model supports {limit}.",
+                "You asked for a longer context than the model supports.",
             ),
             "Ask for at most that: --max-model-len {limit}",
-            "A longer one needs a model that was made for it, or rope scaling that the model's card describes.",
+            "A longer one needs a model made for it, or the RoPE scaling that the model's card describes.",
             instead="puna stays within the model's own limit, and names it.",
         ),
         ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
@@ -313,7 +312,7 @@ CAUSES = (
             "Look above for 'Error in inspecting model architecture' and what follows it; give puna why the whole log.",
             "Update both: python -m pip install -U vllm transformers",
             "A package that does not fit is often flash-attn, torchvision or xformers: python -m pip check",
-            instead="puna runs the LLaMA family by itself, and refuses others by name.",
+            instead="puna has its own code for the LLaMA family, and refuses others by name.",
         ),
         ("+vllm|architectures", "+not supported|inspected", "+model"),
     ),
@@ -326,10 +325,9 @@ CAUSES = (
             "device string must not be empty",
         ),
         says(
-            "vLLM found no device that it can use: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, "
-            "ROCm, CPU).",
+            "vLLM found no usable device: PyTorch sees no GPU, or this wheel is for another kind of device (CUDA, ROCm, CPU).",
             'See what PyTorch finds: python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())"; nvidia-smi',
-            "In a container: docker run --gpus all ... For the CPU vLLM must be built for it.",
+            "In a container: docker run --gpus all ... The CPU needs its own vLLM build.",
             instead='puna runs on the CPU as it is: puna run MODEL "..." --device cpu',
         ),
         ("+vllm", "+device type|unspecifiedplatform|no platform"),
@@ -362,8 +360,8 @@ CAUSES = (
             "tool choice requires --enable-auto-tool-choice",
         ),
         says(
-            "The request asks for tools, and this vLLM server was started without them.",
-            "Start it with both: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names "
+            "The request asks for tools, but this vLLM server was started without them.",
+            "Use both flags: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser hermes (the model's page names "
             "its parser; Llama 3: llama3_json)",
             instead="puna hands tools to the model's own template.",
         ),
@@ -390,7 +388,7 @@ CAUSES = (
             ),
             "See what it can: ollama show NAME, under Capabilities. Take a model that lists tools: ollama.com/search?c=tools",
             "A model that you created from a GGUF: give it a TEMPLATE with tools in its Modelfile, or pull the library's one.",
-            "Or switch tools off in the program that asks.",
+            "Or switch tools off in the requesting program.",
             instead="puna hands tools to the model's own template.",
         ),
         ("+ollama", "+not support tools|support tools|thinking"),
@@ -429,7 +427,7 @@ CAUSES = (
                 "Loading took longer than Ollama waits without progress (5 minutes), or the client did not wait. Slow disks and "
                 "network folders do that, and so do models that do not fit in memory.",
             ),
-            "See whether the disk or swap is busy meanwhile: iostat -x 2; free -h",
+            "See whether the disk or swap is busy while it loads: iostat -x 2; free -h",
             "Wait longer: OLLAMA_LOAD_TIMEOUT=30m, set for the service (sudo systemctl edit ollama), then restart it.",
             "Take a smaller model or context, or put the models on a local SSD (OLLAMA_MODELS).",
             remedy="close-programs",
@@ -494,9 +492,9 @@ CAUSES = (
             "max retries exceeded: unexpected eof",
         ),
         says(
-            "Ollama's download broke off or came damaged.",
+            "Ollama's download broke off or is damaged.",
             "Start it again: ollama pull NAME; finished parts are kept.",
-            "If it fails each time: see the disk, df -h ~/.ollama, and try without a proxy or VPN.",
+            "If it fails each time: check the disk, df -h ~/.ollama, and try without a proxy or VPN.",
             instead="puna pull goes on where a download broke off, and checks its sha256.",
         ),
         ("+ollama", "+digest|pull|download", "+mismatch|eof|fail|retries"),
@@ -517,7 +515,7 @@ CAUSES = (
                 "of K and V, or a flag.",
             ),
             "Leave the types of K and V as they are: without --cache-type-k and --cache-type-v.",
-            "Take a newer llama.cpp: backends learn operations in almost every release.",
+            "Use a newer llama.cpp: almost every release adds operations to backends.",
             "Or keep it off that device: -nkvo (K and V in main memory), or -ngl 0",
             instead=PLANS,
         ),
@@ -560,7 +558,7 @@ CAUSES = (
             "cmake -B build -DGGML_CUDA=ON && cmake --build build --config Release -j (without a GPU: leave -DGGML_CUDA=ON out)",
             "curl: sudo apt install libcurl4-openssl-dev libssl-dev; or do without downloads: -DLLAMA_CURL=OFF, "
             "-DLLAMA_OPENSSL=OFF",
-            "Or take a release that is built already: https://github.com/ggml-org/llama.cpp/releases",
+            "Or use a prebuilt release: https://github.com/ggml-org/llama.cpp/releases",
             instead="puna has nothing to compile.",
         ),
         ("+llama.cpp|llama_curl|makefile", "+curl|deprecated|cmake|build"),
@@ -576,10 +574,10 @@ CAUSES = (
         ),
         says(
             (
-                "This version of llama.cpp does not take {argument} as it was given: options were renamed or take a value now.",
-                "This version of llama.cpp does not take an option as it was given: options were renamed or take a value now.",
+                "This version of llama.cpp does not accept {argument} in this form: options were renamed or now take a value.",
+                "This version of llama.cpp does not accept an option in this form: options were renamed or now take a value.",
             ),
-            "See what it takes: llama-server --help",
+            "See its options: llama-server --help",
             "Since September 2025 -fa takes a value: -fa on, off or auto.",
             "A program that starts llama.cpp for you (a wrapper, a web interface) must be updated together with it.",
             instead="puna's own options: puna run --help",
@@ -600,7 +598,7 @@ CAUSES = (
             "failed to load llm engine from path",
         ),
         says(
-            "The program's own library (libllama, ggml) is missing, or a library that it needs (CUDA's, Visual C++'s) is.",
+            "The program's own library (libllama, ggml) or one that it needs (CUDA's, Visual C++'s) is missing.",
             "Linux: the folder of the program must be known: export LD_LIBRARY_PATH=FOLDER, or unpack the whole release into one "
             "folder.",
             "Windows: install the Visual C++ Redistributable (x64); for CUDA the archive cudart of the same release.",
@@ -623,11 +621,11 @@ CAUSES = (
         ),
         says(
             (
-                "Port {port} is taken: a server that was started before still runs, or another program uses it.",
-                "The port is taken: a server that was started before still runs, or another program uses it.",
+                "Port {port} is in use: an earlier server still runs, or another program uses it.",
+                "The port is in use: an earlier server still runs, or another program uses it.",
             ),
-            "See who has it: ss -ltnp | grep {port}; Windows: netstat -ano | findstr {port}",
-            "End that one, or take another port: --port 8001 (Gradio: GRADIO_SERVER_PORT=7861)",
+            "See which program uses it: ss -ltnp | grep {port}; Windows: netstat -ano | findstr {port}",
+            "End that program, or use another port: --port 8001 (Gradio: GRADIO_SERVER_PORT=7861)",
             instead='puna run needs no server: puna run model.gguf "..."',
         ),
         ("+port|address", "+already in use|taken", "+vllm|llama-server|gradio|uvicorn|8000|8080|7860"),
@@ -644,7 +642,7 @@ CAUSES = (
         ),
         says(
             "vLLM's engine waits for a worker process that does not answer: it compiles, loads slowly, hangs in NCCL, or "
-            "died. This line reports that only.",
+            "died. This line only reports that.",
             "Look for the first error or the last line of the worker (VllmWorker, Worker_TP0) above; give puna why the whole "
             "log.",
             "If none failed: give it time at the first start; several cards: try NCCL_P2P_DISABLE=1, then --enforce-eager",
@@ -701,7 +699,7 @@ CAUSES = (
             ),
             "Update llama.cpp, and use its own script: git pull; python convert_hf_to_gguf.py FOLDER",
             "Convert the unquantised weights, in bf16 or float16, not a 4-bit folder; a LoRA must be merged first.",
-            "Most models are there as GGUF already: search their name with GGUF on the Hub.",
+            "Most models exist as GGUF already: search the Hub for their name with GGUF.",
             instead="puna converts the LLaMA family: puna convert FOLDER m.gguf --to gguf --quantize q4_k",
         ),
         ("+convert|gguf", "+not supported|not map|architecture"),
@@ -711,8 +709,8 @@ CAUSES = (
         "server",
         ("v cache quantization requires flash_attn", "quantized v cache", "flash_attn is required"),
         says(
-            "llama.cpp keeps V in fewer bits only with flash attention.",
-            "Give both: -fa on --cache-type-v q8_0; or leave --cache-type-v out.",
+            "llama.cpp stores V in fewer bits only with flash attention.",
+            "Give both: -fa on --cache-type-v q8_0; or omit --cache-type-v.",
             instead="puna: --kv-type int8 needs nothing else.",
         ),
         ("+v cache|cache-type-v", "+flash"),
@@ -731,13 +729,13 @@ CAUSES = (
         ),
         says(
             (
-                "vLLM reserves {share} of the card ({wanted}) when it starts, and only {free} of {capacity} are free: other "
+                "vLLM reserves {share} of the card ({wanted}) when it starts, but only {free} of {capacity} are free: other "
                 "processes hold the rest.",
-                "vLLM reserves a share of the card when it starts, and other processes hold too much of it.",
+                "vLLM reserves a share of the card when it starts, but other processes use too much of it.",
             ),
-            "See who: nvidia-smi",
-            "End those that are left over from earlier runs, or take another card: CUDA_VISIBLE_DEVICES=1",
-            "Only if what is free holds the model too: ask for a smaller share than that, --gpu-memory-utilization 0.8",
+            "See which: nvidia-smi",
+            "End leftovers of earlier runs, or use another card: CUDA_VISIBLE_DEVICES=1",
+            "If the model fits into the free memory, ask for a smaller share: --gpu-memory-utilization 0.8",
             remedy="see-gpu-memory",
             instead="puna takes what is free, or what --vram allows.",
         ),
@@ -762,7 +760,7 @@ CAUSES = (
             "Lower the context length in the load settings, then look at the estimate again.",
             "If the estimate is wrong: Settings, model loading guardrails.",
             remedy="close-programs",
-            instead="puna plan MODEL itemises every byte; after loading puna compares the plan with what was taken.",
+            instead="puna plan MODEL itemises every byte; after loading, puna compares the plan with the memory used.",
         ),
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
     ),
@@ -789,8 +787,8 @@ CAUSES = (
         ("error in rpc handler: error: model is unloaded",),
         says(
             "LM Studio unloaded the model: its time without requests was over, another model took its place, or it crashed.",
-            "See the log for what came before: Developer, logs.",
-            "Let it stay longer: Developer, settings, idle time (TTL); or load it again before the request.",
+            "See the earlier lines of the log: Developer, logs.",
+            "Keep it loaded longer: Developer, settings, idle time (TTL); or load it again before the request.",
             instead="puna holds one model for as long as the process lives.",
         ),
         role="effect",

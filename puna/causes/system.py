@@ -1,12 +1,12 @@
-"""The system round a program: tools that are missing, crashes that only report, shared memory, networks of installers."""
+"""The system around a program: missing tools, crash reports, shared memory, networks of installers."""
 
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
 
-RUNS = "puna has nothing to compile: its kernels are compiled on your machine, by Numba and Triton."
+RUNS = "puna needs no build step: Numba and Triton compile its kernels on your machine."
 
-# What a command is called -> the package that holds it on Debian, Fedora, Arch, with Homebrew and winget.
+# Command -> its package on Debian, Fedora, Arch, Homebrew and winget.
 PACKAGES = {
     "git": ("git", "git", "git", "git", "Git.Git"),
     "git-lfs": ("git-lfs", "git-lfs", "git-lfs", "git-lfs", "GitHub.GitLFS"),
@@ -21,7 +21,7 @@ PACKAGES = {
     "docker": ("docker.io", "docker-cli", "docker", "docker", "Docker.DockerDesktop"),
     "compiler": ("build-essential", "gcc-c++", "base-devel", "llvm", "Microsoft.VisualStudio.2022.BuildTools"),
 }
-# Commands that come with a program of their own: how it is installed.
+# Commands of programs with their own installers: how to install them.
 OWN_WAY = {
     "ollama": "Linux and WSL: curl -fsSL https://ollama.com/install.sh | sh; macOS and Windows: https://ollama.com/download",
     "vllm": "It is in the environment where vLLM was installed: activate that, or python -m pip install vllm (Linux only).",
@@ -38,7 +38,7 @@ SAME |= dict.fromkeys(("gcc", "g++", "cc", "c++", "clang"), "compiler")
 
 
 def explain_tool(numbers: Numbers) -> Explanation:
-    """A command that is not installed, with the package that holds it."""
+    """A command that is not installed, with its package."""
     tool = numbers.get("tool", "").lower()
     package = PACKAGES.get(SAME.get(tool, tool))
     if package is None and tool not in OWN_WAY:
@@ -56,7 +56,7 @@ def explain_tool(numbers: Numbers) -> Explanation:
     if tool in OWN_WAY:
         cure = [OWN_WAY[tool]]
     elif tool in ("pip", "pip3"):
-        cure.insert(0, "Often it is there under another name: python3 -m pip --version")
+        cure.insert(0, "It may have another name: python3 -m pip --version")
     elif tool == "python":
         cure.insert(0, "On Linux and macOS it is called python3.")
     else:
@@ -113,7 +113,7 @@ CAUSES = (
             "error: invalid command 'bdist_wheel'",
         ),
         says(
-            "This Python came without parts that installations need: Debian and Ubuntu pack venv by itself, and Python 3.12 and "
+            "This Python lacks parts that installations need: Debian and Ubuntu package venv separately, and Python 3.12 and "
             "later bring no distutils and setuptools.",
             "Debian, Ubuntu, WSL: sudo apt install python3-venv; for a Python of its own version: sudo apt install "
             "python3.12-venv",
@@ -168,7 +168,7 @@ CAUSES = (
             "could not install packages due to an oserror: [winerror 32]",
         ),
         says(
-            "pip may not write into the folder of this Python: it is the system's, or another program holds a file there open.",
+            "pip may not write to this Python's folder: it belongs to the system, or another program has a file there open.",
             "Use an environment of your own: python3 -m venv ~/ai && ~/ai/bin/pip install PACKAGE",
             "Windows: close programs that use this Python, then try again. Do not use sudo pip.",
             instead=RUNS,
@@ -184,11 +184,11 @@ CAUSES = (
             "expected sha256 {expected:word} ... got {got:word}",
         ),
         says(
-            "What came is not what was asked for: the download broke off, a proxy or mirror changed it, or the cache holds a "
+            "The download is not the expected file: it broke off, a proxy or mirror changed it, or the cache holds a "
             "broken copy.",
             "Clean the cache and try again: python -m pip cache purge; uv cache clean",
-            "Over a bad line: python -m pip install --no-cache-dir --timeout 100 PACKAGE",
-            "If it stays, do not go around it: tell those who keep the mirror.",
+            "On a bad connection: python -m pip install --no-cache-dir --timeout 100 PACKAGE",
+            "If it continues, do not bypass the check: tell the mirror's operator.",
             instead="puna pull checks the sha256 of what it fetches.",
         ),
         ("+hash|hashes|sha256", "+mismatch|not match", "+pip|uv|package|wheel"),
@@ -219,7 +219,7 @@ CAUSES = (
             "the large wheels of PyTorch.",
             "Check that the package index answers: python -m pip download --no-deps pip",
             "Behind a proxy: export HTTPS_PROXY=http://HOST:PORT",
-            "A slow line: python -m pip install --timeout 300 --retries 20 PACKAGE; uv: export UV_HTTP_TIMEOUT=300",
+            "On a slow connection: python -m pip install --timeout 300 --retries 20 PACKAGE; uv: export UV_HTTP_TIMEOUT=300",
             instead="Once installed, puna runs files on the disk without any network.",
         ),
         ("+pip|pypi|uv|conda", "+timeout|timed out|proxy|connection|network", "+install|download|fetch"),
@@ -238,11 +238,11 @@ CAUSES = (
             "the requested image's platform ({wanted:word}) does not match the detected host platform ({host:word}",
         ),
         says(
-            "Docker itself refuses: it does not run, this user may not use it, the image does not exist for this processor, "
+            "Docker itself fails: it does not run, this user may not use it, the image does not exist for this processor, "
             "or the port is taken. The model has nothing to do with it.",
             "Start it: sudo systemctl start docker; on Windows and macOS start Docker Desktop.",
             "Give this user the right, then sign in again: sudo usermod -aG docker $USER",
-            "A taken port: docker ps shows who has it; take another with -p 8001:8000",
+            "A used port: docker ps shows its container; use another with -p 8001:8000",
             instead="puna needs no Docker.",
         ),
         ("+docker", "+daemon|socket|manifest|port is already", "permission|connect|running|allocated"),
@@ -266,7 +266,7 @@ CAUSES = (
             "exitcode: -7",
         ),
         says(
-            "Processes that share tensors found no room in shared memory (/dev/shm): a container has 64 MB of it unless more is "
+            "Processes that share tensors found no space in shared memory (/dev/shm): a container has 64 MB of it unless more is "
             "given. A bus error outside of a container: a mapped file was cut short, or the disk under it is full.",
             "See how much there is: df -h /dev/shm",
             "Give the container more: docker run --ipc=host, or --shm-size=8g",
@@ -297,11 +297,11 @@ CAUSES = (
             "multiple copies of the openmp runtime have been linked into the program",
         ),
         says(
-            "Two packages each brought an OpenMP library, and both were loaded into one process: often a mixture of conda and "
+            "One process loaded two packages' OpenMP libraries: often a mixture of conda and "
             "pip, or an old numpy or opencv beside PyTorch.",
-            "Cleanest: a new environment in which all comes from pip: python -m venv NEW",
+            "Best: a new environment with packages from pip only: python -m venv NEW",
             "In conda: conda install nomkl, or remove the second libiomp5 from the environment's folder.",
-            "To go on at your own risk (results may be wrong): export KMP_DUPLICATE_LIB_OK=TRUE",
+            "To continue at your own risk (results may be wrong): export KMP_DUPLICATE_LIB_OK=TRUE",
             instead="Keep puna in an environment of its own.",
         ),
         ("+openmp|libiomp5|libomp|omp: error", "+already initialized|multiple copies|duplicate"),
@@ -311,7 +311,7 @@ CAUSES = (
         "install",
         ("cannot allocate memory in static tls block",),
         says(
-            "A library (mostly libgomp) was loaded so late that its thread-local memory had no room left: a known trouble of "
+            "A library (mostly libgomp) was loaded too late to get thread-local memory: a known problem of "
             "64-bit Arm machines (Jetson, Raspberry Pi) with an older glibc.",
             "Import torch first in the program, before cv2, sklearn and others.",
             "Or load the library at the start: export LD_PRELOAD=PATH, with the path that stands in the text",
@@ -347,7 +347,7 @@ CAUSES = (
             "exception: access violation",
         ),
         says(
-            "Compiled code touched memory that is not its own, and the system ended the program. This text does not say which "
+            "Compiled code accessed memory it does not own, and the system ended the program. This text does not say which "
             "code. Known reasons: two packages built for different versions of PyTorch or CUDA, a driver or runtime that does "
             "not fit the card, a damaged model file; less often bad memory or overclocking.",
             "Find the place: python -X faulthandler PROGRAM; the last lines name the package.",
@@ -364,7 +364,7 @@ CAUSES = (
         "memory",
         ("failed to map segment from shared object", "cannot apply additional memory protection after relocation"),
         says(
-            "The system found the library and could not map it into memory: the memory or address space that this process may "
+            "The system found the library but could not map it into memory: the memory or address space that this process may "
             "use is used up (ulimit -v, a login node, a container), or the folder is mounted noexec.",
             "See the limits: ulimit -v; free -g",
             "See whether the folder may hold programs: findmnt -T FOLDER; noexec forbids it. For /tmp: export TMPDIR=$HOME/tmp",
@@ -391,7 +391,7 @@ CAUSES = (
         says(
             "The program ended itself (abort): a check in compiled code failed. What failed is above this line.",
             "Give puna why the whole output, from the start of the program: PROGRAM 2>&1 | puna why -",
-            "If nothing stands above: python -X faulthandler PROGRAM",
+            "If there is nothing above: python -X faulthandler PROGRAM",
             instead='puna runs the same file with its own kernels: puna run PATH "..." --device cpu',
         ),
         ("+abort|sigabrt|exit code 134", "+torch|python|llama|vllm|ollama"),
@@ -420,7 +420,7 @@ CAUSES = (
             "redirects are currently not supported in windows or macos",
         ),
         says(
-            "This is a notice. It changes nothing, or only how something is to be written in future.",
+            "This is a notice: nothing changes, or only the syntax in future versions.",
             "If the program failed, look for another error, mostly the last one of the text.",
             instead="puna says only what changes an answer or its speed.",
         ),
@@ -443,11 +443,11 @@ CAUSES = (
             "unexpected error from cudagetdevicecount()",
         ),
         says(
-            "The GPU's runtime reported an error, and puna knows no more of this one than its name.",
+            "The GPU's runtime reported an error of which puna knows only the name.",
             "Find the place: CUDA_LAUNCH_BLOCKING=1 PROGRAM; the first error counts, later ones follow from it.",
             "Read the driver's log: sudo dmesg | grep -iE 'nvrm|xid|amdgpu' | tail",
             "See whether a small program runs: python -c \"import torch; print(torch.ones(2, device='cuda') + 1)\"",
-            instead="puna doctor tries the driver, PyTorch and a kernel one by one.",
+            instead="puna doctor tests the driver, PyTorch and a kernel one by one.",
         ),
         role="effect",
     ),

@@ -1,4 +1,4 @@
-"""All causes. Of two whose wordings are found in one place the earlier is meant: the more specific stand before the general."""
+"""All causes. If two match at one position, the earlier wins, so specific causes come before general ones."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ OWN = (
 )
 
 SENDER = (
-    "The messages do not fit this model; the model is not broken. Programs and agents that send lists for another model meet it: "
-    "update them, or switch off what adds messages."
+    "The messages do not fit this model; the model is not broken. A program or agent sent a list for another model: "
+    "update it, or switch off what adds messages."
 )
 OTHER_TEMPLATE = (
     "Or use another template: llama-server --jinja --chat-template-file FILE; LM Studio: the model's settings, Prompt Template."
 )
-TEMPLATES = "puna reports the template's own refusal, and takes another template: puna chat MODEL --template chatml"
+TEMPLATES = "puna reports the template's own refusal; to use another template: puna chat MODEL --template chatml"
 
 
 CAUSES = (
@@ -34,9 +34,9 @@ CAUSES = (
                 "misspelling of early conversions of March 2023.",
                 "tokenizer_config.json names a class that this transformers does not have.",
             ),
-            "Where the name is LlamaTokenizer: it needs sentencepiece, and a transformers of April 2023 or later: "
+            "If the name is LlamaTokenizer: it needs sentencepiece, and a transformers of April 2023 or later: "
             "pip install -U transformers sentencepiece protobuf",
-            'Where it is LLaMATokenizer: write "tokenizer_class": "LlamaTokenizer" into tokenizer_config.json.',
+            'If it is LLaMATokenizer: write "tokenizer_class": "LlamaTokenizer" into tokenizer_config.json.',
             instead=OWN,
         ),
         ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
@@ -66,7 +66,7 @@ CAUSES = (
             "no module named 'tiktoken'",
         ),
         says(
-            "The tokenizer is a tokenizer.model, and the library that reads it (sentencepiece; tiktoken for Llama 3) is not "
+            "The tokenizer is a tokenizer.model, but its library (sentencepiece; tiktoken for Llama 3) is not "
             "installed, or the file is not there.",
             "Install them: pip install sentencepiece tiktoken protobuf",
             "See that tokenizer.model or tokenizer.json lies beside the weights.",
@@ -83,11 +83,11 @@ CAUSES = (
             "model_proto->parsefromarray(serialized.data(), serialized.size())",
         ),
         says(
-            "This tokenizer.model is not SentencePiece's: Llama 3's has the same name and is a list of tokens for tiktoken; or "
+            "This tokenizer.model is not SentencePiece's: it is Llama 3's tiktoken list of the same name; or "
             "it is a pointer of Git LFS, an error page, or cut short.",
             "See which: head -c 120 tokenizer.model. It begins with 'version https://git-lfs': a pointer. Each line is letters "
             "and a number: Llama 3.",
-            "Llama 3: take the folder in Hugging Face's format, whose tokenizer.json current versions of transformers read; "
+            "Llama 3: use the folder in Hugging Face's format, whose tokenizer.json current versions of transformers read; "
             "old programs for Llama 2 cannot.",
             "A pointer: git lfs install && git lfs pull. Otherwise fetch the file again.",
             instead=OWN,
@@ -106,11 +106,8 @@ CAUSES = (
             "The prompt begins with two BOS tokens: the chat template writes one as text, and the tokenizer adds another. "
             "Answers get worse.",
             "Tokenise templated text without special tokens: tokenizer(text, add_special_tokens=False)",
-            "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python leave the BOS out of your own "
-            "prompt.",
-            instead=(
-                "puna adds one BOS only, and puna inspect MODEL says where a model's template and its settings would make two."
-            ),
+            "In vLLM give token ids, or the messages to its chat method; in llama-cpp-python omit the BOS from your own prompt.",
+            instead=("puna adds only one BOS; puna inspect MODEL says if a model's template and settings would make two."),
         ),
         ("+bos", "+two|double|2|twice|duplicate|again", "token|prompt|template"),
         role="symptom",
@@ -128,7 +125,7 @@ CAUSES = (
             "system messages are only allowed at the beginning",
         ),
         says(
-            "This model's chat template takes no system message, or only one at the very beginning.",
+            "This model's chat template accepts no system message, or only one at the beginning.",
             "Put the system message's text at the beginning of the first user message, or send it once, first.",
             SENDER,
             OTHER_TEMPLATE,
@@ -141,9 +138,8 @@ CAUSES = (
         "tokenizer",
         ("no user query found in messages", "no user query found", "no user message found"),
         says(
-            "The chat template looks for a message of the user, and there is none: only system, assistant or tool messages were "
-            "sent.",
-            "Send at least one message of the role user with text in it. A program that shortens a long history may have "
+            "The chat template needs a user message, but there is none: only system, assistant or tool messages were sent.",
+            "Send at least one message with the role user and some text. A program that shortens a long history may have "
             "dropped it.",
             SENDER,
             OTHER_TEMPLATE,
@@ -166,11 +162,11 @@ CAUSES = (
         ),
         says(
             (
-                "The last message has the role {role}, and the template cannot go on from it.",
-                "The template cannot go on from the last message: its role is wrong, or it is an answer that shall be continued "
+                "The last message has the role {role}, from which the template cannot continue.",
+                "The template cannot continue from the last message: its role is wrong, or it is an answer to continue "
                 "where the template cannot do that.",
             ),
-            "End the list with a message of the user or a tool's result. To continue an answer, use the program's own option "
+            "End the list with a user message or a tool's result. To continue an answer, use the program's own option "
             "(vLLM: continue_final_message with add_generation_prompt false).",
             SENDER,
             instead="puna continues a last assistant message where that is asked for, and says so where it cannot.",
@@ -188,8 +184,8 @@ CAUSES = (
             "message has tool role, but there was no previous assistant message with a tool call",
         ),
         says(
-            "The chat template wants tool calls and tool results in another form or order than they were sent.",
-            "Send one result for each call, straight after it and with the same id; Mistral's ids have 9 letters or digits.",
+            "The chat template needs tool calls and tool results in another form or order.",
+            "Send one result for each call, directly after it and with the same id; Mistral's ids have 9 letters or digits.",
             SENDER,
             OTHER_TEMPLATE,
             instead=TEMPLATES,
@@ -212,9 +208,9 @@ CAUSES = (
             "unexpected role",
         ),
         says(
-            "The chat template wants user and assistant in turn, beginning with user, and only the roles that it names. Two "
+            "The chat template needs alternating user and assistant, user first, and only the roles that it names. Two "
             "messages of one role in a row, an unknown role, or a system message where it takes none break that.",
-            "Join messages of one role that follow each other into one, and drop those before the first of the user.",
+            "Join consecutive messages of one role, and drop those before the first user message.",
             SENDER,
             OTHER_TEMPLATE,
             instead=TEMPLATES,
@@ -242,11 +238,11 @@ CAUSES = (
             "tools param requires --jinja flag",
         ),
         says(
-            "The model's chat template is a small program (Jinja), and it did not run: the program's Jinja is older than the "
+            "The model's chat template, a small Jinja program, did not run: the program's Jinja is older than the "
             "template or lacks part of it, the template has an error, or it was given no value that it needs.",
             "Update the program (llama.cpp, LM Studio, Ollama); Python: python -m pip install -U jinja2 transformers",
             "llama.cpp: give --jinja; or another template with it: --chat-template-file FILE, --chat-template chatml",
-            "Many GGUF files were made again with a mended template: fetch the newest file of the model.",
+            "Many GGUF files were remade with a corrected template: fetch the model's newest file.",
             instead="puna runs templates in a sandbox and names the line that fails; another one: --template chatml",
         ),
         ("+chat template|jinja", "+error|fail|undefined|syntax|not supported"),
@@ -267,7 +263,7 @@ CAUSES = (
             "The model's chat template refused the list of messages, or could not run on it; the text after this line says why.",
             SENDER,
             OTHER_TEMPLATE,
-            "Many models' templates were mended after they came out: fetch the newest file of the model.",
+            "Many templates were corrected after release: fetch the model's newest file.",
             instead=TEMPLATES,
         ),
         ("+jinja|chat template", "+exception|error|refus", "message|role|model"),
@@ -284,8 +280,8 @@ CAUSES = (
             "as of transformers v4.44, default chat template is no longer allowed",
         ),
         says(
-            "The model has no chat template: it is a base model, which continues texts, or its conversion left the template out.",
-            "For a conversation take the model whose name ends in -chat or -Instruct.",
+            "The model has no chat template: it is a base model, which continues texts, or its conversion omitted the template.",
+            "For a conversation use the model whose name ends in -chat or -Instruct.",
             "A base model: give it the text to continue, without apply_chat_template.",
             instead=(
                 "puna guesses a built-in template from the control tokens and says so; others: --template llama2, or --raw "
@@ -303,7 +299,7 @@ CAUSES = (
         "tokenizer",
         ("asking to pad but the tokenizer does not have a padding token", "using pad_token, but it is not set yet"),
         says(
-            "A batch must be padded to one length, and LLaMA's tokenizer has no padding token.",
+            "A batch needs padding to one length, but LLaMA's tokenizer has no padding token.",
             "tokenizer.pad_token = tokenizer.eos_token; tokenizer.padding_side = 'left'",
             "Pass the attention mask too; without it padding changes the answers.",
             instead="puna never pads: rows of any lengths run together, and each answer is what it would be alone.",
@@ -357,12 +353,12 @@ CAUSES = (
         ),
         says(
             (
-                "The text has more tokens ({tokens}) than the model was made for ({limit}).",
-                "The text has more tokens than the model was made for ({limit}).",
-                "The text has more tokens than the model was made for.",
+                "The text has {tokens} tokens; the model supports {limit}.",
+                "The text has more tokens than the model supports ({limit}).",
+                "The text has more tokens than the model supports.",
             ),
-            "Shorten it, or take a model with a longer context; beyond its limit a model writes nonsense.",
-            instead="puna counts first, and names both numbers: puna tokenize MODEL - < FILE",
+            "Shorten it, or use a model with a longer context; beyond its limit a model writes nonsense.",
+            instead="puna counts first and prints both numbers: puna tokenize MODEL - < FILE",
         ),
         ("+token", "+longer than|too long|maximum context|exceed", "+context|sequence length|max length", "model|prompt|limit"),
     ),

@@ -1,7 +1,6 @@
-"""Packages whose versions do not fit each other: names that moved, pins that clash, libraries of two builds in one process.
+"""Package versions that do not fit: moved names, clashing pins, libraries of two builds in one process.
 
-What is gone from which version was checked against the packages themselves (tests/causes/test_versions.py) or is in their release
-notes.
+The versions that removed a name were checked against the packages (tests/causes/test_versions.py) or their release notes.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ OWN_READERS = "puna needs no transformers and runs no code from models: it reads
 
 
 class Moved(NamedTuple):
-    """A name that one version of a package has, and another has not."""
+    """A name that only some versions of a package have."""
 
     package: str
     gone: str = ""  # the version that no longer has it; "": see `since`
     since: str = ""  # the first version that has it
-    instead: str = ""  # what it is called now
+    instead: str = ""  # its new name
 
 
-# The name in lower case -> where it was. Names that only code of models and programs uses; what a person typed has its new name.
+# Name in lower case -> its package. Only code uses these names; a name that a person types has its replacement here.
 MOVED: dict[str, Moved] = {
     "automodelforvision2seq": Moved("transformers", "5.0", instead="AutoModelForImageTextToText"),
     "automodelwithlmhead": Moved("transformers", "5.0", instead="AutoModelForCausalLM"),
@@ -87,7 +86,7 @@ MOVED: dict[str, Moved] = {
 
 
 def explain_moved(numbers: Numbers) -> Explanation:
-    """A name that this version of a package does not have: which versions do, where that is known."""
+    """A name that this version of a package lacks, with the versions that have it, if known."""
     name = numbers.get("name", "")
     module = numbers.get("package") or numbers.get("part", "")
     moved = MOVED.get(name.lower()) or MOVED.get(module.rpartition(".")[2].lower())
@@ -97,12 +96,12 @@ def explain_moved(numbers: Numbers) -> Explanation:
             f"The installed {package} has no {name or module}: the program was written for another version of it, an older or a "
             "newer one."
             if package
-            else "The program was written for another version of a package than the one that is installed."
+            else "The program was written for another version of a package than the installed one."
         )
     else:
         called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
         if moved.gone:
-            told = f"{name or module} is gone from {moved.package} since {moved.gone}.{called} The program is older than that."
+            told = f"{name or module} is gone from {moved.package} since {moved.gone}.{called} The program is older."
         else:
             told = f"{name or module} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
     wanted = package or "transformers"
@@ -112,7 +111,7 @@ def explain_moved(numbers: Numbers) -> Explanation:
     else:
         cure += ["Update the program that asks for the name; the traceback's last lines show which file does."]
         if moved is not None and moved.gone[:1].isdigit() and "x" not in moved.gone and " " not in moved.gone:
-            cure += [f"Or take the version before: python -m pip install '{moved.package}<{moved.gone}'"]
+            cure += [f"Or install the previous version: python -m pip install '{moved.package}<{moved.gone}'"]
         else:
             cure += [f"Or install the version of {wanted} that the program's requirements or the model's card name."]
     cure += [
@@ -140,7 +139,7 @@ CAUSES = (
         ),
         says(
             (
-                "NumPy {version} is installed, and a package was compiled for NumPy 1: the two do not work together.",
+                "NumPy {version} is installed, but a package was compiled for NumPy 1: they do not work together.",
                 "A package and NumPy do not fit: one was built for NumPy 1, the other is NumPy 2 (or the reverse).",
             ),
             "Update the package that the traceback names: python -m pip install -U PACKAGE",
@@ -186,8 +185,8 @@ CAUSES = (
         ),
         says(
             (
-                "xFormers was built for PyTorch {built}, and PyTorch {have} is installed: its fast attention is off.",
-                "xFormers was built for another PyTorch or another card than the one that is here: its fast attention is off.",
+                "xFormers was built for PyTorch {built}, but PyTorch {have} is installed: its fast attention is off.",
+                "xFormers was built for another PyTorch or card: its fast attention is off.",
             ),
             "Install the xFormers that belongs to your PyTorch: its release notes name the PyTorch of each version. Add "
             "--no-deps, so that pip does not replace PyTorch.",
@@ -214,7 +213,7 @@ CAUSES = (
             "Start without the path: env -u LD_LIBRARY_PATH python -c 'import torch'. If that works, take the CUDA folders out "
             "of LD_LIBRARY_PATH.",
             "See what pip has: python -m pip list | grep -i nvidia; only one of cu11, cu12, cu13 should be there.",
-            "A new environment with PyTorch alone is the surest: python -m venv NEW && NEW/bin/pip install torch",
+            "Safest is a new environment with PyTorch alone: python -m venv NEW && NEW/bin/pip install torch",
             instead="puna needs torch and what torch brings, and nothing else of CUDA.",
         ),
         ("+nvjitlink|libcusparse|libnccl|libcublas", "+undefined symbol|version", "torch|import"),
@@ -232,7 +231,7 @@ CAUSES = (
             "preparing metadata ~~~ no module named 'torch'",
         ),
         says(
-            "The package needs PyTorch while it is built, and pip and uv build in an empty environment, where it is not. PyTorch "
+            "The package needs PyTorch during its build, but pip and uv build in an empty environment without it. PyTorch "
             "may well be installed in yours.",
             "Install PyTorch first, then the package without the empty environment: python -m pip install torch ninja packaging "
             "wheel setuptools psutil, then python -m pip install --no-build-isolation PACKAGE",
@@ -262,7 +261,7 @@ CAUSES = (
             "this modeling file requires the following packages that were not found in your environment: flash_attn",
         ),
         says(
-            "The program asked for FlashAttention 2, and it is not installed, too old, or the model has no code for it.",
+            "The program asked for FlashAttention 2, but it is missing or too old, or the model has no code for it.",
             'Do without: from_pretrained(..., attn_implementation="sdpa"). PyTorch\'s own attention is about as fast for one '
             "user.",
             "Or install a wheel whose name has your PyTorch, CUDA and Python: "
@@ -290,7 +289,7 @@ CAUSES = (
             "Or name both indexes: uv pip install PACKAGE --extra-index-url https://download.pytorch.org/whl/cu126 "
             "--index-strategy unsafe-best-match",
             "pip takes --index-url https://download.pytorch.org/whl/cu126 for torch, torchvision and torchaudio alone.",
-            instead="puna needs PyTorch only for a GPU, and no certain version of it.",
+            instead="puna needs PyTorch only for a GPU, and no specific version of it.",
         ),
     ),
     Cause(
@@ -361,7 +360,7 @@ CAUSES = (
             "--verbose | head",
             "A version that is pinned, such as torch==1.13.1, may have wheels for older Pythons only: take a newer one, or "
             "use that Python.",
-            "Take a Python for which there are wheels; https://pytorch.org/get-started names them.",
+            "Use a Python with wheels; https://pytorch.org/get-started names them.",
             instead="puna itself needs Python 3.11 or later, and PyTorch only for a GPU.",
         ),
         ("+no matching distribution|no wheel|no version", "+torch|vllm|triton|cuda|llama"),
@@ -405,14 +404,14 @@ CAUSES = (
         ),
         says(
             (
-                "PyTorch {have} is installed, and the program wants {wanted} or later.",
-                "A package does not work with {name} {have}, which is installed; the line says which versions it wants.",
-                "The program wants {wanted}, and {found} is installed.",
-                "Two packages want different versions of a third, so they cannot be in one environment as they are.",
+                "PyTorch {have} is installed, but the program needs {wanted} or later.",
+                "A package does not work with the installed {name} {have}; the line says which versions it needs.",
+                "The program needs {wanted}, but {found} is installed.",
+                "Two packages need different versions of a third, so they cannot share one environment.",
             ),
-            "Install what must work together in one command, so that pip can choose: python -m pip install -U A B C",
+            "Install them in one command, so that pip can choose versions: python -m pip install -U A B C",
             "See what clashes: python -m pip check",
-            "If two programs want different versions, give each an environment: python -m venv NAME",
+            "If two programs need different versions, give each its own environment: python -m venv NAME",
             instead="Keep puna in an environment of its own: make demo makes one.",
         ),
         (
@@ -456,7 +455,7 @@ CAUSES = (
             "please install the backwards-compatible tf-keras package",
         ),
         says(
-            "transformers 4 found TensorFlow with Keras 3, which it does not work with. For PyTorch it needs neither.",
+            "transformers 4 found TensorFlow with Keras 3, which it does not support. With PyTorch it needs neither.",
             "Switch TensorFlow off for it: export USE_TF=0; or python -m pip uninstall tensorflow keras",
             "If the program needs TensorFlow: python -m pip install tf-keras. transformers 5 no longer looks for it.",
             instead=OWN_READERS,
@@ -504,14 +503,14 @@ CAUSES = (
         ),
         says(
             (
-                "The model is stored in the format {method}, which this version of the program does not know.",
+                "The model has the format {method}, which this version of the program does not know.",
                 "The model is quantised, and the package that reads this format (bitsandbytes, gptqmodel, autoawq, "
                 "compressed-tensors, kernels) is missing, too old, or cannot work on this machine.",
             ),
             "Update transformers and install the package that the text names: python -m pip install -U transformers accelerate "
             "bitsandbytes kernels",
             "See quantization_config in the model's config.json: quant_method names the format.",
-            "Most formats need an NVIDIA card. Without one take a GGUF of the same model.",
+            "Most formats need an NVIDIA card. Without one use a GGUF of the same model.",
             instead="puna reads GGUF, GPTQ, AWQ and compressed-tensors by itself, and makes int8 or int4: --weights int4",
         ),
         (

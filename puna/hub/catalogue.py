@@ -1,4 +1,4 @@
-"""The models that have a short name: a literal table. Each is carried by a wheel and pinned by its sha256."""
+"""The models with a short name: a literal table. Each comes in a wheel, pinned by its sha256."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from puna.paths import local_path, models_dir
 
 @dataclass(frozen=True, slots=True)
 class WheelModel:
-    """A model file inside a wheel of the Python package index. Nothing of the package is imported."""
+    """A model file inside a wheel of the Python package index. puna imports no code of the package."""
 
     name: str
     about: str
@@ -21,11 +21,11 @@ class WheelModel:
     member: str  # the file inside the wheel
     file_sha256: str
     file_bytes: int
-    weight_types: tuple[str, ...] = ()  # of its matrices, the embedding's first
+    weight_types: tuple[str, ...] = ()  # types of its matrices, the embedding's first
 
     @property
     def target(self) -> Path:
-        """Where the verified file lies in the cache."""
+        """The path of the verified file in the cache."""
         return local_path(models_dir(), self.name + PurePosixPath(self.member).suffix)
 
 

@@ -1,7 +1,7 @@
-"""How a file comes into the cache, whatever its source: locked, with room for it, verified, and only then under its name.
+"""Puts a file from any source into the cache: takes a lock, checks the disk space, verifies the file, then renames it.
 
-A download is written under `partial/`. It is flushed to the disk and renamed after its sha256 was found right, so a
-file under `models/` is whole. Only one process fetches a model; the others wait, then find it there.
+A download is written under `partial/`. After its sha256 is verified, it is flushed to disk and renamed, so a file under `models/`
+is complete. Only one process fetches a model; the others wait, then use its file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from puna.paths import cache_dir, local_path
 from puna.report import Reporter
 
 CHUNK = 1 << 20  # bytes; 4 MiB was no faster
-SPARE_BYTES = 16 << 20  # kept free beside the download itself
+SPARE_BYTES = 16 << 20  # disk space to leave free after the download
 
 
 def partial_dir() -> Path:
-    """The folder of downloads on their way. Nothing in it is used as a model."""
+    """The folder of unfinished downloads. puna uses nothing in it as a model."""
     return cache_dir() / "partial"
 
 
@@ -49,7 +49,7 @@ def exclusive(name: str, report: Reporter) -> Iterator[None]:
 
 @contextlib.contextmanager
 def storage_errors(needed_bytes: int) -> Iterator[None]:
-    """Say of a cache that cannot be written what is wrong with it."""
+    """Turn errors of a cache that is not writable into a PunaError with the reason."""
     try:
         yield
     except OSError as error:
@@ -63,7 +63,7 @@ def storage_errors(needed_bytes: int) -> Iterator[None]:
 
 
 def require_space(needed_bytes: int) -> None:
-    """DownloadError where the disk of the cache has less than `needed_bytes` free."""
+    """DownloadError if the disk of the cache has less than `needed_bytes` free."""
     if shutil.disk_usage(cache_dir()).free < needed_bytes:
         raise no_space(needed_bytes)
 
@@ -72,7 +72,7 @@ def no_space(needed_bytes: int) -> DownloadError:
     """The error of a full disk, with both numbers."""
     free = shutil.disk_usage(cache_dir()).free
     return DownloadError(
-        f"no room in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
         hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
     )
 
@@ -101,10 +101,10 @@ def copy_hashed(source: IO[bytes], target: Path, limit_bytes: int, stage: str, r
 
 
 def require_place(target: Path) -> None:
-    """Make the folder of `target`, and see that a file can take its name: before it is fetched. PunaError where it cannot."""
+    """Create the folder of `target` and check, before the download, that a file can have its name; else PunaError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not target.is_file():
-        raise PunaError(f"{target} is no file, and the model belongs there", hint="Remove it, or give it another name.")
+        raise PunaError(f"{target} is not a file, but the model needs this path", hint="Remove or rename it.")
 
 
 def place(verified: Path, target: Path) -> None:
@@ -126,7 +126,7 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def fresh_folder(name: str) -> Iterator[Path]:
-    """A new empty folder under `partial/`, gone afterwards. Leftovers of interrupted downloads of `name` are removed."""
+    """A new empty folder under `partial/`, deleted afterwards. Also deletes what interrupted downloads of `name` left."""
     import tempfile
 
     partial = partial_dir()

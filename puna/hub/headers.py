@@ -1,12 +1,12 @@
-"""A model of the Hub that is not downloaded, as far as its sizes go: files of the real sizes that hold only the headers.
+"""Opens a model of the Hub without downloading it: local files of the real sizes that hold only the headers.
 
     with header_checkpoint("hf:OWNER/REPO", report) as headers:
         checkpoint = open_checkpoint(headers.path)
 
-The files are sparse: they take as much of the disk as was fetched, some MB of a model of any size. `open_checkpoint` does all
-its checks on them; the weights are zeros. Of a folder neither tokenizer nor chat template is there. The files are gone when the
-`with` ends, also by an error or Ctrl-C; those that a killed process left go when a model of that name is asked for again. Several
-at once, of the same model too, have folders of their own.
+The files are sparse: they use only as much disk as was fetched, some MB for a model of any size. `open_checkpoint` runs all its
+checks on them; the weights are zeros. Folders lack the tokenizer and the chat template. The files are deleted when the `with`
+ends, also after an error or Ctrl-C; files of a killed process are deleted when the same model is requested again. Concurrent
+uses, also of the same model, have separate folders.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from puna.placing import temporary
 from puna.report import SILENT, Reporter
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-WEIGHTS = (".gguf", ".safetensors", ".bin")  # of which the headers are fetched; the other files are left out
-MAX_WHOLE_BYTES = 8 << 20  # longer ones stay zeros: the readers refuse them by their size
-NEAR_BYTES = 16 << 10  # ranges with so little between them are one: a request costs more than its bytes
+WEIGHTS = (".gguf", ".safetensors", ".bin")  # files whose headers are fetched; other files are omitted
+MAX_WHOLE_BYTES = 8 << 20  # longer files stay zeros: the readers reject their size
+NEAR_BYTES = 16 << 10  # ranges with a smaller gap are joined: a request costs more than the bytes
 PROBE_BYTES = 8 << 20
 
 
 class Headers(NamedTuple):
-    """Where a model can be opened, and how much of it was fetched for that."""
+    """The path at which a model can be opened, and the bytes fetched for it."""
 
     path: Path  # a file or a folder, for `open_checkpoint`
-    name: str  # as errors call it
-    fetched_bytes: int  # 0 of a model that is on this machine
-    total_bytes: int  # of the model's files in the repository; 0 of one that is on this machine
+    name: str  # its name in errors
+    fetched_bytes: int  # 0 for a model on this machine
+    total_bytes: int  # size of the model's files in the repository; 0 for a model on this machine
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a whole model that was here before."""
+        """Whether it is a complete local model."""
         return self.total_bytes == 0
 
 
 @contextmanager
 def header_checkpoint(name: str, report: Reporter = SILENT) -> Iterator[Headers]:
-    """What `open_checkpoint` needs of a model. One that is on this machine is used as it is: a path, or a name of the cache.
+    """The parts of a model that `open_checkpoint` needs. A local model (a path, or a name in the cache) is used as it is.
 
-    Raises what `resolve` and `pull` raise; ModelNotFoundError too for a short name whose model was not fetched yet.
+    Raises what `resolve` and `pull` raise; also ModelNotFoundError for a short name whose model was not fetched yet.
     """
     found = _on_this_machine(name)
     if isinstance(found, Path):
@@ -67,7 +67,7 @@ def header_checkpoint(name: str, report: Reporter = SILENT) -> Iterator[Headers]
 
 
 def gguf_files(name: str) -> list[tuple[str, int]]:
-    """The GGUF models of a repository, as (file, bytes of all its parts), the smallest first; empty where it holds none."""
+    """The GGUF models of a repository as (file, bytes of all its parts), smallest first; empty if it has none."""
     hub = parse_hub_name(name)
     if hub is None:
         raise ModelNotFoundError(f"{name} is not the name of a repository", hint="Give hf:OWNER/REPO.")
@@ -75,7 +75,7 @@ def gguf_files(name: str) -> list[tuple[str, int]]:
 
 
 def _on_this_machine(name: str) -> Path | HubName:
-    """The whole model; the name of one of the Hub that the cache does not hold, or holds in several files."""
+    """A local model's path; or the Hub name of a model that the cache lacks or holds in several files."""
     known = wheel_model(name)
     if known is not None and not is_cached(known) and not Path(name).exists():
         size = f"{known.file_bytes / 1e6:.0f} MB"
@@ -109,7 +109,7 @@ def _twin(found: Found, limit: TimeLimit, report: Reporter) -> Iterator[Headers]
 
 @contextmanager
 def _called(folder: Path, name: HubName) -> Iterator[None]:
-    """Errors name the repository, not a folder that is gone when they are read."""
+    """Makes errors name the repository instead of the temporary folder."""
     try:
         yield
     except PunaError as error:
@@ -120,7 +120,7 @@ def _called(folder: Path, name: HubName) -> Iterator[None]:
 
 @dataclass
 class _File:
-    """One file of the twin, and what of it is there."""
+    """One sparse file, and the ranges of it that were fetched."""
 
     remote: HubFile
     path: Path
@@ -128,7 +128,7 @@ class _File:
     known: list[Range] = field(default_factory=list)
 
     def next_pieces(self) -> list[Piece] | None:
-        """What is to be fetched next; None at the end."""
+        """The next ranges to fetch; None at the end."""
         wanted = next(self.rounds, None)
         if wanted is None:
             return None
@@ -139,7 +139,7 @@ class _File:
 
 
 def _fill(folder: Path, found: Found, limit: TimeLimit, report: Reporter) -> int:
-    """Make the files, and bring what is needed to its place; returns how many bytes that were."""
+    """Create the files and fetch the needed ranges into them; return the number of bytes fetched."""
     needed = [file for file in found.files if file.name in WHOLE or file.name.endswith(WEIGHTS)]
     _make_sparse(folder, needed, found.name)
     files = [_File(file, path := folder / file.name, _rounds(file, path)) for file in needed]
@@ -159,7 +159,7 @@ def _rounds(file: HubFile, path: Path) -> Rounds:
 
 
 def _fetch_all(files: Sequence[_File], fetcher: RangeFetcher, stage: str, report: Reporter) -> None:
-    """Round by round, those of all files together."""
+    """Fetch in rounds; each round covers all files."""
     left = list(files)
     while left:
         asked = [(file, file.next_pieces()) for file in left]
@@ -172,7 +172,7 @@ def _fetch_all(files: Sequence[_File], fetcher: RangeFetcher, stage: str, report
 
 
 def _missing(wanted: Iterable[Range], known: Iterable[Range]) -> list[Range]:
-    """The parts of the wanted ranges that no known one covers.
+    """The parts of the wanted ranges that no known range covers.
 
     >>> _missing([(0, 10), (15, 30)], [(0, 4), (8, 20)])
     [(4, 8), (20, 30)]
@@ -186,7 +186,7 @@ def _missing(wanted: Iterable[Range], known: Iterable[Range]) -> list[Range]:
 
 
 def _joined(ranges: Iterable[Range], gap: int) -> list[Range]:
-    """In order, those as one that overlap, or have no more than `gap` bytes between them; empty ones left out.
+    """The ranges in order, without empty ones; ranges that overlap or are at most `gap` bytes apart are joined.
 
     >>> _joined([(8, 9), (0, 3), (5, 6), (7, 7)], 2)
     [(0, 9)]
@@ -206,7 +206,7 @@ def _joined(ranges: Iterable[Range], gap: int) -> list[Range]:
 
 
 def _make_sparse(folder: Path, files: Sequence[HubFile], name: HubName) -> None:
-    """Files of zeros that take no room, each of its full size."""
+    """Create sparse files of zeros, each with its full size."""
     _require_sparse(folder, sum(file.size or 0 for file in files), name)
     for file in files:
         path, size = local_path(folder, file.name), file.size or 0
@@ -214,11 +214,11 @@ def _make_sparse(folder: Path, files: Sequence[HubFile], name: HubName) -> None:
             _make(path, size)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise _not_sparse(folder, name, f"a file of {size / 1e9:.1f} GB cannot be made there: {reason}") from error
+            raise _not_sparse(folder, name, f"cannot create a file of {size / 1e9:.1f} GB there: {reason}") from error
 
 
 def _make(path: Path, size: int) -> int | None:
-    """Make a file of zeros; how many bytes of the disk it takes, None where the system does not say."""
+    """Create a file of zeros; return the bytes it uses on disk, None if unknown."""
     with path.open("xb") as file:
         file.truncate(size)
     blocks: int | None = getattr(path.stat(), "st_blocks", None)  # of 512 bytes; Windows has none
@@ -226,7 +226,7 @@ def _make(path: Path, size: int) -> int | None:
 
 
 def _require_sparse(folder: Path, num_bytes: int, name: HubName) -> None:
-    """PunaError where a file of zeros takes room. Where that cannot be told there must be room for all of it."""
+    """PunaError if a file of zeros uses disk space. If that is unknown, the disk must have space for all files."""
     probe = folder / "probe"
     taken = _make(probe, PROBE_BYTES)
     probe.unlink()

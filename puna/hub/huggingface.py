@@ -1,7 +1,7 @@
-"""A model of the Hub, through `huggingface_hub`: it resumes and finds the token; the checksums are verified here once more.
+"""Fetches a model from the Hub with `huggingface_hub`, which resumes and finds the token; verifies checksums again here.
 
-A repository of GGUF files gives one of them; one of safetensors gives a folder, whose `config.json` comes last: a folder that has
-it is whole.
+A repository of GGUF files yields one file; one of safetensors yields a folder. Its `config.json` is written last, so a folder
+that has it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from puna.report import Reporter
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 LAST = "config.json"
-# What a folder needs; nothing else of a repository is fetched. Weights: the first kind that is there.
+# Files that a folder needs; no others are fetched. Weights: the first kind that exists.
 TEXTS = (
     "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja", "chat_template.json",
@@ -33,22 +33,22 @@ WEIGHTS = (
     re.compile(r"model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors"),
     re.compile(r"pytorch_model\.bin(\.index\.json)?|pytorch_model-\d{5}-of-\d{5}\.bin"),
 )
-MAX_UNHASHED_BYTES = 64 << 20  # of a file that is no LFS blob
-MAX_PARTS = 10_000  # of a folder's weights, as its reader allows
+MAX_UNHASHED_BYTES = 64 << 20  # size limit of a file that is not an LFS blob
+MAX_PARTS = 10_000  # limit for a folder's weights, as in its reader
 TOLD_FILES = 20
 
 
 class Found(NamedTuple):
-    """A model of the Hub: what it is called, and the files that it is made of."""
+    """A model of the Hub: its name and its files."""
 
-    name: HubName  # with the file, where it is one
-    files: list[HubFile]  # each with size and checksum; of a folder `config.json` is the last
+    name: HubName  # including the file, if it is one
+    files: list[HubFile]  # each with size and checksum; in a folder `config.json` is last
     revision: str
     is_folder: bool
 
 
 def fetch_hub_model(name: HubName, report: Reporter) -> Path:
-    """Fetch, verify and place the file (all parts of a split one; all that a folder needs); return the first, or the folder.
+    """Fetch, verify and place the file, all parts of a split file, or all files of a folder; return the first, or the folder.
 
     The caller holds the lock.
     """
@@ -58,7 +58,7 @@ def fetch_hub_model(name: HubName, report: Reporter) -> Path:
 
 
 def find(name: HubName, limit: TimeLimit) -> Found:
-    """The model behind a name. Raises ModelNotFoundError for none, or several; DownloadError where the Hub tells too little."""
+    """The model of a name. Raises ModelNotFoundError for none or several; DownloadError if the Hub's answer is incomplete."""
     revision, listing = fetch_listing(name, limit)
     folder = [] if name.file else _folder_files(name, listing)
     chosen = name if folder else HubName(name.owner, name.repo, name.file or _only_model(name, listing))
@@ -67,9 +67,9 @@ def find(name: HubName, limit: TimeLimit) -> Found:
 
 
 def model_files(name: HubName) -> list[tuple[str, int]]:
-    """The GGUF models of a repository: (file, bytes), a split one by its first part, the smallest first.
+    """The GGUF models of a repository: (file, bytes), smallest first, a split model by its first part.
 
-    Those that no name of ours can spell, because they lie in folders, are left out.
+    Files in subfolders are omitted, because puna's names cannot express them.
     """
     sizes = {file.name: file.size for file in fetch_listing(name, TimeLimit(name)).files.values()}
     names = [HubName(name.owner, name.repo, file) for file in _first_parts(sizes) if is_safe_name(file)]
@@ -78,7 +78,7 @@ def model_files(name: HubName) -> list[tuple[str, int]]:
 
 
 def _whole_size(model: HubName, sizes: Mapping[str, int | None]) -> int | None:
-    """The bytes of all parts of a model; None where one is not there, or its size is not told."""
+    """The bytes of all parts of a model; None if a part or its size is missing."""
     total = 0
     for part in model.shards():
         size = sizes.get(part)
@@ -89,7 +89,7 @@ def _whole_size(model: HubName, sizes: Mapping[str, int | None]) -> int | None:
 
 
 def _folder_files(name: HubName, listing: Mapping[str, HubFile]) -> list[str]:
-    """The files of a model of safetensors, `config.json` last; none where the repository holds no such model, or GGUF files."""
+    """The files of a safetensors model, `config.json` last; empty if the repository has no such model, or has GGUF files."""
     kinds = [[file for file in listing if pattern.fullmatch(file)] for pattern in WEIGHTS]
     weights = next((files for files in kinds if files), [])
     if LAST not in listing or not weights or any(file.endswith(".gguf") for file in listing):
@@ -114,23 +114,23 @@ def _first_parts(files: Iterable[str]) -> list[str]:
 
 
 def _only_model(name: HubName, listing: dict[str, Any]) -> str:
-    """The one model file of the repository (of a split one its first part)."""
+    """The only model file of the repository (for a split model its first part)."""
     files = _first_parts(listing)
     if len(files) == 1:
         return files[0]
     if not files:
         raise ModelNotFoundError(
             f"{name}: the repository holds neither a .gguf file nor {LAST} with safetensors",
-            hint="Choose a repository of GGUF files, or of a model that transformers reads.",
+            hint="Choose a repository with GGUF files or with a model that transformers reads.",
         )
     raise ModelNotFoundError(
         f"{name}: the repository holds {len(files)} models: {_told(files)}",
-        hint=f"Name one: puna pull hf:{name.repo_id}/{sorted(files)[0]}",
+        hint=f"Choose one: puna pull hf:{name.repo_id}/{sorted(files)[0]}",
     )
 
 
 def _told(files: Collection[str]) -> str:
-    """The first of many names, and how many more there are."""
+    """The first names of a list, and the number of the rest."""
     more = len(files) - TOLD_FILES
     return ", ".join(sorted(files)[:TOLD_FILES]) + (f" ... and {more} more" if more > 0 else "")
 
@@ -141,12 +141,12 @@ def _listed(name: HubName, file: str, listing: Mapping[str, HubFile]) -> HubFile
         raise ModelNotFoundError(f"{name}: the repository has no file {file!r}", hint=f"It holds: {_told(listing)}")
     known = _SHA1.fullmatch(found.git_sha1 or "") if found.sha256 is None else _SHA256.fullmatch(found.sha256)
     if known is None or found.size is None or (found.sha256 is None and found.size > MAX_UNHASHED_BYTES):
-        raise DownloadError(f"{name}: the Hub gives no sha256 for {file}, so its bytes cannot be checked. Refused.")
+        raise DownloadError(f"{name}: the Hub gives no sha256 for {file}, so puna cannot verify it. Refused.")
     return found
 
 
 def _is_here(path: Path, file: HubFile) -> bool:
-    """Small files are compared whole: another version often has the same size."""
+    """Compare small files by content: another version often has the same size."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     return file.sha256 is not None or _git_sha1(path) == file.git_sha1
@@ -170,7 +170,7 @@ def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> Non
 
 
 def verify(name: HubName, file: HubFile, path: Path, report: Reporter) -> None:
-    """DownloadError where the bytes at `path` are not those that the Hub announced."""
+    """DownloadError if the bytes at `path` differ from the Hub's checksum."""
     is_blob = file.sha256 is not None
     kind, expected = ("sha256", file.sha256) if is_blob else ("git's sha1", file.git_sha1)
     found = sha256_of(path, f"checking {file.name}", report) if is_blob else _git_sha1(path)
@@ -179,13 +179,13 @@ def verify(name: HubName, file: HubFile, path: Path, report: Reporter) -> None:
 
 
 def _git_sha1(path: Path) -> str:
-    """The id that git gives a file: the only checksum that the Hub tells of small ones."""
+    """The git blob id of a file: the only checksum that the Hub gives for small files."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _progress_class(file: HubFile, report: Reporter) -> Any:
-    """A silent bar for `huggingface_hub` that tells the reporter."""
+    """A silent progress bar for `huggingface_hub` that updates puna's progress."""
     from huggingface_hub.utils import tqdm
 
     class Progress(tqdm):

@@ -1,4 +1,4 @@
-"""The list of a repository's files, as the Hub tells it: short enough to be read, each value of the kind that it should be."""
+"""The list of a repository's files from the Hub, with limits on its length and checks of each value's type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, answer, hub_errors, require_success
 
-TIMEOUT_S = 30.0  # of each step
+TIMEOUT_S = 30.0  # timeout of each step
 MAX_LISTING_BYTES = 16 << 20  # some 60,000 files
 MAX_FILE_BYTES = 1 << 50
 MAX_NAME_LENGTH = 1024
@@ -22,23 +22,23 @@ T = TypeVar("T")
 
 
 class HubFile(NamedTuple):
-    """A file of a repository. The Hub tells one checksum of it, which may still be nonsense."""
+    """A file of a repository. The Hub gives one checksum for it, which may still be invalid."""
 
     name: str
     size: int | None
     sha256: str | None  # of an LFS blob
-    git_sha1: str | None  # the id that git gives it
+    git_sha1: str | None  # its git blob id
 
 
 class Listing(NamedTuple):
-    """What a repository holds."""
+    """The contents of a repository."""
 
     revision: str
     files: dict[str, HubFile]
 
 
 def fetch_listing(name: HubName, limit: TimeLimit) -> Listing:
-    """Ask the Hub. ModelNotFoundError where it knows no such repository, DownloadError where its answer is of no use."""
+    """Ask the Hub. ModelNotFoundError if there is no such repository, DownloadError if the answer is invalid."""
     (listing,) = limit.run([lambda: _listing(name, limit)])
     return listing
 
@@ -61,10 +61,10 @@ def _fetched(name: HubName, limit: TimeLimit) -> bytes:
 
 
 def _body(response: Any, limit: TimeLimit) -> bytes:
-    """All bytes of an answer, none of them in memory beyond the limit. (The client would decompress whole chunks.)"""
+    """All bytes of an answer, with no more than the limit in memory. (The client would decompress whole chunks.)"""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding not in _DECODERS:
-        raise ValueError(f"the list of its files is compressed by {reprlib.repr(encoding)}, which was not asked for")
+        raise ValueError(f"the list of its files is compressed by {reprlib.repr(encoding)}, which puna did not ask for")
     decode, body = _DECODERS[encoding](), bytearray()
     for chunk in response.iter_raw():
         limit.require()
@@ -96,14 +96,14 @@ def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError("the list of its files is no JSON: is the address of the Hub (HF_ENDPOINT) right?") from error
+        raise ValueError("the list of its files is not JSON: check the address of the Hub (HF_ENDPOINT)") from error
 
 
 # ---- what it says ---------------------------------------------------------------------------------------------------
 
 
 def _understood(told: Any) -> Listing:
-    """ValueError where a value is not of its kind."""
+    """ValueError if a value has the wrong type."""
     repository = _of_kind(told, dict, "the answer")
     revision = _of_kind(repository.get("sha"), str, "sha", "main")
     if revision != "main" and not _REVISION.fullmatch(revision):
@@ -131,7 +131,7 @@ def _optional(entry: dict[str, Any], key: str, kind: type[T], name: str) -> T | 
 
 
 def _of_kind(value: Any, kind: type[T], what: str, default: T | None = None) -> T:
-    """True and False are no numbers."""
+    """An int that is not a bool."""
     if value is None and default is not None:
         return default
     if type(value) is not kind:
@@ -141,7 +141,7 @@ def _of_kind(value: Any, kind: type[T], what: str, default: T | None = None) -> 
 
 def _wrong(what: str, value: Any, name: str = "") -> ValueError:
     where = f" of {_short(name)}" if name else ""
-    return ValueError(f"the list of its files is not as a Hub tells it: {what}{where} is {reprlib.repr(value)}")
+    return ValueError(f"the Hub's list of its files is invalid: {what}{where} is {reprlib.repr(value)}")
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a person may type for a model of the Hub: `hf:owner/repo`, `hf:owner/repo/file.gguf`, `owner/repo:file.gguf`."""
+"""Names of Hub models as a person types them: `hf:owner/repo`, `hf:owner/repo/file.gguf`, `owner/repo:file.gguf`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SHARDS = 512
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A repository of the Hub and one file of it; `file` "" means the only one there is."""
+    """A repository of the Hub and one of its files; `file` "" means its only model."""
 
     owner: str
     repo: str
@@ -36,15 +36,15 @@ class HubName:
 
     @property
     def folder(self) -> Path:
-        """Where the files of the repository lie in the cache."""
+        """The cache folder of the repository."""
         return local_path(models_dir(), "hub", self.owner, self.repo)
 
     def target(self, file: str) -> Path:
-        """Where one file of the repository lies in the cache."""
+        """The cache path of one file of the repository."""
         return local_path(self.folder, file)
 
     def shards(self) -> Iterator[str]:
-        """The files to fetch: all parts of a split file, else the file itself.
+        """The files to fetch: all parts of a split file, or the file itself.
 
         >>> list(HubName("o", "r", "m-00001-of-00002.gguf").shards())
         ['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf']
@@ -60,7 +60,7 @@ class HubName:
 
 
 def parse_hub_name(text: str) -> HubName | None:
-    """The Hub name that `text` spells, or None where it is something else. UsageError for one that begins well and is wrong.
+    """The Hub name in `text`, or None for anything else. UsageError for text that starts like a Hub name but is invalid.
 
     >>> parse_hub_name("owner/repo:m.gguf") == parse_hub_name("hf:owner/repo/m.gguf") == HubName("owner", "repo", "m.gguf")
     True

@@ -1,6 +1,6 @@
-"""Architectures that puna does not run, by the names of their models, and names that are near those of models that it does run.
+"""Recognises architectures that puna does not run by model name, and suggests similar names of models that it runs.
 
-A name that belongs to another architecture never gets a near Llama proposed, mistyped or not.
+For a name of another architecture, even a mistyped one, puna never suggests a similar Llama.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _VISION = "a model of images and text"
 _STATE = "a hybrid of attention and state-space or recurrent layers"
 _OWN = "an architecture of its own"
 
-# What a name holds (in `spelled` form) -> what it is. The first line that is found counts.
+# Part of a name (in `spelled` form) -> its architecture. The first match counts.
 _ANYWHERE: tuple[tuple[str, str], ...] = (
     (r"llama-4|llama4|scout|maverick", f"{_EXPERTS} (Llama 4)"),
     (r"llama-3\.2-(11b|90b)|llama-3\.2.*vision", f"{_VISION} (Llama 3.2 Vision)"),
@@ -37,7 +37,7 @@ _ANYWHERE: tuple[tuple[str, str], ...] = (
     (r"gemma", f"{_OWN} (Gemma)"),
     (r"gpt-?oss", f"{_EXPERTS} (gpt-oss)"),
 )  # fmt: skip
-# What a name begins with -> what it is. Here words are whole, up to a digit.
+# Start of a name -> its architecture. Matches whole words, up to a digit.
 _AT_THE_BEGINNING: tuple[tuple[str, str], ...] = (
     (r"phi-?[1-9]|phi|phixtral", f"{_OWN} (Phi)"),
     (r"distilgpt|gpt-?2|gpt-?j|gpt-?neox?|gptneo|gpt-?bigcode|gpt-?[345]|dialogpt|pythia|dolly", "an older decoder (GPT)"),
@@ -59,7 +59,7 @@ _OTHERS = (
     *((re.compile(rf"^(?:{pattern})(?![a-z])"), words) for pattern, words in _AT_THE_BEGINNING),
 )
 
-# First words of their names, for those that are mistyped.
+# First words of their names, to recognise mistyped ones.
 _OTHER_WORDS = (
     "gemma", "codegemma", "phi", "mixtral", "granite", "olmo", "glm", "chatglm", "kimi", "command", "starcoder",
     "stablelm", "jamba", "mamba", "internlm", "baichuan", "minicpm", "exaone", "pythia", "bloom", "gpt", "dbrx",
@@ -71,7 +71,7 @@ _PARTS = re.compile(r"\d+(?:\.\d+)?[bm]?|[a-z]+")
 
 
 def other_family(name: str) -> str | None:
-    """What a model is that puna does not run, told by its name, also a mistyped one; None where the name does not tell.
+    """The architecture of a model that puna does not run, from its (perhaps mistyped) name; None if the name does not say.
 
     >>> other_family("gemma-2-9b"), other_family("mixtral:8x7b"), other_family("llama-2-7b"), other_family("gema2:9b")
     ('an architecture of its own (Gemma)', 'a mixture of experts (Mixtral)', None, 'an architecture of its own (Gemma)')
@@ -92,7 +92,7 @@ def refusal(name: str) -> str | None:
 
 
 def near_names(name: str, count: int = 4) -> list[str]:
-    """Published models that may be meant: of the same family and of a version that the table has. None for another architecture.
+    """Published models with a similar name: same family, known version. Empty for another architecture.
 
     >>> near_names("lama-2-7b")[0], near_names("gemma-2-9b"), near_names("llama-5-8b")
     ('llama-2-7b', [], [])
@@ -104,7 +104,7 @@ def near_names(name: str, count: int = 4) -> list[str]:
 
 
 def _is_relative(known: str, text: str) -> bool:
-    """Whether a name begins with the same family, and with the same version if it has one."""
+    """Whether a name has the same family, and the same version if it has one."""
     version = _version(text).replace(".", "")
     return _first_word(known) == _first_word(text) and (not version or _version(known).replace(".", "") == version)
 
@@ -119,7 +119,7 @@ def _first_word(text: str) -> str:
 
 
 def _version(text: str) -> str:
-    """The number behind the family, if it is no size.
+    """The version number after the family; "" if the number is a size.
 
     >>> _version("llama-3.1-8b"), _version("qwen2.5-7b"), _version("llama-7b"), _version("deepseek-r1-distill-qwen-7b")
     ('3.1', '2.5', '', '')
@@ -129,8 +129,8 @@ def _version(text: str) -> str:
 
 
 def _meant(name: str) -> list[str]:
-    """The name with its first word as it may have been meant: as it stands if it is a family's, else with the families that are
-    one typing error away. None of them where some are run and some are not: nobody can tell then.
+    """The name with its first word corrected: unchanged if it is a family, else replaced by each family one typing error away.
+    Empty if puna runs some of these families but not all, because the intended one is unknown.
     """
     text = spelled(name)
     word = _first_word(text)
@@ -144,7 +144,7 @@ def _meant(name: str) -> list[str]:
 
 
 def is_one_error(wrong: str, right: str) -> bool:
-    """Whether one letter too many, too few or another one, or two that are swapped, make the difference.
+    """Whether two words differ by one added, missing, changed or swapped letter.
 
     >>> [is_one_error(wrong, "llama") for wrong in ("lama", "llamma", "llema", "lalma", "lema")]
     [True, True, True, True, False]

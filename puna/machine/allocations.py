@@ -1,8 +1,9 @@
-"""Which tensor an allocation was, by its size: 86.00 MiB is one 4096 x 11008 matrix in half precision, of a model of 7B.
+"""Finds the tensor that an allocation was for, from its size: 86.00 MiB is one 4096 x 11008 matrix in half precision, of a
+model of 7B.
 
 PyTorch's allocator asks CUDA for blocks of 2 MiB, of 20 MiB, or of whole multiples of 2 MiB, and its message names the block.
-Sizes are compared as the message prints them, to its last digit. Of several tensors that fit, those of models that the text names
-come first, then half precision and whole matrices of the models that are run most.
+Sizes are compared as the message prints them, to its last digit. If several tensors fit, those of models named in the text come
+first, then half precision and whole matrices of the most used models.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ WIDTHS = {2: "half-precision", 4: "float32", 1: "int8"}  # bytes -> what a numbe
 FILE_TYPES = {2: "F16", 4: "F32", 1: "Q8_0"}
 SHARES = (1, 2, 4, 8)  # processes among which a matrix is shared
 MIN_LOGITS = 256 * MIB
-MIN_PART = 0.25  # of the card: of a model that fills less of it, and that the text does not name, a size alone tells nothing
+MIN_PART = 0.25  # share of the card: below it, the size alone does not identify a model that the text does not name
 LENGTHS = tuple(1 << power for power in range(9, 18))  # tokens
-NEAR_END = 1 << 15  # characters at either end of a text in which models and settings are looked for
+NEAR_END = 1 << 15  # characters at either end of a text that are searched for models and settings
 
 _MODEL_NAME = re.compile(r"[\w.-]{0,40}(?:llama|vicuna|mistral|smollm|stories)[\w.-]{0,40}", re.IGNORECASE)
 _SETTING = re.compile(r"max_(seq_len|batch_size)\W{1,4}(\d{1,7})")
@@ -45,7 +46,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What else the text says: models by name, and the sizes that Meta's program was started with."""
+    """What else the text says: model names, and the sizes given to Meta's program."""
 
     models: tuple[str, ...] = ()
     max_seq_len: int | None = None
@@ -65,7 +66,7 @@ class Hints:
 
 
 def identify(wanted: str, capacity: int | None, text: str = "") -> Tensor | None:
-    """The tensor that `wanted` ("86.00 MiB") was for, on a device of `capacity` bytes; None where its size tells nothing.
+    """The tensor that `wanted` ("86.00 MiB") was for, on a device of `capacity` bytes; None if no tensor has that size.
 
     >>> identify("86.00 MiB", 12552138096).kind, identify("20.00 MiB", 12552138096)
     ('weights', None)
@@ -136,14 +137,14 @@ def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
 
 
 def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: int, hints: Hints) -> Tensor:
-    """A matrix of a model whose weights would fit: something else fills the card."""
+    """A matrix of a model whose weights would fit: something else uses the memory."""
     batch, length = hints.max_batch_size or 32, hints.max_seq_len or 1024
     words = (
-        f"{what}; its weights are {shown(whole)} and would fit into {shown(capacity)}. What fills the GPU stands beside them: "
-        f"K and V that are reserved in advance for the whole batch and context (at {batch} x {length} tokens "
+        f"{what}; its weights are {shown(whole)} and would fit into {shown(capacity)}. The rest of the GPU's memory is used by "
+        f"K and V, reserved in advance for the whole batch and context ({batch} x {length} tokens: "
         f"{shown(kv_bytes(config, batch * length, 'f16'))}), or another process."
     )
-    cure = ("Lower --max_batch_size and --max_seq_len: here that helps.", "See what else uses the card: nvidia-smi")
+    cure = ("Lower --max_batch_size and --max_seq_len.", "See what else uses the card: nvidia-smi")
     return Tensor("kv-cache", words, cure, name, config)
 
 
@@ -183,7 +184,7 @@ def _kv(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
 
 
 def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
-    """Attention scores that are held all at once: they grow with the square of the length."""
+    """Attention scores, all in memory at once: they grow with the square of the length."""
     if size.num_bytes < 1024 * MIB:
         return None
     for heads in (32, 40, 64):
@@ -192,7 +193,7 @@ def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
                 if size.fits(heads * length * length * width):
                     words = (
                         f"{shown(size.num_bytes)} is as large as the attention scores of {heads} heads for {length} x {length} "
-                        f"tokens ({WIDTHS[width]}), held all at once: half the length needs a quarter."
+                        f"tokens ({WIDTHS[width]}), all in memory at once: half the length needs a quarter."
                     )
                     cure = (
                         'An attention that never holds all scores: attn_implementation="sdpa" or "flash_attention_2".',
@@ -203,7 +204,7 @@ def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
 
 
 def _logits(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
-    """Logits of all positions of a prompt, of which only the last are needed."""
+    """Logits of all positions of a prompt; only the last position's are needed."""
     if size.num_bytes < MIN_LOGITS:
         return None
     for vocab in (32000, 128256):
@@ -220,4 +221,4 @@ def _logits(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
     return None
 
 
-_SEARCHES = (_kv, _weights, _scores, _logits)  # K and V need what the text says, so they mislead the least
+_SEARCHES = (_kv, _weights, _scores, _logits)  # K and V come first: they need settings from the text, so they mislead least

@@ -1,4 +1,4 @@
-"""NVIDIA cards by name, for a machine that one does not have: `puna plan MODEL --gpu "RTX 4070"`.
+"""NVIDIA cards by name, to plan for a card you do not have: `puna plan MODEL --gpu "RTX 4070"`.
 
 Numbers from NVIDIA's data sheets: memory, its bandwidth, compute capability, and the dense rate of half-precision matrix products
 that are summed in float32. "Laptop" cards are cards of their own.
@@ -13,14 +13,12 @@ from typing import NamedTuple
 from puna.errors import UsageError
 
 GIB = 1 << 30
-ECC_CARDS = frozenset(
-    ("T4", "L4", "L40", "L40S", "A10", "A10G", "A16", "A40", "P40")
-)  # a sixteenth of their GDDR checks the rest
-HIDDEN_BYTES = 320 << 20  # of a card's memory the driver keeps about this: 11.69 GiB of 12 are seen, 23.69 of 24
+ECC_CARDS = frozenset(("T4", "L4", "L40", "L40S", "A10", "A10G", "A16", "A40", "P40"))  # ECC takes a sixteenth of their GDDR
+HIDDEN_BYTES = 320 << 20  # the driver keeps about this much memory: programs see 11.69 GiB of 12, 23.69 of 24
 
 
 class Card(NamedTuple):
-    """A model of card."""
+    """One card model."""
 
     name: str
     memory_gib: int
@@ -30,7 +28,7 @@ class Card(NamedTuple):
 
     @property
     def visible_bytes(self) -> int:
-        """What CUDA says is there."""
+        """The memory that CUDA reports."""
         whole = self.memory_gib * GIB
         return (whole * 15 // 16 if self.name in ECC_CARDS else whole) - HIDDEN_BYTES
 
@@ -122,7 +120,8 @@ _SIZE = re.compile(r"(\d+)\s*gi?b")
 
 
 def find_card(name: str) -> Card | None:
-    """The card of a name as people, nvidia-smi and shops write it; where it names no memory and there are two sizes, the smaller.
+    """The card of a name as people, nvidia-smi and shops write it. If two memory sizes exist and the name has none: the
+    smaller.
 
     >>> find_card("NVIDIA GeForce RTX 4070").memory_gib, find_card("rtx4060ti").name, find_card("3090").name, find_card("a card")
     (12, 'RTX 4060 Ti 8GB', 'RTX 3090', None)
@@ -135,7 +134,7 @@ def find_card(name: str) -> Card | None:
 
 
 def require_card(name: str) -> Card:
-    """As `find_card`; UsageError names the cards that are most like it."""
+    """As `find_card`; for an unknown card, UsageError lists the most similar ones."""
     if (card := find_card(name)) is not None:
         return card
     if OTHER_MAKERS.search(name):
@@ -145,7 +144,7 @@ def require_card(name: str) -> Card:
     names = {_bare(card.name): card.name for card in CARDS}
     close = difflib.get_close_matches(_bare(name), names, n=4, cutoff=0.3) or [_bare("RTX 4070")]
     raise UsageError(
-        f"--gpu is {name[:60]!r}, a card that puna does not know; near it: {', '.join(names[c] for c in close)}",
+        f"--gpu is {name[:60]!r}, which puna does not know; similar cards: {', '.join(names[c] for c in close)}",
         hint="Name one of these, or give its memory alone: --vram 12GiB.",
     )
 

@@ -1,7 +1,7 @@
-"""Questions that only a process can answer. A module of puna runs in a child of this Python, and prints one line of JSON.
+"""Runs a module of puna in a child of this Python; the module prints one line of JSON.
 
-What may hang (a name server), crash (an instruction that the CPU lacks) or load half a GB of libraries does so there. The folder
-that a person stands in is no part of the child's path: no file of theirs is imported.
+Code that may hang (a name server), crash (an instruction that the CPU lacks) or load half a GB of libraries runs there. The
+current folder is not in the child's path, so no file of the user's is imported.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 from puna.machine.host import COMMAND_LIMIT_S, Host
 
 LAUNCHER = str(Path(__file__).with_name("launch.py"))
-MAX_NUMBER = 1e24  # no count, size or rate of a machine is larger
+MAX_NUMBER = 1e24  # larger than any count, size or rate of a machine
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The facts that came; else `problem` says in words what came in their place."""
+    """The facts; if there are none, `problem` says why."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
-    died_by: str = ""  # the signal that ended it, "SIGILL"; "" where it ended by itself
+    died_by: str = ""  # the signal that ended it, "SIGILL"; "" if it exited by itself
     timed_out: bool = False
 
     def text(self, name: str) -> str:
-        """A fact that is a text; "" where it is none."""
+        """A fact as text; "" if it is not text."""
         value = self.facts.get(name)
         return value if isinstance(value, str) else ""
 
     def number(self, name: str) -> float | None:
-        """A fact that is a number; None where it is none."""
+        """A fact as a number; None if it is not a number."""
         value = self.facts.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
@@ -54,7 +54,7 @@ def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT
     if output.timed_out:
         return Answer(problem=f"it did not end within {limit_s:g} s", timed_out=True)
     if output.too_long:
-        return Answer(problem="it was ended, as it printed without end")
+        return Answer(problem="it printed without end and was stopped")
     if output.code < 0:
         name = _signal_name(-output.code)
         return Answer(problem=f"it was ended by {name}", died_by=name)

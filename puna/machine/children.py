@@ -1,7 +1,7 @@
-"""Programs run within limits: of time, of what they print, and of their lives, which end with puna's at the latest.
+"""Runs programs with limits on their time and output, and ends them when puna ends.
 
-Each runs in a process group of its own, which is ended as a whole: a grandchild that holds a pipe holds nobody up, and Ctrl-C
-leaves nothing behind. On Windows the tree of processes takes the group's place.
+Each program has its own process group, which puna ends as a whole: a grandchild that keeps a pipe open does not block puna, and
+Ctrl-C leaves no process behind. Windows has no groups: there puna ends the process tree.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import IO
 
 MAX_OUTPUT_BYTES = 4 << 20  # of stdout, and of stderr; the longest honest answer (mokutil's keys) has some ten KB
 PIECE_BYTES = 1 << 16
-TICK_S = 0.05  # so often it is seen whether a program has ended whose pipes are still held
-DEATH_S = 0.5  # a killed program that is not gone by then sits in a system call, and may for ever
+TICK_S = 0.05  # interval of checks whether a program has ended while its pipes are still open
+DEATH_S = 0.5  # a killed program that still exists after this hangs in a system call
 ON_WINDOWS = os.name == "nt"
 
 
 @dataclass(eq=False)
 class Child:
-    """A program that was started. `stdout` and `stderr` hold what was read of it."""
+    """A started program. `stdout` and `stderr` hold the output read so far."""
 
     process: subprocess.Popen[bytes]
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     timed_out: bool = False
-    too_long: bool = False  # it printed more than MAX_OUTPUT_BYTES, of which those are kept
+    too_long: bool = False  # it printed more than MAX_OUTPUT_BYTES; the rest was dropped
 
     @property
     def pipes(self) -> tuple[tuple[IO[bytes], bytearray], ...]:
@@ -41,13 +41,13 @@ class Child:
         return tuple((pipe, kept) for pipe, kept in pairs if pipe is not None)
 
     def keep(self, kept: bytearray, piece: bytes) -> None:
-        """Add what was read, up to the limit."""
+        """Append output, up to the limit."""
         room = MAX_OUTPUT_BYTES - len(kept)
         kept += piece[:room]
         self.too_long = self.too_long or len(piece) > room
 
     def end(self) -> bool:
-        """End it with all that it started; whether it is gone."""
+        """End it and all its children; return whether it is gone."""
         _kill(self.process)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(DEATH_S)
@@ -55,7 +55,7 @@ class Child:
 
 
 class Children:
-    """Those that run. After `end_all` no other is started."""
+    """The running programs. After `end_all` no new one can start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Children:
         self._is_over = False
 
     def run(self, command: tuple[str, ...], environment: Mapping[str, str], limit_s: float) -> Child | None:
-        """Run a program to its end or its limits. OSError or ValueError where it cannot be started; None after `end_all`."""
+        """Run a program to its end or its limits. OSError or ValueError if it cannot start; None after `end_all`."""
         until = time.monotonic() + limit_s
         child = self._start(command, environment)
         if child is None:
@@ -75,8 +75,8 @@ class Children:
         return child
 
     def end_all(self) -> None:
-        """End those that run, at the end of puna."""
-        is_mine = self._lock.acquire(timeout=DEATH_S)  # a thread that starts one is waited for
+        """End the running programs when puna ends."""
+        is_mine = self._lock.acquire(timeout=DEATH_S)  # waits for a thread that is starting a program
         self._is_over = True
         running = list(self._running)
         for child in running:
@@ -85,7 +85,7 @@ class Children:
             self._lock.release()
 
     def _start(self, command: tuple[str, ...], environment: Mapping[str, str]) -> Child | None:
-        with self._lock:  # one that was started and is not yet in the set would be left behind
+        with self._lock:  # otherwise `end_all` would miss a program that is not yet in the set
             if self._is_over:
                 return None
             child = Child(
@@ -103,11 +103,11 @@ class Children:
         return child
 
     def _forget(self, child: Child) -> None:
-        """End what is left of it. One that cannot be ended now is tried again at the end of puna."""
+        """End what is left of it. If that fails, puna tries again when it ends."""
         if child.end():
             with self._lock:
                 self._running.discard(child)
-            if not ON_WINDOWS:  # there a thread may still read them
+            if not ON_WINDOWS:  # on Windows a thread may still read them
                 for pipe, _ in child.pipes:
                     pipe.close()
 
@@ -117,19 +117,19 @@ atexit.register(CHILDREN.end_all)
 
 
 def _read(child: Child, until: float) -> None:
-    """Read until the program ends, or a limit is met. Needs no thread: where memory is short, none can be started."""
+    """Read until the program ends, or a limit is met. Needs no thread: when memory is short, none can start."""
     with selectors.DefaultSelector() as selector:
         for pipe, kept in child.pipes:
             selector.register(pipe, selectors.EVENT_READ, kept)
         while selector.get_map() and not child.too_long:
-            has_ended = child.process.poll() is not None  # asked first: what it wrote before is in the pipes
+            has_ended = child.process.poll() is not None  # poll first: all its output is then in the pipes
             left = until - time.monotonic()
             if left <= 0:
                 child.timed_out = not has_ended
                 return
             ready = selector.select(0 if has_ended else min(TICK_S, left))
             if has_ended and not ready:
-                return  # others hold the pipes
+                return  # other processes keep the pipes open
             for key, _ in ready:
                 piece = os.read(key.fd, PIECE_BYTES)
                 child.keep(key.data, piece)
@@ -140,13 +140,13 @@ def _read(child: Child, until: float) -> None:
 
 
 def _read_by_threads(child: Child, until: float) -> None:
-    """The same where pipes cannot be waited for."""
+    """The same on systems that cannot poll pipes."""
     readers = [threading.Thread(target=_pump, args=(child, pipe, kept), daemon=True) for pipe, kept in child.pipes]
     for reader in readers:
         reader.start()
     _wait(child, until)
     for reader in readers:
-        reader.join(DEATH_S)  # longer it lives where others hold the pipe
+        reader.join(DEATH_S)  # it lives longer only if other processes keep the pipe open
 
 
 def _pump(child: Child, pipe: IO[bytes], kept: bytearray) -> None:

@@ -1,7 +1,7 @@
 """Published models that fit a device, and the best of them for it.
 
-found = choices(EngineConfig(), place)        # all that fit as they are fetched, the largest first
-best(EngineConfig(), place)                   # three chat models that it runs well, the best first
+found = choices(EngineConfig(), place)        # all that fit, largest first
+best(EngineConfig(), place)                   # three chat models that run well, best first
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from puna.machine.places import Place
 
 USEFUL_PER_S = 5.0  # tokens a second: a slow reader's pace
 SHOWN = 3
-UNMEASURED_BYTES = 3 << 30  # of a CPU whose speed is not known: larger models may be slow there
+UNMEASURED_BYTES = 3 << 30  # limit for a CPU of unknown speed: larger models may be slow on it
 
 
 class Choice(NamedTuple):
@@ -33,12 +33,12 @@ class Choice(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it fits with the bits that it has in the file, and without main memory."""
+        """Whether it fits at the file's precision, without layers in main memory."""
         return not self.fit.plan.num_streamed and self.fit.plan.weights == "as-is"
 
     @property
     def is_quick(self) -> bool:
-        """Whether it fits whole, and answers at a reader's pace, as far as that is known."""
+        """Whether it fits whole and, if the speed is known, answers at reading speed."""
         speed = self.fit.speed
         if not self.is_whole:
             return False
@@ -48,7 +48,7 @@ class Choice(NamedTuple):
 
 
 def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[Choice]:
-    """Those of the named models that fit, the largest first."""
+    """The named models that fit, largest first."""
     sources = [source for source in map(source_of, names) if source is not None]
     fits = {one: _fit(*one, engine, place) for one in {(source.model.config, source.kind) for source in sources}}
     found = [(source, fits[source.model.config, source.kind]) for source in sources]
@@ -57,13 +57,13 @@ def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED
 
 
 def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[Choice]:
-    """Recommended chat models that fit and are quick, the best first."""
+    """Recommended chat models that fit and are fast, best first."""
     found = {one.name: one for one in choices(engine, place, RECOMMENDED) if one.is_quick}
     return [found[name] for name in RECOMMENDED if name in found][:count]
 
 
 def _fit(config: ModelConfig, kind: str, engine: EngineConfig, place: Place) -> Fit | None:
-    """None for settings that the model cannot have: a longer context, or heads that so many devices cannot share."""
+    """None if the model cannot use the settings: the context is too long, or the devices cannot share its heads evenly."""
     try:
         return fit(checkpoint_of(config, *require_types(kind, kind)), engine, place, place.count)
     except UsageError:

@@ -1,4 +1,4 @@
-"""Which CUDA a driver brings, which driver a PyTorch needs, and for which cards its wheels hold code.
+"""The CUDA that each driver supports, the driver that each PyTorch needs, and the cards that its wheels support.
 
 From NVIDIA's release notes of CUDA and PyTorch's support matrix of releases, as of November 2026. A version is a pair.
 """
@@ -9,7 +9,7 @@ import re
 
 Version = tuple[int, int]
 
-# Branch of the driver -> the newest CUDA that it knows itself. Programs of a later minor version run too, in the main.
+# Driver branch -> the newest CUDA that it supports. Programs for a later minor version mostly run too.
 DRIVERS: tuple[tuple[int, Version], ...] = (
     (450, (11, 0)),
     (470, (11, 4)),
@@ -32,10 +32,10 @@ DRIVERS: tuple[tuple[int, Version], ...] = (
     (616, (13, 4)),
 )
 
-# Major version of CUDA -> the oldest branch of the driver that runs it.
+# CUDA major version -> the oldest driver branch that runs it.
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
-# CUDA of a wheel of PyTorch -> the oldest and the newest card that it holds code for (12.8: from PyTorch 2.11 on).
+# CUDA of a PyTorch wheel -> the oldest and newest card that it supports (12.8: from PyTorch 2.11 on).
 WHEELS: dict[Version, tuple[Version, Version]] = {
     (11, 8): ((5, 0), (9, 0)),
     (12, 1): ((5, 0), (9, 0)),
@@ -47,7 +47,7 @@ WHEELS: dict[Version, tuple[Version, Version]] = {
     (13, 2): ((7, 5), (12, 1)),
 }
 
-# What may be recommended, first the one with the newest PyTorch; that of 12.8 ends with 2.11, the oldest that puna takes.
+# CUDA versions to recommend, newest PyTorch first. 12.8 ends with PyTorch 2.11, the oldest that puna supports.
 RECOMMENDED: tuple[Version, ...] = ((13, 0), (12, 6), (12, 8))
 
 NEWEST_PROPRIETARY = 580  # the last branch for cards before Turing
@@ -82,12 +82,12 @@ def newest_cuda(driver: str) -> Version | None:
 
 
 def oldest_driver(cuda: Version) -> int:
-    """The oldest branch of the driver on which a program built for `cuda` starts; 0 where that is not known."""
+    """The oldest driver branch on which a program built for `cuda` starts; 0 if unknown."""
     return OLDEST_DRIVER.get(cuda[0], 0)
 
 
 def recommended(capability: Version | None, driver: str) -> Version | None:
-    """The CUDA of the PyTorch to install for a card and its driver; None where no wheel runs with both.
+    """The CUDA of the PyTorch to install for a card and its driver; None if no wheel supports both.
 
     >>> recommended((8, 9), "580.82.07"), recommended((6, 1), "580.82.07")
     ((13, 0), (12, 6))

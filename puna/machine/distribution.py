@@ -1,4 +1,4 @@
-"""Which system this is, as far as the commands that mend it differ."""
+"""Which system this is, because the repair commands differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from puna.machine.host import Host
 
 Distribution = Literal["ubuntu", "debian", "fedora", "arch", "wsl", "windows", "macos", "other"]
 
-# ID or ID_LIKE of /etc/os-release -> whose commands it takes.
+# ID or ID_LIKE of /etc/os-release -> the system whose commands it uses.
 FAMILIES: dict[str, Distribution] = {
     "ubuntu": "ubuntu",
     "debian": "debian",

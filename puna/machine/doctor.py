@@ -1,8 +1,8 @@
-"""All probes of a machine, at once and within a time limit; the verdict on the device that is wanted.
+"""Runs all probes of a machine at once, within a time limit, and judges the requested device.
 
-Nothing here raises for what a machine is like. A probe that raises has a bug, and is a finding; one that does not end is one too.
-Where there is no room for threads, the probes run one after the other.
-Neither torch nor numba is imported: what needs them runs in children.
+No state of a machine raises an error here. If a probe raises (a bug) or does not end, that becomes a finding. If memory is too
+short for threads, the probes run one after the other. Code that needs torch or numba runs in child processes; this module imports
+neither.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from puna.resources import THIS, memory_limits
 __all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
 
 LIMIT_S = 8.0
-HEAD_START_S = 1.5  # of probes that measure: enough where kernels are in the cache
-CRAMPED_BYTES = 4 << 30  # glibc sets 64 to 128 MiB of addresses aside for each thread that allocates
+HEAD_START_S = 1.5  # for probes that measure; enough if the kernels are cached
+CRAMPED_BYTES = 4 << 30  # glibc reserves 64 to 128 MiB of address space for each thread that allocates
 STAGE = "looking at this machine"
-TRIALS = {"cpu": "cpu.trial", "cuda": "gpu.trial"}  # device -> the finding that shows that it computes
+TRIALS = {"cpu": "cpu.trial", "cuda": "gpu.trial"}  # device -> the finding that proves that it computes
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether models run on the device that is wanted. `devices` are those that run them; `hindrances` the errors."""
+    """Whether models run on the requested device. `devices` run models; `hindrances` are the errors."""
 
     wanted: str
     runs: bool
@@ -49,7 +49,7 @@ class Diagnosis:
     facts: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """In the types of JSON."""
+        """As JSON types."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
@@ -64,8 +64,8 @@ def diagnose(patient: Patient, report: Reporter = SILENT) -> Diagnosis:
 def examine(
     patient: Patient, probes: Iterable[Probe] = PROBES, limit_s: float = LIMIT_S, report: Reporter = SILENT
 ) -> list[Finding]:
-    """Run the probes, each in a thread of its own; their findings in the order of the table. Each has `limit_s` seconds, or more
-    where the table `LONGER_S` says so.
+    """Run each probe in its own thread; return the findings in the order of the table. Each probe has `limit_s` seconds, or the
+    longer time in `LONGER_S`.
     """
     runs = [_Run(probe, LONGER_S.get(probe, limit_s)) for probe in probes]
     started = time.monotonic()
@@ -86,7 +86,7 @@ def examine(
 
 @dataclass(eq=False)
 class _Run:
-    """A probe in its thread, which nobody waits for at the end: a system call that hangs must not hold the program."""
+    """A probe in a daemon thread: a hung system call must not keep puna from exiting."""
 
     probe: Probe
     limit_s: float
@@ -100,7 +100,7 @@ class _Run:
     def _starts_in_thread(self, patient: Patient) -> bool:
         try:
             threading.Thread(target=self._work, args=(patient,), name=self._name, daemon=True).start()
-        except RuntimeError:  # the number of threads is limited, or memory is
+        except RuntimeError:  # a limit on threads or memory
             return False
         return True
 
@@ -108,13 +108,13 @@ class _Run:
         self.ended.wait(max(0.0, until - time.monotonic()))
 
     def result(self) -> list[Finding]:
-        """What it found; if it has not ended, that too."""
+        """Its findings; one more if it has not ended."""
         if self.ended.is_set():
             return self.found
-        effect = "something that it asked hangs, or the machine is very busy"
+        effect = "a program or system call hangs, or the machine is very busy"
         return [
             *self.found,
-            Finding(f"{self._name}.probe", "note", f"not done after {self.limit_s:g} s; it was left alone", effect),
+            Finding(f"{self._name}.probe", "note", f"not done after {self.limit_s:g} s", effect),
         ]
 
     @property
@@ -124,7 +124,7 @@ class _Run:
     def _work(self, patient: Patient) -> None:
         try:
             self.found.extend(self.probe(patient))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other probes' findings are wanted
+        except Exception as error:  # noqa: BLE001 - the other probes' findings are needed after any error
             self.found.append(_failed(self._name, error))
         finally:
             self.ended.set()
@@ -134,22 +134,25 @@ def _failed(name: str, error: Exception) -> Finding:
     words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if isinstance(error, MemoryError | ImportError):
         return Finding(
-            f"{name}.probe", "note", f"this part was not looked at: {words}", "memory is short, or a package not whole"
+            f"{name}.probe", "note", f"this part was not checked: {words}", "memory is short, or a package is incomplete"
         )
     return Finding(
-        f"{name}.probe", "note", f"a bug of puna: this probe ended with {words}", "please report it; the others are not affected"
+        f"{name}.probe",
+        "note",
+        f"a bug in puna: this probe raised {words}",
+        "please report it; it does not affect the other checks",
     )
 
 
 def _is_cramped() -> bool:
-    """Whether so little address space is allowed (`ulimit -v`) that threads, which reserve much of it, would leave none."""
+    """Whether the address-space limit (`ulimit -v`) is too small for threads, each of which reserves much of it."""
     return any(limit.name == "ulimit -v" and limit.bytes < CRAMPED_BYTES for limit in memory_limits(THIS))
 
 
 def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
     """The verdict on "auto", "cpu", "torch", "cuda" or "cuda:1".
 
-    A CPU, and PyTorch on it, is taken to run models unless an error says otherwise; a GPU only once it was tried.
+    A CPU, and PyTorch on it, counts as able unless an error says otherwise; a GPU only after a successful trial.
 
     >>> judge([Finding("memory.free", "ok", "")], "auto").devices, judge([], "cuda").runs
     (('cpu',), False)
@@ -170,7 +173,7 @@ def _hindrances(findings: Iterable[Finding], device: str) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value in the types of JSON; numbers that JSON lacks become null."""
+    """A value as JSON types; inf and nan become null."""
     match value:
         case dict():
             return {str(name): _plain(part) for name, part in value.items()}

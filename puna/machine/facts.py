@@ -1,6 +1,6 @@
-"""What a Python process finds out by itself, and no file says: `python -m puna.machine.facts NAME` prints one line of JSON.
+"""Facts that no file holds and a Python process must find: `python -m puna.machine.facts NAME` prints one line of JSON.
 
-Run through `child.ask`, so that a name server that hangs or a file system that is gone costs a time limit and no more.
+`child.ask` runs it, so a hung name server or file system costs only the time limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Package -> the least version that puna runs with, and the module that it brings. A test holds it to pyproject.toml.
+# Package -> the lowest version that puna supports, and its module. A test compares it with pyproject.toml.
 NEEDED: dict[str, tuple[str, str]] = {
     "numpy": ("2.0", "numpy"),
     "numba": ("0.68", "numba"),
@@ -35,12 +35,12 @@ NEEDED: dict[str, tuple[str, str]] = {
     "wcwidth": ("0.9", "wcwidth"),
     "huggingface_hub": ("1.0", "huggingface_hub"),
 }
-TRIED_BYTES = 1 << 20  # that much is written to see whether a folder can be written
+TRIED_BYTES = 1 << 20  # bytes of the test file that shows whether a folder is writable
 PF_AVX2 = 40  # PF_AVX2_INSTRUCTIONS_AVAILABLE of Windows's winnt.h
 
 
 def python() -> dict[str, Any]:
-    """This Python, and which of the needed packages it has; a version of None: the package is not there, or not whole."""
+    """This Python and the versions of the needed packages; None: the package is missing or incomplete."""
     return {
         "version": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -56,7 +56,7 @@ def python() -> dict[str, Any]:
 
 
 def storage() -> dict[str, Any]:
-    """Puna's cache folder, or the folder in which it would be made: room, and whether a file can be written there."""
+    """Puna's cache folder, or the folder that would contain it: free space, and whether a file can be written there."""
     from puna.errors import PunaError
     from puna.paths import cache_dir
 
@@ -69,7 +69,7 @@ def storage() -> dict[str, Any]:
 
 
 def name() -> dict[str, Any]:
-    """This machine's name, and the addresses that it stands for."""
+    """This machine's name and its addresses."""
     own = socket.gethostname()
     try:
         found = socket.getaddrinfo(own, None, type=socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ def name() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Bytes of main memory and swap, where no file says them."""
+    """Bytes of main memory and swap, on systems where no file has them."""
     import psutil
 
     main, swap = psutil.virtual_memory(), psutil.swap_memory()
@@ -87,7 +87,7 @@ def memory() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """The CPU, where no file says it. `avx2` is None where the system does not tell."""
+    """The CPU, on systems where no file describes it. `avx2` is None if unknown."""
     return {"name": platform.processor() or platform.machine(), "threads": os.cpu_count(), "avx2": _windows_avx2()}
 
 
@@ -109,7 +109,7 @@ def _version(package: str, module: str) -> str | None:
 
 
 def _is_there(place: Path) -> bool:
-    """False also for what lies below a folder that may not be searched."""
+    """Also False for a path below a folder that this user may not search."""
     try:
         place.stat()
     except (OSError, ValueError):
@@ -128,7 +128,7 @@ def _room(folder: Path) -> dict[str, int]:
 
 
 def _write_problem(folder: Path) -> str:
-    """ "" where a file can be written, else what the system says. The file is gone when this returns."""
+    """ "" if a file can be written, else the system's error. The file is deleted before this returns."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(TRIED_BYTES))

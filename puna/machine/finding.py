@@ -1,4 +1,4 @@
-"""What the doctor says of one part of the machine."""
+"""What the doctor reports about one part of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Device = Literal["cpu", "cuda", "torch", "any"]  # "torch": PyTorch on the CPU
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What mends it on this system. `commands` are typed as they are, one a line; `words` say what no command can do."""
+    """How to fix it on this system. `commands` can be typed as they are, one per line; `words` say what no command can do."""
 
     name: str  # a key of `remedies.REMEDIES`
     words: str
@@ -21,15 +21,15 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried or read.
+    """The result of one check.
 
-    `error` means that `device` cannot run models as things are; `warning` that it runs, but badly, or may fail; `note` that a
-    person may want to know. A probe that could not find out says so as a note: it never raises.
+    `error`: `device` cannot run models now. `warning`: it runs, but badly, or may fail. `note`: good to know. A probe that cannot
+    find something out says so in a note; it never raises.
     """
 
     check: str  # "nvidia.secure-boot": a stable name, for programs and for docs/from-bare-metal.md
     state: State
-    found: str  # what is so, with its numbers: "Secure Boot is on, and the module nvidia is not signed by a key that it trusts"
-    effect: str = ""  # what that means for running models: "the driver is not loaded: models run on the CPU"
+    found: str  # the fact, with its numbers: "Secure Boot is on, and the module nvidia is not signed by a key that it trusts"
+    effect: str = ""  # its consequence for running models: "the driver is not loaded: models run on the CPU"
     remedy: Remedy | None = None
     device: Device = "any"

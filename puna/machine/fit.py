@@ -1,8 +1,8 @@
-"""Will it fit? Bytes itemised, the verdict, and the nearest settings that do fit. From headers alone.
+"""Does a model fit? Itemised bytes, the verdict, and the nearest settings that fit, computed from headers alone.
 
 fitting = fit(checkpoint, EngineConfig(), place)
 fitting.fits, fitting.needed_bytes, [item.bytes for item in fitting.items]
-nearest(checkpoint, EngineConfig(), place)         # three settings that fit, the one that loses least first
+nearest(checkpoint, EngineConfig(), place)         # three settings that fit, best quality first
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, k
 from puna.report import KeepingReporter, Reporter
 
 NO_LIMIT = 1 << 60
-NEAREST = 3  # settings that are shown
+NEAREST = 3  # number of settings to show
 WIDENED = 1.1  # times the bytes in the file
 PARTS = (1, 2, 4, 8)  # devices that share a model
 MOST_HALVINGS = 10  # of a context
 
-# Our name within a layer, or of a tensor outside -> its class.
+# Our tensor name (within its layer, if it has one) -> its class.
 CLASSES = {
     "embed": "embedding",
     "lm_head": "output",
@@ -40,7 +40,7 @@ CLASSES = {
 }
 OTHER_CLASS = "norms and biases"
 
-# Main memory of a process beside the model: Python and its libraries, the tokenizer. Of the CPU's measured: 45 to 55 MiB.
+# Main memory of a process without the model: Python, libraries, tokenizer. Measured on the CPU: 45 to 55 MiB.
 PROCESS_BYTES = {"cpu": 50 << 20, "reference": 50 << 20, "torch": 350 << 20, "cuda": 1200 << 20}
 
 
@@ -54,7 +54,7 @@ class Item(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What a setting costs: `weight` orders settings, `words` are for people."""
+    """The cost of a setting: `weight` orders settings, `words` describe it."""
 
     weight: float
     words: str
@@ -65,7 +65,7 @@ class Fit:
     """A model with settings on a device."""
 
     place: Place
-    plan: Plan  # where it does not fit: what it would take
+    plan: Plan  # if it does not fit: what it would need
     items: tuple[Item, ...]  # on one device
     main_items: tuple[Item, ...]  # in main memory, where the device is a GPU
     notices: tuple[str, ...]
@@ -79,17 +79,17 @@ class Fit:
 
     @property
     def needed_bytes(self) -> int:
-        """What the model needs of `place.free_bytes`."""
+        """Bytes of `place.free_bytes` that the model needs."""
         return self.plan.total_bytes
 
     @property
     def device_bytes(self) -> int:
-        """All that is taken of the device, what CUDA and Python take too."""
+        """All memory used on the device, including that of CUDA and Python."""
         return sum(item.bytes for item in self.items)
 
     @property
     def alone_bytes(self) -> int:
-        """The same with room for one sequence only."""
+        """The same with K/V space for one sequence only."""
         pages = -(-self.plan.max_context // self.plan.page_size)
         return self.device_bytes - self.plan.kv_bytes + self.plan.kv_bytes * pages // self.plan.num_pages
 
@@ -100,13 +100,13 @@ class Setting:
 
     flags: tuple[str, ...]  # as they are typed: "--weights int8"
     fit: Fit
-    loss: str  # what it costs, for people; "": nothing
+    loss: str  # what it costs, as text; "": nothing
 
 
 def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1) -> Fit:
-    """What `puna run` with these settings would allocate there, as one of `parts` processes with a device each.
+    """What `puna run` would allocate with these settings, as one of `parts` processes with a device each.
 
-    UsageError for settings that are wrong in themselves, and for a number of parts that the model cannot be cut into.
+    UsageError for invalid settings, and for a number of parts that the model cannot be split into.
     """
     own = part_of(checkpoint, parts - 1, parts)
     free_bytes = place.free_bytes if place.is_gpu else place.free_bytes // parts  # processes share main memory, not a card
@@ -117,8 +117,8 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     except InsufficientMemoryError as error:
         plan = _as_asked(own, engine, layouts)
         problem = error.message
-        if len(layouts) > 1:  # that tells of the fewest bits, with layers in main memory
-            problem = f"{gib(plan.total_bytes)} are needed; kept as small as can be, {problem}"
+        if len(layouts) > 1:  # this plan has the fewest bits, with layers in main memory
+            problem = f"needs {gib(plan.total_bytes)}; even at its smallest, {problem}"
     _tell_widened(own, plan, heard)
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
     main_items = tuple(_main_items(streamed, place))
@@ -138,7 +138,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
 
 
 def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
-    """Say which types of the file take more memory than disk, because the device has no kernels for them."""
+    """Name the file's types that take more memory than disk, because the device has no kernels for them."""
     widened: dict[str, str] = {}
     for name, kind, size in resident(own.tensors, plan):
         tensor = own.tensors[name]
@@ -155,7 +155,7 @@ def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
 
 
 def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Plan:
-    """The plan of a device without an end, for one sequence of the context that was asked for, or of a usual one."""
+    """The plan for an unlimited device and one sequence, of the requested context or a usual one."""
     context = engine.max_context or min(own.config.max_context, USUAL_CONTEXT)
     return make_plan(own.config, own.tensors, replace(engine, max_context=context, max_batch=1, vram=0), layouts, NO_LIMIT)
 
@@ -190,7 +190,7 @@ def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan
         yield Item("weights", class_, types, size)
     if moved:
         buffers = plan.weights_bytes - sum(sizes.values())
-        yield Item("weights", "room for streamed layers", f"{len(moved)} of {config.num_layers} layers", buffers)
+        yield Item("weights", "streamed-layer buffer", f"{len(moved)} of {config.num_layers} layers", buffers)
 
 
 def _main_items(streamed: int, place: Place) -> Iterator[Item]:
@@ -211,18 +211,18 @@ TYPE_LOSS: Mapping[str, Loss] = {
 }
 WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
 KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
-HALVING_LOSS = 1.5  # each time that the context is halved
+HALVING_LOSS = 1.5  # for each halving of the context
 STREAM_LOSS = Loss(2.5, "slow: layers come over PCIe")
-STREAMED_LOSS = 8.0  # where all layers are streamed; that is slow, whatever the weights
-DEVICE_LOSS = 3.0  # each time that the devices are doubled
-# What `puna convert --quantize` makes, for a device that keeps what the file has: bits of a weight there.
-SPARE_SETTINGS = 3  # looked at beyond those that are shown, for some lose more than their flags tell
+STREAMED_LOSS = 8.0  # if all layers are streamed: slow with any weights
+DEVICE_LOSS = 3.0  # for each doubling of the devices
+# Bits per weight that `puna convert --quantize` makes, for a device that keeps the file's weights.
+SPARE_SETTINGS = 3  # more candidates than are shown, because some cost more than their flags suggest
 GOOD_CONTEXT = 4096  # tokens that a conversation wants
 REQUANTISED = {"Q8_0": 8.5, "Q4_1": 5.0, "Q4_0": 4.5}
 
 
 class _Choice(NamedTuple):
-    """One way to answer one question; flags are empty where it is answered as asked."""
+    """One choice for one setting; flags are empty if it stays as requested."""
 
     flags: tuple[str, ...]
     loss: Loss
@@ -235,7 +235,7 @@ AS_ASKED = _Choice((), Loss(0.0, ""))
 
 
 def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1, count: int = NEAREST) -> list[Setting]:
-    """Settings that fit, the one that loses least first. One that only adds to another's changes is left out."""
+    """Settings that fit, best quality first, without those that only add changes to another one."""
     ways = sorted(
         product(*_questions(checkpoint, engine, place, parts)), key=lambda way: sum(choice.loss.weight for choice in way)
     )
@@ -253,19 +253,19 @@ def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: i
 
 
 def _further_loss(plan: Plan, config: ModelConfig, engine: EngineConfig) -> float:
-    """What shows only once it is planned: how many layers are streamed, and a context that had to be lowered."""
+    """Costs known only after planning: the number of streamed layers, and a lowered context."""
     wanted = engine.max_context or min(config.max_context, GOOD_CONTEXT)
     halvings = max(0.0, log2(wanted / plan.max_context)) if not engine.max_context else 0.0
     return STREAMED_LOSS * plan.num_streamed / config.num_layers + HALVING_LOSS * halvings
 
 
 def _is_option(flag: str) -> bool:
-    """Options stand behind the command that has them."""
+    """Put options after the command that has them."""
     return flag.startswith("--")
 
 
 def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int) -> Iterator[list[_Choice]]:
-    """Each with the ways to answer it."""
+    """Each setting with its choices."""
     layouts = backend_spec(place.device).layouts
     yield [
         AS_ASKED,
@@ -280,7 +280,7 @@ def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts
 
 
 def _saves(checkpoint: Checkpoint, layouts: Mapping[str, Layout], name: str) -> bool:
-    """Whether a layout takes less than the file's own types."""
+    """Whether a layout needs fewer bytes than the file's own types."""
     own, other = (sum(sizes_in(checkpoint.tensors, layout)) for layout in (next(iter(layouts.values())), layouts[name]))
     return other < 0.97 * own
 
@@ -295,7 +295,7 @@ def _weights_choices(checkpoint: Checkpoint, engine: EngineConfig, layouts: Mapp
 
 
 def _file_choices(checkpoint: Checkpoint, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
-    """Of types with fewer bits than the weights have in memory."""
+    """Choices of types with fewer bits than the weights have in memory."""
     layout = next(iter(layouts.values()))
     has = 8 * sum(sizes_in(checkpoint.tensors, layout)) / sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     for kind, bits in REQUANTISED.items():
@@ -304,7 +304,7 @@ def _file_choices(checkpoint: Checkpoint, layouts: Mapping[str, Layout]) -> Iter
 
 
 def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Choice]:
-    """Halves of a context that was asked for. One that was not is lowered by the plan itself."""
+    """Halves of a requested context. The plan itself lowers a context that was not requested."""
     asked = engine.max_context
     for halvings in range(1, MOST_HALVINGS):
         context = asked >> halvings
@@ -315,7 +315,7 @@ def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Cho
 
 
 def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator[_Choice]:
-    """Only of a GPU: more of the same."""
+    """More cards of the same kind; GPUs only."""
     for parts in (parts for parts in PARTS if parts > asked and place.is_gpu):
         try:
             part_of(checkpoint, 0, parts)
@@ -333,7 +333,7 @@ def _setting(
     changes = {name: value for choice in way for name, value in choice.settings.items()}
     requantised = next((choice.requantised for choice in way if choice.requantised), "")
     subject = checkpoint_of(checkpoint.config, requantised) if requantised else checkpoint
-    # "auto" steps down by itself: a setting that does not name its weights means them as they are
+    # "auto" lowers precision by itself; here a setting without --weights means as-is
     asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
     made = fit(subject, replace(asked, **changes), place, max(choice.parts for choice in way))  # type: ignore[arg-type]
     means_streaming = any(choice.loss is STREAM_LOSS for choice in way)
@@ -348,7 +348,7 @@ def _setting(
 def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[str, ...]:
     """At most three settings with which a model whose matrices are `file_type` ("F16") runs on a GPU with `device_bytes` free.
 
-    Each is a line for people, flags first: "--weights int8: 6.67 GiB of weights, perplexity +0.02 %".
+    Each is a line of text, flags first: "--weights int8: 6.67 GiB of weights, perplexity +0.02 %".
     """
     place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
     found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)

@@ -1,6 +1,6 @@
-"""Predicted bytes against those that loading took, of the models that were loaded here: `cache folder/plans.jsonl`.
+"""Predicted bytes against bytes that loading took, for models loaded on this machine: `cache folder/plans.jsonl`.
 
-A line of JSON each, the newest last. Lines that are damaged are passed over; where the cache cannot be written, nothing is kept.
+One line of JSON per load, the newest last. Damaged lines are skipped; if the cache is not writable, nothing is kept.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from puna.llm import LLM
 from puna.paths import cache_dir
 
-MOST_BYTES = 1 << 60  # no model takes more
-KEPT_BYTES = 1 << 18  # some thousand lines; then the older half goes
+MOST_BYTES = 1 << 60  # more than any model takes
+KEPT_BYTES = 1 << 18  # some thousand lines; then the older half is deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One time that a model was loaded."""
+    """One load of a model."""
 
     time: str  # ISO 8601, UTC
     model: str
@@ -36,12 +36,12 @@ class Entry:
 
     @property
     def difference(self) -> float:
-        """Of what was predicted: 0.01 is one hundredth more."""
+        """Relative to the prediction: 0.01 is 1 % more."""
         return self.actual_bytes / self.predicted_bytes - 1 if self.predicted_bytes else 0.0
 
 
 def history_file() -> Path:
-    """Where the lines lie."""
+    """The path of the file."""
     return cache_dir() / "plans.jsonl"
 
 
@@ -57,7 +57,7 @@ def remember(llm: LLM) -> None:
 
 
 def entries() -> list[Entry]:
-    """What was kept, the oldest first."""
+    """The records, oldest first."""
     try:
         lines = _text(history_file()).splitlines()
     except OSError:
@@ -66,7 +66,7 @@ def entries() -> list[Entry]:
 
 
 def _text(file: Path) -> str:
-    """The end of it. OSError where it is no regular file: opening another kind could wait for ever."""
+    """The end of the file. OSError for anything but a regular file, which could block forever."""
     if not stat.S_ISREG(file.lstat().st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(file))
     with file.open("rb") as source:
@@ -80,11 +80,11 @@ def _append(line: str) -> None:
     if os.path.lexists(file) and len(_text(file)) > KEPT_BYTES:
         _shorten(file)
     with file.open("a", encoding="utf-8") as target:
-        target.write(line + "\n")  # in one write: lines of several processes do not mix
+        target.write(line + "\n")  # in one write, so that lines of several processes do not mix
 
 
 def _shorten(file: Path) -> None:
-    """Leave the newer half. Whole, or as it was."""
+    """Delete the older half, atomically."""
     lines = _text(file).splitlines()
     descriptor, partial = tempfile.mkstemp(dir=file.parent)
     with os.fdopen(descriptor, "w", encoding="utf-8") as target:

@@ -1,8 +1,7 @@
-"""Files, commands and variables of a machine: the real one, or a folder that stands for one.
+"""Files, commands and variables of a machine: the real one, or a folder that simulates one.
 
-Everything that the doctor knows comes through a Host, so that a test can be any machine. Nothing here raises for what a machine
-may lack: an absent file is None, an absent program is None, a program that hangs,
-or has no end of words, is ended and says so.
+The doctor reads everything through a Host, so a test can simulate any machine. Nothing here raises for what a machine lacks: a
+missing file or program is None; a program that hangs or prints without end is stopped, and its answer says so.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import Protocol
 from puna.machine.children import CHILDREN
 from puna.machine.small_file import read_small
 
-COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; one of a lost driver hangs for ever
+COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; with a lost driver it hangs forever
 MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program answered. `timed_out`: it was ended after its limit; `too_long`: it was ended as it printed too much."""
+    """A program's output. `timed_out`: puna stopped it after its limit; `too_long`: puna stopped it because it printed too
+    much."""
 
     code: int
     text: str = ""
@@ -33,7 +33,7 @@ class Output:
 
 
 class Host(Protocol):
-    """A machine, as far as it can be read and tried."""
+    """A machine: its files, variables and programs."""
 
     @property
     def system(self) -> str:
@@ -43,18 +43,18 @@ class Host(Protocol):
     def environ(self) -> Mapping[str, str]: ...
 
     def read(self, path: str) -> str | None:
-        """A regular file's text, at most MAX_FILE_BYTES; None where there is none, or it may not be read."""
+        """A regular file's text, at most MAX_FILE_BYTES; None if it is missing or not readable."""
 
     def exists(self, path: str) -> bool: ...
 
     def may(self, path: str, mode: int) -> bool:
-        """Whether this user may read (os.R_OK) or write (os.W_OK) it."""
+        """Whether this user may read (os.R_OK) or write (os.W_OK) the path."""
 
     def listing(self, path: str) -> list[str]:
-        """Names in a folder, sorted; none where there is no such folder."""
+        """Names in a folder, sorted; empty if there is no such folder."""
 
     def run(self, *command: str, limit_s: float = COMMAND_LIMIT_S) -> Output | None:
-        """Run a program without a shell, in the C locale. None where there is no such program."""
+        """Run a program without a shell, in the C locale. None if it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""What PyTorch is installed, without importing it: `python -m puna.machine.installed_torch` prints it as one line of JSON.
+"""Finds the installed PyTorch without importing it: `python -m puna.machine.installed_torch` prints one line of JSON.
 
-It is asked of a child: the doctor's own process imports no PyTorch, and a test can answer for another machine.
+It runs in a child, so the doctor's process imports no PyTorch and a test can simulate another machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class InstalledTorch:
-    """Versions are "" where a thing is not installed. `cuda`, `hip`: what PyTorch was built for, "" for the CPU only."""
+    """Versions are "" if not installed. `cuda`, `hip`: what PyTorch was built for, "" for the CPU only."""
 
     torch: str = ""
     cuda: str = ""
@@ -38,7 +38,7 @@ class InstalledTorch:
 
 
 def installed_torch(host: Host) -> InstalledTorch | None:
-    """As a child of this Python finds it; None where the child does not answer."""
+    """What a child of this Python finds; None if the child does not answer."""
     answer = ask(host, MODULE, limit_s=LIMIT_S)
     return None if answer.problem else parsed(answer)
 
@@ -61,7 +61,7 @@ def parsed(answer: Answer) -> InstalledTorch:
 
 
 def look() -> InstalledTorch:
-    """What this Python would import."""
+    """The PyTorch that this Python would import."""
     places = tuple(str(path.parent) for path in _folders())
     built = _built_for(Path(places[0]) / "torch" / "version.py") if places else {}
     return InstalledTorch(
@@ -86,7 +86,7 @@ def _folders() -> Iterator[Path]:
 
 
 def _built_for(path: Path) -> dict[str, str]:
-    """The strings that torch/version.py assigns, read and not run."""
+    """The strings that torch/version.py assigns; the file is parsed, not run."""
     try:
         tree = ast.parse(path.read_text("utf-8"))
     except (OSError, ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""NVIDIA's kernel module on a Linux: loaded, built for which kernels, signed, and what the kernel's log says of it."""
+"""NVIDIA's kernel module on Linux: whether it is loaded, the kernels it is built for, its signature, its log lines."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ HEADERS = (
 )
 DKMS_LINE = re.compile(r"^(nvidia[\w-]*)[/,] ?([\w.~+-]+)(?:, ([^,:]+), [^,:]+)?(?:\([^)]*\))?: (\w+)", re.MULTILINE)
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-# Whose key signs modules that are built on the machine: Ubuntu's, DKMS's own, Fedora's akmods.
+# Keys that sign modules built on the machine: Ubuntu's, DKMS's own, Fedora's akmods.
 KEYS = ("/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub", "/etc/pki/akmods/certs/public_key.der")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelModule:
-    """What is so now."""
+    """The module's state now."""
 
     release: str  # of the running kernel
     is_loaded: bool
     version: str  # of the loaded one, "" for none
-    is_open: bool | None  # None where that cannot be told
+    is_open: bool | None  # None if unknown
     is_nouveau_loaded: bool
-    is_built: bool  # a file is there for the running kernel
-    signer: str | None  # whose key signs that file; "" for nobody's, None where it is not told
-    built_for: tuple[str, ...]  # kernels that have one
+    is_built: bool  # a file for the running kernel exists
+    signer: str | None  # owner of the key that signs that file; "" unsigned, None unknown
+    built_for: tuple[str, ...]  # kernels that have a module
     has_headers: bool
-    has_own_folder: bool  # the running kernel's modules are still there
+    has_own_folder: bool  # the running kernel's module folder still exists
 
 
 class DkmsBuild(NamedTuple):
@@ -45,12 +45,12 @@ class DkmsBuild(NamedTuple):
 
     module: str
     version: str
-    kernel: str  # "" where it is only added
+    kernel: str  # "" if it is only added
     state: str  # "added", "built", "installed"
 
 
 class LogLine(NamedTuple):
-    """What the driver or the kernel said of it. `xid` is NVIDIA's number of the error, or 0."""
+    """A line of the driver or the kernel. `xid` is NVIDIA's error number, or 0."""
 
     text: str
     xid: int = 0
@@ -79,7 +79,7 @@ def kernel_module(host: Host) -> KernelModule:
 
 
 def loaded_version(text: str) -> str:
-    """Of /proc/driver/nvidia/version.
+    """The version in /proc/driver/nvidia/version.
 
     >>> loaded_version("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build")
     '580.82.07'
@@ -106,7 +106,7 @@ def parsed_dkms(text: str) -> tuple[DkmsBuild, ...]:
 
 
 def secure_boot(host: Host) -> bool | None:
-    """Whether it is on; None where nothing tells."""
+    """Whether Secure Boot is on; None if unknown."""
     variable = host.read(SECURE_BOOT)
     if variable:
         return variable[-1] == "\x01"  # four bytes of attributes, and one of value
@@ -116,10 +116,10 @@ def secure_boot(host: Host) -> bool | None:
 
 
 class Key(NamedTuple):
-    """The key of this machine that signs modules."""
+    """This machine's key for signing modules."""
 
     path: str  # "" where there is none
-    state: str  # "enrolled", "waiting" for the next start, "unknown" to the firmware, "" where nothing tells
+    state: str  # "enrolled", "waiting" for the next start, "unknown" to the firmware; "": not known here
 
 
 def signing_key(host: Host) -> Key:
@@ -141,7 +141,7 @@ def _has_waiting_key(host: Host) -> bool:
 
 
 def kernel_log(host: Host) -> tuple[LogLine, ...] | None:
-    """What it says of the card, this start; None where this user may not read it."""
+    """Its lines about the card since the start; None if this user may not read the log."""
     for command in (("dmesg",), ("journalctl", "-k", "-b", "-q", "--no-pager", "-n", "5000")):
         answer = host.run(*command)
         if answer and not answer.timed_out and answer.code == 0 and answer.text.strip():
@@ -166,7 +166,7 @@ def _lines(text: str) -> Iterator[LogLine]:
 
 def _has_module(host: Host, release: str) -> bool:
     signed = (f"kernel/{name}" for name in host.listing(f"{MODULES}/{release}/kernel") if name.startswith("nvidia"))
-    folders = [*FOLDERS, *signed]  # Ubuntu's signed ones lie in kernel/nvidia-580
+    folders = [*FOLDERS, *signed]  # Ubuntu's signed modules are in kernel/nvidia-580
     return any(MODULE_FILE.fullmatch(name) for folder in folders for name in host.listing(f"{MODULES}/{release}/{folder}"))
 
 

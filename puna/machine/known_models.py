@@ -1,4 +1,4 @@
-"""Published models as checkpoints without numbers: what can be planned, and known again in an error text, without a file.
+"""Published models as checkpoints without weights, to plan them and to recognise them in error texts without a file.
 
 The table of models, with their sizes, is `hub/published.py`.
 """
@@ -29,7 +29,7 @@ def find_model(name: str) -> tuple[str, ModelConfig] | None:
 
 
 def known_checkpoint(text: str) -> Checkpoint | None:
-    """A published model, of which only the sizes are known: "llama-2-7b", or with another type of weights, "llama-2-7b:q4_k_m".
+    """A published model of known sizes: "llama-2-7b", or with a type of weights, "llama-2-7b:q4_k_m".
 
     None for an unknown name; UsageError for a type that puna does not know.
     """
@@ -42,7 +42,7 @@ def known_checkpoint(text: str) -> Checkpoint | None:
 
 
 def checkpoint_of(config: ModelConfig, kind: str, better: str = "") -> Checkpoint:
-    """A model of these sizes without numbers, for plans: vectors F32, matrices `kind`, some of them `better`."""
+    """A checkpoint of these sizes without weights, for plans: vectors F32, matrices `kind`, some of them `better`."""
     tensors = {}
     for name, shape, own in matrix_types(config, kind, better or kind):
         tensors[name] = Tensor(name, shape, BLOCK_TYPES[own], _nothing(shape, own))

@@ -1,7 +1,7 @@
-"""What this machine's devices were measured to do, kept in the cache for the plan: `cache folder/machine.json`.
+"""Measured rates of this machine's devices, kept in the cache for the plan: `cache folder/machine.json`.
 
-A measurement is of one CPU with so many threads, or of one card; another CPU's is not taken for it. A file that is absent,
-damaged or hostile is no measurement, never an error.
+A measurement belongs to one CPU with its number of threads, or to one card. A missing, damaged or hostile file counts as no
+measurement, not as an error.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ PLAUSIBLE = (1e6, 1e17)  # bytes and operations per second
 
 
 def remembered(device: str, host: Host | None = None) -> DeviceLimits | None:
-    """The limits of "cpu", or of a card by its name, as last measured; None where they were not."""
+    """The last measured rates of "cpu" or of a card by name; None if not measured."""
     return limits_of(_read().get(_key(device, host)))
 
 
 def remember(device: str, limits: DeviceLimits, host: Host | None = None) -> None:
-    """Keep a measurement: whole, or not at all where the cache cannot be written."""
+    """Store a measurement atomically; do nothing if the cache is not writable."""
     known = dict(list(_read().items())[-MAX_DEVICES:]) | {_key(device, host): asdict(limits)}
     with suppress(OSError):
         _write(json.dumps({"version": VERSION, "limits": known}, indent=1))
 
 
 def machine_file() -> Path:
-    """Where the measurements lie."""
+    """The path of the measurements."""
     return cache_dir() / "machine.json"
 
 
@@ -52,7 +52,7 @@ def _key(device: str, host: Host | None) -> str:
 
 
 def _read() -> dict[str, Any]:
-    """Key -> what stands there, unchecked."""
+    """Key -> unchecked value."""
     try:
         content = json.loads(read_small(machine_file(), MAX_FILE_BYTES) or b"")
     except (OSError, ValueError, RecursionError):
@@ -64,7 +64,7 @@ def _read() -> dict[str, Any]:
 
 
 def limits_of(entry: Any) -> DeviceLimits | None:
-    """A measurement as JSON holds it; None for what is none."""
+    """A measurement from its JSON value; None if invalid."""
     names = [field.name for field in fields(DeviceLimits)]
     if not isinstance(entry, dict) or not all(_is_plausible(entry.get(name)) for name in names):
         return None

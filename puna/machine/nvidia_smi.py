@@ -1,8 +1,7 @@
-"""What nvidia-smi tells: the GPUs with their memory, who uses it, or why it tells nothing.
+"""Parses nvidia-smi's output: the GPUs, their memory and processes, or why there is no answer.
 
-The one parser of its output. Old drivers lack columns, some cards answer "[N/A]", and a broken driver answers in words, with
-garbage or never: a column that is not known is left out of the next question, a cell that is no number is None, and a row that
-is not whole is no GPU.
+No other module parses it. Old drivers lack columns, some cards answer "[N/A]", and a broken driver prints a message, garbage or
+nothing. The next query omits an unknown column, a cell that is not a number becomes None, and an incomplete row is not a GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from puna.machine.host import Host, Output
 
-PROGRAMS = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")  # the second where WSL's folder is not in PATH
-LIMIT_S = 5.0  # a card that sleeps needs 2 to 4 s to wake; a lost one never answers
+PROGRAMS = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")  # the second for WSL, if its folder is not in PATH
+LIMIT_S = 5.0  # a sleeping card needs 2 to 4 s to wake; a lost one never answers
 FORMAT = "--format=csv,noheader,nounits"
 NEEDED = ("index", "name", "memory.total", "memory.used", "memory.free", "driver_version")
 WISHED = (
@@ -43,7 +42,7 @@ MAX_QUESTIONS = len(WISHED) + len(OLDER_NAMES) + 1
 
 TroubleKind = Literal["absent", "hung", "mismatch", "no-driver", "no-devices", "no-rights", "needs-reset", "unknown"]
 
-# Words of nvidia-smi, lower case -> what is wrong; the first that fits.
+# Words of nvidia-smi, lower case -> the fault; the first match counts.
 TROUBLES: tuple[tuple[str, TroubleKind], ...] = (
     ("driver/library version mismatch", "mismatch"),
     ("couldn't communicate with the nvidia driver", "no-driver"),
@@ -59,7 +58,7 @@ TROUBLES: tuple[tuple[str, TroubleKind], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A card as nvidia-smi sees it. None is what it does not tell; 0 bytes where it tells no memory."""
+    """A card as nvidia-smi reports it. A value that it does not report is None; its memory then is 0 bytes."""
 
     number: int
     name: str
@@ -76,7 +75,7 @@ class Gpu:
     power_limit_w: float | None = None
     default_power_limit_w: float | None = None
     clock_reasons: int | None = None  # a bit mask
-    ecc_errors: int | None = None  # that could not be corrected, since the driver was loaded
+    ecc_errors: int | None = None  # uncorrected errors since the driver was loaded
     link_generation: int | None = None
     max_link_generation: int | None = None
     link_width: int | None = None
@@ -87,7 +86,7 @@ class Gpu:
 
 
 class Trouble(NamedTuple):
-    """Why there are no GPUs to tell of."""
+    """Why nvidia-smi reports no GPUs."""
 
     kind: TroubleKind
     words: str
@@ -110,12 +109,12 @@ class MemoryUser(NamedTuple):
 
 
 def gpus(host: Host) -> tuple[Gpu, ...]:
-    """The GPUs that can be used, in nvidia-smi's order; none where it cannot tell."""
+    """The usable GPUs, in nvidia-smi's order; empty if it reports none."""
     return query(host).gpus
 
 
 def query(host: Host) -> Smi:
-    """Ask for the GPUs with as many columns as this driver knows."""
+    """Query the GPUs with all columns that this driver knows."""
     columns = [*NEEDED, *WISHED]
     for _ in range(MAX_QUESTIONS):
         answer = _run(host, f"--query-gpu={','.join(columns)}", FORMAT)
@@ -128,13 +127,13 @@ def query(host: Host) -> Smi:
 
 
 def memory_users(host: Host) -> tuple[MemoryUser, ...]:
-    """The processes that compute; nvidia-smi shows none of other containers, and on Windows no bytes."""
+    """The computing processes; nvidia-smi hides those of other containers, and their bytes on Windows."""
     answer = _run(host, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", FORMAT)
     return tuple(user for line in answer.text.splitlines() if (user := _user(line))) if answer and not answer.code else ()
 
 
 def mig_instances(host: Host) -> int:
-    """How many parts the cards are divided into."""
+    """The number of MIG parts of the cards."""
     answer = _run(host, "-L")
     return len(re.findall(r"^\s+MIG ", answer.text, re.MULTILINE)) if answer else 0
 

@@ -1,6 +1,6 @@
-"""The graphics cards on the PCI bus, from /sys: whether a card is there at all, whoever drives it, and whether it is awake.
+"""The graphics cards on the PCI bus, from /sys: whether a card exists, which driver it has, and whether it is awake.
 
-No program is needed, and no rights. Where there is no such bus to be seen (Windows, macOS, WSL) there are no cards.
+This needs no program and no rights. Systems that show no bus (Windows, macOS, WSL) yield no cards.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ NAMES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")  # Debian's pla
 NVIDIA = "10de"
 MAKERS = {NVIDIA: "NVIDIA", "1002": "AMD", "8086": "Intel"}
 GRAPHICS = re.compile(r"0x03(00|02|80)")  # classes: VGA, 3D, other display controllers
-UNREADABLE = "\ufffd" * 4  # four bytes ff, as text: what a device answers that is no longer there
+UNREADABLE = "\ufffd" * 4  # four bytes ff, as text: the answer of a device that is gone
 
 
 class Generation(NamedTuple):
-    """NVIDIA's chips of one design."""
+    """One generation of NVIDIA's chips."""
 
     name: str
     capability: tuple[int, int]
 
 
-# First number of a generation's range of device ids, in order.
+# First device id of each generation, in order.
 GENERATIONS: tuple[tuple[int, Generation], ...] = (
     (0x0000, Generation("older than Maxwell", (3, 5))),
     (0x1340, Generation("Maxwell", (5, 2))),
@@ -102,8 +102,8 @@ class PciCard:
     vendor: str  # "10de"
     device: str  # "2786"
     name: str  # "GeForce RTX 4070"
-    driver: str  # the one that is bound: "nvidia", "nouveau"; "" for none
-    power_state: str = ""  # "D0", "D3cold"; "" where the kernel does not say
+    driver: str  # the bound driver: "nvidia", "nouveau"; "" for none
+    power_state: str = ""  # "D0", "D3cold"; "" if unknown
     is_lost: bool = False  # it does not answer
 
     @property
@@ -134,14 +134,14 @@ def _card(host: Host, address: str) -> PciCard | None:
         return None
     driver = re.search(r"^DRIVER=(\S+)", host.read(f"{folder}/uevent") or "", re.MULTILINE)
     power_state = (host.read(f"{folder}/power_state") or "").strip()
-    is_asleep = power_state.startswith("D3")  # reading its registers would wake it
+    is_asleep = power_state.startswith("D3")  # reading a sleeping card's registers would wake it
     is_lost = not is_asleep and (host.read(f"{folder}/config") or "").startswith(UNREADABLE)
     return PciCard(address, vendor, device, _name(host, vendor, device), driver[1] if driver else "", power_state, is_lost)
 
 
 def _hex(host: Host, path: str) -> str:
     """
-    A number as /sys has it, "0x10de", in four digits; "" where it is none.
+    A number of /sys, "0x10de", as four digits; "" if it is not one.
     """
     found = re.fullmatch(r"0x([0-9a-f]{4})", (host.read(path) or "").strip().lower())
     return found[1] if found else ""
@@ -154,7 +154,7 @@ def _name(host: Host, vendor: str, device: str) -> str:
 
 
 def name_in(names: str, vendor: str, device: str) -> str:
-    """A device's name in a pci.ids; of "AD104 [GeForce RTX 4070]" what stands in brackets.
+    """A device's name in a pci.ids; for "AD104 [GeForce RTX 4070]" the part in brackets.
 
     >>> name_in("10de  NVIDIA Corporation\\n\\t2786  AD104 [GeForce RTX 4070]\\n", "10de", "2786")
     'GeForce RTX 4070'

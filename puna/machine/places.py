@@ -1,4 +1,4 @@
-"""Devices that a model is planned for: those of this machine, or one that its user thinks of buying."""
+"""Devices to plan a model for: those of this machine, or one that you do not have."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from puna.machine.speed import PCIE_BYTES, Rates
 from puna.plan import GIB, GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
 
-SYSTEM_BYTES = 3 << 29  # of a machine's main memory that is not free when nothing else runs
-CONTEXT_BYTES = 450 << 20  # of a card that CUDA takes for a process: its kernels, its stacks
+SYSTEM_BYTES = 3 << 29  # main memory that the system itself uses
+CONTEXT_BYTES = 450 << 20  # memory that CUDA takes per process: its kernels, its stacks
 SEVERAL = re.compile(r"(?P<count>\d{1,3})\s*x\s+(?P<name>.+)", re.IGNORECASE)
 
 
@@ -31,8 +31,8 @@ class Place:
     main_bytes: int  # of main memory that is free
     rates: Rates | None = None  # None: not known
     count: int = 1
-    taken: tuple[tuple[str, int], ...] = ()  # what of `total_bytes` is not free, as far as puna takes it
-    kernels: str = ""  # what would run in the place of puna's kernels; "": they run, or nothing is known of the card
+    taken: tuple[tuple[str, int], ...] = ()  # the part of `total_bytes` that CUDA and puna's process use
+    kernels: str = ""  # what runs if puna's kernels do not; "": they run, or the card is unknown
 
     @property
     def is_gpu(self) -> bool:
@@ -40,9 +40,9 @@ class Place:
 
 
 def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> Place:
-    """The place that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
+    """The device that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
 
-    `limits`: this CPU's rates, if they are known. DeviceError where a GPU is wanted and there is none.
+    `limits`: this CPU's rates, if known. DeviceError if a GPU is requested and there is none.
     """
     device = engine.device.partition(":")[0]
     if gpu is not None and device not in ("auto", "cuda"):
@@ -59,10 +59,10 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
         return _gpu_place(found[number], len(found), free, engine.vram)
     if engine.vram and device in ("auto", "cuda"):
         visible = max(0, engine.vram - HIDDEN_BYTES)
-        return _limited(f"a GPU of {engine.vram / GIB:.4g} GiB, as there is none here", visible, visible, 0, free)
+        return _limited(f"a GPU of {engine.vram / GIB:.4g} GiB (this machine has none)", visible, visible, 0, free)
     if device == "cuda" or engine.require_gpu:
         raise DeviceError(
-            "this machine has no NVIDIA GPU that answers",
+            "no NVIDIA GPU of this machine answers",
             hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you do not have.',
         )
     device = "cpu" if device == "auto" else device
@@ -73,7 +73,7 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
 
 
 def _named(gpu: str) -> tuple[int, str]:
-    """How many, and which.
+    """The number of cards, and their name.
 
     >>> _named("2 x RTX 3090"), _named("4x A100 80GB"), _named("RTX 3090")
     ((2, 'RTX 3090'), (4, 'A100 80GB'), (1, 'RTX 3090'))
@@ -82,7 +82,7 @@ def _named(gpu: str) -> tuple[int, str]:
     if found is None:
         return 1, gpu
     if int(found["count"]) < 1:
-        raise UsageError(f"--gpu is {gpu!r}; at least one card is needed")
+        raise UsageError(f"--gpu is {gpu!r}; give at least one card")
     return int(found["count"]), found["name"]
 
 
@@ -99,7 +99,7 @@ def _gpu_place(gpu: Gpu, count: int, main: int, vram: int) -> Place:
 
 
 def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:
-    """A GPU, held to `vram` bytes if that is given, as `puna run --vram` does."""
+    """A GPU, limited to `vram` bytes if given, as by `puna run --vram`."""
     left = max(0, free - CONTEXT_BYTES)
     usable = max(0, min(left, vram or left) - GPU_RESERVED_BYTES)
     taken = [("CUDA's own", CONTEXT_BYTES), ("kept for kernels", GPU_RESERVED_BYTES)]
@@ -109,7 +109,7 @@ def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:
 
 
 def _card_rates(card: Card) -> Rates | None:
-    """None for a card on which puna's kernels do not run: its data sheet tells nothing about plain PyTorch."""
+    """None for a card that puna's kernels do not support: its data sheet does not predict plain PyTorch."""
     if card.capability < LEAST_CAPABILITY:
         return None
     operations = card.tflops * 1e12
@@ -117,7 +117,7 @@ def _card_rates(card: Card) -> Rates | None:
 
 
 def instead_of_kernels(card: Card) -> str:
-    """What runs on a card that is too old for puna's kernels; "" for one that is not.
+    """What runs on a card too old for puna's kernels; "" for a newer card.
 
     >>> instead_of_kernels(require_card("T4"))
     "compute capability 7.5 is below the 8.0 of puna's kernels: plain PyTorch would run, many times slower"
@@ -129,7 +129,7 @@ def instead_of_kernels(card: Card) -> str:
 
 
 def rates_of(limits: DeviceLimits) -> Rates:
-    """Of a CPU that was measured."""
+    """The rates of a measured CPU."""
     return Rates(
         limits.read_bytes_per_s, limits.int8_ops_per_s, limits.f32_ops_per_s, limits.read_bytes_per_s, "measured on this machine"
     )

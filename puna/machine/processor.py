@@ -1,4 +1,4 @@
-"""This machine's CPU, as its kernel describes it: name, cores, instructions. Knows no compiler."""
+"""This machine's CPU as the kernel describes it: name, cores, instructions. Imports no compiler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SYSCTL_NAMES = ("brand_string", "features", "leaf7_features")
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A CPU. `threads` are what the system counts as CPUs; `cores` is 0 where it is not said."""
+    """A CPU. `threads`: what the system counts as CPUs; `cores` is 0 if unknown."""
 
     name: str
     threads: int
@@ -24,12 +24,12 @@ class Processor:
 
 
 def processor(host: Host) -> Processor | None:
-    """The CPU; None where nothing tells of it."""
+    """The CPU; None if unknown."""
     return {"Linux": _of_linux, "Darwin": _of_macos}.get(host.system, _of_python)(host)
 
 
 def _of_linux(host: Host) -> Processor | None:
-    """From /proc/cpuinfo: a block of lines for each thread. ARM's has no name, and says `Features` for `flags`."""
+    """From /proc/cpuinfo: a block of lines per thread. ARM's has no name, and `Features` instead of `flags`."""
     blocks = [_pairs(block) for block in (host.read("/proc/cpuinfo") or "").split("\n\n")]
     blocks = [block for block in blocks if "processor" in block]
     if not blocks:
@@ -68,7 +68,7 @@ def _of_macos(host: Host) -> Processor | None:
 
 
 def _of_python(host: Host) -> Processor | None:
-    """What a child of this Python says: on Windows."""
+    """What a child of this Python finds; for Windows."""
     answer = ask(host, "puna.machine.facts", "cpu")
     threads = answer.number("threads")
     if threads is None:

@@ -1,4 +1,4 @@
-"""The rates of this machine's CPU: remembered, or measured once, in a child, and kept."""
+"""The rates of this machine's CPU: measured once in a child, then read from the cache."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from puna.machine.host import ThisHost
 from puna.machine.limits import limits_of, remember, remembered
 from puna.report import Reporter
 
-LIMIT_S = 20.0  # half a second, where kernels are compiled some seconds more
+LIMIT_S = 20.0  # half a second; some seconds more if kernels are compiled
 STAGE = "measuring this machine, once"
 
 
 def cpu_limits(report: Reporter) -> DeviceLimits | None:
-    """None where it cannot be measured: `puna doctor` says why."""
+    """None if the measurement fails; `puna doctor` says why."""
     known = remembered("cpu")
     if known is None:
         report.progress(STAGE, 0, 1)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from puna.machine.distribution import Distribution
 from puna.machine.finding import Finding, Remedy
 
-MARK = "# Written by puna doctor"  # a file that begins so may be replaced by the next one
+MARK = "# Written by puna doctor"  # puna may overwrite a file that begins with this
 WIDTH = 78
-# Commands that change the shell that they are typed in: within a script they would be without effect.
+# Commands that change the current shell: in a script they have no effect.
 OWN_SHELL = re.compile(r"export |unset |\$env:|remove-item env:", re.IGNORECASE)
 RESTARTS = re.compile(r"(sudo )?(systemctl )?(reboot|shutdown)\b|wsl(\.exe)? |restart-computer", re.IGNORECASE)
 RESTART: dict[str, str] = {"windows": "Restart-Computer", "macos": "sudo shutdown -r now"}
@@ -25,12 +25,12 @@ BEGINNING_OF = {"windows": ("", "$ErrorActionPreference = 'Stop'", "powershell -
 
 
 def script_bytes(script: str, distribution: Distribution) -> bytes:
-    """As it lies in a file. PowerShell 5.1 takes a script without a BOM for one in the system's code page."""
+    """The file's bytes. PowerShell 5.1 reads a script without a BOM in the system's code page."""
     return (BOM_UTF8 if distribution == "windows" else b"") + script.encode("utf-8", "surrogateescape")
 
 
 def fix_script(findings: Iterable[Finding], distribution: Distribution) -> str:
-    """A shell script; on Windows, of PowerShell."""
+    """A shell script; a PowerShell script on Windows."""
     findings = list(findings)
     shebang, strict, starter = BEGINNING_OF.get(distribution, BEGINNING)
     mendable = [(finding, finding.remedy) for finding in findings if finding.remedy is not None and finding.state != "ok"]
@@ -50,7 +50,7 @@ def fix_script(findings: Iterable[Finding], distribution: Distribution) -> str:
 
 
 def _section(finding: Finding, remedy: Remedy, written: set[str]) -> Iterator[str]:
-    """A finding as comments, and its commands; those that stand above already are left out."""
+    """A finding as comments, then its commands, without those that the script has already."""
     yield f"# ---- {finding.state}: {finding.check}"
     for text in (finding.found, finding.effect, remedy.words):
         yield from _comment(text)
@@ -67,7 +67,7 @@ def _section(finding: Finding, remedy: Remedy, written: set[str]) -> Iterator[st
 
 
 def _without_command(findings: list[Finding]) -> Iterator[str]:
-    """Errors and warnings for which there is no command, as comments."""
+    """Errors and warnings that no command fixes, as comments."""
     for finding in findings:
         if finding.state in ("error", "warning"):
             yield ""
@@ -88,7 +88,7 @@ def _restarts(mendable: list[tuple[Finding, Remedy]], distribution: Distribution
 
 
 def _comment(text: str) -> Iterator[str]:
-    """Words as comments, whatever stands in them: what a machine's files say must never become a command."""
+    """Any text as comments: the contents of a machine's files must never become a command."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     yield from (f"# {line}" for line in textwrap.wrap(plain, WIDTH, break_on_hyphens=False))
 

@@ -1,4 +1,4 @@
-"""What stands between a program and the card: nothing, a container, or Windows."""
+"""What is between a program and the card: nothing, a container, or Windows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTAINER_WORDS = re.compile(r"docker|kubepods|containerd|libpod|/lxc")
 
 
 def setting(host: Host) -> Setting:
-    """Where this is. A container on WSL counts as WSL."""
+    """Where puna runs. A container on WSL counts as WSL."""
     if host.system in ("Windows", "Darwin"):
         return "windows" if host.system == "Windows" else "macos"
     release = (host.read("/proc/sys/kernel/osrelease") or "").lower()
@@ -28,6 +28,6 @@ def is_container(host: Host) -> bool:
 
 
 def kernel_release(host: Host) -> str:
-    """As `uname -r` says: "6.8.0-85-generic"; "" where there is none, or what is there is no name of a folder."""
+    """As `uname -r` says: "6.8.0-85-generic"; "" if there is none, or if it is not a valid folder name."""
     found = re.fullmatch(r"\s*([\w.+~-]{1,128})\s*", host.read("/proc/sys/kernel/osrelease") or "", re.ASCII)
     return found[1] if found else ""

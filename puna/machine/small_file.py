@@ -1,4 +1,4 @@
-"""Small files in places where something else may lie: a pipe that never answers, a device without an end, a link to elsewhere."""
+"""Reads and writes small files safely, even if the path is a pipe, an endless device or a link."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import stat
 import tempfile
 from pathlib import Path
 
-# Without O_NONBLOCK a pipe is waited for until someone writes into it.
+# Without O_NONBLOCK, opening a pipe blocks until someone writes into it.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_small(path: Path, max_bytes: int) -> bytes | None:
-    """The first `max_bytes` of a regular file; None for anything else. OSError where there is none, or it may not be read."""
+    """The first `max_bytes` of a regular file; None for anything else. OSError if it is missing or not readable."""
     descriptor = os.open(path, FLAGS)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -24,7 +24,7 @@ def read_small(path: Path, max_bytes: int) -> bytes | None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that only this user may read: whole, or not at all (OSError). What stood there, link or pipe, is replaced."""
+    """Atomically write a file that only this user may read; OSError if that fails. It replaces a link or pipe."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as target:

@@ -1,7 +1,7 @@
-"""Expected tokens per second, from bytes and operations, and from what a device was measured to read and compute.
+"""Expected tokens per second, from a model's bytes and operations and a device's measured rates.
 
-A generated token reads all weights once, and the K and V of what came before it (Williams et al. 2009, the roofline); a prompt is
-bound by its matrix products. The shares of a device's rates that our kernels reach are in a table, with where they come from.
+A generated token reads all weights once, and the K and V of all earlier tokens (Williams et al. 2009, the roofline); matrix
+products bound a prompt. A table holds the shares of a device's rates that our kernels reach, with their sources.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from puna.config import ModelConfig
 from puna.plan import Header, Layout, Plan, kv_bytes, resident_bytes
 
 FLOATS = ("F32", "F16", "BF16")
-USUAL_TOKENS = 128  # that stand before a generated one: what `puna bench` times
+USUAL_TOKENS = 128  # tokens before a generated one, as in `puna bench`
 USUAL_PROMPT = 512
 
 
 class Rates(NamedTuple):
-    """What a device reads and computes in a second."""
+    """Bytes that a device reads and operations that it computes per second."""
 
     read_bytes: float
-    quantised_ops: float  # multiply and add counted as two
+    quantised_ops: float  # a multiply-add counts as two
     float_ops: float
     link_bytes: float  # from main memory to the device
-    source: str  # for people: "measured here", "data sheet"
+    source: str  # as text: "measured here", "data sheet"
 
 
 class Shares(NamedTuple):
-    """Of a device's rates, what our kernels reach."""
+    """Shares of a device's rates that our kernels reach."""
 
     read: Mapping[str, float]  # by type in memory; "" is any other
     quantised: float
     floats: float
-    layer_s: float  # of each layer and step, whatever its size: launches, barriers
-    step_s: float  # of each step
+    layer_s: float  # per layer and step, for any size: launches, barriers
+    step_s: float  # per step
 
 
 # cpu: `puna bench`, 2 threads of a Zen 5, 135M and 1.1B shapes, Q4_0, Q4_1, Q8_0, F16 (docs/LOG.md). cuda: published shares of
@@ -65,7 +65,7 @@ class Speed(NamedTuple):
 
 
 def expected(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, kind: str) -> Speed:
-    """Of one sequence: USUAL_TOKENS before each generated token; a prompt of USUAL_PROMPT tokens, or what the context holds."""
+    """The speed of one sequence: USUAL_TOKENS before each generated token; a prompt of USUAL_PROMPT tokens, or the context."""
     shares = SHARES[kind]
     prompt = min(USUAL_PROMPT, plan.max_context)
     return Speed(
@@ -85,7 +85,7 @@ def _decode_s(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, ra
 
 
 def read_by_type(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan) -> Counter[str]:
-    """Bytes of weights on the device that the decoding of one token reads: of an untied embedding, next to nothing."""
+    """Bytes of weights on the device that one decoded token reads: only one row of an untied embedding."""
     sizes: Counter[str] = Counter()
     for name, kind, size in resident(tensors, plan):
         if not is_streamed(name, config, plan) and (name != "embed" or config.tie_embeddings):
@@ -96,7 +96,7 @@ def read_by_type(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan)
 def _prompt_token_s(
     config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares, prompt: int
 ) -> float:
-    """Seconds of each token of a prompt. Streamed layers come once for each chunk of it."""
+    """Seconds per prompt token. Streamed layers are copied once per chunk."""
     seconds = streamed = 0.0
     for name, kind, size in resident(tensors, plan):
         shape = tensors[name].shape
@@ -107,7 +107,7 @@ def _prompt_token_s(
         streamed += size if is_streamed(name, config, plan) else 0
     attention = (
         2 * config.num_layers * config.q_size * prompt / (shares.floats * rates.float_ops)
-    )  # half of what stands before, twice
+    )  # K and V: on average half of the prompt, twice
     chunk = min(prompt, plan.max_tokens)
     return (
         seconds
@@ -121,7 +121,7 @@ def _read_share(shares: Shares, kind: str) -> float:
 
 
 def resident(tensors: Mapping[str, Header], plan: Plan) -> list[tuple[str, str, int]]:
-    """Of every tensor: name, type in memory, bytes there."""
+    """Name, type in memory and bytes in memory of every tensor."""
     kinds = {name: _kind_in(plan.layout, name, tensor) for name, tensor in tensors.items()}
     return [(name, kind, resident_bytes(tensors[name].shape, kind, plan.layout)) for name, kind in kinds.items()]
 
@@ -136,5 +136,5 @@ def _kind_in(layout: Layout, name: str, tensor: Header) -> str:
 
 
 def is_streamed(name: str, config: ModelConfig, plan: Plan) -> bool:
-    """Whether a tensor stays in main memory: of the last `plan.num_streamed` layers."""
+    """Whether a tensor stays in main memory: it is in the last `plan.num_streamed` layers."""
     return name.startswith("layers.") and int(name.split(".")[1]) >= config.num_layers - plan.num_streamed

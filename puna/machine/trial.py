@@ -1,4 +1,4 @@
-"""The trial of the GPUs, run in a child with a limit, and its answer as types; the child is `puna.backends.torch.trial`."""
+"""Tests the GPUs in a child with a time limit and parses its answer; the child is `puna.backends.torch.trial`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL_REDUCE_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TriedGpu:
-    """A GPU and what came of trying it. Checks are "ok" or words; rates are GB/s, 0 where they were not measured."""
+    """A GPU and its test results. Checks are "ok" or an error text; rates are GB/s, 0 if not measured."""
 
     number: int
     name: str
@@ -33,7 +33,7 @@ class TriedGpu:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the child told. `failure` is in the place of all else where it told nothing that can be read."""
+    """The child's answer. If it cannot be parsed, only `failure` is set."""
 
     failure: str = ""
     problem: str = ""
@@ -44,21 +44,21 @@ class Trial:
     triton: str = ""
     nccl: str = ""
     gpus: tuple[TriedGpu, ...] = ()
-    num_peers: int = 0  # ordered pairs of GPUs that reach each other's memory
+    num_peers: int = 0  # ordered pairs of GPUs that access each other's memory
 
 
 CHECKS = ("memory", "product", "kernel")
 
 
 def trial(host: Host) -> Trial:
-    """Run it, once."""
+    """Run the child once."""
     return understood(ask(host, MODULE, limit_s=LIMIT_S))
 
 
 def all_reduce(host: Host) -> str:
     """ "ok", or what is wrong with a sum over all GPUs."""
     answer = ask(host, MODULE, "all-reduce", limit_s=ALL_REDUCE_LIMIT_S)
-    return answer.problem or answer.text("all_reduce") or "it told nothing"
+    return answer.problem or answer.text("all_reduce") or "it gave no result"
 
 
 def understood(answer: Answer) -> Trial:

@@ -32,7 +32,7 @@ NVIDIA = "0x10de"  # PCI's number of the maker
 NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
 GPU_MEMORY = frozenset({"cuda-out-of-memory", "ggml-out-of-memory", "cublas-out-of-memory"})
 ELSEWHERE: dict[tuple[str, Distribution], str] = {("close-programs", "wsl"): "wsl-memory"}  # (remedy, system) -> remedy
-# What a recipe asks for when only the text is known: the usual values.
+# Usual values for a recipe's placeholders if only the text is known.
 USUAL = {
     "group": "video",
     "key": "/var/lib/shim-signed/mok/MOK.der",
@@ -72,7 +72,7 @@ class Diagnosis:
     name: str  # of the cause: stable, for programs
     topic: Topic
     role: Role  # "symptom": a warning; "effect": the report of an error that stands elsewhere
-    kind: str  # which of several causes with one wording; "" where nothing tells
+    kind: str  # which of several causes with one wording; "" if unknown
     confidence: float  # 0..1
     line: str  # of the text, as it stands there: not escaped
     cause: str
@@ -132,7 +132,7 @@ def has_nvidia_card(host: Host) -> bool | None:
 
 
 def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
-    """The tensor for which a full GPU had no space. What the numbers prove goes before a resemblance of sizes."""
+    """The tensor for which a full GPU had no space. Facts from the numbers take precedence over similar sizes."""
     wanted = explained.numbers.get("wanted", "")
     if match.cause.name != "cuda-out-of-memory" or not wanted:
         return None
@@ -142,7 +142,7 @@ def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
 
 
 def _of_buffer(match: Match, explained: Explanation, text: str) -> Explanation:
-    """Which of llama.cpp's buffers failed, by the line after it, with the step that is for that buffer."""
+    """Which of llama.cpp's buffers failed, from the next line, with the step for that buffer."""
     if match.cause.name != "ggml-out-of-memory":
         return explained
     after = text[max(0, text.find("out of memory")) :].lower()

@@ -1,4 +1,4 @@
-"""The ops of the reference against float64 arithmetic written out by hand, and the whole pass against a naive one."""
+"""The reference's operations against hand-written float64 arithmetic, and the whole forward pass against a naive one."""
 
 from __future__ import annotations
 

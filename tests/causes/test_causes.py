@@ -1,4 +1,4 @@
-"""Real error texts, the same told otherwise, and texts of other things: the right cause, or none."""
+"""Real error texts, variants in other words, and unrelated texts: each gives the right cause, or none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def first(text: str) -> str | None:
 
 
 def wrong(entries: list[dict[str, Any]]) -> list[str]:
-    """What was wanted, what was found, and the text, of each that is not right."""
+    """For each wrong result: the expected cause, the found cause, and the text."""
     found = [(entry.get("cause"), first(entry["text"]), entry["text"]) for entry in entries]
     return [f"wanted {want}, found {got}: {text.strip()[:100]!r}" for want, got, text in found if want != got]
 
@@ -58,7 +58,7 @@ def test_the_data_names_causes_and_sources() -> None:
 
 
 def test_a_wording_is_found_round_its_anchor_where_it_is_found_in_the_whole_text() -> None:
-    """The short way of looking for a wording finds what the long one finds."""
+    """The fast search for a wording finds what the slow one finds."""
     print("seed 7")
     lowers = [read(entry["text"]).lower for entry in [*TEXTS, *RECENT, *UNRELATED]]
     lowers += ["\n".join(random.Random(7 + i).sample(lowers, 6)) for i in range(20)]
@@ -90,7 +90,7 @@ def test_every_cause_can_be_told_without_any_number(cause: Any) -> None:
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
 def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
-    """Unless an earlier cause of the table claims the same place."""
+    """Unless an earlier cause in the table matches at the same position."""
     values = {
         "int": "7",
         "number": "7.5",
@@ -130,7 +130,7 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
 def test_numbers_are_lifted_as_they_stand_in_the_text() -> None:
     match = find("AssertionError: Loading a checkpoint for MP=2 but world size is 1")[0]
     assert match.numbers == {"shards": "2", "world": "1"}
-    assert "holds 2 consolidated.NN.pth, and the world size is 1" in match.explain().cause
+    assert "holds 2 consolidated.NN.pth, but the world size is 1" in match.explain().cause
 
 
 def test_a_cut_text_is_told_without_its_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Names that packages gave up: what `puna why` says of them is so in the packages that are installed."""
+"""Names that packages removed: the installed packages confirm what `puna why` says."""
 
 from __future__ import annotations
 

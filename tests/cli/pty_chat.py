@@ -1,4 +1,4 @@
-"""A program in a real pseudo-terminal: what a person types goes in, what the screen gets comes out."""
+"""Runs a program in a real pseudo-terminal: sends typed input and reads the screen."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def wait_for(self, text: str, count: int = 1) -> None:
-        """Until `text` was written `count` times. AssertionError with the screen if that takes too long."""
+        """Wait until `text` was written `count` times. AssertionError with the screen if that takes too long."""
         end = time.monotonic() + DEADLINE_S
         while self.screen.count(text) < count:
             assert time.monotonic() < end and self._read(), f"no {text!r} on the screen:\n{self.screen}"

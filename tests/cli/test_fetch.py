@@ -1,4 +1,4 @@
-"""Models with a short name that are not here: a person at a terminal is asked; without a terminal the command is named."""
+"""Short names of models that are not cached: at a terminal puna asks; without one it prints the command."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_pull_does_not_ask_where_it_is_told_not_to(puna: Puna, asked: list[str])
 
 
 def test_the_terms_of_a_gated_repository_are_named(puna: Puna, asked: list[str]) -> None:
-    assert "Its owner asks for an agreement first" in puna("pull", "llama-3.1-405b", stdin="n\n").err
+    assert "Its owner requires an agreement first" in puna("pull", "llama-3.1-405b", stdin="n\n").err
 
 
 def test_other_names_and_models_that_are_here_are_not_asked_about(

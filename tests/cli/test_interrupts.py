@@ -1,4 +1,4 @@
-"""Ctrl-C: noted within an answer, raised outside of one and the second time."""
+"""Ctrl-C: recorded during an answer, raised outside an answer and the second time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""puna models: what is here, what would be best for this machine, and the names of all that can be fetched."""
+"""puna models: cached models, the best ones for this machine, and the names of all that can be fetched."""
 
 from __future__ import annotations
 

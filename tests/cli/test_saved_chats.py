@@ -1,4 +1,4 @@
-"""Saved conversations: whole or not there, private, and not more than some."""
+"""Saved conversations: written atomically, private, and limited in number."""
 
 from __future__ import annotations
 

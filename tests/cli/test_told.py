@@ -1,4 +1,4 @@
-"""What the reader of a model has to say is said once by every command that uses the model, and kept by the library."""
+"""Every command prints a model reader's notices once; the library keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""puna why: whatever is given, one answer; nothing of the text reaches the terminal unescaped."""
+"""puna why: one answer for any input; no part of the text reaches the terminal unescaped."""
 
 from __future__ import annotations
 

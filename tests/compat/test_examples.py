@@ -1,4 +1,4 @@
-"""The examples and the module as a person starts them: by python and by torchrun, without a GPU."""
+"""The examples and the module, started with python and with torchrun, without a GPU."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def test_a_tokenizer_that_does_not_belong_is_refused_with_both_sizes(stories: Pa
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model whose answers end now and then."""
+    """A model that sometimes ends its answers."""
     tensors = random_tensors(CONFIG, seed=5)
     tensors["lm_head"][EOS] *= 2.5
     return write_llama2c(tmp_path / "model.bin", CONFIG, tensors)

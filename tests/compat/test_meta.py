@@ -105,7 +105,7 @@ def logprob(logits: Logits, token_id: int) -> float:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that ends its texts now and then."""
+    """A checkpoint that sometimes ends its texts."""
     path = tmp_path_factory.mktemp("model")
     tensors = random_tensors(CONFIG, seed=5)
     tensors["lm_head"][EOS] *= 2.5
@@ -115,7 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def logits_of(folder: Path) -> LogitsOf:
-    """Every prefix computed anew, in one go."""
+    """Recompute every prefix in one pass."""
     plan = make_plan(max_tokens=64, max_context=64)
     backend = ReferenceBackend(EngineConfig(device="reference"))
     backend.load(open_checkpoint(folder), plan)

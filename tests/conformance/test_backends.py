@@ -217,7 +217,7 @@ def test_a_shared_page_is_read_as_ones_own(device: str) -> None:
 
 @devices
 def test_stale_numbers_in_a_page_are_not_read(device: str) -> None:
-    """Beyond the row's own position a page may hold anything, even what is not finite."""
+    """After the row's own position a page may hold any value, even inf or nan."""
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=7)
     broken = checkpoint.tensors["embed"].data[:].copy()
     broken.view(np.float32)[5] = np.nan

@@ -1,4 +1,4 @@
-"""One tiny model in every format, by every hand: equal tensors, and equal greedy ids.
+"""One tiny model in every format, from every writer: equal tensors and equal greedy ids.
 
 Written by puna's own writers, by `transformers` (safetensors, PyTorch's files, sharded), by `torch.save`, and by the `gguf`
 package. What is compared is bits: a format changes no number.

@@ -1,4 +1,4 @@
-"""What every kind of tokenizer must do: give every text back, in linear time, from many threads at once."""
+"""Requirements for every tokenizer: return every text, in linear time, from many threads at once."""
 
 from __future__ import annotations
 

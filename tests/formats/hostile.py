@@ -170,7 +170,7 @@ def gguf_mutant(rng: random.Random) -> dict[str, bytes]:
 
 
 def _scratched(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes of the first half changed: the structure-blind share."""
+    """Change some bytes of the first half, ignoring the structure."""
     scratched = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         scratched[rng.randrange(4, max(5, len(data) // 2))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
@@ -235,7 +235,7 @@ def _open(path: Path) -> bool:
 
 
 def _memory() -> int:
-    """Most bytes of memory that this process has had."""
+    """This process's peak memory in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -63,7 +63,7 @@ def archive(
 
 
 class Attack:
-    """Unpickled by Python's machine, it would make the canary."""
+    """Python's unpickler would create the canary from it."""
 
     def __init__(self, call: Any, *arguments: Any) -> None:
         self.call, self.arguments = call, arguments

@@ -1,4 +1,4 @@
-"""Expressions of a file run only where their form shows that they end in time."""
+"""A file's expressions run only if their form proves that they end in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no language model that puna reads is named for what it is, with what to do; none of it is called damaged."""
+"""Files that are not readable language models: the error names their kind and the next step, and never says damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of which only the ranges are there opens as the whole one does, or is refused in the same words."""
+"""A file with only its header ranges opens like the whole file, or is refused with the same error."""
 
 from __future__ import annotations
 

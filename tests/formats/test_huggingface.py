@@ -1,4 +1,4 @@
-"""Hugging Face folders: which files are read, which keys count, and what is said of a folder that is not whole (A4, A7, A8)."""
+"""Hugging Face folders: files that are read, keys that count, and errors for incomplete folders (A4, A7, A8)."""
 
 from __future__ import annotations
 

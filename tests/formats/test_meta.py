@@ -1,4 +1,4 @@
-"""Meta's folders: any number of shards in both layouts become one model, and what is not whole is told."""
+"""Meta's folders: any number of shards in both layouts become one model; incomplete folders give an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that contradict themselves, or what everybody knows of such models: what becomes of each, and who says so.
+"""Files that contradict themselves or known facts about their model: how each is read, and which notice says so.
 
 The table GGUF_CASES holds files for llama.cpp, FOLDER_CASES those for transformers; `oracle` is what that program does with such
 a file (llama.cpp's loader as of 2026, transformers 5.23). `outcome`: "told" and "silent" load, "refused" is an error without the

@@ -1,4 +1,4 @@
-"""What lies behind a path is told by its content, and said when it is no model."""
+"""The content of a path decides its format; an error says so if it is not a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows put together on demand are the rows of the whole, for every part of it."""
+"""Rows assembled on demand equal the rows of the whole matrix, for every part of it."""
 
 from __future__ import annotations
 

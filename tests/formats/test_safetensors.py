@@ -1,4 +1,4 @@
-"""safetensors: what the format's library writes is read bit for bit; what is hostile is refused (A3, A4)."""
+"""safetensors: files of the format's library are read bit for bit; hostile files are refused (A3, A4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of torch.save: what PyTorch writes is read bit for bit; what is hostile is refused, and nothing of it executed (A6)."""
+"""torch.save files: PyTorch's files are read bit for bit; hostile ones are refused and not executed (A6)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Request:
 
 @dataclass
 class RemoteHub:
-    """What is served, how it is served wrongly, and what was asked for."""
+    """The served files, the faults of the server, and the requests received."""
 
     files: dict[str, RemoteFile] = field(default_factory=dict)
     announced: dict[str, Any] = field(default_factory=dict)  # keys of a file's entry in the listing, to be told instead

@@ -1,4 +1,4 @@
-"""The Hub, played by a fake of its list of files, and of the function of `huggingface_hub` that downloads."""
+"""The Hub, simulated by a fake list of files and a fake download function of `huggingface_hub`."""
 
 from __future__ import annotations
 

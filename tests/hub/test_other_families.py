@@ -1,4 +1,4 @@
-"""Names of architectures that puna does not run: each is told for what it is, and gets no near Llama, mistyped or not."""
+"""Names of architectures that puna does not run: each is recognised, also mistyped, and gets no similar Llama."""
 
 from __future__ import annotations
 

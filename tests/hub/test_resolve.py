@@ -58,13 +58,13 @@ def test_a_name_that_is_nearly_known_gets_the_known_ones() -> None:
 
 
 def test_a_published_model_is_found_once_it_is_here() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"llama-2-7b is not here yet: about 4\.1 GB, licence Llama 2") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"llama-2-7b is not in the cache: about 4\.1 GB, licence Llama 2") as caught:
         hub.resolve("Llama-2-7b-chat")
     assert caught.value.hint == "Fetch it: puna pull llama-2-7b"
     path = put(models_dir() / "hub" / "TheBloke" / "Llama-2-7B-Chat-GGUF" / "llama-2-7b-chat.Q4_K_M.gguf")
     assert hub.resolve("llama-2-7b") == hub.resolve("llama-2-7b:q4_k_m") == path
     assert hub.absent_source("llama-2-7b") is None
-    with pytest.raises(ModelNotFoundError, match="llama-2-7b:q8_0 is not here yet"):
+    with pytest.raises(ModelNotFoundError, match="llama-2-7b:q8_0 is not in the cache"):
         hub.resolve("llama-2-7b:q8_0")
 
 
@@ -125,7 +125,7 @@ def test_several_files_of_one_repository_must_be_told_apart() -> None:
         put(models_dir() / "hub" / "o" / "r" / name)
     with pytest.raises(ModelNotFoundError, match="several") as caught:
         hub.resolve("hf:o/r")
-    assert caught.value.hint == "Name one: a.gguf, b-00001-of-00002.gguf"
+    assert caught.value.hint == "Choose one: a.gguf, b-00001-of-00002.gguf"
 
 
 def test_names_that_would_leave_the_cache_open_nothing() -> None:
@@ -150,7 +150,7 @@ def test_a_home_folder_that_nobody_knows_is_told() -> None:
 def test_a_link_that_leads_to_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to(to)
-    with pytest.raises(ModelNotFoundError, match=f"loop is a link to {to}, which leads to nothing"):
+    with pytest.raises(ModelNotFoundError, match=f"loop is a link to {to}, which does not exist"):
         hub.resolve("loop")
 
 

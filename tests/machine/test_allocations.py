@@ -37,7 +37,7 @@ def test_the_story_of_the_rtx_4070_names_the_weights() -> None:
 def test_a_matrix_of_weights_that_would_fit_points_at_what_stands_beside_them() -> None:
     tensor = identify("86.00 MiB", 24 * GIB, META.format(1024, 32))
     assert tensor is not None and tensor.kind == "kv-cache"
-    assert "32 x 1024 tokens 16.00 GiB" in tensor.words
+    assert "32 x 1024 tokens: 16.00 GiB" in tensor.words
 
 
 def test_one_layers_keys_are_known_where_the_text_says_batch_and_length() -> None:

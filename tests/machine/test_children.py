@@ -28,14 +28,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the programs are of POS
 
 @pytest.fixture(params=["selectors", "threads"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of reading: Windows has the second one only."""
+    """Both ways of reading; Windows has only the second."""
     if request.param == "threads":
         monkeypatch.setattr(children, "_read", children._read_by_threads)
     return str(request.param)
 
 
 def is_gone(pid: int, within_s: float = 3.0) -> bool:
-    """Whether a process ends soon. One that its parent has not asked after is gone, too."""
+    """Whether a process ends soon. A zombie counts as ended."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         try:
@@ -124,7 +124,7 @@ def test_an_nvidia_smi_without_end_is_told_in_words(tmp_path: Path, monkeypatch:
 
 def test_a_module_that_prints_without_end_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("puna.machine.child.command_of", lambda *_: ("yes",))
-    assert ask(ThisHost(), "x").problem == "it was ended, as it printed without end"
+    assert ask(ThisHost(), "x").problem == "it printed without end and was stopped"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

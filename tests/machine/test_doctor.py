@@ -1,4 +1,4 @@
-"""Machines with one thing wrong each: what the doctor says of it, how grave it is, and the command. Then the doctor itself."""
+"""Machines with one fault each: the doctor's finding, its state, and the command. Then the doctor itself."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_probe_that_raises_is_a_bug_of_puna_and_hides_no_other(tmp_path: Path)
         "broken.first",
         "broken.probe",
     ]
-    assert any("a bug of puna" in f.found and "KeyError" in f.found for f in found)
+    assert any("a bug in puna" in f.found and "KeyError" in f.found for f in found)
     assert "memory.free" in {f.check for f in found}
 
 
@@ -213,7 +213,7 @@ def test_a_probe_that_lacks_memory_or_a_package_is_no_bug(tmp_path: Path) -> Non
         raise ImportError("\n\nIMPORTANT:\n" + "x" * 999)
 
     (found,) = examine(Patient(build(tmp_path)), (short,))
-    assert found.check == "short.probe" and found.found.startswith("this part was not looked at: ImportError: IMPORTANT: xx")
+    assert found.check == "short.probe" and found.found.startswith("this part was not checked: ImportError: IMPORTANT: xx")
     assert len(found.found) < 300
 
 
@@ -435,7 +435,7 @@ def test_a_folder_for_the_cache_is_nobody_elses(tmp_path: Path) -> None:
         ({"stdout": '{"torch": "2.11.0+cpu"}'}, "ok", "PyTorch 2.11.0+cpu is installed", True),
         ({"stdout": '{"torch": ""}'}, "error", "PyTorch is not installed", False),
         ({"stdout": '{"torch": "2.3.1"}'}, "error", "PyTorch 2.3.1 is older than 2.11", False),
-        ({"absent": True}, "note", "does not tell which PyTorch", True),
+        ({"absent": True}, "note", "does not say which PyTorch", True),
     ],
 )
 def test_torch_on_the_cpu_is_a_device_too(

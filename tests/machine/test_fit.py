@@ -97,7 +97,7 @@ def test_items_add_up_to_the_plan(model: str, place: Place) -> None:
     assert made.fits == (made.needed_bytes <= place.free_bytes and not made.problem)
     if made.plan.num_streamed:
         moved = next(item.bytes for item in made.main_items if item.name == "streamed layers")
-        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "room for streamed layers")
+        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "streamed-layer buffer")
         whole = planned(model, Place("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
         assert moved + resident == whole.plan.weights_bytes
 

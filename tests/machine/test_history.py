@@ -1,4 +1,4 @@
-"""What loading took is kept beside what was predicted; a damaged file is no history, never an error."""
+"""The history keeps measured next to predicted bytes; a damaged file counts as no history, not as an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measured limits are kept for the machine that they are of; whatever else stands in the file is none."""
+"""Measured limits belong to their own machine; any other content of the file is ignored."""
 
 from __future__ import annotations
 

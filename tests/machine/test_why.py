@@ -1,4 +1,4 @@
-"""Causes in the light of a machine: its commands, its card, its memory."""
+"""Causes applied to a machine: its commands, its card, its memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEMORY = {"/proc/meminfo": "MemTotal:        8388608 kB\nMemAvailable:    104857
 
 @dataclass(frozen=True)
 class FakeHost:
-    """A machine of the files that it is given."""
+    """A machine with the given files."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     system: str = "Linux"

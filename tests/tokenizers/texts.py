@@ -1,4 +1,4 @@
-"""Texts of every kind that tokenizers stumble over, drawn by a seed."""
+"""Texts that are difficult for tokenizers, drawn with a seed."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def by_merges(spec: TokenizerSpec) -> TokenizerSpec:
 
 
 def assert_same(spec: TokenizerSpec, other: TokenizerSpec, *but: str) -> None:
-    """Every field alike, apart from the file's name and `but`."""
+    """Every field is equal, except the file's name and `but`."""
     for name in {field.name for field in fields(TokenizerSpec)} - {"source", *but}:
         ours, theirs = getattr(spec, name), getattr(other, name)
         if isinstance(ours, np.ndarray) or name in ("tokens", "merges"):

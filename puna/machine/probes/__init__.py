@@ -1,4 +1,4 @@
-"""The table of probes, in the order in which a machine comes up: each later one stands on the earlier."""
+"""The table of probes, in boot order: each one depends on the earlier ones."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ PROBES: tuple[Probe, ...] = (
     network,
 )
 
-# These measure: they begin a little before the others, which would slow them.
+# Probes that measure: they start a little earlier, because the others would slow them.
 MEASURING: tuple[Probe, ...] = (bandwidth,)
 
-# Probe -> seconds that it may take, where the usual limit is too short for what it loads.
+# Probe -> its time limit in seconds, if what it loads needs more than the usual limit.
 LONGER_S: dict[Probe, float] = {gpu_trial: LIMIT_S + 30, nccl: LIMIT_S + ALL_REDUCE_LIMIT_S + 30}

@@ -1,4 +1,4 @@
-"""The CPU tried: kernels compiled or loaded in a child, a result checked, the speed of memory measured and kept for the plan."""
+"""Tests the CPU: loads or compiles the kernels in a child, checks a result, measures memory speed for the plan."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from puna.machine.child import Answer, ask
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 
-LIMIT_S = 5.0  # half a second where the kernels are in the cache, two or three where they are compiled
-SLOW_BYTES_PER_S = 8e9  # one module of DDR3: below this something is amiss, or the machine is busy
-EXAMPLE = ("a 7B model in 4 bits", 3.79e9)  # bytes that each token reads
+LIMIT_S = 5.0  # half a second if the kernels are cached, two or three if they are compiled
+SLOW_BYTES_PER_S = 8e9  # one module of DDR3: a lower rate means a fault or a busy machine
+EXAMPLE = ("a 7B model in 4 bits", 3.79e9)  # bytes read per token
 LIMITS = ("read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s")
 
 
 def bandwidth(patient: Patient) -> Iterator[Finding]:
-    """Whether the CPU runs models, and how fast it can at most."""
+    """Whether the CPU runs models, and its maximum speed."""
     answer = ask(patient.host, "puna.backends.cpu.trial", limit_s=LIMIT_S)
     if answer.died_by in ("SIGILL", "SIGSEGV", "SIGABRT", "SIGBUS"):
         yield _error(
-            f"the kernels were ended by {answer.died_by}",
+            f"{answer.died_by} ended the test of the kernels",
             "the CPU, or the virtual machine around it, lacks an instruction",
             patient,
         )
     elif answer.died_by == "SIGKILL":
-        yield _error("the trial was ended by the kernel, which does so where memory is short", "models would be ended too", None)
+        yield _error("the system ended the test, as it does when memory is short", "it would end models too", None)
     elif answer.problem:
-        yield Finding("cpu.trial", "note", f"the kernels were not tried: {answer.problem}", _unknown(answer), device="cpu")
+        yield Finding("cpu.trial", "note", f"the kernels were not tested: {answer.problem}", _unknown(answer), device="cpu")
     elif problem := answer.text("problem"):
         yield _error(problem, answer.text("hint") or "the CPU kernels cannot run", None)
     elif answer.facts.get("is_right") is not True:
-        yield _error("a kernel gave a wrong sum", "answers of this CPU cannot be trusted: memory or compiler is at fault", None)
+        yield _error("a kernel gave a wrong sum", "answers of this CPU may be wrong: its memory or the compiler is faulty", None)
     else:
         yield from _measured(patient, answer.facts.get("limits"))
 
@@ -40,7 +40,7 @@ def _unknown(answer: Answer) -> str:
     return (
         "the first run compiles them, which takes some seconds"
         if answer.timed_out
-        else "whether the CPU runs models is not known"
+        else "puna does not know whether the CPU runs models"
     )
 
 
@@ -49,7 +49,7 @@ def _error(found: str, effect: str, patient: Patient | None) -> Finding:
 
 
 def _measured(patient: Patient, limits: Any) -> Iterator[Finding]:
-    yield Finding("cpu.trial", "ok", "the kernels run, and give the right result", device="cpu")
+    yield Finding("cpu.trial", "ok", "the kernels run and give the right result", device="cpu")
     rates = Answer(limits if isinstance(limits, dict) else {})
     measured = {name: rates.number(name) or 0.0 for name in LIMITS}
     if min(measured.values()) <= 0:
@@ -59,8 +59,8 @@ def _measured(patient: Patient, limits: Any) -> Iterator[Finding]:
     yield Finding(
         "cpu.bandwidth",
         "note" if read < SLOW_BYTES_PER_S else "ok",
-        f"memory is read at {read / 1e9:.1f} GB/s; {int8 / 1e9:.0f} GOP/s of int8, {f32 / 1e9:.0f} GFLOP/s of float32",
-        f"{EXAMPLE[0]} gives at most {read / EXAMPLE[1]:.1f} tokens per second",
+        f"memory reads {read / 1e9:.1f} GB/s; {int8 / 1e9:.0f} GOP/s of int8, {f32 / 1e9:.0f} GFLOP/s of float32",
+        f"{EXAMPLE[0]} can reach {read / EXAMPLE[1]:.1f} tokens per second",
         device="cpu",
     )
     _keep(patient)

@@ -1,4 +1,4 @@
-"""The contract of a probe: a function of the machine that yields findings and never raises for what it meets."""
+"""The contract of a probe: a function of the machine that yields findings and raises for no state of it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Fact = TypeVar("Fact")
 
 @dataclass
 class Patient:
-    """A machine, and what several probes want to know of it: each fact is found out once."""
+    """A machine and the facts that several probes share; each fact is looked up once."""
 
     host: Host
-    device: str = "auto"  # the one that is wanted: "auto", "cpu", "torch", "cuda", "cuda:1"
-    facts: dict[str, Any] = field(default_factory=dict)  # what probes found out, in the types of JSON, for `--json` and the plan
+    device: str = "auto"  # the requested device: "auto", "cpu", "torch", "cuda", "cuda:1"
+    facts: dict[str, Any] = field(default_factory=dict)  # facts from the probes as JSON types, for `--json` and the plan
     known: dict[Callable[[Host], Any], Any] = field(default_factory=dict, repr=False)
     asked: dict[Callable[[Host], Any], Lock] = field(default_factory=dict, repr=False)
 
@@ -31,7 +31,7 @@ class Patient:
         return distribution_of(self.host)
 
     def once(self, fact: Callable[[Host], Fact]) -> Fact:
-        """What a function of the machine finds; it is asked once, however many probes and threads want to know."""
+        """The result of a function of the machine; it is called once for all probes and threads."""
         with self.asked.setdefault(fact, Lock()):
             if fact not in self.known:
                 self.known[fact] = fact(self.host)

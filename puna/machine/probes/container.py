@@ -1,4 +1,4 @@
-"""Whether this is a container, and what it was given: cores' time and shared memory. Its memory is the memory probe's."""
+"""Whether this is a container, its CPU quota and its shared memory. The memory probe checks its memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from puna.machine.processor import processor
 from puna.machine.sizes import MIB, shown
 from puna.resources import allowed_cores, cpu_quota, usable_cores, whole
 
-LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which NCCL may find too little for several GPUs
+LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which can be too little for NCCL with several GPUs
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-# A word in the row of /proc/1/cgroup -> what made the container.
+# A word in /proc/1/cgroup -> the program that made the container.
 GROUPS = {"kubepods": "Kubernetes", "docker": "Docker", "libpod": "Podman", "lxc": "LXC"}
 
 
 def container(patient: Patient) -> Iterator[Finding]:
-    """The container's kind and quota, and its /dev/shm."""
+    """The container's kind, CPU quota and /dev/shm."""
     yield from _quota(patient)
     kind = container_kind(patient.host)
     if not kind:
@@ -28,12 +28,12 @@ def container(patient: Patient) -> Iterator[Finding]:
     yield Finding("container.kind", "ok", f"this is a container ({kind})")
     shm = shared_memory(patient.host)
     if shm is not None and shm < LEAST_SHM_BYTES:
-        effect = "of no account for the CPU or one GPU; NCCL among several GPUs may fail for want of it"
+        effect = "enough for the CPU or one GPU; NCCL with several GPUs may need more"
         yield Finding("container.shm", "note", f"/dev/shm holds {shown(shm)}", effect, patient.remedy("raise-shm"), device="cuda")
 
 
 def container_kind(host: Host) -> str:
-    """ "Docker", "Podman", "Kubernetes", "LXC", as far as it can be told; "" where this is no container."""
+    """ "Docker", "Podman", "Kubernetes", "LXC", if known; "" outside a container."""
     if "KUBERNETES_SERVICE_HOST" in host.environ:
         return "Kubernetes"
     groups = host.read("/proc/1/cgroup") or ""
@@ -44,7 +44,7 @@ def container_kind(host: Host) -> str:
 
 
 def shared_memory(host: Host) -> int | None:
-    """Bytes that /dev/shm may hold; None where they are not told."""
+    """The size of /dev/shm in bytes; None if unknown."""
     for line in (host.read("/proc/mounts") or "").splitlines():
         words = line.split(" ")
         if len(words) >= 4 and words[1] == "/dev/shm" and (found := re.search(r"\bsize=(\d{1,15})([kmg]?)\b", words[3])):
@@ -63,8 +63,8 @@ def _quota(patient: Patient) -> Iterator[Finding]:
     yield Finding(
         "container.cpu-quota",
         "warning" if quota < 1 else "note",
-        f"a quota of {quota:g} cores' time, and {allowed} CPUs are seen",
-        f"puna starts {started}; a program that starts {allowed} is halted again and again",
+        f"the quota is {quota:g} cores' time, but {allowed} CPUs are visible",
+        f"puna starts {started}; the system keeps pausing a program with {allowed} threads",
         patient.remedy("raise-cpu-quota", wanted=min(allowed, 8)),
         device="cpu",
     )

@@ -1,4 +1,4 @@
-"""The CPU as its kernel describes it: cores, and the instructions that puna's kernels are made of."""
+"""The CPU as the kernel describes it: cores, and the instructions that puna's kernels use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from puna.machine.processor import Processor, processor
 from puna.resources import allowed_cores, usable_cores
 
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
-# Flag of /proc/cpuinfo -> what people call it: wider products, which make prompts faster.
+# Flag of /proc/cpuinfo -> usual name of the instructions: wider products, which make prompts faster.
 WIDER = {
     "avx512f": "AVX-512",
     "avx512_vnni": "AVX-512 VNNI",
@@ -21,10 +21,10 @@ WIDER = {
 
 
 def cpu(patient: Patient) -> Iterator[Finding]:
-    """Cores usable and present; instructions needed and lacking."""
+    """Usable and present cores; needed and missing instructions."""
     found = patient.once(processor)
     if found is None:
-        yield Finding("cpu.name", "note", "nothing here tells which CPU this is", "the kernels are tried all the same")
+        yield Finding("cpu.name", "note", "the system does not say which CPU this is", "puna tests the kernels anyway")
         return
     patient.facts["cpu"] = {
         "name": found.name,
@@ -44,8 +44,8 @@ def _cores(patient: Patient, found: Processor) -> Iterator[Finding]:
         yield Finding(
             "cpu.cores",
             "note",
-            f"{found.name}: {present}, of which this process may use {allowed}",
-            "models run on these alone, and are slower for it",
+            f"{found.name}: {present}, but this process may use only {allowed}",
+            "models use only these and run slower",
             patient.remedy("use-all-cores", pinned=allowed, present=found.threads),
             device="cpu",
         )
@@ -58,18 +58,18 @@ def _instructions(patient: Patient, found: Processor) -> Iterator[Finding]:
     more = f"; {', '.join(wider)}" if wider else ""
     if not found.is_x86:
         yield Finding(
-            "cpu.instructions", "ok", f"not an x86 CPU{more}", "portable kernels are used: right, not tuned", device="cpu"
+            "cpu.instructions", "ok", f"not an x86 CPU{more}", "puna uses portable kernels: correct, not tuned", device="cpu"
         )
         return
     missing = [name.upper() for name in NEEDED_ON_X86 if name not in found.flags]
-    if patient.host.system != "Linux" and missing:  # elsewhere not all flags are told; the trial will show
-        yield Finding("cpu.instructions", "note", f"not told by the system: {', '.join(missing)}", device="cpu")
+    if patient.host.system != "Linux" and missing:  # other systems do not list all flags; the trial shows what works
+        yield Finding("cpu.instructions", "note", f"the system does not list: {', '.join(missing)}", device="cpu")
     elif missing:
         yield Finding(
             "cpu.instructions",
             "error",
             f"this CPU lacks {', '.join(missing)}" + (", or the virtual machine hides it" if found.is_virtual else ""),
-            "the CPU kernels cannot run; --device reference runs, slowly",
+            "the CPU kernels cannot run; --device reference runs slowly",
             patient.remedy("show-cpu-to-guest"),
             device="cpu",
         )

@@ -1,4 +1,4 @@
-"""Does the PyTorch that is installed fit the driver? What is told without importing it; whether it runs is `gpu_trial`'s."""
+"""Does the installed PyTorch fit the driver? Checked without importing it; `gpu_trial` checks whether it runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CUDA_LIBRARIES = re.compile(r"cuda|cudnn|nccl|tensorrt", re.IGNORECASE)
 
 
 def cuda_wheel(patient: Patient) -> Iterator[Finding]:
-    """PyTorch against the driver, Triton, and variables that hide cards or libraries. Silent where no card is to be had."""
+    """PyTorch against the driver, Triton, and variables that hide cards or libraries. No findings without a card."""
     if not is_expected(patient):
         return
     torch = patient.once(installed_torch)
     if torch is None:
-        yield Finding(CHECK, "note", "this Python does not tell which PyTorch is installed", device="cuda")
+        yield Finding(CHECK, "note", "this Python does not say which PyTorch is installed", device="cuda")
     else:
         yield _build(patient, torch)
         yield from _triton(patient, torch)
@@ -36,7 +36,7 @@ def cuda_wheel(patient: Patient) -> Iterator[Finding]:
 
 
 def driver_version(patient: Patient) -> str:
-    """As nvidia-smi says, or the loaded module; "" where neither tells."""
+    """The driver's version, from nvidia-smi or the loaded module; "" if unknown."""
     told = next((gpu.driver for gpu in patient.once(nvidia_smi.query).gpus if branch(gpu.driver)), "")
     return told or patient.once(kernel_module).version
 
@@ -69,18 +69,18 @@ def _against_driver(patient: Patient, torch: InstalledTorch, cuda: Version) -> F
     built = f"PyTorch {torch.torch} was built for CUDA {written(cuda)}"
     known = newest_cuda(driver)
     if known is None:
-        return Finding(CHECK, "ok", f"{built}; the driver's version is not known", device="cuda")
+        return Finding(CHECK, "ok", f"{built}; the driver's version is unknown", device="cuda")
     if branch(driver) < oldest_driver(cuda):
         found = f"{built}, which needs driver {oldest_driver(cuda)} or later; this one is {driver} (CUDA {written(known)})"
         return Finding("torch.driver", "error", found, NO_GPU, _older_torch_or_newer_driver(patient, cuda), "cuda")
     if cuda > known:
         found = f"{built}; the driver {driver} knows CUDA up to {written(known)}, which runs it by minor version compatibility"
-        return Finding("torch.driver", "note", found, "most things run; a newer driver runs all", device="cuda")
+        return Finding("torch.driver", "note", found, "most programs run; a newer driver runs all", device="cuda")
     return Finding(CHECK, "ok", f"{built}; the driver {driver} knows CUDA up to {written(known)}", device="cuda")
 
 
 def _older_torch_or_newer_driver(patient: Patient, cuda: Version) -> Remedy:
-    """A PyTorch for an older CUDA where there is one for this card: pip needs no rights and no restart."""
+    """A PyTorch for an older CUDA if one supports this card: pip needs no root rights and no restart."""
     if recommended(capability(patient), driver_version(patient)) is not None:
         return torch_remedy(patient, "replace-torch")
     return driver_remedy(patient, "update-nvidia-driver", wanted=oldest_driver(cuda), package="580-open")
@@ -100,7 +100,7 @@ def _several(patient: Patient, torch: InstalledTorch) -> Iterator[Finding]:
     if len(torch.places) > 1:
         found = f"there are {len(torch.places)} PyTorches: {', '.join(torch.places)}"
         yield Finding(
-            "torch.several", "warning", found, "their libraries may be mixed up", patient.remedy("remove-second-torch"), "cuda"
+            "torch.several", "warning", found, "Python may mix their libraries", patient.remedy("remove-second-torch"), "cuda"
         )
 
 
@@ -108,7 +108,7 @@ def _several(patient: Patient, torch: InstalledTorch) -> Iterator[Finding]:
 
 
 def visible_cards(patient: Patient) -> int | None:
-    """How many cards CUDA_VISIBLE_DEVICES leaves; None where it is not set."""
+    """The number of cards that CUDA_VISIBLE_DEVICES shows; None if it is not set."""
     shown = patient.host.environ.get("CUDA_VISIBLE_DEVICES")
     names = [entry.strip() for entry in (shown or "").split(",")]
     return None if shown is None else _visible(names, [gpu.uuid for gpu in patient.once(nvidia_smi.query).gpus])
@@ -124,11 +124,11 @@ def _hidden(patient: Patient) -> Iterator[Finding]:
         found = f"{said}: it hides {'all cards' if len(gpus) != 1 else 'the card'}"
         yield Finding("cuda.visible", "error", found, NO_GPU, patient.remedy("show-all-cards"), "cuda")
     elif gpus and visible < len(gpus):
-        yield Finding("cuda.visible", "note", f"{said}: {visible} of {len(gpus)} cards can be used", device="cuda")
+        yield Finding("cuda.visible", "note", f"{said}: programs can use {visible} of {len(gpus)} cards", device="cuda")
 
 
 def _visible(names: list[str], uuids: list[str]) -> int:
-    """CUDA takes a list up to the first entry that it does not know; "" and "-1" are lists of nothing.
+    """CUDA reads a list up to the first unknown entry; "" and "-1" are empty lists.
 
     >>> two = ["GPU-a", "GPU-b"]
     >>> _visible(["1", "0"], two), _visible(["-1"], two), _visible([""], two), _visible(["GPU-b"], two), _visible(["0", "7"], two)

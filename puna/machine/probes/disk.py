@@ -1,4 +1,4 @@
-"""The cache folder: can it be written, has it room, what kind of file system is it."""
+"""The cache folder: whether it is writable, its free space, and its file system."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NETWORK = (
     "fuse.sshfs",
     "fuse.s3fs",
 )
-WINDOWS_DRIVES = ("9p", "drvfs", "virtiofs")  # C: and the like, seen from WSL
-NOTHING_KEPT = "models cannot be kept, and every start compiles the kernels anew (some seconds)"
+WINDOWS_DRIVES = ("9p", "drvfs", "virtiofs")  # C: and other Windows drives, seen from WSL
+NOTHING_KEPT = "puna cannot store models, and compiles the kernels at every start (some seconds)"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
 def disk(patient: Patient) -> Iterator[Finding]:
-    """Room and rights where models and kernels are kept."""
+    """Free space and write access where puna stores models and kernels."""
     answer = ask(patient.host, "puna.machine.facts", "storage")
     folder = answer.text("folder")
     if not folder and (problem := answer.text("problem")):
@@ -43,7 +43,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
         yield Finding("disk.cache", "warning", f"there is no cache folder: {problem[:300]}", NOTHING_KEPT, remedy)
         return
     if not folder:
-        yield Finding("disk.cache", "note", f"the cache folder could not be looked at: {answer.problem or 'no answer'}")
+        yield Finding("disk.cache", "note", f"the cache folder could not be checked: {answer.problem or 'no answer'}")
         return
     patient.facts["cache"] = {"folder": folder, "free_bytes": answer.number("free")}
     yield _cache(patient, answer, folder)
@@ -52,7 +52,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
 
 def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
     free, total = answer.number("free"), answer.number("total")
-    room = f"{shown(free)} free of {shown(total)}" if free is not None and total is not None else "its room is not told"
+    room = f"{shown(free)} free of {shown(total)}" if free is not None and total is not None else "its free space is unknown"
     words = quoted(folder, patient.distribution)
     if problem := answer.text("problem"):
         remedy = patient.remedy(_another_folder(patient.host, answer, problem), folder=words)
@@ -65,7 +65,7 @@ def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
 
 
 def _another_folder(host: Host, answer: Answer, problem: str) -> str:
-    """The remedy. Home is the place where nobody else can put a folder first; it is of no use if it is what is full."""
+    """The remedy. Nobody else can create a folder in the home folder first; if its disk is full, it does not help."""
     folder, home = answer.text("folder"), _home(host)
     is_in_home = _is_in_home(host, folder)
     is_forbidden = "denied" in problem or "not permitted" in problem
@@ -80,7 +80,7 @@ def _home(host: Host) -> str:
 
 
 def _is_in_home(host: Host, folder: str) -> bool:
-    """Whether it is safe to give a folder to the user with all that is in it."""
+    """Whether it is safe to give the user a folder with its contents."""
     home = _home(host)
     return len(home) > 1 and folder.startswith((f"{home}/", f"{home}\\"))
 
@@ -92,20 +92,20 @@ def _file_system(patient: Patient, folder: str) -> Iterator[Finding]:
         yield Finding(
             "disk.file-system",
             "warning",
-            f"{folder} lies on a drive of Windows ({kind})",
+            f"{folder} is on a Windows drive ({kind})",
             effect,
             patient.remedy("cache-at-home"),
         )
     elif kind in NETWORK:
-        effect = "models load as fast as the network; locks and memory mapping may not work on it"
-        yield Finding("disk.file-system", "note", f"{folder} lies on a network file system ({kind})", effect)
+        effect = "models load at network speed; locks and memory mapping may not work"
+        yield Finding("disk.file-system", "note", f"{folder} is on a network file system ({kind})", effect)
     elif kind in IN_MEMORY:
-        effect = "models there take main memory, and are gone after a restart"
-        yield Finding("disk.file-system", "note", f"{folder} lies in memory ({kind})", effect)
+        effect = "models there use main memory, and a restart deletes them"
+        yield Finding("disk.file-system", "note", f"{folder} is in memory ({kind})", effect)
 
 
 def kind_of(host: Host, folder: str) -> str:
-    """The kind of the file system that a folder lies on; "" where it is not told."""
+    """The type of a folder's file system; "" if unknown."""
     found, longest = "", -1
     for line in (host.read("/proc/mounts") or "").splitlines():
         words = line.split(" ")

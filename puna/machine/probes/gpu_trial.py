@@ -1,4 +1,4 @@
-"""Does the GPU compute, and right? Memory, a product, one of puna's kernels, and rates, tried in a child with a limit."""
+"""Does the GPU compute correctly? A child with a time limit tests memory, a product, a kernel of puna, and rates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOW = 0.6  # of the data sheet's bandwidth; a copy reaches about nine tenths
 
 
 def gpu_trial(patient: Patient) -> Iterator[Finding]:
-    """Only where a card, a driver and a PyTorch with CUDA seem to be there, or where CUDA is wanted."""
+    """Runs only if a card, a driver and a PyTorch with CUDA seem to exist, or if CUDA is requested."""
     if not is_worth_it(patient):
         return
     told = patient.once(trial)
@@ -43,7 +43,7 @@ def is_worth_it(patient: Patient) -> bool:
 
 # ---- CUDA does not start
 
-# Words of `backends/torch/device.py`, and what to do about them here.
+# Words of `backends/torch/device.py` -> the remedy.
 CURES: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
     ("older than the installed PyTorch needs", lambda patient: torch_remedy(patient, "replace-torch")),
     ("no NVIDIA driver", lambda patient: driver_remedy(patient, "install-nvidia-driver")),
@@ -58,7 +58,7 @@ CURES: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
 def _failed(patient: Patient, told: Trial) -> Finding:
     words = told.problem or told.failure
     remedy = next((cure(patient) for said, cure in CURES if said in words), None)
-    return Finding(CHECK, "error", f"trying the GPU failed: {words}", NO_GPU, remedy, "cuda")
+    return Finding(CHECK, "error", f"the GPU test failed: {words}", NO_GPU, remedy, "cuda")
 
 
 # ---- one GPU
@@ -73,9 +73,9 @@ def _gpu(patient: Patient, told: Trial, gpu: TriedGpu) -> Iterator[Finding]:
         yield from (_wrong(patient, who, words) for words in failed)
     else:
         checked = (
-            "memory, a product and a kernel of puna's were tried and are right"
+            "memory, a product and one of puna's kernels passed the test"
             if told.triton
-            else "memory and a product were tried and are right"
+            else "memory and a product passed the test"
         )
         yield Finding(CHECK, "ok", f"{who}: {checked}{_rates(gpu)}", device="cuda")
         yield from _slow(patient, gpu)
@@ -90,7 +90,7 @@ def _no_code(patient: Patient, told: Trial, gpu: TriedGpu) -> Finding:
     return Finding("torch.capability", "error", found, "the first kernel would end the program: " + NO_GPU, remedy, "cuda")
 
 
-# What ends a check, in the words of CUDA and Triton -> a remedy.
+# Error words of CUDA and Triton that end a check -> the remedy.
 FAULTS: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
     ("c compiler", lambda patient: patient.remedy("install-compiler")),
     ("gcc", lambda patient: patient.remedy("install-compiler")),
@@ -101,7 +101,7 @@ FAULTS: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
 
 def _wrong(patient: Patient, who: str, words: str) -> Finding:
     remedy = next((cure(patient) for said, cure in FAULTS if said in words.lower()), None) or patient.remedy("check-card")
-    return Finding(CHECK, "error", f"{who}: {words}", f"what it computes cannot be relied on: {NO_GPU}", remedy, "cuda")
+    return Finding(CHECK, "error", f"{who}: {words}", f"its results may be wrong: {NO_GPU}", remedy, "cuda")
 
 
 def _rates(gpu: TriedGpu) -> str:

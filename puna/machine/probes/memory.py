@@ -1,4 +1,4 @@
-"""Main memory: how much, how much of it is free, who limits it, which processes the OOM killer has ended, and what fits."""
+"""Main memory: size, free bytes, limits, the processes that the OOM killer ended, and the models that fit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from puna.machine.sizes import GIB, MIB, shown
 from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, whole, within
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
-SHORT_BYTES = 2 * GIB  # no model of a billion weights or more
-SMALL_BYTES = 16 * GIB  # a machine of less wants swap, too
-RUN_BYTES = 600 * MIB  # beside the weights: K and V of a usual context, scratch, Python
-BY_ULIMIT = ("{name} lets this process have", "an allocation beyond that fails", "raise-ulimit")
-# Name of a limit -> what holds the process, what happens beyond it, and the remedy.
+SHORT_BYTES = 2 * GIB  # below this, no model of a billion weights fits
+SMALL_BYTES = 16 * GIB  # a machine with less memory needs swap
+RUN_BYTES = 600 * MIB  # in addition to the weights: K and V of a usual context, scratch, Python
+BY_ULIMIT = ("{name} allows this process", "a larger allocation fails", "raise-ulimit")
+# Name of a limit -> its words, the effect of exceeding it, and the remedy.
 HOLDERS = {
     "cgroup": (
-        "this process and those of its group may have",
-        "what would need more is ended by the kernel, without a word (exit code 137)",
+        "this process and its group may use",
+        "the kernel ends a program that needs more, without a message (exit code 137)",
         "raise-memory-limit",
     ),
     "ulimit -v": BY_ULIMIT,
@@ -40,10 +40,10 @@ BYTES_PER_WEIGHT = {"4 bits": 20 / 32, "8 bits": 34 / 32, "16 bits": 2.0}  # Q4_
 
 
 def memory(patient: Patient) -> Iterator[Finding]:
-    """Free and limited memory, swap, and processes that were ended for want of it."""
+    """Free memory, limits, swap, and processes ended by the OOM killer."""
     found = patient.once(read_memory)
     if found is None:
-        yield Finding("memory.free", "note", "nothing here tells how much memory there is")
+        yield Finding("memory.free", "note", "the system does not say how much memory there is")
         return
     limits = memory_limits(patient.host)
     total, free = within(found, limits)
@@ -61,7 +61,7 @@ def memory(patient: Patient) -> Iterator[Finding]:
 
 
 def read_memory(host: Host) -> Memory | None:
-    """/proc/meminfo; where there is none, what a child of this Python finds."""
+    """/proc/meminfo; without it, what a child of this Python finds."""
     if host.system == "Linux":
         return machine_memory(host)
     answer = ask(host, "puna.machine.facts", "memory")
@@ -83,14 +83,14 @@ def _limit(patient: Patient, found: Memory, limit: Limit) -> Finding:
 def _free(patient: Patient, total: int, free: int) -> Finding:
     found = f"{shown(free)} free of {shown(total)}"
     if free < NEEDED_BYTES:
-        return Finding("memory.free", "error", found, "not even the default model fits", patient.remedy("close-programs"))
+        return Finding("memory.free", "error", found, "even the default model does not fit", patient.remedy("close-programs"))
     if free < SHORT_BYTES:
         return Finding("memory.free", "warning", found, what_fits(free), patient.remedy("close-programs"))
     return Finding("memory.free", "ok", found, what_fits(free))
 
 
 def what_fits(free: int) -> str:
-    """Of each precision the largest known model whose weights fit, beside what running needs.
+    """The largest known model that fits in each precision, with the memory that running needs.
 
     >>> what_fits(16 << 30)
     'on the CPU fit: Llama-2-13B in 4 bits, Llama-2-13B in 8 bits, Llama-3.1-8B in 16 bits'
@@ -127,8 +127,8 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
         yield Finding(
             "memory.swap",
             "warning",
-            f"{shown(used)} of {shown(found.swap_total)} swap are in use",
-            "memory is short: models that are swapped out run hundreds of times slower",
+            f"{shown(used)} of {shown(found.swap_total)} swap is in use",
+            "memory is short: a model in swap runs hundreds of times slower",
             patient.remedy("close-programs"),
             device="cpu",
         )
@@ -137,7 +137,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
             "memory.swap",
             "note",
             f"no swap, and {shown(found.total)} of memory",
-            "where memory runs out, the kernel ends a program at once",
+            "when memory runs out, the kernel ends a program at once",
             patient.remedy("add-swap"),
         )
 
@@ -147,11 +147,11 @@ def _kills(patient: Patient) -> Iterator[Finding]:
     lines = (line.split() for line in (patient.host.read("/proc/vmstat") or "").splitlines())
     machine = next((whole(words[1]) or 0 for words in lines if len(words) == 2 and words[0] == "oom_kill"), 0)
     if group:
-        yield _killed(patient, "warning", f"processes of this container that were ended because its memory was full: {group}")
+        yield _killed(patient, "warning", f"the kernel ended processes of this container because its memory was full: {group}")
     elif machine:
-        yield _killed(patient, "note", f"processes that were ended since the machine's start because memory was full: {machine}")
+        yield _killed(patient, "note", f"the kernel ended processes since the start because memory was full: {machine}")
 
 
 def _killed(patient: Patient, state: State, found: str) -> Finding:
-    effect = "a model that ends without a word, with exit code 137, ended so"
+    effect = "a program that stopped silently with exit code 137 is one of them"
     return Finding("memory.oom-kills", state, found, effect, patient.remedy("close-programs"))

@@ -1,4 +1,4 @@
-"""NCCL, by which several NVIDIA cards share a model: whether it is needed at all, is there, and sums over the cards."""
+"""NCCL, with which several NVIDIA cards share a model: is it needed, is it there, does it sum over the cards?"""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from puna.machine.setting import setting
 from puna.machine.trial import all_reduce, trial
 
 CHECK = "nccl"
-NOT_SHARED = "several cards cannot share a model; each alone can run one"
+NOT_SHARED = "several cards cannot share a model; one card alone can run one"
 
 
 def nccl(patient: Patient) -> Iterator[Finding]:
-    """Of one card nothing is asked; of several, that they reach each other."""
+    """One card needs no NCCL; several must reach each other."""
     count = len(patient.once(nvidia_smi.query).gpus)
     if count == 1:
         found = (
-            'NCCL is not needed: there is one GPU. "Distributed package doesn\'t have NCCL built in" is of no matter to puna here'
+            'NCCL is not needed: there is one GPU. "Distributed package doesn\'t have NCCL built in" does not matter to puna here'
         )
         yield Finding(CHECK, "ok", found, device="cuda")
     if count < 2 or not is_worth_it(patient):
         return
     told = patient.once(trial)
     if len(told.gpus) < 2:
-        return  # fewer can be used: gpu.trial tells why
+        return  # programs can use fewer: gpu.trial says why
     if not told.nccl:
-        system = ": it is built for Linux only" if patient.once(setting) == "windows" else ""
+        system = ": NCCL exists for Linux only" if patient.once(setting) == "windows" else ""
         yield Finding(
             CHECK, "warning", f"there are {count} GPUs, but PyTorch {told.torch} has no NCCL{system}", NOT_SHARED, device="cuda"
         )
@@ -55,7 +55,7 @@ def _show(patient: Patient) -> Remedy:
 def _peers(num_peers: int, count: int) -> Iterator[Finding]:
     pairs = count * (count - 1)
     if num_peers < pairs:
-        who = "no two GPUs reach" if not num_peers else f"{num_peers // 2} of {pairs // 2} pairs of GPUs reach"
-        found = f"{who} each other's memory (P2P); of GeForce cards RTX 40 and 50 cannot"
-        effect = "sums go through main memory: it works, and each token takes a little longer"
+        who = "no two GPUs can access" if not num_peers else f"{num_peers // 2} of {pairs // 2} pairs of GPUs can access"
+        found = f"{who} each other's memory (P2P); GeForce RTX 40 and 50 cannot"
+        effect = "sums go through main memory: each token takes a little longer"
         yield Finding("nccl.peers", "note", found, effect, device="cuda")

@@ -1,6 +1,6 @@
-"""What several processes that share a model need of the network, and what fetching a model does. Nothing is sent anywhere.
+"""The network that several processes with one model need, and that fetching a model needs. This probe sends nothing.
 
-torchrun's variables may be left over from another program; ports, names and interfaces matter only between processes.
+torchrun's variables may come from another program; ports, names and interfaces matter only to several processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from puna.resources import whole
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEFAULT_PORT = 29500
 LISTENING = "0A"  # state of a socket in /proc/net/tcp
-# Interfaces that seldom lead to another machine of the same room.
+# Interfaces that seldom lead to another machine nearby.
 VIRTUAL = re.compile(r"docker|veth|br-|virbr|cni|flannel|cali|tailscale|wg|tun|tap|lxc|podman|zt")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 TRUE = ("1", "on", "yes", "true")  # as huggingface_hub reads its variables
@@ -30,7 +30,7 @@ UP = 0x1  # IFF_UP
 
 
 def network(patient: Patient) -> Iterator[Finding]:
-    """torchrun's environment first, then names, interfaces, firewalls, and the way out."""
+    """torchrun's variables first, then names, interfaces, firewalls, and the default route."""
     world = _world(patient.host)
     yield from _torchrun(patient, world)
     spans_machines = world > max(1, whole(patient.host.environ.get("LOCAL_WORLD_SIZE", str(world))) or 1)
@@ -50,15 +50,15 @@ def _torchrun(patient: Patient, world: int) -> Iterator[Finding]:
     wrong = [f"{name}={text[:40]!r}" for name, text in numbers.items() if not _is_count(name, text)]
     if wrong or (rank := whole(environ.get("RANK", "0")) or 0) >= world > 1:
         found = (
-            f"{', '.join(wrong)}: whole numbers are needed, and sizes of 1 or more"
+            f"{', '.join(wrong)}: give whole numbers, and sizes of 1 or more"
             if wrong
             else f"RANK is {rank}, and WORLD_SIZE {world}"
         )
         is_used = "WORLD_SIZE" in " ".join(wrong) or world > 1
-        effect = "puna ends with an error" if is_used else "puna reads it only where WORLD_SIZE is more than 1"
+        effect = "puna ends with an error" if is_used else "puna reads it only if WORLD_SIZE is more than 1"
         yield Finding("network.torchrun", "error" if is_used else "note", found, effect, _unset(patient))
     elif world == 1:
-        yield Finding("network.torchrun", "ok", "puna runs as one process: no NCCL, no ports, no other machines are needed")
+        yield Finding("network.torchrun", "ok", "puna runs as one process and needs no NCCL, ports or other machines")
     else:
         yield from _several(patient, world, rank)
 
@@ -76,9 +76,7 @@ def _several(patient: Patient, world: int, rank: int) -> Iterator[Finding]:
         effect = "the processes cannot find each other, and loading fails"
         yield Finding("network.torchrun", "error", f"{found}, but no {missing}", effect, _unset(patient))
     elif "TORCHELASTIC_RUN_ID" not in environ:
-        effect = (
-            f"puna waits for {world - 1} other processes; if the variables are left over from another program, it waits in vain"
-        )
+        effect = f"puna waits for {world - 1} other processes; if another program left these variables, it waits forever"
         yield Finding("network.torchrun", "warning", f"{found}, not started by torchrun", effect, _unset(patient))
         yield from _port(patient, rank)
     else:
@@ -91,20 +89,20 @@ def _unset(patient: Patient) -> Remedy:
 
 
 def _port(patient: Patient, rank: int) -> Iterator[Finding]:
-    """Only rank 0 listens, and only where torchrun does not do so in its place."""
+    """Only rank 0 listens, and only if torchrun does not listen for it."""
     text = patient.host.environ.get("MASTER_PORT", "")
     port = whole(text)
     if port is None or not 0 < port < 65536:
-        found = f"MASTER_PORT is {text[:40]!r}; a number from 1 to 65535 is needed"
+        found = f"MASTER_PORT is {text[:40]!r}; give a number from 1 to 65535"
         yield Finding("network.port", "error", found, "the processes cannot meet", patient.remedy("set-master"))
     elif rank == 0 and port in listening_ports(patient.host):
         remedy = patient.remedy("another-port", port=port, other=port + 1 if port < 65535 else DEFAULT_PORT)
-        effect = "rank 0 cannot listen there: another program, or an earlier run, holds it"
+        effect = "rank 0 cannot listen there: another program or an earlier run uses it"
         yield Finding("network.port", "error", f"port {port} (MASTER_PORT) is in use", effect, remedy)
 
 
 def listening_ports(host: Host) -> set[int]:
-    """TCP ports on which somebody of this machine listens."""
+    """TCP ports on which a program of this machine listens."""
     lines = f"{host.read('/proc/net/tcp') or ''}\n{host.read('/proc/net/tcp6') or ''}".splitlines()
     sockets = (line.split() for line in lines)
     places = (words[1].rpartition(":")[2] for words in sockets if len(words) > 3 and words[3] == LISTENING)
@@ -116,18 +114,18 @@ def _name(patient: Patient, world: int, spans_machines: bool) -> Iterator[Findin
     name, addresses = answer.text("name")[:80], answer.facts.get("addresses")
     several: State = "warning" if world > 1 else "note"
     if answer.timed_out:
-        found = "this machine's name was not resolved within 2 s"
-        effect = "each start of several processes waits for the name server; one process does not need it"
+        found = "the name server did not resolve this machine's name within 2 s"
+        effect = "several processes wait for the name server at each start; one process does not need it"
         yield Finding("network.name", several, found, effect)
     elif not name:
-        yield Finding("network.name", "note", f"this machine's name could not be asked: {answer.problem or 'no answer'}")
+        yield Finding("network.name", "note", f"this machine's name could not be looked up: {answer.problem or 'no answer'}")
     elif not isinstance(addresses, list) or not addresses:
-        effect = "gloo, by which several processes meet, may fail; one process does not need it"
+        effect = "gloo, which connects several processes, may fail; one process does not need it"
         remedy = patient.remedy("name-the-host", host_name=quoted(name, patient.distribution))
-        yield Finding("network.name", several, f"this machine's name {name} stands for no address", effect, remedy)
+        yield Finding("network.name", several, f"this machine's name {name} has no address", effect, remedy)
     elif spans_machines and all(map(_is_loopback, addresses)):
-        found = f"this machine's name {name} stands for {addresses[0]} only, which is itself"
-        effect = "other machines are told an address that they cannot reach, and wait in vain"
+        found = f"this machine's name {name} has only the loopback address {addresses[0]}"
+        effect = "other machines get an address that they cannot reach, and wait forever"
         yield Finding("network.name", "warning", found, effect, patient.remedy("real-address"))
 
 
@@ -139,7 +137,7 @@ def _is_loopback(address: object) -> bool:
 
 
 def interfaces(host: Host) -> list[str]:
-    """Interfaces that are up, the loopback left out."""
+    """Interfaces that are up, without the loopback."""
     root = "/sys/class/net"
     names = [name for name in host.listing(root)[:256] if name != "lo"]
     return [name for name in names if _flags(host.read(f"{root}/{name}/flags")) & UP]
@@ -156,7 +154,7 @@ def _interfaces(patient: Patient, spans_machines: bool) -> Iterator[Finding]:
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         if there and (value := host.environ.get(name, "")) and not _names_one(value, there):
             remedy = patient.remedy("choose-interface", interface=_best(host))
-            found = f"{name} is {value[:60]!r}, and no interface here is called so ({', '.join(there)[:120]})"
+            found = f"{name} is {value[:60]!r}, and no interface here has that name ({', '.join(there)[:120]})"
             state: State = "warning" if _world(host) > 1 else "note"
             yield Finding("network.interfaces", state, found, "several processes cannot reach each other", remedy)
     names = interfaces(host)
@@ -167,12 +165,12 @@ def _interfaces(patient: Patient, spans_machines: bool) -> Iterator[Finding]:
         and "GLOO_SOCKET_IFNAME" not in host.environ
     ):
         remedy = patient.remedy("choose-interface", interface=_best(host))
-        effect = "NCCL or gloo may choose one that the other machines do not reach, and wait in vain"
+        effect = "NCCL or gloo may choose one that the other machines cannot reach, and wait forever"
         yield Finding("network.interfaces", "note", f"{len(names)} interfaces are up: {', '.join(names)[:120]}", effect, remedy)
 
 
 def _names_one(value: str, there: list[str]) -> bool:
-    """Whether a value of NCCL's spelling fits an interface: prefixes, `=` for whole names, `^` for all others.
+    """Whether a value in NCCL's syntax matches an interface: prefixes, `=` for whole names, `^` for all others.
 
     >>> [_names_one(v, ["lo", "eth0"]) for v in ("eth", "=eth0", "=eth", "^docker", "^eth,lo", "ib0,eth0")]
     [True, True, False, True, False, True]
@@ -200,7 +198,11 @@ def _firewall(patient: Patient, spans_machines: bool) -> Iterator[Finding]:
         firewall = "firewalld"
     if firewall:
         state: State = "warning" if spans_machines else "ok"
-        effect = "processes on other machines cannot reach this one" if spans_machines else "it does not matter on one machine"
+        effect = (
+            "processes on other machines cannot reach this machine"
+            if spans_machines
+            else "processes on one machine do not need it"
+        )
         remedy = patient.remedy(f"open-{firewall}", interface=_best(host)) if spans_machines else None
         yield Finding("network.firewall", state, f"a firewall is on ({firewall})", effect, remedy)
 
@@ -209,23 +211,23 @@ def _way_out(patient: Patient) -> Iterator[Finding]:
     host = patient.host
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if host.environ.get(name, "").lower() in TRUE:
-            effect = "models are not fetched from the Hub; those in the cache run"
+            effect = "puna does not fetch models from the Hub; models in the cache run"
             yield Finding("network.offline", "note", f"{name} is set", effect, patient.remedy("go-online", variable=name))
     proxy = next((host.environ[name] for name in PROXIES if host.environ.get(name)), "")
     if proxy:
         yield _proxy(patient, proxy)
     elif host.system == "Linux" and not _has_route(host):
-        effect = "models cannot be fetched; those in the cache, and files, run"
-        yield Finding("network.route", "note", "no way out of this machine is known (no default route)", effect)
+        effect = "puna cannot fetch models; models in the cache and files run"
+        yield Finding("network.route", "note", "this machine has no default route to the internet", effect)
 
 
 def _proxy(patient: Patient, proxy: str) -> Finding:
     shown, is_socks = _without_password(proxy), proxy.lower().startswith("socks")
     if is_socks and patient.once(this_python).facts.get("has_socks") is False:
-        effect = "fetching from the Hub fails: the HTTP client needs the package socksio for it"
+        effect = "fetching from the Hub fails: the HTTP client needs the package socksio"
         remedy = patient.remedy("install-socks", python=quoted(sys.executable, patient.distribution))
-        return Finding("network.proxy", "warning", f"the proxy is {shown}, of the SOCKS kind", effect, remedy)
-    return Finding("network.proxy", "note", f"a proxy is set: {shown}", "models are fetched through it")
+        return Finding("network.proxy", "warning", f"the proxy {shown} is a SOCKS proxy", effect, remedy)
+    return Finding("network.proxy", "note", f"a proxy is set: {shown}", "puna fetches models through it")
 
 
 def _without_password(proxy: str) -> str:
@@ -242,7 +244,7 @@ def _without_password(proxy: str) -> str:
 
 
 def _has_route(host: Host) -> bool:
-    """Whether a default route is known, or nothing tells of routes."""
+    """Whether a default route exists, or the system does not list routes."""
     four, six = host.read("/proc/net/route"), host.read("/proc/net/ipv6_route")
     if four is None and six is None:
         return True

@@ -1,4 +1,4 @@
-"""Is there a card? On the PCI bus, bound to which driver, awake, still answering."""
+"""Is there a card? Checks the PCI bus, the bound driver, the power state, and whether the card answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_CPU = "models run on the CPU"
 
 
 def nvidia_card(patient: Patient) -> Iterator[Finding]:
-    """The cards, one finding each; or that there is none. Where no bus is seen `nvidia_rights` speaks."""
+    """One finding per card, or one that there is none. Without a visible bus, `nvidia_rights` reports."""
     cards = patient.once(pci.nvidia_cards)
     if not cards and patient.once(setting) in ("bare", "container"):
         yield from _none(patient)
@@ -24,7 +24,7 @@ def nvidia_card(patient: Patient) -> Iterator[Finding]:
 
 
 def is_expected(patient: Patient) -> bool:
-    """Whether what comes after is worth a look: a card is on the bus, or there is no bus to see and a driver may have one."""
+    """Whether later probes are useful: a card is on the bus, or no bus is visible and a driver may have a card."""
     where = patient.once(setting)
     if where in ("windows", "wsl-2"):
         return bool(patient.once(nvidia_smi.query).gpus) or (where == "wsl-2" and patient.host.exists("/dev/dxg"))
@@ -32,7 +32,7 @@ def is_expected(patient: Patient) -> bool:
 
 
 def capability(patient: Patient) -> tuple[int, int] | None:
-    """Of the first card, as nvidia-smi says, or as its number on the bus does."""
+    """The first card's compute capability, from nvidia-smi or from its device id."""
     told = next((gpu.capability for gpu in patient.once(nvidia_smi.query).gpus if gpu.capability), None)
     return told or next((card.generation.capability for card in patient.once(pci.nvidia_cards)), None)
 
@@ -40,7 +40,7 @@ def capability(patient: Patient) -> tuple[int, int] | None:
 def _none(patient: Patient) -> Iterator[Finding]:
     is_wanted = patient.device.startswith("cuda")
     if patient.once(_is_switched_off):
-        yield _switched_off(patient, "the NVIDIA card is taken off the bus: prime-select says intel")
+        yield _switched_off(patient, "prime-select intel has switched the NVIDIA card off")
         return
     yield Finding(CHECK, "error" if is_wanted else "note", "no NVIDIA card", ON_CPU, device="cuda")
     others = [card.words for card in patient.once(pci.graphics_cards) if card.vendor in pci.MAKERS]
@@ -52,10 +52,10 @@ def _none(patient: Patient) -> Iterator[Finding]:
 
 def _card(patient: Patient, card: pci.PciCard) -> Finding:
     if card.is_lost:
-        found = f"{card.words} is on the bus, but does not answer: it has fallen off the bus"
+        found = f"{card.words} is listed on the bus but does not answer: it has fallen off the bus"
         return Finding(CHECK, "error", found, ON_CPU, patient.remedy("check-card"), "cuda")
     if card.driver == "vfio-pci":
-        found = f"{card.words} is kept for virtual machines: its driver is vfio-pci"
+        found = f"{card.words} is reserved for virtual machines: its driver is vfio-pci"
         return Finding(CHECK, "error", found, ON_CPU, patient.remedy("give-card-back"), "cuda")
     if not card.driver and (card.power_state == "D3cold" or patient.once(_is_switched_off)):
         return _switched_off(patient, f"{card.words} is switched off ({card.power_state or 'prime-select says intel'})")
@@ -69,6 +69,6 @@ def _switched_off(patient: Patient, found: str) -> Finding:
 
 
 def _is_switched_off(host: Host) -> bool:
-    """Whether Ubuntu's switch for laptops has taken the card away."""
+    """Whether Ubuntu's switch for laptops has turned the card off."""
     answer = host.run("prime-select", "query")
     return answer is not None and answer.text.strip() == "intel"

@@ -1,4 +1,4 @@
-"""Is the driver in the kernel? If not, why: not installed, not built for this kernel, blocked by Secure Boot, or displaced."""
+"""Is the driver loaded? If not, why: not installed, not built for this kernel, blocked by Secure Boot, or nouveau."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ REFUSED = (
     "not signed with a trusted key",
 )
 LOADED_ALL_THE_SAME = "tainting kernel"
-TRUSTED_SIGNERS = ("Canonical", "Debian")  # whose kernels trust the modules that they ship
+TRUSTED_SIGNERS = ("Canonical", "Debian")  # systems whose kernels trust the modules that they ship
 
 
 def nvidia_module(patient: Patient) -> Iterator[Finding]:
-    """How it stands with the module, and with Secure Boot, which decides about it. On WSL and Windows there is none."""
+    """The state of the module, and of Secure Boot, which may block it. WSL and Windows have no module."""
     if patient.once(setting) not in ("bare", "container") or not is_expected(patient):
         return
     module = patient.once(kernel_module)
     if module.is_loaded:
         yield _fit(patient, module)
     elif patient.once(setting) == "container":
-        found = "the module nvidia is not loaded in the kernel that this container runs on"
+        found = "the host's kernel has not loaded the module nvidia"
         yield Finding(CHECK, "error", found, NOT_LOADED, patient.remedy("load-nvidia-module"), "cuda")
     else:
         yield _missing(patient, module)
@@ -43,13 +43,13 @@ def nvidia_module(patient: Patient) -> Iterator[Finding]:
 
 
 def _fit(patient: Patient, module: KernelModule) -> Finding:
-    """A loaded module must be of the kind that the card needs."""
+    """A loaded module must be the open or proprietary one, as the card needs."""
     kind = {True: "open ", False: "proprietary ", None: ""}[module.is_open]
     found = f"the {kind}module nvidia {module.version} is loaded"
     for card in patient.once(pci.nvidia_cards):
         if (remedy := _other_kind(patient, module, card)) is not None:
             found += f"; {card.words} is a {card.generation.name} card, which needs the {_needed(card)}"
-            return Finding("nvidia.module-kind", "error", found, "the driver does not take the card", remedy, "cuda")
+            return Finding("nvidia.module-kind", "error", found, "the driver does not support the card", remedy, "cuda")
     return Finding(CHECK, "ok", found, device="cuda")
 
 
@@ -71,19 +71,19 @@ def _other_kind(patient: Patient, module: KernelModule, card: pci.PciCard) -> Re
 
 
 def _missing(patient: Patient, module: KernelModule) -> Finding:
-    """The first reason that holds, from the outermost inwards."""
+    """The first reason that applies, from the outermost inwards."""
     builds = patient.once(dkms_builds)
     for reason in (_uninstalled, _restart_pending, _unbuilt, _rejected, _displaced):
         if (finding := reason(patient, module, builds)) is not None:
             return finding
-    found = f"the module nvidia is built for kernel {module.release}, but not loaded"
+    found = f"the module nvidia for kernel {module.release} is built but not loaded"
     return _error(found, patient.remedy("load-nvidia-module"))
 
 
 def _uninstalled(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ...]) -> Finding | None:
     if module.is_built or module.built_for or builds:
         return None
-    instead = "; the free driver nouveau has the card, which cannot compute" if module.is_nouveau_loaded else ""
+    instead = "; the free driver nouveau uses the card, and cannot compute" if module.is_nouveau_loaded else ""
     return _error(f"NVIDIA's driver is not installed{instead}", driver_remedy(patient, "install-nvidia-driver"))
 
 
@@ -91,7 +91,7 @@ def _restart_pending(patient: Patient, module: KernelModule, builds: tuple[DkmsB
     if module.has_own_folder or not module.built_for:
         return None
     installed = module.built_for[-1]
-    found = f"the kernel was updated: {module.release} runs, its modules are gone, and {installed} is installed"
+    found = f"the kernel was updated to {installed}: {module.release} still runs, but its modules are gone"
     return _error(found, patient.remedy("restart-into-kernel", installed=installed))
 
 
@@ -104,18 +104,18 @@ def _unbuilt(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ..
     if module.has_headers:
         return _error(found, patient.remedy("rebuild-nvidia-module", release=module.release))
     flavour = module.release.rsplit("-", 1)[-1]
-    found += f", and no headers of it: /lib/modules/{module.release}/build is not there, so that none could be built"
+    found += f", nor its headers to build one: /lib/modules/{module.release}/build is missing"
     return _error(found, patient.remedy("install-kernel-headers", release=module.release, flavour=flavour), "nvidia.headers")
 
 
 def _rejected(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ...]) -> Finding | None:
-    """Secure Boot lets in what is signed with a key that the firmware, or its list of the owner's keys (MOK), knows."""
+    """Secure Boot loads modules signed with a key in the firmware or in the owner's list (MOK)."""
     if not patient.once(secure_boot):
         return None
     key = patient.once(signing_key)
     is_refused = _is_refused(patient)
     if key.state == "waiting":
-        found = "Secure Boot is on, and the key that signs the module nvidia waits to be confirmed at the next start"
+        found = "Secure Boot is on; confirm the key of the module nvidia at the next start"
         return _error(found, patient.remedy("confirm-mok-key"), "nvidia.secure-boot")
     if module.signer == "" or (is_refused and (not key.path or key.state == "enrolled")):
         found = (
@@ -135,7 +135,7 @@ def _is_refused(patient: Patient) -> bool:
 
 
 def _new_key(patient: Patient) -> str:
-    """Where the system's tool puts the key that it makes."""
+    """The path of the key that the system's tool makes."""
     keys = {"ubuntu": "/var/lib/shim-signed/mok/MOK.der", "fedora": "/etc/pki/akmods/certs/public_key.der"}
     return keys.get(patient.distribution, "/var/lib/dkms/mok.pub")
 
@@ -143,7 +143,7 @@ def _new_key(patient: Patient) -> str:
 def _displaced(patient: Patient, module: KernelModule, builds: tuple[DkmsBuild, ...]) -> Finding | None:
     if not module.is_nouveau_loaded:
         return None
-    found = "the free driver nouveau has taken the card, and NVIDIA's, which is installed, cannot have it"
+    found = "the free driver nouveau uses the card, so NVIDIA's installed driver cannot"
     return _error(found, patient.remedy("blacklist-nouveau"), "nvidia.nouveau")
 
 
@@ -152,14 +152,14 @@ def _error(found: str, remedy: Remedy, check: str = CHECK) -> Finding:
 
 
 def driver_remedy(patient: Patient, name: str, **values: object) -> Remedy:
-    """Of a card before Turing the driver is another one, whatever is to be done."""
+    """The remedy, with the driver that a card before Turing needs."""
     old = [card for card in patient.once(pci.nvidia_cards) if card.generation.capability < cuda_versions.OPEN_FROM]
     if old and patient.once(setting) in ("bare", "container"):
         return patient.remedy("proprietary-kernel-module", generation=old[0].generation.name)
     return patient.remedy(name, **values)
 
 
-# ---- Secure Boot where it does no harm
+# ---- Secure Boot with a trusted module
 
 
 def _mok(patient: Patient, module: KernelModule) -> Iterator[Finding]:
@@ -167,5 +167,5 @@ def _mok(patient: Patient, module: KernelModule) -> Iterator[Finding]:
         return
     is_on = patient.once(secure_boot)
     if is_on is not None:
-        found = "Secure Boot is on, and trusts the module's key" if is_on else "Secure Boot is off"
+        found = "Secure Boot is on and trusts the module's key" if is_on else "Secure Boot is off"
         yield Finding("nvidia.secure-boot", "ok", found, device="cuda")

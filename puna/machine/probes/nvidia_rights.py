@@ -1,4 +1,4 @@
-"""May this user, in this container or in this WSL, open the card? Its device files, groups, and libcuda."""
+"""May this user, container or WSL open the card? Checks its device files, groups, and libcuda."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LINUX_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda
 
 
 def nvidia_rights(patient: Patient) -> Iterator[Finding]:
-    """What stands between this process and a card that is there."""
+    """What keeps this process from using an existing card."""
     where = patient.once(setting)
-    if where == "wsl-2":  # the probe `wsl` speaks of WSL 1, which has no GPU
+    if where == "wsl-2":  # the probe `wsl` reports WSL 1, which has no GPU
         yield from _wsl(patient)
     elif where in ("windows", "macos"):
         yield from _no_linux(patient)
@@ -38,20 +38,22 @@ def _devices(patient: Patient) -> Iterator[Finding]:
     cards = [f"/dev/{name}" for name in host.listing("/dev") if name.removeprefix("nvidia").isdigit()]
     absent = [path for path in NEEDED if not host.exists(path)] + ([] if cards else ["/dev/nvidia0"])
     if patient.once(setting) == "container" and (not cards or "/dev/nvidiactl" in absent):
-        found = f"this container was started without the GPU: {', '.join(absent)} are not in it"
+        found = f"this container was started without the GPU: it has no {', '.join(absent)}"
         yield _error(found, patient.remedy("container-toolkit"))
     elif absent:
-        found = f"the driver is loaded, but its device files are not there: {', '.join(absent)}"
+        found = f"the driver is loaded, but its device files are missing: {', '.join(absent)}"
         yield _error(found, patient.remedy("make-device-files"))
     elif closed := [path for path in (*NEEDED, *cards) if not (host.may(path, os.R_OK) and host.may(path, os.W_OK))]:
         found = f"this user may not open {', '.join(closed)}"
         yield _error(found, patient.remedy("join-device-group", group=_group(patient)))
     else:
-        yield Finding(CHECK, "ok", f"the device files of {len(cards)} card{'s' * (len(cards) > 1)} can be opened", device="cuda")
+        yield Finding(
+            CHECK, "ok", f"this user may open the device files of {len(cards)} card{'s' * (len(cards) > 1)}", device="cuda"
+        )
 
 
 def _group(patient: Patient) -> str:
-    """Debian's and Ubuntu's group of graphics, or the one that computes elsewhere."""
+    """The group for graphics on Debian and Ubuntu, or for computing elsewhere."""
     groups = patient.host.read("/etc/group") or ""
     return next((name for name in ("video", "render") if f"\n{name}:" in f"\n{groups}"), "video")
 
@@ -66,21 +68,21 @@ def _error(found: str, remedy: Remedy) -> Finding:
 def _wsl(patient: Patient) -> Iterator[Finding]:
     host = patient.host
     if not host.exists("/dev/dxg"):
-        yield _wsl_error("WSL does not hand a GPU on: there is no /dev/dxg", patient.remedy("update-wsl"), patient)
+        yield _wsl_error("WSL does not pass the GPU through: there is no /dev/dxg", patient.remedy("update-wsl"), patient)
     elif not host.exists(WSL_LIBRARY):
         found = f"Windows has no NVIDIA driver for WSL: there is no {WSL_LIBRARY}"
         yield _wsl_error(found, patient.remedy("install-nvidia-driver"), patient)
     elif inside := [path for path in LINUX_LIBRARIES if host.exists(path)]:
-        found = f"a Linux driver is installed inside WSL: {inside[0]} hides the one of Windows, {WSL_LIBRARY}"
+        found = f"a Linux driver is installed inside WSL: {inside[0]} hides Windows's {WSL_LIBRARY}"
         works = bool(patient.once(nvidia_smi.query).gpus)
-        effect = "programs may take the wrong one" if works else NO_GPU
+        effect = "programs may load the wrong one" if works else NO_GPU
         yield Finding("nvidia.wsl", "warning" if works else "error", found, effect, patient.remedy("remove-linux-driver"), "cuda")
     else:
-        yield Finding("nvidia.wsl", "ok", "WSL hands the GPU on, with the driver of Windows", device="cuda")
+        yield Finding("nvidia.wsl", "ok", "WSL passes the GPU through, with the Windows driver", device="cuda")
 
 
 def _wsl_error(found: str, remedy: Remedy, patient: Patient) -> Finding:
-    """Whether Windows has a card is not seen from here: an error only where one is wanted."""
+    """WSL does not show whether Windows has a card: an error only if one is requested."""
     return Finding("nvidia.wsl", "error" if patient.device.startswith("cuda") else "note", found, NO_GPU, remedy, "cuda")
 
 

@@ -1,4 +1,4 @@
-"""What nvidia-smi finds: that the driver answers, memory and who holds it, heat, power, errors, the link, MIG."""
+"""What nvidia-smi reports: the driver, memory and its users, heat, power, errors, the link, MIG."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from puna.machine.setting import setting
 CHECK = "nvidia.smi"
 NO_GPU = "no program can use the card: models run on the CPU"
 GIB = 1 << 30
-MUCH, SOME = 0.5, 0.1  # shares of a card's memory that others hold: few models fit, and worth a word
-THERMAL, POWER_BRAKE, HARDWARE, POWER_CAP = 0x60, 0x80, 0x08, 0x04  # bits of the clocks' reasons
-LESS_POWER = 0.7  # of the limit, for a card that is too hot
+MUCH, SOME = 0.5, 0.1  # shares of a card's memory that others use: few models fit; worth a note
+THERMAL, POWER_BRAKE, HARDWARE, POWER_CAP = 0x60, 0x80, 0x08, 0x04  # bits of the clock reasons
+LESS_POWER = 0.7  # share of the power limit, for a card that is too hot
 
 
 def nvidia_smi(patient: Patient) -> Iterator[Finding]:
-    """The driver's answer, and what it says of each card."""
+    """The driver's answer, and its report on each card."""
     if not is_expected(patient):
         return
     answer = patient.once(smi.query)
@@ -40,7 +40,7 @@ def nvidia_smi(patient: Patient) -> Iterator[Finding]:
 def _told(gpu: Gpu) -> Finding:
     cuda = newest_cuda(gpu.driver)
     up_to = f", CUDA up to {written(cuda)}" if cuda else ""
-    memory = f"{gpu.free_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB free" if gpu.total_bytes else "memory not told"
+    memory = f"{gpu.free_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB free" if gpu.total_bytes else "memory unknown"
     return Finding(CHECK, "ok", f"GPU {gpu.number}: {gpu.name}, {memory}, driver {gpu.driver}{up_to}", device="cuda")
 
 
@@ -51,9 +51,9 @@ def _trouble(patient: Patient, trouble: Trouble) -> Iterator[Finding]:
     module = patient.once(kernel_module)
     is_linux = patient.once(setting) in ("bare", "container")
     if is_linux and not module.is_loaded and trouble.kind in ("absent", "no-driver", "unknown"):
-        return  # the cause is nvidia.module's
+        return  # nvidia.module reports the cause
     if patient.once(setting) == "wsl-2" and trouble.kind in ("absent", "no-driver", "no-devices", "unknown"):
-        return  # nvidia.rights tells what WSL lacks
+        return  # nvidia.rights reports what WSL lacks
     if patient.once(setting) == "container" and trouble.kind in ("absent", "no-driver") and not _has_devices(patient):
         return  # nvidia.rights, too
     found, remedy = TROUBLES[trouble.kind](patient, trouble)
@@ -66,18 +66,18 @@ def _has_devices(patient: Patient) -> bool:
 
 def _absent(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     version = patient.once(kernel_module).version
-    found = f"the module nvidia {version} is loaded, but there is no nvidia-smi: the driver's part for computing is missing"
+    found = f"the module nvidia {version} is loaded, but nvidia-smi is missing: the driver's computing package is not installed"
     return found, patient.remedy("install-cuda-library", version=version, branch=branch(version) or 580)
 
 
 def _hung(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
-    return f"{trouble.words}: the card or its driver hangs", patient.remedy("restart", why="a hung driver cannot be ended")
+    return f"{trouble.words}: the card or its driver hangs", patient.remedy("restart", why="only a restart ends a hung driver")
 
 
 def _mismatch(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     loaded = patient.once(kernel_module).version
     found = f"the driver was updated and the old module {loaded} is still loaded: {trouble.words}".replace("  ", " ")
-    return found, patient.remedy("restart", why="the new module is then loaded")
+    return found, patient.remedy("restart", why="this loads the new module")
 
 
 def _no_driver(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
@@ -85,7 +85,7 @@ def _no_driver(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
 
 
 def _no_devices(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
-    found = 'nvidia-smi says "No devices were found": the module is loaded, but does not take the card'
+    found = 'nvidia-smi says "No devices were found": the module is loaded, but cannot use the card'
     return found, patient.remedy("check-card")
 
 
@@ -94,18 +94,18 @@ def _no_rights(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
 
 
 def _needs_reset(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
-    return f"a card must be reset: {trouble.words}", patient.remedy("reset-card", number=0)
+    return f"a card needs a reset: {trouble.words}", patient.remedy("reset-card", number=0)
 
 
 def _unknown(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
     if patient.once(setting) == "container" and "unknown error" in trouble.words.lower():
         found = f"the container has lost its right to the card: {trouble.words}"
         return found, patient.remedy("restart-container", container=_container(patient))
-    return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="then see what nvidia-smi says")
+    return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="then run nvidia-smi again")
 
 
 def _container(patient: Patient) -> str:
-    """Docker names a container's machine after it."""
+    """Docker uses the container's id as its host name."""
     name = patient.host.environ.get("HOSTNAME", "")
     return name if re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII) else "NAME"
 
@@ -122,7 +122,7 @@ TROUBLES: dict[TroubleKind, Callable[[Patient, Trouble], tuple[str, Remedy]]] = 
 }
 
 
-# ---- what is said of a card
+# ---- findings about one card
 
 
 def _memory(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
@@ -132,8 +132,8 @@ def _memory(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterat
         return
     who = ", ".join(f"{user.program} ({_size(user.used_bytes)}pid {user.pid})" for user in mine[:6])
     found = f"GPU {gpu.number}: {(gpu.total_bytes - gpu.free_bytes) / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB are in use"
-    found += f": {who}" if who else " by programs that are not seen from here, or by the screen"
-    effect = f"{gpu.free_bytes / GIB:.1f} GiB are left for weights and context"
+    found += f": {who}" if who else " by the screen or by programs that are not visible here"
+    effect = f"{gpu.free_bytes / GIB:.1f} GiB remain for weights and context"
     remedy = patient.remedy("free-gpu-memory", programs=who, pid=mine[0].pid) if mine else None
     yield Finding("nvidia.memory", "warning" if share >= MUCH else "note", found, effect, remedy, "cuda")
 
@@ -162,35 +162,38 @@ def _heat(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator
 def _power(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
     reasons, limit, default = gpu.clock_reasons or 0, gpu.power_limit_w, gpu.default_power_limit_w
     if reasons & POWER_BRAKE or (reasons & HARDWARE and not reasons & THERMAL):
-        found = f"GPU {gpu.number} slows down because the power supply or its cable asks for it"
-        yield Finding("nvidia.power", "warning", found, "half the clock or less", patient.remedy("check-card"), "cuda")
+        found = f"the power supply or its cable makes GPU {gpu.number} slow down"
+        yield Finding("nvidia.power", "warning", found, "it runs at half its clock or less", patient.remedy("check-card"), "cuda")
     elif limit and default and limit < default - 1:
         found = f"GPU {gpu.number}'s power is limited to {limit:.0f} W; its own limit is {default:.0f} W"
         remedy = patient.remedy("default-power-limit", number=gpu.number, watts=round(default))
-        yield Finding("nvidia.power", "note", found, "long prompts are read more slowly", remedy, "cuda")
+        yield Finding("nvidia.power", "note", found, "long prompts take longer", remedy, "cuda")
     elif reasons & POWER_CAP:
         at = f" of {limit:.0f} W" if limit else ""
         yield Finding(
-            "nvidia.power", "note", f"GPU {gpu.number} works at its power limit{at}, as a busy card does", device="cuda"
+            "nvidia.power",
+            "note",
+            f"GPU {gpu.number} works at its power limit{at}, which is normal for a busy card",
+            device="cuda",
         )
 
 
 def _errors(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
     if gpu.ecc_errors:
-        found = f"GPU {gpu.number}: {gpu.ecc_errors} errors of memory that ECC could not correct, since the driver was loaded"
-        yield Finding("nvidia.ecc", "warning", found, "programs on the card end, or fail", patient.remedy("replace-card"), "cuda")
+        found = f"GPU {gpu.number}: {gpu.ecc_errors} memory errors since the driver was loaded that ECC could not correct"
+        yield Finding("nvidia.ecc", "warning", found, "programs on the card fail", patient.remedy("replace-card"), "cuda")
 
 
 def _link(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
-    """The generation drops while a card idles; the width does not."""
+    """The PCIe generation drops while a card idles; the width does not."""
     width, most = gpu.link_width, gpu.max_link_width
     if width and most and width < most:
-        found = f"GPU {gpu.number} is linked by {width} PCI Express lanes of {most}"
-        effect = "loading takes longer, and so does each token where weights stay in main memory"
+        found = f"GPU {gpu.number} uses {width} of {most} PCI Express lanes"
+        effect = "loading takes longer, and each token too if weights stay in main memory"
         yield Finding("nvidia.link", "note", found, effect, device="cuda")
     is_busy = gpu.performance_state in ("P0", "P1")
     if is_busy and gpu.link_generation and gpu.max_link_generation and gpu.link_generation < gpu.max_link_generation:
-        found = f"GPU {gpu.number} is linked by PCI Express {gpu.link_generation}.0; {gpu.max_link_generation}.0 is possible"
+        found = f"GPU {gpu.number} uses PCI Express {gpu.link_generation}.0; {gpu.max_link_generation}.0 is possible"
         yield Finding("nvidia.link", "note", found, "loading takes longer", device="cuda")
 
 
@@ -200,16 +203,16 @@ def _mig(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[
     parts = patient.once(smi.mig_instances)
     if parts:
         found = f"GPU {gpu.number} is divided (MIG) into {parts} parts"
-        effect = "a program sees one part of it, with that part's memory"
+        effect = "a program sees one part, with that part's memory"
         yield Finding("nvidia.mig", "note", found, effect, patient.remedy("turn-mig-off", number=gpu.number), "cuda")
     else:
-        found = f"GPU {gpu.number} is in MIG mode, and no part of it has been made"
+        found = f"GPU {gpu.number} is in MIG mode but has no parts"
         yield Finding("nvidia.mig", "error", found, NO_GPU, patient.remedy("make-mig-instance", number=gpu.number), "cuda")
 
 
 def _persistence(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
     if gpu.is_persistent is False and gpu.has_display is False and patient.once(setting) == "bare":
-        found = f"GPU {gpu.number} has no screen and no persistence mode: the driver forgets it between programs"
+        found = f"GPU {gpu.number} has no screen and no persistence mode: the driver unloads it between programs"
         yield Finding(
             "nvidia.persistence", "note", found, "each start takes seconds longer", patient.remedy("keep-driver-loaded"), "cuda"
         )

@@ -1,4 +1,4 @@
-"""What slows a CPU down though nothing is broken: a governor that holds the clock down, heat, a battery."""
+"""What slows down a working CPU: a governor that keeps the clock low, heat, a battery."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from puna.machine.probes.base import Patient
 from puna.resources import whole
 
 CPUS = "/sys/devices/system/cpu"
-# Drivers whose "powersave" lets the clock rise with the load, unlike that of all others.
+# Drivers whose "powersave" raises the clock with the load; others keep it low.
 LIVELY_DRIVERS = ("intel_pstate", "amd-pstate", "amd-pstate-epp", "amd_pstate", "amd_pstate_epp")
 HOT_MILLIDEGREES = 95_000
-COLDEST_MOLTEN = 150_000  # sensors that say more are broken
+COLDEST_MOLTEN = 150_000  # a sensor with a higher value is broken
 POWER_SAVER = "a1841308-3541-4fab-bc81-f71556f20b4a"  # Windows's scheme, whatever its name in the user's language
 
 
 def power(patient: Patient) -> Iterator[Finding]:
-    """Notes and warnings only: nothing here hinders a model from running."""
+    """Notes and warnings only: models run in any case."""
     yield from {"Linux": _linux, "Darwin": _macos, "Windows": _windows}.get(patient.host.system, _nothing)(patient)
 
 
@@ -36,12 +36,12 @@ def _governor(patient: Patient) -> Iterator[Finding]:
         for name in ("scaling_governor", "scaling_driver", "energy_performance_preference")
     )
     if governor == "powersave" and driver not in LIVELY_DRIVERS:
-        found = f"the CPU's governor is powersave (driver {driver or 'not told'})"
+        found = f"the CPU's governor is powersave (driver {driver or 'unknown'})"
         effect = "the clock stays at its lowest: models run several times slower"
         yield Finding("power.governor", "warning", found, effect, patient.remedy("set-governor"), device="cpu")
     elif preference == "power":
-        found = "the CPU is told to prefer saving power to speed"
-        effect = "models run slower than they could"
+        found = "the CPU is set to save power rather than run fast"
+        effect = "models run slower than possible"
         yield Finding("power.governor", "note", found, effect, patient.remedy("power-profile"), device="cpu")
 
 
@@ -51,7 +51,7 @@ def _heat(patient: Patient) -> Iterator[Finding]:
     heat = max((whole(host.read(f"{zones}/{name}/temp")) or 0 for name in sensors), default=0)
     throttled = whole(host.read(f"{CPUS}/cpu0/thermal_throttle/package_throttle_count")) or 0
     if HOT_MILLIDEGREES <= heat < COLDEST_MOLTEN:
-        found, effect = f"a sensor says {heat / 1000:.0f} °C", "the CPU lowers its clock: models run slower"
+        found, effect = f"a sensor reads {heat / 1000:.0f} °C", "the CPU lowers its clock, so models run slower"
         yield Finding("power.heat", "warning", found, effect, patient.remedy("cool-down"), device="cpu")
     elif throttled:
         found, effect = f"heat has lowered the CPU's clock {throttled} times since the start", "long answers may slow down"
@@ -59,7 +59,7 @@ def _heat(patient: Patient) -> Iterator[Finding]:
 
 
 def on_battery(host: Host) -> bool:
-    """Whether a battery of the machine itself (a mouse's is none) is being drained."""
+    """Whether the machine runs on its own battery (a mouse's does not count)."""
     root = "/sys/class/power_supply"
     supplies = [f"{root}/{name}" for name in host.listing(root)[:32]]
     batteries = [
@@ -71,8 +71,8 @@ def on_battery(host: Host) -> bool:
 
 
 def _battery(patient: Patient) -> Finding:
-    effect = "many machines lower their clock then: models may run slower"
-    return Finding("power.battery", "note", "the machine runs on its battery", effect, patient.remedy("plug-in"), device="cpu")
+    effect = "many machines then lower their clock: models may run slower"
+    return Finding("power.battery", "note", "the machine runs on battery", effect, patient.remedy("plug-in"), device="cpu")
 
 
 def _macos(patient: Patient) -> Iterator[Finding]:
@@ -84,8 +84,8 @@ def _macos(patient: Patient) -> Iterator[Finding]:
 def _windows(patient: Patient) -> Iterator[Finding]:
     output = patient.host.run("powercfg", "/getactivescheme")
     if output is not None and POWER_SAVER in output.text.lower():
-        effect = "the clock is held down: models run slower"
-        found = "Windows's power plan is the one that saves power"
+        effect = "it keeps the clock low: models run slower"
+        found = "the Windows power plan is Power saver"
         yield Finding("power.governor", "warning", found, effect, patient.remedy("power-profile"), device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""This Python: its version and kind, the environment that it installs into, and the packages that puna needs."""
+"""This Python: its version and kind, its environment, and the packages that puna needs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from puna.machine.remedies import quoted
 
 LEAST_PYTHON = (3, 11)
 MACHINES = ("x86_64", "amd64", "aarch64", "arm64")  # for which Numba publishes wheels
-NEEDED_BY_CPU = ("numba",)  # a GPU does without
+NEEDED_BY_CPU = ("numba",)  # not needed on a GPU
 
 
 def python(patient: Patient) -> Iterator[Finding]:
-    """Whether this Python can hold puna and does."""
+    """Whether this Python can run puna and has its packages."""
     answer = patient.once(this_python)
     if answer.problem:
-        yield Finding("python.version", "note", f"this Python could not be asked: {answer.problem}")
+        yield Finding("python.version", "note", f"this Python did not answer: {answer.problem}")
         return
     facts = answer.facts
     patient.facts["python"] = facts
@@ -34,14 +34,14 @@ def python(patient: Patient) -> Iterator[Finding]:
             "python.environment",
             "note",
             "this Python belongs to the system's package manager, which forbids pip to install into it",
-            "packages that are missing cannot be added here",
+            "pip cannot add missing packages here",
             patient.remedy("make-venv"),
         )
     yield from _packages(patient, facts.get("packages"))
 
 
 def this_python(host: Host) -> Answer:
-    """What the child of this Python says of itself."""
+    """What a child of this Python reports."""
     return ask(host, "puna.machine.facts", "python")
 
 
@@ -50,7 +50,7 @@ def _version(patient: Patient, facts: dict[str, Any]) -> Finding:
     found = f"{kind} {version}, {bits} bits" + (", in an environment of its own" if facts.get("in_venv") else "")
     if version_of(version) >= LEAST_PYTHON and (kind, bits) == ("CPython", "64"):
         return Finding("python.version", "ok", found)
-    effect = "puna needs CPython 3.11 or newer, of 64 bits: Numba and PyTorch have no wheels for others"
+    effect = "puna needs 64-bit CPython 3.11 or newer: Numba and PyTorch have no wheels for others"
     return Finding("python.version", "error", found, effect, patient.remedy("newer-python"))
 
 
@@ -60,11 +60,11 @@ def _platform(patient: Patient, facts: dict[str, Any]) -> Iterator[Finding]:
         effect = "Numba and PyTorch publish no wheels for musl: pip tries to build them, and fails"
         yield Finding("python.libc", "warning", "this system's C library is musl", effect, patient.remedy("system-with-glibc"))
     if machine and machine.lower() not in MACHINES:
-        effect = "Numba publishes no wheels for it: it would have to be built"
+        effect = "Numba publishes no wheels for it; you would have to build Numba"
         yield Finding("python.machine", "warning", f"the architecture is {machine}", effect)
     if patient.host.system == "Darwin" and machine == "x86_64" and _is_translated(patient):
-        effect = "models run several times slower than with a Python for Apple silicon"
-        found = "this Python is Intel's, and runs translated (Rosetta)"
+        effect = "models run several times slower than with Python for Apple silicon"
+        found = "this Python is built for Intel and runs translated (Rosetta)"
         yield Finding("python.machine", "warning", found, effect, patient.remedy("native-python"))
     if facts.get("free_threaded"):
         effect = "puna is tested with the usual build only"
@@ -85,21 +85,21 @@ def _packages(patient: Patient, versions: Any) -> Iterator[Finding]:
         if version_of(str(versions.get(package) or "")) < version_of(least)
     }
     if not bad:
-        yield Finding("python.packages", "ok", f"all {len(NEEDED)} packages that puna needs are here, and new enough")
+        yield Finding("python.packages", "ok", f"all {len(NEEDED)} packages that puna needs are installed and new enough")
         return
     wanted = " ".join(quoted(f"{package}>={NEEDED[package][0]}", patient.distribution) for package in bad)
     yield Finding(
         "python.packages",
         "error",
         ", ".join(f"{said} (needed: {NEEDED[package][0]})" for package, said in bad.items()),
-        "kernels for the CPU cannot be compiled" if set(bad) <= set(NEEDED_BY_CPU) else "puna cannot run models",
+        "puna cannot compile its CPU kernels" if set(bad) <= set(NEEDED_BY_CPU) else "puna cannot run models",
         patient.remedy("install-packages", packages=wanted, python=quoted(sys.executable, patient.distribution)),
         device="cpu" if set(bad) <= set(NEEDED_BY_CPU) else "any",
     )
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """The numbers with which a version begins; none of a text that is no version.
+    """The leading numbers of a version; empty if the text is not a version.
 
     >>> version_of("2.11.0+cu128"), version_of("3.14.0rc1") >= (3, 11), version_of("")
     ((2, 11, 0), True, ())

@@ -1,4 +1,4 @@
-"""PyTorch on the CPU, for those who want the device "torch": is it installed, and new enough?"""
+"""PyTorch on the CPU, for --device torch: is it installed and new enough?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.python import version_of
 
 CHECK = "torch.installed"
-LEAST_TORCH = "2.11"  # a test holds it to pyproject.toml
+LEAST_TORCH = "2.11"  # a test compares it with pyproject.toml
 
 
 def torch_on_cpu(patient: Patient) -> Iterator[Finding]:
-    """Silent where another device is wanted: of PyTorch for a card `cuda_wheel` tells."""
+    """No findings for other devices: `cuda_wheel` checks PyTorch for a card."""
     if patient.device != "torch":
         return
     torch = patient.once(installed_torch)
     if torch is None:
-        found = "this Python does not tell which PyTorch is installed"
-        yield Finding(CHECK, "note", found, "whether --device torch runs is not known", device="torch")
+        found = "this Python does not say which PyTorch is installed"
+        yield Finding(CHECK, "note", found, "puna does not know whether --device torch runs", device="torch")
     elif version_of(torch.torch) < version_of(LEAST_TORCH):
         found = f"PyTorch {torch.torch} is older than {LEAST_TORCH}" if torch.torch else "PyTorch is not installed"
         remedy = patient.remedy("install-torch", least=LEAST_TORCH)

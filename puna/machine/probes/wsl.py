@@ -14,12 +14,12 @@ ROOMY_BYTES = 28 * GIB  # a 13B model of 16 bits
 
 
 def wsl(patient: Patient) -> Iterator[Finding]:
-    """Nothing, where this is not WSL."""
+    """No findings outside WSL."""
     if patient.distribution != "wsl":
         return
     if is_version_1(patient):
         name = quoted(patient.host.environ.get("WSL_DISTRO_NAME", "Ubuntu")[:80], "ubuntu")
-        effect = "no GPU can be used in it; the CPU can"
+        effect = "models run on the CPU only: it has no GPU access"
         yield Finding(
             "wsl.version", "error", "this is WSL 1", effect, patient.remedy("wsl-version-2", system_name=name), device="cuda"
         )
@@ -27,12 +27,12 @@ def wsl(patient: Patient) -> Iterator[Finding]:
     yield Finding("wsl.version", "ok", "this is WSL 2")
     found = patient.once(read_memory)
     if found is not None and found.total < ROOMY_BYTES:
-        wanted = f"{max(4, round(1.6 * found.total / GIB))}GB"  # of twice as much, four fifths
+        wanted = f"{max(4, round(1.6 * found.total / GIB))}GB"  # four fifths of Windows's memory, which is about twice this
         yield Finding(
             "wsl.memory",
             "note",
-            f"WSL may use {shown(found.total)}; by default it is half of what Windows has",
-            "a model that needs more is ended without a word (Killed, exit code 137)",
+            f"WSL may use {shown(found.total)}, by default half of Windows's memory",
+            "the kernel ends a model that needs more (Killed, exit code 137)",
             patient.remedy("wsl-memory", wanted=wanted),
         )
 

@@ -1,6 +1,6 @@
-"""What mends a machine: name of a remedy -> words, and commands on each system. A line of a table is a way out of a finding.
+"""Remedies for a machine: name of a remedy -> words, and commands for each system. Each fixes one kind of finding.
 
-The commands are for a person to read and type; `puna doctor --fix-script` writes them down and runs none.
+A person reads and types the commands; `puna doctor --fix-script` writes them to a file and runs none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from puna.machine.remedies.nvidia import NVIDIA
 
 REMEDIES: dict[str, Recipe] = HOST | NVIDIA
 
-POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")  # PowerShell takes each of them for a single quote
-# What would end a line of a script, drive a terminal, or be lost in UTF-8 (halves of pairs, which names on Windows may hold).
+POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")  # PowerShell treats each of these as a single quote
+# Characters that end a script's line, control a terminal, or have no UTF-8 form (lone surrogates, as in Windows names).
 UNWRITABLE = re.compile("([\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff])")
 
 
@@ -34,7 +34,7 @@ def remedy(name: str, distribution: Distribution, **values: object) -> Remedy:
 
 
 def quoted(text: str, distribution: Distribution) -> str:
-    """A text as one word of a command, whatever stands in it.
+    """Any text as one word of a command.
 
     >>> print(quoted("it's", "ubuntu"), quoted("it's", "windows"))
     'it'"'"'s' 'it''s'
@@ -47,7 +47,7 @@ def _quoted_for_powershell(text: str) -> str:
     >>> print(_quoted_for_powershell("a\\nb"))
     ('a' + [char]0x0A + 'b')
     """
-    plain, *others = UNWRITABLE.split(text)  # every second one is a character that no line may hold
+    plain, *others = UNWRITABLE.split(text)  # every second part is a forbidden character
     words = [_in_quotes(plain)]
     for control, plain in zip(others[::2], others[1::2]):
         words += [f"[char]0x{ord(control):02X}", *([_in_quotes(plain)] if plain else [])]

@@ -1,4 +1,4 @@
-"""What a remedy is, before it is known on which system."""
+"""A remedy before its system is known."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class Recipe:
 
     words: str
     commands: Mapping[Distribution, tuple[str, ...]] = field(default_factory=dict)
-    anywhere: tuple[str, ...] = ()  # the commands of a system that `commands` does not name
+    anywhere: tuple[str, ...] = ()  # commands for all other systems
     needs_reboot: bool = False

@@ -7,7 +7,7 @@ from puna.machine.remedies.base import Recipe
 
 
 def on_apt(*commands: str) -> dict[Distribution, tuple[str, ...]]:
-    """The same commands for the systems that have apt."""
+    """The same commands for all systems with apt."""
     return {"ubuntu": commands, "debian": commands, "wsl": commands}
 
 
@@ -18,9 +18,9 @@ HOST: dict[str, Recipe] = {
     "show-cpu-to-guest": Recipe(
         "If this is a virtual machine, let it see the CPU as it is: CPU type `host` in QEMU, libvirt and Proxmox."
     ),
-    "use-all-cores": Recipe("Start puna without taskset, or give the job more CPUs: {pinned} of {present} may be used."),
+    "use-all-cores": Recipe("Start puna without taskset, or give the job more CPUs: it may use {pinned} of {present}."),
     "close-programs": Recipe(
-        "See which programs hold the memory, and end those that you do not need.",
+        "See which programs use the memory, and end those you do not need.",
         {
             "windows": ("Get-Process | Sort-Object WorkingSet64 -Descending | Select-Object -First 12",),
             "macos": ("ps -axo pid,rss,comm -m | head -n 12",),
@@ -29,14 +29,14 @@ HOST: dict[str, Recipe] = {
     ),
     "raise-memory-limit": Recipe(
         "Give the container more memory, on the host: docker run --memory {wanted}, or docker update --memory {wanted} "
-        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. A smaller model or fewer bits per weight do as well."
+        "--memory-swap {wanted} NAME; in Kubernetes resources.limits.memory. Or use a smaller model or fewer bits per weight."
     ),
     "raise-ulimit": Recipe(
-        "In the shell that starts puna, type `{limit} unlimited` (the hard limit must allow it); of a systemd service, set "
+        "In the shell that starts puna, type `{limit} unlimited` (the hard limit must allow it); for a systemd service, set "
         "LimitAS= and LimitDATA= to infinity."
     ),
     "add-swap": Recipe(
-        "A swap file makes a machine slow where it would otherwise end programs.",
+        "Add a swap file: the machine then slows down instead of ending programs.",
         on_apt("sudo fallocate -l 8G /swapfile", *_SWAP_ON)
         | {
             "arch": ("sudo mkswap -U clear --size 8G --file /swapfile", "sudo swapon /swapfile"),
@@ -44,7 +44,7 @@ HOST: dict[str, Recipe] = {
         },
     ),
     "free-disk": Recipe(
-        "See which models are large, and remove those that you no longer need.",
+        "See which models are large, and remove those you no longer need.",
         {"windows": ("Get-ChildItem -Recurse {folder} | Sort-Object Length -Descending | Select-Object -First 15",)},
         anywhere=("du -a -h {folder} | sort -h | tail -n 15",),
     ),
@@ -54,21 +54,21 @@ HOST: dict[str, Recipe] = {
         anywhere=('sudo chown -R "$(id -un)" {folder}',),
     ),
     "cache-elsewhere": Recipe(
-        "Choose a folder that can be written, on a disk with room.",
+        "Choose a writable folder on a disk with free space.",
         {"windows": ('$env:PUNA_CACHE = "$env:LOCALAPPDATA\\puna-cache"',)},
         anywhere=('mkdir -p -m 700 "$HOME/puna-cache"', 'export PUNA_CACHE="$HOME/puna-cache"'),
     ),
     "cache-beside-home": Recipe(
-        "Choose a folder that can be written, on a disk with room, and name it in PUNA_CACHE; later starts need its name, too.",
+        "Choose a writable folder on a disk with free space, and set PUNA_CACHE to it in every shell that starts puna.",
         {"windows": ()},
-        anywhere=('export PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"; echo "$PUNA_CACHE"',),  # nobody else's, mode 700
+        anywhere=('export PUNA_CACHE="$(mktemp -d /var/tmp/puna-XXXXXXXX)"; echo "$PUNA_CACHE"',),  # private, mode 700
     ),
     "cache-at-home": Recipe(
-        "Keep models on this system's own disk; the next start fetches them anew.",
+        "Keep models on this system's own disk; the next start fetches them again.",
         anywhere=('export PUNA_CACHE="$HOME/.cache/puna"',),
     ),
     "newer-python": Recipe(
-        "Install a CPython of 64 bits, 3.11 or newer, and puna into an environment of its own.",
+        "Install 64-bit CPython 3.11 or newer, and puna in its own environment.",
         on_apt("sudo apt update", "sudo apt install -y python3 python3-venv")
         | {
             "fedora": ("sudo dnf install -y python3",),
@@ -78,7 +78,7 @@ HOST: dict[str, Recipe] = {
         },
     ),
     "make-venv": Recipe(
-        "Install into an environment of its own; the system's Python belongs to its package manager.",
+        "Install puna in its own environment; the package manager owns the system's Python.",
         on_apt("sudo apt install -y python3-venv", *_OWN_ENVIRONMENT)
         | {"windows": ('py -m venv "$HOME\\puna-env"', '& "$HOME\\puna-env\\Scripts\\pip" install {puna}')},
         anywhere=_OWN_ENVIRONMENT,
@@ -93,40 +93,38 @@ HOST: dict[str, Recipe] = {
         {"windows": ("{pip} install 'torch>={least}'",), "macos": ("{pip} install 'torch>={least}'",)},
         anywhere=("{pip} install 'torch>={least}' --index-url https://download.pytorch.org/whl/cpu",),
     ),
-    "system-with-glibc": Recipe(
-        "Take a system with glibc; for containers an image that is not Alpine's, such as python:3.12-slim."
-    ),
+    "system-with-glibc": Recipe("Use a system with glibc; for containers use python:3.12-slim instead of an Alpine image."),
     "native-python": Recipe("Install a Python for Apple silicon.", {"macos": ("arch -arm64 brew install python@3.12",)}),
     "raise-cpu-quota": Recipe(
         "Give the container whole cores, on the host: docker run --cpus {wanted}; in Kubernetes resources.limits.cpu."
     ),
     "raise-shm": Recipe(
-        "Needed by several GPUs only. Start the container with more: docker run --shm-size=1g, or --ipc=host; in Kubernetes an "
+        "Only several GPUs need it. Start the container with more: docker run --shm-size=1g, or --ipc=host; in Kubernetes an "
         "emptyDir of medium Memory, mounted at /dev/shm."
     ),
     "wsl-memory": Recipe(
-        "Under Windows, put the lines [wsl2] and memory={wanted} into the file .wslconfig of your user folder "
-        "(notepad $env:USERPROFILE\\.wslconfig), then end WSL; it starts again with the next terminal.",
+        "In Windows, put the lines [wsl2] and memory={wanted} into the file .wslconfig of your user folder "
+        "(notepad $env:USERPROFILE\\.wslconfig), then stop WSL; the next terminal starts it again.",
         anywhere=("wsl.exe --shutdown",),
         needs_reboot=True,
     ),
     "wsl-version-2": Recipe(
-        "Under Windows, in PowerShell, make this a WSL 2 system. It is converted, which takes some minutes.",
+        "In Windows, in PowerShell, convert this system to WSL 2. It takes some minutes.",
         anywhere=("wsl.exe --set-version {system_name} 2",),
         needs_reboot=True,
     ),
     "unset-torchrun": Recipe(
-        "If they are left over from another program, take them away; to share a model, start with torchrun, which sets them all.",
+        "If another program left these variables, unset them. To share a model, start puna with torchrun, which sets them all.",
         {"windows": ("Remove-Item Env:{powershell} -ErrorAction SilentlyContinue",)},
         anywhere=("unset {variables}",),
     ),
     "set-master": Recipe(
-        "Start with torchrun, which sets them, or name the machine of rank 0.",
+        "Start puna with torchrun, which sets them, or set the address of rank 0's machine.",
         {"windows": ("$env:MASTER_ADDR = '127.0.0.1'; $env:MASTER_PORT = '29500'",)},
         anywhere=("export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",),
     ),
     "another-port": Recipe(
-        "See who listens there, or take another port (torchrun --master_port {other}).",
+        "See which program listens there, or use another port (torchrun --master_port {other}).",
         {
             "windows": ("Get-NetTCPConnection -LocalPort {port} -State Listen", "$env:MASTER_PORT = '{other}'"),
             "macos": ("lsof -nP -iTCP:{port} -sTCP:LISTEN", "export MASTER_PORT={other}"),
@@ -134,15 +132,15 @@ HOST: dict[str, Recipe] = {
         anywhere=("ss -ltnp 'sport = :{port}'", "export MASTER_PORT={other}"),
     ),
     "name-the-host": Recipe(
-        "Give this machine's name an address. For models over several machines it must be the one that the others reach.",
+        "Give this machine's name an address. With several machines, use the address that the others reach.",
         anywhere=("echo 127.0.1.1 {host_name} | sudo tee -a /etc/hosts",),
     ),
     "real-address": Recipe(
-        "Put the address that the other machines reach before the name in /etc/hosts, in place of the loopback's.",
+        "In /etc/hosts, replace the loopback address of this name with the address that the other machines reach.",
         anywhere=("sudoedit /etc/hosts",),
     ),
     "choose-interface": Recipe(
-        "Name the interface through which the machines reach each other.",
+        "Set the interface that connects the machines.",
         anywhere=("export NCCL_SOCKET_IFNAME={interface} GLOO_SOCKET_IFNAME={interface}",),
     ),
     "open-ufw": Recipe(
@@ -154,17 +152,17 @@ HOST: dict[str, Recipe] = {
         anywhere=("sudo firewall-cmd --permanent --zone=trusted --add-interface={interface}", "sudo firewall-cmd --reload"),
     ),
     "install-socks": Recipe(
-        "Install the package that speaks to such proxies.",
+        "Install the package for SOCKS proxies.",
         {"windows": ("& {python} -m pip install socksio",)},
         anywhere=("{python} -m pip install socksio",),
     ),
     "go-online": Recipe(
-        "To fetch models, take the variable away.",
+        "To fetch models, unset the variable.",
         {"windows": ("Remove-Item Env:{variable}",)},
         anywhere=("unset {variable}",),
     ),
     "set-governor": Recipe(
-        "Let the clock rise, until the next start.",
+        "Raise the clock until the next start.",
         anywhere=("echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",),
     ),
     "power-profile": Recipe(
@@ -172,6 +170,6 @@ HOST: dict[str, Recipe] = {
         {"windows": ("powercfg /setactive SCHEME_BALANCED",)},
         anywhere=("powerprofilesctl set performance",),
     ),
-    "cool-down": Recipe("Free the air's way, clean the fans, and measure again."),
+    "cool-down": Recipe("Clear the air vents, clean the fans, and measure again."),
     "plug-in": Recipe("Plug in the power supply."),
 }

@@ -39,8 +39,8 @@ _TOOLKIT_DOCKER = ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo s
 NVIDIA: dict[str, Recipe] = {
     "install-puna-gpu": Recipe("Install PyTorch and Triton for puna.", anywhere=("{install_gpu}",)),
     "install-nvidia-driver": Recipe(
-        "Install NVIDIA's driver. If Secure Boot is on, the installation may ask for a password: make one up. The next start "
-        "then shows a blue screen, where it is typed once more (Enroll MOK, Continue, Yes, the password, Reboot).",
+        "Install NVIDIA's driver. If Secure Boot is on, the installer may ask for a password: make one up. The next start "
+        "then shows a blue screen: choose Enroll MOK, Continue, Yes, type the password again, Reboot.",
         {
             "ubuntu": ("sudo apt update", "sudo ubuntu-drivers install"),
             "debian": _DEBIAN_DRIVER,
@@ -50,11 +50,11 @@ NVIDIA: dict[str, Recipe] = {
             "windows": _WINDOWS_DRIVER,
             "macos": ("# macOS has no driver for NVIDIA cards; use --device cpu",),
         },
-        anywhere=("# Take the driver from your distribution, or from https://www.nvidia.com/drivers",),
+        anywhere=("# Get the driver from your distribution, or from https://www.nvidia.com/drivers",),
         needs_reboot=True,
     ),
     "install-cuda-library": Recipe(
-        "Install the driver's part for computing: libcuda.so.1 and nvidia-smi. It must be of the module's version, {version}.",
+        "Install the driver's computing package: libcuda.so.1 and nvidia-smi, in the module's version, {version}.",
         {
             "ubuntu": ("sudo apt install libnvidia-compute-{branch} nvidia-utils-{branch}",),
             "debian": ("sudo apt install libcuda1 nvidia-smi",),
@@ -64,12 +64,12 @@ NVIDIA: dict[str, Recipe] = {
         anywhere=("# Install the package of your distribution that holds nvidia-smi and libcuda.so.1",),
     ),
     "enroll-mok-key": Recipe(
-        "Let Secure Boot trust the key that the module is signed with. mokutil asks for a password: make one up. " + _BLUE_SCREEN,
+        "Let Secure Boot trust the key of the module. mokutil asks for a password: make one up. " + _BLUE_SCREEN,
         anywhere=("sudo mokutil --import {key}",),
         needs_reboot=True,
     ),
     "sign-nvidia-module": Recipe(
-        "Build the module anew, signed, and let Secure Boot trust the key. mokutil asks for a password: make one up. "
+        "Rebuild and sign the module, and let Secure Boot trust the key. mokutil asks for a password: make one up. "
         + _BLUE_SCREEN,
         {
             "ubuntu": ("sudo update-secureboot-policy --new-key", "sudo dkms autoinstall --force", "sudo mokutil --import {key}"),
@@ -80,13 +80,13 @@ NVIDIA: dict[str, Recipe] = {
     ),
     "confirm-mok-key": Recipe(
         'Restart, and confirm the key: on the blue screen, "Perform MOK management", press a key within ten seconds, then Enroll '
-        "MOK, Continue, Yes, the password that was chosen when the driver was installed, Reboot. If it is forgotten: "
+        "MOK, Continue, Yes, the password from the driver's installation, Reboot. If you forgot it: "
         "sudo mokutil --revoke-import, and import the key again.",
         anywhere=("sudo reboot",),
         needs_reboot=True,
     ),
     "blacklist-nouveau": Recipe(
-        "Keep the free driver nouveau, which cannot compute, away from the card.",
+        "Stop the free driver nouveau, which cannot compute, from using the card.",
         {
             "ubuntu": (_BLACKLIST, "sudo update-initramfs -u"),
             "debian": (_BLACKLIST, "sudo update-initramfs -u"),
@@ -100,8 +100,8 @@ NVIDIA: dict[str, Recipe] = {
         needs_reboot=True,
     ),
     "install-kernel-headers": Recipe(
-        "Install the headers of the running kernel, {release}, and build the module for it. The second package brings the "
-        "headers of kernels to come.",
+        "Install the headers of the running kernel, {release}, and build the module for it. The second package keeps the "
+        "headers up to date with new kernels.",
         {
             "ubuntu": ("sudo apt install linux-headers-$(uname -r) linux-headers-{flavour}", *_DKMS),
             "debian": ("sudo apt install linux-headers-$(uname -r) linux-headers-amd64", *_DKMS),
@@ -115,7 +115,7 @@ NVIDIA: dict[str, Recipe] = {
         {"fedora": _AKMODS},
         anywhere=_DKMS,
     ),
-    "load-nvidia-module": Recipe("Load the module; what it says if it will not is in the kernel's log.", anywhere=_LOAD),
+    "load-nvidia-module": Recipe("Load the module; if it fails, the kernel's log says why.", anywhere=_LOAD),
     "update-nvidia-driver": Recipe(
         "Install a newer driver: {wanted} or later.",
         {
@@ -126,11 +126,11 @@ NVIDIA: dict[str, Recipe] = {
             "wsl": _WINDOWS_DRIVER,
             "windows": _WINDOWS_DRIVER,
         },
-        anywhere=("# Take the driver from your distribution, or from https://www.nvidia.com/drivers",),
+        anywhere=("# Get the driver from your distribution, or from https://www.nvidia.com/drivers",),
         needs_reboot=True,
     ),
     "open-kernel-module": Recipe(
-        "Install the open kernel module: {generation} cards work with no other.",
+        "Install the open kernel module: {generation} cards need it.",
         {
             "ubuntu": ("sudo apt install nvidia-driver-{package}",),
             "debian": _DEBIAN_DRIVER,
@@ -144,12 +144,12 @@ NVIDIA: dict[str, Recipe] = {
         needs_reboot=True,
     ),
     "proprietary-kernel-module": Recipe(
-        "Install the proprietary kernel module of branch 580: {generation} cards work with no other, and with no later driver.",
+        "Install the proprietary kernel module of branch 580: {generation} cards need it and support no later driver.",
         {
             "ubuntu": ("sudo apt install nvidia-driver-580",),
             "debian": ("sudo apt install nvidia-driver nvidia-kernel-dkms",),
             "fedora": ("sudo dnf install akmod-nvidia-580xx xorg-x11-drv-nvidia-580xx-cuda --allowerasing",),
-            "arch": ("# Build nvidia-580xx-dkms and nvidia-580xx-utils from the AUR in the place of nvidia-open-dkms",),
+            "arch": ("# Build nvidia-580xx-dkms and nvidia-580xx-utils from the AUR instead of nvidia-open-dkms",),
         },
         anywhere=("# Install the proprietary driver of branch 580 from https://www.nvidia.com/drivers",),
         needs_reboot=True,
@@ -158,37 +158,37 @@ NVIDIA: dict[str, Recipe] = {
         "Restart: {why}.", {"windows": ("shutdown /r /t 0",), "wsl": ("wsl.exe --shutdown",)}, ("sudo reboot",), True
     ),
     "restart-into-kernel": Recipe(
-        "Restart into the kernel that is installed, {installed}.", anywhere=("sudo reboot",), needs_reboot=True
+        "Restart into the installed kernel, {installed}.", anywhere=("sudo reboot",), needs_reboot=True
     ),
     "reload-uvm": Recipe(
-        "Load the driver's memory module anew; end programs that use the GPU first. If that does not do, restart. The services "
-        "nvidia-suspend and nvidia-resume, where they are enabled, keep the card through a sleep.",
+        "End programs that use the GPU, then reload the driver's memory module. If that does not help, restart. The services "
+        "nvidia-suspend and nvidia-resume, if enabled, keep the card working after sleep.",
         {"wsl": ("wsl.exe --shutdown",), "windows": ("shutdown /r /t 0",)},
         anywhere=("sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",),
     ),
     "switch-card-on": Recipe(
-        "Let the card be switched on when a program wants it.",
+        "Let programs switch the card on when they need it.",
         {"ubuntu": ("sudo prime-select on-demand",)},
         anywhere=("# Choose hybrid graphics in the firmware, or in the tool that switched the card off",),
         needs_reboot=True,
     ),
     "give-card-back": Recipe(
-        "Take the card's id out of the options of vfio-pci, in /etc/modprobe.d and on the kernel's command line.",
+        "Remove the card's id from the options of vfio-pci, in /etc/modprobe.d and in the kernel's command line.",
         anywhere=("grep -rn vfio /etc/modprobe.d /proc/cmdline | tail -20",),
         needs_reboot=True,
     ),
     "check-card": Recipe(
-        "Switch the machine off. See that the card sits firmly and that each of its power plugs is in to the end; try without "
+        "Switch the machine off. Seat the card firmly and push all its power plugs in fully; try without "
         "overclocking and, on a laptop, with its own power supply.",
         anywhere=("sudo dmesg | grep -i -e nvrm -e xid | tail -20",),
         needs_reboot=True,
     ),
     "make-device-files": Recipe(
-        "Make the device files.",
+        "Create the device files.",
         anywhere=("sudo nvidia-modprobe -u -c 0",),
     ),
     "join-device-group": Recipe(
-        "Let this user open the card's device files, then log in anew.",
+        "Let this user open the card's device files, then log in again.",
         anywhere=("sudo usermod -aG {group} $USER",),
     ),
     "container-toolkit": Recipe(
@@ -208,13 +208,13 @@ NVIDIA: dict[str, Recipe] = {
         anywhere=_TOOLKIT_DOCKER,
     ),
     "restart-container": Recipe(
-        "On the host: restart the container. systemd took its right to the card away when it read its units anew; a container "
-        "that gets its GPUs by CDI keeps them (docker run --device nvidia.com/gpu=all).",
+        "On the host: restart the container. A systemd reload removed its right to the card; a container "
+        "that gets its GPUs through CDI keeps them (docker run --device nvidia.com/gpu=all).",
         anywhere=("docker restart {container}",),
     ),
-    "update-wsl": Recipe("In Windows: bring WSL up to date.", anywhere=("wsl.exe --update", "wsl.exe --shutdown")),
+    "update-wsl": Recipe("In Windows: update WSL.", anywhere=("wsl.exe --update", "wsl.exe --shutdown")),
     "remove-linux-driver": Recipe(
-        "Remove the Linux driver from WSL: Windows's driver brings its own libcuda in /usr/lib/wsl/lib, and the other hides it.",
+        "Remove the Linux driver from WSL: it hides the libcuda of Windows's driver in /usr/lib/wsl/lib.",
         anywhere=(
             "sudo apt purge 'nvidia-driver-*' 'libnvidia-compute-*' 'nvidia-dkms-*'",
             "sudo ldconfig",
@@ -226,11 +226,11 @@ NVIDIA: dict[str, Recipe] = {
         anywhere=("{pip} install torch --index-url {index}", "{install_gpu}"),
     ),
     "replace-torch": Recipe(
-        "Put a PyTorch that was built for CUDA {cuda} in its place.",
+        "Replace it with a PyTorch built for CUDA {cuda}.",
         anywhere=("{pip} uninstall -y torch", "{pip} install torch --index-url {index}"),
     ),
     "no-gpu-torch": Recipe(
-        "No wheel of PyTorch runs with this card and this driver: update the driver, or go on with the CPU.",
+        "No PyTorch wheel supports this card with this driver: update the driver, or use the CPU.",
         anywhere=('puna run --device cpu "What is gravity?"',),
     ),
     "install-triton": Recipe(
@@ -249,51 +249,51 @@ NVIDIA: dict[str, Recipe] = {
         },
         anywhere=("# Install gcc, and the headers of this Python",),
     ),
-    "see-gpu-memory": Recipe("See who holds the card's memory.", anywhere=("nvidia-smi",)),
-    "remove-second-torch": Recipe("Keep one PyTorch; the first in this list is used.", anywhere=("pip uninstall -y torch",)),
+    "see-gpu-memory": Recipe("See which programs use the card's memory.", anywhere=("nvidia-smi",)),
+    "remove-second-torch": Recipe("Keep one PyTorch; Python uses the first in this list.", anywhere=("pip uninstall -y torch",)),
     "show-all-cards": Recipe(
-        "Let programs see the cards; look for the line that sets it in ~/.profile, ~/.bashrc or the service's unit.",
+        "Let programs see the cards; ~/.profile, ~/.bashrc or the service's unit may set the variable.",
         {"windows": ("set CUDA_VISIBLE_DEVICES=",)},
         anywhere=("unset CUDA_VISIBLE_DEVICES",),
     ),
     "unset-library-path": Recipe(
-        "Let PyTorch find the CUDA libraries that came with it.",
+        "Let PyTorch find its own CUDA libraries.",
         anywhere=("unset LD_LIBRARY_PATH",),
     ),
     "free-gpu-memory": Recipe(
-        "End programs that hold the card's memory, if you may: {programs}.",
+        "End programs that use the card's memory, if you may: {programs}.",
         {"windows": ("# if it may end: taskkill /PID {pid}",)},
         anywhere=("ps -o pid,user,args -p {pid}", "# if it may end: kill {pid}"),
     ),
     "cool-card": Recipe(
-        "Cool the card: dust, fans, room around it. Less power is less heat; generating is limited by memory more than by power.",
+        "Cool the card: remove dust, check fans and airflow. Less power means less heat and hardly slows generation.",
         anywhere=("sudo nvidia-smi -i {number} -pl {watts}",),
     ),
     "default-power-limit": Recipe(
-        "Give the card its own power limit back.", anywhere=("sudo nvidia-smi -i {number} -pl {watts}",)
+        "Reset the card's power limit to its default.", anywhere=("sudo nvidia-smi -i {number} -pl {watts}",)
     ),
     "keep-driver-loaded": Recipe("Keep the driver loaded between programs.", anywhere=("sudo nvidia-smi -pm 1",)),
     "reset-card": Recipe(
-        "End all programs on the card and reset it; a card with a screen needs a restart instead.",
+        "End all programs on the card and reset it; with a screen on the card, restart the machine.",
         {"windows": ("shutdown /r /t 0",), "wsl": ("wsl.exe --shutdown",)},
         anywhere=("sudo nvidia-smi --gpu-reset -i {number}",),
     ),
     "replace-card": Recipe(
-        "The card's memory fails. If it comes again after a restart, have the card replaced.",
+        "The card's memory is faulty. If the error returns after a restart, replace the card.",
         anywhere=("nvidia-smi -q -d ECC,ROW_REMAPPER,PAGE_RETIREMENT", "sudo reboot"),
         needs_reboot=True,
     ),
     "turn-mig-off": Recipe(
-        "Give the card back as a whole; or name one of its parts in CUDA_VISIBLE_DEVICES (nvidia-smi -L lists them).",
+        "Turn MIG off, or name one of its parts in CUDA_VISIBLE_DEVICES (nvidia-smi -L lists them).",
         anywhere=("sudo nvidia-smi -i {number} -mig 0",),
         needs_reboot=False,
     ),
     "make-mig-instance": Recipe(
-        "Give the card back as a whole, or divide it: nvidia-smi mig -lgip lists the sizes.",
+        "Turn MIG off, or divide the card: nvidia-smi mig -lgip lists the sizes.",
         anywhere=("sudo nvidia-smi -i {number} -mig 0",),
     ),
-    "no-peer-to-peer": Recipe("Let NCCL go through main memory.", anywhere=("export NCCL_P2P_DISABLE=1",)),
+    "no-peer-to-peer": Recipe("Make NCCL use main memory.", anywhere=("export NCCL_P2P_DISABLE=1",)),
     "show-nccl": Recipe(
-        "Let NCCL say where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.trial all-reduce",)
+        "Let NCCL print where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.trial all-reduce",)
     ),
 }

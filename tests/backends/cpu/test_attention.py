@@ -1,4 +1,4 @@
-"""Attention over many spans: the reference's numbers, and the same bits however tiles and spans are shared out."""
+"""Attention over many spans equals the reference, with the same bits for any split into tiles and spans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES = {
 
 
 def fed(config: ModelConfig, cuts: Sequence[int], threads: int, kv: KVType = "f32", beside: bool = False) -> Logits:
-    """Logits of all positions, fed in pieces that end at `cuts`; `beside`: with another sequence, which is shorter."""
+    """Logits of all positions, fed in pieces that end at `cuts`; `beside`: together with a shorter sequence."""
     checkpoint = random_checkpoint(config, seed=1)
     ids, other = random_ids(config, LENGTH), random_ids(config, LENGTH, seed=9)
     rows = []

@@ -1,4 +1,4 @@
-"""Kernels compiled in child processes: what is told, what a child that dies leaves behind, and who ends whom."""
+"""Kernels compiled in child processes: messages, leftovers of a dead child, and how processes end each other."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_interrupt_while_waiting_ends_the_children(folder: Path, monkeypatch:
 
 
 def test_a_child_ends_with_the_process_that_started_it() -> None:
-    """However that ends: the system closes its end of the pipe."""
+    """The child notices any end of its parent: the system closes the pipe."""
     command = [sys.executable, "-P", "-c", children.START, *sys.path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None

@@ -1,4 +1,4 @@
-"""Kept machine code: used when whole, made anew when damaged, done without where it cannot be kept."""
+"""Cached machine code: used if complete, recompiled if damaged, skipped if the cache is not writable."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_damaged_code_is_compiled_anew(folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file stands where the folder should be; a notice says so, and the answer is right."""
+    """A file has the folder's name; a notice says so, and the answer is right."""
     (tmp_path / "kernels").write_text("in the way")
     monkeypatch.setattr(host, "kernel_folder", lambda: tmp_path / "kernels" / "key")
     monkeypatch.setattr(compiled, "_unkept", {})

@@ -1,4 +1,4 @@
-"""Each operation of the CPU backend against the one of the same name in the reference, at sizes that kernels get wrong."""
+"""Each operation of the CPU backend against the same one of the reference, at sizes that kernels often get wrong."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_quantize_rounds_to_the_nearest_of_255_levels(blocks: int) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_quantize_keeps_what_is_not_finite(bad: float) -> None:
-    """A broken number must reach the logits: it may not turn into a plausible one."""
+    """A nan must reach the logits and must not become a plausible number."""
     x = numbers(32)
     x[13] = bad
     record = aligned_zeros(record_bytes(32))

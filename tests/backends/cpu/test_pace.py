@@ -1,4 +1,4 @@
-"""When a step is shared, and when not."""
+"""When a step runs on several threads, and when not."""
 
 from __future__ import annotations
 

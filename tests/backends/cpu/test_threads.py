@@ -1,4 +1,4 @@
-"""The team of threads: no wake-up is lost, whenever a step comes; closing ends every thread."""
+"""The thread team: no step at any time loses a wake-up; closing ends every thread."""
 
 from __future__ import annotations
 

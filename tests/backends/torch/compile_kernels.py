@@ -1,4 +1,4 @@
-"""Compiles the kernels and prints what came of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
+"""Compiles the kernels and prints the result of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
 The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
 launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual one of each,
@@ -114,7 +114,7 @@ def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
 
 
 def products(ttgir: str) -> list[str]:
-    """The instructions that multiply, without how many columns they have: what decides in which order a product is summed."""
+    """The multiply instructions without their column counts: they determine the summation order of a product."""
     found = set(re.findall(r"tt\.dot\b|warp_group_dot\b|tc_gen5_mma\b|kWidth = \d+", ttgir))
     for version, shape in re.findall(r"nvidia_mma<\{versionMajor = (\d+)[^}]*instrShape = \[([^\]]*)\]", ttgir):
         rows, _, *depth = shape.split(", ")

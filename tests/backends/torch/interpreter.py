@@ -1,4 +1,4 @@
-"""The guard of tests of Triton kernels: they run where TRITON_INTERPRET=1 was set before Triton was imported, on CPU tensors.
+"""Guards the tests of Triton kernels: they run on CPU tensors if TRITON_INTERPRET=1 was set before Triton's import.
 
 `test_interpreted.py` starts a process for them, so that nothing else in the suite sees the setting.
 """
@@ -32,7 +32,7 @@ def require() -> None:
 
 
 def _loops_run() -> bool:
-    """Whether a loop can end at a number that the kernel is given: old interpreters make an int of an array of one element."""
+    """Whether a kernel's argument can bound a loop: old interpreters convert a one-element array to an int."""
     import triton
     import triton.language as tl
 
@@ -50,7 +50,7 @@ def _loops_run() -> bool:
 
 
 def product_in_order(a: Array, b: Array, dtype: object = None) -> Array:
-    """In the place of numpy's product, which the interpreter uses and whose sums depend on a row's place: a card's do not."""
+    """Replaces numpy's product in the interpreter: its sums depend on a row's position; a card's do not."""
     return np.asarray(np.einsum("mk,kn->mn", np.ascontiguousarray(a), np.ascontiguousarray(b)))
 
 

@@ -20,7 +20,7 @@ NOT_IN_GRAPHS = {"_local_scalar_dense": "reads a number of the device", "nonzero
 
 
 class _Listening(TorchDispatchMode):  # type: ignore[misc]
-    """Notes torch's own operations, and does them: their results are the places where a replay leaves its own."""
+    """Runs and records torch's operations; a replay writes its results into the same memory."""
 
     def __init__(self, calls: list[Call]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Listening(TorchDispatchMode):  # type: ignore[misc]
 
 
 def _into(places: Any, results: Any) -> None:
-    """Copy what is new, not what is a view or was changed where it lies."""
+    """Copy new tensors, but not views or tensors changed in place."""
     for place, result in zip(tree_leaves(places), tree_leaves(results), strict=True):
         if isinstance(place, torch.Tensor) and place.data_ptr() != result.data_ptr():
             place.copy_(result)

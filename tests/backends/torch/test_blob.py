@@ -1,4 +1,4 @@
-"""Arrays in one piece of memory: what comes back is what was given."""
+"""Arrays packed into one buffer come back unchanged."""
 
 from __future__ import annotations
 

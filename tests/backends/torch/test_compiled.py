@@ -1,4 +1,4 @@
-"""Every kernel through Triton's compiler, for cards that need not be there: what the interpreter forgives, this does not.
+"""Compiles every kernel with Triton for cards that need not be present; the compiler is stricter than the interpreter.
 
 Compiled as the launchers launch them on a card of each architecture. Runs in the ordinary process, with no GPU.
 """
@@ -43,7 +43,7 @@ def require_that_all_fit(kernels: list[dict[str, Any]]) -> None:
 
 
 def require_one_order_of_sums(kernels: list[dict[str, Any]]) -> None:
-    """However many rows are multiplied at a time, by the same instructions: else a row's bits would depend on the batch."""
+    """Any number of rows uses the same instructions; otherwise a row's bits would depend on the batch."""
     found = defaultdict(set)
     for kernel in kernels:
         if kernel["kernel"] == "matvec_kernel" and kernel["is_launched"]:

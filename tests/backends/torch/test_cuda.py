@@ -1,4 +1,4 @@
-"""What only a card can tell: the kernels compiled, graphs replayed, and nobody waiting. Skipped where there is none."""
+"""Tests that need a card: compiled kernels, replayed graphs, no waits. Skipped without a card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a GPU, in words, on machines that have none."""
+"""Error texts for faulty GPUs, tested on machines without one."""
 
 from __future__ import annotations
 

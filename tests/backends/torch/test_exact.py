@@ -1,4 +1,4 @@
-"""What makes a row's bits depend on its own numbers only, on every CPU: shown without another CPU.
+"""Why a row's bits depend only on its own numbers on every CPU, shown on a single CPU.
 
 A forward pass uses only operations of EXACT, which IEEE 754 defines to the last bit. So the same bits come from 1 to 5 threads,
 alone and in a batch, and under every instruction set that torch, MKL and oneDNN can be told to use here.
@@ -88,7 +88,7 @@ def digests() -> str:
 
 
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    """In processes of their own, for the libraries choose once; all at a time, as each mostly imports."""
+    """In separate processes, because libraries choose their code once; all at the same time, because most of it is imports."""
     command = [sys.executable, "-c", "from tests.backends.torch.test_exact import digests; print(digests())"]
     begun = {
         name: subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True)

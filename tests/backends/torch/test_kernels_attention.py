@@ -33,7 +33,7 @@ pairs = pytest.mark.parametrize(("shape", "kv_type"), PAIRS, ids=str)
 
 
 def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
-    """Pages that hold what may not be read."""
+    """Pages with values that must not be read."""
 
     def half() -> Half:
         shape = (NUM_PAGES, num_kv_heads, PAGE_SIZE, head_dim)
@@ -94,7 +94,7 @@ def test_rope_write(shape: tuple[int, int, int], kv_type: str) -> None:
 
 
 def require_same_pages(kv_type: str, found: Half, expected: Half) -> None:
-    """Equal but for the last bit of the type, and what was not written is as it was."""
+    """Equal except for the last bit of the type; unwritten memory is unchanged."""
     steps = {"int8": 1.0, "bf16": 0.02, "f16": 0.004, "f32": 1e-5}[kv_type]
     torch.testing.assert_close(found.numbers.float(), expected.numbers.float(), rtol=0, atol=steps, equal_nan=True)
     if found.scales is not None and expected.scales is not None:

@@ -1,4 +1,4 @@
-"""Decode steps that are recorded and replayed: the bits of steps that are not, whatever changes between two of them."""
+"""Recorded and replayed decode steps give the bits of ordinary steps, whatever changes between two steps."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_texts_are_the_same_with_and_without(temperature: float) -> None:
 
 
 class Broken:
-    """A recorder for which something cannot be recorded."""
+    """A recorder that fails to record an operation."""
 
     def __init__(self, error: RuntimeError) -> None:
         self.error, self.asked = error, 0

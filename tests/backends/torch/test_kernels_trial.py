@@ -1,4 +1,4 @@
-"""The trial's kernel, in Triton's interpreter: what a GPU is asked to compute is right where it is computed right."""
+"""The trial's kernel in Triton's interpreter: its expected result is correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the torch backend does: steps that are cut where memory runs out, budgets, weights in fewer bits."""
+"""Features of the torch backend alone: splitting steps when memory runs out, budgets, weights in fewer bits."""
 
 from __future__ import annotations
 

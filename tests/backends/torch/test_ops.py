@@ -1,4 +1,4 @@
-"""Who computes the operations, and how matrices are put together for them."""
+"""Which code computes the operations, and how matrices are combined for them."""
 
 from __future__ import annotations
 

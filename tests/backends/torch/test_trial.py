@@ -1,4 +1,4 @@
-"""`trial.py` where there is no GPU: its checks run on the CPU, failures are words, and the child says that there is none."""
+"""`trial.py` without a GPU: its checks run on the CPU, failures are texts, and the child reports no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two machines, stood in for by two network namespaces that this test makes and removes."""
+"""Two machines, simulated by two network namespaces that this test creates and removes."""
 
 from __future__ import annotations
 
