@@ -5,6 +5,7 @@ search     how a text is held against the causes
 reading    a text without colours, frames and dates; of a huge log what tells something
 wording    wordings of programs -> regular expressions and shingles
 names      packages, and names that they gave up
+ranges     versions of packages that are wanted, and that are there
 clues      words of people
 table      all causes, in their order
 memory ... server   the causes of one topic each, as literal tables
