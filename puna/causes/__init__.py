@@ -5,6 +5,7 @@ search     matches a text against the causes
 reading    removes colours, frames and dates; keeps the useful lines of a huge log
 wording    wordings of programs -> regular expressions and shingles
 names      packages, and names that they removed
+ranges     versions of packages that are wanted, and that are there
 clues      words that people use
 table      all causes, in their order
 memory ... server   the causes of one topic each, as literal tables

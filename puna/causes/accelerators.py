@@ -18,6 +18,8 @@ def explain_hip(numbers: Numbers) -> Explanation:
     """ROCm code not compiled for this chip, with the override that helps, if one is known."""
     chip = numbers.get("chip", "").lower()
     told = f"ROCm's libraries hold no code for this GPU, {chip}." if chip else "The program holds no code for this AMD GPU."
+    if "drive" in numbers:
+        return _on_windows(chip, numbers)
     override = NEAREST.get(chip)
     if override:
         trick = f"Or run code for the most similar chip: export HSA_OVERRIDE_GFX_VERSION={override}"
@@ -40,11 +42,30 @@ def explain_hip(numbers: Numbers) -> Explanation:
     )
 
 
+def _on_windows(chip: str, numbers: Numbers) -> Explanation:
+    """The same in AMD's HIP SDK for Windows, which knows no HSA_OVERRIDE_GFX_VERSION."""
+    sdk = f"The HIP SDK {numbers['rocm']}" if numbers.get("rocm") else "The HIP SDK"
+    return Explanation(
+        f"{sdk} for Windows holds no rocBLAS code for this GPU{f', {chip}' if chip else ''}: new and small chips come late.",
+        (
+            "Install the newest HIP SDK, or the program's newest version, and see that its path names that one: "
+            "https://www.amd.com/en/developer/resources/rocm-hub/hip-sdk.html",
+            "Or take a program that uses Vulkan (llama.cpp, Ollama, LM Studio): it runs on nearly all AMD GPUs without ROCm.",
+            "Others build rocBLAS for chips that AMD left out; such files are put into the folder that the text names. Keep "
+            "the old ones.",
+        ),
+        instead=CPU,
+        numbers=numbers,
+    )
+
+
 CAUSES = (
     Cause(
         "rocblas-library",
         "accelerators",
         (
+            "rocblas error: cannot read {drive:name}:\\ ... rocm\\{rocm:number}\\ ... for gpu arch : {chip:name}",
+            "rocblas error: cannot read {drive:name}:\\ ... for gpu arch : {chip:name}",
             "rocblas error: cannot read ... tensilelibrary ... for gpu arch : {chip:name}",
             "rocblas error: cannot read ... tensilelibrary",
             "rocblas error: could not initialize tensile host",
@@ -124,6 +145,45 @@ CAUSES = (
             instead=CPU,
         ),
         ("+rocm|hip|amdgpu|radeon", "+memory access fault|gpu hang|illegal memory"),
+    ),
+    Cause(
+        "amdgpu-crash",
+        "accelerators",
+        (
+            "{chip:gfx} ~~~ segmentation fault",
+            "segmentation fault ~~~ libamdhip64",
+            "libamdhip64 ~~~ segmentation fault",
+            "segfault at ... libamdhip64",
+            "segfault at ... libhsa-runtime64",
+            "segmentation fault ~~~ libhsa-runtime64",
+            "libhsa-runtime64 ~~~ segmentation fault",
+            "sigsegv ~~~ libamdhip64",
+            "sigsegv ~~~ libhsa-runtime64",
+            "found {count:int} rocm devices ~~~ segmentation fault",
+            "rocm ... segmentation fault",
+            "{chip:gfx} ... sigsegv",
+            "{chip:gfx} ... exit code 139",
+            "amdgpu ... segmentation fault",
+        ),
+        says(
+            (
+                "The program crashed (segmentation fault) while it used the AMD GPU, {chip}. Likeliest the kernel of this "
+                "machine, with its driver amdgpu and firmware, or the installed ROCm is older than the ROCm that the program was "
+                "built with; new chips need new ones.",
+                "The program crashed (segmentation fault) while it used the AMD GPU. Likeliest the kernel of this machine, with "
+                "its driver amdgpu and firmware, or the installed ROCm is older than the ROCm that the program was built with; "
+                "new chips need new ones.",
+            ),
+            "See both: uname -r; ls -d /opt/rocm*; rocminfo | grep -m1 gfx. AMD's release notes name the kernels of each ROCm.",
+            "Update the kernel and the package linux-firmware, and restart. A container uses the kernel of the host: update "
+            "that.",
+            "Update the program's ROCm, or take a build for the ROCm that is installed.",
+            "If it then ends with a page fault: export HSA_ENABLE_SDMA=0",
+            "llama.cpp and Ollama with Vulkan do without ROCm.",
+            instead=CPU,
+        ),
+        ("+rocm|hip|amdgpu|radeon|gfx1151|strix halo|libamdhip64", "+segfault|segmentation fault|sigsegv"),
+        role="effect",
     ),
     Cause(
         "hip-library-missing",

@@ -50,6 +50,7 @@ class Cause:
     explain: Explain
     clues: tuple[str, ...] = ()  # see `clues.py`; empty: only wordings identify it
     role: Role = "cause"
+    unless: tuple[str, ...] = ()  # in lower case: where one of these stands in the text, it tells of something else
 
 
 @dataclass(frozen=True, slots=True)

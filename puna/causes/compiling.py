@@ -149,6 +149,38 @@ CAUSES = (
         ("+fp4|nvfp4|mxfp4", "+cutlass|flashinfer|kernel", "fail|sm120|sm121|sm_120|sm_121|unavailable"),
     ),
     Cause(
+        "nvcc-at-run-time",
+        "compile",
+        (
+            "no such file or directory: 'nvcc'",
+            "no such file or directory: '{folder:path}nvcc'",
+            "no such file or directory: '{folder:path}nvcc.exe'",
+            "could not find nvcc and default cuda_home=",
+            "could not find nvcc and default cuda_home",
+            "{folder:path}bin/nvcc: not found",
+            "{folder:path}bin/nvcc: no such file or directory",
+            "sh: 1: nvcc: not found",
+            "deep_gemm ~~~ nvcc: not found",
+            "flashinfer ~~~ nvcc: not found",
+        ),
+        says(
+            "The program compiles kernels when they are first used (FlashInfer, DeepGEMM and their like do), and there is no "
+            "CUDA compiler, nvcc: PyTorch's wheel and images that are named runtime come without it.",
+            "Do without FlashInfer: export VLLM_USE_FLASHINFER_SAMPLER=0; for attention vllm serve MODEL --attention-backend "
+            "FLASH_ATTN; or python -m pip uninstall flashinfer-python",
+            "Or take its kernels ready-made: python -m pip install flashinfer-cubin, and flashinfer-jit-cache from "
+            "https://flashinfer.ai/whl/cu129 (or cu128, cu130: your PyTorch's CUDA)",
+            "Or install the CUDA toolkit of PyTorch's CUDA, and name it: export CUDA_HOME=/usr/local/cuda "
+            "PATH=/usr/local/cuda/bin:$PATH. In Docker: an image that is named devel.",
+            instead="puna uses no FlashInfer and no nvcc; Triton compiles its kernels.",
+        ),
+        (
+            "+nvcc",
+            "+not found|no such file|missing|cannot find",
+            "+flashinfer|deep_gemm|deepgemm|run time|runtime|serve|vllm|sglang",
+        ),
+    ),
+    Cause(
         "flashinfer-card",
         "compile",
         (

@@ -7,6 +7,8 @@ from puna.causes.base import Cause, Explanation, Numbers, says
 ON_THE_CPU = 'Meanwhile puna runs on the CPU and says why: puna run MODEL "..." --device cpu'
 DEVICES = 'Choose the card in puna: puna run MODEL "..." --device cuda:0; with --require-gpu puna fails without one.'
 
+TURING, BLACKWELL = 7.5, 10.0  # compute capabilities: the oldest of builds for CUDA 13, the first that needs CUDA 12.8
+
 
 def explain_range(numbers: Numbers) -> Explanation:
     """A card outside PyTorch's range: below it PyTorch has no code; above it, code for the previous card often runs."""
@@ -33,8 +35,48 @@ def explain_range(numbers: Numbers) -> Explanation:
         ),
     }[kind]
     see = 'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"'
-    remedy = "" if kind == "newer-of-a-generation" else "replace-torch"
+    remedy = "replace-torch" if kind in ("too-new", "") else ""  # which puts in the newest, not one for an older card
     return Explanation(told, (see, *cure), remedy, ON_THE_CPU, numbers, kind)
+
+
+def capability_of(name: str) -> float | None:
+    """What "sm_120", "compute_86a" or "8.6" says; None where it says nothing.
+
+    >>> capability_of("sm_120"), capability_of("8.6"), capability_of("sm_90a"), capability_of("this")
+    (12.0, 8.6, 9.0, None)
+    """
+    digits = "".join(letter for letter in name if letter.isdigit() or letter == ".").strip(".")
+    if not digits or digits.count(".") > 1:
+        return None
+    return float(digits) if "." in digits else int(digits) / 10
+
+
+def explain_no_kernel(numbers: Numbers) -> Explanation:
+    """No code for the card: an older card needs an older build, a newer one a newer; where the text names no card, both."""
+    name = numbers.get("capability", "")
+    found = capability_of(name)
+    if found is None:
+        told = "The program contains no code for this card: it was built for other ones, older or newer."
+    else:
+        told = f"The program contains no code for this card: the card is {name}, and the wheel was built for others."
+    kind = "" if found is None else "too-old" if found < TURING else "too-new" if found >= BLACKWELL else ""
+    see = 'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"'
+    old = (
+        "A card before Turing (7.5: GTX 10, P40, P100, V100) needs a PyTorch built for CUDA 12.6; those for 12.8 and 13 dropped "
+        "it: python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+    )
+    new = "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later."
+    cure = {"too-old": (old, see), "too-new": (see, new), "": (see, new, old)}[kind]
+    older = " It is older than what newer builds still have." if kind == "too-old" else ""
+    return Explanation(
+        f"{told}{older} CUDA still starts, but the first kernel fails.",
+        cure,
+        "" if kind == "too-old" else "replace-torch",
+        "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card that is "
+        "there.",
+        numbers,
+        kind,
+    )
 
 
 CAUSES = (
@@ -76,22 +118,7 @@ CAUSES = (
             "cudaerrornokernelimagefordevice",
             "the provided ptx was compiled with an unsupported toolchain",
         ),
-        says(
-            (
-                "The program contains no code for this card: the card is {capability}, and the wheel was built for others. "
-                "CUDA still starts, but the first kernel fails.",
-                "The program contains no code for this card: it was built for older or newer cards. CUDA still starts, "
-                "but the first kernel fails.",
-            ),
-            'See what it was built for: python -c "import torch; print(torch.cuda.get_arch_list())"',
-            "An RTX 50 (sm_120) needs PyTorch 2.7 or later built for CUDA 12.8 or later.",
-            "A card before Turing (GTX 10, P40, V100): builds for CUDA 13 have no code for it; take a build for CUDA 12.6.",
-            remedy="replace-torch",
-            instead=(
-                "puna compares the card with the wheel before it loads anything; its own kernels are compiled for the card "
-                "that is there."
-            ),
-        ),
+        explain_no_kernel,
         (
             "+sm_|compute capability|cuda capability|5090|5080|5070|blackwell",
             "+torch|wheel|vllm|llama.cpp",
@@ -374,7 +401,6 @@ CAUSES = (
             "libbitsandbytes_cpu.so: undefined symbol",
             "could not find the bitsandbytes cuda binary",
             "configured cuda binary not found at {file:path}",
-            "bitsandbytes library load error: {file:path}",
             "bitsandbytes library load error",
             "configured {kind:name} binary not found at",
             "attempted to use bitsandbytes native library functionality but it's not available",
@@ -390,10 +416,18 @@ CAUSES = (
             "'nonetype' object has no attribute 'split' ... bitsandbytes",
         ),
         says(
-            "bitsandbytes found no build of its own library for this CUDA, and fell back to the one for the CPU.",
+            (
+                "bitsandbytes brings a library for each CUDA, and the one for the CUDA of this PyTorch is not among them: "
+                "{file}.",
+                "bitsandbytes found no library of its own that works here for the CUDA of this PyTorch (or for this device at "
+                "all).",
+            ),
+            "Update it, for new versions bring more: python -m pip install -U bitsandbytes; versions before 0.43 do not support "
+            "Windows.",
             "See what it finds: python -m bitsandbytes",
-            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
-            "Update it: pip install -U bitsandbytes; versions before 0.43 do not support Windows.",
+            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION; if so, unset BNB_CUDA_VERSION",
+            "Or let it take the nearest that lies in its folder (libbitsandbytes_cuda126.so): export BNB_CUDA_VERSION=126; or "
+            "take a PyTorch of such a CUDA.",
             instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
         ),
         ("+bitsandbytes|bnb", "+cuda|gpu|libcudart", "fail|not found|without|setup"),

@@ -274,22 +274,51 @@ CAUSES = (
         ),
     ),
     Cause(
+        "container-lost-gpu",
+        "driver",
+        (
+            "failed to initialize nvml: unknown error",
+            "can't initialize nvml: unknown error",
+            "nvml: unknown error",
+            "nvmlinit failed: unknown error",
+            "nvmlerror_unknown: unknown error",
+        ),
+        says(
+            "The card's files in /dev may not be opened any more. In a container that had the GPU and lost it after a while, "
+            "systemd did that: it set the container's rights anew (systemctl daemon-reload, an update) and knows nothing of the "
+            "GPU.",
+            "See whether it works outside of the container: nvidia-smi. If so, docker restart CONTAINER mends it for a while.",
+            'For good: "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json, then sudo systemctl restart '
+            "docker",
+            "Or name the files: docker run --gpus all --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm "
+            "--device /dev/nvidia-uvm-tools ...",
+            "Or give the GPU by CDI: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, then docker run --device "
+            "nvidia.com/gpu=all ...",
+            "Outside of a container: see the rights with ls -l /dev/nvidia*; id; restart the machine after a driver's update.",
+            instead=DOCTOR,
+        ),
+        (
+            "+docker|container|podman|lxc",
+            "+nvml|lost the gpu|loses the gpu|loses its gpu|gpu disappears|lose gpu",
+            "+unknown error|hours|a while|daemon-reload|some time|days|lost|loses",
+        ),
+    ),
+    Cause(
         "device-rights",
         "driver",
         (
             "failed to initialize nvml: insufficient permissions",
             "/dev/nvidia{device:word}: permission denied",
             "open /dev/nvidia{device:word}: operation not permitted",
-            "failed to initialize nvml: unknown error",
         ),
         says(
-            "This user may not open the card's files in /dev, or the container lost access to them (a systemd reload does that).",
-            "See the files and your groups: ls -l /dev/nvidia*; id",
-            "In a container: restart it.",
+            "This user may not open the card's files in /dev, or the container was not given them.",
+            "See them: ls -l /dev/nvidia*; id",
+            "In a container: start it with the GPU: docker run --gpus all ...",
             remedy="join-device-group",
             instead=DOCTOR,
         ),
-        ("+/dev/nvidia|nvml", "+permission|permitted|rights|unknown error"),
+        ("+/dev/nvidia|nvml", "+permission|permitted|rights"),
     ),
     Cause(
         "container-without-gpu",
@@ -306,8 +335,12 @@ CAUSES = (
         says(
             "Docker cannot give a GPU to a container: the NVIDIA Container Toolkit is not installed, or Docker is not "
             "configured for it.",
-            "After installing: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-            "Test it: docker run --rm --gpus all ubuntu nvidia-smi",
+            "Install it, on the machine that runs the containers: NVIDIA's package source as in "
+            "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html, then sudo apt install "
+            "nvidia-container-toolkit, or sudo dnf install nvidia-container-toolkit",
+            "Then: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+            "A Docker that was installed as a snap does not find it: use Docker's own packages.",
+            "Check it: docker run --rm --gpus all ubuntu nvidia-smi",
             remedy="container-toolkit",
             instead=DOCTOR,
         ),

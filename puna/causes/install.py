@@ -2,14 +2,108 @@
 
 from __future__ import annotations
 
+import re
+
 from puna import install
-from puna.causes.base import Cause, says
-from puna.causes.names import MODULES, PACKAGES
+from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.names import KERNELS, MODULES, OTHER_RUNTIMES, PACKAGES
 
 _FOR_A_GPU = install.extra_command("gpu").replace("{", "{{").replace("}", "}}")  # it stands in a template
 NOTHING_TO_BUILD = f"puna has nothing to compile. What it needs for a GPU: {_FOR_A_GPU}"
 
+FLASH_WHEELS = "https://github.com/Dao-AILab/flash-attention/releases"
+LLAMA_WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cu124"
+# What of a file's name is not what pip calls the package; apex is not on the index at all.
+PIP_NAMES = {"selective_scan": "mamba-ssm", "awq": "autoawq", "gptq": "gptqmodel", "exllama": "exllamav2", "apex": "PACKAGE"}
+TORCH_CUDAS = ("11.8", "12.1", "12.4", "12.6", "12.8", "12.9", "13.0")  # for which PyTorch has, or had, wheels
+
+
+def plain_name(symbol: str) -> str:
+    """What a C++ compiler's name of a function is called in the source; as it stands, where it is written in no way known here.
+
+    >>> plain_name("_Z20cutlass_moe_mm_sm100RN2at6TensorE"), plain_name("_ZN4vllm3fooEv"), plain_name("nccl")
+    ('cutlass_moe_mm_sm100', 'vllm::foo', 'nccl')
+    """
+    found = re.match(r"_Z(?:T[ISV])?(N?)K?(?=\d)", symbol, re.IGNORECASE)
+    if found is None:
+        return symbol
+    parts, at = [], found.end()
+    while (length := re.compile(r"[1-9]\d{0,2}").match(symbol, at)) is not None:
+        at = length.end() + int(length[0])
+        parts.append(symbol[length.end() : at])
+        if not found[1]:
+            break
+    return "::".join(part for part in parts if part) or symbol
+
+
+def explain_left_out(numbers: Numbers) -> Explanation:
+    """A library that misses a function of its own package: left out when it was built, or of another version."""
+    name = plain_name(numbers.get("symbol", ""))
+    library = numbers.get("library", "")
+    package = next((known for known in KERNELS if known in library.lower()), "")
+    package = PIP_NAMES.get(package, package).replace("_", "-") or "PACKAGE"
+    card = re.search(r"sm_?(\d{2,3})", name)
+    listed = f"{card[1][:-1]}.{card[1][-1]}" if card else "10.0;12.0"
+    what = f"{name}, which is" if name else "something that is"
+    for_card = f" It is code for cards of compute capability {listed}." if card else ""
+    return Explanation(
+        f"The library looks for {what} its own package's, not PyTorch's: this build left it out, or files of two versions of the "
+        f"package are mixed.{for_card} Another PyTorch does not mend it.",
+        (
+            "Take a ready-made wheel, newer or older, into a new environment: python -m venv NEW && NEW/bin/pip install "
+            f"{package}",
+            "Built from source: in an empty folder, from a release that mends it, with these cards in the list, too: export "
+            f"TORCH_CUDA_ARCH_LIST='{listed}'",
+            f"If it was updated in place: python -m pip uninstall -y {package}, until it says that nothing is there; then "
+            "install.",
+        ),
+        instead="puna uses no compiled extension: its kernels are compiled on your machine, by Numba and Triton.",
+        numbers=numbers,
+    )
+
+
+def explain_toolkit(numbers: Numbers) -> Explanation:
+    """A toolkit and a PyTorch of two CUDAs, with both numbers where the text has them."""
+    found, built = numbers.get("found", ""), numbers.get("built", "")
+    if found and built:
+        told = f"The CUDA toolkit (nvcc) that was found is {found}, and PyTorch was built with CUDA {built}."
+    elif built:
+        told = f"PyTorch was built with CUDA {built}, and the CUDA toolkit (nvcc) that was found is another."
+    else:
+        told = "The CUDA toolkit (nvcc) that was found is of another CUDA than PyTorch was built with."
+    toolkit = f"/usr/local/cuda-{built}" if built else "/usr/local/cuda-X.Y"
+    index = f"cu{found.replace('.', '')}"
+    if found in TORCH_CUDAS:
+        torch = f"python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/{index}"
+        torch = f"Or take a PyTorch for the toolkit: {torch}"
+    else:
+        torch = "Or take a PyTorch that was built for the toolkit's CUDA; https://pytorch.org/get-started names those there are."
+    return Explanation(
+        f"{told} To compile an extension both must be of one CUDA, at least of one major version.",
+        (
+            "See both: nvcc --version; ls -d /usr/local/cuda*; python -c 'import torch; print(torch.version.cuda)'",
+            f"Use PyTorch's CUDA: install that toolkit, then export CUDA_HOME={toolkit} PATH={toolkit}/bin:$PATH",
+            torch,
+            f"Or take a wheel that is built already, whose name has your PyTorch, CUDA and Python; flash-attn: {FLASH_WHEELS}",
+        ),
+        instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
+        numbers=numbers,
+    )
+
+
 CAUSES = (
+    Cause(
+        "kernel-left-out",
+        "install",
+        (
+            "{library:kernels}: undefined symbol: {symbol:own}",
+            "symbol not found in flat namespace '_{symbol:own}' ... {library:kernels}",
+            "{library:kernels} ... symbol not found in flat namespace '_{symbol:own}'",
+            "{library:kernels}, 0x{flags:int}): symbol not found: _{symbol:own}",
+        ),
+        explain_left_out,
+        ("+undefined symbol", "+cutlass|sm100|sm120|sm90|own kernel", "vllm|sgl|xformers|flash"),
+    ),
     Cause(
         "undefined-symbol",
         "install",
@@ -35,7 +129,7 @@ CAUSES = (
             "Built from source: delete ~/.cache/torch_extensions, and build it again.",
             instead="puna uses no compiled extension: Numba and Triton compile its kernels on your machine.",
         ),
-        ("+undefined symbol", "+torch|.so|import|extension"),
+        ("+undefined symbol", "+torch|cuda|flash|xformers|vllm|exllama|extension"),
     ),
     Cause(
         "no-compiler",
@@ -71,14 +165,61 @@ CAUSES = (
         ("+compiler|gcc|cmake|nmake|visual c++", "+not found|not set|missing|no c", "+llama-cpp|llama_cpp|pip install|wheel"),
     ),
     Cause(
+        "python-headers-windows",
+        "install",
+        (
+            "include file 'python.h' not found",
+            "cannot open include file: 'python.h'",
+            "runtime\\tcc\\tcc.exe ... cuda_utils.c",
+            "runtime\\\\tcc\\\\tcc.exe ... cuda_utils.c",
+            "tcc: error: library 'python3{version:name}' not found",
+            "tcc: error: library '{library:name}' not found",
+            "cannot open input file 'python3{version:name}.lib'",
+            "cannot open file 'python3{version:name}.lib'",
+        ),
+        says(
+            "Triton compiles a small program in C the first time. On Windows it brings a compiler; what it lacks are Python's "
+            "own headers and libraries (Python.h, python3.lib): a Python that is embedded in a program, as ComfyUI's portable, "
+            "comes without them.",
+            "See which Python it is, the first two numbers must agree: python --version",
+            "Install that Python from python.org, and copy its folders include and libs beside python.exe of the embedded one.",
+            "Delete what was half made, in PowerShell: Remove-Item -Recurse $HOME\\.triton\\cache",
+            "Or use a Python that is installed, in an environment of its own: py -m venv NAME; or switch compiling off in the "
+            "program.",
+            instead="puna goes on without Triton, in plain PyTorch, and says so; puna doctor tries a kernel.",
+        ),
+        ("+python.h|include and libs|python headers", "+windows|embed|portable|comfyui|tcc", "triton|sageattention|compile"),
+    ),
+    Cause(
+        "python-headers-missing",
+        "install",
+        (
+            "cuda_utils.c:{line:int}:{column:int}: fatal error: python.h: no such file or directory",
+            "fatal error: python.h: no such file or directory",
+            "fatal error: 'python.h' file not found",
+            "could not find python.h",
+        ),
+        says(
+            "A small program in C that uses Python is compiled (Triton and torch.compile do so the first time), and Python's "
+            "headers (Python.h) are not installed. The compiler is there.",
+            "Install them for the Python that runs: sudo apt install python3-dev, or sudo dnf install python3-devel",
+            "For a Python of its own version the package is named after it: sudo apt install python3.12-dev",
+            "A Python of uv or conda brings its headers: if one of these runs, make the environment anew with it.",
+            remedy="install-compiler",
+            instead="puna goes on without Triton, in plain PyTorch, and says so; puna doctor tries a kernel.",
+        ),
+        (
+            "+python.h|python3-dev|python3-devel|python headers",
+            "+not found|missing|no such file|fail|cannot find|complain",
+            "triton|torch|compile|vllm",
+        ),
+    ),
+    Cause(
         "triton-compiler",
         "install",
         (
             "failed to find c compiler",
             "failed to find c++ compiler",
-            "cuda_utils.c:{line:int}:{column:int}: fatal error: python.h: no such file or directory",
-            "fatal error: python.h: no such file or directory",
-            "error: include file 'python.h' not found",
             "triton/backends/nvidia ... returned non-zero exit status 1",
             "compiler: cl is not found",
             "no working c++ compiler found in torch._inductor",
@@ -87,8 +228,8 @@ CAUSES = (
             "cuda_utils.c ... returned non-zero exit status 1",
         ),
         says(
-            "Triton compiles a small C program at first use, but there is no C compiler, or Python's headers (Python.h) "
-            "are not installed.",
+            "Triton and torch.compile compile a small program in C the first time, and that failed: there is no C compiler, or "
+            "(where the text names Python.h) Python's headers are not installed.",
             "sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel",
             "For a Python of its own version the package is named after it: sudo apt install python3.12-dev",
             remedy="install-compiler",
@@ -127,6 +268,27 @@ CAUSES = (
         ("+triton", "+cache|.triton", "+permission|read-only|not writable|cannot write|denied"),
     ),
     Cause(
+        "cuda-toolkit-mismatch",
+        "install",
+        (
+            "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch ({built:number})",
+            "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
+            "installed cuda version {found:number} does not match the version torch was compiled with {built:number}",
+            "does not match the version torch was compiled with",
+            "does not match the version used to compile pytorch binaries. pytorch binaries were compiled with cuda "
+            "{built:number}",
+            "does not match the version used to compile pytorch binaries",
+            "please make sure to use the same cuda versions",
+        ),
+        explain_toolkit,
+        (
+            "+cuda toolkit|nvcc|cuda version|cuda_home|system cuda",
+            "+mismatch|does not match|differs|different",
+            "+torch",
+            "compil|build|wheel",
+        ),
+    ),
+    Cause(
         "cuda-toolkit-missing",
         "install",
         (
@@ -140,7 +302,6 @@ CAUSES = (
             "the target was not found ... cuda::cublas",
             "links to: cuda::cublas but the target was not found",
             "no cuda toolset found",
-            "the detected cuda version ({found:number}) mismatches the version that was used to compile pytorch",
             "failed to find nvcc",
             "flash_attn was requested, but nvcc was not found",
             "flashattention is only supported on cuda",
@@ -152,11 +313,11 @@ CAUSES = (
             "nvcc: no such file or directory",
         ),
         says(
-            "The installation compiles the package for CUDA, and CUDA's toolkit (compiler and libraries) is missing, not on "
-            "the path, or of another version. The driver does not include it.",
+            "The installation compiles the package for CUDA, and CUDA's toolkit (compiler and libraries) is missing, or not on "
+            "the path. The driver does not include it.",
             "See whether there is one: nvcc --version; ls -d /usr/local/cuda*",
-            "Set its path: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
-            "Or use a ready-made wheel: https://abetlen.github.io/llama-cpp-python/whl/cu124",
+            "Say where it is: export CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH",
+            f"Or use a ready-made wheel. llama-cpp-python: {LLAMA_WHEELS}; flash-attn: {FLASH_WHEELS}",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
         ),
         (
@@ -317,6 +478,7 @@ CAUSES = (
             instead="puna compiles its kernels for the processor that is there.",
         ),
         ("+illegal instruction|invalid opcode", "+core|crash|avx|cpu|llama|torch|ollama"),
+        unless=OTHER_RUNTIMES,
     ),
     Cause(
         "glibc-too-old",

@@ -37,7 +37,38 @@ MODULES = (
     ),
     *("open_webui", "pynvml", "qwen_vl_utils", "sageattention", "timm", "torch_npu", "transformer_engine"),
 )
-# Names that identify their package in a text.
+# Parts of the file names of packages that are little else than compiled kernels.
+KERNELS = (
+    *("vllm", "sgl_kernel", "sglang", "xformers", "flash_attn", "flashinfer", "causal_conv1d", "mamba_ssm", "selective_scan"),
+    *(
+        "deep_gemm",
+        "deep_ep",
+        "exllama",
+        "awq",
+        "gptq",
+        "bitsandbytes",
+        "apex",
+        "transformer_engine",
+        "nunchaku",
+        "sageattention",
+    ),
+    *("torchao", "torchvision", "torchaudio", "lmdeploy", "detectron2", "pytorch3d", "torch_scatter", "torch_sparse"),
+)
+# What other runtimes print when they end: the exit code beside it is theirs.
+OTHER_RUNTIMES = (
+    *("javascript heap out of memory", "near heap limit", "v8::internal::", "node::oomerrorhandler", "npm err!", "npm error"),
+    *(
+        "yarn run v",
+        "error command failed with ",
+        "elifecycle",
+        "webpack",
+        "java.lang.",
+        "hs_err_pid",
+        "java runtime environment",
+    ),
+    *("gradle", "there is insufficient memory for the java", "erl_crash.dump", "dotnet test", "msbuild"),
+)
+# Names that are known in a text without their package's name.
 KNOWN_ALONE = (
     *("automodelforvision2seq", "is_torch_fx_available", "hybridcache", "slidingwindowcache", "losskwargs", "shard_checkpoint"),
     *("llamaflashattention2", "llamasdpaattention", "find_pruneable_heads_and_indices", "encoderdecodercache", "cached_download"),

@@ -27,7 +27,8 @@ _SPACES = re.compile(r"[ \t\f\v]+")
 _DIGITS = re.compile(r"\d+")
 _PREFIX = re.compile(
     r"""^(?:(?:
-        \([\w.-]{1,40}\ pid=\d{1,9}\)                            # vLLM: the process
+        >                                                        # a quotation
+      | \([\w.-]{1,40}\ pid=\d{1,9}\)                            # vLLM: the process
       | \[rank\d{1,5}\]:                                         # torchrun: the rank
       | [\w.-]{1,40}\ \|                                         # docker compose: the service
       | \[?\d{4}-\d\d-\d\d[T\ ][\d:.,+Z-]{5,32}\]?               # dates

@@ -52,14 +52,19 @@ def find(text: str) -> tuple[Match, ...]:
     ()
     """
     reading = read(text)
-    exact = _whole(reading, reading.lower) or _whole(reading, reading.unwrapped)
+    exact = _meant(reading, _whole(reading, reading.lower) or _whole(reading, reading.unwrapped))
     if any(match.cause.role == "cause" for match in exact):
         return _sorted(exact)
     known = {match.cause.name for match in exact}
-    others = [match for match in _in_part(reading) if match.cause.name not in known]
+    others = [match for match in _meant(reading, _in_part(reading)) if match.cause.name not in known]
     if not exact and not others:
-        others = list(_told(reading))
+        others = _meant(reading, _told(reading))
     return _sorted([*exact, *others])
+
+
+def _meant(reading: Reading, matches: Iterable[Match]) -> list[Match]:
+    """Those whose place in the text nothing speaks against: an exit code beside the words of another runtime is that one's."""
+    return [match for match in matches if not any(word in reading.lower for word in match.cause.unless)]
 
 
 def _sorted(matches: Iterable[Match]) -> tuple[Match, ...]:

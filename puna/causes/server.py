@@ -2,29 +2,108 @@
 
 from __future__ import annotations
 
+import re
+
 from puna.causes.base import Cause, Explanation, Numbers, says
 
 PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
+LEAST_SHARE = 5  # hundredths of a card: below it nothing is worth a start
 
-# LM Studio's exit code -> its meaning. Node prints Windows's codes without their last digits.
-EXITS = {"18446744072635812000": "it stopped itself (0xC0000409)", "6": "it stopped itself (SIGABRT)", "9": "it was killed"}
+# How a process ended, as the system says it -> what it did.
+EXITS = {
+    3221225477: "it touched memory that is not its own (0xC0000005)",
+    3221225501: "it used an instruction that this processor does not have (0xC000001D)",
+    3221225781: "Windows found a DLL missing (0xC0000135)",
+    3221226505: "it stopped itself (0xC0000409)",
+    6: "it stopped itself (SIGABRT)",
+    134: "it stopped itself (SIGABRT)",
+    9: "it was killed (SIGKILL), as for want of memory",
+    137: "it was killed (SIGKILL), as for want of memory",
+    11: "it touched memory that is not its own (SIGSEGV)",
+    139: "it touched memory that is not its own (SIGSEGV)",
+}
+BITS_64, BITS_32 = 1 << 64, 1 << 32
+ROUNDED = 1024  # JavaScript rounds a number of 20 digits by so much
+
+
+def how_it_ended(code: str) -> str:
+    """What an exit code says, also Windows's where it was taken for a negative number of 32 bits and printed as one of 64.
+
+    >>> how_it_ended("18446744072635812000"), how_it_ended("-1073740791"), how_it_ended("1")
+    ('it stopped itself (0xC0000409)', 'it stopped itself (0xC0000409)', '')
+    >>> how_it_ended("18446744072635810000").split(", ")[0]
+    'it touched memory that is not its own (0xC0000005)'
+    """
+    number = int(code or 0)
+    if number < BITS_32:
+        return EXITS.get(number + BITS_32 if number < 0 else number, "")
+    printed = {status: int(float(BITS_64 - BITS_32 + status)) for status in EXITS if status >= BITS_32 >> 1}
+    return ", or ".join(EXITS[status] for status, shown in printed.items() if abs(shown - number) <= ROUNDED)
 
 
 def explain_worker(numbers: Numbers) -> Explanation:
-    """LM Studio's report of a crash, with the meaning of the exit code."""
-    how = EXITS.get(numbers.get("code", ""))
+    """LM Studio's report of a crash, with what the code says."""
+    how = how_it_ended(numbers.get("code", ""))
     told = f": {how}" if how else ""
     return Explanation(
-        f"This is LM Studio's report only: the process that loads the model ended{told}. Its log has the reason; "
-        "known reasons are a runtime that does not fit the card or the model, and memory that is full.",
+        f"This is LM Studio's report: the process that loads the model ended{told}. Likeliest is a defect of the chosen "
+        "runtime (the engine: llama.cpp for Vulkan, CUDA, CPU ...), above all after an update; otherwise memory that is full, "
+        "or a model that is newer than the runtime.",
         (
-            "See the log while loading: lms log stream, and the app's Developer page; give puna why the lines before the exit.",
-            "Update the runtimes, then try another one (CPU, Vulkan, an earlier CUDA): if it loads, the runtime was faulty.",
+            "Choose another runtime in the settings, under Runtime: the version before, or another kind (CPU, Vulkan, an earlier "
+            "CUDA). If the model loads, it was the runtime.",
+            "Then update LM Studio, and its runtimes on the same page.",
             "Load it with no layers on the GPU and a context of 2048: if it loads, the GPU's memory was full.",
+            "See the log while loading: lms log stream, and the app's Developer page; give puna why what is before the exit.",
         ),
         instead='puna runs the same file and says what fails: puna run model.gguf "..."',
         numbers=numbers,
     )
+
+
+def explain_memory_taken(numbers: Numbers) -> Explanation:
+    """vLLM's share of a card of which others hold a part, with the share that would start."""
+    free, capacity = numbers.get("free", ""), numbers.get("capacity", "")
+    if free and capacity and numbers.get("share"):
+        told = (
+            f"vLLM reserves {numbers['share']} of the card ({numbers.get('wanted', '')}) when it starts, and only {free} of "
+            f"{capacity} "
+            "are free: other processes hold the rest."
+        )
+    else:
+        told = "vLLM reserves a share of the card when it starts, and other processes hold too much of it."
+    share = share_that_starts(free, capacity)
+    ask = (
+        f"Only if what is free holds the model too: ask for what is free, --gpu-memory-utilization {share}"
+        if share
+        else "Only if what is free holds the model too: ask for less, --gpu-memory-utilization N, with N below free/total"
+    )
+    return Explanation(
+        told,
+        (
+            "See who: nvidia-smi",
+            "End those that are left over from earlier runs, or take another card: CUDA_VISIBLE_DEVICES=1",
+            ask,
+        ),
+        "see-gpu-memory",
+        "puna takes what is free, or what --vram allows.",
+        numbers,
+    )
+
+
+def share_that_starts(free: str, capacity: str) -> str:
+    """The part of a card that is free, a hundredth less; "" where it is not known, or hardly any.
+
+    >>> share_that_starts("31.44", "47.38 GiB"), share_that_starts("", ""), share_that_starts("0.3", "24.0 GiB")
+    ('0.65', '', '')
+    """
+    found = [
+        float(number.group().replace(",", ".")) for number in (re.match(r"[\d.,]+", text) for text in (free, capacity)) if number
+    ]
+    if len(found) < 2 or not found[1]:
+        return ""
+    hundredths = int(100 * found[0] / found[1]) - 1
+    return f"{hundredths / 100:.2f}" if hundredths >= LEAST_SHARE else ""
 
 
 def explain_assert(numbers: Numbers) -> Explanation:
@@ -727,18 +806,7 @@ CAUSES = (
             "error in memory profiling. initial free memory {before:size}, current free memory {after:size}",
             "error in memory profiling",
         ),
-        says(
-            (
-                "vLLM reserves {share} of the card ({wanted}) when it starts, but only {free} of {capacity} are free: other "
-                "processes hold the rest.",
-                "vLLM reserves a share of the card when it starts, but other processes use too much of it.",
-            ),
-            "See which: nvidia-smi",
-            "End leftovers of earlier runs, or use another card: CUDA_VISIBLE_DEVICES=1",
-            "If the model fits into the free memory, ask for a smaller share: --gpu-memory-utilization 0.8",
-            remedy="see-gpu-memory",
-            instead="puna takes what is free, or what --vram allows.",
-        ),
+        explain_memory_taken,
         ("+vllm|gpu memory utilization|gpu_memory_utilization", "+less than|free memory|not enough"),
     ),
     Cause(
@@ -797,10 +865,10 @@ CAUSES = (
         "lmstudio-worker-died",
         "server",
         (
-            "(exit code: {code:int}). unknown error. try a different model and/or config",
-            "(exit code: {code:int}). please check settings and try loading the model again",
+            "(exit code: {code:code}). unknown error. try a different model and/or config",
+            "(exit code: {code:code}). please check settings and try loading the model again",
             "unknown error. try a different model and/or config",
-            "the model has crashed without additional information. (exit code: {code:int})",
+            "the model has crashed without additional information. (exit code: {code:code})",
             "the model has crashed without additional information",
         ),
         explain_worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.names import OTHER_RUNTIMES
 
 RUNS = "puna needs no build step: Numba and Triton compile its kernels on your machine."
 
@@ -358,6 +359,7 @@ CAUSES = (
         ),
         ("+segfault|segmentation fault|sigsegv|access violation", "+torch|python|llama|vllm|ollama|model|import"),
         role="effect",
+        unless=OTHER_RUNTIMES,
     ),
     Cause(
         "library-not-mapped",
@@ -396,6 +398,7 @@ CAUSES = (
         ),
         ("+abort|sigabrt|exit code 134", "+torch|python|llama|vllm|ollama"),
         role="effect",
+        unless=OTHER_RUNTIMES,
     ),
     Cause(
         "harmless-notice",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.ranges import explain_versions
 
 OWN_READERS = "puna needs no transformers and runs no code from models: it reads weights and tokenizers by itself."
 
@@ -119,6 +120,27 @@ def explain_moved(numbers: Numbers) -> Explanation:
         "transformers knows the model, or take a newer revision of the model."
     ]
     return Explanation(told, tuple(cure), instead=OWN_READERS, numbers=numbers)
+
+
+def explain_other_pythons(numbers: Numbers) -> Explanation:
+    """uv and Poetry resolve for every Python that the project allows, not for the active one alone."""
+    active, other = numbers.get("active", ""), numbers.get("other", "")
+    range_, better = numbers.get("range", ""), numbers.get("better", "")
+    failed = f" It failed for Python {other}{' and later' if numbers.get('sign') == '>=' else ''}." if other else ""
+    yours = f" Yours, {active}, is not what failed." if active else ""
+    allows = f" (requires-python is {range_})" if range_ else ""
+    narrow = f"=={active}.*" if active else better or "==3.12.*"
+    return Explanation(
+        f"uv and Poetry look for packages that fit every Python which the project allows{allows}, not only the one that runs."
+        f"{failed}{yours}",
+        (
+            f'Allow fewer Pythons: in pyproject.toml requires-python = "{narrow}" (with Poetry the dependency on python there). '
+            "Then lock again.",
+            "Or install into the active environment, for its Python alone: uv pip install PACKAGE",
+        ),
+        instead="puna needs Python 3.11 or later, and PyTorch only for a GPU.",
+        numbers=numbers,
+    )
 
 
 CAUSES = (
@@ -314,6 +336,61 @@ CAUSES = (
         ("+unsloth", "+import|unsloth_zoo"),
     ),
     Cause(
+        "other-pythons",
+        "versions",
+        (
+            "no solution found when resolving dependencies for split (markers: python_full_version {sign:sign} '{other:number}'",
+            "no solution found when resolving dependencies for split (python_full_version {sign:sign} '{other:number}'",
+            "while the active python version is {active:number}, the resolution failed for other python versions supported by "
+            "your project",
+            "the resolution failed for other python versions supported by your project",
+            "consider limiting your project's supported python versions using `requires-python`",
+            "the `requires-python` value ({range:bounds}) includes python versions that are not supported by your dependencies",
+            "consider using a more restrictive `requires-python` value (like {better:bounds})",
+            "the current project's supported python range ({range:bounds}) is not compatible with some of the required packages "
+            "python requirement",
+            "the current project's python requirement ({range:bounds}) is not compatible with some of the required packages "
+            "python requirement",
+        ),
+        explain_other_pythons,
+        (
+            "+requires-python|supported python|every python|other python",
+            "+uv|poetry",
+            "+resol|split|unsatisfiable|no solution",
+            "wheel|torch|vllm|llama",
+        ),
+    ),
+    Cause(
+        "registers-with-transformers",
+        "versions",
+        (
+            "autotokenizer.register ~~~ object has no attribute '__{part:name}__'",
+            "autoconfig.register ~~~ is already used by a transformers config",
+            "tokenizer_mapping.register ~~~ object has no attribute '__{part:name}__'",
+            "'str' object has no attribute '__module__'",
+            "'{model:word}' is already used by a transformers config, pick another name",
+            "is already used by a transformers config, pick another name",
+            "is already used by a transformers model",
+            "you need to pass either a `slow_tokenizer_class` or a `fast_tokenizer_class`",
+        ),
+        says(
+            (
+                "A package registers its own model, {model}, with transformers, and this transformers has that model itself. The "
+                "package is older than this transformers.",
+                "A package registers a model or tokenizer of its own with transformers (AutoTokenizer.register and its like), "
+                "and does it in a way that this transformers no longer takes. The package is older than this transformers; known "
+                "of mlx-lm with transformers 5.13.",
+            ),
+            "Update the package that registers; the traceback's lines above name it: python -m pip install -U mlx-lm (or vllm, "
+            "...)",
+            "Or take the transformers from before: python -m pip install 'transformers<5.13', for older packages "
+            "'transformers<5'",
+            "See the versions: python -m pip list | grep -iE 'transformers|mlx|vllm|sglang'",
+            instead=OWN_READERS,
+        ),
+        ("+transformers|autotokenizer", "+register", "+mlx|vllm|__module__|already used|upgrade|update"),
+    ),
+    Cause(
         "no-wheel",
         "versions",
         (
@@ -369,9 +446,14 @@ CAUSES = (
         "package-versions",
         "versions",
         (
-            "{wanted:path} is required for a normal functioning of this module, but found {found:path}",
+            "{wanted:range} is required for a normal functioning of this module, but found {found:pin}",
+            "{wanted:range} is required for a normal functioning of this module, but found",
             "is required for a normal functioning of this module, but found",
-            "requires ... but you have {name:path} {have:path} which is incompatible",
+            "requires {wanted:range}, but you have {name:path} {have:word} which is incompatible",
+            "requires ... but you have {name:path} {have:word} which is incompatible",
+            "versionconflict: ({name:path} {have:word} ... requirement.parse('{wanted:range}')",
+            "depends on {wanted:range} and you require {asked:range}, we can conclude",
+            "depends on {wanted:range} and your project depends on {asked:range}, we can conclude",
             "because these package versions have conflicting dependencies",
             "pip's dependency resolver does not currently take into account all the packages that are installed",
             "resolutionimpossible",
@@ -402,18 +484,7 @@ CAUSES = (
             "please install transformers>=",
             "version of the package is {found:word}, but",
         ),
-        says(
-            (
-                "PyTorch {have} is installed, but the program needs {wanted} or later.",
-                "A package does not work with the installed {name} {have}; the line says which versions it needs.",
-                "The program needs {wanted}, but {found} is installed.",
-                "Two packages need different versions of a third, so they cannot share one environment.",
-            ),
-            "Install them in one command, so that pip can choose versions: python -m pip install -U A B C",
-            "See what clashes: python -m pip check",
-            "If two programs need different versions, give each its own environment: python -m venv NAME",
-            instead="Keep puna in an environment of its own: make demo makes one.",
-        ),
+        explain_versions,
         (
             "+pip|uv|conda|package|dependency|dependencies",
             "+conflict|incompatible|unsatisfiable|resolver",

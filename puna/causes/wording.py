@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from puna.causes.names import ARGUMENTS, KNOWN_ALONE, OF_A_CACHE, PACKAGES, TOOLS
+from puna.causes.names import ARGUMENTS, KERNELS, KNOWN_ALONE, OF_A_CACHE, PACKAGES, TOOLS
 
 MAX_GAP = 160
 MAX_FAR = 2400
@@ -30,7 +30,15 @@ FIELDS = {
     "device": r"(?:cuda|cpu|mps|xpu|npu|hip|meta)(?::\d{1,3})?",
     "shape": r"\d[\d, ]{0,60}",
     "cudalib": r"lib(?:cu|nv|nccl|caffe2_nvrtc)[\w.-]{1,60}",  # CUDA's and the driver's
-    "torch": r"_znk?(?:3c10|2at|5torch)\w{1,120}",  # PyTorch's names, mangled by compilers
+    "torch": r"(?:_z(?:t[isv])?n?k?(?:3c10|2at|5torch|\d{1,2}thp)|aoti_torch_)\w{1,160}",  # PyTorch's, as compilers write them
+    "own": r"_z(?:t[isv])?n?k?(?!3c10|2at|5torch|\d{1,2}thp)\d\w{1,200}",  # names of anybody else's, but for C++'s own
+    "kernels": rf"[^\s'\"`,;()<>]{{0,150}}(?:{'|'.join(KERNELS)})[^\s'\"`,;()<>]{{0,80}}",  # a package of compiled kernels
+    "range": r"[^\s'\"`;()]{1,120}",  # a package with its versions: torch<2.11,>=2.4
+    "pin": r"[\w.-]{1,80}==\w(?:[\w.+!-]{0,40}\w)?",  # a package with its one version, without the full stop of a sentence
+    "bounds": r"[<>=!~^][\d.,<>=!~^* ]{1,60}",  # versions without a package: >=3.9, <3.13
+    "sign": r"[<>=!~]{1,3}",
+    "code": r"-?\d{1,20}",  # how a process ended: 20 digits, where a negative number was taken for a positive one
+    "gfx": r"gfx\d{2,3}[0-9a-f]",  # AMD's names of chips
     "name": r"\w{1,80}",
     "package": rf"(?:{'|'.join(PACKAGES)})(?:\.[\w.]{{1,120}})?",
     "alone": "|".join(KNOWN_ALONE),
@@ -47,6 +55,9 @@ BEGINNINGS = {
     "tool": r"(?<![\w+-])",
     "int": r"(?<!\d)",
     "cudalib": r"(?<![\w.-])",
+    "kernels": r"(?<![^\s'\"`,;()<>])",
+    "range": r"(?<![^\s'\"`;()])",
+    "gfx": r"(?<!\w)",
 }
 _PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<far> ~~~ )|(?P<space> )")
 WORD = re.compile(r"[a-z0-9_']+")

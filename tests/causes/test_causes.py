@@ -109,6 +109,14 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
         "alone": "hffolder",
         "cachepart": "seen_tokens",
         "argument": "dtype",
+        "own": "_z4moeabc",
+        "kernels": "/a/vllm/_c.so",
+        "range": "abc<2,>=1",
+        "pin": "abc==1.2.3",
+        "code": "-7",
+        "sign": ">=",
+        "bounds": ">=3.9, <4",
+        "gfx": "gfx1151",
     }
     for pattern in cause.patterns:
         text = (
