@@ -1,7 +1,7 @@
 """The parts of a `tokenizer.json` that puna gives to the `tokenizers` library: the known parts, and what each may hold.
 
-A part is a table of its keys and their allowed values. puna refuses by name what the tables lack. A file may be hostile, so
-this module checks everything that the library trusts: expressions, compiled maps, and how much a normalizer lets a text grow.
+A part is a table of its keys and what is allowed there. What is not in the tables is refused by name. A file may be hostile, so
+everything that the library trusts is checked here: expressions, compiled maps, and how much they let a text grow (`growth.py`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from typing import Any, NoReturn
 
 from puna.errors import UnsupportedModelError
 from puna.formats.expressions import TooCostly, require_tame
+from puna.formats.growth import decoded_growth, encoded_growth
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.pretokenizers import PRE_TOKENIZERS
-from puna.formats.sentencepiece_model import checked_charsmap, longest_text
+from puna.formats.sentencepiece_model import checked_charsmap
 from puna.formats.vocabulary import MAX_TOKENS
 
 MAX_STEPS = 32
 MAX_DEPTH = 8
-MAX_TEXT = 256  # characters that a step inserts
-MAX_GROWTH = 64  # times a text's bytes, by all steps of a normalizer
+MAX_TEXT = 256  # characters that a step puts in
+MAX_GROWTH = 128  # of a text's bytes, by all steps of the normalizer and the pre-tokenizer; Llama 2's have 12, T5's 66
+MAX_DECODED_GROWTH = 16  # of a token's bytes; published decoders let nothing grow
 
 Value = Any
 Check = Callable[[JsonObject, str], Value]  # the value of a key, checked
@@ -197,8 +199,8 @@ def library_parts(document: JsonObject) -> dict[str, list[Part]]:
     """The steps of each place, nested Sequences flattened in order, all checked. Raises UnsupportedModelError for a part that
     is in no table, ModelFormatError for a part with a forbidden value."""
     parts = {place.key: _steps(document, place) for place in (NORMALIZER, PRE_TOKENIZER, DECODER)}
-    _require_bounded_growth(document, parts[NORMALIZER.key])
     _require_decodable(document, parts[DECODER.key])
+    _require_bounded_growth(document, parts)
     return parts
 
 
@@ -220,17 +222,20 @@ def _flat(part: JsonObject, place: Place, depth: int) -> list[Part]:
     return [{"type": kind} | {key: check(part, key) for key, check in keys.items()}]
 
 
-def _require_bounded_growth(document: JsonObject, steps: list[Part]) -> None:
-    """Bound the growth: a chain of steps that each double a text would fill the memory."""
-    growth = 1.0
-    for step in steps:
-        if step["type"] == "Replace":
-            (kind, pattern), content = next(iter(step["pattern"].items())), step["content"]
-            growth *= max(1.0, len(content.encode()) / (len(pattern.encode()) if kind == "String" else 1))
-        elif step["type"] == "Precompiled":
-            growth *= max(1.0, longest_text(base64.b64decode(step["precompiled_charsmap"])) / 3)
-    if growth > MAX_GROWTH:
-        _refuse(document, f"the tokenizer's normalizer lets a text grow {growth:.0f} times")
+def _require_bounded_growth(document: JsonObject, parts: Mapping[str, list[Part]]) -> None:
+    """Each place has at most one ByteLevel: the letters of the first are bytes to the next."""
+    for place in (NORMALIZER, PRE_TOKENIZER, DECODER):
+        if (count := [step["type"] for step in parts[place.key]].count("ByteLevel")) > 1:
+            _refuse(document, f"the tokenizer's {place.name} holds ByteLevel {count} times")
+    try:
+        encoded = encoded_growth(parts[NORMALIZER.key], parts[PRE_TOKENIZER.key])
+        decoded = decoded_growth(parts[DECODER.key])
+    except TooCostly as error:
+        _refuse(document, f"the tokenizer holds {error}")
+    if encoded > MAX_GROWTH:
+        _refuse(document, f"the tokenizer's normalizer and pre-tokenizer let a text grow {encoded:.0f} times")
+    if decoded > MAX_DECODED_GROWTH:
+        _refuse(document, f"the tokenizer's decoder lets a token grow {decoded:.0f} times")
 
 
 def _require_decodable(document: JsonObject, steps: list[Part]) -> None:

@@ -25,6 +25,7 @@ from puna.formats.token_types import BYTE, CONTROL, MAX_TYPE, NORMAL, UNKNOWN
 from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
 MAX_PIECE_FIELDS = 16  # the format has 3
+CHARSMAP_LEVELS = 64  # of a trie that are walked; published maps have 30
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 KINDS = {1: "unigram", 2: "spm"}  # those that puna reads -> TokenizerSpec's name
 
@@ -188,10 +189,35 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     return charsmap
 
 
-def longest_text(charsmap: bytes) -> int:
-    """Bytes of the longest replacement text in a checked map."""
-    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
-    return max(map(len, texts.split(b"\0")))
+def charsmap_growth(charsmap: bytes) -> float:
+    """Bytes that a checked map puts in the place of one byte, at most.
+
+    The trie is walked by levels, all nodes of a level at once: a node's children stand around its place ^ its offset. Keys of
+    more than CHARSMAP_LEVELS bytes count as having so many, and the longest of all texts.
+    """
+    num_bytes = int.from_bytes(charsmap[:4], "little")
+    units = np.frombuffer(charsmap, "<u4", num_bytes // 4, 4)
+    places = np.arange(len(units), dtype=np.uint32)
+    bases = places ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
+    ends = np.flatnonzero(np.frombuffer(charsmap, np.uint8, offset=4 + num_bytes) == 0)
+    longest = float(np.diff(ends, prepend=-1).max() - 1)
+    is_node = units >> 31 == 0
+    is_new = is_node.copy()
+    is_base = np.zeros(len(units), bool)
+    level, growth = np.zeros(1, np.intp), 0.0
+    for depth in range(1, CHARSMAP_LEVELS + 1):
+        if len(level) == 0 or growth >= longest / depth:
+            return growth
+        is_base[:] = False
+        is_base[bases[level]] = True
+        level = np.flatnonzero(is_new & is_base[places ^ (units & 0xFF)])
+        is_new[level] = False
+        values = units[bases[level[(units[level] >> 8) & 1 == 1]]] & 0x7FFFFFFF
+        found = np.searchsorted(ends, values)
+        if np.any(found == len(ends)):
+            return math.inf  # a text outside of the map
+        growth = max(growth, float((ends[found] - values.astype(np.int64)).max(initial=0)) / depth)
+    return max(growth, longest / CHARSMAP_LEVELS)
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from puna.errors import ModelFormatError, UsageError
 from puna.formats.base import TokenizerSpec
 from puna.formats.byte_letters import BYTES, byte_alphabet
+from puna.formats.growth import encoded_growth
 from puna.formats.mapped import shown
 from puna.formats.token_types import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED
 from puna.tokenizers.bpe import merge_pairs
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 Step = dict[str, Any]
 ALPHABET = frozenset(byte_alphabet())
 SPACE = "\u2581"
-# Steps of a normalizer or a pre-tokenizer that remove nothing, so that a text's length bounds its number of tokens.
+MAX_BYTES = 1 << 28  # that a text may become: the library holds 17 bytes for each, and cannot be interrupted
+# Steps of a normalizer, or of a pre-tokenizer, that take nothing away, so that a text's length bounds its number of tokens.
 KEEPING = frozenset({"Prepend", "ByteLevel", "Metaspace", "Digits", "UnicodeScripts"})
 
 
@@ -54,6 +56,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         self.utf8_errors = "replace" if self._is_byte_level else EACH_BYTE
         self._model = _model(spec, self._steps["model"], self._pieces, self._types)
         self._normalizer, self._words, self._later_words = _prepared(spec, self._steps)
+        self._growth = encoded_growth(self._steps["normalizer"], self._steps["pre_tokenizer"])
         self._added = [i for i in range(self.vocab_size) if self._is_looked_for(i)]
         self._full = self._cut(self._model, self._words, self.vocab_size)
         self._plain = self._cut(self._model, self._words, self.vocab_size, special=False)
@@ -90,7 +93,8 @@ class LibraryTokenizer(VocabularyTokenizer):
         return self._normalizer is not None and any("n" in self._flags.get(i, "") for i in self._never)
 
     def _control_places(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Start, end and id of each control token that the library finds."""
+        """Beginning, end and id of each control token that the library finds."""
+        self._require_room(text)
         found = self._finder.library.encode(text, add_special_tokens=False)
         for (begin, end), theirs in zip(found.offsets, found.ids):
             token_id = self._finder.behind.get(theirs)
@@ -116,6 +120,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         return self._cut(self._model, self._later_words, self.vocab_size, special=False)
 
     def _ids(self, cut: _Cut, text: str) -> list[int]:
+        self._require_room(text)
         if self._missing:
             self._refuse_missing(text)
         given: list[int] = cut.library.encode_batch_fast([text], add_special_tokens=False)[0].ids
@@ -123,6 +128,15 @@ class LibraryTokenizer(VocabularyTokenizer):
             raise UsageError("the text holds a character for which this model's vocabulary has no token", hint="Remove it.")
         size = self.vocab_size
         return [i if i < size else cut.behind[i] for i in given] if given and max(given) >= size else given
+
+    def _require_room(self, text: str) -> None:
+        """UsageError, before the library begins, for a text that may fill the memory."""
+        if 4 * len(text) * self._growth <= MAX_BYTES:
+            return
+        num_bytes, most = len(text.encode()), int(MAX_BYTES / self._growth)
+        if num_bytes > most:
+            problem = f"the text has {num_bytes} bytes; this tokenizer takes at most {most} at once"
+            raise UsageError(problem, hint="Shorten the text.")
 
     def _refuse_missing(self, text: str) -> None:
         """Refuse a byte without a token: the library would drop it silently."""

@@ -6,10 +6,10 @@ import random
 import time
 
 import pytest
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from puna.formats import patterns
-from puna.formats.expressions import MAX_LENGTH, TooCostly, require_tame
+from puna.formats.expressions import MAX_LENGTH, TooCostly, require_tame, shortest_match
 
 SEED = 41
 PUBLISHED = [value for name, value in vars(patterns).items() if name.isupper() and isinstance(value, str) and name != "CASED"]
@@ -55,6 +55,16 @@ UNKNOWN = [
     "(" * 40 + ")" * 40,
     "\\",
     "(?x: a)",
+    r"\w*(?i)[b-d]|\w*(?i)[e-h]|\w*(?i)[i-k]|\w*(?i)[l-n]",
+    "a(?i)b|c",
+    "(?:(?i)a|b)",
+    "(?i)(?m)a",
+    r"\cA",
+    r"[\cA]",
+    r"\M-a",
+    "[]a]",
+    "[a[^]b]]",
+    "[[:aaaaaaaaaaaaaaaaaaaaaaaa:]|]",
 ]
 
 
@@ -102,3 +112,25 @@ def test_random_expressions_that_are_taken_end_in_quadratic_time() -> None:
         assert time.process_time() - start < 0.5, expression
     print(f"seed {SEED}: {taken} of 1500 were taken")
     assert 200 < taken < 1300
+
+
+def test_no_match_is_shorter_than_the_form_says() -> None:
+    """The library's own matches in random texts: where it is cut at them, the pieces of all matches."""
+    rng = random.Random(SEED)
+    seen = 0
+    for _ in range(1500):
+        expression = (
+            rng.choice(["", "", "(?i)"]) + random_expression(rng, 3) + rng.choice(["", "", r"\b", "a{2}?", "b{3,2}", "$"])
+        )
+        try:
+            shortest = shortest_match(expression)
+        except TooCostly:
+            continue
+        text = "".join(rng.choice("aabbd ") for _ in range(12))
+        replaced = normalizers.Replace(Regex(expression), "\x00").normalize_str(text)
+        count = replaced.count("\x00")
+        seen += count
+        if shortest:
+            assert len(text) - (len(replaced) - count) >= shortest * count, (expression, text)
+    print(f"seed {SEED}: {seen} matches")
+    assert seen > 1000

@@ -155,7 +155,7 @@ TWICE = [{"Sequence": {"id": "A", "type_id": 0}}] * 2
         ({"pre_tokenizer": {"type": "Lua"}}, "pre-tokenizer holds 'Lua'"),
         ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 33}}, "has 33 steps"),
         ({"normalizer": {"type": "Uppercase"}}, "normalizer holds 'Uppercase'"),
-        ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 7}}, "lets a text grow 128 times"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 7}}, "let a text grow 256 times"),
         ({"normalizer": {"type": "Replace", "pattern": {"Regex": "(a|a)*b"}, "content": ""}}, r"\(a\|a\)\*b"),
         ({"decoder": {"type": "WordPiece"}}, "'WordPiece'"),
         ({"decoder": {"type": "Sequence", "decoders": [STRIP, {"type": "Fuse"}]}}, "in that place"),
