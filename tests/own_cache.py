@@ -21,8 +21,13 @@ CHANGES = {"os.mkdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.syml
 
 
 def use() -> None:
-    """Make `OWN` the cache of this process and its children; stop this process if it writes to the user's cache."""
+    """Make `OWN` the cache of this process and its children; stop this process if it writes to the user's cache.
+
+    Python's compiled files go to `__pycache__`, whatever the environment says: git ignores them.
+    """
     os.environ["PUNA_CACHE"] = str(OWN)
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes would compile puna and the tests anew
+        sys.dont_write_bytecode = False
     sys.addaudithook(_refuse_to_write)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,35 @@ def require() -> None:
         pytest.skip("Triton is not installed", allow_module_level=True)
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("run by test_interpreted.py, in a process of its own", allow_module_level=True)
+    _spare_the_interpreter_what_changes_nothing()
     if not _loops_run():
         pytest.skip("the interpreter of this Triton does not go with this numpy (3.6 with 2.4 does not)", allow_module_level=True)
+
+
+def _spare_the_interpreter_what_changes_nothing() -> None:
+    """Three quarters of its time, all of which leads to nothing.
+
+    It puts its functions into `triton.language` again in each call of a device function, and never takes those back: here once
+    for each module of kernels. And it computes whether integers overflow, of which it tells nobody unless it debugs.
+    """
+    from triton.runtime import interpreter
+
+    builder: Any = getattr(interpreter, "interpreter_builder", None)
+    options = getattr(builder, "options", None)
+    if hasattr(options, "sanitize_overflow") and not getattr(options, "debug", True):
+        builder.options = replace(options, sanitize_overflow=False)
+    patch: Any = getattr(interpreter, "_patch_lang", None)  # returns a scope whose `restore` undoes it, in newer versions
+    if patch is None or patch.__name__ == "patch_once":
+        return
+    patched: set[int] = set()
+
+    def patch_once(kernel: Any) -> Any:
+        if id(kernel.__globals__) not in patched:
+            patched.add(id(kernel.__globals__))
+            patch(kernel)
+        return SimpleNamespace(restore=lambda: None)
+
+    interpreter._patch_lang = patch_once
 
 
 def _loops_run() -> bool:

@@ -121,8 +121,15 @@ def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
     assert tape.num_replayed > 0
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_texts_are_the_same_with_and_without(temperature: float) -> None:
+@pytest.mark.parametrize(
+    "temperatures",
+    [
+        pytest.param((0.9, 0.9, 0.0, 0.0), id="drawn and not"),  # the last two requests live longest: in the end all are greedy
+        pytest.param((0.0,) * 4, id="greedy", marks=pytest.mark.full),
+        pytest.param((0.9,) * 4, id="drawn", marks=pytest.mark.full),
+    ],
+)
+def test_texts_are_the_same_with_and_without(temperatures: tuple[float, ...]) -> None:
     """The engine one step ahead: ids go from step to step on the device."""
     checkpoint = random_checkpoint(tiny_config(**SMALL), "Q4_1", seed=5)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 1, 7, 5)]
@@ -131,7 +138,7 @@ def test_texts_are_the_same_with_and_without(temperature: float) -> None:
         with loaded(checkpoint, tape) as backend:
             config = EngineConfig(device="torch", threads=1, page_size=PAGE_SIZE, kv_type="f32", max_batch=3)
             engine = Engine(backend, None, plan_of(checkpoint, config, backend), config, checkpoint.config)
-            params = (SamplingParams(max_tokens=3 + 2 * i, temperature=temperature, seed=i) for i in range(4))
+            params = (SamplingParams(max_tokens=3 + 2 * i, temperature=temperatures[i], seed=i) for i in range(4))
             requests = [engine.add(ids, each) for ids, each in zip(prompts, params, strict=True)]
             while engine.has_work:
                 engine.step()
