@@ -205,7 +205,7 @@ def test_more_threads_than_the_quota_allows_are_told(tmp_path: Path, monkeypatch
 def test_the_doctor_names_what_limits(tmp_path: Path) -> None:
     for number, (name, words, cure) in enumerate(
         [
-            ("v2", "those of its group may have 4.0 GiB", "docker"),
+            ("v2", "its group may use 4.0 GiB", "docker"),
             ("ulimit -v", "ulimit -v allows this process 8.0 GiB", "ulimit -v"),
         ]
     ):
