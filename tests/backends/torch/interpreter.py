@@ -43,7 +43,7 @@ def _spare_the_interpreter_what_changes_nothing() -> None:
     from triton.runtime import interpreter
 
     builder: Any = getattr(interpreter, "interpreter_builder", None)
-    options = getattr(builder, "options", None)
+    options: Any = getattr(builder, "options", None)
     if hasattr(options, "sanitize_overflow") and not getattr(options, "debug", True):
         builder.options = replace(options, sanitize_overflow=False)
     patch: Any = getattr(interpreter, "_patch_lang", None)  # returns a scope whose `restore` undoes it, in newer versions
