@@ -1,9 +1,9 @@
 """Compiles the kernels and prints the result of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
 The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
-launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual each
-kernel a few times, --largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared
-memory in bytes, and the instructions that multiply on tensor cores.
+launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual each kernel a
+few times, --largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared memory in
+bytes, and the instructions that multiply on tensor cores.
 """
 
 from __future__ import annotations
