@@ -582,7 +582,7 @@ def test_progress_ends_and_changes_of_type_are_told(source: Path, tmp_path: Path
 
 YARN = RopeConfig(scaling="yarn", factor=4.0, original_context=64, attention_factor=yarn_attention_factor(4.0))
 WINDOW = "llama.cpp ignores the sliding window of this architecture: texts longer than 32 tokens differ there; puna keeps it"
-BETAS = "llama.cpp ignores yarn's beta_fast 16 and beta_slow 2 and takes 32 and 1: texts differ there; puna keeps them"
+BETAS = "llama.cpp ignores yarn's beta_fast 16 and beta_slow 2 and uses 32 and 1: texts differ there; puna keeps them"
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_more_processes_than_kv_heads_repeat_them(checkpoints: dict[int, Path], 
     assert answer(torchrun(4, "run", checkpoints[2], *RUN)) == alone
 
 
+@pytest.mark.full  # half a minute; tiny models stand for it in the normal tier
 def test_three_processes_of_the_default_model(default_model: Path) -> None:
     words = ["run", "What is the capital of Peru?", "-n", "8", "--json"]
     assert answer(torchrun(3, *words)) == answer([sys.executable, *PUNA, *words, "--device", "torch"])
