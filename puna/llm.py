@@ -24,7 +24,7 @@ from puna.backends.base import Backend, ProcessPlace
 from puna.chat import encode_chat, unread_args
 from puna.config import EngineConfig, EngineSettings, ModelConfig
 from puna.engine import Engine
-from puna.errors import UsageError
+from puna.errors import UsageError, did_you_mean
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
@@ -672,7 +672,8 @@ def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(kind)]
     unknown = [name for name in settings if name not in names]
     if unknown:
-        raise UsageError(f"unknown setting {unknown[0]!r}", hint=f"Known: {', '.join(names)}.")
+        near = did_you_mean(unknown[0], names)
+        raise UsageError(f"unknown setting {unknown[0]!r}", hint=f"{near} Known: {', '.join(names)}.".strip())
     return dict(settings)
 
 

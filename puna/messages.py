@@ -63,6 +63,8 @@ def _content(name: str, content: object, may_lack: bool) -> str:
     """The text of a message. Parts are joined by line ends, as in llama.cpp and vLLM."""
     if content is None and may_lack:
         return ""
+    if content is None:
+        raise UsageError(f"{name} has no content", hint='For example: {"role": "user", "content": "Hello"}')
     if checks.is_row(content):
         parts = checks.row(name, content, "a list of parts")
         return "\n".join(_part(f"part {number} of {name}", part) for number, part in enumerate(parts))

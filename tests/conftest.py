@@ -33,7 +33,7 @@ def default_model() -> Path:
     """The default model from puna's cache; nothing is fetched here."""
     model = hub.CATALOGUE[hub.DEFAULT_MODEL]
     if not hub.is_cached(model):
-        pytest.skip("the default model is not in the cache: run `puna pull` first")
+        pytest.skip("the default model is not in the cache: run `python -m tests.real_files` first")
     return model.target
 
 

@@ -349,13 +349,28 @@ CAUSES = (
         ("+pth|checkpoint|pytorchstreamreader", "+corrupt|damaged|central directory|unexpected eof|incomplete", "load|file|zip"),
     ),
     Cause(
+        "torch-load-needs-newer",
+        "files",
+        (
+            "due to a serious vulnerability issue in `torch.load`",
+            "we now require users to upgrade torch to at least v{wanted:word}",
+        ),
+        says(
+            "The model's weights are a pickle (.bin, .pth), and this transformers loads those only with PyTorch 2.6 or later: "
+            "older versions can run any program that is in such a file (CVE-2025-32434).",
+            "Update PyTorch: python -m pip install -U torch",
+            "Or take the safetensors of the same model: they need no newer PyTorch.",
+            instead="puna reads .pth and .bin with a reader of its own that can make nothing but tensors.",
+        ),
+        ("+torch.load", "+vulnerability|cve-2025-32434", "upgrade|2.6"),
+    ),
+    Cause(
         "weights-only",
         "files",
         (
             "weights only load failed",
             "weightsunpickler error",
             "unsupported global: global {name:word} was not an allowed global",
-            "due to a serious vulnerability issue in `torch.load`",
         ),
         says(
             "The checkpoint is a pickle that holds more than tensors. PyTorch since 2.6 loads tensors only, because a pickle "

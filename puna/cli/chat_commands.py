@@ -50,15 +50,14 @@ def obey(talk: Conversation, line: str) -> str | None:
 
 
 def as_command(line: str) -> str | None:
-    """The command that a line means, with its slash; None for a message. Three words need no slash.
+    """The command that a line means, with its slash; None for a message. Words like "exit" need no slash.
 
     >>> as_command("/help"), as_command(" Exit "), as_command("//x"), as_command("help me")
-    ('/help', '/exit', None, None)
+    ('/help', '/quit', None, None)
     """
     if line.startswith("/") and not line.startswith("//"):
         return line
-    word = f"/{line.strip().lower()}"
-    return word if word in BARE else None
+    return BARE.get(line.strip().lower())
 
 
 # ---- the conversation
@@ -205,7 +204,8 @@ COMMANDS: dict[str, ChatCommand] = {
     "/quit": ChatCommand("", "leave; so do Ctrl-D, and Ctrl-C twice", _quit),
     "/exit": ChatCommand("", "", _quit, is_shown=False),
 }
-BARE = ("/exit", "/quit", "/help")
+# What people type to leave or to get help, without a slash -> the command.
+BARE = dict.fromkeys(("exit", "quit", "bye", ":q", "q"), "/quit") | dict.fromkeys(("help", "?"), "/help")
 
 
 def help_lines() -> Iterator[str]:

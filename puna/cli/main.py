@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         if is_question(name):
             return QUESTION, self.get_command(ctx, QUESTION), args
-        raise _no_command(name)
+        raise _no_command(name, args[1:])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -72,9 +72,12 @@ def is_question(word: str) -> bool:
     return len(word.split()) > 1 or word.rstrip().endswith(("?", "？"))
 
 
-def _no_command(name: str) -> PunaError:
+def _no_command(name: str, others: list[str]) -> PunaError:
     from puna import hub
 
+    if others and all(word.isalpha() for word in (name, *others)):
+        question = f'"{" ".join((name, *others))}"'
+        return UsageError(f"there is no command {name!r}", hint=f"To ask that, put it in quotes: puna {question}")
     if hub.looks_like_model(name):
         return UsageError(f"{name} is a model, not a command", hint=f'Try: puna run {name} "..." or: puna chat {name}')
     return UsageError(f"there is no command {name!r}", hint=did_you_mean(name, COMMANDS) or "puna --help lists the commands.")

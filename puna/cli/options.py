@@ -289,9 +289,10 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
             return model, text
         case ():
             raise UsageError(f"the {rest} is missing", hint=f'For example: {COMMAND_OF[rest]} "What is a llama?"')
+    spoken = words[1:] if hub.looks_like_model(words[0]) else words
     raise UsageError(
         f"{len(words)} words were given; at most two are allowed: [MODEL] {rest}",
-        hint=f'Put a {rest} of several words in quotes: "{" ".join(words[-2:])}".',
+        hint=f'Put a {rest} of several words in quotes: "{" ".join(spoken)}".',
     )
 
 

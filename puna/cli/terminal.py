@@ -83,6 +83,8 @@ def print_json(report: dict[str, Any]) -> None:
 
 def given_text(text: str, what: str = "the text") -> str:
     """A text from the command line, or standard input if it is `-`. UsageError if it is not Unicode text."""
+    if text == "-" and sys.stdin.isatty():
+        tell("Type or paste the text, then press Enter and Ctrl-D.")
     return read_all() if text == "-" else argument_text(text, what)
 
 

@@ -49,7 +49,7 @@ def command(
     for i in ids:
         data = made.token_bytes(i)
         print(f"{i:>7}  {pad(shown_piece(made.piece(i), data), PIECE_WIDTH)}  {cut(data.hex(' '), BYTES_WIDTH)}".rstrip())
-    tell(f"{len(ids)} tokens, {len(text)} characters, {len(text.encode())} bytes")
+    tell(f"{len(ids)} token{'s' * (len(ids) != 1)}, {len(text)} characters, {len(text.encode())} bytes")
 
 
 def shown_piece(piece: str, data: bytes) -> str:

@@ -7,6 +7,7 @@ hung one at the limit, after Ctrl-C or at exit.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -153,6 +154,11 @@ def _by_hand(name: HubName) -> str:
     return f"Without the Hub: fetch {page}/resolve/main/{name.file} elsewhere, and put it at {name.target(name.file)}"
 
 
+NO_ADDRESS = re.compile(r"\[Errno -?\d+\] (?:Name or service not known|Temporary failure in name resolution|nodename nor .*)")
+
+
 def first_line(error: Exception) -> str:
-    """An error's text in one line."""
+    """An error's text in one line. A name that the network does not resolve mostly means that there is no network."""
+    if NO_ADDRESS.search(str(error)):
+        return "its address was not found; is this machine on the internet?"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

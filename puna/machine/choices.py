@@ -18,7 +18,7 @@ from puna.machine.places import Place
 
 USEFUL_PER_S = 5.0  # tokens a second: a slow reader's pace
 SHOWN = 3
-UNMEASURED_BYTES = 3 << 30  # limit for a CPU of unknown speed: larger models may be slow on it
+UNMEASURED_BYTES = 1 << 30  # limit for a CPU of unknown speed: larger models may be slow on it
 
 
 class Choice(NamedTuple):

@@ -315,3 +315,8 @@ def test_a_mistyped_model_is_told_the_near_one_of_the_catalogue_and_of_the_folde
 def test_a_limit_on_gpu_memory_is_refused_on_a_cpu(fake: FakeLLM, puna: Puna, command: tuple[str, ...]) -> None:
     done = puna(*command, "--vram", "1GiB", "--device", "cpu")
     assert done.code == 2 and "--vram limits the memory of a GPU, but the device is cpu" in done.err and fake.loaded == []
+
+
+def test_words_without_quotes_get_the_question_in_quotes(puna: Puna) -> None:
+    assert 'puna "what is gravity"' in puna("what", "is", "gravity").err
+    assert '"what is gravity"' in puna("run", "what", "is", "gravity").err
