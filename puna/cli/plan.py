@@ -243,8 +243,15 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
     if fit.fits:
         yield from wrapped(_room_line(planned), report_width(sys.stdout), "  ")
     if (source := absent_source(planned.model)) is not None:
-        kind = "" if source.kind == planned.model.partition(":")[2] else f" as {source.kind.upper()}"
-        yield from wrapped(f"To fetch it{kind}, about {source.size}: puna pull {planned.model}", report_width(sys.stdout), "  ")
+        name, _, kind = planned.model.partition(":")
+        if source.kind == kind:
+            told = f"To fetch it, about {source.size}: puna pull {planned.model}"
+        else:
+            told = (
+                f"This is the plan of the original weights. puna fetches a smaller file, {source.kind.upper()} of about "
+                f"{source.size}: puna pull {planned.model} (its plan: puna plan {name}:{source.kind})"
+            )
+        yield from wrapped(told, report_width(sys.stdout), "  ")
 
 
 def _room_line(planned: Planned) -> str:

@@ -120,7 +120,11 @@ def test_no_model_gets_a_speed_on_a_card_below_the_kernels(puna: Puna) -> None:
 
 
 def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
-    assert "To fetch it as Q4_K_M, about 4.1 GB: puna pull llama-2-7b" in puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out
+    told = " ".join(puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out.split())
+    assert (
+        "puna fetches a smaller file, Q4_K_M of about 4.1 GB: puna pull llama-2-7b (its plan: puna plan llama-2-7b:q4_k_m)"
+        in told
+    )
     assert "To fetch it, about 7.2 GB: puna pull llama-2-7b:q8_0" in puna("plan", "llama-2-7b:q8_0", "--gpu", "RTX 4070").out
 
 
