@@ -189,7 +189,7 @@ def test_the_guard_occurs_in_no_text() -> None:
         ([], "at least one"),
         ([{"role": "tools", "content": "x"}], "'tools'; allowed: system, user, assistant, tool, developer"),
         ([{"content": "x"}], "None"),
-        ([{"role": "user"}], "NoneType"),
+        ([{"role": "user"}], "message 0 has no content"),
         ([{"role": "user", "content": ["x"]}], "part 0 of message 0 is 'x'"),
         ([{"role": "user", "content": 5}], "int"),
     ],
