@@ -392,8 +392,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     done = puna("doctor", "--json", PUNA_CACHE=str(tmp_path / "file" / "cache"))
     states = {f["check"]: f["state"] for f in json.loads(done.stdout)["findings"]}
-    assert done.returncode == 0 and states["disk.cache"] == "warning"
-    assert states["cpu.trial"] in ("ok", "note")  # a note where the cores are so busy that compiling takes too long
+    assert done.returncode == 0 and states["disk.cache"] == "warning" and states["cpu.trial"] == "ok"
 
 
 def test_a_cache_below_a_folder_that_may_not_be_searched_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

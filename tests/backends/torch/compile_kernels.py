@@ -1,8 +1,8 @@
 """Compiles the kernels and prints the result of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
 The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
-launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual each kernel a
-few times, --largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared memory in
+launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual one of
+each, --largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared memory in
 bytes, and the instructions that multiply on tensor cores.
 """
 
@@ -123,16 +123,17 @@ def products(ttgir: str) -> list[str]:
 
 
 def compile_products() -> None:
-    """Each kind once in a product, each mode and each kernel more than once."""
     for index, kind in enumerate(KINDS):
         columns, odd = 4096, 768 if kind.endswith("K") else 576
-        w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 1]
+        kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
+        w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 0]
         if index % 2 == 0:
-            kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
-            kernels.embed(w, empty(2, dtype=torch.int64))
-        else:
             kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
-    kernels.norm_matvec(empty(70, 4096), empty(4096), 1e-5, (matrix("Q4_K", 4096, 4096),), (None,))
+        else:
+            kernels.embed(w, empty(2, dtype=torch.int64))
+
+    for kind in ("BF16", "Q8_0", "Q4_K"):
+        kernels.norm_matvec(empty(70, 4096), empty(4096), 1e-5, (matrix(kind, 4096, 4096),), (None,))
     for kind, columns in (("BF16", 4096), ("F32", 576), ("Q8_0", 576)):
         kernels.matvec_add(empty(300, columns), matrix(kind, 576, columns), empty(576), empty(300, 576), many=True)
     kernels.norm_matvec(empty(300, 576), empty(576), 1e-5, (matrix("BF16", 64, 576),), (None,), many=True)
@@ -171,6 +172,8 @@ USUAL: tuple[Heads, ...] = (
     ("bf16", 32, 8, 128, 0),
     ("int8", 9, 3, 64, 17),
     ("f16", 8, 8, 20, 0),
+    ("f32", 2, 1, 256, 0),
+    ("bf16", 8, 1, 256, 0),
 )
 
 
@@ -209,7 +212,7 @@ def compile_largest() -> None:
     for tokens in (16, 70):
         kernels.norm_matvec(empty(tokens, 4096), empty(4096), 1e-5, (w,), (None,))
     kernels.matvec_add(empty(300, 4096), w, None, None, many=True)
-    compile_attention([(kv_type, 8, 1, 256, 0) for kv_type in ("bf16", "f32")])  # the largest of their kinds of product
+    compile_attention([(kv_type, 8, 1, 256, 0) for kv_type in DTYPES])
 
 
 def compile_for(arch: int, how: str) -> None:
@@ -224,8 +227,7 @@ def compile_for(arch: int, how: str) -> None:
         compile_attention(USUAL)
     else:
         compile_largest()
-    if how != "--largest":
-        compile_sampling()
+    compile_sampling()
     if arch in (90, 100):
         compile_dependent_launch()
     if how == "--all":

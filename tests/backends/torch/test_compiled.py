@@ -60,7 +60,7 @@ def test_kernels_compile_and_fit_the_card(tmp_path: Path) -> None:
 
 def test_the_largest_kernels_fit_a_card_for_the_home(tmp_path: Path) -> None:
     kernels = compiled(tmp_path, "--largest", "86")
-    assert len(kernels) >= 9
+    assert len(kernels) > 10
     require_that_all_fit(kernels)
 
 
