@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.codes import CUDA, cuda_start_failed
 
 ON_THE_CPU = 'Meanwhile puna runs on the CPU and says why: puna run MODEL "..." --device cpu'
 DEVICES = 'Choose the card in puna: puna run MODEL "..." --device cuda:0; with --require-gpu puna fails without one.'
@@ -76,6 +77,25 @@ def explain_no_kernel(numbers: Numbers) -> Explanation:
         "there.",
         numbers,
         kind,
+    )
+
+
+def explain_start(numbers: Numbers) -> Explanation:
+    """A start of CUDA that returned a code of no cause of its own."""
+    code = numbers.get("code", "")
+    meaning = CUDA.get(code, "")
+    told = f" with the code {code}{f': {meaning}' if meaning else ''}" if code else ""
+    return Explanation(
+        f"CUDA's library is there, and its start failed{told}. The driver, or the container's access to it, is what failed.",
+        (
+            "See whether any program reaches the card: nvidia-smi, on the machine and then in the container",
+            "Read the driver's log: sudo dmesg | grep -iE 'nvrm|xid|nvidia' | tail",
+            "Load the driver's memory module anew, or restart the machine: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
+            "If it stays: another version of the driver, newer or older.",
+        ),
+        "reload-uvm",
+        DEVICES,
+        numbers,
     )
 
 
@@ -215,12 +235,16 @@ CAUSES = (
             "cuda error: system not yet initialized",
             "cuda_error_system_not_ready",
             "system not yet initialized",
+            "unable to load ... libcuda.so.{driver:word}: cuda driver library init failure: 802",
+            *cuda_start_failed("802"),
         ),
         says(
-            "The cards are joined by NVSwitch (H100, H200, B200 servers), and the service that sets it up, Fabric Manager, "
-            "does not run, or is of another version than the driver.",
-            "See it: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 Fabric",
+            "CUDA says that the system is not ready (802). The cards are joined by NVSwitch (A100, H100, H200, B200 servers), and the "
+            "service that sets it up, Fabric Manager, does not run, or is of another version than the driver.",
+            "See it, on the machine itself and not in a container: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 "
+            "Fabric",
             "Install the one with exactly the driver's version, then: sudo systemctl enable --now nvidia-fabricmanager",
+            "Compare: the driver is {driver}; Fabric Manager must be of the same version.",
             instead=DEVICES,
         ),
         ("+fabric|802|nvswitch", "+initialized|manager|cuda"),
@@ -275,6 +299,7 @@ CAUSES = (
             "unsloth cannot find any torch accelerator",
             "no cuda runtime is found",
             "no gpu or tpu found",
+            *cuda_start_failed("100"),
         ),
         says(
             "CUDA finds no card.",
@@ -291,12 +316,11 @@ CAUSES = (
         (
             "cuda unknown error",
             "cudasetdevice err: 999",
-            "cudart init failure: 999",
+            *cuda_start_failed("999"),
             "cuda driver library failed to get device context {code:int}",
             "cuda error 999: unknown error",
             "error 999: unknown error",
             "cuda error: unknown error",
-            "cuinit err: 999",
             "cuda_error_unknown",
         ),
         says(
@@ -433,12 +457,26 @@ CAUSES = (
         ("+bitsandbytes|bnb", "+cuda|gpu|libcudart", "fail|not found|without|setup"),
     ),
     Cause(
+        "cuda-start-failed",
+        "cuda",
+        (
+            "unable to load ... init failure: {code:int}",
+            "init failure: {code:int}",
+            "cuinit err: {code:int}",
+            "[{code:int}] call to cuinit",
+            "cudart initialization failure: {code:int}",
+        ),
+        explain_start,
+        ("+cuinit|init failure", "+cuda|nvidia|gpu", "fail|error|code"),
+    ),
+    Cause(
         "cuda-library-missing",
         "cuda",
         (
             "{library:cudalib}: cannot open shared object file",
             "could not load dynamic library 'libcu",
-            "unable to load cudart",
+            "unable to load cudart library: {library:cudalib}: cannot open shared object file",
+            "library to query for nvidia gpus: {library:cudalib}: cannot open shared object file",
             "cublas64_{version:int}.dll",
         ),
         says(

@@ -36,7 +36,6 @@ _PREFIX = re.compile(
         >                                                        # a quotation
       | \([\w.-]{1,40}\ pid=\d{1,9}\)                            # vLLM: the process
       | \[rank\d{1,5}\]:                                         # torchrun: the rank
-      | \[\d{1,3}\](?=\ )                                       # others: the process
       | [\w.-]{1,40}\ \|                                         # docker compose: the service
       | \[?\d{4}-\d\d-\d\d[T\ ][\d:.,+Z-]{5,32}\]?               # dates
       | [A-Z][a-z]{2}\ \d{1,2}\ \d\d:\d\d:\d\d\ [\w.-]{1,64}\ [\w.@/-]{1,64}\[\d{1,9}\]:   # journald

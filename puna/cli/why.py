@@ -158,7 +158,11 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield from _paragraph(
             "", "This is a warning. If the program ended, another error ended it, which the text does not show."
         )
-    if diagnosis.confidence < 0.9:
+    if diagnosis.unexplained:
+        yield ""
+        yield from _paragraph("", "Not sure: this explains a line beside the error. The error itself puna does not know:")
+        yield from _paragraph("> ", diagnosis.unexplained[:MAX_SHOWN])
+    elif diagnosis.confidence < 0.9:
         yield ""
         yield from _paragraph("", "Not sure: the text holds only a part of a known error, or similar words. Give the whole log.")
 
@@ -178,12 +182,12 @@ def _finding_lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _unknown_lines(text: str, guess: str | None, model: str | None, file: str | None) -> Iterator[str]:
     from puna.causes import CAUSES
+    from puna.causes.reading import read
 
     yield "puna does not know this text."
     yield from _paragraph("", f"puna knows {len(CAUSES)} causes; this text matches none of them.")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     shown = file if file is not None and _exists(Path(file)) else "-"
-    yield from _paragraph("> ", lines[-1][:MAX_SHOWN] if lines else "")
+    yield from _paragraph("> ", read(text).error[:MAX_SHOWN])
     steps = (
         "Give the whole output, from the start of the program: PROGRAM 2>&1 | puna why -",
         "Check this machine: puna doctor",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from puna.causes import Match, find
 from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
+from puna.causes.reading import read
 from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
@@ -78,6 +79,7 @@ class Diagnosis:
     cause: str
     cure: tuple[str, ...]
     instead: str  # what puna does
+    unexplained: str = ""  # the text's error, if the cause is only that of a line beside it; not escaped
     here: str = ""  # what this machine says about it
     settings: tuple[str, ...] = ()  # with which the model fits
     remedy: Remedy | None = None  # the commands of this system
@@ -108,6 +110,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
         cause=tensor.words if tensor is not None else explained.cause,
         cure=tensor.cure if tensor is not None else explained.cure,
         instead=explained.instead,
+        unexplained=unexplained_error(text) if match.is_aside else "",
         here=_here(match, host, system)
         if applies
         else "This machine has no NVIDIA card: the text comes from another machine, or this one does not see its card.",
@@ -117,6 +120,12 @@ def why(text: str, host: Host) -> Diagnosis | None:
         findings=_findings(host) if needs_card and has_card else (),
         others=tuple(Other(m.cause.name, m.explain().cause, m.line) for m in rest[:MAX_OTHERS]),
     )
+
+
+def unexplained_error(text: str) -> str:
+    """The error that a text names, for a text of which puna knows only asides."""
+    reading = read(text)
+    return reading.error if reading.names_an_error else ""
 
 
 def has_nvidia_card(host: Host) -> bool | None:
