@@ -34,7 +34,12 @@ def cuda_start_failed(code: str) -> tuple[str, ...]:
     >>> cuda_start_failed("802")[-1]
     '[802] call to cuinit'
     """
-    return (f"unable to load ... init failure: {code}", f"init failure: {code}", f"cuinit err: {code}", f"[{code}] call to cuinit")
+    return (
+        f"unable to load ... init failure: {code}",
+        f"init failure: {code}",
+        f"cuinit err: {code}",
+        f"[{code}] call to cuinit",
+    )
 
 
 def nvml_start_failed(code: str) -> tuple[str, ...]:

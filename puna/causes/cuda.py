@@ -90,7 +90,8 @@ def explain_start(numbers: Numbers) -> Explanation:
         (
             "See whether any program reaches the card: nvidia-smi, on the machine and then in the container",
             "Read the driver's log: sudo dmesg | grep -iE 'nvrm|xid|nvidia' | tail",
-            "Load the driver's memory module anew, or restart the machine: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
+            "Load the driver's memory module anew, or restart the machine: sudo modprobe -r nvidia_uvm && sudo modprobe "
+            "nvidia_uvm",
             "If it stays: another version of the driver, newer or older.",
         ),
         "reload-uvm",
@@ -239,9 +240,11 @@ CAUSES = (
             *cuda_start_failed("802"),
         ),
         says(
-            "CUDA says that the system is not ready (802). The cards are joined by NVSwitch (A100, H100, H200, B200 servers), and the "
+            "CUDA says that the system is not ready (802). The cards are joined by NVSwitch (A100, H100, H200, B200 servers), "
+            "and the "
             "service that sets it up, Fabric Manager, does not run, or is of another version than the driver.",
-            "See it, on the machine itself and not in a container: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 "
+            "See it, on the machine itself and not in a container: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep "
+            "-A3 "
             "Fabric",
             "Install the one with exactly the driver's version, then: sudo systemctl enable --now nvidia-fabricmanager",
             "Compare: the driver is {driver}; Fabric Manager must be of the same version.",

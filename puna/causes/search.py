@@ -86,16 +86,29 @@ def _wordings() -> tuple[tuple[Cause, tuple[Wording, ...]], ...]:
     return tuple((cause, tuple(map(compile_wording, cause.patterns))) for cause in CAUSES)
 
 
+@cache
+def _anchors() -> frozenset[str]:
+    """Many wordings share one."""
+    return frozenset(wording.anchor for _, wordings in _wordings() for wording in wordings)
+
+
 # ---- whole wordings
 
 
 def _whole(reading: Reading, lower: str) -> list[Match]:
     """The causes with a matching wording. Each position belongs to the first matching cause in the table."""
     claimed = bytearray(len(lower))
+    anchors = {anchor: _positions(anchor, lower) for anchor in _anchors() if anchor in lower}
     source = reading.shown if len(reading.shown) == len(lower) else lower
     matches = []
     for cause, wordings in _wordings():
-        hits = [hit for wording in wordings for hit in _hits(wording, lower, source) if 1 not in claimed[hit.start : hit.end]]
+        hits = [
+            hit
+            for wording in wordings
+            if wording.anchor in anchors
+            for hit in _hits(wording, lower, source, anchors[wording.anchor])
+            if 1 not in claimed[hit.start : hit.end]
+        ]
         for hit in hits:
             claimed[hit.start : hit.end] = b"\1" * (hit.end - hit.start)
         if hits:
@@ -103,22 +116,20 @@ def _whole(reading: Reading, lower: str) -> list[Match]:
     return matches
 
 
-def _hits(wording: Wording, lower: str, source: str) -> Iterator[Hit]:
-    if wording.anchor not in lower:
-        return
-    for found in islice(_places(wording, lower), MAX_HITS):
+def _hits(wording: Wording, lower: str, source: str, positions: list[int]) -> Iterator[Hit]:
+    for found in islice(_places(wording, lower, positions), MAX_HITS):
         spans = {name: found.span(name) for name in found.groupdict()}
         yield Hit(*found.span(), wording.text, {name: " ".join(source[a:b].split()) for name, (a, b) in spans.items()})
 
 
-def _places(wording: Wording, lower: str) -> Iterator[re.Match[str]]:
-    """Where a wording matches. If its anchor is rare, only the text around the anchor is tried."""
-    anchors = list(islice(_anchors(wording.anchor, lower), MAX_ANCHORS + 1))
-    if wording.text.endswith("$") or len(anchors) > MAX_ANCHORS:
+def _places(wording: Wording, lower: str, positions: list[int] | None = None) -> Iterator[re.Match[str]]:
+    """Where a wording matches. If its anchor is rare, only the text around the anchor's `positions` is tried."""
+    positions = _positions(wording.anchor, lower) if positions is None else positions
+    if wording.text.endswith("$") or len(positions) > MAX_ANCHORS:
         yield from wording.pattern.finditer(lower)
         return
     done = 0
-    for at in anchors:
+    for at in positions:
         if at < done:
             continue
         found = wording.pattern.search(lower, max(done, at - wording.reach), at + wording.reach)
@@ -129,11 +140,14 @@ def _places(wording: Wording, lower: str) -> Iterator[re.Match[str]]:
             done = found.end()
 
 
-def _anchors(anchor: str, lower: str) -> Iterator[int]:
-    """The positions of a wording's longest word."""
-    at = -1
-    while (at := lower.find(anchor, at + 1)) >= 0:
-        yield at
+def _positions(word: str, lower: str) -> list[int]:
+    """Where a word stands, at most MAX_ANCHORS + 1 times."""
+    positions: list[int] = []
+    at = lower.find(word)
+    while at >= 0 and len(positions) <= MAX_ANCHORS:
+        positions.append(at)
+        at = lower.find(word, at + 1)
+    return positions
 
 
 def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Match:
@@ -142,7 +156,7 @@ def _match(cause: Cause, hits: list[Hit], reading: Reading, source: str) -> Matc
     hits = sorted(hits)
     first = min(hits, key=lambda hit: (in_lines and reading.is_aside(hit.start, hit.end), hit.start))
     numbers: dict[str, str] = {}
-    for hit in hits:
+    for hit in (first, *hits):
         if abs(hit.start - first.start) <= NEAR:
             numbers = {**hit.numbers, **numbers}
     line = reading.line_at(first.start, first.end) if in_lines else source[first.start : first.start + 200]
