@@ -140,9 +140,11 @@ def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
     spans: set[tuple[int, int]] = set()
     seen: dict[str, int] = {}
     for word in TELLING:
+        alike: dict[str, str] = {}  # many lines are the same: see each once
         for at in (*_places(lower, word, first, last), *_places_backwards(lower, word, first, last)):
             line = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
-            likeness = _DIGITS.sub("0", lower[max(0, line) : min(_end_of_line(lower, at), at + 200)])
+            around = lower[max(0, line) : min(_end_of_line(lower, at), at + 200)]
+            likeness = alike.get(around) or alike.setdefault(around, _DIGITS.sub("0", around))
             seen[likeness] = seen.get(likeness, 0) + 1
             if seen[likeness] <= MAX_ALIKE:
                 spans.add((max(first, at - BEFORE), min(last, at + AFTER)))
