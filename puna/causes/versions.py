@@ -20,8 +20,14 @@ class Moved(NamedTuple):
     gone: str = ""  # the version that no longer has it; "": see `since`
     since: str = ""  # the first version that has it
     instead: str = ""  # its new name
+    back: str = ""  # the version that has it again
+    asks: str = ""  # the package that asks for it
 
 
+# Major versions that removed many names.
+MAJORS = {"transformers": "5", "huggingface_hub": "1"}
+# Packages whose development ended: no newer version asks for other names.
+ENDED = ("autoawq", "auto-gptq")
 # Name in lower case -> its package. Only code uses these names; a name that a person types has its replacement here.
 MOVED: dict[str, Moved] = {
     "automodelforvision2seq": Moved("transformers", "5.0", instead="AutoModelForImageTextToText"),
@@ -33,8 +39,43 @@ MOVED: dict[str, Moved] = {
     "tfautomodel": Moved("transformers", "5.0"),
     "flaxpretrainedmodel": Moved("transformers", "5.0"),
     "transformers_cache": Moved("transformers", "5.0", instead="the variable HF_HOME"),
-    "beamsearchscorer": Moved("transformers", "4.5x"),
-    "adamw": Moved("transformers", "4.5x", instead="torch.optim.AdamW"),
+    "beamsearchscorer": Moved("transformers", "4.57"),
+    "adamw": Moved("transformers", "4.50", instead="torch.optim.AdamW"),
+    "pytorchgelutanh": Moved("transformers", "4.57", back="5.0", instead="GELUTanh", asks="autoawq"),
+    "bytes_to_unicode": Moved("transformers", "5.0", instead="transformers.convert_slow_tokenizer.bytes_to_unicode"),
+    "is_flash_attn_available": Moved("transformers", "4.39", instead="is_flash_attn_2_available"),
+    "is_flash_attn_greater_or_equal_2_10": Moved("transformers", "5.4", instead="is_flash_attn_greater_or_equal", back="5.5"),
+    "is_torch_sdpa_available": Moved("transformers", "5.0"),
+    "is_flax_available": Moved("transformers", "5.0"),
+    "is_safetensors_available": Moved("transformers", "5.0"),
+    "no_init_weights": Moved("transformers", "5.0", instead="transformers.initialization.no_init_weights"),
+    "load_sharded_checkpoint": Moved("transformers", "5.0", instead="transformers.trainer_utils.load_sharded_checkpoint"),
+    "get_parameter_dtype": Moved("transformers", "5.0"),
+    "dtype_byte_size": Moved("transformers", "4.51"),
+    "videoinput": Moved("transformers", "4.52", instead="transformers.video_utils.VideoInput"),
+    "make_batched_videos": Moved("transformers", "4.52", instead="transformers.video_utils.make_batched_videos"),
+    "chattemplateloadkwargs": Moved("transformers", "5.1", instead="ProcessorChatTemplateKwargs"),
+    "_flash_supports_window_size": Moved("transformers", "4.54"),
+    "_expand_mask": Moved("transformers", "4.38", instead="_prepare_4d_attention_mask"),
+    "_make_causal_mask": Moved("transformers", "4.38", instead="_prepare_4d_causal_attention_mask"),
+    "logitswarper": Moved("transformers", "4.49", instead="LogitsProcessor"),
+    "top_k_top_p_filtering": Moved("transformers", "4.39"),
+    "specialtokensmixin": Moved("transformers", "5.0"),
+    "sampleoutput": Moved("transformers", "5.0"),
+    "greedysearchoutput": Moved("transformers", "5.0"),
+    "need_setup_cache_classes_mapping": Moved("transformers", "4.56"),
+    "offloadedcache": Moved("transformers", "5.0", instead="DynamicCache(offloading=True)"),
+    "sinkcache": Moved("transformers", "5.0"),
+    "hybridchunkedcache": Moved("transformers", "5.0", instead="StaticCache"),
+    "quantizedcacheconfig": Moved("transformers", "4.56"),
+    "qwen2flashattention2": Moved("transformers", "4.48", instead="Qwen2Attention"),
+    "mistralflashattention2": Moved("transformers", "4.48", instead="MistralAttention"),
+    "llamadynamicntkscalingrotaryembedding": Moved("transformers", "4.48", instead="LlamaRotaryEmbedding"),
+    "llamalinearscalingrotaryembedding": Moved("transformers", "4.48", instead="LlamaRotaryEmbedding"),
+    "vitintermediate": Moved("transformers", "5.9"),
+    "vitoutput": Moved("transformers", "5.9"),
+    "vitselfattention": Moved("transformers", "5.9"),
+    "vitselfoutput": Moved("transformers", "5.9"),
     "losskwargs": Moved("transformers", "4.54", instead="TransformersKwargs"),
     "shard_checkpoint": Moved("transformers", "4.47", instead="huggingface_hub.split_torch_state_dict_into_shards"),
     "llamaflashattention2": Moved("transformers", "4.48", instead="LlamaAttention"),
@@ -42,8 +83,8 @@ MOVED: dict[str, Moved] = {
     "llama_attention_classes": Moved("transformers", "4.48"),
     "llama_inputs_docstring": Moved("transformers", "4.52"),
     "find_pruneable_heads_and_indices": Moved("transformers", "5.0"),
-    "apply_chunking_to_forward": Moved("transformers", "5.0", instead="transformers.pytorch_utils.apply_chunking_to_forward"),
-    "prune_linear_layer": Moved("transformers", "5.0", instead="transformers.pytorch_utils.prune_linear_layer"),
+    "apply_chunking_to_forward": Moved("transformers", "4.56", instead="transformers.pytorch_utils.apply_chunking_to_forward"),
+    "prune_linear_layer": Moved("transformers", "4.56", instead="transformers.pytorch_utils.prune_linear_layer"),
     "seen_tokens": Moved("transformers", "4.5x", instead="get_seq_length()"),
     "get_usable_length": Moved("transformers", "4.5x", instead="get_seq_length()"),
     "get_max_length": Moved("transformers", "4.48", instead="get_max_cache_shape(), and get_max_length() again in the newest"),
@@ -88,38 +129,68 @@ MOVED: dict[str, Moved] = {
 
 def explain_moved(numbers: Numbers) -> Explanation:
     """A name that this version of a package lacks, with the versions that have it, if known."""
-    name = numbers.get("name", "")
     module = numbers.get("package") or numbers.get("part", "")
+    name = numbers.get("name", "") or module
     moved = MOVED.get(name.lower()) or MOVED.get(module.rpartition(".")[2].lower())
     package = module.partition(".")[0] or (moved.package if moved else "")
-    if moved is None:
-        told = (
-            f"The installed {package} has no {name or module}: the program was written for another version of it, an older or a "
-            "newer one."
-            if package
-            else "The program was written for another version of a package than the installed one."
-        )
+    told = _unknown_name(name, package) if moved is None else _known_name(name, moved)
+    if numbers.get("meant") and (moved is None or not moved.instead):
+        told += f" A similar name is there: {numbers['meant']}."
+    see = f"See the version: python -m pip show {package or 'transformers'}"
+    cure = _to_either_side(package) if moved is None else _to_a_version(package or moved.package, moved)
+    own = "load it without trust_remote_code=True, if transformers knows the model, or take a newer revision of the model."
+    if numbers.get("model"):
+        told += f" What asks for it is the model's own code, {numbers['model'].rpartition('/')[2]}."
+        cure = (f"The model's own code is old: {own}", *cure)
     else:
-        called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
-        if moved.gone:
-            told = f"{name or module} is gone from {moved.package} since {moved.gone}.{called} The program is older."
-        else:
-            told = f"{name or module} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
-    wanted = package or "transformers"
-    cure = [f"See the version: python -m pip show {wanted}"]
-    if moved is not None and moved.since:
-        cure += [f"Update it: python -m pip install -U {wanted}"]
+        cure = (*cure, f"If the traceback names transformers_modules, the model's own code is old: {own}")
+    return Explanation(told, (see, *cure), instead=OWN_READERS, numbers=numbers)
+
+
+def _known_name(name: str, moved: Moved) -> str:
+    called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
+    if moved.back:
+        return f"{name} is gone from {moved.package} since {moved.gone}, and there again from {moved.back} on.{called}"
+    if moved.gone:
+        return f"{name} is gone from {moved.package} since {moved.gone}.{called} The program is older."
+    return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+
+
+def _unknown_name(name: str, package: str) -> str:
+    if not package:
+        return "The program was written for another version of a package than the installed one."
+    mostly = f"; mostly an older one, for {package} {MAJORS[package]} removed many names" if package in MAJORS else ""
+    written = "the program was written for another version of it, an older or a newer one"
+    return f"The installed {package} has no {name}: {written}{mostly}."
+
+
+UPDATE = "Update the program that asks for the name; the traceback's last lines show which file does."
+
+
+def _to_a_version(package: str, moved: Moved) -> tuple[str, ...]:
+    """Where a name is known: away from who asks for it, or to a version that has it."""
+    if moved.since:
+        return (f"Update it: python -m pip install -U {package}",)
+    if moved.asks in ENDED:
+        leave = f"{moved.asks} asks for it and is developed no more. If your model does not need it: "
+        ask = f"{leave}python -m pip uninstall {moved.asks}"
     else:
-        cure += ["Update the program that asks for the name; the traceback's last lines show which file does."]
-        if moved is not None and moved.gone[:1].isdigit() and "x" not in moved.gone and " " not in moved.gone:
-            cure += [f"Or install the previous version: python -m pip install '{moved.package}<{moved.gone}'"]
-        else:
-            cure += [f"Or install the version of {wanted} that the program's requirements or the model's card name."]
-    cure += [
-        "If the traceback names transformers_modules, the model's own code is old: load it without trust_remote_code=True, if "
-        "transformers knows the model, or take a newer revision of the model."
-    ]
-    return Explanation(told, tuple(cure), instead=OWN_READERS, numbers=numbers)
+        ask = UPDATE
+    if not moved.gone[:1].isdigit() or "x" in moved.gone or " " in moved.gone:
+        return (ask, f"Or install the version of {package} that the program's requirements or the model's card name.")
+    again = (f"Or a version that has it again: python -m pip install '{moved.package}>={moved.back}'",) if moved.back else ()
+    return (ask, f"Or install a version before: python -m pip install '{moved.package}<{moved.gone}'", *again)
+
+
+def _to_either_side(package: str) -> tuple[str, ...]:
+    """Where a name is not known: the installed version says on which side of it the program is."""
+    major = MAJORS.get(package)
+    if major is None:
+        return (UPDATE, f"Or install the version of {package or 'it'} that the program's requirements or the model's card name.")
+    return (
+        f"If it is {major} or later, the program is mostly older. Update it, or: python -m pip install '{package}<{major}'",
+        f"If it is before {major}, the program is newer: python -m pip install -U {package}",
+    )
 
 
 def explain_other_pythons(numbers: Numbers) -> Explanation:
@@ -594,6 +665,9 @@ CAUSES = (
         "package-name-moved",
         "versions",
         (
+            "transformers_modules/{model:path} ~~~ cannot import name '{name:name}' from '{package:package}'",
+            "cannot import name '{name:name}' from '{package:package}'. did you mean: '{meant:name}'",
+            "cannot import name '{name:name}' from '{package:package}' ({file:path}). did you mean: '{meant:name}'",
             "cannot import name '{name:name}' from '{package:package}'",
             "cannot import name '{name:name}' from partially initialized module '{package:package}'",
             "cannot import name '{name:alone}'",
