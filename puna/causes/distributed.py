@@ -133,8 +133,7 @@ CAUSES = (
         ),
         says(
             "The program starts worker processes as soon as it is imported, and each worker imports it again. Python does so "
-            "when "
-            "it starts processes by spawn: always on Windows and macOS, and in vLLM once CUDA is in use.",
+            "when it starts processes by spawn: always on Windows and macOS, and in vLLM once CUDA is in use.",
             "Put what stands at the top level into a function, and call it in the main process only: if __name__ == '__main__': "
             "main()",
             "That includes vLLM's LLM(...), a DataLoader with num_workers, and whatever imports a file that does such things.",
@@ -163,8 +162,7 @@ CAUSES = (
                 "Ray has {have} GPUs to give, and {wanted} are asked for.",
                 "Ray does not have the {wanted} GPUs that are asked for: other runs hold some, or nodes joined without theirs.",
                 "Ray has no free GPU where the program needs one: another run holds it (a placement group), this node joined "
-                "without "
-                "its GPUs, or it has none.",
+                "without its GPUs, or it has none.",
             ),
             "See what Ray counts, in all and in use: ray status",
             "End runs that still hold GPUs; if none should, start Ray anew: ray stop, on each node, then ray start",

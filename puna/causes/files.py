@@ -279,8 +279,7 @@ CAUSES = (
         says(
             (
                 "The converter wants {name} of the Python package gguf, and the gguf that it found has none: that one is of "
-                "another "
-                "version, mostly an older one from pip.",
+                "another version, mostly an older one from pip.",
                 "The converter and the Python package gguf that it found are of different versions: gguf is mostly older, from "
                 "pip.",
             ),
@@ -311,19 +310,15 @@ CAUSES = (
             (
                 "The MLX engine does not know the model type {architecture}: it is older than the model, or does not run this "
                 "family.",
-                "The model has {count} tensors that the MLX engine does not expect: the engine is older than this kind of model, "
-                "or "
-                "the model was converted for another version of it.",
+                "The model has {count} tensors that the MLX engine does not expect: the engine is older than this kind of "
+                "model, or the model was converted for another version of it.",
                 "The MLX engine expects {missing} more tensors than the model has, such as {tensor}: the engine is older than "
-                "this "
-                "kind of model, or the model was converted for another version of it.",
+                "this kind of model, or the model was converted for another version of it.",
                 "The MLX engine and the model do not fit: the engine is older than the model, or the model was converted for "
-                "another "
-                "version of it.",
+                "another version of it.",
             ),
             "LM Studio: Settings, Runtime, update the MLX engine there, then LM Studio itself. pip does not change it: if its "
-            "newest "
-            "engine does not run the model, wait for the next.",
+            "newest engine does not run the model, wait for the next.",
             "mlx-lm and mlx-vlm themselves: python -m pip install -U mlx-lm mlx-vlm",
             "If it began with an update: choose the version before.",
             "Or take another conversion of the model, or a GGUF of it, which LM Studio runs with llama.cpp.",
@@ -349,8 +344,7 @@ CAUSES = (
             ),
             "Update the program first (llama.cpp, llama-cpp-python, Ollama).",
             "LM Studio brings its own llama.cpp: Settings, Runtime, update it there; if the newest does not run the model, wait "
-            "for "
-            "the next.",
+            "for the next.",
             instead=(
                 "puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
                 "others by name."

@@ -151,12 +151,10 @@ CAUSES = (
         ),
         says(
             (
-                "Shared memory (/dev/shm) has {free} bytes left, and {wanted} are asked for: a container has little of it unless "
-                "more "
-                "is given. No disk is full.",
+                "Shared memory (/dev/shm) has {free} bytes left, and {wanted} are asked for: a container has little of it "
+                "unless more is given. No disk is full.",
                 "Processes that share tensors found no space in shared memory (/dev/shm): a container has 64 MB of it unless "
-                "more is "
-                "given. A bus error outside of a container: a mapped file was cut short, or the disk under it is full.",
+                "more is given. A bus error outside of a container: a mapped file was cut short, or the disk under it is full.",
             ),
             "See how much there is: df -h /dev/shm",
             "Give the container more: docker run --ipc=host, or --shm-size=8g. In Kubernetes: an emptyDir of medium Memory at "
@@ -183,11 +181,9 @@ CAUSES = (
         says(
             (
                 "The disk that holds {place} is full, or the quota on it is used up. Models are stored in the user's cache "
-                "folder, "
-                "which may be on a small disk.",
+                "folder, which may be on a small disk.",
                 "The disk is full, or the quota is used up. Models are stored in the user's cache folder, which may be on a "
-                "small "
-                "disk.",
+                "small disk.",
             ),
             "See what is full: df -h ~ /tmp",
             "Put the Hugging Face cache elsewhere: export HF_HOME=/path/with/space",
@@ -312,12 +308,10 @@ CAUSES = (
         ),
         says(
             (
-                "SGLang keeps weights, K and V in a share of the card's free memory, here {share}, and after the weights nothing "
-                "of "
-                "it is left for K and V: the share is too small. The card need not be full.",
-                "SGLang keeps weights, K and V in a share of the card's free memory, and after the weights nothing of it is left "
-                "for "
-                "K and V: the share is too small. The card need not be full.",
+                "SGLang keeps weights, K and V in a share of the card's free memory, here {share}, and after the weights "
+                "nothing of it is left for K and V: the share is too small. The card need not be full.",
+                "SGLang keeps weights, K and V in a share of the card's free memory, and after the weights nothing of it is "
+                "left for K and V: the share is too small. The card need not be full.",
             ),
             "Give it more: --mem-fraction-static 0.85",
             "If it has that already: fewer bits per weight, or more cards: --tp 2",
@@ -338,8 +332,7 @@ CAUSES = (
         ),
         says(
             "SGLang keeps weights, K and V in a share of the card's free memory, and what the share leaves does not hold the "
-            "CUDA "
-            "graphs and the scratch memory of a step: the share is too large.",
+            "CUDA graphs and the scratch memory of a step: the share is too large.",
             "Give it less: --mem-fraction-static 0.8, then a few hundredths less each time.",
             "Record fewer CUDA graphs: --cuda-graph-max-bs 16; or none, which is slower: --disable-cuda-graph",
             "Or smaller steps: --chunked-prefill-size 2048 --max-running-requests 16",
