@@ -30,8 +30,8 @@ AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha2
 
 # What the Python package gguf holds: each version adds names to them.
 GGUF_PARTS = (
-    *("model_arch", "model_tensor", "ggmlquantizationtype", "ggufvaluetype", "llamafiletype", "tokentype", "poolingtype"),
-    *("ropescalingtype", "expertgatingfunctype", "visionprojectortype", "keys", "llm"),
+    *("model_arch", "model_tensor", "ggmlquantizationtype", "ggufvaluetype", "llamafiletype", "ropescalingtype"),
+    *("expertgatingfunctype", "visionprojectortype"),
 )
 # The first four bytes of a file, as llama.cpp prints them -> the file's kind.
 MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}

@@ -70,15 +70,17 @@ class Reading:
         blanked = "\n".join(" " * len(line) if kind in ASIDES else line for line, kind in zip(lines, self.kinds, strict=True))
         return blanked if blanked.strip() else self.lower
 
-    @cached_property
+    @property
     def error(self) -> str:
         """The line to quote if nothing is known: the last that names an error, else the last that says anything."""
-        lines = self.shown.split("\n")
+        first, *more = self.shown[self.error_at :].split("\n", 2)
+        return " ".join([first, *more[:1]] if first.endswith(":") else [first])[:MAX_LINE]  # the message may begin below its name
+
+    @cached_property
+    def error_at(self) -> int:
         named = [i for i, kind in enumerate(self.kinds) if kind == "error"]
         spoken = [i for i, kind in enumerate(self.kinds) if kind not in ASIDES]
-        at = (named or spoken or [len(lines) - 1])[-1]
-        whole = " ".join(lines[at : at + 2]) if lines[at].endswith(":") else lines[at]  # the message may begin below its name
-        return whole[:MAX_LINE]
+        return self._starts[(named or spoken or range(len(self.kinds)))[-1]]
 
     @property
     def names_an_error(self) -> bool:
