@@ -112,11 +112,11 @@ def explain_bitsandbytes(numbers: Numbers) -> Explanation:
     return Explanation(
         told,
         (
-            "Update it, for new versions bring more: python -m pip install -U bitsandbytes; versions before 0.43 do not support "
-            "Windows.",
+            "Update it; new versions bring more, and none before 0.43 supports Windows: python -m pip install -U bitsandbytes",
             stand_in,
             "See what it finds: python -m bitsandbytes",
-            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION; if so, unset BNB_CUDA_VERSION",
+            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
+            "If it does: unset BNB_CUDA_VERSION",
         ),
         instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
         numbers=numbers,

@@ -283,8 +283,8 @@ CAUSES = (
                 "The converter and the Python package gguf that it found are of different versions: gguf is mostly older, from "
                 "pip.",
             ),
-            "Start the converter in its own folder of a whole checkout, where it takes the gguf-py beside it: git pull, then "
-            "python convert_hf_to_gguf.py FOLDER. A copy of the script, or a link to it, does not find that folder.",
+            "Update the checkout, and start the converter in its folder, where it takes the gguf-py beside it (a copy of the "
+            "script, or a link to it, does not): git pull && python convert_hf_to_gguf.py FOLDER",
             "Or install the package of the same checkout: python -m pip install ./gguf-py",
             'See which one is found: python -c "import gguf; print(gguf.__file__)"',
             instead="puna converts the LLaMA family by itself: puna convert FOLDER m.gguf --to gguf --quantize q4_k",

@@ -87,10 +87,10 @@ class Reading:
         return "error" in self.kinds
 
     def line_at(self, start: int, end: int = 0) -> str:
-        """The line at a position; of a span of lines the one that names the error, else the first that is no aside."""
+        """The line at a position; of a span of lines the last that names an error, else the first that is no aside."""
         lines = range(self._number(start), self._number(max(start, end - 1)) + 1)
         spoken = [i for i in lines if self.kinds[i] not in ASIDES]
-        number = next((i for i in spoken if self.kinds[i] == "error"), next(iter(spoken), lines[0]))
+        number = next((i for i in reversed(spoken) if self.kinds[i] == "error"), next(iter(spoken), lines[0]))
         return self.shown[self._starts[number] : self._starts[number + 1] - 1][:MAX_LINE]
 
     def is_aside(self, start: int, end: int) -> bool:
