@@ -38,6 +38,7 @@ _FRAME = re.compile(
       )""",
     re.VERBOSE,
 )
+_NAMED = re.compile(r"^[\w.]{1,160}(?:: |:?$)")  # Python's last line, of exceptions of any name
 _NUMBERED = re.compile(r"^(?:-+> ?)?\d{1,6} ")  # source lines in IPython's and rich's tracebacks
 _AROUND = re.compile(
     r"^(?:Traceback \(most recent call last|During handling of the above|The above exception was|[~^ ]+$|raise \w)"
@@ -56,7 +57,7 @@ _TROUBLE = re.compile(
 _PROMPT = re.compile(
     r"""^(?:\([\w.-]{1,40}\)\ ?)?(?:
         \[?[\w.-]{1,40}@[\w.-]{1,60}[^$\#>]{0,80}[$\#%]\    # me@box:~$, [me@box ~]#
-      | [$%]\ (?=\S) | >>>\ | \+\ (?=[\w./]) | !(?=\w)
+      | [$%]\ (?=\S) | !(?=\w)                              # $ ls; in a notebook !ls
       | PS\ [A-Z]:[^>]{0,120}>\ ? | [A-Z]:\\[^>]{0,120}>
       | (?:RUN|CMD|ENTRYPOINT)\ | (?:Repro|Running)\ command\b
       )""",
@@ -68,7 +69,7 @@ _LAUNCHERS = (
     "dotnet|cargo|apt|apt-get|export|set"
 )
 _VERBS = "run|serve|install|pull|build|launch|clone|start|exec|compose|update|download|up"
-_SETTINGS = r"""(?:sudo )?(?:[A-Z_]{1,60}=(?:"[^"]{0,200}"|'[^']{0,200}'|\S{0,200}) ){0,8}"""
+_SETTINGS = r"""(?:\+ )?(?:sudo )?(?:[A-Z_]{1,60}=(?:"[^"]{0,200}"|'[^']{0,200}'|\S{0,200}) ){0,8}"""
 _PROGRAM = (
     rf"(?:{_LAUNCHERS})(?:\.exe)?(?: (?:{_VERBS})\b| [\w./\\~-]{{1,200}}\.(?:py|sh|gguf|c|cu|cpp)\b| \w{{1,60}}=|(?=.* --?\w))"
 )
@@ -96,7 +97,7 @@ def kinds(rows: Sequence[tuple[str, str]]) -> Iterator[Kind]:
         if _FRAME.match(text):
             before = "numbered" if not text.startswith("File ") else "frame"
             yield "code"
-        elif _AROUND.match(text) or (is_source and not _ERROR.match(text)):
+        elif _AROUND.match(text) or (is_source and _NAMED.match(text) is None):
             before = before if before == "numbered" else ""
             yield "code"
         else:

@@ -24,6 +24,8 @@ COMMANDS = (
     r"D:\uv\313>uv add dist\llama_cpp_python-0.3.19-cp313-cp313-win_amd64.whl",
     "/usr/local/cuda-12.5/bin/nvcc --threads=0 -O3 train_gpt2_fp32.cu -lcublas -o train",
     "./build/bin/llama-cli -m m.gguf -p 'what is the error, and why does it fail'",
+    "+ cmake --build build --config Release",
+    "!pip install unsloth",
 )
 REPORTS = (
     "(EngineCore_DP0 pid=504) INFO 11-23 11:58:35 [ray_executor.py:121] Shutting down Ray distributed executor. If you see error "
@@ -45,6 +47,8 @@ SPOKEN = (
     '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
     'time=2025-02-19T04:44:23.228Z level=INFO msg="Unable to load cudart library libcuda.so: init failure: 802"',
     "set NCCL_DEBUG=INFO and look for the first WARN",
+    "+ nccl was not built in",
+    "!!! Exception during processing !!! No module named 'transformers'",
 )
 TRACEBACK = """
 Traceback (most recent call last):
@@ -89,6 +93,7 @@ def test_a_traceback_is_code_but_for_its_last_line() -> None:
             ["code"] * 3 + ["error"],
         ),
         ("    at Main.run (index.js:119:7795)\n#3 0x00007f in abort ()\n", ["code", "code"]),
+        ('File "x.py", line 4, in run\ntriton.errors.OutOfResources: out of resource', ["code", "said"]),
         ("error[E0502]: cannot borrow\nSegmentation fault", ["error", "said"]),
         ("", ["said"]),
     ],
