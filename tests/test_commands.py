@@ -1,6 +1,6 @@
 """Every command that puna tells people to type: run here where a machine allows it, else checked for what can be checked.
 
-They stand in README.md, docs/from-bare-metal.md and CONTRIBUTING.md, in what `make demo` prints, in every text of the package
+They stand in README.md, CONTRIBUTING.md and docs/, in what `make demo` prints, in every text of the package
 (hints of errors, notices, the cures of `puna why`), and in the doctor's remedies. A program that no table here knows fails.
 """
 
@@ -31,7 +31,7 @@ from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md")
 
 # Programs whose commands are not run here -> why. What they are given belongs to the reader's machine.
 SYSTEM, SHELL, GPU, NETWORK, LOOKS = (
@@ -383,14 +383,20 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     return tmp_path
 
 
-def readme_commands() -> list[str]:
-    """What is typed in the blocks of the README, without its remarks."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def typed_in(document: str) -> list[str]:
+    """What is typed in the blocks of a document, without its remarks."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
     return [re.sub(r"\s+# .*$", "", line).strip() for block in blocks for line in commands_of(block)]
 
 
+def readme_commands() -> list[str]:
+    return typed_in("README.md")
+
+
 def runnable() -> list[str]:
-    return [line for line in readme_commands() if not any(re.match(pattern, line) for pattern in NOT_RUN_LINES)]
+    """The lines of the README, and of the page on `generate`, that run on any machine."""
+    lines = dict.fromkeys([*readme_commands(), *typed_in("docs/how-generate-works.md")])
+    return [line for line in lines if not any(re.match(pattern, line) for pattern in NOT_RUN_LINES)]
 
 
 # Words of a command that name a file or a folder, but not the places where puna itself is.
@@ -439,13 +445,11 @@ def test_a_file_that_an_earlier_command_writes_needs_no_source() -> None:
 
 
 def test_most_lines_of_the_readme_are_run() -> None:
-    assert len(runnable()) >= 15
+    assert len(set(readme_commands()) & set(runnable())) >= 15
 
 
 @pytest.mark.parametrize("line", runnable())
-def test_a_line_of_the_readme_runs_as_it_is_typed(
-    workplace: Path, puna: Puna, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_runs_as_it_is_typed(workplace: Path, puna: Puna, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, second = line.partition(" | ")
     stdin = first.removeprefix("echo ") if second else ""
     program, *arguments = shlex.split(second or first)
