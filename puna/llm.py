@@ -634,7 +634,7 @@ def _load(
     check: Callable[[Checkpoint], None] | None,
 ) -> _Parts:
     config = choose_device(config, report)
-    begin_to_compile(config, hub.types_to_fetch(path_or_name))
+    begin_to_compile(config, partial(hub.types_to_fetch, path_or_name))
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)

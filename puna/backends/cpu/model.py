@@ -58,9 +58,9 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
 
 
 def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
-    """Compile in the background the kernels for a model whose header is not here yet. The first type is the embedding's."""
+    """Compile in the background the kernels for a model that is not here yet. The first type is the embedding's."""
     host.require_cpu()
-    kinds = [KINDS[name] for name in weight_types]
+    kinds = [KINDS.get(name, KINDS["Q8_0"]) for name in weight_types]  # others are packed to Q8_0
     begin(entries_for(kinds, kinds[0], kv_type))
 
 
