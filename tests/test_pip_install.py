@@ -16,7 +16,7 @@ from scripts import pip_install
 ROOT = Path(__file__).parents[1]
 # What pip 23 and 25 write to stdout, with what must not appear.
 SAID = """Looking in indexes: https://user:secret@packages.example/simple
-Obtaining file:///home/rosa/puna
+Obtaining file:///home/me/puna
   Installing build dependencies: started
   Building editable for puna (pyproject.toml): started
 Requirement already satisfied: click in ./.venv/lib (from puna==0.1.0)
@@ -57,7 +57,7 @@ def test_one_line_names_what_pip_works_on_and_is_gone_at_the_end() -> None:
 
 def test_no_host_no_folder_and_no_other_noise_is_shown() -> None:
     _, text = shown(pip())
-    assert not re.search(r"example|secret|rosa|satisfied|metadata|Successfully", text)
+    assert not re.search(r"example|secret|home|satisfied|metadata|Successfully", text)
 
 
 def test_the_errors_of_pip_stand_on_lines_of_their_own_and_its_code_is_kept() -> None:
