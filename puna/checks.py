@@ -5,17 +5,19 @@ They accept numpy's numbers and arrays too. A bool is not a number, and bytes ar
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
 from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
 
-from puna.errors import UsageError
+from puna.errors import UsageError, did_you_mean
 
 Check = Callable[[str, Any], Any]  # (name, value) -> the checked value
 T = TypeVar("T")
@@ -28,6 +30,35 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
     "threads is 'two'; a whole number is needed"
     """
     return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
+
+
+def unknown_setting(kind: type[Any], given: Iterable[str]) -> UsageError | None:
+    """The error for the first name that is no field of the dataclass `kind`; None if all are."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is None:
+        return None
+    return UsageError(f"unknown setting {unknown!r}", hint=f"{did_you_mean(unknown, names)} Known: {', '.join(names)}.".strip())
+
+
+def refuse_unknown(kind: type[T]) -> type[T]:
+    """A decorator above `@dataclass`: an unknown keyword is the error of `unknown_setting` instead of Python's TypeError.
+
+    It looks at the names only after Python has refused them, so that construction costs no more than before.
+    """
+    construct = kind.__init__
+
+    @functools.wraps(construct)
+    def __init__(self: T, *args: Any, **settings: Any) -> None:
+        try:
+            construct(self, *args, **settings)
+        except TypeError:
+            if (error := unknown_setting(kind, settings)) is None:
+                raise
+            raise error from None
+
+    kind.__init__ = __init__  # type: ignore[method-assign, assignment]
+    return kind
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,12 +117,12 @@ def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
     return backend
 
 
-def begin_to_compile(config: EngineConfig, weight_types: Sequence[str]) -> None:
-    """Let a device compile its kernels in the background while a model is fetched. `weight_types`: the model's, the embedding's
-    first. Does nothing on devices that compile nothing beforehand."""
-    if DEVICES[config.device.partition(":")[0]] == "cpu" and weight_types:
+def begin_to_compile(config: EngineConfig, weight_types: Callable[[], Sequence[str]]) -> None:
+    """Let a device compile its kernels in the background while a model is fetched. `weight_types` returns the types of the
+    model's matrices, the embedding's first, or none. It is not called for devices that compile nothing beforehand."""
+    if DEVICES[config.device.partition(":")[0]] == "cpu" and (types := weight_types()):
         kv_types = BACKENDS["cpu"].layouts["as-is"].kv_types
-        _module("cpu").begin_to_compile(weight_types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
+        _module("cpu").begin_to_compile(types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
 
 
 def _module(backend: str) -> ModuleType:

@@ -5,9 +5,12 @@ The versions that removed a name were checked against the packages (tests/causes
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.names import OWNERS
 from puna.causes.ranges import explain_versions
 
 OWN_READERS = "puna needs no transformers and runs no code from models: it reads weights and tokenizers by itself."
@@ -20,6 +23,7 @@ class Moved(NamedTuple):
     gone: str = ""  # the version that no longer has it; "": see `since`
     since: str = ""  # the first version that has it
     instead: str = ""  # its new name
+    asked_by: str = ""  # a package whose older versions still use it
 
 
 # Name in lower case -> its package. Only code uses these names; a name that a person types has its replacement here.
@@ -83,43 +87,99 @@ MOVED: dict[str, Moved] = {
     "float8_e8m0fnu": Moved("torch", since="2.7"),
     "float8_e4m3fn": Moved("torch", since="2.1"),
     "register_pytree_node": Moved("torch", since="2.2"),
+    **{
+        name: Moved(
+            "accelerate", "1.0", instead=f"dataloader_config=DataLoaderConfiguration({name}=...)", asked_by="transformers"
+        )
+        for name in ("dispatch_batches", "even_batches")
+    },
+    "use_seedable_sampler": Moved(
+        "accelerate", "1.0", "0.26", "dataloader_config=DataLoaderConfiguration(use_seedable_sampler=...)", "transformers"
+    ),
+    # numpy itself tells the new names of its other removals, in words that `explain_moved` repeats.
+    **{name: Moved("numpy", "1.24", instead=f"{name}, Python's own") for name in ("float", "int", "bool", "object")},
+    "float_": Moved("numpy", "2.0", instead="numpy.float64"),
+    "complex_": Moved("numpy", "2.0", instead="numpy.complex128"),
+    "unicode_": Moved("numpy", "2.0", instead="numpy.str_"),
+    "string_": Moved("numpy", "2.0", instead="numpy.bytes_"),
+    "bool8": Moved("numpy", "2.0", instead="numpy.bool_"),
+    "int0": Moved("numpy", "2.0", instead="numpy.intp"),
+    "uint0": Moved("numpy", "2.0", instead="numpy.uintp"),
+    "object0": Moved("numpy", "2.0", instead="numpy.object_"),
+    "product": Moved("numpy", "2.0", instead="numpy.prod"),
+    "cumproduct": Moved("numpy", "2.0", instead="numpy.cumprod"),
+    "msort": Moved("numpy", "2.0", instead="numpy.sort(..., axis=0)"),
+    **{
+        name.lower(): Moved("numpy", "2.0", instead=f"numpy.exceptions.{name}")
+        for name in ("AxisError", "ComplexWarning", "VisibleDeprecationWarning")
+    },
+    "in1d": Moved("numpy", "2.4", instead="numpy.isin"),
+    "trapz": Moved("numpy", "2.4", instead="numpy.trapezoid"),
 }
+INSTEAD = {"numpy": "puna needs NumPy 2; keep it in an environment of its own."}  # of a package: what puna does without it
 
 
 def explain_moved(numbers: Numbers) -> Explanation:
     """A name that this version of a package lacks, with the versions that have it, if known."""
-    name = numbers.get("name", "")
     module = numbers.get("package") or numbers.get("part", "")
-    moved = MOVED.get(name.lower()) or MOVED.get(module.rpartition(".")[2].lower())
-    package = module.partition(".")[0] or (moved.package if moved else "")
-    if moved is None:
-        told = (
-            f"The installed {package} has no {name or module}: the program was written for another version of it, an older or a "
-            "newer one."
-            if package
-            else "The program was written for another version of a package than the installed one."
+    package = module.partition(".")[0].lower() or OWNERS.get(numbers.get("owner", "").lower(), "")
+    name = numbers.get("name") or module
+    moved = _known_move(name, package, numbers)
+    package = package or (moved.package if moved else "")
+    return Explanation(
+        _whereabouts(name, package, moved),
+        tuple(_cures_of_move(package or "transformers", moved)),
+        instead=INSTEAD.get(package, OWN_READERS),
+        numbers=numbers,
+    )
+
+
+def _known_move(name: str, package: str, numbers: Numbers) -> Moved | None:
+    """What the text itself, or else the table, says of a name. A package may have a name that another one has removed."""
+    if "gone" in numbers:
+        return Moved(package, numbers["gone"], instead=numbers.get("instead", ""))
+    moved = MOVED.get(name.rpartition(".")[2].lower())
+    return moved if moved is not None and package in ("", *moved.package.split(" and ")) else None
+
+
+def _whereabouts(name: str, package: str, moved: Moved | None) -> str:
+    if moved is None and package and name:
+        return (
+            f"The installed {package} has no {name}: the program was written for another version of it, an older or a newer one."
         )
-    else:
-        called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
-        if moved.gone:
-            told = f"{name or module} is gone from {moved.package} since {moved.gone}.{called} The program is older."
-        else:
-            told = f"{name or module} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
-    wanted = package or "transformers"
-    cure = [f"See the version: python -m pip show {wanted}"]
+    if moved is None:
+        return "The program was written for another version of a package than the installed one."
+    called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
+    if moved.gone and moved.since:
+        return f"{name} came with {moved.package} {moved.since} and is gone since {moved.gone}.{called}"
+    if moved.gone:
+        return f"{name} is gone from {moved.package} since {moved.gone}.{called} The program is older."
+    return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+
+
+def _cures_of_move(package: str, moved: Moved | None) -> Iterator[str]:
+    yield f"See the version: python -m pip show {package}"
     if moved is not None and moved.since:
-        cure += [f"Update it: python -m pip install -U {wanted}"]
+        yield f"{f'If it is older than {moved.since}, update' if moved.gone else 'Update'} it: python -m pip install -U {package}"
+    if moved is None or moved.gone:
+        yield from _cures_of_removal(package, moved)
+    if package == "transformers":
+        yield (
+            "If the traceback names transformers_modules, the model's own code is old: load it without trust_remote_code=True, "
+            "if transformers knows the model, or take a newer revision of the model."
+        )
+
+
+def _cures_of_removal(package: str, moved: Moved | None) -> Iterator[str]:
+    asked_by, gone = (moved.asked_by, moved.gone) if moved is not None else ("", "")
+    if asked_by:
+        yield f"Mostly an older {asked_by} asks for it. Update that: python -m pip install -U {asked_by}"
     else:
-        cure += ["Update the program that asks for the name; the traceback's last lines show which file does."]
-        if moved is not None and moved.gone[:1].isdigit() and "x" not in moved.gone and " " not in moved.gone:
-            cure += [f"Or install the previous version: python -m pip install '{moved.package}<{moved.gone}'"]
-        else:
-            cure += [f"Or install the version of {wanted} that the program's requirements or the model's card name."]
-    cure += [
-        "If the traceback names transformers_modules, the model's own code is old: load it without trust_remote_code=True, if "
-        "transformers knows the model, or take a newer revision of the model."
-    ]
-    return Explanation(told, tuple(cure), instead=OWN_READERS, numbers=numbers)
+        yield "Update the program that asks for the name; the traceback's last lines show which file does."
+    if re.fullmatch(r"[\d.]*\d", gone):
+        yield f"Or install the previous version: python -m pip install '{package}<{gone}'"
+    else:
+        yield f"Or install the version of {package} that the program's requirements or the model's card name."
 
 
 def explain_other_pythons(numbers: Numbers) -> Explanation:
@@ -155,7 +215,6 @@ CAUSES = (
             "numpy.core._multiarray_umath failed to import",
             "numpy.core.multiarray failed to import",
             "runtimeerror: numpy is not available",
-            "was removed in the numpy 2.0 release",
             "no module named 'numpy._core",
             "failed to initialize numpy: _array_api not found",
         ),
@@ -611,33 +670,11 @@ CAUSES = (
             "got an unexpected keyword argument '{name:argument}'",
             "no module named '{part:part}'",
             "no module named '{part:part}",
-            "hfapi.__init__() got an unexpected keyword argument '{name:name}'",
-            "causallm.__init__() got an unexpected keyword argument '{name:name}'",
-            "conditionalgeneration.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainer.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainingarguments.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainingargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "sftconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "grpoconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "loraconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "bitsandbytesconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "engineargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "tokenizerfast.__init__() got an unexpected keyword argument '{name:name}'",
-            "attention.__init__() got an unexpected keyword argument '{name:name}'",
-            "decoderlayer.__init__() got an unexpected keyword argument '{name:name}'",
-            "asyncengineargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "hf_hub_download() got an unexpected keyword argument '{name:name}'",
-            "snapshot_download() got an unexpected keyword argument '{name:name}'",
-            "from_pretrained() got an unexpected keyword argument '{name:name}'",
-            "apply_chat_template() got an unexpected keyword argument '{name:name}'",
-            "compute_loss() got an unexpected keyword argument '{name:name}'",
-            "_sample() got an unexpected keyword argument '{name:name}'",
-            "prepare_inputs_for_generation() got an unexpected keyword argument '{name:name}'",
-            "update_causal_mask() got an unexpected keyword argument '{name:name}'",
-            "_update_causal_mask() got an unexpected keyword argument '{name:name}'",
-            "get_peft_model() got an unexpected keyword argument '{name:name}'",
-            "create_quantized_param() got an unexpected keyword argument '{name:name}'",
-            "_prepare_4d_causal_attention_mask_with_cache_position() got an unexpected keyword argument '{name:name}'",
+            "{owner:owner}.__init__() got an unexpected keyword argument '{name:name}'",
+            "{owner:owner}() got an unexpected keyword argument '{name:name}'",
+            "np.{name:name}` was removed in the {package:package} {gone:number} release. use `{instead:path}` instead",
+            "np.{name:name}` was removed in the {package:package} {gone:number} release",
+            "np.{name:name} was removed in the {package:package} {gone:number} release",
             "integrations/flash_attention.py ~~~ 'nonetype' object has no attribute 'to'",
             "missing {count:int} required positional argument: 'position_embeddings'",
             "{class:name}tokenizer has no attribute batch_encode_plus",
@@ -651,7 +688,7 @@ CAUSES = (
         explain_moved,
         (
             "+cannot import name|no attribute|unexpected keyword|importerror|removed|renamed",
-            "+transformers|huggingface_hub|dynamiccache|torchvision|peft",
+            "+transformers|huggingface_hub|dynamiccache|torchvision|peft|accelerate|accelerator|numpy",
             "version|update|upgrade|downgrade|v5|import",
         ),
     ),

@@ -192,7 +192,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
     refuse_vram_without_gpu(config)
-    offer(model, report)
+    offer(model, config, report)
     check = partial(require_text, needs_template=needs_template and template is None)
     llm = LLM.load(model, config, tokenizer=flags.get("tokenizer"), report=report, check=check)
     if llm.footprint is not None:
@@ -210,7 +210,7 @@ def check_model(model: str, tokenizer: Path | None, report: Reporter, *, needs_t
     from puna import hub
     from puna.formats import open_checkpoint
 
-    offer(model, report)
+    offer(model, None, report)
     require_text(open_checkpoint(hub.resolve(model), tokenizer), needs_template=needs_template)
 
 

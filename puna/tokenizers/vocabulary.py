@@ -49,6 +49,11 @@ class VocabularyTokenizer(ABC):
         # A guard cannot break up one letter, so a person could not type it: it never matches.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 
+    def __repr__(self) -> str:
+        ends = ((name, token_id) for name, token_id in (("BOS", self.bos_id), ("EOS", self.eos_id)) if token_id is not None)
+        named = [f"{name} {token_id} {self._pieces[token_id][:40]!r}" for name, token_id in ends]
+        return f"<{', '.join([f'{type(self).__name__}: {self.vocab_size} tokens', *named])}>"
+
     def __reduce__(self) -> NoReturn:
         raise UsageError(
             "a tokenizer cannot be pickled or copied",
