@@ -374,7 +374,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     monkeypatch.setattr("puna.hub.headers.is_cached", lambda model: True)
     for folder in ("llama-2-7b", "open_llama_3b"):
         assert puna("convert", "model.gguf", folder, "--to", "safetensors").code == 0
-    assert puna("convert", "model.gguf", "stories15M.bin", "--to", "llama2c").code == 0
+    assert puna("convert", "model.gguf", "stories", "--to", "llama2c").code == 0
+    shutil.copy("stories/model.bin", "stories15M.bin")
+    shutil.copy("stories/tokenizer.json", "tokenizer.json")
     Path("letter.txt").write_text("Dear Rosa")
     return tmp_path
 
