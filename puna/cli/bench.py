@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from puna.cli.options import engine_config, engine_options, json_option, refuse_vram_without_gpu
+from puna.cli.options import Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ TTFT_PROMPT = 32  # tokens
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--prompt-tokens", type=click.IntRange(1), default=512, metavar="N", help="Time the prefill of N tokens [512].")
-@click.option("--decode-tokens", type=click.IntRange(2), default=128, metavar="N", help="Time the decoding of N tokens [128].")
-@click.option("--repeat", type=click.IntRange(1), default=3, metavar="N", help="Run each N times, report the median [3].")
+@click.option("--prompt-tokens", type=Whole(1), default=512, metavar="N", help="Time the prefill of N tokens [512].")
+@click.option("--decode-tokens", type=Whole(2), default=128, metavar="N", help="Time the decoding of N tokens [128].")
+@click.option("--repeat", type=Whole(1), default=3, metavar="N", help="Run each N times, report the median [3].")
 @engine_options
 @json_option
 def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:

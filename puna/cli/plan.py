@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli.models import show_choices
-from puna.cli.options import Size, engine_config, engine_options, json_option, refuse_vram_without_gpu
+from puna.cli.options import Size, Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
@@ -38,9 +38,9 @@ TELLING_BYTES = 64 << 20  # below this, the process's own few MiB are a large sh
 @click.argument("model", required=False)
 @click.option("--gpu", metavar="NAME", help='For a card you do not have: "RTX 4070", "2 x RTX 3090".')
 @click.option("--ram", type=Size(), metavar="SIZE", help="For this much main memory, such as 32GiB.")
-@click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
-@click.option("--context", type=int, help="The same as --max-context.")
-@click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Share MODEL among N devices [all of --gpu].")
+@click.option("--max-batch", "--batch", type=Whole(), metavar="N", help="Sequences that run at once.")
+@click.option("--context", type=Whole(), metavar="N", help="The same as --max-context.")
+@click.option("--tensor-parallel", type=Whole(1), metavar="N", help="Share MODEL among N devices [all of --gpu].")
 @click.option("--history", is_flag=True, help="Show predicted and actual bytes of the models loaded here.")
 @engine_options
 @json_option
