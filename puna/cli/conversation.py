@@ -164,9 +164,15 @@ class Conversation:
             tell(f"puna: the answer broke off: {completion.error}")
         elif heard.is_stopped:
             tell("[stopped]" if self.prompt_format else f"[{STOPPED}]")
-        elif note := answer.cut_short(completion, self.llm):
-            is_full = "context is full" in note and self.prompt_format is None
-            tell(f"[{note}]", FREE_CONTEXT if is_full else "")
+        else:
+            self._tell_cut(completion)
+
+    def _tell_cut(self, completion: Completion) -> None:
+        is_alone = self.prompt_format is not None  # without other messages, dropping them frees nothing
+        note = answer.cut_short(completion, self.llm, "/set max_tokens {}", answer.LARGER if is_alone else "")
+        if note:
+            is_full = note.startswith(answer.CONTEXT_IS_FULL)
+            tell(f"[{note}]", FREE_CONTEXT if is_full and not is_alone else "")
 
     # ---- a full context
 
