@@ -13,6 +13,7 @@ import click
 from puna.cli.chat_commands import QUIT, as_command, greeting, obey
 from puna.cli.chat_input import ChatInput, open_input, read_message
 from puna.cli.conversation import Conversation, quoted
+from puna.cli.fetch import Confirm, by_line
 from puna.cli.interrupts import INTERRUPTED
 from puna.cli.options import (
     Utf8,
@@ -78,7 +79,7 @@ def command(
         prompt_format=prompt,
         autosave=None if no_save else Autosave(),
         load=lambda name: _loaded(name, flags | {"tokenizer": None, "template": None}, raw),
-        check=lambda name: _checked(name, raw),
+        check=lambda name: _checked(name, raw, talk.confirm or by_line),
     )
     talk.load_s = time.perf_counter() - started
     path = talk.llm.path
@@ -129,9 +130,9 @@ def _params(llm: LLM, given: dict[str, Any], prompt: PromptFormat | None) -> Sam
     return params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
 
 
-def _checked(model: str, raw: bool) -> None:
+def _checked(model: str, raw: bool, confirm: Confirm) -> None:
     with TerminalReporter() as report:
-        check_model(model, None, report, needs_template=not raw)
+        check_model(model, report, confirm, needs_template=not raw)
 
 
 def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from puna.report import Reporter
 
 
-def offer(model: str | None, report: Reporter) -> None:
+Confirm = Callable[[str], bool]  # question -> whether a person agrees
+
+
+def by_line(question: str) -> bool:
+    """The answer of a person who types a line. click.Abort for Ctrl-C and Ctrl-D."""
+    return click.confirm(question, default=True, err=True, prompt_suffix="", show_default=False)
+
+
+def offer(model: str | None, report: Reporter, confirm: Confirm = by_line) -> None:
     """Fetch a missing published model if the person at the terminal agrees. Without a terminal, do nothing: loading then
     raises the error that names `puna pull`.
 
@@ -25,11 +34,11 @@ def offer(model: str | None, report: Reporter) -> None:
     if not is_terminal() or hub.absent_source(model) is None:
         return
     assert model is not None
-    require_consent(model)
+    require_consent(model, confirm)
     hub.pull(model, report)
 
 
-def require_consent(model: str) -> None:
+def require_consent(model: str, confirm: Confirm = by_line) -> None:
     """Ask before a missing published model is fetched. PunaError if the answer is no."""
     from puna import hub
 
@@ -37,7 +46,7 @@ def require_consent(model: str) -> None:
     if source is None:
         return
     tell(*hub.source_lines(source))
-    if not click.confirm("Fetch it?", default=True, err=True):
+    if not confirm("Fetch it? [Y/n] "):
         raise PunaError(f"{model} was not fetched", hint=f"To fetch it later: puna pull {model}")
 
 

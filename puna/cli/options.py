@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from puna.cli.fetch import offer
+from puna.cli.fetch import Confirm, offer
 from puna.cli.terminal import argument_text
 from puna.errors import TemplateError, UsageError, did_you_mean
 
@@ -276,14 +276,13 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     return llm
 
 
-def check_model(model: str, tokenizer: Path | None, report: Reporter, *, needs_template: bool) -> None:
-    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. Asks before fetching, as `load_model` does.
-    Reads no weights."""
+def check_model(model: str, report: Reporter, confirm: Confirm, *, needs_template: bool) -> None:
+    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. Asks before fetching. Reads no weights."""
     from puna import hub
     from puna.formats import open_checkpoint
 
-    offer(model, report)
-    require_text(open_checkpoint(hub.resolve(model), tokenizer), needs_template=needs_template)
+    offer(model, report, confirm)
+    require_text(open_checkpoint(hub.resolve(model)), needs_template=needs_template)
 
 
 def require_text(checkpoint: Checkpoint, *, needs_template: bool) -> None:
