@@ -259,7 +259,6 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     """
     from puna.llm import LLM
     from puna.machine import history
-    from puna.plan import GIB
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
@@ -268,12 +267,23 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     check = partial(require_text, needs_template=needs_template and template is None)
     llm = LLM.load(model, config, tokenizer=flags.get("tokenizer"), report=report, check=check)
     if llm.footprint is not None:
-        taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB
-        report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
+        report.notice(_plan_in_words(llm))
         history.remember(llm)
     llm.chat_template = template or llm.chat_template
     llm.template_args = variables
     return llm
+
+
+def _plan_in_words(llm: LLM) -> str:
+    """What the model takes and what it can hold, for a person who never heard of K and V; `puna plan` itemises it."""
+    from puna.plan import GIB
+
+    info = llm.backend.info
+    memory = "GPU memory" if info.name.startswith("cuda") else "memory"
+    return (
+        f"the model takes {llm.plan.total_bytes / GIB:.2f} of {info.free_bytes / GIB:.2f} GiB of free {memory}; "
+        f"question and answer together hold up to {llm.plan.max_context} tokens (words or parts of words)"
+    )
 
 
 def check_model(model: str, report: Reporter, confirm: Confirm, *, needs_template: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
+from puna.cli.word_wrap import wrapped
 from puna.machine.cards import CARDS
 from puna.machine.limits import remember
 from tests.cli.conftest import Puna
@@ -142,9 +144,11 @@ def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:
     assert entry["model"] == "tiny.gguf" and entry["predicted_bytes"] > 0
 
 
-def test_run_prints_the_plan_in_one_line(puna: Puna, model: str) -> None:
+def test_run_says_in_plain_words_what_the_model_takes_and_holds(puna: Puna, model: str) -> None:
     lines = puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").err.splitlines()
-    assert sum(line.startswith("puna: plan: ") for line in lines) == 1
+    (told,) = [line for line in lines if line.startswith("puna: the model takes ")]
+    assert re.fullmatch(r"puna: the model takes \d+\.\d\d of \d+\.\d\d GiB of free memory; question and .* up to \d+ tokens \(.*\)", told)
+    assert len(wrapped(told, 80)) <= 2
 
 
 def test_a_large_file_is_planned_from_its_header(puna: Puna, tmp_path: Path) -> None:
