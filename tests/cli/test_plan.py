@@ -61,6 +61,25 @@ def test_what_does_not_fit_exits_with_1_and_says_what_would(puna: Puna) -> None:
     assert "puna convert --quantize q8_0" in done.out
 
 
+def verdict(puna: Puna, *arguments: str) -> str:
+    """The paragraph that follows the model and the device, on one line."""
+    return " ".join(puna("plan", *arguments).out.split("\n\n")[1].split())
+
+
+def test_a_card_that_is_too_small_is_one_sentence_with_the_cpu(puna: Puna) -> None:
+    told = verdict(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")
+    assert told.startswith(
+        "It does not fit on the card: even with weights as int4 and 65 of 80 layers in main memory, it needs 33.55 GiB of main "
+        "memory too, and 22.50 GiB of it are free; on the CPU it does not fit either: it needs 129.27 GiB, and 22.50 GiB are free."
+    )
+    assert "it runs" not in told and facts(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")["notices"] == []
+    small = ("llama-2-7b:q8_0", "--vram", "1GiB", "--ram", "16GiB")
+    told = verdict(puna, *small)
+    assert told.startswith("It does not fit on the card: it needs ") and "; on the CPU it fits (--device cpu, " in told
+    assert "on this card. Take --device cpu, a smaller model" in " ".join(puna("plan", *small).out.split())
+    assert verdict(puna, "llama-2-70b:q4_k_m", "--gpu", "RTX 4070", "--ram", "64GiB").count("slow, but it runs") == 1
+
+
 def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
     done = puna("plan", "llama-2-7b", "--gpu", "RTX 3090", "--context", "1024", "--batch", "32")
     assert "32 sequences of 1024 tokens take 16.00 GiB" in " ".join(done.out.split())
