@@ -120,11 +120,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SAMPLING = (
     click.option("-n", "--max-tokens", type=Sampling(), metavar="N", help="Generate at most N tokens [256; chat 1024]."),
     click.option("--min-tokens", type=Sampling(), metavar="N", help="Do not end before N tokens [0]."),
-    click.option("--temperature", type=Sampling(), metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."),
+    click.option(
+        "--temperature", type=Sampling(), metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."
+    ),
     click.option("--top-k", type=Sampling(), metavar="K", help="Sample from the K most likely tokens [0: off]."),
-    click.option("--top-p", type=Sampling(), metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."),
+    click.option(
+        "--top-p", type=Sampling(), metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."
+    ),
     click.option("--min-p", type=Sampling(), metavar="P", help="Drop tokens below P times the best probability [0: off]."),
-    click.option("--repetition-penalty", type=Sampling(), metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."),
+    click.option(
+        "--repetition-penalty", type=Sampling(), metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."
+    ),
     click.option("--presence-penalty", type=Sampling(), metavar="X", help="Avoid tokens that the answer has [0: off]."),
     click.option("--frequency-penalty", type=Sampling(), metavar="X", help="The same, by how often they occur [0: off]."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),

@@ -166,7 +166,9 @@ def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:
 def test_run_says_in_plain_words_what_the_model_takes_and_holds(puna: Puna, model: str) -> None:
     lines = puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").err.splitlines()
     (told,) = [line for line in lines if line.startswith("puna: the model takes ")]
-    assert re.fullmatch(r"puna: the model takes \d+\.\d\d of \d+\.\d\d GiB of free memory; question and .* up to \d+ tokens \(.*\)", told)
+    assert re.fullmatch(
+        r"puna: the model takes \d+\.\d\d of \d+\.\d\d GiB of free memory; question and .* up to \d+ tokens \(.*\)", told
+    )
     assert len(wrapped(told, 80)) <= 2
 
 
