@@ -155,7 +155,7 @@ def table(facts: dict[str, Any]) -> Iterator[str]:
     yield _line("prompt", facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
     yield _line("answer", facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")
     if (plan := facts["expected"]) is not None:
-        yield f"puna plan expected {plan['prefill_per_s']:.1f} tok/s for the prompt, {plan['decode_per_s']:.1f} tok/s for the answer"
+        yield f"puna plan expected {plan['prefill_per_s']:.1f} tok/s for the prompt, {plan['decode_per_s']:.1f} for the answer"
     yield f"the first token comes {first_ms:.0f} ms after a prompt of {TTFT_PROMPT} tokens; loading took {facts['load_s']:.2f} s"
     yield ""
     runs = f"Medians (slowest..fastest) of {facts['repeat']} run{'s' * (facts['repeat'] > 1)}"

@@ -1,4 +1,4 @@
-"""The keyboard of a terminal while nobody reads it: keys do not echo into the output, and wait for the next prompt, as in a shell.
+"""A terminal's keyboard while nobody reads it: keys do not echo into the output, and wait for the next prompt, as in a shell.
 
 Ctrl-C still interrupts, and drops what was typed before it. Windows has no such echo.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -68,10 +67,11 @@ class Sampling(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         from puna.checks import real, whole
 
-        low, high = typed_range(str(param.name)) if param else (-math.inf, math.inf)
-        check, read = (whole, int) if isinstance(low, int) else (real, float)
-        found: float = _checked(partial(check, low=low, high=high), read, value, param)
-        return found
+        assert param is not None and param.name is not None
+        low, high = typed_range(param.name)
+        if isinstance(low, int):
+            return int(_checked(partial(whole, low=low, high=int(high)), int, value, param))
+        return float(_checked(partial(real, low=low, high=high), float, value, param))
 
 
 LOWEST = {"max_tokens": 1}  # SamplingParams also has 0, to score a prompt; who types a command wants an answer

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from puna.cli.inspect import _config_lines
-from puna.formats.base import TokenizerSpec
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
+from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_the_config_is_in_plain_words(more: dict[str, Any], words: list[str]) ->
 
 
 @pytest.mark.parametrize("kind", [bpe_tokenizer, spm_tokenizer])
-def test_none_is_never_shown(kind: Callable[[int], TokenizerSpec], puna: Puna, tmp_path: Path) -> None:
+def test_none_is_never_shown(kind: Callable[[int], TinyTokenizer], puna: Puna, tmp_path: Path) -> None:
     config = tiny_config()
     path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", kind(config.vocab_size))
     out = puna("inspect", str(path), "--tensors").out

