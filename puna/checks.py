@@ -62,9 +62,14 @@ def refuse_unknown(kind: type[T]) -> type[T]:
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
-    """A whole number in low..high, if these are given."""
+    """A whole number in low..high, if these are given.
+
+    >>> whole("repeat", 0, low=1)
+    Traceback (most recent call last):
+    puna.errors.UsageError: repeat is 0; a whole number of at least 1 is needed
+    """
     number = _index(value)
-    if number is None or (low is not None and high is not None and not low <= number <= high):
+    if number is None or (low is not None and number < low) or (high is not None and number > high):
         raise refuse(name, value, "a whole number" + _within(low, high))
     return number
 
@@ -190,4 +195,6 @@ def _float(value: Any) -> float:
 
 
 def _within(low: float | None, high: float | None) -> str:
-    return "" if low is None else f" in {low}..{high}"
+    if low is None:
+        return ""
+    return f" of at least {low}" if high is None else f" in {low}..{high}"

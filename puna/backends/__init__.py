@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from puna import install
-from puna.backends.base import Backend, BackendSpec, ProcessPlace
+from puna.backends.base import Backend, BackendSpec, ProcessPlace, first_line
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
 from puna.plan import Layout
@@ -128,10 +129,23 @@ def begin_to_compile(config: EngineConfig, weight_types: Callable[[], Sequence[s
 def _module(backend: str) -> ModuleType:
     try:
         return importlib.import_module(BACKENDS[backend].module)
-    except ModuleNotFoundError as error:
-        if backend != "torch" or error.name not in ("torch", "triton"):
+    except Exception as error:
+        if backend != "torch" or (told := _torch_is_missing(error)) is None:
             raise
-        raise DeviceError(
-            f"GPUs need {error.name}, which is not installed",
-            hint=f"Install it: {install.extra_command('gpu')}, or use --device cpu. `puna doctor --device cuda` tests it all.",
-        ) from error
+        raise told from error
+
+
+def _torch_is_missing(error: Exception) -> DeviceError | None:
+    """Why PyTorch cannot be imported, and what to type; None if it was: then the error is a bug."""
+    tested = "or use --device cpu. `puna doctor --device cuda` tests it all."
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "triton"):
+        return DeviceError(
+            f"GPUs need {error.name}, which is not installed", hint=f"Install it: {install.extra_command('gpu')}, {tested}"
+        )
+    lacks_a_part = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("torch.")
+    if hasattr(sys.modules.get("torch"), "__version__") and not lacks_a_part:
+        return None
+    return DeviceError(
+        f"PyTorch is installed but does not start: {first_line(error)}",
+        hint=f"Install it again: {install.again('torch')}, {tested}",
+    )

@@ -131,6 +131,15 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading, not first use, takes the memory of K and V
 
 
+def first_line(error: BaseException) -> str:
+    """An error's kind, and the first line of its text.
+
+    >>> first_line(ImportError("libcudart.so.12: cannot open shared object file"))
+    'ImportError: libcudart.so.12: cannot open shared object file'
+    """
+    return ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
+
+
 class Translation:
     """A context that turns errors raised inside into PunaErrors, where `translate` knows them.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from puna.report import Reporter
 
 HEADERS_S = 5.0  # how long to wait for the headers of a model that was itself fetched sooner
+Confirm = Callable[[str], bool]  # question -> whether a person agrees
+
+
+def by_line(question: str) -> bool:
+    """The answer of a person who types a line. click.Abort for Ctrl-C and Ctrl-D."""
+    return click.confirm(question, default=True, err=True, prompt_suffix="", show_default=False)
 
 
 def fetch(name: str | None, config: EngineConfig | None, report: Reporter) -> Path:
@@ -61,7 +68,7 @@ def _types(name: str | None) -> Sequence[str]:
     return () if on_hub is None else matrix_types(str(on_hub))
 
 
-def offer(model: str | None, config: EngineConfig | None, report: Reporter) -> None:
+def offer(model: str | None, config: EngineConfig | None, report: Reporter, confirm: Confirm = by_line) -> None:
     """Fetch a missing published model if the person at the terminal agrees. Without a terminal, do nothing: loading then
     raises the error that names `puna pull`.
 
@@ -72,11 +79,11 @@ def offer(model: str | None, config: EngineConfig | None, report: Reporter) -> N
     if not is_terminal() or hub.absent_source(model) is None:
         return
     assert model is not None
-    require_consent(model)
+    require_consent(model, confirm)
     fetch(model, config, report)
 
 
-def require_consent(model: str) -> None:
+def require_consent(model: str, confirm: Confirm = by_line) -> None:
     """Ask before a missing published model is fetched. PunaError if the answer is no."""
     from puna import hub
 
@@ -84,7 +91,7 @@ def require_consent(model: str) -> None:
     if source is None:
         return
     tell(*hub.source_lines(source))
-    if not click.confirm("Fetch it?", default=True, err=True):
+    if not confirm("Fetch it? [Y/n] "):
         raise PunaError(f"{model} was not fetched", hint=f"To fetch it later: puna pull {model}")
 
 
