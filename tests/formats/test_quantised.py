@@ -58,7 +58,8 @@ def words(numbers: Ints, bits: int, order: tuple[int, ...] | None = None) -> npt
     padded = np.pad(numbers, ((0, 0), (0, -columns % per_word))).astype(np.uint32).reshape(rows, -1, per_word)
     places = range(per_word) if order is None else [order.index(place) for place in range(per_word)]
     shifted = padded << np.array([bits * place for place in places], np.uint32)
-    return np.bitwise_or.reduce(shifted, axis=2).view(np.int32)
+    packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(shifted, axis=2)
+    return packed.view(np.int32)
 
 
 def gptq(name: str, t: Truth, bits: int, version: int = 1) -> Arrays:
