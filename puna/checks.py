@@ -186,6 +186,8 @@ def _index(value: Any) -> int | None:
 
 def _float(value: Any) -> float:
     """A number as a float; NaN for anything else."""
+    if type(value) is float:  # nearly always: what follows takes ten times as long
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     try:
