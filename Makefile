@@ -10,7 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c '$(SUITABLE)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := -m scripts.pip_install -c constraints.txt
+PIP := $(BIN)/python $(INSTALL)
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 QUESTION ?= What is the capital of Peru?
 
@@ -38,7 +39,8 @@ uninstall:
 
 # Gigabytes: CUDA's libraries come with PyTorch.
 gpu: $(VENV)/.demo
-	$(PIP) -e '.[gpu]'
+	@echo "installing PyTorch and Triton ..."
+	@$(PIP) -e '.[gpu]'
 	$(BIN)/puna doctor --device cuda
 
 # Two or more tests at a time; one alone is `.venv/bin/python -m pytest tests/test_plan.py`.
@@ -64,6 +66,7 @@ model: $(VENV)/.demo
 
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c '$(SUITABLE)' || { echo "puna needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "making the virtual environment $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
@@ -79,7 +82,7 @@ $(VENV)/.test: $(VENV)/.demo
 # A second environment, with llama.cpp built for this CPU (about 10 minutes): see benchmarks/README.md
 bench-env: $(BIN)/python
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	.venv-bench/bin/python $(INSTALL) -e '.[bench]'
 
 clean:
 	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,9 @@
-"""What holds for every test and doctest: a cache of their own, and files left out where a part of puna cannot be imported."""
+"""Every test and doctest has its own cache and one thread for torch; files of parts that cannot be imported are left out."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,11 @@ import pytest
 from tests import own_cache
 
 own_cache.use()
+
+# torch's threads wait busily for one another: on tiny matrices, and with tests in every core, two take ten times as long as one.
+# A test that is about threads asks for its number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["puna/backends/torch/kernels/*"]
 

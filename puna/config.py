@@ -15,6 +15,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 import numpy.typing as npt
 
+from puna.checks import refuse_unknown, unknown_setting
 from puna.errors import UsageError
 
 RopeScaling = Literal["none", "linear", "llama3", "dynamic", "yarn"]
@@ -253,6 +254,7 @@ class ModelConfig:
         return shapes
 
 
+@refuse_unknown
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How to run. Each field is an environment variable (`PUNA_MAX_CONTEXT`), and most are a flag (`--max-context`).
@@ -307,6 +309,8 @@ class EngineConfig:
     @classmethod
     def from_env(cls, **given: Any) -> EngineConfig:
         """The given values (None: not given), else `PUNA_...` variables, else the defaults. A bad value is an error."""
+        if (error := unknown_setting(cls, given)) is not None:  # also of one that is None
+            raise error
         values = {k: v for k, v in given.items() if v is not None}
         for f in fields(cls):
             text = os.environ.get(f"PUNA_{f.name.upper()}")

@@ -255,21 +255,21 @@ def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
 # ---- the target -----------------------------------------------------------------------------------------------------
 
 
-# Endings of a name -> the formats they stand for. GGUF is always a file; the others may be a file or a folder.
+# Endings of a name -> the formats they stand for. To everybody such a name is a file's.
 SUFFIXES = {".gguf": "gguf", ".safetensors": "safetensors", ".pth": "meta", ".bin": "llama2c"}
 
 
 def _require_name(target: Path, to: str, shards: int) -> None:
-    """UsageError for a name that stands for another format than the one to write."""
+    """UsageError for a file's name if a folder is to be written, and for a name that stands for another format."""
     promised, is_folder = SUFFIXES.get(target.suffix.lower()), makes_folder(to, shards)
     if str(target) == "-":
         raise UsageError("cannot write a model to - (stdout): a model is a file or a folder", hint="Name one as DST.")
-    if promised not in (None, to) or (promised == "gguf" and is_folder):
+    if promised is not None and (promised != to or is_folder):
         how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
         usual = target.with_suffix("" if is_folder else f".{to}")
         raise UsageError(
             f"{target} is the name of a {target.suffix} file, but {how} makes {'a folder' if is_folder else f'a .{to} file'}",
-            hint=f"Name it {usual}, or choose the format by --to.",
+            hint=f"Name it {usual}{', or choose the format by --to' if promised != to else ''}.",
         )
     if not is_folder and target.is_dir():
         raise file_needed(target, to)

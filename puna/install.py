@@ -37,6 +37,11 @@ def extra_command(extra: str) -> str:
     return f"{python()} -m pip install {' '.join(map(_quoted, requirements(extra)))}"
 
 
+def again(package: str) -> str:
+    """The command that installs a package again, with all that it needs: pip leaves one alone that it believes to be whole."""
+    return f"{pip()} install --force-reinstall {package}"
+
+
 def pip() -> str:
     """How to call pip for the current environment: `pip` if it is activated."""
     return "pip" if os.environ.get("VIRTUAL_ENV") == sys.prefix else f"{python()} -m pip"

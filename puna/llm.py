@@ -7,6 +7,7 @@ and a backend (`backends/`) computes the logits. The engine (`engine.py`) turns 
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
+from typing import Any, NoReturn, Self, Unpack, overload
 
 from puna import checks, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
@@ -24,7 +25,7 @@ from puna.backends.base import Backend, ProcessPlace
 from puna.chat import encode_chat, unread_args
 from puna.config import EngineConfig, EngineSettings, ModelConfig
 from puna.engine import Engine
-from puna.errors import UsageError, did_you_mean
+from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
@@ -43,8 +44,6 @@ Chat = str | Messages  # a text is one message of the user
 Chats = Sequence[str] | Sequence[Messages]
 Inbox = deque[tuple[float, StepOutput]]  # (time, output)
 Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the model's defaults
-
-Settings = TypeVar("Settings", EngineConfig, SamplingParams)
 
 
 class ChatSettings(SamplingSettings, total=False):
@@ -371,17 +370,17 @@ class LLM:
     def _params_of(self, params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
         """The parameters of each of `count` prompts: `params`, else the model's suggestions; `settings` override both."""
         if params is None:
-            own = _with(self.default_params, settings)
+            own = dataclasses.replace(self.default_params, **settings)
             self._tell_suggested(settings)
             return [own] * count
         if isinstance(params, SamplingParams):
-            return [_with(params, settings)] * count
+            return [dataclasses.replace(params, **settings)] * count
         each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
         if len(each) != count:
             raise UsageError(
                 f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
             )
-        return [_with(checks.instance("params", own, SamplingParams), settings) for own in each]
+        return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The template variables of a chat. A notice names those that the template never reads."""
@@ -484,6 +483,12 @@ class Stream(Iterator[StepOutput]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        request = self.request
+        state = "running" if request.finish_reason is None else f"ended: {request.finish_reason}"
+        counts = f"prompt {len(request.prompt_ids)} tokens, answer {len(request.output_ids)} tokens"
+        return f"<Stream {counts}, {state}, {reprlib.repr(''.join(self._pieces))}>"
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
@@ -629,7 +634,7 @@ def _load(
     check: Callable[[Checkpoint], None] | None,
 ) -> _Parts:
     config = choose_device(config, report)
-    begin_to_compile(config, hub.types_to_fetch(path_or_name))
+    begin_to_compile(config, partial(hub.types_to_fetch, path_or_name))
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)
@@ -652,8 +657,8 @@ def _load(
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:
     if config is None:
-        return EngineConfig.from_env(**_known(EngineConfig, settings))
-    return _with(checks.instance("config", config, EngineConfig), settings)
+        return EngineConfig.from_env(**settings)
+    return dataclasses.replace(checks.instance("config", config, EngineConfig), **settings)
 
 
 def _tokenizer_file(given: str | Path | None) -> Path | None:
@@ -662,19 +667,6 @@ def _tokenizer_file(given: str | Path | None) -> Path | None:
     if not isinstance(given, (str, Path)):
         raise checks.refuse("tokenizer", given, "the path of a file")
     return Path(given).expanduser()
-
-
-def _with(config: Settings, settings: Mapping[str, Any]) -> Settings:
-    return dataclasses.replace(config, **_known(type(config), settings))
-
-
-def _known(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(kind)]
-    unknown = [name for name in settings if name not in names]
-    if unknown:
-        near = did_you_mean(unknown[0], names)
-        raise UsageError(f"unknown setting {unknown[0]!r}", hint=f"{near} Known: {', '.join(names)}.".strip())
-    return dict(settings)
 
 
 def _drain(streams: list[Stream], progress: bool | None) -> list[Completion]:

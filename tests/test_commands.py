@@ -1,6 +1,6 @@
 """Every command that puna tells people to type: run here where a machine allows it, else checked for what can be checked.
 
-They stand in README.md, docs/from-bare-metal.md and CONTRIBUTING.md, in what `make demo` prints, in every text of the package
+They stand in README.md, CONTRIBUTING.md and docs/, in what `make demo` prints, in every text of the package
 (hints of errors, notices, the cures of `puna why`), and in the doctor's remedies. A program that no table here knows fails.
 """
 
@@ -28,10 +28,10 @@ from puna.cli.main import COMMANDS, app
 from puna.machine.limits import remember
 from puna.machine.remedies import REMEDIES
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
+from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md")
 
 # Programs whose commands are not run here -> why. What they are given belongs to the reader's machine.
 SYSTEM, SHELL, GPU, NETWORK, LOOKS = (
@@ -122,7 +122,9 @@ def commands_of(block: str) -> list[str]:
     """The lines of a block that are typed: those behind a $, where there are any; else all that begin with a program."""
     lines = block.replace("\\\n", " ").splitlines()
     typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-    return typed or [line for line in lines if re.match(rf"(?:\.venv/bin/)?(?:{PROGRAMS}|source|cat)(?: |$)|python3? ", line)]
+    return typed or [
+        line for line in lines if re.match(rf"(?:\.venv/bin/)?(?:{PROGRAMS}|source|cat|echo)(?: |$)|python3? ", line)
+    ]
 
 
 def in_sources() -> Iterator[Told]:
@@ -345,7 +347,7 @@ NOT_RUN_LINES = {
     r"torchrun ": "several processes, or a GPU; tests/backends/torch, tests/compat",
     r".*--require-gpu|.*--vram": "needs a GPU",
     r".*--suffix": "needs a model that was trained to fill gaps; tests/test_infill.py",
-    r"echo ": "tests/test_docs.py has its like",
+    r"echo .torch": "tests/test_docs.py has its like",
     r"puna run no-such\.gguf": "the example of an error; run below",
     r"hf |git ": "needs the network",
 }
@@ -367,38 +369,89 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     monkeypatch.chdir(tmp_path)
     remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
     write_gguf(tmp_path / "model.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer())
-    (tmp_path / "cache" / "models").mkdir(parents=True)
+    models = tmp_path / "cache" / "models"
+    models.mkdir(parents=True)
     default = hub.CATALOGUE[hub.DEFAULT_MODEL]
-    shutil.copy("model.gguf", default.target)
+    for name in (default.target.name, "qwen3-4b.gguf", "llama-2-7b.gguf", "m.gguf"):
+        shutil.copy("model.gguf", models / name)
     monkeypatch.setattr(hub, "is_cached", lambda model: True)
     monkeypatch.setattr("puna.hub.headers.is_cached", lambda model: True)
-    for folder in ("llama-2-7b", "open_llama_3b"):
-        assert puna("convert", "model.gguf", folder, "--to", "safetensors").code == 0
-    assert puna("convert", "model.gguf", "stories15M.bin", "--to", "llama2c").code == 0
-    Path("letter.txt").write_text("Dear Rosa")
+    assert puna("convert", "model.gguf", str(models / "open_llama_3b"), "--to", "safetensors").code == 0
+    assert puna("convert", "model.gguf", str(models / "stories15m"), "--to", "llama2c").code == 0
+    (models / "stories15m" / "tokenizer.json").unlink()
+    Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
     return tmp_path
 
 
-def readme_commands() -> list[str]:
-    """What is typed in the blocks of the README, without its remarks."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def typed_in(document: str) -> list[str]:
+    """What is typed in the blocks of a document, without its remarks."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
     return [re.sub(r"\s+# .*$", "", line).strip() for block in blocks for line in commands_of(block)]
 
 
+def readme_commands() -> list[str]:
+    return typed_in("README.md")
+
+
 def runnable() -> list[str]:
-    return [line for line in readme_commands() if not any(re.match(pattern, line) for pattern in NOT_RUN_LINES)]
+    """The lines of the README, and of the page on `generate`, that run on any machine."""
+    lines = dict.fromkeys([*readme_commands(), *typed_in("docs/how-generate-works.md")])
+    return [line for line in lines if not any(re.match(pattern, line) for pattern in NOT_RUN_LINES)]
+
+
+# Words of a command that name a file or a folder, but not the places where puna itself is.
+FILE = re.compile(r"(?<![\w./:-])(?!~|\.venv/)[\w./-]+(?:\.(?:bin|gguf|json|model|pth|py|safetensors|sh|txt)|/)(?![\w/])")
+ROWS = re.compile(r"^\| (`[^|]*`) \| ([^|]+) \|$", re.MULTILINE)
+WRITTEN = re.compile(r"puna convert \S+ (\S+)|--fix-script (\S+)")  # what a command writes
+
+
+def files_of(commands: list[str]) -> set[str]:
+    """The files and folders that commands name, without those that one of them has written."""
+    written: set[str] = set()
+    named: set[str] = set()
+    for command in commands:
+        written |= {name for found in WRITTEN.findall(command) for name in found if name}
+        named |= set(FILE.findall(command)) - written
+    return named
+
+
+def said_sources(document: str) -> dict[str, str]:
+    """File -> where it comes from, of the table of a document that says so."""
+    table = document.partition("| where it comes from |")[2].partition("\n\n")[0]
+    return {name: source for names, source in ROWS.findall(table) for name in re.findall(r"`([^`]+)`", names)}
+
+
+def test_every_file_that_the_readme_names_is_here_or_written_before_or_has_its_source_said() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    sources = said_sources(text)
+    inline = [told.command for told in in_documents() if told.where == "README.md" and told.command not in readme_commands()]
+    named = {name for name in files_of([*readme_commands(), *inline]) if not (ROOT / name).exists()}
+    assert named - sources.keys() == {"no-such.gguf"}  # the example of an error
+    assert sources.keys() <= named | set(FILE.findall(text)) and len(sources) >= 5 and all(sources.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("puna run model.gguf", {"model.gguf"}), ("puna convert a-7b/ m.gguf", {"a-7b/"}), ("cat a.txt | puna run -", {"a.txt"}),
+     ("puna pull hf:OWNER/REPO/FILE.gguf", set()), ("source .venv/bin/activate", set()), ("puna chat qwen3-4b", set())],
+)  # fmt: skip
+def test_a_file_without_a_source_would_be_found(command: str, names: set[str]) -> None:
+    assert files_of([command]) == names
+
+
+def test_a_file_that_an_earlier_command_writes_needs_no_source() -> None:
+    assert files_of(["puna convert qwen3-4b m.gguf", "puna chat m.gguf", "puna doctor --fix-script fix.sh", "sh fix.sh"]) == set()
+    assert files_of(["puna chat m.gguf", "puna convert qwen3-4b m.gguf"]) == {"m.gguf"}
 
 
 def test_most_lines_of_the_readme_are_run() -> None:
-    assert len(runnable()) >= 15
+    assert len(set(readme_commands()) & set(runnable())) >= 15
 
 
 @pytest.mark.parametrize("line", runnable())
-def test_a_line_of_the_readme_runs_as_it_is_typed(
-    workplace: Path, puna: Puna, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_runs_as_it_is_typed(workplace: Path, puna: Puna, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, second = line.partition(" | ")
-    stdin = Path(first.split()[1]).read_text() if second and first.startswith("cat ") else ""
+    stdin = first.removeprefix("echo ") if second else ""
     program, *arguments = shlex.split(second or first)
     assert program == "puna"
     if "--gpu" in arguments:  # which names a card

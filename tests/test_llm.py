@@ -9,6 +9,7 @@ import io
 import pickle
 import random
 import re
+import reprlib
 import subprocess
 import sys
 import threading
@@ -437,6 +438,14 @@ def test_the_constructor_loads(opened: list[Any]) -> None:
         assert len(llm.generate([1, 2], TEN).token_ids) == 10
         assert repr(llm) == "<LLM random: llama, 2 layers, context 64, on reference>"
     assert repr(llm).endswith("closed>")
+
+
+def test_a_stream_says_in_one_line_how_far_it_is(llm: LLM) -> None:
+    stream = llm.stream([BOS] * 30, TEN)
+    assert repr(stream) == "<Stream prompt 30 tokens, answer 0 tokens, running, ''>"
+    text = "".join(piece.text for piece in stream)
+    assert repr(stream) == f"<Stream prompt 30 tokens, answer 10 tokens, ended: length, {reprlib.repr(text)}>"
+    assert len(repr(stream).splitlines()) == 1
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from puna import install
-from puna.backends.base import Backend, BackendSpec, ProcessPlace
+from puna.backends.base import Backend, BackendSpec, ProcessPlace, first_line
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
 from puna.plan import Layout
@@ -117,21 +118,34 @@ def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
     return backend
 
 
-def begin_to_compile(config: EngineConfig, weight_types: Sequence[str]) -> None:
-    """Let a device compile its kernels in the background while a model is fetched. `weight_types`: the model's, the embedding's
-    first. Does nothing on devices that compile nothing beforehand."""
-    if DEVICES[config.device.partition(":")[0]] == "cpu" and weight_types:
+def begin_to_compile(config: EngineConfig, weight_types: Callable[[], Sequence[str]]) -> None:
+    """Let a device compile its kernels in the background while a model is fetched. `weight_types` returns the types of the
+    model's matrices, the embedding's first, or none. It is not called for devices that compile nothing beforehand."""
+    if DEVICES[config.device.partition(":")[0]] == "cpu" and (types := weight_types()):
         kv_types = BACKENDS["cpu"].layouts["as-is"].kv_types
-        _module("cpu").begin_to_compile(weight_types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
+        _module("cpu").begin_to_compile(types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
 
 
 def _module(backend: str) -> ModuleType:
     try:
         return importlib.import_module(BACKENDS[backend].module)
-    except ModuleNotFoundError as error:
-        if backend != "torch" or error.name not in ("torch", "triton"):
+    except Exception as error:
+        if backend != "torch" or (told := _torch_is_missing(error)) is None:
             raise
-        raise DeviceError(
-            f"GPUs need {error.name}, which is not installed",
-            hint=f"Install it: {install.extra_command('gpu')}, or use --device cpu. `puna doctor --device cuda` tests it all.",
-        ) from error
+        raise told from error
+
+
+def _torch_is_missing(error: Exception) -> DeviceError | None:
+    """Why PyTorch cannot be imported, and what to type; None if it was: then the error is a bug."""
+    tested = "or use --device cpu. `puna doctor --device cuda` tests it all."
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "triton"):
+        return DeviceError(
+            f"GPUs need {error.name}, which is not installed", hint=f"Install it: {install.extra_command('gpu')}, {tested}"
+        )
+    lacks_a_part = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("torch.")
+    if hasattr(sys.modules.get("torch"), "__version__") and not lacks_a_part:
+        return None
+    return DeviceError(
+        f"PyTorch is installed but does not start: {first_line(error)}",
+        hint=f"Install it again: {install.again('torch')}, {tested}",
+    )

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from puna.errors import InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
-from puna.plan import Layout, Plan
+from puna.plan import Layout, Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 
@@ -131,6 +131,15 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading, not first use, takes the memory of K and V
 
 
+def first_line(error: BaseException) -> str:
+    """An error's kind, and the first line of its text.
+
+    >>> first_line(ImportError("libcudart.so.12: cannot open shared object file"))
+    'ImportError: libcudart.so.12: cannot open shared object file'
+    """
+    return ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
+
+
 class Translation:
     """A context that turns errors raised inside into PunaErrors, where `translate` knows them.
 
@@ -152,16 +161,27 @@ class Translation:
             raise told from error
 
 
-def main_memory(doing: str, advice: str) -> Translation:
-    """Raise InsufficientMemoryError with hint `advice` if main memory runs out inside. `doing`: "while ..."."""
+def loading_to_main_memory(checkpoint: Checkpoint, plan: Plan) -> Translation:
+    """Raise InsufficientMemoryError, with what to do, if main memory runs out while a model is loaded inside."""
+    hint = advice(plan, checkpoint.config, checkpoint.tensors)  # not later, when memory has run out
 
     def translate(error: BaseException) -> PunaError | None:
         if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return None
         words = (str(error).splitlines() or [type(error).__name__])[0]
-        return InsufficientMemoryError(f"this machine ran out of memory {doing}: {words}", hint=advice)
+        return InsufficientMemoryError(f"this machine ran out of memory while loading the model: {words}", hint=hint)
 
     return Translation(translate)
+
+
+def load_whole(load: Callable[[], None], release: Callable[[], None], errors: Translation) -> None:
+    """Load a model whole, or call `release` and raise, with the error as `errors` translates it."""
+    try:
+        with errors:
+            load()
+    except BaseException:
+        release()
+        raise
 
 
 def let_go(error: BaseException) -> None:

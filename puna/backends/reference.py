@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, main_memory
+from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.plan import Plan, advice
+from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
@@ -78,12 +79,7 @@ class ReferenceBackend:
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         """Make every weight float32, and allocate the pages."""
-        try:
-            with main_memory("while loading the model", advice(plan, checkpoint.config, checkpoint.tensors)):
-                self._load(checkpoint, plan, report)
-        except BaseException:
-            self.close()
-            raise
+        load_whole(partial(self._load, checkpoint, plan, report), self.close, loading_to_main_memory(checkpoint, plan))
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config

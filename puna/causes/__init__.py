@@ -9,7 +9,7 @@ names      packages, and names that they removed
 ranges     versions of packages that are wanted, and that are there
 clues      words that people use
 table      all causes, in their order
-memory ... server   the causes of one topic each, as literal tables
+memory ... vllm   the causes of one topic or program each, as literal tables
 
 Knows texts only: no machine, no model, no device. `puna/machine/why.py` applies a cause to this machine.
 """

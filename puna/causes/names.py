@@ -85,7 +85,21 @@ ARGUMENTS = (
     *("attn_implementation", "cache_position", "num_logits_to_keep", "logits_to_keep", "position_embeddings", "past_key_value"),
     *("num_items_in_batch", "dispatch_batches", "processing_class", "max_seq_length", "use_safetensors", "trust_remote_code"),
     *("low_cpu_mem_usage", "device_map", "quantization_config", "local_dir_use_symlinks", "resume_download", "proxies"),
+    *("even_batches", "use_seedable_sampler"),
 )
+# Classes and functions that gained or lost arguments -> their package. A class may have a name before it: Qwen2ForCausalLM.
+OWNERS = {
+    "accelerator": "accelerate",
+    **dict.fromkeys(("hfapi", "hf_hub_download", "snapshot_download"), "huggingface_hub"),
+    **dict.fromkeys(("sfttrainer", "dpotrainer", "grpotrainer", "sftconfig", "grpoconfig"), "trl"),
+    **dict.fromkeys(("loraconfig", "get_peft_model"), "peft"),
+    "engineargs": "vllm",
+    **dict.fromkeys(("causallm", "conditionalgeneration", "tokenizerfast", "attention", "decoderlayer"), "transformers"),
+    **dict.fromkeys(("trainer", "trainingarguments", "trainingargs", "bitsandbytesconfig"), "transformers"),
+    **dict.fromkeys(("from_pretrained", "apply_chat_template", "compute_loss", "_sample", "update_causal_mask"), "transformers"),
+    **dict.fromkeys(("prepare_inputs_for_generation", "create_quantized_param"), "transformers"),
+    "_prepare_4d_causal_attention_mask_with_cache_position": "transformers",
+}
 # Commands that may be missing; if one is a prefix of another, the longer comes first.
 TOOLS = (
     *(

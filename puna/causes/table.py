@@ -12,17 +12,25 @@ from puna.causes import (
     files,
     hub,
     install,
+    llama_cpp,
+    lm_studio,
     memory,
+    ollama,
     server,
     system,
     tokenizer,
     versions,
+    vllm,
 )
 from puna.causes.base import Cause
 
 CAUSES: tuple[Cause, ...] = (
     *driver.CAUSES,
     *distributed.CAUSES,
+    *llama_cpp.CAUSES,
+    *ollama.CAUSES,
+    *vllm.CAUSES,
+    *lm_studio.CAUSES,
     *server.CAUSES,
     *hub.CAUSES,
     *files.CAUSES,

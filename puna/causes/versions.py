@@ -5,9 +5,12 @@ The versions that removed a name were checked against the packages (tests/causes
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.names import OWNERS
 from puna.causes.ranges import explain_versions
 
 OWN_READERS = "puna needs no transformers and runs no code from models: it reads weights and tokenizers by itself."
@@ -21,7 +24,7 @@ class Moved(NamedTuple):
     since: str = ""  # the first version that has it
     instead: str = ""  # its new name
     back: str = ""  # the version that has it again
-    asks: str = ""  # the package that asks for it
+    asked_by: str = ""  # a package that still uses it: an older version, or one of ENDED
 
 
 # Major versions that removed many names.
@@ -41,7 +44,7 @@ MOVED: dict[str, Moved] = {
     "transformers_cache": Moved("transformers", "5.0", instead="the variable HF_HOME"),
     "beamsearchscorer": Moved("transformers", "4.57"),
     "adamw": Moved("transformers", "4.50", instead="torch.optim.AdamW"),
-    "pytorchgelutanh": Moved("transformers", "4.57", back="5.0", instead="GELUTanh", asks="autoawq"),
+    "pytorchgelutanh": Moved("transformers", "4.57", back="5.0", instead="GELUTanh", asked_by="autoawq"),
     "bytes_to_unicode": Moved("transformers", "5.0", instead="transformers.convert_slow_tokenizer.bytes_to_unicode"),
     "is_flash_attn_available": Moved("transformers", "4.39", instead="is_flash_attn_2_available"),
     "is_flash_attn_greater_or_equal_2_10": Moved("transformers", "5.4", instead="is_flash_attn_greater_or_equal", back="5.5"),
@@ -124,73 +127,135 @@ MOVED: dict[str, Moved] = {
     "float8_e8m0fnu": Moved("torch", since="2.7"),
     "float8_e4m3fn": Moved("torch", since="2.1"),
     "register_pytree_node": Moved("torch", since="2.2"),
+    **{
+        name: Moved(
+            "accelerate", "1.0", instead=f"dataloader_config=DataLoaderConfiguration({name}=...)", asked_by="transformers"
+        )
+        for name in ("dispatch_batches", "even_batches")
+    },
+    "use_seedable_sampler": Moved(
+        "accelerate",
+        "1.0",
+        since="0.26",
+        instead="dataloader_config=DataLoaderConfiguration(use_seedable_sampler=...)",
+        asked_by="transformers",
+    ),
+    # numpy itself tells the new names of its other removals, in words that `explain_moved` repeats.
+    **{name: Moved("numpy", "1.24", instead=f"{name}, Python's own") for name in ("float", "int", "bool", "object")},
+    "float_": Moved("numpy", "2.0", instead="numpy.float64"),
+    "complex_": Moved("numpy", "2.0", instead="numpy.complex128"),
+    "unicode_": Moved("numpy", "2.0", instead="numpy.str_"),
+    "string_": Moved("numpy", "2.0", instead="numpy.bytes_"),
+    "bool8": Moved("numpy", "2.0", instead="numpy.bool_"),
+    "int0": Moved("numpy", "2.0", instead="numpy.intp"),
+    "uint0": Moved("numpy", "2.0", instead="numpy.uintp"),
+    "object0": Moved("numpy", "2.0", instead="numpy.object_"),
+    "product": Moved("numpy", "2.0", instead="numpy.prod"),
+    "cumproduct": Moved("numpy", "2.0", instead="numpy.cumprod"),
+    "msort": Moved("numpy", "2.0", instead="numpy.sort(..., axis=0)"),
+    **{
+        name.lower(): Moved("numpy", "2.0", instead=f"numpy.exceptions.{name}")
+        for name in ("AxisError", "ComplexWarning", "VisibleDeprecationWarning")
+    },
+    "in1d": Moved("numpy", "2.4", instead="numpy.isin"),
+    "trapz": Moved("numpy", "2.4", instead="numpy.trapezoid"),
 }
+INSTEAD = {"numpy": "puna needs NumPy 2; keep it in an environment of its own."}  # of a package: what puna does without it
+
+
+UPDATE = "Update the program that asks for the name; the traceback's last lines show which file does."
+NO_OWN_CODE = "load it without trust_remote_code=True, if transformers knows the model, or take a newer revision of the model."
 
 
 def explain_moved(numbers: Numbers) -> Explanation:
     """A name that this version of a package lacks, with the versions that have it, if known."""
     module = numbers.get("package") or numbers.get("part", "")
-    name = numbers.get("name", "") or module
-    moved = MOVED.get(name.lower()) or MOVED.get(module.rpartition(".")[2].lower())
-    package = module.partition(".")[0] or (moved.package if moved else "")
+    package = module.partition(".")[0].lower() or OWNERS.get(numbers.get("owner", "").lower(), "")
+    name = numbers.get("name") or module
+    moved = _known_move(name, package, numbers)
+    package = package or (moved.package if moved else "")
     told = _unknown_name(name, package) if moved is None else _known_name(name, moved)
     if numbers.get("meant") and (moved is None or not moved.instead):
         told += f" A similar name is there: {numbers['meant']}."
-    see = f"See the version: python -m pip show {package or 'transformers'}"
-    cure = _to_either_side(package) if moved is None else _to_a_version(package or moved.package, moved)
-    own = "load it without trust_remote_code=True, if transformers knows the model, or take a newer revision of the model."
     if numbers.get("model"):
         told += f" What asks for it is the model's own code, {numbers['model'].rpartition('/')[2]}."
-        cure = (f"The model's own code is old: {own}", *cure)
-    else:
-        cure = (*cure, f"If the traceback names transformers_modules, the model's own code is old: {own}")
-    return Explanation(told, (see, *cure), instead=OWN_READERS, numbers=numbers)
+    cure = tuple(_cures_of_move(package, moved, numbers))
+    return Explanation(told, cure, instead=INSTEAD.get(package, OWN_READERS), numbers=numbers)
+
+
+def _known_move(name: str, package: str, numbers: Numbers) -> Moved | None:
+    """What the text itself, or else the table, says of a name. A package may have a name that another one has removed."""
+    if "gone" in numbers:
+        return Moved(package, numbers["gone"], instead=numbers.get("instead", ""))
+    moved = MOVED.get(name.rpartition(".")[2].lower())
+    return moved if moved is not None and package in ("", *moved.package.split(" and ")) else None
 
 
 def _known_name(name: str, moved: Moved) -> str:
-    called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
-    if moved.back:
-        return f"{name} is gone from {moved.package} since {moved.gone}, and there again from {moved.back} on.{called}"
-    if moved.gone:
-        return f"{name} is gone from {moved.package} since {moved.gone}.{called} The program is older."
-    return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+    if not moved.gone:
+        return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+    came = f"came with {moved.package} {moved.since} and is gone" if moved.since else f"is gone from {moved.package}"
+    again = f", and there again from {moved.back} on" if moved.back else ""
+    called = f" It is now: {moved.instead}." if moved.instead else ""
+    older = "" if moved.since or moved.back else " The program is older."
+    return f"{name} {came} since {moved.gone}{again}.{called}{older}"
 
 
 def _unknown_name(name: str, package: str) -> str:
-    if not package:
+    if not (package and name):
         return "The program was written for another version of a package than the installed one."
     mostly = f"; mostly an older one, for {package} {MAJORS[package]} removed many names" if package in MAJORS else ""
     written = "the program was written for another version of it, an older or a newer one"
     return f"The installed {package} has no {name}: {written}{mostly}."
 
 
-UPDATE = "Update the program that asks for the name; the traceback's last lines show which file does."
-
-
-def _to_a_version(package: str, moved: Moved) -> tuple[str, ...]:
-    """Where a name is known: away from who asks for it, or to a version that has it."""
-    if moved.since:
-        return (f"Update it: python -m pip install -U {package}",)
-    if moved.asks in ENDED:
-        leave = f"{moved.asks} asks for it and is developed no more. If your model does not need it: "
-        ask = f"{leave}python -m pip uninstall {moved.asks}"
+def _cures_of_move(package: str, moved: Moved | None, numbers: Numbers) -> Iterator[str]:
+    wanted = package or "transformers"
+    yield f"See the version: python -m pip show {wanted.replace(' and ', ' ')}"
+    if numbers.get("model"):
+        yield f"The model's own code is old: {NO_OWN_CODE}"
+    if moved is not None:
+        yield from _to_a_version(wanted, moved)
+    elif package in MAJORS:
+        yield from _to_either_side(package, MAJORS[package])
     else:
-        ask = UPDATE
-    if not moved.gone[:1].isdigit() or "x" in moved.gone or " " in moved.gone:
-        return (ask, f"Or install the version of {package} that the program's requirements or the model's card name.")
-    again = (f"Or a version that has it again: python -m pip install '{moved.package}>={moved.back}'",) if moved.back else ()
-    return (ask, f"Or install a version before: python -m pip install '{moved.package}<{moved.gone}'", *again)
+        yield from (UPDATE, _as_the_program_says(wanted))
+    if wanted == "transformers" and not numbers.get("model"):
+        yield f"If the traceback names transformers_modules, the model's own code is old: {NO_OWN_CODE}"
 
 
-def _to_either_side(package: str) -> tuple[str, ...]:
+def _to_a_version(package: str, moved: Moved) -> Iterator[str]:
+    """Where a name is known: to a version that has it, or away from who asks for it."""
+    if moved.since:
+        yield f"{f'If it is older than {moved.since}, update' if moved.gone else 'Update'} it: python -m pip install -U {package}"
+    if not moved.gone:
+        return
+    yield _away_from(moved.asked_by)
+    if re.fullmatch(r"[\d.]*\d", moved.gone):
+        yield f"Or install a version before: python -m pip install '{package}<{moved.gone}'"
+    else:
+        yield _as_the_program_says(package)
+    if moved.back:
+        yield f"Or a version that has it again: python -m pip install '{package}>={moved.back}'"
+
+
+def _away_from(asked_by: str) -> str:
+    if asked_by in ENDED:
+        leave = f"{asked_by} asks for it and is developed no more. If your model does not need it"
+        return f"{leave}: python -m pip uninstall {asked_by}"
+    if asked_by:
+        return f"Mostly an older {asked_by} asks for it. Update that: python -m pip install -U {asked_by}"
+    return UPDATE
+
+
+def _to_either_side(package: str, major: str) -> Iterator[str]:
     """Where a name is not known: the installed version says on which side of it the program is."""
-    major = MAJORS.get(package)
-    if major is None:
-        return (UPDATE, f"Or install the version of {package or 'it'} that the program's requirements or the model's card name.")
-    return (
-        f"If it is {major} or later, the program is mostly older. Update it, or: python -m pip install '{package}<{major}'",
-        f"If it is before {major}, the program is newer: python -m pip install -U {package}",
-    )
+    yield f"If it is {major} or later, the program is mostly older. Update it, or: python -m pip install '{package}<{major}'"
+    yield f"If it is before {major}, the program is newer: python -m pip install -U {package}"
+
+
+def _as_the_program_says(package: str) -> str:
+    return f"Or install the version of {package} that the program's requirements or the model's card name."
 
 
 def explain_other_pythons(numbers: Numbers) -> Explanation:
@@ -226,7 +291,6 @@ CAUSES = (
             "numpy.core._multiarray_umath failed to import",
             "numpy.core.multiarray failed to import",
             "runtimeerror: numpy is not available",
-            "was removed in the numpy 2.0 release",
             "no module named 'numpy._core",
             "failed to initialize numpy: _array_api not found",
         ),
@@ -685,33 +749,11 @@ CAUSES = (
             "got an unexpected keyword argument '{name:argument}'",
             "no module named '{part:part}'",
             "no module named '{part:part}",
-            "hfapi.__init__() got an unexpected keyword argument '{name:name}'",
-            "causallm.__init__() got an unexpected keyword argument '{name:name}'",
-            "conditionalgeneration.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainer.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainingarguments.__init__() got an unexpected keyword argument '{name:name}'",
-            "trainingargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "sftconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "grpoconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "loraconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "bitsandbytesconfig.__init__() got an unexpected keyword argument '{name:name}'",
-            "engineargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "tokenizerfast.__init__() got an unexpected keyword argument '{name:name}'",
-            "attention.__init__() got an unexpected keyword argument '{name:name}'",
-            "decoderlayer.__init__() got an unexpected keyword argument '{name:name}'",
-            "asyncengineargs.__init__() got an unexpected keyword argument '{name:name}'",
-            "hf_hub_download() got an unexpected keyword argument '{name:name}'",
-            "snapshot_download() got an unexpected keyword argument '{name:name}'",
-            "from_pretrained() got an unexpected keyword argument '{name:name}'",
-            "apply_chat_template() got an unexpected keyword argument '{name:name}'",
-            "compute_loss() got an unexpected keyword argument '{name:name}'",
-            "_sample() got an unexpected keyword argument '{name:name}'",
-            "prepare_inputs_for_generation() got an unexpected keyword argument '{name:name}'",
-            "update_causal_mask() got an unexpected keyword argument '{name:name}'",
-            "_update_causal_mask() got an unexpected keyword argument '{name:name}'",
-            "get_peft_model() got an unexpected keyword argument '{name:name}'",
-            "create_quantized_param() got an unexpected keyword argument '{name:name}'",
-            "_prepare_4d_causal_attention_mask_with_cache_position() got an unexpected keyword argument '{name:name}'",
+            "{owner:owner}.__init__() got an unexpected keyword argument '{name:name}'",
+            "{owner:owner}() got an unexpected keyword argument '{name:name}'",
+            "np.{name:name}` was removed in the {package:package} {gone:number} release. use `{instead:path}` instead",
+            "np.{name:name}` was removed in the {package:package} {gone:number} release",
+            "np.{name:name} was removed in the {package:package} {gone:number} release",
             "integrations/flash_attention.py ~~~ 'nonetype' object has no attribute 'to'",
             "missing {count:int} required positional argument: 'position_embeddings'",
             "{class:name}tokenizer has no attribute batch_encode_plus",
@@ -725,7 +767,7 @@ CAUSES = (
         explain_moved,
         (
             "+cannot import name|no attribute|unexpected keyword|importerror|removed|renamed",
-            "+transformers|huggingface_hub|dynamiccache|torchvision|peft",
+            "+transformers|huggingface_hub|dynamiccache|torchvision|peft|accelerate|accelerator|numpy",
             "version|update|upgrade|downgrade|v5|import",
         ),
     ),

@@ -80,14 +80,32 @@ def require_success(completion: Completion) -> None:
         raise PunaError(f"the answer broke off: {completion.error}")
 
 
-def cut_short(completion: Completion, llm: LLM) -> str:
-    """Why an answer ends before the model ended it; "" if the model did."""
+def interrupted(completion: Completion) -> str:
+    """What to say of an answer that Ctrl-C ended."""
+    count = len(completion.token_ids)
+    return f"puna: interrupted: the answer ends after {_tokens(count)}" if count else "puna: interrupted before the answer began"
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'s' * (count != 1)}"
+
+
+CONTEXT_IS_FULL = "cut: the context is full"
+LONGER, LARGER = "-n {} (--max-tokens)", "--max-context {}"  # what allows a longer answer, a larger context
+
+
+def cut_short(completion: Completion, llm: LLM, longer: str = LONGER, larger: str = LARGER) -> str:
+    """Why an answer ends before the model ended it, and what allows more of it; "" if the model ended it."""
     if completion.finish_reason is not FinishReason.LENGTH:
         return ""
-    used = len(completion.prompt_ids) + len(completion.token_ids)
-    if used >= llm.plan.max_context:
-        return f"cut: the context is full, {used} of {llm.plan.max_context} tokens"
-    return f"cut after {len(completion.token_ids)} tokens (--max-tokens)"
+    count, limit, largest = len(completion.token_ids), llm.plan.max_context, llm.model.max_context
+    used = len(completion.prompt_ids) + count
+    if used < limit:
+        return f"cut after {_tokens(count)}: {longer.format(2 * count)} allows more"
+    why = f"{CONTEXT_IS_FULL}, {used} of {limit} tokens"
+    if limit == largest:
+        return f"{why}, and the model has no larger one"
+    return f"{why}: {larger.format(min(2 * limit, largest))} allows more" if larger else why
 
 
 def process_started() -> float:

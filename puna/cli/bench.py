@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from puna.cli.options import engine_config, engine_options, json_option, refuse_vram_without_gpu
+from puna.cli.options import Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
@@ -23,17 +26,19 @@ if TYPE_CHECKING:
 
 SEED = 20261122
 TTFT_PROMPT = 32  # tokens
+SHARES = "The shares are of what this machine reached just now: arithmetic limits prompts, memory limits answers."
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--prompt-tokens", type=click.IntRange(1), default=512, metavar="N", help="Time the prefill of N tokens [512].")
-@click.option("--decode-tokens", type=click.IntRange(2), default=128, metavar="N", help="Time the decoding of N tokens [128].")
-@click.option("--repeat", type=click.IntRange(1), default=3, metavar="N", help="Run each N times, report the median [3].")
+@click.option("--prompt-tokens", type=Whole(1), default=512, metavar="N", help="Time the reading of a prompt of N tokens [512].")
+@click.option("--decode-tokens", type=Whole(2), default=128, metavar="N", help="Time the writing of an answer of N tokens [128].")
+@click.option("--repeat", type=Whole(1), default=3, metavar="N", help="Run each N times, report the median [3].")
 @engine_options
 @json_option
 def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
-    """Measure prefill and decode with random tokens, and compare them with the machine's memory and matrix speed."""
+    """Measure how fast the model reads a prompt and writes an answer (of random tokens), and the share of what the machine can
+    reach."""
     from puna.llm import LLM
 
     report = TerminalReporter()
@@ -109,9 +114,9 @@ def _facts(
     read_bytes, operations = sum(read_by_type(llm.model, tensors, llm.plan).values()), 2 * matrix_weights(llm.model)
     return {
         "device": dataclasses.asdict(llm.backend.info),
-        "prefill": _row(f"pp{prompt_tokens}", prefill)
+        "prefill": _row(f"pp{prompt_tokens}", prompt_tokens, prefill)
         | {"int8_share": round(pp * operations / limits.int8_ops_per_s, 4), "ops_per_token": operations},
-        "decode": _row(f"tg{decode_tokens}", decode)
+        "decode": _row(f"tg{decode_tokens}", decode_tokens, decode)
         | {"bandwidth_share": round(tg * read_bytes / limits.read_bytes_per_s, 4), "bytes_per_token": read_bytes},
         "time_to_first_token_s": round(statistics.median(first), 4),
         "limits": dataclasses.asdict(limits),
@@ -129,10 +134,10 @@ def _expected(llm: LLM, tensors: Mapping[str, Header], limits: DeviceLimits) -> 
     return None if kind != "cpu" else expected(llm.model, tensors, llm.plan, rates_of(limits), kind)._asdict()
 
 
-def _row(name: str, rates: list[float]) -> dict[str, Any]:
-    """Median, least and most of some rates."""
+def _row(name: str, num_tokens: int, rates: list[float]) -> dict[str, Any]:
+    """Median, least and most of some rates; `name` is what other benchmarks call such a test."""
     rate = {"tokens_per_s": statistics.median(rates), "min": min(rates), "max": max(rates)}
-    return {"test": name} | {key: round(value, 2) for key, value in rate.items()}
+    return {"test": name, "tokens": num_tokens} | {key: round(value, 2) for key, value in rate.items()}
 
 
 def matrix_weights(config: ModelConfig) -> int:
@@ -143,17 +148,26 @@ def matrix_weights(config: ModelConfig) -> int:
 
 def table(facts: dict[str, Any]) -> Iterator[str]:
     """The facts as text."""
-    limits, device = facts["limits"], facts["device"]
+    limits, first_ms = facts["limits"], 1e3 * facts["time_to_first_token_s"]
     yield facts["model"]
-    yield f"{device['description']}, {device['threads']} threads, median of {facts['repeat']}"
-    yield _line(facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
-    yield _line(facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")
-    first_ms, load_s = 1e3 * facts["time_to_first_token_s"], facts["load_s"]
+    yield f"on {facts['device']['description']}"
+    yield ""
+    yield _line("prompt", facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
+    yield _line("answer", facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")
     if (plan := facts["expected"]) is not None:
-        yield f"{'plan':<8}{plan['decode_per_s']:>9.1f} tok/s expected, prompts {plan['prefill_per_s']:.1f} tok/s"
-    yield f"{'ttft':<8}{first_ms:>9.1f} ms     for a prompt of {TTFT_PROMPT} tokens; loading took {load_s:.2f} s"
+        yield f"puna plan expected {plan['prefill_per_s']:.1f} tok/s for the prompt, {plan['decode_per_s']:.1f} for the answer"
+    yield f"the first token comes {first_ms:.0f} ms after a prompt of {TTFT_PROMPT} tokens; loading took {facts['load_s']:.2f} s"
+    yield ""
+    runs = f"Medians (slowest..fastest) of {facts['repeat']} run{'s' * (facts['repeat'] > 1)}"
+    words = f"{runs}, in tokens per second; a token is a word or a part of one. {SHARES}"
+    yield from wrapped(words, report_width(sys.stdout))
 
 
-def _line(row: dict[str, Any], share: str, limit: str) -> str:
-    rates = f"{row['tokens_per_s']:>9.1f} tok/s  ({row['min']:.1f}..{row['max']:.1f})"
-    return f"{row['test']:<8}{rates}  {100 * row[share]:.0f} % of {limit}"
+def _line(name: str, row: dict[str, Any], share: str, limit: str) -> str:
+    """
+    >>> row = {"tokens": 512, "tokens_per_s": 99.0, "min": 98.5, "max": 99.5, "int8_share": 0.31}
+    >>> _line("prompt", row, "int8_share", "68 GOP/s (int8)")
+    'prompt   512 tokens     99.0 tok/s (98.5..99.5), 31 % of 68 GOP/s (int8)'
+    """
+    rates = f"{row['tokens_per_s']:>8.1f} tok/s ({row['min']:.1f}..{row['max']:.1f})"
+    return f"{name} {row['tokens']:>5} tokens {rates}, {100 * row[share]:.0f} % of {limit}"

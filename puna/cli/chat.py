@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,8 @@ import click
 from puna.cli.chat_commands import QUIT, as_command, greeting, obey
 from puna.cli.chat_input import ChatInput, open_input, read_message
 from puna.cli.conversation import Conversation, quoted
+from puna.cli.fetch import Confirm, by_line
+from puna.cli.interrupts import INTERRUPTED
 from puna.cli.options import (
     Utf8,
     announce_template,
@@ -37,12 +41,14 @@ if TYPE_CHECKING:
 
 # Defaults of a chat. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
-INTERRUPTED = 130
+SPOKEN = re.compile(
+    r"[^\W\d_]+|.*\s.*", re.DOTALL
+)  # what may be a message in the place of MODEL: one word of letters, or several
 KEPT = " puna chat --continue resumes it."
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("words", nargs=-1, metavar="[MODEL]")
 @click.option("--continue", "resume", is_flag=True, help="Continue the conversation that was saved last.")
 @click.option("--no-save", is_flag=True, help="Do not save this conversation.")
 @click.option("--raw", is_flag=True, help="Use no chat template, and send each message alone: for base models.")
@@ -55,17 +61,18 @@ KEPT = " puna chat --continue resumes it."
 @tokenizer_option
 @json_option
 def command(
-    model: str | None, resume: bool, no_save: bool, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any
+    words: tuple[str, ...], resume: bool, no_save: bool, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any
 ) -> int:
     """Talk with a model. /help lists the commands. From a pipe, each line is a message.
 
     puna saves each conversation on this machine; --continue resumes the last one.
     """
+    model = _model_of(words)
     prompt = _prompt_format(raw, prompt_format, flags)
     given = sampling_settings(flags)
     resumed = newest() if resume else None
     started = time.perf_counter()
-    llm = _loaded(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw)
+    llm = _loaded_first(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw)
     talk = Conversation(
         llm,
         _params(llm, given, prompt),
@@ -74,7 +81,7 @@ def command(
         prompt_format=prompt,
         autosave=None if no_save else Autosave(),
         load=lambda name: _loaded(name, flags | {"tokenizer": None, "template": None}, raw),
-        check=lambda name: _checked(name, raw),
+        check=lambda name: _checked(name, raw, talk.confirm or by_line),
     )
     talk.load_s = time.perf_counter() - started
     path = talk.llm.path
@@ -85,6 +92,30 @@ def command(
     if as_json:
         print_json({"model": shown_path(path), "messages": talk.sent_messages(), "turns": talk.turns})
     return code or (1 if talk.num_failed else 0)
+
+
+def _model_of(words: tuple[str, ...]) -> str | None:
+    """The MODEL on the command line. UsageError for a message there: it is typed later."""
+    from puna import hub
+
+    if len(words) < 2:
+        return next(iter(words), None)
+    model, message = (words[0], words[1:]) if hub.looks_like_model(words[0]) else (None, words)
+    chat, run = (shlex.join(["puna", name, *([model] if model else [])]) for name in ("chat", "run"))
+    raise UsageError(
+        f"{len(words)} words were given; at most one is allowed: [MODEL]",
+        hint=f"Type a message after `{chat}` has started; or for one answer: {run} {shlex.quote(' '.join(message))}",
+    )
+
+
+def _loaded_first(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
+    """The model of the command line. The error for a word that is no model says how to ask it."""
+    try:
+        return _loaded(model, flags, raw)
+    except ModelNotFoundError as error:
+        if model is None or not SPOKEN.fullmatch(model):
+            raise
+        raise ModelNotFoundError(error.message, hint=f"{error.hint} If it is a message: puna run {shlex.quote(model)}") from error
 
 
 def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
@@ -101,9 +132,9 @@ def _params(llm: LLM, given: dict[str, Any], prompt: PromptFormat | None) -> Sam
     return params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
 
 
-def _checked(model: str, raw: bool) -> None:
+def _checked(model: str, raw: bool, confirm: Confirm) -> None:
     with TerminalReporter() as report:
-        check_model(model, None, report, needs_template=not raw)
+        check_model(model, report, confirm, needs_template=not raw)
 
 
 def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:

@@ -18,7 +18,8 @@ from puna.paths import typed_path
 QUIT = "quit"
 ADVICE = (
     'For several lines, type Alt-Enter between them, or """ before and after.',
-    "Ctrl-C stops an answer. To send /x, type //x.",
+    "Ctrl-C stops an answer. What you type during one waits for the next prompt.",
+    "To send /x, type //x.",
 )
 
 

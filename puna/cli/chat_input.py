@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from puna.cli.keyboard import drop_typed, unechoed
 from puna.cli.standard_input import LineReader
 from puna.cli.terminal import tell
 from puna.paths import cache_dir
@@ -73,7 +74,8 @@ def read_message(read_line: ReadLine) -> Typed:
 def open_input() -> Iterator[ChatInput]:
     """The source of messages: with line editing if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        yield _terminal_input()
+        with unechoed():  # each prompt echoes by itself
+            yield _terminal_input()
     else:
         lines = LineReader()
         yield ChatInput(lambda _: lines.read())
@@ -93,7 +95,7 @@ def _terminal_input() -> ChatInput:
     return ChatInput(
         read_line=lambda prompt: _prompted(session, prompt),
         edit=lambda text: session.prompt("edit> ", default=text),
-        ask=lambda question: PromptSession[str]().prompt(question),
+        ask=_asked,
     )
 
 
@@ -109,6 +111,17 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
         except KeyboardInterrupt:
             if not session.default_buffer.text:
                 raise
+
+
+def _asked(question: str) -> str:
+    """The answer to a question; what was typed before it is dropped."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.input.typeahead import clear_typeahead
+
+    session: PromptSession[str] = PromptSession()
+    clear_typeahead(session.input)
+    drop_typed()
+    return session.prompt(question)
 
 
 def _history() -> Any:

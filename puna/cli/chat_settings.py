@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from puna.cli.options import typed_range
 from puna.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -59,19 +61,19 @@ def _value(name: str, text: str) -> Any:
     if name in OPTIONAL and text.lower() == NONE:
         return None
     try:
-        return SETTINGS[name][0](text)
+        value = SETTINGS[name][0](text)
     except ValueError:
-        raise UsageError(f"{name} is {text!r}; it must be {range_of(name)}") from None
+        value = -math.inf  # below every range
+    if value < typed_range(name)[0]:
+        raise UsageError(f"{name} is {text!r}; it must be {range_of(name)}")
+    return value
 
 
 def range_of(name: str) -> str:
     """The values that a setting may have, in words."""
-    from puna.request import allowed_range
-
-    limits = allowed_range(name)
+    low, high = typed_range(name)
     kind = "a whole number" if SETTINGS[name][0] is int else "a number"
-    span = "" if limits is None else f", {_plain(limits[0])} to {_plain(limits[1])}"
-    return f"{kind}{span}" + (f", or {NONE}" if name in OPTIONAL else "")
+    return f"{kind}, {_plain(low)} to {_plain(high)}" + (f", or {NONE}" if name in OPTIONAL else "")
 
 
 def line(params: SamplingParams, name: str) -> str:

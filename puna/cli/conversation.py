@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puna.cli import answer
+from puna.cli.fetch import Confirm
 from puna.cli.interrupts import CtrlC
 from puna.cli.saved_chats import Autosave
 from puna.cli.terminal import printable, shown_path, tell
@@ -41,7 +42,7 @@ class Conversation:
     load_s: float = 0.0
     prompt_format: PromptFormat | None = None  # if given, each message is sent alone, without a template
     autosave: Autosave | None = None  # None: nothing is saved
-    confirm: Callable[[str], bool] | None = None  # asks a person; None: there is no terminal
+    confirm: Confirm | None = None  # asks a person; None: there is no terminal
     edit_text: Callable[[str], str] | None = None  # lets a person edit a text; KeyboardInterrupt if they gave up
     load: Callable[[str], LLM] | None = None  # loads another model
     check: Callable[[str], None] = lambda model: None  # PunaError for a model that cannot hold a conversation; loads no weights
@@ -164,9 +165,15 @@ class Conversation:
             tell(f"puna: the answer broke off: {completion.error}")
         elif heard.is_stopped:
             tell("[stopped]" if self.prompt_format else f"[{STOPPED}]")
-        elif note := answer.cut_short(completion, self.llm):
-            is_full = "context is full" in note and self.prompt_format is None
-            tell(f"[{note}]", FREE_CONTEXT if is_full else "")
+        else:
+            self._tell_cut(completion)
+
+    def _tell_cut(self, completion: Completion) -> None:
+        is_alone = self.prompt_format is not None  # without other messages, dropping them frees nothing
+        note = answer.cut_short(completion, self.llm, "/set max_tokens {}", answer.LARGER if is_alone else "")
+        if note:
+            is_full = note.startswith(answer.CONTEXT_IS_FULL)
+            tell(f"[{note}]", FREE_CONTEXT if is_full and not is_alone else "")
 
     # ---- a full context
 

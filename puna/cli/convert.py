@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from puna.cli.options import json_option, tokenizer_option
+from puna.cli.options import Whole, json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
 from puna.paths import typed_path
@@ -21,7 +21,7 @@ TYPES = "q8_0, q4_0, q4_1, q4_k (or q4_k_m), q6_k, f16, bf16 or f32"
 @click.argument("target", metavar="DST", type=click.Path())
 @click.option("--to", metavar="FORMAT", help=f"Format of DST: {FORMATS}.")
 @click.option("--quantize", metavar="TYPE", help=f"{TYPES} [as in the source, exactly].")
-@click.option("--shards", type=int, default=1, metavar="N", help="Split the weights into N files.")
+@click.option("--shards", type=Whole(), default=1, metavar="N", help="Split the weights into N files.")
 @click.option("--force", is_flag=True, help="Replace DST when the new file is complete.")
 @tokenizer_option
 @json_option

@@ -114,6 +114,30 @@ def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
     counts = {state: sum(finding.state == state for finding in diagnosis.findings) for state in ("error", "warning", "note")}
     if any(counts.values()):
         yield Line("", ", ".join(f"{number} {state}{'s' * (number > 1)}" for state, number in counts.items() if number))
+    yield from next_lines(diagnosis)
+
+
+def next_lines(diagnosis: Diagnosis) -> Iterator[Line]:
+    """What to do next: a command if there is one."""
+    verdict = diagnosis.verdict
+    errors = (finding for finding in diagnosis.findings if finding.state == "error" and finding.check in verdict.hindrances)
+    first = next(errors, None)  # it often causes the others
+    if verdict.runs:
+        yield Line("", "Next, ask a model:")
+        yield Line(COMMAND, _question("" if verdict.wanted == "auto" else verdict.wanted), "bold")
+    elif first is not None and first.remedy is not None:
+        yield Line("", f"Next, do what stands below {first.check}, and look again:")
+        yield Line(COMMAND, f"puna doctor --device {verdict.wanted}", "bold")
+    elif verdict.devices:
+        yield Line("", "puna knows no command that changes this. Next, use the device that works:")
+        yield Line(COMMAND, _question(verdict.devices[0]), "bold")
+    else:
+        yield Line("", "Next, change what the errors above name, the first one first, and look again:")
+        yield Line(COMMAND, f"puna doctor --device {verdict.wanted}", "bold")
+
+
+def _question(device: str) -> str:
+    return " ".join(filter(None, ("puna run", f"--device {device}" if device else "", '"What is gravity?"')))
 
 
 def _part(finding: Finding) -> str:

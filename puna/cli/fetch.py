@@ -1,8 +1,15 @@
-"""Fetches missing models that have a short name. It first asks the person at the terminal, and names the size."""
+"""Fetches models for commands, and asks first about a missing model that has a short name, naming its size.
+
+While a model is downloaded, the kernels that it needs are compiled: its first run need not wait for them.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,10 +18,57 @@ from puna.cli.terminal import tell
 from puna.errors import PunaError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from puna.config import EngineConfig
     from puna.report import Reporter
 
+HEADERS_S = 5.0  # how long to wait for the headers of a model that was itself fetched sooner
+Confirm = Callable[[str], bool]  # question -> whether a person agrees
 
-def offer(model: str | None, report: Reporter) -> None:
+
+def by_line(question: str) -> bool:
+    """The answer of a person who types a line. click.Abort for Ctrl-C and Ctrl-D."""
+    return click.confirm(question, default=True, err=True, prompt_suffix="", show_default=False)
+
+
+def fetch(name: str | None, config: EngineConfig | None, report: Reporter) -> Path:
+    """Fetch or verify a model, and begin to compile its kernels as soon as its header is known. Raises what `hub.pull` raises.
+
+    `config` names the device; None: the environment does.
+    """
+    from puna import hub
+
+    compiling = threading.Thread(target=_begin_to_compile, args=(name, config), daemon=True)
+    with suppress(RuntimeError):  # no thread can be started
+        compiling.start()
+    path = hub.pull(name, report)
+    if compiling.is_alive():  # it holds a temporary folder
+        compiling.join(HEADERS_S)
+    return path
+
+
+def _begin_to_compile(name: str | None, config: EngineConfig | None) -> None:
+    """Begin to compile the kernels of a model that is being fetched. Errors are left to the download and to the first run."""
+    from puna.backends import begin_to_compile, choose_device
+    from puna.config import EngineConfig
+
+    with suppress(PunaError, OSError):
+        begin_to_compile(choose_device(config or EngineConfig.from_env()), lambda: _types(name))
+
+
+def _types(name: str | None) -> Sequence[str]:
+    from puna import hub
+    from puna.hub.headers import matrix_types
+
+    text = hub.DEFAULT_MODEL if name is None else name
+    if (wheel := hub.wheel_model(text)) is not None:
+        return wheel.weight_types
+    on_hub = hub.name_on_hub(text)
+    return () if on_hub is None else matrix_types(str(on_hub))
+
+
+def offer(model: str | None, config: EngineConfig | None, report: Reporter, confirm: Confirm = by_line) -> None:
     """Fetch a missing published model if the person at the terminal agrees. Without a terminal, do nothing: loading then
     raises the error that names `puna pull`.
 
@@ -25,11 +79,11 @@ def offer(model: str | None, report: Reporter) -> None:
     if not is_terminal() or hub.absent_source(model) is None:
         return
     assert model is not None
-    require_consent(model)
-    hub.pull(model, report)
+    require_consent(model, confirm)
+    fetch(model, config, report)
 
 
-def require_consent(model: str) -> None:
+def require_consent(model: str, confirm: Confirm = by_line) -> None:
     """Ask before a missing published model is fetched. PunaError if the answer is no."""
     from puna import hub
 
@@ -37,7 +91,7 @@ def require_consent(model: str) -> None:
     if source is None:
         return
     tell(*hub.source_lines(source))
-    if not click.confirm("Fetch it?", default=True, err=True):
+    if not confirm("Fetch it? [Y/n] "):
         raise PunaError(f"{model} was not fetched", hint=f"To fetch it later: puna pull {model}")
 
 

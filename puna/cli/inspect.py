@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 TEMPLATE_LINES = 6
 READ_UP_TO = 2 << 30  # bytes of weights that are checked by default: some seconds
+# Tokens with a use of their own -> what it is.
+USES = {
+    "bos": "(begins a text)",
+    "eos": "(ends a text)",
+    "eot": "(ends a turn)",
+    "unk": "(stands for unknown text)",
+    "pad": "(fills a batch)",
+}
 KIND_NAMES = {"bpe": "byte-level BPE", "spm": "SentencePiece", "unigram": "SentencePiece Unigram"}
 
 
@@ -142,8 +150,10 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _config_lines(config: dict[str, Any]) -> Iterator[str]:
-    yield from (f"{name:<17}{printable(_plain(value))}" for name, value in config.items() if name != "rope")
-    yield f"{'rope':<17}{_rope_line(config['rope'])}"
+    window = config["sliding_window"]
+    said = config | {"sliding_window": f"{window} tokens" if window else "none", "rope": _rope_line(config["rope"])}
+    shown = {name: value for name, value in said.items() if value not in (None, "")}
+    yield from (f"{name:<17}{printable(_plain(value))}" for name, value in shown.items())
 
 
 def _rope_line(rope: dict[str, Any]) -> str:
@@ -155,7 +165,18 @@ def _rope_line(rope: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """
+    >>> _plain(1e-5), _plain(True), _plain((0, 2)), _plain("llama")
+    ('1e-05', 'yes', '0, 2', 'llama')
+    """
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(map(str, value))
+    return str(value)
 
 
 def _type_lines(types: dict[str, dict[str, int]]) -> Iterator[str]:
@@ -173,10 +194,10 @@ def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
     yield f"{printable(kind)}, {facts['tokens']} tokens, {facts['merges']} merges, splitter {splitter}"
     if facts["cut_by"] == "tokenizers":
         yield "cut by the tokenizers library, as its tokenizer.json says"
-    for name in ("bos", "eos", "eot", "unk", "pad"):
+    for name, use in USES.items():
         if facts[f"{name}_id"] is not None:
-            yield f"{name}  {facts[f'{name}_id']}  {printable(facts[f'{name}_token'])}"
-    yield ", ".join(f"{name} {'yes' if facts[name] else 'no'}" for name in ("add_bos", "add_eos", "add_space_prefix"))
+            yield f"{name}  {facts[f'{name}_id']}  {printable(facts[f'{name}_token'])}  {use}"
+    yield ", ".join(f"{name} {_plain(facts[name])}" for name in ("add_bos", "add_eos", "add_space_prefix"))
 
 
 def _template_lines(template: str | None, guessed: str | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Ctrl-C in a conversation: it stops an answer, and never ends the program in the middle of a step."""
+"""Ctrl-C: the exit code of an interrupted program; in a conversation it stops an answer, and never ends the program in a step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+SIGNALLED = 128  # + the number of the signal: an exit code, as a shell reports it
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 class CtrlC:

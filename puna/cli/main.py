@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 import click
 
 import puna
+from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
 from puna.errors import DeviceError, PunaError, UsageError, did_you_mean
 
@@ -32,9 +35,7 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
-
-SIGNALLED = 128  # + the number of the signal, as a shell reports it
-INTERRUPTED = SIGNALLED + signal.SIGINT
+MODEL_FLAGS = ("--model", "-m")  # of other programs; puna's MODEL stands without a flag
 
 
 class LazyGroup(click.Group):
@@ -83,6 +84,33 @@ def _no_command(name: str, others: list[str]) -> PunaError:
     return UsageError(f"there is no command {name!r}", hint=did_you_mean(name, COMMANDS) or "puna --help lists the commands.")
 
 
+def _no_option(error: click.NoSuchOption, words: Sequence[str]) -> UsageError:
+    """The error for an option that the command of `words` does not have. It names similar ones."""
+    context, given = error.ctx, error.option_name
+    if context is None:
+        return UsageError(f"there is no option {given}")
+    parameters = context.command.get_params(context)
+    known = [flag for parameter in parameters for flag in parameter.opts if isinstance(parameter, click.Option)]
+    takes_model = any("MODEL" in parameter.make_metavar(context) for parameter in parameters)
+    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())])
+    if near.startswith(tuple(f"Did you mean {flag}" for flag in MODEL_FLAGS)):
+        near = f"The model stands without a flag: {_with_bare_model(context.command_path, given, words)}"
+    return UsageError(f"there is no option {given}", hint=near or f"Try: {context.command_path} --help")
+
+
+def _with_bare_model(command: str, flag: str, words: Sequence[str]) -> str:
+    """The command line `words`, with the value of `flag` as its MODEL.
+
+    >>> _with_bare_model("puna run", "-m", ["run", "-n", "9", "-m", "x.gguf", "Why is it so?"])
+    "puna run x.gguf -n 9 'Why is it so?'"
+    """
+    program, name = command.split()
+    rest = list(words[1:] if words[0] == name else words)  # a question stands without the name of its command
+    at = next(number for number, word in enumerate(rest) if word.startswith(flag))
+    value = rest.pop(at)[len(flag) :].removeprefix("=") or (rest.pop(at) if at < len(rest) else "MODEL")
+    return shlex.join([program, name, value, *rest])
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
@@ -102,20 +130,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. An error that a person can act on is one or two lines."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         setup_streams()
-        if _is_left_to_rank_0(sys.argv[1:] if arguments is None else arguments):
+        if _is_left_to_rank_0(words):
             if TORCHRUN not in os.environ:
                 tell(
                     f"puna: RANK is {_rank_number()}, so the first of {os.environ['WORLD_SIZE']} processes does this; unset RANK?"
                 )
             return 0
-        code = app.main(arguments, prog_name="puna", standalone_mode=False)
+        code = app.main(words, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
     except click.Abort as abort:
         if isinstance(abort.__cause__, EOFError):  # click takes it for Ctrl-C; it is a bug
             raise abort.__cause__ from None
         return explain(abort)
+    except click.NoSuchOption as error:
+        return explain(_no_option(error, words))
     except (PunaError, click.ClickException, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
         return explain(error)
     return code if isinstance(code, int) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from puna.cli.fetch import offer
+from puna.cli.fetch import Confirm, offer
 from puna.cli.terminal import argument_text
 from puna.errors import TemplateError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from puna.checks import Check
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
     from puna.llm import LLM
@@ -29,7 +31,7 @@ class Utf8(click.types.StringParamType):
     """A text on the command line."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return argument_text(value, param.opts[0] if param else "the text")
+        return argument_text(value, _flag(param, "the text"))
 
 
 class Size(click.ParamType[int]):
@@ -40,28 +42,104 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from puna.config import read_setting
 
-        return value if isinstance(value, int) else int(read_setting(param.opts[0] if param else "the size", "Bytes", value))
+        return value if isinstance(value, int) else int(read_setting(_flag(param, "the size"), "Bytes", value))
+
+
+class Whole(click.ParamType[int]):
+    """A whole number of at least `low`."""
+
+    name = "whole number"
+
+    def __init__(self, low: int | None = None) -> None:
+        self._low = low
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from puna.checks import whole
+
+        return int(_checked(partial(whole, low=self._low), int, value, param))
+
+
+class Sampling(click.ParamType[float]):
+    """A number for the field of SamplingParams that the flag is named after."""
+
+    name = "sampling"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from puna.checks import real, whole
+
+        assert param is not None and param.name is not None
+        low, high = typed_range(param.name)
+        if isinstance(low, int):
+            return int(_checked(partial(whole, low=low, high=int(high)), int, value, param))
+        return float(_checked(partial(real, low=low, high=high), float, value, param))
+
+
+LOWEST = {"max_tokens": 1}  # SamplingParams also has 0, to score a prompt; who types a command wants an answer
+
+
+def typed_range(name: str) -> tuple[float, float]:
+    """(least, greatest) value of a numeric sampling parameter that a person may type.
+
+    >>> typed_range("max_tokens"), typed_range("top_p")
+    ((1, 134217728), (0.0, 1.0))
+    """
+    from puna.request import allowed_range
+
+    limits = allowed_range(name)
+    assert limits is not None
+    return LOWEST.get(name, limits[0]), limits[1]
+
+
+def _checked(check: Check, read: Callable[[Any], float], value: Any, param: click.Parameter | None) -> Any:
+    """The number that a text means. UsageError, which names the flag and what is allowed, if `check` refuses it."""
+    with suppress(ValueError):  # the check refuses a text
+        value = read(value)
+    try:
+        return check(_flag(param, "the number"), value)
+    except UsageError as error:
+        raise UsageError(error.message, hint=_without_equals_sign(value, param)) from None
+
+
+def _without_equals_sign(value: Any, param: click.Parameter | None) -> str:
+    """What to type for `-n=5`, whose value is "=5": only a long flag has an equals sign."""
+    if param is None or not str(value).startswith("="):
+        return ""
+    return f"Write {param.opts[0]} {str(value)[1:] or param.metavar}."
+
+
+def _flag(param: click.Parameter | None, otherwise: str) -> str:
+    """A flag as errors name it: "-n (--max-tokens)"."""
+    if param is None:
+        return otherwise
+    first, *others = param.opts
+    return f"{first} ({', '.join(others)})" if others else first
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=int, metavar="N", help="Generate at most N tokens [256; chat 1024]."),
-    click.option("--min-tokens", type=int, metavar="N", help="Do not end before N tokens [0]."),
-    click.option("--temperature", type=float, metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."),
-    click.option("--top-k", type=int, metavar="K", help="Sample from the K most likely tokens [0: off]."),
-    click.option("--top-p", type=float, metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."),
-    click.option("--min-p", type=float, metavar="P", help="Drop tokens below P times the best probability [0: off]."),
-    click.option("--repetition-penalty", type=float, metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."),
-    click.option("--presence-penalty", type=float, metavar="X", help="Avoid tokens that the answer has [0: off]."),
-    click.option("--frequency-penalty", type=float, metavar="X", help="The same, by how often they occur [0: off]."),
+    click.option("-n", "--max-tokens", type=Sampling(), metavar="N", help="Generate at most N tokens [256; chat 1024]."),
+    click.option("--min-tokens", type=Sampling(), metavar="N", help="Do not end before N tokens [0]."),
+    click.option(
+        "--temperature", type=Sampling(), metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."
+    ),
+    click.option("--top-k", type=Sampling(), metavar="K", help="Sample from the K most likely tokens [0: off]."),
+    click.option(
+        "--top-p", type=Sampling(), metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."
+    ),
+    click.option("--min-p", type=Sampling(), metavar="P", help="Drop tokens below P times the best probability [0: off]."),
+    click.option(
+        "--repetition-penalty", type=Sampling(), metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."
+    ),
+    click.option("--presence-penalty", type=Sampling(), metavar="X", help="Avoid tokens that the answer has [0: off]."),
+    click.option("--frequency-penalty", type=Sampling(), metavar="X", help="The same, by how often they occur [0: off]."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
     click.option(
-        "--suppress-id", "suppress_ids", multiple=True, type=int, metavar="ID", help="Never sample this token; repeatable."
+        "--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this token; repeatable."
     ),
-    click.option("--seed", type=int, metavar="N", help="Draw the same tokens each time."),
+    click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
-    click.option("--stop-id", "stop_ids", multiple=True, type=int, metavar="ID", help="Stop at this token; repeatable."),
+    click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
     click.option(
         "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
@@ -73,8 +151,8 @@ _ENGINE = (
     click.option("--require-gpu", is_flag=True, default=None, help="Fail if no GPU can be used."),
     click.option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
     click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: as in the file if they fit]."),
-    click.option("--threads", type=int, metavar="N", help="CPU threads [0: one per core]."),
-    click.option("--max-context", type=int, metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
+    click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
+    click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
     click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
 )
 
@@ -187,31 +265,40 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     """
     from puna.llm import LLM
     from puna.machine import history
-    from puna.plan import GIB
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
     refuse_vram_without_gpu(config)
-    offer(model, report)
+    offer(model, config, report)
     check = partial(require_text, needs_template=needs_template and template is None)
     llm = LLM.load(model, config, tokenizer=flags.get("tokenizer"), report=report, check=check)
     if llm.footprint is not None:
-        taken, predicted = llm.footprint.actual_bytes / GIB, llm.footprint.predicted_bytes / GIB
-        report.notice(f"{llm.plan.line(llm.backend.info.free_bytes)}; loading took {taken:.2f} GiB of {predicted:.2f} planned")
+        report.notice(_plan_in_words(llm))
         history.remember(llm)
     llm.chat_template = template or llm.chat_template
     llm.template_args = variables
     return llm
 
 
-def check_model(model: str, tokenizer: Path | None, report: Reporter, *, needs_template: bool) -> None:
-    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. Asks before fetching, as `load_model` does.
-    Reads no weights."""
+def _plan_in_words(llm: LLM) -> str:
+    """What the model takes and what it can hold, for a person who never heard of K and V; `puna plan` itemises it."""
+    from puna.plan import GIB
+
+    info = llm.backend.info
+    memory = "GPU memory" if info.name.startswith("cuda") else "memory"
+    return (
+        f"the model takes {llm.plan.total_bytes / GIB:.2f} of {info.free_bytes / GIB:.2f} GiB of free {memory}; "
+        f"question and answer together hold up to {llm.plan.max_context} tokens (words or parts of words)"
+    )
+
+
+def check_model(model: str, report: Reporter, confirm: Confirm, *, needs_template: bool) -> None:
+    """Raise PunaError if MODEL cannot be found, or `require_text` refuses it. Asks before fetching. Reads no weights."""
     from puna import hub
     from puna.formats import open_checkpoint
 
-    offer(model, report)
-    require_text(open_checkpoint(hub.resolve(model), tokenizer), needs_template=needs_template)
+    offer(model, None, report, confirm)
+    require_text(open_checkpoint(hub.resolve(model)), needs_template=needs_template)
 
 
 def require_text(checkpoint: Checkpoint, *, needs_template: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli.models import show_choices
-from puna.cli.options import Size, engine_config, engine_options, json_option, refuse_vram_without_gpu
+from puna.cli.options import Size, Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
@@ -38,9 +38,9 @@ TELLING_BYTES = 64 << 20  # below this, the process's own few MiB are a large sh
 @click.argument("model", required=False)
 @click.option("--gpu", metavar="NAME", help='For a card you do not have: "RTX 4070", "2 x RTX 3090".')
 @click.option("--ram", type=Size(), metavar="SIZE", help="For this much main memory, such as 32GiB.")
-@click.option("--max-batch", "--batch", type=int, help="Sequences that run at once.")
-@click.option("--context", type=int, help="The same as --max-context.")
-@click.option("--tensor-parallel", type=click.IntRange(1), metavar="N", help="Share MODEL among N devices [all of --gpu].")
+@click.option("--max-batch", "--batch", type=Whole(), metavar="N", help="Sequences that run at once.")
+@click.option("--context", type=Whole(), metavar="N", help="The same as --max-context.")
+@click.option("--tensor-parallel", type=Whole(1), metavar="N", help="Share MODEL among N devices [all of --gpu].")
 @click.option("--history", is_flag=True, help="Show predicted and actual bytes of the models loaded here.")
 @engine_options
 @json_option
@@ -190,11 +190,9 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield "Settings that fit, best quality first:"
         yield from _setting_lines(planned.settings)
     elif not fit.fits:
-        yield "No setting makes it fit here. Take a smaller model (see `puna models`), or"
-        yield "plan for another machine with --gpu, --vram or --ram."
-    if (on_cpu := planned.on_cpu) is not None and on_cpu.fits:
-        facts = ", ".join(filter(None, (gib(on_cpu.device_bytes), _speed(on_cpu.speed))))
-        yield from wrapped(f"It also fits on the CPU: --device cpu, {facts}", report_width(sys.stdout))
+        yield from wrapped(_no_setting(planned.on_cpu), report_width(sys.stdout))
+    if fit.fits and planned.on_cpu is not None and planned.on_cpu.fits:
+        yield from wrapped(f"It also fits on the CPU: {_on_cpu(planned.on_cpu)}", report_width(sys.stdout))
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -233,7 +231,7 @@ def _bar_lines(fit: Fit) -> Iterator[str]:
 def _verdict_lines(planned: Planned) -> Iterator[str]:
     fit = planned.fit
     if not fit.fits:
-        yield from wrapped(f"It does not fit: {fit.problem}.", report_width(sys.stdout))
+        yield from wrapped(_refusal(planned), report_width(sys.stdout))
     else:
         unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
         speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
@@ -252,6 +250,27 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
                 f"{source.size}: puna pull {planned.model} (its plan: puna plan {name}:{source.kind})"
             )
         yield from wrapped(told, report_width(sys.stdout), "  ")
+
+
+def _refusal(planned: Planned) -> str:
+    """Why it does not fit, and if a card is too small, whether it runs on the CPU: one sentence."""
+    fit, cpu = planned.fit, planned.on_cpu
+    if cpu is None:
+        return f"It does not fit: {fit.problem}."
+    other = f"it needs {gib(cpu.needed_bytes)}, and {gib(cpu.place.free_bytes)} are free"
+    on_cpu = f"it fits ({_on_cpu(cpu)})" if cpu.fits else f"it does not fit either: {other}"
+    return f"It does not fit on the {'card' if fit.parts == 1 else 'cards'}: {fit.problem}; on the CPU {on_cpu}."
+
+
+def _no_setting(on_cpu: Fit | None) -> str:
+    where = "on this card" if on_cpu else "here"
+    cpu = "--device cpu, " if on_cpu and on_cpu.fits else ""
+    another = "plan for another machine with --gpu, --vram or --ram"
+    return f"No setting makes it fit {where}. Take {cpu}a smaller model (see `puna models`), or {another}."
+
+
+def _on_cpu(fit: Fit) -> str:
+    return ", ".join(filter(None, ("--device cpu", gib(fit.device_bytes), _speed(fit.speed))))
 
 
 def _room_line(planned: Planned) -> str:

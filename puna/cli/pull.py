@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from puna.cli.fetch import is_terminal, require_consent
+from puna.cli.fetch import fetch, is_terminal, require_consent
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, shown_path
 
@@ -27,7 +27,7 @@ def command(name: str | None, yes: bool, as_json: bool) -> None:
     if name is not None and not yes and is_terminal():
         require_consent(name)
     with TerminalReporter() as report:
-        path = hub.pull(name, report)
+        path = fetch(name, None, report)
     if as_json:
         print_json({"name": name or hub.DEFAULT_MODEL, "path": shown_path(path), "bytes": _bytes(path)})
     else:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli import answer
+from puna.cli.interrupts import INTERRUPTED
 from puna.cli.options import (
+    Sampling,
     Utf8,
     announce_template,
     engine_options,
@@ -42,11 +44,11 @@ if TYPE_CHECKING:
 @template_option
 @template_arg_option
 @sampling_options
-@click.option("--logprobs", type=int, metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
+@click.option("--logprobs", type=Sampling(), metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
 @engine_options
 @tokenizer_option
 @json_option
-def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> None:
+def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> int:
     """Answer PROMPT (- reads standard input). The answer goes to stdout, timing to stderr."""
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -67,7 +69,7 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
             announce_template(llm, report)
     load_s = time.perf_counter() - started
     with llm:
-        _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)
+        return _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)
 
 
 def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: str | None, params: SamplingParams) -> Stream:
@@ -80,14 +82,21 @@ def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: s
     return llm.chat_stream([*messages, {"role": "user", "content": prompt}], params)
 
 
-def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
+def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> int:
+    """Print the answer and its statistics; return the exit code."""
+    first, is_interrupted = 0.0, False
     try:
         with stream:
             first = answer.stream_text(stream, None if as_json else sys.stdout).first_token
+    except KeyboardInterrupt:
+        is_interrupted = True
     finally:
         if not as_json:
             answer.end_line()
     completion = stream.completion
+    if is_interrupted:
+        tell(answer.interrupted(completion))
+        return INTERRUPTED
     answer.require_success(completion)
     facts = answer.speeds(completion, load_s, first - answer.process_started() if first else None)
     if as_json:
@@ -95,3 +104,4 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> None:
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
     tell(*answer.speeds_lines(facts), answer.cut_short(completion, llm))
+    return 0

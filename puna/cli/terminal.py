@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -15,13 +14,12 @@ from puna.cli.standard_input import read_all
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
+from puna.report import StageReporter
 from puna.report import printable as printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-BAR_AFTER_S = 0.3  # shorter stages get no bar (importing rich takes 60 ms)
-LINE_AFTER_S = 1.0  # the same if stderr is no terminal
 # Characters that JSON allows, but that control a terminal (also direction marks), end a line for a line reader, or have no
 # UTF-8 (surrogates).
 RAW = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -108,69 +106,26 @@ def shown_path(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
-class TerminalReporter:
-    """Shows long stages: a bar on a terminal, one plain line elsewhere. Does not show short ones."""
+class TerminalReporter(StageReporter):
+    """Draws the bars of the command line."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._is_terminal = self._stream.isatty()
-        self._stage = ""
-        self._state = (0, 0, "")  # done, total, unit
-        self._timer: threading.Timer | None = None
-        self._bar: Progress | None = None
-        self._lock = threading.Lock()  # the timer's thread shows, the worker's thread reports
-
-    def progress(self, stage: str, done: int, total: int, unit: str = "") -> None:
-        with self._lock:
-            if stage != self._stage:
-                self._end()
-                self._begin(stage)
-            self._state = (done, total, unit)
-            if done >= total:
-                self._end()
-            elif self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+    _bar: Progress | None = None
 
     def notice(self, text: str) -> None:
         print("\n".join(_rows([f"puna: {text}"], self._stream)), file=self._stream, flush=True)
 
-    def close(self) -> None:
-        """End the bar."""
-        with self._lock:
-            self._end()
+    def _draw(self, stage: str, done: int, total: int, unit: str) -> None:
+        if self._bar is None:
+            self._bar = _bar(stage, done, total, unit, self._stream)
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
-    def __enter__(self) -> TerminalReporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _begin(self, stage: str) -> None:
-        self._stage = stage
-        self._timer = threading.Timer(BAR_AFTER_S if self._is_terminal else LINE_AFTER_S, self._show, [stage])
-        self._timer.daemon = True
-        try:
-            self._timer.start()
-        except RuntimeError:  # no thread can be started: nothing is shown
-            self._timer = None
-
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _remove(self) -> None:
         if self._bar is not None:
             done, total, _ = self._state
             self._bar.update(self._bar.task_ids[0], completed=done, total=total)
             self._bar.stop()
-        self._stage, self._timer, self._bar = "", None, None
-
-    def _show(self, stage: str) -> None:
-        with self._lock:
-            if stage != self._stage:
-                return
-            if self._is_terminal:
-                self._bar = _bar(stage, *self._state, self._stream)
-            else:
-                self.notice(f"{stage} ...")
+            self._bar = None
 
 
 def _bar(stage: str, done: int, total: int, unit: str, stream: TextIO) -> Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from puna.errors import UsageError
 if TYPE_CHECKING:
     from puna.tokenizers.base import Tokenizer
 
+# Signs of vocabularies -> the text that they stand for, and the same in words.
+MARKS = {"Ġ": (" ", "a space"), "▁": (" ", "a space"), "Ċ": ("\n", "the end of a line"), "ĉ": ("\t", "a tab")}
 PIECE_WIDTH, BYTES_WIDTH = 24, 44  # cells; a line with the id has at most 80
 
 
@@ -49,7 +53,29 @@ def command(
     for i in ids:
         data = made.token_bytes(i)
         print(f"{i:>7}  {pad(shown_piece(made.piece(i), data), PIECE_WIDTH)}  {cut(data.hex(' '), BYTES_WIDTH)}".rstrip())
-    tell(f"{len(ids)} token{'s' * (len(ids) != 1)}, {len(text)} characters, {len(text.encode())} bytes")
+    tell(
+        f"{len(ids)} token{'s' * (len(ids) != 1)}, {len(text)} characters, {len(text.encode())} bytes",
+        spelling((made.piece(i), made.token_bytes(i)) for i in ids),
+    )
+
+
+def spelling(tokens: Iterable[tuple[str, bytes]]) -> str:
+    """What the signs in these tokens' pieces stand for, and one piece that is spelled otherwise; "" if all are plain.
+
+    >>> spelling([("Ġhello", b" hello"), ("Ċ", b"\\n")]), spelling([("Ã©", "é".encode()), ("a", b"a")]), spelling([("a", b"a")])
+    ('In a piece, Ġ is a space, Ċ is the end of a line.', "In a piece, Ã© is 'é'.", '')
+    """
+    shown = [(piece, data.decode("utf-8", "replace")) for piece, data in tokens if data]
+    said = [
+        f"{mark} is {words}" for mark, (_, words) in MARKS.items() if any(mark in p and mark not in text for p, text in shown)
+    ]
+    others = (f"{piece} is {text!r}" for piece, text in shown if "\ufffd" not in text and _without_marks(piece) != text)
+    said += [printable(other) for other in islice(others, 1)]
+    return f"In a piece, {', '.join(said)}." if said else ""
+
+
+def _without_marks(piece: str) -> str:
+    return "".join(MARKS[sign][0] if sign in MARKS else sign for sign in piece)
 
 
 def shown_piece(piece: str, data: bytes) -> str:

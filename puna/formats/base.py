@@ -92,6 +92,9 @@ class TokenizerSpec:
     found_first: tuple[int, ...] = ()
     source: str = ""  # the file, for error messages
 
+    def __repr__(self) -> str:
+        return f"<TokenizerSpec {self.kind}: {len(self.tokens)} tokens, {len(self.merges)} merges, from {self.source!r}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -108,3 +111,8 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()  # for the user when the model is loaded; one line each
     generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)
+
+    def __repr__(self) -> str:
+        config = self.config
+        sizes = f"{config.architecture}, {config.num_layers} layers, {len(self.tensors)} tensors"
+        return f"<Checkpoint {str(self.path)!r} ({self.format}): {sizes}>"

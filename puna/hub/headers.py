@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.errors import ModelNotFoundError, PunaError
+from puna.errors import DownloadError, ModelNotFoundError, PunaError
+from puna.formats import open_checkpoint
 from puna.formats.header_ranges import Range, Rounds, header_ranges
 from puna.hub import is_cached, resolve, wheel_model
 from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, storage_errors
-from puna.hub.huggingface import LAST, Found, find, model_files, verify
+from puna.hub.huggingface import LAST, MAX_PARTS, Found, find, model_files, verify
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName, parse_hub_name
 from puna.hub.ranges import Piece, RangeFetcher
@@ -35,6 +36,7 @@ WEIGHTS = (".gguf", ".safetensors", ".bin")  # files whose headers are fetched; 
 MAX_WHOLE_BYTES = 8 << 20  # longer files stay zeros: the readers reject their size
 NEAR_BYTES = 16 << 10  # ranges with a smaller gap are joined: a request costs more than the bytes
 PROBE_BYTES = 8 << 20
+FEW_FILES = 4  # of weights: an 8B model in 16 bits has as many
 
 
 class Headers(NamedTuple):
@@ -52,18 +54,31 @@ class Headers(NamedTuple):
 
 
 @contextmanager
-def header_checkpoint(name: str, report: Reporter = SILENT) -> Iterator[Headers]:
+def header_checkpoint(name: str, report: Reporter = SILENT, max_files: int = MAX_PARTS) -> Iterator[Headers]:
     """The parts of a model that `open_checkpoint` needs. A local model (a path, or a name in the cache) is used as it is.
 
-    Raises what `resolve` and `pull` raise; also ModelNotFoundError for a short name whose model was not fetched yet.
+    Raises what `resolve` and `pull` raise; also ModelNotFoundError for a short name whose model was not fetched yet, and
+    DownloadError for weights in more than `max_files` files.
     """
     found = _on_this_machine(name)
     if isinstance(found, Path):
         yield Headers(found, name, 0, 0)
         return
     limit = TimeLimit(found)
-    with _twin(find(found, limit), limit, report) as headers:
+    model = find(found, limit)
+    if sum(file.name.endswith(WEIGHTS) for file in model.files) > max_files:
+        raise DownloadError(f"{name}: the headers of more than {max_files} files were not asked for")
+    with _twin(model, limit, report) as headers:
         yield headers
+
+
+def matrix_types(name: str) -> tuple[str, ...]:
+    """Types of a model's matrices, the embedding's first, from the headers of a few files: while the model is downloaded,
+    further requests could exceed what the Hub allows. Raises what `header_checkpoint` and `open_checkpoint` raise."""
+    with header_checkpoint(name, max_files=FEW_FILES) as headers:
+        tensors = open_checkpoint(headers.path).tensors
+        types = [tensor.type.name for tensor in tensors.values() if len(tensor.shape) == 2]
+        return tuple(dict.fromkeys([tensors["embed"].type.name, *types]))
 
 
 def gguf_files(name: str) -> list[tuple[str, int]]:

@@ -118,16 +118,19 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
         plan = _as_asked(own, engine, layouts)
         problem = error.message
         if len(layouts) > 1:  # this plan has the fewest bits, with layers in main memory
-            problem = f"needs {gib(plan.total_bytes)}; even at its smallest, {problem}"
-    _tell_widened(own, plan, heard)
+            problem = f"it needs {gib(plan.total_bytes)}; even at its smallest, {problem}"
     streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
     main_items = tuple(_main_items(streamed, place))
     in_main = parts * sum(item.bytes for item in main_items)
     if not problem and in_main > place.main_bytes:
+        times = f"{parts} x " if parts > 1 else ""
         problem = (
-            f"{f'{parts} x ' if parts > 1 else ''}{gib(in_main // parts)} of main memory are needed too, "
+            f"{_concessions(own.config, plan)}it needs {times}{gib(in_main // parts)} of main memory too, "
             f"and {gib(place.main_bytes)} of it are free"
         )
+    if problem:
+        heard.texts.clear()  # they tell what the plan does when it runs
+    _tell_widened(own, plan, heard)
     speed = (
         None
         if place.rates is None or (parts > 1 and not place.is_gpu)
@@ -135,6 +138,14 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     )
     items = tuple(_items(own, plan, place))
     return Fit(place, plan, items, main_items, tuple(heard.texts), problem, speed, parts)
+
+
+def _concessions(config: ModelConfig, plan: Plan) -> str:
+    """What the plan already does to fit, as the beginning of a sentence; "" if nothing."""
+    bits = "" if plan.weights == "as-is" else f"weights as {plan.weights}"
+    layers = f"{plan.num_streamed} of {config.num_layers} layers in main memory" if plan.num_streamed else ""
+    done = " and ".join(filter(None, (bits, layers)))
+    return f"even with {done}, " if done else ""
 
 
 def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:

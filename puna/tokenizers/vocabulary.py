@@ -49,6 +49,11 @@ class VocabularyTokenizer(ABC):
         # A guard cannot break up one letter, so a person could not type it: it never matches.
         self._cut_at_controls = cutter({text: i for text, i in self.special_tokens.items() if len(text) > 1})
 
+    def __repr__(self) -> str:
+        ends = ((name, token_id) for name, token_id in (("BOS", self.bos_id), ("EOS", self.eos_id)) if token_id is not None)
+        named = [f"{name} {token_id} {self._pieces[token_id][:40]!r}" for name, token_id in ends]
+        return f"<{', '.join([f'{type(self).__name__}: {self.vocab_size} tokens', *named])}>"
+
     def __reduce__(self) -> NoReturn:
         raise UsageError(
             "a tokenizer cannot be pickled or copied",
@@ -80,17 +85,19 @@ class VocabularyTokenizer(ABC):
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        parts, spoken = [b""], False
+        parts: list[list[bytes]] = [[]]  # joined once: to append to bytes is to copy them
+        spoken = False
         for token_id in map(self._checked, ids):
             if self._is_silent(token_id):
                 if self.controls_part_bytes:
-                    parts.append(b"")
-                parts[-1] += b"" if skip_special else self._silent_bytes(token_id, not spoken)
-                spoken = spoken or (self.controls_are_text and not skip_special)
+                    parts.append([])
+                if not skip_special:
+                    parts[-1].append(self._silent_bytes(token_id, not spoken))
+                    spoken = spoken or self.controls_are_text
             else:
-                parts[-1] += self._bytes_of(token_id) if spoken else self.first_bytes(token_id)
+                parts[-1].append(self._bytes_of(token_id) if spoken else self.first_bytes(token_id))
                 spoken = True
-        return "".join(part.decode("utf-8", self.utf8_errors) for part in parts)
+        return "".join(b"".join(part).decode("utf-8", self.utf8_errors) for part in parts)
 
     def _silent_bytes(self, token_id: int, is_first: bool) -> bytes:
         """A control token's bytes when it is not skipped. `is_first`: nothing precedes it."""

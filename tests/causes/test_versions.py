@@ -35,6 +35,10 @@ GONE = {
     "transformers.processing_utils": ("ChatTemplateLoadKwargs",),
     "transformers.generation": ("LogitsWarper", "top_k_top_p_filtering", "BeamSearchScorer", "SampleOutput"),
     "huggingface_hub": ("cached_download", "HfFolder", "InferenceApi", "ModelFilter", "configure_http_backend"),
+    "numpy": (
+        *("float", "int", "float_", "complex_", "unicode_", "string_", "bool8", "int0", "uint0", "object0", "product"),
+        *("cumproduct", "msort", "AxisError", "ComplexWarning", "VisibleDeprecationWarning"),
+    ),
 }
 HERE = {
     "transformers": ("AutoModelForImageTextToText", "EncoderDecoderCache", "StaticCache"),
@@ -46,6 +50,10 @@ HERE = {
     "transformers.processing_utils": ("ProcessorChatTemplateKwargs",),
     "transformers.modeling_attn_mask_utils": ("_prepare_4d_attention_mask", "_prepare_4d_causal_attention_mask"),
     "transformers.activations": ("GELUTanh",),
+    "numpy": (
+        *("float64", "complex128", "str_", "bytes_", "bool_", "intp", "uintp", "object_", "prod", "cumprod", "sort", "isin"),
+        *("trapezoid", "exceptions"),
+    ),
     "huggingface_hub": ("get_token", "hf_hub_download", "InferenceClient", "is_offline_mode", "set_client_factory"),
 }
 
@@ -98,6 +106,17 @@ def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
             "cannot import name 'PytorchGELUTanh' from 'transformers.activations'",
             ("since 4.57, and there again from 5.0 on", "It is now: GELUTanh"),
         ),
+        (
+            "Accelerator.__init__() got an unexpected keyword argument 'dispatch_batches'",
+            ("gone from accelerate since 1.0", "DataLoaderConfiguration(dispatch_batches=...)"),
+        ),
+        ("__init__() got an unexpected keyword argument 'use_seedable_sampler'", ("came with accelerate 0.26", "since 1.0")),
+        ("Accelerator.__init__() got an unexpected keyword argument 'anything'", ("accelerate has no anything",)),
+        ("SFTTrainer.__init__() got an unexpected keyword argument 'tokenizer'", ("trl has no tokenizer",)),
+        ("AttributeError: module 'numpy' has no attribute 'bool8'", ("gone from numpy since 2.0", "numpy.bool_")),
+        ("AttributeError: `np.Inf` was removed in the NumPy 2.0 release. Use `np.inf` instead.", ("since 2.0", "now: np.inf.")),
+        ("`np.cast` was removed in the NumPy 2.0 release. Use `np.asarray(arr, dtype=dtype)` instead.", ("cast is gone",)),
+        ("module 'torch' has no attribute 'float_'", ("torch has no float_",)),
     ],
 )
 def test_a_name_is_told_with_its_version_and_its_new_name(text: str, words: tuple[str, ...]) -> None:
@@ -142,3 +161,31 @@ def test_numbers_of_the_new_kinds_are_told() -> None:
     assert [find(words.format(*kind))[0].explain().kind for kind in kinds] == ["too-old", "newer-of-a-generation", "too-new"]
     mxfp4 = find("tensor 'blk.0.ffn_down_exps.weight' has invalid ggml type 39 (NONE)")[0].explain()
     assert "MXFP4" in mxfp4.cause and "August 2025" in mxfp4.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("Accelerator.__init__() got an unexpected keyword argument 'dispatch_batches'", ("-U transformers", "'accelerate<1.0'")),
+        (
+            "Accelerator.__init__() got an unexpected keyword argument 'use_seedable_sampler'",
+            ("-U accelerate", "'accelerate<1.0'"),
+        ),
+        ("AttributeError: module 'numpy' has no attribute 'bool8'", ("pip show numpy", "'numpy<2.0'")),
+        ("module 'numpy' has no attribute 'float'.", ("pip show numpy", "'numpy<1.24'")),
+        ("cannot import name 'EncoderDecoderCache' from 'transformers'", ("-U transformers",)),
+    ],
+)
+def test_a_name_is_told_with_the_versions_to_install(text: str, commands: tuple[str, ...]) -> None:
+    told = find(text)[0].explain()
+    assert all(any(step.endswith(command) for step in told.cure) for command in commands), told.cure
+    assert ("transformers_modules" in " ".join(told.cure)) == ("from 'transformers'" in text)
+
+
+def test_what_numpy_says_of_its_own_removals_is_repeated() -> None:
+    numpy = pytest.importorskip("numpy")
+    for name in ("float_", "NaN", "alltrue", "infty"):
+        with pytest.raises(AttributeError) as caught:
+            getattr(numpy, name)
+        told = find(f"AttributeError: {caught.value}")[0].explain()
+        assert f"{name} is gone from numpy since 2.0. It is now: np." in told.cause

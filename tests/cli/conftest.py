@@ -82,6 +82,7 @@ class FakeLLM:
     tokenizer: Any = field(default_factory=FakeTokenizer)
     footprint: None = None
     plan: Any = field(default_factory=lambda: SimpleNamespace(max_context=1000))
+    model: Any = field(default_factory=lambda: SimpleNamespace(max_context=1000))
     suggested: Suggested = NOTHING
     template_args: Mapping[str, Any] = field(default_factory=dict)
     asked: list[tuple[Any, SamplingParams]] = field(default_factory=list)

@@ -64,6 +64,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed, and gives it to programs line by line: its ordinary mode."""
+        local = termios.tcgetattr(self._master)[3]
+        return bool(local & termios.ECHO) and bool(local & termios.ICANON)
+
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until `text` was written `count` times. AssertionError with the screen if that takes too long."""
         end = time.monotonic() + DEADLINE_S

@@ -75,6 +75,15 @@ def test_a_message_that_can_never_fit_is_not_told_to_begin_anew(fake: FakeLLM, p
 def test_an_answer_cut_by_the_context_says_what_to_do(fake: FakeLLM, puna: Puna) -> None:
     fake.reason, fake.plan.max_context = FinishReason.LENGTH, 6
     assert "[cut: the context is full, 6 of 6 tokens]\n/drop 1 drops" in puna("chat", stdin="one\n").err
+    assert "[cut: the context is full, 6 of 6 tokens: --max-context 12 allows more]\n" in puna("chat", "--raw", stdin="one\n").err
+
+
+def test_an_answer_cut_by_its_limit_says_how_to_have_more(fake: FakeLLM, puna: Puna) -> None:
+    fake.reason = FinishReason.LENGTH
+    done = puna("chat", stdin="one\n/set max_tokens 6\ntwo\n/set max_tokens 0\n")
+    assert done.err.count("[cut after 3 tokens: /set max_tokens 6 allows more]\n") == 2
+    assert fake.asked[-1][1].max_tokens == 6
+    assert "max_tokens is '0'; it must be a whole number, 1 to 134217728, or none" in done.err
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(fake: FakeLLM, puna: Puna) -> None:

@@ -63,6 +63,64 @@ def test_ctrl_c_in_an_answer_stops_the_answer_only(tmp_path: Path) -> None:
         assert terminal.exit_code() == 0
 
 
+def test_keys_typed_during_an_answer_do_not_echo_and_wait_for_the_prompt(tmp_path: Path) -> None:
+    with chat(tmp_path, ["one ", *["more "] * 200, "end."], FAKE_PAUSE="0.01", FAKE_CONTEXT="9000") as terminal:
+        terminal.type("count" + ENTER)
+        terminal.wait_for("one more")
+        assert not terminal.echoes()
+        terminal.type("wron\x7f\x7fite" + ENTER + "half a li")
+        terminal.wait_for("end.")
+        assert "wron" not in terminal.screen and "write" not in terminal.screen
+        terminal.wait_for("> write")
+        terminal.wait_for("end.", 2)
+        terminal.wait_for("> half a li")
+        terminal.type("ne" + ENTER)
+        terminal.wait_for("end.", 3)
+        terminal.wait_for_prompt()
+        terminal.type(CTRL_D)
+        assert terminal.exit_code() == 0 and terminal.echoes()
+    assert saved(tmp_path)[0][::2] == ["count", "write", "half a line"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_terminal_is_as_it_was_after_a_signal_in_an_answer(tmp_path: Path, number: int) -> None:
+    with chat(tmp_path, ["word "] * 10_000, FAKE_PAUSE="0.01") as terminal:
+        terminal.type("count" + ENTER)
+        terminal.wait_for("word word")
+        assert not terminal.echoes()
+        os.kill(terminal.pid, number)
+        terminal.exit_code()
+        assert terminal.echoes()
+
+
+def test_keys_typed_before_a_question_do_not_answer_it(tmp_path: Path) -> None:
+    with chat(tmp_path, ["Li", *["ma"] * 20, "."], FAKE_CONTEXT="110", FAKE_PAUSE="0.02") as terminal:
+        terminal.type("question 0" + ENTER)
+        terminal.wait_for("Limama")
+        terminal.type("x" * 50 + ENTER + ENTER + ENTER)
+        terminal.wait_for("Drop the oldest of 1 exchanges? [Y/n]")
+        terminal.type("n" + ENTER)
+        terminal.wait_for("Limama", 2)
+        terminal.wait_for_prompt()
+        terminal.type(CTRL_D)
+        assert terminal.exit_code() == 0
+    assert len(saved(tmp_path)) == 1  # nothing was dropped
+
+
+def test_ctrl_c_at_the_question_whether_to_fetch_only_says_no(tmp_path: Path) -> None:
+    with chat(tmp_path, ["Lima."]) as terminal:
+        terminal.type("/model llama-2-7b" + ENTER)
+        terminal.wait_for("Fetch it? [Y/n]")
+        terminal.type(CTRL_C)
+        terminal.wait_for("To fetch it later: puna pull llama-2-7b")
+        terminal.wait_for_prompt()
+        terminal.type("capital?" + ENTER)
+        terminal.wait_for("Lima.")
+        terminal.wait_for_prompt()
+        terminal.type(CTRL_D)
+        assert terminal.exit_code() == 0
+
+
 def test_words_are_whole_at_the_width_of_the_terminal(tmp_path: Path) -> None:
     words = ["The ll", "ama ea", "ts gra", "ss. 羊驼", "吃草。"]
     with chat(tmp_path, words, columns=24) as terminal:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from puna import hub
+from puna import backends, hub
 from puna.cli import fetch
-from puna.report import Reporter
+from puna.config import EngineConfig
+from puna.errors import DownloadError
+from puna.report import SILENT, Reporter
 from tests.cli.conftest import FakeLLM, Puna
 
 
@@ -26,6 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(fetch, "is_terminal", lambda: True)
     monkeypatch.setattr("puna.cli.pull.is_terminal", lambda: True)
     monkeypatch.setattr(hub, "pull", pull)
+    monkeypatch.setattr("puna.hub.headers.matrix_types", lambda name: ())
     return pulled
 
 
@@ -81,3 +86,88 @@ def test_a_person_can_be_asked_where_both_ends_are_a_terminal(monkeypatch: pytes
         monkeypatch.setattr("sys.stdin", stdin)
         monkeypatch.setattr("sys.stderr", stderr)
         assert fetch.is_terminal() == (stdin.isatty() and stderr.isatty())
+
+
+# ---- kernels, while a model is fetched
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[str], str]]:
+    """The types and the type of K and V whose kernels the CPU was told to compile."""
+    told: list[tuple[Sequence[str], str]] = []
+
+    class CPU:
+        @staticmethod
+        def begin_to_compile(types: Sequence[str], kv_type: str) -> None:
+            told.append((types, kv_type))
+
+    monkeypatch.setattr(backends, "_module", lambda name: CPU)
+    monkeypatch.setattr(backends, "NVIDIA_DRIVER", ())
+    return told
+
+
+def served(monkeypatch: pytest.MonkeyPatch, types: Sequence[str]) -> None:
+    """A Hub whose download ends only when the compilation has begun; it knows the headers by the whole name."""
+    began = threading.Event()
+
+    def matrix_types(name: str) -> Sequence[str]:
+        assert name == "hf:Qwen/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M.gguf"
+        began.set()
+        return types
+
+    def pull(name: str | None, report: Reporter) -> Path:
+        assert began.wait(10)
+        return Path("m.gguf")
+
+    monkeypatch.setattr("puna.hub.headers.matrix_types", matrix_types)
+    monkeypatch.setattr(hub, "pull", pull)
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b", "hf:Qwen/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M.gguf"])
+def test_kernels_are_compiled_while_a_model_of_the_hub_is_fetched(
+    compiled: list[tuple[Sequence[str], str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    served(monkeypatch, ("Q6_K", "Q4_K"))
+    assert fetch.fetch(name, EngineConfig(device="cpu", kv_type="f32"), SILENT) == Path("m.gguf")
+    assert compiled == [(("Q6_K", "Q4_K"), "f32")]
+
+
+def test_those_of_the_default_model_are_known_without_its_header(
+    compiled: list[tuple[Sequence[str], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "pull", lambda name, report: Path("m.gguf"))
+    fetch.fetch(None, None, SILENT)
+    assert compiled == [(hub.CATALOGUE[hub.DEFAULT_MODEL].weight_types, "f16")]
+
+
+def test_no_header_is_read_for_a_device_that_compiles_nothing_beforehand(
+    compiled: list[tuple[Sequence[str], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("puna.hub.headers.matrix_types", asked.append)
+    monkeypatch.setattr(hub, "pull", lambda name, report: Path("m.gguf"))
+    fetch.fetch("qwen3-4b", EngineConfig(device="reference"), SILENT)
+    assert asked == [] and compiled == []
+
+
+@pytest.mark.parametrize("environment", [{}, {"PUNA_THREADS": "many"}], ids=["no header", "a bad variable"])
+def test_a_download_succeeds_whatever_hinders_the_kernels(
+    compiled: list[tuple[Sequence[str], str]], monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    def refuse(name: str) -> Sequence[str]:
+        raise DownloadError("no header")
+
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("puna.hub.headers.matrix_types", refuse)
+    monkeypatch.setattr(hub, "pull", lambda name, report: Path("m.gguf"))
+    assert fetch.fetch("qwen3-4b", None, SILENT) == Path("m.gguf") and compiled == []
+
+
+def test_a_download_succeeds_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(hub, "pull", lambda name, report: Path("m.gguf"))
+    assert fetch.fetch("qwen3-4b", None, SILENT) == Path("m.gguf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -294,7 +295,48 @@ def test_a_model_in_the_place_of_a_command_is_told_what_to_type(fake: FakeLLM, p
 
 
 def test_a_mistyped_flag_is_told_the_near_one(fake: FakeLLM, puna: Puna) -> None:
-    assert "--temperature" in puna("run", "hi", "--temprature", "1").err
+    done = puna("run", "hi", "--temprature", "1")
+    assert done.code == 2 and done.err.startswith("puna: there is no option --temprature\nDid you mean --temperature")
+    assert puna("chat", "--frobnicate").err == "puna: there is no option --frobnicate\nTry: puna chat --help\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("chat --modle m.gguf", "puna chat m.gguf"),
+        ("chat --model=m.gguf --raw", "puna chat m.gguf --raw"),
+        ("chat --model", "puna chat MODEL"),
+        ("run -m m.gguf -n 3 hi", "puna run m.gguf -n 3 hi"),
+        ("run -mm.gguf hi", "puna run m.gguf hi"),
+        ("Why? --model m.gguf", "puna run m.gguf 'Why?'"),
+    ],
+)
+def test_a_model_behind_a_flag_is_told_what_to_type(fake: FakeLLM, puna: Puna, typed: str, right: str) -> None:
+    done = puna(*typed.split())
+    assert done.code == 2 and fake.loaded == []
+    assert done.err.splitlines()[1:] == [f"The model stands without a flag: {right}"]
+    assert puna(*shlex.split(right)[1:]).code == 0 and fake.loaded[0][0] == right.split()[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        (("hello",), "puna run hello"),
+        (("What is a llama?",), "puna run 'What is a llama?'"),
+        (("hello", "there"), "puna run 'hello there'"),
+        (("m.gguf", "hello", "there"), "puna run m.gguf 'hello there'"),
+    ],
+)
+def test_a_message_in_the_place_of_a_model_is_told_what_to_type(
+    fake: FakeLLM, puna: Puna, typed: tuple[str, ...], right: str
+) -> None:
+    fake.error = ModelNotFoundError(f"no model is named {typed[0]!r}", hint="`puna models` lists more.")
+    done = puna("chat", *typed)
+    assert done.code == 2 and len(done.err.splitlines()) == 2 and done.err.endswith(f": {right}\n")
+    fake.error = None
+    assert puna(*shlex.split(right)[1:]).code == 0
+    fake.error = ModelNotFoundError("no model is named 'llama-9b'", hint="`puna models` lists more.")
+    assert "puna run" not in puna("chat", "llama-9b").err
 
 
 def test_a_mistyped_model_is_told_the_near_one_of_the_catalogue_and_of_the_folder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
+from puna.cli.word_wrap import wrapped
 from puna.machine.cards import CARDS
 from puna.machine.limits import remember
 from tests.cli.conftest import Puna
@@ -57,6 +59,25 @@ def test_what_does_not_fit_exits_with_1_and_says_what_would(puna: Puna) -> None:
     assert done.code == 1
     assert "the device ends here" in done.out and "It does not fit: the model needs" in done.out
     assert "puna convert --quantize q8_0" in done.out
+
+
+def verdict(puna: Puna, *arguments: str) -> str:
+    """The paragraph that follows the model and the device, on one line."""
+    return " ".join(puna("plan", *arguments).out.split("\n\n")[1].split())
+
+
+def test_a_card_that_is_too_small_is_one_sentence_with_the_cpu(puna: Puna) -> None:
+    told = verdict(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")
+    assert told.startswith(
+        "It does not fit on the card: even with weights as int4 and 65 of 80 layers in main memory, it needs 33.55 GiB of main "
+        "memory too, and 22.50 GiB of it are free; on the CPU it does not fit either: it needs 129.27 GiB, and 22.50 GiB are "
+    )
+    assert "it runs" not in told and facts(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")["notices"] == []
+    small = ("llama-2-7b:q8_0", "--vram", "1GiB", "--ram", "16GiB")
+    told = verdict(puna, *small)
+    assert told.startswith("It does not fit on the card: it needs ") and "; on the CPU it fits (--device cpu, " in told
+    assert "on this card. Take --device cpu, a smaller model" in " ".join(puna("plan", *small).out.split())
+    assert verdict(puna, "llama-2-70b:q4_k_m", "--gpu", "RTX 4070", "--ram", "64GiB").count("slow, but it runs") == 1
 
 
 def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
@@ -142,9 +163,13 @@ def test_the_history_shows_what_was_loaded(puna: Puna, model: str) -> None:
     assert entry["model"] == "tiny.gguf" and entry["predicted_bytes"] > 0
 
 
-def test_run_prints_the_plan_in_one_line(puna: Puna, model: str) -> None:
+def test_run_says_in_plain_words_what_the_model_takes_and_holds(puna: Puna, model: str) -> None:
     lines = puna("run", "--raw", "--device", "reference", model, "hi", "-n", "1").err.splitlines()
-    assert sum(line.startswith("puna: plan: ") for line in lines) == 1
+    (told,) = [line for line in lines if line.startswith("puna: the model takes ")]
+    assert re.fullmatch(
+        r"puna: the model takes \d+\.\d\d of \d+\.\d\d GiB of free memory; question and .* up to \d+ tokens \(.*\)", told
+    )
+    assert len(wrapped(told, 80)) <= 2
 
 
 def test_a_large_file_is_planned_from_its_header(puna: Puna, tmp_path: Path) -> None:

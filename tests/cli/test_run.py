@@ -60,8 +60,8 @@ def test_a_stop_that_is_not_utf8_is_refused(fake: FakeLLM, puna: Puna) -> None:
 
 def test_no_first_token_is_told_where_there_was_none(fake: FakeLLM, puna: Puna) -> None:
     fake.answer = ()
-    assert "first token" not in puna("run", "hi", "-n", "0").err
-    stats = json.loads(puna("run", "hi", "-n", "0", "--json").out)["stats"]
+    assert "first token" not in puna("run", "hi").err
+    stats = json.loads(puna("run", "hi", "--json").out)["stats"]
     assert stats["time_to_first_token_s"] is None and stats["first_token_after_process_start_s"] is None
 
 
@@ -82,6 +82,28 @@ def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
     assert (p.temperature, p.top_k, p.top_p, p.min_p, p.seed, p.max_tokens) == (0.5, 3, 0.9, 0.1, 7, 9)
     assert (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) == (1.1, 0.2, 0.3)
     assert (p.logit_bias, p.stop, p.stop_ids, p.ignore_eos, p.logprobs) == ({5: -2.5, 6: 1.0}, ("a", "bb"), (2, 3), True, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("-n 0", "-n (--max-tokens) is 0; a whole number in 1..134217728 is needed"),
+        ("-n -3", "-n (--max-tokens) is -3; a whole number in 1..134217728 is needed"),
+        ("-n 99999999999", "-n (--max-tokens) is 99999999999; a whole number in 1..134217728 is needed"),
+        ("-n many", "-n (--max-tokens) is 'many'; a whole number in 1..134217728 is needed"),
+        ("-n 3.5", "-n (--max-tokens) is '3.5'; a whole number in 1..134217728 is needed"),
+        ("-n=5", "-n (--max-tokens) is '=5'; a whole number in 1..134217728 is needed\nWrite -n 5."),
+        ("-n=", "-n (--max-tokens) is '='; a whole number in 1..134217728 is needed\nWrite -n N."),
+        ("--temperature hot", "--temperature is 'hot'; a finite number in 0.0..100.0 is needed"),
+        ("--top-p nan", "--top-p is nan; a finite number in 0.0..1.0 is needed"),
+        ("--logprobs 99", "--logprobs is 99; a whole number in 0..20 is needed"),
+        ("--threads x", "--threads is 'x'; a whole number is needed"),
+        ("--stop-id x", "--stop-id is 'x'; a whole number is needed"),
+    ],
+)
+def test_a_number_that_cannot_be_is_told_with_what_is_allowed(fake: FakeLLM, puna: Puna, flags: str, told: str) -> None:
+    done = puna("run", "hi", *flags.split())
+    assert (done.code, done.err, fake.loaded) == (2, f"puna: {told}\n", [])
 
 
 @pytest.mark.parametrize(
@@ -128,9 +150,12 @@ def test_logprobs_go_to_stderr(fake: FakeLLM, puna: Puna) -> None:
 
 def test_an_answer_that_was_cut_says_so(fake: FakeLLM, puna: Puna) -> None:
     fake.reason = FinishReason.LENGTH
-    assert "cut after 3 tokens (--max-tokens)" in puna("run", "hi").err
+    assert puna("run", "hi").err.splitlines()[-1] == "cut after 3 tokens: -n 6 (--max-tokens) allows more"
     fake.plan.max_context = 5
-    assert "the context is full, 5 of 5 tokens" in puna("run", "hi").err
+    told = puna("run", "hi").err.splitlines()[-1]
+    assert told == "cut: the context is full, 5 of 5 tokens: --max-context 10 allows more"
+    fake.model.max_context = 5
+    assert puna("run", "hi").err.endswith("the context is full, 5 of 5 tokens, and the model has no larger one\n")
 
 
 def test_a_sequence_that_failed_ends_with_1(fake: FakeLLM, puna: Puna) -> None:
@@ -148,6 +173,10 @@ def test_ctrl_c_in_an_answer_ends_its_line(fake: FakeLLM, puna: Puna) -> None:
     fake.answer = ("Pa", KeyboardInterrupt())
     done = puna("run", "hi")
     assert (done.code, done.out) == (130, "Pa\n")
+    assert done.err == "puna: interrupted: the answer ends after 1 token\n"
+    fake.answer = (KeyboardInterrupt(),)
+    done = puna("run", "hi", "--json")
+    assert (done.code, done.out, done.err) == (130, "", "puna: interrupted before the answer began\n")
 
 
 def test_a_template_and_raw_exclude_each_other(fake: FakeLLM, puna: Puna) -> None:

@@ -47,6 +47,16 @@ def test_half_a_character_is_shown_as_its_bytes(puna: Puna, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(("kind", "space"), [("bpe", "Ġ"), ("spm", "▁")])
+def test_the_signs_of_the_vocabulary_are_explained(puna: Puna, tmp_path: Path, kind: str, space: str) -> None:
+    config = tiny_config()
+    tokenizer = {"bpe": bpe_tokenizer, "spm": spm_tokenizer}[kind](config.vocab_size)
+    model = str(write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", tokenizer))
+    done = puna("tokenize", model, "a b")
+    assert space in done.out and f"In a piece, {space} is a space." in done.err.splitlines()
+    assert "In a piece" not in puna("tokenize", model, "a b", "--json").err
+
+
 def test_a_byte_order_mark_before_the_text_is_not_a_token(puna: Puna, tmp_path: Path) -> None:
     config = tiny_config()
     model = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(config.vocab_size))

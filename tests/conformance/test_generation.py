@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -58,8 +59,13 @@ def gist(completions: list[Completion]) -> list[tuple[object, ...]]:
     return [(c.text, c.token_ids, c.logprobs, c.prompt_logprobs, c.finish_reason) for c in completions]
 
 
-@devices
-@pytest.mark.parametrize("quant", ["F32", "Q4_1"])
+def weights_and_devices() -> Iterator[object]:
+    """torch does the same with all types of weights, and is slow: one of them in the normal tier."""
+    for quant, device in product(("F32", "Q4_1"), BACKENDS_UNDER_TEST):
+        yield pytest.param(device, quant, marks=[pytest.mark.full] if (quant, device) == ("F32", "torch") else [])
+
+
+@pytest.mark.parametrize(("device", "quant"), list(weights_and_devices()))
 def test_64_prompts_in_one_call_give_what_each_gives_alone(device: str, quant: str) -> None:
     prompts, params = jobs()
     with tiny_llm(device, quant, prefix_cache=False, max_batch=1) as llm:

@@ -21,6 +21,11 @@ def test_the_name_of_a_file_does_not_matter(name: str, tmp_path: Path) -> None:
     assert open_checkpoint(write_gguf(tmp_path / name, CONFIG, WEIGHTS)).format == "gguf"
 
 
+def test_a_checkpoint_says_in_one_line_what_it_is(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", CONFIG, WEIGHTS)
+    assert repr(open_checkpoint(path)) == f"<Checkpoint {str(path)!r} (gguf): llama, 2 layers, 21 tensors>"
+
+
 def test_a_llama2c_file_may_be_called_gguf(tmp_path: Path) -> None:
     assert open_checkpoint(write_llama2c(tmp_path / "m.gguf", CONFIG, WEIGHTS)).format == "llama2c"
 

@@ -54,13 +54,12 @@ def truth(shape: tuple[int, int], case: Case, rng: np.random.Generator) -> Truth
 def words(numbers: Ints, bits: int, order: tuple[int, ...] | None = None) -> npt.NDArray[np.int32]:
     """Rows of numbers, 32 / bits to a word, the first one lowest; `order` says which number goes to which place."""
     per_word = 32 // bits
-    packed = np.zeros((numbers.shape[0], -(-numbers.shape[1] // per_word)), np.uint64)
-    for row in range(numbers.shape[0]):
-        for column in range(numbers.shape[1]):
-            word, place = divmod(column, per_word)
-            at = place if order is None else order.index(place)
-            packed[row, word] |= np.uint64(int(numbers[row, column]) << (bits * at))
-    return packed.astype(np.uint32).view(np.int32)
+    rows, columns = numbers.shape
+    padded = np.pad(numbers, ((0, 0), (0, -columns % per_word))).astype(np.uint32).reshape(rows, -1, per_word)
+    places = range(per_word) if order is None else [order.index(place) for place in range(per_word)]
+    shifted = padded << np.array([bits * place for place in places], np.uint32)
+    packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(shifted, axis=2)
+    return packed.view(np.int32)
 
 
 def gptq(name: str, t: Truth, bits: int, version: int = 1) -> Arrays:

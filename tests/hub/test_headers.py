@@ -103,6 +103,34 @@ def test_a_gguf_model_opens_from_its_header(remote: RemoteHub, tmp_path: Path, n
 
 
 @pytest.mark.usefixtures("in_small_steps")
+def test_the_types_of_the_matrices_are_read_from_the_header(remote: RemoteHub, tmp_path: Path) -> None:
+    config = tiny_config(hidden_size=64, ffn_size=96)
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), "Q8_0")
+    serve(remote, path)
+    assert headers.matrix_types(f"{NAME}/m.gguf") == matrix_types_of(path)
+    assert 0 < remote.sent_bytes < path.stat().st_size and leftovers(tmp_path) == []
+
+
+def matrix_types_of(path: Path) -> tuple[str, ...]:
+    tensors = open_checkpoint(path).tensors
+    matrices = [tensor for tensor in tensors.values() if len(tensor.shape) == 2]
+    return tuple(dict.fromkeys([tensors["embed"].type.name, *(tensor.type.name for tensor in matrices)]))
+
+
+def test_the_headers_of_many_files_are_not_read_during_a_download(remote: RemoteHub, tmp_path: Path) -> None:
+    config = tiny_config()
+    whole = draft_gguf(config, random_tensors(config, seed=1), tokenizer=bpe_tokenizer())
+    for number in range(headers.FEW_FILES + 1):
+        values = [DraftValue(b"split.no", "uint16", number), DraftValue(b"split.count", "uint16", headers.FEW_FILES + 1)]
+        name = f"m-{number + 1:05}-of-{headers.FEW_FILES + 1:05}.gguf"
+        (tmp_path / name).write_bytes(Draft([*whole.values, *values], whole.tensors[number::5]).to_bytes())
+    serve(remote, *sorted(tmp_path.glob("m-*.gguf")))
+    with pytest.raises(DownloadError, match="more than 4 files"):
+        headers.matrix_types(NAME)
+    assert remote.sent_bytes == 0
+
+
+@pytest.mark.usefixtures("in_small_steps")
 def test_the_rotary_factors_are_fetched_too(remote: RemoteHub, tmp_path: Path) -> None:
     factors = tuple(float(number) for number in np.linspace(1, 8, 8, dtype=np.float32))
     path = tiny_gguf(tmp_path, rope=RopeConfig(theta=10000.0, factors=factors))

@@ -21,6 +21,8 @@ import pytest
 
 from puna.cli import main
 from puna.cli.doctor import COMMAND, Line, report_lines, show, summary
+from puna.machine import started_torch, trial
+from puna.machine.cuda_versions import index_of
 from puna.machine.doctor import Diagnosis, diagnose, examine, fix_script, judge
 from puna.machine.facts import FACTS, NEEDED
 from puna.machine.finding import Finding, Remedy, State
@@ -29,6 +31,7 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.torch_on_cpu import LEAST_TORCH
 from puna.machine.remedies import REMEDIES, quoted
 from tests.machine.fake_host import BASE, WSL2, FakeHost, Overlay, build, command_line
+from tests.machine.nvidia_machines import NO_TORCH, RTX_4070, torch
 from tests.machine.situations import (
     BATTERY,
     CPUFREQ,
@@ -38,8 +41,10 @@ from tests.machine.situations import (
     V1_LIMIT,
     WINDOWS,
     Situation,
+    python_facts,
     several,
     storage,
+    trial_ends,
 )
 from tests.own_cache import OWN
 
@@ -446,6 +451,77 @@ def test_torch_on_the_cpu_is_a_device_too(
     assert found.state == state and words in found.found and diagnosis.verdict.runs is runs
     assert summary(diagnosis.verdict, diagnosis.facts).endswith("CPU by PyTorch." if runs else "see torch.installed.")
     assert "torch.installed" not in findings_of(host)
+
+
+LIBCUDART = "ImportError: libcudart.so.13: cannot open shared object file: No such file or directory"
+
+
+def started(**answer: Any) -> Overlay:
+    """What the child says that imports PyTorch."""
+    return {"commands": [{"command": command_line(started_torch.MODULE)} | answer]}
+
+
+@pytest.mark.parametrize(
+    ("device", "state", "kind"), [("auto", "warning", "cuda"), ("torch", "error", "torch"), ("cuda", "error", "cuda")]
+)
+def test_a_torch_that_is_installed_in_part_is_found_with_what_to_type(tmp_path: Path, device: str, state: str, kind: str) -> None:
+    host = build(tmp_path, torch("2.13.0+cpu", ""), started(stdout=json.dumps({"problem": LIBCUDART})))
+    diagnosis = diagnose(Patient(host, device))
+    (found,) = [f for f in diagnosis.findings if f.check == "torch.start"]
+    assert (found.state, found.device) == (state, kind)
+    assert found.found == f"PyTorch 2.13.0+cpu is installed but does not start: {LIBCUDART}"
+    assert found.remedy is not None and " install --force-reinstall 'torch>=" in found.remedy.commands[0]
+    assert diagnosis.verdict.runs is (device == "auto")
+
+
+def test_a_torch_for_cuda_comes_again_from_its_own_folder(tmp_path: Path) -> None:
+    trial_fails: Overlay = {"commands": [{"command": command_line(trial.MODULE), "code": 1, "stderr": LIBCUDART}]}
+    host = build(tmp_path, *RTX_4070, trial_fails, started(stdout=json.dumps({"problem": LIBCUDART})))
+    found = findings_of(host)
+    assert "gpu.trial" not in found and found["torch.start"].state == "error"
+    remedy = found["torch.start"].remedy
+    assert remedy is not None and remedy.commands[0].endswith(f"--force-reinstall torch --index-url {index_of((13, 0))}")
+
+
+@pytest.mark.parametrize(
+    ("device", "answer", "words"),
+    [
+        ("torch", {"stdout": '{"torch": "2.13.0+cpu"}'}, "PyTorch 2.13.0+cpu starts"),
+        ("auto", {"stdout": '{"torch": "2.13.0+cpu"}'}, "PyTorch 2.13.0+cpu is installed"),
+        ("auto", {"hangs": True}, "PyTorch 2.13.0+cpu is installed"),
+        ("torch", {"absent": True}, None),
+        ("cpu", {"stdout": json.dumps({"problem": LIBCUDART})}, None),
+    ],
+)
+def test_a_whole_torch_is_ok_and_an_unknown_one_is_not_blamed(
+    tmp_path: Path, device: str, answer: dict[str, Any], words: str | None
+) -> None:
+    host = build(tmp_path, torch("2.13.0+cpu", ""), started(**answer))
+    found = findings_of(host, device).get("torch.start")
+    assert (found and (found.state, found.found)) == (words and ("ok", words))
+
+
+def test_where_the_trial_started_torch_it_is_not_started_again(tmp_path: Path) -> None:
+    host = build(tmp_path, *RTX_4070, started(stdout="{}"))
+    assert "torch.start" not in findings_of(host)
+    assert not [command for command in host.asked if started_torch.MODULE in command]
+
+
+@pytest.mark.parametrize(
+    ("overlays", "device", "typed"),
+    [
+        ((), "auto", 'puna run "What is gravity?"'),
+        ((), "cpu", 'puna run --device cpu "What is gravity?"'),
+        ((), "cuda", 'puna run --device cpu "What is gravity?"'),
+        (RTX_4070, "cuda", 'puna run --device cuda "What is gravity?"'),
+        ((*RTX_4070, NO_TORCH), "cuda", "puna doctor --device cuda"),
+        ((storage(problem="Read-only file system"),), "cuda:1", 'puna run --device cpu "What is gravity?"'),
+        ((trial_ends(absent=True), python_facts(version="3.9.1")), "auto", "puna doctor --device auto"),
+    ],
+)
+def test_the_report_ends_with_what_to_do_next(tmp_path: Path, overlays: tuple[Overlay, ...], device: str, typed: str) -> None:
+    lines = list(report_lines(diagnose(Patient(build(tmp_path, *overlays), device))))
+    assert (lines[-1].mark, lines[-1].text) == (COMMAND, typed) and "ext, " in lines[-2].text
 
 
 def test_the_needed_torch_is_that_of_the_project() -> None:

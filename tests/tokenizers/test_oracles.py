@@ -50,6 +50,17 @@ def llama2(shared_data: Path) -> Path:
     return shared_data / "llama2" / "tokenizer.model"
 
 
+@pytest.fixture(scope="module")
+def llama3_spec(llama3_tokenizer: Path) -> TokenizerSpec:
+    """Read once: to find the merges of 128,000 ranks takes seconds."""
+    return read_tokenizer_file(llama3_tokenizer, 128256)
+
+
+@pytest.fixture(scope="module")
+def llama3(llama3_spec: TokenizerSpec) -> Tokenizer:
+    return build_tokenizer(llama3_spec)
+
+
 def test_llama_2_is_as_in_sentencepiece(llama2: Path, samples: list[str]) -> None:
     from sentencepiece import SentencePieceProcessor
 
@@ -66,13 +77,12 @@ def test_llama_2_by_merges_is_as_in_sentencepiece(llama2: Path, samples: list[st
     assert_equal_ids(build_tokenizer(spec), SentencePieceProcessor(model_file=str(llama2)).encode, samples)
 
 
-def test_llama_3_is_as_in_tiktoken(llama3_tokenizer: Path, samples: list[str]) -> None:
+def test_llama_3_is_as_in_tiktoken(llama3_tokenizer: Path, llama3: Tokenizer, samples: list[str]) -> None:
     tiktoken = pytest.importorskip("tiktoken")
     lines = llama3_tokenizer.read_bytes().split(b"\n")
     ranks = {base64.b64decode(token): int(rank) for token, _, rank in (line.partition(b" ") for line in lines) if token}
     oracle = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
-    tokenizer = build_tokenizer(read_tokenizer_file(llama3_tokenizer, 128256))
-    assert_equal_ids(tokenizer, lambda batch: [oracle.encode_ordinary(text) for text in batch], samples)
+    assert_equal_ids(llama3, lambda batch: [oracle.encode_ordinary(text) for text in batch], samples)
 
 
 def smollm2_library(spec: TokenizerSpec) -> Callable[[list[str]], list[list[int]]]:
@@ -105,30 +115,31 @@ LOOKALIKES = ["<s>", "</s>", "<unk>", "<0x41>", "<|begin_of_text|>", "<|eot_id|>
 
 @pytest.mark.parametrize("name", ["llama 2", "llama 3", "smollm2"])
 def test_text_that_looks_like_a_special_token_never_becomes_one(name: str, request: pytest.FixtureRequest) -> None:
-    if name == "smollm2":
-        spec = default_spec(request)
-    else:
-        spec = read_tokenizer_file(request.getfixturevalue("llama2" if name == "llama 2" else "llama3_tokenizer"), None)
-    tokenizer = build_tokenizer(spec)
+    makers: dict[str, Callable[[], Tokenizer]] = {
+        "llama 2": lambda: build_tokenizer(read_tokenizer_file(request.getfixturevalue("llama2"), None)),
+        "llama 3": lambda: request.getfixturevalue("llama3"),
+        "smollm2": lambda: build_tokenizer(default_spec(request)),
+    }
+    tokenizer = makers[name]()
     for text in [*LOOKALIKES, *tokenizer.special_tokens]:
         ids = tokenizer.encode(f"a {text} b", bos=False)
         assert not set(ids) & set(tokenizer.special_tokens.values())
         assert tokenizer.decode(ids) == f"a {text} b"
 
 
-def test_llama_3_in_transformers_has_equal_ids(llama3_tokenizer: Path, samples: list[str], tmp_path: Path) -> None:
+def test_llama_3_in_transformers_has_equal_ids(
+    llama3_spec: TokenizerSpec, llama3: Tokenizer, samples: list[str], tmp_path: Path
+) -> None:
     """Through our tokenizer.json and tokenizer_config.json."""
-    spec = read_tokenizer_file(llama3_tokenizer, 128256)
-    write_tokenizer_json(spec, tmp_path / "tokenizer.json")
-    write_tokenizer_config(spec, None, tmp_path / "tokenizer_config.json")
+    write_tokenizer_json(llama3_spec, tmp_path / "tokenizer.json")
+    write_tokenizer_config(llama3_spec, None, tmp_path / "tokenizer_config.json")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import AutoTokenizer
 
         oracle = AutoTokenizer.from_pretrained(str(tmp_path))
-    ours = build_tokenizer(spec)
     some = [text for text in samples if "<|" not in text][:2000]
-    assert [ours.encode(text) for text in some] == oracle(some).input_ids
+    assert [llama3.encode(text) for text in some] == oracle(some).input_ids
 
 
 def test_llama_3_as_transformers_converts_it_has_equal_ids(llama3_tokenizer: Path, samples: list[str], tmp_path: Path) -> None:
@@ -179,17 +190,18 @@ def test_any_ids_of_llama_2_are_decoded_as_in_sentencepiece(llama2: Path) -> Non
         assert streamed(tokenizer, ids) == expected, ids
 
 
-def test_any_ids_of_llama_3_are_decoded_as_in_tiktoken_and_tokenizers(llama3_tokenizer: Path, tmp_path: Path) -> None:
+def test_any_ids_of_llama_3_are_decoded_as_in_tiktoken_and_tokenizers(
+    llama3_tokenizer: Path, llama3_spec: TokenizerSpec, llama3: Tokenizer, tmp_path: Path
+) -> None:
     tiktoken = pytest.importorskip("tiktoken")
     from tokenizers import Tokenizer as Library
 
     lines = llama3_tokenizer.read_bytes().split(b"\n")
     ranks = {base64.b64decode(token): int(rank) for token, _, rank in (line.partition(b" ") for line in lines) if token}
     oracle = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
-    spec = read_tokenizer_file(llama3_tokenizer, 128256)
-    write_tokenizer_json(spec, tmp_path / "tokenizer.json")
-    tokenizer, library = build_tokenizer(spec), Library.from_file(str(tmp_path / "tokenizer.json"))
+    write_tokenizer_json(llama3_spec, tmp_path / "tokenizer.json")
+    library = Library.from_file(str(tmp_path / "tokenizer.json"))
     for ids in random_ids(SEED, 2000, 128000, range(256)):
         expected = oracle.decode(ids)
-        assert tokenizer.decode(ids) == expected == library.decode(ids), ids
-        assert streamed(tokenizer, ids) == expected, ids
+        assert llama3.decode(ids) == expected == library.decode(ids), ids
+        assert streamed(llama3, ids) == expected, ids

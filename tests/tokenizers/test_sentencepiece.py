@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,10 +41,14 @@ def small() -> Tokenizer:
     return build_tokenizer(small_spm())
 
 
+@lru_cache(maxsize=2)
+def ids_of(tokens: tuple[bytes, ...]) -> dict[str, int]:
+    return {token.decode(): i for i, token in enumerate(tokens)}
+
+
 def slow_encode(spec: TokenizerSpec, text: str) -> list[int]:
     """llama2.c's encoder: characters or their bytes, then the best pair, again and again."""
-    ids = {token.decode(): i for i, token in enumerate(spec.tokens)}
-    scores = spec.scores
+    ids, scores = ids_of(tuple(spec.tokens)), spec.scores
     assert scores is not None
     parts: list[int] = []
     for c in "\u2581" + text.replace(" ", "\u2581") if text else "":

@@ -17,6 +17,16 @@ def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
+def test_a_tokenizer_and_its_description_name_their_sizes_in_one_short_line(kind: str) -> None:
+    spec = BUILDERS[kind]()
+    tokenizer = build_tokenizer(spec)
+    named = [f"BOS 1 {tokenizer.piece(1)!r}", f"EOS 2 {tokenizer.piece(2)!r}"]
+    assert repr(tokenizer) == f"<{type(tokenizer).__name__}: {', '.join([f'{tokenizer.vocab_size} tokens', *named])}>"
+    assert repr(spec).startswith(f"<TokenizerSpec {kind}: {len(spec.tokens)} tokens, ")
+    assert all("\n" not in text and len(text) < 200 for text in map(repr, (tokenizer, spec)))
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
 @pytest.mark.parametrize("token_id", [-1, 10**6, 2**63])
 def test_an_id_outside_the_vocabulary_is_named(kind: str, token_id: int) -> None:
     tokenizer = build_tokenizer(BUILDERS[kind]())

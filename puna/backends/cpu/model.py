@@ -6,11 +6,12 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, main_memory
+from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, limits
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
@@ -38,7 +39,7 @@ from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
-from puna.plan import Plan, advice
+from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
@@ -57,9 +58,9 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
 
 
 def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
-    """Compile in the background the kernels for a model whose header is not here yet. The first type is the embedding's."""
+    """Compile in the background the kernels for a model that is not here yet. The first type is the embedding's."""
     host.require_cpu()
-    kinds = [KINDS[name] for name in weight_types]
+    kinds = [KINDS.get(name, KINDS["Q8_0"]) for name in weight_types]  # others are packed to Q8_0
     begin(entries_for(kinds, kinds[0], kv_type))
 
 
@@ -78,12 +79,7 @@ class CPUBackend:
     # ---- loading ----------------------------------------------------------------------------------------------------
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
-        try:
-            with main_memory("while loading the model", advice(plan, checkpoint.config, checkpoint.tensors)):
-                self._load(checkpoint, plan, report)
-        except BaseException:
-            self.close()
-            raise
+        load_whole(partial(self._load, checkpoint, plan, report), self.close, loading_to_main_memory(checkpoint, plan))
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config

@@ -47,7 +47,8 @@ def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> Device
     """The device's description, and the least memory that is free on any rank, in bytes."""
     total, free = _memory(device, config.vram, ranks)
     threads = config.threads or usable_cores()
-    words = torch.cuda.get_device_name(device) if device.type == "cuda" else f"PyTorch {torch.__version__} on the CPU"
+    on_cpu = f"PyTorch {torch.__version__} on the CPU, {threads} threads"
+    words = torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu
     words += f", rank {ranks.place.rank} of {ranks.place.size}" if ranks.place.size > 1 else ""
     name = f"cuda:{device.index}" if device.type == "cuda" else "torch"
     return DeviceInfo(name, words, threads, total, min(ranks.each(free)), ranks.place.rank, ranks.place.size)

@@ -35,7 +35,7 @@ def row_sums(terms: torch.Tensor) -> torch.Tensor:
     count = terms.shape[-1]
     while count > 1:
         half = 1 << ((count - 1).bit_length() - 1)
-        terms[..., : count - half] += terms[..., half:count]
+        terms[..., : count - half].add_(terms[..., half:count])  # `+=` of a slice would copy the sums once more
         count = half
     return terms[..., 0]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import NoReturn
 
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation
+from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.blob import upload
@@ -73,12 +74,7 @@ class TorchBackend:
         is_gpu = self._device.type == "cuda"
         reserved = GPU_RESERVED_BYTES if is_gpu else 0
         self._advice = advice(plan, checkpoint.config, checkpoint.tensors, WEIGHTS, reserved if is_gpu else None)
-        try:
-            with self._told("while loading the model"):
-                self._load(checkpoint, plan, report)
-        except BaseException:
-            self._release()
-            raise
+        load_whole(partial(self._load, checkpoint, plan, report), self._release, self._told("while loading the model"))
         if self._ranks.place.rank > 0:
             self._follow()
 

@@ -20,6 +20,7 @@ from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.probes.power import power
 from puna.machine.probes.python import python
 from puna.machine.probes.torch_on_cpu import torch_on_cpu
+from puna.machine.probes.torch_start import torch_start
 from puna.machine.probes.wsl import wsl
 from puna.machine.trial import ALL_REDUCE_LIMIT_S, LIMIT_S
 
@@ -39,6 +40,7 @@ PROBES: tuple[Probe, ...] = (
     nvidia_rights,
     nvidia_smi,
     cuda_wheel,
+    torch_start,
     gpu_trial,
     nccl,
     network,
@@ -48,4 +50,8 @@ PROBES: tuple[Probe, ...] = (
 MEASURING: tuple[Probe, ...] = (bandwidth,)
 
 # Probe -> its time limit in seconds, if what it loads needs more than the usual limit.
-LONGER_S: dict[Probe, float] = {gpu_trial: LIMIT_S + 30, nccl: LIMIT_S + ALL_REDUCE_LIMIT_S + 30}
+LONGER_S: dict[Probe, float] = {
+    torch_start: 2 * LIMIT_S + 30,
+    gpu_trial: 2 * LIMIT_S + 30,
+    nccl: LIMIT_S + ALL_REDUCE_LIMIT_S + 30,
+}

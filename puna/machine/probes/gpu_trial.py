@@ -13,6 +13,7 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.cuda_wheel import driver_version, torch_remedy, visible_cards
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
+from puna.machine.started_torch import torch_problem
 from puna.machine.trial import Trial, TriedGpu, trial
 
 CHECK = "gpu.trial"
@@ -25,7 +26,7 @@ def gpu_trial(patient: Patient) -> Iterator[Finding]:
     if not is_worth_it(patient):
         return
     told = patient.once(trial)
-    if told.failure or told.problem:
+    if told.problem or (told.failure and not patient.once(torch_problem)):  # else `torch_start` says why
         yield _failed(patient, told)
     for gpu in told.gpus:
         yield from _gpu(patient, told, gpu)

@@ -173,3 +173,4 @@ HOST: dict[str, Recipe] = {
     "cool-down": Recipe("Clear the air vents, clean the fans, and measure again."),
     "plug-in": Recipe("Plug in the power supply."),
 }
+HOST["reinstall-torch-for-cpu"] = HOST["install-torch"].again()

@@ -229,6 +229,7 @@ NVIDIA: dict[str, Recipe] = {
         "Replace it with a PyTorch built for CUDA {cuda}.",
         anywhere=("{pip} uninstall -y torch", "{pip} install torch --index-url {index}"),
     ),
+    "reinstall-torch": Recipe("", anywhere=("{pip} install torch --index-url {index}",)).again(),
     "no-gpu-torch": Recipe(
         "No PyTorch wheel supports this card with this driver: update the driver, or use the CPU.",
         anywhere=('puna run --device cpu "What is gravity?"',),

@@ -1,24 +1,11 @@
-"""Programs that serve: what their exit codes and their numbers say."""
+"""vLLM: the share of a card that would start, from the numbers of its text."""
 
 from __future__ import annotations
 
 import pytest
 
 from puna.causes import find
-from puna.causes.server import EXITS, how_it_ended, share_that_starts
-
-
-@pytest.mark.parametrize("status", [status for status in EXITS if status > 1 << 31])
-def test_a_code_of_windows_is_known_in_each_form_in_which_it_is_printed(status: int) -> None:
-    of_64_bits = (1 << 64) - (1 << 32) + status
-    rounded = f"{float(of_64_bits):.17g}"
-    for printed in (str(status), str(status - (1 << 32)), str(of_64_bits), str(int(float(rounded)))):
-        assert EXITS[status] in how_it_ended(printed), printed
-
-
-@pytest.mark.parametrize("code", ["", "0", "1", "-1", "99999999999999999999", "18446744073709551615"])
-def test_other_codes_say_nothing(code: str) -> None:
-    assert how_it_ended(code) == ""
+from puna.causes.vllm import share_that_starts
 
 
 @pytest.mark.parametrize(

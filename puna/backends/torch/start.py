@@ -1,0 +1,25 @@
+"""Does PyTorch start? `python -m puna.backends.torch.start` prints its version, or why not, as one line of JSON.
+
+`puna doctor` runs it in its own process: a PyTorch that is installed in part may raise anything, or end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from puna.backends.base import first_line
+
+
+def look() -> dict[str, str]:
+    """`torch`: its version; `problem`: why it cannot be imported."""
+    try:
+        import torch
+
+        return {"torch": str(torch.__version__)}
+    except Exception as error:  # noqa: BLE001 - what a damaged package raises is not foreseeable
+        return {"problem": first_line(error)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(look()) + "\n")

@@ -1,0 +1,62 @@
+"""The table of backends: a PyTorch that is missing or damaged is told in words, and never blamed for a bug of puna's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from puna.backends import BACKENDS, create_backend
+from puna.config import EngineConfig
+
+ROOT = Path(__file__).parents[2]
+OPEN = """
+from puna.backends import create_backend
+from puna.config import EngineConfig
+from puna.errors import DeviceError
+try:
+    create_backend(EngineConfig(device="torch"))
+except DeviceError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+MISSING = "libcudart.so.12: cannot open shared object file: No such file or directory"
+# The file torch/__init__.py -> what is told.
+DAMAGED = {
+    f"raise ImportError({MISSING!r})": f"ImportError: {MISSING}",
+    f"raise OSError({MISSING!r} + chr(10) + 'more')": f"OSError: {MISSING}",
+    "from torch._C import *": "ModuleNotFoundError: No module named 'torch._C'",
+    "": "ModuleNotFoundError: No module named 'torch.",
+    "x = (": "SyntaxError: '(' was never closed (__init__.py, line 1)",
+}
+
+
+def output(code: str, *path: Path) -> list[str]:
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True, timeout=60
+    ).stdout.splitlines()
+
+
+@pytest.mark.parametrize("source", DAMAGED)
+def test_a_torch_that_does_not_start_is_told_with_what_to_type(tmp_path: Path, source: str) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(source)
+    message, hint = output(OPEN, tmp_path)
+    assert message.startswith(f"PyTorch is installed but does not start: {DAMAGED[source]}")
+    assert " install --force-reinstall torch, or use --device cpu. `puna doctor --device cuda` tests it all." in hint
+    (line,) = output("from puna.backends.torch import start; print(start.look()['problem'])", tmp_path)
+    assert source == "" or line == DAMAGED[source]
+
+
+def test_a_bug_beside_a_whole_torch_stays_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "with_a_bug.py").write_text("import sys; sys.no_such_thing")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("puna.backends.BACKENDS", {"torch": replace(BACKENDS["torch"], module="with_a_bug")})
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0"))
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        create_backend(EngineConfig(device="torch"))

@@ -1,0 +1,82 @@
+"""Settings classes refuse an unknown name in words, and stay ordinary dataclasses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import sys
+from typing import Any
+
+import pytest
+
+import puna
+from puna import EngineConfig, SamplingParams
+from puna.errors import UsageError
+
+
+def is_settings(kind: object) -> bool:
+    """Whether people make it themselves: a dataclass whose fields all have a default."""
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return False
+    missing = dataclasses.MISSING
+    return all(field.default is not missing or field.default_factory is not missing for field in dataclasses.fields(kind))
+
+
+SETTINGS: list[Any] = [kind for name in puna.__all__ if is_settings(kind := getattr(puna, name))]
+SAMPLES = [SamplingParams(temperature=0.5, stop=["a"]), EngineConfig(device="cpu", threads=2)]
+
+
+def test_the_settings_of_the_package_are_found() -> None:
+    assert {EngineConfig, SamplingParams} <= set(SETTINGS)
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones(kind: Any) -> None:
+    name = dataclasses.fields(kind)[0].name
+    for make in (kind, lambda **given: dataclasses.replace(kind(), **given)):
+        with pytest.raises(UsageError, match=f"^unknown setting '{name}x'") as caught:
+            make(**{f"{name}x": 1})
+        assert caught.value.hint.startswith(f"Did you mean {name}") and dataclasses.fields(kind)[-1].name in caught.value.hint
+        assert caught.value.__suppress_context__  # one error is shown, not two
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_another_wrong_call_keeps_pythons_words(kind: Any) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(*range(len(dataclasses.fields(kind)) + 1))
+
+
+def test_type_checkers_still_know_the_fields() -> None:
+    """mypy is strict here: it would report these remarks as unused if it accepted any name."""
+    with pytest.raises(UsageError, match="Did you mean temperature"):
+        SamplingParams(temprature=0.2)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="Did you mean threads"):
+        EngineConfig(thread=2)  # type: ignore[call-arg]
+
+
+def test_an_unknown_name_is_refused_even_if_its_value_says_nothing() -> None:
+    with pytest.raises(UsageError, match="unknown setting 'thread'"):
+        EngineConfig.from_env(thread=None)
+
+
+@pytest.mark.parametrize("made", SAMPLES, ids=lambda made: type(made).__name__)
+def test_settings_are_ordinary_frozen_dataclasses(made: Any) -> None:
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), dataclasses.replace(made)):
+        assert again == made and hash(again) == hash(made)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(made)[0].name, None)
+    parameters = inspect.signature(type(made)).parameters
+    assert list(parameters) == [field.name for field in dataclasses.fields(made)]
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_construction_looks_at_no_name_unless_python_refuses_one(kind: Any) -> None:
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name))
+    try:
+        kind()
+    finally:
+        sys.setprofile(None)
+    assert "__post_init__" in called and "unknown_setting" not in called
