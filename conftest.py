@@ -1,4 +1,4 @@
-"""What holds for every test and doctest: a cache of their own, one thread for torch, and files left out where a part of puna cannot be imported."""
+"""Every test and doctest has its own cache and one thread for torch; files of parts that cannot be imported are left out."""
 
 from __future__ import annotations
 

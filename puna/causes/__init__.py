@@ -3,6 +3,7 @@
 base       the contract: Cause, Explanation, Match
 search     matches a text against the causes
 reading    removes colours, frames and dates; keeps the useful lines of a huge log
+lines      what a program says, and what stands around it: commands, tracebacks, reports
 wording    wordings of programs -> regular expressions and shingles
 names      packages, and names that they removed
 ranges     versions of packages that are wanted, and that are there

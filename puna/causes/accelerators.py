@@ -59,6 +59,41 @@ def _on_windows(chip: str, numbers: Numbers) -> Explanation:
     )
 
 
+# Types that MPS lacks -> why, and what to take instead.
+MPS_TYPES = {
+    "float64": ("no version has it", "Take float32: dtype=torch.float32, or tensor.float() before it is moved"),
+    "bfloat16": (
+        "it needs macOS 14 or later",
+        "Take float16: from_pretrained(..., dtype=torch.float16); or update macOS and PyTorch.",
+    ),
+}
+FLOAT8 = (
+    "it computes nothing in 8-bit floating point",
+    "Take the same model in bf16 or float16, a GGUF, or one made for MLX, instead of FP8.",
+)
+OTHER_TYPE = ("it lacks some types", "Take float16 or float32: from_pretrained(..., dtype=torch.float16)")
+
+
+def explain_mps(numbers: Numbers) -> Explanation:
+    """A type or an operation that the Mac's GPU lacks. The fallback to the CPU is for operations: it mends no type."""
+    name = numbers.get("type", "").lower()
+    if name:
+        why, other = FLOAT8 if name.startswith("float8") else MPS_TYPES.get(name, OTHER_TYPE)
+        told = f"PyTorch's MPS (the Mac's GPU) has no {name} here: {why}."
+        return Explanation(told, (other, "Or keep that part on the CPU: device='cpu'"), instead=MAC, numbers=numbers)
+    missing = f"the operation {numbers['operation']}" if numbers.get("operation") else "this operation, or this type for it"
+    return Explanation(
+        f"PyTorch's MPS (the Mac's GPU) lacks {missing}.",
+        (
+            "Run missing operations on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
+            "If a type is missing: load the model in float16 or float32: from_pretrained(..., dtype=torch.float16)",
+            "Update PyTorch and macOS; each release adds operations. PyTorch 2.2 was the last for Intel Macs.",
+        ),
+        instead=MAC,
+        numbers=numbers,
+    )
+
+
 CAUSES = (
     Cause(
         "rocblas-library",
@@ -214,10 +249,12 @@ CAUSES = (
         "mps-unsupported",
         "accelerators",
         (
-            "mps framework doesn't support float64",
-            "cannot convert a mps tensor to float64",
-            "bfloat16 is not supported on mps",
-            "to the mps backend but it does not have support for that dtype",
+            "mps framework doesn't support {type:name}",
+            "cannot convert a mps tensor to {type:name}",
+            "{type:name} is not supported on mps",
+            "trying to convert {type:name} to the mps backend but it does not have support for that dtype",
+            "the operator '{operation:word}' is not current implemented for the mps device",
+            "the operator '{operation:word}' is not currently implemented for the mps device",
             "not current implemented for the mps device",
             "not currently implemented for the mps device",
             "is not currently supported on the mps backend",
@@ -230,14 +267,7 @@ CAUSES = (
             "mpsndarray ... total bytes of ndarray",
             "mpsgraph ... int_max",
         ),
-        says(
-            "PyTorch's MPS (the Mac's GPU) lacks this operation or this type: it has no float64, and bfloat16 only since "
-            "macOS 14.",
-            "Run missing operations on the CPU: export PYTORCH_ENABLE_MPS_FALLBACK=1",
-            "Load the model in float16 or float32: from_pretrained(..., dtype=torch.float16)",
-            "Update PyTorch and macOS; each release adds operations. PyTorch 2.2 was the last for Intel Macs.",
-            instead=MAC,
-        ),
+        explain_mps,
         ("+mps|metal", "+not implemented|not support|bfloat16|float64|unsupported", "+torch|mac|apple|operator|model"),
     ),
     Cause(

@@ -63,6 +63,7 @@ class Match:
     line: str  # the matching line of the text, not escaped
     numbers: Numbers
     times: int = 1
+    is_aside: bool = False  # in a command, in code or in a report alone: see `lines.py`
 
     def explain(self) -> Explanation:
         return self.cause.explain(self.numbers)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.codes import CUDA, cuda_start_failed
 
 ON_THE_CPU = 'Meanwhile puna runs on the CPU and says why: puna run MODEL "..." --device cpu'
 DEVICES = 'Choose the card in puna: puna run MODEL "..." --device cuda:0; with --require-gpu puna fails without one.'
@@ -76,6 +79,67 @@ def explain_no_kernel(numbers: Numbers) -> Explanation:
         "there.",
         numbers,
         kind,
+    )
+
+
+# CUDAs for which bitsandbytes 0.50 brings a library; it loads with any PyTorch of the same first number.
+BITSANDBYTES = ("118", "121", "124", "126", "128", "130", "132")
+
+
+def nearest_library(wanted: str) -> str:
+    """The library of bitsandbytes that can stand for a missing one: of the same first number, the newest that is older.
+
+    >>> nearest_library("131"), nearest_library("129"), nearest_library("118")
+    ('130', '128', '')
+    """
+    return max((known for known in BITSANDBYTES if known[:2] == wanted[:2] and known < wanted), default="")
+
+
+def explain_bitsandbytes(numbers: Numbers) -> Explanation:
+    """A library that bitsandbytes lacks for this CUDA, with the one that can stand for it."""
+    file = numbers.get("file", "")
+    wanted = re.search(r"cuda(\d{3})", file)
+    near = nearest_library(wanted[1]) if wanted else ""
+    if file:
+        told = f"bitsandbytes brings a library for each CUDA, and the one for the CUDA of this PyTorch is not among them: {file}."
+    else:
+        told = "bitsandbytes found no library of its own that works here, for the CUDA of this PyTorch or for this device at all."
+    if near:
+        stand_in = f"Or let it take the one for CUDA {near[:2]}.{near[2]}, if its folder has it: export BNB_CUDA_VERSION={near}"
+    else:
+        alike = "Or let it take another of its folder (libbitsandbytes_cudaNNN) that begins with the same two digits"
+        stand_in = f"{alike}: export BNB_CUDA_VERSION=NNN"
+    return Explanation(
+        told,
+        (
+            "Update it; new versions bring more, and none before 0.43 supports Windows: python -m pip install -U bitsandbytes",
+            stand_in,
+            "See what it finds: python -m bitsandbytes",
+            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
+            "If it does: unset BNB_CUDA_VERSION",
+        ),
+        instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
+        numbers=numbers,
+    )
+
+
+def explain_start(numbers: Numbers) -> Explanation:
+    """A start of CUDA that returned a code of no cause of its own."""
+    code = numbers.get("code", "")
+    meaning = CUDA.get(code, "")
+    told = f" with the code {code}{f': {meaning}' if meaning else ''}" if code else ""
+    return Explanation(
+        f"CUDA's library is there, and its start failed{told}. The driver, or the container's access to it, is what failed.",
+        (
+            "See whether any program reaches the card: nvidia-smi, on the machine and then in the container",
+            "Read the driver's log: sudo dmesg | grep -iE 'nvrm|xid|nvidia' | tail",
+            "Load the driver's memory module anew, or restart the machine: sudo modprobe -r nvidia_uvm && sudo modprobe "
+            "nvidia_uvm",
+            "If it stays: another version of the driver, newer or older.",
+        ),
+        "reload-uvm",
+        DEVICES,
+        numbers,
     )
 
 
@@ -215,12 +279,16 @@ CAUSES = (
             "cuda error: system not yet initialized",
             "cuda_error_system_not_ready",
             "system not yet initialized",
+            "unable to load ... libcuda.so.{driver:word}: cuda driver library init failure: 802",
+            *cuda_start_failed("802"),
         ),
         says(
-            "The cards are joined by NVSwitch (H100, H200, B200 servers), and the service that sets it up, Fabric Manager, "
-            "does not run, or is of another version than the driver.",
-            "See it: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep -A3 Fabric",
+            "CUDA says that the system is not ready (802). The cards are joined by NVSwitch (A100, H100, H200, B200 servers), "
+            "and the service that sets it up, Fabric Manager, does not run, or is of another version than the driver.",
+            "See it, on the machine itself and not in a container: systemctl status nvidia-fabricmanager; nvidia-smi -q | grep "
+            "-A3 Fabric",
             "Install the one with exactly the driver's version, then: sudo systemctl enable --now nvidia-fabricmanager",
+            "Compare: the driver is {driver}; Fabric Manager must be of the same version.",
             instead=DEVICES,
         ),
         ("+fabric|802|nvswitch", "+initialized|manager|cuda"),
@@ -275,6 +343,7 @@ CAUSES = (
             "unsloth cannot find any torch accelerator",
             "no cuda runtime is found",
             "no gpu or tpu found",
+            *cuda_start_failed("100"),
         ),
         says(
             "CUDA finds no card.",
@@ -291,12 +360,11 @@ CAUSES = (
         (
             "cuda unknown error",
             "cudasetdevice err: 999",
-            "cudart init failure: 999",
+            *cuda_start_failed("999"),
             "cuda driver library failed to get device context {code:int}",
             "cuda error 999: unknown error",
             "error 999: unknown error",
             "cuda error: unknown error",
-            "cuinit err: 999",
             "cuda_error_unknown",
         ),
         says(
@@ -399,7 +467,9 @@ CAUSES = (
             "the installed version of bitsandbytes was compiled without gpu support",
             "bitsandbytes was compiled without gpu support",
             "libbitsandbytes_cpu.so: undefined symbol",
+            "could not find the bitsandbytes cuda binary at posixpath('{file:path}",
             "could not find the bitsandbytes cuda binary",
+            "required library version not found: {file:path}",
             "configured cuda binary not found at {file:path}",
             "bitsandbytes library load error",
             "configured {kind:name} binary not found at",
@@ -415,22 +485,21 @@ CAUSES = (
             "'nonetype' object has no attribute 'cdequantize",
             "'nonetype' object has no attribute 'split' ... bitsandbytes",
         ),
-        says(
-            (
-                "bitsandbytes brings a library for each CUDA, and the one for the CUDA of this PyTorch is not among them: "
-                "{file}.",
-                "bitsandbytes found no library of its own that works here for the CUDA of this PyTorch (or for this device at "
-                "all).",
-            ),
-            "Update it, for new versions bring more: python -m pip install -U bitsandbytes; versions before 0.43 do not support "
-            "Windows.",
-            "See what it finds: python -m bitsandbytes",
-            "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION; if so, unset BNB_CUDA_VERSION",
-            "Or let it take the nearest that lies in its folder (libbitsandbytes_cuda126.so): export BNB_CUDA_VERSION=126; or "
-            "take a PyTorch of such a CUDA.",
-            instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
-        ),
+        explain_bitsandbytes,
         ("+bitsandbytes|bnb", "+cuda|gpu|libcudart", "fail|not found|without|setup"),
+    ),
+    Cause(
+        "cuda-start-failed",
+        "cuda",
+        (
+            "unable to load ... init failure: {code:int}",
+            "init failure: {code:int}",
+            "cuinit err: {code:int}",
+            "[{code:int}] call to cuinit",
+            "cudart initialization failure: {code:int}",
+        ),
+        explain_start,
+        ("+cuinit|init failure", "+cuda|nvidia|gpu", "fail|error|code"),
     ),
     Cause(
         "cuda-library-missing",
@@ -438,7 +507,8 @@ CAUSES = (
         (
             "{library:cudalib}: cannot open shared object file",
             "could not load dynamic library 'libcu",
-            "unable to load cudart",
+            "unable to load cudart library: {library:cudalib}: cannot open shared object file",
+            "library to query for nvidia gpus: {library:cudalib}: cannot open shared object file",
             "cublas64_{version:int}.dll",
         ),
         says(

@@ -122,6 +122,58 @@ CAUSES = (
         ("+mp=|model parallel|shard", "+world size|processes|nproc", "checkpoint|llama"),
     ),
     Cause(
+        "main-guard-missing",
+        "distributed",
+        (
+            "an attempt has been made to start a new process before the current process has finished its bootstrapping phase",
+            "you are not using fork to start your child processes and you have forgotten to use the proper idiom in the main "
+            "module",
+            "you have forgotten to use the proper idiom in the main module",
+            'the "freeze_support()" line can be omitted if the program is not going to be frozen',
+        ),
+        says(
+            "The program starts worker processes as soon as it is imported, and each worker imports it again. Python does so "
+            "when it starts processes by spawn: always on Windows and macOS, and in vLLM once CUDA is in use.",
+            "Put what stands at the top level into a function, and call it in the main process only: if __name__ == '__main__': "
+            "main()",
+            "That includes vLLM's LLM(...), a DataLoader with num_workers, and whatever imports a file that does such things.",
+            instead="puna starts no worker processes on one card, and needs no such guard.",
+        ),
+        ("+__main__|freeze_support|bootstrapping phase", "+process|processes|spawn|multiprocessing|worker"),
+    ),
+    Cause(
+        "ray-no-gpu",
+        "distributed",
+        (
+            "tensor parallel size ({wanted:int}) exceeds available gpus ({have:int}). this may result in ray placement group",
+            "tensor parallel size ({wanted:int}) exceeds available gpus ({have:int})",
+            "cannot provide a placement group requiring {wanted:int} gpus",
+            "cannot provide a placement group of placement_group_specs",
+            "current node has no gpu available",
+            "vllm engine cannot start without gpu. make sure you have at least 1 gpu available in a node",
+            "vllm engine cannot start without gpu",
+            "ray does not allocate any gpus on the driver node",
+            "the number of required gpus exceeds the total number of available gpus in the placement group",
+            "waiting for creating a placement group of specs for {seconds:int} seconds",
+            "no available node types can fulfill resource request",
+        ),
+        says(
+            (
+                "Ray has {have} GPUs to give, and {wanted} are asked for.",
+                "Ray does not have the {wanted} GPUs that are asked for: other runs hold some, or nodes joined without theirs.",
+                "Ray has no free GPU where the program needs one: another run holds it (a placement group), this node joined "
+                "without its GPUs, or it has none.",
+            ),
+            "See what Ray counts, in all and in use: ray status",
+            "End runs that still hold GPUs. If none should, end Ray on each node, and start it anew: ray stop",
+            "If a node joined without its GPUs (nvidia-smi shows them there): ray start --address HEAD:6379 --num-gpus N",
+            "Start vLLM once, on a node that has a GPU, and give each node its own address: export VLLM_HOST_IP=ADDRESS",
+            "One machine needs no Ray: --distributed-executor-backend mp",
+            instead=ONE_CARD,
+        ),
+        ("+ray", "+no gpu|placement group|not allocate", "vllm|node|driver|cluster"),
+    ),
+    Cause(
         "rendezvous-variables",
         "distributed",
         (
@@ -202,6 +254,8 @@ CAUSES = (
         "nccl-shared-memory",
         "distributed",
         (
+            "error: failed to extend {segment:path} to {bytes:int} bytes, error: no space left on device",
+            "error while creating shared memory segment {segment:path} (size {bytes:int}), error: no space left on device",
             "error while creating shared memory segment {segment:path} (size {bytes:int})",
             "error while creating shared memory segment",
             "error while attaching to shared memory segment",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.codes import cuda_start_failed, nvml_start_failed
 
 DOCTOR = "puna doctor tries the driver part by part and names what is missing."
 
@@ -151,6 +152,7 @@ CAUSES = (
         (
             "gpu has fallen off the bus",
             "gpu is lost. reboot the system to recover this gpu",
+            *nvml_start_failed("15"),
             "unable to determine the device handle for gpu",
         ),
         says(
@@ -171,6 +173,8 @@ CAUSES = (
             "system has unsupported display driver / cuda driver combination",
             "nvml library version: {library:word}",
             "api mismatch: the client has the version {library:word}",
+            *cuda_start_failed("803"),
+            *nvml_start_failed("18"),
         ),
         says(
             "The driver was updated while the old kernel module stayed loaded: the libraries are of one version, the module "
@@ -198,6 +202,8 @@ CAUSES = (
             "cuda_error_compat_not_supported_on_device",
             "the nvidia driver on your system is too old",
             "cuda driver version {found:int} is older than",
+            *cuda_start_failed("35"),
+            *cuda_start_failed("804"),
         ),
         explain_old_driver,
         ("+driver", "+too old|outdated|insufficient|older|newer driver", "+cuda|nvidia", "version|update|torch"),
@@ -282,6 +288,7 @@ CAUSES = (
             "nvml: unknown error",
             "nvmlinit failed: unknown error",
             "nvmlerror_unknown: unknown error",
+            *nvml_start_failed("999"),
         ),
         says(
             "The card's files in /dev may not be opened any more. In a container that had the GPU and lost it after a while, "
@@ -360,6 +367,7 @@ CAUSES = (
             "modprobe: fatal: module nvidia not found in directory",
             "unable to load the kernel module 'nvidia.ko'",
             "no compatible gpus were discovered",
+            *nvml_start_failed("9"),
         ),
         says(
             "The driver's programs are there, but its kernel module is not loaded: it was not built for the running kernel, "

@@ -28,6 +28,11 @@ FAMILIES = (
 )
 AGAIN = "Fetch it again, and compare its size and sha256 with the source's: sha256sum FILE"
 
+# What the Python package gguf holds: each version adds names to them.
+GGUF_PARTS = (
+    *("model_arch", "model_tensor", "ggmlquantizationtype", "ggufvaluetype", "llamafiletype", "ropescalingtype"),
+    *("expertgatingfunctype", "visionprojectortype"),
+)
 # The first four bytes of a file, as llama.cpp prints them -> the file's kind.
 MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}
 
@@ -258,6 +263,70 @@ CAUSES = (
         ("+tensor", "+missing|not found|wrong shape", "+gguf|llama.cpp|output.weight|blk"),
     ),
     Cause(
+        "gguf-package-old",
+        "files",
+        (
+            *(f"type object '{part}' has no attribute '{{name:name}}'" for part in GGUF_PARTS),
+            "gguf.model_arch.{name:name} ~~~ raise attributeerror(name) from none",
+            "cannot import name '{name:name}' from 'gguf'",
+            "cannot import name '{name:name}' from 'gguf.{part:name}'",
+            "module 'gguf' has no attribute '{name:name}'",
+            "module 'gguf.{part:name}' has no attribute '{name:name}'",
+            "'ggufwriter' object has no attribute '{name:name}'",
+            "'ggufreader' object has no attribute '{name:name}'",
+            "no module named 'gguf.{name:name}'",
+        ),
+        says(
+            (
+                "The converter wants {name} of the Python package gguf, and the gguf that it found has none: that one is of "
+                "another version, mostly an older one from pip.",
+                "The converter and the Python package gguf that it found are of different versions: gguf is mostly older, from "
+                "pip.",
+            ),
+            "Update the checkout, and start the converter in its folder, where it takes the gguf-py beside it (a copy of the "
+            "script, or a link to it, does not): git pull && python convert_hf_to_gguf.py FOLDER",
+            "Or install the package of the same checkout: python -m pip install ./gguf-py",
+            'See which one is found: python -c "import gguf; print(gguf.__file__)"',
+            instead="puna converts the LLaMA family by itself: puna convert FOLDER m.gguf --to gguf --quantize q4_k",
+        ),
+        ("+gguf", "+no attribute|cannot import name|gguf-py|gguf package", "+convert|package|model_arch", "old|outdated|version"),
+    ),
+    Cause(
+        "mlx-engine-older",
+        "files",
+        (
+            "error when loading model: valueerror: model type {architecture:word} not supported",
+            "valueerror: model type {architecture:word} not supported",
+            "error:root:model type {architecture:word} not supported",
+            "model type {architecture:word} not supported",
+            "no module named 'mlx_lm.models.{architecture:name}'",
+            "no module named 'mlx_vlm.models.{architecture:name}'",
+            "received {count:int} parameters not in model: {tensor:word}",
+            "received {count:int} parameters not in model",
+            "received parameters not in model",
+            "error when loading model: valueerror: missing {missing:int} parameters: {tensor:word}",
+        ),
+        says(
+            (
+                "The MLX engine does not know the model type {architecture}: it is older than the model, or does not run this "
+                "family.",
+                "The model has {count} tensors that the MLX engine does not expect: the engine is older than this kind of "
+                "model, or the model was converted for another version of it.",
+                "The MLX engine expects {missing} more tensors than the model has, such as {tensor}: the engine is older than "
+                "this kind of model, or the model was converted for another version of it.",
+                "The MLX engine and the model do not fit: the engine is older than the model, or the model was converted for "
+                "another version of it.",
+            ),
+            "LM Studio: Settings, Runtime, update the MLX engine there, then LM Studio itself. pip does not change it: if its "
+            "newest engine does not run the model, wait for the next.",
+            "mlx-lm and mlx-vlm themselves: python -m pip install -U mlx-lm mlx-vlm",
+            "If it began with an update: choose the version before.",
+            "Or take another conversion of the model, or a GGUF of it, which LM Studio runs with llama.cpp.",
+            instead="puna runs a GGUF or the original folder of the LLaMA family on the Mac's CPU, and refuses others by name.",
+        ),
+        ("+mlx", "+model type|parameters", "+not supported|not in model|missing"),
+    ),
+    Cause(
         "gguf-unknown-architecture",
         "files",
         (
@@ -265,8 +334,6 @@ CAUSES = (
             "unknown model architecture",
             "unsupported model architecture",
             "model architecture not supported",
-            "model type {architecture:word} not supported",
-            "mlx ... model type {architecture:word} not supported",
             "model {architecture:word} is not supported ... convert",
         ),
         says(
@@ -275,7 +342,9 @@ CAUSES = (
                 "family.",
                 "The program does not know the model's architecture: it is older than the model, or does not run this family.",
             ),
-            "Update the program first.",
+            "Update the program first (llama.cpp, llama-cpp-python, Ollama).",
+            "LM Studio brings its own llama.cpp: Settings, Runtime, update it there; if the newest does not run the model, wait "
+            "for the next.",
             instead=(
                 "puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
                 "others by name."
@@ -411,7 +480,6 @@ CAUSES = (
             "error(s) in loading state_dict for {model:word}",
             "missing key(s) in state_dict",
             "unexpected key(s) in state_dict",
-            "received {count:int} parameters not in model",
             "missing {count:int} parameters: {tensor:word}",
         ),
         says(

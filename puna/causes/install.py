@@ -91,6 +91,38 @@ def explain_toolkit(numbers: Numbers) -> Explanation:
     )
 
 
+VC_RUNTIME = "Install the newest Visual C++ Redistributable (x64): winget install Microsoft.VCRedist.2015+.x64"
+
+
+def explain_dll(numbers: Numbers) -> Explanation:
+    """A DLL that Windows did not load: found but not started (1114), or not found, it or one that it needs (126, 127)."""
+    code, library = numbers.get("code", ""), numbers.get("library", "")
+    if code == "1114":
+        found = f"Windows found PyTorch's {library or 'DLL'}, and its start failed (1114)"
+        told = f"{found}: mostly the Visual C++ runtime is too old for it."
+        cure: tuple[str, ...] = (
+            VC_RUNTIME,
+            "In a program with windows of its own (PyQt and others): import torch first, before those.",
+            "If it stays, a PyTorch before 2.9: python -m pip install 'torch<2.9'",
+        )
+    elif library:
+        openmp = " fbgemm.dll needs libomp140.x86_64.dll, too." if "fbgemm" in library else ""
+        told = f"Windows does not find PyTorch's {library}, or a DLL that it needs: usually the Visual C++ runtime.{openmp}"
+        cure = (VC_RUNTIME, "Then PyTorch anew: python -m pip install --force-reinstall --no-cache-dir torch")
+    else:
+        told = (
+            "Windows does not find a DLL that the program, or PyTorch, needs: usually the Visual C++ runtime (of PyTorch's "
+            "fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64)."
+        )
+        cure = (
+            VC_RUNTIME,
+            "A program that is no Python: start it in a terminal, where Windows names the DLL.",
+            "Install the current driver of the card, which brings Vulkan.",
+            "CUDA's DLLs: unpack the cudart archive of the same release into the program's folder.",
+        )
+    return Explanation(told, cure, instead=NOTHING_TO_BUILD, numbers=numbers)
+
+
 CAUSES = (
     Cause(
         "kernel-left-out",
@@ -371,8 +403,8 @@ CAUSES = (
                 "CUDA's compiler and the system's compiler or C library do not fit: the system (Fedora, Arch, Ubuntu 25) is "
                 "newer than the toolkit, or the toolkit is much older.",
             ),
-            "Install an older compiler beside it, and name it: sudo apt install g++-13, then "
-            "-DCMAKE_CUDA_HOST_COMPILER=g++-13, or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
+            "Install an older compiler beside it, and name it: sudo apt install g++-13, then -DCMAKE_CUDA_HOST_COMPILER=g++-13, "
+            "or export NVCC_PREPEND_FLAGS='-ccbin g++-13'",
             "Or a newer CUDA toolkit: 12.8 takes GCC 14, 13 takes GCC 15.",
             "Or use a prebuilt release or wheel.",
             instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
@@ -456,6 +488,7 @@ CAUSES = (
         "illegal-instruction",
         "install",
         (
+            "trap invalid opcode ip:{at:name} sp:{stack:name} error:{error:int} in {library:word}[",
             "^illegal instruction (core dumped)$",
             "illegal instruction (core dumped)",
             "traps: ... trap invalid opcode",
@@ -469,10 +502,16 @@ CAUSES = (
             "illegal hardware instruction",
         ),
         says(
-            "The program uses instructions that this CPU lacks (AVX2, AVX-512): it was compiled on or for a "
-            "newer one. In a virtual machine the host may hide them.",
+            (
+                "{library} uses instructions that this CPU lacks (AVX, AVX2, AVX-512, AMX): it was compiled on or for a newer "
+                "one. In a virtual machine the host may hide them.",
+                "The program, or a library in it, uses instructions that this CPU lacks (AVX, AVX2, AVX-512, AMX): it was "
+                "compiled on or for a newer one. In a virtual machine the host may hide them.",
+            ),
             "See what there is: grep -o -m1 -wE 'avx|avx2|avx512f|fma' /proc/cpuinfo | sort -u; lscpu",
-            'Compile it here: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --force-reinstall --no-cache-dir '
+            "See which library it was: sudo dmesg | grep -i 'invalid opcode'",
+            "Take the program's build for older processors (often called noavx), or compile it on this machine.",
+            'llama-cpp-python: CMAKE_ARGS="-DGGML_NATIVE=on" pip install --force-reinstall --no-cache-dir '
             "--no-binary llama-cpp-python llama-cpp-python",
             "In a virtual machine: choose the host's CPU type.",
             instead="puna compiles its kernels for the processor that is there.",
@@ -525,26 +564,20 @@ CAUSES = (
             "0xc0000135",
             "exit code: 3221225781",
             "exit code -1073741515",
+            "winerror {code:int}] ... torch\\lib\\{library:word}",
             "winerror 127] ... torch\\lib",
             "error loading ... torch\\lib\\c10.dll",
             "torch\\lib\\fbgemm.dll",
             "torch\\lib\\shm.dll",
             "dll load failed while importing _c",
-            "dll load failed while importing {library:name}: the specified module could not be found",
+            "dll load failed while importing {module:name}: the specified module could not be found",
             "microsoft visual c++ redistributable is not installed",
             "vcruntime140_1.dll",
             "msvcp140.dll",
             "winerror 126] ... torch\\lib",
             "winerror 1114] ... torch\\lib",
         ),
-        says(
-            "Windows does not find a DLL that the program, or PyTorch, needs: usually the Visual C++ runtime (of PyTorch's "
-            "fbgemm.dll also libomp140), the Vulkan runtime, or CUDA's (cudart64, cublas64).",
-            "Start the program in a terminal: Windows then names the DLL.",
-            "Install the Visual C++ Redistributable (x64) and the current driver of the card, which brings Vulkan.",
-            "CUDA's DLLs: unpack the cudart archive of the same release into the program's folder.",
-            instead=NOTHING_TO_BUILD,
-        ),
+        explain_dll,
     ),
     Cause(
         "tls-certificate",

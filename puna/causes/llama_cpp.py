@@ -224,7 +224,8 @@ CAUSES = (
         ("v cache quantization requires flash_attn", "quantized v cache", "flash_attn is required"),
         says(
             "llama.cpp stores V in fewer bits only with flash attention.",
-            "Give both: -fa on --cache-type-v q8_0; or omit --cache-type-v.",
+            "Give all three: -fa on --cache-type-k q8_0 --cache-type-v q8_0; CUDA builds know equal types of K and V only.",
+            "If the model has no flash attention (the log says: forcing off), keep V as it is: omit --cache-type-v.",
             instead="puna: --kv-type int8 needs nothing else.",
         ),
         ("+v cache|cache-type-v", "+flash"),

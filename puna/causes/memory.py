@@ -125,9 +125,51 @@ def explain_cuda(numbers: Numbers) -> Explanation:
 
 CAUSES = (
     Cause(
+        "shared-memory-too-small",
+        "memory",
+        (
+            "system memory request exceeds memory available in /dev/shm. the request is for {wanted:int} bytes, and the amount "
+            "available is {free:int} bytes",
+            "system memory request exceeds memory available in /dev/shm",
+            "/dev/shm/{file:path} ... no space left on device",
+            "no space left on device: '/dev/shm",
+            "unable to write to file </torch_{pid:name}>: no space left on device",
+            "_multiprocessing.semlock( ~~~ no space left on device",
+            "killed by signal: bus error",
+            "insufficient shared memory (shm)",
+            "dataloader's workers are out of shared memory",
+            "please try to raise your shared memory limit",
+            "unable to open shared memory object",
+            "unable to write to file </torch_{pid:name}",
+            "unable to write to file </torch",
+            "bus error (core dumped)",
+            "^bus error$",
+            "signal 7 (sigbus)",
+            "exited with code 135",
+            "exit code 135",
+            "exitcode: -7",
+        ),
+        says(
+            (
+                "Shared memory (/dev/shm) has {free} bytes left, and {wanted} are asked for: a container has little of it "
+                "unless more is given. No disk is full.",
+                "Processes that share tensors found no space in shared memory (/dev/shm): a container has 64 MB of it unless "
+                "more is given. A bus error outside of a container: a mapped file was cut short, or the disk under it is full.",
+            ),
+            "See how much there is: df -h /dev/shm",
+            "Give the container more: docker run --ipc=host, or --shm-size=8g. In Kubernetes: an emptyDir of medium Memory at "
+            "/dev/shm.",
+            "Outside a container: delete leftovers of killed runs in /dev/shm.",
+            "Or use fewer processes: num_workers=0",
+            instead="puna uses threads of one process; it needs no shared memory.",
+        ),
+        ("+shared memory|/dev/shm|bus error|shm", "+dataloader|docker|container|worker|torch"),
+    ),
+    Cause(
         "no-disk-space",
         "memory",
         (
+            "no space left on device: '{place:path}",
             "no space left on device",
             "not enough free disk space to download",
             "oserror: [errno 28]",
@@ -137,8 +179,12 @@ CAUSES = (
             "there is not enough space on the disk",
         ),
         says(
-            "The disk is full, or the quota is used up. Models are stored in the user's cache folder, which may be on a small "
-            "disk.",
+            (
+                "The disk that holds {place} is full, or the quota on it is used up. Models are stored in the user's cache "
+                "folder, which may be on a small disk.",
+                "The disk is full, or the quota is used up. Models are stored in the user's cache folder, which may be on a "
+                "small disk.",
+            ),
             "See what is full: df -h ~ /tmp",
             "Put the Hugging Face cache elsewhere: export HF_HOME=/path/with/space",
             remedy="free-disk",
@@ -252,6 +298,49 @@ CAUSES = (
         ),
     ),
     Cause(
+        "sglang-share-too-small",
+        "memory",
+        (
+            "not enough memory. please try to increase --mem-fraction-static. current value: ... "
+            "mem_fraction_static={share:number}",
+            "not enough memory. please try to increase --mem-fraction-static",
+            "please try increasing --mem-fraction-static",
+        ),
+        says(
+            (
+                "SGLang keeps weights, K and V in a share of the card's free memory, here {share}, and after the weights "
+                "nothing of it is left for K and V: the share is too small. The card need not be full.",
+                "SGLang keeps weights, K and V in a share of the card's free memory, and after the weights nothing of it is "
+                "left for K and V: the share is too small. The card need not be full.",
+            ),
+            "Give it more: --mem-fraction-static 0.85",
+            "If it has that already: fewer bits per weight, or more cards: --tp 2",
+            "Only what is free at the start counts. See what else uses the card: nvidia-smi",
+            instead=FEWER_BITS,
+        ),
+        ("+sglang|mem-fraction-static", "+not enough memory|increase", "memory|fraction"),
+    ),
+    Cause(
+        "sglang-share-too-large",
+        "memory",
+        (
+            "capture cuda graph failed: cuda out of memory",
+            "capture cuda graph failed: hip out of memory",
+            "set --mem-fraction-static to a smaller value",
+            "decode out of memory. try to lower your batch size",
+            "prefill out of memory. try to lower your batch size",
+        ),
+        says(
+            "SGLang keeps weights, K and V in a share of the card's free memory, and what the share leaves does not hold the "
+            "CUDA graphs and the scratch memory of a step: the share is too large.",
+            "Give it less: --mem-fraction-static 0.8, then a few hundredths less each time.",
+            "Record fewer CUDA graphs: --cuda-graph-max-bs 16; or none, which is slower: --disable-cuda-graph",
+            "Or smaller steps: --chunked-prefill-size 2048 --max-running-requests 16",
+            instead=FEWER_BITS,
+        ),
+        ("+sglang", "+out of memory|oom", "+cuda graph|capture|smaller"),
+    ),
+    Cause(
         "cuda-out-of-memory",
         "memory",
         (
@@ -272,8 +361,6 @@ CAUSES = (
             "xpu out of memory",
             "cuda_error_out_of_memory",
             "cudaerrormemoryallocation",
-            "not enough memory. please try to increase --mem-fraction-static",
-            "please try increasing --mem-fraction-static",
             "nvmapmemallocinternaltagged: {code:int} error 12",
             "cuda error 2 at ... out of memory",
             "allocation on device {gpu:int} would exceed allowed memory",

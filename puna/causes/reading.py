@@ -1,11 +1,17 @@
-"""Prepares a text for matching: removes colours, frames, dates and prefixes; keeps the useful lines of a huge log."""
+"""Prepares a text for matching: removes colours, frames, dates and prefixes; keeps the useful lines of a huge log; tells what a
+program says from what only stands around it.
+"""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+
+from puna.causes.lines import ASIDES, Kind, kinds
 
 WHOLE = 1 << 18  # characters: a text up to this length is searched whole
 MAX_KEPT = 1 << 18  # characters kept of a longer text
@@ -49,6 +55,7 @@ class Reading:
 
     shown: str  # in its original case
     lower: str  # the same in lower case
+    kinds: tuple[Kind, ...]  # of each line
     was_cut: bool = False  # too long to be searched whole
 
     @cached_property
@@ -56,10 +63,47 @@ class Reading:
         """Break long lines anywhere, also inside words."""
         return self.lower.replace("\n", "")
 
-    def line_at(self, position: int) -> str:
-        start = self.shown.rfind("\n", 0, position) + 1
-        end = self.shown.find("\n", position)
-        return self.shown[start : len(self.shown) if end < 0 else end][:MAX_LINE]
+    @cached_property
+    def said(self) -> str:
+        """`lower` with its asides blanked: commands, code and reports. All of it if there is nothing else."""
+        lines = self.lower.split("\n")
+        blanked = "\n".join(" " * len(line) if kind in ASIDES else line for line, kind in zip(lines, self.kinds, strict=True))
+        return blanked if blanked.strip() else self.lower
+
+    @property
+    def error(self) -> str:
+        """The line to quote if nothing is known: the last that names an error, else the last that says anything."""
+        first, *more = self.shown[self.error_at :].split("\n", 2)
+        return " ".join([first, *more[:1]] if first.endswith(":") else [first])[:MAX_LINE]  # the message may begin below its name
+
+    @cached_property
+    def error_at(self) -> int:
+        named = [i for i, kind in enumerate(self.kinds) if kind == "error"]
+        spoken = [i for i, kind in enumerate(self.kinds) if kind not in ASIDES]
+        return self._starts[(named or spoken or range(len(self.kinds)))[-1]]
+
+    @property
+    def names_an_error(self) -> bool:
+        return "error" in self.kinds
+
+    def line_at(self, start: int, end: int = 0) -> str:
+        """The line at a position; of a span of lines the last that names an error, else the first that is no aside."""
+        lines = range(self._number(start), self._number(max(start, end - 1)) + 1)
+        spoken = [i for i in lines if self.kinds[i] not in ASIDES]
+        number = next((i for i in reversed(spoken) if self.kinds[i] == "error"), next(iter(spoken), lines[0]))
+        return self.shown[self._starts[number] : self._starts[number + 1] - 1][:MAX_LINE]
+
+    def is_aside(self, start: int, end: int) -> bool:
+        """Whether a span lies in commands, code and reports alone."""
+        return all(self.kinds[i] in ASIDES for i in range(self._number(start), self._number(max(start, end - 1)) + 1))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Where each line begins, and one position more."""
+        return list(accumulate((len(line) + 1 for line in self.shown.split("\n")), initial=0))
+
+    def _number(self, position: int) -> int:
+        return min(bisect_right(self._starts, position), len(self.kinds)) - 1
 
 
 def read(text: str) -> Reading:
@@ -69,10 +113,11 @@ def read(text: str) -> Reading:
     """
     part = text if len(text) <= WHOLE else telling_part(text)
     bare = _COLOUR.sub("", part).translate(_FRAME)
-    lines = (_PREFIX.sub("", line.strip()) for line in _SPACES.sub(" ", bare).split("\n"))
-    shown = "\n".join(line.strip() for line in lines if line.strip())
+    rows = ((line.strip(), _PREFIX.sub("", line.strip()).strip()) for line in _SPACES.sub(" ", bare).split("\n"))
+    kept = [(whole, line) for whole, line in rows if line] or [("", "")]
+    shown = "\n".join(line for _, line in kept)
     lower = shown.lower()
-    return Reading(shown if len(shown) == len(lower) else lower, lower, len(part) < len(text))
+    return Reading(shown if len(shown) == len(lower) else lower, lower, tuple(kinds(kept)), len(part) < len(text))
 
 
 def telling_part(text: str) -> str:
@@ -97,9 +142,11 @@ def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
     spans: set[tuple[int, int]] = set()
     seen: dict[str, int] = {}
     for word in TELLING:
+        alike: dict[str, str] = {}  # many lines are the same: see each once
         for at in (*_places(lower, word, first, last), *_places_backwards(lower, word, first, last)):
             line = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
-            likeness = _DIGITS.sub("0", lower[max(0, line) : min(_end_of_line(lower, at), at + 200)])
+            around = lower[max(0, line) : min(_end_of_line(lower, at), at + 200)]
+            likeness = alike.get(around) or alike.setdefault(around, _DIGITS.sub("0", around))
             seen[likeness] = seen.get(likeness, 0) + 1
             if seen[likeness] <= MAX_ALIKE:
                 spans.add((max(first, at - BEFORE), min(last, at + AFTER)))

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
+
+
+def explain_context(numbers: Numbers) -> Explanation:
+    """A prompt beyond the server's context, with a context that holds it."""
+    tokens, limit = (int(numbers.get(name, "0")) for name in ("tokens", "limit"))
+    longer = longer_context(max(tokens, limit))
+    if tokens and limit:
+        told = f"The prompt has {tokens} tokens, but the server was started with a context of {limit}."
+    else:
+        told = "The prompt is longer than the server's context."
+    return Explanation(
+        told,
+        (
+            f"Start it with a longer one (K and V take memory): llama-server -c {longer}; llama-cpp-python: n_ctx={longer}",
+            "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
+            "Or ask for less: an agent that sends its whole history every time can be told to shorten it.",
+        ),
+        instead=PLANS,
+        numbers=numbers,
+    )
+
+
+def longer_context(tokens: int) -> int:
+    """A usual context that holds so many tokens, and an answer of a tenth of them.
+
+    >>> longer_context(0), longer_context(9000), longer_context(25837)
+    (16384, 16384, 32768)
+    """
+    size = 16384
+    while size * 10 < tokens * 11:
+        size *= 2
+    return size
+
 
 CAUSES = (
     Cause(
@@ -14,6 +47,7 @@ CAUSES = (
             "the request exceeds the available context size",
             "exceed_context_size_error",
             '"n_prompt_tokens":{tokens:int},"n_ctx":{limit:int}',
+            "'n_prompt_tokens': {tokens:int}, 'n_ctx': {limit:int}",
             "request ({tokens:int} tokens) exceeds the available context size ({limit:int} tokens)",
             "requested tokens ({tokens:int}) exceed context window of {limit:int}",
             "context size has been exceeded",
@@ -26,15 +60,7 @@ CAUSES = (
             "input length ({tokens:int} tokens) exceeds the maximum allowed length ({limit:int} tokens)",
             "the input ({tokens:int} tokens) is longer than the model's context length ({limit:int} tokens)",
         ),
-        says(
-            (
-                "The prompt has {tokens} tokens, but the server was started with a context of {limit}.",
-                "The prompt is longer than the server's context.",
-            ),
-            "Start it with a longer one: llama-server -c 16384; n_ctx=16384 in llama-cpp-python; it costs memory for K and V.",
-            "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
-            instead=PLANS,
-        ),
+        explain_context,
         (
             "+context",
             "+exceed|too long|too small|larger than|bigger than|longer than",

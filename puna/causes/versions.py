@@ -23,9 +23,14 @@ class Moved(NamedTuple):
     gone: str = ""  # the version that no longer has it; "": see `since`
     since: str = ""  # the first version that has it
     instead: str = ""  # its new name
-    asked_by: str = ""  # a package whose older versions still use it
+    back: str = ""  # the version that has it again
+    asked_by: str = ""  # a package that still uses it: an older version, or one of ENDED
 
 
+# Major versions that removed many names.
+MAJORS = {"transformers": "5", "huggingface_hub": "1"}
+# Packages whose development ended: no newer version asks for other names.
+ENDED = ("autoawq", "auto-gptq")
 # Name in lower case -> its package. Only code uses these names; a name that a person types has its replacement here.
 MOVED: dict[str, Moved] = {
     "automodelforvision2seq": Moved("transformers", "5.0", instead="AutoModelForImageTextToText"),
@@ -37,8 +42,43 @@ MOVED: dict[str, Moved] = {
     "tfautomodel": Moved("transformers", "5.0"),
     "flaxpretrainedmodel": Moved("transformers", "5.0"),
     "transformers_cache": Moved("transformers", "5.0", instead="the variable HF_HOME"),
-    "beamsearchscorer": Moved("transformers", "4.5x"),
-    "adamw": Moved("transformers", "4.5x", instead="torch.optim.AdamW"),
+    "beamsearchscorer": Moved("transformers", "4.57"),
+    "adamw": Moved("transformers", "4.50", instead="torch.optim.AdamW"),
+    "pytorchgelutanh": Moved("transformers", "4.57", back="5.0", instead="GELUTanh", asked_by="autoawq"),
+    "bytes_to_unicode": Moved("transformers", "5.0", instead="transformers.convert_slow_tokenizer.bytes_to_unicode"),
+    "is_flash_attn_available": Moved("transformers", "4.39", instead="is_flash_attn_2_available"),
+    "is_flash_attn_greater_or_equal_2_10": Moved("transformers", "5.4", instead="is_flash_attn_greater_or_equal", back="5.5"),
+    "is_torch_sdpa_available": Moved("transformers", "5.0"),
+    "is_flax_available": Moved("transformers", "5.0"),
+    "is_safetensors_available": Moved("transformers", "5.0"),
+    "no_init_weights": Moved("transformers", "5.0", instead="transformers.initialization.no_init_weights"),
+    "load_sharded_checkpoint": Moved("transformers", "5.0", instead="transformers.trainer_utils.load_sharded_checkpoint"),
+    "get_parameter_dtype": Moved("transformers", "5.0"),
+    "dtype_byte_size": Moved("transformers", "4.51"),
+    "videoinput": Moved("transformers", "4.52", instead="transformers.video_utils.VideoInput"),
+    "make_batched_videos": Moved("transformers", "4.52", instead="transformers.video_utils.make_batched_videos"),
+    "chattemplateloadkwargs": Moved("transformers", "5.1", instead="ProcessorChatTemplateKwargs"),
+    "_flash_supports_window_size": Moved("transformers", "4.54"),
+    "_expand_mask": Moved("transformers", "4.38", instead="_prepare_4d_attention_mask"),
+    "_make_causal_mask": Moved("transformers", "4.38", instead="_prepare_4d_causal_attention_mask"),
+    "logitswarper": Moved("transformers", "4.49", instead="LogitsProcessor"),
+    "top_k_top_p_filtering": Moved("transformers", "4.39"),
+    "specialtokensmixin": Moved("transformers", "5.0"),
+    "sampleoutput": Moved("transformers", "5.0"),
+    "greedysearchoutput": Moved("transformers", "5.0"),
+    "need_setup_cache_classes_mapping": Moved("transformers", "4.56"),
+    "offloadedcache": Moved("transformers", "5.0", instead="DynamicCache(offloading=True)"),
+    "sinkcache": Moved("transformers", "5.0"),
+    "hybridchunkedcache": Moved("transformers", "5.0", instead="StaticCache"),
+    "quantizedcacheconfig": Moved("transformers", "4.56"),
+    "qwen2flashattention2": Moved("transformers", "4.48", instead="Qwen2Attention"),
+    "mistralflashattention2": Moved("transformers", "4.48", instead="MistralAttention"),
+    "llamadynamicntkscalingrotaryembedding": Moved("transformers", "4.48", instead="LlamaRotaryEmbedding"),
+    "llamalinearscalingrotaryembedding": Moved("transformers", "4.48", instead="LlamaRotaryEmbedding"),
+    "vitintermediate": Moved("transformers", "5.9"),
+    "vitoutput": Moved("transformers", "5.9"),
+    "vitselfattention": Moved("transformers", "5.9"),
+    "vitselfoutput": Moved("transformers", "5.9"),
     "losskwargs": Moved("transformers", "4.54", instead="TransformersKwargs"),
     "shard_checkpoint": Moved("transformers", "4.47", instead="huggingface_hub.split_torch_state_dict_into_shards"),
     "llamaflashattention2": Moved("transformers", "4.48", instead="LlamaAttention"),
@@ -46,8 +86,8 @@ MOVED: dict[str, Moved] = {
     "llama_attention_classes": Moved("transformers", "4.48"),
     "llama_inputs_docstring": Moved("transformers", "4.52"),
     "find_pruneable_heads_and_indices": Moved("transformers", "5.0"),
-    "apply_chunking_to_forward": Moved("transformers", "5.0", instead="transformers.pytorch_utils.apply_chunking_to_forward"),
-    "prune_linear_layer": Moved("transformers", "5.0", instead="transformers.pytorch_utils.prune_linear_layer"),
+    "apply_chunking_to_forward": Moved("transformers", "4.56", instead="transformers.pytorch_utils.apply_chunking_to_forward"),
+    "prune_linear_layer": Moved("transformers", "4.56", instead="transformers.pytorch_utils.prune_linear_layer"),
     "seen_tokens": Moved("transformers", "4.5x", instead="get_seq_length()"),
     "get_usable_length": Moved("transformers", "4.5x", instead="get_seq_length()"),
     "get_max_length": Moved("transformers", "4.48", instead="get_max_cache_shape(), and get_max_length() again in the newest"),
@@ -94,7 +134,11 @@ MOVED: dict[str, Moved] = {
         for name in ("dispatch_batches", "even_batches")
     },
     "use_seedable_sampler": Moved(
-        "accelerate", "1.0", "0.26", "dataloader_config=DataLoaderConfiguration(use_seedable_sampler=...)", "transformers"
+        "accelerate",
+        "1.0",
+        since="0.26",
+        instead="dataloader_config=DataLoaderConfiguration(use_seedable_sampler=...)",
+        asked_by="transformers",
     ),
     # numpy itself tells the new names of its other removals, in words that `explain_moved` repeats.
     **{name: Moved("numpy", "1.24", instead=f"{name}, Python's own") for name in ("float", "int", "bool", "object")},
@@ -119,6 +163,10 @@ MOVED: dict[str, Moved] = {
 INSTEAD = {"numpy": "puna needs NumPy 2; keep it in an environment of its own."}  # of a package: what puna does without it
 
 
+UPDATE = "Update the program that asks for the name; the traceback's last lines show which file does."
+NO_OWN_CODE = "load it without trust_remote_code=True, if transformers knows the model, or take a newer revision of the model."
+
+
 def explain_moved(numbers: Numbers) -> Explanation:
     """A name that this version of a package lacks, with the versions that have it, if known."""
     module = numbers.get("package") or numbers.get("part", "")
@@ -126,12 +174,13 @@ def explain_moved(numbers: Numbers) -> Explanation:
     name = numbers.get("name") or module
     moved = _known_move(name, package, numbers)
     package = package or (moved.package if moved else "")
-    return Explanation(
-        _whereabouts(name, package, moved),
-        tuple(_cures_of_move(package or "transformers", moved)),
-        instead=INSTEAD.get(package, OWN_READERS),
-        numbers=numbers,
-    )
+    told = _unknown_name(name, package) if moved is None else _known_name(name, moved)
+    if numbers.get("meant") and (moved is None or not moved.instead):
+        told += f" A similar name is there: {numbers['meant']}."
+    if numbers.get("model"):
+        told += f" What asks for it is the model's own code, {numbers['model'].rpartition('/')[2]}."
+    cure = tuple(_cures_of_move(package, moved, numbers))
+    return Explanation(told, cure, instead=INSTEAD.get(package, OWN_READERS), numbers=numbers)
 
 
 def _known_move(name: str, package: str, numbers: Numbers) -> Moved | None:
@@ -142,44 +191,71 @@ def _known_move(name: str, package: str, numbers: Numbers) -> Moved | None:
     return moved if moved is not None and package in ("", *moved.package.split(" and ")) else None
 
 
-def _whereabouts(name: str, package: str, moved: Moved | None) -> str:
-    if moved is None and package and name:
-        return (
-            f"The installed {package} has no {name}: the program was written for another version of it, an older or a newer one."
-        )
-    if moved is None:
+def _known_name(name: str, moved: Moved) -> str:
+    if not moved.gone:
+        return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+    came = f"came with {moved.package} {moved.since} and is gone" if moved.since else f"is gone from {moved.package}"
+    again = f", and there again from {moved.back} on" if moved.back else ""
+    called = f" It is now: {moved.instead}." if moved.instead else ""
+    older = "" if moved.since or moved.back else " The program is older."
+    return f"{name} {came} since {moved.gone}{again}.{called}{older}"
+
+
+def _unknown_name(name: str, package: str) -> str:
+    if not (package and name):
         return "The program was written for another version of a package than the installed one."
-    called = f" It is now: {moved.instead}." if moved.instead and moved.gone else ""
-    if moved.gone and moved.since:
-        return f"{name} came with {moved.package} {moved.since} and is gone since {moved.gone}.{called}"
-    if moved.gone:
-        return f"{name} is gone from {moved.package} since {moved.gone}.{called} The program is older."
-    return f"{name} came with {moved.package} {moved.since}; the installed one is older, or lacks it."
+    mostly = f"; mostly an older one, for {package} {MAJORS[package]} removed many names" if package in MAJORS else ""
+    written = "the program was written for another version of it, an older or a newer one"
+    return f"The installed {package} has no {name}: {written}{mostly}."
 
 
-def _cures_of_move(package: str, moved: Moved | None) -> Iterator[str]:
-    yield f"See the version: python -m pip show {package}"
-    if moved is not None and moved.since:
+def _cures_of_move(package: str, moved: Moved | None, numbers: Numbers) -> Iterator[str]:
+    wanted = package or "transformers"
+    yield f"See the version: python -m pip show {wanted.replace(' and ', ' ')}"
+    if numbers.get("model"):
+        yield f"The model's own code is old: {NO_OWN_CODE}"
+    if moved is not None:
+        yield from _to_a_version(wanted, moved)
+    elif package in MAJORS:
+        yield from _to_either_side(package, MAJORS[package])
+    else:
+        yield from (UPDATE, _as_the_program_says(wanted))
+    if wanted == "transformers" and not numbers.get("model"):
+        yield f"If the traceback names transformers_modules, the model's own code is old: {NO_OWN_CODE}"
+
+
+def _to_a_version(package: str, moved: Moved) -> Iterator[str]:
+    """Where a name is known: to a version that has it, or away from who asks for it."""
+    if moved.since:
         yield f"{f'If it is older than {moved.since}, update' if moved.gone else 'Update'} it: python -m pip install -U {package}"
-    if moved is None or moved.gone:
-        yield from _cures_of_removal(package, moved)
-    if package == "transformers":
-        yield (
-            "If the traceback names transformers_modules, the model's own code is old: load it without trust_remote_code=True, "
-            "if transformers knows the model, or take a newer revision of the model."
-        )
+    if not moved.gone:
+        return
+    yield _away_from(moved.asked_by)
+    if re.fullmatch(r"[\d.]*\d", moved.gone):
+        yield f"Or install a version before: python -m pip install '{package}<{moved.gone}'"
+    else:
+        yield _as_the_program_says(package)
+    if moved.back:
+        yield f"Or a version that has it again: python -m pip install '{package}>={moved.back}'"
 
 
-def _cures_of_removal(package: str, moved: Moved | None) -> Iterator[str]:
-    asked_by, gone = (moved.asked_by, moved.gone) if moved is not None else ("", "")
+def _away_from(asked_by: str) -> str:
+    if asked_by in ENDED:
+        leave = f"{asked_by} asks for it and is developed no more. If your model does not need it"
+        return f"{leave}: python -m pip uninstall {asked_by}"
     if asked_by:
-        yield f"Mostly an older {asked_by} asks for it. Update that: python -m pip install -U {asked_by}"
-    else:
-        yield "Update the program that asks for the name; the traceback's last lines show which file does."
-    if re.fullmatch(r"[\d.]*\d", gone):
-        yield f"Or install the previous version: python -m pip install '{package}<{gone}'"
-    else:
-        yield f"Or install the version of {package} that the program's requirements or the model's card name."
+        return f"Mostly an older {asked_by} asks for it. Update that: python -m pip install -U {asked_by}"
+    return UPDATE
+
+
+def _to_either_side(package: str, major: str) -> Iterator[str]:
+    """Where a name is not known: the installed version says on which side of it the program is."""
+    yield f"If it is {major} or later, the program is mostly older. Update it, or: python -m pip install '{package}<{major}'"
+    yield f"If it is before {major}, the program is newer: python -m pip install -U {package}"
+
+
+def _as_the_program_says(package: str) -> str:
+    return f"Or install the version of {package} that the program's requirements or the model's card name."
 
 
 def explain_other_pythons(numbers: Numbers) -> Explanation:
@@ -653,6 +729,9 @@ CAUSES = (
         "package-name-moved",
         "versions",
         (
+            "transformers_modules/{model:path} ~~~ cannot import name '{name:name}' from '{package:package}'",
+            "cannot import name '{name:name}' from '{package:package}'. did you mean: '{meant:name}'",
+            "cannot import name '{name:name}' from '{package:package}' ({file:path}). did you mean: '{meant:name}'",
             "cannot import name '{name:name}' from '{package:package}'",
             "cannot import name '{name:name}' from partially initialized module '{package:package}'",
             "cannot import name '{name:alone}'",

@@ -148,6 +148,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.here:
         yield from _paragraph("", diagnosis.here)
     yield from _section("What to do", (*diagnosis.cure, *_remedy_steps(diagnosis.remedy)))
+    yield from _section("The text itself advises", diagnosis.advice)
     yield from _section("On this machine the doctor finds", _finding_lines(diagnosis))
     yield from _section("These settings fit", diagnosis.settings)
     if diagnosis.instead:
@@ -158,7 +159,11 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield from _paragraph(
             "", "This is a warning. If the program ended, another error ended it, which the text does not show."
         )
-    if diagnosis.confidence < 0.9:
+    if diagnosis.unexplained:
+        yield ""
+        yield from _paragraph("", "Not sure: this explains a line beside the error, which puna does not know:")
+        yield from _paragraph("> ", diagnosis.unexplained[:MAX_SHOWN])
+    elif diagnosis.confidence < 0.9:
         yield ""
         yield from _paragraph("", "Not sure: the text holds only a part of a known error, or similar words. Give the whole log.")
 
@@ -178,12 +183,15 @@ def _finding_lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _unknown_lines(text: str, guess: str | None, model: str | None, file: str | None) -> Iterator[str]:
     from puna.causes import CAUSES
+    from puna.causes.advice import advice
+    from puna.causes.reading import read
 
+    reading = read(text)
     yield "puna does not know this text."
     yield from _paragraph("", f"puna knows {len(CAUSES)} causes; this text matches none of them.")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     shown = file if file is not None and _exists(Path(file)) else "-"
-    yield from _paragraph("> ", lines[-1][:MAX_SHOWN] if lines else "")
+    yield from _paragraph("> ", reading.error[:MAX_SHOWN])
+    yield from _section("The text itself advises", advice(reading, reading.error_at, ""))
     steps = (
         "Give the whole output, from the start of the program: PROGRAM 2>&1 | puna why -",
         "Check this machine: puna doctor",

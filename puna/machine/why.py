@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from puna.causes import Match, find
+from puna.causes.advice import advice
 from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
+from puna.causes.reading import read
 from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
@@ -78,6 +80,8 @@ class Diagnosis:
     cause: str
     cure: tuple[str, ...]
     instead: str  # what puna does
+    unexplained: str = ""  # the text's error, if the cause is only that of a line beside it; not escaped
+    advice: tuple[str, ...] = ()  # sentences of the text that advise a setting which the cure does not name; not escaped
     here: str = ""  # what this machine says about it
     settings: tuple[str, ...] = ()  # with which the model fits
     remedy: Remedy | None = None  # the commands of this system
@@ -94,6 +98,8 @@ def why(text: str, host: Host) -> Diagnosis | None:
     match, *rest = matches
     explained = _of_buffer(match, match.explain(), text)
     tensor = _tensor(match, explained, text)
+    cure, settings = tensor.cure if tensor is not None else explained.cure, _settings(tensor, explained)
+    reading = read(text)
     system = distribution_of(host)
     has_card = has_nvidia_card(host)
     needs_card = match.cause.topic in NEEDS_A_CARD or match.cause.name in GPU_MEMORY
@@ -106,12 +112,14 @@ def why(text: str, host: Host) -> Diagnosis | None:
         confidence=match.confidence,
         line=match.line,
         cause=tensor.words if tensor is not None else explained.cause,
-        cure=tensor.cure if tensor is not None else explained.cure,
+        cure=cure,
         instead=explained.instead,
+        unexplained=reading.error if match.is_aside and reading.names_an_error else "",
+        advice=advice(reading, match.start, " ".join((explained.cause, explained.instead, *cure, *settings))),
         here=_here(match, host, system)
         if applies
         else "This machine has no NVIDIA card: the text comes from another machine, or this one does not see its card.",
-        settings=_settings(tensor, explained),
+        settings=settings,
         remedy=_remedy(explained.remedy, system, host) if applies else None,
         numbers=dict(explained.numbers),
         findings=_findings(host) if needs_card and has_card else (),

@@ -19,6 +19,21 @@ GONE = {
         "AdamW",
     ),
     "transformers.utils": ("is_torch_fx_available", "is_tf_available", "LossKwargs", "TRANSFORMERS_CACHE"),
+    "transformers.utils.import_utils": ("is_torch_sdpa_available", "is_flax_available", "is_flash_attn_available"),
+    "transformers.models.gpt2.tokenization_gpt2": ("bytes_to_unicode",),
+    "transformers.models.vit.modeling_vit": ("ViTIntermediate", "ViTOutput", "ViTSelfAttention", "ViTSelfOutput"),
+    "transformers.models.llama.modeling_llama": (
+        *("LlamaFlashAttention2", "LlamaDynamicNTKScalingRotaryEmbedding", "LlamaLinearScalingRotaryEmbedding"),
+        *("_expand_mask", "_make_causal_mask"),
+    ),
+    "transformers.modeling_utils": (
+        *("no_init_weights", "load_sharded_checkpoint", "get_parameter_dtype", "dtype_byte_size"),
+        *("apply_chunking_to_forward", "prune_linear_layer"),
+    ),
+    "transformers.cache_utils": ("OffloadedCache", "SinkCache", "HybridChunkedCache", "QuantizedCacheConfig"),
+    "transformers.image_utils": ("VideoInput", "make_batched_videos"),
+    "transformers.processing_utils": ("ChatTemplateLoadKwargs",),
+    "transformers.generation": ("LogitsWarper", "top_k_top_p_filtering", "BeamSearchScorer", "SampleOutput"),
     "huggingface_hub": ("cached_download", "HfFolder", "InferenceApi", "ModelFilter", "configure_http_backend"),
     "numpy": (
         *("float", "int", "float_", "complex_", "unicode_", "string_", "bool8", "int0", "uint0", "object0", "product"),
@@ -27,7 +42,14 @@ GONE = {
 }
 HERE = {
     "transformers": ("AutoModelForImageTextToText", "EncoderDecoderCache", "StaticCache"),
-    "transformers.utils": ("TransformersKwargs",),
+    "transformers.utils": ("TransformersKwargs", "is_flash_attn_2_available", "is_flash_attn_greater_or_equal"),
+    "transformers.convert_slow_tokenizer": ("bytes_to_unicode",),
+    "transformers.initialization": ("no_init_weights",),
+    "transformers.trainer_utils": ("load_sharded_checkpoint",),
+    "transformers.video_utils": ("VideoInput", "make_batched_videos"),
+    "transformers.processing_utils": ("ProcessorChatTemplateKwargs",),
+    "transformers.modeling_attn_mask_utils": ("_prepare_4d_attention_mask", "_prepare_4d_causal_attention_mask"),
+    "transformers.activations": ("GELUTanh",),
     "numpy": (
         *("float64", "complex128", "str_", "bytes_", "bool_", "intp", "uintp", "object_", "prod", "cumprod", "sort", "isin"),
         *("trapezoid", "exceptions"),
@@ -50,6 +72,14 @@ def test_names_that_are_told_in_their_place_are_there(module: str) -> None:
     assert [name for name in HERE[module] if not hasattr(package, name)] == []
 
 
+def test_names_that_are_told_as_there_again_are_there() -> None:
+    pytest.importorskip("transformers", reason="an oracle that is installed with the tests")
+    again = {"transformers.activations": "PytorchGELUTanh", "transformers.utils": "is_flash_attn_greater_or_equal_2_10"}
+    for module, name in again.items():
+        assert hasattr(importlib.import_module(module), name) and MOVED[name.lower()].back
+    assert {name for name, moved in MOVED.items() if moved.back} == {name.lower() for name in again.values()}
+
+
 def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
     transformers = pytest.importorskip("transformers")
     cache, config = transformers.DynamicCache(), transformers.LlamaConfig()
@@ -69,6 +99,14 @@ def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
             ("transformers has no nothing_known", "older or a newer"),
         ),
         (
+            "cannot import name 'one' from 'peft.utils'. Did you mean: 'two'?",
+            ("peft has no one", "A similar name is there: two."),
+        ),
+        (
+            "cannot import name 'PytorchGELUTanh' from 'transformers.activations'",
+            ("since 4.57, and there again from 5.0 on", "It is now: GELUTanh"),
+        ),
+        (
             "Accelerator.__init__() got an unexpected keyword argument 'dispatch_batches'",
             ("gone from accelerate since 1.0", "DataLoaderConfiguration(dispatch_batches=...)"),
         ),
@@ -84,6 +122,30 @@ def test_what_a_cache_and_a_configuration_no_longer_have_is_so() -> None:
 def test_a_name_is_told_with_its_version_and_its_new_name(text: str, words: tuple[str, ...]) -> None:
     told = find(text)[0].explain()
     assert all(word in told.cause for word in words), told.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("cannot import name 'bytes_to_unicode' from 'transformers.models.gpt2.tokenization_gpt2'", "install 'transformers<5.0'"),
+        ("cannot import name 'nothing_known' from 'transformers.utils'", "install 'transformers<5'"),
+        ("cannot import name 'nothing_known' from 'transformers.utils'", "install -U transformers"),
+        ("cannot import name 'nothing_known' from 'huggingface_hub'", "install 'huggingface_hub<1'"),
+        ("cannot import name 'PytorchGELUTanh' from 'transformers.activations'", "uninstall autoawq"),
+        ("cannot import name 'PytorchGELUTanh' from 'transformers.activations'", "install 'transformers>=5.0'"),
+    ],
+)
+def test_the_version_to_install_is_the_end_of_a_step_and_can_be_copied(text: str, command: str) -> None:
+    assert any(step.endswith(f"python -m pip {command}") for step in find(text)[0].explain().cure), find(text)[0].explain().cure
+
+
+def test_a_models_own_code_is_named_as_who_asks() -> None:
+    text = """
+  File "/root/.cache/huggingface/modules/transformers_modules/Kimi/abc/tokenization_kimi.py", line 10, in <module>
+ImportError: cannot import name 'bytes_to_unicode' from 'transformers.models.gpt2.tokenization_gpt2'
+"""
+    told = find(text)[0].explain()
+    assert "the model's own code, tokenization_kimi.py" in told.cause and "without trust_remote_code" in told.cure[1]
 
 
 def test_numbers_of_the_new_kinds_are_told() -> None:

@@ -32,6 +32,20 @@ def test_an_unknown_text_is_admitted_and_ends_with_1(puna: Puna) -> None:
     assert done.code == 1 and done.out.startswith("puna does not know this text.\n") and "--ask MODEL" in done.out
 
 
+def test_of_an_unknown_text_its_error_is_quoted_and_what_it_advises(puna: Puna) -> None:
+    text = "$ run it --now\nValueError: seven is too large. Please set --largest 7.\nINFO 11-23 11:58:35 [x.py:1] Shutting down\n"
+    done = puna("why", stdin=text)
+    assert done.code == 1 and "\n> ValueError: seven is too large. Please set --largest 7.\n" in done.out
+    assert "The text itself advises\n  Please set --largest 7.\n" in done.out and "Shutting down" not in done.out
+
+
+def test_a_cause_beside_an_unknown_error_is_marked_as_such(puna: Puna) -> None:
+    report = "INFO 11-23 11:58:35 [worker.py:9] the check says: no CUDA GPUs are available"
+    done = puna("why", stdin=f"{report}\nValueError: the colour 7 is not in the palette\n")
+    assert done.code == 0 and done.out.startswith("cuda: no-cuda-gpus")
+    assert "a line beside the error, which puna does not know:\n> ValueError: the colour 7" in done.out
+
+
 def test_a_file_is_read(puna: Puna, tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text(NCCL)
     assert puna("why", str(tmp_path / "log.txt")).code == 0

@@ -144,6 +144,22 @@ def test_other_errors_are_listed_in_short() -> None:
     assert diagnosis is not None and [other.name for other in diagnosis.others] == ["child-failed"]
 
 
+def test_what_the_text_itself_advises_is_told_where_the_cure_does_not() -> None:
+    text = "RuntimeError: No CUDA GPUs are available. Please set --fallback-device cpu to go on."
+    diagnosis = why(text, FakeHost())
+    assert diagnosis is not None and diagnosis.advice == ("Please set --fallback-device cpu to go on.",)
+    full = why("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.", FakeHost())
+    assert full is not None and full.advice == () and "--gpu-memory-utilization" in " ".join(full.cure)
+
+
+def test_an_error_beside_which_only_a_report_is_known_is_told_as_unknown() -> None:
+    report = "INFO 11-23 11:58:35 [worker.py:9] the check says: no CUDA GPUs are available"
+    alone, beside = why(report, FakeHost()), why(f"{report}\nValueError: the colour 7 is not in the palette", FakeHost())
+    assert alone is not None and alone.unexplained == ""
+    assert beside is not None and beside.name == "no-cuda-gpus"
+    assert beside.unexplained == "ValueError: the colour 7 is not in the palette"
+
+
 def test_an_unknown_text_is_not_known() -> None:
     assert why("Roses are red.", FakeHost()) is None
 
