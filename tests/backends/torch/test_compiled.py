@@ -1,7 +1,7 @@
 """Compiles every kernel with Triton for cards that need not be present; the compiler is stricter than the interpreter.
 
-Compiled as the launchers launch them on a card of each architecture. Runs in the ordinary process, with no GPU. What compiled once
-stays in the tests' cache, until its source, its options or Triton change: Triton's own cache knows.
+Compiled as the launchers launch them on a card of each architecture. Runs in the ordinary process, with no GPU. What has been
+compiled stays in the tests' cache, until its source, its options or Triton change: Triton's own cache knows.
 """
 
 from __future__ import annotations
