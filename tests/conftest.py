@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from puna import hub
 from tests import real_files
+from tests.forked import ForkServer
 
 ROOT = Path(__file__).parents[1]
 os.environ["VIRTUAL_ENV"] = sys.prefix  # as in an activated environment, for what puna tells people to type there
@@ -44,3 +47,12 @@ def llama3_tokenizer() -> Path:
     if path is None or not path.is_file():
         pytest.skip("Llama 3's tokenizer is not in the cache: run `python -m tests.real_files`, or set PUNA_LLAMA3_TOKENIZER")
     return path
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Starts programs that need PyTorch without importing it anew."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
+    with ForkServer() as server:
+        yield server

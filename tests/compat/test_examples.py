@@ -1,9 +1,8 @@
-"""The examples and the module, started with python and with torchrun, without a GPU."""
+"""The examples and the module, started with python, with torchrun and as forked ranks (`tests.forked`), without a GPU."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ForkServer, environment
 from tests.models import random_tensors, tiny_config, write_llama2c
 
 ROOT = Path(__file__).parents[2]
@@ -27,17 +27,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "default"}
-    words = [str(word) for word in command]
-    return subprocess.run(words, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    words, variables = [str(word) for word in command], environment() | {"PYTHONWARNINGS": "default"}
+    return subprocess.run(words, env=variables, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-STARTS = [pytest.param(PYTHON, id="python"), pytest.param([*TORCHRUN, "1"], id="torchrun", marks=needs_torch)]
+EXAMPLES = [
+    pytest.param(PYTHON, "text_completion.py", 4, 128, id="text_completion.py"),
+    pytest.param(PYTHON, "chat_completion.py", 4, 512, id="chat_completion.py"),
+    pytest.param([*TORCHRUN, "1"], "text_completion.py", 4, 128, id="torchrun", marks=needs_torch),
+]
 
 
-@pytest.mark.parametrize("by", STARTS)
-@pytest.mark.parametrize(("example", "num_answers", "length"), [("text_completion.py", 4, 128), ("chat_completion.py", 4, 512)])
+@pytest.mark.parametrize(("by", "example", "num_answers", "length"), EXAMPLES)
 def test_an_example_answers_all_its_prompts(by: list[str], example: str, num_answers: int, length: int, folder: Path) -> None:
     flags: list[str | Path] = ["--ckpt_dir", folder, "--tokenizer_path", folder / "tokenizer.bin", "--max_seq_len", str(length)]
     done = start(*by, ROOT / "examples" / example, *flags, "--max_batch_size=4", "--max_gen_len=3")
@@ -47,25 +48,20 @@ def test_an_example_answers_all_its_prompts(by: list[str], example: str, num_ans
     assert len(re.findall(r"^> ", done.stdout, re.MULTILINE)) == num_answers
 
 
-@needs_torch
-def test_two_processes_share_a_model_and_one_of_them_speaks(folder: Path) -> None:
-    flags: list[str | Path] = [
-        ROOT / "examples/text_completion.py",
-        "--ckpt_dir",
-        folder,
-        "--temperature",
-        "0",
-        "--max_gen_len",
-        "8",
-    ]
-    alone, shared = start(*PYTHON, *flags), start(*TORCHRUN, "2", *flags)
+@pytest.mark.parametrize("example", ["text_completion.py", "chat_completion.py"])
+def test_two_processes_share_a_model_and_one_of_them_speaks(
+    example: str, folder: Path, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    words = [str(ROOT / "examples" / example), "--ckpt_dir", str(folder), "--temperature", "0", "--max_gen_len", "8"]
+    alone, shared = start(*PYTHON, *words), fork_server.run(2, words, tmp_path)
     assert (alone.returncode, shared.returncode) == (0, 0), shared.stderr
     assert shared.stdout.partition("\n")[2] == alone.stdout.partition("\n")[2], "but for the time of loading"
 
 
-@needs_torch
-def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_those_that_do(folder: Path) -> None:
-    done = start(*TORCHRUN, "3", ROOT / "examples/text_completion.py", "--ckpt_dir", folder)
+def test_a_number_of_processes_that_does_not_divide_the_heads_is_refused_with_those_that_do(
+    folder: Path, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    done = fork_server.run(3, [str(ROOT / "examples/text_completion.py"), "--ckpt_dir", str(folder)], tmp_path)
     assert done.returncode != 0 and "cannot be split in 3 parts: it has 2 heads" in done.stderr and "1, 2." in done.stderr
 
 

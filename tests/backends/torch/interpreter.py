@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,7 @@ def _spare_the_interpreter_what_changes_nothing() -> None:
     patch: Any = getattr(interpreter, "_patch_lang", None)  # returns a scope whose `restore` undoes it, in newer versions
     if patch is None or patch.__name__ == "patch_once":
         return
+    _remember_types(interpreter)
     patched: set[int] = set()
 
     def patch_once(kernel: Any) -> Any:
@@ -58,6 +60,44 @@ def _spare_the_interpreter_what_changes_nothing() -> None:
         return SimpleNamespace(restore=lambda: None)
 
     interpreter._patch_lang = patch_once
+
+
+def _remember_types(interpreter: Any) -> None:
+    """Each operation makes its result's type anew, with two objects for each dimension, and looks up numpy's name for it in a
+    table that it makes anew, too. A kernel has a few dozen types."""
+    from triton.language import core
+
+    def parts(of: Any) -> tuple[object, ...]:
+        return type(of), of.name
+
+    def sizes(shape: Any) -> tuple[object, ...]:
+        return tuple(getattr(size, "value", size) for size in shape)
+
+    numpys, by_name = interpreter._get_np_dtype, dict[str, Any]()
+
+    def numpy_dtype(of: Any) -> Any:
+        name = of.scalar.name
+        return by_name[name] if name in by_name else by_name.setdefault(name, numpys(of))
+
+    interpreter._get_np_dtype = numpy_dtype
+    _remember(core.block_type, lambda element, shape: (*parts(element), *sizes(shape)))
+    _remember(core.tensor, lambda handle, of: parts(of), own=("handle", "type"))
+
+
+def _remember(of: Any, key: Callable[..., object], own: tuple[str, ...] = ()) -> None:
+    """Give an object the attributes of the first one that was made with an equal key; `own` names its own arguments."""
+    make, made = of.__init__, dict[object, dict[str, object]]()
+
+    def init(self: Any, *arguments: Any) -> None:
+        known = made.get(key(*arguments))
+        if known is None:
+            make(self, *arguments)
+            made[key(*arguments)] = dict(vars(self))
+        else:
+            vars(self).update(known)
+            vars(self).update(zip(own, arguments))
+
+    of.__init__ = init
 
 
 def _loops_run() -> bool:

@@ -1,6 +1,7 @@
 """Compiles every kernel with Triton for cards that need not be present; the compiler is stricter than the interpreter.
 
-Compiled as the launchers launch them on a card of each architecture. Runs in the ordinary process, with no GPU.
+Compiled as the launchers launch them on a card of each architecture. Runs in the ordinary process, with no GPU. What has been
+compiled stays in the tests' cache, until its source, its options or Triton change: Triton's own cache knows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any
 
 import pytest
 
+from tests.own_cache import OWN
+
 HERE = Path(__file__)
+KEPT = OWN / "triton"
 # What one program may have of shared memory: A100, RTX 30, RTX 40, H100, B200, RTX 50.
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 
@@ -52,14 +56,14 @@ def require_one_order_of_sums(kernels: list[dict[str, Any]]) -> None:
     assert found and not {key: ways for key, ways in found.items() if len(ways) > 1}
 
 
-def test_kernels_compile_and_fit_the_card(tmp_path: Path) -> None:
-    kernels = compiled(tmp_path, "--usual", "90")
+def test_kernels_compile_and_fit_the_card() -> None:
+    kernels = compiled(KEPT, "--usual", "90")
     assert len(kernels) > 20
     require_that_all_fit(kernels)
 
 
-def test_the_largest_kernels_fit_a_card_for_the_home(tmp_path: Path) -> None:
-    kernels = compiled(tmp_path, "--largest", "86")
+def test_the_largest_kernels_fit_a_card_for_the_home() -> None:
+    kernels = compiled(KEPT, "--largest", "86")
     assert len(kernels) > 10
     require_that_all_fit(kernels)
 

@@ -80,7 +80,7 @@ STEPS = [  # sequences and positions of rows: more and fewer, in other orders, o
     [(1, 70)],  # more than one program shares the positions of a row
     [(1, 71), (0, 19)],
 ]
-SMALL: dict[str, Any] = {"num_layers": 1, "vocab_size": 33}
+SMALL: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vocab_size": 33}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
 )
 def test_texts_are_the_same_with_and_without(temperatures: tuple[float, ...]) -> None:
     """The engine one step ahead: ids go from step to step on the device."""
-    checkpoint = random_checkpoint(tiny_config(**SMALL), "Q4_1", seed=5)
+    checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=5)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 1, 7, 5)]
 
     def texts(tape: Tape | None) -> list[list[int]]:

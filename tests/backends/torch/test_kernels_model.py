@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,20 +18,21 @@ interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of rows that only fill a tile
 
 PAGES = [3, 11, 7, 0]
+SMALL = tiny_config(num_layers=1, num_heads=2, num_kv_heads=1)
 
 
 @pytest.mark.parametrize(
-    ("shape", "quant", "prompt_length"),
+    ("shape", "num_layers", "quant", "prompt_length"),
     [
-        ("plain", "F32", 1),
-        ("ratio-3-head-64", "Q4_1", 8),
-        ("biases", "Q8_0", 5),
-        ("qk-norm-head-20", "BF16", 12),
-        ("window-5-ratio-1", "Q4_0", 9),
+        ("plain", 2, "F32", 1),
+        ("ratio-3-head-64", 1, "Q4_1", 8),
+        ("biases", 1, "Q8_0", 5),
+        ("qk-norm-head-20", 1, "BF16", 12),
+        ("window-5-ratio-1", 1, "Q4_0", 9),
     ],
 )
-def test_logits_are_the_references_however_much_is_prompt(shape: str, quant: str, prompt_length: int) -> None:
-    checkpoint = random_checkpoint(ODD_SIZES[shape], quant, seed=1)
+def test_logits_are_the_references_however_much_is_prompt(shape: str, num_layers: int, quant: str, prompt_length: int) -> None:
+    checkpoint = random_checkpoint(replace(ODD_SIZES[shape], num_layers=num_layers), quant, seed=1)
     ids = random_ids(checkpoint.config, 12)
     with loaded("reference", checkpoint) as reference, loaded("torch", checkpoint, kv="f32") as backend:
         expected = forward(reference, (ids, 0, PAGES))
@@ -41,7 +44,7 @@ def test_logits_are_the_references_however_much_is_prompt(shape: str, quant: str
 def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt of 17 tokens and 4 that were generated, at once, cut elsewhere, token by token at the end, and beside others."""
     monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
-    checkpoint = random_checkpoint(tiny_config(num_layers=1), quant, seed=2)
+    checkpoint = random_checkpoint(SMALL, quant, seed=2)
     ids, other = random_ids(checkpoint.config, 21), random_ids(checkpoint.config, 9, seed=3)
 
     def made(*cuts: int, beside: bool = False) -> Logits:
@@ -60,4 +63,4 @@ def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatc
 
 
 def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    require_the_ids_of_waiting(tiny_config(num_layers=1), max_tokens=3)
+    require_the_ids_of_waiting(SMALL, max_tokens=3)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.torch.test_parallel import CONFIG, PUNA, RUN, environment
+from tests.backends.torch.test_parallel import CONFIG, PUNA, RUN, text_of
+from tests.forked import ForkServer, completed, environment, rank_variables
 from tests.models import random_tensors, write_llama2c
 
 NODES = ("10.77.31.1", "10.77.31.2")
@@ -49,24 +50,36 @@ def namespaces() -> Iterator[list[str]]:
             run("ip", "netns", "delete", name)
 
 
-def test_two_nodes_give_the_text_of_one_process(namespaces: list[str], tmp_path: Path) -> None:
-    model = write_llama2c(tmp_path / "model.bin", CONFIG, random_tensors(CONFIG, seed=7))
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_llama2c(tmp_path / "model.bin", CONFIG, random_tensors(CONFIG, seed=7))
+
+
+@pytest.fixture
+def alone(model: Path, fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    words = [*PUNA, "run", str(model), *RUN, "--device", "torch"]
+    return text_of(fork_server.run(1, words, tmp_path_factory.mktemp("alone")))
+
+
+def test_two_nodes_give_the_text_of_one_process(
+    namespaces: list[str], model: Path, alone: str, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    words, begun = [*PUNA, "run", str(model), *RUN], []
+    for rank, name in enumerate(namespaces):
+        folder = tmp_path / name
+        folder.mkdir()
+        variables = rank_variables(rank, 2, machines=2, master=NODES[0], port=29517)
+        begun.append(fork_server.start(words, folder, variables, network=f"/run/netns/{name}"))
+    first, second = (completed([one], words, tmp_path / name) for one, name in zip(begun, namespaces, strict=True))
+    assert text_of(first) == alone
+    assert (second.returncode, second.stdout) == (0, ""), second.stderr
+
+
+@pytest.mark.full  # torchrun on both; forked ranks stand for it in the normal tier
+def test_two_nodes_of_torchrun_give_the_text_of_one_process(namespaces: list[str], model: Path, alone: str) -> None:
+    launch = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    launch += ["--master_addr", NODES[0], "--master_port", "29517"]
     words = [*PUNA, "run", str(model), *RUN]
-    alone = subprocess.run(
-        [sys.executable, *words, "--device", "torch"], env=environment(), capture_output=True, text=True, check=True, timeout=240
-    )
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nnodes",
-        "2",
-        "--nproc_per_node",
-        "1",
-        "--master_addr",
-        NODES[0],
-        "--master_port",
-        "29517",
-    ]
     nodes = [
         subprocess.Popen(
             ["ip", "netns", "exec", name, sys.executable, *launch, "--node_rank", str(rank), *words],
@@ -80,5 +93,5 @@ def test_two_nodes_give_the_text_of_one_process(namespaces: list[str], tmp_path:
         for node in nodes:
             node.kill()
     assert [node.returncode for node in nodes] == [0, 0], results
-    assert json.loads(results[0][0].splitlines()[-1])["text"] == json.loads(alone.stdout.splitlines()[-1])["text"]
+    assert json.loads(results[0][0].splitlines()[-1])["text"] == alone
     assert results[1][0] == ""

@@ -23,7 +23,7 @@ import triton.language as tl
 from puna.backends.torch.blob import upload
 from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.card import KIB, card_of
-from puna.backends.torch.kernels.dot import dot_bf16, high_part, integers_as_bf16, low_part
+from puna.backends.torch.kernels.dot import high_part, low_part
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
 from puna.config import ModelConfig
@@ -83,9 +83,9 @@ def times(a, b, total, TYPE: tl.constexpr):
     if TYPE == 2:  # OTHER
         total = tl.dot(a, b.to(tl.float32), total, input_precision="tf32x3")
     else:
-        high, numbers = high_part(a), integers_as_bf16(b)
-        total = dot_bf16(high, numbers, total)
-        total = dot_bf16(low_part(a, high), numbers, total)
+        high, numbers = high_part(a), b.to(tl.bfloat16)
+        total = tl.dot(high, numbers, total)
+        total = tl.dot(low_part(a, high), numbers, total)
     return total
 
 

@@ -26,7 +26,7 @@ import triton.language as tl
 
 from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.card import H100, Card, card_of, fitting_stages
-from puna.backends.torch.kernels.dot import dot_bf16, high_part, low_part
+from puna.backends.torch.kernels.dot import high_part, low_part
 from puna.backends.torch.kernels.norm import rms_norm
 from puna.backends.torch.kernels.panel import panel_matvec
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
@@ -144,8 +144,8 @@ def add_product(
     else:
         high = high_part(x)
         weights = high_part(w)
-        total = dot_bf16(weights, spread(high, COUNT, ROWS, WIDE), total)
-        total = dot_bf16(weights, spread(low_part(x, high), COUNT, ROWS, WIDE), total)
+        total = tl.dot(weights, spread(high, COUNT, ROWS, WIDE), total)
+        total = tl.dot(weights, spread(low_part(x, high), COUNT, ROWS, WIDE), total)
     return total
 
 

@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 
 from puna.backends.torch.kernels.card import card_of, fitting_stages
-from puna.backends.torch.kernels.dot import dot_bf16
 from puna.backends.torch.kernels.take import take
 from puna.backends.torch.weights import Bias, Matrix
 
@@ -63,7 +62,7 @@ def panel_kernel(
         if EXACT:
             sums = tl.dot(a, b, sums, input_precision="tf32x3")
         else:
-            sums = dot_bf16(a, b, sums)
+            sums = tl.dot(a, b, sums)
     if HAS_BIAS:
         sums += tl.load(bias + outputs, mask=outputs < num_outputs, other=0.0)[None, :]
     if HAS_RESIDUAL:

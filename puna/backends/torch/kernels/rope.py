@@ -6,7 +6,6 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.kernels.dot import nearest
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
 
@@ -51,8 +50,8 @@ def write_pair(numbers, scales, place, even, odd, pairs, HALF: tl.constexpr, IS_
         even = tl.math.div_rn(even, divisor) + ROUNDER - ROUNDER
         odd = tl.math.div_rn(odd, divisor) + ROUNDER - ROUNDER
     at = numbers + place * (2 * HALF) + 2 * pairs
-    tl.store(at, nearest(even, numbers.dtype.element_ty), mask=inside)
-    tl.store(at + 1, nearest(odd, numbers.dtype.element_ty), mask=inside)
+    tl.store(at, even.to(numbers.dtype.element_ty), mask=inside)
+    tl.store(at + 1, odd.to(numbers.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -6,7 +6,6 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.kernels.dot import nearest
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
 from puna.backends.torch.weights import Matrix
 
@@ -31,7 +30,7 @@ def take_kernel(
         numbers = load_numbers(loaded, d, m, scales, extra, held, first, part, KIND, WIDTH, BLOCK_N, BLOCK_K, EVEN)
         places = out + rows.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
         inside = (rows < num_rows)[:, None] & (columns < COLUMNS)[None, :]
-        tl.store(places, nearest(numbers, out.dtype.element_ty), mask=inside)
+        tl.store(places, numbers.to(out.dtype.element_ty), mask=inside)
 
 
 def take(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
