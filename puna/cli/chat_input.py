@@ -6,9 +6,10 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from puna.cli.keyboard import drop_typed, unechoed
+from puna.cli.keyboard import Keyboard, drop_typed, unechoed
 from puna.cli.standard_input import LineReader
 from puna.cli.terminal import tell
 from puna.paths import cache_dir
@@ -74,14 +75,14 @@ def read_message(read_line: ReadLine) -> Typed:
 def open_input() -> Iterator[ChatInput]:
     """The source of messages: with line editing if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        with unechoed():  # each prompt echoes by itself
-            yield _terminal_input()
+        with unechoed() as keyboard:  # each prompt echoes by itself
+            yield _terminal_input(keyboard)
     else:
         lines = LineReader()
         yield ChatInput(lambda _: lines.read())
 
 
-def _terminal_input() -> ChatInput:
+def _terminal_input(keyboard: Keyboard) -> ChatInput:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings
 
@@ -92,10 +93,18 @@ def _terminal_input() -> ChatInput:
         event.current_buffer.insert_text("\n")
 
     session: PromptSession[str] = PromptSession(history=_history(), key_bindings=keys)
+
+    def while_lent(read: Callable[[str], str]) -> Callable[[str], str]:
+        def reading(text: str) -> str:
+            with keyboard.lent():
+                return read(text)
+
+        return reading
+
     return ChatInput(
-        read_line=lambda prompt: _prompted(session, prompt),
-        edit=lambda text: session.prompt("edit> ", default=text),
-        ask=_asked,
+        read_line=while_lent(partial(_prompted, session)),
+        edit=while_lent(lambda text: session.prompt("edit> ", default=text)),
+        ask=while_lent(_asked),
     )
 
 

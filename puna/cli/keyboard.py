@@ -7,33 +7,110 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import sys
+import threading
 from collections.abc import Iterator
 
+from puna.cli.terminal import tell
+
 if sys.platform != "win32":
+    import fcntl
     import termios
 
+    EVERY_S = 0.1
+    MOST_TYPED = 3000  # bytes: room is left for what comes within EVERY_S, and for Ctrl-C
     INPUT, LOCAL = 0, 3  # places in what tcgetattr returns
 
 
+class Keyboard:
+    """A keyboard that needs no care."""
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """In this block a prompt reads the keys, and sets the terminal as it likes."""
+        yield
+
+
 @contextlib.contextmanager
-def unechoed() -> Iterator[None]:
+def unechoed() -> Iterator[Keyboard]:
     """Keys that are typed in this block are kept as they are, without echo. Afterwards the terminal is as it was."""
     if sys.platform == "win32" or not sys.stdin.isatty():
-        yield
+        yield Keyboard()
         return
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
-    quiet = termios.tcgetattr(terminal)
-    quiet[INPUT] &= ~termios.ICRNL  # Enter stays apart from Ctrl-J, also for Alt-Enter
-    quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)  # ICANON would keep a half line from the next reader
-    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    keyboard = _Unechoed(terminal)
     try:
-        yield
+        keyboard.start()
+        yield keyboard
     finally:
+        keyboard.end()
         with contextlib.suppress(termios.error, OSError):  # the terminal is gone
-            if os.tcgetpgrp(terminal) == os.getpgrp():  # in the background it is the shell's
+            if _is_ours(terminal):
                 termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
+class _Unechoed(Keyboard):
+    """A terminal without echo, looked after ten times a second.
+
+    The system keeps 4,095 bytes that nobody has read, and then hears no Ctrl-C: more than `MOST_TYPED` are dropped, and told.
+    After Ctrl-Z and `fg` the shell has set modes of its own.
+    """
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._quiet = termios.tcgetattr(terminal)
+        self._quiet[INPUT] &= ~termios.ICRNL  # Enter stays apart from Ctrl-J, also for Alt-Enter
+        # ICANON would keep a half line from the next reader.
+        self._quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+        self._num_dropped = 0
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="puna-keyboard", daemon=True)
+
+    def start(self) -> None:
+        termios.tcsetattr(self._terminal, termios.TCSANOW, self._quiet)
+        with contextlib.suppress(RuntimeError):  # no thread can be started
+            self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        with self._lock:
+            if self._num_dropped:
+                tell(f"puna: the keys typed meanwhile were dropped: more than {MOST_TYPED} bytes")
+                self._num_dropped = 0
+            yield
+
+    def _run(self) -> None:
+        with contextlib.suppress(termios.error, OSError):  # the terminal is gone
+            while not self._ended.wait(EVERY_S):
+                with self._lock:
+                    self._tend()
+
+    def _tend(self) -> None:
+        if not _is_ours(self._terminal):
+            return
+        if termios.tcgetattr(self._terminal) != self._quiet:
+            termios.tcsetattr(self._terminal, termios.TCSANOW, self._quiet)
+        # The rest of a paste is dropped, too. Read, because tcflush leaves a full queue deaf.
+        while (waiting := _num_waiting(self._terminal)) > (0 if self._num_dropped else MOST_TYPED):
+            self._num_dropped += len(os.read(self._terminal, waiting))
+
+
+def _is_ours(terminal: int) -> bool:
+    """Whether this process is in the foreground: the system stops one in the background that sets the terminal."""
+    return os.tcgetpgrp(terminal) == os.getpgrp()
+
+
+def _num_waiting(terminal: int) -> int:
+    """The number of bytes that were typed and not read yet."""
+    (count,) = struct.unpack("i", fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def drop_typed() -> None:

@@ -12,6 +12,7 @@ import struct
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -68,6 +69,18 @@ class Terminal:
         """Whether the terminal shows what is typed, and gives it to programs line by line: its ordinary mode."""
         local = termios.tcgetattr(self._master)[3]
         return bool(local & termios.ECHO) and bool(local & termios.ICANON)
+
+    def set_echo(self) -> None:
+        """Set the terminal's ordinary mode, as a shell does when a program stops."""
+        modes = termios.tcgetattr(self._master)
+        modes[3] |= termios.ECHO | termios.ICANON
+        termios.tcsetattr(self._master, termios.TCSANOW, modes)
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """AssertionError with the screen if that takes too long."""
+        end = time.monotonic() + DEADLINE_S
+        while not is_so():
+            assert time.monotonic() < end and self._read(), f"it never came:\n{self.screen}"
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until `text` was written `count` times. AssertionError with the screen if that takes too long."""

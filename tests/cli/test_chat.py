@@ -11,6 +11,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.output import DummyOutput
 
 from puna.cli import chat_commands, chat_input, chat_settings
+from puna.cli.keyboard import Keyboard
 from puna.cli.saved_chats import newest
 from puna.cli.width import display_width
 from puna.errors import ModelNotFoundError, PunaError
@@ -162,7 +163,7 @@ def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
     lines = iter(["\udcff", "good"])
     monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_: next(lines))
     with create_app_session(output=DummyOutput()):
-        assert chat_input._terminal_input().read_line("> ") == "good"
+        assert chat_input._terminal_input(Keyboard()).read_line("> ") == "good"
     assert "not UTF-8" in capsys.readouterr().err
 
 

@@ -82,6 +82,34 @@ def test_keys_typed_during_an_answer_do_not_echo_and_wait_for_the_prompt(tmp_pat
     assert saved(tmp_path)[0][::2] == ["count", "write", "half a line"]
 
 
+def test_ctrl_c_is_heard_after_a_paste_that_fills_the_terminals_queue(tmp_path: Path) -> None:
+    with chat(tmp_path, ["word "] * 10_000, FAKE_PAUSE="0.01") as terminal:
+        terminal.type("count" + ENTER)
+        terminal.wait_for("word word")
+        for _ in range(5):
+            terminal.type("x" * 1000)
+        terminal.type(CTRL_C)
+        terminal.wait_for("[stopped; the conversation keeps the answer so far]")
+        terminal.wait_for("the keys typed meanwhile were dropped: more than 3000 bytes")
+        terminal.wait_for_prompt()
+        terminal.type(CTRL_D)
+        assert terminal.exit_code() == 0 and terminal.echoes()
+
+
+def test_an_answer_that_goes_on_after_a_stop_does_not_echo(tmp_path: Path) -> None:
+    """A shell sets its own modes while the program is stopped."""
+    with chat(tmp_path, ["word "] * 10_000, FAKE_PAUSE="0.01") as terminal:
+        terminal.type("count" + ENTER)
+        terminal.wait_for("word word")
+        os.kill(terminal.pid, signal.SIGSTOP)
+        terminal.set_echo()
+        assert terminal.echoes()
+        os.kill(terminal.pid, signal.SIGCONT)
+        terminal.wait_until(lambda: not terminal.echoes())
+        terminal.type(CTRL_C)
+        terminal.wait_for("[stopped; the conversation keeps the answer so far]")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_terminal_is_as_it_was_after_a_signal_in_an_answer(tmp_path: Path, number: int) -> None:
     with chat(tmp_path, ["word "] * 10_000, FAKE_PAUSE="0.01") as terminal:
