@@ -45,6 +45,8 @@ def fields(path: Path, data: bytes, what: str, limit: int = MAX_FIELDS) -> Itera
 
 def _read_varint(path: Path, data: bytes, at: int, what: str) -> tuple[int, int]:
     """The number at `at`, of ten bytes at most, and its end."""
+    if at < len(data) and data[at] < 0x80:  # nearly all have one byte
+        return data[at], at + 1
     value = 0
     for count, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << 7 * count
@@ -73,6 +75,8 @@ def varint(value: int) -> bytes:
     >>> varint(300).hex()
     'ac02'
     """
+    if 0 <= value <= 0x7F:
+        return bytes((value,))
     value &= (1 << 64) - 1
     out = bytearray()
     while value > 0x7F:

