@@ -376,7 +376,7 @@ def parse_bytes(text: str) -> int:
 
 # type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
-    "int": (r"-?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
+    "int": (r"[+-]?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
     "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
     "Bytes": (
         r"[0-9]{1,18}|[0-9]{1,6}(\.[0-9]{1,3})? ?(K|M|G|T)i?B?",

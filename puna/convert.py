@@ -78,12 +78,13 @@ def convert(
 ) -> Conversion:
     """Write the model at `source` to `target` in the format `to` (a key of WRITERS).
 
-    `quantize`: one of QUANTIZATIONS, in lower or upper case; None keeps each tensor's type, or takes one that holds its numbers
-    exactly if the format lacks that type. `shards`: into how many files the weights are split. `tokenizer`: a file to use instead
-    of the model's own.
+    `to` and `quantize` (one of QUANTIZATIONS) may be in lower or upper case. Without `quantize` each tensor keeps its type, or
+    gets one that holds its numbers exactly if the format lacks that type. `shards`: into how many files the weights are split.
+    `tokenizer`: a file to use instead of the model's own.
 
     Raises UsageError, UnsupportedModelError for what the format cannot hold, ConvertError, and the errors of `open_checkpoint`.
     """
+    to = to.lower()
     writer, quantize = _writer(to), _quantization(quantize)
     if not 1 <= shards <= MAX_SHARDS:
         raise UsageError(f"shards is {shards}; it must lie in 1..{MAX_SHARDS}")
@@ -130,7 +131,7 @@ def _writer(to: str) -> Writer:
 
 def makes_folder(to: str, shards: int) -> bool:
     """Whether a conversion `to` a format writes a folder, not one file. UsageError for an unknown format."""
-    return _writer(to).is_folder(shards)
+    return _writer(to.lower()).is_folder(shards)
 
 
 def _quantization(given: str | None) -> str | None:
@@ -261,14 +262,15 @@ SUFFIXES = {".gguf": "gguf", ".safetensors": "safetensors", ".pth": "meta", ".bi
 
 def _require_name(target: Path, to: str, shards: int) -> None:
     """UsageError for a file's name if a folder is to be written, and for a name that stands for another format."""
-    promised, is_folder = SUFFIXES.get(target.suffix.lower()), makes_folder(to, shards)
+    suffix = Path(target.name.rstrip(".")).suffix  # "m.gguf." is no other name: some systems drop the dot
+    promised, is_folder = SUFFIXES.get(suffix.lower()), makes_folder(to, shards)
     if str(target) == "-":
         raise UsageError("cannot write a model to - (stdout): a model is a file or a folder", hint="Name one as DST.")
     if promised is not None and (promised != to or is_folder):
         how = f"--to {to} --shards {shards}" if shards > 1 else f"--to {to}"
-        usual = target.with_suffix("" if is_folder else f".{to}")
+        usual = target.with_name(target.name.rstrip(".")).with_suffix("" if is_folder else f".{to}")
         raise UsageError(
-            f"{target} is the name of a {target.suffix} file, but {how} makes {'a folder' if is_folder else f'a .{to} file'}",
+            f"{target} is named like a {suffix} file, but {how} makes {'a folder' if is_folder else f'a .{to} file'}",
             hint=f"Name it {usual}{', or choose the format by --to' if promised != to else ''}.",
         )
     if not is_folder and target.is_dir():

@@ -132,6 +132,10 @@ class NumericalError(PunaError):
     """Logits that are not finite: the request ends, the others continue."""
 
 
+class Terminated(SystemExit):
+    """The process was told to end: by SIGTERM, or because its terminal is gone. A SystemExit of another package is not this."""
+
+
 def did_you_mean(given: str, names: Iterable[str]) -> str:
     """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
 

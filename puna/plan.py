@@ -13,6 +13,7 @@ from puna.config import EngineConfig, ModelConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.report import SILENT, Reporter
 
+MIB = 1 << 20
 GIB = 1 << 30
 
 # Types that a backend keeps in memory -> (weights per block, bytes per block).
@@ -142,7 +143,7 @@ def make_plan(
     if not engine.max_context and context < config.max_context:
         report.notice(
             f"context lowered from the model's {config.max_context} tokens to {context}: its K and V take "
-            f"{per_sequence * need.page / GIB:.2f} of the {left * need.page / GIB:.2f} GiB that the weights leave free; "
+            f"{gib(per_sequence * need.page)} of the {gib(left * need.page)} that the weights leave free; "
             f"--max-context may be up to {min(config.max_context, left * engine.page_size)}"
         )
     num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, unasked))
@@ -275,11 +276,12 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: i
 
 
 def gib(num_bytes: int) -> str:
+    """Bytes in GiB; in MiB where two digits of a GiB would say little.
+
+    >>> gib(13_476_831_232), gib(100 << 20)
+    ('12.55 GiB', '100.0 MiB')
     """
-    >>> gib(13_476_831_232)
-    '12.55 GiB'
-    """
-    return f"{num_bytes / GIB:.2f} GiB"
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= 0.1 * GIB else f"{num_bytes / MIB:.1f} MiB"
 
 
 def human(num_bytes: int) -> str:

@@ -33,7 +33,7 @@ def test_a_bad_variable_is_named_with_what_is_allowed(monkeypatch: pytest.Monkey
 
 
 def test_good_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"THREADS": "3", "PREFIX_CACHE": "0", "KV_TYPE": "f16", "MAX_CONTEXT": "0099"}.items():
+    for name, text in {"THREADS": "+3", "PREFIX_CACHE": "0", "KV_TYPE": "f16", "MAX_CONTEXT": "0099"}.items():
         monkeypatch.setenv(f"PUNA_{name}", text)
     config = EngineConfig.from_env()
     assert (config.threads, config.prefix_cache, config.kv_type, config.max_context) == (3, False, "f16", 99)

@@ -385,14 +385,15 @@ def test_a_target_that_exists_is_kept_unless_it_may_be_replaced(source: Path, tm
 @pytest.mark.parametrize(
     ("name", "how", "words"),
     [
-        ("y.gguf", {"to": "safetensors"}, r"y.gguf is the name of a .gguf file, but --to safetensors makes a folder"),
-        ("y.GGUF", {"to": "meta"}, "is the name of a .GGUF file, but --to meta makes a folder"),
-        ("y.safetensors", {"to": "meta"}, "is the name of a .safetensors file, but --to meta makes a folder"),
-        ("y.gguf", {"to": "gguf", "shards": 2}, "is the name of a .gguf file, but --to gguf --shards 2 makes a folder"),
-        ("y.bin", {"to": "llama2c"}, "is the name of a .bin file, but --to llama2c makes a folder"),
-        ("y.safetensors", {"to": "safetensors"}, "is the name of a .safetensors file, but --to safetensors makes a folder"),
-        ("y.pth", {"to": "meta"}, "is the name of a .pth file, but --to meta makes a folder"),
-        ("y.safetensors", {"to": "gguf"}, "is the name of a .safetensors file, but --to gguf makes a .gguf file"),
+        ("y.gguf", {"to": "safetensors"}, r"y.gguf is named like a .gguf file, but --to safetensors makes a folder"),
+        ("y.GGUF", {"to": "meta"}, "is named like a .GGUF file, but --to meta makes a folder"),
+        ("y.safetensors", {"to": "meta"}, "is named like a .safetensors file, but --to meta makes a folder"),
+        ("y.gguf", {"to": "gguf", "shards": 2}, "is named like a .gguf file, but --to gguf --shards 2 makes a folder"),
+        ("y.bin", {"to": "llama2c"}, "is named like a .bin file, but --to llama2c makes a folder"),
+        ("y.safetensors", {"to": "safetensors"}, "is named like a .safetensors file, but --to safetensors makes a folder"),
+        ("y.safetensors.", {"to": "safetensors"}, "is named like a .safetensors file, but --to safetensors makes a folder"),
+        ("y.pth", {"to": "meta"}, "is named like a .pth file, but --to meta makes a folder"),
+        ("y.safetensors", {"to": "gguf"}, "is named like a .safetensors file, but --to gguf makes a .gguf file"),
         ("folder", {"to": "gguf"}, "folder exists and is a folder, but --to gguf makes one file"),
     ],
 )

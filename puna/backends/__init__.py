@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from types import ModuleType
 from puna import install
 from puna.backends.base import Backend, BackendSpec, ProcessPlace, first_line
 from puna.config import EngineConfig
-from puna.errors import DeviceError, UsageError
+from puna.errors import DeviceError, Terminated, UsageError
 from puna.plan import Layout
 from puna.report import SILENT, Reporter
 
@@ -127,15 +129,46 @@ def begin_to_compile(config: EngineConfig, weight_types: Callable[[], Sequence[s
 
 
 def _module(backend: str) -> ModuleType:
-    try:
-        return importlib.import_module(BACKENDS[backend].module)
-    except Exception as error:
-        if backend != "torch" or (told := _torch_is_missing(error)) is None:
+    with _stdout_to_stderr():
+        try:
+            return importlib.import_module(BACKENDS[backend].module)
+        except (KeyboardInterrupt, Terminated):  # a person ends puna
             raise
-        raise told from error
+        except BaseException as error:  # a damaged package may also leave by SystemExit
+            if backend != "torch" or (told := _torch_is_missing(error)) is None:
+                raise
+            raise told from error
 
 
-def _torch_is_missing(error: Exception) -> DeviceError | None:
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """What is printed in the block, by C too, goes to stderr: a package's greeting would stand before an answer, or in JSON."""
+    if (kept := _kept_stdout()) is None:
+        yield
+        return
+    try:
+        with suppress(OSError):  # the program has no stderr
+            os.dup2(2, 1)
+        yield
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _kept_stdout() -> int | None:
+    """Another number for where stdout goes; None for a program without stdout, in which 1 may be any file."""
+    if sys.stdout is None:
+        return None
+    try:
+        sys.stdout.flush()
+        return os.dup(1)
+    except OSError:
+        return None
+
+
+def _torch_is_missing(error: BaseException) -> DeviceError | None:
     """Why PyTorch cannot be imported, and what to type; None if it was: then the error is a bug."""
     tested = "or use --device cpu. `puna doctor --device cuda` tests it all."
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "triton"):

@@ -131,13 +131,17 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading, not first use, takes the memory of K and V
 
 
+MAX_WORDS = 300  # characters of a foreign error that are told
+
+
 def first_line(error: BaseException) -> str:
-    """An error's kind, and the first line of its text.
+    """An error's kind, and the first line of its text, shortened.
 
     >>> first_line(ImportError("libcudart.so.12: cannot open shared object file"))
     'ImportError: libcudart.so.12: cannot open shared object file'
     """
-    return ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
+    line = ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
+    return line if len(line) <= MAX_WORDS else line[:MAX_WORDS] + " ..."
 
 
 class Translation:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from puna.cli import chat_settings
 from puna.cli.conversation import Conversation, quoted
+from puna.cli.numerals import typed_whole
 from puna.cli.save import save_text
 from puna.cli.saved_chats import document, read_chat
 from puna.cli.terminal import printable, shown_path, tell
@@ -74,9 +76,10 @@ def _undo(talk: Conversation, _: str) -> None:
 
 
 def _drop(talk: Conversation, text: str) -> None:
-    count = text or "1"
-    if not count.isdecimal():
-        raise UsageError(f"/drop needs a number, not {count!r}", hint="/drop 2 drops the two oldest messages with their answers.")
+    count = typed_whole(text or "1")
+    if count is None or count < 0:
+        hint = "/drop 2 drops the two oldest messages with their answers."
+        raise UsageError(f"/drop needs a number, not {reprlib.repr(text)}", hint=hint)
     talk.drop_oldest(int(count))
 
 

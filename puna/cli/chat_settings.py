@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from puna.cli.numerals import typed_real, typed_whole
 from puna.cli.options import typed_range
 from puna.errors import UsageError, did_you_mean
 
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from puna.request import SamplingParams
 
 NONE = "none"
-Read = Callable[[str], float]
+READ = {int: typed_whole, float: typed_real}
 
-# Field of SamplingParams -> how its value is written, and what it does.
-SETTINGS: dict[str, tuple[Read, str]] = {
+# Field of SamplingParams -> the kind of its value, and what it does.
+SETTINGS: dict[str, tuple[type[int | float], str]] = {
     "max_tokens": (int, "tokens of an answer at most; none: no limit"),
     "temperature": (float, "0: always the most likely token"),
     "top_k": (int, "sample from the k most likely tokens; 0: off"),
@@ -60,12 +61,10 @@ def name_in(text: str) -> str:
 def _value(name: str, text: str) -> Any:
     if name in OPTIONAL and text.lower() == NONE:
         return None
-    try:
-        value = SETTINGS[name][0](text)
-    except ValueError:
-        value = -math.inf  # below every range
-    if value < typed_range(name)[0]:
-        raise UsageError(f"{name} is {text!r}; it must be {range_of(name)}")
+    value = READ[SETTINGS[name][0]](text)
+    low, high = typed_range(name)
+    if value is None or not low <= value <= high:
+        raise UsageError(f"{name} is {reprlib.repr(text)}; it must be {range_of(name)}")
     return value
 
 

@@ -12,13 +12,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import NoReturn
 
 import click
 
 import puna
 from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
-from puna.errors import DeviceError, PunaError, UsageError, did_you_mean
+from puna.errors import DeviceError, PunaError, Terminated, UsageError, did_you_mean
 
 # Name -> its module, and its line in `puna --help`.
 COMMANDS = {
@@ -153,11 +154,15 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _raise_on_termination() -> None:
-    """Make SIGTERM and SIGHUP raise SystemExit, so that half-done work is cleaned up. Ignored signals (nohup) stay ignored."""
+    """Make SIGTERM and SIGHUP raise Terminated, so that half-done work is cleaned up. Ignored signals (nohup) stay ignored."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda received, _: sys.exit(SIGNALLED + received))
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise Terminated(SIGNALLED + number)
 
 
 MAX_MESSAGE = 2000  # characters: an error may quote what was typed, which may be anything

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from puna.cli.fetch import Confirm, offer
+from puna.cli.numerals import typed_real, typed_whole
 from puna.cli.terminal import argument_text
 from puna.errors import TemplateError, UsageError, did_you_mean
 
@@ -56,7 +57,7 @@ class Whole(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from puna.checks import whole
 
-        return int(_checked(partial(whole, low=self._low), int, value, param))
+        return int(_checked(partial(whole, low=self._low), typed_whole, value, param))
 
 
 class Sampling(click.ParamType[float]):
@@ -70,8 +71,8 @@ class Sampling(click.ParamType[float]):
         assert param is not None and param.name is not None
         low, high = typed_range(param.name)
         if isinstance(low, int):
-            return int(_checked(partial(whole, low=low, high=int(high)), int, value, param))
-        return float(_checked(partial(real, low=low, high=high), float, value, param))
+            return int(_checked(partial(whole, low=low, high=int(high)), typed_whole, value, param))
+        return float(_checked(partial(real, low=low, high=high), typed_real, value, param))
 
 
 LOWEST = {"max_tokens": 1}  # SamplingParams also has 0, to score a prompt; who types a command wants an answer
@@ -90,12 +91,11 @@ def typed_range(name: str) -> tuple[float, float]:
     return LOWEST.get(name, limits[0]), limits[1]
 
 
-def _checked(check: Check, read: Callable[[Any], float], value: Any, param: click.Parameter | None) -> Any:
+def _checked(check: Check, read: Callable[[str], float | None], value: Any, param: click.Parameter | None) -> Any:
     """The number that a text means. UsageError, which names the flag and what is allowed, if `check` refuses it."""
-    with suppress(ValueError):  # the check refuses a text
-        value = read(value)
+    number = read(value) if isinstance(value, str) else value  # a default is no text
     try:
-        return check(_flag(param, "the number"), value)
+        return check(_flag(param, "the number"), value if number is None else number)  # the check refuses a text
     except UsageError as error:
         raise UsageError(error.message, hint=_without_equals_sign(value, param)) from None
 
@@ -387,8 +387,8 @@ COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize"}
 
 
 def _parse_bias(text: str) -> tuple[int, float]:
-    token_id, _, bias = text.partition("=")
-    try:
-        return int(token_id), float(bias)
-    except ValueError:
-        raise UsageError(f"--logit-bias is {text!r}; write ID=BIAS, for example 17=-2.5") from None
+    token, _, number = text.partition("=")
+    token_id, bias = typed_whole(token), typed_real(number)
+    if token_id is None or bias is None:
+        raise UsageError(f"--logit-bias is {reprlib.repr(text)}; write ID=BIAS, for example 17=-2.5")
+    return token_id, bias

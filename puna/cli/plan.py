@@ -279,6 +279,8 @@ def _room_line(planned: Planned) -> str:
     line = f"K/V space for {tokens} tokens ({plan.kv_type}); a sequence can use up to {plan.max_context}"
     if batch:
         wanted = plan.kv_bytes * batch * plan.max_context // tokens
+        if batch == 1:
+            return f"{line}. One of {plan.max_context} tokens takes {gib(wanted)}"
         each = f"{batch} sequences of {plan.max_context} tokens take {gib(wanted)}"
         return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the space, others wait'}"
     alone = fit.alone_bytes

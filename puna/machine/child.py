@@ -27,6 +27,7 @@ class Answer:
     problem: str = ""
     died_by: str = ""  # the signal that ended it, "SIGILL"; "" if it exited by itself
     timed_out: bool = False
+    has_run: bool = True  # False: Python could not be started, which says nothing about the module
 
     def text(self, name: str) -> str:
         """A fact as text; "" if it is not text."""
@@ -50,7 +51,7 @@ def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT
     """Run a module and read the last line that it printed."""
     output = host.run(*command_of(module, *arguments), limit_s=limit_s)
     if output is None:
-        return Answer(problem=f"{sys.executable} could not be started")
+        return Answer(problem=f"{sys.executable} could not be started", has_run=False)
     if output.timed_out:
         return Answer(problem=f"it did not end within {limit_s:g} s", timed_out=True)
     if output.too_long:

@@ -31,6 +31,9 @@ DAMAGED = {
     f"raise OSError({MISSING!r} + chr(10) + 'more')": f"OSError: {MISSING}",
     "from torch._C import *": "ModuleNotFoundError: No module named 'torch._C'",
     "": "ModuleNotFoundError: No module named 'torch.",
+    "raise SystemExit(0)": "SystemExit: 0",
+    "raise BaseException('b')": "BaseException: b",
+    f"raise ImportError({'long' * 5000!r})": "ImportError: " + ("long" * 72)[:287] + " ...",
     "x = (": "SyntaxError: '(' was never closed (__init__.py, line 1)",
 }
 
@@ -60,3 +63,24 @@ def test_a_bug_beside_a_whole_torch_stays_a_bug(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0"))
     with pytest.raises(AttributeError, match="no_such_thing"):
         create_backend(EngineConfig(device="torch"))
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt()", "Terminated(143)"])
+def test_who_ends_puna_while_torch_starts_is_not_told_of_a_damaged_torch(tmp_path: Path, error: str) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"from puna.errors import Terminated; raise {error}")
+    code = "from puna.errors import Terminated" + OPEN.replace(
+        "except", f"except {error.partition('(')[0]}: print('ended')\nexcept", 1
+    )
+    assert output(code, tmp_path) == ["ended"]
+
+
+NOISY = "import os; print('greeting'); os.write(1, b'from C\\n'); 1 / 0"
+
+
+def test_what_a_package_prints_when_it_starts_is_not_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(NOISY)
+    told, _, after = output(f"print('before'){OPEN}\nprint('after')", tmp_path)[1:]
+    assert told.endswith("does not start: ZeroDivisionError: division by zero") and after == "after"
+    assert len(output(f"import os; os.close(1); import sys; sys.stdout = None{OPEN}", tmp_path)) == 0

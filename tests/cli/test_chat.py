@@ -14,7 +14,7 @@ from puna.cli import chat_commands, chat_input, chat_settings
 from puna.cli.keyboard import Keyboard
 from puna.cli.saved_chats import newest
 from puna.cli.width import display_width
-from puna.errors import ModelNotFoundError, PunaError
+from puna.errors import ModelNotFoundError, PunaError, UsageError
 from puna.request import FinishReason, SamplingParams, allowed_range
 from puna.suggested import suggested
 from tests.cli.conftest import FakeLLM, Puna
@@ -272,8 +272,30 @@ def test_set_changes_a_setting_within_its_range(fake: FakeLLM, puna: Puna) -> No
     )
     assert (fake.asked[0][1].temperature, fake.asked[0][1].top_k, fake.asked[0][1].seed) == (0.2, 3, None)
     assert "temperature = 0.2   (a number, 0 to 100)" in done.err
-    assert "temperature is 1000.0; a finite number in 0.0..100.0 is needed" in done.err
+    assert "temperature is '1000'; it must be a number, 0 to 100" in done.err
     assert "there is no setting 'temprature'\nDid you mean temperature?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_tokens 999999999999", "'999999999999'; it must be a whole number, 1 to 134217728, or none"),
+        (f"max_tokens {'9' * 5000}", f"'{'9' * 12}...{'9' * 13}'; it must be a whole number, 1 to 134217728, or none"),
+        ("temperature nan", "'nan'; it must be a number, 0 to 100"),
+        ("temperature 1e-400", "'1e-400'; it must be a number, 0 to 100"),
+        ("top_k ٥", "'٥'; it must be a whole number, 0 to 4194304"),
+        ("top_k 1_0", "'1_0'; it must be a whole number, 0 to 4194304"),
+    ],
+)
+def test_set_tells_the_range_that_it_shows(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        chat_settings.changed(SamplingParams(), text)
+    assert caught.value.message == f"{text.split()[0]} is {told}"
+
+
+def test_set_knows_no_negative_zero() -> None:
+    params = chat_settings.changed(SamplingParams(), "temperature -0")
+    assert chat_settings.line(params, "temperature").startswith("temperature = 0 ")
 
 
 def test_every_setting_is_one_of_the_sampling_parameters_and_has_a_range() -> None:

@@ -51,7 +51,7 @@ def test_a_home_folder_is_found_in_the_target_too(model: Path, tmp_path: Path, m
 
 
 def test_a_slash_at_the_end_of_a_folders_name_is_right(model: Path, tmp_path: Path) -> None:
-    assert run(model, f"{tmp_path}/made/", "--to", "safetensors").exit_code == 0
+    assert run(model, f"{tmp_path}/made/", "--to", "SafeTensors").exit_code == 0
     assert run(model, f"{tmp_path}/shards/", "--to", "gguf", "--shards", "2").exit_code == 0
 
 

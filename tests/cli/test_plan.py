@@ -83,6 +83,13 @@ def test_a_card_that_is_too_small_is_one_sentence_with_the_cpu(puna: Puna) -> No
 def test_a_batch_that_was_asked_for_is_counted(puna: Puna) -> None:
     done = puna("plan", "llama-2-7b", "--gpu", "RTX 3090", "--context", "1024", "--batch", "32")
     assert "32 sequences of 1024 tokens take 16.00 GiB" in " ".join(done.out.split())
+    done = puna("plan", "llama-2-7b", "--gpu", "RTX 3090", "--context", "1024", "--batch", "1")
+    assert "up to 1024. One of 1024 tokens takes 0.50 GiB" in " ".join(done.out.split())
+
+
+def test_little_memory_is_told_in_mib(puna: Puna) -> None:
+    told = " ".join(puna("plan", "llama-2-7b", "--ram", "100MiB").out.split())
+    assert "MiB" in told and "0.00 GiB" not in told
 
 
 @pytest.mark.parametrize(

@@ -508,6 +508,25 @@ def test_a_whole_torch_is_ok_and_an_unknown_one_is_not_blamed(
     assert (found and (found.state, found.found)) == (words and ("ok", words))
 
 
+@pytest.mark.parametrize(
+    ("device", "state", "answer", "words"),
+    [
+        ("torch", "error", {"stdout": ""}, "it ended with code 0 and said: nothing"),
+        ("auto", "warning", {"stdout": "", "code": 3}, "it ended with code 3 and said: nothing"),
+        ("torch", "error", {"stdout": "", "code": -11}, "it was ended by SIGSEGV"),
+        ("torch", "error", {"hangs": True}, "it did not end within 60 s"),
+    ],
+)
+def test_a_torch_that_ends_or_hangs_without_a_word_does_not_start(
+    tmp_path: Path, device: str, state: str, answer: dict[str, Any], words: str
+) -> None:
+    host = build(tmp_path, torch("2.13.0+cpu", ""), started(**answer))
+    diagnosis = diagnose(Patient(host, device))
+    (found,) = [f for f in diagnosis.findings if f.check == "torch.start"]
+    assert (found.state, found.found) == (state, f"PyTorch 2.13.0+cpu is installed but does not start: {words}")
+    assert diagnosis.verdict.runs is (device == "auto")
+
+
 def test_where_the_trial_started_torch_it_is_not_started_again(tmp_path: Path) -> None:
     host = build(tmp_path, *RTX_4070, started(stdout="{}"))
     assert "torch.start" not in findings_of(host)

@@ -17,7 +17,7 @@ def look() -> dict[str, str]:
         import torch
 
         return {"torch": str(torch.__version__)}
-    except Exception as error:  # noqa: BLE001 - what a damaged package raises is not foreseeable
+    except BaseException as error:  # noqa: BLE001 - a damaged package may raise anything, SystemExit too
         return {"problem": first_line(error)}
 
 
