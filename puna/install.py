@@ -12,7 +12,6 @@ import shutil
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-from urllib.request import url2pathname
 
 MAKE_TARGETS = ("gpu",)  # extras that the Makefile installs
 HERE = Path(__file__).resolve().parents[1]
@@ -96,6 +95,7 @@ def _is_made_by_make(folder: Path) -> bool:
 def _wheel() -> Path | None:
     """The wheel or folder that pip installed puna from, if it still exists."""
     from importlib import metadata
+    from urllib.request import url2pathname  # imports an HTTP client: 40 ms
 
     try:
         told = json.loads(metadata.distribution("puna").read_text("direct_url.json") or "{}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from puna.cli.main import app
+from puna.cli import main
 from puna.formats import open_checkpoint
 from tests.models import random_tensors, tiny_config, write_gguf
 
@@ -21,7 +21,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(app, ["convert", *map(str, words)])
+    return CliRunner().invoke(main.app, ["convert", *map(str, words)])
 
 
 def test_the_path_goes_to_stdout_and_the_rest_to_stderr(model: Path, tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_a_slash_at_the_end_of_a_folders_name_is_right(model: Path, tmp_path: Pa
         (["{model}", "{made}", "--to", "gguf", "--quantize", "Q5_K_M"], 2, "The nearest to Q5_K_M is q6_k."),
     ],
 )
-def test_wrong_usage_is_told_in_two_lines(words: list[str], code: int, said: str, model: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_wrong_usage_is_told_in_two_lines(
+    words: list[str], code: int, said: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     filled = [word.format(model=model, made=tmp_path / "made") for word in words]
-    result = subprocess.run([sys.executable, "-m", "puna", "convert", *filled], capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stdout) == (code, "") and said in result.stderr
-    assert len(result.stderr.splitlines()) <= 2 and "Traceback" not in result.stderr
+    assert main.run(["convert", *filled]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and said in err
+    assert len(err.splitlines()) <= 2 and "Traceback" not in err
