@@ -15,6 +15,7 @@ def look() -> dict[str, str]:
     """`torch`: its version; `problem`: why it cannot be imported."""
     try:
         import torch
+        import torch.distributed
 
         return {"torch": str(torch.__version__)}
     except Exception as error:  # noqa: BLE001 - what a damaged package raises is not foreseeable
