@@ -74,7 +74,7 @@ def read_message(read_line: ReadLine) -> Typed:
 def open_input() -> Iterator[ChatInput]:
     """The source of messages: with line editing if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        with unechoed():  # each prompt echoes by itself
+        with unechoed(is_raw=True):  # each prompt echoes by itself
             yield _terminal_input()
     else:
         lines = LineReader()
