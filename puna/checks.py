@@ -32,33 +32,49 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
     return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
 
 
+_TAKERS: dict[type[Any], str] = {}  # each kind of settings, and where its settings are given
+
+
 def unknown_setting(kind: type[Any], given: Iterable[str]) -> UsageError | None:
     """The error for the first name that is no field of the dataclass `kind`; None if all are."""
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = _names(kind)
     unknown = next((name for name in given if name not in names), None)
     if unknown is None:
         return None
+    taker = next((taker for other, taker in _TAKERS.items() if other is not kind and unknown in _names(other)), None)
+    if taker is not None:
+        return UsageError(f"{unknown!r} is no setting of {kind.__name__}", hint=f"Give it to {taker}.")
     return UsageError(f"unknown setting {unknown!r}", hint=f"{did_you_mean(unknown, names)} Known: {', '.join(names)}.".strip())
 
 
-def refuse_unknown(kind: type[T]) -> type[T]:
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def refuse_unknown(taker: str) -> Callable[[type[T]], type[T]]:
     """A decorator above `@dataclass`: an unknown keyword is the error of `unknown_setting` instead of Python's TypeError.
 
-    It looks at the names only after Python has refused them, so that construction costs no more than before.
+    `taker` says where these settings are given. The names are looked at only after Python has refused them, so that
+    construction costs no more than before.
     """
-    construct = kind.__init__
 
-    @functools.wraps(construct)
-    def __init__(self: T, *args: Any, **settings: Any) -> None:
-        try:
-            construct(self, *args, **settings)
-        except TypeError:
-            if (error := unknown_setting(kind, settings)) is None:
-                raise
-            raise error from None
+    def decorated(kind: type[T]) -> type[T]:
+        construct = kind.__init__
 
-    kind.__init__ = __init__  # type: ignore[method-assign, assignment]
-    return kind
+        @functools.wraps(construct)
+        def __init__(self: T, *args: Any, **settings: Any) -> None:
+            try:
+                construct(self, *args, **settings)
+            except TypeError:
+                if (error := unknown_setting(kind, settings)) is None:
+                    raise
+                raise error from None
+
+        kind.__init__ = __init__  # type: ignore[method-assign, assignment]
+        _TAKERS[kind] = taker
+        return kind
+
+    return decorated
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None) -> int:

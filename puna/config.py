@@ -254,7 +254,7 @@ class ModelConfig:
         return shapes
 
 
-@refuse_unknown
+@refuse_unknown("LLM(...), which loads a model, or to EngineConfig(...)")
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How to run. Each field is an environment variable (`PUNA_MAX_CONTEXT`), and most are a flag (`--max-context`).

@@ -59,7 +59,7 @@ class Biases(Mapping[int, float]):
         return repr(self._values)
 
 
-@checks.refuse_unknown
+@checks.refuse_unknown("each call, such as generate(...) or chat(...), or to SamplingParams(...)")
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is sampled, and when to stop. The defaults are greedy: the same prompt gives the same text.

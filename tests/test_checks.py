@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pickle
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +60,26 @@ def test_type_checkers_still_know_the_fields() -> None:
 def test_an_unknown_name_is_refused_even_if_its_value_says_nothing() -> None:
     with pytest.raises(UsageError, match="unknown setting 'thread'"):
         EngineConfig.from_env(thread=None)
+
+
+MISPLACED: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "'temperature' is no setting of EngineConfig": (puna.LLM, {"temperature": 1}, "Give it to each call, such as generate(...)"),
+    "'max_tokens' is no setting of EngineConfig": (EngineConfig, {"max_tokens": 9}, "or to SamplingParams(...)."),
+    "'device' is no setting of SamplingParams": (SamplingParams, {"device": "cpu"}, "Give it to LLM(...), which loads a model"),
+    "'threads' is no setting of SamplingParams": (
+        partial(dataclasses.replace, SamplingParams()),
+        {"threads": 2},
+        "EngineConfig(...).",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", MISPLACED)
+def test_a_setting_that_belongs_elsewhere_is_told_its_place(words: str) -> None:
+    make, given, place = MISPLACED[words]
+    with pytest.raises(UsageError, match=f"^{words}\n") as caught:
+        make(**given)
+    assert place in caught.value.hint
 
 
 @pytest.mark.parametrize("made", SAMPLES, ids=lambda made: type(made).__name__)

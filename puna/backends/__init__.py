@@ -72,7 +72,12 @@ BACKENDS: Mapping[str, BackendSpec] = {
 # Kind of device -> backend. The text after a colon is a number, which the backend reads.
 DEVICES: Mapping[str, str] = {"cpu": "cpu", "reference": "reference", "torch": "torch", "cuda": "torch"}
 SHARED = {"cpu": "torch"}  # the device to use where several processes share a model
-NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("C:/Windows/System32/nvcuda.dll"))
+NVIDIA_DRIVER = (
+    Path("/proc/driver/nvidia/version"),
+    Path("/usr/lib/wsl/lib/libcuda.so.1"),  # in WSL the driver is that of Windows
+    Path("C:/Windows/System32/nvcuda.dll"),
+)
+ABSENT = "which is not installed"
 
 
 def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConfig:
@@ -93,16 +98,20 @@ def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConf
 
 
 def _has_gpu(config: EngineConfig, report: Reporter) -> bool:
-    if not (config.require_gpu or any(path.exists() for path in NVIDIA_DRIVER)):
+    if not (config.require_gpu or _has_driver()):
         return False
     try:
-        _module("torch").require_gpu()
+        _module("cuda").require_gpu()
     except DeviceError as error:
         if config.require_gpu:
             raise
         report.notice(f"using the CPU instead: {error.line}")
         return False
     return True
+
+
+def _has_driver() -> bool:
+    return any(path.exists() for path in NVIDIA_DRIVER)
 
 
 def backend_spec(device: str) -> BackendSpec:
@@ -116,7 +125,7 @@ def backend_spec(device: str) -> BackendSpec:
 
 def create_backend(config: EngineConfig, report: Reporter = SILENT) -> Backend:
     """Make the backend that `config.device` names. Nothing is loaded yet."""
-    backend: Backend = _module(DEVICES[config.device.partition(":")[0]]).create(config, report)
+    backend: Backend = _module(config.device.partition(":")[0]).create(config, report)
     return backend
 
 
@@ -128,16 +137,18 @@ def begin_to_compile(config: EngineConfig, weight_types: Callable[[], Sequence[s
         _module("cpu").begin_to_compile(types, kv_types[0] if config.kv_type == "auto" else config.kv_type)
 
 
-def _module(backend: str) -> ModuleType:
+def _module(kind: str) -> ModuleType:
+    """The module of the backend of a kind of device."""
+    backend = DEVICES[kind]
     with _stdout_to_stderr():
         try:
             return importlib.import_module(BACKENDS[backend].module)
         except (KeyboardInterrupt, Terminated):  # a person ends puna
             raise
         except BaseException as error:  # a damaged package may also leave by SystemExit
-            if backend != "torch" or (told := _torch_is_missing(error)) is None:
+            if backend != "torch" or (problem := _torch_problem(error)) is None:
                 raise
-            raise told from error
+            raise (_no_gpu_by_torch(problem) if kind == "cuda" else _no_cpu_by_torch(problem)) from error
 
 
 @contextmanager
@@ -168,17 +179,30 @@ def _kept_stdout() -> int | None:
         return None
 
 
-def _torch_is_missing(error: BaseException) -> DeviceError | None:
-    """Why PyTorch cannot be imported, and what to type; None if it was: then the error is a bug."""
-    tested = "or use --device cpu. `puna doctor --device cuda` tests it all."
+def _torch_problem(error: BaseException) -> str | None:
+    """Why PyTorch cannot be imported; None if it was: then the error is a bug."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "triton"):
-        return DeviceError(
-            f"GPUs need {error.name}, which is not installed", hint=f"Install it: {install.extra_command('gpu')}, {tested}"
-        )
+        return f"{error.name}, {ABSENT}"
     lacks_a_part = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("torch.")
     if hasattr(sys.modules.get("torch"), "__version__") and not lacks_a_part:
         return None
-    return DeviceError(
-        f"PyTorch is installed but does not start: {first_line(error)}",
-        hint=f"Install it again: {install.again('torch')}, {tested}",
-    )
+    return f"PyTorch is installed but does not start: {first_line(error)}"
+
+
+def _no_gpu_by_torch(problem: str) -> DeviceError:
+    """The error for a GPU. Without a driver PyTorch cannot help, and its packages for GPUs are gigabytes."""
+    if not _has_driver():
+        return DeviceError(
+            "there is no NVIDIA card here, or its driver is not loaded",
+            hint="Use --device cpu. `puna doctor --device cuda` says which of the two it is.",
+        )
+    tested = "or use --device cpu. `puna doctor --device cuda` tests it all."
+    if problem.endswith(ABSENT):
+        return DeviceError(f"GPUs need {problem}", hint=f"Install it: {install.extra_command('gpu')}, {tested}")
+    return DeviceError(problem, hint=f"Install it again: {install.again('torch')}, {tested}")
+
+
+def _no_cpu_by_torch(problem: str) -> DeviceError:
+    """The error for PyTorch on the CPU. The doctor knows the command for the small build, without the libraries of GPUs."""
+    words = f"PyTorch on the CPU needs {problem}" if problem.endswith(ABSENT) else problem
+    return DeviceError(words, hint="Use --device cpu, or install it: `puna doctor --device torch` shows the command.")

@@ -75,7 +75,7 @@ def read_message(read_line: ReadLine) -> Typed:
 def open_input() -> Iterator[ChatInput]:
     """The source of messages: with line editing if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        with unechoed() as keyboard:  # each prompt echoes by itself
+        with unechoed(is_raw=True) as keyboard:  # each prompt echoes by itself
             yield _terminal_input(keyboard)
     else:
         lines = LineReader()

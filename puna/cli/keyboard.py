@@ -1,7 +1,4 @@
-"""A terminal's keyboard while nobody reads it: keys do not echo into the output, and wait for the next prompt, as in a shell.
-
-Ctrl-C still interrupts, and drops what was typed before it. Windows has no such echo.
-"""
+"""A terminal's keyboard while nobody reads it: keys do not echo into the output, and wait for who reads next, as in a shell."""
 
 from __future__ import annotations
 
@@ -33,14 +30,17 @@ class Keyboard:
 
 
 @contextlib.contextmanager
-def unechoed() -> Iterator[Keyboard]:
-    """Keys that are typed in this block are kept as they are, without echo. Afterwards the terminal is as it was."""
-    if sys.platform == "win32" or not sys.stdin.isatty():
+def unechoed(is_raw: bool = False) -> Iterator[Keyboard]:
+    """Keys that are typed in this block do not echo. Afterwards the terminal is as it was. Windows has no such echo.
+
+    The keys wait for the shell; or if `is_raw`, for a prompt of this program. These are kept as they are, also by Ctrl-C.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty() or not _is_ours(sys.stdin.fileno()):
         yield Keyboard()
         return
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
-    keyboard = _Unechoed(terminal)
+    keyboard = _Unechoed(terminal, is_raw)
     try:
         keyboard.start()
         yield keyboard
@@ -54,16 +54,18 @@ def unechoed() -> Iterator[Keyboard]:
 class _Unechoed(Keyboard):
     """A terminal without echo, looked after ten times a second.
 
-    The system keeps 4,095 bytes that nobody has read, and then hears no Ctrl-C: more than `MOST_TYPED` are dropped, and told.
-    After Ctrl-Z and `fg` the shell has set modes of its own.
+    If it is raw, the system keeps 4,095 bytes that nobody has read, and then hears no Ctrl-C: more than `MOST_TYPED` are
+    dropped, and told. After Ctrl-Z and `fg` the shell has set modes of its own.
     """
 
-    def __init__(self, terminal: int) -> None:
-        self._terminal = terminal
+    def __init__(self, terminal: int, is_raw: bool) -> None:
+        self._terminal, self._is_raw = terminal, is_raw
         self._quiet = termios.tcgetattr(terminal)
-        self._quiet[INPUT] &= ~termios.ICRNL  # Enter stays apart from Ctrl-J, also for Alt-Enter
-        # ICANON would keep a half line from the next reader.
-        self._quiet[LOCAL] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+        self._quiet[LOCAL] &= ~termios.ECHO
+        if is_raw:
+            self._quiet[INPUT] &= ~termios.ICRNL  # Enter stays apart from Ctrl-J, also for Alt-Enter
+            self._quiet[LOCAL] &= ~(termios.ICANON | termios.IEXTEN)  # ICANON would keep a half line from the next reader
+            self._quiet[LOCAL] |= termios.NOFLSH  # Ctrl-C stops an answer; the next message may have been typed already
         self._num_dropped = 0
         self._ended, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, name="puna-keyboard", daemon=True)
@@ -98,7 +100,7 @@ class _Unechoed(Keyboard):
         if termios.tcgetattr(self._terminal) != self._quiet:
             termios.tcsetattr(self._terminal, termios.TCSANOW, self._quiet)
         # The rest of a paste is dropped, too. Read, because tcflush leaves a full queue deaf.
-        while (waiting := _num_waiting(self._terminal)) > (0 if self._num_dropped else MOST_TYPED):
+        while self._is_raw and (waiting := _num_waiting(self._terminal)) > (0 if self._num_dropped else MOST_TYPED):
             self._num_dropped += len(os.read(self._terminal, waiting))
 
 

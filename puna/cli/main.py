@@ -77,12 +77,13 @@ def is_question(word: str) -> bool:
 def _no_command(name: str, others: list[str]) -> PunaError:
     from puna import hub
 
+    near = did_you_mean(name, COMMANDS)
     if others and all(word.isalpha() for word in (name, *others)):
         question = f'"{" ".join((name, *others))}"'
-        return UsageError(f"there is no command {name!r}", hint=f"To ask that, put it in quotes: puna {question}")
+        return UsageError(f"there is no command {name!r}", hint=f"{near} To ask that, put it in quotes: puna {question}".lstrip())
     if hub.looks_like_model(name):
         return UsageError(f"{name} is a model, not a command", hint=f'Try: puna run {name} "..." or: puna chat {name}')
-    return UsageError(f"there is no command {name!r}", hint=did_you_mean(name, COMMANDS) or "puna --help lists the commands.")
+    return UsageError(f"there is no command {name!r}", hint=near or "puna --help lists the commands.")
 
 
 def _no_option(error: click.NoSuchOption, words: Sequence[str]) -> UsageError:
@@ -192,7 +193,8 @@ def explain(error: BaseException) -> int:
             tell(f"puna: {_shortened(error.format_message())}")
             return 2
         case KeyboardInterrupt() | click.Abort():
-            tell("")  # so that the shell's prompt begins on a new line
+            begins_line = isinstance(error.__cause__, KeyboardInterrupt)  # click has ended the line of the terminal's ^C
+            tell(*([] if begins_line else [""]), "puna: interrupted")
             return INTERRUPTED
         case BrokenPipeError():
             discard(sys.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import DownloadError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.hub import absent_source
+from puna.hub.published import PUBLISHED_AS, split_type
 from puna.plan import gib
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
 SHOWN_FILES = 20  # of a repository
+LEAST_RAM = 1 << 20  # fewer bytes are a number without its unit
 TELLING_BYTES = 64 << 20  # below this, the process's own few MiB are a large share
 
 
@@ -62,8 +65,9 @@ def command(
     if history:
         _show_history(as_json)
         return 0
-    if ram == 0:
-        raise UsageError("--ram is 0; it must be a size such as 32GiB")
+    if ram is not None and ram < LEAST_RAM:
+        meant = f"Did you mean {ram}GiB?" if ram else ""
+        raise UsageError(f"--ram is {ram} bytes; it must be a size such as 32GiB", hint=meant)
     flags["max_context"] = flags["max_context"] if context is None else context
     if model is None and (gpu is not None or ram is not None):
         with TerminalReporter() as report:
@@ -131,21 +135,28 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
     from puna.machine.known_models import known_checkpoint
 
     text = model or DEFAULT_MODEL
+    named = _as_fetched(text)
     try:
         headers = stack.enter_context(header_checkpoint(text, report))
     except (ModelNotFoundError, DownloadError) as error:
-        if text in CATALOGUE or (known := known_checkpoint(text.removeprefix("hf:"))) is None:
+        if text in CATALOGUE or (known := known_checkpoint(named.removeprefix("hf:"))) is None:
             if isinstance(error, ModelNotFoundError):
                 _tell_files(text)
             if (reason := refusal(text)) is not None:
                 raise UnsupportedModelError(f"{text}: {reason}", hint="`puna models --all` lists models that it runs.") from error
             raise
         report.notice(f"{text} is not downloaded: planning from its published sizes")
-        return known, text
+        return known, named
     if not headers.is_local:
         fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
         report.notice(f"not downloaded: planning from {fetched:.1f} MB of headers of {total:.2f} GB")
     return formats.open_checkpoint(headers.path), shown_path(headers.path) if headers.is_local else headers.name
+
+
+def _as_fetched(name: str) -> str:
+    """A short name with the type of the file that puna would fetch for it: what is planned is what would run."""
+    source = None if split_type(name)[1] else absent_source(name)
+    return name if source is None or source.kind == PUBLISHED_AS.lower() else f"{name}:{source.kind}"
 
 
 def _tell_files(model: str) -> None:
@@ -188,7 +199,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
     yield ""
     if planned.settings:
         yield "Settings that fit, best quality first:"
-        yield from _setting_lines(planned.settings)
+        yield from _setting_lines(planned)
     elif not fit.fits:
         yield from wrapped(_no_setting(planned.on_cpu), report_width(sys.stdout))
     if fit.fits and planned.on_cpu is not None and planned.on_cpu.fits:
@@ -240,16 +251,18 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
         yield from wrapped(notice, report_width(sys.stdout), "  ")
     if fit.fits:
         yield from wrapped(_room_line(planned), report_width(sys.stdout), "  ")
-    if (source := absent_source(planned.model)) is not None:
-        name, _, kind = planned.model.partition(":")
-        if source.kind == kind:
-            told = f"To fetch it, about {source.size}: puna pull {planned.model}"
-        else:
-            told = (
-                f"This is the plan of the original weights. puna fetches a smaller file, {source.kind.upper()} of about "
-                f"{source.size}: puna pull {planned.model} (its plan: puna plan {name}:{source.kind})"
-            )
+    if told := _to_fetch(planned.model):
         yield from wrapped(told, report_width(sys.stdout), "  ")
+
+
+def _to_fetch(model: str) -> str:
+    """How to fetch a published model, and which plan shows its original weights; "" if it is here, or a name of the Hub."""
+    if (source := absent_source(model)) is None:
+        return ""
+    told = f"To fetch it, about {source.size}: puna pull {model}"
+    if not source.kind.startswith("q"):  # it is not quantised
+        return told
+    return f"{told}. The plan of the original weights: puna plan {split_type(model)[0]}:{PUBLISHED_AS.lower()}"
 
 
 def _refusal(planned: Planned) -> str:
@@ -287,10 +300,12 @@ def _room_line(planned: Planned) -> str:
     return line if alone == fit.device_bytes else f"{line}. With space for one sequence only (--batch 1) it takes {gib(alone)}"
 
 
-def _setting_lines(settings: list[Setting]) -> Iterator[str]:
+def _setting_lines(planned: Planned) -> Iterator[str]:
     """Each setting in two lines: the flags, then its memory, speed and quality."""
-    for one in settings:
-        yield f"  {' '.join(one.flags)}"
+    from puna.machine.fit import MODEL
+
+    for one in planned.settings:
+        yield f"  {' '.join(one.flags).replace(MODEL, shlex.quote(planned.model))}"
         facts = ", ".join(filter(None, (gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss)))
         yield from wrapped(facts, report_width(sys.stdout), "      ")
 

@@ -11,6 +11,7 @@ import click
 
 from puna.cli import answer
 from puna.cli.interrupts import INTERRUPTED
+from puna.cli.keyboard import unechoed
 from puna.cli.options import (
     Sampling,
     Utf8,
@@ -68,7 +69,7 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         if not raw:
             announce_template(llm, report)
     load_s = time.perf_counter() - started
-    with llm:
+    with llm, unechoed():
         return _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)
 
 

@@ -16,7 +16,7 @@ from puna.cli.standard_input import MARK, marked_encoding
 from puna.cli.terminal import TerminalReporter, print_json, printable, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
-from puna.errors import ContextLengthError, TemplateError, UsageError
+from puna.errors import ContextLengthError, PunaError, TemplateError, UsageError
 
 if TYPE_CHECKING:
     from puna.llm import LLM
@@ -75,8 +75,11 @@ def _text_of(file: str | None) -> str:
         return file  # the error text itself, in quotes
     if path.is_dir():
         raise UsageError(f"{file} is a folder", hint="Give the log in it, or paste the error text: puna why")
-    with path.open("rb") as stream:
-        return _decoded(_read(stream), file)
+    try:
+        with path.open("rb") as stream:
+            return _decoded(_read(stream), file)
+    except FileNotFoundError as error:
+        raise PunaError(f"{error.strerror}: {file}", hint="Give the name of a log, or paste the error text: puna why") from error
 
 
 def _exists(path: Path) -> bool:

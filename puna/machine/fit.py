@@ -98,7 +98,7 @@ class Fit:
 class Setting:
     """Flags with which a model fits."""
 
-    flags: tuple[str, ...]  # as they are typed: "--weights int8"
+    flags: tuple[str, ...]  # as they are typed: "--weights int8", or a command that names the model MODEL
     fit: Fit
     loss: str  # what it costs, as text; "": nothing
 
@@ -226,6 +226,7 @@ HALVING_LOSS = 1.5  # for each halving of the context
 STREAM_LOSS = Loss(2.5, "slow: layers come over PCIe")
 STREAMED_LOSS = 8.0  # if all layers are streamed: slow with any weights
 DEVICE_LOSS = 3.0  # for each doubling of the devices
+MODEL = "MODEL"  # in a command of a setting: the model that is planned
 # Bits per weight that `puna convert --quantize` makes, for a device that keeps the file's weights.
 SPARE_SETTINGS = 3  # more candidates than are shown, because some cost more than their flags suggest
 GOOD_CONTEXT = 4096  # tokens that a conversation wants
@@ -311,7 +312,9 @@ def _file_choices(checkpoint: Checkpoint, layouts: Mapping[str, Layout]) -> Iter
     has = 8 * sum(sizes_in(checkpoint.tensors, layout)) / sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     for kind, bits in REQUANTISED.items():
         if bits < 0.97 * has:
-            yield _Choice((f"puna convert --quantize {kind.lower()}",), TYPE_LOSS[kind], requantised=kind)
+            yield _Choice(
+                (f"puna convert {MODEL} smaller.gguf --to gguf --quantize {kind.lower()}",), TYPE_LOSS[kind], requantised=kind
+            )
 
 
 def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Choice]:
@@ -335,7 +338,7 @@ def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator
         has = parts <= place.count
         words = f"on {parts} cards" if has else f"needs {parts} such cards"
         weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
-        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna run MODEL",), Loss(weight, words), parts=parts)
+        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna chat {MODEL}",), Loss(weight, words), parts=parts)
 
 
 def _setting(

@@ -22,7 +22,8 @@ LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class InstalledTorch:
-    """Versions are "" if not installed. `cuda`, `hip`: what PyTorch was built for, "" for the CPU only."""
+    """Versions are "" if not installed. `cuda`, `hip`: what PyTorch was built for, "" for the CPU only. `remains`: a folder that
+    Python takes for PyTorch, though nothing tells its version: a rest of one, or an installation that broke off."""
 
     torch: str = ""
     cuda: str = ""
@@ -31,6 +32,12 @@ class InstalledTorch:
     nccl: str = ""
     places: tuple[str, ...] = ()  # folders with a torch, in the order of sys.path
     python: str = ""
+    remains: str = ""
+
+    @property
+    def absence(self) -> str:
+        """How to tell that there is no PyTorch of a known version."""
+        return f"only a part of PyTorch is installed, in {self.remains}" if self.remains else "PyTorch is not installed"
 
     @property
     def needs_triton(self) -> bool:
@@ -57,6 +64,7 @@ def parsed(answer: Answer) -> InstalledTorch:
         nccl=answer.text("nccl"),
         places=tuple(map(str, places)) if isinstance(places, list) else (),
         python=answer.text("python"),
+        remains=answer.text("remains"),
     )
 
 
@@ -64,25 +72,32 @@ def look() -> InstalledTorch:
     """The PyTorch that this Python would import."""
     places = tuple(str(path.parent) for path in _folders())
     built = _built_for(Path(places[0]) / "torch" / "version.py") if places else {}
+    installed = built.get("__version__") or _version("torch")
     return InstalledTorch(
-        torch=built.get("__version__") or _version("torch"),
+        torch=installed,
         cuda=built.get("cuda", ""),
         hip=built.get("hip", ""),
         triton=_version("triton") or _version("triton-windows"),
         nccl=next((found for cuda in (13, 12, 11) if (found := _version(f"nvidia-nccl-cu{cuda}"))), ""),
         places=places,
         python=".".join(map(str, sys.version_info[:3])),
+        remains="" if installed else str(next(_on_path(), "")),
     )
 
 
 def _folders() -> Iterator[Path]:
-    """Each `torch` on sys.path, once."""
+    """Each whole `torch` on sys.path, once."""
     seen = set()
-    for entry in sys.path:
-        folder = Path(entry or ".") / "torch"
+    for folder in _on_path():
         if (folder / "version.py").is_file() and (real := folder.resolve()) not in seen:
             seen.add(real)
             yield folder
+
+
+def _on_path() -> Iterator[Path]:
+    """Each folder `torch` on sys.path; Python imports even an empty one."""
+    folders = (Path(entry or ".") / "torch" for entry in sys.path)
+    return (folder for folder in folders if folder.is_dir())
 
 
 def _built_for(path: Path) -> dict[str, str]:

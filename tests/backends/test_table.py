@@ -11,16 +11,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from puna import install
 from puna.backends import BACKENDS, create_backend
 from puna.config import EngineConfig
 
 ROOT = Path(__file__).parents[2]
+# Opens a backend, with the device and the files of the driver to fill in.
 OPEN = """
-from puna.backends import create_backend
+import sys
+from pathlib import Path
+from puna import backends
 from puna.config import EngineConfig
 from puna.errors import DeviceError
+backends.NVIDIA_DRIVER = [Path({driver!r})]
+if {without_torch}:
+    sys.modules["torch"] = None
 try:
-    create_backend(EngineConfig(device="torch"))
+    backends.create_backend(EngineConfig(device={device!r}))
 except DeviceError as error:
     print(error.message, error.hint, sep="\\n")
 """
@@ -38,6 +45,14 @@ DAMAGED = {
 }
 
 
+HERE, NOWHERE = str(ROOT), str(ROOT / "no-such-driver")
+
+
+def told(device: str, driver: str, *path: Path) -> list[str]:
+    """Message and hint of a backend that cannot be opened: with the torch in `path`, or without any."""
+    return output(OPEN.format(device=device, driver=driver, without_torch=not path), *path)
+
+
 def output(code: str, *path: Path) -> list[str]:
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     return subprocess.run(
@@ -47,13 +62,48 @@ def output(code: str, *path: Path) -> list[str]:
 
 @pytest.mark.parametrize("source", DAMAGED)
 def test_a_torch_that_does_not_start_is_told_with_what_to_type(tmp_path: Path, source: str) -> None:
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text(source)
-    message, hint = output(OPEN, tmp_path)
+    write_torch(tmp_path, source)
+    message, hint = told("cuda", HERE, tmp_path)
     assert message.startswith(f"PyTorch is installed but does not start: {DAMAGED[source]}")
     assert " install --force-reinstall torch, or use --device cpu. `puna doctor --device cuda` tests it all." in hint
     (line,) = output("from puna.backends.torch import start; print(start.look()['problem'])", tmp_path)
     assert source == "" or line == DAMAGED[source]
+
+
+def write_torch(folder: Path, source: str) -> None:
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").write_text(source)
+
+
+@pytest.mark.parametrize("source", ["", "__version__ = '2.13.0'"])
+def test_half_a_torch_is_told_before_a_model_is_read(tmp_path: Path, source: str) -> None:
+    write_torch(tmp_path, source)
+    message, hint = told("torch", NOWHERE, tmp_path)
+    assert message.startswith("PyTorch is installed but does not start: ModuleNotFoundError: No module named 'torch.")
+    assert hint == "Use --device cpu, or install it: `puna doctor --device torch` shows the command."
+    (line,) = output("from puna.backends.torch import start; print(start.look()['problem'])", tmp_path)
+    assert line.startswith("ModuleNotFoundError: No module named 'torch.")
+
+
+def test_without_torch_a_gpu_needs_the_packages_for_gpus() -> None:
+    message, hint = told("cuda:1", HERE)
+    assert message == "GPUs need torch, which is not installed"
+    assert hint.startswith(f"Install it: {install.extra_command('gpu')}, or use --device cpu.")
+
+
+def test_without_torch_the_cpu_by_torch_needs_no_packages_for_gpus() -> None:
+    message, hint = told("torch", HERE)
+    assert message == "PyTorch on the CPU needs torch, which is not installed"
+    assert hint == "Use --device cpu, or install it: `puna doctor --device torch` shows the command."
+
+
+@pytest.mark.parametrize("source", ["", "without torch"])
+def test_without_a_card_nobody_is_sent_for_packages(tmp_path: Path, source: str) -> None:
+    if source == "":
+        write_torch(tmp_path, source)
+    message, hint = told("cuda", NOWHERE, *([tmp_path] if source == "" else []))
+    assert message == "there is no NVIDIA card here, or its driver is not loaded"
+    assert hint == "Use --device cpu. `puna doctor --device cuda` says which of the two it is."
 
 
 def test_a_bug_beside_a_whole_torch_stays_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,11 @@ fake = FakeLLM(answer=words)
 fake.plan.max_context = int(os.environ.get("FAKE_CONTEXT", "1000"))
 sys.modules["puna.llm"] = type("llm", (), {"LLM": fake})
 from puna.cli import main
-main.main(sys.argv[1:])
+try:
+    main.main(sys.argv[1:])
+finally:
+    if "FAKE_SHELL" in os.environ:
+        print("the shell reads", repr(sys.stdin.readline()), flush=True)
 """
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
 DEADLINE_S = 30.0  # the machine may be busy

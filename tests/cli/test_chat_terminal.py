@@ -63,6 +63,27 @@ def test_ctrl_c_in_an_answer_stops_the_answer_only(tmp_path: Path) -> None:
         assert terminal.exit_code() == 0
 
 
+def test_ctrl_c_keeps_what_was_typed_during_the_answer(tmp_path: Path) -> None:
+    with chat(tmp_path, ["word "] * 10_000, FAKE_PAUSE="0.01") as terminal:
+        terminal.type("count" + ENTER)
+        terminal.wait_for("word word")
+        terminal.type("half a word" + CTRL_C)
+        terminal.wait_for("[stopped; the conversation keeps the answer so far]")
+        terminal.wait_for("half a word")
+
+
+def test_keys_typed_during_the_answer_of_run_do_not_echo_and_wait_for_the_shell(tmp_path: Path) -> None:
+    typed = "a next command\n"
+    cache, words = str(tmp_path / "cache"), json.dumps(["one ", *["more "] * 100, "end."])
+    with Terminal("run", "--raw", "count", PUNA_CACHE=cache, FAKE_WORDS=words, FAKE_PAUSE="0.01", FAKE_SHELL="1") as terminal:
+        terminal.wait_for("one more")
+        assert not terminal.echoes()
+        terminal.type(typed)
+        terminal.wait_for("end.")
+        terminal.wait_for(f"the shell reads {typed!r}")
+        assert terminal.exit_code() == 0 and terminal.echoes() and terminal.screen.count(typed.strip()) == 1
+
+
 def test_keys_typed_during_an_answer_do_not_echo_and_wait_for_the_prompt(tmp_path: Path) -> None:
     with chat(tmp_path, ["one ", *["more "] * 200, "end."], FAKE_PAUSE="0.01", FAKE_CONTEXT="9000") as terminal:
         terminal.type("count" + ENTER)

@@ -94,8 +94,8 @@ def test_wrong_usage_ends_with_2_and_one_or_two_lines(fake: FakeLLM, puna: Puna,
         (MemoryError(), 1, "puna: out of memory\n"),
         (PermissionError(13, "Permission denied", "m.gguf"), 1, "puna: Permission denied: m.gguf\n"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 1, "puna: 'utf-8' codec"),
-        (KeyboardInterrupt(), 130, "\n"),
-        (click.Abort(), 130, "\n"),
+        (KeyboardInterrupt(), 130, "\npuna: interrupted\n"),
+        (click.Abort(), 130, "\npuna: interrupted\n"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -231,15 +231,15 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("code", "number", "expected"),
+    ("code", "number", "expected", "told"),
     [
-        (SLEEPER, signal.SIGINT, 130),
-        (SLOW_IMPORT, signal.SIGINT, 130),
-        (SLEEPER, signal.SIGTERM, 143),
-        (SLEEPER, signal.SIGHUP, 129),
+        (SLEEPER, signal.SIGINT, 130, b"puna: interrupted"),
+        (SLOW_IMPORT, signal.SIGINT, 130, b""),  # nothing was begun
+        (SLEEPER, signal.SIGTERM, 143, b""),
+        (SLEEPER, signal.SIGHUP, 129, b""),
     ],
 )
-def test_a_signal_ends_without_a_traceback(code: str, number: int, expected: int) -> None:
+def test_a_signal_ends_without_a_traceback(code: str, number: int, expected: int, told: bytes) -> None:
     program = [sys.executable, "-c", HEAR_SIGNALS + "\n" + code]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -249,7 +249,7 @@ def test_a_signal_ends_without_a_traceback(code: str, number: int, expected: int
             _, err = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == expected and err.strip() == b""
+    assert process.returncode == expected and err.strip() == told
 
 
 def test_a_rank_without_a_world_is_no_reason_to_be_silent(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,6 +358,10 @@ def test_a_mistyped_model_is_told_the_near_one_of_the_catalogue_and_of_the_folde
 def test_a_limit_on_gpu_memory_is_refused_on_a_cpu(fake: FakeLLM, puna: Puna, command: tuple[str, ...]) -> None:
     done = puna(*command, "--vram", "1GiB", "--device", "cpu")
     assert done.code == 2 and "--vram limits the memory of a GPU, but the device is cpu" in done.err and fake.loaded == []
+
+
+def test_a_mistyped_command_with_an_argument_is_told_the_near_one_too(puna: Puna) -> None:
+    assert puna("rnu", "hello").err.endswith('Did you mean run? To ask that, put it in quotes: puna "rnu hello"\n')
 
 
 def test_words_without_quotes_get_the_question_in_quotes(puna: Puna) -> None:

@@ -47,18 +47,18 @@ def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
 
 
 def test_a_card_that_one_lacks(puna: Puna) -> None:
-    done = puna("plan", "llama-2-7b", "--gpu", "RTX 4070")
+    done = puna("plan", "llama-2-7b:bf16", "--gpu", "RTX 4070")
     assert done.code == 0 and "weights as int8" in done.out and "--weights int8" in done.out
     assert "published sizes" in done.err
-    found = facts(puna, "llama-2-7b", "--gpu", "RTX 4070")
+    found = facts(puna, "llama-2-7b:bf16", "--gpu", "RTX 4070")
     assert found["weights"] == "int8" and found["device"]["name"] == "RTX 4070" and len(found["settings"]) == 3
 
 
 def test_what_does_not_fit_exits_with_1_and_says_what_would(puna: Puna) -> None:
-    done = puna("plan", "llama-3.1-8b", "--ram", "12GiB", "--device", "cpu")
+    done = puna("plan", "llama-3.1-8b:bf16", "--ram", "12GiB", "--device", "cpu")
     assert done.code == 1
     assert "the device ends here" in done.out and "It does not fit: the model needs" in done.out
-    assert "puna convert --quantize q8_0" in done.out
+    assert "puna convert llama-3.1-8b:bf16 smaller.gguf --to gguf --quantize q8_0\n" in done.out
 
 
 def verdict(puna: Puna, *arguments: str) -> str:
@@ -67,12 +67,12 @@ def verdict(puna: Puna, *arguments: str) -> str:
 
 
 def test_a_card_that_is_too_small_is_one_sentence_with_the_cpu(puna: Puna) -> None:
-    told = verdict(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")
+    told = verdict(puna, "llama-2-70b:bf16", "--gpu", "RTX 4070", "--ram", "24GiB")
     assert told.startswith(
         "It does not fit on the card: even with weights as int4 and 65 of 80 layers in main memory, it needs 33.55 GiB of main "
         "memory too, and 22.50 GiB of it are free; on the CPU it does not fit either: it needs 129.27 GiB, and 22.50 GiB are "
     )
-    assert "it runs" not in told and facts(puna, "llama-2-70b", "--gpu", "RTX 4070", "--ram", "24GiB")["notices"] == []
+    assert "it runs" not in told and facts(puna, "llama-2-70b:bf16", "--gpu", "RTX 4070", "--ram", "24GiB")["notices"] == []
     small = ("llama-2-7b:q8_0", "--vram", "1GiB", "--ram", "16GiB")
     told = verdict(puna, *small)
     assert told.startswith("It does not fit on the card: it needs ") and "; on the CPU it fits (--device cpu, " in told
@@ -102,6 +102,8 @@ def test_little_memory_is_told_in_mib(puna: Puna) -> None:
         (("llama-2-7b", "--weights", "int3"), "int3"),
         (("llama-2-7b", "--vram", "much"), "much"),
         (("llama-2-7b:q99",), "q99"),
+        (("llama-2-7b", "--ram", "0"), "--ram is 0 bytes; it must be a size such as 32GiB"),
+        (("llama-2-7b", "--ram", "2"), "Did you mean 2GiB?"),
         (("llama-2-7b", "--gpu", "RTX 4070", "--tensor-parallel", "3"), "3 parts"),
     ],
 )
@@ -112,7 +114,9 @@ def test_wrong_usage_is_told(puna: Puna, arguments: tuple[str, ...], words: str)
 
 PLANS = [
     ("llama-2-7b", "--gpu", "RTX 4070"),
+    ("llama-2-7b:bf16", "--gpu", "RTX 4070"),
     ("llama-3.1-70b", "--gpu", "RTX 4070", "--batch", "4"),
+    ("llama-3.1-70b:bf16", "--gpu", "RTX 4070", "--batch", "4"),
     ("llama-3.1-405b", "--gpu", "8 x A100 80GB"),
     ("llama-2-7b", "--gpu", "GTX 1080"),
     ("qwen3-32b", "--ram", "16GiB", "--device", "cpu"),
@@ -149,10 +153,13 @@ def test_no_model_gets_a_speed_on_a_card_below_the_kernels(puna: Puna) -> None:
 
 def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
     told = " ".join(puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out.split())
+    assert told.startswith("llama-2-7b:q4_k_m: 6.74 G weights, Q4_K, Q6_K, 3.80 GiB; ")
     assert (
-        "puna fetches a smaller file, Q4_K_M of about 4.1 GB: puna pull llama-2-7b (its plan: puna plan llama-2-7b:q4_k_m)"
+        "To fetch it, about 4.1 GB: puna pull llama-2-7b:q4_k_m. The plan of the original weights: puna plan llama-2-7b:bf16"
         in told
     )
+    original = puna("plan", "llama-2-7b:bf16", "--gpu", "RTX 4070").out
+    assert "puna pull llama-2-7b:bf16\n" in original and "The plan of the original weights" not in original
     assert "To fetch it, about 7.2 GB: puna pull llama-2-7b:q8_0" in puna("plan", "llama-2-7b:q8_0", "--gpu", "RTX 4070").out
 
 

@@ -76,6 +76,7 @@ def test_a_folder_and_a_file_that_is_not_there(puna: Puna, tmp_path: Path) -> No
     assert puna("why", str(tmp_path)).code == 2
     done = puna("why", str(tmp_path / "none.log"))
     assert done.code == 1 and "No such file" in done.err
+    assert done.err.splitlines()[1] == "Give the name of a log, or paste the error text: puna why"
 
 
 def test_a_huge_log_is_read_at_both_ends(puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

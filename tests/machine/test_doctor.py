@@ -481,6 +481,25 @@ def test_a_torch_that_is_installed_in_part_is_found_with_what_to_type(tmp_path: 
     assert diagnosis.verdict.runs is (device == "auto")
 
 
+@pytest.mark.parametrize(
+    ("overlays", "device", "check", "state"),
+    [
+        ((), "auto", "torch.start", "warning"),
+        ((), "cuda", "torch.start", "error"),
+        ((), "torch", "torch.installed", "error"),
+        (RTX_4070, "auto", "torch.build", "error"),
+    ],
+)
+def test_a_rest_of_a_torch_is_found_once_with_what_to_type(
+    tmp_path: Path, overlays: tuple[Overlay, ...], device: str, check: str, state: str
+) -> None:
+    host = build(tmp_path, *overlays, torch("", "", "", nccl="", places=[], remains="/venv/torch"))
+    words = "only a part of PyTorch is installed, in /venv/torch"
+    (found,) = [f for f in diagnose(Patient(host, device)).findings if f.found == words]
+    assert (found.check, found.state) == (check, state)
+    assert found.remedy is not None and " install " in found.remedy.commands[0]
+
+
 def test_a_torch_for_cuda_comes_again_from_its_own_folder(tmp_path: Path) -> None:
     trial_fails: Overlay = {"commands": [{"command": command_line(trial.MODULE), "code": 1, "stderr": LIBCUDART}]}
     host = build(tmp_path, *RTX_4070, trial_fails, started(stdout=json.dumps({"problem": LIBCUDART})))

@@ -111,7 +111,7 @@ def test_the_storys_card_and_model() -> None:
     assert made.fits and made.plan.weights == "int8" and "12.55 GiB" in made.notices[0]
     assert [one.flags[0] for one in proposed("llama-2-7b", place)] == [
         "--weights int8",
-        "torchrun --nproc_per_node 2 -m puna run MODEL",
+        "torchrun --nproc_per_node 2 -m puna chat MODEL",
         "--weights int4",
     ]
     assert all(one.fit.fits and one.fit.speed is not None for one in proposed("llama-2-7b", place))
@@ -146,9 +146,9 @@ def test_on_the_cpu_a_smaller_type_of_file_is_proposed() -> None:
     made = planned("llama-3.1-8b", place)
     assert not made.fits and "14.96 GiB" in made.problem and "12.00 GiB" in made.problem
     assert [one.flags for one in proposed("llama-3.1-8b", place)] == [
-        ("puna convert --quantize q8_0",),
-        ("puna convert --quantize q4_1",),
-        ("puna convert --quantize q4_0",),
+        ("puna convert MODEL smaller.gguf --to gguf --quantize q8_0",),
+        ("puna convert MODEL smaller.gguf --to gguf --quantize q4_1",),
+        ("puna convert MODEL smaller.gguf --to gguf --quantize q4_0",),
     ]
 
 

@@ -756,6 +756,17 @@ def test_this_machine_tells_its_pytorch_without_importing_it() -> None:
     assert found.python and bool(found.places) == bool(found.torch)
 
 
+def test_a_rest_of_pytorch_is_seen_only_where_nothing_tells_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = tmp_path / "torch"
+    rest.mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    found = look_at_torch()
+    assert (found.torch, found.remains) == ("", str(rest))
+    assert found.absence == f"only a part of PyTorch is installed, in {rest}"
+    (rest / "version.py").write_text("__version__ = '2.13.0'")
+    assert look_at_torch().remains == ""
+
+
 def test_a_machine_whose_python_does_not_answer(tmp_path: Path) -> None:
     assert installed_torch(build(tmp_path)) is None
     assert "does not say" in examine(tmp_path / "b", card(), loaded(), smi()).one("torch.build").found

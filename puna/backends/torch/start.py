@@ -15,6 +15,7 @@ def look() -> dict[str, str]:
     """`torch`: its version; `problem`: why it cannot be imported."""
     try:
         import torch
+        import torch.distributed
 
         return {"torch": str(torch.__version__)}
     except BaseException as error:  # noqa: BLE001 - a damaged package may raise anything, SystemExit too

@@ -54,7 +54,7 @@ def torch_remedy(patient: Patient, name: str) -> Remedy:
 
 def _build(patient: Patient, torch: InstalledTorch) -> Finding:
     if not torch.torch:
-        return _error("PyTorch is not installed", torch_remedy(patient, "install-gpu-torch"))
+        return _error(torch.absence, torch_remedy(patient, "install-gpu-torch"))
     if torch.hip:
         found = f"PyTorch {torch.torch} was built for AMD's cards (ROCm {torch.hip})"
         return _error(found, torch_remedy(patient, "replace-torch"))

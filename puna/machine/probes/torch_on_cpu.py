@@ -22,7 +22,7 @@ def torch_on_cpu(patient: Patient) -> Iterator[Finding]:
         found = "this Python does not say which PyTorch is installed"
         yield Finding(CHECK, "note", found, "puna does not know whether --device torch runs", device="torch")
     elif version_of(torch.torch) < version_of(LEAST_TORCH):
-        found = f"PyTorch {torch.torch} is older than {LEAST_TORCH}" if torch.torch else "PyTorch is not installed"
+        found = f"PyTorch {torch.torch} is older than {LEAST_TORCH}" if torch.torch else torch.absence
         remedy = patient.remedy("install-torch", least=LEAST_TORCH)
         yield Finding(CHECK, "error", found, "--device torch cannot run; --device cpu needs no PyTorch", remedy, "torch")
     else:

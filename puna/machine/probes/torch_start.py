@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from puna.machine.cuda_versions import index_of, version
-from puna.machine.finding import Device, Finding, Remedy
+from puna.machine.finding import Device, Finding, Remedy, State
 from puna.machine.installed_torch import InstalledTorch, installed_torch
 from puna.machine.probes.base import Patient
 from puna.machine.probes.gpu_trial import is_worth_it
@@ -15,24 +15,34 @@ from puna.machine.started_torch import early_torch_problem, torch_problem
 from puna.machine.trial import trial
 
 CHECK = "torch.start"
+EFFECT = "GPUs and --device torch cannot run; --device cpu needs no PyTorch"
 
 
 def torch_start(patient: Patient) -> Iterator[Finding]:
     """No finding without PyTorch, for the CPU, and where the GPU's trial has started it."""
     torch, in_trial = patient.once(installed_torch), is_worth_it(patient)
-    if torch is None or not torch.torch or patient.device == "cpu" or (in_trial and not patient.once(trial).failure):
+    if torch is None or patient.device == "cpu" or (in_trial and not patient.once(trial).failure):
+        return
+    if not torch.torch:
+        yield from _remains(patient, torch)
         return
     is_wanted = in_trial or patient.device != "auto"
     problem = patient.once(torch_problem if is_wanted else early_torch_problem)
     device: Device = "torch" if patient.device == "torch" else "cuda"
     if problem:
         found = f"PyTorch {torch.torch} is installed but does not start: {problem}"
-        effect = "GPUs and --device torch cannot run; --device cpu needs no PyTorch"
-        yield Finding(CHECK, "error" if is_wanted else "warning", found, effect, _again(patient, torch), device)
+        yield Finding(CHECK, "error" if is_wanted else "warning", found, EFFECT, _again(patient, torch), device)
     elif is_wanted and problem is not None:
         yield Finding(CHECK, "ok", f"PyTorch {torch.torch} starts", device=device)
     elif not is_wanted and not is_expected(patient):  # with a card, `cuda_wheel` names it
         yield Finding(CHECK, "ok", f"PyTorch {torch.torch} is installed", device=device)
+
+
+def _remains(patient: Patient, torch: InstalledTorch) -> Iterator[Finding]:
+    """A part of PyTorch, unless another probe names it: `torch_on_cpu`, or with a card `cuda_wheel`."""
+    if torch.remains and patient.device != "torch" and not is_expected(patient):
+        state: State = "warning" if patient.device == "auto" else "error"
+        yield Finding(CHECK, state, torch.absence, EFFECT, _again(patient, torch), "cuda")
 
 
 def _again(patient: Patient, torch: InstalledTorch) -> Remedy:
