@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from puna.backends.torch import trial
+from tests.forked import ForkServer
 
 CPU = torch.device("cpu")
 
 
-def test_a_machine_without_a_gpu_is_told_in_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "puna.backends.torch.trial"], capture_output=True, text=True, check=True, timeout=60
-    )
+def test_a_machine_without_a_gpu_is_told_in_one_line(fork_server: ForkServer, tmp_path: Path) -> None:
+    done = fork_server.run(1, ["-m", "puna.backends.torch.trial"], tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["torch"] == str(torch.__version__)
     assert told["devices"] or told["problem"]
