@@ -88,7 +88,7 @@ def test_the_words_of_the_tables_of_the_code_are_there(table: str) -> None:
 
 
 def test_every_line_of_a_plan_begins_with_a_word_of_the_glossary(workplace: Path, puna: Puna) -> None:
-    rows = [line for line in puna("plan", "qwen3-4b").out.splitlines() if re.match(r"  .*  \d+\.\d+ GiB$", line)]
+    rows = [line for line in puna("plan", "qwen3-4b").out.splitlines() if re.match(r"  .*  \d+\.\d+ [GM]iB$", line)]
     labels = {cell for row in rows for cell in re.split(r" {2,}", row)[1:3] if not re.search(r"\d", cell)}
     assert {"weights", "KV", "scratch", "logits", "attention"} <= labels
     assert missing(labels - {"total", "Python and libraries"}) == set()

@@ -50,7 +50,11 @@ HERE, NOWHERE = str(ROOT), str(ROOT / "no-such-driver")
 
 def told(device: str, driver: str, *path: Path) -> list[str]:
     """Message and hint of a backend that cannot be opened: with the torch in `path`, or without any."""
-    return output(OPEN.format(device=device, driver=driver, without_torch=not path), *path)
+    return output(opening(device, driver, without_torch=not path), *path)
+
+
+def opening(device: str = "torch", driver: str = NOWHERE, without_torch: bool = False) -> str:
+    return OPEN.format(device=device, driver=driver, without_torch=without_torch)
 
 
 def output(code: str, *path: Path) -> list[str]:
@@ -119,9 +123,8 @@ def test_a_bug_beside_a_whole_torch_stays_a_bug(tmp_path: Path, monkeypatch: pyt
 def test_who_ends_puna_while_torch_starts_is_not_told_of_a_damaged_torch(tmp_path: Path, error: str) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(f"from puna.errors import Terminated; raise {error}")
-    code = "from puna.errors import Terminated" + OPEN.replace(
-        "except", f"except {error.partition('(')[0]}: print('ended')\nexcept", 1
-    )
+    ended = f"except {error.partition('(')[0]}: print('ended')\nexcept"
+    code = "from puna.errors import Terminated" + opening().replace("except", ended, 1)
     assert output(code, tmp_path) == ["ended"]
 
 
@@ -131,6 +134,6 @@ NOISY = "import os; print('greeting'); os.write(1, b'from C\\n'); 1 / 0"
 def test_what_a_package_prints_when_it_starts_is_not_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(NOISY)
-    told, _, after = output(f"print('before'){OPEN}\nprint('after')", tmp_path)[1:]
+    told, _, after = output(f"print('before'){opening()}\nprint('after')", tmp_path)[1:]
     assert told.endswith("does not start: ZeroDivisionError: division by zero") and after == "after"
-    assert len(output(f"import os; os.close(1); import sys; sys.stdout = None{OPEN}", tmp_path)) == 0
+    assert len(output(f"import os; os.close(1); import sys; sys.stdout = None{opening()}", tmp_path)) == 0
