@@ -1,9 +1,9 @@
 """Compiles the kernels and prints the result of each: python -m tests.backends.torch.compile_kernels --all 86 [120 ...]
 
-The launchers run on tensors that have no memory (torch's "meta" device), as on a card of that architecture; in place of each
-launch stands a compilation. --all compiles every kind, mode, number of rows, head_dim and type of K and V, --usual one of
-each, --largest what takes the most memory. Each line is JSON: the kernel, its architecture and constants, shared memory in
-bytes, and the instructions that multiply on tensor cores.
+The launchers run as on a card of that architecture, on tensors whose memory nobody touches (torch's device "meta", with tensors
+that have none, imports torch's compiler); in place of each launch stands a compilation. --all compiles every kind, mode, number
+of rows, head_dim and type of K and V, --usual one of each, --largest what takes the most memory. Each line is JSON: the kernel,
+its architecture and constants, shared memory in bytes, and the instructions that multiply on tensor cores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from puna.backends.torch.step import Step
 from puna.backends.torch.weights import KINDS, Matrix, load_matrix
 from tests.fakes import make_tensor
 
-META = torch.device("meta")
+CPU = torch.device("cpu")
 # Shared memory that one program may have (CUDA C programming guide, compute capabilities).
 CARDS: Mapping[int, Card] = {
     arch: Card(size * KIB, WIDE_ROWS[arch // 10]) for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
@@ -88,8 +88,8 @@ def _is_aligned(value: Any) -> bool:
 
 
 def matrix(kind: str, rows: int, columns: int) -> Matrix:
-    small = load_matrix(make_tensor("w", np.ones((1, columns), np.float32), kind), kind, torch.device("cpu"))
-    planes = {name: torch.empty((rows, plane.shape[1]), dtype=plane.dtype, device=META) for name, plane in small.planes.items()}
+    small = load_matrix(make_tensor("w", np.ones((1, columns), np.float32), kind), kind, CPU)
+    planes = {name: torch.empty((rows, plane.shape[1]), dtype=plane.dtype, device=CPU) for name, plane in small.planes.items()}
     return Matrix(kind, rows, columns, planes)
 
 
@@ -103,7 +103,7 @@ def layer_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype, device=META)
+    return torch.empty(shape, dtype=dtype, device=CPU)
 
 
 def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:

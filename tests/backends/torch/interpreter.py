@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -63,41 +62,38 @@ def _spare_the_interpreter_what_changes_nothing() -> None:
 
 
 def _remember_types(interpreter: Any) -> None:
-    """Each operation makes its result's type anew, with two objects for each dimension, and looks up numpy's name for it in a
-    table that it makes anew, too. A kernel has a few dozen types."""
+    """Each operation makes its result's type anew, and two objects for each dimension of a tensor; and it looks up numpy's
+    types in a table that it makes anew, too. A kernel has a few dozen types."""
     from triton.language import core
 
-    def parts(of: Any) -> tuple[object, ...]:
-        return type(of), of.name
+    blocks: dict[object, Any] = {}
+    numpys: dict[str, Any] = {}
+    make_block, make_tensor, find_numpys = core.block_type.__init__, core.tensor.__init__, interpreter._get_np_dtype
 
-    def sizes(shape: Any) -> tuple[object, ...]:
-        return tuple(getattr(size, "value", size) for size in shape)
+    def block_type(cls: Any, element: Any, shape: Any) -> Any:
+        key = element.name, tuple(getattr(shape, "values", shape))
+        if key not in blocks:
+            made = object.__new__(cls)
+            make_block(made, element, shape)
+            blocks[key] = made
+        return blocks[key]
 
-    numpys, by_name = interpreter._get_np_dtype, dict[str, Any]()
+    def tensor(self: Any, handle: Any, of: Any) -> None:
+        if "of_a_tensor" not in of.__dict__:
+            make_tensor(self, handle, of)
+            of.of_a_tensor = vars(self)
+        self.__dict__ = of.of_a_tensor | {"handle": handle, "type": of}
 
     def numpy_dtype(of: Any) -> Any:
         name = of.scalar.name
-        return by_name[name] if name in by_name else by_name.setdefault(name, numpys(of))
+        if name not in numpys:
+            numpys[name] = find_numpys(of)
+        return numpys[name]
 
+    core.block_type.__new__ = block_type
+    core.block_type.__init__ = lambda *arguments: None
+    core.tensor.__init__ = tensor
     interpreter._get_np_dtype = numpy_dtype
-    _remember(core.block_type, lambda element, shape: (*parts(element), *sizes(shape)))
-    _remember(core.tensor, lambda handle, of: parts(of), own=("handle", "type"))
-
-
-def _remember(of: Any, key: Callable[..., object], own: tuple[str, ...] = ()) -> None:
-    """Give an object the attributes of the first one that was made with an equal key; `own` names its own arguments."""
-    make, made = of.__init__, dict[object, dict[str, object]]()
-
-    def init(self: Any, *arguments: Any) -> None:
-        known = made.get(key(*arguments))
-        if known is None:
-            make(self, *arguments)
-            made[key(*arguments)] = dict(vars(self))
-        else:
-            vars(self).update(known)
-            vars(self).update(zip(own, arguments))
-
-    of.__init__ = init
 
 
 def _loops_run() -> bool:

@@ -23,6 +23,7 @@ def test_kernels_do_what_plain_torch_does(share: int, request: pytest.FixtureReq
     tier = request.config.option.markexpr  # the one that is run here
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", tier, *files]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PUNA_TEST_SHARE": f"{share}/{NUM_SHARES}"}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # they need none
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=FOLDER.parents[2])
     if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
         pytest.skip(done.stdout.strip().splitlines()[-2])
