@@ -84,16 +84,9 @@ SMALL: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vo
 
 
 @pytest.mark.parametrize(
-    ("shape", "quant", "kv", "steps"),
-    [
-        pytest.param("plain", "Q8_0", "bf16", STEPS, id="plain"),
-        pytest.param("biases", "F16", "int8", STEPS[:9], id="biases"),
-        pytest.param("dynamic", "F32", "f32", STEPS[2:10], id="dynamic"),
-    ],
+    ("shape", "quant", "kv"), [("plain", "Q4_1", "bf16"), ("biases", "Q8_0", "int8"), ("dynamic", "F32", "f32")]
 )
-def test_replayed_steps_have_the_bits_of_others(
-    shape: str, quant: str, kv: KVType, steps: list[list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replayed_steps_have_the_bits_of_others(shape: str, quant: str, kv: KVType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "LENGTHS", (16, 128))
     checkpoint = random_checkpoint(replace(ODD_SIZES[shape], **SMALL), quant, seed=1)
     ids = random_ids(checkpoint.config, 32, seed=2)
@@ -102,10 +95,10 @@ def test_replayed_steps_have_the_bits_of_others(
         for backend in (plain, recorded):
             prompts: list[Piece] = [(ids[:4], 0, [3 * i + 1, 3 * i, 3 * i + 2]) for i in range(4)]
             forward(backend, *prompts, prompt_length=4)
-        for step in steps:
+        for step in STEPS:
             assert np.array_equal(decode(recorded, step, ids), decode(plain, step, ids)), step
-    sizes = [(graph.bucket_rows(len(step)), max(at for _, at in step) < 16) for step in steps]
-    assert tape.num_replayed == len(steps) - len(set(sizes)) > 2, "all but the first of each bucket"
+    sizes = [(graph.bucket_rows(len(step)), max(at for _, at in step) < 16) for step in STEPS]
+    assert tape.num_replayed == len(STEPS) - len(set(sizes)), "all but the first of each bucket"
     assert tape.num_recorded == len([size for size in set(sizes) if sizes.count(size) > 1])
 
 

@@ -45,15 +45,15 @@ def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatc
     """A prompt of 17 tokens and 4 that were generated, at once, cut elsewhere, token by token at the end, and beside others."""
     monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
     checkpoint = random_checkpoint(SMALL, quant, seed=2)
-    ids, other = random_ids(checkpoint.config, 21), random_ids(checkpoint.config, 3, seed=3)
+    ids, other = random_ids(checkpoint.config, 21), random_ids(checkpoint.config, 9, seed=3)
 
     def made(*cuts: int, beside: bool = False) -> Logits:
         rows, pages = [], [5, 6]
         for first, last in zip((0, *cuts), (*cuts, 21), strict=True):
             pieces = [(ids[first:last], first, pages)]
-            pieces = [(other[:2], 0, [9]), *pieces, (other, 0, [8])] if beside else pieces
+            pieces = [(other[:4], 0, [9]), *pieces, (other, 0, [8])] if beside else pieces
             found = forward(backend, *pieces, prompt_length=17)
-            rows.append(found[2 : 2 + last - first] if beside else found)
+            rows.append(found[4 : 4 + last - first] if beside else found)
         return np.concatenate(rows)
 
     with loaded("torch", checkpoint) as backend:
