@@ -95,7 +95,7 @@ def test_no_steps_are_all_steps_and_so_are_too_many(stories: Path, run: Run) -> 
 
 @pytest.mark.parametrize(("to", "shards"), [("gguf", 1), ("meta", 2), ("safetensors", 1)])
 def test_the_same_model_in_another_format_has_the_same_output(to: str, shards: int, stories: Path, run: Run) -> None:
-    target = Path.cwd() / f"stories.{to}"
+    target = Path.cwd() / ("stories.gguf" if to == "gguf" else "stories")
     convert(stories / "stories260K.bin", target, to=to, shards=shards, tokenizer=stories / "tok512.bin")
     _, out, _ = run(target, "-s", "133742")
     assert hashlib.md5(out).hexdigest() == "1ceef376716c94e4de4cd695f3dfafa3"
