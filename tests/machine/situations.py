@@ -143,7 +143,7 @@ SITUATIONS: tuple[Situation, ...] = (
     ),
     Situation("no instruction", (trial_ends(code=-4),), "cpu.trial", "error", "SIGILL"),
     Situation("oom in trial", (trial_ends(code=-9),), "cpu.trial", "error", "memory is short"),
-    Situation("slow compiler", (trial_ends(hangs=True),), "cpu.trial", "note", "did not end within 5 s"),
+    Situation("slow compiler", (trial_ends(hangs=True),), "cpu.trial", "note", "did not end within 7 s"),
     Situation(
         "no llvmlite",
         ({"commands": [trial(problem="llvmlite cannot be imported: No module", module="llvmlite")]},),
