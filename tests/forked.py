@@ -82,11 +82,15 @@ class ForkServer:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, "the process that forks has ended: see its words above"
+        return json.loads(answer)
 
     def start(self, words: list[str], folder: Path, variables: Mapping[str, str] | None = None, **where: str) -> Forked:
         """Begin `python WORDS`, which appends to the files stdout and stderr of the folder; `where`: see `become`."""
         variables = environment() | dict(variables or {})
+        for name in ("stdout", "stderr"):
+            (folder / name).touch()
         return Forked(self, self.ask(words=words, folder=str(folder), variables=variables, **where))
 
     def start_ranks(self, count: int, words: list[str], folder: Path, **where: str) -> list[Forked]:
@@ -162,9 +166,9 @@ def become(words: list[str], folder: str, variables: dict[str, str], stdin: str 
         raise OSError(f"cannot enter {network}")
     os.environ.clear()
     os.environ.update(variables)
-    append = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    append = os.O_WRONLY | os.O_APPEND
     for number, file, flags in ((0, stdin, os.O_RDONLY), (1, f"{folder}/stdout", append), (2, f"{folder}/stderr", append)):
-        os.dup2(os.open(file, flags, 0o600), number)
+        os.dup2(os.open(file, flags), number)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the old one may have read requests ahead
     is_module = words[0] == "-m"
     sys.argv = words[is_module:]

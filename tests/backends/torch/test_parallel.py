@@ -177,7 +177,7 @@ def test_a_process_that_waits_for_others_hears_that_it_is_to_end(fork_server: Fo
     waiting = fork_server.start([str(tmp_path / "program.py")], tmp_path, rank_variables(0, 2))
     try:
         for _ in range(600):
-            if (tmp_path / "stdout").exists() and (tmp_path / "stdout").read_text() == "here\n":
+            if (tmp_path / "stdout").read_text() == "here\n":
                 break
             time.sleep(0.1)
         time.sleep(1)
