@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 
 # Defaults of a chat. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
 DEFAULTS = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.95}
-SPOKEN = re.compile(
-    r"[^\W\d_]+|.*\s.*", re.DOTALL
-)  # what may be a message in the place of MODEL: one word of letters, or several
+# What may be a message in the place of MODEL: one word of letters, or several.
+SPOKEN = re.compile(r"[^\W\d_]+|.*\s.*", re.DOTALL)
 KEPT = " puna chat --continue resumes it."
 
 

@@ -93,18 +93,10 @@ def _terminal_input(keyboard: Keyboard) -> ChatInput:
         event.current_buffer.insert_text("\n")
 
     session: PromptSession[str] = PromptSession(history=_history(), key_bindings=keys)
-
-    def while_lent(read: Callable[[str], str]) -> Callable[[str], str]:
-        def reading(text: str) -> str:
-            with keyboard.lent():
-                return read(text)
-
-        return reading
-
-    return ChatInput(
-        read_line=while_lent(partial(_prompted, session)),
-        edit=while_lent(lambda text: session.prompt("edit> ", default=text)),
-        ask=while_lent(_asked),
+    return ChatInput(  # each call borrows the keyboard anew
+        read_line=keyboard.lent()(partial(_prompted, session)),
+        edit=keyboard.lent()(lambda text: session.prompt("edit> ", default=text)),
+        ask=keyboard.lent()(_asked),
     )
 
 

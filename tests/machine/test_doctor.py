@@ -402,11 +402,11 @@ def test_a_rank_of_a_group_that_is_not_there_is_told_all_the_same(
 
 # The doctor with as much time for the CPU's trial as it takes: without a cache it compiles, beside other tests.
 PATIENT = """
+import sys
 from puna.cli import main
 from puna.machine import probes
-from puna.machine.probes import bandwidth
-probes.LONGER_S[bandwidth] = 55
-bandwidth.__globals__["LIMIT_S"] = 50
+probes.LONGER_S[probes.bandwidth] = 55
+sys.modules["puna.machine.probes.bandwidth"].LIMIT_S = 50  # the package has the function of that name
 main.main(["doctor", "--json"])
 """
 
