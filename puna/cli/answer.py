@@ -16,6 +16,7 @@ from puna.cli.word_wrap import WordWrap
 from puna.detokenize import token_text
 from puna.errors import PunaError
 from puna.request import FinishReason
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.llm import LLM, Completion, Stream
@@ -83,11 +84,11 @@ def require_success(completion: Completion) -> None:
 def interrupted(completion: Completion) -> str:
     """What to say of an answer that Ctrl-C ended."""
     count = len(completion.token_ids)
-    return f"puna: interrupted: the answer ends after {_tokens(count)}" if count else "puna: interrupted before the answer began"
-
-
-def _tokens(count: int) -> str:
-    return f"{count} token{'s' * (count != 1)}"
+    return (
+        f"puna: interrupted: the answer ends after {counted(count, 'token')}"
+        if count
+        else "puna: interrupted before the answer began"
+    )
 
 
 CONTEXT_IS_FULL = "cut: the context is full"
@@ -101,7 +102,7 @@ def cut_short(completion: Completion, llm: LLM, longer: str = LONGER, larger: st
     count, limit, largest = len(completion.token_ids), llm.plan.max_context, llm.model.max_context
     used = len(completion.prompt_ids) + count
     if used < limit:
-        return f"cut after {_tokens(count)}: {longer.format(2 * count)} allows more"
+        return f"cut after {counted(count, 'token')}: {longer.format(2 * count)} allows more"
     why = f"{CONTEXT_IS_FULL}, {used} of {limit} tokens"
     if limit == largest:
         return f"{why}, and the model has no larger one"

@@ -17,6 +17,7 @@ from puna.cli.options import Whole, engine_config, engine_options, json_option, 
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
@@ -155,10 +156,11 @@ def table(facts: dict[str, Any]) -> Iterator[str]:
     yield _line("prompt", facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
     yield _line("answer", facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")
     if (plan := facts["expected"]) is not None:
-        yield f"puna plan expected {plan['prefill_per_s']:.1f} tok/s for the prompt, {plan['decode_per_s']:.1f} for the answer"
+        prompt, answer = _rate(plan["prefill_per_s"]), _rate(plan["decode_per_s"])
+        yield f"puna plan expected {prompt} tok/s for the prompt, {answer} for the answer"
     yield f"the first token comes {first_ms:.0f} ms after a prompt of {TTFT_PROMPT} tokens; loading took {facts['load_s']:.2f} s"
     yield ""
-    runs = f"Medians (slowest..fastest) of {facts['repeat']} run{'s' * (facts['repeat'] > 1)}"
+    runs = f"Medians (slowest..fastest) of {counted(facts['repeat'], 'run')}"
     words = f"{runs}, in tokens per second; a token is a word or a part of one. {SHARES}"
     yield from wrapped(words, report_width(sys.stdout))
 
@@ -167,7 +169,16 @@ def _line(name: str, row: dict[str, Any], share: str, limit: str) -> str:
     """
     >>> row = {"tokens": 512, "tokens_per_s": 99.0, "min": 98.5, "max": 99.5, "int8_share": 0.31}
     >>> _line("prompt", row, "int8_share", "68 GOP/s (int8)")
-    'prompt   512 tokens     99.0 tok/s (98.5..99.5), 31 % of 68 GOP/s (int8)'
+    'prompt   512 tokens   99.0 tok/s (98.5..99.5), 31 % of 68 GOP/s (int8)'
     """
-    rates = f"{row['tokens_per_s']:>8.1f} tok/s ({row['min']:.1f}..{row['max']:.1f})"
+    rates = f"{_rate(row['tokens_per_s']):>6} tok/s ({_rate(row['min'])}..{_rate(row['max'])})"
     return f"{name} {row['tokens']:>5} tokens {rates}, {100 * row[share]:.0f} % of {limit}"
+
+
+def _rate(per_s: float) -> str:
+    """Three digits or more, so that a line of a fast machine fits 80 columns, too.
+
+    >>> _rate(9.04), _rate(99.96), _rate(845.4), _rate(12345.6)
+    ('9.0', '100', '845', '12346')
+    """
+    return f"{per_s:.1f}" if round(per_s, 1) < 100 else f"{per_s:.0f}"

@@ -17,6 +17,7 @@ from puna.cli.saved_chats import Autosave
 from puna.cli.terminal import printable, shown_path, tell
 from puna.cli.width import cut
 from puna.errors import ContextLengthError, PunaError, UsageError
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.chat import Message
@@ -224,7 +225,7 @@ class Conversation:
         self.save()
         firsts = [quoted(message["content"]) for message in dropped if message["role"] == "user"]
         names = firsts[0] if count == 1 else f"{firsts[0]} to {firsts[-1]}"
-        tell(f"Dropped {count} exchange{'s' * (count > 1)}: {names}.")
+        tell(f"Dropped {counted(count, 'exchange')}: {names}.")
 
     def _cure(self, error: PunaError, text: str) -> str:
         """What to do about a refused message: dropping helps only if the message fits alone."""

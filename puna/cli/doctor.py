@@ -16,6 +16,7 @@ from puna.cli.terminal import TerminalReporter, discard, print_json, printable, 
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.machine.distribution import Distribution
@@ -113,7 +114,7 @@ def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
     yield Line("", summary(diagnosis.verdict, diagnosis.facts), "bold")
     counts = {state: sum(finding.state == state for finding in diagnosis.findings) for state in ("error", "warning", "note")}
     if any(counts.values()):
-        yield Line("", ", ".join(f"{number} {state}{'s' * (number > 1)}" for state, number in counts.items() if number))
+        yield Line("", ", ".join(counted(number, state) for state, number in counts.items() if number))
     yield from next_lines(diagnosis)
 
 
@@ -176,7 +177,7 @@ def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
 
 def _cpu_words(facts: dict[str, Any]) -> str:
     cpu, limits = facts.get("cpu", {}), facts.get("cpu_limits", {})
-    words = [str(cpu["name"]), f"{cpu['usable_threads']} threads"] if cpu else []
+    words = [str(cpu["name"]), counted(cpu["usable_threads"], "thread")] if cpu else []
     words += [f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s"] if limits else []
     return f"CPU ({', '.join(words)})" if words else "CPU"
 

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 from puna.cli.terminal import tell
@@ -16,6 +17,7 @@ if sys.platform != "win32":
     import termios
 
     EVERY_S = 0.1
+    REST_S = 0.02  # the rest of a paste comes within this time; the repeats of a key that is held down come later
     MOST_TYPED = 3000  # bytes: room is left for what comes within EVERY_S, and for Ctrl-C
     INPUT, LOCAL = 0, 3  # places in what tcgetattr returns
 
@@ -84,9 +86,18 @@ class _Unechoed(Keyboard):
     def lent(self) -> Iterator[None]:
         with self._lock:
             if self._num_dropped:
+                self._drop_rest()
                 tell(f"puna: the keys typed meanwhile were dropped: more than {MOST_TYPED} bytes")
                 self._num_dropped = 0
             yield
+
+    def _drop_rest(self) -> None:
+        """The system passes a long paste on in parts, each after what came before was read."""
+        num_dropped = 0
+        while num_dropped != self._num_dropped:
+            num_dropped = self._num_dropped
+            time.sleep(REST_S)
+            self._tend()
 
     def _run(self) -> None:
         with contextlib.suppress(termios.error, OSError):  # the terminal is gone

@@ -13,6 +13,7 @@ from puna.cli.options import json_option, read_template_args, split_model, templ
 from puna.cli.terminal import TerminalReporter, given_text, print_json, printable, tell
 from puna.cli.width import cut, pad
 from puna.errors import UsageError
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.tokenizers.base import Tokenizer
@@ -54,7 +55,7 @@ def command(
         data = made.token_bytes(i)
         print(f"{i:>7}  {pad(shown_piece(made.piece(i), data), PIECE_WIDTH)}  {cut(data.hex(' '), BYTES_WIDTH)}".rstrip())
     tell(
-        f"{len(ids)} token{'s' * (len(ids) != 1)}, {len(text)} characters, {len(text.encode())} bytes",
+        f"{counted(len(ids), 'token')}, {len(text)} characters, {len(text.encode())} bytes",
         spelling((made.piece(i), made.token_bytes(i)) for i in ids),
     )
 

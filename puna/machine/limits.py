@@ -18,6 +18,7 @@ from puna.machine.processor import processor
 from puna.machine.small_file import read_small, write_whole
 from puna.paths import cache_dir
 from puna.resources import usable_cores
+from puna.units import counted
 
 VERSION = 1
 MAX_FILE_BYTES = 1 << 16
@@ -48,7 +49,7 @@ def _key(device: str, host: Host | None) -> str:
     host = host or ThisHost()
     found = processor(host)
     name, present = (found.name, found.threads) if found else ("CPU", 1)
-    return f"cpu: {name}, {usable_cores(host, present)} threads"
+    return f"cpu: {name}, {counted(usable_cores(host, present), 'thread')}"
 
 
 def _read() -> dict[str, Any]:

@@ -43,6 +43,7 @@ from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
+from puna.units import counted
 
 Vector = npt.NDArray[np.float32]
 
@@ -70,7 +71,7 @@ class CPUBackend:
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
         extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
-        description = f"{host.CPU_NAME}, {threads} threads, {' '.join(extras) or 'portable vectors'}"
+        description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
         self._matrices: list[Matrix] = []

@@ -14,6 +14,7 @@ from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.plan import GPU_RESERVED_BYTES
 from puna.resources import memory_bytes, usable_cores
+from puna.units import counted
 
 
 def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
@@ -47,7 +48,7 @@ def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> Device
     """The device's description, and the least memory that is free on any rank, in bytes."""
     total, free = _memory(device, config.vram, ranks)
     threads = config.threads or usable_cores()
-    on_cpu = f"PyTorch {torch.__version__} on the CPU, {threads} threads"
+    on_cpu = f"PyTorch {torch.__version__} on the CPU, {counted(threads, 'thread')}"
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu
     words += f", rank {ranks.place.rank} of {ranks.place.size}" if ranks.place.size > 1 else ""
     name = f"cuda:{device.index}" if device.type == "cuda" else "torch"

@@ -11,6 +11,7 @@ from puna.machine.probes.base import Patient
 from puna.machine.processor import processor
 from puna.machine.sizes import MIB, shown
 from puna.resources import allowed_cores, cpu_quota, usable_cores, whole
+from puna.units import counted
 
 LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which can be too little for NCCL with several GPUs
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -59,12 +60,11 @@ def _quota(patient: Patient) -> Iterator[Finding]:
     if quota is None or quota >= allowed:
         return
     threads = usable_cores(patient.host, allowed)
-    started = "1 thread" if threads == 1 else f"{threads} threads"
     yield Finding(
         "container.cpu-quota",
         "warning" if quota < 1 else "note",
         f"the quota is {quota:g} cores' time, but {allowed} CPUs are visible",
-        f"puna starts {started}; the system keeps pausing a program with {allowed} threads",
+        f"puna starts {counted(threads, 'thread')}; the system keeps pausing a program with {counted(allowed, 'thread')}",
         patient.remedy("raise-cpu-quota", wanted=min(allowed, 8)),
         device="cpu",
     )

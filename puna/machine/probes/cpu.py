@@ -8,6 +8,7 @@ from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.processor import Processor, processor
 from puna.resources import allowed_cores, usable_cores
+from puna.units import counted
 
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 # Flag of /proc/cpuinfo -> usual name of the instructions: wider products, which make prompts faster.
@@ -39,7 +40,7 @@ def cpu(patient: Patient) -> Iterator[Finding]:
 
 def _cores(patient: Patient, found: Processor) -> Iterator[Finding]:
     allowed = allowed_cores(patient.host) or found.threads
-    present = f"{found.cores} cores, {found.threads} threads" if found.cores else f"{found.threads} threads"
+    present = ", ".join(counted(number, name) for number, name in ((found.cores, "core"), (found.threads, "thread")) if number)
     if allowed < found.threads:
         yield Finding(
             "cpu.cores",

@@ -11,6 +11,7 @@ from puna.machine.kernel_module import kernel_module
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.setting import setting
+from puna.units import counted
 
 CHECK = "nvidia.devices"
 NO_GPU = "no program can use the card: models run on the CPU"
@@ -47,9 +48,7 @@ def _devices(patient: Patient) -> Iterator[Finding]:
         found = f"this user may not open {', '.join(closed)}"
         yield _error(found, patient.remedy("join-device-group", group=_group(patient)))
     else:
-        yield Finding(
-            CHECK, "ok", f"this user may open the device files of {len(cards)} card{'s' * (len(cards) > 1)}", device="cuda"
-        )
+        yield Finding(CHECK, "ok", f"this user may open the device files of {counted(len(cards), 'card')}", device="cuda")
 
 
 def _group(patient: Patient) -> str:
