@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.model.spec import ModelConfig
 from puna.report import SILENT, Reporter
 
 MIB = 1 << 20

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from puna.backends.base import DeviceInfo, DeviceLimits
-from puna.config import EngineConfig, ModelConfig, RopeConfig
+from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
@@ -195,14 +198,14 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "max_context": 128,
         "rope": RopeConfig(theta=10000.0),
     }
-    return ModelConfig(**(sizes | changes))
+    return plain_model(**(sizes | changes))
 
 
 def random_checkpoint(config: ModelConfig, quant: str = "F32", seed: int = 0) -> Checkpoint:
     """Random weights of the scale that a trained model has, so that activations stay near 1. Rows that are no multiple of
     `quant`'s block are kept as F16; norms as F32."""
     rng = np.random.default_rng(seed)
-    tensors = {name: _random_tensor(name, shape, quant, rng) for name, shape in config.tensor_shapes().items()}
+    tensors = {name: _random_tensor(name, shape, quant, rng) for name, shape in tensor_shapes(config).items()}
     return Checkpoint(path=Path("random"), format="memory", config=config, tensors=tensors)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from puna.backends import BACKENDS
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
 from puna.report import KeepingReporter
 from tests.fakes import tiny_config
@@ -17,9 +19,9 @@ from tests.fakes import tiny_config
 MIB = 1 << 20
 AS_IS = Layout({name: name for name in ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")}, other="Q8_0", kv_types=("f16", "f32"))
 
-LLAMA_2_7B = ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096)
-LLAMA_3_8B = ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 131072)
-SMOLLM2_135M = ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True)
+LLAMA_2_7B = plain_model(32, 32, 32, 128, 4096, 11008, 32000, 4096)
+LLAMA_3_8B = plain_model(32, 32, 8, 128, 4096, 14336, 128256, 131072)
+SMOLLM2_135M = plain_model(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Header:
 
 
 def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
-    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in config.tensor_shapes().items()}
+    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in tensor_shapes(config).items()}
 
 
 def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:

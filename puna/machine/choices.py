@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
 from puna.machine.fit import Fit, fit
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
+from puna.model.spec import ModelConfig
 
 USEFUL_PER_S = 5.0  # tokens a second: a slow reader's pace
 SHOWN = 3

@@ -15,13 +15,15 @@ from math import log2, prod
 from typing import NamedTuple
 
 from puna.backends import backend_spec
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
 from puna.machine.speed import FLOATS, Speed, expected, is_streamed, resident, sizes_in
+from puna.model.spec import ModelConfig
+from puna.model.weights import role_of
 from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan
 from puna.report import KeepingReporter, Reporter
 
@@ -30,15 +32,6 @@ NEAREST = 3  # number of settings to show
 WIDENED = 1.1  # times the bytes in the file
 PARTS = (1, 2, 4, 8)  # devices that share a model
 MOST_HALVINGS = 10  # of a context
-
-# Our tensor name (within its layer, if it has one) -> its class.
-CLASSES = {
-    "embed": "embedding",
-    "lm_head": "output",
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "attention"),
-    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "feed-forward"),
-}
-OTHER_CLASS = "norms and biases"
 
 # Main memory of a process without the model: Python, libraries, tokenizer. Measured on the CPU: 45 to 55 MiB.
 PROCESS_BYTES = {"cpu": 50 << 20, "reference": 50 << 20, "torch": 350 << 20, "cuda": 1200 << 20}
@@ -194,7 +187,7 @@ def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan
         if is_streamed(name, config, plan):
             moved[int(name.split(".")[1])] += size
             continue
-        class_, was = CLASSES.get(name.rpartition(".")[2], OTHER_CLASS), tensors[name].type.name
+        class_, was = role_of(name).class_, tensors[name].type.name
         types = kind if kind == was else f"{was} -> {kind}"
         sizes[class_, types] += size
     for (class_, types), size in sorted(sizes.items(), key=lambda row: -row[1]):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.plan import Header, Layout, Plan, kv_bytes, resident_bytes
 
 FLOATS = ("F32", "F16", "BF16")

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from puna.cli.inspect import _config_lines
+from puna.cli.inspect import _config_lines, config_facts
 from tests.cli.conftest import Puna
 from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
 
@@ -41,7 +40,7 @@ def test_the_template_that_would_be_used_is_shown(
     ],
 )
 def test_the_config_is_in_plain_words(more: dict[str, Any], words: list[str]) -> None:
-    lines = list(_config_lines(asdict(tiny_config(**more))))
+    lines = list(_config_lines(config_facts(tiny_config(**more))))
     assert [line for line in lines if "window" in line] == words
     assert "tie_embeddings   no" in lines and not any(word in line for line in lines for word in ("None", "False", "True"))
 

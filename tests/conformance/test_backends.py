@@ -15,8 +15,10 @@ import pytest
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.config import EngineConfig, KVType, ModelConfig, RopeConfig
+from puna.config import EngineConfig, KVType
 from puna.formats.base import Checkpoint
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.request import Batch, Logits
 from tests.fakes import random_checkpoint, tiny_config

@@ -8,13 +8,14 @@ from random import Random
 
 import pytest
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.machine.cards import CARDS, require_card
 from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
 from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
+from puna.model.spec import ModelConfig, plain_model
 from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
 from tests.machine.fake_host import FakeHost
 
@@ -257,7 +258,7 @@ def random_case(random: Random) -> tuple[ModelConfig, str, Place, EngineConfig, 
     )
     layers, vocab = random.choice([1, 2, 3, 7, 32, 80]), random.choice([3, 257, 32000, 1 << 20])
     limit = random.choice([1, 16, 255, 256, 300, 2048, 131072])
-    config = ModelConfig(layers, heads, kv_heads, head_dim, hidden, ffn, vocab, limit, tie_embeddings=random.random() < 0.5)
+    config = plain_model(layers, heads, kv_heads, head_dim, hidden, ffn, vocab, limit, tie_embeddings=random.random() < 0.5)
     kind = random.choice(["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
     size = sum(tensor.num_bytes for tensor in checkpoint_of(config, kind).tensors.values())
     free = int(size * random.choice([0, 0.1, 0.3, 0.5, 0.9, 1, 1.05, 1.3, 2, 5])) + random.choice([0, 1, 1 << 20, 1 << 28])

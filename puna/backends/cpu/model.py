@@ -36,9 +36,11 @@ from puna.backends.cpu.layout import (
 from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack, packed_kind
 from puna.backends.cpu.threads import Team, new_control
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
+from puna.model.rope import RotaryTables
+from puna.model.spec import ModelConfig
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
@@ -129,7 +131,7 @@ class CPUBackend:
         matrices = zip(self._matrices, _addresses(self._biases), strict=True)
         arrays["matrices"] = _bytes(np.array([_matrix_row(matrix, bias) for matrix, bias in matrices], np.int64))
         arrays["norms"] = _bytes(np.array(_addresses(self._norms), np.int64))
-        arrays["windows"] = _bytes(np.array([config.window_of(layer) for layer in range(config.num_layers)], np.int64))
+        arrays["windows"] = _bytes(np.array([layer.attention.window for layer in config.layers], np.int64))
         self._arrays = arrays
         embedding = self._matrices[config.num_layers * SLOTS + EMBED].kind
         entries = {
@@ -149,7 +151,7 @@ class CPUBackend:
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
         self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
-        self._rope, self._head_dim = config.rope, config.head_dim
+        self._rotary = RotaryTables(config)
 
     def _serve(self, thread: int, last: int) -> int:
         return self._run(*self._addresses, thread, last)
@@ -184,9 +186,8 @@ class CPUBackend:
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
-        angles = self._rope.angles(batch.positions, prompts, self._head_dim)
-        self._turns[:tokens, 0::2] = np.cos(angles) * self._rope.attention_factor
-        self._turns[:tokens, 1::2] = np.sin(angles) * self._rope.attention_factor
+        cos_sin = self._rotary.cos_sin(batch.positions, prompts)[0]
+        self._turns[:tokens, 0::2], self._turns[:tokens, 1::2] = cos_sin[:, 0], cos_sin[:, 1]
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
@@ -217,7 +218,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         page_size=plan.page_size,
-        head_norms=int(config.qk_norm),
+        head_norms=int("qk_norm" in config.extras),
         threads=threads,
         row_stride=4 * row,
         qkv_stride=4 * (q + 2 * kv),

@@ -30,9 +30,10 @@ from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError
 from puna.formats.base import Checkpoint
+from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
@@ -97,7 +98,7 @@ class TorchBackend:
         num_resident = model.num_layers - plan.num_streamed
 
         def layers(first: int, last: int, device: torch.device) -> Iterator[Layer]:
-            return (loader.layer(i, pages[i], model.window_of(i), device) for i in range(first, last))
+            return (loader.layer(i, pages[i], model.layers[i].attention.window, device) for i in range(first, last))
 
         self._embed = loader.matrix("embed", self._device)
         self._layers = list(layers(0, num_resident, self._device))
