@@ -115,9 +115,16 @@ class ContextLengthError(PunaError):
 
 
 class InsufficientMemoryError(PunaError):
-    """A model that does not fit into the free memory. Raised before anything is allocated, or when an allocation fails."""
+    """A model that does not fit into the free memory. Raised before anything is allocated, or when an allocation fails.
+
+    `needed_bytes`: with the settings that need least; 0: not known.
+    """
 
     http_status = 507
+
+    def __init__(self, message: str, *, hint: str = "", needed_bytes: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.needed_bytes = needed_bytes
 
 
 class DownloadError(PunaError):

@@ -171,7 +171,7 @@ def make_plan(
     if num_offloaded:
         report.notice(
             f"{num_offloaded} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
-            f"{human(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
+            f"{gib(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
@@ -300,8 +300,8 @@ def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, repor
     asked = next(iter(needs))
     if name != asked:
         report.notice(
-            f"weights as {name}, {human(needs[name].weights)}: as they are in the file they need {human(needs[asked].weights)}, "
-            f"and {human(free_bytes)} are free"
+            f"weights as {name}, {gib(needs[name].weights)}: as they are in the file they need {gib(needs[asked].weights)}, "
+            f"and {gib(free_bytes)} are free"
         )
 
 
@@ -422,4 +422,5 @@ def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> Insuffic
         f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
         hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
         + ", or close other programs; `puna plan MODEL` lists what fits.",
+        needed_bytes=need.weights + kv + scratch,
     )

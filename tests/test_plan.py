@@ -12,7 +12,7 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
-from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
+from puna.plan import GIB, Layout, Plan, gib, human, kv_bytes, make_plan, resident_bytes
 from puna.report import KeepingReporter
 from tests.fakes import tiny_config
 
@@ -178,9 +178,9 @@ def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
     made, notices = on_a_card(LLAMA_2_7B)
     assert made.weights == "int8" and made.num_offloaded == 0 and made.total_bytes < CARD
     assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
-    needed = human(plan(LLAMA_2_7B).weights_bytes)
+    needed = gib(plan(LLAMA_2_7B).weights_bytes)
     assert notices == [
-        f"weights as int8, {human(made.weights_bytes)}: as they are in the file they need {needed}, and {human(CARD)} are free"
+        f"weights as int8, {gib(made.weights_bytes)}: as they are in the file they need {needed}, and {gib(CARD)} are free"
     ]
 
 

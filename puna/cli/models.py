@@ -12,6 +12,7 @@ import click
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
 from puna.install import extra_command
+from puna.units import gb
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
@@ -76,7 +77,7 @@ def _show_here(as_json: bool) -> None:
 def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> Iterator[str]:
     yield "Here:"
     for model in here:
-        yield f"{INDENT}{_gb(model.num_bytes):>8}  {_short_name(model)}"
+        yield f"{INDENT}{gb(model.num_bytes):>8}  {_short_name(model)}"
     if not here:
         yield f"{INDENT}nothing yet; puna run fetches a small model (98 MB) when it first needs one"
     yield ""
@@ -187,10 +188,6 @@ def _source_facts(source: Any) -> dict[str, Any]:
 
 def _print(lines: Iterable[str]) -> None:
     print("\n".join(map(printable, lines)))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _two_digits(rate: float) -> str:

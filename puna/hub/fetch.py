@@ -62,17 +62,22 @@ def storage_errors(needed_bytes: int) -> Iterator[None]:
         ) from error
 
 
+def free_space() -> int:
+    """Bytes that are free on the disk of the cache, whose folder need not exist yet."""
+    folders = (cache_dir(), *cache_dir().parents)
+    return shutil.disk_usage(next(folder for folder in folders if os.path.exists(folder))).free  # noqa: PTH110 - never raises
+
+
 def require_space(needed_bytes: int) -> None:
     """DownloadError if the disk of the cache has less than `needed_bytes` free."""
-    if shutil.disk_usage(cache_dir()).free < needed_bytes:
+    if free_space() < needed_bytes:
         raise no_space(needed_bytes)
 
 
 def no_space(needed_bytes: int) -> DownloadError:
     """The error of a full disk, with both numbers."""
-    free = shutil.disk_usage(cache_dir()).free
     return DownloadError(
-        f"not enough space in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free_space() / 1e6:.0f} MB free",
         hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
     )
 
