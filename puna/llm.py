@@ -610,7 +610,12 @@ _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - SamplingSettings.__annota
 
 
 def _conversation(given: Chat) -> Messages:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+    """A chat as messages. UsageError for a text without a word; a message in a list may be empty, as other programs send it."""
+    if not isinstance(given, str):
+        return given
+    if not given.strip():
+        raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
+    return [{"role": "user", "content": given}]
 
 
 SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.sampling)"}

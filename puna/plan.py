@@ -355,7 +355,7 @@ def _round_up(number: int, multiple: int) -> int:
 def _require_context(config: ModelConfig, engine: EngineConfig) -> None:
     if engine.max_context > config.max_context:
         raise UsageError(
-            f"max_context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
+            f"--max-context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
             hint=f"Give {config.max_context} or fewer, or leave it out.",
         )
 
@@ -364,7 +364,7 @@ def _kv_type(engine: EngineConfig, layout: Layout) -> str:
     if engine.kv_type == "auto":
         return layout.kv_types[0]
     if engine.kv_type not in layout.kv_types:
-        raise UsageError(f"kv_type is {engine.kv_type!r}; this backend has {', '.join(layout.kv_types)}")
+        raise UsageError(f"--kv-type is {engine.kv_type!r}; this backend has {', '.join(layout.kv_types)}")
     return engine.kv_type
 
 

@@ -10,6 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol, Self, TextIO, runtime_checkable
 
+from puna.keywords import in_python
+
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
 BAR_AFTER_S = 0.3  # shorter stages are not shown (importing rich, which draws the bars of commands, takes 60 ms)
@@ -150,7 +152,7 @@ class PlainReporter(StageReporter):
     def notice(self, text: str) -> None:
         with self._lock:
             self._line.clear()
-            for line in wrapped(f"puna: {text}"):
+            for line in wrapped(f"puna: {in_python(text)}"):
                 self._stream.write(f"{line}\n")
             self._stream.flush()
 

@@ -31,6 +31,7 @@ from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, Completion
+from puna.messages import checked_messages
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.report import SILENT, KeepingReporter
@@ -135,6 +136,15 @@ def test_params_that_are_no_sampling_params_are_refused(llm: LLM, bad: Any) -> N
 def test_what_is_no_chat_is_refused(llm: LLM, bad: Any) -> None:
     with pytest.raises(UsageError, match=r"list of messages|\"role\""):
         llm.chat(bad)
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_an_empty_question_is_refused_as_the_command_refuses_it(llm: LLM, question: str) -> None:
+    for ask in (llm.chat, llm.chat_stream):
+        with pytest.raises(UsageError, match="the question is empty") as caught:
+            ask(question)
+        assert "use `generate()` to continue" in caught.value.__notes__[0]
+    assert checked_messages([{"role": "user", "content": question}])[0]["content"] == question  # other programs send such
 
 
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:

@@ -209,7 +209,7 @@ def test_a_model_that_cannot_even_be_offloaded_is_refused() -> None:
 
 
 def test_weights_that_a_device_does_not_have_are_refused() -> None:
-    with pytest.raises(UsageError, match="this device cannot use --weights int4; it has as-is"):
+    with pytest.raises(UsageError, match='this device cannot use weights="int4"; it has as-is'):
         plan(LLAMA_2_7B, weights="int4")
 
 
