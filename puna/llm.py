@@ -37,6 +37,7 @@ from puna.request import FinishReason, Request, SamplingParams, SamplingSettings
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.units import counted
 
 ONE_PROMPT = "a text, or a row of token ids,"
 Prompt = str | Sequence[int]
@@ -379,7 +380,8 @@ class LLM:
         each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
         if len(each) != count:
             raise UsageError(
-                f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
+                f"{counted(len(each), 'set')} of sampling parameters for {counted(count, 'prompt')}",
+                hint="Give one, or one each.",
             )
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
@@ -488,8 +490,8 @@ class Stream(Iterator[StepOutput]):
     def __repr__(self) -> str:
         request = self.request
         state = "running" if request.finish_reason is None else f"ended: {request.finish_reason}"
-        counts = f"prompt {len(request.prompt_ids)} tokens, answer {len(request.output_ids)} tokens"
-        return f"<Stream {counts}, {state}, {reprlib.repr(''.join(self._pieces))}>"
+        prompt, answer = (counted(len(ids), "token") for ids in (request.prompt_ids, request.output_ids))
+        return f"<Stream prompt {prompt}, answer {answer}, {state}, {reprlib.repr(''.join(self._pieces))}>"
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(

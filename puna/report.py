@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol, Self, TextIO, runtime_checkable
 
 from puna.keywords import in_python
+from puna.units import counted
 
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
@@ -184,7 +185,8 @@ class BatchProgress:
     def end(self, done: int, num_tokens: int) -> None:
         """Write the last line, which stays."""
         seconds = time.perf_counter() - self._started
-        self._line.end(f"{done} of {self._total} answers, {num_tokens} tokens, {seconds:.1f} s, {self._speed(num_tokens)}")
+        answers, tokens = counted(self._total, "answer"), counted(num_tokens, "token")
+        self._line.end(f"{done} of {answers}, {tokens}, {seconds:.1f} s, {self._speed(num_tokens)}")
 
     def _speed(self, num_tokens: int) -> str:
         return f"{num_tokens / max(time.perf_counter() - self._started, 1e-9):.1f} tok/s"

@@ -87,7 +87,7 @@ def test_parameters_are_one_for_all_or_one_each(llm: LLM) -> None:
     assert [len(c.token_ids) for c in llm.generate(["a", "b"], each)] == [1, 2]
     assert [len(c.token_ids) for c in llm.generate(["a", "b"], each, max_tokens=3)] == [3, 3]
     assert len(llm.generate("a", max_tokens=4).token_ids) == 4
-    with pytest.raises(UsageError, match="2 sets of sampling parameters were given for 3 prompts"):
+    with pytest.raises(UsageError, match="2 sets of sampling parameters for 3 prompts"):
         llm.generate(["a", "b", "c"], each)
 
 

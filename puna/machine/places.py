@@ -14,6 +14,7 @@ from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.speed import PCIE_BYTES, Rates
 from puna.plan import GIB, GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
+from puna.units import counted
 
 SYSTEM_BYTES = 3 << 29  # main memory that the system itself uses
 CONTEXT_BYTES = 450 << 20  # memory that CUDA takes per process: its kernels, its stacks
@@ -60,7 +61,8 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     if found:
         number = int(engine.device.partition(":")[2] or 0)
         if number >= len(found):
-            raise DeviceError(f"the device is {engine.device}, but this machine has {len(found)} NVIDIA GPUs, numbered from 0")
+            have = counted(len(found), "NVIDIA GPU")
+            raise DeviceError(f"the device is {engine.device}, but this machine has {have}, numbered from 0")
         return _gpu_place(found[number], len(found), free, engine.vram)
     if engine.vram and device in ("auto", "cuda"):
         return _sized(f"a GPU of {engine.vram / GIB:.4g} GiB (this machine has none)", engine.vram, free)
