@@ -414,10 +414,15 @@ def _show_history(as_json: bool) -> None:
 
 
 def _history_lines(found: list[Entry]) -> Iterator[str]:
-    yield f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference"
+    yield from _whole_or_wrapped(f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference")
     for one in found[-SHOWN_ENTRIES:]:
         off = f"{(one.actual_bytes - one.predicted_bytes) / (1 << 20):+.1f} MiB"
         share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
         sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off}"
-        yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}"
+        yield from _whole_or_wrapped(f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}")
         yield f"      {one.model}{share}"
+
+
+def _whole_or_wrapped(row: str) -> list[str]:
+    """A row of a table; on a terminal too narrow for it, its words."""
+    return [row] if len(row) <= report_width(sys.stdout) else _prose(" ".join(row.split()), "  ", "      ")

@@ -93,6 +93,14 @@ class PublishedModel:
         return DEFAULT_MODEL.startswith(self.name)
 
     @property
+    def num_weights(self) -> int:
+        """
+        >>> round(PUBLISHED["llama-3.2-1b"].num_weights / 1e9, 2)
+        1.24
+        """
+        return sum(map(prod, tensor_shapes(self.config).values()))
+
+    @property
     def page(self) -> str:
         """The URL of the authors' page, which has the licence."""
         return f"https://huggingface.co/{self.repository}"
