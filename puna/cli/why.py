@@ -165,7 +165,8 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _section("These settings fit", diagnosis.settings)
     if diagnosis.instead:
         yield from _section("With puna", (diagnosis.instead,))
-    yield from _section("Also in the text", (f"{other.name}: {_first_sentence(other.cause)}" for other in diagnosis.others))
+    others = (other for other in diagnosis.others if other.role != "effect")  # an effect only reports what is told already
+    yield from _section("Also in the text", (f"{other.name}: {_first_sentence(other.cause)}" for other in others))
     if diagnosis.role == "symptom":
         yield ""
         yield from _paragraph(

@@ -46,6 +46,14 @@ def test_of_an_unknown_text_its_error_is_quoted_and_what_it_advises(puna: Puna) 
     assert "The text itself advises\n  Please set --largest 7.\n" in done.out and "Shutting down" not in done.out
 
 
+def test_a_report_of_what_is_told_already_is_not_listed_again(puna: Puna) -> None:
+    first = "tensor 'blk.0.ffn_down_exps.weight' has invalid ggml type 39 (NONE)"
+    done = puna("why", stdin=f"{first}\nllama_model_load: error loading model\n")
+    assert done.out.startswith("files: gguf-unknown-type") and "Also in the text" not in done.out
+    done = puna("why", stdin=f"{NCCL}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.96 GiB.\n")
+    assert "Also in the text\n  cuda-out-of-memory: " in done.out
+
+
 def test_a_cause_beside_an_unknown_error_is_marked_as_such(puna: Puna) -> None:
     report = "INFO 11-23 11:58:35 [worker.py:9] the check says: no CUDA GPUs are available"
     done = puna("why", stdin=f"{report}\nValueError: the colour 7 is not in the palette\n")
