@@ -98,6 +98,20 @@ class Engine:
         if live is not None:
             self._finish(live, FinishReason.ABORT)
 
+    def outputs(self) -> list[StepOutput]:
+        """Outputs not yet returned: the final text of aborted requests."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def abort_all(self) -> None:
+        """End every request and free all pages, also after an interrupted step."""
+        for request_id in tuple(self._live):
+            self.abort(request_id)
+        self._in_flight = None
+        self._scheduler = self._new_scheduler()
+
+    # ---- one step ------------------------------------------------------------------------------------------------------
+
     def step(self) -> list[StepOutput]:
         """Compute the next token of each running request, and return what is new.
 
@@ -155,19 +169,7 @@ class Engine:
                 else:
                     self._accept(live, token_id)
 
-    def outputs(self) -> list[StepOutput]:
-        """Outputs not yet returned: the final text of aborted requests."""
-        outputs, self._outputs = self._outputs, []
-        return outputs
-
-    def abort_all(self) -> None:
-        """End every request and free all pages, also after an interrupted step."""
-        for request_id in tuple(self._live):
-            self.abort(request_id)
-        self._in_flight = None
-        self._scheduler = self._new_scheduler()
-
-    # ---- parts of a step -----------------------------------------------------------------------------------------------
+    # ---- its parts -----------------------------------------------------------------------------------------------------
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""

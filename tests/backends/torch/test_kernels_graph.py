@@ -131,7 +131,7 @@ def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
     ],
 )
 def test_texts_are_the_same_with_and_without(temperatures: tuple[float, ...]) -> None:
-    """The engine one step ahead: ids go from step to step on the device."""
+    """Overlapped steps: ids go from step to step on the device."""
     checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=5)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 1, 7, 5)]
 
