@@ -19,7 +19,7 @@ import torch
 from puna.backends.torch.blob import Array, Blob
 from puna.backends.torch.step import Step, arrays_of, step_of
 from puna.batch import Batch
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.plan import Plan
 
 # A step of more rows takes the device so long that the host keeps up.

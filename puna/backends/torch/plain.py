@@ -13,7 +13,7 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
 from puna.batch import SamplingBatch
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 
 READS_HOST = True  # attention loops over rows by their positions
 

@@ -11,7 +11,8 @@ import torch
 from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
 from puna.batch import Batch
-from puna.config import ModelConfig
+from puna.model.rope import RotaryTables
+from puna.model.spec import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,13 @@ def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch
 
 def arrays_of(batch: Batch, model: ModelConfig, page_size: int) -> dict[str, Array]:
     """The arrays that a step reads on the device, without the token ids; `Step` and `Slots` describe them."""
-    rope, sequences = model.rope, batch.sequences
-    angles = rope.angles(batch.positions, batch.row_prompt_lengths, model.head_dim)
-    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rope.attention_factor
+    sequences = batch.sequences
+    cos_sin = RotaryTables(model).cos_sin(batch.positions, batch.row_prompt_lengths)[0]
     return {
         "positions": batch.positions.astype(np.int64),
         "sequences": sequences,
         "page_tables": batch.page_tables.astype(np.int64),
-        "turns": turns.astype(np.float32).reshape(len(sequences), 2, model.head_dim // 2),
+        "turns": cos_sin,
         "pages": batch.page_tables[sequences, batch.positions // page_size].astype(np.int64),
         "offsets": (batch.positions % page_size).astype(np.int64),
         "logit_rows": batch.logit_rows.astype(np.int64),
