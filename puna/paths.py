@@ -48,6 +48,11 @@ def typed_path(text: str, what: str = "the path") -> Path:
         ) from None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder. False where the system does not say; Path.exists raises there."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def models_dir() -> Path:
     """The folder of finished models."""
     return cache_dir() / "models"
