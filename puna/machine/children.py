@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 MAX_OUTPUT_BYTES = 4 << 20  # of stdout, and of stderr; the longest honest answer (mokutil's keys) has some ten KB
-TICK_S = 0.01  # interval of checks; meanwhile a program that prints without end prints some ten MB
+TICK_S = 0.02  # interval of checks; meanwhile a program that prints without end prints some 20 MB
 LAST_S = 1.0  # for the output of a program that has ended; it takes that long only if another process keeps the pipes open
 DEATH_S = 0.5  # a killed program that still exists after this hangs in a system call
 ON_WINDOWS = os.name == "nt"
