@@ -24,6 +24,7 @@ import numpy as np
 
 from puna.config import ModelConfig
 from puna.errors import DamagedFileError, PunaError, UsageError
+from puna.files import place, temporary
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -32,7 +33,6 @@ from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
-from puna.placing import flush, place, temporary
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
@@ -118,8 +118,7 @@ def convert(
         writer.write(job, made)
         report.progress("writing", total, total, "bytes")
         _verify(made, job, report)
-        num_bytes = flush(made)
-        place(made, final, overwrite)
+        num_bytes = place(made, final, overwrite)
     return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types) and not losses, losses)
 
 

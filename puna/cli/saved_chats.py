@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puna import checks
-from puna.cli.save import TEMPORARY, save_text
+from puna.cli.save import save_text
 from puna.errors import PunaError, UsageError
+from puna.files import PRIVATE, TEMPORARY
 from puna.paths import conversations_dir
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Autosave:
         try:
             if self.path is None:
                 self.path = _new_file(self.folder)
-            save_text(self.path, text, overwrite=True, mode=0o600)
+            save_text(self.path, text, overwrite=True, mode=PRIVATE)
             self._written, self.problem = text, ""
         except (PunaError, OSError) as error:
             self.problem = str(error)

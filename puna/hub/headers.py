@@ -21,14 +21,13 @@ from puna.errors import DownloadError, ModelNotFoundError, PunaError
 from puna.formats import open_checkpoint
 from puna.formats.header_ranges import Range, Rounds, header_ranges
 from puna.hub import is_cached, resolve, wheel_model
-from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, storage_errors
+from puna.hub.fetch import SPARE_BYTES, fresh_folder, require_space, storage_errors
 from puna.hub.huggingface import LAST, MAX_PARTS, Found, find, model_files, verify
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName, parse_hub_name
 from puna.hub.ranges import Piece, RangeFetcher
 from puna.hub.web import TimeLimit
 from puna.paths import local_path
-from puna.placing import temporary
 from puna.report import SILENT, Reporter
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -112,11 +111,9 @@ def _twin(found: Found, limit: TimeLimit, report: Reporter) -> Iterator[Headers]
     name, total_bytes = found.name, sum(file.size or 0 for file in found.files)
     with ExitStack() as stack:
         with storage_errors(SPARE_BYTES):
-            partial_dir().mkdir(parents=True, exist_ok=True)
-            require_space(SPARE_BYTES)
-            folder = stack.enter_context(temporary(local_path(partial_dir(), name.repo)))
+            folder = stack.enter_context(fresh_folder(name.repo))
             stack.enter_context(_called(folder, name))
-            folder.mkdir()
+            require_space(SPARE_BYTES)
             fetched_bytes = _fill(folder, found, limit, report)
         path = folder if found.is_folder else folder / found.files[0].name
         yield Headers(path, str(name), fetched_bytes, total_bytes)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from puna.errors import DownloadError, ModelNotFoundError
-from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_place, require_space, sha256_of
+from puna.files import place
+from puna.hub.fetch import SPARE_BYTES, partial_dir, require_place, require_space, sha256_of
 from puna.hub.listing import HubFile, fetch_listing
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, hub_errors
@@ -165,7 +166,7 @@ def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> Non
     except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    place(done, name.target(file.name))
+    place(done, name.target(file.name), overwrite=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

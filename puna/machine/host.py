@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from puna.files import read_small
 from puna.machine.children import CHILDREN
-from puna.machine.small_file import read_small
 
 COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; with a lost driver it hangs forever
 MAX_FILE_BYTES = 1 << 20

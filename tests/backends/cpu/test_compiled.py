@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder: Path, monkeypatch: pyte
 
 def test_kept_code_is_read_where_nothing_can_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = interleaved()
-    monkeypatch.setattr(compiled, "_write", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(compiled, "write_whole", lambda *_: pytest.fail("written again"))
     assert interleaved() == expected
 
 
