@@ -34,6 +34,7 @@ from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
 from puna.report import SILENT, Reporter
+from puna.units import megabytes
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
 
@@ -327,7 +328,7 @@ def _require_space(final: Path, num_bytes: int) -> None:
 def _no_space(final: Path, num_bytes: int) -> ConvertError:
     free = shutil.disk_usage(final.parent).free
     return ConvertError(
-        f"not enough space in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {final.parent}: {megabytes(num_bytes + SPARE_BYTES)} needed, {megabytes(free)} free",
         hint="Free some, take a smaller type with --quantize, or write to another disk. The target is unchanged.",
     )
 

@@ -282,7 +282,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
 
 def _plan_in_words(llm: LLM) -> str:
     """What the model takes and what it can hold, for a person who never heard of K and V; `puna plan` itemises it."""
-    from puna.plan import GIB
+    from puna.units import GIB
 
     info = llm.backend.info
     memory = "GPU memory" if info.name.startswith("cuda") else "memory"

@@ -18,6 +18,7 @@ from puna.errors import DownloadError, PunaError
 from puna.files import temporary
 from puna.paths import cache_dir, local_path
 from puna.report import Reporter
+from puna.units import megabytes
 
 CHUNK = 1 << 20  # bytes; 4 MiB was no faster
 SPARE_BYTES = 16 << 20  # disk space to leave free after the download
@@ -72,7 +73,7 @@ def no_space(needed_bytes: int) -> DownloadError:
     """The error of a full disk, with both numbers."""
     free = shutil.disk_usage(cache_dir()).free
     return DownloadError(
-        f"not enough space in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {cache_dir()}: {megabytes(needed_bytes)} needed, {megabytes(free)} free",
         hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
     )
 

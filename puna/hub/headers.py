@@ -29,6 +29,7 @@ from puna.hub.ranges import Piece, RangeFetcher
 from puna.hub.web import TimeLimit
 from puna.paths import local_path
 from puna.report import SILENT, Reporter
+from puna.units import gb
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = (".gguf", ".safetensors", ".bin")  # files whose headers are fetched; other files are omitted
@@ -92,8 +93,7 @@ def _on_this_machine(name: str) -> Path | HubName:
     """A local model's path; or the Hub name of a model that the cache lacks or holds in several files."""
     known = wheel_model(name)
     if known is not None and not is_cached(known) and not Path(name).exists():
-        size = f"{known.file_bytes / 1e6:.0f} MB"
-        raise ModelNotFoundError(f"{name} ({size}) is not in the cache", hint=f"Fetch it: puna pull {name}")
+        raise ModelNotFoundError(f"{name} ({gb(known.file_bytes)}) is not in the cache", hint=f"Fetch it: puna pull {name}")
     try:
         return resolve(name)
     except ModelNotFoundError:
@@ -226,7 +226,7 @@ def _make_sparse(folder: Path, files: Sequence[HubFile], name: HubName) -> None:
             _make(path, size)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise _not_sparse(folder, name, f"cannot create a file of {size / 1e9:.1f} GB there: {reason}") from error
+            raise _not_sparse(folder, name, f"cannot create a file of {gb(size)} there: {reason}") from error
 
 
 def _make(path: Path, size: int) -> int | None:

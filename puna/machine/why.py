@@ -14,7 +14,6 @@ from puna.causes.advice import advice
 from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
 from puna.causes.reading import read
-from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
 from puna.machine.distribution import Distribution, distribution_of
@@ -29,6 +28,7 @@ from puna.machine.probes.nvidia_module import nvidia_module
 from puna.machine.probes.nvidia_rights import nvidia_rights
 from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.remedies import remedy
+from puna.units import mib_or_gib
 
 NVIDIA = "0x10de"  # PCI's number of the maker
 NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
@@ -201,4 +201,4 @@ def _memory_here(host: Host, system: Distribution) -> str:
     except (KeyError, ValueError, IndexError):
         return ""
     where = "WSL has" if system == "wsl" else "This machine has"
-    return f"{where} {shown(total)} of main memory, {shown(free)} of it free now."
+    return f"{where} {mib_or_gib(total)} of main memory, {mib_or_gib(free)} of it free now."

@@ -15,7 +15,8 @@ from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
 from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
-from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
+from puna.plan import GPU_RESERVED_BYTES, kv_bytes
+from puna.units import GIB
 from tests.machine.fake_host import FakeHost
 
 NO_GPU = FakeHost(Path("/an/absent/folder"))

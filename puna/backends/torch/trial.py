@@ -24,10 +24,10 @@ from puna.backends.torch import plain
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.weights import Matrix
 from puna.errors import DeviceError, PunaError
+from puna.units import MIB
 
 FAILURES = (RuntimeError, OSError, ValueError, TypeError, ImportError, AttributeError, AssertionError, subprocess.SubprocessError)
 MAX_WORDS = 300
-MIB = 1 << 20
 COPY_BYTES, HOST_BYTES, FILL_BYTES = 256 * MIB, 64 * MIB, 1024 * MIB
 REPEATS = 8
 CLOSE = 0.02  # of the largest number: x in two halves of bf16, weights exact
