@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from puna.errors import DownloadError
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName
-from puna.hub.web import TimeLimit, answer, first_line, require_success
+from puna.hub.web import TimeLimit, answer, reason, require_success
 from puna.units import megabytes
 
 CONNECTIONS = 8  # concurrent requests: an archive of torch.save needs some hundred small ranges
@@ -97,7 +97,7 @@ class RangeFetcher:
                     yield chunk
         except (HTTPError, OSError) as error:
             self.limit.require()
-            raise _PassingError(first_line(error)) from error
+            raise _PassingError(reason(error)) from error
         if left:
             raise _PassingError(f"the connection was cut, {left} bytes short")
 
