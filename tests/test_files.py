@@ -16,7 +16,7 @@ import pytest
 
 from puna import files
 from puna.files import LOCK, PRIVATE, TEMPORARY, place, read_small, temporary, write_whole
-from puna.machine.host import ThisHost
+from puna.resources import ThisMachine
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and pipes as POSIX has them")
@@ -52,7 +52,7 @@ def folder(path: Path) -> None:
 @pytest.mark.parametrize("make", [pipe, device, folder])
 def test_what_is_no_regular_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "x")
-    assert read_small(tmp_path / "x", 100) is None and ThisHost().read(str(tmp_path / "x")) is None
+    assert read_small(tmp_path / "x", 100) is None and ThisMachine().read(str(tmp_path / "x")) is None
 
 
 @posix

@@ -28,6 +28,7 @@ from puna.machine.probes.nvidia_module import nvidia_module
 from puna.machine.probes.nvidia_rights import nvidia_rights
 from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.remedies import remedy
+from puna.resources import machine_memory
 from puna.units import mib_or_gib
 
 NVIDIA = "0x10de"  # PCI's number of the maker
@@ -194,11 +195,8 @@ def _here(match: Match, host: Host, system: Distribution) -> str:
 
 
 def _memory_here(host: Host, system: Distribution) -> str:
-    """Main memory of this machine, from /proc/meminfo."""
-    sizes = dict(line.split(":", 1) for line in (host.read("/proc/meminfo") or "").splitlines() if ":" in line)
-    try:
-        total, free = (int(sizes[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
-    except (KeyError, ValueError, IndexError):
+    """Main memory of this machine; "" if its files do not say."""
+    memory, where = machine_memory(host), "WSL has" if system == "wsl" else "This machine has"
+    if memory is None:
         return ""
-    where = "WSL has" if system == "wsl" else "This machine has"
-    return f"{where} {mib_or_gib(total)} of main memory, {mib_or_gib(free)} of it free now."
+    return f"{where} {mib_or_gib(memory.total)} of main memory, {mib_or_gib(memory.free)} of it free now."

@@ -8,7 +8,7 @@ from puna.machine.child import ask
 from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, whole, within
+from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, oom_kills_since_start, within
 from puna.units import GIB, MIB, rough_gib
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
@@ -65,7 +65,7 @@ def read_memory(host: Host) -> Memory | None:
     if host.system == "Linux":
         return machine_memory(host)
     answer = ask(host, "puna.machine.facts", "memory")
-    numbers = [int(answer.number(name) or 0) for name in ("total", "free", "swap_total", "swap_free")]
+    numbers = [int(answer.number(name) or 0) for name in Memory._fields]
     return Memory(*numbers) if numbers[0] > 0 else None
 
 
@@ -144,8 +144,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
 
 def _kills(patient: Patient) -> Iterator[Finding]:
     group = oom_kills(patient.host)
-    lines = (line.split() for line in (patient.host.read("/proc/vmstat") or "").splitlines())
-    machine = next((whole(words[1]) or 0 for words in lines if len(words) == 2 and words[0] == "oom_kill"), 0)
+    machine = oom_kills_since_start(patient.host)
     if group:
         yield _killed(patient, "warning", f"the kernel ended processes of this container because its memory was full: {group}")
     elif machine:
