@@ -33,7 +33,7 @@ from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import ComputedRows
 from puna.llm import LLM
 from puna.plan import make_plan
-from puna.report import StderrReporter
+from puna.progress import StderrReporter
 from puna.request import SamplingParams
 
 LLAMA3 = RopeConfig(theta=500000.0)

@@ -33,7 +33,7 @@ from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.units import megabytes
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer

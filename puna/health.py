@@ -27,7 +27,7 @@ from puna.formats.mapped import shown, shown_name
 from puna.formats.notices import Doubt
 from puna.formats.token_types import NORMAL
 from puna.formats.torch_file import altered_entries
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from puna.units import megabytes

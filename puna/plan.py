@@ -11,7 +11,7 @@ from typing import Protocol
 
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import InsufficientMemoryError, UsageError
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.units import exact_gib, gib
 
 # Types that a backend keeps in memory -> (weights per block, bytes per block).

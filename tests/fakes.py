@@ -16,7 +16,7 @@ from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 from puna.plan import Layout, Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
 from puna.sampling import choose_row
 

@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources"],
-    ["report", "config", "paths", "causes"],
+    ["progress", "config", "paths", "causes"],
     ["request", "messages"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],

@@ -30,7 +30,7 @@ from puna.files import TEMPORARY
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from puna.writers import WRITERS
 from puna.writers.base import Job
 from puna.writers.text_files import require_frame

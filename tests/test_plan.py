@@ -11,7 +11,7 @@ from puna.backends import BACKENDS
 from puna.config import EngineConfig, ModelConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.plan import Layout, Plan, kv_bytes, make_plan, resident_bytes
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from puna.units import GIB, exact_gib
 from tests.fakes import tiny_config
 

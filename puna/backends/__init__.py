@@ -17,7 +17,7 @@ from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
 from puna.errors import DeviceError, Terminated, UsageError, first_line
 from puna.plan import Layout
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 # How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}

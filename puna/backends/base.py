@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from puna.errors import InsufficientMemoryError, PunaError, UsageError, first_line
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan, advice
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 
 # The oldest GPUs for puna's Triton kernels: they have bf16 on tensor cores, and Triton 3.3 dropped everything below.

@@ -18,7 +18,7 @@ from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from puna.hub import CachedModel
     from puna.machine.choices import Choice
     from puna.machine.places import Place
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 WIDTH = 80  # characters of a line
 SHOWN = 20  # of the models that fit

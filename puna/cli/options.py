@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
     from puna.llm import LLM
-    from puna.report import Reporter
+    from puna.progress import Reporter
     from puna.request import SamplingParams
 
 

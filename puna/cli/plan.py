@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from puna.machine.fit import Fit, Item, Setting
     from puna.machine.history import Entry
     from puna.machine.speed import Speed
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}

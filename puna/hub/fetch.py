@@ -17,7 +17,7 @@ from typing import IO
 from puna.errors import DownloadError, PunaError
 from puna.files import temporary
 from puna.paths import cache_dir, local_path
-from puna.report import Reporter
+from puna.progress import Reporter
 from puna.units import megabytes
 
 CHUNK = 1 << 20  # bytes; 4 MiB was no faster

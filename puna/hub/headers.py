@@ -28,7 +28,7 @@ from puna.hub.names import HubName, parse_hub_name
 from puna.hub.ranges import Piece, RangeFetcher
 from puna.hub.web import TimeLimit
 from puna.paths import local_path
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.units import gb
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")

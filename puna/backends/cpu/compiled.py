@@ -36,7 +36,7 @@ from puna.backends.cpu import host
 from puna.backends.cpu.children import Compilation
 from puna.backends.cpu.layout import KINDS, Kind
 from puna.files import write_whole
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.resources import usable_cores
 
 # Name -> module, number of arguments. The slowest to compile come first, so that all cores end at about the same time.

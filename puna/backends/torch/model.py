@@ -34,7 +34,7 @@ from puna.config import EngineConfig, ModelConfig
 from puna.errors import DeviceError, PunaError, first_line
 from puna.formats.base import Checkpoint
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 from puna.resources import own_bytes, return_free_memory
 

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from puna.backends.base import ProcessPlace
 from puna.backends.torch import watch
 from puna.errors import DeviceError, UsageError, first_line
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]

@@ -12,7 +12,7 @@ from puna.backends.cpu import compiled, host
 from puna.backends.cpu.layout import KINDS, aligned_zeros
 from puna.formats import open_checkpoint
 from puna.hub import CATALOGUE, DEFAULT_MODEL
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 
 NAME = "interleave_floats"  # the smallest entry: it compiles in a second
 

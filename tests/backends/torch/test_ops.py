@@ -16,7 +16,7 @@ import torch
 
 from puna.backends.torch import obstacles, ops, plain
 from puna.backends.torch.weights import KINDS, dequantize, stacked
-from puna.report import SilentReporter
+from puna.progress import SilentReporter
 from tests.backends.torch.interpreter import matrix, normal
 
 
