@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puna.config import ModelConfig
 from puna.errors import DamagedFileError, PunaError, UsageError
 from puna.files import place, temporary
 from puna.formats import open_checkpoint
@@ -33,6 +32,7 @@ from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
+from puna.model.spec import ModelConfig
 from puna.progress import SILENT, Reporter
 from puna.units import megabytes
 from puna.writers import WRITERS

@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources"],
+    ["model"],
     ["progress", "config", "paths", "causes"],
     ["request", "messages"],
     ["pages", "formats", "sampling", "suggested"],
