@@ -2,7 +2,7 @@
 
 cache folder/models/NAME.gguf                   a model of the catalogue, or one that the user put there
 cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
-cache folder/partial/NAME-xxxx/                 an unfinished download, which puna never uses as a model
+cache folder/partial/.puna-xxxx/NAME            an unfinished download, which puna never uses as a model
 cache folder/locks/NAME.lock
 cache folder/conversations/TIME-xxxx.json       a conversation of `puna chat`, for `puna chat --continue`
 """
@@ -46,11 +46,6 @@ def typed_path(text: str, what: str = "the path") -> Path:
             f"{what} is {_shortened(text)}, but no home folder is known for {_shortened(text.split('/')[0])[1:-1]}",
             hint="Write the whole path; for a name that really begins with ~, ./~...",
         ) from None
-
-
-def exists(path: Path) -> bool:
-    """Whether there is such a file or folder. False where the system does not say; Path.exists raises there."""
-    return os.path.exists(path)  # noqa: PTH110
 
 
 def models_dir() -> Path:

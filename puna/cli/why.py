@@ -17,7 +17,7 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import ContextLengthError, PunaError, TemplateError, UsageError
-from puna.paths import exists
+from puna.files import exists
 
 if TYPE_CHECKING:
     from puna.llm import LLM

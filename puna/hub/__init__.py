@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError, did_you_mean
+from puna.files import exists
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
-from puna.paths import exists, is_safe_name, local_path, models_dir, typed_path
-from puna.report import SILENT, Reporter
+from puna.paths import is_safe_name, local_path, models_dir, typed_path
+from puna.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from puna.hub.published import Source
