@@ -22,7 +22,7 @@ from puna import hub
 from puna.batch import Batch
 from puna.config import EngineConfig
 from puna.llm import LLM
-from puna.report import SILENT
+from puna.progress import SILENT
 from puna.request import Request, SamplingParams
 from puna.scheduler import ScheduledChunk
 

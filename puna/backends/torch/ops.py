@@ -14,7 +14,7 @@ from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
 from puna.batch import SamplingBatch
 from puna.model.spec import ModelConfig
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 
 class Ops(Protocol):
