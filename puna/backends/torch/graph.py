@@ -19,7 +19,7 @@ import torch
 
 from puna.backends.torch.blob import Array, Blob
 from puna.backends.torch.step import Step, arrays_of, step_of
-from puna.model.spec import ModelConfig
+from puna.model.rope import RotaryTables
 from puna.plan import Plan
 from puna.request import Batch
 
@@ -115,10 +115,10 @@ class Graphs:
     """The decode steps of a loaded model. `compute` is its forward pass: Step -> logits (rows, vocab_size)."""
 
     def __init__(
-        self, compute: Callable[[Step], torch.Tensor], model: ModelConfig, plan: Plan, logits: torch.Tensor, recorder: Recorder
+        self, compute: Callable[[Step], torch.Tensor], rotary: RotaryTables, plan: Plan, logits: torch.Tensor, recorder: Recorder
     ) -> None:
         """`logits` (rows, vocab_size): every recording writes its own here, `rows` at most."""
-        self._compute, self._model, self._plan, self._recorder = compute, model, plan, recorder
+        self._compute, self._rotary, self._plan, self._recorder = compute, rotary, plan, recorder
         self._logits = logits
         self._most_rows = len(logits)
         self._kept: dict[Bucket, _Kept] = {}
@@ -133,7 +133,7 @@ class Graphs:
         if bucket is None or bucket.rows > self._most_rows:
             return None
         whole, least = filled(batch, bucket.rows, -(-bucket.length // self._plan.page_size))
-        arrays = arrays_of(whole, self._model, self._plan.page_size)
+        arrays = arrays_of(whole, self._rotary, self._plan.page_size)
         count, known = len(token_ids), self._kept.get(bucket)
         kept = known or self._new(whole, arrays, bucket, token_ids)
         if known is not None:

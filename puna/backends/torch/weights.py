@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -40,6 +41,11 @@ class Matrix:
     columns: int
     planes: Planes
 
+    def part(self, number: int, count: int) -> Matrix:
+        """Part `number` of `count` equal ones, in the same memory: an expert's rows."""
+        size = self.rows // count
+        return self.row_range(number * size, (number + 1) * size)
+
     def row_range(self, first: int, last: int) -> Matrix:
         """Rows first..last-1, in the same memory."""
         return Matrix(self.kind, last - first, self.columns, {name: plane[first:last] for name, plane in self.planes.items()})
@@ -54,8 +60,8 @@ class Matrix:
 
 
 def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:
-    """A matrix of any readable type as one of `KINDS`, made a few rows at a time."""
-    rows, columns = tensor.shape
+    """A matrix of any readable type as one of `KINDS`, made a few rows at a time. Those of experts lie one below the other."""
+    rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
     step = max(1, CHUNK_BYTES // max(tensor.data.shape[1], 4 * columns))
     planes: Planes = {}
     for first in range(0, rows, step):
@@ -67,6 +73,7 @@ def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:
 
 
 Bias: TypeAlias = torch.Tensor | None
+Norm: TypeAlias = torch.Tensor | None  # a norm's weight; None: nothing is normed here
 
 
 def stacked(matrices: Sequence[Matrix], biases: Sequence[Bias]) -> tuple[tuple[Matrix, ...], tuple[Bias, ...]]:

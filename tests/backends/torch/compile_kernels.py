@@ -109,8 +109,8 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     ids = empty(tokens, dtype=torch.int64)
     tables = empty(1, 8, dtype=torch.int64)
-    turns = empty(tokens, 2, head_dim // 2)
-    return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
+    cos_sin = empty(2, tokens, 2, head_dim // 2)
+    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
 def products(ttgir: str) -> list[str]:
@@ -128,7 +128,7 @@ def compile_products() -> None:
         kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
         w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 0]
         if index % 2 == 0:
-            kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
+            kernels.glu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
         else:
             kernels.embed(w, empty(2, dtype=torch.int64))
 
@@ -146,7 +146,7 @@ def compile_all_products() -> None:
             for tokens in (1, 3, 16, 70):
                 kernels.norm_matvec(empty(tokens, columns), empty(columns), 1e-5, (w,), (empty(rows),))
                 kernels.matvec_add(empty(tokens, columns), w, None, empty(tokens, rows))
-                kernels.swiglu_matvec_add(empty(tokens, 2 * columns), w, None, empty(tokens, rows))
+                kernels.glu_matvec_add(empty(tokens, 2 * columns), w, None, empty(tokens, rows))
             kernels.embed(w, empty(2, dtype=torch.int64))
             kernels.norm_matvec(empty(300, columns), empty(columns), 1e-5, (w,), (empty(rows),), many=True)
             kernels.matvec_add(empty(300, columns), w, None, empty(300, rows), many=True)

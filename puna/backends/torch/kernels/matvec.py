@@ -1,4 +1,4 @@
-"""Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
+"""Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `glu_matvec_add`.
 
 A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns, on tensor
 cores, weights on the left and x on the right: all these rows share one read of the weights, and an element's bits do not depend
@@ -20,19 +20,21 @@ from functools import cache
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from puna.backends.torch import exact
 from puna.backends.torch.kernels import scratch
 from puna.backends.torch.kernels.card import H100, Card, card_of, fitting_stages
 from puna.backends.torch.kernels.dot import high_part, low_part
 from puna.backends.torch.kernels.norm import rms_norm
 from puna.backends.torch.kernels.panel import panel_matvec
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
-from puna.backends.torch.weights import Bias, Matrix
+from puna.backends.torch.weights import Bias, Matrix, Norm
+from puna.model.spec import Activation
 
-PLAIN, NORM, SWIGLU = 0, 1, 2  # how a load transforms x
+PLAIN, NORM, SILU, GELU = range(4)  # how a load transforms x; the last two are activations of a gate, times up
+MODES: Mapping[Activation, int] = {"silu": SILU, "gelu": GELU}
 NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; batches use `Card.wide_rows`
 WIDE_STAGES = 2  # tiles for batches: 64 rows of x take 32 KB of a stage, and more stages leave no room for a second program
 ROW_BUCKETS = (1, 4, NARROW)  # rows of x to load and prepare; each is a compilation, the sums are the same
@@ -95,11 +97,21 @@ def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
 def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
     """Bytes of shared memory per stage: weights, x, and for the norm its weights and x again, for the squares."""
     weights = tile.rows * tile.columns * BITS.get(kind, 4) // 8
-    columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SWIGLU: 2 * rows}
+    columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SILU: 2 * rows, GELU: 2 * rows}
     return weights + 4 * tile.columns * columns_of_x[mode]
 
 
 # ---- the kernel -----------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def glu(gate, up, MODE: tl.constexpr):
+    """activation(gate) * up."""
+    if MODE == 3:  # GELU in its tanh form: x (1 + tanh(u)) / 2 = x / (1 + e**-2u)
+        exponent = 1.5957691216057308 * (gate + 0.044715 * (gate * gate * gate))
+    else:  # SILU
+        exponent = gate
+    return gate / (1.0 + tl.exp(-exponent)) * up
 
 
 @triton.jit
@@ -116,9 +128,8 @@ def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUM
         else:
             weights = tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)
         numbers = numbers * weights[:, None]
-    elif MODE == 2:  # SWIGLU
-        up = tl.load(places + COLUMNS, mask=inside, other=0.0)
-        numbers = numbers / (1.0 + tl.exp(-numbers)) * up
+    elif MODE != 0:  # SILU or GELU
+        numbers = glu(numbers, tl.load(places + COLUMNS, mask=inside, other=0.0), MODE)
     return numbers
 
 
@@ -336,22 +347,22 @@ def _new(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 def norm_matvec(
     x: torch.Tensor,
-    norm: torch.Tensor,
+    norm: Norm,
     eps: float,
     matrices: tuple[Matrix, ...],
     biases: tuple[Bias, ...],
     many: bool = False,
 ) -> torch.Tensor:
-    """Multiply the normed x by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
+    """Multiply x, normed where `norm` is given, by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
     y = _new(x, sum(matrix.rows for matrix in matrices))
-    normed = rms_norm(x, norm, eps) if many else x
+    normed = rms_norm(x, norm, eps) if many and norm is not None else x
     first = 0
     for matrix, bias in zip(matrices, biases, strict=True):
         part = y[:, first : first + matrix.rows]
         if many:
             panel_matvec(normed, matrix, bias, None, part)
         else:
-            matvec(x, matrix, bias, None, part, NORM, norm, eps)
+            matvec(x, matrix, bias, None, part, PLAIN if norm is None else NORM, norm, eps)
         first += matrix.rows
     return y
 
@@ -363,14 +374,18 @@ def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tens
     return y
 
 
-def swiglu_matvec_add(
-    gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+def glu_matvec_add(
+    gate_up: torch.Tensor,
+    matrix: Matrix,
+    bias: Bias,
+    residual: torch.Tensor | None,
+    many: bool = False,
+    activation: Activation = "silu",
 ) -> torch.Tensor:
-    """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+    """W (activation(gate) * up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
     y = _new(gate_up, matrix.rows)
     if many:
-        gate, up = gate_up.chunk(2, dim=1)
-        panel_matvec(F.silu(gate) * up, matrix, bias, residual, y)
+        panel_matvec(exact.glu(gate_up, activation), matrix, bias, residual, y)
     else:
-        matvec(gate_up, matrix, bias, residual, y, SWIGLU)
+        matvec(gate_up, matrix, bias, residual, y, MODES[activation])
     return y
