@@ -150,8 +150,8 @@ def step_at(sequences: int, rows: int, first: int, head_dim: int) -> Step:
     ids = torch.arange(sequences, device="cuda").repeat_interleave(rows)
     positions = first + torch.arange(rows, device="cuda").repeat(sequences)
     slots = Slots(tables[ids, positions // PAGE_SIZE], positions % PAGE_SIZE)
-    turns = normal(sequences * rows, 2, head_dim // 2)
-    return Step(ids, positions, ids, tables, turns, slots, ids, positions.tolist(), ids.tolist(), rows > 1)
+    cos_sin = normal(1, sequences * rows, 2, head_dim // 2)
+    return Step(ids, positions, ids, tables, cos_sin, slots, ids, positions.tolist(), ids.tolist(), rows > 1)
 
 
 # ---- right first ----------------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ def check() -> Iterator[str]:
         found = kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
         yield from compare(f"norm_matvec {kind}", found, plain.norm_matvec(x, norm, 1e-5, (w,), (None,)), 0.02)
         gate_up, residual = normal(3, 2 * columns), normal(3, 200)
-        down = kernels.swiglu_matvec_add(gate_up, w, None, residual)
-        yield from compare(f"swiglu_matvec_add {kind}", down, plain.swiglu_matvec_add(gate_up, w, None, residual), 0.02)
+        down = kernels.glu_matvec_add(gate_up, w, None, residual)
+        yield from compare(f"glu_matvec_add {kind}", down, plain.glu_matvec_add(gate_up, w, None, residual), 0.02)
         yield from alone_as_together(f"norm_matvec {kind}", w, x, norm, many=False)
         x = normal(300, columns)
         found, expected = kernels.matvec_add(x, w, None, None, many=True), plain.matvec_add(x, w, None, None)
@@ -242,7 +242,7 @@ def products(model: str, kind: str, tokens: int) -> Iterator[Row]:
             if name == "o":
                 return kernels.matvec_add(x, weights[copy], None, residual)
             if name == "down":
-                return kernels.swiglu_matvec_add(x, weights[copy], None, residual)
+                return kernels.glu_matvec_add(x, weights[copy], None, residual)
             return kernels.norm_matvec(x, norm, 1e-5, (weights[copy],), (None,))
 
         num_bytes = first.num_bytes + 4 * tokens * (x.shape[1] + rows)

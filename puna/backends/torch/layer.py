@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from puna.backends.torch.blob import num_bytes
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.weights import Bias, Matrix, Norm, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec
-from puna.plan import Layout
 from puna.report import Reporter
 
 ADDED_ONCE = ("o_bias", "down_bias")  # after the sum over ranks: by the first rank
@@ -61,6 +61,23 @@ class Layer:
     attention: AttentionSpec
     tables: tuple[int, int]  # numbers of the rotary tables of q and k
 
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """In the order of `mapped`."""
+        found: list[torch.Tensor] = []
+
+        def note(weight: torch.Tensor) -> torch.Tensor:
+            found.append(weight)
+            return weight
+
+        self.mapped(note)
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its weights."""
+        return sum(map(num_bytes, self.weights))
+
     def mapped(self, change: Change) -> Layer:
         """A copy with every weight changed, in a fixed order; K and V stay."""
         mapped: Layer = _mapped_fields(self, change)
@@ -86,15 +103,18 @@ def _mapped(value: Any, change: Change) -> Any:
 
 
 class Loader:
-    """Moves tensors to a device, reporting progress. `adds_bias`: whether this rank adds the biases (only the first does)."""
+    """Moves tensors to a device, reporting progress.
 
-    def __init__(self, tensors: Mapping[str, Tensor], layout: Layout, adds_bias: bool, report: Reporter) -> None:
-        self._tensors, self._layout, self._adds_bias, self._report = tensors, layout, adds_bias, report
+    `types`: of each matrix on the device. `adds_bias`: whether this rank adds the biases (only the first does).
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], types: Mapping[str, str], adds_bias: bool, report: Reporter) -> None:
+        self._tensors, self._types, self._adds_bias, self._report = tensors, types, adds_bias, report
         self._total, self._done = sum(tensor.num_bytes for tensor in tensors.values()), 0
 
     def matrix(self, name: str, device: torch.device) -> Matrix:
         tensor = self._tensors[name]
-        made = load_matrix(tensor, self._layout.resident_type(tensor.type.name, name), device)
+        made = load_matrix(tensor, self._types[name], device)
         self._count(tensor)
         return made
 

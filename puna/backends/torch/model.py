@@ -8,7 +8,7 @@ twice.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -20,7 +20,7 @@ import torch
 from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
-from puna.backends.torch.blob import upload
+from puna.backends.torch.blob import num_bytes, upload
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.exact import softcap
@@ -97,17 +97,18 @@ class TorchBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
-        loader = Loader(checkpoint.tensors, plan.layout, self._ranks.place.rank == 0, report)
+        loader = Loader(checkpoint.tensors, plan.types, self._ranks.place.rank == 0, report)
         rotary, pages = RotaryTables(model), allocate(model, plan, self._device)
-        num_resident = model.num_layers - plan.num_streamed
+        num_resident = model.num_layers - plan.num_offloaded
 
-        def layers(first: int, last: int, device: torch.device) -> Iterator[Layer]:
-            tables = list(zip(rotary.of_q, rotary.of_k, strict=True))
-            return (loader.layer(i, model.layers[i], tables[i], pages[i], device) for i in range(first, last))
+        def layer(number: int, device: torch.device = self._device) -> Layer:
+            tables = rotary.of_q[number], rotary.of_k[number]
+            return loader.layer(number, model.layers[number], tables, pages[number], device)
 
         self._embed = loader.matrix("embed", self._device)
-        self._layers = list(layers(0, num_resident, self._device))
-        packed = [pack(layer, self._device.type == "cuda") for layer in layers(num_resident, model.num_layers, MAIN_MEMORY)]
+        self._layers = [layer(number) for number in range(num_resident)]
+        is_gpu = self._device.type == "cuda"
+        packed = [pack(layer(number, MAIN_MEMORY), pinned=is_gpu) for number in range(num_resident, model.num_layers)]
         self._streamed = Stream(packed, self._device)
         self._final_norm = loader.vector("final_norm", self._device)
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
@@ -116,7 +117,7 @@ class TorchBackend:
         self._model, self._rotary = model, rotary
         most_rows = max(plan.max_sequences, bucket_rows(plan.max_sequences))  # a recorded step fills its bucket
         self._ops.reserve(model, plan.max_sequences if self._recorder is None else most_rows, self._device)
-        if self._recorder is not None and not plan.num_streamed:
+        if self._recorder is not None and not plan.num_offloaded:
             self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()
 
@@ -257,6 +258,11 @@ class TorchBackend:
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
+
+    def weights_bytes(self) -> int:
+        outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
+        others = num_bytes(self._final_norm) + sum(matrix.num_bytes for matrix in outside)
+        return others + sum(layer.num_bytes for layer in self._layers) + self._streamed.buffer_bytes
 
     def held_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else own_bytes()

@@ -5,7 +5,7 @@ For models that do not fit otherwise. The transfer sets a step's time: bytes of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,18 +33,12 @@ class Packed:
 def pack(layer: Layer, pinned: bool) -> Packed:
     """Pack a layer in main memory into one buffer; `pinned`: the device can read it directly."""
     sizes, places = Places(), Places()
-    layer.mapped(_noting(sizes.take))
+    for weight in layer.weights:
+        sizes.take(weight)
     blob = empty_bytes(sizes.end, pinned)
-    layer.mapped(_noting(lambda weight: places.of(weight, blob).copy_(weight)))
+    for weight in layer.weights:
+        places.of(weight, blob).copy_(weight)
     return Packed(layer.mapped(lambda weight: torch.empty_like(weight, device="meta")), blob)
-
-
-def _noting(note: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], torch.Tensor]:
-    def same(weight: torch.Tensor) -> torch.Tensor:
-        note(weight)
-        return weight
-
-    return same
 
 
 class Stream:
@@ -55,6 +49,11 @@ class Stream:
         largest = max((len(packed.blob) for packed in layers), default=0)
         self._buffers = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(NUM_BUFFERS)]
         self._lanes = _CUDALanes(device) if device.type == "cuda" else _Lanes()
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the weights that the buffers hold, without the gaps between them."""
+        return NUM_BUFFERS * max((packed.layer.num_bytes for packed in self._layers), default=0)
 
     def layers(self) -> Iterator[Layer]:
         """Each layer once; launch the work with one layer before you take the next."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from puna.backends import BACKENDS
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
+from puna.model.rope import RopeConfig, RotaryTables
+from puna.model.spec import AttentionSpec
 from puna.request import Batch
 from tests.backends.torch import interpreter
 from tests.backends.torch.interpreter import error, normal
@@ -43,6 +47,13 @@ def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
     return LayerKV(half(), half())
 
 
+def rotary_of(head_dim: int) -> RotaryTables:
+    """Two tables of k and one of q: of a layer with scaled queries, and of one without rotation."""
+    config = tiny_config(head_dim=head_dim, rope=RopeConfig(q_beta=0.3, original_context=8))
+    scaled, nope = (replace(layer, attention=AttentionSpec(rope=rope)) for layer, rope in zip(config.layers, (0, None)))
+    return RotaryTables(replace(config, layers=(scaled, nope)))
+
+
 def step_of(head_dim: int, *pieces: Piece, of_prompts: bool = False) -> Step:
     tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
     for table, (_, _, pages) in zip(tables, pieces, strict=True):
@@ -56,7 +67,7 @@ def step_of(head_dim: int, *pieces: Piece, of_prompts: bool = False) -> Step:
         logit_rows=np.empty(0, np.int32),
         prompt_lengths=np.ones(len(pieces), np.int32),
     )
-    return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
+    return make_step(batch, rotary_of(head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
 
 
 def filled_kv(kv_type: str, num_kv_heads: int, head_dim: int, *pieces: Piece) -> LayerKV:

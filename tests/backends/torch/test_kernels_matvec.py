@@ -59,14 +59,14 @@ def test_matvec_add(kind: str, has_extras: bool) -> None:
 
 
 @kinds
-def test_swiglu_matvec_add(kind: str) -> None:
+def test_glu_matvec_add(kind: str) -> None:
     w, gate_up, residual = (
         matrix(kind, 65, odd_columns(kind)),
         3 * normal(2, 2 * odd_columns(kind), seed=1),
         normal(2, 65, seed=3),
     )
-    found = kernels.swiglu_matvec_add(gate_up, w, None, residual)
-    assert error(found, plain.swiglu_matvec_add(gate_up, w, None, residual)) < tolerance(kind)
+    found = kernels.glu_matvec_add(gate_up, w, None, residual)
+    assert error(found, plain.glu_matvec_add(gate_up, w, None, residual)) < tolerance(kind)
 
 
 @kinds
@@ -78,8 +78,8 @@ def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch)
     found = kernels.norm_matvec(x, norm, 1e-5, (w, w), (bias, None), many=True)
     assert error(found, plain.norm_matvec(x, norm, 1e-5, (w, w), (bias, None))) < close
     gate_up, residual = torch.cat([x, x], dim=1), found[:, :37]
-    found = kernels.swiglu_matvec_add(gate_up, w, bias, residual, many=True)
-    assert error(found, plain.swiglu_matvec_add(gate_up, w, bias, residual)) < close
+    found = kernels.glu_matvec_add(gate_up, w, bias, residual, many=True)
+    assert error(found, plain.glu_matvec_add(gate_up, w, bias, residual)) < close
     found = kernels.matvec_add(x, w, None, residual, many=True)
     assert error(found, plain.matvec_add(x, w, None, residual)) < close
     assert kernels.matvec_add(x[:0], w, None, None, many=True).shape == (0, 37)
@@ -146,7 +146,7 @@ def test_a_row_that_is_not_finite_harms_no_other() -> None:
 def test_no_tokens() -> None:
     w = matrix("Q8_0", 40, 96)
     assert kernels.norm_matvec(torch.empty(0, 96), torch.ones(96), 1e-5, (w,), (None,)).shape == (0, 40)
-    assert kernels.swiglu_matvec_add(torch.empty(0, 192), w, None, None).shape == (0, 40)
+    assert kernels.glu_matvec_add(torch.empty(0, 192), w, None, None).shape == (0, 40)
 
 
 @kinds
