@@ -25,10 +25,11 @@ from tests.forked import ForkServer, completed
 # Operations of ATen that have one right result for each element, whatever computes it, and those that only move numbers.
 EXACT = {
     "IEEE 754 defines the result": "add add_ sub rsub mul mul_ div neg abs round clamp clamp_min amax to",
-    "integers": "__and__ __or__ __lshift__ __rshift__ ge lt",
-    "copies and shapes": "alias cat chunk clone copy_ detach empty flatten full_like index index_put_ lift_fresh new_empty "
-    "repeat_interleave resolve_conj resolve_neg select slice split_with_sizes stack transpose unbind unflatten unsqueeze view "
-    "where zeros_like",
+    "integers": "__and__ __or__ __lshift__ __rshift__ eq ge lt nonzero_numpy _unique2",
+    "the order of numbers, of equal ones that of their places": "sort",
+    "copies and shapes": "alias cat chunk clone copy_ detach empty flatten full_like gather index index_put_ lift_fresh "
+    "new_empty repeat_interleave resolve_conj resolve_neg select slice split_with_sizes stack transpose unbind unflatten "
+    "unsqueeze view where zeros_like",
 }
 ALLOWED = {name for names in EXACT.values() for name in names.split()}
 
@@ -67,6 +68,9 @@ class Recorded(TorchDispatchMode):  # type: ignore[misc]
         ("plain", "Q4_0", "f16"),
         ("wide", "Q4_K", "f16"),
         ("wide", "Q6_K", "f16"),
+        ("like-gemma", "Q4_1", "f32"),
+        ("like-olmo", "F32", "f32"),
+        ("experts-2-of-5", "F32", "f32"),
     ],
 )
 def test_a_forward_pass_uses_only_operations_with_one_right_result(shape: str, quant: str, kv: Any) -> None:

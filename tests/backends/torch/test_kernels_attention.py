@@ -104,6 +104,17 @@ def test_rope_write(shape: tuple[int, int, int], kv_type: str) -> None:
         assert torch.equal(found_kv.values.numbers.nan_to_num(), expected_kv.values.numbers.nan_to_num())
 
 
+@pytest.mark.parametrize("tables", [(0, 0), (2, 0), (1, 1)])
+def test_rope_write_norms_all_heads_together_and_takes_each_table(tables: tuple[int, int]) -> None:
+    step, qkv = step_of(20, (1, 16, [3, 5]), (3, 14, [7, 2])), normal(4, (3 + 2 * 2) * 20)
+    norms = 1 + normal(3 * 20, seed=1) / 8, 1 + normal(2 * 20, seed=2) / 8
+    expected_kv, found_kv = empty_kv("f32", 2, 20), empty_kv("f32", 2, 20)
+    expected = plain.rope_write(qkv.clone(), 3, norms, 1e-5, expected_kv, step, tables)
+    found = kernels.rope_write(qkv, 3, norms, 1e-5, found_kv, step, tables)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    require_same_pages("f32", found_kv.keys, expected_kv.keys)
+
+
 def require_same_pages(kv_type: str, found: Half, expected: Half) -> None:
     """Equal except for the last bit of the type; unwritten memory is unchanged."""
     steps = {"int8": 1.0, "bf16": 0.02, "f16": 0.004, "f32": 1e-5}[kv_type]
@@ -148,6 +159,16 @@ def test_windows(window: int, rows: int) -> None:
     piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
     kv, q, step = filled_kv("f32", 2, 16, piece), queries(4, 16, piece), step_of(16, piece, of_prompts=rows > 1)
     assert error(kernels.attend(q, kv, window, step), plain.attend(q, kv, window, step)) < CLOSE
+
+
+@pytest.mark.parametrize("rows", [1, 18])
+@pytest.mark.parametrize(("kv_type", "scale", "cap"), [("int8", 0.4, 3.0), ("f32", 0.0, 50.0), ("bf16", 0.05, 0.0)])
+def test_scaled_and_capped_scores(kv_type: str, scale: float, cap: float, rows: int) -> None:
+    piece: Piece = (rows, 40, [4, 8, 0, 6])
+    kv, q, step = filled_kv(kv_type, 2, 16, piece), 9 * queries(4, 16, piece), step_of(16, piece, of_prompts=rows > 1)
+    found, expected = kernels.attend(q, kv, 0, step, scale, cap), plain.attend(q, kv, 0, step, scale, cap)
+    assert error(found, expected) < CLOSE
+    assert error(plain.attend(q, kv, 0, step), expected) > 100 * CLOSE, "it makes no difference here"
 
 
 @pytest.mark.parametrize("window", [0, 17])

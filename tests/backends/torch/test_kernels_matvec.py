@@ -14,7 +14,7 @@ from tests.backends.torch.interpreter import error, matrix, normal
 interpreter.require()
 
 from puna.backends.torch import kernels  # noqa: E402
-from puna.backends.torch.kernels import matvec, panel  # noqa: E402
+from puna.backends.torch.kernels import matvec, norm, panel  # noqa: E402
 from puna.backends.torch.kernels.card import Card  # noqa: E402
 
 # The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
@@ -67,6 +67,24 @@ def test_glu_matvec_add(kind: str) -> None:
     )
     found = kernels.glu_matvec_add(gate_up, w, None, residual)
     assert error(found, plain.glu_matvec_add(gate_up, w, None, residual)) < tolerance(kind)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_gelu_and_products_without_a_norm(many: bool) -> None:
+    w, x = matrix("F32", 33, 40), normal(3, 40, seed=1)
+    gate_up = 3 * normal(3, 80, seed=2)
+    expected = plain.glu_matvec_add(gate_up, w, None, None, activation="gelu")
+    assert error(kernels.glu_matvec_add(gate_up, w, None, None, many, "gelu"), expected) < EXACT
+    found = kernels.norm_matvec(x, None, 1e-5, (w,), (None,), many)
+    assert error(found, plain.norm_matvec(x, None, 1e-5, (w,), (None,))) < EXACT
+
+
+def test_norm_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "BLOCK", 32)
+    x, weight, residual = normal(3, 70, seed=1), 1 + normal(70, seed=2) / 8, normal(3, 70, seed=3)
+    found = kernels.norm_add(x, weight, 1e-5, residual)
+    torch.testing.assert_close(found, plain.norm_add(x, weight, 1e-5, residual), rtol=1e-5, atol=1e-6)
+    assert kernels.norm_add(x[:0], weight, 1e-5, residual[:0]).shape == (0, 70)
 
 
 @kinds
