@@ -71,7 +71,7 @@ def fails_with(error: Exception) -> Callable[[torch.Tensor], bool]:
 def test_the_gpu_computes_in_kernels(card: pytest.MonkeyPatch) -> None:
     chosen: Any = ops.choose(torch.device("cuda"))
     assert chosen.__name__ == "puna.backends.torch.kernels"
-    for name in ("embed", "norm_matvec", "rope_write", "attend", "matvec_add", "glu_matvec_add"):
+    for name in ("embed", "norm_matvec", "rope_write", "attend", "matvec_add", "glu_matvec_add", "experts_add", "norm_add"):
         assert callable(getattr(chosen, name)) and callable(getattr(plain, name))
 
 
