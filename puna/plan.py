@@ -332,7 +332,7 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: i
 
 
 def _ffn_numbers(config: ModelConfig, ffn: Dense | Experts) -> int:
-    """Numbers of a token in a feed-forward part: gate, up, their product; with experts those of each chosen one, and its output."""
+    """Numbers of a token in a feed-forward part: gate, up, their product; of experts those of each chosen one, and its sum."""
     return 3 * ffn.size if isinstance(ffn, Dense) else ffn.top_k * (3 * ffn.size + config.hidden_size)
 
 

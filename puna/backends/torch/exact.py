@@ -134,7 +134,7 @@ def softcap(x: torch.Tensor, cap: float) -> torch.Tensor:
     if not cap:
         return x
     if x.device.type != "cpu":
-        return cap * torch.tanh(x / cap)
+        return (x / cap).tanh_().mul_(cap)  # in place: logits are large
     power = _exp64(x.double() * (2 / cap))
     return (cap * ((power - 1) / (power + 1))).float()
 
