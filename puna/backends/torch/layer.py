@@ -14,7 +14,7 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.weights import Bias, Matrix, Norm, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec
-from puna.report import Reporter
+from puna.progress import Reporter
 
 ADDED_ONCE = ("o_bias", "down_bias")  # after the sum over ranks: by the first rank
 
