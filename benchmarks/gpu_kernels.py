@@ -183,8 +183,8 @@ def check() -> Iterator[str]:
         yield from compare(f"matvec_add {kind}, many rows", found, expected, 0.03)
         yield from alone_as_together(f"norm_matvec {kind}, many rows", w, x, norm, many=True)
         ids = torch.tensor([3, 199, 0], device="cuda")
-        if not torch.equal(kernels.embed(w, ids), w.take(ids)):
-            yield f"embed {kind}: other bits than Matrix.take"
+        if not torch.equal(kernels.embed(w, ids), w.dequantize_rows(ids)):
+            yield f"embed {kind}: other bits than Matrix.dequantize_rows"
     for kv_type in DTYPES:
         for rows in (1, 20):
             kv, q, step = random_kv(kv_type, 96, 2, 128), normal(2 * rows, 8, 128), step_at(2, rows, 700, 128)
@@ -328,13 +328,13 @@ def table() -> Iterator[Row]:
 
 def sweep(kind: str) -> Iterator[Row]:
     from puna.backends.torch.kernels import matvec
-    from puna.backends.torch.kernels.card import card_of
+    from puna.backends.torch.kernels.gpu_properties import gpu_properties
 
     for rows, columns in ((4096, 4096), (28672, 4096)):
         first = random_matrix(kind, rows, columns)
         weights = [first, *(random_matrix(kind, rows, columns) for _ in range(copies_of(first.num_bytes) - 1))]
         x, norm, y = normal(1, columns), normal(columns), normal(1, rows)
-        for tile in matvec.candidates(kind, card_of(x.device)):
+        for tile in matvec.candidates(kind, gpu_properties(x.device)):
 
             def launch(copy: int, tile: matvec.Tile = tile, weights: list[Matrix] = weights) -> None:
                 matvec.matvec(x, weights[copy], None, None, y, matvec.NORM, norm, 1e-5, tile)  # noqa: B023

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from puna.backends.torch.blob import Array, Blob
+from puna.backends.torch.staging import Array, StagingBuffer
 from puna.backends.torch.step import Step, arrays_of, step_of
 from puna.model.rope import RotaryTables
 from puna.plan import Plan
@@ -104,9 +104,9 @@ class CUDARecorder:
 
 @dataclass(slots=True)
 class _Kept:
-    """A bucket's state: the step whose arrays lie in `blob`, and its recording."""
+    """A bucket's state: the step whose arrays lie in `staging`, and its recording."""
 
-    blob: Blob
+    staging: StagingBuffer
     step: Step
     replay: Callable[[], object] | None = None
 
@@ -137,7 +137,7 @@ class Graphs:
         count, known = len(token_ids), self._kept.get(bucket)
         kept = known or self._new(whole, arrays, bucket, token_ids)
         if known is not None:
-            known.blob.fill(arrays)
+            known.staging.fill(arrays)
         kept.step.token_ids[:count] = token_ids
         kept.step.token_ids[count:] = token_ids[least]
         logits = self._compute(kept.step) if known is None else self._replayed(known)
@@ -150,10 +150,12 @@ class Graphs:
         self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
 
     def _new(self, whole: Batch, arrays: Mapping[str, Array], bucket: Bucket, token_ids: torch.Tensor) -> _Kept:
-        blob = Blob(arrays, token_ids.device)
+        staging = StagingBuffer(arrays, token_ids.device)
         ids = torch.empty(bucket.rows, dtype=torch.int64, device=token_ids.device)
-        furthest = replace(step_of(whole, blob.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows)
-        return _Kept(blob, furthest)
+        furthest = replace(
+            step_of(whole, staging.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows
+        )
+        return _Kept(staging, furthest)
 
     def _replayed(self, kept: _Kept) -> torch.Tensor:
         out = self._logits[: len(kept.step.token_ids)]

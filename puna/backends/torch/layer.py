@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from puna.backends.torch.blob import num_bytes
 from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.staging import num_bytes
 from puna.backends.torch.weights import Bias, Matrix, Norm, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec

@@ -20,18 +20,18 @@ import torch
 from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
-from puna.backends.torch.blob import num_bytes, upload
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.exact import softcap
 from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
 from puna.backends.torch.kv import allocate
 from puna.backends.torch.layer import ExpertWeights, Layer, Loader
+from puna.backends.torch.offload import Offload, pack
 from puna.backends.torch.ops import Ops
 from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
+from puna.backends.torch.staging import num_bytes, upload
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
-from puna.backends.torch.stream import Stream, pack
 from puna.backends.torch.weights import Norm
 from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError, first_line
@@ -89,7 +89,7 @@ class TorchBackend:
     def _release(self) -> None:
         """Free all memory, also of a model that is loaded in part."""
         self._model, self._graphs = None, None
-        for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_chosen"):
+        for name in ("_embed", "_layers", "_offloaded", "_final_norm", "_lm_head", "_chosen"):
             vars(self).pop(name, None)
         if self._device.type == "cuda":
             with suppress(RuntimeError):  # the GPU may be lost
@@ -109,7 +109,7 @@ class TorchBackend:
         self._layers = [layer(number) for number in range(num_resident)]
         is_gpu = self._device.type == "cuda"
         packed = [pack(layer(number, MAIN_MEMORY), pinned=is_gpu) for number in range(num_resident, model.num_layers)]
-        self._streamed = Stream(packed, self._device)
+        self._offloaded = Offload(packed, self._device)
         self._final_norm = loader.vector("final_norm", self._device)
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
@@ -218,7 +218,7 @@ class TorchBackend:
         """Run one forward pass.  # -> (num_logits, vocab_size)"""
         model = self._loaded()
         x = self._embedded(model, step)
-        for layer in chain(self._layers, self._streamed.layers()):
+        for layer in chain(self._layers, self._offloaded.layers()):
             x = self._block(model, layer, x, step)
         logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
         return softcap(self._ranks.gather(logits), model.logit_softcap)
@@ -261,7 +261,7 @@ class TorchBackend:
     def weights_bytes(self) -> int:
         outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
         others = num_bytes(self._final_norm) + sum(matrix.num_bytes for matrix in outside)
-        return others + sum(layer.num_bytes for layer in self._layers) + self._streamed.buffer_bytes
+        return others + sum(layer.num_bytes for layer in self._layers) + self._offloaded.buffer_bytes
 
     def held_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else own_bytes()

@@ -10,8 +10,8 @@ import torch
 
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.layer import ExpertWeights
-from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
+from puna.backends.torch.triton_support import problems
 from puna.backends.torch.weights import Bias, Matrix, Norm
 from puna.model.spec import Activation, ModelConfig
 from puna.progress import SILENT, Reporter
@@ -106,7 +106,7 @@ class Ops(Protocol):
 def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
     """The kernels, on CUDA if Triton runs or on the CPU under Triton's interpreter; else plain torch."""
     if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        lines = obstacle(device)
+        lines = problems(device)
         if not lines:
             return _module("kernels")
         for line in lines:

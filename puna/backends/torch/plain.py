@@ -29,7 +29,7 @@ def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
     """The rows of token ids.  # (tokens,) -> (tokens, columns), float32"""
-    return matrix.take(ids)
+    return matrix.dequantize_rows(ids)
 
 
 def matvec(matrix: Matrix, x: torch.Tensor, bias: Bias = None) -> torch.Tensor:

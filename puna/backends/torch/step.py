@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
+from puna.backends.torch.staging import Array, upload
 from puna.model.rope import RotaryTables
 from puna.request import Batch
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from puna.backends.torch.blob import num_bytes
+from puna.backends.torch.staging import num_bytes
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 
@@ -51,7 +51,7 @@ class Matrix:
         """Rows first..last-1, in the same memory."""
         return Matrix(self.kind, last - first, self.columns, {name: plane[first:last] for name, plane in self.planes.items()})
 
-    def take(self, rows: torch.Tensor) -> torch.Tensor:
+    def dequantize_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Dequantise some rows to float32.  # (n,) -> (n, columns)"""
         return dequantize(Matrix(self.kind, len(rows), self.columns, {name: p[rows] for name, p in self.planes.items()}))
 

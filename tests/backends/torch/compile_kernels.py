@@ -21,9 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from puna.backends.torch import kernels
-from puna.backends.torch.kernels import attention, experts, matvec, norm, panel, rope, sampling, take
+from puna.backends.torch.kernels import attention, dequantize, experts, gemm, matvec, norm, rope, sampling
 from puna.backends.torch.kernels.attention import Work
-from puna.backends.torch.kernels.card import KIB, WIDE_ROWS, Card
+from puna.backends.torch.kernels.gpu_properties import KIB, WIDE_ROWS, GPUProperties
 from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import KINDS, Matrix, load_matrix
@@ -32,8 +32,9 @@ from tests.fakes import make_tensor
 
 CPU = torch.device("cpu")
 # Shared memory that one program may have (CUDA C programming guide, compute capabilities).
-CARDS: Mapping[int, Card] = {
-    arch: Card(size * KIB, WIDE_ROWS[arch // 10]) for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
+GPUS: Mapping[int, GPUProperties] = {
+    arch: GPUProperties(size * KIB, WIDE_ROWS[arch // 10])
+    for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
 }
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")
 NAMES = {
@@ -184,11 +185,11 @@ def compile_all_products() -> None:
             kernels.matvec_add(empty(300, columns), w, None, empty(300, rows), many=True)
 
 
-def compile_candidates(card: Card) -> None:
+def compile_candidates(gpu: GPUProperties) -> None:
     """What `benchmarks/gpu_kernels.py --sweep` tries."""
     for kind in KINDS:
         w, x, y = matrix(kind, 4096, 4096), empty(1, 4096), empty(1, 4096)
-        for tile in matvec.candidates(kind, card):
+        for tile in matvec.candidates(kind, gpu):
             matvec.matvec(x, w, None, None, y, matvec.NORM, empty(4096), 1e-5, tile)
 
 
@@ -249,9 +250,9 @@ def compile_largest() -> None:
 
 
 def compile_for(arch: int, how: str) -> None:
-    Compiler.arch, card = arch, CARDS[arch]
-    for module, name in ((attention, "card_of"), (matvec, "card_of"), (panel, "card_of")):
-        setattr(module, name, lambda device: card)
+    Compiler.arch, gpu = arch, GPUS[arch]
+    for module, name in ((attention, "gpu_properties"), (matvec, "gpu_properties"), (gemm, "gpu_properties")):
+        setattr(module, name, lambda device: gpu)
     if how == "--all":
         compile_all_products()
         compile_attention(all_heads())
@@ -267,14 +268,14 @@ def compile_for(arch: int, how: str) -> None:
         compile_dependent_launch()
     if how == "--all":
         Compiler.is_launched = False
-        compile_candidates(card)
+        compile_candidates(gpu)
         Compiler.is_launched = True
 
 
 def main() -> None:
     for module, name in (
-        (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
-        (attention, "prefill_kernel"), (panel, "panel_kernel"), (norm, "rms_norm_kernel"), (norm, "norm_add_kernel"),
+        (matvec, "matvec_kernel"), (dequantize, "dequantize_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
+        (attention, "prefill_kernel"), (gemm, "gemm_kernel"), (norm, "rms_norm_kernel"), (norm, "norm_add_kernel"),
         (experts, "route_kernel"), (experts, "expert_kernel"), (experts, "combine_kernel"),
         (sampling, "argmax_kernel"), (sampling, "edit_kernel"), (sampling, "draw_kernel"),
     ):  # fmt: skip

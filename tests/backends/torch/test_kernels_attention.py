@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of
 
 from puna.backends.torch import kernels  # noqa: E402
 from puna.backends.torch.kernels import attention  # noqa: E402
-from puna.backends.torch.kernels.card import Card  # noqa: E402
+from puna.backends.torch.kernels.gpu_properties import GPUProperties  # noqa: E402
 
 PAGE_SIZE, NUM_PAGES = 16, 24
 CLOSE = 1e-4  # the kernels split float32 in two bf16
@@ -216,7 +216,7 @@ def test_a_card_with_less_memory_computes_the_same_bits(rows: int, kv_type: str,
     piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
     kv, q, step = filled_kv(kv_type, 1, 256, piece), queries(2, 256, piece), step_of(256, piece, of_prompts=rows > 1)
     expected = kernels.attend(q, kv, 0, step)
-    monkeypatch.setattr(attention, "card_of", lambda device: Card(99 << 10, 32))
+    monkeypatch.setattr(attention, "gpu_properties", lambda device: GPUProperties(99 << 10, 32))
     assert torch.equal(kernels.attend(q, kv, 0, step), expected)
 
 

@@ -1,4 +1,4 @@
-"""`matvec.py` and `take.py` against plain torch: every kind, odd sizes, and the same bits alone and in a batch."""
+"""`matvec.py` and `dequantize.py` against plain torch: every kind, odd sizes, and the same bits alone and in a batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.backends.torch.interpreter import error, matrix, normal
 interpreter.require()
 
 from puna.backends.torch import kernels  # noqa: E402
-from puna.backends.torch.kernels import matvec, norm, panel  # noqa: E402
-from puna.backends.torch.kernels.card import Card  # noqa: E402
+from puna.backends.torch.kernels import gemm, matvec, norm  # noqa: E402
+from puna.backends.torch.kernels.gpu_properties import GPUProperties  # noqa: E402
 
 # The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
 EXACT, ROUNDED = 3e-5, 0.012
@@ -88,8 +88,8 @@ def test_norm_add(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @kinds
-def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel, "PANEL_BYTES", 1 << 14)
+def test_many_rows_go_through_the_gemm(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "CHUNK_BYTES", 1 << 14)
     columns = odd_columns(kind)
     w, x, norm, bias = matrix(kind, 37, columns), normal(6, columns, seed=1), 1 + normal(columns, seed=2) / 8, normal(37, seed=3)
     close = EXACT if kind == "F32" else ROUNDED
@@ -104,11 +104,11 @@ def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("kind", ["BF16", "F32", "Q4_1"])
-def test_a_rows_bits_in_a_panel_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rows_bits_in_the_gemm_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, and at other places of other tiles."""
     monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
-    monkeypatch.setattr(panel, "HALF_TILE", panel.Tile(16, 32, 32, 4, 2))
-    monkeypatch.setattr(panel, "FLOAT_TILE", panel.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "HALF_TILE", gemm.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "FLOAT_TILE", gemm.Tile(16, 32, 32, 4, 2))
     w, x = matrix(kind, 40, 96), normal(37, 96, seed=1)
     whole = kernels.matvec_add(x, w, None, None, many=True)
     for first, last in ((0, 1), (20, 21), (36, 37), (5, 30)):
@@ -137,7 +137,7 @@ def test_a_card_with_less_memory_computes_the_same_bits(kind: str, monkeypatch: 
     columns = odd_columns(kind)
     w, x, norm = matrix(kind, 7, columns), normal(37, columns, seed=1), 1 + normal(columns, seed=2) / 8
     expected = kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
-    monkeypatch.setattr(matvec, "card_of", lambda device: Card(99 << 10, 32))
+    monkeypatch.setattr(matvec, "gpu_properties", lambda device: GPUProperties(99 << 10, 32))
     assert torch.equal(kernels.norm_matvec(x, norm, 1e-5, (w,), (None,)), expected)
 
 
@@ -171,7 +171,7 @@ def test_no_tokens() -> None:
 def test_every_candidate_is_a_tile_that_fits(kind: str) -> None:
     tiles = list(matvec.candidates(kind))
     assert tiles[0] == matvec.TILES[kind] and len(set(tiles)) == len(tiles) > 5
-    of_small_card = list(matvec.candidates(kind, Card(99 << 10, 32)))
+    of_small_card = list(matvec.candidates(kind, GPUProperties(99 << 10, 32)))
     assert len(tiles) > len(of_small_card) >= 4 and set(of_small_card[1:]) < set(tiles)
     assert of_small_card[0].stages <= tiles[0].stages
 
@@ -180,5 +180,5 @@ def test_every_candidate_is_a_tile_that_fits(kind: str) -> None:
 @pytest.mark.parametrize("columns", [256, 768])
 def test_embed_gives_the_rows_bit_for_bit(kind: str, columns: int) -> None:
     w, ids = matrix(kind, 19, columns), torch.tensor([18, 0, 7, 7])
-    assert torch.equal(kernels.embed(w, ids), w.take(ids))
+    assert torch.equal(kernels.embed(w, ids), w.dequantize_rows(ids))
     assert kernels.embed(w, ids[:0]).shape == (0, columns)

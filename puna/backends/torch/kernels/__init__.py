@@ -7,12 +7,12 @@ other kernels, and each way sums in one order.
 from __future__ import annotations
 
 from puna.backends.torch.kernels.attention import attend, reserve
+from puna.backends.torch.kernels.dequantize import embed
 from puna.backends.torch.kernels.experts import experts_add
 from puna.backends.torch.kernels.matvec import glu_matvec_add, matvec_add, norm_matvec
 from puna.backends.torch.kernels.norm import norm_add
 from puna.backends.torch.kernels.rope import rope_write
 from puna.backends.torch.kernels.sampling import choose
-from puna.backends.torch.kernels.take import embed
 
 READS_HOST = False  # except for prompts
 

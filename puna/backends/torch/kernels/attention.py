@@ -20,11 +20,11 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.blob import upload
 from puna.backends.torch.kernels import scratch
-from puna.backends.torch.kernels.card import KIB, card_of
 from puna.backends.torch.kernels.dot import high_part, low_part
+from puna.backends.torch.kernels.gpu_properties import KIB, gpu_properties
 from puna.backends.torch.kv import Half, LayerKV
+from puna.backends.torch.staging import upload
 from puna.backends.torch.step import Step
 from puna.model.spec import ModelConfig
 
@@ -325,7 +325,7 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step, scale: float =
     _, num_kv_heads, page_size, head_dim = kv.keys.numbers.shape
     ratio = q.shape[1] // num_kv_heads
     dtype, padded = kv.keys.numbers.dtype, max(16, triton.next_power_of_2(head_dim))
-    tile, shared_bytes = tile_of(_type(dtype), padded), card_of(q.device).shared_bytes
+    tile, shared_bytes = tile_of(_type(dtype), padded), gpu_properties(q.device).shared_bytes
     tile_rows, stages = fitting(tile.prefill_rows, PREFILL_STAGES, tile.positions, padded, dtype, shared_bytes)
     group = min(triton.next_power_of_2(ratio), tile_rows)
     work = _work(step, tile_rows // group)
