@@ -18,7 +18,7 @@ from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter

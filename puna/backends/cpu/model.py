@@ -40,7 +40,7 @@ from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter

@@ -19,7 +19,7 @@ import torch
 
 from puna.backends.torch.staging import Array, StagingBuffer
 from puna.backends.torch.step import Step, arrays_of, step_of
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.plan import Plan
 from puna.request import Batch
 

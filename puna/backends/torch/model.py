@@ -36,7 +36,7 @@ from puna.backends.torch.weights import Norm
 from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError, first_line
 from puna.formats.base import Checkpoint
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.progress import SILENT, Reporter

@@ -37,7 +37,6 @@ def look() -> dict[str, Any]:
     told: dict[str, Any] = {
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda or "",
-        "architectures": _architectures(),
         "triton": _triton_version(),
         "nccl": _nccl_version(),
         "devices": [],
@@ -189,12 +188,6 @@ def _count() -> int:
         return int(torch.cuda.device_count())
     except FAILURES:
         return 0
-
-
-def _architectures() -> list[str]:
-    """The architectures of the wheel's code, reported even if no GPU can be used."""
-    flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)()
-    return str(flags).split() if flags else []
 
 
 def _triton_version() -> str:

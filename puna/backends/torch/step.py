@@ -11,7 +11,7 @@ import torch
 
 from puna.backends.torch.kv import Slots
 from puna.backends.torch.staging import Array, upload
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.request import Batch
 
 

@@ -1,4 +1,4 @@
-"""The trial's kernel in Triton's interpreter: its expected result is correct."""
+"""The self test's kernel in Triton's interpreter: its expected result is correct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from puna.backends.torch.kernels import probe  # noqa: E402
 from puna.backends.torch.kernels.gpu_properties import H100, GPUProperties, gpu_properties  # noqa: E402
 
 
-def test_the_trial_takes_a_right_kernel_for_right() -> None:
+def test_the_self_test_takes_a_right_kernel_for_right() -> None:
     assert self_test.check_kernel(torch.device("cpu")) == "ok"
 
 

@@ -12,7 +12,8 @@ from puna.backends import BACKENDS
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
-from puna.model.rope import RopeConfig, RotaryTables
+from puna.model.rope import RopeConfig
+from puna.model.rotary import RotaryTables
 from puna.model.spec import AttentionSpec
 from puna.request import Batch
 from tests.backends.torch import interpreter
