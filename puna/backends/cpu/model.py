@@ -34,9 +34,9 @@ from puna.backends.cpu.layout import (
     span_of,
     tile_bytes,
 )
-from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack
-from puna.backends.cpu.threads import Team, new_control
+from puna.backends.cpu.threads import Team, ThreadPolicy, new_control
+from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
@@ -44,7 +44,6 @@ from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
 
@@ -71,6 +70,8 @@ def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
 class CPUBackend:
     """The contract is in `backends/base.py`."""
 
+    filters: frozenset[str] = frozenset()
+
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
         extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
@@ -96,7 +97,7 @@ class CPUBackend:
         self._matrices = list(_packed(checkpoint, kinds, self.info.threads, report))
         self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
         self._sizes = _sizes(config, plan, self.info.threads)
-        self._pace = Pace(self.info.threads)
+        self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
         return_free_memory()
         self._gather()
@@ -146,7 +147,8 @@ class CPUBackend:
         arrays["memory"] = _bytes(np.array(memory, np.int64))
         arrays["sizes"], arrays["sizes_alone"] = _packed_sizes(sizes), _packed_sizes(sizes._replace(threads=1))
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
-        self._alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
         self._token_ids, self._positions, self._starts, self._logit_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
@@ -161,22 +163,22 @@ class CPUBackend:
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
         if not self._team.is_here:
             self._gather()
         self._write_job(batch)
         rows = len(batch.token_ids)
-        shared = self._pace.shares(rows)
+        shared = self._policy.shares(rows)
         start = time.perf_counter()
         if shared:
             with self._team:
-                self._run(*self._addresses, 0, 0)
+                self._run_shared()
         else:
-            self._run(*self._alone, 0, 0)
-        self._pace.note(rows, shared, time.perf_counter() - start)
-        return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
+            self._run_alone()
+        self._policy.note(rows, shared, time.perf_counter() - start)
+        return Computed(self._logits[: len(batch.logit_rows), : self._vocab_size].copy())
 
     def _write_job(self, batch: Batch) -> None:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
@@ -188,8 +190,7 @@ class CPUBackend:
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
-        prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
-        cos_sin = self._rotary.cos_sin(batch.positions, prompts)[0]
+        cos_sin = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)[0]
         self._turns[:tokens, 0::2], self._turns[:tokens, 1::2] = cos_sin[:, 0], cos_sin[:, 1]
 
     def limits(self) -> DeviceLimits:

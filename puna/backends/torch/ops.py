@@ -13,9 +13,9 @@ from puna.backends.torch.layer import ExpertWeights
 from puna.backends.torch.step import Step
 from puna.backends.torch.triton_support import problems
 from puna.backends.torch.weights import Bias, Matrix, Norm
+from puna.batch import SamplingBatch
 from puna.model.spec import Activation, ModelConfig
 from puna.progress import SILENT, Reporter
-from puna.request import Choices
 
 
 class Ops(Protocol):
@@ -96,10 +96,10 @@ class Ops(Protocol):
     def norm_add(self, x: torch.Tensor, norm: torch.Tensor, eps: float, residual: torch.Tensor) -> torch.Tensor:
         """residual + the normed x.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
 
-    def choose(self, logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-        """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # -> (rows,) int32
+    def sample(self, logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
+        """Sample each row's next id as `SamplingBatch.sample_row` does; -1 if the row is not finite.  # -> (rows,) int32
 
-        `chosen` are the ids of the step before. The logits' later content is undefined: they may be edited in place.
+        `last_ids` are those that the previous step sampled. The logits' later content is undefined: they may be edited in place.
         """
 
 

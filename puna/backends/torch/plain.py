@@ -16,9 +16,8 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.layer import ExpertWeights
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, Norm, dequantize
+from puna.batch import SamplingBatch
 from puna.model.spec import Activation, Experts, ModelConfig
-from puna.request import Choices
-from puna.sampling import choose_row
 
 READS_HOST = True  # attention loops over rows by their positions
 
@@ -164,8 +163,8 @@ def _expert(experts: ExpertWeights, number: int, x: torch.Tensor) -> torch.Tenso
     return glu_matvec_add(gate_up, down, None, None, activation=experts.spec.activation)
 
 
-def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
+def sample(logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
     """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # (rows, vocab_size) -> (rows,)"""
-    before: list[int] = chosen.tolist()
-    ids = [choose_row(row, choices, i, before) for i, row in enumerate(logits.cpu().numpy())]
+    before: list[int] = last_ids.tolist()
+    ids = [sampling.sample_row(i, row, before) for i, row in enumerate(logits.cpu().numpy())]
     return torch.tensor(ids, dtype=torch.int32, device=logits.device)

@@ -17,10 +17,10 @@ from puna.backends.torch import plain
 from puna.backends.torch.device import describe
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.parallel import Alone
+from puna.batch import Batch
 from puna.config import EngineConfig
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
-from puna.request import Batch
 from tests.conformance.test_backends import EXACT, FAMILY_SIZES, forward, loaded, plan_of, random_ids, require_close
 from tests.fakes import random_checkpoint
 
