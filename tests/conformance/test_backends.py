@@ -168,7 +168,7 @@ def reference_logits(shape: str, quant: str, seed: int, length: int) -> Logits:
 
 
 # Until a backend has all of FAMILY_SIZES it stays out.
-WITH_FAMILIES: list[str] = ["reference"]
+WITH_FAMILIES: list[str] = ["reference", "torch"]
 families = pytest.mark.parametrize(
     ("quant", "shape"),
     [*product(("F32",), FAMILY_SIZES), *product(("Q8_0",), (s for s in FAMILY_SIZES if s != "experts-2-of-5"))],
