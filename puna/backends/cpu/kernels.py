@@ -32,9 +32,7 @@ from puna.backends.cpu.simd import (
     add,
     add_i16,
     add_i32,
-    div,
     dot_i8,
-    exp,
     fma,
     high_nibbles,
     join_bits,
@@ -102,8 +100,29 @@ def rms_norm(x, weight, size, eps, out):
 
 
 @kernel
+def scale_row(x, size, columns, factor):
+    """x *= factor; the numbers behind `size`, up to `columns`, become 0."""
+    for i in range(0, columns, 8):
+        store_f32x8(x + 4 * i, mul(keep_lanes(load_f32x8(x + 4 * i), size - i, np.float32(0.0)), splat_f32(factor)))
+
+
+@kernel
+def add_row(x, columns, y):
+    """y += x"""
+    for i in range(0, columns, 8):
+        store_f32x8(y + 4 * i, add(load_f32x8(y + 4 * i), load_f32x8(x + 4 * i)))
+
+
+@kernel
+def copy_row(x, columns, y):
+    """y = x"""
+    for i in range(0, columns, 8):
+        store_f32x8(y + 4 * i, load_f32x8(x + 4 * i))
+
+
+@kernel
 def head_norm(x, weight, size, eps):
-    """`rms_norm` of one head, in place; writes nothing beyond `size`."""
+    """`rms_norm` of one head, or of several together, in place; writes nothing beyond `size`."""
     whole = size // 8 * 8
     total = splat_f32(0.0)
     for i in range(0, whole, 8):
@@ -161,20 +180,11 @@ def quantize_blocks(x, columns, record, first, last):
 
 
 @kernel
-def swiglu(gate, up, size, out):
-    """out = gate / (1 + e**-gate) * up (Shazeer 2020, arXiv 2002.05202), whole vectors."""
-    one = splat_f32(1.0)
-    for i in range(0, size, 8):
-        g = load_f32x8(gate + 4 * i)
-        store_f32x8(out + 4 * i, mul(div(g, add(one, exp(sub(splat_f32(0.0), g)))), load_f32x8(up + 4 * i)))
-
-
-@kernel
-def rope(x, turns, head_dim, first, last):
-    """Rotate the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `turns`: [cos, sin] per pair."""
+def rope(x, cos_sin, head_dim, first, last):
+    """Rotate the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `cos_sin` (2, head_dim / 2)"""
     for i in range(first, last, 2):
-        at = turns + 4 * (i % head_dim)
-        cos, sin = load_f32(at), load_f32(at + 4)
+        at = cos_sin + 2 * (i % head_dim)
+        cos, sin = load_f32(at), load_f32(at + 2 * head_dim)
         a, b = load_f32(x + 4 * i), load_f32(x + 4 * i + 4)
         store_f32(x + 4 * i, a * cos - b * sin)
         store_f32(x + 4 * i + 4, a * sin + b * cos)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.cpu.layout import CLOSED, CONTROL_BYTES, POSTED, aligned_zeros
+from puna.backends.cpu.layout import CLOSED, POSTED
 
 
 class Team:
@@ -74,7 +74,3 @@ class Team:
             self._num_parked += 1
             self._wake.wait_for(lambda: self._is_needed or self._posted[0] != last or self._closed[0])
             self._num_parked -= 1
-
-
-def new_control() -> npt.NDArray[np.uint8]:
-    return aligned_zeros(CONTROL_BYTES)
