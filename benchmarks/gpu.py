@@ -155,7 +155,7 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
         yield "load_s", time.perf_counter() - started
         yield "device", llm.backend.info.description
         yield "weights", llm.plan.weights
-        yield "streamed_layers", llm.plan.num_streamed
+        yield "streamed_layers", llm.plan.num_offloaded
         for batch in arguments.batches:
             yield f"decode_b{batch}_tok_s", decode_per_s(llm, batch)
         for length in (512, 2048):

@@ -110,6 +110,9 @@ class FakeBackend:
     def limits(self) -> DeviceLimits:
         return DeviceLimits(1.0, 1.0, 1.0)
 
+    def weights_bytes(self) -> int:
+        return 0
+
     def held_bytes(self) -> int:
         return 0
 
@@ -155,7 +158,7 @@ class FakeChosen:
 
 def make_plan(**changes: int) -> Plan:
     sizes: dict[str, Any] = {
-        "weights_bytes": 0,
+        "placements": (),
         "kv_bytes": 0,
         "scratch_bytes": 0,
         "logits_bytes": 0,

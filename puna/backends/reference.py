@@ -157,6 +157,10 @@ class ReferenceBackend:
             f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),
         )
 
+    def weights_bytes(self) -> int:
+        arrays = {id(weight): weight for weight in self._weights.values()}.values()  # a tied embedding is there twice
+        return sum(weight.nbytes for weight in arrays)
+
     def held_bytes(self) -> int:
         return own_bytes()
 

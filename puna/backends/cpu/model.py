@@ -18,6 +18,7 @@ from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
     KINDS,
+    Kind,
     Matrix,
     Memory,
     Routing,
@@ -25,12 +26,12 @@ from puna.backends.cpu.layout import (
     bytes_of,
 )
 from puna.backends.cpu.pace import Pace
-from puna.backends.cpu.packing import pack, packed_kind
+from puna.backends.cpu.packing import pack
 from puna.backends.cpu.tables import entries_of_layers, entries_of_step, layer_rows, matrix_rows
 from puna.backends.cpu.threads import Team
 from puna.config import EngineConfig
 from puna.errors import DeviceError
-from puna.formats.base import Checkpoint, Tensor
+from puna.formats.base import Checkpoint
 from puna.model.rope import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
@@ -78,12 +79,11 @@ class CPUBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
-        kinds = [packed_kind(tensor) for tensor in _matrices(checkpoint).values()]
-        embedding = packed_kind(checkpoint.tensors["embed"])
-        prepare(entries_for(kinds, embedding, plan.kv_type, entries_of_layers(config)), report)
+        kinds = {name: KINDS[plan.types[name]] for name in _names(config, is_matrix=True)}
+        prepare(entries_for(kinds.values(), kinds["embed"], plan.kv_type, entries_of_layers(config)), report)
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")
-        self._matrices = dict(_packed(checkpoint, self.info.threads, report))
+        self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
         self._sizes = sizes_of(config, plan, self.info.threads)
         self._pace = Pace(self.info.threads)
@@ -160,6 +160,10 @@ class CPUBackend:
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
 
+    def weights_bytes(self) -> int:
+        matrices = sum(matrix.array.nbytes for matrix in self._matrices.values())
+        return matrices + sum(vector.nbytes for vector in self._vectors.values())
+
     def held_bytes(self) -> int:
         return own_bytes()
 
@@ -170,20 +174,20 @@ class CPUBackend:
         self._arrays, self._routing, self._matrices, self._vectors = {}, {}, {}, {}
 
 
-def _matrices(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """By name, experts' matrices too."""
-    return {name: checkpoint.tensors[name] for name, shape in tensor_shapes(checkpoint.config).items() if len(shape) > 1}
+def _names(config: ModelConfig, is_matrix: bool) -> list[str]:
+    """Of matrices, those of experts too, or of vectors: norms and biases."""
+    return [name for name, shape in tensor_shapes(config).items() if (len(shape) > 1) == is_matrix]
 
 
-def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[tuple[str, Matrix]]:
-    """All matrices by name."""
-    tensors = _matrices(checkpoint)
-    others = sorted({tensor.type.name for tensor in tensors.values() if tensor.type.name not in KINDS})
+def _packed(checkpoint: Checkpoint, kinds: Mapping[str, Kind], threads: int, report: Reporter) -> Iterator[tuple[str, Matrix]]:
+    """All matrices, by name."""
+    tensors = [checkpoint.tensors[name] for name in kinds]
+    others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
     if others:
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
-    total, done = sum(tensor.num_bytes for tensor in tensors.values()), 0
+    total, done = sum(tensor.num_bytes for tensor in tensors), 0
     with ThreadPoolExecutor(threads) as pool:
-        for (name, tensor), matrix in zip(tensors.items(), pool.map(pack, tensors.values()), strict=True):
+        for name, tensor, matrix in zip(kinds, tensors, pool.map(pack, tensors, kinds.values()), strict=True):
             done += tensor.num_bytes
             report.progress("loading weights", done, total, "bytes")
             yield name, matrix
@@ -191,7 +195,7 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
 
 def _vectors(checkpoint: Checkpoint) -> dict[str, Vector]:
     """Norms and biases by name, padded to whole blocks."""
-    names = [name for name, shape in tensor_shapes(checkpoint.config).items() if len(shape) == 1]
+    names = _names(checkpoint.config, is_matrix=False)
     return {name: _padded_vector(checkpoint.tensors[name].dequantize()) for name in names}
 
 

@@ -11,25 +11,18 @@ from puna.formats.base import Tensor
 from puna.formats.blocks import quantize_q8_0
 
 
-def pack(tensor: Tensor) -> Matrix:
-    """Pack a matrix, or one of each expert, of any readable type: types of `KINDS` stay, every other becomes Q8_0."""
-    rows, columns = tensor.shape[-2:]
-    kind = packed_kind(tensor)
-    experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
-    matrix = _empty(kind, experts, rows, columns)
-    stored = _stored if kind is KINDS.get(tensor.type.name) else _made_q8_0
+def pack(tensor: Tensor, kind: Kind) -> Matrix:
+    """Pack a matrix, or one of each expert, as `kind`: its own type, or Q8_0."""
+    is_kept = kind is KINDS.get(tensor.type.name)
+    assert is_kept or kind is KINDS["Q8_0"], f"{tensor.name} cannot be packed as {kind.name}"
+    experts, rows, columns = (1, *tensor.shape)[-3:]
+    matrix, read = _empty(kind, experts, rows, columns), _stored if is_kept else _made_q8_0
     step = max(GROUP, (1 << 22) // columns // GROUP * GROUP)  # rows at a time: those made on demand are never all in memory
     for expert in range(experts):
         for first in range(0, rows, step):
             begin, end = expert * rows + first, expert * rows + min(first + step, rows)
-            _interleave(stored(tensor, begin, end), matrix, expert * padded(rows, GROUP) + first)
+            _interleave(read(tensor, begin, end), matrix, expert * padded(rows, GROUP) + first)
     return matrix
-
-
-def packed_kind(tensor: Tensor) -> Kind:
-    """The type that `pack` gives a matrix."""
-    kind = KINDS.get(tensor.type.name)
-    return KINDS["Q8_0"] if kind is None or tensor.shape[-1] % kind.block else kind
 
 
 def _stored(tensor: Tensor, first: int, last: int) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.sizes import GIB, MIB, shown
-from puna.model.weights import tensor_shapes
 from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, whole, within
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
@@ -110,6 +109,7 @@ def _num_weights(name: str) -> int:
     from math import prod
 
     from puna.machine.known_models import KNOWN_MODELS
+    from puna.model.weights import tensor_shapes
 
     return sum(map(prod, tensor_shapes(KNOWN_MODELS[name]).values()))
 

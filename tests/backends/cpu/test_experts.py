@@ -10,13 +10,16 @@ import pytest
 
 from puna.backends import reference
 from puna.backends.cpu import experts
+from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.jit import FLAGS
 from puna.backends.cpu.layout import KINDS, padded
 from puna.backends.cpu.packing import pack
+from puna.config import EngineConfig
 from puna.formats.base import Checkpoint, Tensor
 from puna.model.spec import AttentionSpec, Experts, ModelConfig
+from puna.plan import scratch_bytes
 from tests.conformance.test_backends import PAGES, forward, loaded, random_ids, require_close, tolerance
-from tests.fakes import make_tensor, random_checkpoint, tiny_config, with_layers
+from tests.fakes import make_plan, make_tensor, random_checkpoint, tiny_config, with_layers
 
 
 @numba.njit(**FLAGS)
@@ -76,8 +79,8 @@ def test_pairs_are_sorted_by_expert_then_by_token(tokens: int, top_k: int, count
 def test_each_expert_is_packed_like_a_matrix_of_its_own(quant: str) -> None:
     columns = max(32, KINDS[quant].block)
     values = np.random.default_rng(0).standard_normal((3, 13, columns)).astype(np.float32)
-    whole = pack(make_tensor("layers.0.up_experts", values, quant))
-    alone = [pack(make_tensor("w", part, quant)) for part in values]
+    whole = pack(make_tensor("layers.0.up_experts", values, quant), KINDS[quant])
+    alone = [pack(make_tensor("w", part, quant), KINDS[quant]) for part in values]
     assert whole.bytes == alone[0].bytes == alone[0].array.nbytes
     assert whole.array.tobytes() == b"".join(part.array.tobytes() for part in alone)
 
@@ -149,3 +152,23 @@ def test_buffers_of_a_step_hold_all_pairs_of_the_largest_step() -> None:
         whole = forward(backend, (ids, 0, list(range(16))))
         steps = np.concatenate([forward(backend, ([i], p, list(range(20, 36)))) for p, i in enumerate(ids[:40])])
     assert np.array_equal(steps, whole[:40])
+
+
+WIDTHS = {"num_heads": 32, "num_kv_heads": 8, "head_dim": 128, "hidden_size": 2048, "vocab_size": 1000}
+LIKE_FILES: dict[str, ModelConfig] = {
+    "dense": tiny_config(**WIDTHS, ffn_size=6144),
+    "like-mixtral": with_layers(tiny_config(**WIDTHS), AttentionSpec(), Experts(14336, count=8, top_k=2)),
+    "like-qwen3-moe": with_layers(tiny_config(**WIDTHS), AttentionSpec(qk_norm="head"), Experts(768, count=128, top_k=8)),
+}
+
+
+@pytest.mark.parametrize("name", LIKE_FILES)
+def test_the_plan_counts_the_buffers_of_a_step(name: str) -> None:
+    config = LIKE_FILES[name]
+    engine = EngineConfig(chunk_tokens=256, max_batch=64)
+    plan = make_plan(max_tokens=256, max_sequences=64, scratch_bytes=scratch_bytes(config, engine))
+    sizes = sizes_of(config, plan, threads=2)
+    buffers = buffer_bytes(config, plan, sizes, num_tables=1)
+    others = sum(buffers[name] for name in ("kv", "logits", "scratch", "partials"))
+    needed = sum(buffers.values()) - others + sum(routing_bytes(config, plan, sizes).values())
+    assert needed <= plan.scratch_bytes <= 2 * needed
