@@ -426,3 +426,9 @@ def test_the_plans_placements_are_what_the_backend_makes(
     backend.close()
     assert made == plan.weights_bytes == sum(one.bytes for one in plan.placements if one.where == DEVICE)
     assert {one.name for one in plan.placements if one.type} == set(checkpoint.tensors)
+
+
+@pytest.mark.parametrize("device", WITH_FAMILIES)
+@pytest.mark.parametrize("shape", ["dense-beside-experts", "like-olmo"])
+def test_the_plans_placements_are_what_the_backend_makes_of_families(device: str, shape: str) -> None:
+    test_the_plans_placements_are_what_the_backend_makes(device, "as-is", 0, shape, "Q8_0")
