@@ -18,10 +18,10 @@ from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
 

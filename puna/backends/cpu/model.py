@@ -32,11 +32,11 @@ from puna.backends.cpu.threads import Team
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted

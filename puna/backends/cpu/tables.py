@@ -10,7 +10,7 @@ import numpy.typing as npt
 from puna.backends.cpu.buffers import ffn_stride, pairs_of_token
 from puna.backends.cpu.compiled import load_entry
 from puna.backends.cpu.layout import LAYER_MATRICES, LAYER_NORMS, Kind, LayerRow, Matrix, MatrixRow, float_bits
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import Experts, HeadNorm, ModelConfig
 
 Vectors = Mapping[str, npt.NDArray[np.float32]]

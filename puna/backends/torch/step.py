@@ -11,7 +11,7 @@ import torch
 
 from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.request import Batch
 
