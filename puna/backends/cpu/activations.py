@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.jit import entry, inlined
+from puna.backends.cpu.jit import entry, inline
 from puna.backends.cpu.simd import add, div, exp, fma, load_f32x8, mul, splat_f32, store_f32x8, sub
 
 GELU_SLOPE, GELU_CUBE = 2 * np.sqrt(2 / np.pi), 0.044715
 
 
-@inlined
+@inline
 def _silu(x):
     """x / (1 + e**-x)"""
     return div(x, add(splat_f32(1.0), exp(sub(splat_f32(0.0), x))))
 
 
-@inlined
+@inline
 def _gelu(x):
     """x * (1 + tanh(u)) / 2, which is x / (1 + e**-2u), with u = sqrt(2 / pi) * (x + 0.044715 x**3)"""
     cubes = fma(mul(mul(x, x), x), splat_f32(GELU_CUBE), x)

@@ -51,11 +51,11 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "glu_silu": ("activations", 4),
     "glu_gelu": ("activations", 4),
     "softcap": ("activations", 3),
-    **{f"embed_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
+    **{f"dequantize_row_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
     **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in ("f16", "f32")},
-    "read_memory": ("ceilings", 2),
-    "multiply_bytes": ("ceilings", 2),
-    "multiply_floats": ("ceilings", 2),
+    "read_memory": ("roofline_kernels", 2),
+    "multiply_bytes": ("roofline_kernels", 2),
+    "multiply_floats": ("roofline_kernels", 2),
 }
 
 STAGE, WAITING = "compiling kernels, once", "waiting for another process that compiles kernels"
@@ -97,7 +97,7 @@ def load_entry(name: str) -> Entry:
 
 def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str, parts: Iterable[str] = ("glu_silu",)) -> list[str]:
     """The entries that a model with matrices of these types needs. `parts`: those that only some models have."""
-    names = {"run", f"embed_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
+    names = {"run", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
     for kind in kinds:
         names |= {f"multiply_{kind.name}", kind.interleave}
     return [name for name in ENTRIES if name in names]

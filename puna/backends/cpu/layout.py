@@ -56,7 +56,7 @@ VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A packed type: `multiply_NAME` and `embed_NAME` are its kernels."""
+    """A packed type: `multiply_NAME` and `dequantize_row_NAME` are its kernels."""
 
     name: str
     code: int  # which `interleave_k_quants` switches on
@@ -215,7 +215,7 @@ class Memory(NamedTuple):
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
     scratch: int  # (threads) attention's scores and two tiles' sums
     partials: int  # (num_partials) sums of a tile over a span
-    embed: int  # the entries for this model's types (`compiled.py`): `embed_*`
+    dequantize_row: int  # the entries for this model's types (`compiled.py`): `dequantize_row_*`, of the embedding
     write_kv: int  # `write_kv_*`
     attend: int  # `attend_*`
     softcap: int  # 0 where no layer needs it

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
-from puna.backends.cpu import host, limits
+from puna.backends.cpu import host, roofline
 from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
@@ -25,9 +25,9 @@ from puna.backends.cpu.layout import (
     aligned_zeros,
     bytes_of,
 )
-from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack
 from puna.backends.cpu.tables import entries_of_layers, entries_of_step, layer_rows, matrix_rows
+from puna.backends.cpu.thread_policy import ThreadPolicy
 from puna.backends.cpu.threads import Team
 from puna.config import EngineConfig
 from puna.errors import DeviceError
@@ -86,12 +86,12 @@ class CPUBackend:
         self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
         self._sizes = sizes_of(config, plan, self.info.threads)
-        self._pace = Pace(self.info.threads)
+        self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
         return_free_memory()
-        self._gather()
+        self._start_threads()
 
-    def _gather(self) -> None:
+    def _start_threads(self) -> None:
         """Start the threads of this process. A forked child has none: it starts its own before its first step."""
         self._arrays["control"][:] = 0
         self._team = Team(self.info.threads, self._arrays["control"], self._serve)
@@ -131,17 +131,17 @@ class CPUBackend:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
         if not self._team.is_here:
-            self._gather()
+            self._start_threads()
         self._write_job(batch)
         rows = len(batch.token_ids)
-        shared = self._pace.shares(rows)
+        shared = self._policy.shares(rows)
         start = time.perf_counter()
         if shared:
             with self._team:
                 self._run(*self._addresses, 0, 0)
         else:
             self._run(*self._alone, 0, 0)
-        self._pace.note(rows, shared, time.perf_counter() - start)
+        self._policy.note(rows, shared, time.perf_counter() - start)
         return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
 
     def _write_job(self, batch: Batch) -> None:
@@ -158,7 +158,7 @@ class CPUBackend:
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, prompts)
 
     def limits(self) -> DeviceLimits:
-        return limits.measure(self.info.threads)
+        return roofline.measure(self.info.threads)
 
     def weights_bytes(self) -> int:
         matrices = sum(matrix.array.nbytes for matrix in self._matrices.values())

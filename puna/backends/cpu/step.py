@@ -182,7 +182,7 @@ def _embed(memory, sizes, tokens, thread):
     embedding = read_matrix(memory, sizes.num_layers * SLOTS + EMBED)
     for t in range(first, last):
         row, out = np.int64(load_i32(memory.token_ids + 4 * t)), memory.x + t * sizes.row_stride
-        call(memory.embed, embedding.address, embedding.columns, row, sizes.hidden_size, out)
+        call(memory.dequantize_row, embedding.address, embedding.columns, row, sizes.hidden_size, out)
         scale_row(out, sizes.hidden_size, sizes.row_stride // 4, np.float32(sizes.embedding_scale))
 
 

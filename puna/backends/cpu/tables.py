@@ -28,7 +28,11 @@ def entries_of_layers(config: ModelConfig) -> set[str]:
 
 def entries_of_step(config: ModelConfig, embedding: Kind, kv_type: str) -> dict[str, int]:
     """Field of `Memory` -> address of the entry; 0 for what no layer needs."""
-    names = {"embed": f"embed_{embedding.name}", "write_kv": f"write_kv_{kv_type}", "attend": f"attend_{kv_type}"}
+    names = {
+        "dequantize_row": f"dequantize_row_{embedding.name}",
+        "write_kv": f"write_kv_{kv_type}",
+        "attend": f"attend_{kv_type}",
+    }
     rare = {name: name if name in entries_of_layers(config) else "" for name in ("softcap", "experts")}
     return {field: load_entry(name).address if name else 0 for field, name in (names | rare).items()}
 

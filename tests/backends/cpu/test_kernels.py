@@ -49,8 +49,8 @@ def run_quantize(x: int, columns: int, record: int) -> None:
     kernels.quantize_blocks(x, columns, record, 0, columns // 32)
 
 
-def run_embed(matrix: Matrix, row: int, size: int, out: int) -> None:
-    load_entry(f"embed_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
+def run_dequantize_row(matrix: Matrix, row: int, size: int, out: int) -> None:
+    load_entry(f"dequantize_row_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
 
 
 def run_multiply(matrix: Matrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
@@ -165,11 +165,11 @@ def matrices(*shapes: tuple[int, int]) -> Any:
 
 
 @matrices((8, 32), (9, 64), (13, 96), (61, 32))
-def test_embed_is_the_row_of_the_file(quant: str, rows: int, columns: int) -> None:
+def test_dequantize_row_gives_the_row_of_the_file(quant: str, rows: int, columns: int) -> None:
     tensor = make_tensor("embed", numbers(rows * columns).reshape(rows, columns), quant)
     matrix, out = packed(tensor), aligned_zeros(4 * columns).view(np.float32)
     for row in (0, rows // 2, rows - 1):
-        run_embed(matrix, row, columns, out.ctypes.data)
+        run_dequantize_row(matrix, row, columns, out.ctypes.data)
         np.testing.assert_array_equal(out, tensor.dequantize(row, row + 1)[0])
 
 

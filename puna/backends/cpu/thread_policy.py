@@ -11,14 +11,14 @@ STRIKES = 2  # slow shared steps in a row before the caller goes on alone
 FIRST_ALONE, MAX_ALONE = 2, 256  # steps alone before sharing is tried again; doubled each time that it is still slower
 
 
-class Pace:
+class ThreadPolicy:
     """Call `shares(rows)` before a step and `note(rows, shared, seconds)` after it. The second step runs alone, as a baseline.
 
-    >>> pace = Pace(2)
+    >>> policy = ThreadPolicy(2)
     >>> shared = []
     >>> for _ in range(9):
-    ...     shared.append(pace.shares(1))
-    ...     pace.note(1, shared[-1], 0.3 if shared[-1] else 0.008)
+    ...     shared.append(policy.shares(1))
+    ...     policy.note(1, shared[-1], 0.3 if shared[-1] else 0.008)
     >>> shared
     [True, False, True, True, False, False, True, False, False]
     """
