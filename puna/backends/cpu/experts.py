@@ -110,7 +110,7 @@ def _rows_of(routing, expert):
 
 
 @kernel
-def _route(memory, sizes, routing, layer, tokens):
+def _route(sizes, routing, layer, tokens):
     """Choose the experts of all tokens, and sort the pairs."""
     for t in range(tokens):
         at = 4 * t * layer.top_k
@@ -132,43 +132,37 @@ def _gather(memory, sizes, routing, pairs, thread):
 
 
 @kernel
-def _multiply(memory, sizes, routing, index, expert, y, y_stride, first, last):
-    """Row groups first..last-1 of the product of an expert's matrix with its gathered rows."""
-    matrix = read_matrix(memory, index)
+def _multiply(routing, matrix, expert, x, x_stride, y, y_stride, first, last):
+    """Row groups first..last-1 of the product of an expert's matrix with its rows of `x`, to its rows of `y`."""
     begin, end = _rows_of(routing, expert)
-    x = routing.rows + begin * sizes.pair_stride + (sizes.row_stride if matrix.is_quantised else 0)
-    w = matrix.address + expert * matrix.expert_bytes
-    call(matrix.multiply, w, matrix.columns, x, sizes.pair_stride, end - begin, y, y_stride, first, last, SET)
+    if begin < end:
+        w, x, y = matrix.address + expert * matrix.expert_bytes, x + begin * x_stride, y + begin * y_stride
+        call(matrix.multiply, w, matrix.columns, x, x_stride, end - begin, y, y_stride, first, last, SET)
 
 
 @kernel
-def _gate_and_up(memory, sizes, routing, layer, base, thread):
+def _gate_and_up(memory, sizes, routing, layer, base, pairs, thread):
     """gate = glu(W_gate x, W_up x) for all rows; threads share the row groups of each expert's matrices."""
+    gate, up = read_matrix(memory, base + GATE_EXPERTS), read_matrix(memory, base + UP_EXPERTS)
+    gate_x = routing.rows + (sizes.row_stride if gate.is_quantised else 0)
+    up_x = routing.rows + (sizes.row_stride if up.is_quantised else 0)
     first, last = share((layer.ffn_size + 7) // 8, thread, sizes.threads)
     for expert in range(layer.num_experts):
-        begin, end = _rows_of(routing, expert)
-        if begin < end:
-            gate, up = memory.gate + begin * layer.ffn_stride, memory.up + begin * layer.ffn_stride
-            _multiply(memory, sizes, routing, base + GATE_EXPERTS, expert, gate, layer.ffn_stride, first, last)
-            _multiply(memory, sizes, routing, base + UP_EXPERTS, expert, up, layer.ffn_stride, first, last)
-        for row in range(begin, end):
-            at = row * layer.ffn_stride + 32 * first
-            call(layer.glu, memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
+        _multiply(routing, gate, expert, gate_x, sizes.pair_stride, memory.gate, layer.ffn_stride, first, last)
+        _multiply(routing, up, expert, up_x, sizes.pair_stride, memory.up, layer.ffn_stride, first, last)
+    for row in range(pairs):
+        at = row * layer.ffn_stride + 32 * first
+        call(layer.glu, memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
 
 
 @kernel
 def _down(memory, sizes, routing, layer, index, record_stride, first, last):
     """Row groups first..last-1 of W_down gate, for all rows, which replace what was gathered."""
-    matrix = read_matrix(memory, index)
-    x, x_stride = memory.gate, layer.ffn_stride
-    if matrix.is_quantised:
+    down, x, x_stride = read_matrix(memory, index), memory.gate, layer.ffn_stride
+    if down.is_quantised:
         x, x_stride = memory.records, record_stride
     for expert in range(layer.num_experts):
-        begin, end = _rows_of(routing, expert)
-        if begin < end:
-            w, y = matrix.address + expert * matrix.expert_bytes, routing.rows + begin * sizes.pair_stride
-            count, stride = end - begin, sizes.pair_stride
-            call(matrix.multiply, w, matrix.columns, x + begin * x_stride, x_stride, count, y, stride, first, last, SET)
+        _multiply(routing, down, expert, x, x_stride, routing.rows, sizes.pair_stride, first, last)
 
 
 @kernel
@@ -199,11 +193,11 @@ def experts(memory_address, sizes_address, number, thread):
     product(memory, sizes, base + ROUTER, x, stride, tokens, routing.logits, sizes.router_stride, first, last, SET)
     barrier(memory.control, sizes.threads)
     if thread == 0:
-        _route(memory, sizes, routing, layer, tokens)
+        _route(sizes, routing, layer, tokens)
     barrier(memory.control, sizes.threads)
     _gather(memory, sizes, routing, pairs, thread)
     barrier(memory.control, sizes.threads)
-    _gate_and_up(memory, sizes, routing, layer, base, thread)
+    _gate_and_up(memory, sizes, routing, layer, base, pairs, thread)
     barrier(memory.control, sizes.threads)
     record_stride = layer.ffn_stride * 3 // 8
     quantize(memory, sizes, base + DOWN_EXPERTS, memory.gate, layer.ffn_stride, pairs, record_stride, thread)
