@@ -21,12 +21,14 @@ from random_model import tensor  # beside this file
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
+from puna.batch import Batch
 from puna.config import EngineConfig
 from puna.formats.base import Checkpoint
 from puna.model.spec import Dense, Experts, ModelConfig, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import make_plan
-from puna.request import Batch
+from puna.request import Request, SamplingParams
+from puna.scheduler import ScheduledChunk
 
 PLAIN = plain_model(12, 8, 4, 64, 512, 1024, 8192, 2048, tie_embeddings=True)
 EXPERTS = Experts(512, count=16, top_k=2)
@@ -35,6 +37,7 @@ MODELS: dict[str, ModelConfig] = {
     "dense": replace(PLAIN, layers=tuple(replace(layer, ffn=Dense(EXPERTS.size * EXPERTS.top_k)) for layer in PLAIN.layers)),
 }
 PROMPT, STEPS, CHUNK, SEQUENCES = 64, 32, 256, 8
+IDS: list[int] = np.random.default_rng(0).integers(0, PLAIN.vocab_size, CHUNK + SEQUENCES).tolist()
 
 
 def loaded(config: ModelConfig, quantize: str, threads: int) -> tuple[Backend, int]:
@@ -54,18 +57,12 @@ def shapes(config: ModelConfig) -> list[tuple[str, tuple[int, ...]]]:
 
 def step(backend: Backend, first: int, tokens: int, sequences: int) -> None:
     """`tokens` tokens of each of so many sequences, from position `first` on."""
-    ids = np.random.default_rng(first).integers(0, PLAIN.vocab_size, tokens * sequences)
-    starts = np.arange(0, len(ids) + 1, tokens)
-    backend.forward(
-        Batch(
-            token_ids=ids.astype(np.int32),
-            positions=np.tile(np.arange(first, first + tokens, dtype=np.int32), sequences),
-            starts=starts.astype(np.int32),
-            page_tables=np.arange(16 * sequences, dtype=np.int32).reshape(sequences, 16),
-            logit_rows=(starts[1:] - 1).astype(np.int32),
-            prompt_lengths=np.full(sequences, PROMPT, np.int32),
-        )
-    )
+    chunks = []
+    for number in range(sequences):
+        ids = IDS[number : number + first + tokens]
+        request = Request(number, ids, SamplingParams(), page_ids=list(range(16 * number, 16 * number + 16)))
+        chunks.append(ScheduledChunk(request, first, len(ids), num_logits=1, is_last=False))
+    backend.step(Batch.of(chunks)).logits()
 
 
 def per_s(backend: Backend, what: str) -> float:

@@ -27,6 +27,7 @@ ROWS = [
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health"],
+    ["batch"],
     ["backends"],
     ["engine"],
     ["llm"],

@@ -16,13 +16,13 @@ import pytest
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
+from puna.batch import Batch, Logits
 from puna.config import EngineConfig, KVType, WeightsType
 from puna.formats.base import Checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig
 from puna.plan import DEVICE, Plan, make_plan
-from puna.request import Batch, Logits
-from tests.fakes import random_checkpoint, tiny_config, with_layers
+from tests.fakes import chunk_of, random_checkpoint, tiny_config, with_layers
 
 BACKENDS_UNDER_TEST: list[str] = ["reference", "cpu", "torch"]
 
@@ -133,20 +133,8 @@ Piece = tuple[Sequence[int], int, Sequence[int]]  # ids, position of the first, 
 
 def forward(backend: Backend, *pieces: Piece, last_only: bool = False, prompt_length: int = 1) -> Logits:
     """One step of several sequences; logits of every row, or of each sequence's last."""
-    lengths = [len(ids) for ids, _, _ in pieces]
-    tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
-    for table, (_, _, pages) in zip(tables, pieces, strict=True):
-        table[: len(pages)] = pages
-    starts = np.array([0, *np.cumsum(lengths)], np.int32)
-    batch = Batch(
-        token_ids=np.concatenate([np.array(ids, np.int32) for ids, _, _ in pieces]),
-        positions=np.concatenate([np.arange(first, first + len(ids), dtype=np.int32) for ids, first, _ in pieces]),
-        starts=starts,
-        page_tables=tables,
-        logit_rows=(starts[1:] - 1) if last_only else np.arange(sum(lengths), dtype=np.int32),
-        prompt_lengths=np.full(len(pieces), prompt_length, np.int32),
-    )
-    return np.array(backend.forward(batch))
+    chunks = [chunk_of(ids, first, pages, 1 if last_only else len(ids), prompt_length) for ids, first, pages in pieces]
+    return np.array(backend.step(Batch.of(chunks)).logits())
 
 
 def random_ids(config: ModelConfig, count: int, seed: int = 0) -> list[int]:
@@ -370,16 +358,7 @@ def test_the_longest_position_can_be_computed(device: str, kv: KVType) -> None:
 def test_logits_need_not_be_asked_for(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=11)
     with loaded(device, checkpoint) as backend:
-        none = backend.forward(
-            Batch(
-                token_ids=np.array([1, 2], np.int32),
-                positions=np.array([0, 1], np.int32),
-                starts=np.array([0, 2], np.int32),
-                page_tables=np.array([[0]], np.int32),
-                logit_rows=np.empty(0, np.int32),
-                prompt_lengths=np.array([2], np.int32),
-            )
-        )
+        none = backend.step(Batch.of([chunk_of([1, 2], 0, [0], num_logits=0, prompt_length=2)])).logits()
         assert none.shape == (0, checkpoint.config.vocab_size)
         expected = forward(backend, ([1, 2, 3], 0, [1]))[-1]
         assert np.array_equal(forward(backend, ([3], 2, [0]))[0], expected)

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,10 @@ class Entry:
         result, error = ctypes.c_int64(), ctypes.c_void_p()
         self.function(ctypes.byref(result), ctypes.byref(error), *arguments)
         return result.value
+
+    def bound(self, *arguments: int) -> Callable[[], object]:
+        """The call with these arguments, without its result: for what every step calls."""
+        return partial(self.function, ctypes.byref(ctypes.c_int64()), ctypes.byref(ctypes.c_void_p()), *arguments)
 
 
 @cache

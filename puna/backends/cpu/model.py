@@ -27,8 +27,8 @@ from puna.backends.cpu.layout import (
 )
 from puna.backends.cpu.packing import pack
 from puna.backends.cpu.tables import entries_of_layers, entries_of_step, layer_rows, matrix_rows
-from puna.backends.cpu.thread_policy import ThreadPolicy
-from puna.backends.cpu.threads import Team
+from puna.backends.cpu.threads import Team, ThreadPolicy
+from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
@@ -37,7 +37,6 @@ from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
 
@@ -60,6 +59,8 @@ def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
 
 class CPUBackend:
     """The contract is in `backends/base.py`."""
+
+    filters: frozenset[str] = frozenset()
 
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
@@ -85,7 +86,6 @@ class CPUBackend:
         self._run = load_entry("run")
         self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
-        self._sizes = sizes_of(config, plan, self.info.threads)
         self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
         return_free_memory()
@@ -97,7 +97,7 @@ class CPUBackend:
         self._team = Team(self.info.threads, self._arrays["control"], self._serve)
 
     def _allocate(self, config: ModelConfig, plan: Plan) -> None:
-        sizes, tokens = self._sizes, plan.max_tokens
+        sizes, tokens = sizes_of(config, plan, self.info.threads), plan.max_tokens
         self._rotary = RotaryTables(config)
         arrays = _zeros(buffer_bytes(config, plan, sizes, len(self._rotary)))
         self._routing = _zeros(routing_bytes(config, plan, sizes))
@@ -113,7 +113,8 @@ class CPUBackend:
         arrays["sizes"], arrays["sizes_alone"] = _table([sizes]), _table([sizes._replace(threads=1)])
         self._arrays = arrays
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
-        self._alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
         self._token_ids, self._positions, self._starts, self._logit_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
@@ -127,7 +128,7 @@ class CPUBackend:
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
         if not self._team.is_here:
@@ -138,11 +139,11 @@ class CPUBackend:
         start = time.perf_counter()
         if shared:
             with self._team:
-                self._run(*self._addresses, 0, 0)
+                self._run_shared()
         else:
-            self._run(*self._alone, 0, 0)
+            self._run_alone()
         self._policy.note(rows, shared, time.perf_counter() - start)
-        return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
+        return Computed(self._logits[: len(batch.logit_rows), : self._vocab_size].copy())
 
     def _write_job(self, batch: Batch) -> None:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
@@ -154,8 +155,7 @@ class CPUBackend:
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
-        prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
-        self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, prompts)
+        self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
     def limits(self) -> DeviceLimits:
         return roofline.measure(self.info.threads)

@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from puna.backends.torch.blob import Array, Blob
 from puna.backends.torch.step import Step, arrays_of, step_of
+from puna.batch import Batch
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
-from puna.request import Batch
 
 # A step of more rows takes the device so long that the host keeps up.
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -51,27 +50,6 @@ def bucket_of(batch: Batch) -> Bucket | None:
         return None
     longest = int(batch.positions.max()) + 1
     return Bucket(bucket_rows(rows), next(length for length in LENGTHS if length >= longest))
-
-
-def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
-    """Fill a batch up to `rows` rows and `pages` pages; returns it and the row that the new rows copy: the one that sees least.
-
-    Each sequence has one row before and after. Tables are cut or padded to `pages`, which hold every row's positions.
-    """
-    count, least = len(batch.token_ids), int(batch.positions.argmin())
-    order = np.append(np.arange(count), np.full(rows - count, least))
-    tables = np.full((rows, pages), -1, np.int32)
-    width = min(pages, batch.page_tables.shape[1])
-    tables[:, :width] = batch.page_tables[order, :width]
-    whole = Batch(
-        token_ids=batch.token_ids[order],
-        positions=batch.positions[order],
-        starts=np.arange(rows + 1, dtype=np.int32),
-        page_tables=tables,
-        logit_rows=np.arange(rows, dtype=np.int32),
-        prompt_lengths=batch.prompt_lengths[order],
-    )
-    return whole, least
 
 
 class NotRecordedError(RuntimeError):
@@ -132,7 +110,7 @@ class Graphs:
         bucket = bucket_of(batch)
         if bucket is None or bucket.rows > self._most_rows:
             return None
-        whole, least = filled(batch, bucket.rows, -(-bucket.length // self._plan.page_size))
+        whole, least = batch.padded(bucket.rows, -(-bucket.length // self._plan.page_size))
         arrays = arrays_of(whole, self._model, self._plan.page_size)
         count, known = len(token_ids), self._kept.get(bucket)
         kept = known or self._new(whole, arrays, bucket, token_ids)

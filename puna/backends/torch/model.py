@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
+from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.blob import num_bytes, upload
@@ -28,15 +28,15 @@ from puna.backends.torch.layer import Layer, Loader
 from puna.backends.torch.ops import Ops
 from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
-from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
+from puna.backends.torch.step import Step, make_step
 from puna.backends.torch.stream import Stream, pack
+from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError, first_line
 from puna.formats.base import Checkpoint
 from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Choices, Logits
 from puna.resources import own_bytes, return_free_memory
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
@@ -60,6 +60,7 @@ class TorchBackend:
     ) -> None:
         """`recorder` records decode steps, where that is possible."""
         self.info = info
+        self.filters: frozenset[str] = SamplingBatch.FILTERS if ranks.place.size == 1 else frozenset()
         self._report = report
         self._device = device
         self._ranks = ranks
@@ -85,7 +86,7 @@ class TorchBackend:
     def _release(self) -> None:
         """Free all memory, also of a model that is loaded in part."""
         self._model, self._graphs = None, None
-        for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_chosen"):
+        for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_last_ids"):
             vars(self).pop(name, None)
         if self._device.type == "cuda":
             with suppress(RuntimeError):  # the GPU may be lost
@@ -107,6 +108,7 @@ class TorchBackend:
         self._final_norm = loader.vector("final_norm", self._device)
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
+        self._last_ids = torch.zeros(1, dtype=torch.int32, device=self._device)  # those that the previous step sampled
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model = model
         most_rows = max(plan.max_sequences, bucket_rows(plan.max_sequences))  # a recorded step fills its bucket
@@ -121,10 +123,13 @@ class TorchBackend:
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
         self._ranks.tell(batch)
-        with self._told(f"in a step of {len(batch.token_ids)} tokens"):
-            return self._forward(batch)
+        doing = f"in a step of {len(batch.token_ids)} tokens"
+        with self._told(doing):
+            if sampling is None:
+                return Computed(self._forward(batch))
+            return SampledTokens(self._sample(batch, sampling), lambda: self._told(doing))
 
     def _forward(self, batch: Batch) -> Logits:
         with torch.inference_mode():
@@ -132,13 +137,23 @@ class TorchBackend:
         self._ranks.done()
         return np.array(logits.cpu().numpy(), np.float32)
 
+    def _sample(self, batch: Batch, sampling: SamplingBatch) -> torch.Tensor:
+        """Sample on the device, where the next step finds the ids without the host.  # -> (num_logits,) int32"""
+        with torch.inference_mode():
+            there = upload({"sources": sampling.sources, "given": batch.token_ids}, self._device)
+            token_ids = torch.where(there["sources"] < 0, there["given"], self._last_ids[there["sources"].clamp_min(0)])
+            ids = self._ops.sample(self._logits(batch, token_ids), sampling, self._last_ids)
+            if len(ids):
+                self._last_ids = ids.clamp_min(0)  # a row without an id takes any: nobody reads what follows
+        return ids
+
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
         """The requested logits, on the device.  # (num_logits, vocab_size)
 
         Prompt tokens and generated ones take different ways, one fast for many rows, one for few. A row's way, and so its bits,
         does not depend on the other rows. Prompts come first, because generated tokens see their K and V.
         """
-        of_prompt = is_of_prompt(batch)
+        of_prompt = batch.is_prompt
         if not of_prompt.any():
             return self._decoded(batch, token_ids)
         if of_prompt.all():
@@ -146,10 +161,10 @@ class TorchBackend:
         prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
         places = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
         there = upload({"prompts": prompts, "others": others, **places}, self._device)
-        first = self._in_parts(rows_of(batch, prompts), token_ids[there["prompts"]], of_prompts=True)
+        first = self._in_parts(batch.rows(prompts), token_ids[there["prompts"]], of_prompts=True)
         logits = first.new_empty((len(wanted), first.shape[1]))
         logits[there["of_prompts"]] = first
-        logits[there["of_others"]] = self._decoded(rows_of(batch, others), token_ids[there["others"]])
+        logits[there["of_others"]] = self._decoded(batch.rows(others), token_ids[there["others"]])
         return logits
 
     def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
@@ -180,7 +195,7 @@ class TorchBackend:
                     raise
                 self._step_down(rows, error)
         at = min(self._max_rows, rows // 2)
-        parts = zip(halves(batch, at), (token_ids[:at], token_ids[at:]), strict=True)
+        parts = zip(batch.split(at), (token_ids[:at], token_ids[at:]), strict=True)
         return torch.cat([self._in_parts(part, ids, of_prompts) for part, ids in parts])
 
     def _step_down(self, rows: int, error: RuntimeError | MemoryError) -> None:
@@ -254,30 +269,8 @@ class TorchBackend:
         return self._model
 
 
-class ChoosingTorchBackend(TorchBackend):
-    """A backend in a single process that samples on the device, and uses the ids in the next step without the host."""
-
-    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
-        super()._load(checkpoint, plan, report)
-        self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # sampled in the step before
-
-    def choose(self, batch: Batch, choices: Choices) -> Chosen:
-        doing = f"in a step of {len(batch.token_ids)} tokens"
-        with self._told(doing):
-            return OnItsWay(self._choose(batch, choices), lambda: self._told(doing))
-
-    def _choose(self, batch: Batch, choices: Choices) -> torch.Tensor:
-        with torch.inference_mode():
-            there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
-            token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
-            ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
-            if len(ids):
-                self._chosen = ids.clamp_min(0)  # a row without an id takes any: nobody reads what follows
-        return ids
-
-
-class OnItsWay:
-    """Sampled ids that are in flight."""
+class SampledTokens:
+    """A pending step whose tokens the device samples, on their way to the host."""
 
     def __init__(self, ids: torch.Tensor, told: Callable[[], Translation]) -> None:
         """`told` translates the errors of reading; errors of the step show there."""
@@ -289,7 +282,10 @@ class OnItsWay:
             self._there = torch.cuda.Event()
             self._there.record()
 
-    def read(self) -> list[int]:
+    def logits(self) -> Logits:
+        raise NotImplementedError("sampling overwrote the logits")
+
+    def token_ids(self) -> list[int]:
         with self._told():
             if self._there is not None:
                 self._there.synchronize()
@@ -307,6 +303,6 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
 
 def _create(config: EngineConfig, place: ProcessPlace, device: torch.device, report: Reporter) -> TorchBackend:
     ranks = parallel.join(place, device, report)
-    kind, ops = TorchBackend if place.size > 1 else ChoosingTorchBackend, choose_ops(device, report)
+    ops = choose_ops(device, report)
     recorder = CUDARecorder() if config.graphs and device.type == "cuda" and place.size == 1 and not ops.READS_HOST else None
-    return kind(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)
+    return TorchBackend(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)

@@ -12,9 +12,9 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
+from puna.batch import SamplingBatch
 from puna.model.spec import ModelConfig
 from puna.progress import SILENT, Reporter
-from puna.request import Choices
 
 
 class Ops(Protocol):
@@ -67,10 +67,10 @@ class Ops(Protocol):
     ) -> torch.Tensor:
         """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
 
-    def choose(self, logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-        """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # -> (rows,) int32
+    def sample(self, logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
+        """Sample each row's next id as `SamplingBatch.sample_row` does; -1 if the row is not finite.  # -> (rows,) int32
 
-        `chosen` are the ids of the step before. The logits' later content is undefined: they may be edited in place.
+        `last_ids` are those that the previous step sampled. The logits' later content is undefined: they may be edited in place.
         """
 
 

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import timedelta
 from math import prod
 from typing import Protocol
@@ -26,9 +27,9 @@ import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
 from puna.backends.torch import watch
+from puna.batch import Batch
 from puna.errors import DeviceError, UsageError, first_line
 from puna.progress import SILENT, Reporter
-from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]
 
@@ -197,21 +198,21 @@ class Group:
             gc.collect()
 
 
-# A step in int32: the numbers of sequences, tokens, pages and logits, then the fields of the batch one after the other.
-_FIELDS = ("token_ids", "positions", "starts", "page_tables", "logit_rows", "prompt_lengths")
-_HEAD_SIZE = 5
+# A step in int32: 1, the length and the width of each array of the batch (width -1: it has one dimension), then the arrays.
+_FIELDS = tuple(field.name for field in fields(Batch))
+_HEAD_SIZE = 1 + 2 * len(_FIELDS)
 _CLOSE: Integers = np.zeros(_HEAD_SIZE, np.int32)
 
 
 def _head(batch: Batch) -> Integers:
-    sequences, pages = batch.page_tables.shape
-    return np.array([1, len(batch.token_ids), sequences, pages, len(batch.logit_rows)], np.int32)
+    shapes = (getattr(batch, name).shape for name in _FIELDS)
+    return np.array([1, *(size for shape in shapes for size in (*shape, -1)[:2])], np.int32)
 
 
-def _shapes(head: Integers) -> tuple[tuple[int, ...], ...]:
+def _shapes(head: Integers) -> list[tuple[int, ...]]:
     """The shape of each field."""
-    _, tokens, sequences, pages, logits = map(int, head)
-    return (tokens,), (tokens,), (sequences + 1,), (sequences, pages), (logits,), (sequences,)
+    pairs: list[list[int]] = head[1:].reshape(-1, 2).tolist()
+    return [(length,) if width < 0 else (length, width) for length, width in pairs]
 
 
 def _body_size(head: Integers) -> int:

@@ -12,9 +12,8 @@ from puna.backends.torch.exact import products, rms_norm, silu, softmax
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
+from puna.batch import SamplingBatch
 from puna.model.spec import ModelConfig
-from puna.request import Choices
-from puna.sampling import choose_row
 
 READS_HOST = True  # attention loops over rows by their positions
 
@@ -105,8 +104,8 @@ def swiglu_matvec_add(
     return matvec_add(swiglu(gate_up), matrix, bias, residual)
 
 
-def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
+def sample(logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
     """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # (rows, vocab_size) -> (rows,)"""
-    before: list[int] = chosen.tolist()
-    ids = [choose_row(row, choices, i, before) for i, row in enumerate(logits.cpu().numpy())]
+    before: list[int] = last_ids.tolist()
+    ids = [sampling.sample_row(i, row, before) for i, row in enumerate(logits.cpu().numpy())]
     return torch.tensor(ids, dtype=torch.int32, device=logits.device)

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from puna.backends.torch import exact
-from puna.request import Logits
+from puna.batch import Logits
 from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, random_model
 from tests.forked import ForkServer, completed
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from puna.backends import BACKENDS, create_backend
-from puna.backends.base import Backend, LooksAhead
+from puna.backends.base import Backend
 from puna.backends.torch.model import TorchBackend
-from puna.backends.torch.step import Step, halves
+from puna.backends.torch.step import Step
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
-from puna.request import Batch, SamplingParams
+from puna.request import SamplingParams
 from puna.units import parse_bytes
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
 from tests.fakes import random_checkpoint, run, tiny_config
@@ -64,27 +64,6 @@ def test_a_single_token_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatc
             forward(backend, ([1, 2, 3], 0, [0]))
 
 
-@pytest.mark.parametrize("at", range(1, 9))
-def test_halves_hold_all_rows_once(at: int) -> None:
-    batch = Batch(
-        token_ids=np.arange(9, dtype=np.int32),
-        positions=np.array([0, 1, 2, 7, 3, 4, 5, 6, 7], np.int32),
-        starts=np.array([0, 3, 4, 9], np.int32),
-        page_tables=np.array([[0], [1], [2]], np.int32),
-        logit_rows=np.array([2, 3, 8], np.int32),
-        prompt_lengths=np.array([3, 7, 8], np.int32),
-    )
-    seen = []
-    for first, part in zip((0, at), halves(batch, at), strict=True):
-        lengths = np.diff(part.starts)
-        assert part.starts[0] == 0 and part.starts[-1] == len(part.token_ids) and lengths.min() > 0
-        assert len(part.page_tables) == len(part.prompt_lengths) == len(lengths)
-        pages = np.repeat(part.page_tables[:, 0], lengths)
-        seen += list(zip(part.token_ids.tolist(), part.positions.tolist(), pages.tolist(), strict=True))
-        assert set(part.logit_rows + first) <= {2, 3, 8}
-    assert seen == list(zip(range(9), batch.positions.tolist(), [0, 0, 0, 1, 2, 2, 2, 2, 2], strict=True))
-
-
 @pytest.mark.parametrize("num_offloaded", [1, 2, 3, 4])
 @pytest.mark.parametrize("quant", ["F32", "Q4_1"])
 def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
@@ -100,11 +79,13 @@ def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-class Waiting:
-    """A backend of which only `forward` is known."""
+class Plain:
+    """The same backend, but the host samples."""
+
+    filters: frozenset[str] = frozenset()
 
     def __init__(self, backend: Backend) -> None:
-        self.info, self.forward = backend.info, backend.forward
+        self.info, self.step = backend.info, backend.step
 
 
 REQUESTS: list[dict[str, Any]] = [
@@ -127,16 +108,16 @@ def written(backend: Any, plan: Plan, model: ModelConfig, max_tokens: int) -> li
     return [request.output_ids for request in requests]
 
 
-def require_the_ids_of_waiting(model: ModelConfig, max_tokens: int) -> None:
+def require_the_hosts_ids(model: ModelConfig, max_tokens: int) -> None:
     checkpoint = random_checkpoint(model, seed=6)
     with loaded("torch", checkpoint) as backend:
         plan = replace(plan_of(checkpoint, EngineConfig(device="torch", page_size=16), backend), max_sequences=3)
-        assert isinstance(backend, LooksAhead)
-        assert written(backend, plan, model, max_tokens) == written(Waiting(backend), plan, model, max_tokens)
+        assert backend.filters
+        assert written(backend, plan, model, max_tokens) == written(Plain(backend), plan, model, max_tokens)
 
 
-def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    require_the_ids_of_waiting(CONFIG, max_tokens=12)
+def test_penalties_on_the_device_give_the_hosts_ids() -> None:
+    require_the_hosts_ids(CONFIG, max_tokens=12)
 
 
 @pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])

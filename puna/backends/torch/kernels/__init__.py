@@ -9,9 +9,9 @@ from __future__ import annotations
 from puna.backends.torch.kernels.attention import attend, reserve
 from puna.backends.torch.kernels.matvec import matvec_add, norm_matvec, swiglu_matvec_add
 from puna.backends.torch.kernels.rope import rope_write
-from puna.backends.torch.kernels.sampling import choose
+from puna.backends.torch.kernels.sampling import sample
 from puna.backends.torch.kernels.take import embed
 
 READS_HOST = False  # except for prompts
 
-__all__ = ["READS_HOST", "attend", "choose", "embed", "matvec_add", "norm_matvec", "reserve", "rope_write", "swiglu_matvec_add"]
+__all__ = ["READS_HOST", "attend", "embed", "matvec_add", "norm_matvec", "reserve", "rope_write", "sample", "swiglu_matvec_add"]

@@ -10,10 +10,10 @@ from puna.backends import BACKENDS
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
-from puna.request import Batch
+from puna.batch import Batch
 from tests.backends.torch import interpreter
 from tests.backends.torch.interpreter import error, normal
-from tests.fakes import tiny_config
+from tests.fakes import chunk_of, tiny_config
 
 interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
@@ -44,18 +44,7 @@ def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
 
 
 def step_of(head_dim: int, *pieces: Piece, of_prompts: bool = False) -> Step:
-    tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
-    for table, (_, _, pages) in zip(tables, pieces, strict=True):
-        table[: len(pages)] = pages
-    counts = [rows for rows, _, _ in pieces]
-    batch = Batch(
-        token_ids=np.zeros(sum(counts), np.int32),
-        positions=np.concatenate([np.arange(first, first + rows, dtype=np.int32) for rows, first, _ in pieces]),
-        starts=np.array([0, *np.cumsum(counts)], np.int32),
-        page_tables=tables,
-        logit_rows=np.empty(0, np.int32),
-        prompt_lengths=np.ones(len(pieces), np.int32),
-    )
+    batch = Batch.of([chunk_of([0] * rows, first, pages, num_logits=0, prompt_length=1) for rows, first, pages in pieces])
     return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
 
 

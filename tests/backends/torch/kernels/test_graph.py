@@ -15,15 +15,16 @@ from puna.backends import create_backend
 from puna.backends.torch import graph
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step
+from puna.batch import Batch
 from puna.config import EngineConfig, KVType
 from puna.engine import Engine
 from puna.formats.base import Checkpoint
 from puna.model.spec import ModelConfig
 from puna.progress import SilentReporter
-from puna.request import Batch, SamplingParams
+from puna.request import SamplingParams
 from tests.backends.torch import interpreter
 from tests.conformance.test_backends import ODD_SIZES, PAGE_SIZE, Piece, forward, plan_of, random_ids
-from tests.fakes import random_checkpoint, tiny_config
+from tests.fakes import chunk_of, random_checkpoint, tiny_config
 
 interpreter.require()
 
@@ -135,7 +136,7 @@ def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
     ],
 )
 def test_texts_are_the_same_with_and_without(temperatures: tuple[float, ...]) -> None:
-    """The engine one step ahead: ids go from step to step on the device."""
+    """Overlapped steps: ids go from step to step on the device."""
     checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=5)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 1, 7, 5)]
 
@@ -214,36 +215,11 @@ def test_a_step_that_was_interrupted_is_not_taken_for_one_that_has_run(monkeypat
             assert tape.num_recorded == num_recorded, "the first time all kernels run, the second time they are recorded"
 
 
-def test_the_rows_that_fill_a_bucket_are_copies_of_the_one_that_sees_least() -> None:
-    batch = Batch(
-        token_ids=np.array([7, 8, 9], np.int32),
-        positions=np.array([30, 5, 20], np.int32),
-        starts=np.arange(4, dtype=np.int32),
-        page_tables=np.array([[4, 2], [1, -1], [3, 6]], np.int32),
-        logit_rows=np.arange(3, dtype=np.int32),
-        prompt_lengths=np.array([3, 2, 1], np.int32),
-    )
-    whole, least = graph.filled(batch, 5, 3)
-    assert least == 1
-    assert whole.token_ids.tolist() == [7, 8, 9, 8, 8] and whole.positions.tolist() == [30, 5, 20, 5, 5]
-    assert whole.page_tables.tolist() == [[4, 2, -1], [1, -1, -1], [3, 6, -1], [1, -1, -1], [1, -1, -1]]
-    assert whole.starts.tolist() == [0, 1, 2, 3, 4, 5] and whole.logit_rows.tolist() == [0, 1, 2, 3, 4]
-    assert whole.prompt_lengths.tolist() == [3, 2, 1, 2, 2]
-    assert graph.filled(batch, 4, 1)[0].page_tables.tolist() == [[4], [1], [3], [1]], "as wide as is read"
-
-
 @pytest.mark.parametrize(("rows", "logits", "sequences"), [(3, 2, 3), (3, 3, 2), (600, 600, 600)])
 def test_steps_that_are_not_one_row_of_each_sequence_have_no_bucket(rows: int, logits: int, sequences: int) -> None:
-    starts = np.append(np.arange(sequences), rows).astype(np.int32)
-    batch = Batch(
-        token_ids=np.zeros(rows, np.int32),
-        positions=np.arange(rows, dtype=np.int32),
-        starts=starts,
-        page_tables=np.zeros((sequences, 1), np.int32),
-        logit_rows=np.arange(logits, dtype=np.int32),
-        prompt_lengths=np.zeros(sequences, np.int32),
-    )
-    assert graph.bucket_of(batch) is None
+    lengths = [1] * (sequences - 1) + [rows - sequences + 1]
+    batch = Batch.of([chunk_of([0] * n, 0, [0], num_logits=n, prompt_length=0) for n in lengths])
+    assert graph.bucket_of(replace(batch, logit_rows=batch.logit_rows[:logits])) is None
 
 
 def test_what_reads_a_number_cannot_be_recorded() -> None:

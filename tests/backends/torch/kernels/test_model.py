@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from puna.request import Logits
+from puna.batch import Logits
 from tests.backends.torch import interpreter
-from tests.backends.torch.test_model import require_the_ids_of_waiting
+from tests.backends.torch.test_model import require_the_hosts_ids
 from tests.conformance import test_backends as conformance
 from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config
@@ -62,5 +62,5 @@ def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatc
             assert np.array_equal(made(*cuts, beside=beside), whole), cuts
 
 
-def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    require_the_ids_of_waiting(SMALL, max_tokens=3)
+def test_penalties_on_the_device_give_the_hosts_ids() -> None:
+    require_the_hosts_ids(SMALL, max_tokens=3)
