@@ -330,8 +330,10 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: i
 
 
 def _ffn_numbers(config: ModelConfig, ffn: Dense | Experts) -> int:
-    """Numbers of a token in a feed-forward part: gate, up, their product; of experts those of each chosen one, and its sum."""
-    return 3 * ffn.size if isinstance(ffn, Dense) else ffn.top_k * (3 * ffn.size + config.hidden_size)
+    """Of a token's activations inside a feed-forward part; with experts also what goes into each and comes out of it."""
+    if isinstance(ffn, Dense):
+        return 3 * ffn.size
+    return ffn.count + ffn.top_k * (3 * ffn.size + 2 * config.hidden_size + 4)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.cpu.layout import CLOSED, CONTROL_BYTES, POSTED, aligned_zeros
+from puna.backends.cpu.layout import CLOSED, POSTED
 
 MAX_ROWS = 8  # a step of more tokens works long between barriers: it is always shared
 STRIKES = 2  # slow shared steps in a row before the caller goes on alone
@@ -128,7 +128,3 @@ class ThreadPolicy:
             self._num_alone = self._next_alone
             self._next_alone = min(2 * self._next_alone, MAX_ALONE)
             self._strikes = STRIKES - 1  # one step judges the next attempt
-
-
-def new_control() -> npt.NDArray[np.uint8]:
-    return aligned_zeros(CONTROL_BYTES)
