@@ -7,18 +7,17 @@ checkpoint = family.checkpoint(model)          # the same weights under our name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from puna.formats.base import Checkpoint
-from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.rows import interleaved_order
 from puna.model.rope import RopeConfig, yarn_attention_factor
-from puna.model.spec import ModelConfig, plain_model
+from puna.model.spec import LayerSpec, ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from tests.fakes import make_tensor
 
@@ -46,6 +45,10 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 
 
+DEVICES = ["reference", "cpu"]  # that compute LLaMA's block
+BEYOND_LLAMA = ["reference"]  # that compute what other families have
+
+
 @dataclass(frozen=True)
 class Family:
     """The model's config for transformers, and our config of the same model."""
@@ -53,10 +56,19 @@ class Family:
     kind: str  # "Llama": LlamaConfig, LlamaForCausalLM
     changes: Mapping[str, Any] = field(default_factory=dict)  # of SIZES
     ours: Mapping[str, Any] = field(default_factory=dict)  # of PLAIN
+    model: Callable[[ModelConfig], ModelConfig] | None = None  # what a plain model cannot have
+    norm_offset: float = 0.0  # norms multiply by their weights and this
+    logit_scale: float = 1.0  # logits are divided by it
+    config_kind: str = ""  # of the config's class, if not `kind`
 
     @property
     def config(self) -> ModelConfig:
-        return plain_model(**(PLAIN | dict(self.ours)))
+        plain = plain_model(**(PLAIN | dict(self.ours)))
+        return plain if self.model is None else self.model(plain)
+
+    @property
+    def devices(self) -> list[str]:
+        return DEVICES if self.model is None else BEYOND_LLAMA
 
     def transformers_model(self, seed: int) -> Any:
         """A float32 model with random weights, norms and biases too.  # transformers.PreTrainedModel"""
@@ -65,12 +77,13 @@ class Family:
 
         torch.manual_seed(seed)
         settings = SIZES | dict(self.changes)
-        config = getattr(transformers, f"{self.kind}Config")(**settings, attn_implementation="eager")
+        config = getattr(transformers, f"{self.config_kind or self.kind}Config")(**settings, attn_implementation="eager")
         model = getattr(transformers, f"{self.kind}ForCausalLM")(config).float().eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.ndim == 1:
-                    weight.copy_((0.0 if name.endswith("bias") else 1.0) + 0.2 * torch.randn_like(weight))
+                    mean = 0.0 if name.endswith("bias") else 1.0 - self.norm_offset
+                    weight.copy_(mean + 0.2 * torch.randn_like(weight))
         return model
 
     def checkpoint(self, model: Any) -> Checkpoint:
@@ -78,12 +91,68 @@ class Family:
         config, state = self.config, {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
         tensors = {}
         for name in tensor_shapes(config):
-            values = state[foreign_name(HUGGINGFACE_NAMES, name)]
-            if name.rpartition(".")[2] in ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm"):
+            values = stored(state, name, config)
+            part = name.rpartition(".")[2]
+            if part in ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm"):
                 heads = values.reshape(-1, config.head_dim, *values.shape[1:])
-                values = heads[:, interleaved_order(config.head_dim)].reshape(values.shape)
+                values = heads[:, interleaved_order(config.head_dim, config.rope.dim)].reshape(values.shape)
+            if part.endswith("norm"):
+                values = values + np.float32(self.norm_offset)
+            if part == "final_norm":
+                values = values / np.float32(self.logit_scale)
             tensors[name] = make_tensor(name, np.ascontiguousarray(values, np.float32), "F32")
         return Checkpoint(path=Path("random"), format="memory", config=config, tensors=tensors)
+
+
+Floats = np.ndarray[Any, Any]
+# Role -> its names in a model of transformers; the first of them that is there counts.
+STORED: dict[str, tuple[str, ...]] = {
+    "embed": ("model.embed_tokens.weight",),
+    "final_norm": ("model.norm.weight",),
+    "lm_head": ("lm_head.weight",),
+    "attn_norm": ("input_layernorm.weight",),
+    "ffn_norm": ("pre_feedforward_layernorm.weight", "post_attention_layernorm.weight"),
+    "attn_post_norm": ("post_attention_layernorm.weight",),
+    "ffn_post_norm": ("post_feedforward_layernorm.weight",),
+    "router": ("mlp.gate.weight",),
+    "down_experts": ("mlp.experts.down_proj",),
+    **{f"{name}_proj": (f"self_attn.{name}_proj.weight",) for name in "qkvo"},
+    **{f"{name}_bias": (f"self_attn.{name}_proj.bias",) for name in "qkvo"},
+    **{f"{name}_norm": (f"self_attn.{name}_norm.weight",) for name in "qk"},
+    **{f"{name}_proj": (f"mlp.{name}_proj.weight",) for name in ("gate", "up", "down")},
+    **{f"{name}_bias": (f"mlp.{name}_proj.bias",) for name in ("gate", "up", "down")},
+}
+
+
+def stored(state: Mapping[str, Floats], name: str, config: ModelConfig) -> Floats:
+    """The numbers of our tensor `name`, in transformers' order."""
+    layer, part = name.rpartition(".")[::2]
+    beginning = f"model.{layer}." if layer else ""
+    found = next((state[beginning + theirs] for theirs in STORED.get(part, ()) if beginning + theirs in state), None)
+    return fused(state, beginning, part, config) if found is None else found
+
+
+def fused(state: Mapping[str, Floats], beginning: str, part: str, config: ModelConfig) -> Floats:
+    q, kv, ffn = config.q_size, config.kv_size, config.ffn_size
+    name, rows = {
+        "q_proj": ("self_attn.qkv_proj.weight", slice(0, q)),
+        "k_proj": ("self_attn.qkv_proj.weight", slice(q, q + kv)),
+        "v_proj": ("self_attn.qkv_proj.weight", slice(q + kv, None)),
+        "gate_proj": ("mlp.gate_up_proj.weight", slice(0, ffn)),
+        "up_proj": ("mlp.gate_up_proj.weight", slice(ffn, None)),
+        "gate_experts": ("mlp.experts.gate_up_proj", slice(0, ffn)),
+        "up_experts": ("mlp.experts.gate_up_proj", slice(ffn, None)),
+    }[part]
+    return state[beginning + name][..., rows, :]
+
+
+def layered(change: Callable[[int, LayerSpec], LayerSpec], **more: Any) -> Callable[[ModelConfig], ModelConfig]:
+    """A model whose layers are changed, each by its number, and more."""
+
+    def changed(plain: ModelConfig) -> ModelConfig:
+        return replace(plain, layers=tuple(change(number, layer) for number, layer in enumerate(plain.layers)), **more)
+
+    return changed
 
 
 def _scaled(kind: str, **keys: Any) -> dict[str, Any]:

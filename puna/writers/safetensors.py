@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import UnsupportedModelError
-from puna.formats.huggingface_config import context_beside
+from puna.formats.huggingface_rope import context_beside
 from puna.formats.json_file import JsonObject
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.model.rope import RopeConfig
@@ -184,7 +184,8 @@ def _write_weights(job: Job, path: Path, names: Sequence[str]) -> None:
 def _write(job: Job, folder: Path) -> None:
     write_json(_config(job), folder / "config.json")
     write_huggingface_texts(job.checkpoint, folder)
-    shards = dealt_out(job)
+    sizes = job.sizes
+    shards = dealt_out(sizes, job.num_shards)
     if len(shards) == 1:
         _write_weights(job, folder / "model.safetensors", shards[0])
         return
@@ -193,7 +194,7 @@ def _write(job: Job, folder: Path) -> None:
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_weights(job, folder / file, names)
         places |= {foreign_name(HUGGINGFACE_NAMES, name): file for name in names}
-    index = {"metadata": {"total_size": job.num_bytes}, "weight_map": places}
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
     write_json(index, folder / "model.safetensors.index.json")
 
 
