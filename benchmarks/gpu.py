@@ -36,7 +36,7 @@ from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from puna.plan import make_plan
-from puna.report import StderrReporter
+from puna.progress import StderrReporter
 from puna.request import SamplingParams
 
 LLAMA3 = RopeConfig(theta=500000.0)
@@ -155,7 +155,7 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
         yield "load_s", time.perf_counter() - started
         yield "device", llm.backend.info.description
         yield "weights", llm.plan.weights
-        yield "streamed_layers", llm.plan.num_streamed
+        yield "streamed_layers", llm.plan.num_offloaded
         for batch in arguments.batches:
             yield f"decode_b{batch}_tok_s", decode_per_s(llm, batch)
         for length in (512, 2048):

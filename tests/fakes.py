@@ -20,7 +20,7 @@ from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPlace, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
 from puna.sampling import choose_row
 
@@ -110,6 +110,9 @@ class FakeBackend:
     def limits(self) -> DeviceLimits:
         return DeviceLimits(1.0, 1.0, 1.0)
 
+    def weights_bytes(self) -> int:
+        return 0
+
     def held_bytes(self) -> int:
         return 0
 
@@ -155,7 +158,7 @@ class FakeChosen:
 
 def make_plan(**changes: int) -> Plan:
     sizes: dict[str, Any] = {
-        "weights_bytes": 0,
+        "placements": (),
         "kv_bytes": 0,
         "scratch_bytes": 0,
         "logits_bytes": 0,

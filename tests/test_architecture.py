@@ -17,10 +17,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
 # `server` (HTTP) and `glassbox` (the trace of a generation) are planned and do not exist yet.
 ROWS = [
-    ["errors", "units"],
+    ["errors", "files", "units"],
     ["checks", "install", "resources"],
     ["model"],
-    ["report", "config", "paths", "placing", "causes"],
+    ["progress", "config", "paths", "causes"],
     ["request", "messages"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from puna import errors
-from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError
+from puna.errors import (
+    MAX_LINE,
+    DamagedFileError,
+    ModelFormatError,
+    ModelNotFoundError,
+    PunaError,
+    UnsupportedModelError,
+    first_line,
+)
 
 PACKAGE = Path(errors.__file__).parent
 SOURCES = sorted([*(PACKAGE / "formats").rglob("*.py"), *(PACKAGE / "tokenizers").rglob("*.py"), PACKAGE / "convert.py"])
@@ -114,3 +122,10 @@ def test_damage_is_a_refusal_too() -> None:
     error = DamagedFileError("m.gguf", "kv_count", 16, "is 9, but 4 bytes remain")
     assert isinstance(error, ModelFormatError) and str(error) == "m.gguf: kv_count at byte 16: is 9, but 4 bytes remain"
     assert error.http_status == ModelFormatError.http_status == 422
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("\n cut short\nmore", "cut short"), ("", "OSError"), ("x" * 999, "x" * MAX_LINE + " ...")]
+)
+def test_of_a_foreign_error_one_short_line_is_told(text: str, told: str) -> None:
+    assert first_line(OSError(text)) == told

@@ -12,8 +12,9 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
-from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
-from puna.report import KeepingReporter
+from puna.plan import Layout, Plan, kv_bytes, make_plan, resident_bytes
+from puna.progress import KeepingReporter
+from puna.units import GIB, exact_gib
 from tests.fakes import tiny_config
 
 MIB = 1 << 20
@@ -60,7 +61,7 @@ def test_weights_are_what_is_published(config: ModelConfig, kind: str, expected:
 
 
 def test_llama_2_7b_in_half_precision_is_12_55_gib() -> None:
-    assert human(plan(LLAMA_2_7B).weights_bytes).startswith("12.55 GiB (13477")
+    assert exact_gib(plan(LLAMA_2_7B).weights_bytes).startswith("12.55 GiB (13477")
 
 
 # The two reports of PEERS.md: 4 x 128 tokens were not the trouble, 32 x 1024 were.
@@ -78,7 +79,7 @@ def test_a_head_is_padded_in_the_pages() -> None:
     assert kv_bytes(one_head, 1, "f32", value_multiple=16) == (20 + 32) * 4
 
 
-PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, column_multiple=32)
+PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, vector_multiple=32)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=
         ((8, 64), "Q4_1", 8 * 2 * 20),
         ((9, 65), "Q4_1", 16 * 3 * 20),
         ((9, 65), "Q8_0", 16 * 3 * 34),
-        ((3, 5), "F16", 8 * 32 * 2),
-        ((100,), "F32", 400),
+        ((3, 5), "F16", 8 * 5 * 2),
+        ((100,), "F32", 4 * 128),
     ],
 )
 def test_rows_and_columns_are_padded_as_the_layout_says(shape: tuple[int, ...], kind: str, expected: int) -> None:
@@ -176,34 +177,32 @@ def on_a_card(config: ModelConfig, kind: str = "BF16", free: int = CARD, **setti
 
 def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
     made, notices = on_a_card(LLAMA_2_7B)
-    assert made.weights == "int8" and made.num_streamed == 0 and made.total_bytes < CARD
+    assert made.weights == "int8" and made.num_offloaded == 0 and made.total_bytes < CARD
     assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
-    needed = human(plan(LLAMA_2_7B).weights_bytes)
-    assert notices == [
-        f"weights as int8, {human(made.weights_bytes)}: as they are in the file they need {needed}, and {human(CARD)} are free"
-    ]
+    kept, needed, free = map(exact_gib, (made.weights_bytes, plan(LLAMA_2_7B).weights_bytes, CARD))
+    assert notices == [f"weights as int8, {kept}: as they are in the file they need {needed}, and {free} are free"]
 
 
 @pytest.mark.parametrize(
-    ("gib", "weights", "is_streamed"), [(24, "as-is", False), (12, "int8", False), (6, "int4", False), (4, "int4", True)]
+    ("gib", "weights", "is_offloaded"), [(24, "as-is", False), (12, "int8", False), (6, "int4", False), (4, "int4", True)]
 )
-def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_streamed: bool) -> None:
+def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_offloaded: bool) -> None:
     made, _ = on_a_card(LLAMA_2_7B, free=gib * GIB, max_context=2048)
-    assert (made.weights, made.num_streamed > 0) == (weights, is_streamed)
+    assert (made.weights, made.num_offloaded > 0) == (weights, is_offloaded)
     assert made.total_bytes <= gib * GIB
 
 
-def test_weights_that_are_asked_for_are_kept_and_streamed() -> None:
+def test_weights_that_are_asked_for_are_kept_and_offloaded() -> None:
     made, notices = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024)
-    assert made.weights == "as-is" and 3 <= made.num_streamed < 32 and made.total_bytes <= CARD
+    assert made.weights == "as-is" and 3 <= made.num_offloaded < 32 and made.total_bytes <= CARD
     assert notices[0].startswith(
-        f"{made.num_streamed} of 32 layers stay in main memory and are copied to the device in every step"
+        f"{made.num_offloaded} of 32 layers stay in main memory and are copied to the device in every step"
     )
     fewer = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024, free=8 * GIB)[0]
-    assert fewer.num_streamed > made.num_streamed
+    assert fewer.num_offloaded > made.num_offloaded
 
 
-def test_a_model_that_cannot_even_be_streamed_is_refused() -> None:
+def test_a_model_that_cannot_even_be_offloaded_is_refused() -> None:
     with pytest.raises(InsufficientMemoryError, match="the model needs"):
         on_a_card(LLAMA_3_8B, free=1 * GIB)
 

@@ -21,7 +21,7 @@ from puna.formats.base import Checkpoint
 from puna.model.rope import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
 
@@ -156,6 +156,10 @@ class ReferenceBackend:
             int8_ops_per_s=2 * 128**3 / _best_seconds(lambda: np.matmul(small, small, dtype=np.int32)),
             f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),
         )
+
+    def weights_bytes(self) -> int:
+        arrays = {id(weight): weight for weight in self._weights.values()}.values()  # a tied embedding is there twice
+        return sum(weight.nbytes for weight in arrays)
 
     def held_bytes(self) -> int:
         return own_bytes()

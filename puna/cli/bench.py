@@ -113,7 +113,7 @@ def _facts(
 
     pp, tg = statistics.median(prefill), statistics.median(decode)
     tensors = open_checkpoint(llm.path).tensors
-    read_bytes, operations = sum(read_by_type(llm.model, tensors, llm.plan).values()), 2 * matrix_weights(llm.model)
+    read_bytes, operations = sum(read_by_type(llm.model, llm.plan).values()), 2 * matrix_weights(llm.model)
     return {
         "device": dataclasses.asdict(llm.backend.info),
         "prefill": _row(f"pp{prompt_tokens}", prompt_tokens, prefill)

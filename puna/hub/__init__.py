@@ -12,7 +12,7 @@ from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError, di
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from puna.hub.published import Source

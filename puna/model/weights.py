@@ -37,6 +37,7 @@ class Role(NamedTuple):
     shape: Callable[[ModelConfig, LayerSpec], Shape]
     is_there: Callable[[LayerSpec], bool] = lambda layer: True
     is_rotary: bool = False  # its rows, or the numbers of a vector, are heads of rotary pairs
+    is_of_experts: bool = False  # a matrix for each expert, of which a token uses some
 
 
 def _hidden(model: ModelConfig, layer: LayerSpec) -> Shape:
@@ -137,9 +138,9 @@ LAYER_ROLES: tuple[Role, ...] = (
     Role("attn_post_norm", OTHERS, WHOLE, _hidden, _norms_after),
     Role("ffn_post_norm", OTHERS, WHOLE, _hidden, _norms_after),
     Role("router", EXPERTS, WHOLE, lambda model, layer: (_experts(layer).count, model.hidden_size), _has_experts),
-    Role("gate_experts", EXPERTS, ROWS, _of_experts(_into_ffn), _has_experts),
-    Role("up_experts", EXPERTS, ROWS, _of_experts(_into_ffn), _has_experts),
-    Role("down_experts", EXPERTS, COLUMNS, _of_experts(_out_of_ffn), _has_experts),
+    Role("gate_experts", EXPERTS, ROWS, _of_experts(_into_ffn), _has_experts, is_of_experts=True),
+    Role("up_experts", EXPERTS, ROWS, _of_experts(_into_ffn), _has_experts, is_of_experts=True),
+    Role("down_experts", EXPERTS, COLUMNS, _of_experts(_out_of_ffn), _has_experts, is_of_experts=True),
 )
 ROLES: dict[str, Role] = {role.name: role for role in (EMBED, FINAL_NORM, LM_HEAD, *LAYER_ROLES)}
 

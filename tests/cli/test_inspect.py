@@ -36,7 +36,7 @@ def test_the_template_that_would_be_used_is_shown(
     [
         ({}, ["sliding_window   none"]),
         ({"sliding_window": 16}, ["sliding_window   16 tokens"]),
-        ({"sliding_window": 16, "windowed_layers": (0, 1)}, ["sliding_window   16 tokens", "windowed_layers  0, 1"]),
+        ({"sliding_window": 16, "windowed_layers": (1,)}, ["sliding_window   16 tokens", "windowed_layers  1"]),
     ],
 )
 def test_the_config_is_in_plain_words(more: dict[str, Any], words: list[str]) -> None:

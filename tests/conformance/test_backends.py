@@ -16,11 +16,11 @@ import pytest
 
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
-from puna.config import EngineConfig, KVType
+from puna.config import EngineConfig, KVType, WeightsType
 from puna.formats.base import Checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig
-from puna.plan import Plan, make_plan
+from puna.plan import DEVICE, Plan, make_plan
 from puna.request import Batch, Logits
 from tests.fakes import random_checkpoint, tiny_config, with_layers
 
@@ -385,3 +385,29 @@ def test_info_names_the_device(device: str) -> None:
     assert backend.info.threads >= 1
     assert 0 < backend.info.free_bytes <= backend.info.total_bytes
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "weights", "offloaded"),
+    [
+        *((device, "as-is", 0) for device in BACKENDS_UNDER_TEST),
+        ("torch", "int8", 0),
+        ("torch", "int4", 0),
+        ("torch", "as-is", 1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("shape", "quant"), [("biases", "F32"), ("hidden-70-ffn-172", "BF16"), ("wide", "Q4_K"), ("tied-one-layer", "Q4_1")]
+)
+def test_the_plans_placements_are_what_the_backend_makes(
+    device: str, weights: WeightsType, offloaded: int, shape: str, quant: str
+) -> None:
+    checkpoint = random_model(shape, quant, seed=1)
+    config = EngineConfig(device=device, threads=1, page_size=PAGE_SIZE, weights=weights)
+    backend = create_backend(config)
+    plan = plan_of(checkpoint, config, backend).offloading(offloaded)
+    backend.load(checkpoint, plan)
+    made = backend.weights_bytes()
+    backend.close()
+    assert made == plan.weights_bytes == sum(one.bytes for one in plan.placements if one.where == DEVICE)
+    assert {one.name for one in plan.placements if one.type} == set(checkpoint.tensors)

@@ -16,7 +16,8 @@ from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, k
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
 from puna.model.spec import ModelConfig, plain_model
-from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
+from puna.plan import GPU_RESERVED_BYTES, kv_bytes
+from puna.units import GIB
 from tests.machine.fake_host import FakeHost
 
 NO_GPU = FakeHost(Path("/an/absent/folder"))
@@ -96,15 +97,15 @@ def test_items_add_up_to_the_plan(model: str, place: Place) -> None:
     assert sizes["KV"] == made.plan.kv_bytes
     assert sizes["scratch"] == made.plan.scratch_bytes + made.plan.logits_bytes
     assert made.fits == (made.needed_bytes <= place.free_bytes and not made.problem)
-    if made.plan.num_streamed:
-        moved = next(item.bytes for item in made.main_items if item.name == "streamed layers")
-        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "streamed-layer buffer")
+    if made.plan.num_offloaded:
+        moved = next(item.bytes for item in made.main_items if item.name == "offloaded layers")
+        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "offload buffers")
         whole = planned(model, Place("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
         assert moved + resident == whole.plan.weights_bytes
 
 
 def test_the_storys_card_and_model() -> None:
-    """12 GB, 13 GB of weights: int8 fits, and so do layers that are streamed, and two cards."""
+    """12 GB, 13 GB of weights: int8 fits, and so do layers that are offloaded, and two cards."""
     place = card("NVIDIA GeForce RTX 4070")
     assert place.total_bytes / GIB == pytest.approx(11.69, abs=0.01)
     assert place.free_bytes == place.total_bytes - CONTEXT_BYTES - GPU_RESERVED_BYTES
@@ -129,12 +130,12 @@ def test_what_fits_proposes_settings_that_fit_and_none_that_only_add_to_another(
             assert len(found) == 3
 
 
-def test_layers_that_are_streamed_come_last_for_they_are_slow() -> None:
+def test_layers_that_are_offloaded_come_last_for_they_are_slow() -> None:
     place = replace(card("RTX 4070"), main_bytes=64 * GIB)
     found = nearest(checkpoint_of(KNOWN_MODELS["llama-2-7b"], "F16"), EngineConfig(device="cuda"), place, count=9)
-    (streamed,) = (one for one in found if one.flags == ("--weights as-is",))
-    assert streamed.fit.plan.num_streamed > 0 and streamed.fit.speed is not None and streamed.fit.speed.decode_per_s < 10
-    assert found.index(streamed) >= 3
+    (offloaded,) = (one for one in found if one.flags == ("--weights as-is",))
+    assert offloaded.fit.plan.num_offloaded > 0 and offloaded.fit.speed is not None and offloaded.fit.speed.decode_per_s < 10
+    assert found.index(offloaded) >= 3
 
 
 def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
@@ -157,7 +158,7 @@ def test_nothing_is_proposed_where_nothing_fits() -> None:
     assert proposed("llama-3.1-405b", cpu(4)) == []
 
 
-def test_streamed_layers_need_main_memory() -> None:
+def test_offloaded_layers_need_main_memory() -> None:
     place = Place("cuda", "", 12 * GIB, 12 * GIB, GIB)
     made = planned("llama-2-13b", place, weights="as-is")
     assert not made.fits and "1.00 GiB of it are free" in made.problem

@@ -23,6 +23,7 @@ from puna.backends.cpu.layout import (
     MAX_PARTIALS,
     SLOTS,
     TILE_ROWS,
+    Kind,
     Matrix,
     Memory,
     Sizes,
@@ -34,7 +35,7 @@ from puna.backends.cpu.layout import (
     tile_bytes,
 )
 from puna.backends.cpu.pace import Pace
-from puna.backends.cpu.packing import pack, packed_kind
+from puna.backends.cpu.packing import pack
 from puna.backends.cpu.threads import Team, new_control
 from puna.config import EngineConfig
 from puna.errors import DeviceError
@@ -42,7 +43,7 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.model.rope import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
@@ -76,6 +77,8 @@ class CPUBackend:
         description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
+        self._biases: list[Vector | None] = []
+        self._norms: list[Vector | None] = []
         self._matrices: list[Matrix] = []
         self._team: Team | None = None
 
@@ -86,11 +89,11 @@ class CPUBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
-        kinds = [packed_kind(tensor) for tensor in _matrices(checkpoint)]
-        prepare(entries_for(kinds, packed_kind(checkpoint.tensors["embed"]), plan.kv_type), report)
+        kinds = [KINDS[plan.types[name]] for name in _matrix_names(config)]
+        prepare(entries_for(kinds, KINDS[plan.types["embed"]], plan.kv_type), report)
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")
-        self._matrices = list(_packed(checkpoint, self.info.threads, report))
+        self._matrices = list(_packed(checkpoint, kinds, self.info.threads, report))
         self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
         self._sizes = _sizes(config, plan, self.info.threads)
         self._pace = Pace(self.info.threads)
@@ -192,6 +195,10 @@ class CPUBackend:
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
 
+    def weights_bytes(self) -> int:
+        arrays = {id(matrix.array): matrix.array for matrix in self._matrices}.values()  # a tied embedding is there twice
+        return sum(array.nbytes for array in (*arrays, *self._biases, *self._norms) if array is not None)
+
     def held_bytes(self) -> int:
         return own_bytes()
 
@@ -269,7 +276,7 @@ def _matrices(checkpoint: Checkpoint) -> list[Tensor]:
     return [checkpoint.tensors[name] for name in _matrix_names(checkpoint.config)]
 
 
-def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[Matrix]:
+def _packed(checkpoint: Checkpoint, kinds: Sequence[Kind], threads: int, report: Reporter) -> Iterator[Matrix]:
     """All matrices in the order of the kernels' table; a tied embedding is there twice, in memory once."""
     tensors = _matrices(checkpoint)
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
@@ -277,7 +284,7 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
     total, done = sum(tensor.num_bytes for tensor in tensors), 0
     with ThreadPoolExecutor(threads) as pool:
-        for tensor, matrix in zip(tensors, pool.map(pack, tensors), strict=True):
+        for tensor, matrix in zip(tensors, pool.map(pack, tensors, kinds), strict=True):
             done += tensor.num_bytes
             report.progress("loading weights", done, total, "bytes")
             yield matrix
