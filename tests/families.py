@@ -60,6 +60,7 @@ class Family:
     norm_offset: float = 0.0  # norms multiply by their weights and this
     logit_scale: float = 1.0  # logits are divided by it
     config_kind: str = ""  # of the config's class, if not `kind`
+    not_gguf: str = ""  # why GGUF cannot hold it
 
     @property
     def config(self) -> ModelConfig:
@@ -171,6 +172,12 @@ QWEN2 = {"qkv_bias": True, "architecture": "qwen2"}
 QWEN3 = {"qk_norm": True, "architecture": "qwen3"}
 MISTRAL = {"architecture": "mistral"}
 
+
+def unrotated(number: int, layer: LayerSpec) -> LayerSpec:
+    """SmolLM3's: each fourth layer does not rotate."""
+    return replace(layer, attention=replace(layer.attention, rope=None)) if number % 4 == 3 else layer
+
+
 FAMILIES: dict[str, Family] = {
     "llama-2": Family("Llama"),
     "llama-1, no groups": Family("Llama", {"num_key_value_heads": 4}, {"num_kv_heads": 4}),
@@ -186,12 +193,14 @@ FAMILIES: dict[str, Family] = {
         "Llama",
         _scaled("dynamic", factor=8.0) | {"max_position_embeddings": ORIGINAL_CONTEXT},
         {"rope": RopeConfig(scaling="dynamic", factor=8.0, original_context=ORIGINAL_CONTEXT)},
+        not_gguf="dynamic rope scaling",
     ),
     "yarn": Family("Llama", _scaled("yarn", factor=4.0, **ORIGINAL), {"rope": _yarn(4.0)}),
     "yarn, own numbers": Family(
         "Llama",
         _scaled("yarn", factor=8.0, beta_fast=16.0, beta_slow=2.0, attention_factor=0.9, truncate=False, **ORIGINAL),
         {"rope": _yarn(8.0, beta_fast=16.0, beta_slow=2.0, attention_factor=0.9, truncate=False)},
+        not_gguf="not truncated",
     ),
     "yarn, mscale": Family(
         "Llama",
@@ -227,11 +236,44 @@ FAMILIES: dict[str, Family] = {
         },
         {"num_layers": 4, "sliding_window": 9, "windowed_layers": (1, 3), **QWEN2},
     ),
-    "qwen3, biases": Family("Qwen3", {"head_dim": 16, "attention_bias": True}, {"qkv_bias": True, "o_bias": True, **QWEN3}),
+    "qwen3, biases": Family(
+        "Qwen3", {"head_dim": 16, "attention_bias": True}, {"qkv_bias": True, "o_bias": True, **QWEN3}, not_gguf="o_bias"
+    ),
     "qwen3": Family("Qwen3", {"head_dim": 24}, {"head_dim": 24, **QWEN3}),
     "qwen3, yarn, tied": Family(
         "Qwen3",
         _scaled("yarn", factor=4.0, **ORIGINAL) | {"head_dim": 16, "tie_word_embeddings": True},
         {"rope": _yarn(4.0), "tie_embeddings": True, **QWEN3},
+    ),
+    "smollm3": Family(
+        "SmolLM3",
+        _scaled("default", rope_theta=2e6) | {"num_hidden_layers": 5},
+        {"num_layers": 5, "rope": RopeConfig(theta=2e6), "architecture": "smollm3"},
+        layered(unrotated),
+    ),
+    "smollm3, windows, biases": Family(
+        "SmolLM3",
+        {
+            "num_hidden_layers": 3,
+            "no_rope_layers": [0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        {
+            "num_layers": 3,
+            "rope": RopeConfig(theta=2e6),
+            "tie_embeddings": True,
+            "architecture": "smollm3",
+            "qkv_bias": True,
+            "o_bias": True,
+            "ffn_bias": True,
+            "sliding_window": WINDOW,
+            "windowed_layers": (0, 2),
+        },
+        layered(lambda number, layer: layer if number == 1 else replace(layer, attention=replace(layer.attention, rope=None))),
+        not_gguf="o_bias, ffn_bias",
     ),
 }

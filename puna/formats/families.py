@@ -91,11 +91,11 @@ NEUTRAL = Factors()
 Rule = Callable[[Facts, int], bool]
 
 
-def _always(facts: Facts, layer: int) -> bool:
+def every_layer(facts: Facts, layer: int) -> bool:
     return True
 
 
-def _from_first(facts: Facts, layer: int) -> bool:
+def from_first(facts: Facts, layer: int) -> bool:
     return layer >= facts.first_windowed
 
 
@@ -110,6 +110,10 @@ class DefaultExperts(NamedTuple):
     top_k: int
     size: int = 0  # 0: that of the dense layers
     normalises: bool | None = None  # None: a key decides
+
+
+def unrotated(facts: Facts, layer: int) -> bool:
+    return not (facts.rotated[layer] if facts.rotated else within_period(facts, layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ class Family:
     activation: Activation = "silu"
     always: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
-    windowed: Rule = _always
-    rotated: Rule = _always
+    windowed: Rule = every_layer
+    rotated: Rule = every_layer
     period: int = 0
     local_theta: float | None = None
     scales_embedding: bool = False
@@ -197,12 +201,17 @@ FAMILIES: dict[str, Family] = {
         ("MistralForCausalLM",), 131072, gguf="llama", half_split=False, num_kv_heads=8, window=4096,
     ),
     "qwen2": Family(
-        ("Qwen2ForCausalLM",), 32768, gguf="qwen2", num_kv_heads=32, window=4096, window_flag=True, windowed=_from_first,
+        ("Qwen2ForCausalLM",), 32768, gguf="qwen2", num_kv_heads=32, window=4096, window_flag=True, windowed=from_first,
         always=("qkv_bias",), gguf_biases=("qkv_bias",),
     ),
     "qwen3": Family(
         ("Qwen3ForCausalLM",), 32768, gguf="qwen3", num_kv_heads=32, head_dim=128, window=4096, window_flag=True,
-        windowed=_from_first, qk_norm="head", biases=QKVO, gguf_biases=("qkv_bias",),
+        windowed=from_first, qk_norm="head", biases=QKVO, gguf_biases=("qkv_bias",),
+    ),
+    "smollm3": Family(
+        ("SmolLM3ForCausalLM",), 32768, gguf="smollm3", half_split=False, num_kv_heads=4, theta=2e6, tied=True, period=4,
+        rotated=within_period, window=0, window_flag=True, windowed=unrotated, biases=BIASES, gguf_biases=("qkv_bias",),
+        keys=("no_rope_layers", "no_rope_layer_interval"),
     ),
 }  # fmt: skip
 

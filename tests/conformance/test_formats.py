@@ -19,11 +19,16 @@ import pytest
 
 from puna import LLM
 from puna.convert import convert
+from puna.errors import UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
+from puna.formats.families import ARCHITECTURES
+from puna.formats.families import FAMILIES as FAMILIES_BY_NAME
 from puna.formats.names import GGUF_NAMES, META_NAMES, foreign_name
+from puna.formats.notices import Doubt
 from puna.formats.tokenizer_files import means_the_same
-from puna.model.spec import ModelConfig
+from puna.model.rope import RopeConfig, RotaryTables
+from puna.model.spec import ModelConfig, is_near
 from tests.families import FAMILIES, Family
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
@@ -41,8 +46,18 @@ def sizes(config: ModelConfig) -> ModelConfig:
     return replace(config, name="", architecture="", norm_eps=float(np.float32(config.norm_eps)))
 
 
+def without_ropes(config: ModelConfig) -> ModelConfig:
+    """GGUF has one name for the architectures of Llama and Mistral, and tables where others name a scaling."""
+    architecture = ARCHITECTURES[FAMILIES_BY_NAME[config.architecture].gguf][0]
+    return replace(config, name="", architecture=architecture, ropes=tuple(RopeConfig() for _ in config.ropes))
+
+
 def require_equal(found: Checkpoint, expected: Checkpoint) -> None:
     assert sizes(found.config) == sizes(expected.config)
+    require_same_weights(found, expected)
+
+
+def require_same_weights(found: Checkpoint, expected: Checkpoint) -> None:
     assert found.tensors.keys() == expected.tensors.keys()
     ours = numbers(expected)
     for name, values in numbers(found).items():
@@ -146,6 +161,25 @@ def test_what_transformers_writes_is_read_as_it_is(name: str, kind: str, tmp_pat
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FAMILIES)
+def test_gguf_holds_a_family_or_says_what_it_has_no_form_for(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    by_transformers(family, tmp_path / "theirs", "whole")
+    if family.not_gguf:
+        with pytest.raises(UnsupportedModelError, match=family.not_gguf):
+            convert(tmp_path / "theirs", tmp_path / "ours.gguf", to="gguf")
+        return
+    assert convert(tmp_path / "theirs", tmp_path / "ours.gguf", to="gguf").exact
+    found, expected = open_checkpoint(tmp_path / "ours.gguf"), open_checkpoint(tmp_path / "theirs")
+    assert found.unused_keys == () and not [notice for notice in found.notices if isinstance(notice, Doubt)]
+    require_same_weights(found, expected)
+    assert is_near(without_ropes(found.config), without_ropes(expected.config))
+    positions = np.array([0, 1, 70, 130])
+    turned = [RotaryTables(checkpoint.config).cos_sin(positions, positions + 1) for checkpoint in (found, expected)]
+    assert np.allclose(*turned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.model is None])
 def test_what_we_write_is_read_by_transformers(name: str, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
