@@ -276,4 +276,16 @@ FAMILIES: dict[str, Family] = {
         layered(lambda number, layer: layer if number == 1 else replace(layer, attention=replace(layer.attention, rope=None))),
         not_gguf="o_bias, ffn_bias",
     ),
+    "granite": Family(
+        "Granite",
+        {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 8.0, "attention_multiplier": 0.1},
+        {"architecture": "granite", "norm_eps": 1e-6 / 0.22**2},
+        layered(lambda number, layer: replace(layer, attention=replace(layer.attention, scale=0.1)), embedding_scale=12.0 / 0.22),
+        logit_scale=8.0,
+    ),
+    "granite, biases, usual scale": Family(
+        "Granite",
+        {"attention_bias": True, "mlp_bias": True, "attention_multiplier": 0.25, "tie_word_embeddings": True},
+        {"architecture": "granite", "qkv_bias": True, "o_bias": True, "ffn_bias": True, "tie_embeddings": True},
+    ),
 }

@@ -213,6 +213,10 @@ FAMILIES: dict[str, Family] = {
         rotated=within_period, window=0, window_flag=True, windowed=unrotated, biases=BIASES, gguf_biases=("qkv_bias",),
         keys=("no_rope_layers", "no_rope_layer_interval"),
     ),
+    "granite": Family(
+        ("GraniteForCausalLM",), 2048, gguf="granite", half_split=False, biases=BIASES, gguf_biases=BIASES,
+        factors={"embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0, "scale": 1.0},
+    ),
 }  # fmt: skip
 
 # Model types that also read images -> their classes; their `text_config` is that of a family.

@@ -1,4 +1,4 @@
-"""llama.cpp computes the same as puna from the GGUF files that puna writes of each family. Skipped where llama_cpp is not installed."""
+"""llama.cpp computes from the GGUF files that puna writes of each family what puna computes. Skipped where it is not installed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = [name for name, family in FAMILIES.items() if not family.not_gguf and na
 
 
 def written(checkpoint: Checkpoint, path: Path) -> Path:
-    job = Job(replace(checkpoint, path=path, tokenizer=LETTERS), {name: "F32" for name in checkpoint.tensors})
+    job = Job(replace(checkpoint, path=path, tokenizer=LETTERS), dict.fromkeys(checkpoint.tensors, "F32"))
     GGUF.require(job)
     GGUF.write(job, path)
     return path
