@@ -178,6 +178,19 @@ def unrotated(number: int, layer: LayerSpec) -> LayerSpec:
     return replace(layer, attention=replace(layer.attention, rope=None)) if number % 4 == 3 else layer
 
 
+def olmo(number: int, layer: LayerSpec) -> LayerSpec:
+    return replace(layer, norms="after", attention=replace(layer.attention, qk_norm="full"))
+
+
+def olmo3(number: int, layer: LayerSpec) -> LayerSpec:
+    return local_rope(number, olmo(number, layer))
+
+
+def local_rope(number: int, layer: LayerSpec) -> LayerSpec:
+    """Layers with a window rotate by the second table."""
+    return replace(layer, attention=replace(layer.attention, rope=int(layer.attention.window > 0)))
+
+
 FAMILIES: dict[str, Family] = {
     "llama-2": Family("Llama"),
     "llama-1, no groups": Family("Llama", {"num_key_value_heads": 4}, {"num_kv_heads": 4}),
@@ -282,6 +295,31 @@ FAMILIES: dict[str, Family] = {
         {"architecture": "granite", "norm_eps": 1e-6 / 0.22**2},
         layered(lambda number, layer: replace(layer, attention=replace(layer.attention, scale=0.1)), embedding_scale=12.0 / 0.22),
         logit_scale=8.0,
+    ),
+    "olmo2": Family("Olmo2", {}, {"architecture": "olmo2"}, layered(olmo)),
+    "olmo2, biases, groups": Family(
+        "Olmo2",
+        {"attention_bias": True, "num_key_value_heads": 1},
+        {"architecture": "olmo2", "qkv_bias": True, "o_bias": True, "num_kv_heads": 1},
+        layered(olmo),
+        not_gguf="o_bias",
+    ),
+    "olmo3": Family(
+        "Olmo3",
+        {
+            "num_hidden_layers": 5,
+            "sliding_window": WINDOW,
+            "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "beta_fast": 32.0, "beta_slow": 1.0, **ORIGINAL},
+            "rope_theta": 500000.0,
+        },
+        {"architecture": "olmo3", "num_layers": 5, "sliding_window": WINDOW, "windowed_layers": (0, 1, 2, 4)},
+        layered(olmo3, ropes=(replace(_yarn(8.0), theta=500000.0), RopeConfig(theta=500000.0))),
+    ),
+    "olmo3, plain rotation, windows listed": Family(
+        "Olmo3",
+        {"num_hidden_layers": 3, "sliding_window": 9, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        {"architecture": "olmo3", "num_layers": 3, "sliding_window": 9, "windowed_layers": (1,)},
+        layered(olmo3, ropes=(RopeConfig(theta=500000.0), RopeConfig(theta=500000.0))),
     ),
     "granite, biases, usual scale": Family(
         "Granite",

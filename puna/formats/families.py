@@ -217,6 +217,15 @@ FAMILIES: dict[str, Family] = {
         ("GraniteForCausalLM",), 2048, gguf="granite", half_split=False, biases=BIASES, gguf_biases=BIASES,
         factors={"embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0, "scale": 1.0},
     ),
+    "olmo2": Family(
+        ("Olmo2ForCausalLM",), 2048, gguf="olmo2", norm_eps=1e-5, norms="after", qk_norm="full", biases=QKVO,
+        gguf_biases=("qkv_bias",),
+    ),
+    "olmo3": Family(
+        ("Olmo3ForCausalLM",), 2048, gguf="olmo2", gguf_mark="attention.sliding_window", norm_eps=1e-5, norms="after",
+        qk_norm="full", biases=QKVO, gguf_biases=("qkv_bias",), theta=5e5, local_theta=0.0, window=4096, windowed=within_period,
+        period=4,
+    ),
 }  # fmt: skip
 
 # Model types that also read images -> their classes; their `text_config` is that of a family.

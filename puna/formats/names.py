@@ -29,6 +29,8 @@ GGUF_NAMES: dict[str, str] = {
     "down_bias": "blk.{}.ffn_down.bias",
     "q_norm": "blk.{}.attn_q_norm.weight",
     "k_norm": "blk.{}.attn_k_norm.weight",
+    "attn_post_norm": "blk.{}.post_attention_norm.weight",
+    "ffn_post_norm": "blk.{}.post_ffw_norm.weight",
 }
 
 HUGGINGFACE_NAMES: dict[str, str] = {
@@ -53,6 +55,8 @@ HUGGINGFACE_NAMES: dict[str, str] = {
     "down_bias": "model.layers.{}.mlp.down_proj.bias",
     "q_norm": "model.layers.{}.self_attn.q_norm.weight",
     "k_norm": "model.layers.{}.self_attn.k_norm.weight",
+    "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
+    "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
 }
 
 META_NAMES: dict[str, str] = {

@@ -175,8 +175,8 @@ def test_gguf_holds_a_family_or_says_what_it_has_no_form_for(name: str, tmp_path
     require_same_weights(found, expected)
     assert is_near(without_ropes(found.config), without_ropes(expected.config))
     positions = np.array([0, 1, 70, 130])
-    turned = [RotaryTables(checkpoint.config).cos_sin(positions, positions + 1) for checkpoint in (found, expected)]
-    assert np.allclose(*turned, rtol=0, atol=1e-5)
+    one, other = (RotaryTables(checkpoint.config).cos_sin(positions, positions + 1) for checkpoint in (found, expected))
+    assert np.allclose(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

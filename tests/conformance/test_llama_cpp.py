@@ -1,4 +1,4 @@
-"""llama.cpp computes from the GGUF files that puna writes of each family what puna computes. Skipped where it is not installed."""
+"""llama.cpp computes from the GGUF files that puna writes of each family what puna computes. Skipped where it is missing."""
 
 from __future__ import annotations
 
