@@ -165,6 +165,7 @@ def _yarn(factor: float, **changes: Any) -> RopeConfig:
     return RopeConfig(scaling="yarn", factor=factor, original_context=ORIGINAL_CONTEXT, attention_factor=attention, **changes)
 
 
+SHORT_FACTORS, LONG_FACTORS = [1.0, 1.1, 1.2, 1.5, 1.7, 2.0], [1.5, 2.0, 3.0, 5.0, 8.0, 16.0]
 ORIGINAL = {"original_max_position_embeddings": ORIGINAL_CONTEXT}
 LLAMA3_KEYS = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **ORIGINAL}
 LLAMA3 = RopeConfig(scaling="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=ORIGINAL_CONTEXT)
@@ -320,6 +321,32 @@ FAMILIES: dict[str, Family] = {
         {"num_hidden_layers": 3, "sliding_window": 9, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
         {"architecture": "olmo3", "num_layers": 3, "sliding_window": 9, "windowed_layers": (1,)},
         layered(olmo3, ropes=(RopeConfig(theta=500000.0), RopeConfig(theta=500000.0))),
+    ),
+    "phi3": Family("Phi3", {}, {"architecture": "phi3"}, lambda plain: plain),
+    "phi3, a window": Family(
+        "Phi3", {"sliding_window": WINDOW}, {"architecture": "phi3", "sliding_window": WINDOW}, lambda plain: plain
+    ),
+    "phi3, longrope, partial rotation": Family(
+        "Phi3",
+        {
+            "rope_scaling": {"rope_type": "longrope", "short_factor": SHORT_FACTORS, "long_factor": LONG_FACTORS},
+            "partial_rotary_factor": 0.75,
+            "tie_word_embeddings": True,
+            **ORIGINAL,
+        },
+        {
+            "architecture": "phi3",
+            "tie_embeddings": True,
+            "rope": RopeConfig(
+                scaling="longrope",
+                factors=tuple(SHORT_FACTORS),
+                long_factors=tuple(LONG_FACTORS),
+                dim=12,
+                original_context=ORIGINAL_CONTEXT,
+                attention_factor=(1 + np.log(8) / np.log(ORIGINAL_CONTEXT)) ** 0.5,
+            ),
+        },
+        lambda plain: plain,
     ),
     "granite, biases, usual scale": Family(
         "Granite",

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from puna.checks import require
-from puna.formats.names import HUGGINGFACE_NAMES
+from puna.formats.names import HUGGINGFACE_NAMES, PHI_GGUF_NAMES, PHI_NAMES
 from puna.model.rope import RopeConfig
 from puna.model.spec import (
     MAX_SIZES,
@@ -225,6 +225,10 @@ FAMILIES: dict[str, Family] = {
         ("Olmo3ForCausalLM",), 2048, gguf="olmo2", gguf_mark="attention.sliding_window", norm_eps=1e-5, norms="after",
         qk_norm="full", biases=QKVO, gguf_biases=("qkv_bias",), theta=5e5, local_theta=0.0, window=4096, windowed=within_period,
         period=4,
+    ),
+    "phi3": Family(
+        ("Phi3ForCausalLM",), 4096, gguf="phi3", norm_eps=1e-5, window=0, partial=True, original_context=4096,
+        scalings={"longrope": "longrope", "su": "longrope", "yarn": "longrope"}, fused=PHI_NAMES, gguf_fused=PHI_GGUF_NAMES,
     ),
 }  # fmt: skip
 

@@ -59,6 +59,16 @@ HUGGINGFACE_NAMES: dict[str, str] = {
     "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
 }
 
+# Names of fused matrices -> the roles whose rows they hold, from the top.
+PHI_NAMES: dict[str, tuple[str, ...]] = {
+    "model.layers.{}.self_attn.qkv_proj.weight": ("q_proj", "k_proj", "v_proj"),
+    "model.layers.{}.mlp.gate_up_proj.weight": ("gate_proj", "up_proj"),
+}
+PHI_GGUF_NAMES: dict[str, tuple[str, ...]] = {
+    "blk.{}.attn_qkv.weight": ("q_proj", "k_proj", "v_proj"),
+    "blk.{}.ffn_up.weight": ("gate_proj", "up_proj"),
+}
+
 META_NAMES: dict[str, str] = {
     "embed": "tok_embeddings.weight",
     "final_norm": "norm.weight",

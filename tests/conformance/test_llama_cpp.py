@@ -18,6 +18,7 @@ from tests.families import FAMILIES, ORIGINAL_CONTEXT, VOCAB_SIZE
 
 TOLERANCE = 2e-3  # of the row's largest logit: its products of float32 are not in puna's order
 SHORT, LONG = 40, 110  # tokens; the latter beyond the window and the original context
+CONTEXT = 256
 PAGES = list(range(8))  # of 16 tokens
 LETTERS = TokenizerSpec(
     kind="bpe", tokens=[b"t%d" % i for i in range(VOCAB_SIZE)], token_types=np.ones(VOCAB_SIZE, np.int32), merges=[b"t1 t2"],
@@ -29,6 +30,7 @@ OTHERWISE = {
     "mistral, window of two": "ignores the window of this architecture",
     "qwen2, a window": "ignores the window of this architecture",
     "qwen2, windows in every other layer": "ignores the window of this architecture",
+    "phi3, a window": "ignores the window of this architecture",
 }
 NAMES = [name for name, family in FAMILIES.items() if not family.not_gguf and name not in OTHERWISE]
 
@@ -40,12 +42,20 @@ def written(checkpoint: Checkpoint, path: Path) -> Path:
     return path
 
 
-def their_logits(path: Path, ids: list[int], context: int) -> Logits:
+def with_context(checkpoint: Checkpoint, length: int) -> Checkpoint:
+    """llama.cpp takes the long factors of "longrope" if its context, of 256 tokens or more, is larger than the original one."""
+    rope = checkpoint.config.rope
+    if rope.scaling != "longrope" or length > ORIGINAL_CONTEXT:
+        return checkpoint
+    return replace(checkpoint, config=replace(checkpoint.config, ropes=(replace(rope, original_context=CONTEXT),)))
+
+
+def their_logits(path: Path, ids: list[int]) -> Logits:
     llama_cpp: Any = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     f32 = 0  # ggml's number of the type
     llm = llama_cpp.Llama(
         str(path),
-        n_ctx=context,
+        n_ctx=CONTEXT,
         n_batch=256,
         n_threads=1,
         logits_all=True,
@@ -65,13 +75,11 @@ def their_logits(path: Path, ids: list[int], context: int) -> Logits:
 def test_llama_cpp_has_the_same_logits(name: str, length: int, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     family = FAMILIES[name]
-    checkpoint = family.checkpoint(family.transformers_model(seed=5))
+    checkpoint = with_context(family.checkpoint(family.transformers_model(seed=5)), length)
     ids: list[int] = np.random.default_rng(length).integers(0, VOCAB_SIZE, length).tolist()
     with loaded("reference", checkpoint, kv="f32") as backend:
         ours = forward(backend, (ids, 0, PAGES), prompt_length=length)
-    # llama.cpp takes the long factors of "longrope" by the context that it is started with
-    context = ORIGINAL_CONTEXT if length < ORIGINAL_CONTEXT else 256
-    theirs = their_logits(written(checkpoint, tmp_path / "m.gguf"), ids, context)
+    theirs = their_logits(written(checkpoint, tmp_path / "m.gguf"), ids)
     error = np.abs(ours - theirs).max(axis=1) / np.abs(ours).max(axis=1)
     print("largest relative error:", error.max(), "at row", error.argmax())
     assert error.max() < TOLERANCE
