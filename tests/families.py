@@ -348,6 +348,32 @@ FAMILIES: dict[str, Family] = {
         },
         lambda plain: plain,
     ),
+    "ministral3": Family(
+        "Ministral3",
+        {
+            "head_dim": 24,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 16.0,
+                "max_position_embeddings": 512,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+                **ORIGINAL,
+            },
+        },
+        {
+            "architecture": "ministral3",
+            "head_dim": 24,
+            "max_context": 1024,
+            "rope": replace(_yarn(16.0, attention_factor=1.0), theta=1e6, q_beta=0.1),
+        },
+        lambda plain: plain,
+    ),
     "granite, biases, usual scale": Family(
         "Granite",
         {"attention_bias": True, "mlp_bias": True, "attention_multiplier": 0.25, "tie_word_embeddings": True},

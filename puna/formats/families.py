@@ -230,10 +230,14 @@ FAMILIES: dict[str, Family] = {
         ("Phi3ForCausalLM",), 4096, gguf="phi3", norm_eps=1e-5, window=0, partial=True, original_context=4096,
         scalings={"longrope": "longrope", "su": "longrope", "yarn": "longrope"}, fused=PHI_NAMES, gguf_fused=PHI_GGUF_NAMES,
     ),
+    "ministral3": Family(
+        ("Ministral3ForCausalLM",), 262144, gguf="mistral3", half_split=False, num_kv_heads=8, head_dim=128, norm_eps=1e-5, window=0,
+        theta=1e6, scales_queries=True,
+    ),
 }  # fmt: skip
 
 # Model types that also read images -> their classes; their `text_config` is that of a family.
-WRAPPERS: dict[str, tuple[str, ...]] = {}
+WRAPPERS: dict[str, tuple[str, ...]] = {"mistral3": ("Mistral3ForConditionalGeneration",)}
 
 
 def model_of(architecture: str, facts: Facts) -> ModelConfig:
