@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from puna.formats.base import Checkpoint
 from puna.formats.rows import interleaved_order
 from puna.model.rope import RopeConfig, yarn_attention_factor
-from puna.model.spec import LayerSpec, ModelConfig, plain_model
+from puna.model.spec import Dense, LayerSpec, ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from tests.fakes import make_tensor
 
@@ -191,6 +192,18 @@ def local_rope(number: int, layer: LayerSpec) -> LayerSpec:
     """Layers with a window rotate by the second table."""
     return replace(layer, attention=replace(layer.attention, rope=int(layer.attention.window > 0)))
 
+
+def gemma(number: int, layer: LayerSpec, **changes: Any) -> LayerSpec:
+    ffn = Dense(layer.ffn.size, activation="gelu")
+    return LayerSpec(replace(layer.attention, **changes), ffn, norms="both")
+
+
+def gemma3(number: int, layer: LayerSpec) -> LayerSpec:
+    return local_rope(number, gemma(number, layer, qk_norm="head"))
+
+
+TIED = {"tie_word_embeddings": True}
+GEMMA = {"head_dim": 24, "tie_embeddings": True}
 
 FAMILIES: dict[str, Family] = {
     "llama-2": Family("Llama"),
@@ -373,6 +386,66 @@ FAMILIES: dict[str, Family] = {
             "rope": replace(_yarn(16.0, attention_factor=1.0), theta=1e6, q_beta=0.1),
         },
         lambda plain: plain,
+    ),
+    "gemma2": Family(
+        "Gemma2",
+        {"num_hidden_layers": 3, "head_dim": 24, "sliding_window": WINDOW, "query_pre_attn_scalar": 24, **TIED},
+        {"num_layers": 3, "sliding_window": WINDOW, "windowed_layers": (0, 2), "architecture": "gemma2", **GEMMA},
+        layered(partial(gemma, softcap=50.0), embedding_scale=8.0, logit_softcap=30.0),
+        norm_offset=1.0,
+    ),
+    "gemma2, other scores": Family(
+        "Gemma2",
+        {
+            "head_dim": 24,
+            "sliding_window": 9,
+            "query_pre_attn_scalar": 50,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": None,
+            "attention_bias": True,
+            **TIED,
+        },
+        {"sliding_window": 9, "windowed_layers": (0,), "architecture": "gemma2", "qkv_bias": True, "o_bias": True, **GEMMA},
+        layered(partial(gemma, softcap=5.0, scale=50**-0.5), embedding_scale=8.0),
+        norm_offset=1.0,
+        not_gguf="a scale of the scores, .*o_bias|o_bias, .*a scale of the scores",
+    ),
+    "gemma3": Family(
+        "Gemma3",
+        {"num_hidden_layers": 7, "head_dim": 24, "sliding_window": WINDOW, "query_pre_attn_scalar": 24, **TIED},
+        {
+            "num_layers": 7,
+            "sliding_window": WINDOW,
+            "windowed_layers": (0, 1, 2, 3, 4, 6),
+            "architecture": "gemma3_text",
+            **GEMMA,
+        },
+        layered(gemma3, ropes=(RopeConfig(theta=1e6), RopeConfig(theta=1e4)), embedding_scale=8.0),
+        norm_offset=1.0,
+        config_kind="Gemma3Text",
+    ),
+    "gemma3, linear, windows listed": Family(
+        "Gemma3",
+        {
+            "head_dim": 24,
+            "sliding_window": 9,
+            "query_pre_attn_scalar": 24,
+            "final_logit_softcapping": 4.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "rope_theta": 1e5,
+            "rope_local_base_freq": 5e3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **TIED,
+        },
+        {"sliding_window": 9, "windowed_layers": (1,), "architecture": "gemma3_text", **GEMMA},
+        layered(
+            gemma3,
+            ropes=(RopeConfig(theta=1e5, scaling="linear", factor=8.0), RopeConfig(theta=5e3)),
+            embedding_scale=8.0,
+            logit_softcap=4.0,
+        ),
+        norm_offset=1.0,
+        config_kind="Gemma3Text",
     ),
     "granite, biases, usual scale": Family(
         "Granite",

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from puna.checks import require
-from puna.formats.names import HUGGINGFACE_NAMES, PHI_GGUF_NAMES, PHI_NAMES
+from puna.formats.names import HUGGINGFACE_NAMES, PHI_GGUF_NAMES, PHI_NAMES, SANDWICH_NAMES
 from puna.model.rope import RopeConfig
 from puna.model.spec import (
     MAX_SIZES,
@@ -231,13 +231,29 @@ FAMILIES: dict[str, Family] = {
         scalings={"longrope": "longrope", "su": "longrope", "yarn": "longrope"}, fused=PHI_NAMES, gguf_fused=PHI_GGUF_NAMES,
     ),
     "ministral3": Family(
-        ("Ministral3ForCausalLM",), 262144, gguf="mistral3", half_split=False, num_kv_heads=8, head_dim=128, norm_eps=1e-5, window=0,
-        theta=1e6, scales_queries=True,
+        ("Ministral3ForCausalLM",), 262144, gguf="mistral3", half_split=False, num_kv_heads=8, head_dim=128, norm_eps=1e-5,
+        window=0, theta=1e6, scales_queries=True,
+    ),
+    "gemma2": Family(
+        ("Gemma2ForCausalLM",), 8192, gguf="gemma2", gguf_wide_layers=46, norms="both", activation="gelu", biases=QKVO,
+        gguf_biases=("qkv_bias",), scales_embedding=True, num_kv_heads=4, head_dim=256, tied=True, window=4096,
+        windowed=within_period, period=2, score_dim=256, factors={"softcap": 50.0, "logit_softcap": 30.0}, names=SANDWICH_NAMES,
+        norm_offset=1.0,
+    ),
+    "gemma3_text": Family(
+        ("Gemma3ForCausalLM",), 131072, gguf="gemma3", gguf_wide_layers=62, norms="both", activation="gelu", qk_norm="head",
+        biases=QKVO, gguf_biases=("qkv_bias",), scales_embedding=True, num_heads=8, num_kv_heads=4, head_dim=256,
+        vocab_size=262208, tied=True, theta=1e6, local_theta=1e4, window=4096, windowed=within_period, period=6, score_dim=256,
+        factors={"softcap": 0.0, "logit_softcap": 0.0}, keys=("sliding_window_pattern", "rope_local_base_freq"),
+        names=SANDWICH_NAMES, norm_offset=1.0,
     ),
 }  # fmt: skip
 
 # Model types that also read images -> their classes; their `text_config` is that of a family.
-WRAPPERS: dict[str, tuple[str, ...]] = {"mistral3": ("Mistral3ForConditionalGeneration",)}
+WRAPPERS: dict[str, tuple[str, ...]] = {
+    "mistral3": ("Mistral3ForConditionalGeneration",),
+    "gemma3": ("Gemma3ForConditionalGeneration",),
+}
 
 
 def model_of(architecture: str, facts: Facts) -> ModelConfig:

@@ -92,9 +92,10 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 
 # Keys that do not affect results, and those that tokenizer and generation read elsewhere.
 WITHOUT_EFFECT = {
-    "_attn_implementation", "_name_or_path", "add_bos_token", "add_eos_token", "architectures", "attention_dropout",
-    "attention_probs_dropout_prob", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
-    "compression_config", "do_sample", "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "hidden_dropout", "id2label",
+    "_attn_implementation", "_name_or_path", "_sliding_window_pattern", "add_bos_token", "add_eos_token", "architectures",
+    "attention_dropout", "attention_probs_dropout_prob", "attn_implementation", "auto_map", "bos_token_id",
+    "cache_implementation", "chunk_size_feed_forward", "compression_config", "do_sample", "dtype", "embd_pdrop", "eos_token_id",
+    "finetuning_task", "hidden_dropout", "id2label",
     "initializer_range", "is_decoder", "is_llama_config", "label2id", "max_length", "max_sequence_length", "max_window_layers",
     "min_length", "model_max_length", "model_type", "num_labels", "output_attentions", "output_hidden_states", "output_scores",
     "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "quantization_config", "repetition_penalty",

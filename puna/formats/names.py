@@ -59,6 +59,9 @@ HUGGINGFACE_NAMES: dict[str, str] = {
     "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
 }
 
+# Where norms stand on both sides: LLaMA's name of the norm before the feed-forward part is that of the one after attention.
+SANDWICH_NAMES: dict[str, str] = HUGGINGFACE_NAMES | {"ffn_norm": "model.layers.{}.pre_feedforward_layernorm.weight"}
+
 # Names of fused matrices -> the roles whose rows they hold, from the top.
 PHI_NAMES: dict[str, tuple[str, ...]] = {
     "model.layers.{}.self_attn.qkv_proj.weight": ("q_proj", "k_proj", "v_proj"),

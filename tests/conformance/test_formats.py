@@ -131,9 +131,12 @@ def test_a_float_type_is_the_same_in_every_format(to: str, quantize: str, source
 
 
 def by_transformers(family: Family, folder: Path, kind: str) -> None:
+    save(family.transformers_model(seed=3), folder, kind)
+
+
+def save(model: Any, folder: Path, kind: str) -> None:
     import torch
 
-    model = family.transformers_model(seed=3)
     if kind == "bin":
         model.config.save_pretrained(folder)
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -197,6 +200,44 @@ def test_what_we_write_is_read_by_transformers(name: str, tmp_path: Path) -> Non
     with torch.no_grad():
         theirs, ours = (model.float().eval()(ids).logits for model in models)
     assert torch.equal(theirs, ours)
+
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def with_images(kind: str, text: str) -> Any:
+    """A tiny model that also reads images, around the language model of a family."""
+    import torch
+    import transformers
+
+    family = FAMILIES[text]
+    inner = family.transformers_model(seed=3)
+    config = getattr(transformers, f"{kind}Config")(text_config=inner.config.to_dict(), vision_config=VISION)
+    config.tie_word_embeddings = family.config.tie_embeddings
+    torch.manual_seed(4)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).float().eval()
+    model.model.language_model.load_state_dict(inner.model.state_dict())
+    model.lm_head.load_state_dict(inner.lm_head.state_dict())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["whole", "bin"])
+@pytest.mark.parametrize(
+    ("outer", "text"), [("Gemma3", "gemma3"), ("Mistral3", "ministral3"), ("Mistral3", "mistral, no window")]
+)
+def test_the_language_model_of_one_that_also_reads_images_is_read(outer: str, text: str, kind: str, tmp_path: Path) -> None:
+    save(with_images(outer, text), tmp_path, kind)
+    found, family = open_checkpoint(tmp_path), FAMILIES[text]
+    assert "puna runs its language model" in found.notices[0] and len(found.notices) == 1 and found.unused_keys == ()
+    require_equal(found, family.checkpoint(family.transformers_model(seed=3)))
 
 
 def test_a_folder_of_another_family_is_not_written(tmp_path: Path) -> None:
