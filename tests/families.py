@@ -18,7 +18,7 @@ import numpy as np
 from puna.formats.base import Checkpoint
 from puna.formats.rows import interleaved_order
 from puna.model.rope import RopeConfig, yarn_attention_factor
-from puna.model.spec import Dense, LayerSpec, ModelConfig, plain_model
+from puna.model.spec import Dense, Experts, LayerSpec, ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from tests.fakes import make_tensor
 
@@ -135,7 +135,8 @@ def stored(state: Mapping[str, Floats], name: str, config: ModelConfig) -> Float
 
 
 def fused(state: Mapping[str, Floats], beginning: str, part: str, config: ModelConfig) -> Floats:
-    q, kv, ffn = config.q_size, config.kv_size, config.ffn_size
+    q, kv = config.q_size, config.kv_size
+    ffn = next((layer.ffn.size for layer in config.layers if isinstance(layer.ffn, Experts)), config.ffn_size)
     name, rows = {
         "q_proj": ("self_attn.qkv_proj.weight", slice(0, q)),
         "k_proj": ("self_attn.qkv_proj.weight", slice(q, q + kv)),
@@ -200,6 +201,10 @@ def gemma(number: int, layer: LayerSpec, **changes: Any) -> LayerSpec:
 
 def gemma3(number: int, layer: LayerSpec) -> LayerSpec:
     return local_rope(number, gemma(number, layer, qk_norm="head"))
+
+
+def mixed(experts: Experts, number: int, layer: LayerSpec) -> LayerSpec:
+    return replace(layer, ffn=experts)
 
 
 TIED = {"tie_word_embeddings": True}
@@ -446,6 +451,33 @@ FAMILIES: dict[str, Family] = {
         ),
         norm_offset=1.0,
         config_kind="Gemma3Text",
+    ),
+    "qwen3_moe": Family(
+        "Qwen3Moe",
+        {"head_dim": 24, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True},
+        {"head_dim": 24, "architecture": "qwen3_moe", "qk_norm": True, "ffn_size": 40},
+        layered(partial(mixed, Experts(size=40, count=6, top_k=3))),
+    ),
+    "qwen3_moe, dense layers between": Family(
+        "Qwen3Moe",
+        {
+            "num_hidden_layers": 6,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 40,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            **TIED,
+        },
+        {"num_layers": 6, "architecture": "qwen3_moe", "qk_norm": True, "sliding_window": WINDOW, "tie_embeddings": True},
+        layered(
+            lambda number, layer: (
+                mixed(Experts(size=40, count=4, top_k=2, normalises=False), number, layer) if number in (1, 5) else layer
+            )
+        ),
+        not_gguf="such layers",
     ),
     "granite, biases, usual scale": Family(
         "Granite",

@@ -12,7 +12,14 @@ from functools import partial
 from typing import NamedTuple
 
 from puna.checks import require
-from puna.formats.names import HUGGINGFACE_NAMES, PHI_GGUF_NAMES, PHI_NAMES, SANDWICH_NAMES
+from puna.formats.names import (
+    EXPERT_NAMES,
+    FUSED_EXPERTS,
+    HUGGINGFACE_NAMES,
+    PHI_GGUF_NAMES,
+    PHI_NAMES,
+    SANDWICH_NAMES,
+)
 from puna.model.rope import RopeConfig
 from puna.model.spec import (
     MAX_SIZES,
@@ -192,6 +199,10 @@ class Family:
 
 QKVO = ("qkv_bias", "o_bias")
 BIASES = (*QKVO, "ffn_bias")
+EXPERT_KEYS = (
+    "num_experts", "num_local_experts", "num_experts_per_tok", "output_router_logits", "router_aux_loss_coef",
+    "router_jitter_noise",
+)  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
@@ -246,6 +257,11 @@ FAMILIES: dict[str, Family] = {
         vocab_size=262208, tied=True, theta=1e6, local_theta=1e4, window=4096, windowed=within_period, period=6, score_dim=256,
         factors={"softcap": 0.0, "logit_softcap": 0.0}, keys=("sliding_window_pattern", "rope_local_base_freq"),
         names=SANDWICH_NAMES, norm_offset=1.0,
+    ),
+    "qwen3_moe": Family(
+        ("Qwen3MoeForCausalLM",), 32768, gguf="qwen3moe", num_kv_heads=4, window=4096, window_flag=True, qk_norm="head",
+        biases=QKVO, gguf_biases=("qkv_bias",), experts=DefaultExperts(128, 8, 768), expert_names=EXPERT_NAMES, fused=FUSED_EXPERTS,
+        keys=(*EXPERT_KEYS, "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"),
     ),
 }  # fmt: skip
 

@@ -31,6 +31,10 @@ GGUF_NAMES: dict[str, str] = {
     "k_norm": "blk.{}.attn_k_norm.weight",
     "attn_post_norm": "blk.{}.post_attention_norm.weight",
     "ffn_post_norm": "blk.{}.post_ffw_norm.weight",
+    "router": "blk.{}.ffn_gate_inp.weight",
+    "gate_experts": "blk.{}.ffn_gate_exps.weight",
+    "up_experts": "blk.{}.ffn_up_exps.weight",
+    "down_experts": "blk.{}.ffn_down_exps.weight",
 }
 
 HUGGINGFACE_NAMES: dict[str, str] = {
@@ -57,6 +61,10 @@ HUGGINGFACE_NAMES: dict[str, str] = {
     "k_norm": "model.layers.{}.self_attn.k_norm.weight",
     "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
     "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
+    "router": "model.layers.{}.mlp.gate.weight",
+    "gate_experts": "model.layers.{}.mlp.experts.gate_proj",  # in no file: `regrouped.py` makes them
+    "up_experts": "model.layers.{}.mlp.experts.up_proj",
+    "down_experts": "model.layers.{}.mlp.experts.down_proj",
 }
 
 # Where norms stand on both sides: LLaMA's name of the norm before the feed-forward part is that of the one after attention.
@@ -70,6 +78,17 @@ PHI_NAMES: dict[str, tuple[str, ...]] = {
 PHI_GGUF_NAMES: dict[str, tuple[str, ...]] = {
     "blk.{}.attn_qkv.weight": ("q_proj", "k_proj", "v_proj"),
     "blk.{}.ffn_up.weight": ("gate_proj", "up_proj"),
+}
+FUSED_EXPERTS: dict[str, tuple[str, ...]] = {"model.layers.{}.mlp.experts.gate_up_proj": ("gate_experts", "up_experts")}
+
+# Role of experts -> the name of one expert's matrix, by layer and expert.
+EXPERT_NAMES: dict[str, str] = {
+    f"{name}_experts": f"model.layers.{{}}.mlp.experts.{{}}.{name}_proj.weight" for name in ("gate", "up", "down")
+}
+MIXTRAL_NAMES: dict[str, str] = {
+    "gate_experts": "model.layers.{}.mlp.experts.{}.w1.weight",
+    "up_experts": "model.layers.{}.mlp.experts.{}.w3.weight",
+    "down_experts": "model.layers.{}.mlp.experts.{}.w2.weight",
 }
 
 META_NAMES: dict[str, str] = {
