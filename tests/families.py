@@ -479,6 +479,18 @@ FAMILIES: dict[str, Family] = {
         ),
         not_gguf="such layers",
     ),
+    "mixtral": Family(
+        "Mixtral",
+        {"num_local_experts": 4, "num_experts_per_tok": 2} | _scaled("default", rope_theta=1e6),
+        {"architecture": "mixtral", "rope": RopeConfig(theta=1e6)},
+        layered(partial(mixed, Experts(size=96, count=4, top_k=2))),
+    ),
+    "mixtral, a window": Family(
+        "Mixtral",
+        {"num_local_experts": 3, "num_experts_per_tok": 3, "sliding_window": WINDOW} | _scaled("default", rope_theta=1e6),
+        {"architecture": "mixtral", "rope": RopeConfig(theta=1e6), "sliding_window": WINDOW},
+        layered(partial(mixed, Experts(size=96, count=3, top_k=3))),
+    ),
     "granite, biases, usual scale": Family(
         "Granite",
         {"attention_bias": True, "mlp_bias": True, "attention_multiplier": 0.25, "tie_word_embeddings": True},

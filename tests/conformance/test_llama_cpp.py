@@ -31,6 +31,7 @@ OTHERWISE = {
     "qwen2, a window": "ignores the window of this architecture",
     "qwen2, windows in every other layer": "ignores the window of this architecture",
     "phi3, a window": "ignores the window of this architecture",
+    "mixtral, a window": "ignores the window of this architecture",
 }
 NAMES = [name for name, family in FAMILIES.items() if not family.not_gguf and name not in OTHERWISE]
 
