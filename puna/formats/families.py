@@ -262,7 +262,8 @@ FAMILIES: dict[str, Family] = {
     "qwen3_moe": Family(
         ("Qwen3MoeForCausalLM",), 32768, gguf="qwen3moe", num_kv_heads=4, window=4096, window_flag=True, qk_norm="head",
         biases=QKVO, gguf_biases=("qkv_bias",), experts=DefaultExperts(128, 8, 768), expert_names=EXPERT_NAMES,
-        fused=FUSED_EXPERTS, keys=(*EXPERT_KEYS, "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"),
+        fused=FUSED_EXPERTS,
+        keys=(*EXPERT_KEYS, "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"),
     ),
     "mixtral": Family(
         ("MixtralForCausalLM",), 131072, gguf="llama", gguf_mark="expert_count", half_split=False, num_kv_heads=8, norm_eps=1e-5,

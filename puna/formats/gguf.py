@@ -7,6 +7,7 @@ model's tensors tell which vectors it has (biases, norms of heads); there are no
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,7 @@ SAMPLING_KEYS = {
 }
 
 ROPE_FACTORS, ROPE_LONG, ROPE_SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+OLD_EXPERTS = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
 EXPERT_KEYS = ("expert_count", "expert_used_count")
 Q_BETA_KEYS = ("attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
 MAX_NAME_CHARACTERS = 128
@@ -438,6 +440,11 @@ def _tensors(gguf: GGUFFile, config: ModelConfig, logit_scale: float) -> dict[st
     family, shapes = FAMILIES[config.architecture], tensor_shapes(config)
     known = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
     placed = separated(gguf.tensors, family.gguf_fused, GGUF_NAMES, config, _part)
+    for name in [name for name in placed if OLD_EXPERTS.fullmatch(name)]:
+        raise UnsupportedModelError(
+            f"{placed[name].file}: tensor '{name}' is one expert's by itself, as in files from before April 2024",
+            hint="Take a newer conversion of the model, in which a layer's experts are one tensor.",
+        )
     for name in [name for name in placed if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT)]:
         raise UnsupportedModelError(
             f"{placed[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
