@@ -82,7 +82,7 @@ class Batch:
 
     @cached_property
     def row_prompt_lengths(self) -> IntArray:
-        """The prompt length of each row's sequence: rotary bases may depend on it (`RopeConfig.angles`).  # (num_tokens,)"""
+        """The prompt length of each row's sequence: rotary frequencies may depend on it (`RotaryTables`).  # (num_tokens,)"""
         return self.prompt_lengths[self.sequences]
 
     @cached_property

@@ -48,7 +48,7 @@ class Layout:
     row_multiple: int = 1  # rows are padded to a multiple of this
     vector_multiple: int = 1  # vectors are padded to a multiple of this; rows of blocks to whole blocks
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
-    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> the smallest type that it may have
+    better: Mapping[str, str] = field(default_factory=dict)  # a weight's role -> the smallest type that it may have
     offloads: bool = False  # whether layers may stay in main memory
     kv_share: float = 0.5  # default share of K and V in the memory left by the weights: other programs need main memory too
     max_batch: int = 64  # default of sequences that run at once
@@ -59,7 +59,7 @@ class Layout:
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix whose type in the file is `file_type`."""
         kept = self.resident_types.get(file_type, self.other)
-        better = self.better.get(name, kept)
+        better = self.better.get(name.rpartition(".")[2], kept)
         return better if file_type == better or _bits(better) > _bits(kept) else kept
 
 

@@ -44,6 +44,7 @@ TESTED = {
     "backends/torch/test_compiled.py": "puna/backends/torch/kernels",
     "backends/torch/test_cuda.py": "puna/backends/torch",
     "backends/torch/test_interpreted.py": "tests/backends/torch/kernels",
+    "backends/torch/test_ranks.py": "puna/backends/torch/model.py puna/backends/torch/parallel.py",
     "backends/torch/test_two_nodes.py": "puna/backends/torch/parallel.py",
     "causes/test_answers.py": "puna/causes",
     "causes/test_causes.py": "puna/causes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -82,17 +82,6 @@ class RopeConfig:
         -> (head_dim / 2,), not to be changed
         """
         return _frequencies(self, head_dim, length if self.scaling in BY_LENGTH and length > self.original_context else 0)
-
-    def angles(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any], head_dim: int) -> npt.NDArray[np.float64]:
-        """The rotation angle of each pair at `positions`, in prompts of these lengths.
-
-        (tokens,), (tokens,) -> (tokens, head_dim / 2), radians
-        """
-        if self.scaling not in BY_LENGTH:
-            return np.asarray(np.multiply.outer(positions, self.frequencies(head_dim)))
-        lengths = np.maximum(positions + 1, prompt_lengths)
-        turned = [position * self.frequencies(head_dim, int(length)) for position, length in zip(positions, lengths)]
-        return np.asarray(turned, np.float64).reshape(-1, head_dim // 2)
 
     def prefix_key(self, prompt_length: int) -> int:
         """With frequencies that depend on the prompt's length, so does K: only prompts with equal keys share pages."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.model.rope import RopeConfig
+from puna.model.rope import BY_LENGTH, RopeConfig
 from puna.model.spec import ModelConfig
 
 
@@ -24,6 +24,7 @@ class RotaryTables:
         ropes = [None if layer.attention.rope is None else model.ropes[layer.attention.rope] for layer in model.layers]
         self.of_k = tuple(self._number(rope, is_q=False) for rope in ropes)  # by layer
         self.of_q = tuple(self._number(rope, is_q=rope is not None and rope.q_beta > 0) for rope in ropes)
+        self._rotations = [None if rope is None else _Rotation(rope, model.head_dim, is_q) for rope, is_q in self._kinds]
 
     def _number(self, rope: RopeConfig | None, is_q: bool) -> int:
         kind = (rope, is_q)
@@ -36,23 +37,35 @@ class RotaryTables:
 
     def cos_sin(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """For tokens at `positions` of prompts of these lengths.  # (tokens,) twice -> (tables, tokens, 2, head_dim / 2)"""
-        made = np.empty((len(self), len(positions), 2, self._head_dim // 2), np.float32)
-        for table, (rope, is_q) in zip(made, self._kinds):
-            if rope is None:
+        made = np.empty((len(self._rotations), len(positions), 2, self._head_dim // 2), np.float32)
+        for table, rotation in zip(made, self._rotations):
+            if rotation is None:
                 table[:] = [[1.0], [0.0]]
             else:
-                _fill(table, rope, positions, prompt_lengths)
-            if is_q and rope is not None:
-                turns = np.floor(positions / rope.original_context)
-                table *= (1 + rope.q_beta * np.log1p(turns)).astype(np.float32)[:, None, None]
+                rotation.fill(table, positions, prompt_lengths)
         return made
 
 
-def _fill(
-    table: npt.NDArray[np.float32], rope: RopeConfig, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]
-) -> None:
-    """Write cos and sin, with the attention factor in the pairs that are rotated.  # table: (tokens, 2, head_dim / 2)"""
-    head_dim = 2 * table.shape[2]
-    angles, rotated = rope.angles(positions, prompt_lengths, head_dim), rope.dim_of(head_dim) // 2
-    factors = np.where(np.arange(head_dim // 2) < rotated, rope.attention_factor, 1.0)
-    table[:, 0], table[:, 1] = np.cos(angles) * factors, np.sin(angles) * factors
+class _Rotation:
+    """One table: the frequencies of a rope, and the factors of its pairs."""
+
+    def __init__(self, rope: RopeConfig, head_dim: int, is_q: bool) -> None:
+        self._rope, self._head_dim, self._is_q = rope, head_dim, is_q
+        self._frequencies = None if rope.scaling in BY_LENGTH else rope.frequencies(head_dim)  # None: they depend on the length
+        self._factors = np.where(np.arange(head_dim // 2) < rope.dim_of(head_dim) // 2, rope.attention_factor, 1.0)
+
+    def fill(self, table: npt.NDArray[np.float32], positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]) -> None:
+        """Write cos and sin, with the attention factor in the pairs that are rotated.  # table: (tokens, 2, head_dim / 2)"""
+        angles = self._angles(positions, prompt_lengths)
+        table[:, 0], table[:, 1] = np.cos(angles) * self._factors, np.sin(angles) * self._factors
+        if self._is_q:
+            turns = np.floor(positions / self._rope.original_context)
+            table *= (1 + self._rope.q_beta * np.log1p(turns)).astype(np.float32)[:, None, None]
+
+    def _angles(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The rotation angle of each pair.  # (tokens,) twice -> (tokens, head_dim / 2), radians"""
+        if self._frequencies is not None:
+            return np.asarray(np.multiply.outer(positions, self._frequencies))
+        lengths = np.maximum(positions + 1, prompt_lengths)
+        turned = [position * self._rope.frequencies(self._head_dim, int(n)) for position, n in zip(positions, lengths)]
+        return np.asarray(turned, np.float64).reshape(-1, self._head_dim // 2)

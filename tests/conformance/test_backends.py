@@ -175,7 +175,7 @@ def reference_logits(shape: str, quant: str, seed: int, length: int) -> Logits:
 
 
 # Until a backend has all of FAMILY_SIZES it stays out.
-WITH_FAMILIES: list[str] = ["reference", "cpu"]
+WITH_FAMILIES: list[str] = ["reference", "cpu", "torch"]
 CHOOSERS = ("experts-2-of-5", "dense-beside-experts")  # activations in int8 turn a near tie of two experts
 families = pytest.mark.parametrize(
     ("quant", "shape"), [*product(("F32",), FAMILY_SIZES), *product(("Q8_0",), (s for s in FAMILY_SIZES if s not in CHOOSERS))]

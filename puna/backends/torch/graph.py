@@ -16,10 +16,10 @@ from typing import Protocol
 
 import torch
 
-from puna.backends.torch.blob import Array, Blob
+from puna.backends.torch.staging import Array, StagingBuffer
 from puna.backends.torch.step import Step, arrays_of, step_of
 from puna.batch import Batch
-from puna.model.spec import ModelConfig
+from puna.model.rotary import RotaryTables
 from puna.plan import Plan
 
 # A step of more rows takes the device so long that the host keeps up.
@@ -82,9 +82,9 @@ class CUDARecorder:
 
 @dataclass(slots=True)
 class _Kept:
-    """A bucket's state: the step whose arrays lie in `blob`, and its recording."""
+    """A bucket's state: the step whose arrays lie in `staging`, and its recording."""
 
-    blob: Blob
+    staging: StagingBuffer
     step: Step
     replay: Callable[[], object] | None = None
 
@@ -93,10 +93,10 @@ class Graphs:
     """The decode steps of a loaded model. `compute` is its forward pass: Step -> logits (rows, vocab_size)."""
 
     def __init__(
-        self, compute: Callable[[Step], torch.Tensor], model: ModelConfig, plan: Plan, logits: torch.Tensor, recorder: Recorder
+        self, compute: Callable[[Step], torch.Tensor], rotary: RotaryTables, plan: Plan, logits: torch.Tensor, recorder: Recorder
     ) -> None:
         """`logits` (rows, vocab_size): every recording writes its own here, `rows` at most."""
-        self._compute, self._model, self._plan, self._recorder = compute, model, plan, recorder
+        self._compute, self._rotary, self._plan, self._recorder = compute, rotary, plan, recorder
         self._logits = logits
         self._most_rows = len(logits)
         self._kept: dict[Bucket, _Kept] = {}
@@ -111,11 +111,11 @@ class Graphs:
         if bucket is None or bucket.rows > self._most_rows:
             return None
         whole, least = batch.padded(bucket.rows, -(-bucket.length // self._plan.page_size))
-        arrays = arrays_of(whole, self._model, self._plan.page_size)
+        arrays = arrays_of(whole, self._rotary, self._plan.page_size)
         count, known = len(token_ids), self._kept.get(bucket)
         kept = known or self._new(whole, arrays, bucket, token_ids)
         if known is not None:
-            known.blob.fill(arrays)
+            known.staging.fill(arrays)
         kept.step.token_ids[:count] = token_ids
         kept.step.token_ids[count:] = token_ids[least]
         logits = self._compute(kept.step) if known is None else self._replayed(known)
@@ -128,10 +128,12 @@ class Graphs:
         self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
 
     def _new(self, whole: Batch, arrays: Mapping[str, Array], bucket: Bucket, token_ids: torch.Tensor) -> _Kept:
-        blob = Blob(arrays, token_ids.device)
+        staging = StagingBuffer(arrays, token_ids.device)
         ids = torch.empty(bucket.rows, dtype=torch.int64, device=token_ids.device)
-        furthest = replace(step_of(whole, blob.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows)
-        return _Kept(blob, furthest)
+        furthest = replace(
+            step_of(whole, staging.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows
+        )
+        return _Kept(staging, furthest)
 
     def _replayed(self, kept: _Kept) -> torch.Tensor:
         out = self._logits[: len(kept.step.token_ids)]

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
-from puna.backends.torch import watch
+from puna.backends.torch import heartbeat
 from puna.batch import Batch
 from puna.errors import DeviceError, UsageError, first_line
 from puna.progress import SILENT, Reporter
@@ -36,7 +36,7 @@ Integers = npt.NDArray[np.int32]
 MAIN_MEMORY = torch.device("cpu")
 FOR_EVER = timedelta(
     days=30
-)  # a rank may wait for requests for any time; a closed connection, or the heartbeat (`watch`), shows that a rank is dead
+)  # a rank may wait for requests for any time; a closed connection, or the heartbeat (`heartbeat.py`), shows that a rank is dead
 
 
 class Ranks(Protocol):
@@ -103,8 +103,8 @@ class Group:
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-        store = watch.open_store(place, is_first=place.rank == 0)
-        watch.meet(place, store)
+        store = heartbeat.open_store(place, is_first=place.rank == 0)
+        heartbeat.meet(place, store)
         with _all_there():
             dist.init_process_group(
                 "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
@@ -112,7 +112,7 @@ class Group:
             has_nccl = device.type == "cuda" and dist.is_nccl_available()
             self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
             self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers only main memory
-            self._watch = watch.Watch(place)
+            self._heartbeat = heartbeat.Heartbeat(place)
         self._widths: dict[int, list[int]] = {}
         self._is_open, self._in_step = True, False
         atexit.register(self.close)
@@ -188,10 +188,10 @@ class Group:
         if self._is_open:
             self._is_open = False
             if self._in_step:
-                self._watch.end_all()
+                self._heartbeat.end_all()
             with suppress(DeviceError):
                 self.tell(None)
-            self._watch.close()
+            self._heartbeat.close()
             with suppress(RuntimeError):
                 dist.destroy_process_group()
             self._numbers = None  # the last reference: gloo's threads end here, not during Python's shutdown

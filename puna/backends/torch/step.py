@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
+from puna.backends.torch.staging import Array, upload
 from puna.batch import Batch
 from puna.model.rotary import RotaryTables
-from puna.model.spec import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Step:
     positions: torch.Tensor  # (tokens,)
     sequences: torch.Tensor  # (tokens,) each token's row of `page_tables`
     page_tables: torch.Tensor  # (sequences, pages)
-    turns: torch.Tensor  # (tokens, 2, head_dim / 2) cos and sin, float32
+    cos_sin: torch.Tensor  # (tables, tokens, 2, head_dim / 2) the rotary tables, float32
     slots: Slots
     logit_rows: torch.Tensor  # (num_logits,)
     host_positions: list[int]
@@ -35,20 +34,19 @@ class Step:
         return self.host_positions[row], self.page_tables[self.host_sequences[row]]
 
 
-def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
+def make_step(batch: Batch, rotary: RotaryTables, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
     """Bring a batch to the device that already has its token ids."""
-    return step_of(batch, upload(arrays_of(batch, model, page_size), token_ids.device), token_ids.long(), of_prompts)
+    return step_of(batch, upload(arrays_of(batch, rotary, page_size), token_ids.device), token_ids.long(), of_prompts)
 
 
-def arrays_of(batch: Batch, model: ModelConfig, page_size: int) -> dict[str, Array]:
+def arrays_of(batch: Batch, rotary: RotaryTables, page_size: int) -> dict[str, Array]:
     """The arrays that a step reads on the device, without the token ids; `Step` and `Slots` describe them."""
     sequences = batch.sequences
-    cos_sin = RotaryTables(model).cos_sin(batch.positions, batch.row_prompt_lengths)[0]
     return {
         "positions": batch.positions.astype(np.int64),
         "sequences": sequences,
         "page_tables": batch.page_tables.astype(np.int64),
-        "turns": cos_sin,
+        "cos_sin": rotary.cos_sin(batch.positions, batch.row_prompt_lengths),
         "pages": batch.page_tables[sequences, batch.positions // page_size].astype(np.int64),
         "offsets": (batch.positions % page_size).astype(np.int64),
         "logit_rows": batch.logit_rows.astype(np.int64),
@@ -62,7 +60,7 @@ def step_of(batch: Batch, there: Mapping[str, torch.Tensor], token_ids: torch.Te
         positions=there["positions"],
         sequences=there["sequences"],
         page_tables=there["page_tables"],
-        turns=there["turns"],
+        cos_sin=there["cos_sin"],
         slots=Slots(there["pages"], there["offsets"]),
         logit_rows=there["logit_rows"],
         host_positions=batch.positions.tolist(),

@@ -13,17 +13,19 @@ from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step
-from puna.config import EngineConfig
+from puna.config import EngineConfig, WeightsType
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
-from puna.model.spec import ModelConfig
+from puna.model.spec import AttentionSpec, Experts, ModelConfig
 from puna.plan import Plan, make_plan
 from puna.request import SamplingParams
 from puna.units import parse_bytes
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
-from tests.fakes import random_checkpoint, run, tiny_config
+from tests.fakes import random_checkpoint, run, tiny_config, with_layers
 
 CONFIG = tiny_config()
+BIASES = tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True)
+EXPERTS = with_layers(tiny_config(num_layers=4), AttentionSpec(qk_norm="full"), Experts(64, count=4, top_k=2), "both")
 
 
 class Small:
@@ -65,9 +67,11 @@ def test_a_single_token_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("num_offloaded", [1, 2, 3, 4])
-@pytest.mark.parametrize("quant", ["F32", "Q4_1"])
-def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
-    checkpoint = random_checkpoint(tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True), quant, seed=3)
+@pytest.mark.parametrize(
+    ("quant", "model"), [("F32", BIASES), ("Q4_1", BIASES), ("Q8_0", EXPERTS)], ids=["F32", "Q4_1", "experts"]
+)
+def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str, model: ModelConfig) -> None:
+    checkpoint = random_checkpoint(model, quant, seed=3)
     ids = random_ids(checkpoint.config, 20)
     with loaded("torch", checkpoint) as backend:
         expected = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
@@ -116,8 +120,9 @@ def require_the_hosts_ids(model: ModelConfig, max_tokens: int) -> None:
         assert written(backend, plan, model, max_tokens) == written(Plain(backend), plan, model, max_tokens)
 
 
-def test_penalties_on_the_device_give_the_hosts_ids() -> None:
-    require_the_hosts_ids(CONFIG, max_tokens=12)
+@pytest.mark.parametrize("logit_softcap", [0.0, 2.0])
+def test_penalties_on_the_device_give_the_hosts_ids(logit_softcap: float) -> None:
+    require_the_hosts_ids(replace(CONFIG, logit_softcap=logit_softcap), max_tokens=12)
 
 
 @pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])
@@ -137,6 +142,24 @@ def test_a_budget_is_kept_by_weights_of_fewer_bits(vram: str, weights: str) -> N
         expected = forward(reference, (ids, 0, [0]))
     error = np.abs(found - expected).max() / expected.std()
     assert error < {"as-is": 0.12, "int8": 0.2, "int4": 1.5}[weights]
+
+
+@pytest.mark.parametrize(("weights", "tolerance"), [("as-is", 1e-4), ("int8", 0.2), ("int4", 1.5)])
+def test_experts_have_fewer_bits_and_their_router_keeps_all(weights: WeightsType, tolerance: float) -> None:
+    """Each token takes all experts: one that a rounded number turns from one to another would be far from the reference."""
+    model = with_layers(CONFIG, AttentionSpec(), Experts(64, count=3, top_k=3))
+    checkpoint, ids = random_checkpoint(model, "BF16", seed=5), random_ids(model, 9)
+    backend = create_backend(config := EngineConfig(device="torch", threads=1, page_size=16, weights=weights, kv_type="f32"))
+    plan = plan_of(checkpoint, config, backend)
+    backend.load(checkpoint, plan)
+    assert backend.weights_bytes() == plan.weights_bytes and plan.types["layers.0.router"] == "F32"
+    found = forward(backend, (ids, 0, [0]))
+    backend.close()
+    with loaded("reference", checkpoint) as reference:
+        expected = forward(reference, (ids, 0, [0]))
+    error = np.abs(found - expected).max() / expected.std()
+    print("largest error:", error)
+    assert error < tolerance
 
 
 @pytest.mark.parametrize("head_dim", [14, 34])

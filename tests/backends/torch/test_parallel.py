@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from puna.backends.base import ProcessPlace
-from puna.backends.torch import parallel, watch
+from puna.backends.torch import heartbeat, parallel
 from puna.batch import Batch
 from puna.convert import convert
 from puna.errors import UsageError
@@ -163,7 +163,7 @@ def require_an_end_in_words(done: subprocess.CompletedProcess[str], code: int, w
 def test_a_port_that_is_none_is_told(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(UsageError, match=f"MASTER_PORT is '{port}'"):
-        watch.open_store(ProcessPlace(0, 2), is_first=True)
+        heartbeat.open_store(ProcessPlace(0, 2), is_first=True)
 
 
 WAITING = """

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.blob import upload
+from puna.backends.torch.staging import upload
 from puna.batch import LogitEdits, SamplingBatch
 
 Array = npt.NDArray[Any]

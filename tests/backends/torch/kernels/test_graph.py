@@ -19,12 +19,13 @@ from puna.batch import Batch
 from puna.config import EngineConfig, KVType
 from puna.engine import Engine
 from puna.formats.base import Checkpoint
-from puna.model.spec import ModelConfig
+from puna.model.rope import RopeConfig
+from puna.model.spec import AttentionSpec, Experts, ModelConfig
 from puna.progress import SilentReporter
 from puna.request import SamplingParams
 from tests.backends.torch import interpreter
 from tests.conformance.test_backends import ODD_SIZES, PAGE_SIZE, Piece, forward, plan_of, random_ids
-from tests.fakes import chunk_of, random_checkpoint, tiny_config
+from tests.fakes import chunk_of, random_checkpoint, tiny_config, with_layers
 
 interpreter.require()
 
@@ -85,6 +86,9 @@ STEPS = [  # sequences and positions of rows: more and fewer, in other orders, o
 SMALL: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vocab_size": 33}
 
 
+EXPERTS = Experts(16, count=5, top_k=2, activation="gelu")
+
+
 def small(config: ModelConfig) -> ModelConfig:
     return replace(config, layers=config.layers[:1], **{name: size for name, size in SMALL.items() if name != "num_layers"})
 
@@ -106,6 +110,18 @@ def test_replayed_steps_have_the_bits_of_others(shape: str, quant: str, kv: KVTy
     sizes = [(graph.bucket_rows(len(step)), max(at for _, at in step) < 16) for step in STEPS]
     assert tape.num_replayed == len(STEPS) - len(set(sizes)), "all but the first of each bucket"
     assert tape.num_recorded == len([size for size in set(sizes) if sizes.count(size) > 1])
+
+
+def test_a_replayed_step_chooses_other_experts_and_takes_every_table() -> None:
+    """And norms after, all heads normed together, and both soft caps."""
+    attention = AttentionSpec(qk_norm="full", scale=0.3, softcap=4.0)
+    config = with_layers(tiny_config(**SMALL, rope=RopeConfig(q_beta=0.3, original_context=2)), attention, EXPERTS, "both")
+    checkpoint = random_checkpoint(replace(config, logit_softcap=3.0, embedding_scale=2.0), "F32", seed=1)
+    ids, tape = random_ids(checkpoint.config, 32, seed=2), Tape()
+    with loaded(checkpoint) as plain, loaded(checkpoint, tape) as recorded:
+        for rows in ([(0, at), (1, at)] for at in range(4, 8)):
+            assert np.array_equal(decode(recorded, rows, ids), decode(plain, rows, ids)), rows
+    assert (tape.num_recorded, tape.num_replayed) == (1, 3)
 
 
 def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:

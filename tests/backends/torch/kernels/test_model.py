@@ -11,7 +11,7 @@ from puna.batch import Logits
 from tests.backends.torch import interpreter
 from tests.backends.torch.test_model import require_the_hosts_ids
 from tests.conformance import test_backends as conformance
-from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, require_close
+from tests.conformance.test_backends import FAMILY_SIZES, ODD_SIZES, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config
 
 interpreter.require()
@@ -29,10 +29,15 @@ SMALL = tiny_config(num_layers=1, num_heads=2, num_kv_heads=1)
         ("biases", 1, "Q8_0", 5),
         ("qk-norm-head-20", 1, "BF16", 12),
         ("window-5-ratio-1", 1, "Q4_0", 9),
+        ("like-gemma", 1, "Q4_1", 6),
+        ("like-olmo", 1, "F32", 6),
+        ("scaled-queries", 1, "F32", 6),
+        ("experts-2-of-5", 1, "F32", 6),
     ],
 )
 def test_logits_are_the_references_however_much_is_prompt(shape: str, num_layers: int, quant: str, prompt_length: int) -> None:
-    checkpoint = random_checkpoint(replace(ODD_SIZES[shape], layers=ODD_SIZES[shape].layers[:num_layers]), quant, seed=1)
+    whole = (ODD_SIZES | FAMILY_SIZES)[shape]
+    checkpoint = random_checkpoint(replace(whole, layers=whole.layers[:num_layers]), quant, seed=1)
     ids = random_ids(checkpoint.config, 12)
     with loaded("reference", checkpoint) as reference, loaded("torch", checkpoint, kv="f32") as backend:
         expected = forward(reference, (ids, 0, PAGES))

@@ -20,8 +20,8 @@ interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
 
 from puna.backends.torch import plain  # noqa: E402
-from puna.backends.torch.blob import upload  # noqa: E402
 from puna.backends.torch.kernels import sampling as on_device  # noqa: E402
+from puna.backends.torch.staging import upload  # noqa: E402
 
 VOCAB_SIZE = 100
 NO_IDS = torch.zeros(1, dtype=torch.int32)
