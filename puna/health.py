@@ -27,9 +27,10 @@ from puna.formats.mapped import shown, shown_name
 from puna.formats.notices import Doubt
 from puna.formats.token_types import NORMAL
 from puna.formats.torch_file import altered_entries
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.units import megabytes
 
 Severity = Literal["error", "warning", "note"]
 QUESTION, ANSWER, MORE = "What is a puna?", "A high plain.", "Where?"
@@ -376,9 +377,9 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
 def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Layers, or an output matrix and an embedding, with the same bytes."""
     layers: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    parts = ("q_proj", "down_proj", "attn_norm")
     for layer in range(checkpoint.config.num_layers):
-        layers[tuple(read[f"layers.{layer}.{part}"].checksum for part in parts)].append(layer)
+        names = (f"layers.{layer}.{part}" for part in ("q_proj", "down_proj", "down_experts", "attn_norm"))
+        layers[tuple(read[name].checksum for name in names if name in read)].append(layer)
     same = [numbers for numbers in layers.values() if len(numbers) > 1]
     if same:
         yield Finding(
@@ -393,7 +394,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         yield Finding(
             "note",
             "untied",
-            f"the output matrix is the embedding, stored twice: {head.num_bytes / 1e6:.1f} MB",
+            f"the output matrix is the embedding, stored twice: {megabytes(head.num_bytes, 1)}",
             "The output is right; the memory is wasted.",
             "If the format allows it, set tie_word_embeddings to true and leave lm_head out.",
         )

@@ -11,12 +11,10 @@ from typing import NamedTuple, Protocol
 
 from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
-from puna.model.spec import ModelConfig
+from puna.model.spec import Dense, Experts, ModelConfig
 from puna.model.weights import layer_of
-from puna.report import SILENT, Reporter
-
-MIB = 1 << 20
-GIB = 1 << 30
+from puna.progress import SILENT, Reporter
+from puna.units import exact_gib, gib
 
 # Types that a backend keeps in memory -> (weights per block, bytes per block).
 RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
@@ -50,7 +48,7 @@ class Layout:
     row_multiple: int = 1  # rows are padded to a multiple of this
     vector_multiple: int = 1  # vectors are padded to a multiple of this; rows of blocks to whole blocks
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
-    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> the smallest type that it may have
+    better: Mapping[str, str] = field(default_factory=dict)  # a weight's role -> the smallest type that it may have
     offloads: bool = False  # whether layers may stay in main memory
     kv_share: float = 0.5  # default share of K and V in the memory left by the weights: other programs need main memory too
     max_batch: int = 64  # default of sequences that run at once
@@ -61,7 +59,7 @@ class Layout:
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix whose type in the file is `file_type`."""
         kept = self.resident_types.get(file_type, self.other)
-        better = self.better.get(name, kept)
+        better = self.better.get(name.rpartition(".")[2], kept)
         return better if file_type == better or _bits(better) > _bits(kept) else kept
 
 
@@ -325,27 +323,17 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
 def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: int = 0) -> int:
     """Bytes of activations of the largest step, all float32: an upper bound for any backend. Includes attention's partial results
     for generated tokens: per row and split, one sum for each number of a head, and two numbers of the softmax."""
-    row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
+    ffn = max(_ffn_numbers(config, layer.ffn) for layer in config.layers)
+    row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + ffn
     partial = config.num_heads * attention_shares * (config.head_dim + 2)
     return 4 * (engine.chunk_tokens * row + min(engine.max_batch, engine.chunk_tokens) * partial)
 
 
-def gib(num_bytes: int) -> str:
-    """Bytes in GiB; in MiB where two digits of a GiB would say little.
-
-    >>> gib(13_476_831_232), gib(100 << 20)
-    ('12.55 GiB', '100.0 MiB')
-    """
-    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= 0.1 * GIB else f"{num_bytes / MIB:.1f} MiB"
-
-
-def human(num_bytes: int) -> str:
-    """Bytes as GiB and as the exact number.
-
-    >>> human(13_476_831_232)
-    '12.55 GiB (13476831232 bytes)'
-    """
-    return f"{gib(num_bytes)} ({num_bytes} bytes)"
+def _ffn_numbers(config: ModelConfig, ffn: Dense | Experts) -> int:
+    """Of a token's activations inside a feed-forward part; with experts also what goes into each and comes out of it."""
+    if isinstance(ffn, Dense):
+        return 3 * ffn.size
+    return ffn.count + ffn.top_k * (3 * ffn.size + 2 * config.hidden_size + 4)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -418,8 +406,8 @@ def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> Insuffic
     scratch = need.scratch + need.logits
     beside = free_bytes - need.weights - scratch
     return InsufficientMemoryError(
-        f"the model needs {human(need.weights + kv + scratch)}, and {human(max(0, free_bytes))} are free: "
-        f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
+        f"the model needs {exact_gib(need.weights + kv + scratch)}, and {exact_gib(max(0, free_bytes))} are free: "
+        f"weights {exact_gib(need.weights)}, KV of {context} tokens {exact_gib(kv)}, scratch {exact_gib(scratch)}",
         hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
         + ", or close other programs; `puna plan MODEL` lists what fits.",
         needed_bytes=need.weights + kv + scratch,

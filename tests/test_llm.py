@@ -34,7 +34,7 @@ from puna.llm import LLM, Completion
 from puna.messages import checked_messages
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
-from puna.report import SILENT, KeepingReporter
+from puna.progress import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -631,7 +631,7 @@ def test_the_progress_of_a_batch_is_shown_on_a_terminal_or_where_it_is_asked_for
     llm.generate("a", TEN)
     llm.generate(["a", "b"], TEN, progress=False)
     assert terminal.getvalue() == ""
-    monkeypatch.setattr("puna.report.EVERY_S", 0.0)
+    monkeypatch.setattr("puna.progress.EVERY_S", 0.0)
     llm.generate(["a", "b"], TEN)
     assert "generating [" in terminal.getvalue() and "2 of 2 answers" in terminal.getvalue()
     with pytest.raises(UsageError, match="progress is 'yes'"):

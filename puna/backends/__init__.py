@@ -13,15 +13,16 @@ from pathlib import Path
 from types import ModuleType
 
 from puna import install
-from puna.backends.base import Backend, BackendSpec, ProcessPlace, first_line
+from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
-from puna.errors import DeviceError, Terminated, UsageError
+from puna.errors import DeviceError, Terminated, UsageError, first_line
 from puna.plan import Layout
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 # How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
+ROUTER = {"router": "F32"}  # small, and a rounded one chooses other experts
 TORCH_KV = ("bf16", "f16", "f32", "int8")
 # A GPU is for the model. Prompt chunks of 1024 tokens keep it busy. Three buffers of logits: what a recorded step computes, where
 # it leaves them, and those of a step with prompts. A prompt's own logits are few unless it is scored; those are not counted.
@@ -59,11 +60,11 @@ BACKENDS: Mapping[str, BackendSpec] = {
         fills_kv=True,
         layouts={
             "as-is": GPU(FLOATS | BLOCKS, other="Q8_0"),
-            "int8": GPU(BLOCKS, other="Q8_0"),
+            "int8": GPU(BLOCKS, other="Q8_0", better=ROUTER),
             "int4": GPU(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
-                better={"embed": "Q8_0", "lm_head": "Q8_0"},  # four bits cost these the most
+                better={"embed": "Q8_0", "lm_head": "Q8_0", **ROUTER},  # four bits cost these the most
             ),
         },
     ),
@@ -188,7 +189,7 @@ def _torch_problem(error: BaseException) -> str | None:
     lacks_a_part = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("torch.")
     if hasattr(sys.modules.get("torch"), "__version__") and not lacks_a_part:
         return None
-    return f"PyTorch is installed but does not start: {first_line(error)}"
+    return f"PyTorch is installed but does not start: {first_line(error, with_kind=True)}"
 
 
 def _no_gpu_by_torch(problem: str) -> DeviceError:

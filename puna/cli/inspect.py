@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, shown_pat
 from puna.cli.width import cut, pad, report_width
 from puna.cli.word_wrap import wrapped
 from puna.model.spec import Experts, ModelConfig
-from puna.units import counted
+from puna.model.weights import active_share
+from puna.units import counted, gb, megabytes, short_count
 
 if TYPE_CHECKING:
-    from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+    from puna.formats.base import Checkpoint, TokenizerSpec
     from puna.health import Finding
 
 TEMPLATE_LINES = 6
@@ -77,7 +79,7 @@ def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[st
     if not any(finding.severity != "note" for finding in findings):
         yield "no problem found"
     if not read:
-        yield f"puna did not check the weights ({size / 1e9:.1f} GB); --weights checks them"
+        yield f"puna did not check the weights ({gb(size)}); --weights checks them"
     for finding in findings:
         yield f"{finding.severity}: {printable(finding.found)}"
         yield f"  {printable(finding.effect)}"
@@ -107,7 +109,8 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "path": shown_path(checkpoint.path),
         "format": checkpoint.format,
         "files": [{"path": shown_path(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
-        "parameters": sum(_num_weights(tensor) for tensor in tensors),
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "active_parameters": _active_parameters(checkpoint),
         "config": config_facts(checkpoint.config),
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
@@ -120,16 +123,16 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
     return facts
 
 
-def _num_weights(tensor: Tensor) -> int:
-    rows, columns = (1, *tensor.shape)[-2:]
-    return rows * columns
+def _active_parameters(checkpoint: Checkpoint) -> int:
+    """Those that a token uses: of experts, the ones that the router chooses."""
+    return sum(round(prod(tensor.shape) * active_share(checkpoint.config, name)) for name, tensor in checkpoint.tensors.items())
 
 
 def _by_type(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
     """Type -> how many tensors, weights and bytes, the largest first."""
     counts: dict[str, Counter[str]] = {}
     for tensor in checkpoint.tensors.values():
-        new = {"tensors": 1, "weights": _num_weights(tensor), "bytes": tensor.num_bytes}
+        new = {"tensors": 1, "weights": prod(tensor.shape), "bytes": tensor.num_bytes}
         counts.setdefault(tensor.type.name, Counter()).update(new)
     return {name: dict(c) for name, c in sorted(counts.items(), key=lambda item: -item[1]["bytes"])}
 
@@ -149,9 +152,11 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     """The facts as text. Texts of the file are escaped."""
-    yield f"{printable(facts['path'])}: {facts['format']}, {_count(facts['parameters'])} parameters"
+    total, active = facts["parameters"], facts["active_parameters"]
+    used = "" if active == total else f", {short_count(active)} active"
+    yield f"{printable(facts['path'])}: {facts['format']}, {short_count(total)} parameters{used}"
     if len(facts["files"]) > 1:
-        yield from (f"  {printable(file['path'])}  {file['bytes'] / 1e6:.1f} MB" for file in facts["files"])
+        yield from (f"  {printable(file['path'])}  {megabytes(file['bytes'], 1)}" for file in facts["files"])
     yield from _section("config", _config_lines(facts["config"]))
     yield from _section("tensors", _type_lines(facts["tensor_types"]))
     yield from _section("tokenizer", _tokenizer_lines(facts["tokenizer"]))
@@ -202,7 +207,7 @@ def _type_lines(types: dict[str, dict[str, int]]) -> Iterator[str]:
     for name, count in types.items():
         bits = 8 * count["bytes"] / max(1, count["weights"])
         number, noun = counted(count["tensors"], "tensor").split()
-        yield f"{name:<8}{number:>5} {noun:<7}  {count['bytes'] / 1e6:>10.1f} MB  {bits:>5.2f} bits per weight"
+        yield f"{name:<8}{number:>5} {noun:<7}  {megabytes(count['bytes'], 1):>13}  {bits:>5.2f} bits per weight"
 
 
 def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
@@ -233,8 +238,3 @@ def _template_lines(template: str | None, guessed: str | None) -> Iterator[str]:
 def _tensor_line(tensor: dict[str, Any]) -> str:
     shape = " x ".join(map(str, tensor["shape"]))
     return f"{pad(printable(tensor['name']), 36)} {tensor['type']:<8}{shape:>14} {tensor['bytes']:>12} B"
-
-
-def _count(number: int) -> str:
-    """135000000 -> '135.0 M'."""
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"

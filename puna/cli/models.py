@@ -14,14 +14,14 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, shown_pat
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.install import extra_command
-from puna.units import gb
+from puna.units import gb, two_digits
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.hub import CachedModel
     from puna.machine.choices import Choice
     from puna.machine.places import Place
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 SHOWN = 20  # of the models that fit
 NAME_WIDTH = 29  # the longest short name
@@ -106,7 +106,7 @@ def _short_name(model: CachedModel) -> str:
 
 def _row(one: Choice) -> Iterator[str]:
     """Name, size, speed and licence; on a narrow terminal below the name."""
-    speed = f"~{_two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
+    speed = f"~{two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
     yield from _columns(one.name, f"{one.source.size:>8} {speed:>11}", one.source.model.licence)
 
 
@@ -202,12 +202,3 @@ def _source_facts(source: Any) -> dict[str, Any]:
 
 def _print(lines: Iterable[str]) -> None:
     print("\n".join(map(printable, lines)))
-
-
-def _two_digits(rate: float) -> str:
-    """Two digits: more would claim more than puna knows.
-
-    >>> _two_digits(1234.5), _two_digits(8.26), _two_digits(71.3)
-    ('1200', '8.3', '71')
-    """
-    return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"

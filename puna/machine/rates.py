@@ -8,7 +8,7 @@ from puna.backends.base import DeviceLimits
 from puna.machine.child import ask
 from puna.machine.host import ThisHost
 from puna.machine.limits import limits_of, remember, remembered
-from puna.report import Reporter
+from puna.progress import Reporter
 
 LIMIT_S = 20.0  # half a second; some seconds more if kernels are compiled
 STAGE = "measuring this machine, once"
@@ -19,7 +19,7 @@ def cpu_limits(report: Reporter) -> DeviceLimits | None:
     known = remembered("cpu")
     if known is None:
         report.progress(STAGE, 0, 1)
-        answer: Any = ask(ThisHost(), "puna.backends.cpu.trial", limit_s=LIMIT_S).facts.get("limits")
+        answer: Any = ask(ThisHost(), "puna.backends.cpu.self_test", limit_s=LIMIT_S).facts.get("limits")
         report.progress(STAGE, 1, 1)
         known = limits_of(answer)
         if known is not None:

@@ -26,7 +26,8 @@ from typing import Any, TypedDict
 
 from puna.machine.child import command_of
 from puna.machine.facts import NEEDED
-from puna.machine.host import COMMAND_LIMIT_S, MAX_FILE_BYTES, Host, Output
+from puna.machine.host import COMMAND_LIMIT_S, Host, Output
+from puna.resources import MAX_FILE_BYTES
 
 COMMANDS = "commands.json"
 
@@ -215,7 +216,7 @@ def fact(name: str, /, **facts: Any) -> dict[str, Any]:
 
 def trial(**facts: Any) -> dict[str, Any]:
     """A command: what the trial of the CPU prints."""
-    return {"command": command_line("puna.backends.cpu.trial"), "stdout": json.dumps(facts) + "\n"}
+    return {"command": command_line("puna.backends.cpu.self_test"), "stdout": json.dumps(facts) + "\n"}
 
 
 def command_line(*words: str) -> list[str]:
