@@ -27,7 +27,10 @@ ROWS = [
     ["scheduler", "plan", "convert", "health"],
     ["backends"],
     ["engine"],
+    ["runner"],
+    ["completion"],
     ["llm"],
+    ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]

@@ -26,11 +26,12 @@ from puna import llm as front_door
 from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
+from puna.completion import Completion
 from puna.config import EngineConfig, RopeConfig
 from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
-from puna.llm import LLM, Completion
+from puna.llm import LLM
 from puna.plan import make_plan as plan_of_model
 from puna.report import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
@@ -213,7 +214,7 @@ def test_a_stream_that_another_thread_closes_ends_for_its_readers(llm: LLM) -> N
         thread.join(20)
         assert not thread.is_alive(), "a reader goes on for ever"
     assert stream.completion.finish_reason in (FinishReason.ABORT, FinishReason.LENGTH)
-    assert not llm.engine.has_work and not llm._inboxes and not llm._abandoned
+    assert llm.runner.is_idle and not llm.runner._handles
 
 
 def test_a_stream_whose_last_words_were_lost_ends_all_the_same(llm: LLM) -> None:
@@ -234,7 +235,7 @@ def test_a_stream_that_is_closed_or_dropped_ends_its_request(llm: LLM) -> None:
     del dropped
     gc.collect()
     llm.generate("other", max_tokens=1)
-    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
     assert llm.engine.num_free_pages == llm.plan.num_pages
 
 
@@ -252,7 +253,7 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
             llm.generate(bad, TEN)
     with pytest.raises(ContextLengthError, match=r"201 tokens.* 128"):
         llm.generate(["fine", "x" * 200], TEN)
-    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
     assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
 
 
@@ -331,7 +332,7 @@ def test_an_interrupted_step_ends_what_runs_and_the_model_can_be_used_again() ->
         llm.generate(["a", "b"], TEN)
     assert [p.finish_reason for p in other][-1] is FinishReason.ABORT
     assert same(llm.generate("hello", TEN), expected)
-    assert not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
 
 
 def test_a_closed_model_says_so(llm: LLM) -> None:

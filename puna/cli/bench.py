@@ -21,8 +21,9 @@ from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
+    from puna.completion import Timing
     from puna.config import ModelConfig
-    from puna.llm import LLM, Timing
+    from puna.llm import LLM
     from puna.plan import Header
 
 SEED = 20261122
