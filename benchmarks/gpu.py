@@ -27,22 +27,25 @@ import numpy as np
 import torch
 
 from puna.backends import backend_spec, choose_device, create_backend
-from puna.config import EngineConfig, ModelConfig, RopeConfig, parse_bytes
+from puna.config import EngineConfig, parse_bytes
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import ComputedRows
 from puna.llm import LLM
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from puna.plan import make_plan
 from puna.report import StderrReporter
 from puna.request import SamplingParams
 
 LLAMA3 = RopeConfig(theta=500000.0)
 SHAPES = {  # layers, heads, K/V heads, head_dim, hidden, ffn, vocabulary, context
-    "8b": ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 8192, rope=LLAMA3, name="Llama-3-8B"),
-    "7b": ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096, name="Llama-2-7B"),
-    "1b": ModelConfig(16, 32, 8, 64, 2048, 8192, 128256, 8192, rope=LLAMA3, tie_embeddings=True, name="Llama-3.2-1B"),
-    "135m": ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True, name="SmolLM2-135M"),
-    "toy": ModelConfig(2, 4, 2, 16, 64, 128, 256, 4096, name="toy"),
+    "8b": plain_model(32, 32, 8, 128, 4096, 14336, 128256, 8192, rope=LLAMA3, name="Llama-3-8B"),
+    "7b": plain_model(32, 32, 32, 128, 4096, 11008, 32000, 4096, name="Llama-2-7B"),
+    "1b": plain_model(16, 32, 8, 64, 2048, 8192, 128256, 8192, rope=LLAMA3, tie_embeddings=True, name="Llama-3.2-1B"),
+    "135m": plain_model(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True, name="SmolLM2-135M"),
+    "toy": plain_model(2, 4, 2, 16, 64, 128, 256, 4096, name="toy"),
 }
 POOL = 1 << 22  # random weights that are dealt out again and again: never zeros, which multiply faster than others
 REPEATS = 3
@@ -63,7 +66,7 @@ def checkpoint_of(config: ModelConfig, kind: str) -> Checkpoint:
 
         return Tensor(name, shape, BLOCK_TYPES[used], ComputedRows((rows, size), made))
 
-    tensors = {name: tensor(name, shape) for name, shape in config.tensor_shapes().items()}
+    tensors = {name: tensor(name, shape) for name, shape in tensor_shapes(config).items()}
     return Checkpoint(Path(config.name), "memory", config, tensors)
 
 
@@ -152,7 +155,7 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
         yield "load_s", time.perf_counter() - started
         yield "device", llm.backend.info.description
         yield "weights", llm.plan.weights
-        yield "streamed_layers", llm.plan.num_streamed
+        yield "streamed_layers", llm.plan.num_offloaded
         for batch in arguments.batches:
             yield f"decode_b{batch}_tok_s", decode_per_s(llm, batch)
         for length in (512, 2048):

@@ -21,7 +21,7 @@ import gpu
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 
 
 def model_of(config: ModelConfig, device: str) -> Any:

@@ -16,21 +16,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ModelConfig
 from puna.convert import QUANTIZATIONS, SAME, choose_types
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import ComputedRows
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from puna.writers import WRITERS
 from puna.writers.base import Job
 
 Bytes = npt.NDArray[np.uint8]
 
 SHAPES = {  # layers, heads, K/V heads, head_dim, hidden, ffn, vocabulary, context
-    "1.1b": ModelConfig(22, 32, 4, 64, 2048, 5632, 32000, 2048, name="1.1B"),
-    "135m": ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True, name="135M"),
-    "135m-wide": ModelConfig(30, 8, 4, 64, 512, 1536, 49152, 8192, tie_embeddings=True, name="135M, rows of whole superblocks"),
-    "toy": ModelConfig(2, 4, 2, 64, 256, 512, 512, 512, name="toy"),
+    "1.1b": plain_model(22, 32, 4, 64, 2048, 5632, 32000, 2048, name="1.1B"),
+    "135m": plain_model(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True, name="135M"),
+    "135m-wide": plain_model(30, 8, 4, 64, 512, 1536, 49152, 8192, tie_embeddings=True, name="135M, rows of whole superblocks"),
+    "toy": plain_model(2, 4, 2, 64, 256, 512, 512, 512, name="toy"),
 }
 POOL = 1 << 22  # weights
 
@@ -63,7 +64,7 @@ def tokenizer(vocab_size: int) -> TokenizerSpec:
 
 def checkpoint_of(config: ModelConfig, quantize: str) -> Checkpoint:
     """The model in the types that `puna convert --quantize` would give to its matrices."""
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     plain = Checkpoint(Path(config.name), "memory", config, {name: tensor(name, shape, "F32") for name, shape in shapes.items()})
     types = choose_types(plain, WRITERS["gguf"], "gguf", quantize)
     tensors = {name: tensor(name, shape, types[name].type) for name, shape in shapes.items()}

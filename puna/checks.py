@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from puna.errors import UsageError, did_you_mean
+from puna.errors import ConfigError, UsageError, did_you_mean
 
 Check = Callable[[str, Any], Any]  # (name, value) -> the checked value
 T = TypeVar("T")
@@ -30,6 +30,12 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
     "threads is 'two'; a whole number is needed"
     """
     return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
+
+
+def require(holds: bool, name: str, problem: str, hint: str = "") -> None:
+    """ConfigError about the size or setting `name` unless `holds`."""
+    if not holds:
+        raise ConfigError(name, problem, hint=hint)
 
 
 _TAKERS: dict[type[Any], str] = {}  # each kind of settings, and where its settings are given

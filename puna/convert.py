@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puna.config import ModelConfig
 from puna.errors import DamagedFileError, PunaError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
@@ -32,6 +31,7 @@ from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
+from puna.model.spec import ModelConfig
 from puna.placing import flush, place, temporary
 from puna.report import SILENT, Reporter
 from puna.writers import WRITERS

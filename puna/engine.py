@@ -12,9 +12,10 @@ from itertools import chain
 import numpy as np
 
 from puna.backends.base import Backend, Chosen, LooksAhead
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.detokenize import Detokenizer, token_text
 from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import (
@@ -77,7 +78,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
-        self._rope = model.rope
+        self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self._ahead = backend if isinstance(backend, LooksAhead) else None
@@ -293,7 +294,7 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params, family=self._rope.family(len(prompt_ids)))
+        request = Request(self._last_id, prompt_ids, sampler.params, family=self._model.prefix_key(len(prompt_ids)))
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)

@@ -46,6 +46,14 @@ class UsageError(PunaError):
     http_status = 400
 
 
+class ConfigError(UsageError):
+    """A size or setting outside its range; `field` names it."""
+
+    def __init__(self, name: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{name} {problem}", hint=hint)
+        self.field = name
+
+
 class ModelNotFoundError(PunaError):
     """A path or a name that leads to no model."""
 

@@ -21,13 +21,14 @@ from puna.backends import backend_spec, begin_to_compile, choose_device, create_
 from puna.backends.base import Backend, ProcessPlace
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
-from puna.config import EngineConfig, EngineSettings, ModelConfig
+from puna.config import EngineConfig, EngineSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
 from puna.messages import Messages
+from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.report import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Logits, Request, SamplingParams, SamplingSettings, StepOutput

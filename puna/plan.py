@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.model.spec import ModelConfig
+from puna.model.weights import layer_of
 from puna.report import SILENT, Reporter
 
 MIB = 1 << 20
@@ -32,7 +34,7 @@ KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}
 KV_SCALE_BYTES = {"int8": 4}  # per token and head
 LEAST_CONTEXT = 256  # tokens: a context is not lowered below this
 USUAL_CONTEXT = 2048  # tokens: rather than a lower context, fewer bits per weight
-STREAM_BUFFERS = 2  # offloaded layers that the device holds at a time
+OFFLOAD_BUFFERS = 2  # offloaded layers that the device holds at a time
 GPU_RESERVED_BYTES = 512 << 20  # for partial sums of kernels, dequantised weights, gaps between the allocator's blocks
 LOGIT_ROWS = 256  # of one step that scores prompts
 FULL_SEQUENCES = 4  # of max_context tokens that fit the pages by default; more sequences can run if they are shorter
@@ -46,10 +48,10 @@ class Layout:
     other: str
     kv_types: tuple[str, ...]  # the first is the default
     row_multiple: int = 1  # rows are padded to a multiple of this
-    column_multiple: int = 1
+    vector_multiple: int = 1  # vectors are padded to a multiple of this; rows of blocks to whole blocks
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
     better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> the smallest type that it may have
-    streams: bool = False  # whether layers may stay in main memory
+    offloads: bool = False  # whether layers may stay in main memory
     kv_share: float = 0.5  # default share of K and V in the memory left by the weights: other programs need main memory too
     max_batch: int = 64  # default of sequences that run at once
     chunk_tokens: int = 256  # default token budget of a step
@@ -63,11 +65,23 @@ class Layout:
         return better if file_type == better or _bits(better) > _bits(kept) else kept
 
 
+DEVICE, MAIN = "device", "main memory"
+
+
+class Placement(NamedTuple):
+    """A weight in memory: as which type, of how many bytes, and where. The backend obeys it."""
+
+    name: str
+    type: str  # a key of RESIDENT_BLOCKS; a vector is F32
+    bytes: int
+    where: str = DEVICE  # or MAIN: it is copied to the device in every step
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a backend must allocate, and the bytes of each part."""
 
-    weights_bytes: int
+    placements: tuple[Placement, ...]  # of all weights, and of the buffers for those in main memory
     kv_bytes: int
     scratch_bytes: int  # activations of the largest step, with attention's partial results
     logits_bytes: int  # of `max_logits` rows
@@ -80,7 +94,26 @@ class Plan:
     kv_type: str  # a key of KV_BYTES
     layout: Layout  # how weights and KV lie in memory
     weights: str = "as-is"  # its name among the backend's layouts
-    num_streamed: int = 0  # offloaded layers, the last ones: their weights stay in main memory and are copied in every step
+
+    def offloading(self, count: int) -> Plan:
+        """The same with the last `count` layers in main memory."""
+        on_device = [one._replace(where=DEVICE) for one in self.placements if one.type]
+        return replace(self, placements=offloading(on_device, count))
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Weight -> its type in memory."""
+        return {one.name: one.type for one in self.placements}
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of the device's memory."""
+        return sum(one.bytes for one in self.placements if one.where == DEVICE)
+
+    @property
+    def num_offloaded(self) -> int:
+        """Offloaded layers, the last ones: their weights stay in main memory and are copied to the device in every step."""
+        return len({layer_of(one.name) for one in self.placements if one.where == MAIN})
 
     @property
     def total_bytes(self) -> int:
@@ -124,8 +157,8 @@ def make_plan(
     usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
     fitting = (name for name, need in needs.items() if need.fits(usual, free_bytes))
     name = next(fitting, min(needs, key=lambda name: needs[name].weights))
-    num_streamed = _num_streamed(needs[name], usual, free_bytes) if layouts[name].streams else 0
-    need = needs[name].streamed(num_streamed)
+    num_offloaded = _num_offloaded(needs[name], usual, free_bytes) if layouts[name].offloads else 0
+    need = needs[name].offloading(num_offloaded)
     left = need.pages_left(free_bytes)
     unasked = int(layouts[name].kv_share * left)
     context = engine.max_context or min(
@@ -135,10 +168,10 @@ def make_plan(
     if per_sequence > left:
         raise _too_large(need, per_sequence * need.page, free_bytes, context)
     _tell_weights(needs, name, free_bytes, report)
-    if num_streamed:
+    if num_offloaded:
         report.notice(
-            f"{num_streamed} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
-            f"{human(sum(need.layers[-num_streamed:]))}: slow, but it runs"
+            f"{num_offloaded} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
+            f"{human(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
@@ -148,7 +181,7 @@ def make_plan(
         )
     num_pages = max(per_sequence, min(min(engine.max_batch, FULL_SEQUENCES) * per_sequence, unasked))
     return Plan(
-        weights_bytes=need.weights,
+        placements=offloading(need.placements, num_offloaded),
         kv_bytes=num_pages * need.page,
         scratch_bytes=need.scratch,
         logits_bytes=need.logits,
@@ -161,7 +194,6 @@ def make_plan(
         kv_type=need.kv_type,
         layout=layouts[name],
         weights=name,
-        num_streamed=num_streamed,
     )
 
 
@@ -169,6 +201,7 @@ def make_plan(
 class _Needs:
     """Memory that a layout needs, in bytes."""
 
+    placements: tuple[Placement, ...]  # all on the device
     weights: int
     layers: tuple[int, ...]  # parts of `weights`
     scratch: int
@@ -177,10 +210,10 @@ class _Needs:
     page_size: int  # tokens
     kv_type: str
 
-    def streamed(self, count: int) -> _Needs:
+    def offloading(self, count: int) -> _Needs:
         """The same with the last `count` layers offloaded, and space for two of them."""
         moved = self.layers[len(self.layers) - count :]
-        return replace(self, weights=self.weights - sum(moved) + STREAM_BUFFERS * max(moved, default=0))
+        return replace(self, weights=self.weights - sum(moved) + OFFLOAD_BUFFERS * max(moved, default=0))
 
     def fits(self, num_tokens: int, free_bytes: int) -> bool:
         return self.pages_of(num_tokens) <= self.pages_left(free_bytes)
@@ -194,23 +227,44 @@ class _Needs:
 
 def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineConfig, layout: Layout) -> _Needs:
     kv_type = _kv_type(engine, layout)
-    sizes = {
-        name: resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout)
-        for name, tensor in tensors.items()
-    }
-    layers = Counter(dict.fromkeys(range(config.num_layers), 0))
-    for name, size in sizes.items():
-        if name.startswith("layers."):
-            layers[int(name.split(".")[1])] += size
+    placements = placements_of(tensors, layout)
     return _Needs(
-        weights=sum(sizes.values()),
-        layers=tuple(layers.values()),
+        placements=placements,
+        weights=sum(one.bytes for one in placements),
+        layers=tuple(_bytes_by_layer(placements).values()),
         scratch=scratch_bytes(config, engine, layout.attention_shares),
         logits=4 * _max_logits(engine) * config.vocab_size * layout.logits_copies,
         page=kv_bytes(config, engine.page_size, kv_type, layout.value_multiple),
         page_size=engine.page_size,
         kv_type=kv_type,
     )
+
+
+def placements_of(tensors: Mapping[str, Header], layout: Layout) -> tuple[Placement, ...]:
+    """Every weight as a layout keeps it, all on the device."""
+    types = {
+        name: layout.resident_type(tensor.type.name, name) if len(tensor.shape) > 1 else "F32" for name, tensor in tensors.items()
+    }
+    return tuple(Placement(name, kind, resident_bytes(tensors[name].shape, kind, layout)) for name, kind in types.items())
+
+
+def offloading(placements: Sequence[Placement], count: int) -> tuple[Placement, ...]:
+    """The same with the last `count` layers in main memory, and buffers for two of them on the device."""
+    if not count:
+        return tuple(placements)
+    layers = _bytes_by_layer(placements)
+    moved = set(list(layers)[-count:])
+    buffers = Placement("offload buffers", "", OFFLOAD_BUFFERS * max(layers[layer] for layer in moved))
+    return (*(one._replace(where=MAIN) if layer_of(one.name) in moved else one for one in placements), buffers)
+
+
+def _bytes_by_layer(placements: Iterable[Placement]) -> Counter[int]:
+    """Layer -> bytes of its weights, in order."""
+    sizes: Counter[int] = Counter()
+    for one in placements:
+        if (layer := layer_of(one.name)) is not None:
+            sizes[layer] += one.bytes
+    return Counter(dict(sorted(sizes.items())))
 
 
 def _settled(engine: EngineConfig, layout: Layout) -> EngineConfig:
@@ -233,12 +287,12 @@ def _candidates(engine: EngineConfig, layouts: Mapping[str, Layout]) -> list[str
     return [engine.weights]
 
 
-def _num_streamed(need: _Needs, num_tokens: int, free_bytes: int) -> int:
+def _num_offloaded(need: _Needs, num_tokens: int, free_bytes: int) -> int:
     """The fewest layers to offload; all if even that is not enough."""
     if need.fits(num_tokens, free_bytes):
         return 0
-    counts = range(STREAM_BUFFERS + 1, len(need.layers) + 1)
-    at = bisect_left(counts, True, key=lambda count: need.streamed(count).fits(num_tokens, free_bytes))
+    counts = range(OFFLOAD_BUFFERS + 1, len(need.layers) + 1)
+    at = bisect_left(counts, True, key=lambda count: need.offloading(count).fits(num_tokens, free_bytes))
     return counts[at] if at < len(counts) else (counts or (0,))[-1]
 
 
@@ -252,12 +306,13 @@ def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, repor
 
 
 def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -> int:
-    """Bytes of a tensor in memory. A matrix is padded as the layout says; a vector (a norm's weight) is kept as float32."""
+    """Bytes of a weight in memory. A matrix, and each of several experts', is padded as the layout says; a vector (a norm's
+    weight) is kept as float32."""
     if len(shape) == 1:
-        return 4 * shape[0]
+        return 4 * _round_up(shape[0], layout.vector_multiple)
     weights, size = RESIDENT_BLOCKS[resident_type]
-    rows = _round_up(prod(shape[:-1]), layout.row_multiple)
-    return rows * (_round_up(shape[-1], max(layout.column_multiple, weights)) // weights * size)
+    rows = prod(shape[:-2]) * _round_up(shape[-2], layout.row_multiple)
+    return rows * (_round_up(shape[-1], weights) // weights * size)
 
 
 def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple: int = 1) -> int:
@@ -341,25 +396,22 @@ def advice(
 def _next_steps(
     plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str], reserved: int | None
 ) -> Iterator[str]:
-    layers = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.")}
-    kinds = {plan.layout.resident_type(one.type.name, name) for name, one in layers.items() if len(one.shape) > 1}
+    kinds = {one.type for one in plan.placements if layer_of(one.name) is not None and len(tensors[one.name].shape) > 1}
     yield from (f"--weights {name}" for name in weights if SHRINKS[name] & kinds)
-    if reserved is not None and plan.num_streamed < config.num_layers:
+    if reserved is not None and plan.num_offloaded < config.num_layers:
         budget = int(OFFLOAD_SHARE * plan.total_bytes + reserved) >> 20  # MiB
-        if (budget << 20) - reserved >= plan.total_bytes - plan.weights_bytes + _least_weights(tensors, plan.layout):
+        if (budget << 20) - reserved >= plan.total_bytes - plan.weights_bytes + _least_weights(plan):
             yield f"--vram {budget}MiB, with which some layers stay in main memory"
     if plan.max_context >= 2 * LEAST_CONTEXT:
         yield f"--max-context {plan.max_context // 2}"
     yield "a smaller model"
 
 
-def _least_weights(tensors: Mapping[str, Header], layout: Layout) -> int:
+def _least_weights(plan: Plan) -> int:
     """Bytes of weights on a device if all layers are offloaded."""
-    sizes = Counter({-1: 0})  # layer, or -1 for tensors outside the layers -> bytes
-    for name, tensor in tensors.items():
-        layer = int(name.split(".")[1]) if name.startswith("layers.") else -1
-        sizes[layer] += resident_bytes(tensor.shape, layout.resident_type(tensor.type.name, name), layout)
-    return sizes.pop(-1) + STREAM_BUFFERS * max(sizes.values())
+    layers = _bytes_by_layer(plan.placements)
+    others = sum(one.bytes for one in plan.placements if one.type and layer_of(one.name) is None)
+    return others + OFFLOAD_BUFFERS * max(layers.values(), default=0)
 
 
 def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> InsufficientMemoryError:

@@ -235,7 +235,7 @@ class Request:
     page_ids: list[int] = field(default_factory=list)
     num_unread: int = 0  # tokens in flight after `output_ids`: placeholders until the host reads them
     wants_more: bool = True  # False once its last token has been scheduled
-    family: int = 0  # prefix-cache key: only requests with an equal one share pages (`RopeConfig.family`)
+    family: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     error: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from puna.backends.base import DeviceInfo, DeviceLimits
-from puna.config import EngineConfig, ModelConfig, RopeConfig
+from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
+from puna.model.rope import RopeConfig
+from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPlace, plain_model
+from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
 from puna.report import SILENT, Reporter
 from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
@@ -106,6 +110,9 @@ class FakeBackend:
     def limits(self) -> DeviceLimits:
         return DeviceLimits(1.0, 1.0, 1.0)
 
+    def weights_bytes(self) -> int:
+        return 0
+
     def held_bytes(self) -> int:
         return 0
 
@@ -151,7 +158,7 @@ class FakeChosen:
 
 def make_plan(**changes: int) -> Plan:
     sizes: dict[str, Any] = {
-        "weights_bytes": 0,
+        "placements": (),
         "kv_bytes": 0,
         "scratch_bytes": 0,
         "logits_bytes": 0,
@@ -195,26 +202,33 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "max_context": 128,
         "rope": RopeConfig(theta=10000.0),
     }
-    return ModelConfig(**(sizes | changes))
+    return plain_model(**(sizes | changes))
+
+
+def with_layers(config: ModelConfig, attention: AttentionSpec, ffn: Dense | Experts, norms: NormPlace = "before") -> ModelConfig:
+    """The model with other layers, all alike."""
+    return replace(config, layers=(LayerSpec(attention, ffn, norms),) * config.num_layers)
 
 
 def random_checkpoint(config: ModelConfig, quant: str = "F32", seed: int = 0) -> Checkpoint:
     """Random weights of the scale that a trained model has, so that activations stay near 1. Rows that are no multiple of
     `quant`'s block are kept as F16; norms as F32."""
     rng = np.random.default_rng(seed)
-    tensors = {name: _random_tensor(name, shape, quant, rng) for name, shape in config.tensor_shapes().items()}
+    tensors = {name: _random_tensor(name, shape, quant, rng) for name, shape in tensor_shapes(config).items()}
     return Checkpoint(path=Path("random"), format="memory", config=config, tensors=tensors)
 
 
 def _random_tensor(name: str, shape: tuple[int, ...], quant: str, rng: np.random.Generator) -> Tensor:
     if len(shape) == 1:
         return make_tensor(name, (1 + 0.1 * rng.standard_normal(shape)).astype(np.float32), "F32")
-    values = (rng.standard_normal(shape) / np.sqrt(shape[1])).astype(np.float32)
-    return make_tensor(name, values, quant if shape[1] % BLOCK_TYPES[quant].block_size == 0 else "F16")
+    values = (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+    if role_of(name).name == "router":
+        return make_tensor(name, 4 * values, "F32")  # as in files; of clear opinions
+    return make_tensor(name, values, quant if shape[-1] % BLOCK_TYPES[quant].block_size == 0 else "F16")
 
 
 def make_tensor(name: str, values: Logits, quant: str) -> Tensor:
-    rows = values.reshape(1, -1) if values.ndim == 1 else values
+    rows = values.reshape(1 if values.ndim == 1 else -1, values.shape[-1])
     if quant in QUANTIZERS:
         data = QUANTIZERS[quant](rows)
     elif quant == "BF16":

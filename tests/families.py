@@ -8,16 +8,18 @@ checkpoint = family.checkpoint(model)          # the same weights under our name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from puna.config import ModelConfig, RopeConfig, yarn_attention_factor
 from puna.formats.base import Checkpoint
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.rows import interleaved_order
+from puna.model.rope import RopeConfig, yarn_attention_factor
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from tests.fakes import make_tensor
 
 VOCAB_SIZE = 96
@@ -38,10 +40,10 @@ SIZES: dict[str, Any] = {
     "pad_token_id": None,
     "tie_word_embeddings": False,
 }
-PLAIN = ModelConfig(
-    num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, hidden_size=64, ffn_size=96, vocab_size=VOCAB_SIZE, max_context=512,
-    norm_eps=1e-6,
-)  # fmt: skip
+PLAIN: dict[str, Any] = {
+    "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "hidden_size": 64, "ffn_size": 96,
+    "vocab_size": VOCAB_SIZE, "max_context": 512, "norm_eps": 1e-6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Family:
 
     @property
     def config(self) -> ModelConfig:
-        return replace(PLAIN, **self.ours)
+        return plain_model(**(PLAIN | dict(self.ours)))
 
     def transformers_model(self, seed: int) -> Any:
         """A float32 model with random weights, norms and biases too.  # transformers.PreTrainedModel"""
@@ -75,7 +77,7 @@ class Family:
         """The model's weights in our names and orders, made without any code of the readers."""
         config, state = self.config, {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
         tensors = {}
-        for name in config.tensor_shapes():
+        for name in tensor_shapes(config):
             values = state[foreign_name(HUGGINGFACE_NAMES, name)]
             if name.rpartition(".")[2] in ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm"):
                 heads = values.reshape(-1, config.head_dim, *values.shape[1:])

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ModelConfig, RopeConfig
 from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, QUANTIZERS
 from puna.formats.gguf import CONFIG_KEYS
 from puna.formats.gguf_file import ARRAY, SCALARS, STRING
 from puna.formats.llama2c import MAGIC, ORDER_V0, ORDER_V1
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 
 Floats = npt.NDArray[np.float32]
 TYPE_CODES = {name: code for code, name in GGML_TYPE_NAMES.items()}
@@ -51,7 +53,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "rope": RopeConfig(theta=10000.0),
         "name": "tiny",
     }
-    return ModelConfig(**(sizes | changes))
+    return plain_model(**(sizes | changes))
 
 
 WIDE_CONFIG = tiny_config(head_dim=64, hidden_size=256, ffn_size=512)  # rows of 256, as the K types need them
@@ -66,7 +68,7 @@ def random_tensors(config: ModelConfig, seed: int) -> dict[str, Floats]:
         values = rng.standard_normal(shape)
         return (1 + 0.1 * values if len(shape) == 1 else values / np.sqrt(shape[1])).astype(np.float32)
 
-    return {name: weights(shape) for name, shape in config.tensor_shapes().items()}
+    return {name: weights(shape) for name, shape in tensor_shapes(config).items()}
 
 
 def encode(values: Floats, quant: str) -> npt.NDArray[np.uint8]:

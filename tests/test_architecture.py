@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["errors", "units"],
     ["checks", "install", "resources"],
+    ["model"],
     ["report", "config", "paths", "placing", "causes"],
     ["request", "messages"],
     ["pages", "formats", "sampling", "suggested"],

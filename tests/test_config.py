@@ -8,7 +8,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from puna.config import ConfigError, EngineConfig, EngineSettings, RopeConfig
+from puna.config import EngineConfig, EngineSettings
+from puna.errors import ConfigError
+from puna.model.rope import RopeConfig
 from tests.documented import documented_fields, documented_highest
 
 
@@ -56,8 +58,8 @@ def test_a_rotary_setting_out_of_range_is_named(changes: dict[str, Any], words: 
 
 def test_prompts_beyond_the_original_context_are_families_of_their_own_under_dynamic_scaling_only() -> None:
     dynamic = RopeConfig(scaling="dynamic", factor=2.0, original_context=64)
-    assert [dynamic.family(length) for length in (1, 64, 65, 80)] == [0, 0, 65, 80]
-    assert RopeConfig(scaling="yarn", factor=2.0, original_context=64).family(80) == 0
+    assert [dynamic.prefix_key(length) for length in (1, 64, 65, 80)] == [0, 0, 65, 80]
+    assert RopeConfig(scaling="yarn", factor=2.0, original_context=64).prefix_key(80) == 0
 
 
 def test_the_keyword_arguments_are_the_fields() -> None:

@@ -11,7 +11,7 @@ import pytest
 from puna.cli.plan import MARKS
 from puna.config import KVType, WeightsType
 from puna.formats.blocks import BLOCK_TYPES
-from puna.machine.fit import CLASSES, OTHER_CLASS
+from puna.model.weights import ROLES
 from puna.request import FinishReason, SamplingParams
 from tests.cli.conftest import Puna
 from tests.test_commands import puna as puna  # fixtures
@@ -64,7 +64,7 @@ def spelled(name: str) -> str:
 
 WORDS_OF_TABLES = {
     "the parts of a plan": set(MARKS),
-    "the classes of weights": {*CLASSES.values(), OTHER_CLASS},
+    "the classes of weights": {role.class_ for role in ROLES.values()},
     "the types of weights": set(BLOCK_TYPES),
     "the types of --kv-type and --weights": {*KVType.__args__, *WeightsType.__args__} - {"auto", "as-is"},  # type: ignore[attr-defined]
     "the reasons why an answer ends": {reason.value for reason in FinishReason},

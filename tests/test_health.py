@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from puna.cli.main import app
-from puna.config import RopeConfig
 from puna.convert import convert
 from puna.errors import ModelFormatError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.health import Finding, examine
+from puna.model.rope import RopeConfig
 from tests.families import FAMILIES
 from tests.models import CONFIGS, TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
 
@@ -169,13 +169,13 @@ def test_duplicate_tokens_are_found_and_a_tokenizer_that_is_refused(tmp_path: Pa
         ({"max_context": 8192}, False),
         ({"max_context": 8192, "name": "Meta-Llama-3.1-8B-Instruct"}, True),
         ({"max_context": 8192, "name": "Meta-Llama-3-8B-Instruct"}, False),
-        ({"max_context": 131072, "rope": RopeConfig(theta=500000.0, scaling="llama3", factor=8.0)}, False),
-        ({"max_context": 131072, "rope": RopeConfig(theta=10000.0)}, False),
+        ({"max_context": 131072, "ropes": (RopeConfig(theta=500000.0, scaling="llama3", factor=8.0),)}, False),
+        ({"max_context": 131072, "ropes": (RopeConfig(theta=10000.0),)}, False),
     ],
 )
 def test_a_dropped_rope_scaling_is_found(changes: dict[str, Any], is_found: bool, tmp_path: Path) -> None:
     checkpoint = model(tmp_path)
-    config = replace(checkpoint.config, **({"rope": RopeConfig(theta=500000.0)} | changes))
+    config = replace(checkpoint.config, **({"ropes": (RopeConfig(theta=500000.0),)} | changes))
     assert ("rope-scaling" in found(replace(checkpoint, config=config))) == is_found
 
 

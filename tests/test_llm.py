@@ -27,11 +27,12 @@ from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
 from puna.completion import Completion
-from puna.config import EngineConfig, RopeConfig
+from puna.config import EngineConfig
 from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM
+from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.report import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput

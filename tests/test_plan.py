@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from puna.backends import BACKENDS
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
 from puna.report import KeepingReporter
 from tests.fakes import tiny_config
@@ -17,9 +19,9 @@ from tests.fakes import tiny_config
 MIB = 1 << 20
 AS_IS = Layout({name: name for name in ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")}, other="Q8_0", kv_types=("f16", "f32"))
 
-LLAMA_2_7B = ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096)
-LLAMA_3_8B = ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 131072)
-SMOLLM2_135M = ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True)
+LLAMA_2_7B = plain_model(32, 32, 32, 128, 4096, 11008, 32000, 4096)
+LLAMA_3_8B = plain_model(32, 32, 8, 128, 4096, 14336, 128256, 131072)
+SMOLLM2_135M = plain_model(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Header:
 
 
 def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
-    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in config.tensor_shapes().items()}
+    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in tensor_shapes(config).items()}
 
 
 def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:
@@ -76,7 +78,7 @@ def test_a_head_is_padded_in_the_pages() -> None:
     assert kv_bytes(one_head, 1, "f32", value_multiple=16) == (20 + 32) * 4
 
 
-PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, column_multiple=32)
+PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=8, vector_multiple=32)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ PACKED = Layout({"Q4_1": "Q4_1"}, other="Q8_0", kv_types=("f16",), row_multiple=
         ((8, 64), "Q4_1", 8 * 2 * 20),
         ((9, 65), "Q4_1", 16 * 3 * 20),
         ((9, 65), "Q8_0", 16 * 3 * 34),
-        ((3, 5), "F16", 8 * 32 * 2),
-        ((100,), "F32", 400),
+        ((3, 5), "F16", 8 * 5 * 2),
+        ((100,), "F32", 4 * 128),
     ],
 )
 def test_rows_and_columns_are_padded_as_the_layout_says(shape: tuple[int, ...], kind: str, expected: int) -> None:
@@ -174,7 +176,7 @@ def on_a_card(config: ModelConfig, kind: str = "BF16", free: int = CARD, **setti
 
 def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
     made, notices = on_a_card(LLAMA_2_7B)
-    assert made.weights == "int8" and made.num_streamed == 0 and made.total_bytes < CARD
+    assert made.weights == "int8" and made.num_offloaded == 0 and made.total_bytes < CARD
     assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
     needed = human(plan(LLAMA_2_7B).weights_bytes)
     assert notices == [
@@ -183,25 +185,25 @@ def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gib", "weights", "is_streamed"), [(24, "as-is", False), (12, "int8", False), (6, "int4", False), (4, "int4", True)]
+    ("gib", "weights", "is_offloaded"), [(24, "as-is", False), (12, "int8", False), (6, "int4", False), (4, "int4", True)]
 )
-def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_streamed: bool) -> None:
+def test_each_card_gets_the_weights_that_lose_least(gib: int, weights: str, is_offloaded: bool) -> None:
     made, _ = on_a_card(LLAMA_2_7B, free=gib * GIB, max_context=2048)
-    assert (made.weights, made.num_streamed > 0) == (weights, is_streamed)
+    assert (made.weights, made.num_offloaded > 0) == (weights, is_offloaded)
     assert made.total_bytes <= gib * GIB
 
 
-def test_weights_that_are_asked_for_are_kept_and_streamed() -> None:
+def test_weights_that_are_asked_for_are_kept_and_offloaded() -> None:
     made, notices = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024)
-    assert made.weights == "as-is" and 3 <= made.num_streamed < 32 and made.total_bytes <= CARD
+    assert made.weights == "as-is" and 3 <= made.num_offloaded < 32 and made.total_bytes <= CARD
     assert notices[0].startswith(
-        f"{made.num_streamed} of 32 layers stay in main memory and are copied to the device in every step"
+        f"{made.num_offloaded} of 32 layers stay in main memory and are copied to the device in every step"
     )
     fewer = on_a_card(LLAMA_2_7B, weights="as-is", max_context=1024, free=8 * GIB)[0]
-    assert fewer.num_streamed > made.num_streamed
+    assert fewer.num_offloaded > made.num_offloaded
 
 
-def test_a_model_that_cannot_even_be_streamed_is_refused() -> None:
+def test_a_model_that_cannot_even_be_offloaded_is_refused() -> None:
     with pytest.raises(InsufficientMemoryError, match="the model needs"):
         on_a_card(LLAMA_3_8B, free=1 * GIB)
 

@@ -28,7 +28,7 @@ TORCH_KV = ("bf16", "f16", "f32", "int8")
 GPU = partial(
     Layout,
     kv_types=TORCH_KV,
-    streams=True,
+    offloads=True,
     kv_share=0.9,
     max_batch=256,
     chunk_tokens=1024,
@@ -45,7 +45,7 @@ BACKENDS: Mapping[str, BackendSpec] = {
                 other="Q8_0",
                 kv_types=("f16", "f32"),
                 row_multiple=8,
-                column_multiple=32,
+                vector_multiple=32,
                 value_multiple=16,
             )
         },

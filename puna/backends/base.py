@@ -96,6 +96,9 @@ class Backend(Protocol):
     def limits(self) -> DeviceLimits:
         """Measure the device's limits (a second or two)."""
 
+    def weights_bytes(self) -> int:
+        """Bytes of the weights that `load` made in the device's memory: those of the plan's placements."""
+
     def held_bytes(self) -> int:
         """Bytes of device memory that this process holds now. Their growth during `load` is what loading takes."""
 

@@ -6,17 +6,20 @@ one vector, and the shape of every product depends on the row's own position onl
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
+from puna.model.rope import RotaryTables
+from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
@@ -32,6 +35,12 @@ def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
     [0.8489999771118164, 2.263000011444092]
     """
     return x * np.float32(1 / np.sqrt(np.mean(np.square(x)) + np.float32(eps))) * weight
+
+
+def qk_norm(heads: Floats, weight: Floats, eps: float) -> Floats:
+    """RMS norm of each head, or of all together if `weight` has their size.  # (heads, head_dim), (head_dim,) or all"""
+    rows = heads.reshape(-1, len(weight))
+    return np.stack([rms_norm(row, weight, eps) for row in rows]).reshape(heads.shape)
 
 
 def matvec(weight: Floats, x: Floats, bias: Floats | None = None) -> Floats:
@@ -54,19 +63,50 @@ def softmax(scores: Floats) -> Floats:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def attend(q: Floats, keys: Floats, values: Floats) -> Floats:
+def softcap(x: Floats, cap: float) -> Floats:
+    """cap * tanh(x / cap), which keeps x within -cap..cap (Gemma 2, arXiv 2408.00118); a cap of 0 keeps it as it is."""
+    return np.asarray(np.float32(cap) * np.tanh(x / np.float32(cap))) if cap else x
+
+
+def attend(q: Floats, keys: Floats, values: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
     """Softmax attention of one position; each K/V head serves num_heads / num_kv_heads queries (Ainslie 2023, arXiv 2305.13245).
 
-    q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim)
+    q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim). A `scale` of 0: 1 / sqrt(head_dim).
     """
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
-    scores = groups @ keys.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[1]))
-    return (softmax(scores) @ values).reshape(q.shape)
+    scores = groups @ keys.transpose(0, 2, 1) * np.float32(scale or 1 / np.sqrt(q.shape[1]))
+    return (softmax(softcap(scores, cap)) @ values).reshape(q.shape)
 
 
-def swiglu(gate: Floats, up: Floats) -> Floats:
-    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202); the exponent is clipped below float32's overflow."""
-    return np.asarray(gate / (1 + np.exp(np.minimum(-gate, np.float32(88)))) * up)
+def silu(x: Floats) -> Floats:
+    """x / (1 + e**-x); the exponent is clipped below float32's overflow."""
+    return np.asarray(x / (1 + np.exp(np.minimum(-x, np.float32(88)))))
+
+
+def gelu(x: Floats) -> Floats:
+    """GELU in its tanh form (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return np.asarray(np.float32(0.5) * x * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3))))
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Floats], Floats]] = {"silu": silu, "gelu": gelu}
+
+
+def glu(gate: Floats, up: Floats, activation: Activation = "silu") -> Floats:
+    """activation(gate) * up (Shazeer 2020, arXiv 2002.05202)."""
+    return ACTIVATIONS[activation](gate) * up
+
+
+def route(logits: Floats, experts: Experts) -> tuple[list[int], Floats]:
+    """A token's experts, the most probable first, and the weight of each (Shazeer et al. 2017, arXiv 1701.06538).
+
+    logits (experts,) -> top_k numbers, (top_k,). On a tie the lower expert comes first.
+
+    >>> route(np.float32([0, 2, 0, 2]), Experts(size=8, count=4, top_k=3))[0]
+    [1, 3, 0]
+    """
+    chosen = np.argsort(-logits, kind="stable")[: experts.top_k]
+    shares = softmax(logits)[chosen]
+    return chosen.tolist(), shares / shares.sum() if experts.normalises else shares
 
 
 class ReferenceBackend:
@@ -85,11 +125,11 @@ class ReferenceBackend:
         model = checkpoint.config
         self._weights: dict[str, Floats] = {}
         for done, (name, tensor) in enumerate(checkpoint.tensors.items(), start=1):
-            self._weights[name] = np.ascontiguousarray(tensor.dequantize(), dtype=np.float32)
+            self._weights[name] = np.ascontiguousarray(tensor.dequantize(), dtype=np.float32).reshape(tensor.shape)
             report.progress("loading weights", done, len(checkpoint.tensors))
         self._weights.setdefault("lm_head", self._weights["embed"])
         self._layers = [_of_layer(self._weights, layer) for layer in range(model.num_layers)]
-        self._page_size = plan.page_size
+        self._page_size, self._rotary = plan.page_size, RotaryTables(model)
         pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
         self._keys, self._values = np.zeros(pages, np.float32), np.zeros(pages, np.float32)
         self._model = model
@@ -98,13 +138,12 @@ class ReferenceBackend:
         """Go layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones."""
         model = self._loaded()
         tables = np.repeat(batch.page_tables, np.diff(batch.starts), axis=0)  # (tokens, pages)
-        angles = model.rope.angles(batch.positions, np.repeat(batch.prompt_lengths, np.diff(batch.starts)), model.head_dim)
-        turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * model.rope.attention_factor  # (tokens, 2, head_dim / 2)
-        x = self._weights["embed"][batch.token_ids]  # (tokens, hidden_size)
+        cos_sin = self._rotary.cos_sin(batch.positions, np.repeat(batch.prompt_lengths, np.diff(batch.starts)))
+        x = self._weights["embed"][batch.token_ids] * np.float32(model.embedding_scale)  # (tokens, hidden_size)
         with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
             for layer in range(model.num_layers):
                 for row, position in enumerate(batch.positions.tolist()):
-                    x[row] = self._block(model, layer, x[row], position, turns[row].astype(np.float32), tables[row])
+                    x[row] = self._block(model, layer, x[row], position, cos_sin[:, row], tables[row])
             logits = [self._logits(model, x[row]) for row in batch.logit_rows]
         return np.array(logits, np.float32).reshape(-1, model.vocab_size)
 
@@ -118,6 +157,10 @@ class ReferenceBackend:
             f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),
         )
 
+    def weights_bytes(self) -> int:
+        arrays = {id(weight): weight for weight in self._weights.values()}.values()  # a tied embedding is there twice
+        return sum(weight.nbytes for weight in arrays)
+
     def held_bytes(self) -> int:
         return own_bytes()
 
@@ -126,26 +169,52 @@ class ReferenceBackend:
         for name in ("_weights", "_layers", "_keys", "_values"):
             vars(self).pop(name, None)
 
-    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, turns: Floats, table: IntArray) -> Floats:
-        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)"""
-        w = self._layers[layer]
-        h = rms_norm(x, w["attn_norm"], model.norm_eps)
+    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, cos_sin: Floats, table: IntArray) -> Floats:
+        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)
+
+        `cos_sin` (tables, 2, head_dim / 2): the rotary tables of this token.
+        """
+        spec, norm = model.layers[layer], partial(self._normed, model, self._layers[layer])
+        x = x + norm("attn_post_norm", self._attention(model, layer, norm("attn_norm", x), position, cos_sin, table))
+        h = norm("ffn_norm", x)
+        added = self._dense(layer, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
+        return x + norm("ffn_post_norm", added)
+
+    def _normed(self, model: ModelConfig, w: dict[str, Floats], name: str, x: Floats) -> Floats:
+        """x normed by the layer's norm of that name, where it has one."""
+        return rms_norm(x, w[name], model.norm_eps) if name in w else x
+
+    def _attention(self, model: ModelConfig, layer: int, h: Floats, position: int, cos_sin: Floats, table: IntArray) -> Floats:
+        w, spec = self._layers[layer], model.layers[layer].attention
         q = matvec(w["q_proj"], h, w.get("q_bias")).reshape(model.num_heads, model.head_dim)
         k = matvec(w["k_proj"], h, w.get("k_bias")).reshape(model.num_kv_heads, model.head_dim)
         v = matvec(w["v_proj"], h, w.get("v_bias")).reshape(model.num_kv_heads, model.head_dim)
-        if model.qk_norm:
-            q = np.stack([rms_norm(head, w["q_norm"], model.norm_eps) for head in q])
-            k = np.stack([rms_norm(head, w["k_norm"], model.norm_eps) for head in k])
-        self._write(layer, table, position, rope(k, *turns), v)
-        keys, values = self._read(layer, table, position, model.window_of(layer))
-        x = x + matvec(w["o_proj"], attend(rope(q, *turns), keys, values).reshape(-1), w.get("o_bias"))
-        h = rms_norm(x, w["ffn_norm"], model.norm_eps)
+        if spec.qk_norm != "none":
+            q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
+        self._write(layer, table, position, rope(k, *cos_sin[self._rotary.of_k[layer]]), v)
+        keys, values = self._read(layer, table, position, spec.window)
+        attended = attend(rope(q, *cos_sin[self._rotary.of_q[layer]]), keys, values, spec.scale, spec.softcap)
+        return matvec(w["o_proj"], attended.reshape(-1), w.get("o_bias"))
+
+    def _dense(self, layer: int, h: Floats, ffn: Dense) -> Floats:
+        w = self._layers[layer]
         gate, up = matvec(w["gate_proj"], h, w.get("gate_bias")), matvec(w["up_proj"], h, w.get("up_bias"))
-        return x + matvec(w["down_proj"], swiglu(gate, up), w.get("down_bias"))
+        return matvec(w["down_proj"], glu(gate, up, ffn.activation), w.get("down_bias"))
+
+    def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
+        """The outputs of the token's experts, each times its weight, summed in the router's order."""
+        w = self._layers[layer]
+        outputs = (
+            share
+            * matvec(w["down_experts"][e], glu(matvec(w["gate_experts"][e], h), matvec(w["up_experts"][e], h), ffn.activation))
+            for e, share in zip(*route(matvec(w["router"], h), ffn), strict=True)
+        )
+        return np.asarray(reduce(operator.add, outputs))
 
     def _logits(self, model: ModelConfig, x: Floats) -> Floats:
         """(hidden_size,) -> (vocab_size,)"""
-        return matvec(self._weights["lm_head"], rms_norm(x, self._weights["final_norm"], model.norm_eps))
+        logits = matvec(self._weights["lm_head"], rms_norm(x, self._weights["final_norm"], model.norm_eps))
+        return softcap(logits, model.logit_softcap)
 
     def _write(self, layer: int, table: IntArray, position: int, k: Floats, v: Floats) -> None:
         page, slot = table[position // self._page_size], position % self._page_size

@@ -17,13 +17,14 @@ from puna.cli.options import Whole, engine_config, engine_options, json_option, 
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
+from puna.model.weights import tensor_shapes
 from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
     from puna.completion import Timing
-    from puna.config import ModelConfig
     from puna.llm import LLM
+    from puna.model.spec import ModelConfig
     from puna.plan import Header
 
 SEED = 20261122
@@ -113,7 +114,7 @@ def _facts(
 
     pp, tg = statistics.median(prefill), statistics.median(decode)
     tensors = open_checkpoint(llm.path).tensors
-    read_bytes, operations = sum(read_by_type(llm.model, tensors, llm.plan).values()), 2 * matrix_weights(llm.model)
+    read_bytes, operations = sum(read_by_type(llm.model, llm.plan).values()), 2 * matrix_weights(llm.model)
     return {
         "device": dataclasses.asdict(llm.backend.info),
         "prefill": _row(f"pp{prompt_tokens}", prompt_tokens, prefill)
@@ -144,7 +145,7 @@ def _row(name: str, num_tokens: int, rates: list[float]) -> dict[str, Any]:
 
 def matrix_weights(config: ModelConfig) -> int:
     """Weights that multiply each prompt token; the output matrix multiplies only the last one."""
-    shapes = config.tensor_shapes().items()
+    shapes = tensor_shapes(config).items()
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("layers.") and len(shape) == 2)
 
 

@@ -15,6 +15,7 @@ from puna.cli.options import guessed_template_of, json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
 from puna.cli.width import cut, pad, report_width
 from puna.cli.word_wrap import wrapped
+from puna.model.spec import Experts, ModelConfig
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -82,6 +83,22 @@ def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[st
         yield f"  {printable(finding.cure)}"
 
 
+SIZES = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_size", "ffn_size", "vocab_size", "max_context")
+SAID = ("norm_eps", "tie_embeddings", "architecture", "name", "sliding_window", "windowed_layers")
+FLAGS = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm")  # of the extras; they are always told, the others where they are
+
+
+def config_facts(config: ModelConfig) -> dict[str, Any]:
+    """A model's sizes and features, as JSON types."""
+    facts = {name: getattr(config, name) for name in (*SIZES, *SAID)} | {name: name in config.extras for name in FLAGS}
+    experts = next((layer.ffn for layer in config.layers if isinstance(layer.ffn, Experts)), None)
+    if experts is not None:
+        facts |= {"num_experts": experts.count, "experts_per_token": experts.top_k}
+    facts["more"] = tuple(name for name in config.extras if name not in (*FLAGS, *SAID))
+    ropes = [asdict(rope) for rope in config.ropes]
+    return facts | {"rope": ropes[0]} | ({"local_rope": ropes[1]} if len(ropes) > 1 else {})
+
+
 def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, Any]:
     """The facts of a checkpoint, as JSON types."""
     tensors = checkpoint.tensors.values()
@@ -90,7 +107,7 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "format": checkpoint.format,
         "files": [{"path": shown_path(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
         "parameters": sum(_num_weights(tensor) for tensor in tensors),
-        "config": asdict(checkpoint.config),
+        "config": config_facts(checkpoint.config),
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
         "chat_template": checkpoint.chat_template,
@@ -151,8 +168,9 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _config_lines(config: dict[str, Any]) -> Iterator[str]:
     window = config["sliding_window"]
-    said = config | {"sliding_window": f"{window} tokens" if window else "none", "rope": _rope_line(config["rope"])}
-    shown = {name: value for name, value in said.items() if value not in (None, "")}
+    said = config | {"sliding_window": f"{window} tokens" if window else "none"}
+    said |= {name: _rope_line(config[name]) for name in ("rope", "local_rope") if name in config}
+    shown = {name: value for name, value in said.items() if value not in (None, "", ())}
     yield from (f"{name:<17}{printable(_plain(value))}" for name, value in shown.items())
 
 

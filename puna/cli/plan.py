@@ -120,7 +120,7 @@ def _planned(
     made = fit(checkpoint, engine, place, parts)
     settings = nearest(checkpoint, engine, place, parts) if not made.fits or made.notices else []
     on_cpu = None
-    if place.is_gpu and (not made.fits or made.plan.num_streamed):
+    if place.is_gpu and (not made.fits or made.plan.num_offloaded):
         asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
         on_cpu = fit(checkpoint, asked, place_for(asked, ThisHost(), limits, None, ram))
     return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
@@ -354,7 +354,7 @@ def _fit_facts(fit: Fit) -> dict[str, Any]:
         "scratch_bytes": plan.scratch_bytes,
         "logits_bytes": plan.logits_bytes,
         "max_context": plan.max_context,
-        "num_streamed": plan.num_streamed,
+        "num_offloaded": plan.num_offloaded,
         "expected": None if fit.speed is None else fit.speed._asdict(),
     }
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ModelConfig
 from puna.formats.blocks import BlockType
 from puna.formats.rows import Rows
+from puna.model.spec import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from puna.config import ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
-from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.errors import ConfigError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.foreign import refuse_foreign_gguf
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
@@ -25,6 +24,9 @@ from puna.formats.notices import Doubt
 from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.template_file import other_templates
+from puna.model.rope import RopeConfig, yarn_attention_factor
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import role_of, tensor_shapes
 
 
 class Architecture(NamedTuple):
@@ -46,7 +48,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": Architecture(True, ("qkv_bias",)),
     "qwen3": Architecture(True, ("qkv_bias", "qk_norm")),
 }
-HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # if an architecture has that order
 
 # Our name of a size -> the key after `<architecture>.`; errors about that size name the key.
 CONFIG_KEYS = {
@@ -185,7 +186,7 @@ def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
     num_kv_heads = values.for_each_layer(key["num_kv_heads"], num_layers)
     features = ARCHITECTURES[architecture].features
     try:
-        return ModelConfig(
+        return plain_model(
             num_layers=num_layers,
             num_heads=num_heads,
             num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
@@ -328,7 +329,7 @@ def _rope_factors(gguf: GGUFFile, head_dim: int) -> tuple[float, ...] | None:
 
 
 def _tensors(gguf: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     foreign = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
     for name in [name for name in gguf.tensors if name not in foreign and name != ROPE_FACTORS]:
         raise UnsupportedModelError(
@@ -343,16 +344,16 @@ def _tensors(gguf: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
 def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if placed.shape != shape:
         _fail(placed, f"has shape {placed.shape}; the model's sizes need {shape}")
-    turned = ARCHITECTURES[config.architecture].half_split and ours.rpartition(".")[2] in HALF_SPLIT
-    return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config.head_dim) if turned else placed.data)
+    turned = ARCHITECTURES[config.architecture].half_split and role_of(ours).is_rotary
+    return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config) if turned else placed.data)
 
 
-def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], head_dim: int) -> Rows:
+def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:
     if len(shape) == 2:
-        return HalfSplitHeads(placed.data, head_dim)
+        return HalfSplitHeads(placed.data, config.head_dim, config.rope.dim)
     if placed.type.block_size != 1:
         _fail(placed, f"is {placed.type.name}; a vector of this kind must be F32, F16 or BF16")
-    return half_split_vector(placed.data, head_dim, placed.data.shape[1] // shape[0])
+    return half_split_vector(placed.data, config.head_dim, placed.data.shape[1] // shape[0], config.rope.dim)
 
 
 def _fail(placed: PlacedTensor, problem: str) -> NoReturn:

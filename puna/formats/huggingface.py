@@ -12,7 +12,6 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from puna.config import ModelConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
@@ -30,6 +29,8 @@ from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
+from puna.model.spec import ModelConfig
+from puna.model.weights import role_of, tensor_shapes
 
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
@@ -44,7 +45,6 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_SHARDS = 10_000
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 1 << 20, 8 << 20  # real ones have some kB, and some hundred
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
-HALF_SPLIT = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")
 Weight = StoredTensor | PackedTensor
 Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
@@ -244,7 +244,7 @@ HEAD, EMBED = HUGGINGFACE_NAMES["lm_head"], HUGGINGFACE_NAMES["embed"]
 
 
 def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> dict[str, Tensor]:
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
     for name in [name for name in stored if name not in foreign and not IGNORED.fullmatch(name)]:
         raise UnsupportedModelError(
@@ -287,15 +287,15 @@ def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConf
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
     if isinstance(stored, StoredTensor) and stored.dtype not in READABLE:
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
-    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config.head_dim))
+    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
 
 
-def _interleaved(stored: Weight, ours: str, head_dim: int) -> Rows:
-    if ours.rpartition(".")[2] not in HALF_SPLIT:
+def _interleaved(stored: Weight, ours: str, config: ModelConfig) -> Rows:
+    if not role_of(ours).is_rotary:
         return stored.rows()
     if len(stored.shape) == 1:
-        return half_split_vector(stored.rows(), head_dim, DTYPES[stored.dtype].itemsize)
-    return HalfSplitHeads(stored.rows(), head_dim)
+        return half_split_vector(stored.rows(), config.head_dim, DTYPES[stored.dtype].itemsize, config.rope.dim)
+    return HalfSplitHeads(stored.rows(), config.head_dim, config.rope.dim)
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from puna.config import MAX_SIZES, ConfigError, ModelConfig, RopeConfig, yarn_attention_factor
-from puna.errors import UnsupportedModelError
+from puna.errors import ConfigError, UnsupportedModelError
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.notices import Doubt
+from puna.model.rope import RopeConfig, yarn_attention_factor
+from puna.model.spec import MAX_SIZES, ModelConfig, plain_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def read_config(config: JsonObject, name: str) -> ModelConfig:
     norm_eps = config.real("rms_norm_eps")
     num_kv_heads = _integer(config, "num_key_value_heads", family.num_kv_heads or num_heads)
     try:
-        return ModelConfig(
+        return plain_model(
             num_layers=num_layers,
             num_heads=num_heads,
             num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,

@@ -19,8 +19,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from puna.config import ConfigError, ModelConfig, RopeConfig
-from puna.errors import UnsupportedModelError
+from puna.errors import ConfigError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.llama2c_tokenizer import read_tokenizer
@@ -29,6 +28,9 @@ from puna.formats.names import LLAMA2C_NAMES, foreign_name
 from puna.formats.rope_tables import rope_of
 from puna.formats.template_file import template_in
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file_told
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 
 MAGIC = 0x616B3432  # "ak42", stored as the bytes "24ka"
 HEADER_BYTES = 256
@@ -101,7 +103,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = _config(cursor, header)
     tensors = {tensor.name: tensor for tensor in _read_tensors(cursor, header, config)}
     if header.version == 0:
-        config = replace(config, rope=_read_rope(cursor, config))
+        config = replace(config, ropes=(_read_rope(cursor, config),))
     spec, notices = _tokenizer(path, tokenizer, config.vocab_size)
     metadata = {"version": header.version, **header.sizes._asdict(), "shared_classifier": header.shared}
     template, more = template_in(path.parent)
@@ -164,7 +166,7 @@ def _read_sizes(cursor: Cursor) -> Sizes:
 
 
 def _config_of(sizes: Sizes, shared: bool, theta: float = ROPE_THETA, norm_eps: float = NORM_EPS) -> ModelConfig:
-    return ModelConfig(
+    return plain_model(
         num_layers=sizes.n_layers,
         num_heads=sizes.n_heads,
         num_kv_heads=sizes.n_kv_heads,
@@ -203,7 +205,7 @@ def _config(cursor: Cursor, header: Header) -> ModelConfig:
 def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[Tensor]:
     """Read every tensor, after checking that the file has exactly the length they need."""
     group_size = _group_size(cursor, header, config) if header.version == 2 else 0
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     old_freqs = config.max_context * config.head_dim if header.version == 0 else 0  # cos and sin tables, unused since
     needed = header.num_bytes + 4 * old_freqs + sum(_tensor_bytes(shape, group_size) for shape in shapes.values())
     if needed != cursor.end:
@@ -239,7 +241,7 @@ def _group_size(cursor: Cursor, header: Header, config: ModelConfig) -> int:
 
 def _read_rope(cursor: Cursor, config: ModelConfig) -> RopeConfig:
     """From version 0's tables: cos and sin at position 1. llama2.c ignores them; puna does too if they are no tables."""
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     behind = math.prod(shapes["lm_head"]) if "lm_head" in shapes else 0
     pairs = config.head_dim // 2
     tables = Cursor(cursor.data, cursor.file, cursor.end - 4 * behind - 8 * config.max_context * pairs)

@@ -14,8 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from puna.config import ConfigError, ModelConfig, RopeConfig
-from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.errors import ConfigError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
@@ -23,12 +22,15 @@ from puna.formats.mapped import is_there, read_head, shown, shown_name
 from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.rows import are_equal
 from puna.formats.safetensors import read_safetensors
-from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of, joined
+from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, cut_of, joined
 from puna.formats.stored import StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tiktoken_file import matches as is_tiktoken
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file_told
 from puna.formats.torch_file import read_torch_file
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import Cut, tensor_shapes
 
 PARAMS = "params.json"
 SIDE_FILE, SIDE_KEYS = "puna.json", ("max_context", "tie_embeddings")
@@ -193,7 +195,7 @@ def _config(params: JsonObject, side: JsonObject, first: Mapping[str, StoredTens
     norm_eps = 1e-5 if norm_eps is None else norm_eps
     try:
         rope = _rope(params, folder, hidden_size, num_layers)
-        return ModelConfig(
+        return plain_model(
             num_layers=num_layers,
             num_heads=num_heads,
             num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
@@ -284,7 +286,7 @@ def _rope(params: JsonObject, folder: Path, hidden_size: int, num_layers: int) -
 
 
 def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: list[Path]) -> dict[str, Tensor]:
-    shapes = config.tensor_shapes()
+    shapes = tensor_shapes(config)
     foreign = {foreign_name(META_NAMES, ours): ours for ours in shapes}
     for shard, path in zip(shards, paths):
         for name in [name for name in shard if name not in foreign and not IGNORED.fullmatch(name)]:
@@ -292,9 +294,9 @@ def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: 
         for name in [name for name in foreign if name not in shard]:
             raise ModelFormatError(path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
     by_rows = _by_vocabulary(shards[0][META_NAMES["embed"]], config.hidden_size)
-    cuts = BY_VOCABULARY if by_rows else CUTS
+    others = BY_VOCABULARY if by_rows else BY_COLUMNS
     return {
-        ours: _tensor([shard[name] for shard in shards], ours, shapes[ours], cut_of(ours, cuts), config)
+        ours: _tensor([shard[name] for shard in shards], ours, shapes[ours], cut_of(ours, others), config)
         for name, ours in foreign.items()
     }
 

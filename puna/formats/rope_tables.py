@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ConfigError, RopeConfig
+from puna.errors import ConfigError
+from puna.model.rope import RopeConfig
 
 # The scalings of Llama 3.1 and the small models of 3.2: puna recognises their tables, so that other formats can name them.
 LLAMA3_SCALINGS = tuple(RopeConfig(scaling="llama3", factor=factor, original_context=8192) for factor in (8.0, 32.0))

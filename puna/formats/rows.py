@@ -80,27 +80,30 @@ class _ReorderedHeads(_Made):
 
 
 class HalfSplitHeads(_ReorderedHeads):
-    """Heads whose rotary pairs are (x[i], x[i + head_dim / 2]) in `source`, returned as (x[2i], x[2i + 1])."""
+    """Heads whose rotary pairs are (x[i], x[i + dim / 2]) in `source`, returned as (x[2i], x[2i + 1]).
 
-    def __init__(self, source: Rows, head_dim: int) -> None:
-        super().__init__(source, interleaved_order(head_dim))
+    `dim`: rotated numbers of a head, its first ones; 0: all.
+    """
+
+    def __init__(self, source: Rows, head_dim: int, dim: int = 0) -> None:
+        super().__init__(source, interleaved_order(head_dim, dim))
 
 
 class InterleavedHeads(_ReorderedHeads):
     """The inverse: for the writers of formats whose heads are half-split."""
 
-    def __init__(self, source: Rows, head_dim: int) -> None:
-        super().__init__(source, np.argsort(interleaved_order(head_dim)))
+    def __init__(self, source: Rows, head_dim: int, dim: int = 0) -> None:
+        super().__init__(source, np.argsort(interleaved_order(head_dim, dim)))
 
 
-def half_split_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
+def half_split_vector(source: Rows, head_dim: int, number_bytes: int, dim: int = 0) -> Rows:
     """`HalfSplitHeads` for a vector, which is one row of numbers of `number_bytes` each."""
-    return _vector(source, number_bytes, lambda numbers: HalfSplitHeads(numbers, head_dim))
+    return _vector(source, number_bytes, lambda numbers: HalfSplitHeads(numbers, head_dim, dim))
 
 
-def interleaved_vector(source: Rows, head_dim: int, number_bytes: int) -> Rows:
+def interleaved_vector(source: Rows, head_dim: int, number_bytes: int, dim: int = 0) -> Rows:
     """`InterleavedHeads` for a vector."""
-    return _vector(source, number_bytes, lambda numbers: InterleavedHeads(numbers, head_dim))
+    return _vector(source, number_bytes, lambda numbers: InterleavedHeads(numbers, head_dim, dim))
 
 
 def _vector(source: Rows, number_bytes: int, turn: Callable[[Rows], Rows]) -> Rows:
@@ -111,13 +114,16 @@ def _vector(source: Rows, number_bytes: int, turn: Callable[[Rows], Rows]) -> Ro
     return ComputedRows((source.shape[0], source.shape[1]), compute)
 
 
-def interleaved_order(head_dim: int) -> npt.NDArray[np.intp]:
-    """The place of number j of an interleaved head in a half-split one.
+def interleaved_order(head_dim: int, dim: int = 0) -> npt.NDArray[np.intp]:
+    """The place of number j of an interleaved head in a half-split one, of which the first `dim` numbers are rotated; 0: all.
 
-    >>> interleaved_order(6).tolist()
-    [0, 3, 1, 4, 2, 5]
+    >>> interleaved_order(6).tolist(), interleaved_order(6, 4).tolist()
+    ([0, 3, 1, 4, 2, 5], [0, 2, 1, 3, 4, 5])
     """
-    return np.arange(head_dim, dtype=np.intp).reshape(2, -1).T.reshape(-1)
+    order = np.arange(head_dim, dtype=np.intp)
+    rotated = dim or head_dim
+    order[:rotated] = order[:rotated].reshape(2, -1).T.reshape(-1)
+    return order
 
 
 class StackedRows(_Made):

@@ -6,65 +6,31 @@ arXiv 1909.08053). One table serves the readers and writers of Meta's shards and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ModelConfig
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import ComputedRows, CutRows, JoinedRows, Rows, StackedRows
+from puna.model.spec import ModelConfig
+from puna.model.weights import COLUMNS, EMBED, Cut, role_of
 
 SMALL_BLOCK = 32  # columns of a block of Q8_0
-Direction = Literal["rows", "columns", "whole"]
+# Llama 2's shards have some columns of the embedding each; Llama 3's, and tensor parallelism, some of its rows.
+BY_COLUMNS: Mapping[str, Cut] = {EMBED.name: COLUMNS}
+BY_VOCABULARY: Mapping[str, Cut] = {}
 
 
-class Cut(NamedTuple):
-    """A row of the table."""
-
-    direction: Direction
-    by_heads: bool = False  # K/V heads: repeated if there are more parts than heads
+UNCUT = ("full qk_norm", "norms after", "experts")  # these need sums over all parts that are not computed yet
 
 
-# Our name within a layer, or of a tensor outside -> how to split it. Biases that are added after a sum over parts stay whole:
-# only the first part may add them.
-CUTS: dict[str, Cut] = {
-    "embed": Cut("columns"),
-    "final_norm": Cut("whole"),
-    "lm_head": Cut("rows"),
-    "attn_norm": Cut("whole"),
-    "q_proj": Cut("rows"),
-    "k_proj": Cut("rows", by_heads=True),
-    "v_proj": Cut("rows", by_heads=True),
-    "o_proj": Cut("columns"),
-    "ffn_norm": Cut("whole"),
-    "gate_proj": Cut("rows"),
-    "up_proj": Cut("rows"),
-    "down_proj": Cut("columns"),
-    "q_bias": Cut("columns"),  # a vector is one row
-    "k_bias": Cut("columns", by_heads=True),
-    "v_bias": Cut("columns", by_heads=True),
-    "o_bias": Cut("whole"),
-    "gate_bias": Cut("columns"),
-    "up_bias": Cut("columns"),
-    "down_bias": Cut("whole"),
-    "q_norm": Cut("whole"),
-    "k_norm": Cut("whole"),
-}
-BY_VOCABULARY = CUTS | {"embed": Cut("rows")}  # Llama 3's shards
-
-
-def cut_of(name: str, cuts: dict[str, Cut] = CUTS) -> Cut:
-    """How to split our tensor `name`.
-
-    >>> cut_of("layers.3.o_proj").direction
-    'columns'
-    """
-    return cuts[name.rpartition(".")[2]]
+def cut_of(name: str, others: Mapping[str, Cut] = BY_VOCABULARY) -> Cut:
+    """How to split the weight `name`: as its role says, or as `others` say."""
+    return others.get(name, role_of(name).cut)
 
 
 def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
@@ -74,12 +40,12 @@ def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
     """
     if num_parts == 1:
         return checkpoint
-    config, tensors = checkpoint.config, cut(checkpoint, rank, num_parts, BY_VOCABULARY)
+    config, tensors = checkpoint.config, cut(checkpoint, rank, num_parts)
     part = replace(
         config,
+        layers=tuple(replace(layer, ffn=replace(layer.ffn, size=layer.ffn.size // num_parts)) for layer in config.layers),
         num_heads=config.num_heads // num_parts,
         num_kv_heads=max(1, config.num_kv_heads // num_parts),
-        ffn_size=config.ffn_size // num_parts,
         vocab_size=tensors["embed"].shape[0],
     )
     return replace(checkpoint, config=part, tensors=tensors)
@@ -87,6 +53,10 @@ def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
 
 def check_parts(config: ModelConfig, num_parts: int) -> None:
     """Raise UsageError if a model cannot be split into that many equal parts; the error names the numbers that work."""
+    if num_parts > 1 and (uncut := [name for name in config.extras if name in UNCUT]):
+        raise UsageError(
+            f"the model cannot be split in parts: it has {', '.join(uncut)}", hint="Run it in one process, on one device."
+        )
     if not _divides(config, num_parts):
         works = [str(n) for n in range(1, config.num_heads + 1) if _divides(config, n)]
         raise UsageError(
@@ -102,14 +72,14 @@ def _divides(config: ModelConfig, num_parts: int) -> bool:
     return config.num_kv_heads % num_parts == 0 or num_parts % config.num_kv_heads == 0
 
 
-def cut(checkpoint: Checkpoint, rank: int, num_parts: int, cuts: dict[str, Cut] = CUTS) -> dict[str, Tensor]:
+def cut(checkpoint: Checkpoint, rank: int, num_parts: int, others: Mapping[str, Cut] = BY_VOCABULARY) -> dict[str, Tensor]:
     """Part `rank` of each tensor; rows are made on demand.
 
     Raises UsageError if the model cannot be split into that many parts.
     """
     check_parts(checkpoint.config, num_parts)
     config = checkpoint.config
-    return {name: _part(tensor, cut_of(name, cuts), rank, num_parts, config) for name, tensor in checkpoint.tensors.items()}
+    return {name: _part(tensor, cut_of(name, others), rank, num_parts, config) for name, tensor in checkpoint.tensors.items()}
 
 
 def _part(tensor: Tensor, cut: Cut, rank: int, num_parts: int, config: ModelConfig) -> Tensor:

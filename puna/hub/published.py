@@ -13,42 +13,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
-from puna.config import ModelConfig
 from puna.errors import UsageError
 from puna.formats.blocks import BLOCK_TYPES
 from puna.hub.catalogue import DEFAULT_MODEL
 from puna.hub.names import HubName
+from puna.model.spec import ModelConfig, plain_model
+from puna.model.weights import tensor_shapes
 
 # num_layers, num_heads, num_kv_heads, head_dim, hidden_size, ffn_size, vocab_size, max_context
-_LLAMA_2_7B = ModelConfig(32, 32, 32, 128, 4096, 11008, 32000, 4096)
-_LLAMA_2_13B = ModelConfig(40, 40, 40, 128, 5120, 13824, 32000, 4096)
-_LLAMA_2_70B = ModelConfig(80, 64, 8, 128, 8192, 28672, 32000, 4096)
-_LLAMA_30B = ModelConfig(60, 52, 52, 128, 6656, 17920, 32000, 2048)
-_LLAMA_65B = ModelConfig(80, 64, 64, 128, 8192, 22016, 32000, 2048)
-_LLAMA_3_8B = ModelConfig(32, 32, 8, 128, 4096, 14336, 128256, 8192)
-_LLAMA_3_70B = ModelConfig(80, 64, 8, 128, 8192, 28672, 128256, 8192)
+_LLAMA_2_7B = plain_model(32, 32, 32, 128, 4096, 11008, 32000, 4096)
+_LLAMA_2_13B = plain_model(40, 40, 40, 128, 5120, 13824, 32000, 4096)
+_LLAMA_2_70B = plain_model(80, 64, 8, 128, 8192, 28672, 32000, 4096)
+_LLAMA_30B = plain_model(60, 52, 52, 128, 6656, 17920, 32000, 2048)
+_LLAMA_65B = plain_model(80, 64, 64, 128, 8192, 22016, 32000, 2048)
+_LLAMA_3_8B = plain_model(32, 32, 8, 128, 4096, 14336, 128256, 8192)
+_LLAMA_3_70B = plain_model(80, 64, 8, 128, 8192, 28672, 128256, 8192)
 _LLAMA_31_8B = replace(_LLAMA_3_8B, max_context=131072)
 _LLAMA_31_70B = replace(_LLAMA_3_70B, max_context=131072)
-_MISTRAL_7B = ModelConfig(32, 32, 8, 128, 4096, 14336, 32000, 32768)
-_MISTRAL_24B = ModelConfig(40, 32, 8, 128, 5120, 32768, 131072, 32768)
-_YI_6B = ModelConfig(32, 32, 4, 128, 4096, 11008, 64000, 4096)
+_MISTRAL_7B = plain_model(32, 32, 8, 128, 4096, 14336, 32000, 32768)
+_MISTRAL_24B = plain_model(40, 32, 8, 128, 5120, 32768, 131072, 32768)
+_YI_6B = plain_model(32, 32, 4, 128, 4096, 11008, 64000, 4096)
 
 
 def _qwen2(layers: int, heads: int, kv_heads: int, head_dim: int, hidden: int, ffn: int, *, tied: bool = False) -> ModelConfig:
     vocab = 151936 if tied else 152064
-    return ModelConfig(
+    return plain_model(
         layers, heads, kv_heads, head_dim, hidden, ffn, vocab, 32768, tie_embeddings=tied, architecture="qwen2", qkv_bias=True
     )
 
 
 def _qwen3(layers: int, heads: int, kv_heads: int, hidden: int, ffn: int, *, tied: bool = False) -> ModelConfig:
-    return ModelConfig(
+    return plain_model(
         layers, heads, kv_heads, 128, hidden, ffn, 151936, 40960, tie_embeddings=tied, architecture="qwen3", qk_norm=True
     )
 
 
 def _falcon3(layers: int, heads: int, hidden: int, ffn: int, context: int = 32768) -> ModelConfig:
-    return ModelConfig(layers, heads, 4, 256, hidden, ffn, 131072, context)
+    return plain_model(layers, heads, 4, 256, hidden, ffn, 131072, context)
 
 
 _QWEN_05B = _qwen2(24, 14, 2, 64, 896, 4864, tied=True)
@@ -120,7 +121,7 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
          "codellama/CodeLlama-7b-Instruct-hf", "TheBloke/CodeLlama-7B-Instruct-GGUF/codellama-7b-instruct.Q4_K_M.gguf"),
         ("codellama-13b", replace(_LLAMA_2_13B, vocab_size=32016, max_context=16384), "Llama 2",
          "codellama/CodeLlama-13b-Instruct-hf", "TheBloke/CodeLlama-13B-Instruct-GGUF/codellama-13b-instruct.Q4_K_M.gguf"),
-        ("codellama-34b", ModelConfig(48, 64, 8, 128, 8192, 22016, 32000, 16384), "Llama 2",
+        ("codellama-34b", plain_model(48, 64, 8, 128, 8192, 22016, 32000, 16384), "Llama 2",
          "codellama/CodeLlama-34b-Instruct-hf", "TheBloke/CodeLlama-34B-Instruct-GGUF/codellama-34b-instruct.Q4_K_M.gguf"),
         ("codellama-70b", replace(_LLAMA_2_70B, vocab_size=32016), "Llama 2",
          "codellama/CodeLlama-70b-Instruct-hf", "TheBloke/CodeLlama-70B-Instruct-GGUF/codellama-70b-instruct.Q4_K_M.gguf"),
@@ -133,20 +134,20 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
          "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF/Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf"),
         ("llama-3.1-70b", _LLAMA_31_70B, "Llama 3.1", "meta-llama/Llama-3.1-70B-Instruct",
          "bartowski/Meta-Llama-3.1-70B-Instruct-GGUF/Meta-Llama-3.1-70B-Instruct-Q4_K_M.gguf"),
-        ("llama-3.1-405b", ModelConfig(126, 128, 8, 128, 16384, 53248, 128256, 131072), "Llama 3.1",
+        ("llama-3.1-405b", plain_model(126, 128, 8, 128, 16384, 53248, 128256, 131072), "Llama 3.1",
          "meta-llama/Llama-3.1-405B-Instruct"),
-        ("llama-3.2-1b", ModelConfig(16, 32, 8, 64, 2048, 8192, 128256, 131072, tie_embeddings=True), "Llama 3.2",
+        ("llama-3.2-1b", plain_model(16, 32, 8, 64, 2048, 8192, 128256, 131072, tie_embeddings=True), "Llama 3.2",
          "meta-llama/Llama-3.2-1B-Instruct", "bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q4_K_M.gguf"),
-        ("llama-3.2-3b", ModelConfig(28, 24, 8, 128, 3072, 8192, 128256, 131072, tie_embeddings=True), "Llama 3.2",
+        ("llama-3.2-3b", plain_model(28, 24, 8, 128, 3072, 8192, 128256, 131072, tie_embeddings=True), "Llama 3.2",
          "meta-llama/Llama-3.2-3B-Instruct", "bartowski/Llama-3.2-3B-Instruct-GGUF/Llama-3.2-3B-Instruct-Q4_K_M.gguf"),
         ("llama-3.3-70b", _LLAMA_31_70B, "Llama 3.3", "meta-llama/Llama-3.3-70B-Instruct",
          "bartowski/Llama-3.3-70B-Instruct-GGUF/Llama-3.3-70B-Instruct-Q4_K_M.gguf"),
         # Mistral
         ("mistral-7b", _MISTRAL_7B, APACHE, "mistralai/Mistral-7B-Instruct-v0.2",
          "TheBloke/Mistral-7B-Instruct-v0.2-GGUF/mistral-7b-instruct-v0.2.Q4_K_M.gguf"),
-        ("tinyllama-1.1b", ModelConfig(22, 32, 4, 64, 2048, 5632, 32000, 2048), APACHE, "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+        ("tinyllama-1.1b", plain_model(22, 32, 4, 64, 2048, 5632, 32000, 2048), APACHE, "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
          "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF/tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf", ("tinyllama",)),
-        ("open_llama_3b", ModelConfig(26, 32, 32, 100, 3200, 8640, 32000, 2048), APACHE, "openlm-research/open_llama_3b"),
+        ("open_llama_3b", plain_model(26, 32, 32, 100, 3200, 8640, 32000, 2048), APACHE, "openlm-research/open_llama_3b"),
         ("open_llama_7b", replace(_LLAMA_2_7B, max_context=2048), APACHE, "openlm-research/open_llama_7b"),
         ("open_llama_13b", replace(_LLAMA_2_13B, max_context=2048), APACHE, "openlm-research/open_llama_13b"),
         ("vicuna-7b", _LLAMA_2_7B, "Llama 2", "lmsys/vicuna-7b-v1.5",
@@ -154,11 +155,11 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
         ("vicuna-13b", _LLAMA_2_13B, "Llama 2", "lmsys/vicuna-13b-v1.5",
          "TheBloke/vicuna-13B-v1.5-GGUF/vicuna-13b-v1.5.Q4_K_M.gguf"),
         # SmolLM2
-        ("smollm2-135m", ModelConfig(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True), APACHE,
+        ("smollm2-135m", plain_model(30, 9, 3, 64, 576, 1536, 49152, 8192, tie_embeddings=True), APACHE,
          "HuggingFaceTB/SmolLM2-135M-Instruct", "bartowski/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf"),
-        ("smollm2-360m", ModelConfig(32, 15, 5, 64, 960, 2560, 49152, 8192, tie_embeddings=True), APACHE,
+        ("smollm2-360m", plain_model(32, 15, 5, 64, 960, 2560, 49152, 8192, tie_embeddings=True), APACHE,
          "HuggingFaceTB/SmolLM2-360M-Instruct", "bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q8_0.gguf"),
-        ("smollm2-1.7b", ModelConfig(24, 32, 32, 64, 2048, 8192, 49152, 8192, tie_embeddings=True), APACHE,
+        ("smollm2-1.7b", plain_model(24, 32, 32, 64, 2048, 8192, 49152, 8192, tie_embeddings=True), APACHE,
          "HuggingFaceTB/SmolLM2-1.7B-Instruct", "bartowski/SmolLM2-1.7B-Instruct-GGUF/SmolLM2-1.7B-Instruct-Q4_K_M.gguf"),
         # Qwen2.5, Qwen3
         ("qwen2.5-0.5b", _QWEN_05B, APACHE, "Qwen/Qwen2.5-0.5B-Instruct",
@@ -184,16 +185,16 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
         ("qwen3-14b", _qwen3(40, 40, 8, 5120, 17408), APACHE, "Qwen/Qwen3-14B", "Qwen/Qwen3-14B-GGUF/Qwen3-14B-Q4_K_M.gguf"),
         ("qwen3-32b", _qwen3(64, 64, 8, 5120, 25600), APACHE, "Qwen/Qwen3-32B", "Qwen/Qwen3-32B-GGUF/Qwen3-32B-Q4_K_M.gguf"),
         # llama2.c: the tokenizer is a file of its own
-        ("stories15m", ModelConfig(6, 6, 6, 48, 288, 768, 32000, 256, tie_embeddings=True), MIT,
+        ("stories15m", plain_model(6, 6, 6, 48, 288, 768, 32000, 256, tie_embeddings=True), MIT,
          "karpathy/tinyllamas", "karpathy/tinyllamas/stories15M.bin"),
-        ("stories42m", ModelConfig(8, 8, 8, 64, 512, 1376, 32000, 1024, tie_embeddings=True), MIT,
+        ("stories42m", plain_model(8, 8, 8, 64, 512, 1376, 32000, 1024, tie_embeddings=True), MIT,
          "karpathy/tinyllamas", "karpathy/tinyllamas/stories42M.bin"),
-        ("stories110m", ModelConfig(12, 12, 12, 64, 768, 2048, 32000, 1024, tie_embeddings=True), MIT,
+        ("stories110m", plain_model(12, 12, 12, 64, 768, 2048, 32000, 1024, tie_embeddings=True), MIT,
          "karpathy/tinyllamas", "karpathy/tinyllamas/stories110M.bin"),
         # Derived models, with the same or almost the same sizes
         ("mistral-7b-v0.3", replace(_MISTRAL_7B, vocab_size=32768), APACHE, "mistralai/Mistral-7B-Instruct-v0.3",
          "bartowski/Mistral-7B-Instruct-v0.3-GGUF/Mistral-7B-Instruct-v0.3-Q4_K_M.gguf"),
-        ("mistral-nemo-12b", ModelConfig(40, 32, 8, 128, 5120, 14336, 131072, 131072), APACHE,
+        ("mistral-nemo-12b", plain_model(40, 32, 8, 128, 5120, 14336, 131072, 131072), APACHE,
          "mistralai/Mistral-Nemo-Instruct-2407",
          "bartowski/Mistral-Nemo-Instruct-2407-GGUF/Mistral-Nemo-Instruct-2407-Q4_K_M.gguf",
          ("mistral-nemo-2407", "mistral-nemo")),
@@ -203,18 +204,18 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
         ("devstral-small-2507", replace(_MISTRAL_24B, max_context=131072), APACHE, "mistralai/Devstral-Small-2507",
          "bartowski/mistralai_Devstral-Small-2507-GGUF/mistralai_Devstral-Small-2507-Q4_K_M.gguf",
          ("devstral-24b", "devstral-small-24b", "devstral")),
-        ("ministral-8b", ModelConfig(36, 32, 8, 128, 4096, 12288, 131072, 32768), "Mistral research",
+        ("ministral-8b", plain_model(36, 32, 8, 128, 4096, 12288, 131072, 32768), "Mistral research",
          "mistralai/Ministral-8B-Instruct-2410",
          "bartowski/Ministral-8B-Instruct-2410-GGUF/Ministral-8B-Instruct-2410-Q4_K_M.gguf", ("ministral-8b-2410",)),
-        ("codestral-22b", ModelConfig(56, 48, 8, 128, 6144, 16384, 32768, 32768), "Mistral MNPL", "mistralai/Codestral-22B-v0.1",
+        ("codestral-22b", plain_model(56, 48, 8, 128, 6144, 16384, 32768, 32768), "Mistral MNPL", "mistralai/Codestral-22B-v0.1",
          "bartowski/Codestral-22B-v0.1-GGUF/Codestral-22B-v0.1-Q4_K_M.gguf", ("codestral",)),
-        ("mistral-large-2407", ModelConfig(88, 96, 8, 128, 12288, 28672, 32768, 131072), "Mistral research",
+        ("mistral-large-2407", plain_model(88, 96, 8, 128, 12288, 28672, 32768, 131072), "Mistral research",
          "mistralai/Mistral-Large-Instruct-2407", "", ("mistral-large-123b",)),
         ("zephyr-7b", _MISTRAL_7B, MIT, "HuggingFaceH4/zephyr-7b-beta",
          "TheBloke/zephyr-7B-beta-GGUF/zephyr-7b-beta.Q4_K_M.gguf", ("zephyr-7b-beta",)),
         ("openhermes-2.5-mistral-7b", replace(_MISTRAL_7B, vocab_size=32002), APACHE, "teknium/OpenHermes-2.5-Mistral-7B",
          "TheBloke/OpenHermes-2.5-Mistral-7B-GGUF/openhermes-2.5-mistral-7b.Q4_K_M.gguf", ("openhermes-2.5-7b",)),
-        ("solar-10.7b", ModelConfig(48, 32, 8, 128, 4096, 14336, 32000, 4096), "CC-BY-NC-4.0",
+        ("solar-10.7b", plain_model(48, 32, 8, 128, 4096, 14336, 32000, 4096), "CC-BY-NC-4.0",
          "upstage/SOLAR-10.7B-Instruct-v1.0",
          "TheBloke/SOLAR-10.7B-Instruct-v1.0-GGUF/solar-10.7b-instruct-v1.0.Q4_K_M.gguf"),
         ("hermes-3-8b", _LLAMA_31_8B, "Llama 3.1", "NousResearch/Hermes-3-Llama-3.1-8B",
@@ -227,9 +228,9 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
          "bartowski/Llama-3.1-Nemotron-70B-Instruct-HF-GGUF/Llama-3.1-Nemotron-70B-Instruct-HF-Q4_K_M.gguf"),
         ("llama-guard-3-8b", _LLAMA_31_8B, "Llama 3.1", "meta-llama/Llama-Guard-3-8B"),
         ("yi-1.5-6b", _YI_6B, APACHE, "01-ai/Yi-1.5-6B-Chat", "bartowski/Yi-1.5-6B-Chat-GGUF/Yi-1.5-6B-Chat-Q4_K_M.gguf"),
-        ("yi-1.5-9b", replace(_YI_6B, num_layers=48), APACHE, "01-ai/Yi-1.5-9B-Chat",
+        ("yi-1.5-9b", plain_model(48, 32, 4, 128, 4096, 11008, 64000, 4096), APACHE, "01-ai/Yi-1.5-9B-Chat",
          "bartowski/Yi-1.5-9B-Chat-GGUF/Yi-1.5-9B-Chat-Q4_K_M.gguf"),
-        ("yi-1.5-34b", ModelConfig(60, 56, 8, 128, 7168, 20480, 64000, 4096), APACHE, "01-ai/Yi-1.5-34B-Chat",
+        ("yi-1.5-34b", plain_model(60, 56, 8, 128, 7168, 20480, 64000, 4096), APACHE, "01-ai/Yi-1.5-34B-Chat",
          "bartowski/Yi-1.5-34B-Chat-GGUF/Yi-1.5-34B-Chat-Q4_K_M.gguf"),
         ("falcon3-1b", _falcon3(18, 8, 2048, 8192, 8192), "Falcon", "tiiuae/Falcon3-1B-Instruct",
          "bartowski/Falcon3-1B-Instruct-GGUF/Falcon3-1B-Instruct-Q4_K_M.gguf"),
@@ -369,7 +370,7 @@ def matrix_types(config: ModelConfig, kind: str, better: str) -> Iterator[tuple[
 
     Rows that are not a multiple of a type's block get the type that llama.cpp gives them, as large or larger.
     """
-    for name, shape in config.tensor_shapes().items():
+    for name, shape in tensor_shapes(config).items():
         own = "F32" if len(shape) == 1 else better if _is_better(name, config) else kind
         while shape[-1] % BLOCK_TYPES[own].block_size:
             own = FALLBACKS.get(own, "F16")
@@ -397,7 +398,7 @@ class Source:
     def num_bytes(self) -> int:
         """Its size on disk in bytes, computed within a few percent without asking the Hub."""
         if self.name.file.endswith(".bin"):
-            return sum(4 * prod(shape) for shape in self.model.config.tensor_shapes().values())
+            return sum(4 * prod(shape) for shape in tensor_shapes(self.model.config).values())
         kind, better = require_types(self.kind, self.kind)
         total = 0
         for _, shape, own in matrix_types(self.model.config, kind, better):

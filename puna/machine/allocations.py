@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from math import prod
 
 from puna.causes.sizes import UNITS, num_bytes, shown
-from puna.config import ModelConfig
 from puna.machine.known_models import KNOWN_MODELS, find_model
+from puna.model.spec import ModelConfig
+from puna.model.weights import tensor_shapes
 from puna.plan import kv_bytes
 
 MIB = 1 << 20
@@ -84,7 +85,7 @@ def weights_bytes(config: ModelConfig, width: int = 2) -> int:
     >>> shown(weights_bytes(KNOWN_MODELS["llama-2-7b"]))
     '12.55 GiB'
     """
-    return width * sum(prod(shape) for shape in config.tensor_shapes().values())
+    return width * sum(prod(shape) for shape in tensor_shapes(config).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _matrices(hints: Hints) -> Iterator[tuple[str, ModelConfig, int, int, int, i
     for share in SHARES:
         for width in WIDTHS:
             for name, config in models:
-                shapes = {shape for shape in config.tensor_shapes().values() if len(shape) == 2}
+                shapes = {shape for shape in tensor_shapes(config).values() if len(shape) == 2}
                 if name not in hints.models:  # logits have the same sizes as the matrices of the vocabulary
                     shapes = {shape for shape in shapes if shape[0] != config.vocab_size}
                 yield from ((name, config, rows, columns, width, share) for rows, columns in sorted(shapes))

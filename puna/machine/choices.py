@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
 from puna.machine.fit import Fit, fit
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
+from puna.model.spec import ModelConfig
 
 USEFUL_PER_S = 5.0  # tokens a second: a slow reader's pace
 SHOWN = 3
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it fits at the file's precision, without layers in main memory."""
-        return not self.fit.plan.num_streamed and self.fit.plan.weights == "as-is"
+        return not self.fit.plan.num_offloaded and self.fit.plan.weights == "as-is"
 
     @property
     def is_quick(self) -> bool:

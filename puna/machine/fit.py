@@ -15,14 +15,16 @@ from math import log2, prod
 from typing import NamedTuple
 
 from puna.backends import backend_spec
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.machine.known_models import checkpoint_of
 from puna.machine.places import Place
-from puna.machine.speed import FLOATS, Speed, expected, is_streamed, resident, sizes_in
-from puna.plan import LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan
+from puna.machine.speed import FLOATS, Speed, expected, offloaded_bytes
+from puna.model.spec import ModelConfig
+from puna.model.weights import role_of
+from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan, placements_of
 from puna.report import KeepingReporter, Reporter
 
 NO_LIMIT = 1 << 60
@@ -30,15 +32,6 @@ NEAREST = 3  # number of settings to show
 WIDENED = 1.1  # times the bytes in the file
 PARTS = (1, 2, 4, 8)  # devices that share a model
 MOST_HALVINGS = 10  # of a context
-
-# Our tensor name (within its layer, if it has one) -> its class.
-CLASSES = {
-    "embed": "embedding",
-    "lm_head": "output",
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "attention"),
-    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "feed-forward"),
-}
-OTHER_CLASS = "norms and biases"
 
 # Main memory of a process without the model: Python, libraries, tokenizer. Measured on the CPU: 45 to 55 MiB.
 PROCESS_BYTES = {"cpu": 50 << 20, "reference": 50 << 20, "torch": 350 << 20, "cuda": 1200 << 20}
@@ -119,8 +112,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
         problem = error.message
         if len(layouts) > 1:  # this plan has the fewest bits, with layers in main memory
             problem = f"it needs {gib(plan.total_bytes)}; even at its smallest, {problem}"
-    streamed = sum(size for name, _, size in resident(own.tensors, plan) if is_streamed(name, own.config, plan))
-    main_items = tuple(_main_items(streamed, place))
+    main_items = tuple(_main_items(offloaded_bytes(plan), place))
     in_main = parts * sum(item.bytes for item in main_items)
     if not problem and in_main > place.main_bytes:
         times = f"{parts} x " if parts > 1 else ""
@@ -143,7 +135,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
 def _concessions(config: ModelConfig, plan: Plan) -> str:
     """What the plan already does to fit, as the beginning of a sentence; "" if nothing."""
     bits = "" if plan.weights == "as-is" else f"weights as {plan.weights}"
-    layers = f"{plan.num_streamed} of {config.num_layers} layers in main memory" if plan.num_streamed else ""
+    layers = f"{plan.num_offloaded} of {config.num_layers} layers in main memory" if plan.num_offloaded else ""
     done = " and ".join(filter(None, (bits, layers)))
     return f"even with {done}, " if done else ""
 
@@ -151,9 +143,9 @@ def _concessions(config: ModelConfig, plan: Plan) -> str:
 def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
     """Name the file's types that take more memory than disk, because the device has no kernels for them."""
     widened: dict[str, str] = {}
-    for name, kind, size in resident(own.tensors, plan):
-        tensor = own.tensors[name]
-        if len(tensor.shape) > 1 and size > WIDENED * tensor.num_bytes:
+    for name, kind, size, _ in plan.placements:
+        tensor = own.tensors.get(name)
+        if tensor is not None and len(tensor.shape) > 1 and size > WIDENED * tensor.num_bytes:
             widened[tensor.type.name] = kind
     if widened:
         types = ", ".join(f"{was} as {kind}" for was, kind in widened.items())
@@ -189,26 +181,22 @@ def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
 
 def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan) -> Iterator[Item]:
     sizes: Counter[tuple[str, str]] = Counter()
-    moved: Counter[int] = Counter()
-    for name, kind, size in resident(tensors, plan):
-        if is_streamed(name, config, plan):
-            moved[int(name.split(".")[1])] += size
-            continue
-        class_, was = CLASSES.get(name.rpartition(".")[2], OTHER_CLASS), tensors[name].type.name
-        types = kind if kind == was else f"{was} -> {kind}"
-        sizes[class_, types] += size
+    for name, kind, size, where in plan.placements:
+        if name in tensors and where == DEVICE:
+            was = tensors[name].type.name
+            sizes[role_of(name).class_, kind if kind == was else f"{was} -> {kind}"] += size
     for (class_, types), size in sorted(sizes.items(), key=lambda row: -row[1]):
         yield Item("weights", class_, types, size)
-    if moved:
+    if plan.num_offloaded:
         buffers = plan.weights_bytes - sum(sizes.values())
-        yield Item("weights", "streamed-layer buffer", f"{len(moved)} of {config.num_layers} layers", buffers)
+        yield Item("weights", "offload buffers", f"{plan.num_offloaded} of {config.num_layers} layers", buffers)
 
 
-def _main_items(streamed: int, place: Place) -> Iterator[Item]:
+def _main_items(offloaded: int, place: Place) -> Iterator[Item]:
     if not place.is_gpu:
         return
-    if streamed:
-        yield Item("weights", "streamed layers", "", streamed)
+    if offloaded:
+        yield Item("weights", "offloaded layers", "", offloaded)
     yield Item("overhead", "Python, PyTorch, CUDA", "", PROCESS_BYTES["cuda"])
 
 
@@ -223,8 +211,8 @@ TYPE_LOSS: Mapping[str, Loss] = {
 WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
 KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
 HALVING_LOSS = 1.5  # for each halving of the context
-STREAM_LOSS = Loss(2.5, "slow: layers come over PCIe")
-STREAMED_LOSS = 8.0  # if all layers are streamed: slow with any weights
+OFFLOAD_LOSS = Loss(2.5, "slow: layers come over PCIe")
+OFFLOADED_LOSS = 8.0  # if all layers are offloaded: slow with any weights
 DEVICE_LOSS = 3.0  # for each doubling of the devices
 MODEL = "MODEL"  # in a command of a setting: the model that is planned
 # Bits per weight that `puna convert --quantize` makes, for a device that keeps the file's weights.
@@ -265,10 +253,10 @@ def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: i
 
 
 def _further_loss(plan: Plan, config: ModelConfig, engine: EngineConfig) -> float:
-    """Costs known only after planning: the number of streamed layers, and a lowered context."""
+    """Costs known only after planning: the number of offloaded layers, and a lowered context."""
     wanted = engine.max_context or min(config.max_context, GOOD_CONTEXT)
     halvings = max(0.0, log2(wanted / plan.max_context)) if not engine.max_context else 0.0
-    return STREAMED_LOSS * plan.num_streamed / config.num_layers + HALVING_LOSS * halvings
+    return OFFLOADED_LOSS * plan.num_offloaded / config.num_layers + HALVING_LOSS * halvings
 
 
 def _is_option(flag: str) -> bool:
@@ -293,8 +281,12 @@ def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts
 
 def _saves(checkpoint: Checkpoint, layouts: Mapping[str, Layout], name: str) -> bool:
     """Whether a layout needs fewer bytes than the file's own types."""
-    own, other = (sum(sizes_in(checkpoint.tensors, layout)) for layout in (next(iter(layouts.values())), layouts[name]))
+    own, other = (_bytes_in(checkpoint, layout) for layout in (next(iter(layouts.values())), layouts[name]))
     return other < 0.97 * own
+
+
+def _bytes_in(checkpoint: Checkpoint, layout: Layout) -> int:
+    return sum(one.bytes for one in placements_of(checkpoint.tensors, layout))
 
 
 def _weights_choices(checkpoint: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
@@ -302,14 +294,14 @@ def _weights_choices(checkpoint: Checkpoint, engine: EngineConfig, layouts: Mapp
         if len(layouts) > 1 and name != engine.weights:
             if name in WEIGHTS_TYPE and not _saves(checkpoint, layouts, name):
                 continue
-            loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else STREAM_LOSS if layout.streams else Loss(0.0, "")
+            loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else OFFLOAD_LOSS if layout.offloads else Loss(0.0, "")
             yield _Choice((f"--weights {name}",), loss, {"weights": name})
 
 
 def _file_choices(checkpoint: Checkpoint, layouts: Mapping[str, Layout]) -> Iterator[_Choice]:
     """Choices of types with fewer bits than the weights have in memory."""
     layout = next(iter(layouts.values()))
-    has = 8 * sum(sizes_in(checkpoint.tensors, layout)) / sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    has = 8 * _bytes_in(checkpoint, layout) / sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
     for kind, bits in REQUANTISED.items():
         if bits < 0.97 * has:
             yield _Choice(
@@ -350,8 +342,8 @@ def _setting(
     # "auto" lowers precision by itself; here a setting without --weights means as-is
     asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
     made = fit(subject, replace(asked, **changes), place, max(choice.parts for choice in way))  # type: ignore[arg-type]
-    means_streaming = any(choice.loss is STREAM_LOSS for choice in way)
-    if not made.fits or (made.plan.num_streamed > 0) != means_streaming:
+    means_offloading = any(choice.loss is OFFLOAD_LOSS for choice in way)
+    if not made.fits or (made.plan.num_offloaded > 0) != means_offloading:
         return None
     words = [choice.loss.words for choice in way if choice.loss.words]
     if made.plan.max_context < min(checkpoint.config.max_context, engine.max_context or checkpoint.config.max_context):

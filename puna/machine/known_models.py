@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from puna.config import ModelConfig
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.rows import ComputedRows
 from puna.hub.published import PUBLISHED, find_published, matrix_types, require_types, split_type
+from puna.model.spec import ModelConfig
 
 KNOWN_MODELS: dict[str, ModelConfig] = {name: model.config for name, model in PUBLISHED.items()}
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from puna.config import ModelConfig
-from puna.plan import Header, Layout, Plan, kv_bytes, resident_bytes
+from puna.model.spec import Experts, ModelConfig
+from puna.model.weights import EMBED, layer_of, role_of
+from puna.plan import DEVICE, MAIN, Header, Plan, kv_bytes
 
 FLOATS = ("F32", "F16", "BF16")
 USUAL_TOKENS = 128  # tokens before a generated one, as in `puna bench`
@@ -69,42 +70,52 @@ def expected(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rat
     shares = SHARES[kind]
     prompt = min(USUAL_PROMPT, plan.max_context)
     return Speed(
-        1 / _decode_s(config, tensors, plan, rates, shares),
+        1 / _decode_s(config, plan, rates, shares),
         1 / _prompt_token_s(config, tensors, plan, rates, shares, prompt),
         rates.source,
     )
 
 
-def _decode_s(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares) -> float:
-    by_type = read_by_type(config, tensors, plan)
-    streamed = sum(size for name, _, size in resident(tensors, plan) if is_streamed(name, config, plan))
+def _decode_s(config: ModelConfig, plan: Plan, rates: Rates, shares: Shares) -> float:
+    by_type = read_by_type(config, plan)
+    offloaded = offloaded_bytes(plan)
     read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / rates.read_bytes
     before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
     kv_s = before / (rates.read_bytes * _read_share(shares, ""))
-    return read_s + kv_s + streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
+    return read_s + kv_s + offloaded / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
 
 
-def read_by_type(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan) -> Counter[str]:
-    """Bytes of weights on the device that one decoded token reads: only one row of an untied embedding."""
+def read_by_type(config: ModelConfig, plan: Plan) -> Counter[str]:
+    """Bytes of weights on the device that one decoded token reads: one row of an untied embedding, and its experts'."""
     sizes: Counter[str] = Counter()
-    for name, kind, size in resident(tensors, plan):
-        if not is_streamed(name, config, plan) and (name != "embed" or config.tie_embeddings):
-            sizes[kind] += size
+    for one in plan.placements:
+        if one.where == DEVICE and one.type and (one.name != EMBED.name or config.tie_embeddings):
+            sizes[one.type] += round(one.bytes * active_share(config, one.name))
     return sizes
+
+
+def active_share(config: ModelConfig, name: str) -> float:
+    """The share of a weight that one token uses: of experts, those that the router chooses."""
+    layer = layer_of(name)
+    ffn = None if layer is None else config.layers[layer].ffn
+    return ffn.top_k / ffn.count if isinstance(ffn, Experts) and role_of(name).is_of_experts else 1.0
+
+
+def offloaded_bytes(plan: Plan) -> int:
+    """Bytes of the weights that stay in main memory and cross the bus."""
+    return sum(one.bytes for one in plan.placements if one.where == MAIN)
 
 
 def _prompt_token_s(
     config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares, prompt: int
 ) -> float:
-    """Seconds per prompt token. Streamed layers are copied once per chunk."""
-    seconds = streamed = 0.0
-    for name, kind, size in resident(tensors, plan):
-        shape = tensors[name].shape
-        if name.startswith("layers.") and len(shape) == 2:
+    """Seconds per prompt token. Offloaded layers are copied once per chunk."""
+    seconds = 0.0
+    for name, kind, *_ in plan.placements:
+        if layer_of(name) is not None and len(shape := tensors[name].shape) > 1:
             is_float = kind in FLOATS
             rate = shares.floats * rates.float_ops if is_float else shares.quantised * rates.quantised_ops
-            seconds += 2 * prod(shape) / rate
-        streamed += size if is_streamed(name, config, plan) else 0
+            seconds += 2 * prod(shape) * active_share(config, name) / rate
     attention = (
         2 * config.num_layers * config.q_size * prompt / (shares.floats * rates.float_ops)
     )  # K and V: on average half of the prompt, twice
@@ -112,29 +123,9 @@ def _prompt_token_s(
     return (
         seconds
         + attention
-        + (streamed / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s) / chunk
+        + (offloaded_bytes(plan) / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s) / chunk
     )
 
 
 def _read_share(shares: Shares, kind: str) -> float:
     return shares.read.get(kind, shares.read[""])
-
-
-def resident(tensors: Mapping[str, Header], plan: Plan) -> list[tuple[str, str, int]]:
-    """Name, type in memory and bytes in memory of every tensor."""
-    kinds = {name: _kind_in(plan.layout, name, tensor) for name, tensor in tensors.items()}
-    return [(name, kind, resident_bytes(tensors[name].shape, kind, plan.layout)) for name, kind in kinds.items()]
-
-
-def sizes_in(tensors: Mapping[str, Header], layout: Layout) -> list[int]:
-    """Bytes of every tensor in memory."""
-    return [resident_bytes(tensor.shape, _kind_in(layout, name, tensor), layout) for name, tensor in tensors.items()]
-
-
-def _kind_in(layout: Layout, name: str, tensor: Header) -> str:
-    return "F32" if len(tensor.shape) == 1 else layout.resident_type(tensor.type.name, name)
-
-
-def is_streamed(name: str, config: ModelConfig, plan: Plan) -> bool:
-    """Whether a tensor stays in main memory: it is in the last `plan.num_streamed` layers."""
-    return name.startswith("layers.") and int(name.split(".")[1]) >= config.num_layers - plan.num_streamed

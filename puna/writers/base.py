@@ -19,8 +19,8 @@ import numpy as np
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import Bytes, ComputedRows, InterleavedHeads, Rows, interleaved_vector
+from puna.model.weights import role_of
 
-TURNED = ("q_proj", "k_proj", "q_bias", "k_bias", "q_norm", "k_norm")  # tensors that the rotary embedding affects
 WORKERS = min(8, os.cpu_count() or 1)
 CHUNK_BYTES = 1 << 19  # of the result at a time: a whole matrix is never in memory, and all cores have work
 
@@ -40,12 +40,12 @@ class Job:
 
     def half_split_rows(self, name: str) -> Rows:
         """The same, with heads in the half-split rotary order if the rotary embedding affects the tensor."""
-        rows, head_dim = self.rows(name), self.checkpoint.config.head_dim
-        if name.rpartition(".")[2] not in TURNED:
+        rows, config = self.rows(name), self.checkpoint.config
+        if not role_of(name).is_rotary:
             return rows
         if len(self.checkpoint.tensors[name].shape) == 2:
-            return InterleavedHeads(rows, head_dim)
-        return interleaved_vector(rows, head_dim, BLOCK_TYPES[self.types[name]].block_bytes)
+            return InterleavedHeads(rows, config.head_dim, config.rope.dim)
+        return interleaved_vector(rows, config.head_dim, BLOCK_TYPES[self.types[name]].block_bytes, config.rope.dim)
 
     @property
     def num_bytes(self) -> int:

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from puna.config import ModelConfig, RopeConfig, yarn_attention_factor
 from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint
 from puna.formats.blocks import GGML_TYPE_NAMES, GGUF_READABLE
@@ -19,6 +18,8 @@ from puna.formats.gguf import ARCHITECTURES, CONFIG_KEYS, ROPE_FACTORS, SAMPLING
 from puna.formats.gguf_file import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.model.rope import RopeConfig, yarn_attention_factor
+from puna.model.spec import ModelConfig
 from puna.suggested import suggested
 from puna.writers.base import Job, Writer, dealt_out, write_rows
 from puna.writers.tokenizers import gguf_tokenizer_metadata
@@ -53,8 +54,7 @@ def _require(job: Job) -> None:
         raise UnsupportedModelError(
             "GGUF has no key for yarn scaling that is not truncated", hint="Convert to safetensors instead."
         )
-    features = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm")
-    extra = [feature for feature in features if getattr(config, feature) and feature not in row.features]
+    extra = [name for name in config.extras if name not in (*row.features, "sliding_window", "windowed_layers")]
     if extra:
         raise UnsupportedModelError(f"GGUF has no form for a {config.architecture} model with {', '.join(extra)}")
 
@@ -100,7 +100,7 @@ def _metadata(job: Job) -> dict[str, Any]:
     if not config.sliding_window:
         del sizes[CONFIG_KEYS["sliding_window"]]
     elif config.windowed_layers is not None:
-        flags = [config.window_of(layer) > 0 for layer in range(config.num_layers)]
+        flags = [layer.attention.window > 0 for layer in config.layers]
         sizes["attention.sliding_window_pattern"] = np.array(flags, np.bool_)
     given |= {f"{architecture}.{key}": value for key, value in sizes.items()}
     if checkpoint.tokenizer is not None:

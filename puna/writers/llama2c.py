@@ -16,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from puna.config import ModelConfig, RopeConfig
 from puna.errors import UnsupportedModelError
 from puna.formats.base import Tensor
 from puna.formats.llama2c import (
@@ -30,13 +29,14 @@ from puna.formats.llama2c import (
     extension,
     file_order,
 )
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
 from puna.writers.base import Job, Writer, write_rows
 from puna.writers.text_files import require_frame, write_template, write_tokenizer
 
 MODEL = "model.bin"
 LARGEST_GROUP = 64
 CHUNK_ROWS = 4096
-NO_FORM = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "sliding_window")
 
 
 def _is_quantised(job: Job) -> bool:
@@ -45,9 +45,8 @@ def _is_quantised(job: Job) -> bool:
 
 def _require(job: Job) -> None:
     config = job.checkpoint.config
-    extra = [name for name in NO_FORM if getattr(config, name)]
     problem = {
-        f"a model with {', '.join(extra)}": bool(extra),
+        f"a model with {', '.join(config.extras)}": bool(config.extras),
         "heads that are not an equal share of the hidden size": config.head_dim * config.num_heads != config.hidden_size,
         "a rope scaling that depends on the text's length, or scales the attention": config.rope.scaling in ("dynamic", "yarn"),
         "rope scaling with int8 weights": config.rope != RopeConfig(theta=config.rope.theta) and _is_quantised(job),

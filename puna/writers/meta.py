@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from puna.config import ModelConfig, RopeConfig
 from puna.errors import UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -25,17 +24,17 @@ from puna.formats.meta import (
     usual_context,
 )
 from puna.formats.names import META_NAMES, foreign_name
-from puna.formats.shards import BY_VOCABULARY, CUTS, check_parts, cut
+from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, check_parts, cut
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
 from puna.writers.base import Job, Writer
 from puna.writers.text_files import require_frame, write_json, write_template, write_tokenizer
 from puna.writers.torch_file import Array, write_torch_file
 
-NO_FORM = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "windowed_layers")
-
 
 def _require(job: Job) -> None:
     config = job.checkpoint.config
-    extra = [name for name in NO_FORM if getattr(config, name)]
+    extra = [name for name in config.extras if name != "sliding_window"]
     if extra:
         raise UnsupportedModelError(
             f"Meta's format has no form for a model with {', '.join(extra)}", hint="Convert to safetensors."
@@ -128,7 +127,7 @@ def _write(job: Job, folder: Path) -> None:
         write_json(side, folder / SIDE_FILE)
     write_tokenizer(checkpoint, folder, "meta")
     write_template(checkpoint, folder)
-    cuts = BY_VOCABULARY if is_llama3 else CUTS  # as in Llama 3's shards, or in the older ones
+    cuts = BY_VOCABULARY if is_llama3 else BY_COLUMNS  # as in Llama 3's shards, or in the older ones
     for rank in range(job.num_shards):
         parts = cut(whole, rank, job.num_shards, cuts)
         arrays = {foreign_name(META_NAMES, name): Array(part.type.name, part.shape, part.data) for name, part in parts.items()}

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from puna.config import MAX_SIZES, ModelConfig, RopeConfig
 from puna.errors import UnsupportedModelError
 from puna.formats.huggingface_config import context_beside
 from puna.formats.json_file import JsonObject
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
+from puna.model.rope import RopeConfig
+from puna.model.spec import EXTRAS, MAX_SIZES, ModelConfig
 from puna.writers.base import Job, Writer, dealt_out, write_rows
 from puna.writers.text_files import require_frame, write_huggingface_texts, write_json
 
@@ -24,6 +25,7 @@ ALIGNMENT = 8  # of the first array, as in the format's own library
 CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WINDOWED, FULL = "sliding_attention", "full_attention"
+HELD = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "sliding_window", "windowed_layers")  # extras that a folder can hold
 
 
 def _model_type(config: ModelConfig) -> str:
@@ -33,16 +35,17 @@ def _model_type(config: ModelConfig) -> str:
 
 def _require(job: Job) -> None:
     config = job.checkpoint.config
-    kind = _model_type(config)
+    kind, extras = _model_type(config), config.extras
     wrong = {
         "a table of rope factors": config.rope.factors is not None,
-        "biases of q, k, v without one of o": kind in ("llama", "qwen3") and config.qkv_bias != config.o_bias,
-        "no biases of q, k, v": kind == "qwen2" and not config.qkv_bias,
-        "a bias of o": kind in ("qwen2", "mistral") and config.o_bias,
-        "biases of q, k, v": kind == "mistral" and config.qkv_bias,
-        "biases of the feed-forward part": kind != "llama" and config.ffn_bias,
-        "norms of heads": (kind == "qwen3") != config.qk_norm,
+        "biases of q, k, v without one of o": kind in ("llama", "qwen3") and ("qkv_bias" in extras) != ("o_bias" in extras),
+        "no biases of q, k, v": kind == "qwen2" and "qkv_bias" not in extras,
+        "a bias of o": kind in ("qwen2", "mistral") and "o_bias" in extras,
+        "biases of q, k, v": kind == "mistral" and "qkv_bias" in extras,
+        "biases of the feed-forward part": kind != "llama" and "ffn_bias" in extras,
+        "norms of heads": (kind == "qwen3") != ("qk_norm" in extras),
         "windows in some layers": kind == "mistral" and config.windowed_layers is not None,
+        **{what: what in extras for what in EXTRAS if what not in HELD},
     }
     for what in [what for what, is_so in wrong.items() if is_so]:
         raise UnsupportedModelError(f"a {kind} model with {what} has no form in transformers' configurations")
@@ -88,7 +91,7 @@ def _config(job: Job) -> dict[str, Any]:
 
 
 def _llama(config: ModelConfig) -> dict[str, Any]:
-    return {"attention_bias": config.qkv_bias, "mlp_bias": config.ffn_bias}
+    return {"attention_bias": "qkv_bias" in config.extras, "mlp_bias": "ffn_bias" in config.extras}
 
 
 def _mistral(config: ModelConfig) -> dict[str, Any]:
@@ -98,14 +101,14 @@ def _mistral(config: ModelConfig) -> dict[str, Any]:
 def _qwen2(config: ModelConfig) -> dict[str, Any]:
     if not config.sliding_window:
         return {"use_sliding_window": False}
-    kinds = [WINDOWED if config.window_of(layer) else FULL for layer in range(config.num_layers)]
+    kinds = [WINDOWED if layer.attention.window else FULL for layer in config.layers]
     full = next((layer for layer, kind in enumerate(kinds) if kind == WINDOWED), config.num_layers)
     window = {"use_sliding_window": True, "sliding_window": config.sliding_window, "max_window_layers": full}
     return window | {"layer_types": kinds}
 
 
 def _qwen3(config: ModelConfig) -> dict[str, Any]:
-    return {"attention_bias": config.qkv_bias, **_qwen2(config)}
+    return {"attention_bias": "qkv_bias" in config.extras, **_qwen2(config)}
 
 
 FAMILY_KEYS = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3}

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from puna.backends.reference import Floats, ReferenceBackend, attend, create, matvec, rms_norm, rope, softmax, swiglu
-from puna.config import EngineConfig, ModelConfig, RopeConfig
+from puna.backends.reference import Floats, ReferenceBackend, attend, create, glu, matvec, rms_norm, rope, softmax
+from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
 from puna.request import Batch
 from tests.fakes import make_plan, random_checkpoint, tiny_config
 
@@ -60,9 +62,9 @@ def test_softmax_does_not_overflow() -> None:
     np.testing.assert_allclose(softmax(np.array([1000, 1000, -1000], np.float32)), [0.5, 0.5, 0])
 
 
-def test_swiglu_is_silu_of_the_gate_times_up() -> None:
+def test_glu_is_silu_of_the_gate_times_up() -> None:
     gate = np.array([-1000, -1, 0, 2, 1000], np.float32)
-    np.testing.assert_allclose(swiglu(gate, np.full(5, 2, np.float32)), [0, -0.537883, 0, 3.523188, 2000], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(glu(gate, np.full(5, 2, np.float32)), [0, -0.537883, 0, 3.523188, 2000], rtol=1e-5, atol=1e-6)
 
 
 def test_matvec_maps_columns_to_rows() -> None:

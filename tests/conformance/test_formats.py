@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from puna import LLM
-from puna.config import ModelConfig
 from puna.convert import convert
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
 from puna.formats.names import GGUF_NAMES, META_NAMES, foreign_name
 from puna.formats.tokenizer_files import means_the_same
+from puna.model.spec import ModelConfig
 from tests.families import FAMILIES, Family
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 

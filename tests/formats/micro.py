@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from puna.config import ModelConfig, RopeConfig
 from puna.formats.blocks import BLOCK_TYPES, GGUF_READABLE
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
 from tests.models import Draft, DraftTensor, DraftValue, TinyTokenizer, draft_gguf, gguf_tensors, random_tensors, tiny_config
 
 TOKENS = [b"<unk>", b"<s>", b"</s>", b"<0x0A>", b"<0x20>", "▁".encode(), b"a", b"b", b"ab", "▁a".encode(), b"c", b"d"]

@@ -12,11 +12,13 @@ import gguf as peer
 import numpy as np
 import pytest
 
-from puna.config import ModelConfig, RopeConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.blocks import BLOCK_TYPES, GGUF_READABLE
 from puna.formats.names import GGUF_NAMES, foreign_name
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
+from puna.model.weights import tensor_shapes
 from tests.models import (
     CONFIGS,
     Draft,
@@ -54,7 +56,7 @@ def test_sizes_and_weights_of_every_block_type_are_those_written(quant: str, tmp
     tensors = random_tensors(config, seed=2)
     checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", config, tensors, quant))
     assert checkpoint.config == config and checkpoint.format == "gguf"
-    assert list(checkpoint.tensors) == list(config.tensor_shapes())
+    assert list(checkpoint.tensors) == list(tensor_shapes(config))
     for name, tensor in checkpoint.tensors.items():
         kind = quant if tensors[name].ndim == 2 else "F32"
         assert (tensor.type.name, tensor.shape) == (kind, tensors[name].shape)
@@ -254,7 +256,7 @@ def test_windows_are_read(tmp_path: Path) -> None:
     assert (config.sliding_window, config.windowed_layers) == (64, None)
     pattern = ("llama.attention.sliding_window_pattern", "array of bool", [False, True])
     config = open_checkpoint(write(tmp_path / "b.gguf", extra=with_values(window, pattern))).config
-    assert (config.window_of(0), config.window_of(1)) == (0, 64)
+    assert tuple(layer.attention.window for layer in config.layers) == (0, 64)
 
 
 def test_a_tensor_of_another_family_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.config import RopeConfig
 from puna.convert import convert
 from puna.errors import ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.template_file import template_in
+from puna.model.rope import RopeConfig
 from tests.models import random_tensors, tiny_config, write_gguf
 
 ROOT = Path(__file__).parents[2]

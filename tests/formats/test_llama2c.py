@@ -13,6 +13,7 @@ import pytest
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.llama2c_tokenizer import read_tokenizer
+from puna.model.weights import tensor_shapes
 from puna.tokenizers import build_tokenizer
 from puna.writers.tokenizers import write_sentencepiece, write_tokenizer_json
 from tests.formats.hostile import run_mutants
@@ -34,7 +35,7 @@ def test_sizes_and_weights_are_those_written(version: int, tied: bool, tmp_path:
     config = tiny_config(tie_embeddings=tied, name="")
     tensors = random_tensors(config, seed=1)
     checkpoint = open_checkpoint(write_llama2c(tmp_path / "m.bin", config, tensors, version))
-    assert checkpoint.config.tensor_shapes() == config.tensor_shapes() and checkpoint.tensors.keys() == tensors.keys()
+    assert tensor_shapes(checkpoint.config) == tensor_shapes(config) and checkpoint.tensors.keys() == tensors.keys()
     assert (checkpoint.config.max_context, checkpoint.config.norm_eps, checkpoint.config.rope.theta) == (128, 1e-5, 10000.0)
     for name, tensor in checkpoint.tensors.items():
         worst = np.abs(tensor.dequantize() - tensors[name]).max()

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from puna.config import RopeConfig
 from puna.errors import ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
 from puna.formats.names import META_NAMES, foreign_name
-from puna.formats.shards import BY_VOCABULARY, CUTS, Cut, cut_of
+from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, cut_of
+from puna.model.rope import RopeConfig
+from puna.model.weights import Cut
 from puna.writers.torch_file import Array, write_torch_file
 from tests.models import Floats, random_tensors, tiny_config
 
@@ -41,7 +42,7 @@ def parts_of(values: Floats, cut: Cut, count: int) -> list[Floats]:
 def write_shards(
     folder: Path,
     count: int,
-    cuts: dict[str, Cut] = CUTS,
+    cuts: Mapping[str, Cut] = BY_COLUMNS,
     change: Callable[[int, dict[str, Floats]], object] | None = None,
     **params: Any,
 ) -> Path:
@@ -71,9 +72,9 @@ def require_whole(checkpoint: Checkpoint) -> None:
         assert np.array_equal(checkpoint.tensors[name].dequantize(0, 1), values[:1] if values.ndim == 2 else values), name
 
 
-@pytest.mark.parametrize("cuts", [CUTS, BY_VOCABULARY], ids=["as Llama 1 and 2", "as Llama 3"])
+@pytest.mark.parametrize("cuts", [BY_COLUMNS, BY_VOCABULARY], ids=["as Llama 1 and 2", "as Llama 3"])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
-def test_any_number_of_shards_becomes_one_model(count: int, cuts: dict[str, Cut], tmp_path: Path) -> None:
+def test_any_number_of_shards_becomes_one_model(count: int, cuts: Mapping[str, Cut], tmp_path: Path) -> None:
     """Eight shards of four K/V heads hold each of them twice."""
     checkpoint = open_checkpoint(write_shards(tmp_path / "m", count, cuts))
     assert checkpoint.format == "meta" and len(checkpoint.files) == count and checkpoint.unused_keys == ()

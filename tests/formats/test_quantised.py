@@ -17,6 +17,7 @@ from puna.errors import ModelFormatError, UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.rows import interleaved_order
+from puna.model.weights import tensor_shapes
 from tests.models import random_tensors, tiny_config, write_gguf
 
 CONFIG = tiny_config(name="", hidden_size=128, ffn_size=256, head_dim=32)
@@ -170,7 +171,7 @@ def quantise(source: Path, folder: Path, case: Case, seed: int = 1) -> dict[str,
     for file in source.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     tensors, truths = load_file(folder / "model.safetensors"), {}
-    for name, shape in CONFIG.tensor_shapes().items():
+    for name, shape in tensor_shapes(CONFIG).items():
         if name.rpartition(".")[2] in MATRICES:
             foreign = foreign_name(HUGGINGFACE_NAMES, name)
             del tensors[foreign]
@@ -588,7 +589,7 @@ def test_a_bias_of_zeros_is_passed_over_and_another_is_not(source: Path, tmp_pat
     path, name = tmp_path / "m/model.safetensors", "model.layers.0.mlp.up_proj.bias"
     tensors = load_file(path)
     save_file(tensors | {name: np.zeros(256, np.float16)}, path)
-    assert not open_checkpoint(tmp_path / "m").config.ffn_bias
+    assert "ffn_bias" not in open_checkpoint(tmp_path / "m").config.extras
     save_file(tensors | {name: np.ones(256, np.float16)}, path)
     with pytest.raises(UnsupportedModelError, match=name):
         open_checkpoint(tmp_path / "m")

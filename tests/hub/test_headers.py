@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 
 from puna import hub
-from puna.config import ModelConfig, RopeConfig
 from puna.convert import convert
 from puna.errors import DownloadError, ModelFormatError, ModelNotFoundError, PunaError, UnsupportedModelError, UsageError
 from puna.formats import header_ranges, open_checkpoint
@@ -33,6 +32,9 @@ from puna.formats.names import GGUF_NAMES, HUGGINGFACE_NAMES, foreign_name
 from puna.formats.safetensors import read_safetensors
 from puna.hub import headers, ranges, web
 from puna.hub.headers import gguf_files, header_checkpoint
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
+from puna.model.weights import tensor_shapes
 from puna.writers.torch_file import Array, write_torch_file
 from tests.formats.test_quantised import CASES, quantise
 from tests.formats.test_quantised import source as quantised_source
@@ -211,7 +213,7 @@ LLAMA_70B = tiny_config(
 def large_gguf(config: ModelConfig, quant: str, extra: tuple[DraftValue, ...] = ()) -> RemoteFile:
     """The header of a model, and the size that its file would have."""
     tensors, end = [], 0
-    for ours, shape in config.tensor_shapes().items():
+    for ours, shape in tensor_shapes(config).items():
         kind = quant if len(shape) == 2 else "F32"
         name = foreign_name(GGUF_NAMES, ours).encode()
         tensors.append(DraftTensor(name, list(shape[::-1]), TYPE_CODES[kind], b"", offset=end))
@@ -226,8 +228,8 @@ def large_safetensors(config: ModelConfig, num_shards: int) -> Mapping[str, Remo
     shards: list[dict[str, Any]] = [{} for _ in range(num_shards)]
     ends = [0] * num_shards
     places = {}
-    for number, (ours, shape) in enumerate(config.tensor_shapes().items()):
-        name, shard = foreign_name(HUGGINGFACE_NAMES, ours), number * num_shards // len(config.tensor_shapes())
+    for number, (ours, shape) in enumerate(tensor_shapes(config).items()):
+        name, shard = foreign_name(HUGGINGFACE_NAMES, ours), number * num_shards // len(tensor_shapes(config))
         end = ends[shard] + 2 * int(np.prod(shape))
         shards[shard][name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [ends[shard], end]}
         ends[shard], places[name] = end, f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from puna.config import ModelConfig, RopeConfig
 from puna.convert import convert
+from puna.model.rope import RopeConfig
+from puna.model.spec import plain_model
+from puna.model.weights import tensor_shapes
 from tests.models import random_tensors, spm_tokenizer, write_gguf
 
 MIB = 1 << 20
@@ -21,8 +23,8 @@ BESIDE = 64 * MIB  # the bar, of the whole process
 OWN = 12 * MIB  # what loading itself may take beside the weights: stacks of threads, tables, what LLVM keeps
 
 VOCAB = 2048
-CONFIG = ModelConfig(4, 8, 4, 64, 512, 1536, VOCAB, 4096, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="middling")
-WIDE_KV = ModelConfig(16, 64, 64, 128, 32, 32, VOCAB, 512, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="wide")
+CONFIG = plain_model(4, 8, 4, 64, 512, 1536, VOCAB, 4096, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="middling")
+WIDE_KV = plain_model(16, 64, 64, 128, 32, 32, VOCAB, 512, norm_eps=1e-5, rope=RopeConfig(theta=10000.0), name="wide")
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q6_k")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process's own memory is read from /proc")
@@ -75,7 +77,7 @@ def test_the_other_backends_take_what_was_planned(source: Path, tmp_path: Path, 
 
 
 def test_k_and_v_take_what_was_planned(tmp_path: Path) -> None:
-    nothing = {name: np.zeros(shape, np.float32) for name, shape in WIDE_KV.tensor_shapes().items()}
+    nothing = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(WIDE_KV).items()}
     path = write_gguf(tmp_path / "wide.gguf", WIDE_KV, nothing, "F16", spm_tokenizer(VOCAB))
     (facts,) = measured("cpu", "--fill", "--f32", str(path))
     assert facts["kv_predicted"] == 256 * MIB

@@ -8,13 +8,14 @@ from random import Random
 
 import pytest
 
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.machine.cards import CARDS, require_card
 from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
 from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
+from puna.model.spec import ModelConfig, plain_model
 from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
 from tests.machine.fake_host import FakeHost
 
@@ -95,15 +96,15 @@ def test_items_add_up_to_the_plan(model: str, place: Place) -> None:
     assert sizes["KV"] == made.plan.kv_bytes
     assert sizes["scratch"] == made.plan.scratch_bytes + made.plan.logits_bytes
     assert made.fits == (made.needed_bytes <= place.free_bytes and not made.problem)
-    if made.plan.num_streamed:
-        moved = next(item.bytes for item in made.main_items if item.name == "streamed layers")
-        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "streamed-layer buffer")
+    if made.plan.num_offloaded:
+        moved = next(item.bytes for item in made.main_items if item.name == "offloaded layers")
+        resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "offload buffers")
         whole = planned(model, Place("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
         assert moved + resident == whole.plan.weights_bytes
 
 
 def test_the_storys_card_and_model() -> None:
-    """12 GB, 13 GB of weights: int8 fits, and so do layers that are streamed, and two cards."""
+    """12 GB, 13 GB of weights: int8 fits, and so do layers that are offloaded, and two cards."""
     place = card("NVIDIA GeForce RTX 4070")
     assert place.total_bytes / GIB == pytest.approx(11.69, abs=0.01)
     assert place.free_bytes == place.total_bytes - CONTEXT_BYTES - GPU_RESERVED_BYTES
@@ -128,12 +129,12 @@ def test_what_fits_proposes_settings_that_fit_and_none_that_only_add_to_another(
             assert len(found) == 3
 
 
-def test_layers_that_are_streamed_come_last_for_they_are_slow() -> None:
+def test_layers_that_are_offloaded_come_last_for_they_are_slow() -> None:
     place = replace(card("RTX 4070"), main_bytes=64 * GIB)
     found = nearest(checkpoint_of(KNOWN_MODELS["llama-2-7b"], "F16"), EngineConfig(device="cuda"), place, count=9)
-    (streamed,) = (one for one in found if one.flags == ("--weights as-is",))
-    assert streamed.fit.plan.num_streamed > 0 and streamed.fit.speed is not None and streamed.fit.speed.decode_per_s < 10
-    assert found.index(streamed) >= 3
+    (offloaded,) = (one for one in found if one.flags == ("--weights as-is",))
+    assert offloaded.fit.plan.num_offloaded > 0 and offloaded.fit.speed is not None and offloaded.fit.speed.decode_per_s < 10
+    assert found.index(offloaded) >= 3
 
 
 def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
@@ -156,7 +157,7 @@ def test_nothing_is_proposed_where_nothing_fits() -> None:
     assert proposed("llama-3.1-405b", cpu(4)) == []
 
 
-def test_streamed_layers_need_main_memory() -> None:
+def test_offloaded_layers_need_main_memory() -> None:
     place = Place("cuda", "", 12 * GIB, 12 * GIB, GIB)
     made = planned("llama-2-13b", place, weights="as-is")
     assert not made.fits and "1.00 GiB of it are free" in made.problem
@@ -257,7 +258,7 @@ def random_case(random: Random) -> tuple[ModelConfig, str, Place, EngineConfig, 
     )
     layers, vocab = random.choice([1, 2, 3, 7, 32, 80]), random.choice([3, 257, 32000, 1 << 20])
     limit = random.choice([1, 16, 255, 256, 300, 2048, 131072])
-    config = ModelConfig(layers, heads, kv_heads, head_dim, hidden, ffn, vocab, limit, tie_embeddings=random.random() < 0.5)
+    config = plain_model(layers, heads, kv_heads, head_dim, hidden, ffn, vocab, limit, tie_embeddings=random.random() < 0.5)
     kind = random.choice(["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
     size = sum(tensor.num_bytes for tensor in checkpoint_of(config, kind).tensors.values())
     free = int(size * random.choice([0, 0.1, 0.3, 0.5, 0.9, 1, 1.05, 1.3, 2, 5])) + random.choice([0, 1, 1 << 20, 1 << 28])

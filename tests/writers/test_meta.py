@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.config import ModelConfig, RopeConfig
 from puna.convert import convert
 from puna.errors import ModelFormatError
 from puna.formats import open_checkpoint
 from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.formats.torch_file import read_torch_file
+from puna.model.rope import RopeConfig
+from puna.model.spec import ModelConfig
+from puna.model.weights import tensor_shapes
 from puna.writers.base import Job
 from puna.writers.meta import META, ffn_keys
 from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
@@ -197,7 +199,7 @@ def test_a_tied_model_has_a_head_for_metas_code_and_is_tied_again_when_it_is_rea
     assert np.array_equal(np.concatenate(heads), values)
     assert np.array_equal(np.concatenate(embeds, axis=int(cut == "columns")), values)
     found = open_checkpoint(folder)
-    assert found.config.tie_embeddings and found.tensors.keys() == TIED.tensor_shapes().keys()
+    assert found.config.tie_embeddings and found.tensors.keys() == tensor_shapes(TIED).keys()
     again = convert(folder, tmp_path / "again.gguf", to="gguf").path
     assert open_checkpoint(again).config.tie_embeddings and "lm_head" not in open_checkpoint(again).tensors
 

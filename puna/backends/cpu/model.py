@@ -23,6 +23,7 @@ from puna.backends.cpu.layout import (
     MAX_PARTIALS,
     SLOTS,
     TILE_ROWS,
+    Kind,
     Matrix,
     Memory,
     Sizes,
@@ -34,11 +35,13 @@ from puna.backends.cpu.layout import (
     tile_bytes,
 )
 from puna.backends.cpu.pace import Pace
-from puna.backends.cpu.packing import pack, packed_kind
+from puna.backends.cpu.packing import pack
 from puna.backends.cpu.threads import Team, new_control
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint, Tensor
+from puna.model.rope import RotaryTables
+from puna.model.spec import ModelConfig
 from puna.plan import Plan
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Logits
@@ -74,6 +77,8 @@ class CPUBackend:
         description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
+        self._biases: list[Vector | None] = []
+        self._norms: list[Vector | None] = []
         self._matrices: list[Matrix] = []
         self._team: Team | None = None
 
@@ -84,11 +89,11 @@ class CPUBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
-        kinds = [packed_kind(tensor) for tensor in _matrices(checkpoint)]
-        prepare(entries_for(kinds, packed_kind(checkpoint.tensors["embed"]), plan.kv_type), report)
+        kinds = [KINDS[plan.types[name]] for name in _matrix_names(config)]
+        prepare(entries_for(kinds, KINDS[plan.types["embed"]], plan.kv_type), report)
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")
-        self._matrices = list(_packed(checkpoint, self.info.threads, report))
+        self._matrices = list(_packed(checkpoint, kinds, self.info.threads, report))
         self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
         self._sizes = _sizes(config, plan, self.info.threads)
         self._pace = Pace(self.info.threads)
@@ -129,7 +134,7 @@ class CPUBackend:
         matrices = zip(self._matrices, _addresses(self._biases), strict=True)
         arrays["matrices"] = _bytes(np.array([_matrix_row(matrix, bias) for matrix, bias in matrices], np.int64))
         arrays["norms"] = _bytes(np.array(_addresses(self._norms), np.int64))
-        arrays["windows"] = _bytes(np.array([config.window_of(layer) for layer in range(config.num_layers)], np.int64))
+        arrays["windows"] = _bytes(np.array([layer.attention.window for layer in config.layers], np.int64))
         self._arrays = arrays
         embedding = self._matrices[config.num_layers * SLOTS + EMBED].kind
         entries = {
@@ -149,7 +154,7 @@ class CPUBackend:
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
         self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
-        self._rope, self._head_dim = config.rope, config.head_dim
+        self._rotary = RotaryTables(config)
 
     def _serve(self, thread: int, last: int) -> int:
         return self._run(*self._addresses, thread, last)
@@ -184,12 +189,15 @@ class CPUBackend:
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
-        angles = self._rope.angles(batch.positions, prompts, self._head_dim)
-        self._turns[:tokens, 0::2] = np.cos(angles) * self._rope.attention_factor
-        self._turns[:tokens, 1::2] = np.sin(angles) * self._rope.attention_factor
+        cos_sin = self._rotary.cos_sin(batch.positions, prompts)[0]
+        self._turns[:tokens, 0::2], self._turns[:tokens, 1::2] = cos_sin[:, 0], cos_sin[:, 1]
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self.info.threads)
+
+    def weights_bytes(self) -> int:
+        arrays = {id(matrix.array): matrix.array for matrix in self._matrices}.values()  # a tied embedding is there twice
+        return sum(array.nbytes for array in (*arrays, *self._biases, *self._norms) if array is not None)
 
     def held_bytes(self) -> int:
         return own_bytes()
@@ -217,7 +225,7 @@ def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         page_size=plan.page_size,
-        head_norms=int(config.qk_norm),
+        head_norms=int("qk_norm" in config.extras),
         threads=threads,
         row_stride=4 * row,
         qkv_stride=4 * (q + 2 * kv),
@@ -268,7 +276,7 @@ def _matrices(checkpoint: Checkpoint) -> list[Tensor]:
     return [checkpoint.tensors[name] for name in _matrix_names(checkpoint.config)]
 
 
-def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[Matrix]:
+def _packed(checkpoint: Checkpoint, kinds: Sequence[Kind], threads: int, report: Reporter) -> Iterator[Matrix]:
     """All matrices in the order of the kernels' table; a tied embedding is there twice, in memory once."""
     tensors = _matrices(checkpoint)
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
@@ -276,7 +284,7 @@ def _packed(checkpoint: Checkpoint, threads: int, report: Reporter) -> Iterator[
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
     total, done = sum(tensor.num_bytes for tensor in tensors), 0
     with ThreadPoolExecutor(threads) as pool:
-        for tensor, matrix in zip(tensors, pool.map(pack, tensors), strict=True):
+        for tensor, matrix in zip(tensors, pool.map(pack, tensors, kinds), strict=True):
             done += tensor.num_bytes
             report.progress("loading weights", done, total, "bytes")
             yield matrix

@@ -11,23 +11,17 @@ from puna.formats.base import Tensor
 from puna.formats.blocks import quantize_q8_0
 
 
-def pack(tensor: Tensor) -> Matrix:
-    """Pack a matrix of any readable type: types of `KINDS` stay, every other becomes Q8_0."""
+def pack(tensor: Tensor, kind: Kind) -> Matrix:
+    """Pack a matrix as `kind`: its own type, or Q8_0."""
     rows, columns = tensor.shape
-    kind = packed_kind(tensor)
     if kind is not KINDS.get(tensor.type.name):
+        assert kind is KINDS["Q8_0"], f"{tensor.name} cannot be packed as {kind.name}"
         return _pack_as_q8_0(tensor)
     matrix = _empty(kind, rows, columns)
     step = _row_step(columns)
     for first in range(0, rows, step):
         _interleave(kind, tensor.data[first : first + step], columns, matrix, first)
     return matrix
-
-
-def packed_kind(tensor: Tensor) -> Kind:
-    """The type that `pack` gives a matrix."""
-    kind = KINDS.get(tensor.type.name)
-    return KINDS["Q8_0"] if kind is None or tensor.shape[1] % kind.block else kind
 
 
 def _row_step(columns: int) -> int:

@@ -19,7 +19,7 @@ import torch
 
 from puna.backends.torch.blob import Array, Blob
 from puna.backends.torch.step import Step, arrays_of, step_of
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.plan import Plan
 from puna.request import Batch
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.plan import Plan
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "int8": torch.int8}

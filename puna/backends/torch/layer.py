@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from puna.backends.torch.blob import num_bytes
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.weights import Bias, Matrix, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
-from puna.plan import Layout
 from puna.report import Reporter
 
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -33,6 +33,18 @@ class Layer:
     down_bias: Bias
     kv: LayerKV
     window: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its weights."""
+        sizes: list[int] = []
+
+        def note(weight: torch.Tensor) -> torch.Tensor:
+            sizes.append(num_bytes(weight))
+            return weight
+
+        self.mapped(note)
+        return sum(sizes)
 
     def mapped(self, change: Change) -> Layer:
         """A copy with every weight changed, in a fixed order; K and V stay."""
@@ -64,15 +76,18 @@ class Layer:
 
 
 class Loader:
-    """Moves tensors to a device, reporting progress. `adds_bias`: whether this rank adds the biases (only the first does)."""
+    """Moves tensors to a device, reporting progress.
 
-    def __init__(self, tensors: Mapping[str, Tensor], layout: Layout, adds_bias: bool, report: Reporter) -> None:
-        self._tensors, self._layout, self._adds_bias, self._report = tensors, layout, adds_bias, report
+    `types`: of each matrix on the device. `adds_bias`: whether this rank adds the biases (only the first does).
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], types: Mapping[str, str], adds_bias: bool, report: Reporter) -> None:
+        self._tensors, self._types, self._adds_bias, self._report = tensors, types, adds_bias, report
         self._total, self._done = sum(tensor.num_bytes for tensor in tensors.values()), 0
 
     def matrix(self, name: str, device: torch.device) -> Matrix:
         tensor = self._tensors[name]
-        made = load_matrix(tensor, self._layout.resident_type(tensor.type.name, name), device)
+        made = load_matrix(tensor, self._types[name], device)
         self._count(tensor)
         return made
 

@@ -19,7 +19,7 @@ import torch
 from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
-from puna.backends.torch.blob import upload
+from puna.backends.torch.blob import num_bytes, upload
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
@@ -30,9 +30,10 @@ from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
-from puna.config import EngineConfig, ModelConfig
+from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError
 from puna.formats.base import Checkpoint
+from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.report import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
@@ -92,12 +93,12 @@ class TorchBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
-        loader = Loader(checkpoint.tensors, plan.layout, self._ranks.place.rank == 0, report)
+        loader = Loader(checkpoint.tensors, plan.types, self._ranks.place.rank == 0, report)
         pages = allocate(model, plan, self._device)
-        num_resident = model.num_layers - plan.num_streamed
+        num_resident = model.num_layers - plan.num_offloaded
 
         def layers(first: int, last: int, device: torch.device) -> Iterator[Layer]:
-            return (loader.layer(i, pages[i], model.window_of(i), device) for i in range(first, last))
+            return (loader.layer(i, pages[i], model.layers[i].attention.window, device) for i in range(first, last))
 
         self._embed = loader.matrix("embed", self._device)
         self._layers = list(layers(0, num_resident, self._device))
@@ -110,7 +111,7 @@ class TorchBackend:
         self._model = model
         most_rows = max(plan.max_sequences, bucket_rows(plan.max_sequences))  # a recorded step fills its bucket
         self._ops.reserve(model, plan.max_sequences if self._recorder is None else most_rows, self._device)
-        if self._recorder is not None and not plan.num_streamed:
+        if self._recorder is not None and not plan.num_offloaded:
             self._graphs = self._new_graphs(self._recorder, model, plan)
         return_free_memory()
 
@@ -235,6 +236,11 @@ class TorchBackend:
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
+
+    def weights_bytes(self) -> int:
+        outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
+        others = num_bytes(self._final_norm) + sum(matrix.num_bytes for matrix in outside)
+        return others + sum(layer.num_bytes for layer in self._layers) + self._streamed.buffer_bytes
 
     def held_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else own_bytes()

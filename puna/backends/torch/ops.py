@@ -12,7 +12,7 @@ from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.report import SILENT, Reporter
 from puna.request import Choices
 

@@ -12,7 +12,7 @@ from puna.backends.torch.exact import products, rms_norm, silu, softmax
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix, dequantize
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 from puna.request import Choices
 from puna.sampling import choose_row
 

@@ -11,7 +11,8 @@ import torch
 
 from puna.backends.torch.blob import Array, upload
 from puna.backends.torch.kv import Slots
-from puna.config import ModelConfig
+from puna.model.rope import RotaryTables
+from puna.model.spec import ModelConfig
 from puna.request import Batch
 
 
@@ -42,14 +43,13 @@ def make_step(batch: Batch, model: ModelConfig, page_size: int, token_ids: torch
 
 def arrays_of(batch: Batch, model: ModelConfig, page_size: int) -> dict[str, Array]:
     """The arrays that a step reads on the device, without the token ids; `Step` and `Slots` describe them."""
-    rope, sequences = model.rope, sequences_of(batch)
-    angles = rope.angles(batch.positions, batch.prompt_lengths[sequences], model.head_dim)
-    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rope.attention_factor
+    sequences = sequences_of(batch)
+    cos_sin = RotaryTables(model).cos_sin(batch.positions, batch.prompt_lengths[sequences])[0]
     return {
         "positions": batch.positions.astype(np.int64),
         "sequences": sequences,
         "page_tables": batch.page_tables.astype(np.int64),
-        "turns": turns.astype(np.float32).reshape(len(sequences), 2, model.head_dim // 2),
+        "turns": cos_sin,
         "pages": batch.page_tables[sequences, batch.positions // page_size].astype(np.int64),
         "offsets": (batch.positions % page_size).astype(np.int64),
         "logit_rows": batch.logit_rows.astype(np.int64),

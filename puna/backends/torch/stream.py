@@ -56,6 +56,11 @@ class Stream:
         self._buffers = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(NUM_BUFFERS)]
         self._lanes = _CUDALanes(device) if device.type == "cuda" else _Lanes()
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the weights that the buffers hold, without the gaps between them."""
+        return NUM_BUFFERS * max((packed.layer.num_bytes for packed in self._layers), default=0)
+
     def layers(self) -> Iterator[Layer]:
         """Each layer once; launch the work with one layer before you take the next."""
         if self._layers:

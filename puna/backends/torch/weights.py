@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from puna.backends.torch.blob import num_bytes
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 
@@ -50,7 +51,7 @@ class Matrix:
 
     @property
     def num_bytes(self) -> int:
-        return sum(plane.numel() * plane.element_size() for plane in self.planes.values())
+        return sum(map(num_bytes, self.planes.values()))
 
 
 def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:

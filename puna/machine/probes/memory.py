@@ -109,8 +109,9 @@ def _num_weights(name: str) -> int:
     from math import prod
 
     from puna.machine.known_models import KNOWN_MODELS
+    from puna.model.weights import tensor_shapes
 
-    return sum(map(prod, KNOWN_MODELS[name].tensor_shapes().values()))
+    return sum(map(prod, tensor_shapes(KNOWN_MODELS[name]).values()))
 
 
 def _title(name: str) -> str:

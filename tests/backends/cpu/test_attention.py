@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from puna.backends.cpu import model as cpu_model
-from puna.config import KVType, ModelConfig
+from puna.config import KVType
+from puna.model.spec import ModelConfig
 from puna.request import Logits
 from tests.conformance.test_backends import KV_TOLERANCE, Piece, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config

@@ -112,17 +112,17 @@ def tensors_alive() -> set[int]:
     return {id(one) for one in gc.get_objects() if type(one) is torch.Tensor}
 
 
-def torch_backend(plan_changes: dict[str, Any] | None = None, **settings: Any) -> tuple[Backend, Checkpoint, Plan]:
+def torch_backend(num_offloaded: int = 0, **settings: Any) -> tuple[Backend, Checkpoint, Plan]:
     checkpoint = random_checkpoint(CONFIG, "F16", seed=1)
     config = EngineConfig(device="torch", threads=1, page_size=16, **settings)
     backend = create_backend(config)
-    return backend, checkpoint, replace(plan_of(checkpoint, config, backend), **(plan_changes or {}))
+    return backend, checkpoint, plan_of(checkpoint, config, backend).offloading(num_offloaded)
 
 
 @pytest.mark.usefixtures("few_objects")
-@pytest.mark.parametrize("num_streamed", [0, 1])
-def test_memory_that_runs_out_at_any_allocation_of_loading_is_told_and_given_back(num_streamed: int) -> None:
-    backend, checkpoint, plan = torch_backend({"num_streamed": num_streamed})
+@pytest.mark.parametrize("num_offloaded", [0, 1])
+def test_memory_that_runs_out_at_any_allocation_of_loading_is_told_and_given_back(num_offloaded: int) -> None:
+    backend, checkpoint, plan = torch_backend(num_offloaded)
     with Failing(0, None) as counted:
         backend.load(checkpoint, plan)
     backend.close()
@@ -302,7 +302,7 @@ def test_a_card_is_told_a_budget_with_which_layers_stay_in_main_memory() -> None
     assert said.startswith("Take --vram 5") and "layers stay in main memory" in said
     budget = parse_bytes(said.split()[2].rstrip(","))
     smaller = make_plan(config, checkpoint.tensors, engine, layouts, budget - GPU_RESERVED_BYTES)
-    assert smaller.num_streamed > 0 and smaller.total_bytes < plan.total_bytes
+    assert smaller.num_offloaded > 0 and smaller.total_bytes < plan.total_bytes
 
 
 # ---- main memory, under the other backends ----------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend, LooksAhead
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step, halves
-from puna.config import EngineConfig, ModelConfig, parse_bytes
+from puna.config import EngineConfig, parse_bytes
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
+from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.request import Batch, SamplingParams
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
@@ -83,16 +84,16 @@ def test_halves_hold_all_rows_once(at: int) -> None:
     assert seen == list(zip(range(9), batch.positions.tolist(), [0, 0, 0, 1, 2, 2, 2, 2, 2], strict=True))
 
 
-@pytest.mark.parametrize("num_streamed", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_offloaded", [1, 2, 3, 4])
 @pytest.mark.parametrize("quant", ["F32", "Q4_1"])
-def test_streamed_layers_change_no_bit(num_streamed: int, quant: str) -> None:
+def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
     checkpoint = random_checkpoint(tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True), quant, seed=3)
     ids = random_ids(checkpoint.config, 20)
     with loaded("torch", checkpoint) as backend:
         expected = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
     config = EngineConfig(device="torch", threads=1, page_size=16)
     backend = create_backend(config)
-    backend.load(checkpoint, replace(plan_of(checkpoint, config, backend), num_streamed=num_streamed))
+    backend.load(checkpoint, plan_of(checkpoint, config, backend).offloading(num_offloaded))
     found = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
     backend.close()
     assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))

@@ -26,7 +26,7 @@ from puna.backends.torch.kernels.card import KIB, card_of
 from puna.backends.torch.kernels.dot import high_part, low_part
 from puna.backends.torch.kv import Half, LayerKV
 from puna.backends.torch.step import Step
-from puna.config import ModelConfig
+from puna.model.spec import ModelConfig
 
 MAX_SPLITS = 32  # shares of a row: with 8 K/V heads 256 programs, two for each of an H100's multiprocessors
 LEAST_HEADS = 16  # the narrowest tile of tl.dot
