@@ -397,11 +397,11 @@ class LLM:
         _require_one_each("sets of sampling parameters", each, count)
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
-    def _samplers_of(self, given: Chooser | Sequence[Chooser] | None, count: int) -> list[Chooser | None]:
+    def _samplers_of(self, given: Any, count: int) -> list[Chooser | None]:
         """The caller's sampler of each of `count` prompts, or None."""
         if given is None:
             return [None] * count
-        each = list(given) if isinstance(given, Sequence) else [given] * count
+        each = given if checks.is_row(given) else [given] * count
         _require_one_each("samplers", each, count)
         return [_Checked.of(one, self.model.vocab_size) for one in each]
 

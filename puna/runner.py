@@ -36,10 +36,10 @@ T = TypeVar("T")
 class Handle(Iterator[StepOutput]):
     """A submitted prompt: iterate over its outputs, from any thread. Each output goes to one reader.
 
-    `listener` is called in the thread that steps, whenever there is news: an output, or the end.
+    `listener` is called with the handle, in the thread that steps, at each output and at the end. It must not wait.
     """
 
-    def __init__(self, runner: Runner, listener: Callable[[], object]) -> None:
+    def __init__(self, runner: Runner, listener: Callable[[Handle], object]) -> None:
         self.request: Request | None = None  # None until the engine has taken it
         self.error: BaseException | None = None  # why the engine refused it, or what broke its last step
         self.outputs: list[StepOutput] = []  # all that came so far
@@ -79,7 +79,7 @@ class Handle(Iterator[StepOutput]):
     def cancel(self) -> None:
         """End the request before the next step. Never waits; its last output comes as any other."""
         if not self.ended_at:
-            self._runner._calls.append(self._abort)
+            self._runner._ask(self._abort)
 
     def close(self) -> None:
         """Cancel the request, wait until it has ended, and drop what nobody has read. Idempotent."""
@@ -88,7 +88,7 @@ class Handle(Iterator[StepOutput]):
         self._unread.clear()
 
     def __del__(self) -> None:
-        """Cancel without waiting, because the garbage collector may call this at any moment."""
+        """Cancel. No lock is taken, because the garbage collector may call this at any moment."""
         if self.request is not None and not self.ended_at:
             self._runner._calls.append(partial(self._runner._engine.abort, self.request.id))
 
@@ -105,13 +105,13 @@ class Handle(Iterator[StepOutput]):
         self.first_token_at = self.first_token_at or (now if output.token_ids else 0.0)
         if output.finish_reason is not None:
             self.ended_at = now
-        self._listener()
+        self._listener(self)
 
     def _end(self, error: BaseException | None = None) -> None:
         """End it without a last output."""
         self.error = error or self.error
         self.ended_at = time.perf_counter()
-        self._listener()
+        self._listener(self)
 
 
 class Runner:
@@ -143,12 +143,11 @@ class Runner:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         sampler: Chooser | None = None,
-        listener: Callable[[], object] = lambda: None,
+        listener: Callable[[Handle], object] = lambda handle: None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
         handle = Handle(self, listener)
-        self._calls.append(partial(self._admit, handle, prompt_ids, params, sampler))
-        self._wake.set()
+        self._ask(partial(self._admit, handle, prompt_ids, params, sampler))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle
@@ -189,6 +188,10 @@ class Runner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _ask(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+        self._wake.set()
 
     # ---- whose turn it is ---------------------------------------------------------------------------------------------
 

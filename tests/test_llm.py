@@ -36,6 +36,7 @@ from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.report import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.sampling import History, Row
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
@@ -588,6 +589,62 @@ def test_what_ended_an_answer_is_told(llm: LLM) -> None:
     ended = llm.generate("hello", TEN, stop_ids=[third])
     assert ended.finish_reason is FinishReason.STOP and ended.stop_reason == third
     assert whole.stop_reason is None
+
+
+# ---- a sampler of the caller's ------------------------------------------------------------------------------------------
+
+
+class Ranked:
+    """Takes the token of a rank, and keeps what it was given."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.asked = rank, list[tuple[tuple[int, ...], tuple[int, ...]]]()
+
+    def choose(self, logits: Row, history: History) -> int:
+        self.asked.append((tuple(history.prompt_ids), tuple(history.output_ids)))
+        return np.argsort(-logits, kind="stable")[self.rank]  # type: ignore[no-any-return]
+
+
+def test_a_sampler_takes_the_tokens_instead_of_the_parameters(llm: LLM) -> None:
+    greedy, second = llm.generate("hello", TEN, logprobs=2), Ranked(1)
+    stream = llm.stream("hello", TEN, logprobs=2, sampler=second)
+    for _ in stream:
+        pass
+    done = stream.completion
+    assert done.token_ids[0] == greedy.logprobs[0].top[1][0] and {type(i) for i in done.token_ids} == {int}
+    assert [entry.top[1][0] for entry in done.logprobs] == list(done.token_ids)
+    assert second.asked == [(done.prompt_ids, done.token_ids[:n]) for n in range(10)]
+    assert llm.generate("hello", TEN, temperature=9.0, sampler=Ranked(0)).token_ids == greedy.token_ids
+    ended = llm.generate("hello", TEN, stop_ids=[done.token_ids[3]], sampler=Ranked(1))
+    assert ended.token_ids == done.token_ids[:4] and ended.finish_reason is FinishReason.STOP
+
+
+def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LLM) -> None:
+    prompts, plain = ["hello", "world"], llm.stream("other", TEN)
+    each = llm.generate(prompts, TEN, sampler=[Ranked(0), Ranked(1)])
+    shared = Ranked(1)
+    both = llm.generate(prompts, TEN, sampler=shared)
+    assert len(shared.asked) == 20 and same(both[1], each[1]) and same(each[0], llm.generate("hello", TEN))
+    assert "".join(piece.text for piece in plain) == llm.generate("other", TEN).text
+    with pytest.raises(UsageError, match="1 samplers were given for 2 prompts"):
+        llm.generate(prompts, TEN, sampler=[shared])
+
+
+@pytest.mark.parametrize("bad", [5, "greedy", [None], lambda logits, history: 0], ids=str)
+def test_what_is_no_sampler_is_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"sampler is .*an object with the method choose\(logits, history\) is needed"):
+        llm.stream("hello", TEN, sampler=bad)
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, 1.0, None])
+def test_an_id_that_no_model_knows_never_reaches_it(llm: LLM, token_id: Any) -> None:
+    class Wrong:
+        def choose(self, logits: Row, history: History) -> int:
+            return token_id  # type: ignore[no-any-return]
+
+    with pytest.raises(UsageError, match=r"the sampler's token id is .* a whole number in 0..257 is needed"):
+        llm.generate("hello", TEN, sampler=Wrong())
+    assert llm.runner.is_idle and llm.generate("hello", TEN).finish_reason is FinishReason.LENGTH
 
 
 # ---- one process --------------------------------------------------------------------------------------------------------

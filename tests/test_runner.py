@@ -180,10 +180,10 @@ def test_a_sampler_of_the_callers_is_asked(parts: Parts) -> None:
 
 def test_a_listener_is_told_of_each_output_and_of_the_end(parts: Parts) -> None:
     told: list[int] = []
-    handle = parts.runner.submit([65], TEN, listener=lambda: told.append(1))
+    handle = parts.runner.submit([65], TEN, listener=lambda _: told.append(1))
     list(handle)
     assert len(told) == 10
-    bad = parts.runner.submit([], TEN, listener=lambda: told.append(2))
+    bad = parts.runner.submit([], TEN, listener=lambda _: told.append(2))
     with pytest.raises(UsageError, match="no tokens"):
         bad.confirm()
     assert told[10:] == [2]
@@ -281,7 +281,7 @@ def test_ctrl_c_anywhere_in_a_turn_ends_what_runs_and_leaves_the_runner_usable(
 
         monkeypatch.setattr(Engine, place, interrupted)
     other = parts.submit("other", ENDLESS)
-    mine = parts.runner.submit(list(b"mine"), ENDLESS, listener=interrupt if place == "listener" else lambda: None)
+    mine = parts.runner.submit(list(b"mine"), ENDLESS, listener=lambda _: interrupt() if place == "listener" else None)
     next(mine)
     gone, late = parts.submit("gone", ENDLESS), parts.submit("late")
     gone.cancel()
@@ -355,18 +355,16 @@ def test_closing_waits_for_the_step_that_runs(parts: Parts) -> None:
 
 
 def test_its_own_thread_steps_for_those_who_only_listen_and_others_pull_beside_it(parts: Parts) -> None:
-    ended = threading.Semaphore(0)
+    news = threading.Event()
     with parts.runner.start() as runner:
         assert runner.start() is runner
         listening: list[Handle] = []
         for text in ("a", "b", "c"):
-            news = threading.Event()
-            handle = parts.runner.submit(list(text.encode()), TEN, listener=news.set)
+            handle = parts.runner.submit(list(text.encode()), TEN, listener=lambda _: news.set())
             listening.append(handle)
             while not handle.ended_at:
                 assert news.wait(WAIT_S)
                 news.clear()
-            ended.release()
         pulled = parts.submit("pulled")
         assert ids(list(pulled)) == alone("pulled")
         assert [ids(handle.outputs) for handle in listening] == [alone(text) for text in "abc"]
