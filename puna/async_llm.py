@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Job, Params, 
 from puna.messages import Messages
 from puna.report import Reporter
 from puna.request import SamplingParams, StepOutput
-from puna.runner import Handle
+from puna.runner import Handle, Runner
 
 
 class AsyncLLM:
@@ -57,8 +57,7 @@ class AsyncLLM:
 
     def _begin(self, llm: LLM) -> None:
         self.sync = llm  # its other methods and facts are here: encode, decode, plan, notices
-        self._bells: _Bells | None = None  # of the event loop that was used last
-        llm.runner.start()
+        self._runner = llm.runner.start()
 
     def __repr__(self) -> str:
         return f"<Async{repr(self.sync)[1:]}"
@@ -94,12 +93,12 @@ class AsyncLLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **settings: Unpack[CallSettings]) -> AsyncStream:
         """Like `generate`, piece by piece, for one prompt. It begins, or refuses the prompt, when it is first read."""
         _require_one(is_prompt(prompt))
-        return AsyncStream(self, partial(self.sync.jobs, prompt, params, settings))
+        return AsyncStream(self._runner, partial(self.sync.jobs, prompt, params, settings))
 
     def chat_stream(self, messages: Chat, params: SamplingParams | None = None, **settings: Unpack[ChatSettings]) -> AsyncStream:
         """Like `chat`, piece by piece, for one conversation."""
         _require_one(is_conversation(messages))
-        return AsyncStream(self, partial(self.sync.chat_jobs, messages, params, settings))
+        return AsyncStream(self._runner, partial(self.sync.chat_jobs, messages, params, settings))
 
     async def close(self) -> None:
         """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""
@@ -114,8 +113,8 @@ class AsyncLLM:
     async def _run(self, prepare: Callable[[], list[Job]]) -> list[Completion]:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
-        news = self._news()
-        handles = [self.sync.runner.submit(*job, news.tell_end) for job in jobs]
+        news = _News()
+        handles = [self._runner.submit(*job, news.tell_end) for job in jobs]
         try:
             while not all(handle.ended_at for handle in handles) and not _error_of(handles):
                 await news.next()
@@ -126,12 +125,6 @@ class AsyncLLM:
             raise error
         return [Completion.of(handle) for handle in handles]
 
-    def _news(self) -> _News:
-        loop = asyncio.get_running_loop()
-        if self._bells is None or self._bells.loop is not loop:
-            self._bells = _Bells(loop)
-        return _News(self._bells)
-
 
 class AsyncStream(AsyncIterator[StepOutput]):
     """The pieces of one completion, in an event loop; afterwards `completion` is the whole.
@@ -140,8 +133,8 @@ class AsyncStream(AsyncIterator[StepOutput]):
     an `async for` over a stream that has a name, close it, or put it into `async with`.
     """
 
-    def __init__(self, llm: AsyncLLM, prepare: Callable[[], list[Job]]) -> None:
-        self._llm = llm
+    def __init__(self, runner: Runner, prepare: Callable[[], list[Job]]) -> None:
+        self._runner = runner
         self._prepare = prepare
         self._opening = asyncio.Lock()  # two tasks may be the first to read
         self._is_closed = False
@@ -153,7 +146,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
 
     async def __anext__(self) -> StepOutput:
         try:
-            handle = await self._opened()
+            handle = self.handle or await self._opened()
             while (output := handle.take()) is None:
                 if handle.is_over:
                     raise handle.error or StopAsyncIteration
@@ -165,12 +158,13 @@ class AsyncStream(AsyncIterator[StepOutput]):
 
     async def _opened(self) -> Handle:
         async with self._opening:
-            if self.handle is None:
-                if self._is_closed:
-                    raise StopAsyncIteration
-                (job,) = await asyncio.to_thread(self._prepare)
-                self._news = self._llm._news()
-                self.handle = self._llm.sync.runner.submit(*job, self._news.tell)
+            if self.handle is not None:
+                return self.handle
+            jobs = [] if self._is_closed else await asyncio.to_thread(self._prepare)
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._news = _News()
+            self.handle = self._runner.submit(*jobs[0], self._news.tell)
             return self.handle
 
     async def __aenter__(self) -> Self:
@@ -204,35 +198,16 @@ class AsyncStream(AsyncIterator[StepOutput]):
             self.handle.close()
 
 
-class _Bells:
-    """Wakes tasks of one event loop from the thread that steps: all tasks of a step with one call, which is a system call."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._due: deque[asyncio.Event] = deque()
-
-    def ring(self, event: asyncio.Event) -> None:
-        self._due.append(event)
-        if len(self._due) == 1:  # else a call is under way, and takes this one along
-            try:
-                self.loop.call_soon_threadsafe(self._set_all)
-            except RuntimeError:  # the loop is closed: nobody listens
-                self._due.clear()
-
-    def _set_all(self) -> None:
-        while self._due:
-            self._due.popleft().set()
-
-
 class _News:
-    """What a task of the event loop waits for."""
+    """Wakes tasks of the running event loop, from the thread that steps."""
 
-    def __init__(self, bells: _Bells) -> None:
-        self._bells = bells
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
     def tell(self, handle: Handle) -> None:
-        self._bells.ring(self._event)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._event.set)
 
     def tell_end(self, handle: Handle) -> None:
         if handle.ended_at:

@@ -352,18 +352,23 @@ def test_who_gives_up_ends_his_request_within_a_step(way: Callable[[AsyncLLM, st
 
 
 def test_a_stream_that_is_given_up_before_it_began_never_begins() -> None:
-    llm, _ = gated()
+    llm, gate = gated()
 
     async def main() -> None:
         async with llm:
             async with llm.stream("hello", TEN) as stream:
                 assert repr(stream) == "<AsyncStream not begun>"
             assert [piece async for piece in stream] == []
+            reading = asyncio.create_task(_read(stream := llm.stream("hello", TEN)))
+            await asyncio.sleep(0)  # its prompt is encoded now
+            await stream.close()
+            await reading
             task = asyncio.create_task(llm.generate("hello", TEN))
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
             await until_clean(llm)
+            assert gate.batches == []
 
     ran(main)
 

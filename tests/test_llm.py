@@ -690,6 +690,8 @@ TYPED = """
 from puna import LLM
 llm = LLM("model", max_context=3, kv_type="f16")
 llm.generate("a", temperature=1.0, stop="x"); llm.chat("a", template_args={}, top_k=1); llm.stream([[1]], seed=1)
+from puna import AsyncLLM
+stream = AsyncLLM("model", max_context=3).chat_stream("a", template_args={}, seed=1)
 """
 TYPOS = """
 from puna import LLM
@@ -699,6 +701,9 @@ llm.generate("a", temprature=1.0)
 llm.chat("a", top_kk=1)
 llm.stream("a", seed="x")
 llm.chat_stream("a", template_arg={})
+llm.stream("a", sampler=5)
+from puna import AsyncLLM
+AsyncLLM("model").stream("a", temprature=1.0)
 """
 
 
@@ -718,7 +723,7 @@ def test_a_type_checker_finds_a_setting_that_is_misspelt(tmp_path: Path) -> None
     )  # fmt: skip
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert not [line for line in errors if "typed.py" in line]
-    assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {3, 4, 5, 6, 7, 8}, done.stdout
+    assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {*range(3, 10), 11}, done.stdout
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", 3), ("report", 5), ("check", 5), ("kv_type", [])])
