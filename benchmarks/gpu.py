@@ -36,7 +36,7 @@ from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from puna.plan import make_plan
-from puna.report import StderrReporter
+from puna.progress import StderrReporter
 from puna.request import SamplingParams
 
 LLAMA3 = RopeConfig(theta=500000.0)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from puna import hub
 from puna.config import EngineConfig
 from puna.llm import LLM
-from puna.report import SILENT
+from puna.progress import SILENT
 from puna.request import Batch, SamplingParams
 
 Floats = npt.NDArray[np.float64]

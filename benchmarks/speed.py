@@ -136,7 +136,7 @@ def main() -> None:
         SERVERS[given.serve](given.model, given.threads, longest + 16)
         return
     from puna import hub
-    from puna.report import SILENT
+    from puna.progress import SILENT
 
     model = given.model or hub.resolve(None, SILENT)
     runners = {name: Runner(name, model, given) for name in SERVERS}

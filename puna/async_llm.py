@@ -16,7 +16,7 @@ from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Job, Params, Prompt, Prompts, is_conversation, is_prompt
 from puna.messages import Messages
-from puna.report import Reporter
+from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
 from puna.runner import Handle, Runner
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from puna.checks import refuse_unknown, require, unknown_setting
 from puna.model.spec import MAX_SIZES
+from puna.units import BYTES, parse_bytes
 
 KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
 WeightsType = Literal["auto", "as-is", "int8", "int4"]
@@ -126,26 +127,12 @@ def _where_set(name: str) -> str:
     return f"It is set by {flag}the variable PUNA_{name.upper()}."
 
 
-UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def parse_bytes(text: str) -> int:
-    """
-    >>> parse_bytes("12GiB"), parse_bytes("1.5Gi"), parse_bytes("12GB"), parse_bytes("64")
-    (12884901888, 1610612736, 12000000000, 64)
-    """
-    number = text.rstrip("KMGTiB ")
-    unit = text[len(number) :].strip()
-    base = 1000 if unit.endswith("B") and not unit.endswith("iB") else 1024
-    return int(float(number) * base ** UNITS.get(unit[:1], 0))
-
-
 # type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "int": (r"[+-]?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
     "bool": (r"[01]", "allowed: 0, 1", lambda text: text == "1"),
     "Bytes": (
-        r"[0-9]{1,18}|[0-9]{1,6}(\.[0-9]{1,3})? ?(K|M|G|T)i?B?",
+        BYTES,
         "a number of bytes is needed, such as 12GiB",
         parse_bytes,
     ),

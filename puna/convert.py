@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from puna.errors import DamagedFileError, PunaError, UsageError
+from puna.files import place, temporary
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -32,8 +33,8 @@ from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
 from puna.model.spec import ModelConfig
-from puna.placing import flush, place, temporary
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
+from puna.units import megabytes
 from puna.writers import WRITERS
 from puna.writers.base import CHUNK_BYTES, Job, Writer
 
@@ -118,8 +119,7 @@ def convert(
         writer.write(job, made)
         report.progress("writing", total, total, "bytes")
         _verify(made, job, report)
-        num_bytes = flush(made)
-        place(made, final, overwrite)
+        num_bytes = place(made, final, overwrite)
     return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types) and not losses, losses)
 
 
@@ -328,7 +328,7 @@ def _require_space(final: Path, num_bytes: int) -> None:
 def _no_space(final: Path, num_bytes: int) -> ConvertError:
     free = shutil.disk_usage(final.parent).free
     return ConvertError(
-        f"not enough space in {final.parent}: {(num_bytes + SPARE_BYTES) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {final.parent}: {megabytes(num_bytes + SPARE_BYTES)} needed, {megabytes(free)} free",
         hint="Free some, take a smaller type with --quantize, or write to another disk. The target is unchanged.",
     )
 

@@ -144,6 +144,20 @@ class Terminated(SystemExit):
     """The process was told to end: by SIGTERM, or because its terminal is gone. A SystemExit of another package is not this."""
 
 
+MAX_LINE = 300  # characters of a foreign error that puna repeats
+
+
+def first_line(error: BaseException, *, with_kind: bool = False) -> str:
+    """The first line of an error's text, shortened. Before it, or instead of an empty one, the error's class.
+
+    >>> first_line(OSError("disk full\\nat x.c:1")), first_line(KeyError()), first_line(ImportError("no x.so"), with_kind=True)
+    ('disk full', 'KeyError', 'ImportError: no x.so')
+    """
+    kind, text = type(error).__name__, str(error).strip().splitlines()[:1]
+    line = ": ".join([kind, *text] if with_kind or not text else text)
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..."
+
+
 def did_you_mean(given: str, names: Iterable[str]) -> str:
     """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
 

@@ -27,9 +27,10 @@ from puna.formats.mapped import shown, shown_name
 from puna.formats.notices import Doubt
 from puna.formats.token_types import NORMAL
 from puna.formats.torch_file import altered_entries
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.units import megabytes
 
 Severity = Literal["error", "warning", "note"]
 QUESTION, ANSWER, MORE = "What is a puna?", "A high plain.", "Where?"
@@ -393,7 +394,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         yield Finding(
             "note",
             "untied",
-            f"the output matrix is the embedding, stored twice: {head.num_bytes / 1e6:.1f} MB",
+            f"the output matrix is the embedding, stored twice: {megabytes(head.num_bytes, 1)}",
             "The output is right; the memory is wasted.",
             "If the format allows it, set tie_word_embeddings to true and leave lm_head out.",
         )

@@ -30,7 +30,7 @@ from puna.infill import InfillPrompt, encode_infill
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
-from puna.report import SILENT, BatchProgress, PlainReporter, Reporter
+from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Logits, Request, SamplingParams, SamplingSettings, StepOutput
 from puna.runner import Handle, Runner
 from puna.sampling import Chooser, History
@@ -110,7 +110,7 @@ class LLM:
 
         `settings` are fields of EngineConfig (`help(EngineConfig)` lists them); they override `config` or, without one, the
         `PUNA_...` variables. `tokenizer` is a file, or a folder with one, to use instead of the model's own. `report` receives
-        progress and notices: None writes them to stderr, `puna.report.SILENT` drops them. `check` receives the opened model
+        progress and notices: None writes them to stderr, `puna.progress.SILENT` drops them. `check` receives the opened model
         before its weights are read, and raises to refuse it. A model that does not fit is refused before any memory is
         allocated.
 
@@ -120,7 +120,7 @@ class LLM:
         if not isinstance(path_or_name, str | Path | None):
             raise checks.refuse("the model", path_or_name, "a path, or the name of a model,")
         if report is not None and not isinstance(report, Reporter):
-            raise checks.refuse("report", report, "an object with the methods progress and notice, such as puna.report.SILENT,")
+            raise checks.refuse("report", report, "an object with the methods progress and notice, such as puna.progress.SILENT,")
         if check is not None and not callable(check):
             raise checks.refuse("check", check, "a function of the opened model")
         if ProcessPlace.from_env().rank > 0:

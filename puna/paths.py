@@ -2,7 +2,7 @@
 
 cache folder/models/NAME.gguf                   a model of the catalogue, or one that the user put there
 cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
-cache folder/partial/NAME-xxxx/                 an unfinished download, which puna never uses as a model
+cache folder/partial/.puna-xxxx/NAME            an unfinished download, which puna never uses as a model
 cache folder/locks/NAME.lock
 cache folder/conversations/TIME-xxxx.json       a conversation of `puna chat`, for `puna chat --continue`
 """

@@ -13,10 +13,8 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.model.spec import ModelConfig
 from puna.model.weights import layer_of
-from puna.report import SILENT, Reporter
-
-MIB = 1 << 20
-GIB = 1 << 30
+from puna.progress import SILENT, Reporter
+from puna.units import exact_gib, gib
 
 # Types that a backend keeps in memory -> (weights per block, bytes per block).
 RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
@@ -171,7 +169,7 @@ def make_plan(
     if num_offloaded:
         report.notice(
             f"{num_offloaded} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
-            f"{human(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
+            f"{exact_gib(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
@@ -300,8 +298,8 @@ def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, repor
     asked = next(iter(needs))
     if name != asked:
         report.notice(
-            f"weights as {name}, {human(needs[name].weights)}: as they are in the file they need {human(needs[asked].weights)}, "
-            f"and {human(free_bytes)} are free"
+            f"weights as {name}, {exact_gib(needs[name].weights)}: as they are in the file they need "
+            f"{exact_gib(needs[asked].weights)}, and {exact_gib(free_bytes)} are free"
         )
 
 
@@ -328,24 +326,6 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: i
     row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
     partial = config.num_heads * attention_shares * (config.head_dim + 2)
     return 4 * (engine.chunk_tokens * row + min(engine.max_batch, engine.chunk_tokens) * partial)
-
-
-def gib(num_bytes: int) -> str:
-    """Bytes in GiB; in MiB where two digits of a GiB would say little.
-
-    >>> gib(13_476_831_232), gib(100 << 20)
-    ('12.55 GiB', '100.0 MiB')
-    """
-    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= 0.1 * GIB else f"{num_bytes / MIB:.1f} MiB"
-
-
-def human(num_bytes: int) -> str:
-    """Bytes as GiB and as the exact number.
-
-    >>> human(13_476_831_232)
-    '12.55 GiB (13476831232 bytes)'
-    """
-    return f"{gib(num_bytes)} ({num_bytes} bytes)"
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -418,8 +398,8 @@ def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> Insuffic
     scratch = need.scratch + need.logits
     beside = free_bytes - need.weights - scratch
     return InsufficientMemoryError(
-        f"the model needs {human(need.weights + kv + scratch)}, and {human(max(0, free_bytes))} are free: "
-        f"weights {human(need.weights)}, KV of {context} tokens {human(kv)}, scratch {human(scratch)}",
+        f"the model needs {exact_gib(need.weights + kv + scratch)}, and {exact_gib(max(0, free_bytes))} are free: "
+        f"weights {exact_gib(need.weights)}, KV of {context} tokens {exact_gib(kv)}, scratch {exact_gib(scratch)}",
         hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
         + ", or close other programs; `puna plan MODEL` lists what fits.",
     )

@@ -22,6 +22,8 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
+from puna.files import read_small
+
 GROUPS = "/sys/fs/cgroup"
 UNIFIED_ROOTS = (GROUPS, f"{GROUPS}/unified")  # where systemd mounts version 2: alone, and beside version 1
 NO_LIMIT = 1 << 60  # version 1 writes a huge number for "no limit"
@@ -43,7 +45,7 @@ class Machine(Protocol):
         """`platform.system()`: "Linux", "Windows", "Darwin"."""
 
     def read(self, path: str) -> str | None:
-        """A file's text; None if it does not exist or may not be read."""
+        """A regular file's text, at most MAX_FILE_BYTES; None if it is missing or not readable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class ThisMachine:
 
     def read(self, path: str) -> str | None:
         try:
-            with Path(path).open("rb") as file:
-                return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
-        except OSError:
+            content = read_small(Path(path), MAX_FILE_BYTES)
+        except (OSError, ValueError):
             return None
+        return None if content is None else content.decode("utf-8", "replace")
 
 
 THIS: Machine = ThisMachine()
@@ -90,7 +92,7 @@ class Limit(NamedTuple):
 def memory_bytes(machine: Machine | None = None) -> tuple[int, int]:
     """(total, free) bytes of main memory that this process may use."""
     machine = machine or THIS
-    return within(machine_memory(machine) or _told_by_psutil(), memory_limits(machine))
+    return within(machine_memory(machine) or memory_by_psutil(), memory_limits(machine))
 
 
 def within(memory: Memory, limits: list[Limit]) -> tuple[int, int]:
@@ -110,9 +112,10 @@ def machine_memory(machine: Machine) -> Memory | None:
     return memory if memory.total else None
 
 
-def _told_by_psutil() -> Memory:
-    main = psutil.virtual_memory()
-    return Memory(int(main.total), int(main.available), 0, 0)
+def memory_by_psutil() -> Memory:
+    """The memory of a system that has no such file."""
+    main, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return Memory(int(main.total), int(main.available), int(swap.total), int(swap.free))
 
 
 def memory_limits(machine: Machine) -> list[Limit]:
@@ -160,6 +163,11 @@ def oom_kills(machine: Machine) -> int:
     texts = [machine.read(f"{folder}/memory.events") for folder in _unified(machine)]
     texts += [machine.read(f"{folder}/memory.oom_control") for folder in _legacy(machine, "memory")]
     return max((_pairs(text).get("oom_kill", 0) for text in texts), default=0)
+
+
+def oom_kills_since_start(machine: Machine) -> int:
+    """How many processes of the whole machine the OOM killer has ended since it was started."""
+    return _pairs(machine.read("/proc/vmstat")).get("oom_kill", 0)
 
 
 def own_bytes() -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import IO, TextIO
 
-from puna.report import StatusLine
+from puna.progress import StatusLine
 
 PIP = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check")
 EVERY_S = 1.0  # how often the seconds are redrawn

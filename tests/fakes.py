@@ -20,7 +20,7 @@ from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPlace, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
 from puna.sampling import choose_row
 

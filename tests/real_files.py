@@ -15,7 +15,7 @@ from pathlib import Path
 
 from puna.errors import PunaError
 from puna.hub import CATALOGUE, DEFAULT_MODEL, WheelModel, is_cached
-from puna.report import SILENT, PlainReporter
+from puna.progress import SILENT, PlainReporter
 from tests import own_cache
 
 LLAMA3_TOKENIZER = WheelModel(

@@ -17,10 +17,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
 # `server` (HTTP) and `glassbox` (the trace of a generation) are planned and do not exist yet.
 ROWS = [
-    ["errors", "units"],
+    ["errors", "files", "units"],
     ["checks", "install", "resources"],
     ["model"],
-    ["report", "config", "paths", "placing", "causes"],
+    ["progress", "config", "paths", "causes"],
     ["request", "messages"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
@@ -37,6 +37,45 @@ ROWS = [
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 HOMES = {"torch": "backends/torch", "triton": "backends/torch", "numba": "backends/cpu", "llvmlite": "backends/cpu"}
+# tests/x/test_y.py tests puna/x/y.py. What the other test files test:
+TESTED = {
+    "backends/test_table.py": "puna/backends/__init__.py",
+    "backends/torch/kernels/test_graph.py": "puna/backends/torch/graph.py",  # with kernels, so in Triton's interpreter
+    "backends/torch/kernels/test_model.py": "puna/backends/torch/model.py",
+    "backends/torch/test_compiled.py": "puna/backends/torch/kernels",
+    "backends/torch/test_cuda.py": "puna/backends/torch",
+    "backends/torch/test_interpreted.py": "tests/backends/torch/kernels",
+    "backends/torch/test_two_nodes.py": "puna/backends/torch/parallel.py",
+    "causes/test_answers.py": "puna/causes",
+    "causes/test_causes.py": "puna/causes",
+    "cli/test_chat_terminal.py": "puna/cli/chat.py",
+    "cli/test_columns.py": "puna/cli",
+    "cli/test_end_to_end.py": "puna/cli",
+    "cli/test_told.py": "puna/cli",
+    "compat/test_examples.py": "examples puna/compat/flags.py",
+    "conformance/test_backends.py": "puna/backends",
+    "conformance/test_families.py": "puna/backends",
+    "conformance/test_formats.py": "puna/formats puna/writers",
+    "conformance/test_generation.py": "puna/llm.py puna/engine.py puna/backends",
+    "conformance/test_tokenizers.py": "puna/tokenizers",
+    "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
+    "formats/test_hostile_tokenizers.py": "puna/formats/tokenizer_files.py",
+    "formats/test_open_checkpoint.py": "puna/formats/__init__.py",
+    "hub/test_hostile_hub.py": "puna/hub/web.py puna/hub/listing.py puna/hub/ranges.py",
+    "hub/test_resolve.py": "puna/hub/__init__.py",
+    "machine/test_actual.py": "puna/plan.py",
+    "machine/test_nvidia.py": "puna/machine/probes",
+    "test_architecture.py": "puna tests",
+    "test_commands.py": "puna README.md docs Makefile",
+    "test_contributing.py": "CONTRIBUTING.md",
+    "test_docs.py": "docs README.md",
+    "test_glossary.py": "docs/glossary.md",
+    "test_how_generate_works.py": "docs/how-generate-works.md",
+    "test_pip_install.py": "scripts/pip_install.py",
+    "tokenizers/test_library_cases.py": "puna/tokenizers/library.py",
+    "tokenizers/test_oracles.py": "puna/tokenizers",
+    "tokenizers/test_unigram.py": "puna/tokenizers/sentencepiece.py",
+}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "core", "manager"}
 
 
@@ -78,6 +117,13 @@ def test_backends_never_import_each_other() -> None:
 
 def test_no_room_is_named_after_nothing() -> None:
     assert not {p.stem for p in SOURCES} & FORBIDDEN_NAMES
+
+
+def test_every_test_file_says_what_it_tests() -> None:
+    files = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    mirrors = {file for file in files if (PACKAGE / file.with_name(file.name.removeprefix("test_"))).is_file()}
+    assert {file.as_posix() for file in files - mirrors} == TESTED.keys()
+    assert [name for names in TESTED.values() for name in names.split() if not (ROOT / name).exists()] == []
 
 
 def test_import_puna_is_light() -> None:

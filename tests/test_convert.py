@@ -25,13 +25,13 @@ import pytest
 from puna import convert as module
 from puna.convert import ConvertError, convert
 from puna.errors import PunaError, UnsupportedModelError, UsageError
+from puna.files import TEMPORARY
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import ModelConfig
-from puna.placing import TEMPORARY
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from puna.writers import WRITERS
 from puna.writers.base import Job
 from puna.writers.text_files import require_frame

@@ -34,7 +34,7 @@ from puna.formats.base import Checkpoint
 from puna.llm import LLM
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
-from puna.report import SILENT, KeepingReporter
+from puna.progress import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.tokenizers import build_tokenizer
@@ -630,7 +630,7 @@ def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LL
         llm.generate(prompts, TEN, sampler=[shared])
 
 
-@pytest.mark.parametrize("bad", [5, "greedy", [None], lambda logits, history: 0], ids=str)
+@pytest.mark.parametrize("bad", [5, "greedy", [None], lambda logits, history: 0], ids=lambda bad: type(bad).__name__)
 def test_what_is_no_sampler_is_refused(llm: LLM, bad: Any) -> None:
     with pytest.raises(UsageError, match=r"sampler is .*an object with the method choose\(logits, history\) is needed"):
         llm.stream("hello", TEN, sampler=bad)
@@ -679,7 +679,7 @@ def test_the_progress_of_a_batch_is_shown_on_a_terminal_or_where_it_is_asked_for
     llm.generate("a", TEN)
     llm.generate(["a", "b"], TEN, progress=False)
     assert terminal.getvalue() == ""
-    monkeypatch.setattr("puna.report.EVERY_S", 0.0)
+    monkeypatch.setattr("puna.progress.EVERY_S", 0.0)
     llm.generate(["a", "b"], TEN)
     assert "generating [" in terminal.getvalue() and "2 of 2 answers" in terminal.getvalue()
     with pytest.raises(UsageError, match="progress is 'yes'"):

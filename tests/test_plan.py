@@ -12,8 +12,9 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
-from puna.plan import GIB, Layout, Plan, human, kv_bytes, make_plan, resident_bytes
-from puna.report import KeepingReporter
+from puna.plan import Layout, Plan, kv_bytes, make_plan, resident_bytes
+from puna.progress import KeepingReporter
+from puna.units import GIB, exact_gib
 from tests.fakes import tiny_config
 
 MIB = 1 << 20
@@ -60,7 +61,7 @@ def test_weights_are_what_is_published(config: ModelConfig, kind: str, expected:
 
 
 def test_llama_2_7b_in_half_precision_is_12_55_gib() -> None:
-    assert human(plan(LLAMA_2_7B).weights_bytes).startswith("12.55 GiB (13477")
+    assert exact_gib(plan(LLAMA_2_7B).weights_bytes).startswith("12.55 GiB (13477")
 
 
 # The two reports of PEERS.md: 4 x 128 tokens were not the trouble, 32 x 1024 were.
@@ -178,10 +179,8 @@ def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
     made, notices = on_a_card(LLAMA_2_7B)
     assert made.weights == "int8" and made.num_offloaded == 0 and made.total_bytes < CARD
     assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
-    needed = human(plan(LLAMA_2_7B).weights_bytes)
-    assert notices == [
-        f"weights as int8, {human(made.weights_bytes)}: as they are in the file they need {needed}, and {human(CARD)} are free"
-    ]
+    kept, needed, free = map(exact_gib, (made.weights_bytes, plan(LLAMA_2_7B).weights_bytes, CARD))
+    assert notices == [f"weights as int8, {kept}: as they are in the file they need {needed}, and {free} are free"]
 
 
 @pytest.mark.parametrize(

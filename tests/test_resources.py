@@ -19,7 +19,7 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.container import container
 from puna.machine.probes.cpu import cpu
 from puna.machine.probes.memory import memory
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from tests.machine.fake_host import FakeHost, build, meminfo
 
 GIB = 1 << 30

@@ -11,7 +11,7 @@ import pytest
 
 from puna import LLM, SamplingParams
 from puna.formats import open_checkpoint
-from puna.report import SILENT, KeepingReporter
+from puna.progress import SILENT, KeepingReporter
 from puna.suggested import suggested
 from tests.families import FAMILIES, VOCAB_SIZE
 from tests.models import DraftValue, random_tensors, tiny_config, write_gguf

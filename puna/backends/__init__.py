@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 from puna import install
-from puna.backends.base import Backend, BackendSpec, ProcessPlace, first_line
+from puna.backends.base import Backend, BackendSpec, ProcessPlace
 from puna.config import EngineConfig
-from puna.errors import DeviceError, Terminated, UsageError
+from puna.errors import DeviceError, Terminated, UsageError, first_line
 from puna.plan import Layout
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 # How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
@@ -186,7 +186,7 @@ def _torch_problem(error: BaseException) -> str | None:
     lacks_a_part = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("torch.")
     if hasattr(sys.modules.get("torch"), "__version__") and not lacks_a_part:
         return None
-    return f"PyTorch is installed but does not start: {first_line(error)}"
+    return f"PyTorch is installed but does not start: {first_line(error, with_kind=True)}"
 
 
 def _no_gpu_by_torch(problem: str) -> DeviceError:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from puna.errors import InsufficientMemoryError, PunaError, UsageError
+from puna.errors import InsufficientMemoryError, PunaError, UsageError, first_line
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan, advice
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 
 # The oldest GPUs for puna's Triton kernels: they have bf16 on tensor cores, and Triton 3.3 dropped everything below.
@@ -134,19 +134,6 @@ class BackendSpec:
     fills_kv: bool = False  # whether loading, not first use, takes the memory of K and V
 
 
-MAX_WORDS = 300  # characters of a foreign error that are told
-
-
-def first_line(error: BaseException) -> str:
-    """An error's kind, and the first line of its text, shortened.
-
-    >>> first_line(ImportError("libcudart.so.12: cannot open shared object file"))
-    'ImportError: libcudart.so.12: cannot open shared object file'
-    """
-    line = ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
-    return line if len(line) <= MAX_WORDS else line[:MAX_WORDS] + " ..."
-
-
 class Translation:
     """A context that turns errors raised inside into PunaErrors, where `translate` knows them.
 
@@ -175,8 +162,7 @@ def loading_to_main_memory(checkpoint: Checkpoint, plan: Plan) -> Translation:
     def translate(error: BaseException) -> PunaError | None:
         if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return None
-        words = (str(error).splitlines() or [type(error).__name__])[0]
-        return InsufficientMemoryError(f"this machine ran out of memory while loading the model: {words}", hint=hint)
+        return InsufficientMemoryError(f"this machine ran out of memory while loading the model: {first_line(error)}", hint=hint)
 
     return Translation(translate)
 

@@ -21,7 +21,7 @@ from puna.formats.base import Checkpoint
 from puna.model.rope import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
 

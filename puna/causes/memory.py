@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from puna.causes.base import Cause, Explanation, Numbers, filled, says
-from puna.causes.sizes import GIB, num_bytes, shown
+from puna.units import GIB, foreign_bytes, mib_or_gib
 
 CONTEXT_BYTES = GIB // 2  # memory of a process's CUDA context and libraries, without PyTorch's blocks
 FEWER_BITS = 'puna keeps weights that do not fit in fewer bits and says so: puna run MODEL "..." --weights int8, or int4.'
@@ -25,7 +25,7 @@ class Allocation:
     @classmethod
     def of(cls, numbers: Numbers) -> Allocation:
         """From PyTorch's wording, of versions up to 2.0 and later."""
-        size = {name: num_bytes(text) for name, text in numbers.items()}
+        size = {name: foreign_bytes(text) for name, text in numbers.items()}
         wanted, capacity, free, allocated = (size.get(name) for name in ("wanted", "capacity", "free", "allocated"))
         reserved, unallocated, in_use, other = (size.get(name) for name in ("reserved", "unallocated", "in_use", "other"))
         if unallocated is None and reserved is not None and allocated is not None:
@@ -117,7 +117,7 @@ def explain_cuda(numbers: Numbers) -> Explanation:
     for name in ("unallocated", "others"):
         size = getattr(allocation, name)
         if size is not None:
-            lifted[name] = shown(size)
+            lifted[name] = mib_or_gib(size)
     cause, remedy, cure = KINDS[kind]
     told = filled(cause, lifted) or "The GPU's memory is full."
     return Explanation(told, cure, remedy, FEWER_BITS, lifted, kind)

@@ -11,6 +11,7 @@ from puna.cli.options import Whole, json_option, tokenizer_option
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
 from puna.paths import typed_path
+from puna.units import megabytes
 
 FORMATS = "gguf, safetensors, meta or llama2c"
 TYPES = "q8_0, q4_0, q4_1, q4_k (or q4_k_m), q6_k, f16, bf16 or f32"
@@ -65,4 +66,4 @@ def command(
     print(made.path)
     rest = "the source's numbers, except for the losses above" if made.losses else "requantised"
     exactly = "exactly the source's numbers" if made.exact else rest
-    tell(f"{made.num_bytes / 1e6:.1f} MB in {time.perf_counter() - started:.1f} s, {exactly}, read again and compared")
+    tell(f"{megabytes(made.num_bytes, 1)} in {time.perf_counter() - started:.1f} s, {exactly}, read again and compared")

@@ -93,8 +93,8 @@ def _script(diagnosis: Diagnosis) -> str:
 
 def _write(file: Path, script: str, distribution: Distribution) -> None:
     """Write the script, but only over a script of the doctor."""
+    from puna.files import read_small
     from puna.machine.script import MARK, script_bytes
-    from puna.machine.small_file import read_small
 
     try:
         if file.exists() and MARK.encode() not in (read_small(file, MAX_BEGINNING) or b""):

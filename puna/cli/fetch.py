@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from puna.config import EngineConfig
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 HEADERS_S = 5.0  # how long to wait for the headers of a model that was itself fetched sooner
 Confirm = Callable[[str], bool]  # question -> whether a person agrees

@@ -16,6 +16,7 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, shown_pat
 from puna.cli.width import cut, pad, report_width
 from puna.cli.word_wrap import wrapped
 from puna.model.spec import Experts, ModelConfig
+from puna.units import gb, megabytes, short_count
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
@@ -76,7 +77,7 @@ def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[st
     if not any(finding.severity != "note" for finding in findings):
         yield "no problem found"
     if not read:
-        yield f"puna did not check the weights ({size / 1e9:.1f} GB); --weights checks them"
+        yield f"puna did not check the weights ({gb(size)}); --weights checks them"
     for finding in findings:
         yield f"{finding.severity}: {printable(finding.found)}"
         yield f"  {printable(finding.effect)}"
@@ -148,9 +149,9 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     """The facts as text. Texts of the file are escaped."""
-    yield f"{printable(facts['path'])}: {facts['format']}, {_count(facts['parameters'])} parameters"
+    yield f"{printable(facts['path'])}: {facts['format']}, {short_count(facts['parameters'])} parameters"
     if len(facts["files"]) > 1:
-        yield from (f"  {printable(file['path'])}  {file['bytes'] / 1e6:.1f} MB" for file in facts["files"])
+        yield from (f"  {printable(file['path'])}  {megabytes(file['bytes'], 1)}" for file in facts["files"])
     yield from _section("config", _config_lines(facts["config"]))
     yield from _section("tensors", _type_lines(facts["tensor_types"]))
     yield from _section("tokenizer", _tokenizer_lines(facts["tokenizer"]))
@@ -200,7 +201,7 @@ def _plain(value: Any) -> str:
 def _type_lines(types: dict[str, dict[str, int]]) -> Iterator[str]:
     for name, count in types.items():
         bits = 8 * count["bytes"] / max(1, count["weights"])
-        yield f"{name:<8}{count['tensors']:>5} tensors  {count['bytes'] / 1e6:>10.1f} MB  {bits:>5.2f} bits per weight"
+        yield f"{name:<8}{count['tensors']:>5} tensors  {megabytes(count['bytes'], 1):>13}  {bits:>5.2f} bits per weight"
 
 
 def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
@@ -231,8 +232,3 @@ def _template_lines(template: str | None, guessed: str | None) -> Iterator[str]:
 def _tensor_line(tensor: dict[str, Any]) -> str:
     shape = " x ".join(map(str, tensor["shape"]))
     return f"{pad(printable(tensor['name']), 36)} {tensor['type']:<8}{shape:>14} {tensor['bytes']:>12} B"
-
-
-def _count(number: int) -> str:
-    """135000000 -> '135.0 M'."""
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"

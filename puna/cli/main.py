@@ -19,7 +19,7 @@ import click
 import puna
 from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
-from puna.errors import DeviceError, PunaError, Terminated, UsageError, did_you_mean
+from puna.errors import DeviceError, PunaError, Terminated, UsageError, did_you_mean, first_line
 
 # Name -> its module, and its line in `puna --help`.
 COMMANDS = {
@@ -238,8 +238,7 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
     if os.environ.get("PUNA_DEBUG") == "1":
         sys.__excepthook__(kind, error, trace)
         return
-    words = (str(error).splitlines() or [""])[0]
     tell(
-        f"puna: internal error: {kind.__name__}: {words}",
+        f"puna: internal error: {first_line(error, with_kind=True)}",
         "This is a bug of puna. Please report it with what PUNA_DEBUG=1 prints.",
     )

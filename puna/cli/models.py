@@ -12,13 +12,14 @@ import click
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
 from puna.install import extra_command
+from puna.units import gb, two_digits
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.hub import CachedModel
     from puna.machine.choices import Choice
     from puna.machine.places import Place
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 WIDTH = 80  # characters of a line
 SHOWN = 20  # of the models that fit
@@ -76,7 +77,7 @@ def _show_here(as_json: bool) -> None:
 def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> Iterator[str]:
     yield "Here:"
     for model in here:
-        yield f"{INDENT}{_gb(model.num_bytes):>8}  {_short_name(model)}"
+        yield f"{INDENT}{gb(model.num_bytes):>8}  {_short_name(model)}"
     if not here:
         yield f"{INDENT}nothing yet; puna run fetches a small model (98 MB) when it first needs one"
     yield ""
@@ -112,7 +113,7 @@ def _table(found: Iterable[Choice]) -> Iterator[str]:
 
 
 def _row(one: Choice) -> str:
-    speed = f"~{_two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
+    speed = f"~{two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
     return f"{INDENT}{one.name:<{NAME_WIDTH}} {one.source.size:>8} {speed:>11}  {one.source.model.licence}"
 
 
@@ -187,16 +188,3 @@ def _source_facts(source: Any) -> dict[str, Any]:
 
 def _print(lines: Iterable[str]) -> None:
     print("\n".join(map(printable, lines)))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _two_digits(rate: float) -> str:
-    """Two digits: more would claim more than puna knows.
-
-    >>> _two_digits(1234.5), _two_digits(8.26), _two_digits(71.3)
-    ('1200', '8.3', '71')
-    """
-    return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"

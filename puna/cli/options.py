@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
     from puna.llm import LLM
-    from puna.report import Reporter
+    from puna.progress import Reporter
     from puna.request import SamplingParams
 
 
@@ -282,7 +282,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
 
 def _plan_in_words(llm: LLM) -> str:
     """What the model takes and what it can hold, for a person who never heard of K and V; `puna plan` itemises it."""
-    from puna.plan import GIB
+    from puna.units import GIB
 
     info = llm.backend.info
     memory = "GPU memory" if info.name.startswith("cuda") else "memory"

@@ -19,7 +19,7 @@ from puna.cli.word_wrap import wrapped
 from puna.errors import DownloadError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.hub import absent_source
 from puna.hub.published import PUBLISHED_AS, split_type
-from puna.plan import gib
+from puna.units import MIB, gb, gib, megabytes, short_count, two_digits
 
 if TYPE_CHECKING:
     from puna.config import EngineConfig
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from puna.machine.fit import Fit, Item, Setting
     from puna.machine.history import Entry
     from puna.machine.speed import Speed
-    from puna.report import Reporter
+    from puna.progress import Reporter
 
 BAR_WIDTH = 48
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
@@ -148,8 +148,8 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
         report.notice(f"{text} is not downloaded: planning from its published sizes")
         return known, named
     if not headers.is_local:
-        fetched, total = headers.fetched_bytes / 1e6, headers.total_bytes / 1e9
-        report.notice(f"not downloaded: planning from {fetched:.1f} MB of headers of {total:.2f} GB")
+        fetched, total = megabytes(headers.fetched_bytes, 1), gb(headers.total_bytes)
+        report.notice(f"not downloaded: planning from {fetched} of headers of {total}")
     return formats.open_checkpoint(headers.path), shown_path(headers.path) if headers.is_local else headers.name
 
 
@@ -212,7 +212,7 @@ def _weights(checkpoint: Checkpoint) -> str:
     types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) == 2)
     count = sum(prod(t.shape) for t in checkpoint.tensors.values())
     size = sum(t.num_bytes for t in checkpoint.tensors.values())
-    return f"{_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
+    return f"{short_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
 
 
 def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
@@ -311,16 +311,9 @@ def _setting_lines(planned: Planned) -> Iterator[str]:
 
 
 def _speed(speed: Speed | None) -> str:
-    return "" if speed is None else f"about {_round(speed.decode_per_s)} tok/s, prompts {_round(speed.prefill_per_s)} tok/s"
-
-
-def _round(rate: float) -> str:
-    """Two digits: more would claim more than puna knows."""
-    return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.1f} M"
+    return (
+        "" if speed is None else f"about {two_digits(speed.decode_per_s)} tok/s, prompts {two_digits(speed.prefill_per_s)} tok/s"
+    )
 
 
 # ---- for programs -----------------------------------------------------------------------------------------------------------
@@ -377,7 +370,7 @@ def _show_history(as_json: bool) -> None:
 def _history_lines(found: list[Entry]) -> Iterator[str]:
     yield f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference"
     for one in found[-SHOWN_ENTRIES:]:
-        off = f"{(one.actual_bytes - one.predicted_bytes) / (1 << 20):+.1f} MiB"
+        off = f"{(one.actual_bytes - one.predicted_bytes) / MIB:+.1f} MiB"
         share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
         sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off}"
         yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
 from puna.errors import PunaError, UsageError
+from puna.files import write_whole
 
-TEMPORARY = ".puna-"  # how the name of a temporary file begins
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFCHR: "a device",
@@ -31,7 +30,7 @@ def save_text(path: Path, text: str, *, overwrite: bool, mode: int | None = None
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
             raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Create the folder first.")
-        _replace(target, text, mode)
+        write_whole(target, text.encode(), mode=mode, flushed=True)
     except OSError as error:
         raise PunaError(f"cannot write {path}: {error.strerror or error}", hint="Name a file in another folder.") from error
 
@@ -48,18 +47,3 @@ def _existing_mode(path: Path, overwrite: bool) -> int | None:
     if not overwrite:
         raise UsageError(f"{path} exists", hint=f"/save! {path} overwrites it.")
     return stat.S_IMODE(found)
-
-
-def _replace(target: Path, text: str, mode: int | None) -> None:
-    """Write beside the target, then rename."""
-    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            if mode is not None:
-                temporary.chmod(mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puna import checks
-from puna.cli.save import TEMPORARY, save_text
+from puna.cli.save import save_text
 from puna.errors import PunaError, UsageError
+from puna.files import PRIVATE, TEMPORARY
 from puna.paths import conversations_dir
+from puna.units import rough_gib
 
 if TYPE_CHECKING:
     from puna.messages import Message
@@ -62,7 +64,7 @@ class Autosave:
         try:
             if self.path is None:
                 self.path = _new_file(self.folder)
-            save_text(self.path, text, overwrite=True, mode=0o600)
+            save_text(self.path, text, overwrite=True, mode=PRIVATE)
             self._written, self.problem = text, ""
         except (PunaError, OSError) as error:
             self.problem = str(error)
@@ -94,7 +96,7 @@ def read_chat(path: Path) -> SavedChat:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="Name a file that /save wrote.")
+            raise UsageError(f"{path} is larger than {rough_gib(MAX_BYTES)}", hint="Name a file that /save wrote.")
         values = json.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise PunaError(f"cannot read {path}: {error.strerror or error}", hint="Check the path.") from error

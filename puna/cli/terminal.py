@@ -14,8 +14,8 @@ from puna.cli.standard_input import read_all
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import PunaError, UsageError
-from puna.report import StageReporter
-from puna.report import printable as printable
+from puna.progress import StageReporter
+from puna.progress import printable as printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -28,7 +28,7 @@ from puna import formats, hub
 from puna.compat.tape import Tape
 from puna.errors import PunaError, UsageError
 from puna.llm import LLM
-from puna.report import StderrReporter
+from puna.progress import StderrReporter
 from puna.sampling import require_finite
 from puna.tokenizers.base import Tokenizer
 

@@ -37,7 +37,7 @@ from puna.config import EngineSettings
 from puna.detokenize import Detokenizer
 from puna.errors import ModelNotFoundError, NumericalError, UsageError
 from puna.llm import LLM
-from puna.report import StderrReporter
+from puna.progress import StderrReporter
 from puna.request import FinishReason, SamplingParams
 from puna.tokenizers.base import Tokenizer as AnyTokenizer
 

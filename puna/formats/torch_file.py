@@ -16,7 +16,7 @@ from puna.formats.mapped import file_size, read_head, shown, shown_name
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
 from puna.formats.zip_file import MAGIC, Entry, ZipFile
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 
 PICKLE = "/data.pkl"
 READ_AT_OPEN = (PICKLE, "/byteorder")  # entries whose bytes locate the arrays

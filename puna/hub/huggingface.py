@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from puna.errors import DownloadError, ModelNotFoundError
-from puna.hub.fetch import SPARE_BYTES, partial_dir, place, require_place, require_space, sha256_of
+from puna.files import place
+from puna.hub.fetch import SPARE_BYTES, partial_dir, require_place, require_space, sha256_of
 from puna.hub.listing import HubFile, fetch_listing
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, hub_errors
 from puna.paths import is_safe_name
-from puna.report import Reporter
+from puna.progress import Reporter
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
@@ -165,7 +166,7 @@ def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> Non
     except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    place(done, name.target(file.name))
+    place(done, name.target(file.name), overwrite=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, answer, hub_errors, require_success
+from puna.units import rough_gib
 
 TIMEOUT_S = 30.0  # timeout of each step
 MAX_LISTING_BYTES = 16 << 20  # some 60,000 files
@@ -70,7 +71,7 @@ def _body(response: Any, limit: TimeLimit) -> bytes:
         limit.require()
         body += decode(chunk, MAX_LISTING_BYTES + 1 - len(body))
         if len(body) > MAX_LISTING_BYTES:
-            raise ValueError(f"the list of its files has more than {MAX_LISTING_BYTES >> 20} MiB")
+            raise ValueError(f"the list of its files has more than {rough_gib(MAX_LISTING_BYTES)}")
     return bytes(body)
 
 

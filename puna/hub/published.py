@@ -19,6 +19,7 @@ from puna.hub.catalogue import DEFAULT_MODEL
 from puna.hub.names import HubName
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
+from puna.units import gb
 
 # num_layers, num_heads, num_kv_heads, head_dim, hidden_size, ffn_size, vocab_size, max_context
 _LLAMA_2_7B = plain_model(32, 32, 32, 128, 4096, 11008, 32000, 4096)
@@ -412,7 +413,7 @@ class Source:
         >>> source_of("llama-2-7b").size, source_of("smollm2-360m").size
         ('4.1 GB', '385 MB')
         """
-        return f"{self.num_bytes / 1e9:.1f} GB" if self.num_bytes >= 1e9 else f"{self.num_bytes / 1e6:.0f} MB"
+        return gb(self.num_bytes)
 
 
 def source_of(text: str) -> Source | None:

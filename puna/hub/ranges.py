@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from puna.errors import DownloadError
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName
-from puna.hub.web import TimeLimit, answer, first_line, require_success
+from puna.hub.web import TimeLimit, answer, reason, require_success
+from puna.units import megabytes
 
 CONNECTIONS = 8  # concurrent requests: an archive of torch.save needs some hundred small ranges
 ATTEMPTS, FIRST_PAUSE_S = 5, 0.5  # per range; each pause is twice the last one
@@ -52,7 +53,7 @@ class RangeFetcher:
         num_bytes = sum(piece.end - piece.begin for piece in pieces)
         if self.fetched_bytes + num_bytes > MAX_FETCHED_BYTES:
             raise DownloadError(
-                f"{self.name}: its headers need more than {MAX_FETCHED_BYTES / 1e6:.0f} MB, which is the limit "
+                f"{self.name}: its headers need more than {megabytes(MAX_FETCHED_BYTES)}, which is the limit "
                 "for a model that is not downloaded",
                 hint=f"Fetch all of it first: puna pull {self.name}",
             )
@@ -96,7 +97,7 @@ class RangeFetcher:
                     yield chunk
         except (HTTPError, OSError) as error:
             self.limit.require()
-            raise _PassingError(first_line(error)) from error
+            raise _PassingError(reason(error)) from error
         if left:
             raise _PassingError(f"the connection was cut, {left} bytes short")
 

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from puna.errors import DownloadError, ModelNotFoundError
+from puna.errors import DownloadError, ModelNotFoundError, first_line
 from puna.hub.names import HubName
 
 TIME_LIMIT_S = 180.0
@@ -143,7 +143,7 @@ def hub_errors(name: HubName) -> Iterator[None]:
             hint="Check the spelling; for a private repository: hf auth login",
         ) from error
     except (HTTPError, OSError, ValueError) as error:
-        raise DownloadError(f"could not fetch {name}: {first_line(error)}", hint=_by_hand(name)) from error
+        raise DownloadError(f"could not fetch {name}: {reason(error)}", hint=_by_hand(name)) from error
 
 
 def _by_hand(name: HubName) -> str:
@@ -157,8 +157,8 @@ def _by_hand(name: HubName) -> str:
 NO_ADDRESS = re.compile(r"\[Errno -?\d+\] (?:Name or service not known|Temporary failure in name resolution|nodename nor .*)")
 
 
-def first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """An error's text in one line. A name that the network does not resolve mostly means that there is no network."""
     if NO_ADDRESS.search(str(error)):
         return "its address was not found; is this machine on the internet?"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(error)

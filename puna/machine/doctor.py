@@ -18,7 +18,7 @@ from puna.machine.finding import Finding
 from puna.machine.probes import LONGER_S, MEASURING, PROBES
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.script import fix_script
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.resources import THIS, memory_limits
 
 __all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]

@@ -64,7 +64,7 @@ def storage() -> dict[str, Any]:
         folder = cache_dir()
     except PunaError as error:
         return {"folder": "", "problem": error.message}
-    there = next(filter(_is_there, (folder, *folder.parents)), folder)
+    there = next(filter(os.path.exists, (folder, *folder.parents)), folder)  # False where this user may not search
     return {"folder": str(folder), "looked_at": str(there), "problem": _write_problem(there)} | _room(there)
 
 
@@ -80,10 +80,9 @@ def name() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """Bytes of main memory and swap, on systems where no file has them."""
-    import psutil
+    from puna.resources import memory_by_psutil
 
-    main, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return {"total": main.total, "free": main.available, "swap_total": swap.total, "swap_free": swap.free}
+    return memory_by_psutil()._asdict()
 
 
 def cpu() -> dict[str, Any]:
@@ -106,15 +105,6 @@ def _version(package: str, module: str) -> str | None:
         return version if importlib.util.find_spec(module) is not None else None
     except (ImportError, ValueError):
         return None
-
-
-def _is_there(place: Path) -> bool:
-    """Also False for a path below a folder that this user may not search."""
-    try:
-        place.stat()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _room(folder: Path) -> dict[str, int]:

@@ -24,8 +24,9 @@ from puna.machine.places import Place
 from puna.machine.speed import FLOATS, Speed, expected, offloaded_bytes
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of
-from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, gib, kv_bytes, make_plan, placements_of
-from puna.report import KeepingReporter, Reporter
+from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan, placements_of
+from puna.progress import KeepingReporter, Reporter
+from puna.units import gib, kib
 
 NO_LIMIT = 1 << 60
 NEAREST = 3  # number of settings to show
@@ -170,7 +171,7 @@ def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
     config = own.config
     yield from _weight_items(own.tensors, config, plan)
     per_token = kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
-    yield Item("KV", f"{plan.num_pages * plan.page_size} tokens", f"{plan.kv_type}, {_kib(per_token)} a token", plan.kv_bytes)
+    yield Item("KV", f"{plan.num_pages * plan.page_size} tokens", f"{plan.kv_type}, {kib(per_token)} a token", plan.kv_bytes)
     yield Item("scratch", "activations", f"{plan.max_tokens} tokens in a step", plan.scratch_bytes)
     yield Item("scratch", "logits", f"{config.vocab_size} numbers of each", plan.logits_bytes)
     for name, size in place.taken:
@@ -359,7 +360,3 @@ def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[
     place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
     found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)
     return tuple(f"{' '.join(one.flags)}: {gib(one.fit.plan.weights_bytes)} of weights, {one.loss}" for one in found)
-
-
-def _kib(size: int) -> str:
-    return f"{size / 1024:g} KiB"

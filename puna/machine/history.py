@@ -9,13 +9,13 @@ import errno
 import json
 import os
 import stat
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from puna.files import write_whole
 from puna.llm import LLM
 from puna.paths import cache_dir
 
@@ -86,10 +86,7 @@ def _append(line: str) -> None:
 def _shorten(file: Path) -> None:
     """Delete the older half, atomically."""
     lines = _text(file).splitlines()
-    descriptor, partial = tempfile.mkstemp(dir=file.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-        target.write("\n".join(lines[len(lines) // 2 :]) + "\n")
-    Path(partial).replace(file)
+    write_whole(file, ("\n".join(lines[len(lines) // 2 :]) + "\n").encode())
 
 
 def _entry(line: str) -> Entry | None:

@@ -7,17 +7,15 @@ missing file or program is None; a program that hangs or prints without end is s
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from puna.machine.children import CHILDREN
-from puna.machine.small_file import read_small
+from puna.resources import Machine, ThisMachine
 
 COMMAND_LIMIT_S = 3.0  # a healthy nvidia-smi needs 0.05 to 2 s; with a lost driver it hangs forever
-MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +30,11 @@ class Output:
     too_long: bool = False
 
 
-class Host(Protocol):
+class Host(Machine, Protocol):
     """A machine: its files, variables and programs."""
 
     @property
-    def system(self) -> str:
-        """As `platform.system()` says: "Linux", "Windows", "Darwin"."""
-
-    @property
     def environ(self) -> Mapping[str, str]: ...
-
-    def read(self, path: str) -> str | None:
-        """A regular file's text, at most MAX_FILE_BYTES; None if it is missing or not readable."""
 
     def exists(self, path: str) -> bool: ...
 
@@ -58,18 +49,10 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ThisHost:
+class ThisHost(ThisMachine):
     """The machine that puna runs on."""
 
-    system: str = field(default_factory=platform.system)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-    def read(self, path: str) -> str | None:
-        try:
-            content = read_small(Path(path), MAX_FILE_BYTES)
-        except (OSError, ValueError):
-            return None
-        return None if content is None else content.decode("utf-8", "replace")
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)

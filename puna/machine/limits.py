@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from puna.backends.base import DeviceLimits
+from puna.files import read_small, write_whole
 from puna.machine.host import Host, ThisHost
 from puna.machine.processor import processor
-from puna.machine.small_file import read_small, write_whole
 from puna.paths import cache_dir
 from puna.resources import usable_cores
 from puna.units import counted

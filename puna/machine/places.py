@@ -12,8 +12,9 @@ from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card
 from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.speed import PCIE_BYTES, Rates
-from puna.plan import GIB, GPU_RESERVED_BYTES
+from puna.plan import GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
+from puna.units import GIB
 
 SYSTEM_BYTES = 3 << 29  # main memory that the system itself uses
 CONTEXT_BYTES = 450 << 20  # memory that CUDA takes per process: its kernels, its stacks

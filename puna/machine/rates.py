@@ -8,7 +8,7 @@ from puna.backends.base import DeviceLimits
 from puna.machine.child import ask
 from puna.machine.host import ThisHost
 from puna.machine.limits import limits_of, remember, remembered
-from puna.report import Reporter
+from puna.progress import Reporter
 
 LIMIT_S = 20.0  # half a second; some seconds more if kernels are compiled
 STAGE = "measuring this machine, once"

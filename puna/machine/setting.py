@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Literal
 
 from puna.machine.host import Host
 
 Setting = Literal["bare", "container", "wsl-1", "wsl-2", "windows", "macos"]
 
-CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
-CONTAINER_WORDS = re.compile(r"docker|kubepods|containerd|libpod|/lxc")
+CONTAINER_FILES = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
+# A word in /proc/1/cgroup -> the program that made the container.
+CONTAINER_GROUPS = {"kubepods": "Kubernetes", "docker": "Docker", "libpod": "Podman", "/lxc": "LXC", "containerd": "containerd"}
 
 
 def setting(host: Host) -> Setting:
@@ -20,11 +22,18 @@ def setting(host: Host) -> Setting:
     release = (host.read("/proc/sys/kernel/osrelease") or "").lower()
     if "microsoft" in release:
         return "wsl-2" if "microsoft-standard" in release or "wsl2" in release else "wsl-1"
-    return "container" if is_container(host) else "bare"
+    return "container" if container_kind(host) else "bare"
 
 
-def is_container(host: Host) -> bool:
-    return any(map(host.exists, CONTAINER_FILES)) or bool(CONTAINER_WORDS.search(host.read("/proc/1/cgroup") or ""))
+def container_kind(host: Host) -> str:
+    """What made the container: "Docker", "Podman", "Kubernetes", "LXC", ...; "" outside a container."""
+    if "KUBERNETES_SERVICE_HOST" in host.environ:
+        return "Kubernetes"
+    groups = host.read("/proc/1/cgroup") or ""
+    by_group = (kind for word, kind in CONTAINER_GROUPS.items() if word in groups)
+    by_file = (kind for path, kind in CONTAINER_FILES.items() if host.exists(path))
+    named = host.environ.get("container", "")[:20]  # systemd-nspawn, LXC and Podman set it
+    return next(chain(by_group, by_file), named)
 
 
 def kernel_release(host: Host) -> str:

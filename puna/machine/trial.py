@@ -40,7 +40,6 @@ class Trial:
     cure: str = ""
     torch: str = ""
     cuda: str = ""
-    architectures: tuple[str, ...] = ()
     triton: str = ""
     nccl: str = ""
     gpus: tuple[TriedGpu, ...] = ()
@@ -74,7 +73,6 @@ def understood(answer: Answer) -> Trial:
         cure=answer.text("cure"),
         torch=answer.text("torch"),
         cuda=answer.text("cuda"),
-        architectures=tuple(map(str, _list(answer.facts.get("architectures")))),
         triton=answer.text("triton"),
         nccl=answer.text("nccl"),
         gpus=tuple(_gpu(Answer(told)) for told in _list(answer.facts.get("devices")) if isinstance(told, dict)),

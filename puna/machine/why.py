@@ -14,7 +14,6 @@ from puna.causes.advice import advice
 from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
 from puna.causes.reading import read
-from puna.causes.sizes import shown
 from puna.machine.allocations import Tensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
 from puna.machine.distribution import Distribution, distribution_of
@@ -29,6 +28,8 @@ from puna.machine.probes.nvidia_module import nvidia_module
 from puna.machine.probes.nvidia_rights import nvidia_rights
 from puna.machine.probes.nvidia_smi import nvidia_smi
 from puna.machine.remedies import remedy
+from puna.resources import machine_memory
+from puna.units import mib_or_gib
 
 NVIDIA = "0x10de"  # PCI's number of the maker
 NEEDS_A_CARD: frozenset[Topic] = frozenset({"cuda", "driver"})
@@ -194,11 +195,8 @@ def _here(match: Match, host: Host, system: Distribution) -> str:
 
 
 def _memory_here(host: Host, system: Distribution) -> str:
-    """Main memory of this machine, from /proc/meminfo."""
-    sizes = dict(line.split(":", 1) for line in (host.read("/proc/meminfo") or "").splitlines() if ":" in line)
-    try:
-        total, free = (int(sizes[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
-    except (KeyError, ValueError, IndexError):
+    """Main memory of this machine; "" if its files do not say."""
+    memory, where = machine_memory(host), "WSL has" if system == "wsl" else "This machine has"
+    if memory is None:
         return ""
-    where = "WSL has" if system == "wsl" else "This machine has"
-    return f"{where} {shown(total)} of main memory, {shown(free)} of it free now."
+    return f"{where} {mib_or_gib(memory.total)} of main memory, {mib_or_gib(memory.free)} of it free now."

@@ -6,7 +6,6 @@ and ends the progress bar.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +19,9 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS
 from puna.formats.rows import Bytes, ComputedRows, InterleavedHeads, Rows, interleaved_vector
 from puna.model.weights import role_of
+from puna.resources import usable_cores
 
-WORKERS = min(8, os.cpu_count() or 1)
+MAX_WORKERS = 8
 CHUNK_BYTES = 1 << 19  # of the result at a time: a whole matrix is never in memory, and all cores have work
 
 
@@ -92,11 +92,12 @@ def _pieces(rows: Rows) -> Iterator[Bytes]:
     if isinstance(rows, np.ndarray) or len(starts) < 2:
         yield from (rows[first : first + step] for first in starts)
         return
-    with ThreadPoolExecutor(WORKERS) as pool:
+    workers = min(MAX_WORKERS, usable_cores())
+    with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Bytes]] = deque()
         for first in starts:
             ahead.append(pool.submit(rows.__getitem__, slice(first, first + step)))
-            if len(ahead) > WORKERS:
+            if len(ahead) > workers:
                 yield ahead.popleft().result()
         yield from (piece.result() for piece in ahead)
 

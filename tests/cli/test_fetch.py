@@ -13,7 +13,7 @@ from puna import backends, hub
 from puna.cli import fetch
 from puna.config import EngineConfig
 from puna.errors import DownloadError
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from tests.cli.conftest import FakeLLM, Puna
 
 

@@ -153,7 +153,7 @@ def test_no_model_gets_a_speed_on_a_card_below_the_kernels(puna: Puna) -> None:
 
 def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
     told = " ".join(puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out.split())
-    assert told.startswith("llama-2-7b:q4_k_m: 6.74 G weights, Q4_K, Q6_K, 3.80 GiB; ")
+    assert told.startswith("llama-2-7b:q4_k_m: 6.74 B weights, Q4_K, Q6_K, 3.80 GiB; ")
     assert (
         "To fetch it, about 4.1 GB: puna pull llama-2-7b:q4_k_m. The plan of the original weights: puna plan llama-2-7b:bf16"
         in told

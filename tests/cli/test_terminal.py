@@ -23,7 +23,7 @@ def test_a_short_stage_is_not_shown() -> None:
 
 
 def test_a_long_stage_is_one_plain_line_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.report.LINE_AFTER_S", 0.01)
+    monkeypatch.setattr("puna.progress.LINE_AFTER_S", 0.01)
     stream = io.StringIO()
     with TerminalReporter(stream) as report:
         for done in range(3):
@@ -34,7 +34,7 @@ def test_a_long_stage_is_one_plain_line_where_there_is_no_terminal(monkeypatch: 
 
 
 def test_a_long_stage_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.report.BAR_AFTER_S", 0.01)
+    monkeypatch.setattr("puna.progress.BAR_AFTER_S", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     stream = Screen()
     with TerminalReporter(stream) as report:
@@ -46,7 +46,7 @@ def test_a_long_stage_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_several_pieces_of_work_show_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.report.BAR_AFTER_S", 0.01)
+    monkeypatch.setattr("puna.progress.BAR_AFTER_S", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     stream = Screen()
     with TerminalReporter(stream) as report:
@@ -68,7 +68,7 @@ def test_what_would_drive_the_terminal_is_escaped_in_every_line_for_a_person(cap
 
 
 def test_the_stage_of_a_bar_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.report.BAR_AFTER_S", 0.01)
+    monkeypatch.setattr("puna.progress.BAR_AFTER_S", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     stream = Screen()
     with TerminalReporter(stream) as report:
@@ -86,7 +86,7 @@ def test_json_is_one_line_of_utf8_whatever_the_texts(capsysbinary: pytest.Captur
 
 
 def test_a_second_stage_ends_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.report.LINE_AFTER_S", 0.05)
+    monkeypatch.setattr("puna.progress.LINE_AFTER_S", 0.05)
     stream = io.StringIO()
     with TerminalReporter(stream) as report:
         report.progress("a", 0, 2)

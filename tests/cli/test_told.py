@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from puna import LLM
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, draft_gguf, random_tensors, tiny_config
 

@@ -26,7 +26,8 @@ from typing import Any, TypedDict
 
 from puna.machine.child import command_of
 from puna.machine.facts import NEEDED
-from puna.machine.host import COMMAND_LIMIT_S, MAX_FILE_BYTES, Host, Output
+from puna.machine.host import COMMAND_LIMIT_S, Host, Output
+from puna.resources import MAX_FILE_BYTES
 
 COMMANDS = "commands.json"
 

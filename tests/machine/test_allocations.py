@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from puna.causes.memory import Allocation, kind_of
-from puna.causes.sizes import GIB, num_bytes
 from puna.machine.allocations import Hints, identify, weights_bytes
 from puna.machine.known_models import KNOWN_MODELS
 from puna.plan import kv_bytes
+from puna.units import GIB, foreign_bytes
 
 RTX_4070 = int(11.69 * GIB)
 META = "torchrun example.py --ckpt_dir llama-7b --max_seq_len {} --max_batch_size {}"
@@ -103,4 +103,4 @@ def test_the_numbers_tell_the_kinds_apart(numbers: dict[str, str], kind: str) ->
 
 @pytest.mark.parametrize(("text", "size"), [("86.00 MiB", 90177536), ("1 GB", 1 << 30), ("12", 12), ("1e9", None), ("-", None)])
 def test_sizes_are_read_as_programs_print_them(text: str, size: int | None) -> None:
-    assert num_bytes(text) == size
+    assert foreign_bytes(text) == size

@@ -1,5 +1,5 @@
 """Programs that print without end, hang, or leave others behind: they are ended, with all that they started, and so are they by
-the end of puna. Files that are none: pipes, devices, links.
+the end of puna.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,9 @@ from puna.machine.child import ask
 from puna.machine.children import MAX_OUTPUT_BYTES, Children
 from puna.machine.host import ThisHost
 from puna.machine.nvidia_smi import query
-from puna.machine.small_file import read_small, write_whole
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the programs are of POSIX")
-
-
-@pytest.fixture(params=["selectors", "threads"])
-def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of reading; Windows has only the second."""
-    if request.param == "threads":
-        monkeypatch.setattr(children, "_read", children._read_by_threads)
-    return str(request.param)
 
 
 def is_gone(pid: int, within_s: float = 3.0) -> bool:
@@ -48,7 +38,6 @@ def is_gone(pid: int, within_s: float = 3.0) -> bool:
     return False
 
 
-@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("line", ["exec cat /dev/zero", "exec cat /dev/zero >&2", "yes", "yes & yes >&2"])
 def test_what_prints_without_end_is_ended_at_four_mebibytes(line: str) -> None:
     started = time.monotonic()
@@ -58,7 +47,6 @@ def test_what_prints_without_end_is_ended_at_four_mebibytes(line: str) -> None:
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.usefixtures("reader")
 def test_what_hangs_is_ended_with_all_that_it_started() -> None:
     started = time.monotonic()
     assert children.CHILDREN.run(("sh", "-c", "exit 3"), os.environ, 5.0) is not None
@@ -68,7 +56,6 @@ def test_what_hangs_is_ended_with_all_that_it_started() -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.usefixtures("reader")
 def test_a_grandchild_that_holds_the_pipes_is_not_waited_for() -> None:
     started = time.monotonic()
     output = ThisHost().run("sh", "-c", "sleep 60 & echo $!; echo err >&2; exit 7", limit_s=10)
@@ -78,13 +65,11 @@ def test_a_grandchild_that_holds_the_pipes_is_not_waited_for() -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.usefixtures("reader")
 def test_a_program_that_closes_its_pipes_and_goes_on_has_its_time_limit() -> None:
     output = ThisHost().run("sh", "-c", "exec >&- 2>&-; exec sleep 60", limit_s=0.3)
     assert output is not None and output.timed_out
 
 
-@pytest.mark.usefixtures("reader")
 def test_what_it_printed_and_its_code_are_told() -> None:
     output = ThisHost().run("sh", "-c", "printf 'a\\377'; printf b >&2; kill -9 $$")
     assert output is not None
@@ -153,45 +138,3 @@ def _parent(stat: Path) -> int:
         return int(stat.read_text().rpartition(")")[2].split()[1])
     except (OSError, IndexError):
         return -1
-
-
-# ---- files
-
-
-def pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("make", [pipe, device, folder])
-def test_what_is_no_regular_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    make(tmp_path / "x")
-    assert read_small(tmp_path / "x", 100) is None and ThisHost().read(str(tmp_path / "x")) is None
-
-
-def test_of_a_file_the_first_bytes_are_read(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"0123456789")
-    (tmp_path / "link").symlink_to("x")
-    assert read_small(tmp_path / "x", 4) == read_small(tmp_path / "link", 4) == b"0123"
-    with pytest.raises(OSError, match="No such file"):
-        read_small(tmp_path / "y", 4)
-    assert "cpu" in (ThisHost().read("/proc/cpuinfo") or "cpu")
-
-
-def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("mine")
-    (tmp_path / "link").symlink_to("mine")
-    write_whole(tmp_path / "link", b"new")
-    assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / "link").read_text() == "new"
-    assert (tmp_path / "link").stat().st_mode & 0o777 == 0o600
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_whole(tmp_path / "folder", b"new")
-    assert {entry.name for entry in tmp_path.iterdir()} == {"mine", "link", "folder"}

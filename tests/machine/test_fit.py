@@ -16,7 +16,8 @@ from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, k
 from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
 from puna.model.spec import ModelConfig, plain_model
-from puna.plan import GIB, GPU_RESERVED_BYTES, kv_bytes
+from puna.plan import GPU_RESERVED_BYTES, kv_bytes
+from puna.units import GIB
 from tests.machine.fake_host import FakeHost
 
 NO_GPU = FakeHost(Path("/an/absent/folder"))

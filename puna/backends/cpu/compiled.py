@@ -22,10 +22,9 @@ import ctypes
 import hashlib
 import importlib
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +35,8 @@ import llvmlite.binding as llvm
 from puna.backends.cpu import host
 from puna.backends.cpu.children import Compilation
 from puna.backends.cpu.layout import KINDS, Kind
-from puna.report import SILENT, Reporter
+from puna.files import write_whole
+from puna.progress import SILENT, Reporter
 from puna.resources import usable_cores
 
 # Name -> module, number of arguments. The slowest to compile come first, so that all cores end at about the same time.
@@ -233,20 +233,9 @@ def _found(name: str) -> MachineCode | None:
 
 def _keep(name: str, content: bytes) -> None:
     """Keep an entry: as a whole file, or in this process only if it cannot be written."""
+    file = _file(name)
     try:
-        _write(_file(name), content)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
     except OSError:
         _unkept[name] = content
-
-
-def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=file.parent)
-    try:
-        with open(descriptor, "wb") as target:  # noqa: PTH123
-            target.write(content)
-        Path(partial).replace(file)
-    except BaseException:
-        with suppress(OSError):
-            Path(partial).unlink()
-        raise

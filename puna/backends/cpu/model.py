@@ -43,7 +43,7 @@ from puna.formats.base import Checkpoint, Tensor
 from puna.model.rope import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted

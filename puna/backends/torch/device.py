@@ -29,7 +29,7 @@ def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
         torch.cuda.set_device(device)
         _limit(device, config.vram)
     except RuntimeError as error:  # the first call that reaches the GPU: it may be full, lost or in exclusive use
-        raise cannot_start(str(error)) from error
+        raise cannot_start(error) from error
     return device
 
 
@@ -84,7 +84,7 @@ def _require_cuda() -> None:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        raise cannot_start(str(error)) from error
+        raise cannot_start(error) from error
 
 
 def _require_kernels(number: int) -> None:

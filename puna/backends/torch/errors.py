@@ -15,7 +15,7 @@ import torch
 
 from puna.backends.base import Translation
 from puna.causes import SURE, find
-from puna.errors import DeviceError, InsufficientMemoryError, PunaError
+from puna.errors import DeviceError, InsufficientMemoryError, PunaError, first_line
 
 Kind = Literal["device memory", "main memory", "device"]
 
@@ -102,7 +102,7 @@ def first_words(error: BaseException) -> str:
     >>> first_words(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.99 GiB"))
     'CUDA out of memory. Tried to allocate 2.00 GiB'
     """
-    line = BEGIN.sub("", (str(error).strip().splitlines() or [type(error).__name__])[0])
+    line = BEGIN.sub("", first_line(error))
     found = AMOUNT.search(line)
     return (line[: found.end()] if found else line[:MAX_WORDS]).rstrip(". ")
 
@@ -117,18 +117,18 @@ def empty_bytes(count: int, pinned: bool) -> torch.Tensor:
         raise
 
 
-def cannot_start(words: str) -> DeviceError:
+def cannot_start(error: Exception) -> DeviceError:
     """Why a GPU cannot be used at all: what `puna why` says of the driver's or CUDA's text, in one line.
 
-    >>> str(cannot_start("No CUDA GPUs are available"))
+    >>> str(cannot_start(RuntimeError("No CUDA GPUs are available")))
     'CUDA finds no card'
     """
-    found = find(words)
+    found = find(str(error))
     if found and found[0].confidence >= SURE:
         told = found[0].explain()
         return DeviceError(_as_message(told.cause), hint=" ".join((*told.cure, "Or use --device cpu.")))
-    first = (words.splitlines() or ["it gives no reason"])[0]
-    return DeviceError(f"CUDA does not start: {first}", hint="Check that nvidia-smi works, or use --device cpu.")
+    said = first_line(error) if str(error) else "it gives no reason"
+    return DeviceError(f"CUDA does not start: {said}", hint="Check that nvidia-smi works, or use --device cpu.")
 
 
 def _as_message(sentence: str) -> str:

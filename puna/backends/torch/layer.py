@@ -11,7 +11,7 @@ from puna.backends.torch.blob import num_bytes
 from puna.backends.torch.kv import LayerKV
 from puna.backends.torch.weights import Bias, Matrix, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
-from puna.report import Reporter
+from puna.progress import Reporter
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 

@@ -31,11 +31,11 @@ from puna.backends.torch.parallel import Ranks
 from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
 from puna.backends.torch.stream import Stream, pack
 from puna.config import EngineConfig
-from puna.errors import DeviceError, PunaError
+from puna.errors import DeviceError, PunaError, first_line
 from puna.formats.base import Checkpoint
 from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Batch, Choices, Logits
 from puna.resources import own_bytes, return_free_memory
 
@@ -167,8 +167,7 @@ class TorchBackend:
             return
         which = f"of {rows} or more sequences " if isinstance(error, torch.OutOfMemoryError) and rows > 1 else ""
         self._graphs.keep_below(rows if which else 0)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        self._report.notice(f"steps {which}are no longer recorded as CUDA graphs, which makes them slower: {reason}")
+        self._report.notice(f"steps {which}are no longer recorded as CUDA graphs, which makes them slower: {first_line(error)}")
 
     def _in_parts(self, batch: Batch, token_ids: torch.Tensor, of_prompts: bool) -> torch.Tensor:
         """Run several smaller steps if one does not fit into the free memory."""

@@ -18,6 +18,7 @@ import torch
 from puna import install
 from puna.backends.base import LEAST_CAPABILITY
 from puna.causes import SURE, find
+from puna.errors import first_line
 
 PACKAGE = {"win32": "triton-windows"}.get(sys.platform, "triton")
 PLAIN = "the GPU computes with plain PyTorch, many times slower"
@@ -66,13 +67,14 @@ def explained(error: Exception) -> tuple[str, str]:
     >>> explained(RuntimeError("Failed to find C compiler. Please specify via CC environment variable."))[1]
     'sudo apt install gcc python3-dev, or sudo dnf install gcc python3-devel'
     """
-    words = _words(error)
-    found = find(words)
+    found = find(_words(error))
     if found and found[0].confidence >= SURE:
         told = found[0].explain()
         return f"Triton cannot compile kernels: {PLAIN}. {told.cause}", told.cure[0]
-    first = words.splitlines()[0][:200]
-    return f"Triton cannot compile kernels: {PLAIN}. {first}", "puna doctor tests more; puna why explains errors."
+    return (
+        f"Triton cannot compile kernels: {PLAIN}. {first_line(error, with_kind=True)}",
+        "puna doctor tests more; puna why explains errors.",
+    )
 
 
 def _words(error: Exception) -> str:

@@ -13,7 +13,7 @@ from puna.backends.torch.obstacles import obstacle
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import Bias, Matrix
 from puna.model.spec import ModelConfig
-from puna.report import SILENT, Reporter
+from puna.progress import SILENT, Reporter
 from puna.request import Choices
 
 

@@ -26,8 +26,8 @@ import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
 from puna.backends.torch import watch
-from puna.errors import DeviceError, UsageError
-from puna.report import SILENT, Reporter
+from puna.errors import DeviceError, UsageError, first_line
+from puna.progress import SILENT, Reporter
 from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]
@@ -235,9 +235,8 @@ def _all_there() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:  # torch has no narrower class in all its versions
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeviceError(
-            f"the processes of the model lost their connection: {first}",
+            f"the processes of the model lost their connection: {first_line(error)}",
             hint="One of them ended or could not be reached: look for its message above, and start all again.",
         ) from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from puna.backends.base import first_line
+from puna.errors import first_line
 
 
 def look() -> dict[str, str]:
@@ -19,7 +19,7 @@ def look() -> dict[str, str]:
 
         return {"torch": str(torch.__version__)}
     except BaseException as error:  # noqa: BLE001 - a damaged package may raise anything, SystemExit too
-        return {"problem": first_line(error)}
+        return {"problem": first_line(error, with_kind=True)}
 
 
 if __name__ == "__main__":

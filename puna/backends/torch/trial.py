@@ -23,11 +23,10 @@ import torch.distributed as dist
 from puna.backends.torch import plain
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.weights import Matrix
-from puna.errors import DeviceError, PunaError
+from puna.errors import DeviceError, first_line
+from puna.units import MIB
 
 FAILURES = (RuntimeError, OSError, ValueError, TypeError, ImportError, AttributeError, AssertionError, subprocess.SubprocessError)
-MAX_WORDS = 300
-MIB = 1 << 20
 COPY_BYTES, HOST_BYTES, FILL_BYTES = 256 * MIB, 64 * MIB, 1024 * MIB
 REPEATS = 8
 CLOSE = 0.02  # of the largest number: x in two halves of bf16, weights exact
@@ -38,7 +37,6 @@ def look() -> dict[str, Any]:
     told: dict[str, Any] = {
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda or "",
-        "architectures": _architectures(),
         "triton": _triton_version(),
         "nccl": _nccl_version(),
         "devices": [],
@@ -131,9 +129,9 @@ def outcome(check: Callable[[], str]) -> str:
     try:
         return check()
     except FAILURES as error:
-        return _words(error)
+        return first_line(error, with_kind=True)
     except Exception as error:  # noqa: BLE001 - Triton's compiler raises errors of its own, by version
-        return _words(error)
+        return first_line(error, with_kind=True)
 
 
 # ---- rates
@@ -192,12 +190,6 @@ def _count() -> int:
         return 0
 
 
-def _architectures() -> list[str]:
-    """The architectures of the wheel's code, reported even if no GPU can be used."""
-    flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)()
-    return str(flags).split() if flags else []
-
-
 def _triton_version() -> str:
     try:
         return importlib.metadata.version("triton")
@@ -220,12 +212,6 @@ def _reason(attempt: Callable[[], None]) -> dict[str, str]:
     except DeviceError as error:
         return {"problem": error.message, "cure": error.hint}
     return {}
-
-
-def _words(error: BaseException) -> str:
-    """The error's name and first line."""
-    said = error.message if isinstance(error, PunaError) else str(error)
-    return f"{type(error).__name__}: {(said.strip().splitlines() or [''])[0]}"[:MAX_WORDS]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
-from puna.errors import DeviceError, UsageError
+from puna.errors import DeviceError, UsageError, first_line
 
 START_S = 300  # until all are there: some may still be importing torch
 ATTEMPT_S, LOOK_S = 3, 0.1
@@ -40,7 +40,7 @@ def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
         except (RuntimeError, OSError) as error:
             if is_master or time.monotonic() - begun > START_S:
                 raise DeviceError(
-                    f"the processes of the model cannot connect at {host}:{port}: {(str(error).splitlines() or [''])[0][:200]}",
+                    f"the processes of the model cannot connect at {host}:{port}: {first_line(error)}",
                     hint="Choose another port with torchrun's --master_port, or, on one machine, use --standalone.",
                 ) from error
 

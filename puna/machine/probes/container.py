@@ -9,14 +9,11 @@ from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.processor import processor
-from puna.machine.sizes import MIB, shown
-from puna.resources import allowed_cores, cpu_quota, usable_cores, whole
-from puna.units import counted
+from puna.machine.setting import container_kind
+from puna.resources import allowed_cores, cpu_quota, usable_cores
+from puna.units import MIB, counted, foreign_bytes, rough_gib
 
 LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which can be too little for NCCL with several GPUs
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-# A word in /proc/1/cgroup -> the program that made the container.
-GROUPS = {"kubepods": "Kubernetes", "docker": "Docker", "libpod": "Podman", "lxc": "LXC"}
 
 
 def container(patient: Patient) -> Iterator[Finding]:
@@ -30,26 +27,17 @@ def container(patient: Patient) -> Iterator[Finding]:
     shm = shared_memory(patient.host)
     if shm is not None and shm < LEAST_SHM_BYTES:
         effect = "enough for the CPU or one GPU; NCCL with several GPUs may need more"
-        yield Finding("container.shm", "note", f"/dev/shm holds {shown(shm)}", effect, patient.remedy("raise-shm"), device="cuda")
-
-
-def container_kind(host: Host) -> str:
-    """ "Docker", "Podman", "Kubernetes", "LXC", if known; "" outside a container."""
-    if "KUBERNETES_SERVICE_HOST" in host.environ:
-        return "Kubernetes"
-    groups = host.read("/proc/1/cgroup") or ""
-    by_group = next((kind for word, kind in GROUPS.items() if f"/{word}" in groups), "")
-    by_file = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
-    named = host.environ.get("container", "")[:20]  # systemd-nspawn, LXC and Podman set it
-    return by_group or next((kind for path, kind in by_file.items() if host.exists(path)), named)
+        yield Finding(
+            "container.shm", "note", f"/dev/shm holds {rough_gib(shm)}", effect, patient.remedy("raise-shm"), device="cuda"
+        )
 
 
 def shared_memory(host: Host) -> int | None:
     """The size of /dev/shm in bytes; None if unknown."""
     for line in (host.read("/proc/mounts") or "").splitlines():
         words = line.split(" ")
-        if len(words) >= 4 and words[1] == "/dev/shm" and (found := re.search(r"\bsize=(\d{1,15})([kmg]?)\b", words[3])):
-            return (whole(found[1]) or 0) * UNITS[found[2]]
+        if len(words) >= 4 and words[1] == "/dev/shm" and (found := re.search(r"\bsize=(\d{1,15}[kmg]?)\b", words[3])):
+            return foreign_bytes(found[1])
     return None
 
 

@@ -10,7 +10,7 @@ from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.remedies import quoted
-from puna.machine.sizes import GIB, MIB, shown
+from puna.units import GIB, MIB, rough_gib
 
 FULL_BYTES = 256 * MIB  # less than the default model and its kernels need
 LITTLE_BYTES = 5 * GIB  # less than a 7B model of 4 bits needs
@@ -52,7 +52,9 @@ def disk(patient: Patient) -> Iterator[Finding]:
 
 def _cache(patient: Patient, answer: Answer, folder: str) -> Finding:
     free, total = answer.number("free"), answer.number("total")
-    room = f"{shown(free)} free of {shown(total)}" if free is not None and total is not None else "its free space is unknown"
+    room = (
+        f"{rough_gib(free)} free of {rough_gib(total)}" if free is not None and total is not None else "its free space is unknown"
+    )
     words = quoted(folder, patient.distribution)
     if problem := answer.text("problem"):
         remedy = patient.remedy(_another_folder(patient.host, answer, problem), folder=words)

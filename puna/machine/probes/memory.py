@@ -8,8 +8,8 @@ from puna.machine.child import ask
 from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.machine.sizes import GIB, MIB, shown
-from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, whole, within
+from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, oom_kills_since_start, within
+from puna.units import GIB, MIB, rough_gib
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
 SHORT_BYTES = 2 * GIB  # below this, no model of a billion weights fits
@@ -65,7 +65,7 @@ def read_memory(host: Host) -> Memory | None:
     if host.system == "Linux":
         return machine_memory(host)
     answer = ask(host, "puna.machine.facts", "memory")
-    numbers = [int(answer.number(name) or 0) for name in ("total", "free", "swap_total", "swap_free")]
+    numbers = [int(answer.number(name) or 0) for name in Memory._fields]
     return Memory(*numbers) if numbers[0] > 0 else None
 
 
@@ -74,14 +74,14 @@ def _limit(patient: Patient, found: Memory, limit: Limit) -> Finding:
     return Finding(
         "memory.limit",
         "warning" if limit.bytes < SHORT_BYTES else "note",
-        f"{holds.format(name=limit.name)} {shown(limit.bytes)} of the machine's {shown(found.total)}",
+        f"{holds.format(name=limit.name)} {rough_gib(limit.bytes)} of the machine's {rough_gib(found.total)}",
         effect,
         patient.remedy(remedy, wanted=f"{max(8, min(found.total // GIB, 16))}g", limit=limit.name),
     )
 
 
 def _free(patient: Patient, total: int, free: int) -> Finding:
-    found = f"{shown(free)} free of {shown(total)}"
+    found = f"{rough_gib(free)} free of {rough_gib(total)}"
     if free < NEEDED_BYTES:
         return Finding("memory.free", "error", found, "even the default model does not fit", patient.remedy("close-programs"))
     if free < SHORT_BYTES:
@@ -128,7 +128,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
         yield Finding(
             "memory.swap",
             "warning",
-            f"{shown(used)} of {shown(found.swap_total)} swap is in use",
+            f"{rough_gib(used)} of {rough_gib(found.swap_total)} swap is in use",
             "memory is short: a model in swap runs hundreds of times slower",
             patient.remedy("close-programs"),
             device="cpu",
@@ -137,7 +137,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
         yield Finding(
             "memory.swap",
             "note",
-            f"no swap, and {shown(found.total)} of memory",
+            f"no swap, and {rough_gib(found.total)} of memory",
             "when memory runs out, the kernel ends a program at once",
             patient.remedy("add-swap"),
         )
@@ -145,8 +145,7 @@ def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
 
 def _kills(patient: Patient) -> Iterator[Finding]:
     group = oom_kills(patient.host)
-    lines = (line.split() for line in (patient.host.read("/proc/vmstat") or "").splitlines())
-    machine = next((whole(words[1]) or 0 for words in lines if len(words) == 2 and words[0] == "oom_kill"), 0)
+    machine = oom_kills_since_start(patient.host)
     if group:
         yield _killed(patient, "warning", f"the kernel ended processes of this container because its memory was full: {group}")
     elif machine:

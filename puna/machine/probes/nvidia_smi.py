@@ -14,10 +14,10 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
 from puna.machine.setting import setting
+from puna.units import GIB
 
 CHECK = "nvidia.smi"
 NO_GPU = "no program can use the card: models run on the CPU"
-GIB = 1 << 30
 MUCH, SOME = 0.5, 0.1  # shares of a card's memory that others use: few models fit; worth a note
 THERMAL, POWER_BRAKE, HARDWARE, POWER_CAP = 0x60, 0x80, 0x08, 0x04  # bits of the clock reasons
 LESS_POWER = 0.7  # share of the power limit, for a card that is too hot

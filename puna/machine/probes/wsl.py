@@ -8,7 +8,7 @@ from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.probes.memory import read_memory
 from puna.machine.remedies import quoted
-from puna.machine.sizes import GIB, shown
+from puna.units import GIB, rough_gib
 
 ROOMY_BYTES = 28 * GIB  # a 13B model of 16 bits
 
@@ -31,7 +31,7 @@ def wsl(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "wsl.memory",
             "note",
-            f"WSL may use {shown(found.total)}, by default half of Windows's memory",
+            f"WSL may use {rough_gib(found.total)}, by default half of Windows's memory",
             "the kernel ends a model that needs more (Killed, exit code 137)",
             patient.remedy("wsl-memory", wanted=wanted),
         )

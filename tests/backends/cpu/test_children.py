@@ -19,7 +19,7 @@ import pytest
 
 from puna.backends.cpu import children, compiled, host
 from puna.errors import DeviceError
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 
 NAMES = ["write_kv_f32", "embed_f32"]  # the smallest entries

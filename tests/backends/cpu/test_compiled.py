@@ -12,7 +12,7 @@ from puna.backends.cpu import compiled, host
 from puna.backends.cpu.layout import KINDS, aligned_zeros
 from puna.formats import open_checkpoint
 from puna.hub import CATALOGUE, DEFAULT_MODEL
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 
 NAME = "interleave_floats"  # the smallest entry: it compiles in a second
 
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder: Path, monkeypatch: pyte
 
 def test_kept_code_is_read_where_nothing_can_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = interleaved()
-    monkeypatch.setattr(compiled, "_write", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(compiled, "write_whole", lambda *_: pytest.fail("written again"))
     assert interleaved() == expected
 
 

@@ -12,7 +12,7 @@ from puna.backends import choose_device, create_backend
 from puna.backends.torch import device as devices
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
-from puna.report import KeepingReporter
+from puna.progress import KeepingReporter
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend
 from puna.backends.torch import errors, graph
 from puna.backends.torch.model import OnItsWay, TorchBackend
-from puna.config import EngineConfig, parse_bytes
+from puna.config import EngineConfig
 from puna.errors import DeviceError, InsufficientMemoryError, PunaError
 from puna.formats.base import Checkpoint, Tensor
-from puna.plan import GIB, GPU_RESERVED_BYTES, Plan, advice, make_plan
+from puna.plan import GPU_RESERVED_BYTES, Plan, advice, make_plan
+from puna.units import GIB, parse_bytes
 from tests.conformance.test_backends import forward, loaded, plan_of
 from tests.fakes import random_checkpoint, tiny_config
 

@@ -13,12 +13,13 @@ from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend, LooksAhead
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step, halves
-from puna.config import EngineConfig, parse_bytes
+from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.request import Batch, SamplingParams
+from puna.units import parse_bytes
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
 from tests.fakes import random_checkpoint, run, tiny_config
 

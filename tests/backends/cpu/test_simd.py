@@ -27,7 +27,7 @@ def digest() -> str:
 @pytest.mark.full
 def test_portable_kernels_give_the_same_bits() -> None:
     """Compiled anew once per version, every type: half a minute. Behind `full` for that."""
-    code = "from tests.backends.cpu.test_portable import digest; print(digest())"
+    code = "from tests.backends.cpu.test_simd import digest; print(digest())"
     env = os.environ | {"PUNA_PORTABLE_KERNELS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest()

@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from puna import report
-from puna.report import MAX_WIDTH, BatchProgress, PlainReporter, bar_text, wrapped
+from puna import progress
+from puna.progress import MAX_WIDTH, BatchProgress, PlainReporter, bar_text, wrapped
 
 
 class Terminal(io.StringIO):
@@ -41,7 +41,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         def cancel(self) -> None:
             pass
 
-    monkeypatch.setattr("puna.report.threading.Timer", Now)
+    monkeypatch.setattr("puna.progress.threading.Timer", Now)
 
 
 def test_a_short_stage_is_not_shown(stream: io.StringIO) -> None:
@@ -100,7 +100,7 @@ def test_a_notice_wraps_at_words(stream: io.StringIO) -> None:
 
 def test_a_batch_tells_its_speed_on_both(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EVERY_S", "LINE_EVERY_S"):
-        monkeypatch.setattr(report, name, 0.0)
+        monkeypatch.setattr(progress, name, 0.0)
     bar = BatchProgress(4, stream)
     assert bar.is_due
     bar.show(1, 10)
@@ -115,5 +115,5 @@ def test_a_batch_tells_its_speed_on_both(stream: io.StringIO, monkeypatch: pytes
 
 
 def test_reporting_imports_nothing_heavy() -> None:
-    code = "import sys, puna.report; print([m for m in ('rich', 'numpy', 'click') if m in sys.modules])"
+    code = "import sys, puna.progress; print([m for m in ('rich', 'numpy', 'click') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,9 +1,10 @@
-"""Writes a file or a folder atomically: makes it in a temporary folder beside the target, flushes it, then moves it there.
+"""Writes a file or a folder whole or not at all, and reads a small file safely.
 
-    with temporary(final) as path:
-        ...            # make a file or a folder at `path`, which has final's name
-        flush(path)
-        place(path, final)
+    write_whole(path, content)  # a small file
+
+    with temporary(final) as made:  # anything else
+        ...  # make a file or a folder at `made`, which has final's name
+        place(made, final, overwrite=False)
 
 A temporary folder is locked while it is in use. The system releases the lock however the process ends, so a folder that can be
 locked is unused. (PIDs are not unique across containers.)
@@ -15,6 +16,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 import time
 import zlib
@@ -25,12 +27,59 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-TEMPORARY = ".puna-convert-"
+TEMPORARY = ".puna-"  # how the names of temporary files and folders begin
 LOCK = "lock"
 ATTEMPTS, PAUSE_S = 100, 0.01  # to lock a new folder, which another process may sweep before it is locked
 # Errors of file systems without hard links: FAT, some network and FUSE ones.
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # errors of renaming a folder to a name in use
+PRIVATE = 0o600  # permissions of a file that only its owner may read
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+# Without O_NONBLOCK, opening a pipe blocks until someone writes into it.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+# ---- small files ----------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, content: bytes, *, mode: int | None = PRIVATE, flushed: bool = False) -> None:
+    """Write a small file. It replaces a file, a link or a pipe, but no folder; OSError if that fails.
+
+    mode: the file's permissions; None: what the umask leaves. flushed: a power failure leaves the old file or the new one.
+    """
+    made = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    handle = os.open(made, _NEW_FILE, 0o666 if mode is None else PRIVATE)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            if flushed:
+                file.flush()
+                os.fsync(handle)
+        if mode not in (None, PRIVATE):
+            made.chmod(mode)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def read_small(path: Path, max_bytes: int) -> bytes | None:
+    """The first `max_bytes` of a regular file; None for a pipe, a device or a folder. OSError if it cannot be read."""
+    handle = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(handle)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder. False where the system does not say; Path.exists raises there."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+# ---- files of any size, and folders -----------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -103,24 +152,10 @@ def _sweep(final: Path) -> None:
                 os.close(lock)
 
 
-def flush(path: Path) -> int:
-    """Flush every byte to disk; return how many there are."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in [*files, path] if path.is_dir() else files:
-        _sync(file)
-    return sum(file.stat().st_size for file in files)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def place(made: Path, final: Path, overwrite: bool) -> None:
-    """Move `made` to `final`. Replaces a file if `overwrite`, or an empty folder; else FileExistsError."""
+def place(made: Path, final: Path, overwrite: bool) -> int:
+    """Flush `made` to disk and move it to `final`; return its bytes. Replaces a file if `overwrite`, or an empty folder; else
+    FileExistsError."""
+    num_bytes = _flush_all(made)
     if made.is_dir():
         _place_folder(made, final)
     elif overwrite:
@@ -128,7 +163,26 @@ def place(made: Path, final: Path, overwrite: bool) -> None:
     else:
         _place_file(made, final)
     with suppress(OSError):  # `final` exists already; this is for a power failure
-        _sync(final.parent)
+        _flush(final.parent)
+    return num_bytes
+
+
+def _flush_all(path: Path) -> int:
+    """Flush every byte of a file or a folder to disk; return how many there are."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in [*files, path] if path.is_dir() else files:
+        _flush(file)
+    return sum(file.stat().st_size for file in files)
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows opens no folder, and flushes only what may be written
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _place_folder(made: Path, final: Path) -> None:

@@ -10,6 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol, Self, TextIO, runtime_checkable
 
+from puna.units import megabytes
+
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
 BAR_AFTER_S = 0.3  # shorter stages are not shown (importing rich, which draws the bars of commands, takes 60 ms)
@@ -225,7 +227,7 @@ def bar_text(stage: str, done: int, total: int, unit: str = "") -> str:
     if total <= 1:
         return f"puna: {stage} ..."
     filled = BAR_WIDTH * min(done, total) // total
-    count = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if unit == "bytes" else f"{done} of {total}"
+    count = f"{done / 1e6:.0f} of {megabytes(total)}" if unit == "bytes" else f"{done} of {total}"
     return f"puna: {stage} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {count}"
 
 

@@ -19,7 +19,7 @@ from puna.config import EngineConfig, KVType
 from puna.engine import Engine
 from puna.formats.base import Checkpoint
 from puna.model.spec import ModelConfig
-from puna.report import SilentReporter
+from puna.progress import SilentReporter
 from puna.request import Batch, SamplingParams
 from tests.backends.torch import interpreter
 from tests.conformance.test_backends import ODD_SIZES, PAGE_SIZE, Piece, forward, plan_of, random_ids
