@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -297,6 +298,38 @@ def test_ctrl_c_anywhere_in_a_turn_ends_what_runs_and_leaves_the_runner_usable(
     mine.close()
     assert ids(list(late)) in (alone("late"), alone("late")[:1], []), "it had begun, or not"
     assert ids(list(parts.submit("hello"))) == alone("hello") and parts.is_clean()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts a thread")
+def test_ctrl_c_at_any_moment_hurts_no_other_thread(parts: Parts) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    rng, is_over, problems = random.Random(7), threading.Event(), list[list[int]]()
+
+    def read() -> None:
+        while not is_over.is_set():
+            found = ids(list(parts.submit("other")))
+            problems.extend([] if found == expected[: len(found)] else [found])
+
+    expected, readers = alone("other"), [threading.Thread(target=read, daemon=True) for _ in range(2)]
+    before = signal.signal(signal.SIGALRM, interrupt)
+    for reader in readers:
+        reader.start()
+    for _ in range(150):
+        kept: list[Handle] = []  # what is raised while an object is freed goes nowhere
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, 0.003))
+            while True:
+                kept.append(parts.submit("mine"))
+                for _ in range(5):
+                    next(kept[-1])
+    is_over.set()
+    signal.signal(signal.SIGALRM, before)
+    for reader in readers:
+        reader.join(WAIT_S)
+        assert not reader.is_alive()
+    assert problems == [] and ids(list(parts.submit("other"))) == expected
 
 
 def test_a_sampler_that_uses_its_own_model_is_told_so(parts: Parts) -> None:
