@@ -10,6 +10,9 @@ An Engine is not thread-safe. A Runner shares one among any number of threads:
 * An exception in a step ends all requests. It is raised where the step ran, and by the handles of these requests after their
   last outputs. Ctrl-C is raised only in the thread that it interrupts; the other handles end with ABORT.
 * After `close` every handle has ended, and no thread steps.
+
+Ctrl-C may come between any two lines of Python. So only locks of C are used here: `threading.Condition` and `Event`, which are
+Python, can be left locked for ever.
 """
 
 from __future__ import annotations
@@ -39,12 +42,13 @@ class Handle(Iterator[StepOutput]):
     `listener` is called with the handle, in the thread that steps, at each output and at the end. It must not wait.
     """
 
+    request: Request | None = None  # None until the engine has taken it
+    error: BaseException | None = None  # why the engine refused it, or what broke its last step
+    first_token_at = ended_at = 0.0  # on the clock of time.perf_counter; 0: not yet
+
     def __init__(self, runner: Runner, listener: Callable[[Handle], object]) -> None:
-        self.request: Request | None = None  # None until the engine has taken it
-        self.error: BaseException | None = None  # why the engine refused it, or what broke its last step
-        self.outputs: list[StepOutput] = []  # all that came so far
         self.submitted_at = time.perf_counter()
-        self.first_token_at = self.ended_at = 0.0  # 0: not yet
+        self.outputs: list[StepOutput] = []  # all that came so far
         self._runner = runner
         self._listener = listener
         self._unread: deque[StepOutput] = deque()
@@ -88,9 +92,9 @@ class Handle(Iterator[StepOutput]):
         self._unread.clear()
 
     def __del__(self) -> None:
-        """Cancel. No lock is taken, because the garbage collector may call this at any moment."""
+        """Cancel, without waiting, because the garbage collector may call this at any moment."""
         if self.request is not None and not self.ended_at:
-            self._runner._calls.append(partial(self._runner._engine.abort, self.request.id))
+            self._runner._ask(partial(self._runner._engine.abort, self.request.id))
 
     def _abort(self) -> None:
         if self.request is not None:
@@ -126,7 +130,8 @@ class Runner:
         self._handles: WeakValueDictionary[int, Handle] = WeakValueDictionary()  # request id -> handle, until its end
         self._calls: deque[Callable[[], None]] = deque()  # what threads that do not use the engine ask of it
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        self._sleep = threading.Lock()  # held while there is nothing new for that thread to do
+        self._sleep.acquire()
         self._is_closed = self._is_over = False
 
     @property
@@ -177,7 +182,7 @@ class Runner:
     def close(self) -> None:
         """End all requests, after the step that runs. Idempotent."""
         self._is_closed = True
-        self._wake.set()
+        self._wake()
         self._until(lambda: self._is_over, self._step)
         if self._thread is not None:
             self._thread.join()
@@ -191,7 +196,11 @@ class Runner:
 
     def _ask(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._sleep.release()
 
     # ---- whose turn it is ---------------------------------------------------------------------------------------------
 
@@ -242,10 +251,9 @@ class Runner:
 
     def _run(self) -> None:
         while not self._is_closed:
-            self._wake.clear()
+            self._sleep.acquire()
             with contextlib.suppress(BaseException):  # the handles raise it
                 self._until(lambda: self.is_idle, self._step)
-            self._wake.wait()
 
     # ---- a turn: only one thread at a time is here --------------------------------------------------------------------
 

@@ -301,7 +301,11 @@ def test_ctrl_c_anywhere_in_a_turn_ends_what_runs_and_leaves_the_runner_usable(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts a thread")
-def test_ctrl_c_at_any_moment_hurts_no_other_thread(parts: Parts) -> None:
+@pytest.mark.parametrize("has_thread", [False, True])
+def test_ctrl_c_at_any_moment_hurts_no_other_thread(has_thread: bool, parts: Parts) -> None:
+    if has_thread:
+        parts.runner.start()
+
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -316,7 +320,7 @@ def test_ctrl_c_at_any_moment_hurts_no_other_thread(parts: Parts) -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     for reader in readers:
         reader.start()
-    for _ in range(150):
+    for _ in range(100):
         kept: list[Handle] = []  # what is raised while an object is freed goes nowhere
         with pytest.raises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, 0.003))
