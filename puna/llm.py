@@ -31,9 +31,9 @@ from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
-from puna.request import Logits, Request, SamplingParams, SamplingSettings, StepOutput
+from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.runner import Handle, Runner
-from puna.sampling import Chooser, History
+from puna.sampling import History, Row, TokenSampler
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -49,7 +49,7 @@ Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts
 class CallSettings(SamplingSettings, total=False):
     """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
 
-    sampler: Chooser | Sequence[Chooser] | None
+    sampler: TokenSampler | Sequence[TokenSampler] | None
 
 
 class ChatSettings(CallSettings, total=False):
@@ -85,7 +85,7 @@ class Job(NamedTuple):
 
     prompt_ids: list[int]
     params: SamplingParams
-    sampler: Chooser | None
+    sampler: TokenSampler | None
 
 
 class LLM:
@@ -267,7 +267,7 @@ class LLM:
     def stream(self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[CallSettings]) -> Stream | list[Stream]:
         """Like `generate`, piece by piece. All streams advance together when any of them is read.
 
-        `sampler` samples the tokens instead of `params`: an object with the method `choose(logits, history) -> int`, one for all
+        `sampler` samples the tokens instead of `params`: an object with the method `sample(logits, history) -> int`, one for all
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
         exception of a sampler ends all requests of the model. `generate`, `chat` and `chat_stream` take a sampler too.
@@ -397,7 +397,7 @@ class LLM:
         _require_one_each("sets of sampling parameters", each, count)
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
-    def _samplers_of(self, given: Any, count: int) -> list[Chooser | None]:
+    def _samplers_of(self, given: Any, count: int) -> list[TokenSampler | None]:
         """The caller's sampler of each of `count` prompts, or None."""
         if given is None:
             return [None] * count
@@ -495,17 +495,17 @@ class Stream(Iterator[StepOutput]):
 class _Checked:
     """A caller's sampler. Its ids are checked, because a backend reads the memory that an id names."""
 
-    sampler: Chooser
+    sampler: TokenSampler
     vocab_size: int
 
     @classmethod
     def of(cls, given: Any, vocab_size: int) -> Self:
-        if not callable(getattr(given, "choose", None)):
-            raise checks.refuse("sampler", given, "an object with the method choose(logits, history)")
+        if not callable(getattr(given, "sample", None)):
+            raise checks.refuse("sampler", given, "an object with the method sample(logits, history)")
         return cls(given, vocab_size)
 
-    def choose(self, logits: Logits, history: History) -> int:
-        return checks.whole("the sampler's token id", self.sampler.choose(logits, history), 0, self.vocab_size - 1)
+    def sample(self, logits: Row, history: History) -> int:
+        return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
 
 
 def is_prompt(given: Any) -> bool:

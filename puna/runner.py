@@ -31,7 +31,7 @@ from weakref import WeakValueDictionary
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.request import Request, SamplingParams, StepOutput
-from puna.sampling import Chooser
+from puna.sampling import TokenSampler
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class Runner:
         self,
         prompt_ids: Sequence[int],
         params: SamplingParams,
-        sampler: Chooser | None = None,
+        sampler: TokenSampler | None = None,
         listener: Callable[[Handle], object] = lambda handle: None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
@@ -273,7 +273,7 @@ class Runner:
             self._calls.popleft()
         self._deliver(self._engine.outputs())
 
-    def _admit(self, handle: Handle, prompt_ids: Sequence[int], params: SamplingParams, sampler: Chooser | None) -> None:
+    def _admit(self, handle: Handle, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None) -> None:
         if handle.ended_at:
             return
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ ROWS = [
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health"],
+    ["batch"],
     ["backends"],
     ["engine"],
     ["runner"],
@@ -45,6 +47,7 @@ TESTED = {
     "backends/torch/test_compiled.py": "puna/backends/torch/kernels",
     "backends/torch/test_cuda.py": "puna/backends/torch",
     "backends/torch/test_interpreted.py": "tests/backends/torch/kernels",
+    "backends/torch/test_ranks.py": "puna/backends/torch/model.py puna/backends/torch/parallel.py",
     "backends/torch/test_two_nodes.py": "puna/backends/torch/parallel.py",
     "causes/test_answers.py": "puna/causes",
     "causes/test_causes.py": "puna/causes",
@@ -105,6 +108,33 @@ def test_imports_point_one_way(path: Path) -> None:
             continue
         there = rest.split(".")[0]
         assert there == here or RANK[there] < RANK[here], f"{path}:{line}: {here} must not import {there}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Within a room too, and also by imports inside functions."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+    TopologicalSorter({name: set(modules_of(path, names)) - {name} for name, path in names.items()}).prepare()
+
+
+def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
+    """The modules that a file imports: `from puna import install` imports puna.install."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module in names:
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (part if part in names else node.module for part in parts)
+
+
+# From the walk of a checkpoint through the plan: each imports those before it only.
+PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+
+
+def test_plan_speed_and_fit_call_each_other_one_way() -> None:
+    for rank, name in enumerate(PLANNING):
+        path = PACKAGE / f"{name.replace('.', '/')}.py"
+        later = {f"puna.{other}" for other in PLANNING[rank + 1 :]}
+        assert not later & {module for module, _ in imports(path)}, f"{path} must not import {later}"
 
 
 def test_backends_never_import_each_other() -> None:

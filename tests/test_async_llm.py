@@ -157,7 +157,7 @@ def test_it_loads_as_llm_does_and_is_exported(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_sampler_of_the_callers_is_asked() -> None:
     class Second:
-        def choose(self, logits: Row, history: History) -> int:
+        def sample(self, logits: Row, history: History) -> int:
             return int(np.argsort(logits)[-2])
 
     llm, _ = gated()

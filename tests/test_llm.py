@@ -600,7 +600,7 @@ class Ranked:
     def __init__(self, rank: int) -> None:
         self.rank, self.asked = rank, list[tuple[tuple[int, ...], tuple[int, ...]]]()
 
-    def choose(self, logits: Row, history: History) -> int:
+    def sample(self, logits: Row, history: History) -> int:
         self.asked.append((tuple(history.prompt_ids), tuple(history.output_ids)))
         return np.argsort(-logits, kind="stable")[self.rank]  # type: ignore[no-any-return]
 
@@ -632,14 +632,14 @@ def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LL
 
 @pytest.mark.parametrize("bad", [5, "greedy", [None], lambda logits, history: 0], ids=lambda bad: type(bad).__name__)
 def test_what_is_no_sampler_is_refused(llm: LLM, bad: Any) -> None:
-    with pytest.raises(UsageError, match=r"sampler is .*an object with the method choose\(logits, history\) is needed"):
+    with pytest.raises(UsageError, match=r"sampler is .*an object with the method sample\(logits, history\) is needed"):
         llm.stream("hello", TEN, sampler=bad)
 
 
 @pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, 1.0, None])
 def test_an_id_that_no_model_knows_never_reaches_it(llm: LLM, token_id: Any) -> None:
     class Wrong:
-        def choose(self, logits: Row, history: History) -> int:
+        def sample(self, logits: Row, history: History) -> int:
             return token_id  # type: ignore[no-any-return]
 
     with pytest.raises(UsageError, match=r"the sampler's token id is .* a whole number in 0..257 is needed"):

@@ -19,7 +19,7 @@ from puna.errors import UsageError
 from puna.request import FinishReason, SamplingParams, StepOutput
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row
-from tests.fakes import AheadBackend, FakeBackend, make_engine, make_plan, run
+from tests.fakes import FakeBackend, SamplingBackend, make_engine, make_plan, run
 
 WAIT_S = 30.0  # for what comes at once: a test that takes as long has failed
 TEN = SamplingParams(max_tokens=10, ignore_eos=True)
@@ -171,7 +171,7 @@ def test_a_refusal_is_raised_by_its_handle_alone(parts: Parts) -> None:
 
 def test_a_sampler_of_the_callers_is_asked(parts: Parts) -> None:
     class Second:
-        def choose(self, logits: Row, history: History) -> int:
+        def sample(self, logits: Row, history: History) -> int:
             assert list(history.prompt_ids) == [65]
             return int(logits.argsort()[-2])
 
@@ -196,7 +196,7 @@ def test_a_listener_is_told_of_each_output_and_of_the_end(parts: Parts) -> None:
 @pytest.mark.parametrize("how", ["cancel", "close", "drop"])
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_handle_that_is_given_up_is_in_no_further_step(how: str, ahead: bool) -> None:
-    parts = Parts(AheadBackend(make_plan()) if ahead else None)
+    parts = Parts(SamplingBackend(make_plan()) if ahead else None)
     given_up, other = parts.submit("given up", ENDLESS), parts.submit("other")
     next(given_up)
     request = given_up.confirm()
@@ -338,7 +338,7 @@ def test_ctrl_c_at_any_moment_hurts_no_other_thread(has_thread: bool, parts: Par
 
 def test_a_sampler_that_uses_its_own_model_is_told_so(parts: Parts) -> None:
     class Nested:
-        def choose(self, logits: Row, history: History) -> int:
+        def sample(self, logits: Row, history: History) -> int:
             list(parts.submit("inner"))
             return 0
 
@@ -458,7 +458,7 @@ def test_whatever_threads_do_everybody_hears_all_of_his_own_or_is_told(seed: int
     """Threads submit, read, cancel, close, drop and break steps at random, with or without the runner's thread."""
     rng = random.Random(seed)
     print("seed", seed)
-    parts = Parts(AheadBackend(make_plan(num_pages=12)) if seed % 2 else FakeBackend(make_plan(num_pages=12)))
+    parts = Parts(SamplingBackend(make_plan(num_pages=12)) if seed % 2 else FakeBackend(make_plan(num_pages=12)))
     expected = {text: alone(text, SamplingParams(max_tokens=12, ignore_eos=True)) for text in map(str, range(30))}
     breaks = {rng.randrange(40, 600) for _ in range(3)} if seed % 3 else set()
 

@@ -39,7 +39,7 @@ class RowSampler:
         self._bits, self._num_rows = bits, num_rows
         self._temperature, self._top_p = np.float32(temperature), top_p
 
-    def choose(self, logits: Row, history: History) -> int:
+    def sample(self, logits: Row, history: History) -> int:
         require_finite(logits)
         powers = np.exp((logits - logits.max()) / self._temperature)
         probabilities = powers / powers.sum()

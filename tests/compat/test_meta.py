@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from puna.backends.reference import ReferenceBackend
+from puna.batch import Batch
 from puna.compat import meta
 from puna.compat.dialogs import SPECIAL_TAGS, llama2_ids, llama3_ids
 from puna.compat.meta import Llama
@@ -24,9 +25,9 @@ from puna.convert import convert
 from puna.errors import ModelNotFoundError, UsageError
 from puna.formats import open_checkpoint
 from puna.llm import Stream
-from puna.request import Batch, SamplingParams
+from puna.request import SamplingParams
 from puna.tokenizers import build_tokenizer
-from tests.fakes import make_plan
+from tests.fakes import chunk_of, make_plan
 from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
 EOS, PAD = 2, -1
@@ -125,16 +126,8 @@ def logits_of(folder: Path) -> LogitsOf:
     @lru_cache(None)
     def logits(ids: tuple[int, ...]) -> Logits:
         assert PAD not in ids
-        n = len(ids)
-        batch = Batch(
-            token_ids=np.array(ids, np.int32),
-            positions=np.arange(n, dtype=np.int32),
-            starts=np.array([0, n], np.int32),
-            page_tables=np.arange(4, dtype=np.int32)[None],
-            logit_rows=np.array([n - 1], np.int32),
-            prompt_lengths=np.array([n], np.int32),
-        )
-        row: Logits = backend.forward(batch)[0]
+        batch = Batch.of([chunk_of(ids, 0, range(4), num_logits=1, prompt_length=len(ids))])
+        row: Logits = backend.step(batch).logits()[0]
         return row
 
     return logits

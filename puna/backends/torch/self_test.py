@@ -1,4 +1,4 @@
-"""GPU self test: `python -m puna.backends.torch.trial` prints its result as one line of JSON, the last of its output.
+"""GPU self test: `python -m puna.backends.torch.self_test` prints its result as one line of JSON, the last of its output.
 
 `puna doctor` runs it in its own process: a driver may hang, and CUDA may end the process after a fault. Each check compares its
 result with the CPU's; a failed one yields its error's text, and the others go on. "all-reduce" sums numbers over the GPUs through
