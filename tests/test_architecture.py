@@ -30,7 +30,10 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["engine"],
+    ["runner"],
+    ["completion"],
     ["llm"],
+    ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]
