@@ -8,7 +8,6 @@ place. If anything fails before that, the target is unchanged, and nothing is le
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import re
@@ -16,11 +15,12 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from puna.errors import DamagedFileError, PunaError, UsageError
 from puna.files import place, temporary
@@ -32,7 +32,9 @@ from puna.formats.notices import Loss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
-from puna.model.spec import ModelConfig
+from puna.model.rope import BY_LENGTH, RopeConfig
+from puna.model.spec import ModelConfig, is_near
+from puna.model.weights import role_of
 from puna.progress import SILENT, Reporter
 from puna.units import megabytes
 from puna.writers import WRITERS
@@ -173,13 +175,13 @@ def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str 
 
 
 def _kept(tensor: Tensor, writer: Writer) -> Choice:
-    allowed = writer.types if len(tensor.shape) == 2 else writer.vector_types
+    allowed = writer.types if len(tensor.shape) > 1 else writer.vector_types
     return Choice(tensor.type.name if tensor.type.name in allowed else allowed[0])
 
 
 def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> Choice:
     """The type of a tensor. One that should keep more bits, but has no more already, keeps its type."""
-    if len(tensor.shape) == 1:
+    if len(tensor.shape) == 1 or role_of(name).name == "router":  # a router rounded to few bits takes other experts
         return Choice(asked if asked in writer.vector_types else writer.vector_types[0])
     plain = _fitting(asked, tensor)
     if plain.type == tensor.type.name or asked not in BETTER or not _is_better(name, checkpoint, asked):
@@ -193,7 +195,7 @@ def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, as
 
 def _fitting(asked: str, tensor: Tensor) -> Choice:
     """The type, or the first substitute whose blocks divide the rows."""
-    kind, columns, size = asked, tensor.shape[1], BLOCK_TYPES[asked].block_size
+    kind, columns, size = asked, tensor.shape[-1], BLOCK_TYPES[asked].block_size
     while columns % BLOCK_TYPES[kind].block_size and kind in OTHER_BLOCKS:
         kind = OTHER_BLOCKS[kind]
     return Choice(kind, "" if kind == asked else f"rows of {columns} are not a multiple of {size}, so {kind} instead of {asked}")
@@ -203,7 +205,7 @@ def _is_better(name: str, checkpoint: Checkpoint, asked: str) -> bool:
     config, part = checkpoint.config, name.rpartition(".")[2]
     if part == ("embed" if config.tie_embeddings else "lm_head"):
         return True
-    if asked != "Q4_K" or part not in ("v_proj", "down_proj"):
+    if asked != "Q4_K" or part not in ("v_proj", "down_proj", "down_experts"):
         return False
     layer, eighth = int(name.split(".")[1]), config.num_layers // 8
     return layer < eighth or layer >= 7 * eighth or (layer - eighth) % 3 == 2
@@ -220,7 +222,7 @@ def _is_exact(checkpoint: Checkpoint, types: Mapping[str, str]) -> bool:
 
 def _changes(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> Iterator[str]:
     """One line for each change of a matrix's type that was not requested, or that rounds."""
-    matrices = ((tensor, choices[name]) for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
+    matrices = ((tensor, choices[name]) for name, tensor in checkpoint.tensors.items() if len(tensor.shape) > 1)
     found = Counter(
         (tensor.type.name, choice.type, choice.why)
         for tensor, choice in matrices
@@ -362,8 +364,8 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
     made, asked = open_checkpoint(path), job.checkpoint
     differing = [
         field.name
-        for field in dataclasses.fields(made.config)
-        if field.name not in NOT_COMPARED and not _near(getattr(made.config, field.name), getattr(asked.config, field.name))
+        for field in fields(made.config)
+        if field.name not in NOT_COMPARED and not is_near(getattr(made.config, field.name), getattr(asked.config, field.name))
     ]
     if not _turn_alike(made.config, asked.config):
         differing.append("rope")
@@ -385,20 +387,26 @@ def _verify(path: Path, job: Job, report: Reporter) -> None:
 
 
 OWN_TOKENIZER_FILES = {"meta": "Meta's tokenizer.model", "llama2c": "llama2.c's tokenizer.bin"}
-NOT_COMPARED = ("name", "rope", "architecture")  # rope: by its numbers
+NOT_COMPARED = ("name", "ropes", "architecture")  # ropes: by their numbers
 SAME_ANGLE = 1e-5  # relative: the precision of a float32 frequency
 A_BUG = "This is a bug of puna; the target is unchanged."
 
 
-def _near(a: object, b: object) -> bool:
-    """Whether two values are equal; floats are compared as float32."""
-    return a == b or (isinstance(a, float) and isinstance(b, float) and np.float32(a) == np.float32(b))
-
-
 def _turn_alike(made: ModelConfig, asked: ModelConfig) -> bool:
     """Whether two models rotate heads alike. One file may name a scaling, and another hold it as a table."""
-    pairs = [(config.rope.frequencies(config.head_dim), config.rope.attention_factor) for config in (made, asked)]
-    return all(np.allclose(one, other, rtol=SAME_ANGLE, atol=0) for one, other in zip(*pairs))
+    pairs = zip(made.ropes, asked.ropes)
+    alike = (
+        np.allclose(_numbers(one, made.head_dim), _numbers(other, asked.head_dim), rtol=SAME_ANGLE, atol=0)
+        for one, other in pairs
+    )
+    return len(made.ropes) == len(asked.ropes) and all(alike)
+
+
+def _numbers(rope: RopeConfig, head_dim: int) -> npt.NDArray[np.float64]:
+    """What a rotary embedding computes with: in short texts, in long ones, and where these begin if that matters."""
+    original = rope.original_context if rope.q_beta or rope.scaling in BY_LENGTH else 0
+    short, long = (rope.frequencies(head_dim, length) for length in (0, rope.original_context + 1))
+    return np.array([*short, *long, rope.attention_factor, rope.q_beta, original])
 
 
 def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:

@@ -377,9 +377,9 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
 def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Layers, or an output matrix and an embedding, with the same bytes."""
     layers: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    parts = ("q_proj", "down_proj", "attn_norm")
     for layer in range(checkpoint.config.num_layers):
-        layers[tuple(read[f"layers.{layer}.{part}"].checksum for part in parts)].append(layer)
+        names = (f"layers.{layer}.{part}" for part in ("q_proj", "down_proj", "down_experts", "attn_norm"))
+        layers[tuple(read[name].checksum for name in names if name in read)].append(layer)
     same = [numbers for numbers in layers.values() if len(numbers) > 1]
     if same:
         yield Finding(

@@ -17,7 +17,7 @@ from puna.cli.options import Whole, engine_config, engine_options, json_option, 
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
-from puna.model.weights import tensor_shapes
+from puna.model.weights import active_share, layer_of, tensor_shapes
 from puna.units import counted
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ def _row(name: str, num_tokens: int, rates: list[float]) -> dict[str, Any]:
 def matrix_weights(config: ModelConfig) -> int:
     """Weights that multiply each prompt token; the output matrix multiplies only the last one."""
     shapes = tensor_shapes(config).items()
-    return sum(math.prod(shape) for name, shape in shapes if name.startswith("layers.") and len(shape) == 2)
+    return sum(
+        round(math.prod(shape) * active_share(config, name))
+        for name, shape in shapes
+        if layer_of(name) is not None and len(shape) > 1
+    )
 
 
 def table(facts: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, shown_pat
 from puna.cli.width import cut, pad, report_width
 from puna.cli.word_wrap import wrapped
 from puna.model.spec import Experts, ModelConfig
+from puna.model.weights import active_share
 from puna.units import gb, megabytes, short_count
 
 if TYPE_CHECKING:
-    from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
+    from puna.formats.base import Checkpoint, TokenizerSpec
     from puna.health import Finding
 
 TEMPLATE_LINES = 6
@@ -107,7 +109,8 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
         "path": shown_path(checkpoint.path),
         "format": checkpoint.format,
         "files": [{"path": shown_path(path), "bytes": path.stat().st_size} for path in checkpoint.files or (checkpoint.path,)],
-        "parameters": sum(_num_weights(tensor) for tensor in tensors),
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "active_parameters": _active_parameters(checkpoint),
         "config": config_facts(checkpoint.config),
         "tensor_types": _by_type(checkpoint),
         "tokenizer": _tokenizer_facts(checkpoint.tokenizer),
@@ -120,16 +123,16 @@ def describe(checkpoint: Checkpoint, list_tensors: bool = False) -> dict[str, An
     return facts
 
 
-def _num_weights(tensor: Tensor) -> int:
-    rows, columns = (1, *tensor.shape)[-2:]
-    return rows * columns
+def _active_parameters(checkpoint: Checkpoint) -> int:
+    """Those that a token uses: of experts, the ones that the router chooses."""
+    return sum(round(prod(tensor.shape) * active_share(checkpoint.config, name)) for name, tensor in checkpoint.tensors.items())
 
 
 def _by_type(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
     """Type -> how many tensors, weights and bytes, the largest first."""
     counts: dict[str, Counter[str]] = {}
     for tensor in checkpoint.tensors.values():
-        new = {"tensors": 1, "weights": _num_weights(tensor), "bytes": tensor.num_bytes}
+        new = {"tensors": 1, "weights": prod(tensor.shape), "bytes": tensor.num_bytes}
         counts.setdefault(tensor.type.name, Counter()).update(new)
     return {name: dict(c) for name, c in sorted(counts.items(), key=lambda item: -item[1]["bytes"])}
 
@@ -149,7 +152,9 @@ def _tokenizer_facts(spec: TokenizerSpec | None) -> dict[str, Any] | None:
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     """The facts as text. Texts of the file are escaped."""
-    yield f"{printable(facts['path'])}: {facts['format']}, {short_count(facts['parameters'])} parameters"
+    total, active = facts["parameters"], facts["active_parameters"]
+    used = "" if active == total else f", {short_count(active)} active"
+    yield f"{printable(facts['path'])}: {facts['format']}, {short_count(total)} parameters{used}"
     if len(facts["files"]) > 1:
         yield from (f"  {printable(file['path'])}  {megabytes(file['bytes'], 1)}" for file in facts["files"])
     yield from _section("config", _config_lines(facts["config"]))

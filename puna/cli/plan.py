@@ -209,7 +209,7 @@ def _lines_of(planned: Planned) -> Iterator[str]:
 def _weights(checkpoint: Checkpoint) -> str:
     from math import prod
 
-    types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) == 2)
+    types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) > 1)
     count = sum(prod(t.shape) for t in checkpoint.tensors.values())
     size = sum(t.num_bytes for t in checkpoint.tensors.values())
     return f"{short_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"

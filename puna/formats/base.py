@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.formats.blocks import BlockType
-from puna.formats.rows import Rows
+from puna.formats.blocks import BLOCK_TYPES, BlockType
+from puna.formats.rows import ComputedRows, Rows
 from puna.model.spec import ModelConfig
 
 
@@ -38,6 +38,15 @@ class Tensor:
     @property
     def num_bytes(self) -> int:
         return int(self.data.nbytes) + (0 if self.scales is None else int(self.scales.nbytes))
+
+    def adjusted(self, factor: float = 1.0, offset: float = 0.0) -> Tensor:
+        """This vector times a factor, plus an offset; in single precision."""
+
+        def compute(first: int, last: int) -> npt.NDArray[np.uint8]:
+            values = self.dequantize() * np.float32(factor) + np.float32(offset)
+            return values.view(np.uint8)[None][first:last]
+
+        return Tensor(self.name, self.shape, BLOCK_TYPES["F32"], ComputedRows((1, 4 * self.shape[0]), compute))
 
     def dequantize(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """Rows first..last-1 as float32 (a vector is one row).  # (rows, columns), or (columns,) for a vector"""

@@ -6,14 +6,18 @@ model's tensors tell which vectors it has (biases, norms of heads); there are no
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import numpy as np
 
 from puna.errors import ConfigError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
+from puna.formats.families import ARCHITECTURES, FAMILIES, NEUTRAL, Factors, Facts, Family, model_of
 from puna.formats.foreign import refuse_foreign_gguf
 from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
@@ -21,32 +25,19 @@ from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
 from puna.formats.notices import Doubt
+from puna.formats.regrouped import separated
 from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.template_file import other_templates
 from puna.model.rope import RopeConfig, yarn_attention_factor
-from puna.model.spec import ModelConfig, plain_model
+from puna.model.spec import Experts, ModelConfig
 from puna.model.weights import role_of, tensor_shapes
 
-
-class Architecture(NamedTuple):
-    """A row of the table: how a family's models differ from the plain one."""
-
-    half_split: bool  # heads of q and k are in the half-split rotary order
-    features: tuple[str, ...]  # those of FEATURES that it may have
-
-
-# Field of the config -> the tensor of layer 0 that shows it.
-FEATURES = {
+# A bias -> the tensor of layer 0 that shows it.
+BIAS_TENSORS = {
     "qkv_bias": "blk.0.attn_q.bias",
     "o_bias": "blk.0.attn_output.bias",
     "ffn_bias": "blk.0.ffn_down.bias",
-    "qk_norm": "blk.0.attn_q_norm.weight",
-}
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(False, ("qkv_bias", "o_bias", "ffn_bias")),
-    "qwen2": Architecture(True, ("qkv_bias",)),
-    "qwen3": Architecture(True, ("qkv_bias", "qk_norm")),
 }
 
 # Our name of a size -> the key after `<architecture>.`; errors about that size name the key.
@@ -66,21 +57,47 @@ CONFIG_KEYS = {
     "rope beta_fast": "rope.scaling.yarn_beta_fast",
     "rope beta_slow": "rope.scaling.yarn_beta_slow",
     "rope attention_factor": "rope.scaling.attn_factor",
+    "num_experts": "expert_count",
+    "experts per token": "expert_used_count",
+    "expert_size": "expert_feed_forward_length",
+    "q_beta": "attention.temperature_scale",
+    "local_theta": "rope.freq_base_swa",
+    "rotated": "rope.dimension_count",
+    "windowed": "attention.sliding_window_pattern",
 }
+# Our name of a factor -> the key after `<architecture>.`; 0 is no factor.
+FACTOR_KEYS = {
+    "embedding_scale": "embedding_scale",
+    "residual_scale": "residual_scale",
+    "logit_scale": "logit_scale",
+    "scale": "attention.scale",
+    "softcap": "attn_logit_softcapping",
+    "logit_softcap": "final_logit_softcapping",
+}
+SOFTCAPS = ("softcap", "logit_softcap")  # factors whose absence means the family's default, as in llama.cpp
 
-# Keys that change results: with any other value a model is not the plain one that puna computes.
+# Keys that change results: with any other value a model is not the one that puna computes, unless its family reads the key.
 PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
+    "expert_shared_count": (0,),
+    "expert_group_count": (0, 1),
+    "expert_weights_norm": (True,),
+    "expert_weights_scale": (0.0, 1.0),
+    "expert_gating_func": (0, 1),  # 1: softmax
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
     "attention.scale": (0.0,),
+    "attention.temperature_scale": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
     "embedding_scale": (0.0, 1.0),
     "logit_scale": (0.0, 1.0),
     "residual_scale": (0.0, 1.0),
     "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
     "rope.scaling.yarn_attn_factor": (0.0, 1.0),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
     "use_parallel_residual": (False,),
     "tensor_data_layout": ("Meta AI original pth",),
 }
@@ -93,7 +110,10 @@ SAMPLING_KEYS = {
     "penalty_repeat": "repetition_penalty",
 }
 
-ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS, ROPE_LONG, ROPE_SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+OLD_EXPERTS = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
+EXPERT_KEYS = ("expert_count", "expert_used_count")
+Q_BETA_KEYS = ("attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
 MAX_NAME_CHARACTERS = 128
 MAX_SHOWN = 16  # elements of an array that `metadata` lists; a longer one shows its length
 
@@ -112,9 +132,10 @@ def open_gguf(path: Path) -> Checkpoint:
         values.fail("general.architecture", "is missing")
     if not gguf.tensors:
         raise UnsupportedModelError(f"{path} holds a vocabulary but no weights", hint="Give the model's own GGUF file.")
-    _refuse_what_changes_results(values, architecture)
-    config = _config(values, gguf, architecture)
-    tensors = _tensors(gguf, config)
+    name, family = _family(values, architecture)
+    _refuse_what_changes_results(values, family)
+    config, logit_scale = _config(values, gguf, name)
+    tensors = _tensors(gguf, config, logit_scale)
     tokenizer, template = read_tokenizer(values, config.vocab_size), _template(values)
     return Checkpoint(
         path=path,
@@ -160,14 +181,24 @@ def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None
     if name is not None and name not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
-            hint="Choose a model of the LLaMA family.",
+            hint="Choose a model of one of these families.",
         )
 
 
-def _refuse_what_changes_results(values: Values, architecture: str) -> None:
+def _family(values: Values, architecture: str) -> tuple[str, Family]:
+    """The family of an architecture: of several, the one whose mark the file has, or the first without a mark."""
+    marks = {name: FAMILIES[name].gguf_mark for name in ARCHITECTURES[architecture]}
+    marked = (name for name, mark in marks.items() if mark and values.integer(f"{architecture}.{mark}"))
+    name = next(marked, next(name for name, mark in marks.items() if not mark))
+    return name, FAMILIES[name]
+
+
+def _refuse_what_changes_results(values: Values, family: Family) -> None:
+    read = {*(FACTOR_KEYS[name] for name in family.factors), *(EXPERT_KEYS if family.experts else ())}
+    read |= set(Q_BETA_KEYS if family.scales_queries else ())
     for suffix, plain in PLAIN_VALUES.items():
-        key = f"{architecture}.{suffix}"
-        found = values.scalar(key)
+        key = f"{family.gguf}.{suffix}"
+        found = None if suffix in read else values.scalar(key)
         if found is not None and found not in plain:
             allowed = " or ".join(repr(value) for value in plain)
             raise UnsupportedModelError(
@@ -178,34 +209,65 @@ def _refuse_what_changes_results(values: Values, architecture: str) -> None:
 # ---- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def _config(values: Values, gguf: GGUFFile, architecture: str) -> ModelConfig:
-    key = {name: f"{architecture}.{suffix}" for name, suffix in CONFIG_KEYS.items()}
-    num_layers, hidden_size = values.needed_integer(key["num_layers"]), values.needed_integer(key["hidden_size"])
-    num_heads = _needed_for_each_layer(values, key["num_heads"], num_layers)
-    head_dim = _head_dim(values, architecture, num_heads, hidden_size)
-    num_kv_heads = values.for_each_layer(key["num_kv_heads"], num_layers)
-    features = ARCHITECTURES[architecture].features
+def _config(values: Values, gguf: GGUFFile, name: str) -> tuple[ModelConfig, float]:
+    """The model, and the divisor of its logits."""
+    key = {ours: f"{FAMILIES[name].gguf}.{suffix}" for ours, suffix in (CONFIG_KEYS | FACTOR_KEYS).items()}
     try:
-        return plain_model(
-            num_layers=num_layers,
-            num_heads=num_heads,
-            num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
-            head_dim=head_dim,
-            hidden_size=hidden_size,
-            ffn_size=_needed_for_each_layer(values, key["ffn_size"], num_layers),
-            vocab_size=_vocab_size(values, gguf, architecture),
-            max_context=values.needed_integer(key["max_context"]),
-            norm_eps=values.needed_real(key["norm_eps"]),
-            rope=_rope(values, gguf, architecture, head_dim),
-            tie_embeddings=GGUF_NAMES["lm_head"] not in gguf.tensors,
-            architecture=architecture,
-            name=_printable(values.text("general.name") or ""),
-            sliding_window=values.integer(key["sliding_window"]) or 0,
-            windowed_layers=_windowed_layers(values, architecture, num_layers),
-            **{feature: FEATURES[feature] in gguf.tensors for feature in features},
-        )
+        facts = _facts(values, gguf, FAMILIES[name], key)
+        return model_of(name, facts), facts.factors.logit_scale
     except ConfigError as error:
         values.fail(key.get(error.field, error.field), str(error))
+
+
+def _facts(values: Values, gguf: GGUFFile, family: Family, key: Mapping[str, str]) -> Facts:
+    num_layers, hidden_size = values.needed_integer(key["num_layers"]), values.needed_integer(key["hidden_size"])
+    num_heads = _needed_for_each_layer(values, key["num_heads"], num_layers)
+    head_dim = _head_dim(values, family.gguf, num_heads, hidden_size)
+    num_kv_heads = values.for_each_layer(key["num_kv_heads"], num_layers)
+    ffn_size = _needed_for_each_layer(values, key["ffn_size"], num_layers)
+    windowed, period = _windowed(values, key["windowed"], num_layers, family.period)
+    factors = {name: _factor(values, key[name], name, default) for name, default in family.factors.items()}
+    if family.score_dim:
+        factors["scale"] = implied_scale(family, num_layers, num_heads, head_dim, hidden_size)
+    return Facts(
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
+        head_dim=head_dim,
+        hidden_size=hidden_size,
+        ffn_size=ffn_size,
+        vocab_size=_vocab_size(values, gguf, family.gguf),
+        max_context=values.needed_integer(key["max_context"]),
+        norm_eps=values.needed_real(key["norm_eps"]),
+        ropes=_ropes(values, gguf, family, head_dim),
+        tie_embeddings=GGUF_NAMES["lm_head"] not in gguf.tensors,
+        name=_printable(values.text("general.name") or ""),
+        biases=frozenset(bias for bias in family.gguf_biases if BIAS_TENSORS[bias] in gguf.tensors),
+        window=values.integer(key["sliding_window"]) or 0,
+        windowed=windowed,
+        period=period,
+        experts=_experts(values, family, key, ffn_size) if family.experts else None,
+        factors=Factors(**factors),
+    )
+
+
+def _factor(values: Values, key: str, name: str, default: float) -> float:
+    given = values.real(key)
+    if given is None and name in SOFTCAPS:
+        return default
+    return given or float(getattr(NEUTRAL, name))
+
+
+def implied_scale(family: Family, num_layers: int, num_heads: int, head_dim: int, hidden_size: int) -> float:
+    """The factor of Gemma's scores, for which GGUF has no key: llama.cpp knows the sizes by which the makers scaled."""
+    wide = num_layers == family.gguf_wide_layers and num_heads > 0
+    return 1 / math.sqrt(max(hidden_size // num_heads if wide else head_dim, 1))
+
+
+def _experts(values: Values, family: Family, key: Mapping[str, str], ffn_size: int) -> Experts:
+    own_size = family.experts is not None and family.experts.size
+    size = values.needed_integer(key["expert_size"]) if own_size else ffn_size
+    return Experts(size, values.needed_integer(key["num_experts"]), values.needed_integer(key["experts per token"]))
 
 
 def _needed_for_each_layer(values: Values, key: str, num_layers: int) -> int:
@@ -214,29 +276,31 @@ def _needed_for_each_layer(values: Values, key: str, num_layers: int) -> int:
 
 
 def _head_dim(values: Values, architecture: str, num_heads: int, hidden_size: int) -> int:
-    """key_length if given, else an equal share of the hidden size; value_length and the rotary dimensions must agree."""
+    """key_length if given, else an equal share of the hidden size; value_length must agree."""
     given = values.integer(f"{architecture}.attention.key_length")
     if given is None and (num_heads == 0 or hidden_size % num_heads):
         values.fail(
             f"{architecture}.attention.head_count", f"is {num_heads}, which does not divide the hidden size {hidden_size}"
         )
     head_dim = hidden_size // num_heads if given is None else given
-    for suffix in ("attention.value_length", "rope.dimension_count"):
-        size = values.integer(f"{architecture}.{suffix}")
-        if size not in (None, head_dim):
-            raise UnsupportedModelError(
-                f"{values.file}: {architecture}.{suffix} is {size}, and the heads are {head_dim} wide; puna needs them equal"
-            )
+    _require_head_dim(values, f"{architecture}.attention.value_length", head_dim)
     return head_dim
 
 
-def _windowed_layers(values: Values, architecture: str, num_layers: int) -> tuple[int, ...] | None:
-    """A flag for each layer; None if the file has none: then the window, if any, is for all layers."""
-    key = f"{architecture}.attention.sliding_window_pattern"
-    flags = values.array(key, "bool")
-    if flags is not None and len(flags) != num_layers:
-        values.fail(key, f"holds {len(flags)} flags; the model has {num_layers} layers")
-    return None if flags is None else tuple(layer for layer, windowed in enumerate(flags) if windowed)
+def _require_head_dim(values: Values, key: str, head_dim: int) -> None:
+    size = values.integer(key)
+    if size not in (None, head_dim):
+        raise UnsupportedModelError(f"{values.file}: {key} is {size}, and the heads are {head_dim} wide; puna needs them equal")
+
+
+def _windowed(values: Values, key: str, num_layers: int, period: int) -> tuple[tuple[bool, ...] | None, int]:
+    """A flag for each layer, or None; and the period of the family's rule, which some files give instead of flags."""
+    pattern = values.pattern(key) if period else values.array(key, "bool")
+    if pattern is None or isinstance(pattern, int):
+        return None, period if pattern is None else pattern
+    if len(pattern) != num_layers:
+        values.fail(key, f"holds {len(pattern)} flags; the model has {num_layers} layers")
+    return tuple(map(bool, pattern)), period
 
 
 def _vocab_size(values: Values, gguf: GGUFFile, architecture: str) -> int:
@@ -248,16 +312,44 @@ def _vocab_size(values: Values, gguf: GGUFFile, architecture: str) -> int:
     return embed.shape[0]
 
 
-def _rope(values: Values, gguf: GGUFFile, architecture: str, head_dim: int) -> RopeConfig:
-    kind = values.text(f"{architecture}.rope.scaling.type") or "linear"
+def _ropes(values: Values, gguf: GGUFFile, family: Family, head_dim: int) -> tuple[RopeConfig, ...]:
+    rope = _rope(values, gguf, family, head_dim)
+    if family.local_theta is None:
+        return (rope,)
+    theta = values.real(f"{family.gguf}.{CONFIG_KEYS['local_theta']}") or family.local_theta or rope.theta
+    return rope, RopeConfig(theta=theta)
+
+
+def _rope(values: Values, gguf: GGUFFile, family: Family, head_dim: int) -> RopeConfig:
+    architecture = family.gguf
+    has_longrope = "longrope" in family.scalings.values()
+    default = "longrope" if has_longrope and ROPE_LONG in gguf.tensors else "linear"
+    kind = values.text(f"{architecture}.rope.scaling.type") or default
     _tell_rope(values, gguf, architecture, kind)
-    if kind not in SCALINGS:
-        known = ", ".join(SCALINGS)
+    if kind not in SCALINGS or (kind == "longrope" and not has_longrope):
+        known = ", ".join(name for name in SCALINGS if name != "longrope" or has_longrope)
         raise UnsupportedModelError(f"{values.file}: {architecture}.rope.scaling.type is {shown(kind)}; puna knows {known}")
     theta = values.real(f"{architecture}.rope.freq_base")
-    rope = RopeConfig(theta=10000.0 if theta is None else theta, **SCALINGS[kind](values, architecture))
-    factors = _rope_factors(gguf, head_dim)
+    rope = RopeConfig(
+        theta=10000.0 if theta is None else theta,
+        dim=_dim(values, family, head_dim),
+        q_beta=(values.real(f"{architecture}.{CONFIG_KEYS['q_beta']}") or 0.0) if family.scales_queries else 0.0,
+        **SCALINGS[kind](values, architecture),
+    )
+    if kind == "longrope":
+        short, long = (_rope_factors(gguf, rope.dim_of(head_dim), name) for name in (ROPE_SHORT, ROPE_LONG))
+        return replace(rope, factors=short, long_factors=long)
+    factors = _rope_factors(gguf, head_dim, ROPE_FACTORS)
     return rope if factors is None else with_factors(rope, factors, head_dim)
+
+
+def _dim(values: Values, family: Family, head_dim: int) -> int:
+    """Rotated numbers of a head; 0: all."""
+    key = f"{family.gguf}.{CONFIG_KEYS['rotated']}"
+    if not family.partial:
+        _require_head_dim(values, key, head_dim)
+    dim = values.integer(key) or head_dim
+    return 0 if dim == head_dim else dim
 
 
 def _stretch(values: Values, architecture: str) -> float:
@@ -305,46 +397,75 @@ def _yarn(values: Values, architecture: str) -> dict[str, Any]:
     factor, given = _stretch(values, architecture), {name: value for name, value in keys.items() if value}
     if "original_context" not in given:
         given["original_context"] = values.needed_integer(f"{architecture}.context_length")
-    attention = (values.real(f"{architecture}.rope.scaling.attn_factor") or 1.0) * yarn_attention_factor(max(factor, 1.0))
+    weight = values.real(f"{architecture}.rope.scaling.yarn_log_multiplier")
+    usual = yarn_attention_factor(max(factor, 1.0), 1.0, weight)
+    attention = (values.real(f"{architecture}.rope.scaling.attn_factor") or 1.0) * usual
     return {"scaling": "yarn", "factor": factor, "attention_factor": attention, **given}
 
 
+def _longrope(values: Values, architecture: str) -> dict[str, Any]:
+    original = values.integer(f"{architecture}.rope.scaling.original_context_length")
+    return {
+        "scaling": "longrope",
+        "original_context": original or values.needed_integer(f"{architecture}.context_length"),
+        "attention_factor": values.real(f"{architecture}.rope.scaling.attn_factor") or 1.0,
+    }
+
+
 # rope.scaling.type -> the file's values for it, as fields of RopeConfig.
-SCALINGS: dict[str, Callable[[Values, str], dict[str, Any]]] = {"none": _not_scaled, "linear": _linear, "yarn": _yarn}
+SCALINGS: dict[str, Callable[[Values, str], dict[str, Any]]] = {
+    "none": _not_scaled,
+    "linear": _linear,
+    "yarn": _yarn,
+    "longrope": _longrope,
+}
 
 
-def _rope_factors(gguf: GGUFFile, head_dim: int) -> tuple[float, ...] | None:
-    placed = gguf.tensors.get(ROPE_FACTORS)
+def _rope_factors(gguf: GGUFFile, dim: int, name: str) -> tuple[float, ...] | None:
+    placed = gguf.tensors.get(name)
     if placed is None:
         return None
-    if placed.type.name != "F32" or placed.shape != (head_dim // 2,):
-        _fail(placed, f"is {placed.type.name} {placed.shape}; F32 ({head_dim // 2},) is needed")
-    factors = placed.type.dequantize(placed.data)[0]
+    if placed.type.name != "F32" or placed.shape != (dim // 2,):
+        placed.fail(f"is {placed.type.name} {placed.shape}; F32 ({dim // 2},) is needed")
+    factors = placed.type.dequantize(placed.data[:])[0]
     if not (np.isfinite(factors).all() and (factors > 0).all()):
-        _fail(placed, "holds a number that is not finite and above 0")
+        placed.fail("holds a number that is not finite and above 0")
     return tuple(factors.tolist())
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(gguf: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
-    shapes = tensor_shapes(config)
-    foreign = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
-    for name in [name for name in gguf.tensors if name not in foreign and name != ROPE_FACTORS]:
+def _tensors(gguf: GGUFFile, config: ModelConfig, logit_scale: float) -> dict[str, Tensor]:
+    family, shapes = FAMILIES[config.architecture], tensor_shapes(config)
+    known = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
+    placed = separated(gguf.tensors, family.gguf_fused, GGUF_NAMES, config, _part)
+    for name in [name for name in placed if OLD_EXPERTS.fullmatch(name)]:
         raise UnsupportedModelError(
-            f"{gguf.tensors[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
+            f"{placed[name].file}: tensor '{name}' is one expert's by itself, as in files from before April 2024",
+            hint="Take a newer conversion of the model, in which a layer's experts are one tensor.",
+        )
+    for name in [name for name in placed if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT)]:
+        raise UnsupportedModelError(
+            f"{placed[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
             f"{config.num_layers} layers{', as puna knows it' if name.endswith('.bias') else ''}"
         )
-    for name in [name for name in foreign if name not in gguf.tensors]:
+    for name in [name for name in known if name not in placed]:
         raise ModelFormatError(gguf.path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
-    return {ours: _tensor(gguf.tensors[name], ours, shapes[ours], config) for name, ours in foreign.items()}
+    tensors = {ours: _tensor(placed[name], ours, shapes[ours], config) for name, ours in known.items()}
+    if logit_scale != 1.0:
+        tensors["final_norm"] = tensors["final_norm"].adjusted(1 / logit_scale)
+    return tensors
+
+
+def _part(whole: PlacedTensor, name: str, shape: tuple[int, ...], rows: Rows) -> PlacedTensor:
+    return replace(whole, name=name, shape=shape, data=rows)
 
 
 def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if placed.shape != shape:
-        _fail(placed, f"has shape {placed.shape}; the model's sizes need {shape}")
-    turned = ARCHITECTURES[config.architecture].half_split and role_of(ours).is_rotary
+        placed.fail(f"has shape {placed.shape}; the model's sizes need {shape}")
+    turned = FAMILIES[config.architecture].half_split and role_of(ours).is_rotary
     return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config) if turned else placed.data)
 
 
@@ -352,12 +473,8 @@ def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], config: ModelConf
     if len(shape) == 2:
         return HalfSplitHeads(placed.data, config.head_dim, config.rope.dim)
     if placed.type.block_size != 1:
-        _fail(placed, f"is {placed.type.name}; a vector of this kind must be F32, F16 or BF16")
+        placed.fail(f"is {placed.type.name}; a vector of this kind must be F32, F16 or BF16")
     return half_split_vector(placed.data, config.head_dim, placed.data.shape[1] // shape[0], config.rope.dim)
-
-
-def _fail(placed: PlacedTensor, problem: str) -> NoReturn:
-    raise ModelFormatError(placed.file, f"tensor '{placed.name}'", placed.offset, problem)
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------

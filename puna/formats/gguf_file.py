@@ -13,14 +13,14 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, BlockType
 from puna.formats.mapped import MAX_SHOWN_CHARACTERS, Cursor, map_file, shown
+from puna.formats.rows import Rows
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -78,9 +78,15 @@ class PlacedTensor:
     name: str
     shape: tuple[int, ...]  # rows first: the reverse of the file's order
     type: BlockType
-    data: npt.NDArray[np.uint8]  # (rows, bytes of a row)
+    data: Rows  # (rows, bytes of a row)
     file: Path
     offset: int  # of its info
+
+    def rows(self) -> Rows:
+        return self.data
+
+    def fail(self, problem: str) -> NoReturn:
+        raise ModelFormatError(self.file, f"tensor '{self.name}'", self.offset, problem)
 
 
 @dataclass(frozen=True, slots=True)

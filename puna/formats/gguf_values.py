@@ -72,6 +72,10 @@ class Values:
     def array(self, key: str, kind: str) -> Any:
         return self._of(key, (f"array of {kind}",))
 
+    def pattern(self, key: str) -> Any:
+        """Flags, or a whole number."""
+        return self._of(key, ("array of bool", *INTEGERS))
+
     def for_each_layer(self, key: str, num_layers: int) -> int | None:
         """A whole number, or an array with the same number for each layer, which llama.cpp accepts too.
 

@@ -15,14 +15,17 @@ from pathlib import Path
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.families import FAMILIES
 from puna.formats.foreign import foreign_quantisation, refuse_quantisation
-from puna.formats.huggingface_config import read_config, rope_notices, sampling_in, unused_keys
+from puna.formats.huggingface_config import logit_scale, read_config, sampling_in, text_part, unused_keys
+from puna.formats.huggingface_rope import rope_notices
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import inside, is_there, shown
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.notices import Doubt
 from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
+from puna.formats.regrouped import separated, stacked
 from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
 from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
@@ -66,8 +69,9 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config_json = _config_json(folder)
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
-    weights, told = _unquantised(folder, config_json, stored)
-    config, weights, notices = _with_head(weights, config)
+    stored, of_images = _of_text(config_json, stored)
+    unquantised, told = _unquantised(folder, config_json, stored)
+    config, weights, notices = _with_head(_regrouped(unquantised, config), config)
     tensors = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -84,6 +88,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         unused_keys=_unused_keys(config_json),
         files=files,
         notices=(
+            *of_images,
             *notices,
             *rope_notices(config_json),
             *_idle_ids(config_json, config.vocab_size),
@@ -243,9 +248,50 @@ def _unused_keys(config_json: JsonObject) -> tuple[str, ...]:
 HEAD, EMBED = HUGGINGFACE_NAMES["lm_head"], HUGGINGFACE_NAMES["embed"]
 
 
+# Beginnings of names in models that also read images -> what they are in others; "": no part of the language model.
+BEGINNINGS = {
+    "language_model.model.": "model.", "model.language_model.": "model.", "language_model.lm_head.": "lm_head.",
+    "vision_tower.": "", "model.vision_tower.": "", "multi_modal_projector.": "", "model.multi_modal_projector.": "",
+}  # fmt: skip
+
+
+def _of_text(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+    """The arrays of the language model, under the names of a folder that has nothing else."""
+    if text_part(config_json) is config_json:
+        return stored, ()
+    renamed = {_beginning_changed(name): weight for name, weight in stored.items()}
+    return {name: weight for name, weight in renamed.items() if name}, (TEXT_ONLY,)
+
+
+def _beginning_changed(name: str) -> str:
+    old = next((old for old in BEGINNINGS if name.startswith(old)), "")
+    return "" if old and not BEGINNINGS[old] else BEGINNINGS.get(old, "") + name.removeprefix(old)
+
+
+TEXT_ONLY = "the model also reads images; puna runs its language model, which reads and writes text"
+
+
+def _regrouped(stored: Weights, config: ModelConfig) -> dict[str, Weight]:
+    """The arrays with a name for each of our tensors."""
+    family = FAMILIES[config.architecture]
+    found: dict[str, Weight] = {_renamed(name, family.renamed): weight for name, weight in stored.items()}
+    found = stacked(found, family.expert_names, family.names, config, _part)
+    return separated(found, family.fused, family.names, config, _part)
+
+
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    for old, new in parts.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _part(whole: Weight, name: str, shape: tuple[int, ...], rows: Rows) -> Weight:
+    return PackedTensor(name, shape, whole.dtype, rows, whole.file, whole.offset)
+
+
 def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> dict[str, Tensor]:
-    shapes = tensor_shapes(config)
-    foreign = {foreign_name(HUGGINGFACE_NAMES, ours): ours for ours in shapes}
+    family, shapes = FAMILIES[config.architecture], tensor_shapes(config)
+    foreign = {foreign_name(family.names, ours): ours for ours in shapes}
     for name in [name for name in stored if name not in foreign and not IGNORED.fullmatch(name)]:
         raise UnsupportedModelError(
             f"{stored[name].file}: tensor {shown(name)} is no part of a {config.architecture} model of {config.num_layers} layers"
@@ -255,7 +301,15 @@ def _tensors(stored: Weights, config: ModelConfig, config_json: JsonObject) -> d
         raise ModelFormatError(
             config_json.file.parent, f"tensor '{name}'", None, f"{why}; the model has {config.num_layers} layers"
         )
-    return {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}
+    tensors = {ours: _tensor(stored[name], ours, shapes[ours], config) for name, ours in foreign.items()}
+    return tensors | _norms(tensors, family.norm_offset, 1 / logit_scale(config_json))
+
+
+def _norms(tensors: Mapping[str, Tensor], offset: float, output_factor: float) -> dict[str, Tensor]:
+    """The weights of norms as they are applied: stored ones lack the offset, and the last norm's take the logits' factor."""
+    found = {name: tensor.adjusted(offset=offset) for name, tensor in tensors.items() if offset and name.endswith("norm")}
+    last = {} if output_factor == 1.0 else {"final_norm": found.get("final_norm", tensors["final_norm"]).adjusted(output_factor)}
+    return found | last
 
 
 def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
@@ -285,7 +339,7 @@ def _are_one(embed: Weight, head: Weight) -> bool:
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if stored.shape != shape:
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
-    if isinstance(stored, StoredTensor) and stored.dtype not in READABLE:
+    if stored.dtype not in (READABLE if isinstance(stored, StoredTensor) else BLOCK_TYPES):
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
     return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
 

@@ -29,6 +29,12 @@ GGUF_NAMES: dict[str, str] = {
     "down_bias": "blk.{}.ffn_down.bias",
     "q_norm": "blk.{}.attn_q_norm.weight",
     "k_norm": "blk.{}.attn_k_norm.weight",
+    "attn_post_norm": "blk.{}.post_attention_norm.weight",
+    "ffn_post_norm": "blk.{}.post_ffw_norm.weight",
+    "router": "blk.{}.ffn_gate_inp.weight",
+    "gate_experts": "blk.{}.ffn_gate_exps.weight",
+    "up_experts": "blk.{}.ffn_up_exps.weight",
+    "down_experts": "blk.{}.ffn_down_exps.weight",
 }
 
 HUGGINGFACE_NAMES: dict[str, str] = {
@@ -53,6 +59,36 @@ HUGGINGFACE_NAMES: dict[str, str] = {
     "down_bias": "model.layers.{}.mlp.down_proj.bias",
     "q_norm": "model.layers.{}.self_attn.q_norm.weight",
     "k_norm": "model.layers.{}.self_attn.k_norm.weight",
+    "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
+    "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
+    "router": "model.layers.{}.mlp.gate.weight",
+    "gate_experts": "model.layers.{}.mlp.experts.gate_proj",  # in no file: `regrouped.py` makes them
+    "up_experts": "model.layers.{}.mlp.experts.up_proj",
+    "down_experts": "model.layers.{}.mlp.experts.down_proj",
+}
+
+# Where norms stand on both sides: LLaMA's name of the norm before the feed-forward part is that of the one after attention.
+SANDWICH_NAMES: dict[str, str] = HUGGINGFACE_NAMES | {"ffn_norm": "model.layers.{}.pre_feedforward_layernorm.weight"}
+
+# Names of fused matrices -> the roles whose rows they hold, from the top.
+PHI_NAMES: dict[str, tuple[str, ...]] = {
+    "model.layers.{}.self_attn.qkv_proj.weight": ("q_proj", "k_proj", "v_proj"),
+    "model.layers.{}.mlp.gate_up_proj.weight": ("gate_proj", "up_proj"),
+}
+PHI_GGUF_NAMES: dict[str, tuple[str, ...]] = {
+    "blk.{}.attn_qkv.weight": ("q_proj", "k_proj", "v_proj"),
+    "blk.{}.ffn_up.weight": ("gate_proj", "up_proj"),
+}
+FUSED_EXPERTS: dict[str, tuple[str, ...]] = {"model.layers.{}.mlp.experts.gate_up_proj": ("gate_experts", "up_experts")}
+
+# Role of experts -> the name of one expert's matrix, by layer and expert.
+EXPERT_NAMES: dict[str, str] = {
+    f"{name}_experts": f"model.layers.{{}}.mlp.experts.{{}}.{name}_proj.weight" for name in ("gate", "up", "down")
+}
+MIXTRAL_NAMES: dict[str, str] = {
+    "gate_experts": "model.layers.{}.mlp.experts.{}.w1.weight",
+    "up_experts": "model.layers.{}.mlp.experts.{}.w3.weight",
+    "down_experts": "model.layers.{}.mlp.experts.{}.w2.weight",
 }
 
 META_NAMES: dict[str, str] = {

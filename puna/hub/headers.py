@@ -77,7 +77,7 @@ def matrix_types(name: str) -> tuple[str, ...]:
     further requests could exceed what the Hub allows. Raises what `header_checkpoint` and `open_checkpoint` raise."""
     with header_checkpoint(name, max_files=FEW_FILES) as headers:
         tensors = open_checkpoint(headers.path).tensors
-        types = [tensor.type.name for tensor in tensors.values() if len(tensor.shape) == 2]
+        types = [tensor.type.name for tensor in tensors.values() if len(tensor.shape) > 1]
         return tuple(dict.fromkeys([tensors["embed"].type.name, *types]))
 
 

@@ -18,7 +18,7 @@ from puna.formats.blocks import BLOCK_TYPES
 from puna.hub.catalogue import DEFAULT_MODEL
 from puna.hub.names import HubName
 from puna.model.spec import ModelConfig, plain_model
-from puna.model.weights import tensor_shapes
+from puna.model.weights import role_of, tensor_shapes
 from puna.units import gb
 
 # num_layers, num_heads, num_kv_heads, head_dim, hidden_size, ffn_size, vocab_size, max_context
@@ -367,12 +367,12 @@ def require_types(kind: str, text: str) -> tuple[str, str]:
 
 
 def matrix_types(config: ModelConfig, kind: str, better: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and type of every tensor: vectors F32, matrices `kind`, some of them `better`.
+    """Name, shape and type of every tensor: vectors and routers F32, matrices `kind`, some of them `better`.
 
     Rows that are not a multiple of a type's block get the type that llama.cpp gives them, as large or larger.
     """
     for name, shape in tensor_shapes(config).items():
-        own = "F32" if len(shape) == 1 else better if _is_better(name, config) else kind
+        own = "F32" if len(shape) == 1 or role_of(name).name == "router" else better if _is_better(name, config) else kind
         while shape[-1] % BLOCK_TYPES[own].block_size:
             own = FALLBACKS.get(own, "F16")
         yield name, shape, own
@@ -381,7 +381,7 @@ def matrix_types(config: ModelConfig, kind: str, better: str) -> Iterator[tuple[
 def _is_better(name: str, config: ModelConfig) -> bool:
     layer, _, matrix = name.removeprefix("layers.").rpartition(".")
     is_output = name == ("embed" if config.tie_embeddings else "lm_head")
-    return is_output or (matrix in ("v_proj", "down_proj") and int(layer) % 2 == 0)
+    return is_output or (matrix in ("v_proj", "down_proj", "down_experts") and int(layer) % 2 == 0)
 
 
 # ---- what is fetched ----------------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class Source:
         kind, better = require_types(self.kind, self.kind)
         total = 0
         for _, shape, own in matrix_types(self.model.config, kind, better):
-            total += 4 * shape[0] if len(shape) == 1 else shape[0] * BLOCK_TYPES[own].row_bytes(shape[1])
+            total += prod(shape[:-1]) * BLOCK_TYPES[own].row_bytes(shape[-1])
         return total
 
     @property

@@ -6,6 +6,7 @@ The table of models, with their sizes, is `hub/published.py`.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,7 +53,7 @@ def checkpoint_of(config: ModelConfig, kind: str, better: str = "") -> Checkpoin
 def _nothing(shape: tuple[int, ...], kind: str) -> ComputedRows:
     if len(shape) == 1:
         return ComputedRows((1, 4 * shape[0]), _has_none)
-    return ComputedRows((shape[0], BLOCK_TYPES[kind].row_bytes(shape[1])), _has_none)
+    return ComputedRows((prod(shape[:-1]), BLOCK_TYPES[kind].row_bytes(shape[-1])), _has_none)
 
 
 def _has_none(first: int, last: int) -> NoReturn:

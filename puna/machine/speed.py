@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from puna.model.spec import Experts, ModelConfig
-from puna.model.weights import EMBED, layer_of, role_of
+from puna.model.spec import ModelConfig
+from puna.model.weights import EMBED, active_share, layer_of
 from puna.plan import DEVICE, MAIN, Header, Plan, kv_bytes
 
 FLOATS = ("F32", "F16", "BF16")
@@ -92,13 +92,6 @@ def read_by_type(config: ModelConfig, plan: Plan) -> Counter[str]:
         if one.where == DEVICE and one.type and (one.name != EMBED.name or config.tie_embeddings):
             sizes[one.type] += round(one.bytes * active_share(config, one.name))
     return sizes
-
-
-def active_share(config: ModelConfig, name: str) -> float:
-    """The share of a weight that one token uses: of experts, those that the router chooses."""
-    layer = layer_of(name)
-    ffn = None if layer is None else config.layers[layer].ffn
-    return ffn.top_k / ffn.count if isinstance(ffn, Experts) and role_of(name).is_of_experts else 1.0
 
 
 def offloaded_bytes(plan: Plan) -> int:

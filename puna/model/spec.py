@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, get_args
+
+import numpy as np
 
 from puna.checks import require
 from puna.model.rope import RopeConfig
@@ -161,7 +163,8 @@ class ModelConfig:
         _require_positive("embedding_scale", self.embedding_scale)
         _require_positive("logit_softcap", self.logit_softcap, least=0.0)
         for rope in self.ropes:
-            rope.frequencies(self.head_dim)
+            for length in (0, rope.original_context + 1):
+                rope.frequencies(self.head_dim, length)
         used = {layer.attention.rope for layer in self.layers} - {None}
         assert all(0 <= rope < len(self.ropes) for rope in used if rope is not None), "a layer names a rope that is not there"
 
@@ -276,6 +279,17 @@ def plain_model(
         architecture=architecture,
         name=name,
     )
+
+
+def is_near(one: object, other: object) -> bool:
+    """Whether two values are equal; floats are compared in single precision, in configurations field by field."""
+    if isinstance(one, float) and isinstance(other, float):
+        return bool(np.float32(one) == np.float32(other))
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(is_near, one, other))
+    if is_dataclass(one) and type(one) is type(other):
+        return all(is_near(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    return one == other
 
 
 def _require_size(name: str, value: int, limit: int, least: int = 1) -> None:

@@ -163,6 +163,13 @@ def layer_of(name: str) -> int | None:
     return int(name.split(".")[1]) if name.startswith("layers.") else None
 
 
+def active_share(model: ModelConfig, name: str) -> float:
+    """The share of a weight that one token uses: of experts, those that the router chooses."""
+    layer = layer_of(name)
+    ffn = None if layer is None else model.layers[layer].ffn
+    return ffn.top_k / ffn.count if isinstance(ffn, Experts) and role_of(name).is_of_experts else 1.0
+
+
 def weights_of(model: ModelConfig) -> Iterator[tuple[str, Role, LayerSpec | None]]:
     """Name, role and layer of every weight: the embedding, the final norm, the output matrix, then layer by layer."""
     yield EMBED.name, EMBED, None

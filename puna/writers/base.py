@@ -48,9 +48,9 @@ class Job:
         return interleaved_vector(rows, config.head_dim, BLOCK_TYPES[self.types[name]].block_bytes, config.rope.dim)
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(self.rows(name).nbytes for name in self.checkpoint.tensors)
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each tensor."""
+        return {name: self.rows(name).nbytes for name in self.checkpoint.tensors}
 
 
 class Writer(NamedTuple):
@@ -102,17 +102,17 @@ def _pieces(rows: Rows) -> Iterator[Bytes]:
         yield from (piece.result() for piece in ahead)
 
 
-def dealt_out(job: Job) -> list[list[str]]:
-    """Our names of each shard's tensors, in order, of about equal bytes."""
-    names, total = list(job.checkpoint.tensors), job.num_bytes
-    shards: list[list[str]] = [[] for _ in range(job.num_shards)]
+def dealt_out(sizes: Mapping[str, int], num_shards: int) -> list[list[str]]:
+    """The names of each shard's tensors, in order, of about equal bytes. `sizes`: name -> bytes."""
+    count, total = min(num_shards, len(sizes)), sum(sizes.values())
+    shards: list[list[str]] = [[] for _ in range(count)]
     done = 0
-    for number, name in enumerate(names):
-        left = len(names) - number
-        shard = min(done * job.num_shards // max(total, 1), job.num_shards - 1)
-        first_empty = next((i for i, held in enumerate(shards) if not held), job.num_shards)
-        if left <= job.num_shards - first_empty or shard > first_empty:
+    for number, (name, size) in enumerate(sizes.items()):
+        left = len(sizes) - number
+        shard = min(done * count // max(total, 1), count - 1)
+        first_empty = next((i for i, held in enumerate(shards) if not held), count)
+        if left <= count - first_empty or shard > first_empty:
             shard = first_empty  # each shard must get a tensor
         shards[shard].append(name)
-        done += job.rows(name).nbytes
+        done += size
     return shards

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import UnsupportedModelError
-from puna.formats.huggingface_config import context_beside
+from puna.formats.families import FAMILIES
+from puna.formats.huggingface_rope import context_beside
 from puna.formats.json_file import JsonObject
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.model.rope import RopeConfig
@@ -22,7 +23,6 @@ from puna.writers.base import Job, Writer, dealt_out, write_rows
 from puna.writers.text_files import require_frame, write_huggingface_texts, write_json
 
 ALIGNMENT = 8  # of the first array, as in the format's own library
-CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WINDOWED, FULL = "sliding_attention", "full_attention"
 HELD = ("qkv_bias", "o_bias", "ffn_bias", "qk_norm", "sliding_window", "windowed_layers")  # extras that a folder can hold
@@ -47,10 +47,12 @@ def _require(job: Job) -> None:
         "windows in some layers": kind == "mistral" and config.windowed_layers is not None,
         **{what: what in extras for what in EXTRAS if what not in HELD},
     }
+    if kind not in FAMILY_KEYS:
+        raise UnsupportedModelError(
+            f"puna does not write folders of the architecture {kind!r}", hint="Convert to gguf instead, or keep the folder."
+        )
     for what in [what for what, is_so in wrong.items() if is_so]:
         raise UnsupportedModelError(f"a {kind} model with {what} has no form in transformers' configurations")
-    if kind not in CLASSES:
-        raise UnsupportedModelError(f"puna does not write folders of the architecture {kind!r}")
     if _context(config) is None:
         raise UnsupportedModelError(
             f"config.json has no form for a context of {config.max_context} tokens beside {config.rope.scaling} rope scaling by"
@@ -68,7 +70,7 @@ def _config(job: Job) -> dict[str, Any]:
     kind, spec = _model_type(config), checkpoint.tokenizer
     matrices = Counter(job.types[name] for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
     values: dict[str, Any] = {
-        "architectures": [CLASSES[kind]],
+        "architectures": [FAMILIES[kind].classes[0]],
         "model_type": kind,
         "hidden_act": "silu",
         "hidden_size": config.hidden_size,
@@ -184,7 +186,8 @@ def _write_weights(job: Job, path: Path, names: Sequence[str]) -> None:
 def _write(job: Job, folder: Path) -> None:
     write_json(_config(job), folder / "config.json")
     write_huggingface_texts(job.checkpoint, folder)
-    shards = dealt_out(job)
+    sizes = job.sizes
+    shards = dealt_out(sizes, job.num_shards)
     if len(shards) == 1:
         _write_weights(job, folder / "model.safetensors", shards[0])
         return
@@ -193,7 +196,7 @@ def _write(job: Job, folder: Path) -> None:
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_weights(job, folder / file, names)
         places |= {foreign_name(HUGGINGFACE_NAMES, name): file for name in names}
-    index = {"metadata": {"total_size": job.num_bytes}, "weight_map": places}
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
     write_json(index, folder / "model.safetensors.index.json")
 
 

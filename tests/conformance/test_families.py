@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,13 @@ LENGTHS = (1, 17, 300)
 CHUNK = 128
 PAGES = list(range(20))  # of 16 tokens
 assert max(LENGTHS) > 4 * max(ORIGINAL_CONTEXT, WINDOW)
-DEVICES: tuple[str, ...] = ("reference", "cpu")
+CASES = [(name, device) for name, family in FAMILIES.items() for device in family.devices]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest) -> tuple[str, Any, Checkpoint]:
-    family = FAMILIES[request.param]
-    model = family.transformers_model(seed=5)
-    return request.param, model, family.checkpoint(model)
+@lru_cache(maxsize=1)
+def made(name: str) -> tuple[Any, Checkpoint]:
+    model = FAMILIES[name].transformers_model(seed=5)
+    return model, FAMILIES[name].checkpoint(model)
 
 
 def ids_of(length: int) -> list[int]:
@@ -51,10 +51,10 @@ def require_equal(found: Logits, expected: Logits) -> None:
     assert error.max() < TOLERANCE
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_prompt_has_the_logits_of_transformers(model: tuple[str, Any, Checkpoint], device: str, length: int) -> None:
-    _, oracle, checkpoint = model
+@pytest.mark.parametrize(("name", "device"), CASES)
+def test_a_prompt_has_the_logits_of_transformers(name: str, device: str, length: int) -> None:
+    oracle, checkpoint = made(name)
     ids = ids_of(length)
     with loaded(device, checkpoint, kv="f32") as backend:
         found = [
@@ -64,10 +64,10 @@ def test_a_prompt_has_the_logits_of_transformers(model: tuple[str, Any, Checkpoi
     require_equal(np.concatenate(found), expected_logits(oracle, ids, length))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_tokens_after_the_prompt_have_the_logits_of_transformers(model: tuple[str, Any, Checkpoint], device: str) -> None:
+@pytest.mark.parametrize(("name", "device"), CASES)
+def test_tokens_after_the_prompt_have_the_logits_of_transformers(name: str, device: str) -> None:
     """Steps begin before the window and the original context are full, and end past both."""
-    _, oracle, checkpoint = model
+    oracle, checkpoint = made(name)
     prompt, ids = 30, ids_of(110)
     with loaded(device, checkpoint, kv="f32") as backend:
         rows = [forward(backend, (ids[:prompt], 0, PAGES), prompt_length=prompt)]

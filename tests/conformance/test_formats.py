@@ -19,11 +19,18 @@ import pytest
 
 from puna import LLM
 from puna.convert import convert
+from puna.errors import UnsupportedModelError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
+from puna.formats.families import ARCHITECTURES
+from puna.formats.families import FAMILIES as FAMILIES_BY_NAME
 from puna.formats.names import GGUF_NAMES, META_NAMES, foreign_name
+from puna.formats.notices import Doubt
 from puna.formats.tokenizer_files import means_the_same
-from puna.model.spec import ModelConfig
+from puna.model.rope import RopeConfig
+from puna.model.rotary import RotaryTables
+from puna.model.spec import ModelConfig, is_near
+from puna.writers.safetensors import FAMILY_KEYS
 from tests.families import FAMILIES, Family
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
@@ -41,8 +48,18 @@ def sizes(config: ModelConfig) -> ModelConfig:
     return replace(config, name="", architecture="", norm_eps=float(np.float32(config.norm_eps)))
 
 
+def without_ropes(config: ModelConfig) -> ModelConfig:
+    """GGUF has one name for the architectures of Llama and Mistral, and tables where others name a scaling."""
+    architecture = ARCHITECTURES[FAMILIES_BY_NAME[config.architecture].gguf][0]
+    return replace(config, name="", architecture=architecture, ropes=tuple(RopeConfig() for _ in config.ropes))
+
+
 def require_equal(found: Checkpoint, expected: Checkpoint) -> None:
     assert sizes(found.config) == sizes(expected.config)
+    require_same_weights(found, expected)
+
+
+def require_same_weights(found: Checkpoint, expected: Checkpoint) -> None:
     assert found.tensors.keys() == expected.tensors.keys()
     ours = numbers(expected)
     for name, values in numbers(found).items():
@@ -115,9 +132,12 @@ def test_a_float_type_is_the_same_in_every_format(to: str, quantize: str, source
 
 
 def by_transformers(family: Family, folder: Path, kind: str) -> None:
+    save(family.transformers_model(seed=3), folder, kind)
+
+
+def save(model: Any, folder: Path, kind: str) -> None:
     import torch
 
-    model = family.transformers_model(seed=3)
     if kind == "bin":
         model.config.save_pretrained(folder)
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -146,6 +166,25 @@ def test_what_transformers_writes_is_read_as_it_is(name: str, kind: str, tmp_pat
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FAMILIES)
+def test_gguf_holds_a_family_or_says_what_it_has_no_form_for(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    by_transformers(family, tmp_path / "theirs", "whole")
+    if family.not_gguf:
+        with pytest.raises(UnsupportedModelError, match=family.not_gguf):
+            convert(tmp_path / "theirs", tmp_path / "ours.gguf", to="gguf")
+        return
+    assert convert(tmp_path / "theirs", tmp_path / "ours.gguf", to="gguf").exact
+    found, expected = open_checkpoint(tmp_path / "ours.gguf"), open_checkpoint(tmp_path / "theirs")
+    assert found.unused_keys == () and not [notice for notice in found.notices if isinstance(notice, Doubt)]
+    require_same_weights(found, expected)
+    assert is_near(without_ropes(found.config), without_ropes(expected.config))
+    positions = np.array([0, 1, 70, 130])
+    one, other = (RotaryTables(checkpoint.config).cos_sin(positions, positions + 1) for checkpoint in (found, expected))
+    assert np.allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.config.architecture in FAMILY_KEYS])
 def test_what_we_write_is_read_by_transformers(name: str, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
@@ -162,6 +201,50 @@ def test_what_we_write_is_read_by_transformers(name: str, tmp_path: Path) -> Non
     with torch.no_grad():
         theirs, ours = (model.float().eval()(ids).logits for model in models)
     assert torch.equal(theirs, ours)
+
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def with_images(kind: str, text: str) -> Any:
+    """A tiny model that also reads images, around the language model of a family."""
+    import torch
+    import transformers
+
+    family = FAMILIES[text]
+    inner = family.transformers_model(seed=3)
+    config = getattr(transformers, f"{kind}Config")(text_config=inner.config.to_dict(), vision_config=VISION)
+    config.tie_word_embeddings = family.config.tie_embeddings
+    torch.manual_seed(4)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).float().eval()
+    model.model.language_model.load_state_dict(inner.model.state_dict())
+    model.lm_head.load_state_dict(inner.lm_head.state_dict())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["whole", "bin"])
+@pytest.mark.parametrize(
+    ("outer", "text"), [("Gemma3", "gemma3"), ("Mistral3", "ministral3"), ("Mistral3", "mistral, no window")]
+)
+def test_the_language_model_of_one_that_also_reads_images_is_read(outer: str, text: str, kind: str, tmp_path: Path) -> None:
+    save(with_images(outer, text), tmp_path, kind)
+    found, family = open_checkpoint(tmp_path), FAMILIES[text]
+    assert "puna runs its language model" in found.notices[0] and len(found.notices) == 1 and found.unused_keys == ()
+    require_equal(found, family.checkpoint(family.transformers_model(seed=3)))
+
+
+def test_a_folder_of_another_family_is_not_written(tmp_path: Path) -> None:
+    by_transformers(FAMILIES["smollm3"], tmp_path / "theirs", "whole")
+    with pytest.raises(UnsupportedModelError, match="does not write folders of the architecture 'smollm3'"):
+        convert(tmp_path / "theirs", tmp_path / "ours", to="safetensors")
 
 
 def stored_by_name(config: ModelConfig, names: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:

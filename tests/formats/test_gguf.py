@@ -182,7 +182,12 @@ def test_rotary_factors_are_taken_from_their_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "kind", "value"),
     [
-        ("llama.expert_count", "uint32", 8),
+        ("llama.expert_shared_count", "uint32", 1),
+        ("llama.expert_gating_func", "uint32", 2),
+        ("llama.attention.scale", "float32", 0.5),
+        ("llama.attention.temperature_scale", "float32", 0.1),
+        ("llama.rope.scaling.yarn_log_multiplier", "float32", 1.0),
+        ("llama.final_logit_softcapping", "float32", 30.0),
         ("llama.attention.causal", "bool", 0),
         ("llama.logit_scale", "float32", 8.0),
         ("llama.rope.dimension_count", "uint32", 8),
@@ -263,6 +268,18 @@ def test_a_tensor_of_another_family_is_refused(tmp_path: Path) -> None:
     config = tiny_config(qk_norm=True)
     with pytest.raises(UnsupportedModelError, match=r"blk\.0\.attn_q_norm\.weight.*no part of a llama model"):
         open_checkpoint(write(tmp_path / "m.gguf", config=config, tensors=random_tensors(config, seed=1)))
+
+
+def test_experts_one_by_one_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    experts = ("llama.expert_count", "uint32", 2), ("llama.expert_used_count", "uint32", 1)
+
+    def edit(draft: Draft) -> None:
+        draft.values.extend(with_values(*experts))
+        next(tensor for tensor in draft.tensors if tensor.name == b"blk.0.ffn_up.weight").name = b"blk.0.ffn_up.0.weight"
+
+    with pytest.raises(UnsupportedModelError, match=r"'blk\.0\.ffn_up\.0\.weight' is one expert's by itself") as caught:
+        open_checkpoint(write(tmp_path / "m.gguf", edit))
+    assert "newer conversion" in caught.value.hint
 
 
 def test_an_error_of_a_size_names_the_key_and_its_byte(tmp_path: Path) -> None:

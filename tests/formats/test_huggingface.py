@@ -57,7 +57,15 @@ def set_keys(folder: Path, **keys: Any) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"model_type": "mixtral"}, "the model type is 'mixtral'; puna runs: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gpt_oss"}, "the model type is 'gpt_oss'; puna runs: llama, mistral, qwen2, qwen3"),
+        ({"query_pre_attn_scalar": 256}, "query_pre_attn_scalar is 256"),
+        ({"sliding_window_pattern": 6}, "sliding_window_pattern is 6"),
+        ({"no_rope_layer_interval": 4}, "no_rope_layer_interval is 4"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1}},
+            "has the key 'llama_4_scaling_beta'",
+        ),
         ({"model_type": None}, "no model type is named"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"architectures": ["LlamaModel"]}, r"is 'LlamaModel'; puna runs models that write text \(LlamaForCausalLM\)"),

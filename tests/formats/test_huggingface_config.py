@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from puna.errors import UnsupportedModelError
-from puna.formats.huggingface_config import read_config, rope_notices
+from puna.formats.huggingface_config import read_config
+from puna.formats.huggingface_rope import rope_notices
 from puna.formats.json_file import JsonObject
 
 SIZES: dict[str, Any] = {
