@@ -418,7 +418,8 @@ def test_an_error_in_a_step_is_raised_in_every_task_and_the_model_can_be_used_ag
             gate.open()
             found = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(one) for one in found] == [Broken] * 3
-            assert same(await llm.generate("other", TEN), solo("other")) and is_clean(llm)
+            assert same(await llm.generate("other", TEN), solo("other"))
+            await until_clean(llm)  # the step that gave the last output may still be ending
 
     ran(main)
 
