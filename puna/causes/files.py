@@ -346,8 +346,8 @@ CAUSES = (
             "LM Studio brings its own llama.cpp: Settings, Runtime, update it there; if the newest does not run the model, wait "
             "for the next.",
             instead=(
-                "puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
-                "others by name."
+                "puna runs the LLaMA family and its relatives (Llama 1 to 3.3, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, "
+                "Phi-3 and 4, and what was made of them) and refuses others by name."
             ),
         ),
         ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio", "+model"),
