@@ -31,7 +31,10 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["engine"],
+    ["runner"],
+    ["completion"],
     ["llm"],
+    ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]

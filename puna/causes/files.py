@@ -108,8 +108,8 @@ def explain_architecture(numbers: Numbers) -> Explanation:
     return Explanation(
         told,
         cure,
-        instead="puna runs the LLaMA family (Llama 1 to 3.3, Mistral, Qwen2, Qwen3 and what was made of them) and refuses "
-        "others by name.",
+        instead="puna runs the LLaMA family and its relatives (Llama 1 to 3.3, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, "
+        "Phi-3 and 4, and what was made of them) and refuses others by name.",
         numbers=numbers,
     )
 

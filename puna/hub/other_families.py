@@ -24,27 +24,26 @@ _ANYWHERE: tuple[tuple[str, str], ...] = (
     (r"falcon-?(mamba|e\b|\d+b|rw|edge)|falcon2", f"{_OWN} (Falcon before version 3)"),
     (r"qwen-?3-next|qwen-?3\.[5-9]|qwen-?[4-9](?![\db.])", f"{_STATE} (Qwen3-Next, Qwen3.5)"),
     (r"qwen.*-vl|qwen-?vl|qvq|qwen.*-(omni|audio)|qwen2-audio", f"{_VISION} (Qwen-VL)"),
-    (r"qwen.*(-a\d+(\.\d+)?b|moe)|qwen-?3-(30b|235b|coder)|qwen-?2-57b", f"{_EXPERTS} (Qwen-MoE)"),
+    (r"qwen-?(1\.5|2)(?!\.).*(-a\d+(\.\d+)?b|moe)|qwen-?2-57b", f"{_EXPERTS} (Qwen1.5-MoE, Qwen2-MoE)"),
     (r"^qwen-?(1\.8b|7b|14b|72b)(-chat)?$", f"{_OWN} (the first Qwen)"),
     (r"deepseek-?r1(-0528|-zero)?(-671b)?$|deepseek-?v\d|deepseek-?coder-?v2|deepseek-?moe|deepseek-?(chat|reasoner)$",
      f"{_EXPERTS} (DeepSeek V2, V3, R1)"),
     (r"deepseek-?(vl|ocr)|janus", f"{_VISION} (DeepSeek-VL)"),
-    (r"mixtral|\d+x\d+b", f"{_EXPERTS} (Mixtral)"),
-    (r"ministral-?3|mistral-small-?4|mistral-large-?3|mistral-?medium", f"{_OWN} (Ministral 3, Mistral 4)"),
+    (r"mistral-small-?4|mistral-large-?3|mistral-?medium", f"{_OWN} (Mistral 4)"),
     (r"pixtral|voxtral|llava|bakllava|smolvlm|idefics|internvl|minicpm-?v|moondream|cogvlm|paligemma|molmo", _VISION),
     (r"codestral-?mamba|mamba", f"{_STATE} (Mamba)"),
-    (r"smollm-?3", f"{_OWN} (SmolLM3, with layers without positions)"),
-    (r"gemma", f"{_OWN} (Gemma)"),
+    (r"gemma(?!-?[23](?![\db.n]))", f"{_OWN} (Gemma 1, 3n and 4)"),
+    (r"granite.*(-a\d+m|moe|-h-|-h$|vision|speech)|granite-?4(?!\.[1-9])", f"{_OWN} (Granite with experts, or 4.0)"),
+    (r"phi-?[34].*(small|moe|vision|multimodal|flash)", f"{_OWN} (Phi with experts, images or states)"),
     (r"gpt-?oss", f"{_EXPERTS} (gpt-oss)"),
 )  # fmt: skip
 # Start of a name -> its architecture. Matches whole words, up to a digit.
 _AT_THE_BEGINNING: tuple[tuple[str, str], ...] = (
-    (r"phi-?[1-9]|phi|phixtral", f"{_OWN} (Phi)"),
+    (r"phi-?[12]|phi$|phixtral", f"{_OWN} (Phi 1 and 2)"),
     (r"distilgpt|gpt-?2|gpt-?j|gpt-?neox?|gptneo|gpt-?bigcode|gpt-?[345]|dialogpt|pythia|dolly", "an older decoder (GPT)"),
     (r"glm|chatglm", f"{_OWN} (GLM)"),
     (r"kimi|moonlight|minimax|dbrx|grok|arctic|olmoe|hunyuan|ling|ring|longcat|step-?3|dots", _EXPERTS),
-    (r"olmo", f"{_OWN} (OLMo)"),
-    (r"granite", f"{_OWN} (Granite)"),
+    (r"olmo(?!-?[23])", f"{_OWN} (the first OLMo)"),
     (r"command|aya|cohere|tiny-?aya", f"{_OWN} (Cohere)"),
     (r"internlm|baichuan|minicpm|exaone|orion|xverse|bitnet|apertus|arcee|afm|seed-?oss|ernie|jais|plamo|nemotron", _OWN),
     (r"stablelm|stable-?(code|lm|beluga)|starcoder|starchat|santacoder|codegen|replit|refact|persimmon|fuyu", _OWN),
@@ -61,7 +60,7 @@ _OTHERS = (
 
 # First words of their names, to recognise mistyped ones.
 _OTHER_WORDS = (
-    "gemma", "codegemma", "phi", "mixtral", "granite", "olmo", "glm", "chatglm", "kimi", "command", "starcoder",
+    "codegemma", "glm", "chatglm", "kimi", "command", "starcoder",
     "stablelm", "jamba", "mamba", "internlm", "baichuan", "minicpm", "exaone", "pythia", "bloom", "gpt", "dbrx",
     "grok", "pixtral", "llava", "whisper", "bert", "hunyuan", "ernie", "apertus", "minimax", "smolvlm", "rwkv",
     "nemotron", "arcee",
@@ -73,8 +72,8 @@ _PARTS = re.compile(r"\d+(?:\.\d+)?[bm]?|[a-z]+")
 def other_family(name: str) -> str | None:
     """The architecture of a model that puna does not run, from its (perhaps mistyped) name; None if the name does not say.
 
-    >>> other_family("gemma-2-9b"), other_family("mixtral:8x7b"), other_family("llama-2-7b"), other_family("gema2:9b")
-    ('an architecture of its own (Gemma)', 'a mixture of experts (Mixtral)', None, 'an architecture of its own (Gemma)')
+    >>> other_family("gemma-7b"), other_family("gpt-oss:20b"), other_family("llama-2-7b"), other_family("starcodr2:7b")
+    ('an architecture of its own (Gemma 1, 3n and 4)', 'a mixture of experts (gpt-oss)', None, 'an architecture of its own')
     """
     if find_published(name) is not None:
         return None
@@ -84,8 +83,8 @@ def other_family(name: str) -> str | None:
 def refusal(name: str) -> str | None:
     """The same as a sentence.
 
-    >>> refusal("Qwen/Qwen3-30B-A3B")
-    'puna does not run this architecture: it is a mixture of experts (Qwen-MoE)'
+    >>> refusal("Qwen/Qwen1.5-MoE-A2.7B")
+    'puna does not run this architecture: it is a mixture of experts (Qwen1.5-MoE, Qwen2-MoE)'
     """
     what = other_family(name)
     return what and f"puna does not run this architecture: it is {what}"
@@ -94,7 +93,7 @@ def refusal(name: str) -> str | None:
 def near_names(name: str, count: int = 4) -> list[str]:
     """Published models with a similar name: same family, known version. Empty for another architecture.
 
-    >>> near_names("lama-2-7b")[0], near_names("gemma-2-9b"), near_names("llama-5-8b")
+    >>> near_names("lama-2-7b")[0], near_names("gemma-7b"), near_names("llama-5-8b")
     ('llama-2-7b', [], [])
     """
     if other_family(name):

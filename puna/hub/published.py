@@ -15,9 +15,11 @@ from math import prod
 
 from puna.errors import UsageError
 from puna.formats.blocks import BLOCK_TYPES
+from puna.formats.families import FAMILIES, Facts, model_of
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName
-from puna.model.spec import ModelConfig, plain_model
+from puna.model.rope import RopeConfig
+from puna.model.spec import Experts, ModelConfig, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.units import gb
 
@@ -53,6 +55,29 @@ def _falcon3(layers: int, heads: int, hidden: int, ffn: int, context: int = 3276
     return plain_model(layers, heads, 4, 256, hidden, ffn, 131072, context)
 
 
+def _of(
+    family: str,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    hidden: int,
+    ffn: int,
+    vocab: int,
+    context: int,
+    *,
+    tied: bool = False,
+    window: int = 0,
+    experts: Experts | None = None,
+) -> ModelConfig:
+    """A model of a family that is not LLaMA's block alone."""
+    return model_of(family, Facts(
+        layers, heads, kv_heads, head_dim, hidden, ffn, vocab, context, norm_eps=1e-6, ropes=(RopeConfig(), RopeConfig()),
+        tie_embeddings=tied, window=window, period=FAMILIES[family].period, experts=experts,
+    ))  # fmt: skip
+
+
+_QWEN3_30B = _of("qwen3_moe", 48, 32, 4, 128, 2048, 6144, 151936, 40960, experts=Experts(768, 128, 8))
 _QWEN_05B = _qwen2(24, 14, 2, 64, 896, 4864, tied=True)
 _QWEN_15B = _qwen2(28, 12, 2, 128, 1536, 8960, tied=True)
 _QWEN_3B = _qwen2(36, 16, 2, 128, 2048, 11008, tied=True)
@@ -66,7 +91,8 @@ _QWEN3_8B = _qwen3(36, 32, 8, 4096, 12288)
 APACHE, MIT = "Apache-2.0", "MIT"
 GATED = (
     "meta-llama/",
-    "mistralai/Ministral",
+    "google/gemma",
+    "mistralai/Ministral-8B",
     "mistralai/Codestral",
     "mistralai/Mistral-Large",
 )  # repositories that require an agreement
@@ -284,7 +310,62 @@ _ROWS: tuple[PublishedModel, ...] = tuple(
     )
 )  # fmt: skip
 
-PUBLISHED: dict[str, PublishedModel] = {model.name: model for model in _ROWS}
+_ROWS_BEYOND_LLAMA: tuple[PublishedModel, ...] = tuple(
+    PublishedModel(*row)
+    for row in (
+        ("smollm3-3b", _of("smollm3", 36, 16, 4, 128, 2048, 11008, 128256, 65536, tied=True), APACHE, "HuggingFaceTB/SmolLM3-3B",
+         "unsloth/SmolLM3-3B-GGUF/SmolLM3-3B-Q4_K_M.gguf", ("smollm3",)),
+        ("granite-3.3-2b", _of("granite", 40, 32, 8, 64, 2048, 8192, 49159, 131072, tied=True), APACHE,
+         "ibm-granite/granite-3.3-2b-instruct", "ibm-granite/granite-3.3-2b-instruct-GGUF/granite-3.3-2b-instruct-Q4_K_M.gguf"),
+        ("granite-3.3-8b", _of("granite", 40, 32, 8, 128, 4096, 12800, 49159, 131072, tied=True), APACHE,
+         "ibm-granite/granite-3.3-8b-instruct", "ibm-granite/granite-3.3-8b-instruct-GGUF/granite-3.3-8b-instruct-Q4_K_M.gguf"),
+        ("olmo-2-7b", _of("olmo2", 32, 32, 32, 128, 4096, 11008, 100352, 4096), APACHE, "allenai/OLMo-2-1124-7B-Instruct",
+         "allenai/OLMo-2-1124-7B-Instruct-GGUF/olmo-2-1124-7B-instruct-Q4_K_M.gguf", ("olmo-2-1124-7b",)),
+        ("olmo-2-13b", _of("olmo2", 40, 40, 40, 128, 5120, 13824, 100352, 4096), APACHE, "allenai/OLMo-2-1124-13B-Instruct",
+         "", ("olmo-2-1124-13b",)),
+        ("olmo-3-7b", _of("olmo3", 32, 32, 32, 128, 4096, 11008, 100278, 65536, window=4096), APACHE,
+         "allenai/Olmo-3-7B-Instruct", "unsloth/Olmo-3-7B-Instruct-GGUF/Olmo-3-7B-Instruct-Q4_K_M.gguf"),
+        ("phi-3.5-mini", _of("phi3", 32, 32, 32, 96, 3072, 8192, 32064, 131072), MIT, "microsoft/Phi-3.5-mini-instruct",
+         "bartowski/Phi-3.5-mini-instruct-GGUF/Phi-3.5-mini-instruct-Q4_K_M.gguf", ("phi-3.5",)),
+        ("phi-4", _of("phi3", 40, 40, 10, 128, 5120, 17920, 100352, 16384), MIT, "microsoft/phi-4",
+         "bartowski/phi-4-GGUF/phi-4-Q4_K_M.gguf", ("phi-4-14b",)),
+        ("phi-4-mini", _of("phi3", 32, 24, 8, 128, 3072, 8192, 200064, 131072, tied=True), MIT, "microsoft/Phi-4-mini-instruct",
+         "unsloth/Phi-4-mini-instruct-GGUF/Phi-4-mini-instruct-Q4_K_M.gguf", ("phi-4-mini-3.8b",)),
+        ("ministral-3-3b", _of("ministral3", 26, 32, 8, 128, 3072, 9216, 131072, 262144, tied=True), APACHE,
+         "mistralai/Ministral-3-3B-Instruct-2512",
+         "mistralai/Ministral-3-3B-Instruct-2512-GGUF/Ministral-3-3B-Instruct-2512-Q4_K_M.gguf", ("ministral-3-3b-2512",)),
+        ("ministral-3-8b", _of("ministral3", 34, 32, 8, 128, 4096, 14336, 131072, 262144), APACHE,
+         "mistralai/Ministral-3-8B-Instruct-2512",
+         "mistralai/Ministral-3-8B-Instruct-2512-GGUF/Ministral-3-8B-Instruct-2512-Q4_K_M.gguf", ("ministral-3-8b-2512",)),
+        ("gemma-2-2b", _of("gemma2", 26, 8, 4, 256, 2304, 9216, 256000, 8192, tied=True, window=4096), "Gemma",
+         "google/gemma-2-2b-it", "bartowski/gemma-2-2b-it-GGUF/gemma-2-2b-it-Q4_K_M.gguf"),
+        ("gemma-2-9b", _of("gemma2", 42, 16, 8, 256, 3584, 14336, 256000, 8192, tied=True, window=4096), "Gemma",
+         "google/gemma-2-9b-it", "bartowski/gemma-2-9b-it-GGUF/gemma-2-9b-it-Q4_K_M.gguf"),
+        ("gemma-2-27b", _of("gemma2", 46, 32, 16, 128, 4608, 36864, 256000, 8192, tied=True, window=4096), "Gemma",
+         "google/gemma-2-27b-it", "bartowski/gemma-2-27b-it-GGUF/gemma-2-27b-it-Q4_K_M.gguf"),
+        ("gemma-3-1b", _of("gemma3_text", 26, 4, 1, 256, 1152, 6912, 262144, 32768, tied=True, window=512), "Gemma",
+         "google/gemma-3-1b-it", "ggml-org/gemma-3-1b-it-GGUF/gemma-3-1b-it-Q4_K_M.gguf"),
+        ("gemma-3-4b", _of("gemma3_text", 34, 8, 4, 256, 2560, 10240, 262144, 131072, tied=True, window=1024), "Gemma",
+         "google/gemma-3-4b-it", "ggml-org/gemma-3-4b-it-GGUF/gemma-3-4b-it-Q4_K_M.gguf"),
+        ("gemma-3-12b", _of("gemma3_text", 48, 16, 8, 256, 3840, 15360, 262144, 131072, tied=True, window=1024), "Gemma",
+         "google/gemma-3-12b-it", "ggml-org/gemma-3-12b-it-GGUF/gemma-3-12b-it-Q4_K_M.gguf"),
+        ("gemma-3-27b", _of("gemma3_text", 62, 32, 16, 128, 5376, 21504, 262144, 131072, tied=True, window=1024), "Gemma",
+         "google/gemma-3-27b-it", "ggml-org/gemma-3-27b-it-GGUF/gemma-3-27b-it-Q4_K_M.gguf"),
+        ("qwen3-30b-a3b", _QWEN3_30B, APACHE, "Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-30B-A3B-GGUF/Qwen3-30B-A3B-Q4_K_M.gguf",
+         ("qwen3-30b",)),
+        ("qwen3-30b-a3b-2507", replace(_QWEN3_30B, max_context=262144), APACHE, "Qwen/Qwen3-30B-A3B-Instruct-2507",
+         "unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF/Qwen3-30B-A3B-Instruct-2507-Q4_K_M.gguf"),
+        ("qwen3-coder-30b-a3b", replace(_QWEN3_30B, max_context=262144), APACHE, "Qwen/Qwen3-Coder-30B-A3B-Instruct",
+         "unsloth/Qwen3-Coder-30B-A3B-Instruct-GGUF/Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf",
+         ("qwen3-coder-30b", "qwen3-coder")),
+        ("mixtral-8x7b", _of("mixtral", 32, 32, 8, 128, 4096, 14336, 32000, 32768, experts=Experts(14336, 8, 2)), APACHE,
+         "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("mixtral-8x22b", _of("mixtral", 56, 48, 8, 128, 6144, 16384, 32768, 65536, experts=Experts(16384, 8, 2)), APACHE,
+         "mistralai/Mixtral-8x22B-Instruct-v0.1"),
+    )
+)  # fmt: skip
+
+PUBLISHED: dict[str, PublishedModel] = {model.name: model for model in (*_ROWS, *_ROWS_BEYOND_LLAMA)}
 
 # Recommended chat models, best first: `puna models` lists those that the machine runs well.
 RECOMMENDED = (

@@ -225,7 +225,7 @@ def test_what_a_plan_knows_by_name_can_be_fetched(puna: Puna) -> None:
 
 
 def test_another_architecture_is_told_for_what_it_is(puna: Puna) -> None:
-    for name in ("mixtral-8x7b", "gemma-2-9b", "qwen3-30b-a3b"):
+    for name in ("gpt-oss-20b", "gemma-7b", "qwen1.5-moe-a2.7b"):
         done = puna("plan", name)
         assert done.code == 1 and "puna does not run this architecture: it is a" in done.err and "llama" not in done.err
 

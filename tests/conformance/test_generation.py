@@ -15,8 +15,9 @@ import pytest
 
 from puna import sampling
 from puna.backends import backend_spec, create_backend
+from puna.completion import Completion
 from puna.config import EngineConfig
-from puna.llm import LLM, Completion
+from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.plan import make_plan
 from puna.request import SamplingParams

@@ -11,9 +11,8 @@ from puna.hub.other_families import near_names, other_family, refusal
 from puna.hub.published import find_published, source_of
 
 NAMES = {
-    "mixture of experts": """mixtral-8x7b mixtral:8x22b dolphin-mixtral mistralai/Mixtral-8x7B-Instruct-v0.1 qwen3-30b-a3b
-        qwen3:30b qwen3-235b-a22b Qwen/Qwen3-Coder-30B-A3B-Instruct qwen3-coder qwen2-57b-a14b qwen1.5-moe-a2.7b gpt-oss-20b
-        gpt-oss:120b openai/gpt-oss-20b
+    "mixture of experts": """qwen2-57b-a14b Qwen/Qwen2-57B-A14B-Instruct qwen1.5-moe-a2.7b gpt-oss-20b
+        gpt-oss:120b openai/gpt-oss-20b Qwen/Qwen1.5-MoE-A2.7B-Chat openai/gpt-oss-120b moonlight-16b-a3b
         llama-4-scout llama4:16x17b meta-llama/Llama-4-Maverick-17B-128E deepseek-v3 deepseek-r1 deepseek-r1:671b
         deepseek-v2-lite deepseek-coder-v2:16b deepseek-ai/DeepSeek-V3.1 olmoe-1b-7b dbrx grok-1 kimi-k2 minimax-m2
         hunyuan-a13b""",
@@ -21,12 +20,12 @@ NAMES = {
         idefics-9b stable-diffusion-xl flux.1-dev""",
     "state-space": """qwen3-next-80b-a3b qwen3.5-27b qwen3.6-35b-a3b Qwen/Qwen3-Next-80B-A3B-Instruct falcon-h1-7b
         tiiuae/Falcon-H1-34B-Instruct mamba-2.8b jamba-v0.1 rwkv-6 lfm2-1.2b""",
-    "of its own": """gemma-2-9b gemma-3-4b-it gemma2:9b gemma3:27b google/gemma-7b codegemma-7b gemma-3n-e4b gemma4 phi-2
-        phi-3-mini
-        phi3:14b microsoft/Phi-4 phi-4-mini glm-4-9b chatglm3-6b THUDM/glm-4-9b-chat falcon-7b falcon-40b falcon-mamba-7b
-        granite-3.1-8b granite4:3b ibm-granite/granite-3.3-2b-instruct olmo-2-7b allenai/OLMo-2-1124-13B command-r command-r-plus
-        aya-23-8b starcoder2-7b stablelm-2-1.6b internlm2-7b baichuan2-13b minicpm-2b exaone-3.5-7.8b smollm3-3b nemotron-4-15b
-        minitron-8b ernie-4.5-0.3b seed-oss-36b apertus-8b ministral-3-8b bitnet-b1.58-2b qwen-7b qwen-14b-chat""",
+    "of its own": """gemma-2b gemma:7b google/gemma-7b google/gemma-7b-it codegemma-7b gemma-3n-e4b gemma3n:e2b gemma4
+        gemma-4-26b-a4b phi-2 microsoft/phi-1_5 phi-3-small-8k phi-3.5-moe phi-3-vision phi-4-multimodal phi-4-mini-flash
+        glm-4-9b chatglm3-6b THUDM/glm-4-9b-chat falcon-7b falcon-40b falcon-mamba-7b
+        granite-3.1-1b-a400m granite4:3b ibm-granite/granite-4.0-h-tiny olmo-7b allenai/OLMo-1B command-r command-r-plus
+        aya-23-8b starcoder2-7b stablelm-2-1.6b internlm2-7b baichuan2-13b minicpm-2b exaone-3.5-7.8b nemotron-4-15b
+        minitron-8b ernie-4.5-0.3b seed-oss-36b apertus-8b bitnet-b1.58-2b qwen-7b qwen-14b-chat""",
     "older decoder": "gpt2 gpt-j-6b gpt-neox-20b pythia-1.4b bloom-7b1 opt-6.7b mpt-7b",
     "encoder": "t5-small flan-t5-xl bert-base-uncased nomic-embed-text whisper-large bge-m3",
 }
@@ -54,7 +53,7 @@ def test_a_mistyped_name_of_another_architecture_gets_no_near_llama() -> None:
         if (
             word is None
             or len(word[0]) < 4
-            or word[0] in ("llama", "qwen", "mistral", "deepseek", "falcon", "smollm", "ministral")
+            or word[0] in ("llama", "qwen", "mistral", "deepseek", "falcon", "gemma", "granite", "olmo")
         ):
             continue  # the family is one that puna runs, in other versions
         at = random.randrange(1, len(word[0]) - 1)
@@ -65,10 +64,14 @@ def test_a_mistyped_name_of_another_architecture_gets_no_near_llama() -> None:
             plain[:at] + letter + plain[at + 1 :],
             plain[:at] + plain[at + 1] + plain[at] + plain[at + 2 :],
         ):
-            assert near_names(wrong) == [], f"seed {seed}: {name} as {wrong}"
+            if not wrong.startswith("smollm"):  # one letter from smolvlm, and a family itself
+                assert near_names(wrong) == [], f"seed {seed}: {name} as {wrong}"
 
 
-@pytest.mark.parametrize("name", ["lama-4-scout", "llma-4-maverick", "qwn3-30b-a3b", "mistrall-8x7b", "deepsek-v3", "gema-2-9b"])
+@pytest.mark.parametrize(
+    "name",
+    ["lama-4-scout", "llma-4-maverick", "qwn2-57b-a14b", "mistrall-small-4", "deepsek-v3", "gema-4-31b", "granit-4.0-h-small"],
+)
 def test_a_mistyped_family_of_both_kinds_is_judged_by_the_whole_name(name: str) -> None:
     assert other_family(name) is not None and near_names(name) == []
 

@@ -21,12 +21,15 @@ WEIGHTS = {
     "solar-10.7b": 10.7, "yi-1.5-6b": 6.06, "yi-1.5-9b": 8.83, "yi-1.5-34b": 34.4, "falcon3-1b": 1.67, "falcon3-3b": 3.23,
     "falcon3-7b": 7.46, "falcon3-10b": 10.3, "deepseek-coder-6.7b": 6.74, "deepseek-r1-distill-qwen-1.5b": 1.78,
     "qwen2.5-7b": 7.62, "qwen2.5-14b": 14.8, "qwen2.5-32b": 32.8, "qwen2.5-72b": 72.7, "qwen3-0.6b": 0.596, "qwen3-4b": 4.02,
-    "qwen3-8b": 8.19, "qwen3-14b": 14.8, "qwen3-32b": 32.8, "mistral-7b-v0.3": 7.25,
+    "qwen3-8b": 8.19, "qwen3-14b": 14.8, "qwen3-32b": 32.8, "mistral-7b-v0.3": 7.25, "smollm3-3b": 3.08, "granite-3.3-2b": 2.53,
+    "granite-3.3-8b": 8.17, "olmo-2-7b": 7.30, "olmo-2-13b": 13.7, "olmo-3-7b": 7.30, "phi-3.5-mini": 3.82, "phi-4": 14.7,
+    "phi-4-mini": 3.84, "ministral-3-3b": 3.43, "ministral-3-8b": 8.49, "gemma-2-2b": 2.61, "gemma-2-9b": 9.24,
+    "gemma-2-27b": 27.2, "gemma-3-1b": 1.00, "qwen3-30b-a3b": 30.5, "mixtral-8x7b": 46.7, "mixtral-8x22b": 141,
 }  # fmt: skip
 Q4_K_M = {
     "llama-2-7b": 4.08, "llama-2-13b": 7.87, "llama-3.1-8b": 4.92, "llama-3.2-1b": 0.81, "llama-3.2-3b": 2.02, "qwen3-4b": 2.50,
     "qwen3-8b": 5.03, "qwen2.5-7b": 4.68, "mistral-7b": 4.37, "llama-3.3-70b": 42.5, "qwen3-32b": 19.8, "mistral-nemo-12b": 7.48,
-    "qwen2.5-72b": 47.4,
+    "qwen2.5-72b": 47.4, "smollm3-3b": 1.92, "phi-4": 9.05, "qwen3-30b-a3b": 18.56, "olmo-2-7b": 4.47,
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_the_published_name_of_the_default_model_means_the_default_model() -> No
 @pytest.mark.parametrize("call", [hub.resolve, hub.pull])
 def test_the_name_of_another_architecture_is_refused_with_what_it_is(call: Callable[[str], object]) -> None:
     with pytest.raises(UnsupportedModelError, match="puna does not run this architecture: it is a mixture of experts"):
-        call("mixtral-8x7b")
+        call("gpt-oss-20b")
 
 
 def test_a_repository_without_its_hf_is_told_how_it_is_fetched() -> None:
@@ -88,7 +88,7 @@ def test_a_repository_without_its_hf_is_told_how_it_is_fetched() -> None:
         hub.resolve("meta-llama/Llama-2-7b-hf")
     assert caught.value.hint.endswith("puna pull hf:meta-llama/Llama-2-7b-hf")
     with pytest.raises(UnsupportedModelError, match="Gemma"):
-        hub.resolve("google/gemma-2-9b")
+        hub.resolve("google/gemma-7b")
 
 
 def test_models_of_the_cache_have_sizes_and_split_files_count_whole() -> None:
