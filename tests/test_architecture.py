@@ -62,6 +62,7 @@ TESTED = {
     "conformance/test_families.py": "puna/backends",
     "conformance/test_formats.py": "puna/formats puna/writers",
     "conformance/test_generation.py": "puna/llm.py puna/engine.py puna/backends",
+    "conformance/test_llama_cpp.py": "puna/writers/gguf.py puna/formats/families.py",
     "conformance/test_tokenizers.py": "puna/tokenizers",
     "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
     "formats/test_hostile_tokenizers.py": "puna/formats/tokenizer_files.py",

@@ -225,10 +225,14 @@ def _device(fit: Fit) -> str:
 def _weights(checkpoint: Checkpoint) -> str:
     from math import prod
 
+    from puna.model.weights import active_share
+
     types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) > 1)
     count = sum(prod(t.shape) for t in checkpoint.tensors.values())
     size = sum(t.num_bytes for t in checkpoint.tensors.values())
-    return f"{short_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
+    active = sum(prod(t.shape) * active_share(checkpoint.config, name) for name, t in checkpoint.tensors.items())
+    used = "" if active == count else f", {short_count(round(active))} of them for each token"
+    return f"{short_count(count)} weights{used}, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
 
 
 def _item_lines(fit: Fit, items: tuple[Item, ...]) -> Iterator[str]:
