@@ -196,7 +196,7 @@ def _family(values: Values, architecture: str) -> tuple[str, Family]:
 def _refuse_what_changes_results(values: Values, family: Family) -> None:
     read = {*(FACTOR_KEYS[name] for name in family.factors), *(EXPERT_KEYS if family.experts else ())}
     read |= set(Q_BETA_KEYS if family.scales_queries else ())
-    for suffix, plain in PLAIN_VALUES.items():
+    for suffix, plain in (PLAIN_VALUES | dict(family.gguf_needs)).items():
         key = f"{family.gguf}.{suffix}"
         found = None if suffix in read else values.scalar(key)
         if found is not None and found not in plain:
