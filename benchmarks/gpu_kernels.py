@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from puna.backends.torch import plain
+from puna.backends.torch.exact import ACTIVATIONS
 from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import KINDS, Matrix, load_matrix
@@ -150,8 +151,8 @@ def step_at(sequences: int, rows: int, first: int, head_dim: int) -> Step:
     ids = torch.arange(sequences, device="cuda").repeat_interleave(rows)
     positions = first + torch.arange(rows, device="cuda").repeat(sequences)
     slots = Slots(tables[ids, positions // PAGE_SIZE], positions % PAGE_SIZE)
-    turns = normal(sequences * rows, 2, head_dim // 2)
-    return Step(ids, positions, ids, tables, turns, slots, ids, positions.tolist(), ids.tolist(), rows > 1)
+    cos_sin = normal(1, sequences * rows, 2, head_dim // 2)
+    return Step(ids, positions, ids, tables, cos_sin, slots, ids, positions.tolist(), ids.tolist(), rows > 1)
 
 
 # ---- right first ----------------------------------------------------------------------------------------------------
@@ -160,6 +161,7 @@ def step_at(sequences: int, rows: int, first: int, head_dim: int) -> Step:
 def check() -> Iterator[str]:
     """A line for each operation that differs from plain torch, or whose rows depend on the batch."""
     from puna.backends.torch import kernels
+    from puna.backends.torch.kernels import experts
 
     for kind in KINDS:
         columns = 1536
@@ -167,22 +169,28 @@ def check() -> Iterator[str]:
         found = kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
         yield from compare(f"norm_matvec {kind}", found, plain.norm_matvec(x, norm, 1e-5, (w,), (None,)), 0.02)
         gate_up, residual = normal(3, 2 * columns), normal(3, 200)
-        down = kernels.swiglu_matvec_add(gate_up, w, None, residual)
-        yield from compare(f"swiglu_matvec_add {kind}", down, plain.swiglu_matvec_add(gate_up, w, None, residual), 0.02)
+        for activation in ACTIVATIONS:
+            found = kernels.glu_matvec_add(gate_up, w, None, residual, activation=activation)
+            expected = plain.glu_matvec_add(gate_up, w, None, residual, activation=activation)
+            yield from compare(f"glu_matvec_add {kind}, {activation}", found, expected, 0.02)
+        found, chosen = torch.empty((2, 40), device="cuda"), torch.tensor([2, 0], dtype=torch.int32, device="cuda")
+        experts.expert_matvec(x[:1], w, chosen, found)
+        expected = torch.cat([plain.matvec(w.part(expert, 5), x[:1]) for expert in (2, 0)])
+        yield from compare(f"expert_matvec {kind}", found, expected, 1e-4)
         yield from alone_as_together(f"norm_matvec {kind}", w, x, norm, many=False)
         x = normal(300, columns)
         found, expected = kernels.matvec_add(x, w, None, None, many=True), plain.matvec_add(x, w, None, None)
         yield from compare(f"matvec_add {kind}, many rows", found, expected, 0.03)
         yield from alone_as_together(f"norm_matvec {kind}, many rows", w, x, norm, many=True)
         ids = torch.tensor([3, 199, 0], device="cuda")
-        if not torch.equal(kernels.embed(w, ids), w.take(ids)):
-            yield f"embed {kind}: other bits than Matrix.take"
+        if not torch.equal(kernels.embed(w, ids), w.dequantize_rows(ids)):
+            yield f"embed {kind}: other bits than Matrix.dequantize_rows"
     for kv_type in DTYPES:
         for rows in (1, 20):
             kv, q, step = random_kv(kv_type, 96, 2, 128), normal(2 * rows, 8, 128), step_at(2, rows, 700, 128)
-            for window in (0, 33):
-                found, expected = kernels.attend(q, kv, window, step), plain.attend(q, kv, window, step)
-                yield from compare(f"attend {kv_type}, {rows} rows, window {window}", found, expected, 2e-3)
+            for window, cap in ((0, 0.0), (33, 0.0), (0, 2.0)):
+                found, expected = (ops.attend(q, kv, window, step, cap=cap) for ops in (kernels, plain))
+                yield from compare(f"attend {kv_type}, {rows} rows, window {window}, cap {cap}", found, expected, 2e-3)
         kv, truth, qkv = random_kv(kv_type, 96, 2, 128), random_kv(kv_type, 96, 2, 128), normal(2, 12 * 128)
         step = step_at(2, 1, 700, 128)
         found, expected = kernels.rope_write(qkv, 8, None, 1e-5, kv, step), plain.rope_write(qkv, 8, None, 1e-5, truth, step)
@@ -242,7 +250,7 @@ def products(model: str, kind: str, tokens: int) -> Iterator[Row]:
             if name == "o":
                 return kernels.matvec_add(x, weights[copy], None, residual)
             if name == "down":
-                return kernels.swiglu_matvec_add(x, weights[copy], None, residual)
+                return kernels.glu_matvec_add(x, weights[copy], None, residual)
             return kernels.norm_matvec(x, norm, 1e-5, (weights[copy],), (None,))
 
         num_bytes = first.num_bytes + 4 * tokens * (x.shape[1] + rows)
@@ -320,13 +328,13 @@ def table() -> Iterator[Row]:
 
 def sweep(kind: str) -> Iterator[Row]:
     from puna.backends.torch.kernels import matvec
-    from puna.backends.torch.kernels.card import card_of
+    from puna.backends.torch.kernels.gpu_properties import gpu_properties
 
     for rows, columns in ((4096, 4096), (28672, 4096)):
         first = random_matrix(kind, rows, columns)
         weights = [first, *(random_matrix(kind, rows, columns) for _ in range(copies_of(first.num_bytes) - 1))]
         x, norm, y = normal(1, columns), normal(columns), normal(1, rows)
-        for tile in matvec.candidates(kind, card_of(x.device)):
+        for tile in matvec.candidates(kind, gpu_properties(x.device)):
 
             def launch(copy: int, tile: matvec.Tile = tile, weights: list[Matrix] = weights) -> None:
                 matvec.matvec(x, weights[copy], None, None, y, matvec.NORM, norm, 1e-5, tile)  # noqa: B023

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from puna import hub
+from puna.batch import Batch
 from puna.config import EngineConfig
 from puna.llm import LLM
 from puna.progress import SILENT
-from puna.request import Batch, SamplingParams
+from puna.request import Request, SamplingParams
+from puna.scheduler import ScheduledChunk
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,15 +42,13 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> Floats:
 
 def all_logits(llm: LLM, ids: list[int]) -> npt.NDArray[np.float32]:
     """Logits at every position of one sequence, in chunks that the plan allows; asked of the backend itself."""
-    size = llm.plan.page_size
-    pages = np.arange(-(-len(ids) // size), dtype=np.int32)[None]
+    sequence = Request(0, ids, SamplingParams(), page_ids=list(range(-(-len(ids) // llm.plan.page_size))))
     step = min(llm.plan.max_tokens, llm.plan.max_sequences)
     rows = []
     for first in range(0, len(ids), step):
-        chunk = np.array(ids[first : first + step], np.int32)
-        n = np.arange(len(chunk), dtype=np.int32)
-        starts, length = np.array([0, len(chunk)], np.int32), np.array([len(ids)], np.int32)
-        rows.append(llm.backend.forward(Batch(chunk, first + n, starts, pages, n, length)))
+        last = min(first + step, len(ids))
+        chunk = ScheduledChunk(sequence, first, last, num_logits=last - first, is_last=False)
+        rows.append(llm.backend.step(Batch.of([chunk])).logits())
     return np.concatenate(rows)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def tensor(name: str, shape: tuple[int, ...], kind: str) -> Tensor:
     def rows(first: int, last: int) -> Bytes:
         return np.resize(np.roll(pool(kind), 7 * first * block_bytes), (last - first, size))
 
-    return Tensor(name, shape, BLOCK_TYPES[kind], ComputedRows(((1, *shape)[-2], size), rows))
+    return Tensor(name, shape, BLOCK_TYPES[kind], ComputedRows((prod(shape[:-1]), size), rows))
 
 
 def tokenizer(vocab_size: int) -> TokenizerSpec:

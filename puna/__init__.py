@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 from puna.errors import PunaError
 
 if TYPE_CHECKING:
+    from puna.async_llm import AsyncLLM
+    from puna.completion import Completion
     from puna.config import EngineConfig
-    from puna.llm import LLM, Completion
+    from puna.llm import LLM
     from puna.request import SamplingParams, TokenLogprob
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "Completion", "EngineConfig", "PunaError", "SamplingParams", "TokenLogprob", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "Completion", "EngineConfig", "PunaError", "SamplingParams", "TokenLogprob", "__version__"]
 
 _HOMES = {
     "LLM": "puna.llm",
-    "Completion": "puna.llm",
+    "AsyncLLM": "puna.async_llm",
+    "Completion": "puna.completion",
     "EngineConfig": "puna.config",
     "SamplingParams": "puna.request",
     "TokenLogprob": "puna.request",

@@ -209,11 +209,6 @@ def unused_letters(texts: Sequence[str]) -> Iterator[str]:
     raise UsageError("the messages use up every private character of Unicode")
 
 
-def choose_guard(texts: Sequence[str]) -> str:
-    """One of `unused_letters`."""
-    return next(unused_letters(texts))
-
-
 def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
     """Messages, or any JSON value, with `guard` inside each control token of its texts.
 

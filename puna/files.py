@@ -74,6 +74,11 @@ def read_small(path: Path, max_bytes: int) -> bytes | None:
         os.close(handle)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder. False where the system does not say; Path.exists raises there."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 # ---- files of any size, and folders -----------------------------------------------------------------------------------
 
 

@@ -1,28 +1,26 @@
 """LLM puts the parts together. START READING HERE.
 
 `formats/` opens a path as a checkpoint, `tokenizers/` turn text into token ids, `plan.py` computes what memory the model takes,
-and a backend (`backends/`) computes the logits. The engine (`engine.py`) turns prompts into tokens, step by step.
+and a backend (`backends/`) computes the logits. The engine (`engine.py`) turns prompts into tokens, step by step, and the runner
+(`runner.py`) steps it for all threads.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack, overload
+from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
 from puna import checks, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessPlace
 from puna.chat import encode_chat, unread_args
+from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.engine import Engine
 from puna.errors import UsageError
@@ -33,7 +31,9 @@ from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
-from puna.request import FinishReason, Request, SamplingParams, SamplingSettings, StepOutput, TokenLogprob
+from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.runner import Handle, Runner
+from puna.sampling import History, Row, TokenSampler
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -43,12 +43,17 @@ Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
 Chat = str | Messages  # a text is one message of the user
 Chats = Sequence[str] | Sequence[Messages]
-Inbox = deque[tuple[float, StepOutput]]  # (time, output)
 Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the model's defaults
 
 
-class ChatSettings(SamplingSettings, total=False):
-    """Arguments of a chat besides the fields of SamplingParams; `LLM.encode_chat` explains them."""
+class CallSettings(SamplingSettings, total=False):
+    """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
+
+    sampler: TokenSampler | Sequence[TokenSampler] | None
+
+
+class ChatSettings(CallSettings, total=False):
+    """Arguments of a chat besides those of any call; `LLM.encode_chat` explains them."""
 
     template_args: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
@@ -75,8 +80,16 @@ class _Parts:
     footprint: Footprint | None = None
 
 
+class Job(NamedTuple):
+    """One prompt, ready for `Runner.submit`."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+    sampler: TokenSampler | None
+
+
 class LLM:
-    """A loaded model.
+    """A loaded model. Any number of threads may use it.
 
     >>> with LLM() as llm:                                                                         # doctest: +SKIP
     ...     print(llm.chat("What is the capital of Peru?").text)
@@ -162,21 +175,18 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
+        self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
         self._has_told_suggested = False
-        self._inboxes: dict[int, Inbox] = {}
-        self._abandoned: deque[Request] = deque()
-        self._lock = threading.RLock()  # one thread at a time uses the engine
-        self._is_closed = False
         for notice in checkpoint.notices:
             self._tell(notice)
 
     def __repr__(self) -> str:
         model = self.model
-        state = "closed" if self._is_closed else f"on {self.backend.info.name}"
+        state = "closed" if self.runner.is_closed else f"on {self.backend.info.name}"
         name = model.name or self.path.name
         return f"<LLM {name}: {model.architecture}, {model.num_layers} layers, context {self.plan.max_context}, {state}>"
 
@@ -193,7 +203,7 @@ class LLM:
 
     @overload
     def generate(
-        self, prompts: str, params: Params = None, *, progress: bool | None = None, **settings: Unpack[SamplingSettings]
+        self, prompts: str, params: Params = None, *, progress: bool | None = None, **settings: Unpack[CallSettings]
     ) -> Completion: ...
     @overload
     def generate(
@@ -202,11 +212,11 @@ class LLM:
         params: Params = None,
         *,
         progress: bool | None = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[CallSettings],
     ) -> list[Completion]: ...
     @overload
     def generate(
-        self, prompts: Sequence[int], params: Params = None, *, progress: bool | None = None, **settings: Unpack[SamplingSettings]
+        self, prompts: Sequence[int], params: Params = None, *, progress: bool | None = None, **settings: Unpack[CallSettings]
     ) -> Completion: ...
     def generate(
         self,
@@ -214,7 +224,7 @@ class LLM:
         params: Params = None,
         *,
         progress: bool | None = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[CallSettings],
     ) -> Completion | list[Completion]:
         """Continue one prompt, or each of a list: text or token ids. They run together; each result is the same as alone.
 
@@ -222,8 +232,8 @@ class LLM:
         the model suggests (`default_params`). `progress`: whether to show progress through a list on stderr; None: if stderr
         is a terminal.
         """
-        completions = _drain(self._open(prompts, _is_prompt, self.encode, params, settings), progress)
-        return completions[0] if _is_prompt(prompts) else completions
+        completions = _drain(self._open(self.jobs(prompts, params, settings)), progress)
+        return completions[0] if is_prompt(prompts) else completions
 
     @overload
     def chat(
@@ -243,23 +253,27 @@ class LLM:
         be a list of parts {"type": "text", "text": ...}, and an assistant's message may have "tool_calls". If the last
         message is the assistant's, it is continued. `settings` are those of `generate` and the arguments of `encode_chat`.
         """
-        completions = _drain(self._open_chat(messages, params, settings), progress)
-        return completions[0] if _is_conversation(messages) else completions
+        completions = _drain(self._open(self.chat_jobs(messages, params, settings)), progress)
+        return completions[0] if is_conversation(messages) else completions
 
     @overload
-    def stream(self, prompts: str, params: Params = None, **settings: Unpack[SamplingSettings]) -> Stream: ...
+    def stream(self, prompts: str, params: Params = None, **settings: Unpack[CallSettings]) -> Stream: ...
     @overload
     def stream(
-        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[SamplingSettings]
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[CallSettings]
     ) -> list[Stream]: ...
     @overload
-    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[SamplingSettings]) -> Stream: ...
-    def stream(
-        self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[SamplingSettings]
-    ) -> Stream | list[Stream]:
-        """Like `generate`, piece by piece. All streams advance together when any of them is read."""
-        streams = self._open(prompts, _is_prompt, self.encode, params, settings)
-        return streams[0] if _is_prompt(prompts) else streams
+    def stream(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[CallSettings]) -> Stream: ...
+    def stream(self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[CallSettings]) -> Stream | list[Stream]:
+        """Like `generate`, piece by piece. All streams advance together when any of them is read.
+
+        `sampler` samples the tokens instead of `params`: an object with the method `sample(logits, history) -> int`, one for all
+        prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
+        `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
+        exception of a sampler ends all requests of the model. `generate`, `chat` and `chat_stream` take a sampler too.
+        """
+        streams = self._open(self.jobs(prompts, params, settings))
+        return streams[0] if is_prompt(prompts) else streams
 
     @overload
     def chat_stream(self, messages: Chat, params: Params = None, **settings: Unpack[ChatSettings]) -> Stream: ...
@@ -271,8 +285,8 @@ class LLM:
         self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatSettings]
     ) -> Stream | list[Stream]:
         """Like `chat`, piece by piece."""
-        streams = self._open_chat(messages, params, settings)
-        return streams[0] if _is_conversation(messages) else streams
+        streams = self._open(self.chat_jobs(messages, params, settings))
+        return streams[0] if is_conversation(messages) else streams
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.
@@ -330,11 +344,8 @@ class LLM:
 
     def close(self) -> None:
         """End all requests and free the memory. Idempotent."""
-        with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self.engine.abort_all()
-                self.backend.close()
+        self.runner.close()
+        self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -342,31 +353,37 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _open(
-        self,
-        given: Any,
-        is_one: Callable[[Any], bool],
-        encode: Callable[[Any], list[int]],
-        params: Params,
-        settings: Mapping[str, Any],
-    ) -> list[Stream]:
-        """One stream per prompt. All prompts are checked and encoded before the first one runs."""
-        items = [given] if is_one(given) else list(given)
-        each = self._params_of(params, len(items), settings)
-        work = list(zip(map(encode, items), each, strict=True))
-        streams: list[Stream] = []
+    # ---- from prompts to streams --------------------------------------------------------------------------------------
+
+    def jobs(self, prompts: Prompt | Prompts, params: Params, settings: CallSettings) -> list[Job]:
+        """What `stream` submits. All prompts are checked and encoded before the first one runs."""
+        return self._jobs([prompts] if is_prompt(prompts) else prompts, self.encode, params, settings)
+
+    def chat_jobs(self, messages: Chat | Chats, params: Params, settings: ChatSettings) -> list[Job]:
+        """What `chat_stream` submits."""
+        of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
+        others = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
+        encode = partial(self.encode_chat, **of_chat)
+        return self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
+
+    def _jobs(
+        self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
+    ) -> list[Job]:
+        sampling = {name: value for name, value in settings.items() if name != "sampler"}
+        each = self._params_of(params, len(items), sampling)
+        samplers = self._samplers_of(settings.get("sampler"), len(items))
+        return [Job(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
+
+    def _open(self, jobs: list[Job]) -> list[Stream]:
+        """One stream per job; none if the engine refuses one."""
+        streams = [Stream(self.runner.submit(*job)) for job in jobs]
         try:
-            for ids, own_params in work:
-                streams.append(Stream(self, ids, own_params))
+            for stream in streams:
+                stream.handle.confirm()
         except BaseException:
             _close(streams)
             raise
         return streams
-
-    def _open_chat(self, messages: Any, params: Params, settings: Mapping[str, Any]) -> list[Stream]:
-        of_chat = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
-        sampling = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
-        return self._open(messages, _is_conversation, partial(self.encode_chat, **of_chat), params, sampling)
 
     def _params_of(self, params: Params, count: int, settings: Mapping[str, Any]) -> list[SamplingParams]:
         """The parameters of each of `count` prompts: `params`, else the model's suggestions; `settings` override both."""
@@ -377,11 +394,16 @@ class LLM:
         if isinstance(params, SamplingParams):
             return [dataclasses.replace(params, **settings)] * count
         each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
-        if len(each) != count:
-            raise UsageError(
-                f"{len(each)} sets of sampling parameters were given for {count} prompts", hint="Give one, or one each."
-            )
+        _require_one_each("sets of sampling parameters", each, count)
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
+
+    def _samplers_of(self, given: Any, count: int) -> list[TokenSampler | None]:
+        """The caller's sampler of each of `count` prompts, or None."""
+        if given is None:
+            return [None] * count
+        each = given if checks.is_row(given) else [given] * count
+        _require_one_each("samplers", each, count)
+        return [_Checked.of(one, self.model.vocab_size) for one in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The template variables of a chat. A notice names those that the template never reads."""
@@ -415,40 +437,6 @@ class LLM:
             raise UsageError(f"{self.path} has no tokenizer, so {what} cannot be read", hint=formats.what_to_give(self.notices))
         return self.tokenizer
 
-    def _submit(self, prompt_ids: Sequence[int], params: SamplingParams, inbox: Inbox) -> Request:
-        with self._lock:
-            if self._is_closed:
-                raise UsageError("the model was closed", hint="Load it again.")
-            request = self.engine.add(prompt_ids, params)
-            self._inboxes[request.id] = inbox
-            return request
-
-    def _step(self) -> bool:
-        """Run one engine step, and give each output to its stream. False if there was nothing to do."""
-        with self._lock:
-            self._cancel_abandoned()
-            had_work = self.engine.has_work
-            self._deliver(self.engine.step())
-            return had_work
-
-    def _cancel_abandoned(self) -> None:
-        """End the requests of closed streams, and put their last outputs into their inboxes."""
-        with self._lock:
-            while self._abandoned:
-                request = self._abandoned.popleft()
-                self.engine.abort(request.id)
-                self._deliver(self.engine.outputs())
-                self._inboxes.pop(request.id, None)
-
-    def _deliver(self, outputs: list[StepOutput]) -> None:
-        now = time.perf_counter()
-        for output in outputs:
-            inbox = self._inboxes.get(output.request_id)
-            if inbox is not None:
-                inbox.append((now, output))
-            if output.finish_reason is not None:
-                self._inboxes.pop(output.request_id, None)
-
 
 class Stream(Iterator[StepOutput]):
     """The pieces of one completion as they come; afterwards `completion` is the whole. Closing the stream ends the request.
@@ -456,26 +444,16 @@ class Stream(Iterator[StepOutput]):
     Any thread may read or close a stream: each piece goes to one reader, and all readers end when the stream does.
     """
 
-    def __init__(self, llm: LLM, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        self._llm = llm
-        self._inbox: Inbox = deque()
-        self._pieces: list[str] = []
-        self._started = time.perf_counter()
-        self._first_token = self._ended = 0.0
-        self.request: Request = llm._submit(prompt_ids, params, self._inbox)
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> StepOutput:
         try:
-            while True:
-                with self._llm._lock:  # released after each step, so that other threads can run
-                    if self._inbox:
-                        return self._take()
-                    if self.done or not self._llm._step():
-                        raise StopIteration
-        except BaseException:  # StopIteration too
+            return next(self.handle)
+        except BaseException:
             self.close()
             raise
 
@@ -486,10 +464,7 @@ class Stream(Iterator[StepOutput]):
         self.close()
 
     def __repr__(self) -> str:
-        request = self.request
-        state = "running" if request.finish_reason is None else f"ended: {request.finish_reason}"
-        counts = f"prompt {len(request.prompt_ids)} tokens, answer {len(request.output_ids)} tokens"
-        return f"<Stream {counts}, {state}, {reprlib.repr(''.join(self._pieces))}>"
+        return f"<Stream {state_of(self.handle)}>"
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
@@ -498,99 +473,42 @@ class Stream(Iterator[StepOutput]):
         )
 
     @property
+    def request(self) -> Request:
+        return self.handle.confirm()
+
+    @property
     def done(self) -> bool:
-        return self._ended > 0
+        """Whether the request has ended."""
+        return self.handle.ended_at > 0
 
     @property
     def completion(self) -> Completion:
-        """The whole completion. UsageError until the stream has ended."""
-        if not self.done:
-            raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
-        request = self.request
-        return Completion(
-            text="".join(self._pieces),
-            token_ids=tuple(request.output_ids),
-            finish_reason=request.finish_reason or FinishReason.ABORT,
-            stop_reason=request.stop_reason,
-            logprobs=tuple(request.logprobs),
-            prompt_logprobs=tuple(request.prompt_logprobs),
-            prompt_ids=tuple(request.prompt_ids),
-            num_cached=request.num_cached,
-            seed=request.params.seed if request.params.temperature > 0 else None,
-            error=request.error,
-            timing=self._timing(),
-        )
+        """The whole completion. UsageError until the request has ended."""
+        return Completion.of(self.handle)
 
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
-        if not self.done:
-            self._llm._abandoned.append(self.request)  # the next engine step ends it
-            with self._llm._lock:
-                self._llm._cancel_abandoned()
-                while self._inbox:
-                    self._take()
-                self._ended = self._ended or time.perf_counter()
-
-    def __del__(self) -> None:
-        """End the request of a dropped stream at the next step, because the garbage collector may call this at any moment."""
-        if hasattr(self, "request") and not self.done:
-            self._llm._abandoned.append(self.request)
-
-    def _take(self) -> StepOutput:
-        when, output = self._inbox.popleft()
-        self._pieces.append(output.text)
-        if output.token_ids and not self._first_token:
-            self._first_token = when
-        if output.finish_reason is not None:
-            self._ended = when
-        return output
-
-    def _timing(self) -> Timing:
-        request = self.request
-        first = (self._first_token or self._ended) - self._started
-        num_prefilled = len(request.prompt_ids) - request.num_cached if self._first_token else 0
-        return Timing(first, self._ended - self._started, num_prefilled, len(request.output_ids))
+        self.handle.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """The result of one prompt. `token_ids` include the id that ended the text; `text` does not."""
+class _Checked:
+    """A caller's sampler. Its ids are checked, because a backend reads the memory that an id names."""
 
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    stop_reason: int | str | None  # the stop id or stop text that ended it; None: the model's own end, or no stop
-    logprobs: tuple[TokenLogprob, ...]  # one per token id, if requested
-    prompt_logprobs: tuple[TokenLogprob | None, ...]  # one per prompt id, if requested; None for the first, which has no context
-    prompt_ids: tuple[int, ...]
-    num_cached: int  # prompt tokens whose K and V were found in the prefix cache
-    seed: int | None  # the seed that was used; None for greedy sampling
-    error: str  # why it failed, if finish_reason is "error"
-    timing: Timing
+    sampler: TokenSampler
+    vocab_size: int
 
+    @classmethod
+    def of(cls, given: Any, vocab_size: int) -> Self:
+        if not callable(getattr(given, "sample", None)):
+            raise checks.refuse("sampler", given, "an object with the method sample(logits, history)")
+        return cls(given, vocab_size)
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds of wall-clock time, including what other requests took in the same steps."""
-
-    first_token_s: float  # from the request to its first token
-    total_s: float
-    num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
-    num_generated: int
-
-    @property
-    def prefill_per_s(self) -> float:
-        """Prompt tokens per second until the first token."""
-        return self.num_prefilled / self.first_token_s if self.first_token_s > 0 else 0.0
-
-    @property
-    def decode_per_s(self) -> float:
-        """Tokens per second after the first one."""
-        decode_s = self.total_s - self.first_token_s
-        return (self.num_generated - 1) / decode_s if self.num_generated > 1 and decode_s > 0 else 0.0
+    def sample(self, logits: Row, history: History) -> int:
+        return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
 
 
-def _is_prompt(given: Any) -> bool:
+def is_prompt(given: Any) -> bool:
     """Whether `given` is one prompt (text or a row of ids), not a list of prompts. UsageError for anything else."""
     if isinstance(given, str):
         return True
@@ -598,7 +516,7 @@ def _is_prompt(given: Any) -> bool:
     return len(items) > 0 and not isinstance(items[0], str) and not checks.is_row(items[0])
 
 
-def _is_conversation(given: Any) -> bool:
+def is_conversation(given: Any) -> bool:
     """Whether `given` is one conversation (text or messages), not a list of them. UsageError for anything else."""
     if isinstance(given, str):
         return True
@@ -606,7 +524,7 @@ def _is_conversation(given: Any) -> bool:
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
-_CHAT_SETTINGS = ChatSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
+_CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 
 def _conversation(given: Chat) -> Messages:
@@ -690,6 +608,11 @@ def _how_far(streams: list[Stream]) -> tuple[int, int]:
     """(finished requests, tokens of all requests)"""
     requests = [stream.request for stream in streams]
     return sum(one.finish_reason is not None for one in requests), sum(len(one.output_ids) for one in requests)
+
+
+def _require_one_each(what: str, given: Sequence[Any], count: int) -> None:
+    if len(given) != count:
+        raise UsageError(f"{len(given)} {what} were given for {count} prompts", hint="Give one, or one each.")
 
 
 def _close(streams: list[Stream]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
-from puna.model.spec import ModelConfig
+from puna.model.spec import Dense, Experts, ModelConfig
 from puna.model.weights import layer_of
 from puna.progress import SILENT, Reporter
 from puna.units import exact_gib, gib
@@ -48,7 +48,7 @@ class Layout:
     row_multiple: int = 1  # rows are padded to a multiple of this
     vector_multiple: int = 1  # vectors are padded to a multiple of this; rows of blocks to whole blocks
     value_multiple: int = 1  # the head_dim of V is padded to a multiple of this
-    better: Mapping[str, str] = field(default_factory=dict)  # tensor name -> the smallest type that it may have
+    better: Mapping[str, str] = field(default_factory=dict)  # a weight's role -> the smallest type that it may have
     offloads: bool = False  # whether layers may stay in main memory
     kv_share: float = 0.5  # default share of K and V in the memory left by the weights: other programs need main memory too
     max_batch: int = 64  # default of sequences that run at once
@@ -59,7 +59,7 @@ class Layout:
     def resident_type(self, file_type: str, name: str = "") -> str:
         """The type in memory of a matrix whose type in the file is `file_type`."""
         kept = self.resident_types.get(file_type, self.other)
-        better = self.better.get(name, kept)
+        better = self.better.get(name.rpartition(".")[2], kept)
         return better if file_type == better or _bits(better) > _bits(kept) else kept
 
 
@@ -323,9 +323,17 @@ def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple:
 def scratch_bytes(config: ModelConfig, engine: EngineConfig, attention_shares: int = 0) -> int:
     """Bytes of activations of the largest step, all float32: an upper bound for any backend. Includes attention's partial results
     for generated tokens: per row and split, one sum for each number of a head, and two numbers of the softmax."""
-    row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + 3 * config.ffn_size
+    ffn = max(_ffn_numbers(config, layer.ffn) for layer in config.layers)
+    row = 4 * config.hidden_size + 2 * (config.q_size + config.kv_size) + ffn
     partial = config.num_heads * attention_shares * (config.head_dim + 2)
     return 4 * (engine.chunk_tokens * row + min(engine.max_batch, engine.chunk_tokens) * partial)
+
+
+def _ffn_numbers(config: ModelConfig, ffn: Dense | Experts) -> int:
+    """Of a token's activations inside a feed-forward part; with experts also what goes into each and comes out of it."""
+    if isinstance(ffn, Dense):
+        return 3 * ffn.size
+    return ffn.count + ffn.top_k * (3 * ffn.size + 2 * config.hidden_size + 4)
 
 
 def _round_up(number: int, multiple: int) -> int:

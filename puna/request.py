@@ -1,4 +1,4 @@
-"""Sampling parameters, the state of one sequence, and the batch that a backend receives."""
+"""Sampling parameters, the state of one sequence, and what a step tells of it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypedDict
 
-import numpy as np
-import numpy.typing as npt
-
 from puna import checks
 from puna.errors import UsageError
 
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float64]
-Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
-
-UNREAD = -1  # placeholder of a sampled token that the host has not read yet
+PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 
@@ -233,8 +226,8 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
-    num_unread: int = 0  # tokens in flight after `output_ids`: placeholders until the host reads them
-    wants_more: bool = True  # False once its last token has been scheduled
+    num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
+    is_active: bool = True  # False once its last token has been scheduled
     family: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
@@ -246,78 +239,23 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids) + self.num_unread
+        return len(self.prompt_ids) + len(self.output_ids) + self.num_in_flight
 
     @property
-    def owes_prompt(self) -> bool:
+    def needs_prompt_logprobs(self) -> bool:
         """Whether requested log-probabilities of the prompt are still missing."""
         return 0 < len(self.prompt_logprobs) < len(self.prompt_ids)
 
     @property
     def logits_from(self) -> int:
         """The first token whose logits are needed: the last token, or the one before the next prompt token to score."""
-        return len(self.prompt_logprobs) - 1 if self.owes_prompt else self.num_tokens - 1
+        return len(self.prompt_logprobs) - 1 if self.needs_prompt_logprobs else self.num_tokens - 1
 
     def token_ids(self, first: int, last: int) -> list[int]:
-        """Ids first..last-1 of prompt and output together, with placeholders (UNREAD) for tokens in flight."""
+        """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
         n = len(self.prompt_ids)
         known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
-        return known + [UNREAD] * (min(last, self.num_tokens) - first - len(known))
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One step's work, ragged: decode rows and prefill chunks together. Sequence s owns token rows starts[s]..starts[s+1]-1.
-
-    A row at position p attends to positions 0..p of its sequence. The K and V of p are in page `page_tables[s, p // page_size]`,
-    slot `p % page_size`. The backend writes the batch's K and V before it attends.
-    """
-
-    token_ids: IntArray  # (num_tokens,)
-    positions: IntArray  # (num_tokens,)
-    starts: IntArray  # (num_sequences + 1,)
-    page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
-    logit_rows: IntArray  # (num_logits,) the token rows whose logits are needed
-    prompt_lengths: IntArray  # (num_sequences,) for rotary bases that depend on the text's length (`RopeConfig.angles`)
-
-
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """Logit edits of some rows before sampling: biases are added, then ids that occurred are penalised.
-
-    Edit e changes row `rows[e]`; `ids[starts[e]:starts[e + 1]]` are its ids, each once; `bias_starts` slices its biases alike.
-    `counts` does not include a token in flight, which the previous step sampled and the host has not read yet: `sources` gives
-    its index among the ids of that step.
-    """
-
-    rows: IntArray  # (num_edits,) ascending
-    sources: IntArray  # (num_edits,) an index among the ids that the previous step sampled; -1: no token in flight
-    repetition: FloatArray  # (num_edits,)
-    presence: FloatArray  # (num_edits,)
-    frequency: FloatArray  # (num_edits,)
-    starts: IntArray  # (num_edits + 1,)
-    ids: IntArray  # (starts[-1],)
-    counts: IntArray  # (starts[-1],) how often each id was generated; 0: it occurs in the prompt only
-    bias_starts: IntArray  # (num_edits + 1,)
-    bias_ids: IntArray  # (bias_starts[-1],)
-    biases: FloatArray  # (bias_starts[-1],)
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """The sampling batch: how the device samples one token for each of the batch's `logit_rows`.
-
-    Temperature 0 takes the most likely id. For a placeholder (UNREAD) in the batch's `token_ids`, `sources` gives the token's
-    index among the ids that the previous step sampled.
-    """
-
-    sources: IntArray  # (num_tokens,) an index among the ids that the previous step sampled; -1: the id is in the batch
-    temperature: FloatArray  # (num_logits,), as are the next four
-    top_k: IntArray
-    top_p: FloatArray
-    min_p: FloatArray
-    uniform: FloatArray  # the random number of each draw, in [0, 1)
-    edits: Edits | None = None  # None: no logit edits
+        return known + [PLACEHOLDER] * (min(last, self.num_tokens) - first - len(known))
 
 
 @dataclass(frozen=True, slots=True)

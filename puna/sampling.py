@@ -10,7 +10,7 @@ import dataclasses
 import math
 import secrets
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError, UsageError
-from puna.request import MAX_LOGIT_BIAS, UNREAD, Choices, Edits, IntArray, SamplingParams, TokenLogprob
+from puna.request import MAX_LOGIT_BIAS, SamplingParams, TokenLogprob
 
 Row = npt.NDArray[np.float32]  # (vocab_size,)
 
@@ -141,26 +141,43 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
     return np.where(_masses(logits) < params.min_p, np.float32(-np.inf), logits)
 
 
-# The written order. The first two also apply to greedy sampling.
-FILTERS: tuple[Filter, ...] = (logit_bias, penalties, temperature, top_k, top_p, min_p)
-GREEDY_FILTERS, DRAWING_FILTERS = FILTERS[:2], FILTERS[2:]
-
-# Fields of SamplingParams that a device applies (from `Choices` and `Edits`), or that only the engine reads. If a request sets
-# any other field, the host samples for it, so that no device ignores a filter that it does not know.
-DEVICE_FIELDS = frozenset(
-    {
-        *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
-        *("logit_bias", "suppress_ids", "begin_suppress_ids", "min_tokens"),
-        *("max_tokens", "seed", "stop", "stop_ids", "ignore_eos"),
-    }
-)
-_HOST_DEFAULTS = {f.name: f.default for f in dataclasses.fields(SamplingParams) if f.name not in DEVICE_FIELDS}
+# The filters in the order in which they run. Each one names the fields of SamplingParams that switch it on: while they have their
+# defaults, it changes nothing. A filter without fields is always on. Those before `temperature` also apply to greedy sampling.
+FILTERS: Mapping[Filter, tuple[str, ...]] = {
+    logit_bias: ("logit_bias", "suppress_ids", "begin_suppress_ids", "min_tokens"),
+    penalties: ("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    temperature: ("temperature",),
+    top_k: ("top_k",),
+    top_p: ("top_p",),
+    min_p: ("min_p",),
+}
 
 
-class Chooser(Protocol):
-    """The interface of a sampler to the engine."""
+def split_filters() -> tuple[list[Filter], list[Filter]]:
+    """The filters that also apply to greedy sampling, and those that apply to draws only."""
+    filters = list(FILTERS)
+    at = filters.index(temperature)
+    return filters[:at], filters[at:]
 
-    def choose(self, logits: Row, history: History) -> int:
+
+def needed_filters(params: SamplingParams) -> frozenset[str]:
+    """The names of the filters that these parameters switch on.
+
+    >>> sorted(needed_filters(SamplingParams(temperature=0.5, min_tokens=3)))
+    ['logit_bias', 'temperature']
+    """
+    off = type(params)()
+    return frozenset(
+        step.__name__
+        for step, fields in FILTERS.items()
+        if not fields or any(getattr(params, name) != getattr(off, name) for name in fields)
+    )
+
+
+class TokenSampler(Protocol):
+    """What the engine needs of a sampler. A caller may give a request one of their own."""
+
+    def sample(self, logits: Row, history: History) -> int:
         """The next token's id; NumericalError if `logits` allow none.  # (vocab_size,)"""
 
 
@@ -169,7 +186,7 @@ class Phase(NamedTuple):
 
     end: float
     params: SamplingParams
-    bias_ids: IntArray
+    bias_ids: npt.NDArray[np.int32]
     biases: npt.NDArray[np.float64]
 
 
@@ -195,9 +212,8 @@ def _phase(end: float, params: SamplingParams, banned: set[int]) -> Phase:
 
 
 class Sampler:
-    """Samples the tokens of one request. `params.seed` is the seed it uses, drawn here if none was given.
-
-    `stop_ids` end the request; they are suppressed before `min_tokens`.
+    """Samples the tokens of one request with the filters that it needs. `params.seed` is the seed in use, drawn here if none was
+    given. `stop_ids` end the request; they are suppressed before `min_tokens`.
     """
 
     def __init__(self, params: SamplingParams, vocab_size: int, stop_ids: Collection[int] = ()) -> None:
@@ -213,12 +229,11 @@ class Sampler:
         if params.temperature > 0 and params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
+        self.filters = needed_filters(params)
         self._phases = tuple(_phases(params, stop_ids))
         self._bits = np.random.PCG64(params.seed)  # numpy promises to keep its raw stream
-        self._penalises = params.repetition_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._penalises = "penalties" in self.filters
         self._occurrences: Occurrences | None = None
-        # Whether a device can sample for this request: it needs ids only, and no filter of the host's.
-        self.is_plain = params.max_tokens != 0 and all(getattr(params, name) == off for name, off in _HOST_DEFAULTS.items())
 
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""
@@ -228,9 +243,9 @@ class Sampler:
         """Whether biases or penalties change the logits of the next token."""
         return self._penalises or len(self.phase(num_generated).bias_ids) > 0
 
-    def choose(self, logits: Row, history: History) -> int:
+    def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
-        return choose(logits, self.phase(len(history.output_ids)).params, history, self.next_uniform())
+        return sample(logits, self.phase(len(history.output_ids)).params, history, self.next_uniform())
 
     def next_uniform(self) -> float:
         """The random number for the next token; greedy sampling draws none."""
@@ -249,95 +264,19 @@ class Sampler:
         return self._occurrences
 
 
-def make_choices(sources: IntArray, samplers: Sequence[Sampler], edits: Edits | None = None) -> Choices:
-    """The sampling batch with which a device samples as these samplers would. Draws one random number per sampled token."""
-    params = [sampler.params for sampler in samplers]
-    return Choices(
-        sources=sources,
-        temperature=np.array([p.temperature for p in params], np.float64),
-        top_k=np.array([p.top_k for p in params], np.int32),
-        top_p=np.array([p.top_p for p in params], np.float64),
-        min_p=np.array([p.min_p for p in params], np.float64),
-        uniform=np.array([sampler.next_uniform() for sampler in samplers], np.float64),
-        edits=edits,
-    )
-
-
-def make_edits(samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> Edits | None:
-    """The logit edits of these samplers. `sources` gives, per row, the index of its token in flight among the ids that the
-    previous step sampled; -1: it has none."""
-    lengths = [len(history.output_ids) + int(source >= 0) for history, source in zip(histories, sources, strict=True)]
-    rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits(lengths[row])]
-    if not rows:
-        return None
-    edited = [samplers[row] for row in rows]
-    phases = [samplers[row].phase(lengths[row]) for row in rows]
-    params = [sampler.params for sampler in edited]
-    seen = [samplers[row].occurrences(histories[row]) for row in rows]
-    return Edits(
-        rows=np.array(rows, np.int32),
-        sources=sources[rows],
-        repetition=np.array([p.repetition_penalty for p in params], np.float64),
-        presence=np.array([p.presence_penalty for p in params], np.float64),
-        frequency=np.array([p.frequency_penalty for p in params], np.float64),
-        starts=_starts([len(occurrences.ids) for occurrences in seen]),
-        ids=np.concatenate([np.asarray(occurrences.ids) for occurrences in seen]),
-        counts=np.concatenate([np.asarray(occurrences.counts) for occurrences in seen]),
-        bias_starts=_starts([len(phase.bias_ids) for phase in phases]),
-        bias_ids=np.concatenate([phase.bias_ids for phase in phases]),
-        biases=np.concatenate([phase.biases for phase in phases]),
-    )
-
-
-def _starts(lengths: list[int]) -> IntArray:
-    """The start of each piece, and the end of the last one."""
-    return np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
-
-
-def choose_row(logits: Row, choices: Choices, i: int, chosen: Sequence[int] = ()) -> int:
-    """Sample token `i` of the batch as its sampler would: the definition for devices. UNREAD if these logits allow none.
-
-    `chosen` are the ids that the previous step sampled.
-    """
-    params = SamplingParams(
-        temperature=choices.temperature[i], top_k=choices.top_k[i], top_p=choices.top_p[i], min_p=choices.min_p[i]
-    )
-    history, edits = History(), choices.edits
-    if edits is not None and i in edits.rows:
-        params, history = _edited(params, edits, int(np.searchsorted(edits.rows, i)), chosen)
-    try:
-        return choose(logits, params, history, float(choices.uniform[i]))
-    except NumericalError:
-        return UNREAD
-
-
-def _edited(params: SamplingParams, edits: Edits, e: int, chosen: Sequence[int]) -> tuple[SamplingParams, History]:
-    """Parameters and a history that are equivalent to edit `e`."""
-    seen, biases = (slice(starts[e], starts[e + 1]) for starts in (edits.starts, edits.bias_starts))
-    ids, source = edits.ids[seen], edits.sources[e]
-    params = dataclasses.replace(
-        params,
-        repetition_penalty=edits.repetition[e],
-        presence_penalty=edits.presence[e],
-        frequency_penalty=edits.frequency[e],
-        logit_bias=dict(zip(edits.bias_ids[biases].tolist(), edits.biases[biases].tolist(), strict=True)),
-    )
-    last = [] if source < 0 else [chosen[source]]
-    return params, History(ids.tolist(), [*np.repeat(ids, edits.counts[seen]).tolist(), *last])
-
-
-def choose(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
+def sample(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
     """The most likely id if the temperature is 0, else the one at `uniform`. NumericalError if there is none."""
     require_finite(logits)
-    edited = apply(GREEDY_FILTERS, logits, params, history)
+    greedy, drawing = split_filters()
+    edited = apply(greedy, logits, params, history)
     if edited is not logits:
         require_finite(edited)  # a penalty multiplies, so a logit can overflow
     if params.temperature == 0:
         return int(edited.argmax())
-    return draw(apply(DRAWING_FILTERS, edited, params, history), uniform)
+    return draw(apply(drawing, edited, params, history), uniform)
 
 
-def apply(filters: tuple[Filter, ...], logits: Row, params: SamplingParams, history: History) -> Row:
+def apply(filters: Iterable[Filter], logits: Row, params: SamplingParams, history: History) -> Row:
     """The filters, one after the other."""
     for step in filters:
         logits = step(logits, params, history)

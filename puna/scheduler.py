@@ -17,32 +17,24 @@ from puna.request import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ScheduledChunk:
     """Tokens first..last-1 of one request, to be computed in this step."""
 
     request: Request
     first: int
     last: int
-
-    @property
-    def num_logits(self) -> int:
-        """How many of these tokens, the last ones, need logits."""
-        return max(0, self.last - max(self.first, self.request.logits_from))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether these tokens reach the sequence's end, so that a token is sampled."""
-        return self.last == self.request.num_tokens
+    num_logits: int  # how many of these tokens, the last ones, need logits
+    is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
 
 
 @dataclass(slots=True)
-class Room:
-    """The token budget that a step has left for prompts, after one token and its logits per decoding request."""
+class TokenBudget:
+    """What a step has left for prompts, after one token and its logits per decoding request."""
 
     tokens: int
     logits: int
 
-    def last(self, request: Request) -> int:
+    def end_of_chunk(self, request: Request) -> int:
         """The end of the next chunk of a prompt."""
         return min(
             request.num_tokens,
@@ -50,10 +42,10 @@ class Room:
             max(request.num_computed, request.logits_from) + self.logits,
         )
 
-    def taken_by(self, works: list[Work]) -> list[Work]:
-        self.tokens -= sum(work.last - work.first for work in works)
-        self.logits -= sum(work.num_logits for work in works)
-        return works
+    def spend(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk]:
+        self.tokens -= sum(chunk.last - chunk.first for chunk in chunks)
+        self.logits -= sum(chunk.num_logits for chunk in chunks)
+        return chunks
 
 
 class Scheduler:
@@ -92,37 +84,38 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
-    def schedule(self) -> list[Work]:
-        """The next step's work, with its pages reserved. Not empty while a request needs more tokens."""
+    def schedule(self) -> list[ScheduledChunk]:
+        """The next step's chunks, with their pages reserved. Not empty while a request needs more tokens."""
         decodes = list(map(_is_decoding, self.running))
-        room = Room(self._max_tokens - sum(decodes), self._max_logits - sum(decodes))
-        works: list[Work] = []
+        budget = TokenBudget(self._max_tokens - sum(decodes), self._max_logits - sum(decodes))
+        chunks: list[ScheduledChunk] = []
         for request, is_decoding in zip(self._still_running(), decodes):
             if is_decoding:
-                works += self._continue(request, request.num_tokens)
+                chunks += self._continue(request, request.num_tokens)
             else:
-                works += room.taken_by(self._continue(request, room.last(request)))
-        while room.tokens > 0 and self._admit():
-            works += room.taken_by(self._continue(self.running[-1], room.last(self.running[-1])))
-        return works
+                chunks += budget.spend(self._continue(request, budget.end_of_chunk(request)))
+        while budget.tokens > 0 and self._admit():
+            chunks += budget.spend(self._continue(self.running[-1], budget.end_of_chunk(self.running[-1])))
+        return chunks
 
-    def advance(self, works: list[Work]) -> None:
-        """Count the work's tokens as computed once the device was given them: later steps find their K and V in the pages."""
-        for work in works:
-            work.request.num_computed = work.last
+    def advance(self, chunks: list[ScheduledChunk]) -> None:
+        """Count the chunks' tokens as computed once the device was given them: later steps find their K and V in the pages."""
+        for chunk in chunks:
+            chunk.request.num_computed = chunk.last
 
-    def publish(self, works: list[Work]) -> None:
-        """Put the pages that the work filled into the prefix cache. All their ids must be known."""
-        for work in works if self._prefix_cache else ():
-            if work.request.page_ids and work.request.num_computed >= work.last:  # else it was preempted or has ended
-                self._publish(work)
+    def publish(self, chunks: list[ScheduledChunk]) -> None:
+        """Put the pages that the chunks filled into the prefix cache. All their ids must be known."""
+        for chunk in chunks if self._prefix_cache else ():
+            if chunk.request.page_ids and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
+                self._publish(chunk)
 
-    def _continue(self, request: Request, last: int) -> list[Work]:
+    def _continue(self, request: Request, last: int) -> list[ScheduledChunk]:
         """The next tokens of a running request, up to `last`; [] if it has none or is preempted."""
         first = request.num_computed
-        if last <= first or not request.wants_more or not self._reserve(request, last):
+        if last <= first or not request.is_active or not self._reserve(request, last):
             return []
-        return [Work(request, first, last)]
+        num_logits = max(0, last - max(first, request.logits_from))
+        return [ScheduledChunk(request, first, last, num_logits, is_last=last == request.num_tokens)]
 
     def _still_running(self) -> Iterator[Request]:
         """The running requests, the earliest first. The caller may preempt the latest ones between two."""
@@ -133,6 +126,8 @@ class Scheduler:
 
     def _reserve(self, request: Request, num_tokens: int) -> bool:
         """Reserve pages for `num_tokens` tokens, preempting the latest requests; False if `request` itself was preempted."""
+        if num_tokens <= len(request.page_ids) * self.pages.page_size:
+            return True
         missing = self.pages.pages_for(num_tokens) - len(request.page_ids)
         while missing > self.pages.num_available:
             latest = self.running.pop()
@@ -168,11 +163,11 @@ class Scheduler:
         if not request.output_ids:
             request.num_cached = request.num_computed
 
-    def _publish(self, work: Work) -> None:
+    def _publish(self, chunk: ScheduledChunk) -> None:
         size = self.pages.page_size
-        for index in range(work.first // size, work.last // size):
-            token_ids = work.request.token_ids(index * size, (index + 1) * size)
-            self.pages.publish(work.request.page_ids, index, token_ids, work.request.family)
+        for index in range(chunk.first // size, chunk.last // size):
+            token_ids = chunk.request.token_ids(index * size, (index + 1) * size)
+            self.pages.publish(chunk.request.page_ids, index, token_ids, chunk.request.family)
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from puna.backends.base import DeviceInfo, DeviceLimits
+from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
@@ -21,8 +22,9 @@ from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfi
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
 from puna.progress import SILENT, Reporter
-from puna.request import UNREAD, Batch, Choices, Logits, StepOutput
-from puna.sampling import choose_row
+from puna.request import PLACEHOLDER, Request, SamplingParams, StepOutput
+from puna.sampling import History, Row
+from puna.scheduler import ScheduledChunk
 
 VOCAB_SIZE = 258
 BOS, EOS = 256, 257
@@ -77,6 +79,7 @@ class FakeBackend:
     """
 
     info = DeviceInfo("fake", "arithmetic", 1, 1 << 30, 1 << 30)
+    filters: frozenset[str] = frozenset()
 
     def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
         self.page_size = plan.page_size
@@ -89,7 +92,10 @@ class FakeBackend:
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         pass
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
+        return Computed(self._forward(batch))
+
+    def _forward(self, batch: Batch) -> Logits:
         self.batches.append(batch)
         self.fail(len(self.batches))
         rows: dict[int, Logits] = {}
@@ -125,35 +131,63 @@ def _noise(seed: int) -> Logits:
     return np.random.default_rng(seed).random(VOCAB_SIZE, np.float32)
 
 
-class AheadBackend(FakeBackend):
-    """The same, but samples by itself; each result is readable only after the next step was launched, or at the end."""
+class SamplingBackend(FakeBackend):
+    """The same, but samples by itself. Its result is readable only after the next step was launched, or at the end."""
+
+    filters = SamplingBatch.FILTERS
 
     def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
         super().__init__(plan, answer)
-        self._chosen: list[int] = []
-        self.num_unread = self.most_unread = 0
+        self._sampled: list[int] = []
+        self.num_in_flight = self.most_in_flight = 0
 
-    def choose(self, batch: Batch, choices: Choices) -> FakeChosen:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
+        if sampling is None:
+            return super().step(batch)
         token_ids = batch.token_ids.copy()
-        taken = choices.sources >= 0
-        assert np.array_equal(taken, token_ids == UNREAD)
-        token_ids[taken] = [max(self._chosen[i], 0) for i in choices.sources[taken]]  # any id, where there is none
-        logits = self.forward(dataclasses.replace(batch, token_ids=token_ids))
-        before = [max(i, 0) for i in self._chosen]
-        self._chosen = [choose_row(row, choices, i, before) for i, row in enumerate(logits)]
-        self.num_unread += 1
-        self.most_unread = max(self.most_unread, self.num_unread)
-        return FakeChosen(self, list(self._chosen))
+        taken = sampling.sources >= 0
+        assert np.array_equal(taken, token_ids == PLACEHOLDER)
+        token_ids[taken] = [max(self._sampled[i], 0) for i in sampling.sources[taken]]  # any id, where there is none
+        logits = self._forward(dataclasses.replace(batch, token_ids=token_ids))
+        before = [max(i, 0) for i in self._sampled]
+        self._sampled = [sampling.sample_row(i, row, before) for i, row in enumerate(logits)]
+        self.num_in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.num_in_flight)
+        return FakeSampled(self, list(self._sampled))
 
 
 @dataclasses.dataclass
-class FakeChosen:
-    backend: AheadBackend
+class FakeSampled:
+    backend: SamplingBackend
     ids: list[int]
 
-    def read(self) -> list[int]:
-        self.backend.num_unread -= 1
+    def logits(self) -> Logits:
+        raise AssertionError("the device has sampled")
+
+    def token_ids(self) -> list[int]:
+        self.backend.num_in_flight -= 1
         return self.ids
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParamsWithOnly(SamplingParams):
+    """With a field that `only` reads."""
+
+    only: int = -1
+
+
+def only(logits: Row, params: SamplingParams, history: History) -> Row:
+    """A filter that no device has: it keeps one token; -1: off."""
+    kept = getattr(params, "only", -1)
+    return logits if kept < 0 else np.where(np.arange(len(logits)) == kept, logits, np.float32(-np.inf))
+
+
+def chunk_of(ids: Sequence[int], first: int, pages: Sequence[int], num_logits: int, prompt_length: int) -> ScheduledChunk:
+    """The chunk of a sequence that has `ids` at the positions from `first` on, and any others elsewhere."""
+    whole = [0] * first + list(ids)
+    prompt = (whole + [0] * prompt_length)[:prompt_length]
+    request = Request(0, prompt, SamplingParams(), output_ids=whole[prompt_length:], page_ids=list(pages))
+    return ScheduledChunk(request, first, len(whole), num_logits, is_last=False)
 
 
 def make_plan(**changes: int) -> Plan:

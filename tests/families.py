@@ -47,7 +47,7 @@ PLAIN: dict[str, Any] = {
 
 
 DEVICES = ["reference", "cpu"]  # that compute LLaMA's block
-BEYOND_LLAMA = ["reference"]  # that compute what other families have
+BEYOND_LLAMA = ["reference", "cpu", "torch"]  # that compute what other families have
 
 
 @dataclass(frozen=True)

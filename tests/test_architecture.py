@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,58 @@ ROWS = [
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health"],
+    ["batch"],
     ["backends"],
     ["engine"],
+    ["runner"],
+    ["completion"],
     ["llm"],
+    ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 HOMES = {"torch": "backends/torch", "triton": "backends/torch", "numba": "backends/cpu", "llvmlite": "backends/cpu"}
+# tests/x/test_y.py tests puna/x/y.py. What the other test files test:
+TESTED = {
+    "backends/test_table.py": "puna/backends/__init__.py",
+    "backends/torch/kernels/test_graph.py": "puna/backends/torch/graph.py",  # with kernels, so in Triton's interpreter
+    "backends/torch/kernels/test_model.py": "puna/backends/torch/model.py",
+    "backends/torch/test_compiled.py": "puna/backends/torch/kernels",
+    "backends/torch/test_cuda.py": "puna/backends/torch",
+    "backends/torch/test_interpreted.py": "tests/backends/torch/kernels",
+    "backends/torch/test_ranks.py": "puna/backends/torch/model.py puna/backends/torch/parallel.py",
+    "backends/torch/test_two_nodes.py": "puna/backends/torch/parallel.py",
+    "causes/test_answers.py": "puna/causes",
+    "causes/test_causes.py": "puna/causes",
+    "cli/test_chat_terminal.py": "puna/cli/chat.py",
+    "cli/test_columns.py": "puna/cli",
+    "cli/test_end_to_end.py": "puna/cli",
+    "cli/test_told.py": "puna/cli",
+    "compat/test_examples.py": "examples puna/compat/flags.py",
+    "conformance/test_backends.py": "puna/backends",
+    "conformance/test_families.py": "puna/backends",
+    "conformance/test_formats.py": "puna/formats puna/writers",
+    "conformance/test_generation.py": "puna/llm.py puna/engine.py puna/backends",
+    "conformance/test_tokenizers.py": "puna/tokenizers",
+    "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
+    "formats/test_hostile_tokenizers.py": "puna/formats/tokenizer_files.py",
+    "formats/test_open_checkpoint.py": "puna/formats/__init__.py",
+    "hub/test_hostile_hub.py": "puna/hub/web.py puna/hub/listing.py puna/hub/ranges.py",
+    "hub/test_resolve.py": "puna/hub/__init__.py",
+    "machine/test_actual.py": "puna/plan.py",
+    "machine/test_nvidia.py": "puna/machine/probes",
+    "test_architecture.py": "puna tests",
+    "test_commands.py": "puna README.md docs Makefile",
+    "test_contributing.py": "CONTRIBUTING.md",
+    "test_docs.py": "docs README.md",
+    "test_glossary.py": "docs/glossary.md",
+    "test_how_generate_works.py": "docs/how-generate-works.md",
+    "test_pip_install.py": "scripts/pip_install.py",
+    "tokenizers/test_library_cases.py": "puna/tokenizers/library.py",
+    "tokenizers/test_oracles.py": "puna/tokenizers",
+    "tokenizers/test_unigram.py": "puna/tokenizers/sentencepiece.py",
+}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "core", "manager"}
 
 
@@ -65,6 +110,33 @@ def test_imports_point_one_way(path: Path) -> None:
         assert there == here or RANK[there] < RANK[here], f"{path}:{line}: {here} must not import {there}"
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Within a room too, and also by imports inside functions."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+    TopologicalSorter({name: set(modules_of(path, names)) - {name} for name, path in names.items()}).prepare()
+
+
+def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
+    """The modules that a file imports: `from puna import install` imports puna.install."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module in names:
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (part if part in names else node.module for part in parts)
+
+
+# From the walk of a checkpoint through the plan: each imports those before it only.
+PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+
+
+def test_plan_speed_and_fit_call_each_other_one_way() -> None:
+    for rank, name in enumerate(PLANNING):
+        path = PACKAGE / f"{name.replace('.', '/')}.py"
+        later = {f"puna.{other}" for other in PLANNING[rank + 1 :]}
+        assert not later & {module for module, _ in imports(path)}, f"{path} must not import {later}"
+
+
 def test_backends_never_import_each_other() -> None:
     for path in (PACKAGE / "backends").rglob("*.py"):
         mine = path.relative_to(PACKAGE / "backends").parts[0].removesuffix(".py")
@@ -75,6 +147,13 @@ def test_backends_never_import_each_other() -> None:
 
 def test_no_room_is_named_after_nothing() -> None:
     assert not {p.stem for p in SOURCES} & FORBIDDEN_NAMES
+
+
+def test_every_test_file_says_what_it_tests() -> None:
+    files = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    mirrors = {file for file in files if (PACKAGE / file.with_name(file.name.removeprefix("test_"))).is_file()}
+    assert {file.as_posix() for file in files - mirrors} == TESTED.keys()
+    assert [name for names in TESTED.values() for name in names.split() if not (ROOT / name).exists()] == []
 
 
 def test_import_puna_is_light() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.chat import BUILT_IN, Message, break_up, choose_guard, encode_chat, guessed_template, render, unread_args
+from puna.chat import BUILT_IN, Message, break_up, encode_chat, guessed_template, render, unread_args, unused_letters
 from puna.errors import TemplateError, UsageError
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -176,8 +176,8 @@ def test_overlapping_control_tokens_are_all_broken_up() -> None:
 
 
 def test_the_guard_occurs_in_no_text() -> None:
-    assert choose_guard(["a"]) == "\ufdd0"
-    assert choose_guard(["".join(map(chr, range(0xFDD0, 0xFDF0)))]) == "\U00100000"
+    assert next(unused_letters(["a"])) == "\ufdd0"
+    assert next(unused_letters(["".join(map(chr, range(0xFDD0, 0xFDF0)))])) == "\U00100000"
 
 
 # Refusals.

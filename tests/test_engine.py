@@ -9,21 +9,35 @@ from typing import Any
 import numpy as np
 import pytest
 
+from puna import sampling
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Row, token_logprob
-from tests.fakes import BOS, EOS, VOCAB_SIZE, AheadBackend, ByteTokenizer, FakeBackend, make_engine, make_plan, run, tiny_config
+from tests.fakes import (
+    BOS,
+    EOS,
+    VOCAB_SIZE,
+    ByteTokenizer,
+    FakeBackend,
+    ParamsWithOnly,
+    SamplingBackend,
+    make_engine,
+    make_plan,
+    only,
+    run,
+    tiny_config,
+)
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
-WaitingBackend = FakeBackend  # by a name that the fixture below leaves alone
+PlainBackend = FakeBackend  # by a name that the fixture below leaves alone
 
 
-@pytest.fixture(autouse=True, params=["waits for each step", "asks for the next step first"])
+@pytest.fixture(autouse=True, params=["plain steps", "overlapped steps"])
 def backend_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[FakeBackend]:
     """Every test runs on a backend that returns logits, and on one that also samples."""
-    kind = FakeBackend if request.param.startswith("waits") else AheadBackend
+    kind = FakeBackend if request.param == "plain steps" else SamplingBackend
     monkeypatch.setattr("tests.fakes.FakeBackend", kind)
     monkeypatch.setattr("tests.test_engine.FakeBackend", kind)
     return kind
@@ -311,6 +325,8 @@ def test_the_step_can_be_read_in_one_glance() -> None:
     import inspect
 
     assert len(inspect.getsource(Engine.step).splitlines()) <= 22
+    whole = (Engine.step, Engine._plain_step, Engine._overlapped_step, Engine._launch, Engine._finish_step)
+    assert sum(len(inspect.getsource(part).splitlines()) for part in whole) <= 64, "one screen"
 
 
 # ---- log-probabilities of the prompt --------------------------------------------------------------------------------
@@ -384,11 +400,11 @@ def test_logits_that_are_not_finite_within_a_prompt_end_its_request_only() -> No
     assert len(good.prompt_logprobs) == 4 and all_free(engine)
 
 
-def test_a_sampler_of_ones_own_chooses_the_tokens() -> None:
+def test_a_sampler_of_ones_own_samples_the_tokens() -> None:
     class Counter:
         num_calls = 0
 
-        def choose(self, logits: Row, history: History) -> int:
+        def sample(self, logits: Row, history: History) -> int:
             self.num_calls += 1
             return len(history.output_ids)
 
@@ -398,19 +414,19 @@ def test_a_sampler_of_ones_own_chooses_the_tokens() -> None:
     assert request.output_ids == [0, 1, 2, 3] and counter.num_calls == 4
 
 
-# ---- looking ahead --------------------------------------------------------------------------------------------------
+# ---- overlapped steps -----------------------------------------------------------------------------------------------
 
 
-def ahead_engine(**plan: int) -> tuple[Engine, AheadBackend]:
-    backend = AheadBackend(make_plan(**plan))
+def sampling_engine(**plan: int) -> tuple[Engine, SamplingBackend]:
+    backend = SamplingBackend(make_plan(**plan))
     return make_engine(backend, make_plan(**plan)), backend
 
 
-def test_one_step_is_asked_for_before_the_last_is_read() -> None:
-    engine, backend = ahead_engine()
+def test_the_next_step_is_launched_before_the_last_one_is_read() -> None:
+    engine, backend = sampling_engine()
     request = engine.add([1, 2, 3], SamplingParams(max_tokens=6))
     run(engine)
-    assert backend.most_unread == 2 and backend.num_unread == 0
+    assert backend.most_in_flight == 2 and backend.num_in_flight == 0
     assert len(backend.batches) == 6, "no step is made for tokens that nobody wants"
     assert request.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=6)).output_ids
 
@@ -427,40 +443,40 @@ EDITS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("prompt_ids", [[4], [4, 5, 4, 5]], ids=str)
 def test_penalties_and_biases_make_nobody_wait(prompt_ids: list[int], params: dict[str, Any]) -> None:
     """The device repeats itself as soon as it may, so that an id that nobody has read yet counts."""
-    engine, backend = ahead_engine()
+    engine, backend = sampling_engine()
     backend.answer = lambda ids: ids[-1]
     request, other = (engine.add(prompt_ids, SamplingParams(max_tokens=20, **given)) for given in (params, {}))
     run(engine)
-    assert backend.most_unread == 2 and len(backend.batches) == 20
-    waiting = make_engine(WaitingBackend(make_plan(), lambda ids: ids[-1]))
-    expected = waiting.add(prompt_ids, SamplingParams(max_tokens=20, **params))
-    run(waiting)
+    assert backend.most_in_flight == 2 and len(backend.batches) == 20
+    plain = make_engine(PlainBackend(make_plan(), lambda ids: ids[-1]))
+    expected = plain.add(prompt_ids, SamplingParams(max_tokens=20, **params))
+    run(plain)
     assert request.output_ids == expected.output_ids
     assert other.output_ids == [prompt_ids[-1]] * 20
 
 
 @pytest.mark.parametrize("params", [{"logprobs": 1}, {"prompt_logprobs": 0}, {"logprobs": 0, "repetition_penalty": 1.5}])
 def test_who_wants_more_than_ids_makes_all_wait_until_it_ends(params: dict[str, Any]) -> None:
-    engine, backend = ahead_engine()
+    engine, backend = sampling_engine()
     penalised = engine.add([1, 2], SamplingParams(max_tokens=20, frequency_penalty=1.0))
     first = engine.add([1, 2, 3], SamplingParams(max_tokens=20))
     for _ in range(3):
         engine.step()
-    assert backend.most_unread == 2
+    assert backend.most_in_flight == 2
     second = engine.add([4, 5], SamplingParams(max_tokens=3, **params))
-    backend.most_unread = 0
+    backend.most_in_flight = 0
     while second.finish_reason is None:
         engine.step()
-    assert backend.most_unread <= 1
+    assert backend.most_in_flight <= 1
     run(engine)
-    assert backend.most_unread == 2
+    assert backend.most_in_flight == 2
     assert first.output_ids == alone([1, 2, 3], SamplingParams(max_tokens=20)).output_ids
     assert second.output_ids == alone([4, 5], SamplingParams(max_tokens=3, **params)).output_ids
     assert penalised.output_ids == alone([1, 2], SamplingParams(max_tokens=20, frequency_penalty=1.0)).output_ids
 
 
-def chosen_params(rng: random.Random) -> SamplingParams:
-    """Whatever a device can choose by."""
+def device_params(rng: random.Random) -> SamplingParams:
+    """Whatever a device can sample by."""
     return SamplingParams(
         max_tokens=rng.choice([1, 2, 7, 40, None]),
         temperature=rng.choice([0.0, 0.7, 3.0]),
@@ -476,9 +492,9 @@ def chosen_params(rng: random.Random) -> SamplingParams:
     )
 
 
-def never_ahead(prompt_ids: list[int], params: SamplingParams) -> list[int]:
-    """The ids of a request alone, on a backend whose every step is waited for."""
-    engine = make_engine(WaitingBackend(make_plan()))
+def in_plain_steps(prompt_ids: list[int], params: SamplingParams) -> list[int]:
+    """The ids of a request alone, on a backend that does not sample."""
+    engine = make_engine(PlainBackend(make_plan()))
     request = engine.add(prompt_ids, params)
     run(engine)
     return request.output_ids
@@ -486,10 +502,10 @@ def never_ahead(prompt_ids: list[int], params: SamplingParams) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("sizes", PLANS, ids=str)
-def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(sizes: dict[str, Any], seed: int) -> None:
+def test_overlapped_steps_change_no_id_whatever_is_added_stopped_and_preempted(sizes: dict[str, Any], seed: int) -> None:
     rng = random.Random(seed)
-    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], chosen_params(rng)) for _ in range(16)]
-    engine, backend = ahead_engine(**sizes)
+    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], device_params(rng)) for _ in range(16)]
+    engine, backend = sampling_engine(**sizes)
     requests, dropped = [], set()
     for ids, params in jobs:
         requests.append(engine.add(ids, params))
@@ -500,11 +516,30 @@ def test_looking_ahead_changes_no_id_whatever_is_added_stopped_and_preempted(siz
             engine.abort(victim.id)
             dropped.add(victim.id)
     run(engine)
-    assert backend.most_unread == 2 and backend.num_unread == 0 and all_free(engine)
+    assert backend.most_in_flight == 2 and backend.num_in_flight == 0 and all_free(engine)
     for request, (ids, params) in zip(requests, jobs, strict=True):
-        expected = never_ahead(ids, params)
+        expected = in_plain_steps(ids, params)
         assert request.output_ids == (expected[: len(request.output_ids)] if request.id in dropped else expected)
-        assert request.num_unread == 0 and request.finish_reason is not None
+        assert request.num_in_flight == 0 and request.finish_reason is not None
+
+
+def test_a_filter_that_the_device_lacks_makes_the_host_sample_while_a_request_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "FILTERS", {**sampling.FILTERS, only: ("only",)})
+    hot = ParamsWithOnly(temperature=5.0, max_tokens=12, seed=3)
+    expected = alone([1, 2], hot).output_ids
+    engine, backend = sampling_engine()
+    plain = engine.add([1, 2], hot)
+    for _ in range(3):
+        engine.step()
+    assert backend.most_in_flight == 2
+    needy = engine.add([3], ParamsWithOnly(temperature=5.0, max_tokens=4, only=77))
+    backend.most_in_flight = 0
+    while needy.finish_reason is None:
+        engine.step()
+    assert backend.most_in_flight <= 1
+    run(engine)
+    assert backend.most_in_flight == 2
+    assert needy.output_ids == [77] * 4 and plain.output_ids == expected
 
 
 # ---- what ended it, and what must not come ------------------------------------------------------------------------------

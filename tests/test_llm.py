@@ -26,15 +26,17 @@ from puna import llm as front_door
 from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
 from puna.chat import Message
+from puna.completion import Completion
 from puna.config import EngineConfig
 from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
-from puna.llm import LLM, Completion
+from puna.llm import LLM
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.progress import SILENT, KeepingReporter
 from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.sampling import History, Row
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
@@ -214,7 +216,7 @@ def test_a_stream_that_another_thread_closes_ends_for_its_readers(llm: LLM) -> N
         thread.join(20)
         assert not thread.is_alive(), "a reader goes on for ever"
     assert stream.completion.finish_reason in (FinishReason.ABORT, FinishReason.LENGTH)
-    assert not llm.engine.has_work and not llm._inboxes and not llm._abandoned
+    assert llm.runner.is_idle and not llm.runner._handles
 
 
 def test_a_stream_whose_last_words_were_lost_ends_all_the_same(llm: LLM) -> None:
@@ -235,7 +237,7 @@ def test_a_stream_that_is_closed_or_dropped_ends_its_request(llm: LLM) -> None:
     del dropped
     gc.collect()
     llm.generate("other", max_tokens=1)
-    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
     assert llm.engine.num_free_pages == llm.plan.num_pages
 
 
@@ -253,7 +255,7 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
             llm.generate(bad, TEN)
     with pytest.raises(ContextLengthError, match=r"201 tokens.* 128"):
         llm.generate(["fine", "x" * 200], TEN)
-    assert not llm.engine.has_work and not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
     assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
 
 
@@ -332,7 +334,7 @@ def test_an_interrupted_step_ends_what_runs_and_the_model_can_be_used_again() ->
         llm.generate(["a", "b"], TEN)
     assert [p.finish_reason for p in other][-1] is FinishReason.ABORT
     assert same(llm.generate("hello", TEN), expected)
-    assert not llm._inboxes
+    assert llm.runner.is_idle and not llm.runner._handles
 
 
 def test_a_closed_model_says_so(llm: LLM) -> None:
@@ -589,6 +591,62 @@ def test_what_ended_an_answer_is_told(llm: LLM) -> None:
     assert whole.stop_reason is None
 
 
+# ---- a sampler of the caller's ------------------------------------------------------------------------------------------
+
+
+class Ranked:
+    """Takes the token of a rank, and keeps what it was given."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.asked = rank, list[tuple[tuple[int, ...], tuple[int, ...]]]()
+
+    def sample(self, logits: Row, history: History) -> int:
+        self.asked.append((tuple(history.prompt_ids), tuple(history.output_ids)))
+        return np.argsort(-logits, kind="stable")[self.rank]  # type: ignore[no-any-return]
+
+
+def test_a_sampler_takes_the_tokens_instead_of_the_parameters(llm: LLM) -> None:
+    greedy, second = llm.generate("hello", TEN, logprobs=2), Ranked(1)
+    stream = llm.stream("hello", TEN, logprobs=2, sampler=second)
+    for _ in stream:
+        pass
+    done = stream.completion
+    assert done.token_ids[0] == greedy.logprobs[0].top[1][0] and {type(i) for i in done.token_ids} == {int}
+    assert [entry.top[1][0] for entry in done.logprobs] == list(done.token_ids)
+    assert second.asked == [(done.prompt_ids, done.token_ids[:n]) for n in range(10)]
+    assert llm.generate("hello", TEN, temperature=9.0, sampler=Ranked(0)).token_ids == greedy.token_ids
+    ended = llm.generate("hello", TEN, stop_ids=[done.token_ids[3]], sampler=Ranked(1))
+    assert ended.token_ids == done.token_ids[:4] and ended.finish_reason is FinishReason.STOP
+
+
+def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LLM) -> None:
+    prompts, plain = ["hello", "world"], llm.stream("other", TEN)
+    each = llm.generate(prompts, TEN, sampler=[Ranked(0), Ranked(1)])
+    shared = Ranked(1)
+    both = llm.generate(prompts, TEN, sampler=shared)
+    assert len(shared.asked) == 20 and same(both[1], each[1]) and same(each[0], llm.generate("hello", TEN))
+    assert "".join(piece.text for piece in plain) == llm.generate("other", TEN).text
+    with pytest.raises(UsageError, match="1 samplers were given for 2 prompts"):
+        llm.generate(prompts, TEN, sampler=[shared])
+
+
+@pytest.mark.parametrize("bad", [5, "greedy", [None], lambda logits, history: 0], ids=lambda bad: type(bad).__name__)
+def test_what_is_no_sampler_is_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"sampler is .*an object with the method sample\(logits, history\) is needed"):
+        llm.stream("hello", TEN, sampler=bad)
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, 1.0, None])
+def test_an_id_that_no_model_knows_never_reaches_it(llm: LLM, token_id: Any) -> None:
+    class Wrong:
+        def sample(self, logits: Row, history: History) -> int:
+            return token_id  # type: ignore[no-any-return]
+
+    with pytest.raises(UsageError, match=r"the sampler's token id is .* a whole number in 0..257 is needed"):
+        llm.generate("hello", TEN, sampler=Wrong())
+    assert llm.runner.is_idle and llm.generate("hello", TEN).finish_reason is FinishReason.LENGTH
+
+
 # ---- one process --------------------------------------------------------------------------------------------------------
 
 
@@ -632,6 +690,8 @@ TYPED = """
 from puna import LLM
 llm = LLM("model", max_context=3, kv_type="f16")
 llm.generate("a", temperature=1.0, stop="x"); llm.chat("a", template_args={}, top_k=1); llm.stream([[1]], seed=1)
+from puna import AsyncLLM
+stream = AsyncLLM("model", max_context=3).chat_stream("a", template_args={}, seed=1)
 """
 TYPOS = """
 from puna import LLM
@@ -641,6 +701,9 @@ llm.generate("a", temprature=1.0)
 llm.chat("a", top_kk=1)
 llm.stream("a", seed="x")
 llm.chat_stream("a", template_arg={})
+llm.stream("a", sampler=5)
+from puna import AsyncLLM
+AsyncLLM("model").stream("a", temprature=1.0)
 """
 
 
@@ -660,7 +723,7 @@ def test_a_type_checker_finds_a_setting_that_is_misspelt(tmp_path: Path) -> None
     )  # fmt: skip
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert not [line for line in errors if "typed.py" in line]
-    assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {3, 4, 5, 6, 7, 8}, done.stdout
+    assert {int(line.split(":")[1]) for line in errors if "typos.py" in line} == {*range(3, 10), 11}, done.stdout
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", 3), ("report", 5), ("check", 5), ("kv_type", [])])

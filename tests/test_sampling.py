@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from puna import sampling
 from puna.errors import NumericalError, UsageError
 from puna.request import SamplingParams
-from puna.sampling import FILTERS, History, Occurrences, Row, Sampler, apply, draw, token_logprob
+from puna.sampling import FILTERS, History, Occurrences, Row, Sampler, apply, draw, needed_filters, token_logprob
 
 INF = math.inf
 NOTHING = History()
@@ -117,28 +116,28 @@ def test_filters_run_in_the_written_order() -> None:
 
 def test_greedy_takes_the_first_of_equals_and_draws_nothing() -> None:
     sampler = Sampler(SamplingParams(), 4)
-    assert sampler.choose(row(1, 3, 3, 2), NOTHING) == 1
+    assert sampler.sample(row(1, 3, 3, 2), NOTHING) == 1
     assert sampler.params.seed is None
     seeded, fresh = (Sampler(SamplingParams(seed=1), 4) for _ in range(2))
-    seeded.choose(row(1, 3, 3, 2), NOTHING)
+    seeded.sample(row(1, 3, 3, 2), NOTHING)
     assert seeded.uniform() == fresh.uniform()
 
 
 def test_greedy_hears_bias_and_penalties() -> None:
-    assert Sampler(SamplingParams(logit_bias={0: 9.0}), 4).choose(row(1, 3, 3, 2), NOTHING) == 0
-    assert Sampler(SamplingParams(repetition_penalty=2.0), 4).choose(row(1, 3, 1, 2), SEEN) == 3
-    assert Sampler(SamplingParams(frequency_penalty=1.5), 4).choose(row(1, 3, 1, 2), SEEN) == 3
+    assert Sampler(SamplingParams(logit_bias={0: 9.0}), 4).sample(row(1, 3, 3, 2), NOTHING) == 0
+    assert Sampler(SamplingParams(repetition_penalty=2.0), 4).sample(row(1, 3, 1, 2), SEEN) == 3
+    assert Sampler(SamplingParams(frequency_penalty=1.5), 4).sample(row(1, 3, 1, 2), SEEN) == 3
 
 
 def test_the_same_seed_gives_the_same_tokens_and_a_drawn_seed_can_be_used_again() -> None:
     logits = logs(0.1, 0.2, 0.3, 0.4)
     first = Sampler(SamplingParams(temperature=1.0), 4)
     assert first.params.seed is not None
-    ids = [first.choose(logits, NOTHING) for _ in range(50)]
+    ids = [first.sample(logits, NOTHING) for _ in range(50)]
     again = Sampler(SamplingParams(temperature=1.0, seed=first.params.seed), 4)
-    assert [again.choose(logits, NOTHING) for _ in range(50)] == ids
+    assert [again.sample(logits, NOTHING) for _ in range(50)] == ids
     other = Sampler(SamplingParams(temperature=1.0, seed=(first.params.seed + 1) % 2**53), 4)
-    assert [other.choose(logits, NOTHING) for _ in range(50)] != ids
+    assert [other.sample(logits, NOTHING) for _ in range(50)] != ids
 
 
 def test_the_stream_of_a_seed_never_changes() -> None:
@@ -149,7 +148,7 @@ def test_the_stream_of_a_seed_never_changes() -> None:
 def test_draws_follow_the_probabilities() -> None:
     wanted = [0.1, 0.2, 0.3, 0.4]
     sampler = Sampler(SamplingParams(temperature=1.0, seed=1), 4)
-    counts = np.bincount([sampler.choose(logs(*wanted), NOTHING) for _ in range(20000)], minlength=4) / 20000
+    counts = np.bincount([sampler.sample(logs(*wanted), NOTHING) for _ in range(20000)], minlength=4) / 20000
     assert np.abs(counts - wanted).max() < 0.012
 
 
@@ -162,11 +161,11 @@ def test_a_draw_never_takes_what_was_removed() -> None:
 def test_logits_that_are_not_finite_are_told(bad: list[float]) -> None:
     for params in (SamplingParams(), SamplingParams(temperature=1.0, top_k=2, seed=1)):
         with pytest.raises(NumericalError, match="not finite"):
-            Sampler(params, 4).choose(row(*bad), NOTHING)
+            Sampler(params, 4).sample(row(*bad), NOTHING)
 
 
 def test_minus_infinity_alone_is_no_fault() -> None:
-    assert Sampler(SamplingParams(), 4).choose(row(-INF, -INF, 1, -INF), NOTHING) == 2
+    assert Sampler(SamplingParams(), 4).sample(row(-INF, -INF, 1, -INF), NOTHING) == 2
 
 
 @pytest.mark.parametrize("token_id", [-1, 4])
@@ -203,57 +202,68 @@ def test_occurrences_counted_piece_by_piece_are_those_counted_at_once() -> None:
         assert dict(zip(seen.ids, seen.counts, strict=True)) == {i: output[:end].count(i) for i in {*prompt, *output[:end]}}
 
 
-def test_who_changes_no_logits_makes_no_edits() -> None:
-    samplers = [Sampler(SamplingParams(temperature=t, top_k=5, top_p=0.5, min_p=0.1), 4) for t in (0.0, 1.0)]
-    assert sampling.make_edits(samplers, [SEEN] * 2, np.full(2, -1, np.int32)) is None
+# ---- which filters a request needs ----------------------------------------------------------------------------------
 
 
-def test_the_host_samples_where_a_field_is_set_that_no_device_knows() -> None:
-    """A field that is new is the host's, until it is listed."""
-    known = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert known >= sampling.DEVICE_FIELDS and known - sampling.DEVICE_FIELDS >= {"logprobs", "prompt_logprobs"}
-    plain: dict[str, Any] = {"temperature": 1.0, "top_k": 5, "logit_bias": {1: 2.0}, "stop": "x", "min_tokens": 3, "seed": 4}
-    assert Sampler(SamplingParams(**plain), 4).is_plain
-    for given in ({"logprobs": 0}, {"prompt_logprobs": 0}, {"max_tokens": 0}):
-        assert not Sampler(SamplingParams(**plain | given), 4).is_plain
+@pytest.mark.parametrize(
+    ("setting", "needed"),
+    [
+        ({}, []),
+        ({"temperature": 1.0, "seed": 4}, ["temperature"]),
+        ({"top_k": 5, "top_p": 0.5, "min_p": 0.1}, ["min_p", "top_k", "top_p"]),
+        ({"frequency_penalty": -0.5}, ["penalties"]),
+        ({"repetition_penalty": 1.1}, ["penalties"]),
+        ({"logit_bias": {1: 2.0}}, ["logit_bias"]),
+        ({"min_tokens": 3}, ["logit_bias"]),
+        ({"suppress_ids": [1]}, ["logit_bias"]),
+        ({"begin_suppress_ids": [1]}, ["logit_bias"]),
+        ({"max_tokens": 9, "stop": "x", "stop_ids": [3], "ignore_eos": True, "logprobs": 2, "prompt_logprobs": 0}, []),
+    ],
+    ids=str,
+)
+def test_a_request_needs_the_filters_whose_fields_it_sets(setting: dict[str, Any], needed: list[str]) -> None:
+    assert sorted(Sampler(SamplingParams(**setting), 4).filters) == needed
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_a_choice_that_is_described_to_a_device_is_the_samplers_own(temperature: float) -> None:
-    """Over a whole text: each id is chosen of a description that knows the last one by its place only."""
-    rng, sources = np.random.default_rng(9), np.full(6, -1, np.int32)
-    params = [
-        SamplingParams(temperature=temperature, repetition_penalty=1.3, seed=1),
-        SamplingParams(temperature=temperature, seed=2),
-        SamplingParams(temperature=temperature, presence_penalty=0.5, frequency_penalty=0.4, logit_bias={3: 2.0}, seed=3),
-        SamplingParams(temperature=temperature, suppress_ids=[1, 3], begin_suppress_ids=[2], min_tokens=9, stop_ids=[4], seed=4),
-        SamplingParams(temperature=temperature, begin_suppress_ids=[0, 5], repetition_penalty=1.2, seed=5),
-        SamplingParams(temperature=temperature, min_tokens=1, stop_ids=[7], seed=6),
-    ]
-    samplers, alone = ([Sampler(each, 20, each.stop_ids) for each in params] for _ in range(2))
-    chosen: list[int] = []
-    read, whole = ([History([1, 2], []) for _ in params] for _ in range(2))
-    for _ in range(40):
-        choices = sampling.make_choices(sources, samplers, sampling.make_edits(samplers, read, sources))
-        logits = (rng.standard_normal((6, 20)) * 2).astype(np.float32)
-        latest = [sampling.choose_row(each, choices, i, chosen) for i, each in enumerate(logits)]
-        assert latest == [sampler.choose(*each) for sampler, *each in zip(alone, logits, whole, strict=True)]
-        for i, token_id in enumerate(latest):
-            read[i] = whole[i]
-            whole[i] = History([1, 2], [*whole[i].output_ids, token_id])
-        assert latest[3] not in (1, 3) and (len(whole[3].output_ids) > 9 or latest[3] != 4)
-        chosen, sources = latest, np.arange(6, dtype=np.int32)
+def test_a_filter_without_fields_is_needed_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "FILTERS", {**FILTERS, only_two: ()})
+    assert needed_filters(SamplingParams()) == {"only_two"}
+    assert Sampler(SamplingParams(temperature=5.0), 4).sample(row(9, 1, 1, 1), NOTHING) == 2
+
+
+def only_two(logits: Row, params: SamplingParams, history: History) -> Row:
+    return np.where(np.arange(len(logits)) == 2, logits, np.float32(-INF))
+
+
+class Reading:
+    """Parameters that note which of their fields are read."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.params, self.read = SamplingParams(**settings), set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self.params, name)
+
+
+@pytest.mark.parametrize("step", FILTERS, ids=lambda step: step.__name__)
+def test_a_filter_reads_no_field_but_its_own(step: Any) -> None:
+    """A device without the filter must know from these fields that a request needs it."""
+    told: dict[str, Any] = {"temperature": 0.5, "top_k": 2, "top_p": 0.5, "min_p": 0.2, "repetition_penalty": 1.5}
+    reading = Reading(presence_penalty=0.3, frequency_penalty=0.2, logit_bias={1: 2.0}, **told)
+    step(row(1, 2, 3, 4), reading, SEEN)
+    assert reading.read and reading.read <= set(FILTERS[step])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_penalty_that_passes_the_largest_number_is_told(temperature: float) -> None:
     with pytest.raises(NumericalError, match="not finite"):
-        Sampler(SamplingParams(temperature=temperature, repetition_penalty=0.5), 4).choose(row(3e38, 1, 2, 3), SEEN)
+        Sampler(SamplingParams(temperature=temperature, repetition_penalty=0.5), 4).sample(row(3e38, 1, 2, 3), SEEN)
 
 
 def test_an_id_that_is_suppressed_is_not_forced_by_a_bias_and_its_log_probability_is_the_models() -> None:
     sampler = Sampler(SamplingParams(suppress_ids=[1], logit_bias={1: 1e30}), 4)
-    assert sampler.choose(row(1, 30, 3, 2), NOTHING) == 2
+    assert sampler.sample(row(1, 30, 3, 2), NOTHING) == 2
     with pytest.raises(UsageError, match=r"suppress_ids names id 4; the vocabulary has ids 0\.\.3"):
         Sampler(SamplingParams(suppress_ids=[4]), 4)
 

@@ -9,7 +9,7 @@ import pytest
 
 from puna.pages import Pages
 from puna.request import Request, SamplingParams
-from puna.scheduler import Scheduler, Work
+from puna.scheduler import ScheduledChunk, Scheduler
 
 
 def request(request_id: int, num_tokens: int, token_id: int | None = None) -> Request:
@@ -21,36 +21,36 @@ def scheduler(num_pages: int = 16, page_size: int = 4, max_tokens: int = 8, max_
     return Scheduler(Pages(num_pages, page_size), max_tokens=max_tokens, max_sequences=max_sequences, **more)
 
 
-def step(it: Scheduler) -> list[Work]:
+def step(it: Scheduler) -> list[ScheduledChunk]:
     """Schedule, compute, and give each sequence that reached its end a next token."""
-    works = it.schedule()
-    it.advance(works)
-    it.publish(works)
-    for work in works:
-        if work.request.owes_prompt:
-            owed = len(work.request.prompt_ids) - len(work.request.prompt_logprobs)
-            work.request.prompt_logprobs += [None] * min(work.num_logits, owed)
-        if work.last == work.request.num_tokens:
-            work.request.output_ids.append(work.request.id)
-    return works
+    chunks = it.schedule()
+    it.advance(chunks)
+    it.publish(chunks)
+    for chunk in chunks:
+        if chunk.request.needs_prompt_logprobs:
+            owed = len(chunk.request.prompt_ids) - len(chunk.request.prompt_logprobs)
+            chunk.request.prompt_logprobs += [None] * min(chunk.num_logits, owed)
+        if chunk.is_last:
+            chunk.request.output_ids.append(chunk.request.id)
+    return chunks
 
 
-def spans(works: list[Work]) -> list[tuple[int, int, int]]:
-    return [(work.request.id, work.first, work.last) for work in works]
+def spans(chunks: list[ScheduledChunk]) -> list[tuple[int, int, int]]:
+    return [(chunk.request.id, chunk.first, chunk.last) for chunk in chunks]
 
 
 def test_a_long_prompt_is_computed_in_chunks_and_wants_logits_at_its_end() -> None:
     it = scheduler()
     it.add(request(1, 19))
-    works = [step(it)[0] for _ in range(4)]
-    assert spans(works) == [(1, 0, 8), (1, 8, 16), (1, 16, 19), (1, 19, 20)]
+    chunks = [step(it)[0] for _ in range(4)]
+    assert spans(chunks) == [(1, 0, 8), (1, 8, 16), (1, 16, 19), (1, 19, 20)]
     fresh = scheduler()
     fresh.add(request(1, 9))
     first = fresh.schedule()
-    assert not first[0].is_whole
+    assert not first[0].is_last
     fresh.advance(first)
     fresh.publish(first)
-    assert fresh.schedule()[0].is_whole
+    assert fresh.schedule()[0].is_last
 
 
 def test_decoding_goes_on_beside_a_long_prompt() -> None:
@@ -177,8 +177,8 @@ def test_a_random_walk_loses_no_page_and_ends(seed: int) -> None:
             break
         earliest = (it.running or it.waiting)[0]
         before = max(earliest.num_computed, 0)
-        works = step(it)
-        check(it, works, num_pages)
+        chunks = step(it)
+        check(it, chunks, num_pages)
         assert earliest.num_computed > before, "the earliest request must always move on"
         for r in tuple(it.running):
             if r.num_tokens >= ends[r.id]:
@@ -190,16 +190,16 @@ def test_a_random_walk_loses_no_page_and_ends(seed: int) -> None:
     assert it.pages.num_available == num_pages
 
 
-def check(it: Scheduler, works: list[Work], num_pages: int) -> None:
+def check(it: Scheduler, chunks: list[ScheduledChunk], num_pages: int) -> None:
     it.pages.check()
-    assert works
-    assert sum(w.last - w.first for w in works) <= it._max_tokens
-    assert sum(w.num_logits for w in works) <= it._max_logits
+    assert chunks
+    assert sum(c.last - c.first for c in chunks) <= it._max_tokens
+    assert sum(c.num_logits for c in chunks) <= it._max_logits
     assert len(it.running) <= it._max_sequences
     assert [r.id for r in (*it.running, *it.waiting)] == sorted(r.id for r in (*it.running, *it.waiting))
     assert all(r.page_ids == [] and r.num_computed == 0 for r in it.waiting)
-    assert all(w.request in it.running and w.request.num_computed <= len(w.request.page_ids) * it.pages.page_size for w in works)
-    written = [page for w in works for page in w.request.page_ids[w.first // it.pages.page_size :]]
+    assert all(c.request in it.running and c.request.num_computed <= len(c.request.page_ids) * it.pages.page_size for c in chunks)
+    written = [page for c in chunks for page in c.request.page_ids[c.first // it.pages.page_size :]]
     assert len(written) == len(set(written)), "two sequences write one page"
     held = {page for r in it.running for page in r.page_ids}
     assert len(held) + it.pages.num_available == num_pages

@@ -22,6 +22,7 @@ from puna.progress import SILENT, Reporter
 # How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
+ROUTER = {"router": "F32"}  # small, and a rounded one chooses other experts
 TORCH_KV = ("bf16", "f16", "f32", "int8")
 # A GPU is for the model. Prompt chunks of 1024 tokens keep it busy. Three buffers of logits: what a recorded step computes, where
 # it leaves them, and those of a step with prompts. A prompt's own logits are few unless it is scored; those are not counted.
@@ -59,11 +60,11 @@ BACKENDS: Mapping[str, BackendSpec] = {
         fills_kv=True,
         layouts={
             "as-is": GPU(FLOATS | BLOCKS, other="Q8_0"),
-            "int8": GPU(BLOCKS, other="Q8_0"),
+            "int8": GPU(BLOCKS, other="Q8_0", better=ROUTER),
             "int4": GPU(
                 {name: name for name in BLOCKS if name.startswith("Q4")},
                 other="Q4_1",
-                better={"embed": "Q8_0", "lm_head": "Q8_0"},  # four bits cost these the most
+                better={"embed": "Q8_0", "lm_head": "Q8_0", **ROUTER},  # four bits cost these the most
             ),
         },
     ),

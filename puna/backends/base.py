@@ -12,13 +12,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
+from puna.batch import Batch, Pending, SamplingBatch
 from puna.errors import InsufficientMemoryError, PunaError, UsageError, first_line
 from puna.formats.base import Checkpoint
 from puna.plan import Layout, Plan, advice
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Choices, Logits
 
 # The oldest GPUs for puna's Triton kernels: they have bf16 on tensor cores, and Triton 3.3 dropped everything below.
 # (3.9 still compiles for 7.5, but without tensor cores and with kilobytes of spilled registers per thread.)
@@ -82,6 +82,7 @@ class Backend(Protocol):
     """One device's forward pass. Not thread-safe: one engine calls it."""
 
     info: DeviceInfo
+    filters: frozenset[str]  # the filters of `puna.sampling` that the device applies; empty: it does not sample
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         """Load the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped.
@@ -90,8 +91,13 @@ class Backend(Protocol):
         returns in the first process only: the others run its steps and end with it.
         """
 
-    def forward(self, batch: Batch) -> Logits:
-        """Run one step: write the batch's K and V, return the logits of `batch.logit_rows`.  # (num_logits, vocab_size)"""
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
+        """Launch a step: write the batch's K and V, compute the logits of `batch.logit_rows`, and sample if `sampling` is given.
+
+        Only a backend with `filters` is given `sampling`, for requests that need no filter beyond them. The sampled ids equal
+        those of `SamplingBatch.sample_row` for the same logits, and stay on the device for the placeholders of the next step. At
+        most one other step is unread.
+        """
 
     def limits(self) -> DeviceLimits:
         """Measure the device's limits (a second or two)."""
@@ -104,25 +110,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free everything. Idempotent."""
-
-
-class Chosen(Protocol):
-    """Ids that a device samples while the host goes on."""
-
-    def read(self) -> list[int]:
-        """Wait for the ids. -1 marks a row whose logits are not finite."""
-
-
-@runtime_checkable
-class LooksAhead(Protocol):
-    """A backend that samples on the device, so that the host can launch the next step before it reads the last one."""
-
-    def choose(self, batch: Batch, choices: Choices) -> Chosen:
-        """Like `forward`, but the device samples the next ids and keeps the logits.
-
-        The ids equal those of `puna.sampling` (`choose_row`) for the same logits, biases and penalties included; penalties count
-        the ids that the device sampled last. At most one result is unread when this is called.
-        """
 
 
 @dataclass(frozen=True, slots=True)

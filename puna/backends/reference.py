@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
+from puna.batch import Batch, Computed, IntArray, Logits, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
-from puna.model.rope import RotaryTables
+from puna.model.rotary import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, IntArray, Logits
 from puna.resources import memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
@@ -112,6 +112,8 @@ def route(logits: Floats, experts: Experts) -> tuple[list[int], Floats]:
 class ReferenceBackend:
     """The whole forward pass as readable code."""
 
+    filters: frozenset[str] = frozenset()
+
     def __init__(self, config: EngineConfig, report: Reporter = SILENT) -> None:
         total, free = memory_bytes()
         self.info = DeviceInfo("reference", "numpy, float32, one row at a time", usable_cores(), total, free)
@@ -134,11 +136,14 @@ class ReferenceBackend:
         self._keys, self._values = np.zeros(pages, np.float32), np.zeros(pages, np.float32)
         self._model = model
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
+        return Computed(self._forward(batch))
+
+    def _forward(self, batch: Batch) -> Logits:
         """Go layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones."""
         model = self._loaded()
-        tables = np.repeat(batch.page_tables, np.diff(batch.starts), axis=0)  # (tokens, pages)
-        cos_sin = self._rotary.cos_sin(batch.positions, np.repeat(batch.prompt_lengths, np.diff(batch.starts)))
+        tables = batch.page_tables[batch.sequences]  # (tokens, pages)
+        cos_sin = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
         x = self._weights["embed"][batch.token_ids] * np.float32(model.embedding_scale)  # (tokens, hidden_size)
         with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
             for layer in range(model.num_layers):

@@ -19,7 +19,8 @@ from puna.request import FinishReason
 from puna.units import counted
 
 if TYPE_CHECKING:
-    from puna.llm import LLM, Completion, Stream
+    from puna.completion import Completion
+    from puna.llm import LLM, Stream
     from puna.request import TokenLogprob
     from puna.tokenizers.base import Tokenizer
 

@@ -22,7 +22,8 @@ from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.backends.base import DeviceLimits
-    from puna.llm import LLM, Timing
+    from puna.completion import Timing
+    from puna.llm import LLM
     from puna.model.spec import ModelConfig
     from puna.plan import Header
 

@@ -22,7 +22,8 @@ from puna.units import counted
 if TYPE_CHECKING:
     from puna.chat import Message
     from puna.cli.prompt_format import PromptFormat
-    from puna.llm import LLM, Completion, Stream
+    from puna.completion import Completion
+    from puna.llm import LLM, Stream
     from puna.request import SamplingParams
 
 STOPPED = "stopped; the conversation keeps the answer so far"

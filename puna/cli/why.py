@@ -17,6 +17,7 @@ from puna.cli.terminal import TerminalReporter, print_json, printable, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import ContextLengthError, PunaError, TemplateError, UsageError
+from puna.files import exists
 
 if TYPE_CHECKING:
     from puna.llm import LLM
@@ -71,7 +72,7 @@ def _text_of(file: str | None) -> str:
             tell(f"Paste the error text or the log, then press Enter and {end}.")
         return _decoded(_read(sys.stdin.buffer), "standard input")
     path = Path(file)
-    if any(letter.isspace() for letter in file) and not _exists(path):
+    if any(letter.isspace() for letter in file) and not exists(path):
         return file  # the error text itself, in quotes
     if path.is_dir():
         raise UsageError(f"{file} is a folder", hint="Give the log in it, or paste the error text: puna why")
@@ -80,13 +81,6 @@ def _text_of(file: str | None) -> str:
             return _decoded(_read(stream), file)
     except FileNotFoundError as error:
         raise PunaError(f"{error.strerror}: {file}", hint="Give the name of a log, or paste the error text: puna why") from error
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # too long for a name
-        return False
 
 
 def _read(stream: BinaryIO) -> bytes:
@@ -192,7 +186,7 @@ def _unknown_lines(text: str, guess: str | None, model: str | None, file: str | 
     reading = read(text)
     yield "puna does not know this text."
     yield from _paragraph("", f"puna knows {len(CAUSES)} causes; this text matches none of them.")
-    shown = file if file is not None and _exists(Path(file)) else "-"
+    shown = file if file is not None and exists(Path(file)) else "-"
     yield from _paragraph("> ", reading.error[:MAX_SHOWN])
     yield from _section("The text itself advises", advice(reading, reading.error_at, ""))
     steps = (

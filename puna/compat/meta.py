@@ -32,12 +32,13 @@ from puna.chat import Message
 from puna.compat.dialogs import Dialog, Role, dialog_encoder, has_tags
 from puna.compat.errors import MetaAssertionError, NoCheckpointError
 from puna.compat.strict import BatchRandom, unshifted_logprobs
+from puna.completion import Completion
 from puna.config import EngineSettings
 from puna.detokenize import Detokenizer
 from puna.errors import ModelNotFoundError, NumericalError, UsageError
 from puna.llm import LLM
 from puna.progress import StderrReporter
-from puna.request import FinishReason, SamplingParams, TokenLogprob
+from puna.request import FinishReason, SamplingParams
 from puna.tokenizers.base import Tokenizer as AnyTokenizer
 
 __all__ = ["ChatPrediction", "CompletionPrediction", "Dialog", "Llama", "Message", "Role", "Tokenizer"]
@@ -210,7 +211,7 @@ class Llama:
         total_len = min(self.model.params.max_seq_len, max_gen_len + max(map(len, prompts), default=0))
         limited = max(0.0, checks.real("temperature", temperature)), min(1.0, checks.real("top_p", top_p))
         asked = _Asked(max_gen_len, total_len, *limited, logprobs, echo)
-        rows = self._strict_rows(prompts, asked) if self._is_strict else self._rows(prompts, asked)
+        rows = self._rows(prompts, asked) if prompts else []
         cut = [self._cut(row, asked) for row in rows]
         result = Generated(([ids for ids, _ in cut], [values for _, values in cut] if logprobs else None))
         result.finish_reasons = [row.finish_reason.value for row in rows]
@@ -255,17 +256,16 @@ class Llama:
     # ---- rows -------------------------------------------------------------------------------------------------------
 
     def _rows(self, prompts: list[list[int]], asked: _Asked) -> list[_Row]:
-        completions = self.llm.generate(prompts, [self._params(ids, asked) for ids in prompts]) if prompts else []
-        return [
-            self._row(list(c.prompt_ids), c.token_ids, c.prompt_logprobs, c.logprobs, c.finish_reason, c.error)
-            for c in completions
-        ]
+        params = [self._params(ids, asked) for ids in prompts]
+        if not self._is_strict:
+            return list(map(_row, self.llm.generate(prompts, params)))
+        return self._strict_rows(prompts, params, asked)
 
-    def _params(self, ids: list[int], asked: _Asked, max_tokens: int | None = None) -> SamplingParams:
+    def _params(self, ids: list[int], asked: _Asked) -> SamplingParams:
         self._num_prompts += 1
         room = asked.total_len - len(ids)
         return SamplingParams(
-            max_tokens=min(asked.max_gen_len, room) if max_tokens is None else max_tokens,
+            max_tokens=room if self._is_strict else min(asked.max_gen_len, room),
             temperature=asked.temperature,
             top_p=asked.top_p,
             seed=_seed_of(self._seed, self._num_prompts),
@@ -273,44 +273,20 @@ class Llama:
             prompt_logprobs=0 if asked.logprobs and asked.echo else None,
         )
 
-    def _strict_rows(self, prompts: list[list[int]], asked: _Asked) -> list[_Row]:
+    def _strict_rows(self, prompts: list[list[int]], params: list[SamplingParams], asked: _Asked) -> list[_Row]:
         """As in the original: all rows run to the end of the longest, and draw from one stream."""
-        if not prompts:
-            return []
-        shortest, count = min(map(len, prompts)), len(prompts)
-        requests, engine = [], self.llm.engine
-        try:
-            for number, ids in enumerate(prompts):
-                params = self._params(ids, asked, max_tokens=asked.total_len - len(ids))
-                args = (number, count, len(ids) - shortest, asked.temperature, asked.top_p)
-                requests.append(engine.add(ids, params, self._random.sampler(*args) if asked.temperature > 0 else None))
-            while engine.has_work:
-                engine.step()
-        except BaseException:  # a refused prompt, or Ctrl-C: no other row runs on
-            engine.abort_all()
-            engine.outputs()
-            raise
-        if asked.temperature > 0:
-            self._random.advance(max(request.num_tokens for request in requests) - shortest, count)
-        rows = [self._row(r.prompt_ids, r.output_ids, r.prompt_logprobs, r.logprobs, r.finish_reason, r.error) for r in requests]
+        shortest, count, is_drawn = min(map(len, prompts)), len(prompts), asked.temperature > 0
+        samplers = [
+            self._random.sampler(number, count, len(ids) - shortest, asked.temperature, asked.top_p)
+            for number, ids in enumerate(prompts)
+        ]
+        rows = list(map(_row, self.llm.generate(prompts, params, sampler=samplers if is_drawn else None)))
+        if is_drawn:
+            self._random.advance(max(len(row.prompt_ids) + len(row.output_ids) for row in rows) - shortest, count)
         if asked.logprobs and shortest == asked.total_len:
             for row in rows:
                 row.prompt_logprobs = unshifted_logprobs(self.llm, row.prompt_ids)
         return rows
-
-    def _row(
-        self,
-        prompt_ids: list[int],
-        output_ids: Sequence[int],
-        prompt_logprobs: Sequence[TokenLogprob | None],
-        logprobs: Sequence[TokenLogprob],
-        reason: FinishReason | None,
-        error: str,
-    ) -> _Row:
-        if reason is None or reason is FinishReason.ERROR:
-            raise NumericalError(f"the answer broke off: {error}")
-        known = [0.0 if entry is None else entry.logprob for entry in prompt_logprobs]
-        return _Row(prompt_ids, output_ids, known, [entry.logprob for entry in logprobs], reason)
 
     def _cut(self, row: _Row, asked: _Asked) -> tuple[list[int], list[float]]:
         """The ids to return, and their log-probabilities if requested."""
@@ -373,6 +349,14 @@ class Llama:
                     f"prompt {number} has {len(ids)} tokens; max_seq_len is {limits.max_seq_len}",
                     hint="Shorten it, or build with a larger max_seq_len if the model allows it.",
                 )
+
+
+def _row(done: Completion) -> _Row:
+    if done.finish_reason is FinishReason.ERROR:
+        raise NumericalError(f"the answer broke off: {done.error}")
+    known = [0.0 if entry is None else entry.logprob for entry in done.prompt_logprobs]
+    logprobs = [entry.logprob for entry in done.logprobs]
+    return _Row(list(done.prompt_ids), done.token_ids, known, logprobs, done.finish_reason)
 
 
 def _model_args(llm: LLM, max_batch_size: int) -> ModelArgs:

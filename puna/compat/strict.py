@@ -39,7 +39,7 @@ class RowSampler:
         self._bits, self._num_rows = bits, num_rows
         self._temperature, self._top_p = np.float32(temperature), top_p
 
-    def choose(self, logits: Row, history: History) -> int:
+    def sample(self, logits: Row, history: History) -> int:
         require_finite(logits)
         powers = np.exp((logits - logits.max()) / self._temperature)
         probabilities = powers / powers.sum()
@@ -57,5 +57,5 @@ class RowSampler:
 
 def unshifted_logprobs(llm: LLM, ids: Sequence[int]) -> list[float]:
     """Each token's log-probability of occurring a second time: what Meta's `generate` returns if it generates nothing."""
-    rows = Tape(llm).feed(ids, every=True)
+    rows = llm.runner.alone(lambda: Tape(llm).feed(ids, every=True))
     return [token_logprob(row, token_id, 0).logprob for row, token_id in zip(rows, ids, strict=True)]

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from puna.batch import Batch, Logits
 from puna.errors import ContextLengthError
 from puna.llm import LLM
-from puna.request import Batch, Logits
+from puna.request import Request, SamplingParams
+from puna.scheduler import ScheduledChunk
 
 
 class Tape:
@@ -20,10 +22,13 @@ class Tape:
 
     def __init__(self, llm: LLM) -> None:
         plan = llm.plan
-        self._forward = llm.backend.forward
+        self._backend = llm.backend
         self._max_tokens, self._max_logits, self.max_context = plan.max_tokens, plan.max_logits, plan.max_context
-        self._page_table = np.arange(-(-plan.max_context // plan.page_size), dtype=np.int32)[None]
-        self.num_tokens = 0
+        self._page_size, self._sequence = plan.page_size, Request(0, [], SamplingParams())
+
+    @property
+    def num_tokens(self) -> int:
+        return self._sequence.num_computed
 
     def feed(self, ids: Sequence[int], *, every: bool = False) -> Logits:
         """Add `ids`; the logits after the last of them, or after every one.  # (1 or len(ids), vocab_size)
@@ -32,21 +37,14 @@ class Tape:
         """
         if self.num_tokens + len(ids) > self.max_context:
             raise ContextLengthError.of(str(self.num_tokens + len(ids)), self.max_context)
-        length = self.num_tokens + len(ids)
+        self._sequence.prompt_ids += ids
         size = self._max_logits if every else self._max_tokens
-        rows = [self._step(ids[i : i + size], every, length) for i in range(0, len(ids), size)]
+        rows = [self._step(min(size, len(ids) - i), every) for i in range(0, len(ids), size)]
         return np.concatenate(rows) if every else rows[-1]
 
-    def _step(self, ids: Sequence[int], every: bool, length: int) -> Logits:
-        first, count = self.num_tokens, len(ids)
-        self.num_tokens += count
-        return self._forward(
-            Batch(
-                token_ids=np.array(ids, np.int32),
-                positions=np.arange(first, first + count, dtype=np.int32),
-                starts=np.array([0, count], np.int32),
-                page_tables=self._page_table,
-                logit_rows=np.arange(0 if every else count - 1, count, dtype=np.int32),
-                prompt_lengths=np.array([length], np.int32),
-            )
-        )
+    def _step(self, count: int, every: bool) -> Logits:
+        sequence, first = self._sequence, self._sequence.num_computed
+        sequence.num_computed = last = first + count
+        sequence.page_ids.extend(range(len(sequence.page_ids), -(-last // self._page_size)))
+        chunk = ScheduledChunk(sequence, first, last, num_logits=count if every else 1, is_last=False)
+        return self._backend.step(Batch.of([chunk])).logits()

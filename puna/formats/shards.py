@@ -25,7 +25,7 @@ BY_COLUMNS: Mapping[str, Cut] = {EMBED.name: COLUMNS}
 BY_VOCABULARY: Mapping[str, Cut] = {}
 
 
-UNCUT = ("full qk_norm", "norms after", "experts")  # these need sums over all parts that are not computed yet
+UNCUT = ("full qk_norm", "experts")  # these need sums over all parts that are not computed yet
 
 
 def cut_of(name: str, others: Mapping[str, Cut] = BY_VOCABULARY) -> Cut:

@@ -1,16 +1,17 @@
 """A zip archive with uncompressed entries, read as views of the mapped file (APPNOTE.TXT 6.3.10, zip64 too).
 
-Not `zipfile`: that copies what it reads, and accepts ambiguous archives. Here an entry must be uncompressed, at the place that
-both of its headers give, without overlaps; two of the same name are refused.
+`zipfile` reads the directory, within these limits, because it accepts ambiguous archives: the directory must end where its end
+record begins, and hold as many entries as that says. An entry must be uncompressed, at the place that both of its headers give,
+without overlaps; two of the same name are refused.
 """
 
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +19,16 @@ import numpy.typing as npt
 from puna.formats.mapped import Cursor, map_file, shown
 
 MAGIC = b"PK\x03\x04"
-END, END64, LOCATOR64, CENTRAL, LOCAL = (b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02", MAGIC)
+END, END64, LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 END_LAYOUT = struct.Struct("<4s4H2LH")
 END64_LAYOUT = struct.Struct("<4sQ2H2L4Q")
 LOCATOR64_LAYOUT = struct.Struct("<4sLQL")
-CENTRAL_LAYOUT = struct.Struct("<4s6H3L5H2L")
 LOCAL_LAYOUT = struct.Struct("<4s5H3L2H")
-ZIP64_EXTRA = 1
 MAX_COMMENT = 1 << 16
-MAX_ENTRIES = 1 << 20
+MAX_ENTRIES, MAX_ENTRY_BYTES = 1 << 20, 256  # the second in the directory, on average; PyTorch's take some 80
 ENCRYPTED = 1 | 1 << 6 | 1 << 13  # the flags of each kind of encryption, and of an encrypted directory
-FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 fields"
+
+FULL = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF  # "see the zip64 record": entries, bytes, first byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,121 +79,81 @@ def local_header_ranges(path: Path) -> list[tuple[int, int]]:
     """(first byte, end of the name) of the header before each entry's bytes; reads only the directory."""
     data = Cursor(map_file(path), path)
     count, begin, _ = _checked_directory(data)
-    cursor = Cursor(data.data, path, begin)
-    listed = [_listed(cursor) for _ in range(count)]
-    return [(entry.local, entry.local + LOCAL_LAYOUT.size + len(entry.raw)) for entry in listed if entry.local < begin]
+    places = ((info.header_offset, len(info.orig_filename.encode())) for info in _listed(data, count))
+    return [(local, local + LOCAL_LAYOUT.size + length) for local, length in places if local < begin]
 
 
 def _checked_directory(data: Cursor) -> tuple[int, int, int]:
-    """(entries, first byte, bytes) of the directory, which is inside the file."""
-    count, begin, size = _directory(data)
-    if count > MAX_ENTRIES:
-        data.fail("zip directory", f"has {count} entries; at most {MAX_ENTRIES} are allowed", begin)
-    if not (begin + size <= data.end and count * CENTRAL_LAYOUT.size <= size):
-        data.damaged("zip directory", f"of {count} entries, {size} bytes at byte {begin}, does not fit into the file", 0)
+    """(entries, first byte, bytes) of the directory, which ends where its end record begins."""
+    count, size, begin, end = _directory(data)
+    if begin + size != end:
+        data.damaged("zip directory", f"of {count} entries, {size} bytes at byte {begin}, does not end at byte {end}", 0)
+    if count > MAX_ENTRIES or size > count * MAX_ENTRY_BYTES:
+        allowed = f"at most {MAX_ENTRIES}, of {MAX_ENTRY_BYTES} bytes on average, are allowed"
+        data.fail("zip directory", f"has {count} entries in {size} bytes; {allowed}", begin)
     return count, begin, size
+
+
+def _listed(data: Cursor, count: int) -> list[zipfile.ZipInfo]:
+    """The entries of a checked directory."""
+    try:
+        with zipfile.ZipFile(data.file, metadata_encoding="utf-8") as archive:
+            listed = archive.infolist()
+    except NotImplementedError as error:
+        data.fail("zip directory", f"is of a later format: {shown(str(error))}", 0)
+    except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+        data.damaged("zip directory", f"is not readable: {shown(str(error))}", 0)
+    if len(listed) != count:
+        data.damaged("zip directory", f"of {count} entries holds {len(listed)}", 0)
+    return listed
 
 
 def _entries(data: Cursor) -> list[Entry]:
     count, begin, _ = _checked_directory(data)
-    cursor, entries, names = Cursor(data.data, data.file, begin), [], set()
-    for _ in range(count):
-        entry = _entry(cursor, begin)
-        if entry.name in names:
-            cursor.fail(f"zip entry {shown(entry.name)}", "occurs twice")
-        names.add(entry.name)
-        entries.append(entry)
-    end = 0
+    entries, names, end = [_entry(data, info, begin) for info in _listed(data, count)], set(), 0
     for entry in sorted(entries, key=lambda entry: (entry.offset, entry.size)):
+        if entry.name in names:
+            data.fail(f"zip entry {shown(entry.name)}", "occurs twice", entry.offset)
         if entry.offset < end:
             data.damaged(f"zip entry {shown(entry.name)}", "overlaps another one", entry.offset)
+        names.add(entry.name)
         end = entry.offset + entry.size
     return entries
 
 
-def _directory(data: Cursor) -> tuple[int, int, int]:
-    """(entries, first byte, bytes) of the central directory, from the record at the file's end."""
+def _directory(data: Cursor) -> tuple[int, int, int, int]:
+    """(entries, bytes, first byte) of the directory, and where the record begins that says so."""
     at = data.data.rfind(END, max(0, data.end - MAX_COMMENT - END_LAYOUT.size))
     if at < 0 or at + END_LAYOUT.size > data.end:
         data.damaged("zip directory", "is missing: the archive was cut short", data.end)
     fields = END_LAYOUT.unpack_from(data.data, at)
-    count, size, begin, comment = fields[4], fields[5], fields[6], fields[7]
-    if at + END_LAYOUT.size + comment != data.end:
+    if at + END_LAYOUT.size + fields[7] != data.end:
         data.damaged("zip directory", "is not at the end of the file", at)
-    if FULL16 in (count, fields[3]) or FULL32 in (size, begin):
-        return _directory64(data, at - LOCATOR64_LAYOUT.size)
-    return count, begin, size
+    locator = at - LOCATOR64_LAYOUT.size
+    if locator >= 0 and data.data[locator : locator + 4] == LOCATOR64:
+        return _directory64(data, locator, fields[4:7])
+    return *fields[4:7], at
 
 
-def _directory64(data: Cursor, at: int) -> tuple[int, int, int]:
-    if at < 0 or data.data[at : at + 4] != LOCATOR64:
-        data.damaged("zip64 directory", "is missing", max(at, 0))
-    _, _, place, _ = LOCATOR64_LAYOUT.unpack_from(data.data, at)
-    if place + END64_LAYOUT.size > at or data.data[place : place + 4] != END64:
-        data.damaged("zip64 directory", f"is not where the file says, at byte {place}", at)
-    fields = END64_LAYOUT.unpack_from(data.data, place)
-    return fields[7], fields[9], fields[8]
+def _directory64(data: Cursor, locator: int, short: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """The same from the zip64 record, which `torch.save` always writes. `short`: the numbers without it, if they fit there."""
+    _, _, at, _ = LOCATOR64_LAYOUT.unpack_from(data.data, locator)
+    if at + END64_LAYOUT.size != locator or data.data[at : at + 4] != END64:
+        data.damaged("zip64 directory", f"is not where the file says, at byte {at}", locator)
+    wide = END64_LAYOUT.unpack_from(data.data, at)[7:10]
+    if any(number not in (full, same) for number, full, same in zip(short, FULL, wide)):
+        data.damaged("zip64 directory", f"has the sizes {wide}, but the record at the file's end says {short}", at)
+    return *wide, at
 
 
-class _Listed(NamedTuple):
-    """The directory's record of an entry."""
-
-    field: str  # its name in errors
-    raw: bytes  # its name
-    name: str
-    local: int  # where its local header begins
-    size: int
-    crc: int
-
-
-def _entry(cursor: Cursor, directory: int) -> Entry:
-    """Read the next entry of the central directory, and compare it with its local header."""
-    listed = _listed(cursor)
-    offset = _data_offset(cursor, listed.field, listed.raw, listed.local, listed.size, directory)
-    return Entry(listed.name, offset, listed.size, listed.crc)
-
-
-def _listed(cursor: Cursor) -> _Listed:
-    at = cursor.position
-    head = cursor.take("zip directory", CENTRAL_LAYOUT.size)
-    if head[:4] != CENTRAL:
-        cursor.damaged("zip directory", f"holds {shown(head[:4])} where an entry should begin", at)
-    fields = CENTRAL_LAYOUT.unpack(head)
-    flags, method, crc, packed, size, name_length, extra_length, comment_length = (fields[i] for i in (3, 4, 7, 8, 9, 10, 11, 12))
-    raw = cursor.take("zip entry's name", name_length)
-    extra = cursor.take("zip entry's extra field", extra_length)
-    cursor.take("zip entry's comment", comment_length)
-    field = f"zip entry {shown(raw)}"
-    size, packed, local = _wide(cursor, field, extra, size, packed, fields[16])
-    if method != 0 or packed != size or flags & ENCRYPTED:
-        cursor.fail(field, "is compressed or encrypted; a checkpoint holds plain entries", at)
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError:
-        cursor.damaged(field, "is not named in UTF-8", at)
-    return _Listed(field, raw, name, local, size, crc)
-
-
-def _wide(cursor: Cursor, field: str, extra: bytes, size: int, packed: int, local: int) -> tuple[int, int, int]:
-    """The zip64 field holds, in this order, just the numbers that do not fit into four bytes."""
-    if FULL32 not in (size, packed, local):
-        return size, packed, local
-    wide = iter(_zip64(cursor, field, extra))
-    numbers = [next(wide, -1) if number == FULL32 else number for number in (size, packed, local)]
-    if -1 in numbers:
-        cursor.damaged(field, "has a zip64 field that is too short")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _zip64(cursor: Cursor, field: str, extra: bytes) -> tuple[int, ...]:
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
-        part = extra[at + 4 : at + 4 + length]
-        if kind == ZIP64_EXTRA:
-            return struct.unpack_from(f"<{len(part) // 8}Q", part)
-        at += 4 + length
-    return cursor.damaged(field, "has no zip64 field, which its size asks for")
+def _entry(data: Cursor, info: zipfile.ZipInfo, directory: int) -> Entry:
+    """An entry that is stored as it is; compared with its local header."""
+    name = info.orig_filename
+    field = f"zip entry {shown(name)}"
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & ENCRYPTED:
+        data.fail(field, "is compressed or encrypted; a checkpoint holds plain entries", directory)
+    offset = _data_offset(data, field, name.encode(), info.header_offset, info.file_size, directory)
+    return Entry(name, offset, info.file_size, info.CRC)
 
 
 def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, directory: int) -> int:
@@ -205,7 +165,7 @@ def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, 
     begin: int = name + head[9] + head[10]
     if head[2] & ENCRYPTED or head[3] != 0:
         cursor.fail(field, "is compressed or encrypted where it begins; a checkpoint holds plain entries", local)
-    if head[0] != LOCAL or cursor.data[name : name + head[9]] != raw:
+    if head[0] != MAGIC or cursor.data[name : name + head[9]] != raw:
         cursor.damaged(field, "has another name, or none, where it begins", local)
     if begin + size > directory:
         cursor.damaged(field, f"of {size} bytes at byte {begin} reaches into the directory at byte {directory}", local)

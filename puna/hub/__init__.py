@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from puna.errors import ModelNotFoundError, PunaError, UnsupportedModelError, did_you_mean
+from puna.files import exists
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName, parse_hub_name
 from puna.paths import is_safe_name, local_path, models_dir, typed_path
@@ -53,7 +54,7 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
     if the default model cannot be fetched.
     """
     text = DEFAULT_MODEL if name is None else str(name)
-    if name is not None and text and _exists(path := typed_path(text, "MODEL")):
+    if name is not None and text and exists(path := typed_path(text, "MODEL")):
         return path
     if (wheel := wheel_model(text)) is not None:
         return _cached_or_pulled(wheel, report)
@@ -101,7 +102,7 @@ def looks_like_model(text: str) -> bool:
 
 def absent_source(name: str | None) -> Source | None:
     """Where a published model would be fetched from; None if it is cached, and for any other name or path."""
-    if name is None or _exists(Path(name)) or wheel_model(name) is not None or _placed_by_hand(name) is not None:
+    if name is None or exists(Path(name)) or wheel_model(name) is not None or _placed_by_hand(name) is not None:
         return None
     source = _source(name)
     if source is None:
@@ -270,14 +271,6 @@ def _placed_by_hand(text: str) -> Path | None:
         return None
     candidates = (local_path(models_dir(), text), local_path(models_dir(), text[:120] + ".gguf"))
     return next((path for path in candidates if path.exists() and path.name != "hub"), None)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        path.stat()
-    except (OSError, ValueError):  # ValueError: a NUL in it
-        return False
-    return True
 
 
 def _link_target(text: str) -> str | None:

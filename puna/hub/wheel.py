@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
@@ -102,25 +103,18 @@ def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[i
         try:
             while process.poll() is None:
                 watch()
-                _wait(process, 0.1)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
         finally:
             _end(process)
     return process.returncode, log.read_text("utf-8", errors="replace")
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a running process (after Ctrl-C), and close its input."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if not _wait(process, 5):
+    """Close a process's input, which ends it if it still runs (after Ctrl-C)."""
+    try:
+        process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 

@@ -1,26 +1,24 @@
 """Runs programs with limits on their time and output, and ends them when puna ends.
 
 Each program has its own process group, which puna ends as a whole: a grandchild that keeps a pipe open does not block puna, and
-Ctrl-C leaves no process behind. Windows has no groups: there puna ends the process tree.
+Ctrl-C leaves no process behind. Windows has no groups: there puna ends the process tree, and reads output only at its end.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import selectors
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import IO
+from dataclasses import dataclass
 
 MAX_OUTPUT_BYTES = 4 << 20  # of stdout, and of stderr; the longest honest answer (mokutil's keys) has some ten KB
-PIECE_BYTES = 1 << 16
-TICK_S = 0.05  # interval of checks whether a program has ended while its pipes are still open
+TICK_S = 0.02  # interval of checks; meanwhile a program that prints without end prints some 20 MB
+LAST_S = 1.0  # for the output of a program that has ended; it takes that long only if another process keeps the pipes open
 DEATH_S = 0.5  # a killed program that still exists after this hangs in a system call
 ON_WINDOWS = os.name == "nt"
 
@@ -30,21 +28,28 @@ class Child:
     """A started program. `stdout` and `stderr` hold the output read so far."""
 
     process: subprocess.Popen[bytes]
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
+    stdout: bytes = b""
+    stderr: bytes = b""
     timed_out: bool = False
     too_long: bool = False  # it printed more than MAX_OUTPUT_BYTES; the rest was dropped
 
-    @property
-    def pipes(self) -> tuple[tuple[IO[bytes], bytearray], ...]:
-        pairs = ((self.process.stdout, self.stdout), (self.process.stderr, self.stderr))
-        return tuple((pipe, kept) for pipe, kept in pairs if pipe is not None)
+    def read(self, until: float) -> None:
+        """Read until the program ends or meets a limit. Needs no thread: when memory is short, none can start."""
+        has_ended = False
+        while not (has_ended or self.timed_out or self.too_long):
+            has_ended = self.process.poll() is not None  # first: all its output is then in the pipes
+            try:
+                self._keep(*self.process.communicate(timeout=LAST_S if has_ended else TICK_S))
+                return
+            except subprocess.TimeoutExpired as so_far:
+                self._keep(so_far.stdout, so_far.stderr)
+            self.timed_out = not has_ended and time.monotonic() >= until
 
-    def keep(self, kept: bytearray, piece: bytes) -> None:
-        """Append output, up to the limit."""
-        room = MAX_OUTPUT_BYTES - len(kept)
-        kept += piece[:room]
-        self.too_long = self.too_long or len(piece) > room
+    def _keep(self, stdout: bytes | None, stderr: bytes | None) -> None:
+        """Take the output so far, up to the limit. None: no more has come."""
+        outputs = stdout or self.stdout, stderr or self.stderr
+        self.stdout, self.stderr = (output[:MAX_OUTPUT_BYTES] for output in outputs)
+        self.too_long = max(map(len, outputs)) > MAX_OUTPUT_BYTES
 
     def end(self) -> bool:
         """End it and all its children; return whether it is gone."""
@@ -69,7 +74,7 @@ class Children:
         if child is None:
             return None
         try:
-            (_read_by_threads if ON_WINDOWS else _read)(child, until)
+            child.read(until)
         finally:
             self._forget(child)
         return child
@@ -108,60 +113,12 @@ class Children:
             with self._lock:
                 self._running.discard(child)
             if not ON_WINDOWS:  # on Windows a thread may still read them
-                for pipe, _ in child.pipes:
+                for pipe in filter(None, (child.process.stdout, child.process.stderr)):
                     pipe.close()
 
 
 CHILDREN = Children()
 atexit.register(CHILDREN.end_all)
-
-
-def _read(child: Child, until: float) -> None:
-    """Read until the program ends, or a limit is met. Needs no thread: when memory is short, none can start."""
-    with selectors.DefaultSelector() as selector:
-        for pipe, kept in child.pipes:
-            selector.register(pipe, selectors.EVENT_READ, kept)
-        while selector.get_map() and not child.too_long:
-            has_ended = child.process.poll() is not None  # poll first: all its output is then in the pipes
-            left = until - time.monotonic()
-            if left <= 0:
-                child.timed_out = not has_ended
-                return
-            ready = selector.select(0 if has_ended else min(TICK_S, left))
-            if has_ended and not ready:
-                return  # other processes keep the pipes open
-            for key, _ in ready:
-                piece = os.read(key.fd, PIECE_BYTES)
-                child.keep(key.data, piece)
-                if not piece:
-                    selector.unregister(key.fileobj)
-    if not child.too_long:
-        _wait(child, until)
-
-
-def _read_by_threads(child: Child, until: float) -> None:
-    """The same on systems that cannot poll pipes."""
-    readers = [threading.Thread(target=_pump, args=(child, pipe, kept), daemon=True) for pipe, kept in child.pipes]
-    for reader in readers:
-        reader.start()
-    _wait(child, until)
-    for reader in readers:
-        reader.join(DEATH_S)  # it lives longer only if other processes keep the pipe open
-
-
-def _pump(child: Child, pipe: IO[bytes], kept: bytearray) -> None:
-    with suppress(OSError, ValueError):
-        while not child.too_long and (piece := os.read(pipe.fileno(), PIECE_BYTES)):
-            child.keep(kept, piece)
-    if child.too_long:
-        _kill(child.process)
-
-
-def _wait(child: Child, until: float) -> None:
-    try:
-        child.process.wait(max(0.0, until - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        child.timed_out = True
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

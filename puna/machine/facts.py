@@ -64,7 +64,7 @@ def storage() -> dict[str, Any]:
         folder = cache_dir()
     except PunaError as error:
         return {"folder": "", "problem": error.message}
-    there = next(filter(_is_there, (folder, *folder.parents)), folder)
+    there = next(filter(os.path.exists, (folder, *folder.parents)), folder)  # False where this user may not search
     return {"folder": str(folder), "looked_at": str(there), "problem": _write_problem(there)} | _room(there)
 
 
@@ -105,15 +105,6 @@ def _version(package: str, module: str) -> str | None:
         return version if importlib.util.find_spec(module) is not None else None
     except (ImportError, ValueError):
         return None
-
-
-def _is_there(place: Path) -> bool:
-    """Also False for a path below a folder that this user may not search."""
-    try:
-        place.stat()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _room(folder: Path) -> dict[str, int]:

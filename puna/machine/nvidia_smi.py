@@ -23,7 +23,6 @@ WISHED = (
     "compute_cap",
     "pstate",
     "temperature.gpu",
-    "power.draw",
     "power.limit",
     "power.default_limit",
     "clocks_event_reasons.active",
@@ -71,7 +70,6 @@ class Gpu:
     capability: tuple[int, int] | None = None
     performance_state: str = ""  # "P0" is the fastest, "P8" idle
     temperature_c: float | None = None
-    power_w: float | None = None
     power_limit_w: float | None = None
     default_power_limit_w: float | None = None
     clock_reasons: int | None = None  # a bit mask
@@ -186,7 +184,6 @@ def _gpu(line: str, columns: list[str]) -> Gpu | None:
         capability=_capability(row.get("compute_cap", "")),
         performance_state=row.get("pstate", ""),
         temperature_c=_number(row.get("temperature.gpu", "")),
-        power_w=_number(row.get("power.draw", "")),
         power_limit_w=_number(row.get("power.limit", "")),
         default_power_limit_w=_number(row.get("power.default_limit", "")),
         clock_reasons=_clock_reasons(row),

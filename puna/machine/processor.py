@@ -8,8 +8,6 @@ from puna.machine.child import ask
 from puna.machine.host import Host
 from puna.resources import count_of_list, whole
 
-SYSCTL_NAMES = ("brand_string", "features", "leaf7_features")
-
 
 @dataclass(frozen=True, slots=True)
 class Processor:

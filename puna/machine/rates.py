@@ -19,7 +19,7 @@ def cpu_limits(report: Reporter) -> DeviceLimits | None:
     known = remembered("cpu")
     if known is None:
         report.progress(STAGE, 0, 1)
-        answer: Any = ask(ThisHost(), "puna.backends.cpu.trial", limit_s=LIMIT_S).facts.get("limits")
+        answer: Any = ask(ThisHost(), "puna.backends.cpu.self_test", limit_s=LIMIT_S).facts.get("limits")
         report.progress(STAGE, 1, 1)
         known = limits_of(answer)
         if known is not None:

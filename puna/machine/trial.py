@@ -1,4 +1,4 @@
-"""Tests the GPUs in a child with a time limit and parses its answer; the child is `puna.backends.torch.trial`."""
+"""Tests the GPUs in a child with a time limit and parses its answer; the child is `puna.backends.torch.self_test`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from puna.machine.child import Answer, ask
 from puna.machine.cuda_versions import Version
 from puna.machine.host import Host
 
-MODULE = "puna.backends.torch.trial"
+MODULE = "puna.backends.torch.self_test"
 LIMIT_S = 60.0  # importing PyTorch takes 3 to 15 s from a cold disk, the first kernel about as long to compile
 ALL_REDUCE_LIMIT_S = 30.0
 
@@ -40,7 +40,6 @@ class Trial:
     cure: str = ""
     torch: str = ""
     cuda: str = ""
-    architectures: tuple[str, ...] = ()
     triton: str = ""
     nccl: str = ""
     gpus: tuple[TriedGpu, ...] = ()
@@ -74,7 +73,6 @@ def understood(answer: Answer) -> Trial:
         cure=answer.text("cure"),
         torch=answer.text("torch"),
         cuda=answer.text("cuda"),
-        architectures=tuple(map(str, _list(answer.facts.get("architectures")))),
         triton=answer.text("triton"),
         nccl=answer.text("nccl"),
         gpus=tuple(_gpu(Answer(told)) for told in _list(answer.facts.get("devices")) if isinstance(told, dict)),

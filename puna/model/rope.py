@@ -1,6 +1,6 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864): which frequencies a model has, and the cos and sin of a step.
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864): which frequencies a model has.
 
-Pairs are interleaved: (x[2i], x[2i+1]).
+Pairs are interleaved: (x[2i], x[2i+1]). `rotary.py` has the cos and sin of a step.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.checks import require
-
-if TYPE_CHECKING:
-    from puna.model.spec import ModelConfig
 
 RopeScaling = Literal["none", "linear", "llama3", "dynamic", "yarn", "longrope"]
 BY_LENGTH = ("dynamic", "longrope")  # scalings whose frequencies depend on the length of the text
@@ -85,17 +82,6 @@ class RopeConfig:
         -> (head_dim / 2,), not to be changed
         """
         return _frequencies(self, head_dim, length if self.scaling in BY_LENGTH and length > self.original_context else 0)
-
-    def angles(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any], head_dim: int) -> npt.NDArray[np.float64]:
-        """The rotation angle of each pair at `positions`, in prompts of these lengths.
-
-        (tokens,), (tokens,) -> (tokens, head_dim / 2), radians
-        """
-        if self.scaling not in BY_LENGTH:
-            return np.asarray(np.multiply.outer(positions, self.frequencies(head_dim)))
-        lengths = np.maximum(positions + 1, prompt_lengths)
-        turned = [position * self.frequencies(head_dim, int(length)) for position, length in zip(positions, lengths)]
-        return np.asarray(turned, np.float64).reshape(-1, head_dim // 2)
 
     def prefix_key(self, prompt_length: int) -> int:
         """With frequencies that depend on the prompt's length, so does K: only prompts with equal keys share pages."""
@@ -166,50 +152,3 @@ def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all
         return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
     return temperature(mscale) / temperature(mscale_all_dim) if mscale and mscale_all_dim else temperature(1.0)
-
-
-class RotaryTables:
-    """The tables of cos and sin with which a model's layers rotate q and k.
-
-    Layers share tables: a plain model has one. A layer without rotation has one of cos 1 and sin 0, and so have the pairs that a
-    model does not rotate; a table for q alone also holds the factor of q. So the kernels rotate alike in every layer.
-    """
-
-    def __init__(self, model: ModelConfig) -> None:
-        self._head_dim = model.head_dim
-        self._kinds: list[tuple[RopeConfig | None, bool]] = []  # a table's rope, and whether it holds the factor of q
-        ropes = [None if layer.attention.rope is None else model.ropes[layer.attention.rope] for layer in model.layers]
-        self.of_k = tuple(self._number(rope, is_q=False) for rope in ropes)  # by layer
-        self.of_q = tuple(self._number(rope, is_q=rope is not None and rope.q_beta > 0) for rope in ropes)
-
-    def _number(self, rope: RopeConfig | None, is_q: bool) -> int:
-        kind = (rope, is_q)
-        if kind not in self._kinds:
-            self._kinds.append(kind)
-        return self._kinds.index(kind)
-
-    def __len__(self) -> int:
-        return len(self._kinds)
-
-    def cos_sin(self, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """For tokens at `positions` of prompts of these lengths.  # (tokens,) twice -> (tables, tokens, 2, head_dim / 2)"""
-        made = np.empty((len(self), len(positions), 2, self._head_dim // 2), np.float32)
-        for table, (rope, is_q) in zip(made, self._kinds):
-            if rope is None:
-                table[:] = [[1.0], [0.0]]
-            else:
-                _fill(table, rope, positions, prompt_lengths)
-            if is_q and rope is not None:
-                turns = np.floor(positions / rope.original_context)
-                table *= (1 + rope.q_beta * np.log1p(turns)).astype(np.float32)[:, None, None]
-        return made
-
-
-def _fill(
-    table: npt.NDArray[np.float32], rope: RopeConfig, positions: npt.NDArray[Any], prompt_lengths: npt.NDArray[Any]
-) -> None:
-    """Write cos and sin, with the attention factor in the pairs that are rotated.  # table: (tokens, 2, head_dim / 2)"""
-    head_dim = 2 * table.shape[2]
-    angles, rotated = rope.angles(positions, prompt_lengths, head_dim), rope.dim_of(head_dim) // 2
-    factors = np.where(np.arange(head_dim // 2) < rotated, rope.attention_factor, 1.0)
-    table[:, 0], table[:, 1] = np.cos(angles) * factors, np.sin(angles) * factors

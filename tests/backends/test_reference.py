@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pytest
 
 from puna.backends.reference import Floats, ReferenceBackend, attend, create, glu, matvec, rms_norm, rope, softmax
+from puna.batch import Batch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
-from puna.request import Batch
-from tests.fakes import make_plan, random_checkpoint, tiny_config
+from tests.fakes import chunk_of, make_plan, random_checkpoint, tiny_config
 
 Wide = npt.NDArray[np.float64]
 RNG = np.random.default_rng(5)
@@ -119,18 +119,11 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.num_heads}/{c.num_kv_heads}x{c.head_dim}-{c.rope.scaling}")
 def test_the_whole_pass_is_llama(config: ModelConfig) -> None:
     checkpoint = random_checkpoint(config, seed=3)
-    ids = RNG.integers(0, config.vocab_size, 40).astype(np.int32)
+    ids = RNG.integers(0, config.vocab_size, 40)
     backend = create(EngineConfig(device="reference"))
     backend.load(checkpoint, make_plan(max_tokens=64))
-    batch = Batch(
-        token_ids=ids,
-        positions=np.arange(40, dtype=np.int32),
-        starts=np.array([0, 40], np.int32),
-        page_tables=np.array([[5, 0, 9]], np.int32),
-        logit_rows=np.arange(40, dtype=np.int32),
-        prompt_lengths=np.array([40], np.int32),
-    )
-    np.testing.assert_allclose(backend.forward(batch), naive(checkpoint, ids.tolist()), rtol=1e-3, atol=2e-4)
+    batch = Batch.of([chunk_of(ids.tolist(), 0, [5, 0, 9], num_logits=40, prompt_length=40)])
+    np.testing.assert_allclose(backend.step(batch).logits(), naive(checkpoint, ids.tolist()), rtol=1e-3, atol=2e-4)
     backend.close()
 
 
@@ -139,7 +132,7 @@ def test_a_closed_backend_says_so() -> None:
     backend.close()
     backend.close()
     with pytest.raises(DeviceError, match="no model"):
-        backend.forward(Batch(*(np.zeros(1, np.int32) for _ in range(6))))
+        backend.step(Batch.of([chunk_of([1], 0, [0], num_logits=1, prompt_length=1)]))
 
 
 def test_limits_are_positive() -> None:

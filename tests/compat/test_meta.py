@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from puna.backends.reference import ReferenceBackend
+from puna.batch import Batch
 from puna.compat import meta
 from puna.compat.dialogs import SPECIAL_TAGS, llama2_ids, llama3_ids
 from puna.compat.meta import Llama
@@ -22,9 +24,10 @@ from puna.config import EngineConfig
 from puna.convert import convert
 from puna.errors import ModelNotFoundError, UsageError
 from puna.formats import open_checkpoint
-from puna.request import Batch
+from puna.llm import Stream
+from puna.request import SamplingParams
 from puna.tokenizers import build_tokenizer
-from tests.fakes import make_plan
+from tests.fakes import chunk_of, make_plan
 from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf, write_llama2c
 
 EOS, PAD = 2, -1
@@ -123,16 +126,8 @@ def logits_of(folder: Path) -> LogitsOf:
     @lru_cache(None)
     def logits(ids: tuple[int, ...]) -> Logits:
         assert PAD not in ids
-        n = len(ids)
-        batch = Batch(
-            token_ids=np.array(ids, np.int32),
-            positions=np.arange(n, dtype=np.int32),
-            starts=np.array([0, n], np.int32),
-            page_tables=np.arange(4, dtype=np.int32)[None],
-            logit_rows=np.array([n - 1], np.int32),
-            prompt_lengths=np.array([n], np.int32),
-        )
-        row: Logits = backend.forward(batch)[0]
+        batch = Batch.of([chunk_of(ids, 0, range(4), num_logits=1, prompt_length=len(ids))])
+        row: Logits = backend.step(batch).logits()[0]
         return row
 
     return logits
@@ -659,3 +654,38 @@ def test_a_refused_prompt_leaves_no_other_running(folder: Path) -> None:
         llama.generate([[1, 5], [1, 6], [1, 9999]], 4, temperature=0)
     assert not llama.llm.engine.has_work
     llama.close()
+
+
+# ---- beside other streams of the model ------------------------------------------------------------------------------
+
+FORMS: dict[str, Callable[[Llama], Any]] = {
+    "generate": lambda llama: llama.generate(RAGGED, 8, 0.0, logprobs=True, echo=True),
+    "generate, drawn": lambda llama: llama.generate(RAGGED, 8, 1.0),
+    "generate, of a full prompt": lambda llama: llama.generate([[1, *range(200, 263)]], 8, 0.0, logprobs=True, echo=True),
+    "text_completion": lambda llama: llama.text_completion(["the day", "lily"], 1.0, max_gen_len=12, logprobs=True),
+    "chat_completion": lambda llama: llama.chat_completion(DIALOGS, 1.0, max_gen_len=12, logprobs=True),
+}
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stream_of_the_same_model_loses_nothing(form: str, is_strict: bool, folder: Path) -> None:
+    """One that is read before the call and after it, and one that another thread reads meanwhile."""
+    alone, beside = (build(folder, max_seq_len=64, strict_compat=is_strict) for _ in range(2))
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    expected, whole = FORMS[form](alone), alone.llm.generate([1, 270, 280], params).token_ids
+
+    def read(stream: Stream) -> tuple[int, ...]:
+        return tuple(token_id for piece in stream for token_id in piece.token_ids)
+
+    found: list[tuple[int, ...]] = []
+    stream, other = beside.llm.stream([[1, 270, 280]] * 2, params)
+    first = next(stream).token_ids + next(stream).token_ids
+    thread = threading.Thread(target=lambda: found.append(read(other)))
+    thread.start()
+    assert FORMS[form](beside) == expected
+    assert first + read(stream) == whole
+    thread.join()
+    assert found == [whole]
+    alone.close()
+    beside.close()

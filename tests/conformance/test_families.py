@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from puna.batch import Logits
 from puna.formats.base import Checkpoint
-from puna.request import Logits
 from tests.conformance.test_backends import forward, loaded
 from tests.families import FAMILIES, ORIGINAL_CONTEXT, VOCAB_SIZE, WINDOW
 

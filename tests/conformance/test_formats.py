@@ -27,7 +27,8 @@ from puna.formats.families import FAMILIES as FAMILIES_BY_NAME
 from puna.formats.names import GGUF_NAMES, META_NAMES, foreign_name
 from puna.formats.notices import Doubt
 from puna.formats.tokenizer_files import means_the_same
-from puna.model.rope import RopeConfig, RotaryTables
+from puna.model.rope import RopeConfig
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig, is_near
 from puna.writers.safetensors import FAMILY_KEYS
 from tests.families import FAMILIES, Family

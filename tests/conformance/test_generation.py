@@ -13,14 +13,16 @@ from itertools import product
 
 import pytest
 
+from puna import sampling
 from puna.backends import backend_spec, create_backend
+from puna.completion import Completion
 from puna.config import EngineConfig
-from puna.llm import LLM, Completion
+from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.plan import make_plan
 from puna.request import SamplingParams
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
-from tests.fakes import ByteTokenizer, random_checkpoint, tiny_config
+from tests.fakes import ByteTokenizer, ParamsWithOnly, only, random_checkpoint, tiny_config
 
 CONFIG: ModelConfig = tiny_config(num_heads=3, num_kv_heads=1, head_dim=16, hidden_size=64, ffn_size=96, max_context=96)
 devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
@@ -90,12 +92,37 @@ def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(devi
 
 
 @devices
-def test_a_device_that_chooses_by_itself_chooses_what_the_host_would(device: str) -> None:
-    """Requests that want ids only, beside the same ones that want log-probabilities too, for which the host chooses."""
+def test_a_device_that_samples_gives_what_the_host_would(device: str) -> None:
+    """Requests that want ids only, beside the same ones that want log-probabilities too, for which the host samples."""
     prompts, params = jobs()
     plain = [replace(each, logprobs=None, prompt_logprobs=None) for each in params]
     with tiny_llm(device, "F16") as llm:
         told = llm.generate(prompts, params)
-        chosen = llm.generate(prompts, plain)
-    assert [c.token_ids for c in chosen] == [c.token_ids for c in told]
-    assert {c.num_cached > 0 for c in chosen} == {True, False}, "pages of ids that were read late are found, too"
+        sampled = llm.generate(prompts, plain)
+    assert [c.token_ids for c in sampled] == [c.token_ids for c in told]
+    assert {c.num_cached > 0 for c in sampled} == {True, False}, "pages of ids that were read late are found, too"
+
+
+@devices
+def test_a_filter_that_is_only_a_field_and_a_function_is_obeyed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside requests that do not need it, and get what they got before."""
+    prompts = [[5, 6, 7], [8, 9], [3]]
+    hot = ParamsWithOnly(max_tokens=8, temperature=5.0, seed=1, ignore_eos=True)
+    with tiny_llm(device, "F32") as llm:
+        before = [c.token_ids for c in llm.generate(prompts, hot)]
+        monkeypatch.setattr(sampling, "FILTERS", {**sampling.FILTERS, only: ("only",)})
+        assert [c.token_ids for c in llm.generate(prompts, hot)] == before
+        found = [c.token_ids for c in llm.generate(prompts, [hot, replace(hot, only=42), replace(hot, only=7, temperature=0.1)])]
+    assert found == [before[0], (42,) * 8, (7,) * 8] and (42,) * 8 not in before
+
+
+@devices
+def test_a_filter_that_is_always_on_is_obeyed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_42(logits: sampling.Row, params: SamplingParams, history: sampling.History) -> sampling.Row:
+        return only(logits, ParamsWithOnly(only=42), history)
+
+    first, *others = sampling.FILTERS.items()
+    with tiny_llm(device, "F32") as llm:
+        monkeypatch.setattr(sampling, "FILTERS", dict([first, (only_42, ()), *others]))
+        for params in (SamplingParams(max_tokens=4), SamplingParams(max_tokens=4, temperature=5.0, top_p=0.9, seed=2)):
+            assert llm.generate([5, 6, 7], params).token_ids == (42,) * 4

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from puna.batch import Logits
 from puna.formats.base import Checkpoint, TokenizerSpec
-from puna.request import Logits
 from puna.writers.base import Job
 from puna.writers.gguf import GGUF
 from tests.conformance.test_backends import forward, loaded

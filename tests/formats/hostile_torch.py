@@ -168,6 +168,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a name that differs in its two headers": lambda: archive().replace(b"archive/data.pkl", b"archive/data.pkX", 1),
     "an entry that overlaps the directory": lambda: _larger(),
     "no directory": lambda: archive()[:-22],
+    "an entry that the directory does not count": lambda: _counted(1),
+    "another archive before it": lambda: archive() * 2,
     "cut": lambda: archive()[:120],
     "two programs": lambda: archive(extra={"other/data.pkl": RIGHT}),
     "no program": lambda: archive(names=("archive/data.txt", "archive/data/0")),
@@ -242,6 +244,13 @@ def _flagged(flag: int) -> bytes:
     data = bytearray(archive())
     at = data.rindex(b"PK\x01\x02")
     data[at + 8 : at + 10] = struct.pack("<H", flag)
+    return bytes(data)
+
+
+def _counted(count: int) -> bytes:
+    """The number of entries in the record at the end."""
+    data = bytearray(archive())
+    data[-14:-10] = struct.pack("<2H", count, count)
     return bytes(data)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from puna.errors import UsageError
 from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, check_parts, cut, cut_of, joined, part_of
-from puna.model.spec import ModelConfig
+from puna.model.spec import AttentionSpec, Dense, Experts, ModelConfig
 from puna.model.weights import Cut, tensor_shapes
-from tests.fakes import random_checkpoint, tiny_config
+from tests.fakes import random_checkpoint, tiny_config, with_layers
 
 CONFIG = tiny_config(num_heads=8, num_kv_heads=4, hidden_size=64, ffn_size=128, vocab_size=97, qkv_bias=True, o_bias=True)
 
@@ -58,6 +58,20 @@ def test_a_number_that_does_not_work_is_refused_with_those_that_do(config: Model
     with pytest.raises(UsageError, match=f"cannot be split in {count} parts") as caught:
         check_parts(config, count)
     assert caught.value.hint == f"These numbers of parts work: {works}."
+
+
+@pytest.mark.parametrize(
+    ("attention", "ffn", "words"),
+    [
+        (AttentionSpec(qk_norm="full"), Dense(96), "full qk_norm"),
+        (AttentionSpec(), Experts(64, count=4, top_k=2), "experts"),
+    ],
+)
+def test_what_needs_more_sums_is_not_split(attention: AttentionSpec, ffn: Dense | Experts, words: str) -> None:
+    config = with_layers(CONFIG, attention, ffn, "after")
+    check_parts(config, 1)
+    with pytest.raises(UsageError, match=f"cannot be split in parts: it has {words}\n"):
+        check_parts(config, 2)
 
 
 def test_a_block_that_would_be_cut_becomes_numbers() -> None:

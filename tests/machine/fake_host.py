@@ -216,7 +216,7 @@ def fact(name: str, /, **facts: Any) -> dict[str, Any]:
 
 def trial(**facts: Any) -> dict[str, Any]:
     """A command: what the trial of the CPU prints."""
-    return {"command": command_line("puna.backends.cpu.trial"), "stdout": json.dumps(facts) + "\n"}
+    return {"command": command_line("puna.backends.cpu.self_test"), "stdout": json.dumps(facts) + "\n"}
 
 
 def command_line(*words: str) -> list[str]:

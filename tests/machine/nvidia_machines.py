@@ -104,7 +104,7 @@ def dmesg(*lines: str) -> Overlay:
 HEALTHY: dict[str, str] = {
     "index": "0", "name": "NVIDIA GeForce RTX 4070", "memory.total": "12282", "memory.used": "12", "memory.free": "11881",
     "driver_version": "580.82.07", "uuid": "GPU-5d0a1bb1", "pci.bus_id": "00000000:01:00.0", "compute_cap": "8.9", "pstate": "P8",
-    "temperature.gpu": "38", "power.draw": "11.63", "power.limit": "200.00", "power.default_limit": "200.00",
+    "temperature.gpu": "38", "power.limit": "200.00", "power.default_limit": "200.00",
     "clocks_event_reasons.active": "0x0000000000000001", "ecc.errors.uncorrected.volatile.total": "[N/A]",
     "pcie.link.gen.current": "1", "pcie.link.gen.max": "4", "pcie.link.width.current": "16", "pcie.link.width.max": "16",
     "mig.mode.current": "[N/A]", "persistence_mode": "Disabled", "display_active": "Enabled",
@@ -166,7 +166,7 @@ TRIED: dict[str, Any] = {
 def tried(*gpus: Mapping[str, Any], all_reduce: str = "", **more: Any) -> Overlay:
     """The trial's answer; each GPU is what differs from a healthy RTX 4070."""
     told = {
-        "torch": "2.13.0+cu130", "cuda": "13.0", "architectures": ["sm_75", "sm_89", "sm_120"], "triton": "3.7.0",
+        "torch": "2.13.0+cu130", "cuda": "13.0", "triton": "3.7.0",
         "nccl": "2.28.9",
         "devices": [TRIED | dict(gpu) for gpu in gpus or ({},)], "peers": [],
     }  # fmt: skip

@@ -48,7 +48,7 @@ def host_name(*addresses: str) -> Overlay:
 
 
 def trial_ends(**command: Any) -> Overlay:
-    return {"commands": [{"command": command_line("puna.backends.cpu.trial")} | command]}
+    return {"commands": [{"command": command_line("puna.backends.cpu.self_test")} | command]}
 
 
 def several(**more: str) -> Overlay:

@@ -24,14 +24,6 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the programs are of POSIX")
 
 
-@pytest.fixture(params=["selectors", "threads"])
-def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of reading; Windows has only the second."""
-    if request.param == "threads":
-        monkeypatch.setattr(children, "_read", children._read_by_threads)
-    return str(request.param)
-
-
 def is_gone(pid: int, within_s: float = 3.0) -> bool:
     """Whether a process ends soon. A zombie counts as ended."""
     until = time.monotonic() + within_s
@@ -46,7 +38,6 @@ def is_gone(pid: int, within_s: float = 3.0) -> bool:
     return False
 
 
-@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("line", ["exec cat /dev/zero", "exec cat /dev/zero >&2", "yes", "yes & yes >&2"])
 def test_what_prints_without_end_is_ended_at_four_mebibytes(line: str) -> None:
     started = time.monotonic()
@@ -56,7 +47,6 @@ def test_what_prints_without_end_is_ended_at_four_mebibytes(line: str) -> None:
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.usefixtures("reader")
 def test_what_hangs_is_ended_with_all_that_it_started() -> None:
     started = time.monotonic()
     assert children.CHILDREN.run(("sh", "-c", "exit 3"), os.environ, 5.0) is not None
@@ -66,7 +56,6 @@ def test_what_hangs_is_ended_with_all_that_it_started() -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.usefixtures("reader")
 def test_a_grandchild_that_holds_the_pipes_is_not_waited_for() -> None:
     started = time.monotonic()
     output = ThisHost().run("sh", "-c", "sleep 60 & echo $!; echo err >&2; exit 7", limit_s=10)
@@ -76,13 +65,11 @@ def test_a_grandchild_that_holds_the_pipes_is_not_waited_for() -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.usefixtures("reader")
 def test_a_program_that_closes_its_pipes_and_goes_on_has_its_time_limit() -> None:
     output = ThisHost().run("sh", "-c", "exec >&- 2>&-; exec sleep 60", limit_s=0.3)
     assert output is not None and output.timed_out
 
 
-@pytest.mark.usefixtures("reader")
 def test_what_it_printed_and_its_code_are_told() -> None:
     output = ThisHost().run("sh", "-c", "printf 'a\\377'; printf b >&2; kill -9 $$")
     assert output is not None

@@ -543,21 +543,21 @@ def test_two_pytorches_and_no_triton(tmp_path: Path) -> None:
 
 def test_a_card_that_was_lost_while_the_machine_slept(tmp_path: Path) -> None:
     problem = "CUDA does not start; often the driver was lost while the machine slept, or was updated and not loaded anew"
-    told = {"commands": [machines.child("puna.backends.torch.trial", stdout='{"devices": [], "problem": "' + problem + '"}')]}
+    told = {"commands": [machines.child("puna.backends.torch.self_test", stdout='{"devices": [], "problem": "' + problem + '"}')]}
     finding = examine(tmp_path, *RTX_4070, told).one("gpu.trial")  # type: ignore[arg-type]
     assert finding.state == "error" and "slept" in finding.found
     assert commands(finding) == "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm"
 
 
 def test_a_trial_that_hangs(tmp_path: Path) -> None:
-    told: Overlay = {"commands": [machines.child("puna.backends.torch.trial", hangs=True)]}
+    told: Overlay = {"commands": [machines.child("puna.backends.torch.self_test", hangs=True)]}
     finding = examine(tmp_path, *RTX_4070, told).one("gpu.trial")
     assert finding.state == "error" and "did not end within 60 s" in finding.found
 
 
 def test_a_pytorch_that_cannot_be_imported(tmp_path: Path) -> None:
     words = "Traceback (most recent call last):\nImportError: libcudnn.so.9: cannot open shared object file: No such file\n"
-    told: Overlay = {"commands": [machines.child("puna.backends.torch.trial", stderr=words, code=1)]}
+    told: Overlay = {"commands": [machines.child("puna.backends.torch.self_test", stderr=words, code=1)]}
     finding = examine(tmp_path, *RTX_4070, told).one("gpu.trial")
     assert "libcudnn.so.9" in finding.found and "whl/cu130" in commands(finding)
 
@@ -588,7 +588,7 @@ def test_no_card_means_no_trial(tmp_path: Path) -> None:
     host = build(tmp_path)
     for probe in PROBES:
         list(probe(Patient(host)))
-    assert not any("puna.backends.torch.trial" in asked for asked in host.asked)
+    assert not any("puna.backends.torch.self_test" in asked for asked in host.asked)
 
 
 def test_a_fact_is_found_out_once(tmp_path: Path) -> None:

@@ -240,12 +240,6 @@ def test_llama_3_is_written_byte_for_byte_as_meta_has_it(llama3_tokenizer: Path,
 # ---- what a form cannot hold ----------------------------------------------------------------------------------------
 
 
-def with_last_control() -> TokenizerSpec:
-    types = np.array(small_spm().token_types)
-    types[-1] = 3
-    return small_spm(token_types=types)
-
-
 @pytest.mark.parametrize(
     ("write", "spec", "why"),
     [

@@ -22,6 +22,7 @@ from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.layout import TILE_ROWS
 from puna.backends.cpu.simd import (
     add,
+    call,
     exp,
     fma,
     keep_lanes,
@@ -82,7 +83,7 @@ def page_at(position, pages, page_base, page_stride, page_size):
 
 
 @kernel
-def _exp(x):
+def exp_f32(x):
     return sum_lanes(exp(splat_f32(x))) * np.float32(0.125)
 
 
@@ -94,7 +95,7 @@ def fold(sums, later, width, rows):
         if load_f32(later + state + 4) == np.float32(0.0):
             continue
         now = max(load_f32(sums + state), load_f32(later + state))
-        keep, add_up = _exp(load_f32(sums + state) - now), _exp(load_f32(later + state) - now)
+        keep, add_up = exp_f32(load_f32(sums + state) - now), exp_f32(load_f32(later + state) - now)
         ours, theirs = sums + 4 * row * width, later + 4 * row * width
         for i in range(0, 4 * width, 32):
             store_f32x8(ours + i, fma(load_f32x8(theirs + i), splat_f32(add_up), mul(load_f32x8(ours + i), splat_f32(keep))))
@@ -216,16 +217,16 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
     @kernel
     def attend_span(
         q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
-        scores, sums,
+        scale, softcap, cap, scores, sums,
     ):  # fmt: skip
         """Attend a tile to positions first..end-1 of the pages that `pages` (int32) names: query heads at addresses q*, at
         positions p*. `alone`: only the first head counts. `last`: a position whose page may be prefetched.
 
-        Each row sees the last `window` positions, its own included. Page number n lies at page_base + n * page_stride.
+        Each row sees the last `window` positions, its own included. Page number n lies at page_base + n * page_stride. Scores
+        are multiplied by `scale`; with a `cap` other than 0 they go through the entry `softcap`.
         The code prefetches: pages lie apart, and the hardware's prefetcher stops at each 4 KiB. Afterwards `sums` holds, as
         `fold` reads them, each row's weighted values (`width` floats), maximum and total.
         """
-        scale = np.float32(1.0) / np.sqrt(np.float32(head_dim))
         width = -(-head_dim // 16) * 16
         state, row = sums + 4 * TILE_ROWS * width, 4 * span
         begin = first // page_size * page_size
@@ -242,6 +243,9 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
                 scores_of_page_alone(q0, page, head_dim, page_size, count, scale, to, ahead)
             else:
                 scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, count, scale, to, row, ahead)
+        if cap != 0:
+            for i in range(1 if alone else TILE_ROWS):
+                call(softcap, scores + i * row, slots, cap)
         for i in range(0, 4 * TILE_ROWS * width, 32):
             store_f32x8(sums + i, splat_f32(0.0))
         _softmax(scores, p0 + 1 - begin, window, slots, state)

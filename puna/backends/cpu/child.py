@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import queue
-import struct
 import sys
 import threading
 import traceback
 from typing import BinaryIO
 
-READY = b"puna compiles kernels\n"  # precedes the answers; skip what Python's start printed before
-CODE, ERROR = b"C", b"E"  # an answer is its kind, its length, and then the machine code or a traceback
-HEAD = struct.Struct("<cQ")
+from puna.backends.cpu.children import CODE, ERROR, HEAD, READY
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import IO
 
-from puna.backends.cpu.child import ERROR, HEAD, READY
 from puna.errors import DeviceError
+
+READY = b"puna compiles kernels\n"  # precedes the answers; skip what Python's start printed before
+CODE, ERROR = b"C", b"E"  # an answer is its kind, its length, and then the machine code or a traceback
+HEAD = struct.Struct("<cQ")
 
 MAX_CHILDREN = 4  # each imports Numba first, and the largest kernel takes half of the time
 # The child uses this process's module path, without the current folder unless this process has it too.

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,18 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
     **{f"attend_{kv_type}": ("tiles", 4) for kv_type in ("f16", "f32")},
     **{f"multiply_{kind.name}": ("kernels", 10) for kind in reversed(KINDS.values())},
+    "experts": ("experts", 4),
     "interleave_k_quants": ("interleave", 7),
     "interleave_quants": ("interleave", 9),
     "interleave_floats": ("interleave", 7),
-    **{f"embed_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
+    "glu_silu": ("activations", 4),
+    "glu_gelu": ("activations", 4),
+    "softcap": ("activations", 3),
+    **{f"dequantize_row_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
     **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in ("f16", "f32")},
-    "read_memory": ("ceilings", 2),
-    "multiply_bytes": ("ceilings", 2),
-    "multiply_floats": ("ceilings", 2),
+    "read_memory": ("roofline_kernels", 2),
+    "multiply_bytes": ("roofline_kernels", 2),
+    "multiply_floats": ("roofline_kernels", 2),
 }
 
 STAGE, WAITING = "compiling kernels, once", "waiting for another process that compiles kernels"
@@ -80,6 +84,10 @@ class Entry:
         self.function(ctypes.byref(result), ctypes.byref(error), *arguments)
         return result.value
 
+    def bound(self, *arguments: int) -> Callable[[], object]:
+        """The call with these arguments, without its result: for what every step calls."""
+        return partial(self.function, ctypes.byref(ctypes.c_int64()), ctypes.byref(ctypes.c_void_p()), *arguments)
+
 
 @cache
 def load_entry(name: str) -> Entry:
@@ -91,9 +99,9 @@ def load_entry(name: str) -> Entry:
     return _loaded(machine_code, ENTRIES[name][1])
 
 
-def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str) -> list[str]:
-    """The entries that a model with matrices of these types needs."""
-    names = {"run", f"embed_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}"}
+def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str, parts: Iterable[str] = ("glu_silu",)) -> list[str]:
+    """The entries that a model with matrices of these types needs. `parts`: those that only some models have."""
+    names = {"run", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
     for kind in kinds:
         names |= {f"multiply_{kind.name}", kind.interleave}
     return [name for name in ENTRIES if name in names]

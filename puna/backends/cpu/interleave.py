@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from puna.backends.cpu.jit import entry, inlined
+from puna.backends.cpu.jit import entry, inline
 from puna.backends.cpu.layout import D_AT, DMIN_AT, GROUP, Q4_K, Q4_K_NUMBERS, Q5_K, Q5_K_NUMBERS, Q6_K_NUMBERS
 from puna.backends.cpu.simd import load_i32, load_u8, load_u16, store_i32, store_u8, store_u16
 
@@ -40,7 +40,7 @@ def interleave_k_quants(kind, source, row_bytes, superblocks, rows, target, targ
                 _interleave_q6_k(at, to, lane)
 
 
-@inlined
+@inline
 def _interleave_q4_k(at, to, lane):
     for block in range(8):
         numbers, shift = at + 16 + block // 2 * 32, block % 2 * 4
@@ -49,7 +49,7 @@ def _interleave_q4_k(at, to, lane):
     _interleave_scales(at, to + Q4_K_NUMBERS, lane)
 
 
-@inlined
+@inline
 def _interleave_q5_k(at, to, lane):
     for block in range(8):
         numbers, shift, out = at + 48 + block // 2 * 32, block % 2 * 4, to + 160 * block + 4 * lane
@@ -59,7 +59,7 @@ def _interleave_q5_k(at, to, lane):
     _interleave_scales(at, to + Q5_K_NUMBERS, lane)
 
 
-@inlined
+@inline
 def _interleave_q6_k(at, to, lane):
     for run in range(16):
         column, out = run % 8 * 16, to + 96 * run + 4 * lane
@@ -71,13 +71,13 @@ def _interleave_q6_k(at, to, lane):
     store_u16(to + Q6_K_NUMBERS + D_AT + 2 * lane, load_u16(at + 208))
 
 
-@inlined
+@inline
 def _two_quads(low, high, shift):
     """Join nibbles of two quads: those at bit `shift` of the bytes at both addresses."""
     return (load_i32(low) >> shift & 0x0F0F0F0F) | (load_i32(high) >> shift & 0x0F0F0F0F) << 4
 
 
-@inlined
+@inline
 def _bits(at, shift, mask, width, quads):
     """Join the upper bits of neighbouring quads: `width` bits each, at bit `shift`."""
     found = 0
@@ -86,7 +86,7 @@ def _bits(at, shift, mask, width, quads):
     return found
 
 
-@inlined
+@inline
 def _interleave_scales(at, to, lane):
     """Unpack Q4_K's and Q5_K's six-bit scales to bytes. The last four keep their top two bits above those of the first four."""
     store_u16(to + D_AT + 2 * lane, load_u16(at))

@@ -112,8 +112,8 @@ def kernel(function: Function) -> Function:
     return compiled
 
 
-def inlined(function: Function) -> Function:
-    """Compile a kernel that is always inlined into its caller, so that values stay in registers."""
+def inline(function: Function) -> Function:
+    """Compile a kernel that is always inline into its caller, so that values stay in registers."""
     compiled: Function = numba.njit(**KERNEL_FLAGS, forceinline=True)(function)
     return compiled
 

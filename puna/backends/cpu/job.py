@@ -1,13 +1,24 @@
-"""What a thread of a step reads: memory and sizes, at their addresses, and the thread's share of the work."""
+"""What a thread of a step reads: memory, sizes, layers and matrices, at their addresses, and the thread's share of the work."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
 from puna.backends.cpu.jit import kernel
-from puna.backends.cpu.layout import Memory, Sizes
+from puna.backends.cpu.layout import LAYER_BYTES, MATRIX_BYTES, LayerRow, MatrixRow, Memory, Routing, Sizes
 from puna.backends.cpu.simd import tuple_reader
 
-read_memory, read_sizes = tuple_reader(Memory), tuple_reader(Sizes)
+read_memory, read_sizes, read_routing = tuple_reader(Memory), tuple_reader(Sizes), tuple_reader(Routing)
+_read_layer, _read_matrix = tuple_reader(LayerRow), tuple_reader(MatrixRow)
+
+
+@kernel
+def read_layer(memory, number):
+    return _read_layer(memory.layers + LAYER_BYTES * number)
+
+
+@kernel
+def read_matrix(memory, index):
+    return _read_matrix(memory.matrices + MATRIX_BYTES * index)
 
 
 @kernel

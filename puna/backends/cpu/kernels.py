@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.jit import entry, inlined, kernel
+from puna.backends.cpu.jit import entry, inline, kernel
 from puna.backends.cpu.layout import (
     D_AT,
     DMIN_AT,
@@ -32,9 +32,7 @@ from puna.backends.cpu.simd import (
     add,
     add_i16,
     add_i32,
-    div,
     dot_i8,
-    exp,
     fma,
     high_nibbles,
     join_bits,
@@ -102,8 +100,29 @@ def rms_norm(x, weight, size, eps, out):
 
 
 @kernel
+def scale_row(x, size, columns, factor):
+    """x *= factor; the numbers behind `size`, up to `columns`, become 0."""
+    for i in range(0, columns, 8):
+        store_f32x8(x + 4 * i, mul(keep_lanes(load_f32x8(x + 4 * i), size - i, np.float32(0.0)), splat_f32(factor)))
+
+
+@kernel
+def add_row(x, columns, y):
+    """y += x"""
+    for i in range(0, columns, 8):
+        store_f32x8(y + 4 * i, add(load_f32x8(y + 4 * i), load_f32x8(x + 4 * i)))
+
+
+@kernel
+def copy_row(x, columns, y):
+    """y = x"""
+    for i in range(0, columns, 8):
+        store_f32x8(y + 4 * i, load_f32x8(x + 4 * i))
+
+
+@kernel
 def head_norm(x, weight, size, eps):
-    """`rms_norm` of one head, in place; writes nothing beyond `size`."""
+    """`rms_norm` of one head, or of several together, in place; writes nothing beyond `size`."""
     whole = size // 8 * 8
     total = splat_f32(0.0)
     for i in range(0, whole, 8):
@@ -161,20 +180,11 @@ def quantize_blocks(x, columns, record, first, last):
 
 
 @kernel
-def swiglu(gate, up, size, out):
-    """out = gate / (1 + e**-gate) * up (Shazeer 2020, arXiv 2002.05202), whole vectors."""
-    one = splat_f32(1.0)
-    for i in range(0, size, 8):
-        g = load_f32x8(gate + 4 * i)
-        store_f32x8(out + 4 * i, mul(div(g, add(one, exp(sub(splat_f32(0.0), g)))), load_f32x8(up + 4 * i)))
-
-
-@kernel
-def rope(x, turns, head_dim, first, last):
-    """Rotate the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `turns`: [cos, sin] per pair."""
+def rope(x, cos_sin, head_dim, first, last):
+    """Rotate the pairs (x[i], x[i+1]) of numbers first..last-1 of a row of heads, in place. `cos_sin` (2, head_dim / 2)"""
     for i in range(first, last, 2):
-        at = turns + 4 * (i % head_dim)
-        cos, sin = load_f32(at), load_f32(at + 4)
+        at = cos_sin + 2 * (i % head_dim)
+        cos, sin = load_f32(at), load_f32(at + 2 * head_dim)
         a, b = load_f32(x + 4 * i), load_f32(x + 4 * i + 4)
         store_f32(x + 4 * i, a * cos - b * sin)
         store_f32(x + 4 * i + 4, a * sin + b * cos)
@@ -183,7 +193,7 @@ def rope(x, turns, head_dim, first, last):
 # ---- products with float weights ------------------------------------------------------------------------------------
 
 
-@inlined
+@inline
 def _finish(y, total, adds):
     """Set eight rows of an output, or add to them."""
     if adds:
@@ -258,7 +268,7 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
 # ---- products with quantised weights --------------------------------------------------------------------------------
 
 
-@inlined
+@inline
 def _sum_nibbles(w, x):
     """Sums over a block of 4-bit numbers 0..15, two per row. Eight products of at most 15 * 127 * 2 fit into an int16."""
     v = load_i8x32(w)
@@ -274,18 +284,18 @@ def _sum_nibbles(w, x):
     return add_i16(s, t)
 
 
-@inlined
+@inline
 def _dot_nibbles(w, x):
     """Sums over a block of 4-bit numbers, per row."""
     return widen_pairs(_sum_nibbles(w, x))
 
 
-@inlined
+@inline
 def _add_nibbles(s, low, high, x):
     return add_i16(s, add_i16(madd_u8_i8(low, repeat_i8x4(x)), madd_u8_i8(high, repeat_i8x4(x + 16))))
 
 
-@inlined
+@inline
 def _sum_nibbles_tile(w, x, stride):
     """`_sum_nibbles` for four tokens."""
     v = load_i8x32(w)
@@ -305,14 +315,14 @@ def _sum_nibbles_tile(w, x, stride):
     return a, b, c, d
 
 
-@inlined
+@inline
 def _dot_nibbles_tile(w, x, stride):
     """`_dot_nibbles` for four tokens."""
     a, b, c, d = _sum_nibbles_tile(w, x, stride)
     return widen_pairs(a), widen_pairs(b), widen_pairs(c), widen_pairs(d)
 
 
-@inlined
+@inline
 def _dot_bytes(w, x):
     """Sums over a block of int8 numbers, per row."""
     s = dot_i8(load_i8x32(w), repeat_i8x4(x))
@@ -321,7 +331,7 @@ def _dot_bytes(w, x):
     return s
 
 
-@inlined
+@inline
 def _dot_bytes_tile(w, x, stride):
     """`_dot_bytes` for four tokens."""
     v = load_i8x32(w)
@@ -337,19 +347,19 @@ def _dot_bytes_tile(w, x, stride):
     return a, b, c, d
 
 
-@inlined
+@inline
 def _scale_q8_0(total, dots, scales, d, s):
     """w = scale * q"""
     return fma(mul(to_f32(dots), d), load_f16x8(scales), total)
 
 
-@inlined
+@inline
 def _scale_q4_0(total, dots, scales, d, s):
     """w = scale * (q - 8)"""
     return fma(fma(s, splat_f32(-8.0), mul(to_f32(dots), d)), load_f16x8(scales), total)
 
 
-@inlined
+@inline
 def _scale_q4_1(total, dots, scales, d, s):
     """w = scale * q + minimum"""
     return fma(load_f16x8(scales + 16), s, fma(mul(to_f32(dots), d), load_f16x8(scales), total))
@@ -358,7 +368,7 @@ def _scale_q4_1(total, dots, scales, d, s):
 def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> tuple[Any, Any]:
     """(matvec, matmul) for blocks of `block_bytes` of numbers and `scale_bytes` of scales per group. `x` is a record."""
 
-    @inlined
+    @inline
     def fetch_ahead(at):
         for line in range(AHEAD_BYTES, AHEAD_BYTES + block_bytes + scale_bytes, 64):
             prefetch(at + line)
@@ -406,13 +416,13 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
 # ---- products with K-quants -----------------------------------------------------------------------------------------
 
 
-@inlined
+@inline
 def _dot_q4_k(w, scales, x, offsets):
     """Scaled sums over a block, per row: at most 63 * 32 * 15 * 127, which a float32 holds."""
     return madd_i16(_sum_nibbles(w, x), load_u8_pairs(scales))
 
 
-@inlined
+@inline
 def _dot_q4_k_tile(w, scales, x, offsets, stride):
     """`_dot_q4_k` for four tokens."""
     a, b, c, d = _sum_nibbles_tile(w, x, stride)
@@ -420,7 +430,7 @@ def _dot_q4_k_tile(w, scales, x, offsets, stride):
     return madd_i16(a, s), madd_i16(b, s), madd_i16(c, s), madd_i16(d, s)
 
 
-@inlined
+@inline
 def _five_bits(w, run):
     """Four quads of numbers 0..31: a run of 16 columns, the first or the second of a block of Q5_K."""
     v, u = load_i8x32(w + 64 * run), load_i8x32(w + 64 * run + 32)
@@ -429,7 +439,7 @@ def _five_bits(w, run):
     return a, b, join_bits(low_nibbles(u), shift_left(bits, 2), 16), join_bits(high_nibbles(u), shift_left(bits, 1), 16)
 
 
-@inlined
+@inline
 def _six_bits(w, run):
     """Four quads of numbers 0..63: a run of 16 columns of Q6_K."""
     v, u, bits = load_i8x32(w + 96 * run), load_i8x32(w + 96 * run + 32), load_i8x32(w + 96 * run + 64)
@@ -437,25 +447,25 @@ def _six_bits(w, run):
     return a, b, join_bits(low_nibbles(u), bits, 48), join_bits(high_nibbles(u), shift_right(bits, 2), 48)
 
 
-@inlined
+@inline
 def _sum_quads(a, b, c, d, x, offset):
     """Sums over a run, two per row, modulo 2**16: four products of at most 31 * 127 * 2 fit."""
     s = add_i16(madd_u8_i8(a, repeat_i8x4(x)), madd_u8_i8(b, repeat_i8x4(x + 4)))
     return add_i16(s, add_i16(madd_u8_i8(c, repeat_i8x4(x + 8)), madd_u8_i8(d, repeat_i8x4(x + 12))))
 
 
-@inlined
+@inline
 def _sum_signed_quads(a, b, c, d, x, offset):
     """`_sum_quads` without the zero: partial sums wrap, but eight products of at most 32 * 127 fit."""
     return sub_i16(_sum_quads(a, b, c, d, x, offset), repeat_i16x2(offset))
 
 
-@inlined
+@inline
 def _block_scale(scales, run):
     return load_u8_pairs(scales)
 
 
-@inlined
+@inline
 def _run_scale(scales, run):
     return load_i8_pairs(scales + 8 * run)
 
@@ -463,14 +473,14 @@ def _run_scale(scales, run):
 def _dots_by_runs(numbers: Any, add_up: Any, scale: Any) -> tuple[Any, Any]:
     """(dot, dot for four tokens) of a block in two runs: scaled sums per row, which a float32 holds."""
 
-    @inlined
+    @inline
     def dot(w, scales, x, offsets):
         a, b, c, d = numbers(w, 0)
         total = madd_i16(add_up(a, b, c, d, x, offsets), scale(scales, 0))
         a, b, c, d = numbers(w, 1)
         return add_i32(total, madd_i16(add_up(a, b, c, d, x + 16, offsets + 4), scale(scales, 1)))
 
-    @inlined
+    @inline
     def dot_run_tile(w, scales, x, offsets, stride, run):
         a, b, c, d = numbers(w, run)
         s = scale(scales, run)
@@ -480,7 +490,7 @@ def _dots_by_runs(numbers: Any, add_up: Any, scale: Any) -> tuple[Any, Any]:
         t = madd_i16(add_up(a, b, c, d, x + 3 * stride, offsets + 3 * stride), s)
         return p, q, r, t
 
-    @inlined
+    @inline
     def dot_tile(w, scales, x, offsets, stride):
         a, b, c, d = dot_run_tile(w, scales, x, offsets, stride, 0)
         p, q, r, t = dot_run_tile(w, scales, x + 16, offsets + 4, stride, 1)
@@ -493,17 +503,17 @@ _dot_q5_k, _dot_q5_k_tile = _dots_by_runs(_five_bits, _sum_quads, _block_scale)
 _dot_q6_k, _dot_q6_k_tile = _dots_by_runs(_six_bits, _sum_signed_quads, _run_scale)
 
 
-@inlined
+@inline
 def _no_minimums(total, scales, sums):
     return total
 
 
-@inlined
+@inline
 def _no_minimums_tile(a, b, c, d, scales, sums, stride):
     return a, b, c, d
 
 
-@inlined
+@inline
 def _less_minimums(total, scales, sums):
     """total - dmin * (minimums of a superblock's eight blocks) * sums of the activations"""
     part = splat_f32(0.0)
@@ -512,7 +522,7 @@ def _less_minimums(total, scales, sums):
     return sub(total, mul(load_f16x8(scales + DMIN_AT), part))
 
 
-@inlined
+@inline
 def _less_minimums_tile(a, b, c, d, scales, sums, stride):
     """`_less_minimums` for four tokens."""
     p, q, r, t = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
@@ -531,7 +541,7 @@ def _superblock_products(
     block_bytes = num_bytes // 8
     eighth = superblock_bytes // 8  # prefetched for each block
 
-    @inlined
+    @inline
     def fetch_ahead(at):
         for line in range(AHEAD_BYTES, AHEAD_BYTES + eighth, 64):
             prefetch(at + line)
@@ -587,7 +597,7 @@ def _superblock_products(
     return matvec, matmul
 
 
-# ---- entries: a product and an embedding for each type --------------------------------------------------------------
+# ---- entries: a product and a dequantised row for each type ---------------------------------------------------------
 
 
 def _product(matvec: Any, matmul: Any) -> Any:
@@ -633,33 +643,33 @@ multiply_q6_k = _product(
 )
 
 
-def _embedding(weight: Any) -> Any:
-    """The entry `embed_*` for a type of weights; `weight` reads one weight of a packed matrix as float32."""
+def _dequantize_row(weight: Any) -> Any:
+    """The entry `dequantize_row_*` for a type of weights; `weight` reads one weight of a packed matrix as float32."""
 
     @entry
-    def embed(w, columns, row, size, out):
-        """The first `size` numbers of a row of the embedding as float32."""
+    def dequantize_row(w, columns, row, size, out):
+        """The first `size` numbers of a row as float32: the embedding of a token."""
         for column in range(size):
             store_f32(out + 4 * column, weight(w, columns, row, column))
         return 0
 
-    return embed
+    return dequantize_row
 
 
 def _float_weight(load: Any, size: int) -> Any:
-    @inlined
+    @inline
     def weight(w, columns, row, column):
         return load(w + ((row // 8 * columns + column) * 8 + row % 8) * size)
 
     return weight
 
 
-@inlined
+@inline
 def _load_bf16(address):
     return np.uint32(np.uint32(load_u16(address)) << 16).view(np.float32)
 
 
-@inlined
+@inline
 def _weight_q8_0(w, columns, row, column):
     blocks, block, lane = columns // 32, column // 32, row % 8
     at = w + row // 8 * blocks * 272
@@ -667,7 +677,7 @@ def _weight_q8_0(w, columns, row, column):
     return load_f16(at + blocks * 256 + (block * 8 + lane) * 2) * np.float32(q)
 
 
-@inlined
+@inline
 def _nibble_of_block(block, lane, column):
     """Number `column` of 32 of a block of nibbles: Q4_0, Q4_1 and Q4_K."""
     quad = column // 4
@@ -675,7 +685,7 @@ def _nibble_of_block(block, lane, column):
     return (both >> 4) if quad >= 4 else (both & 15)
 
 
-@inlined
+@inline
 def _weight_q4_0(w, columns, row, column):
     blocks, block, lane = columns // 32, column // 32, row % 8
     at = w + row // 8 * blocks * 144
@@ -683,7 +693,7 @@ def _weight_q4_0(w, columns, row, column):
     return load_f16(at + blocks * 128 + block * 16 + lane * 2) * (nibble - np.float32(8.0))
 
 
-@inlined
+@inline
 def _weight_q4_1(w, columns, row, column):
     blocks, block, lane = columns // 32, column // 32, row % 8
     at = w + row // 8 * blocks * 160
@@ -695,7 +705,7 @@ def _weight_q4_1(w, columns, row, column):
 def _superblock_weight(weight: Any, superblock_bytes: int) -> Any:
     """`weight` reads one of a lane's 256 weights of the superblock at an address."""
 
-    @inlined
+    @inline
     def read(w, columns, row, column):
         superblock = row // 8 * (columns // 256) + column // 256
         return weight(w + superblock * superblock_bytes, row % 8, column % 256)
@@ -703,20 +713,20 @@ def _superblock_weight(weight: Any, superblock_bytes: int) -> Any:
     return read
 
 
-@inlined
+@inline
 def _weight_q4_k(at, lane, column):
     block = column // 32
     return _affine(at + Q4_K_NUMBERS, block, lane, _nibble_of_block(at + 128 * block, lane, column % 32))
 
 
-@inlined
+@inline
 def _weight_q5_k(at, lane, column):
     block, quad, byte = column // 32, column % 32 // 4, 4 * lane + column % 4
     bit = load_u8(at + 160 * block + 128 + byte) >> quad & 1
     return _affine(at + Q5_K_NUMBERS, block, lane, _nibble_of_pair(at + 160 * block + byte, quad) + 16 * bit)
 
 
-@inlined
+@inline
 def _weight_q6_k(at, lane, column):
     run, quad, byte = column // 16, column % 16 // 4, 4 * lane + column % 4
     bits = load_u8(at + 96 * run + 64 + byte) >> 2 * quad & 3
@@ -725,13 +735,13 @@ def _weight_q6_k(at, lane, column):
     return scale * np.float32(_nibble_of_pair(at + 96 * run + byte, quad) + 16 * bits - Q6_K_ZERO)
 
 
-@inlined
+@inline
 def _nibble_of_pair(pairs, quad):
     both = load_u8(pairs + quad // 2 * 32)
     return (both >> 4) if quad % 2 else (both & 15)
 
 
-@inlined
+@inline
 def _affine(scales, block, lane, number):
     """d * scale * number - dmin * minimum"""
     scale = load_f16(scales + D_AT + 2 * lane) * np.float32(load_u8(scales + 16 * block + lane))
@@ -739,12 +749,12 @@ def _affine(scales, block, lane, number):
     return scale * np.float32(number) - minimum
 
 
-embed_f32 = _embedding(_float_weight(load_f32, 4))
-embed_f16 = _embedding(_float_weight(load_f16, 2))
-embed_bf16 = _embedding(_float_weight(_load_bf16, 2))
-embed_q8_0 = _embedding(_weight_q8_0)
-embed_q4_0 = _embedding(_weight_q4_0)
-embed_q4_1 = _embedding(_weight_q4_1)
-embed_q4_k = _embedding(_superblock_weight(_weight_q4_k, Q4_K_BYTES))
-embed_q5_k = _embedding(_superblock_weight(_weight_q5_k, Q5_K_BYTES))
-embed_q6_k = _embedding(_superblock_weight(_weight_q6_k, Q6_K_BYTES))
+dequantize_row_f32 = _dequantize_row(_float_weight(load_f32, 4))
+dequantize_row_f16 = _dequantize_row(_float_weight(load_f16, 2))
+dequantize_row_bf16 = _dequantize_row(_float_weight(_load_bf16, 2))
+dequantize_row_q8_0 = _dequantize_row(_weight_q8_0)
+dequantize_row_q4_0 = _dequantize_row(_weight_q4_0)
+dequantize_row_q4_1 = _dequantize_row(_weight_q4_1)
+dequantize_row_q4_k = _dequantize_row(_superblock_weight(_weight_q4_k, Q4_K_BYTES))
+dequantize_row_q5_k = _dequantize_row(_superblock_weight(_weight_q5_k, Q5_K_BYTES))
+dequantize_row_q6_k = _dequantize_row(_superblock_weight(_weight_q6_k, Q6_K_BYTES))

@@ -13,13 +13,16 @@ superblock is 256 columns, a block 32, a quad 4 neighbouring ones.
   Q6_K  [run 0..15]([pair 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then [run 0..15][8 x i8 scale], [8 x f16 d]
         a run is 16 columns; bits 2j and 2j + 1 of its last bytes are the upper two of quad j
   F32, F16, BF16  [column][row 0..7]
-Rows are padded to 8 and columns to 32 with zeros. GGUF's block layouts: `formats/blocks.py`.
+Rows are padded to 8 and columns to 32 with zeros. The matrices of a layer's experts follow each other, each padded. GGUF's block
+layouts: `formats/blocks.py`.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +36,14 @@ ALIGNMENT = 64  # bytes: a cache line
 ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192
 CONTROL_BYTES = 256
 
-Q, K, V, O, GATE, UP, DOWN = range(7)  # a layer's matrices  # noqa: E741
+# A layer's matrices; it has those from GATE or those from ROUTER on.
+LAYER_MATRICES = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    "router", "gate_experts", "up_experts", "down_experts",
+)  # fmt: skip
+SLOTS = len(LAYER_MATRICES)
+Q, K, V, O, GATE, UP, DOWN, ROUTER, GATE_EXPERTS, UP_EXPERTS, DOWN_EXPERTS = range(SLOTS)  # noqa: E741
 EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
-ATTN_NORM, FFN_NORM, Q_NORM, K_NORM = range(4)  # a layer's norms; the final norm comes after the last layer's
-SLOTS, NORMS = 7, 4
-MATRIX_BYTES = 40  # of a matrix in `Memory.matrices`
 
 SET, ADD = 0, 1  # how a product writes its output
 
@@ -50,7 +56,7 @@ VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A packed type: `multiply_NAME` and `embed_NAME` are its kernels."""
+    """A packed type: `multiply_NAME` and `dequantize_row_NAME` are its kernels."""
 
     name: str
     code: int  # which `interleave_k_quants` switches on
@@ -96,7 +102,7 @@ D_AT, DMIN_AT = 128, 144
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A packed matrix. `array` keeps the memory that `address` points to."""
+    """A packed matrix, or one of each expert. `array` keeps the memory that `address` points to."""
 
     kind: Kind
     rows: int
@@ -104,30 +110,75 @@ class Matrix:
     address: int
     array: npt.NDArray[np.uint8]
 
+    @property
+    def bytes(self) -> int:
+        """Of one expert's matrix."""
+        return padded(self.rows, GROUP) // GROUP * self.kind.group_bytes(self.columns)
+
+
+class MatrixRow(NamedTuple):
+    """A row of `Memory.matrices`; all 0 where a layer does not have the matrix."""
+
+    address: int
+    columns: int
+    is_quantised: int
+    multiply: int  # the entry `multiply_*`
+    bias: int  # address, or 0
+    expert_bytes: int  # from one expert's matrix to the next
+
+
+class LayerRow(NamedTuple):
+    """A row of `Memory.layers`: what a layer computes. A norm is the address of its weights, 0 where the layer has none."""
+
+    scale: float  # of the scores
+    softcap: int  # of the scores: a float32's bits; 0: none
+    window: int  # tokens that a position sees; 0: all
+    q_table: int  # bytes from `Memory.cos_sin` to the rotary table of q
+    k_table: int
+    q_parts: int  # a row of q is normed in so many equal parts: 1, the number of heads, or 0 for no norm
+    k_parts: int
+    ffn_size: int
+    ffn_stride: int
+    glu: int  # the entry `glu_*`
+    num_experts: int  # 0: the feed-forward part is dense
+    top_k: int
+    normalises: int
+    attn_norm: int
+    q_norm: int
+    k_norm: int
+    attn_post_norm: int
+    ffn_norm: int
+    ffn_post_norm: int
+
+
+LAYER_NORMS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm")
+MATRIX_BYTES, LAYER_BYTES = 8 * len(MatrixRow._fields), 8 * len(LayerRow._fields)
+
 
 class Sizes(NamedTuple):
     """Sizes of the model and the step; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
 
     norm_eps: float
+    embedding_scale: float
     num_layers: int
     hidden_size: int
-    ffn_size: int
     vocab_size: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
     page_size: int
-    head_norms: int  # 1: each head of q and k is normed
+    logit_softcap: int  # a float32's bits; 0: none
     threads: int
-    row_stride: int  # of x and normed
+    row_stride: int  # of x, normed and added
     qkv_stride: int
     k_offset: int  # of k in a qkv row
     v_offset: int
     attended_stride: int
-    ffn_stride: int
     record_stride: int  # see `record_bytes`
+    router_stride: int  # of Routing.logits
+    pair_stride: int  # of Routing.rows
     logits_stride: int
-    turns_stride: int
+    cos_sin_stride: int
     table_stride: int
     scratch_stride: int
     span: int  # positions
@@ -148,24 +199,60 @@ class Memory(NamedTuple):
     starts: int  # int32 (sequences + 1)
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
-    turns: int  # float32 (tokens, head_dim): cos and sin of each pair
-    matrices: int  # int64 (layers * 7 + 2, 5): address, columns, 1 if quantised, `multiply_*`, address of the bias or 0
-    norms: int  # int64 (layers * 4 + 1): address, or 0 where the model has none
-    windows: int  # int64 (layers): tokens that a position sees, 0 for all
+    cos_sin: int  # float32 (tables, tokens, 2, head_dim / 2)
+    matrices: int  # MatrixRow (layers * SLOTS + 2)
+    layers: int  # LayerRow (layers)
+    final_norm: int
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
+    added: int  # float32 (tokens, hidden): what is normed before it is added to x
     records: int  # (tokens) quantised rows that the next product reads
     qkv: int  # float32 (tokens, q | k | v)
     attended: int  # float32 (tokens, heads * head_dim)
-    gate: int  # float32 (tokens, ffn)
-    up: int  # float32 (tokens, ffn)
+    gate: int  # float32 (tokens, ffn), or (pairs, ffn) of experts
+    up: int  # the same
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
     scratch: int  # (threads) attention's scores and two tiles' sums
     partials: int  # (num_partials) sums of a tile over a span
-    embed: int  # the entries for this model's types (`compiled.py`): `embed_*`
+    dequantize_row: int  # the entries for this model's types (`compiled.py`): `dequantize_row_*`, of the embedding
     write_kv: int  # `write_kv_*`
     attend: int  # `attend_*`
+    softcap: int  # 0 where no layer needs it
+    experts: int
+    routing: int  # Routing
+
+
+class Routing(NamedTuple):
+    """Addresses of the buffers of experts. A pair is a token and one of its experts. Pairs have rows in the
+    order of their experts, then of their tokens."""
+
+    logits: int  # float32 (tokens, experts): the router's
+    chosen: int  # int32 (tokens, top_k): experts, the most probable first
+    shares: int  # float32 (tokens, top_k): their weights
+    places: int  # int32 (tokens, top_k): the pair's row
+    tokens: int  # int32 (pairs): the row's token
+    ends: int  # int32 (experts): the row after the expert's last one
+    rows: int  # (pairs): what goes into the experts, as a float32 row and its record; then the float32 row that comes out
+
+
+def bytes_of(row: NamedTuple) -> bytes:
+    """The form in which kernels read a row: eight bytes a field, int64 or float64."""
+    return struct.pack(_format(type(row)), *row)
+
+
+@cache
+def _format(kind: type) -> str:
+    return "".join("d" if hint is float else "q" for hint in get_type_hints(kind).values())
+
+
+def float_bits(value: float) -> int:
+    """A float32 for an entry, which takes integers only.
+
+    >>> float_bits(0.0), float_bits(1.0) == 0x3F800000
+    (0, True)
+    """
+    return int(np.float32(value).view(np.uint32))
 
 
 def padded(n: int, multiple: int) -> int:

@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
-import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
-from puna.backends.cpu import host, limits
+from puna.backends.cpu import host, roofline
+from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
-    EMBED,
-    EVEN,
-    GROUP,
     KINDS,
-    MAX_PARTIALS,
-    SLOTS,
-    TILE_ROWS,
     Kind,
     Matrix,
     Memory,
-    Sizes,
+    Routing,
     aligned_zeros,
-    padded,
-    padded_head_dim,
-    record_bytes,
-    span_of,
-    tile_bytes,
+    bytes_of,
 )
-from puna.backends.cpu.pace import Pace
 from puna.backends.cpu.packing import pack
-from puna.backends.cpu.threads import Team, new_control
+from puna.backends.cpu.tables import entries_of_layers, entries_of_step, layer_rows, matrix_rows
+from puna.backends.cpu.threads import Team, ThreadPolicy
+from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
-from puna.formats.base import Checkpoint, Tensor
-from puna.model.rope import RotaryTables
+from puna.formats.base import Checkpoint
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
+from puna.model.weights import tensor_shapes
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Logits
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
 
 Vector = npt.NDArray[np.float32]
-
-LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LAYER_BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")  # beside LAYER_MATRICES
-LAYER_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
+Bytes = npt.NDArray[np.uint8]
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
@@ -71,15 +60,17 @@ def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
 class CPUBackend:
     """The contract is in `backends/base.py`."""
 
+    filters: frozenset[str] = frozenset()
+
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
         extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
         description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
-        self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
-        self._biases: list[Vector | None] = []
-        self._norms: list[Vector | None] = []
-        self._matrices: list[Matrix] = []
+        self._arrays: dict[str, Bytes] = {}
+        self._routing: dict[str, Bytes] = {}
+        self._matrices: dict[str, Matrix] = {}
+        self._vectors: dict[str, Vector] = {}
         self._team: Team | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -89,94 +80,70 @@ class CPUBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         config = checkpoint.config
-        kinds = [KINDS[plan.types[name]] for name in _matrix_names(config)]
-        prepare(entries_for(kinds, KINDS[plan.types["embed"]], plan.kv_type), report)
+        kinds = {name: KINDS[plan.types[name]] for name in _names(config, is_matrix=True)}
+        prepare(entries_for(kinds.values(), kinds["embed"], plan.kv_type, entries_of_layers(config)), report)
         self._vocab_size = config.vocab_size
         self._run = load_entry("run")
-        self._matrices = list(_packed(checkpoint, kinds, self.info.threads, report))
-        self._biases, self._norms = _vectors(checkpoint, _bias_names(config)), _vectors(checkpoint, _norm_names(config))
-        self._sizes = _sizes(config, plan, self.info.threads)
-        self._pace = Pace(self.info.threads)
+        self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
+        self._vectors = _vectors(checkpoint)
+        self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
         return_free_memory()
-        self._gather()
+        self._start_threads()
 
-    def _gather(self) -> None:
+    def _start_threads(self) -> None:
         """Start the threads of this process. A forked child has none: it starts its own before its first step."""
         self._arrays["control"][:] = 0
         self._team = Team(self.info.threads, self._arrays["control"], self._serve)
 
     def _allocate(self, config: ModelConfig, plan: Plan) -> None:
-        sizes, tokens = self._sizes, plan.max_tokens
-        pages = plan.max_sequences * (sizes.table_stride // 4)
-        num_bytes = {
-            "job": 64,
-            "token_ids": 4 * tokens,
-            "positions": 4 * tokens,
-            "starts": 4 * (plan.max_sequences + 1),
-            "tables": 4 * pages,
-            "logit_rows": 4 * tokens,
-            "turns": sizes.turns_stride * tokens,
-            "x": sizes.row_stride * tokens,
-            "normed": sizes.row_stride * tokens,
-            "records": sizes.record_stride * tokens,
-            "qkv": sizes.qkv_stride * tokens,
-            "attended": sizes.attended_stride * tokens,
-            "gate": sizes.ffn_stride * tokens,
-            "up": sizes.ffn_stride * tokens,
-            "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
-            "kv": sizes.page_bytes * plan.num_pages,
-            "scratch": sizes.scratch_stride * sizes.threads,
-            "partials": sizes.tile_bytes * sizes.num_partials,
+        sizes, tokens = sizes_of(config, plan, self.info.threads), plan.max_tokens
+        self._rotary = RotaryTables(config)
+        arrays = _zeros(buffer_bytes(config, plan, sizes, len(self._rotary)))
+        self._routing = _zeros(routing_bytes(config, plan, sizes))
+        layers = layer_rows(config, self._vectors, self._rotary, sizes.cos_sin_stride * tokens)
+        arrays |= {
+            "matrices": _table(matrix_rows(config, self._matrices, self._vectors)),
+            "layers": _table(layers),
+            "final_norm": self._vectors["final_norm"].view(np.uint8),
+            "routing": _table([Routing(**_addresses(self._routing))]),
         }
-        arrays = {name: aligned_zeros(n) for name, n in num_bytes.items()}
-        arrays["control"] = new_control()
-        matrices = zip(self._matrices, _addresses(self._biases), strict=True)
-        arrays["matrices"] = _bytes(np.array([_matrix_row(matrix, bias) for matrix, bias in matrices], np.int64))
-        arrays["norms"] = _bytes(np.array(_addresses(self._norms), np.int64))
-        arrays["windows"] = _bytes(np.array([layer.attention.window for layer in config.layers], np.int64))
+        entries = entries_of_step(config, self._matrices["embed"].kind, plan.kv_type)
+        arrays["memory"] = _table([Memory(**_addresses(arrays), **entries)])
+        arrays["sizes"], arrays["sizes_alone"] = _table([sizes]), _table([sizes._replace(threads=1)])
         self._arrays = arrays
-        embedding = self._matrices[config.num_layers * SLOTS + EMBED].kind
-        entries = {
-            "embed": load_entry(f"embed_{embedding.name}").address,
-            "write_kv": load_entry(f"write_kv_{plan.kv_type}").address,
-            "attend": load_entry(f"attend_{plan.kv_type}").address,
-        }
-        memory = Memory(**{name: int(array.ctypes.data) for name, array in arrays.items()}, **entries)
-        arrays["memory"] = _bytes(np.array(memory, np.int64))
-        arrays["sizes"], arrays["sizes_alone"] = _packed_sizes(sizes), _packed_sizes(sizes._replace(threads=1))
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
-        self._alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
+        self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
         self._token_ids, self._positions, self._starts, self._logit_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
         )
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
-        self._turns = arrays["turns"].view(np.float32).reshape(tokens, -1)
+        self._cos_sin = arrays["cos_sin"].view(np.float32).reshape(len(self._rotary), tokens, 2, -1)
         self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
-        self._rotary = RotaryTables(config)
 
     def _serve(self, thread: int, last: int) -> int:
         return self._run(*self._addresses, thread, last)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
         if self._team is None:
             raise DeviceError("the model is not loaded, or was closed")
         if not self._team.is_here:
-            self._gather()
+            self._start_threads()
         self._write_job(batch)
         rows = len(batch.token_ids)
-        shared = self._pace.shares(rows)
+        shared = self._policy.shares(rows)
         start = time.perf_counter()
         if shared:
             with self._team:
-                self._run(*self._addresses, 0, 0)
+                self._run_shared()
         else:
-            self._run(*self._alone, 0, 0)
-        self._pace.note(rows, shared, time.perf_counter() - start)
-        return self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
+            self._run_alone()
+        self._policy.note(rows, shared, time.perf_counter() - start)
+        return Computed(self._logits[: len(batch.logit_rows), : self._vocab_size].copy())
 
     def _write_job(self, batch: Batch) -> None:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
@@ -188,16 +155,14 @@ class CPUBackend:
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
-        prompts = np.repeat(batch.prompt_lengths, np.diff(batch.starts))
-        cos_sin = self._rotary.cos_sin(batch.positions, prompts)[0]
-        self._turns[:tokens, 0::2], self._turns[:tokens, 1::2] = cos_sin[:, 0], cos_sin[:, 1]
+        self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
     def limits(self) -> DeviceLimits:
-        return limits.measure(self.info.threads)
+        return roofline.measure(self.info.threads)
 
     def weights_bytes(self) -> int:
-        arrays = {id(matrix.array): matrix.array for matrix in self._matrices}.values()  # a tied embedding is there twice
-        return sum(array.nbytes for array in (*arrays, *self._biases, *self._norms) if array is not None)
+        matrices = sum(matrix.array.nbytes for matrix in self._matrices.values())
+        return matrices + sum(vector.nbytes for vector in self._vectors.values())
 
     def held_bytes(self) -> int:
         return own_bytes()
@@ -206,96 +171,32 @@ class CPUBackend:
         if self._team is not None:
             self._team.close()
             self._team = None
-        self._arrays, self._matrices, self._norms, self._biases = {}, [], [], []
+        self._arrays, self._routing, self._matrices, self._vectors = {}, {}, {}, {}
 
 
-def _sizes(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
-    """Sizes and strides: rows of activations are padded to a whole block, so that they can be quantised."""
-    row, q, kv, ffn = (padded(n, BLOCK) for n in (config.hidden_size, config.q_size, config.kv_size, config.ffn_size))
-    widest = max(row, q, ffn)
-    number = 2 if plan.kv_type == "f16" else 4
-    head_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
-    return Sizes(
-        norm_eps=config.norm_eps,
-        num_layers=config.num_layers,
-        hidden_size=config.hidden_size,
-        ffn_size=config.ffn_size,
-        vocab_size=config.vocab_size,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        page_size=plan.page_size,
-        head_norms=int("qk_norm" in config.extras),
-        threads=threads,
-        row_stride=4 * row,
-        qkv_stride=4 * (q + 2 * kv),
-        k_offset=4 * q,
-        v_offset=4 * (q + kv),
-        attended_stride=4 * q,
-        ffn_stride=4 * ffn,
-        record_stride=record_bytes(widest),
-        logits_stride=4 * padded(config.vocab_size, GROUP),
-        turns_stride=4 * config.head_dim,
-        table_stride=4 * -(-plan.max_context // plan.page_size),
-        scratch_stride=padded(4 * TILE_ROWS * span_of(plan.page_size) + 2 * tile_bytes(config.head_dim), 128),
-        span=span_of(plan.page_size),
-        tile_bytes=tile_bytes(config.head_dim),
-        num_partials=min(MAX_PARTIALS, EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
-        head_bytes=head_bytes,
-        layer_bytes=head_bytes * config.num_kv_heads,
-        page_bytes=head_bytes * config.num_kv_heads * config.num_layers,
-    )
+def _names(config: ModelConfig, is_matrix: bool) -> list[str]:
+    """Of matrices, those of experts too, or of vectors: norms and biases."""
+    return [name for name, shape in tensor_shapes(config).items() if (len(shape) > 1) == is_matrix]
 
 
-def _packed_sizes(sizes: Sizes) -> npt.NDArray[np.uint8]:
-    """The form that the kernels read: eight bytes a field, the first a float64."""
-    return np.frombuffer(struct.pack(f"d{len(sizes) - 1}q", *sizes), np.uint8)
-
-
-def _matrix_row(matrix: Matrix, bias: int) -> list[int]:
-    """The matrix's row in `Memory.matrices`."""
-    kind = matrix.kind
-    return [matrix.address, matrix.columns, int(kind.is_quantised), load_entry(f"multiply_{kind.name}").address, bias]
-
-
-def _norm_names(config: ModelConfig) -> list[str]:
-    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_NORMS] + ["final_norm"]
-
-
-def _bias_names(config: ModelConfig) -> list[str]:
-    """The bias of each row of the kernels' table of matrices; the last two have none."""
-    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_BIASES] + ["", ""]
-
-
-def _matrix_names(config: ModelConfig) -> list[str]:
-    last = ["embed"] if config.tie_embeddings else ["embed", "lm_head"]
-    return [f"layers.{i}.{name}" for i in range(config.num_layers) for name in LAYER_MATRICES] + last
-
-
-def _matrices(checkpoint: Checkpoint) -> list[Tensor]:
-    return [checkpoint.tensors[name] for name in _matrix_names(checkpoint.config)]
-
-
-def _packed(checkpoint: Checkpoint, kinds: Sequence[Kind], threads: int, report: Reporter) -> Iterator[Matrix]:
-    """All matrices in the order of the kernels' table; a tied embedding is there twice, in memory once."""
-    tensors = _matrices(checkpoint)
+def _packed(checkpoint: Checkpoint, kinds: Mapping[str, Kind], threads: int, report: Reporter) -> Iterator[tuple[str, Matrix]]:
+    """All matrices, by name."""
+    tensors = [checkpoint.tensors[name] for name in kinds]
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
     if others:
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
     total, done = sum(tensor.num_bytes for tensor in tensors), 0
     with ThreadPoolExecutor(threads) as pool:
-        for tensor, matrix in zip(tensors, pool.map(pack, tensors, kinds), strict=True):
+        for name, tensor, matrix in zip(kinds, tensors, pool.map(pack, tensors, kinds.values()), strict=True):
             done += tensor.num_bytes
             report.progress("loading weights", done, total, "bytes")
-            yield matrix
-    if checkpoint.config.tie_embeddings:
-        yield matrix
+            yield name, matrix
 
 
-def _vectors(checkpoint: Checkpoint, names: list[str]) -> list[Vector | None]:
-    """The vectors that the model has, padded to whole blocks; None for the others."""
-    found = (checkpoint.tensors.get(name) for name in names)
-    return [None if tensor is None else _padded_vector(tensor.dequantize()) for tensor in found]
+def _vectors(checkpoint: Checkpoint) -> dict[str, Vector]:
+    """Norms and biases by name, padded to whole blocks."""
+    names = _names(checkpoint.config, is_matrix=False)
+    return {name: _padded_vector(checkpoint.tensors[name].dequantize()) for name in names}
 
 
 def _padded_vector(values: Vector) -> Vector:
@@ -303,9 +204,13 @@ def _padded_vector(values: Vector) -> Vector:
     return np.ascontiguousarray(np.pad(values.astype(np.float32), (0, padding)))
 
 
-def _addresses(vectors: list[Vector | None]) -> list[int]:
-    return [0 if vector is None else int(vector.ctypes.data) for vector in vectors]
+def _zeros(num_bytes: Mapping[str, int]) -> dict[str, Bytes]:
+    return {name: aligned_zeros(count) for name, count in num_bytes.items()}
 
 
-def _bytes(array: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+def _addresses(arrays: Mapping[str, Bytes]) -> dict[str, int]:
+    return {name: int(array.ctypes.data) for name, array in arrays.items()}
+
+
+def _table(rows: Iterable[NamedTuple]) -> Bytes:
+    return np.frombuffer(b"".join(map(bytes_of, rows)), np.uint8)

@@ -12,50 +12,45 @@ from puna.formats.blocks import quantize_q8_0
 
 
 def pack(tensor: Tensor, kind: Kind) -> Matrix:
-    """Pack a matrix as `kind`: its own type, or Q8_0."""
-    rows, columns = tensor.shape
-    if kind is not KINDS.get(tensor.type.name):
-        assert kind is KINDS["Q8_0"], f"{tensor.name} cannot be packed as {kind.name}"
-        return _pack_as_q8_0(tensor)
-    matrix = _empty(kind, rows, columns)
-    step = _row_step(columns)
-    for first in range(0, rows, step):
-        _interleave(kind, tensor.data[first : first + step], columns, matrix, first)
+    """Pack a matrix, or one of each expert, as `kind`: its own type, or Q8_0."""
+    is_kept = kind is KINDS.get(tensor.type.name)
+    assert is_kept or kind is KINDS["Q8_0"], f"{tensor.name} cannot be packed as {kind.name}"
+    experts, rows, columns = (1, *tensor.shape)[-3:]
+    matrix, read = _empty(kind, experts, rows, columns), _stored if is_kept else _made_q8_0
+    step = max(GROUP, (1 << 22) // columns // GROUP * GROUP)  # rows at a time: those made on demand are never all in memory
+    for expert in range(experts):
+        for first in range(0, rows, step):
+            begin, end = expert * rows + first, expert * rows + min(first + step, rows)
+            _interleave(read(tensor, begin, end), matrix, expert * padded(rows, GROUP) + first)
     return matrix
 
 
-def _row_step(columns: int) -> int:
-    """Rows to pack at a time, so that rows made on demand are never all in memory."""
-    return max(GROUP, (1 << 22) // columns // GROUP * GROUP)
+def _stored(tensor: Tensor, first: int, last: int) -> npt.NDArray[np.uint8]:
+    """Rows as they are in the file."""
+    return tensor.data[first:last]
 
 
-def _pack_as_q8_0(tensor: Tensor) -> Matrix:
-    """Dequantise and requantise a few rows at a time, so that the whole float32 form is never in memory."""
-    rows, columns = tensor.shape
-    matrix = _empty(KINDS["Q8_0"], rows, columns)
-    step = _row_step(columns)
-    for first in range(0, rows, step):
-        values = tensor.dequantize(first, min(first + step, rows))
-        values = np.pad(values, ((0, 0), (0, matrix.columns - columns)))
-        _interleave(matrix.kind, quantize_q8_0(values), matrix.columns, matrix, first)
-    return matrix
+def _made_q8_0(tensor: Tensor, first: int, last: int) -> npt.NDArray[np.uint8]:
+    """Rows dequantised, padded and requantised."""
+    return quantize_q8_0(np.pad(tensor.dequantize(first, last), ((0, 0), (0, -tensor.shape[-1] % BLOCK))))
 
 
-def _empty(kind: Kind, rows: int, columns: int) -> Matrix:
+def _empty(kind: Kind, experts: int, rows: int, columns: int) -> Matrix:
     columns = padded(columns, kind.block)
-    array = aligned_zeros(padded(rows, GROUP) // GROUP * kind.group_bytes(columns))
+    array = aligned_zeros(experts * padded(rows, GROUP) // GROUP * kind.group_bytes(columns))
     return Matrix(kind, rows, columns, array.ctypes.data, array)
 
 
-def _interleave(kind: Kind, data: npt.NDArray[np.uint8], columns: int, matrix: Matrix, first_row: int) -> None:
-    data = np.ascontiguousarray(data)
-    stride = kind.group_bytes(columns)
+def _interleave(data: npt.NDArray[np.uint8], matrix: Matrix, first_row: int) -> None:
+    """Write rows of a file's blocks to their groups; the first one begins a group."""
+    data, kind = np.ascontiguousarray(data), matrix.kind
+    stride = kind.group_bytes(matrix.columns)
     target = matrix.address + first_row // GROUP * stride
     rows, row_bytes = data.shape
-    blocks = columns // kind.block
+    blocks = matrix.columns // kind.block
     entry = load_entry(kind.interleave)
     if not kind.is_quantised:
-        entry(data.ctypes.data, row_bytes, kind.source_block, columns, rows, target, stride)
+        entry(data.ctypes.data, row_bytes, kind.source_block, matrix.columns, rows, target, stride)
     elif kind.block == BLOCK:
         quads = SOURCE_QUADS[kind.code]
         quants = kind.source_block - 4 * quads

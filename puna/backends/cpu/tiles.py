@@ -13,7 +13,7 @@ import numpy as np
 from puna.backends.cpu.attention import attend_span_f16, attend_span_f32, fold, normalise
 from puna.backends.cpu.barrier import barrier
 from puna.backends.cpu.jit import entry, kernel
-from puna.backends.cpu.job import read_memory, read_sizes, share
+from puna.backends.cpu.job import read_layer, read_memory, read_sizes, share
 from puna.backends.cpu.layout import EVEN, TILE_ROWS
 from puna.backends.cpu.simd import load_f32, load_i32, load_i64, store_f32
 
@@ -22,7 +22,7 @@ def _attention(attend_span: Any) -> Any:
     """The entry `attend_*` for a type of K and V."""
 
     @kernel
-    def attend_tile(memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
+    def attend_tile(memory, sizes, number, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
         """Rows row..row+3 of a sequence and KV head over positions first..end-1; the last row fills the rest of the tile."""
         last = rows - 1
         t0, h0 = _token_and_head(row, start, kv_head, per_kv)
@@ -35,24 +35,24 @@ def _attention(attend_span: Any) -> Any:
         p0, p1 = np.int64(load_i32(memory.positions + 4 * t0)), np.int64(load_i32(memory.positions + 4 * t1))
         p2, p3 = np.int64(load_i32(memory.positions + 4 * t2)), np.int64(load_i32(memory.positions + 4 * t3))
         table = memory.tables + sequence * sizes.table_stride
-        base = memory.kv + layer * sizes.layer_bytes + kv_head * sizes.head_bytes
-        window = load_i64(memory.windows + 8 * layer)
-        reach = window if window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
+        base = memory.kv + number * sizes.layer_bytes + kv_head * sizes.head_bytes
+        layer = read_layer(memory, number)
+        reach = layer.window if layer.window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
         alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
         attend_span(
             q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
-            scores, sums,
+            np.float32(layer.scale), memory.softcap, layer.softcap, scores, sums,
         )  # fmt: skip
 
     @entry
-    def attend(memory_address, sizes_address, layer, thread):
-        """All tiles of a layer, dealt out to the threads: whole, or span by span where there are few.
+    def attend(memory_address, sizes_address, number, thread):
+        """All tiles of layer `number`, dealt out to the threads: whole, or span by span where there are few.
 
         The sums are the same either way; dealt-out spans leave theirs in `partials`, and a second pass adds them up.
         """
         memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
-        per_kv, threads = sizes.num_heads // sizes.num_kv_heads, sizes.threads
-        num_spans = _spans_to_deal(memory, sizes, layer, per_kv)
+        per_kv, threads, window = sizes.num_heads // sizes.num_kv_heads, sizes.threads, read_layer(memory, number).window
+        num_spans = _spans_to_deal(memory, sizes, window, per_kv)
         dealt = num_spans > 0
         first_span, last_span = share(num_spans, thread, threads)
         scores = memory.scratch + thread * sizes.scratch_stride
@@ -63,14 +63,14 @@ def _attention(attend_span: Any) -> Any:
             rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
             for kv_head in range(sizes.num_kv_heads):
                 for row in range(0, rows, TILE_ROWS):
-                    begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+                    begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
                     sums = own
                     for first in range(begin // sizes.span * sizes.span, end, sizes.span):
                         if dealt:
                             sums = memory.partials + span * sizes.tile_bytes
                         if first_span <= span < last_span if dealt else tile % threads == thread:
                             attend_tile(
-                                memory, sizes, layer, sequence, start, kv_head, per_kv, row, rows,
+                                memory, sizes, number, sequence, start, kv_head, per_kv, row, rows,
                                 max(first, begin), min(first + sizes.span, end), scores, sums,
                             )  # fmt: skip
                             if sums != own and not dealt:
@@ -82,14 +82,14 @@ def _attention(attend_span: Any) -> Any:
                     tile += 1
         if dealt:
             barrier(memory.control, threads)
-            _add_up(memory, sizes, layer, per_kv, thread)
+            _add_up(memory, sizes, window, per_kv, thread)
         return 0
 
     return attend
 
 
 @kernel
-def _spans_to_deal(memory, sizes, layer, per_kv):
+def _spans_to_deal(memory, sizes, window, per_kv):
     """The number of spans if tiles are too few to share evenly and the sums of all spans fit into `partials`; else 0."""
     if sizes.threads == 1:
         return 0
@@ -101,22 +101,21 @@ def _spans_to_deal(memory, sizes, layer, per_kv):
         if tiles >= EVEN * sizes.threads:
             return 0
         for row in range(0, rows, TILE_ROWS):
-            begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+            begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
             spans += ((end - 1) // sizes.span - begin // sizes.span + 1) * sizes.num_kv_heads
     return spans if tiles < spans <= sizes.num_partials else 0
 
 
 @kernel
-def _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows):
+def _seen_by_tile(memory, window, start, per_kv, row, rows):
     """The positions that rows row..row+3 of a sequence see: first, end. Rows are in the order of their positions."""
     nearest = np.int64(load_i32(memory.positions + 4 * (start + row // per_kv)))
     furthest = np.int64(load_i32(memory.positions + 4 * (start + (min(row + TILE_ROWS, rows) - 1) // per_kv)))
-    window = load_i64(memory.windows + 8 * layer)
     return max(0, nearest + 1 - window) if window > 0 else 0, furthest + 1
 
 
 @kernel
-def _add_up(memory, sizes, layer, per_kv, thread):
+def _add_up(memory, sizes, window, per_kv, thread):
     """Add up the spans of each tile in order; threads share the tiles."""
     tile, span = 0, 0
     for sequence in range(load_i64(memory.job + 8)):
@@ -124,7 +123,7 @@ def _add_up(memory, sizes, layer, per_kv, thread):
         rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
         for kv_head in range(sizes.num_kv_heads):
             for row in range(0, rows, TILE_ROWS):
-                begin, end = _seen_by_tile(memory, sizes, layer, start, per_kv, row, rows)
+                begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
                 count = (end - 1) // sizes.span - begin // sizes.span + 1
                 if tile % sizes.threads == thread:
                     sums = memory.partials + span * sizes.tile_bytes

@@ -12,9 +12,12 @@ A GPU keeps cuBLAS, softmax and silu, with one row per call: there, calls of the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
+
+from puna.model.spec import Activation
 
 TILE = 1 << 18  # products held at a time: 1 MiB, which stays in a core's cache
 LARGEST = 700.0  # exp(700) is finite in float64; exp(-700) is 0 in float32
@@ -99,6 +102,41 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     if x.device.type != "cpu":
         return F.silu(x)
     return (x / (1 + _exp64(-x))).float()
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU in its tanh form (arXiv 1606.08415), float32.
+
+    0.5 x (1 + tanh(u)) = x / (1 + e**-2u)
+    """
+    if x.device.type != "cpu":
+        return F.gelu(x, approximate="tanh")
+    x = x.double()
+    u = (x + 0.044715 * (x * x * x)) * math.sqrt(2 / math.pi)
+    return (x / (1 + _exp64(-2 * u))).float()
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[torch.Tensor], torch.Tensor]] = {"silu": silu, "gelu": gelu}
+
+
+def glu(gate_up: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
+    """activation(gate) * up (arXiv 2002.05202).  # (tokens, 2 ffn_size) -> (tokens, ffn_size)"""
+    gate, up = gate_up.chunk(2, dim=1)
+    return ACTIVATIONS[activation](gate) * up
+
+
+def softcap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """cap * tanh(x / cap), float32 (Gemma 2, arXiv 2408.00118); a cap of 0 keeps x as it is.
+
+    >>> softcap(torch.tensor([0.0, 2.0, -1000.0]), 5.0).tolist()
+    [0.0, 1.8997448682785034, -5.0]
+    """
+    if not cap:
+        return x
+    if x.device.type != "cpu":
+        return (x / cap).tanh_().mul_(cap)  # in place: logits are large
+    power = _exp64(x.double() * (2 / cap))
+    return (cap * ((power - 1) / (power + 1))).float()
 
 
 def inverse_root(x: torch.Tensor) -> torch.Tensor:

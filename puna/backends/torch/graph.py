@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import torch
 
-from puna.backends.torch.blob import Array, Blob
+from puna.backends.torch.staging import Array, StagingBuffer
 from puna.backends.torch.step import Step, arrays_of, step_of
-from puna.model.spec import ModelConfig
+from puna.batch import Batch
+from puna.model.rotary import RotaryTables
 from puna.plan import Plan
-from puna.request import Batch
 
 # A step of more rows takes the device so long that the host keeps up.
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -51,27 +50,6 @@ def bucket_of(batch: Batch) -> Bucket | None:
         return None
     longest = int(batch.positions.max()) + 1
     return Bucket(bucket_rows(rows), next(length for length in LENGTHS if length >= longest))
-
-
-def filled(batch: Batch, rows: int, pages: int) -> tuple[Batch, int]:
-    """Fill a batch up to `rows` rows and `pages` pages; returns it and the row that the new rows copy: the one that sees least.
-
-    Each sequence has one row before and after. Tables are cut or padded to `pages`, which hold every row's positions.
-    """
-    count, least = len(batch.token_ids), int(batch.positions.argmin())
-    order = np.append(np.arange(count), np.full(rows - count, least))
-    tables = np.full((rows, pages), -1, np.int32)
-    width = min(pages, batch.page_tables.shape[1])
-    tables[:, :width] = batch.page_tables[order, :width]
-    whole = Batch(
-        token_ids=batch.token_ids[order],
-        positions=batch.positions[order],
-        starts=np.arange(rows + 1, dtype=np.int32),
-        page_tables=tables,
-        logit_rows=np.arange(rows, dtype=np.int32),
-        prompt_lengths=batch.prompt_lengths[order],
-    )
-    return whole, least
 
 
 class NotRecordedError(RuntimeError):
@@ -104,9 +82,9 @@ class CUDARecorder:
 
 @dataclass(slots=True)
 class _Kept:
-    """A bucket's state: the step whose arrays lie in `blob`, and its recording."""
+    """A bucket's state: the step whose arrays lie in `staging`, and its recording."""
 
-    blob: Blob
+    staging: StagingBuffer
     step: Step
     replay: Callable[[], object] | None = None
 
@@ -115,10 +93,10 @@ class Graphs:
     """The decode steps of a loaded model. `compute` is its forward pass: Step -> logits (rows, vocab_size)."""
 
     def __init__(
-        self, compute: Callable[[Step], torch.Tensor], model: ModelConfig, plan: Plan, logits: torch.Tensor, recorder: Recorder
+        self, compute: Callable[[Step], torch.Tensor], rotary: RotaryTables, plan: Plan, logits: torch.Tensor, recorder: Recorder
     ) -> None:
         """`logits` (rows, vocab_size): every recording writes its own here, `rows` at most."""
-        self._compute, self._model, self._plan, self._recorder = compute, model, plan, recorder
+        self._compute, self._rotary, self._plan, self._recorder = compute, rotary, plan, recorder
         self._logits = logits
         self._most_rows = len(logits)
         self._kept: dict[Bucket, _Kept] = {}
@@ -132,12 +110,12 @@ class Graphs:
         bucket = bucket_of(batch)
         if bucket is None or bucket.rows > self._most_rows:
             return None
-        whole, least = filled(batch, bucket.rows, -(-bucket.length // self._plan.page_size))
-        arrays = arrays_of(whole, self._model, self._plan.page_size)
+        whole, least = batch.padded(bucket.rows, -(-bucket.length // self._plan.page_size))
+        arrays = arrays_of(whole, self._rotary, self._plan.page_size)
         count, known = len(token_ids), self._kept.get(bucket)
         kept = known or self._new(whole, arrays, bucket, token_ids)
         if known is not None:
-            known.blob.fill(arrays)
+            known.staging.fill(arrays)
         kept.step.token_ids[:count] = token_ids
         kept.step.token_ids[count:] = token_ids[least]
         logits = self._compute(kept.step) if known is None else self._replayed(known)
@@ -150,10 +128,12 @@ class Graphs:
         self._kept = {bucket: kept for bucket, kept in self._kept.items() if bucket.rows < rows}
 
     def _new(self, whole: Batch, arrays: Mapping[str, Array], bucket: Bucket, token_ids: torch.Tensor) -> _Kept:
-        blob = Blob(arrays, token_ids.device)
+        staging = StagingBuffer(arrays, token_ids.device)
         ids = torch.empty(bucket.rows, dtype=torch.int64, device=token_ids.device)
-        furthest = replace(step_of(whole, blob.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows)
-        return _Kept(blob, furthest)
+        furthest = replace(
+            step_of(whole, staging.tensors, ids, of_prompts=False), host_positions=[bucket.length - 1] * bucket.rows
+        )
+        return _Kept(staging, furthest)
 
     def _replayed(self, kept: _Kept) -> torch.Tensor:
         out = self._logits[: len(kept.step.token_ids)]

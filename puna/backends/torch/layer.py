@@ -3,76 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 
-from puna.backends.torch.blob import num_bytes
 from puna.backends.torch.kv import LayerKV
-from puna.backends.torch.weights import Bias, Matrix, load_matrix, load_vector, stacked
+from puna.backends.torch.staging import num_bytes
+from puna.backends.torch.weights import Bias, Matrix, Norm, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
+from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec
 from puna.progress import Reporter
 
+ADDED_ONCE = ("o_bias", "down_bias")  # after the sum over ranks: by the first rank
+
 Change = Callable[[torch.Tensor], torch.Tensor]
+Matrices = Callable[..., tuple[Matrix, ...]]  # by role
+Vectors = Callable[..., tuple[torch.Tensor | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer's weights. Matrices that multiply the same vector are stacked."""
-
-    attn_norm: torch.Tensor
-    qkv: tuple[Matrix, ...]
-    qkv_bias: tuple[Bias, ...]
-    head_norms: tuple[torch.Tensor, torch.Tensor] | None
-    o: Matrix
-    o_bias: Bias
-    ffn_norm: torch.Tensor
+class DenseWeights:
+    spec: Dense
     gate_up: tuple[Matrix, ...]
     gate_up_bias: tuple[Bias, ...]
     down: Matrix
     down_bias: Bias
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """The matrices of all experts lie one below the other."""
+
+    spec: Experts
+    router: Matrix  # (count, hidden_size)
+    gate: Matrix  # (count * size, hidden_size)
+    up: Matrix
+    down: Matrix  # (count * hidden_size, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer's weights, its K and V, and what its attention computes. Matrices that multiply the same vector are stacked."""
+
+    attn_norm: Norm
+    qkv: tuple[Matrix, ...]
+    qkv_bias: tuple[Bias, ...]
+    head_norms: tuple[torch.Tensor, torch.Tensor] | None  # of q and k: (head_dim,), or as long as all heads together
+    o: Matrix
+    o_bias: Bias
+    attn_post_norm: Norm
+    ffn_norm: Norm
+    ffn: DenseWeights | ExpertWeights
+    ffn_post_norm: Norm
     kv: LayerKV
-    window: int
+    attention: AttentionSpec
+    tables: tuple[int, int]  # numbers of the rotary tables of q and k
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """In the order of `mapped`."""
+        found: list[torch.Tensor] = []
+
+        def note(weight: torch.Tensor) -> torch.Tensor:
+            found.append(weight)
+            return weight
+
+        self.mapped(note)
+        return found
 
     @property
     def num_bytes(self) -> int:
         """Bytes of its weights."""
-        sizes: list[int] = []
-
-        def note(weight: torch.Tensor) -> torch.Tensor:
-            sizes.append(num_bytes(weight))
-            return weight
-
-        self.mapped(note)
-        return sum(sizes)
+        return sum(map(num_bytes, self.weights))
 
     def mapped(self, change: Change) -> Layer:
         """A copy with every weight changed, in a fixed order; K and V stay."""
+        mapped: Layer = _mapped_fields(self, change)
+        return mapped
 
-        def biases(given: tuple[Bias, ...]) -> tuple[Bias, ...]:
-            return tuple(None if bias is None else change(bias) for bias in given)
 
-        def matrix(given: Matrix) -> Matrix:
-            return replace(given, planes={name: change(plane) for name, plane in given.planes.items()})
+def _mapped_fields(weights: Any, change: Change) -> Any:
+    return replace(weights, **{field.name: _mapped(getattr(weights, field.name), change) for field in fields(weights)})
 
-        def matrices(given: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
-            return tuple(map(matrix, given))
 
-        norms = self.head_norms
-        return replace(
-            self,
-            attn_norm=change(self.attn_norm),
-            qkv=matrices(self.qkv),
-            qkv_bias=biases(self.qkv_bias),
-            head_norms=None if norms is None else (change(norms[0]), change(norms[1])),
-            o=matrix(self.o),
-            o_bias=biases((self.o_bias,))[0],
-            ffn_norm=change(self.ffn_norm),
-            gate_up=matrices(self.gate_up),
-            gate_up_bias=biases(self.gate_up_bias),
-            down=matrix(self.down),
-            down_bias=biases((self.down_bias,))[0],
-        )
+def _mapped(value: Any, change: Change) -> Any:
+    match value:
+        case torch.Tensor():
+            return change(value)
+        case Matrix():
+            return replace(value, planes={name: change(plane) for name, plane in value.planes.items()})
+        case tuple():
+            return tuple(_mapped(one, change) for one in value)
+        case DenseWeights() | ExpertWeights():
+            return _mapped_fields(value, change)
+        case _:
+            return value
 
 
 class Loader:
@@ -95,34 +122,47 @@ class Loader:
         self._count(self._tensors[name])
         return load_vector(self._tensors[name], device)
 
-    def layer(self, number: int, kv: LayerKV, window: int, device: torch.device) -> Layer:
-        begin = f"layers.{number}."
-
-        def matrices(*names: str) -> tuple[Matrix, ...]:
-            return tuple(self.matrix(begin + name, device) for name in names)
-
-        def biases(*names: str) -> tuple[Bias, ...]:
-            return tuple(self.vector(begin + name, device) if begin + name in self._tensors else None for name in names)
-
-        q_norm, k_norm = biases("q_norm", "k_norm")
-        qkv, qkv_bias = stacked(matrices("q_proj", "k_proj", "v_proj"), biases("q_bias", "k_bias", "v_bias"))
-        gate_up, gate_up_bias = stacked(matrices("gate_proj", "up_proj"), biases("gate_bias", "up_bias"))
-        o_bias, down_bias = biases("o_bias", "down_bias") if self._adds_bias else (None, None)
+    def layer(self, number: int, spec: LayerSpec, tables: tuple[int, int], kv: LayerKV, device: torch.device) -> Layer:
+        """`tables`: numbers of the rotary tables of q and k."""
+        matrices, vectors = partial(self._matrices, number, device), partial(self._vectors, number, device)
+        qkv, qkv_bias = stacked(matrices("q_proj", "k_proj", "v_proj"), vectors("q_bias", "k_bias", "v_bias"))
+        q_norm, k_norm = vectors("q_norm", "k_norm")
+        attn_norm, attn_post_norm, ffn_norm, ffn_post_norm = vectors("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm")
+        (o,), (o_bias,) = matrices("o_proj"), vectors("o_bias")
+        ffn = self._dense(spec.ffn, matrices, vectors) if isinstance(spec.ffn, Dense) else self._experts(spec.ffn, matrices)
         return Layer(
-            attn_norm=self.vector(begin + "attn_norm", device),
+            attn_norm=attn_norm,
             qkv=qkv,
             qkv_bias=qkv_bias,
             head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
-            o=self.matrix(begin + "o_proj", device),
+            o=o,
             o_bias=o_bias,
-            ffn_norm=self.vector(begin + "ffn_norm", device),
-            gate_up=gate_up,
-            gate_up_bias=gate_up_bias,
-            down=self.matrix(begin + "down_proj", device),
-            down_bias=down_bias,
+            attn_post_norm=attn_post_norm,
+            ffn_norm=ffn_norm,
+            ffn=ffn,
+            ffn_post_norm=ffn_post_norm,
             kv=kv,
-            window=window,
+            attention=spec.attention,
+            tables=tables,
         )
+
+    def _dense(self, spec: Dense, matrices: Matrices, vectors: Vectors) -> DenseWeights:
+        gate_up, gate_up_bias = stacked(matrices("gate_proj", "up_proj"), vectors("gate_bias", "up_bias"))
+        return DenseWeights(spec, gate_up, gate_up_bias, *matrices("down_proj"), *vectors("down_bias"))
+
+    def _experts(self, spec: Experts, matrices: Matrices) -> ExpertWeights:
+        return ExpertWeights(spec, *matrices("router", "gate_experts", "up_experts", "down_experts"))
+
+    def _matrices(self, layer: int, device: torch.device, *roles: str) -> tuple[Matrix, ...]:
+        return tuple(self.matrix(f"layers.{layer}.{role}", device) for role in roles)
+
+    def _vectors(self, layer: int, device: torch.device, *roles: str) -> tuple[torch.Tensor | None, ...]:
+        """None for those that the layer does not have, or that only another rank adds."""
+        names = (f"layers.{layer}.{role}" for role in roles)
+        return tuple(self.vector(name, device) if self._has(name) else None for name in names)
+
+    def _has(self, name: str) -> bool:
+        return name in self._tensors and (self._adds_bias or not name.endswith(ADDED_ONCE))
 
     def _count(self, tensor: Tensor) -> None:
         self._done += tensor.num_bytes

@@ -1,13 +1,14 @@
 """The torch backend: one forward pass on a GPU, or on the CPU; alone, or as one of several ranks that share a model.
 
-A layer is five operations; `plain` has them in torch, `kernels` in Triton (`ops.py` chooses). With several ranks, each holds
-a part of every matrix (`formats/shards.py` says which), and a layer sums their results twice.
+A layer is five operations, and a few others in some families; `plain` has them in torch, `kernels` in Triton (`ops.py`
+chooses). With several ranks, each holds a part of every matrix (`formats/shards.py` says which), and a layer sums their results
+twice.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -16,27 +17,30 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import Chosen, DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
+from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
-from puna.backends.torch.blob import num_bytes, upload
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
+from puna.backends.torch.exact import softcap
 from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
 from puna.backends.torch.kv import allocate
-from puna.backends.torch.layer import Layer, Loader
+from puna.backends.torch.layer import ExpertWeights, Layer, Loader
+from puna.backends.torch.offload import Offload, pack
 from puna.backends.torch.ops import Ops
 from puna.backends.torch.ops import choose as choose_ops
 from puna.backends.torch.parallel import Ranks
-from puna.backends.torch.step import Step, halves, is_of_prompt, make_step, rows_of
-from puna.backends.torch.stream import Stream, pack
+from puna.backends.torch.staging import num_bytes, upload
+from puna.backends.torch.step import Step, make_step
+from puna.backends.torch.weights import Norm
+from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError, PunaError, first_line
 from puna.formats.base import Checkpoint
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.plan import GPU_RESERVED_BYTES, Plan, advice
 from puna.progress import SILENT, Reporter
-from puna.request import Batch, Choices, Logits
 from puna.resources import own_bytes, return_free_memory
 
 __all__ = ["TorchBackend", "create", "require_gpu"]
@@ -60,6 +64,7 @@ class TorchBackend:
     ) -> None:
         """`recorder` records decode steps, where that is possible."""
         self.info = info
+        self.filters: frozenset[str] = SamplingBatch.FILTERS if ranks.place.size == 1 else frozenset()
         self._report = report
         self._device = device
         self._ranks = ranks
@@ -85,7 +90,7 @@ class TorchBackend:
     def _release(self) -> None:
         """Free all memory, also of a model that is loaded in part."""
         self._model, self._graphs = None, None
-        for name in ("_embed", "_layers", "_streamed", "_final_norm", "_lm_head", "_chosen"):
+        for name in ("_embed", "_layers", "_offloaded", "_final_norm", "_lm_head", "_last_ids"):
             vars(self).pop(name, None)
         if self._device.type == "cuda":
             with suppress(RuntimeError):  # the GPU may be lost
@@ -94,21 +99,24 @@ class TorchBackend:
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
         loader = Loader(checkpoint.tensors, plan.types, self._ranks.place.rank == 0, report)
-        pages = allocate(model, plan, self._device)
+        rotary, pages = RotaryTables(model), allocate(model, plan, self._device)
         num_resident = model.num_layers - plan.num_offloaded
 
-        def layers(first: int, last: int, device: torch.device) -> Iterator[Layer]:
-            return (loader.layer(i, pages[i], model.layers[i].attention.window, device) for i in range(first, last))
+        def layer(number: int, device: torch.device = self._device) -> Layer:
+            tables = rotary.of_q[number], rotary.of_k[number]
+            return loader.layer(number, model.layers[number], tables, pages[number], device)
 
         self._embed = loader.matrix("embed", self._device)
-        self._layers = list(layers(0, num_resident, self._device))
-        packed = [pack(layer, self._device.type == "cuda") for layer in layers(num_resident, model.num_layers, MAIN_MEMORY)]
-        self._streamed = Stream(packed, self._device)
+        self._layers = [layer(number) for number in range(num_resident)]
+        is_gpu = self._device.type == "cuda"
+        packed = [pack(layer(number, MAIN_MEMORY), pinned=is_gpu) for number in range(num_resident, model.num_layers)]
+        self._offloaded = Offload(packed, self._device)
         self._final_norm = loader.vector("final_norm", self._device)
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
         self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
+        self._last_ids = torch.zeros(1, dtype=torch.int32, device=self._device)  # those that the previous step sampled
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
-        self._model = model
+        self._model, self._rotary = model, rotary
         most_rows = max(plan.max_sequences, bucket_rows(plan.max_sequences))  # a recorded step fills its bucket
         self._ops.reserve(model, plan.max_sequences if self._recorder is None else most_rows, self._device)
         if self._recorder is not None and not plan.num_offloaded:
@@ -117,14 +125,17 @@ class TorchBackend:
 
     def _new_graphs(self, recorder: Recorder, model: ModelConfig, plan: Plan) -> Graphs:
         rows = bucket_rows(plan.max_sequences)
-        return Graphs(self._pass, model, plan, torch.empty((rows, model.vocab_size), device=self._device), recorder)
+        return Graphs(self._pass, self._rotary, plan, torch.empty((rows, model.vocab_size), device=self._device), recorder)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Logits:
+    def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
         self._ranks.tell(batch)
-        with self._told(f"in a step of {len(batch.token_ids)} tokens"):
-            return self._forward(batch)
+        doing = f"in a step of {len(batch.token_ids)} tokens"
+        with self._told(doing):
+            if sampling is None:
+                return Computed(self._forward(batch))
+            return SampledTokens(self._sample(batch, sampling), lambda: self._told(doing))
 
     def _forward(self, batch: Batch) -> Logits:
         with torch.inference_mode():
@@ -132,13 +143,23 @@ class TorchBackend:
         self._ranks.done()
         return np.array(logits.cpu().numpy(), np.float32)
 
+    def _sample(self, batch: Batch, sampling: SamplingBatch) -> torch.Tensor:
+        """Sample on the device, where the next step finds the ids without the host.  # -> (num_logits,) int32"""
+        with torch.inference_mode():
+            there = upload({"sources": sampling.sources, "given": batch.token_ids}, self._device)
+            token_ids = torch.where(there["sources"] < 0, there["given"], self._last_ids[there["sources"].clamp_min(0)])
+            ids = self._ops.sample(self._logits(batch, token_ids), sampling, self._last_ids)
+            if len(ids):
+                self._last_ids = ids.clamp_min(0)  # a row without an id takes any: nobody reads what follows
+        return ids
+
     def _logits(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
         """The requested logits, on the device.  # (num_logits, vocab_size)
 
         Prompt tokens and generated ones take different ways, one fast for many rows, one for few. A row's way, and so its bits,
         does not depend on the other rows. Prompts come first, because generated tokens see their K and V.
         """
-        of_prompt = is_of_prompt(batch)
+        of_prompt = batch.is_prompt
         if not of_prompt.any():
             return self._decoded(batch, token_ids)
         if of_prompt.all():
@@ -146,10 +167,10 @@ class TorchBackend:
         prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
         places = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
         there = upload({"prompts": prompts, "others": others, **places}, self._device)
-        first = self._in_parts(rows_of(batch, prompts), token_ids[there["prompts"]], of_prompts=True)
+        first = self._in_parts(batch.rows(prompts), token_ids[there["prompts"]], of_prompts=True)
         logits = first.new_empty((len(wanted), first.shape[1]))
         logits[there["of_prompts"]] = first
-        logits[there["of_others"]] = self._decoded(rows_of(batch, others), token_ids[there["others"]])
+        logits[there["of_others"]] = self._decoded(batch.rows(others), token_ids[there["others"]])
         return logits
 
     def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
@@ -174,13 +195,13 @@ class TorchBackend:
         rows = len(token_ids)
         if rows <= self._max_rows:
             try:
-                return self._pass(make_step(batch, self._loaded(), self._page_size, token_ids, of_prompts))
+                return self._pass(make_step(batch, self._rotary, self._page_size, token_ids, of_prompts))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._step_down(rows, error)
         at = min(self._max_rows, rows // 2)
-        parts = zip(halves(batch, at), (token_ids[:at], token_ids[at:]), strict=True)
+        parts = zip(batch.split(at), (token_ids[:at], token_ids[at:]), strict=True)
         return torch.cat([self._in_parts(part, ids, of_prompts) for part, ids in parts])
 
     def _step_down(self, rows: int, error: RuntimeError | MemoryError) -> None:
@@ -210,28 +231,44 @@ class TorchBackend:
 
     def _pass(self, step: Step) -> torch.Tensor:
         """Run one forward pass.  # -> (num_logits, vocab_size)"""
-        model, x = self._loaded(), self._embedded(step)
-        for layer in chain(self._layers, self._streamed.layers()):
+        model = self._loaded()
+        x = self._embedded(model, step)
+        for layer in chain(self._layers, self._offloaded.layers()):
             x = self._block(model, layer, x, step)
         logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
-        return self._ranks.gather(logits)
+        return softcap(self._ranks.gather(logits), model.logit_softcap)
 
-    def _embedded(self, step: Step) -> torch.Tensor:
-        """The embeddings, (tokens, hidden_size). Each rank has the rows of its part of the vocabulary."""
+    def _embedded(self, model: ModelConfig, step: Step) -> torch.Tensor:
+        """The scaled embeddings, (tokens, hidden_size). Each rank has the rows of its part of the vocabulary."""
         ids = step.token_ids - self._first_id
         known = (ids >= 0) & (ids < self._embed.rows)
         rows = self._ops.embed(self._embed, ids.clamp(0, self._embed.rows - 1))
-        return self._ranks.sum(torch.where(known.unsqueeze(1), rows, torch.zeros_like(rows)))
+        x = self._ranks.sum(torch.where(known.unsqueeze(1), rows, torch.zeros_like(rows)))
+        return x if model.embedding_scale == 1.0 else x * model.embedding_scale
 
     def _block(self, model: ModelConfig, layer: Layer, x: torch.Tensor, step: Step) -> torch.Tensor:
         """One layer.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
-        eps, first, many = model.norm_eps, self._ranks.place.rank == 0, step.of_prompts
+        eps, many, attention = model.norm_eps, step.of_prompts, layer.attention
         qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias, many)
-        q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step)
-        attended = self._ops.attend(q, layer.kv, layer.window, step)
-        x = self._ranks.sum(self._ops.matvec_add(attended, layer.o, layer.o_bias, x if first else None, many))
-        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, layer.gate_up, layer.gate_up_bias, many)
-        return self._ranks.sum(self._ops.swiglu_matvec_add(gate_up, layer.down, layer.down_bias, x if first else None, many))
+        q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step, layer.tables)
+        attended = self._ops.attend(q, layer.kv, attention.window, step, attention.scale, attention.softcap)
+        output = partial(self._ops.matvec_add, attended, layer.o, layer.o_bias, many=many)
+        x = self._add(x, layer.attn_post_norm, eps, output)
+        return self._add(x, layer.ffn_post_norm, eps, partial(self._ffn, layer, x, eps, many=many))
+
+    def _add(self, x: torch.Tensor, norm: Norm, eps: float, output: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """x + output, normed first if `norm` is given. `output(residual)` adds the residual by itself; None: it adds none."""
+        if norm is not None:
+            return self._ops.norm_add(self._ranks.sum(output(None)), norm, eps, x)
+        return self._ranks.sum(output(x if self._ranks.place.rank == 0 else None))
+
+    def _ffn(self, layer: Layer, x: torch.Tensor, eps: float, residual: torch.Tensor | None, many: bool) -> torch.Tensor:
+        """The feed-forward part's output (+ residual).  # (tokens, hidden_size) -> (tokens, hidden_size)"""
+        ffn = layer.ffn
+        if isinstance(ffn, ExpertWeights):
+            return self._ops.experts_add(x, layer.ffn_norm, eps, ffn, residual, many)
+        gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, ffn.gate_up, ffn.gate_up_bias, many)
+        return self._ops.glu_matvec_add(gate_up, ffn.down, ffn.down_bias, residual, many, ffn.spec.activation)
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)
@@ -239,7 +276,7 @@ class TorchBackend:
     def weights_bytes(self) -> int:
         outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
         others = num_bytes(self._final_norm) + sum(matrix.num_bytes for matrix in outside)
-        return others + sum(layer.num_bytes for layer in self._layers) + self._streamed.buffer_bytes
+        return others + sum(layer.num_bytes for layer in self._layers) + self._offloaded.buffer_bytes
 
     def held_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else own_bytes()
@@ -254,30 +291,8 @@ class TorchBackend:
         return self._model
 
 
-class ChoosingTorchBackend(TorchBackend):
-    """A backend in a single process that samples on the device, and uses the ids in the next step without the host."""
-
-    def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
-        super()._load(checkpoint, plan, report)
-        self._chosen = torch.zeros(1, dtype=torch.int32, device=self._device)  # sampled in the step before
-
-    def choose(self, batch: Batch, choices: Choices) -> Chosen:
-        doing = f"in a step of {len(batch.token_ids)} tokens"
-        with self._told(doing):
-            return OnItsWay(self._choose(batch, choices), lambda: self._told(doing))
-
-    def _choose(self, batch: Batch, choices: Choices) -> torch.Tensor:
-        with torch.inference_mode():
-            there = upload({"sources": choices.sources, "given": batch.token_ids}, self._device)
-            token_ids = torch.where(there["sources"] < 0, there["given"], self._chosen[there["sources"].clamp_min(0)])
-            ids = self._ops.choose(self._logits(batch, token_ids), choices, self._chosen)
-            if len(ids):
-                self._chosen = ids.clamp_min(0)  # a row without an id takes any: nobody reads what follows
-        return ids
-
-
-class OnItsWay:
-    """Sampled ids that are in flight."""
+class SampledTokens:
+    """A pending step whose tokens the device samples, on their way to the host."""
 
     def __init__(self, ids: torch.Tensor, told: Callable[[], Translation]) -> None:
         """`told` translates the errors of reading; errors of the step show there."""
@@ -289,7 +304,10 @@ class OnItsWay:
             self._there = torch.cuda.Event()
             self._there.record()
 
-    def read(self) -> list[int]:
+    def logits(self) -> Logits:
+        raise NotImplementedError("sampling overwrote the logits")
+
+    def token_ids(self) -> list[int]:
         with self._told():
             if self._there is not None:
                 self._there.synchronize()
@@ -307,6 +325,6 @@ def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
 
 def _create(config: EngineConfig, place: ProcessPlace, device: torch.device, report: Reporter) -> TorchBackend:
     ranks = parallel.join(place, device, report)
-    kind, ops = TorchBackend if place.size > 1 else ChoosingTorchBackend, choose_ops(device, report)
+    ops = choose_ops(device, report)
     recorder = CUDARecorder() if config.graphs and device.type == "cuda" and place.size == 1 and not ops.READS_HOST else None
-    return kind(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)
+    return TorchBackend(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)

@@ -9,12 +9,13 @@ from typing import Protocol, cast
 import torch
 
 from puna.backends.torch.kv import LayerKV
-from puna.backends.torch.obstacles import obstacle
+from puna.backends.torch.layer import ExpertWeights
 from puna.backends.torch.step import Step
-from puna.backends.torch.weights import Bias, Matrix
-from puna.model.spec import ModelConfig
+from puna.backends.torch.triton_support import problems
+from puna.backends.torch.weights import Bias, Matrix, Norm
+from puna.batch import SamplingBatch
+from puna.model.spec import Activation, ModelConfig
 from puna.progress import SILENT, Reporter
-from puna.request import Choices
 
 
 class Ops(Protocol):
@@ -35,13 +36,13 @@ class Ops(Protocol):
     def norm_matvec(
         self,
         x: torch.Tensor,
-        norm: torch.Tensor,
+        norm: Norm,
         eps: float,
         matrices: tuple[Matrix, ...],
         biases: tuple[Bias, ...],
         many: bool = False,
     ) -> torch.Tensor:
-        """Multiply the normed x by stacked matrices.  # -> (tokens, all rows)"""
+        """Multiply x, normed where `norm` is given, by stacked matrices.  # -> (tokens, all rows)"""
 
     def rope_write(
         self,
@@ -51,33 +52,61 @@ class Ops(Protocol):
         eps: float,
         kv: LayerKV,
         step: Step,
+        tables: tuple[int, int] = (0, 0),
     ) -> torch.Tensor:
-        """Norm and rotate q and k, write K and V to their pages; returns q.  # -> (tokens, heads, head_dim)"""
+        """Norm and rotate q and k, write K and V to their pages; returns q.  # -> (tokens, heads, head_dim)
 
-    def attend(self, q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
-        """Softmax attention of each row to its sequence's positions up to its own.  # -> (tokens, heads * head_dim)"""
+        `head_norms`: weights for each head (head_dim,), or for all heads together. `tables`: which of the step's rotate q and k.
+        """
+
+    def attend(self, q: torch.Tensor, kv: LayerKV, window: int, step: Step, scale: float = 0.0, cap: float = 0.0) -> torch.Tensor:
+        """Softmax attention of each row to its sequence's positions up to its own.  # -> (tokens, heads * head_dim)
+
+        `window`, `scale`, `cap`: see `AttentionSpec`; 0 stands for its defaults.
+        """
 
     def matvec_add(
         self, x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
     ) -> torch.Tensor:
         """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
 
-    def swiglu_matvec_add(
-        self, gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+    def glu_matvec_add(
+        self,
+        gate_up: torch.Tensor,
+        matrix: Matrix,
+        bias: Bias,
+        residual: torch.Tensor | None,
+        many: bool = False,
+        activation: Activation = "silu",
     ) -> torch.Tensor:
-        """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+        """W (activation(gate) * up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
 
-    def choose(self, logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
-        """Sample each row's next id as `puna.sampling` does; -1 if the row is not finite.  # -> (rows,) int32
+    def experts_add(
+        self,
+        x: torch.Tensor,
+        norm: Norm,
+        eps: float,
+        experts: ExpertWeights,
+        residual: torch.Tensor | None,
+        many: bool = False,
+    ) -> torch.Tensor:
+        """The outputs of each token's experts for x, normed where `norm` is given, each times its weight, summed in the router's
+        order (+ residual).  # (tokens, hidden_size) -> (tokens, hidden_size)"""
 
-        `chosen` are the ids of the step before. The logits' later content is undefined: they may be edited in place.
+    def norm_add(self, x: torch.Tensor, norm: torch.Tensor, eps: float, residual: torch.Tensor) -> torch.Tensor:
+        """residual + the normed x.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
+
+    def sample(self, logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
+        """Sample each row's next id as `SamplingBatch.sample_row` does; -1 if the row is not finite.  # -> (rows,) int32
+
+        `last_ids` are those that the previous step sampled. The logits' later content is undefined: they may be edited in place.
         """
 
 
 def choose(device: torch.device, report: Reporter = SILENT) -> Ops:
     """The kernels, on CUDA if Triton runs or on the CPU under Triton's interpreter; else plain torch."""
     if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        lines = obstacle(device)
+        lines = problems(device)
         if not lines:
             return _module("kernels")
         for line in lines:

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import timedelta
 from math import prod
 from typing import Protocol
@@ -25,17 +26,17 @@ import torch
 import torch.distributed as dist
 
 from puna.backends.base import ProcessPlace
-from puna.backends.torch import watch
+from puna.backends.torch import heartbeat
+from puna.batch import Batch
 from puna.errors import DeviceError, UsageError, first_line
 from puna.progress import SILENT, Reporter
-from puna.request import Batch
 
 Integers = npt.NDArray[np.int32]
 
 MAIN_MEMORY = torch.device("cpu")
 FOR_EVER = timedelta(
     days=30
-)  # a rank may wait for requests for any time; a closed connection, or the heartbeat (`watch`), shows that a rank is dead
+)  # a rank may wait for requests for any time; a closed connection, or the heartbeat (`heartbeat.py`), shows that a rank is dead
 
 
 class Ranks(Protocol):
@@ -102,8 +103,8 @@ class Group:
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-        store = watch.open_store(place, is_first=place.rank == 0)
-        watch.meet(place, store)
+        store = heartbeat.open_store(place, is_first=place.rank == 0)
+        heartbeat.meet(place, store)
         with _all_there():
             dist.init_process_group(
                 "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
@@ -111,7 +112,7 @@ class Group:
             has_nccl = device.type == "cuda" and dist.is_nccl_available()
             self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
             self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers only main memory
-            self._watch = watch.Watch(place)
+            self._heartbeat = heartbeat.Heartbeat(place)
         self._widths: dict[int, list[int]] = {}
         self._is_open, self._in_step = True, False
         atexit.register(self.close)
@@ -187,31 +188,31 @@ class Group:
         if self._is_open:
             self._is_open = False
             if self._in_step:
-                self._watch.end_all()
+                self._heartbeat.end_all()
             with suppress(DeviceError):
                 self.tell(None)
-            self._watch.close()
+            self._heartbeat.close()
             with suppress(RuntimeError):
                 dist.destroy_process_group()
             self._numbers = None  # the last reference: gloo's threads end here, not during Python's shutdown
             gc.collect()
 
 
-# A step in int32: the numbers of sequences, tokens, pages and logits, then the fields of the batch one after the other.
-_FIELDS = ("token_ids", "positions", "starts", "page_tables", "logit_rows", "prompt_lengths")
-_HEAD_SIZE = 5
+# A step in int32: 1, the length and the width of each array of the batch (width -1: it has one dimension), then the arrays.
+_FIELDS = tuple(field.name for field in fields(Batch))
+_HEAD_SIZE = 1 + 2 * len(_FIELDS)
 _CLOSE: Integers = np.zeros(_HEAD_SIZE, np.int32)
 
 
 def _head(batch: Batch) -> Integers:
-    sequences, pages = batch.page_tables.shape
-    return np.array([1, len(batch.token_ids), sequences, pages, len(batch.logit_rows)], np.int32)
+    shapes = (getattr(batch, name).shape for name in _FIELDS)
+    return np.array([1, *(size for shape in shapes for size in (*shape, -1)[:2])], np.int32)
 
 
-def _shapes(head: Integers) -> tuple[tuple[int, ...], ...]:
+def _shapes(head: Integers) -> list[tuple[int, ...]]:
     """The shape of each field."""
-    _, tokens, sequences, pages, logits = map(int, head)
-    return (tokens,), (tokens,), (sequences + 1,), (sequences, pages), (logits,), (sequences,)
+    pairs: list[list[int]] = head[1:].reshape(-1, 2).tolist()
+    return [(length,) if width < 0 else (length, width) for length, width in pairs]
 
 
 def _body_size(head: Integers) -> int:

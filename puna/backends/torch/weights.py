@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from puna.backends.torch.blob import num_bytes
+from puna.backends.torch.staging import num_bytes
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 
@@ -41,11 +42,16 @@ class Matrix:
     columns: int
     planes: Planes
 
+    def part(self, number: int, count: int) -> Matrix:
+        """Part `number` of `count` equal ones, in the same memory: an expert's rows."""
+        size = self.rows // count
+        return self.row_range(number * size, (number + 1) * size)
+
     def row_range(self, first: int, last: int) -> Matrix:
         """Rows first..last-1, in the same memory."""
         return Matrix(self.kind, last - first, self.columns, {name: plane[first:last] for name, plane in self.planes.items()})
 
-    def take(self, rows: torch.Tensor) -> torch.Tensor:
+    def dequantize_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Dequantise some rows to float32.  # (n,) -> (n, columns)"""
         return dequantize(Matrix(self.kind, len(rows), self.columns, {name: p[rows] for name, p in self.planes.items()}))
 
@@ -55,8 +61,8 @@ class Matrix:
 
 
 def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:
-    """A matrix of any readable type as one of `KINDS`, made a few rows at a time."""
-    rows, columns = tensor.shape
+    """A matrix of any readable type as one of `KINDS`, made a few rows at a time. Those of experts lie one below the other."""
+    rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
     step = max(1, CHUNK_BYTES // max(tensor.data.shape[1], 4 * columns))
     planes: Planes = {}
     for first in range(0, rows, step):
@@ -68,6 +74,7 @@ def load_matrix(tensor: Tensor, kind: str, device: torch.device) -> Matrix:
 
 
 Bias: TypeAlias = torch.Tensor | None
+Norm: TypeAlias = torch.Tensor | None  # a norm's weight; None: nothing is normed here
 
 
 def stacked(matrices: Sequence[Matrix], biases: Sequence[Bias]) -> tuple[tuple[Matrix, ...], tuple[Bias, ...]]:

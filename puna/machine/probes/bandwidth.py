@@ -17,7 +17,7 @@ LIMITS = ("read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s")
 
 def bandwidth(patient: Patient) -> Iterator[Finding]:
     """Whether the CPU runs models, and its maximum speed."""
-    answer = ask(patient.host, "puna.backends.cpu.trial", limit_s=LIMIT_S)
+    answer = ask(patient.host, "puna.backends.cpu.self_test", limit_s=LIMIT_S)
     if answer.died_by in ("SIGILL", "SIGSEGV", "SIGABRT", "SIGBUS"):
         yield _error(
             f"{answer.died_by} ended the test of the kernels",

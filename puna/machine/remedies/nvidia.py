@@ -295,6 +295,6 @@ NVIDIA: dict[str, Recipe] = {
     ),
     "no-peer-to-peer": Recipe("Make NCCL use main memory.", anywhere=("export NCCL_P2P_DISABLE=1",)),
     "show-nccl": Recipe(
-        "Let NCCL print where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.trial all-reduce",)
+        "Let NCCL print where it stops.", anywhere=("NCCL_DEBUG=INFO {python} -m puna.backends.torch.self_test all-reduce",)
     ),
 }

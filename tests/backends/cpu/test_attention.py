@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from puna.backends.cpu import model as cpu_model
+from puna.backends.cpu import buffers
+from puna.batch import Logits
 from puna.config import KVType
 from puna.model.spec import ModelConfig
-from puna.request import Logits
 from tests.conformance.test_backends import KV_TOLERANCE, Piece, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config
 
@@ -73,5 +73,5 @@ def test_bits_do_not_depend_on_who_computes_which_span(name: str) -> None:
 def test_where_sums_of_spans_have_no_room_whole_tiles_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     config = SHAPES["ratio-3"]
     whole = fed(config, (640, 641, 642), threads=2)
-    monkeypatch.setattr(cpu_model, "MAX_PARTIALS", 3)
+    monkeypatch.setattr(buffers, "MAX_PARTIALS", 3)
     assert np.array_equal(fed(config, (640, 641, 642), threads=2), whole)

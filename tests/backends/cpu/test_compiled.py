@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from puna.backends.cpu import compiled, host
 from puna.backends.cpu.layout import KINDS, aligned_zeros
+from puna.backends.cpu.tables import entries_of_layers
 from puna.formats import open_checkpoint
 from puna.hub import CATALOGUE, DEFAULT_MODEL
+from puna.model.spec import AttentionSpec, Experts
 from puna.progress import KeepingReporter
+from tests.fakes import tiny_config, with_layers
 
 NAME = "interleave_floats"  # the smallest entry: it compiles in a second
 
@@ -119,9 +123,18 @@ def test_a_model_needs_the_kernels_of_its_types_only() -> None:
     q8_0, q4_1 = KINDS["Q8_0"], KINDS["Q4_1"]
     names = compiled.entries_for([q8_0, q4_1, q4_1], q8_0, "f16")
     assert sorted(names) == [
-        "attend_f16", "embed_q8_0", "interleave_quants", "multiply_q4_1", "multiply_q8_0", "run", "write_kv_f16",
+        "attend_f16", "dequantize_row_q8_0", "glu_silu", "interleave_quants", "multiply_q4_1", "multiply_q8_0", "run",
+        "write_kv_f16",
     ]  # fmt: skip
     assert names[0] == "run", "the longest to compile comes first"
+
+
+def test_a_model_needs_the_kernels_of_its_layers_only() -> None:
+    plain, capped = tiny_config(), replace(tiny_config(), logit_softcap=30.0)
+    experts = with_layers(plain, AttentionSpec(softcap=50.0), Experts(32, count=4, top_k=2, activation="gelu"))
+    found = [entries_of_layers(config) for config in (plain, capped, experts)]
+    assert found == [{"glu_silu"}, {"glu_silu", "softcap"}, {"glu_gelu", "softcap", "experts"}]
+    assert set.union(*found) <= compiled.ENTRIES.keys()
 
 
 def test_the_catalogue_names_the_types_of_the_default_model(default_model: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numba
 import numpy as np
@@ -13,10 +13,11 @@ from puna.backends import BACKENDS, reference
 from puna.backends.cpu import kernels, simd
 from puna.backends.cpu.compiled import load_entry
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, Matrix, aligned_zeros, padded, record_bytes
+from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, Matrix, aligned_zeros, float_bits, padded, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
+from puna.model.spec import Activation
 from puna.plan import RESIDENT_BLOCKS
 from tests.fakes import make_tensor
 
@@ -39,13 +40,8 @@ def run_rms_norm(x: int, weight: int, size: int, eps: float, out: int) -> None:
 
 
 @compiled
-def run_swiglu(gate: int, up: int, size: int, out: int) -> None:
-    kernels.swiglu(gate, up, size, out)
-
-
-@compiled
-def run_rope(x: int, turns: int, head_dim: int, first: int, last: int) -> None:
-    kernels.rope(x, turns, head_dim, first, last)
+def run_rope(x: int, cos_sin: int, head_dim: int, first: int, last: int) -> None:
+    kernels.rope(x, cos_sin, head_dim, first, last)
 
 
 @compiled
@@ -53,8 +49,8 @@ def run_quantize(x: int, columns: int, record: int) -> None:
     kernels.quantize_blocks(x, columns, record, 0, columns // 32)
 
 
-def run_embed(matrix: Matrix, row: int, size: int, out: int) -> None:
-    load_entry(f"embed_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
+def run_dequantize_row(matrix: Matrix, row: int, size: int, out: int) -> None:
+    load_entry(f"dequantize_row_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
 
 
 def run_multiply(matrix: Matrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
@@ -89,18 +85,39 @@ def test_rms_norm(size: int) -> None:
     np.testing.assert_allclose(out[:size], reference.rms_norm(x[:size], weight[:size], 1e-5), rtol=2e-6)
 
 
+each_activation = pytest.mark.parametrize("activation", get_args(Activation))
+
+
+@each_activation
 @pytest.mark.parametrize("size", SIZES)
-def test_swiglu(size: int) -> None:
+def test_glu(size: int, activation: Activation) -> None:
     gate, up, out = room(8 * numbers(size)), room(numbers(size, 1)), room(np.zeros(size, np.float32))
-    run_swiglu(gate.ctypes.data, up.ctypes.data, padded(size, 8), out.ctypes.data)
-    np.testing.assert_allclose(out[:size], reference.glu(gate[:size], up[:size]), rtol=2e-6, atol=1e-12)
+    load_entry(f"glu_{activation}")(gate.ctypes.data, up.ctypes.data, padded(size, 8), out.ctypes.data)
+    expected = reference.glu(gate[:size].astype(np.float64), up[:size], activation)  # in float32, gelu's 1 + tanh(u) cancels
+    np.testing.assert_allclose(out[:size], expected, rtol=2e-6, atol=1e-12 if activation == "silu" else 1e-9)
 
 
-def test_swiglu_of_extreme_numbers_is_finite() -> None:
+@each_activation
+def test_glu_of_extreme_numbers_is_finite(activation: Activation) -> None:
     gate, up = room(np.array([-1e30, -100, -88, 0, 88, 100, 1e30, -0.0], np.float32)), room(np.ones(8, np.float32))
-    run_swiglu(gate.ctypes.data, up.ctypes.data, 8, gate.ctypes.data)
+    load_entry(f"glu_{activation}")(gate.ctypes.data, up.ctypes.data, 8, gate.ctypes.data)
     assert np.isfinite(gate).all()
     assert gate[6] == np.float32(1e30) and gate[3] == 0
+
+
+@pytest.mark.parametrize("cap", [0.5, 5.0, 50.0])
+@pytest.mark.parametrize("size", SIZES)
+def test_softcap(size: int, cap: float) -> None:
+    x = room(40 * numbers(size))
+    expected = reference.softcap(x[:size].copy(), cap)
+    load_entry("softcap")(x.ctypes.data, padded(size, 8), float_bits(cap))
+    np.testing.assert_allclose(x[:size], expected, rtol=1e-6, atol=2e-7 * cap)
+
+
+def test_softcap_of_extreme_numbers_is_the_cap_and_nan_stays() -> None:
+    x = room(np.array([-np.inf, -1e30, -1e3, 0, -0.0, 1e3, np.inf, np.nan], np.float32))
+    load_entry("softcap")(x.ctypes.data, 8, float_bits(30.0))
+    assert x[:7].tolist() == [-30, -30, -30, 0, 0, 30, 30] and np.isnan(x[7])
 
 
 @pytest.mark.parametrize("head_dim", [2, 8, 20, 64, 100])
@@ -110,9 +127,9 @@ def test_rope_of_parts_of_a_row(head_dim: int) -> None:
     angles = np.random.default_rng(2).uniform(-50, 50, head_dim // 2)
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     expected = reference.rope(x.reshape(heads, head_dim), cos, sin).ravel()
-    turns = np.stack([cos, sin], axis=1).ravel().copy()
+    cos_sin = np.concatenate([cos, sin])
     for first, last in ((0, 6), (6, 8), (8, x.size)) if x.size > 8 else ((0, x.size),):
-        run_rope(x.ctypes.data, turns.ctypes.data, head_dim, first, min(last, x.size))
+        run_rope(x.ctypes.data, cos_sin.ctypes.data, head_dim, first, min(last, x.size))
     np.testing.assert_allclose(x, expected, atol=1e-5)
 
 
@@ -148,11 +165,11 @@ def matrices(*shapes: tuple[int, int]) -> Any:
 
 
 @matrices((8, 32), (9, 64), (13, 96), (61, 32))
-def test_embed_is_the_row_of_the_file(quant: str, rows: int, columns: int) -> None:
+def test_dequantize_row_gives_the_row_of_the_file(quant: str, rows: int, columns: int) -> None:
     tensor = make_tensor("embed", numbers(rows * columns).reshape(rows, columns), quant)
     matrix, out = packed(tensor), aligned_zeros(4 * columns).view(np.float32)
     for row in (0, rows // 2, rows - 1):
-        run_embed(matrix, row, columns, out.ctypes.data)
+        run_dequantize_row(matrix, row, columns, out.ctypes.data)
         np.testing.assert_array_equal(out, tensor.dequantize(row, row + 1)[0])
 
 

@@ -21,18 +21,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from puna.backends.torch import kernels
-from puna.backends.torch.kernels import attention, matvec, norm, panel, rope, sampling, take
+from puna.backends.torch.kernels import attention, dequantize, experts, gemm, matvec, norm, rope, sampling
 from puna.backends.torch.kernels.attention import Work
-from puna.backends.torch.kernels.card import KIB, WIDE_ROWS, Card
+from puna.backends.torch.kernels.gpu_properties import KIB, WIDE_ROWS, GPUProperties
 from puna.backends.torch.kv import DTYPES, Half, LayerKV, Slots
 from puna.backends.torch.step import Step
 from puna.backends.torch.weights import KINDS, Matrix, load_matrix
+from puna.model.spec import Experts
 from tests.fakes import make_tensor
 
 CPU = torch.device("cpu")
 # Shared memory that one program may have (CUDA C programming guide, compute capabilities).
-CARDS: Mapping[int, Card] = {
-    arch: Card(size * KIB, WIDE_ROWS[arch // 10]) for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
+GPUS: Mapping[int, GPUProperties] = {
+    arch: GPUProperties(size * KIB, WIDE_ROWS[arch // 10])
+    for arch, size in {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
 }
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")
 NAMES = {
@@ -109,8 +111,8 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     ids = empty(tokens, dtype=torch.int64)
     tables = empty(1, 8, dtype=torch.int64)
-    turns = empty(tokens, 2, head_dim // 2)
-    return Step(ids, ids, ids, tables, turns, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
+    cos_sin = empty(2, tokens, 2, head_dim // 2)
+    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
 def products(ttgir: str) -> list[str]:
@@ -128,7 +130,7 @@ def compile_products() -> None:
         kernels.norm_matvec(empty(1, columns), empty(columns), 1e-5, (matrix(kind, 4096, columns),), (None,))
         w, tokens = matrix(kind, 576, odd), (16, 3)[index % 4 == 0]
         if index % 2 == 0:
-            kernels.swiglu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
+            kernels.glu_matvec_add(empty(tokens, 2 * odd), w, empty(576), empty(tokens, 576))
         else:
             kernels.embed(w, empty(2, dtype=torch.int64))
 
@@ -139,6 +141,37 @@ def compile_products() -> None:
     kernels.norm_matvec(empty(300, 576), empty(576), 1e-5, (matrix("BF16", 64, 576),), (None,), many=True)
 
 
+def compile_experts(kinds: Iterable[str]) -> None:
+    """16 experts, of which each of 3 tokens takes 4."""
+    spec = Experts(768, count=16, top_k=4)
+    chosen, shares = experts.route(empty(3, 16), spec)
+    for kind in kinds:
+        w = matrix(kind, 16 * 768, 768)
+        experts.expert_matvec(empty(3, 768), w, chosen, empty(12, 768))
+        experts.expert_matvec(empty(12, 2 * 768), w, chosen, empty(12, 768), matvec.GELU)
+    experts.combine(empty(12, 768), shares, empty(3, 768))
+
+
+def compile_families() -> None:
+    """What only some families have, of one kind each."""
+    compile_experts(("BF16", "Q4_K"))
+    kernels.glu_matvec_add(empty(1, 2 * 576), matrix("Q8_0", 576, 576), None, None, activation="gelu")
+    kernels.norm_add(empty(2, 576), empty(576), 1e-5, empty(2, 576))
+    kv, step = layer_kv("bf16", 2, 64), step_of(2, 64)
+    kernels.rope_write(empty(2, (4 + 2 * 2) * 64), 4, (empty(4 * 64), empty(2 * 64)), 1e-5, kv, step, (0, 1))
+    for tokens in (1, 20):
+        kernels.attend(empty(tokens, 4, 64), kv, 0, step_of(tokens, 64, of_prompts=tokens > 1), 0.1, 50.0)
+
+
+def compile_all_families() -> None:
+    compile_families()
+    compile_experts(KINDS)
+    for kind in KINDS:
+        for tokens in (1, 3, 16, 70):
+            kernels.glu_matvec_add(empty(tokens, 2 * 768), matrix(kind, 576, 768), None, empty(tokens, 576), activation="gelu")
+    compile_attention(((kv_type, 8, 2, head_dim, 17) for kv_type in DTYPES for head_dim in (128, 256)), cap=50.0)
+
+
 def compile_all_products() -> None:
     for kind in KINDS:
         for rows, columns in ((4096, 4096), (576, 768)):
@@ -146,17 +179,17 @@ def compile_all_products() -> None:
             for tokens in (1, 3, 16, 70):
                 kernels.norm_matvec(empty(tokens, columns), empty(columns), 1e-5, (w,), (empty(rows),))
                 kernels.matvec_add(empty(tokens, columns), w, None, empty(tokens, rows))
-                kernels.swiglu_matvec_add(empty(tokens, 2 * columns), w, None, empty(tokens, rows))
+                kernels.glu_matvec_add(empty(tokens, 2 * columns), w, None, empty(tokens, rows))
             kernels.embed(w, empty(2, dtype=torch.int64))
             kernels.norm_matvec(empty(300, columns), empty(columns), 1e-5, (w,), (empty(rows),), many=True)
             kernels.matvec_add(empty(300, columns), w, None, empty(300, rows), many=True)
 
 
-def compile_candidates(card: Card) -> None:
+def compile_candidates(gpu: GPUProperties) -> None:
     """What `benchmarks/gpu_kernels.py --sweep` tries."""
     for kind in KINDS:
         w, x, y = matrix(kind, 4096, 4096), empty(1, 4096), empty(1, 4096)
-        for tile in matvec.candidates(kind, card):
+        for tile in matvec.candidates(kind, gpu):
             matvec.matvec(x, w, None, None, y, matvec.NORM, empty(4096), 1e-5, tile)
 
 
@@ -183,13 +216,14 @@ def all_heads() -> Iterable[Heads]:
             yield from ((kv_type, *heads, head_dim, window) for heads, window in (((32, 8), 0), ((8, 8), 17), ((64, 1), 0)))
 
 
-def compile_attention(shapes: Iterable[Heads]) -> None:
+def compile_attention(shapes: Iterable[Heads], cap: float = 0.0) -> None:
     for kv_type, heads, kv_heads, head_dim, window in shapes:
         kv, norms = layer_kv(kv_type, kv_heads, head_dim), (empty(head_dim), empty(head_dim))
         qkv = empty(20, (heads + 2 * kv_heads) * head_dim)
         kernels.rope_write(qkv, heads, norms if window else None, 1e-5, kv, step_of(20, head_dim))
         for tokens in (1, 20):
-            kernels.attend(empty(tokens, heads, head_dim), kv, window, step_of(tokens, head_dim, of_prompts=tokens > 1))
+            step = step_of(tokens, head_dim, of_prompts=tokens > 1)
+            kernels.attend(empty(tokens, heads, head_dim), kv, window, step, cap=cap)
 
 
 def compile_sampling() -> None:
@@ -216,15 +250,17 @@ def compile_largest() -> None:
 
 
 def compile_for(arch: int, how: str) -> None:
-    Compiler.arch, card = arch, CARDS[arch]
-    for module, name in ((attention, "card_of"), (matvec, "card_of"), (panel, "card_of")):
-        setattr(module, name, lambda device: card)
+    Compiler.arch, gpu = arch, GPUS[arch]
+    for module, name in ((attention, "gpu_properties"), (matvec, "gpu_properties"), (gemm, "gpu_properties")):
+        setattr(module, name, lambda device: gpu)
     if how == "--all":
         compile_all_products()
         compile_attention(all_heads())
+        compile_all_families()
     elif how == "--usual":
         compile_products()
         compile_attention(USUAL)
+        compile_families()
     else:
         compile_largest()
     compile_sampling()
@@ -232,14 +268,15 @@ def compile_for(arch: int, how: str) -> None:
         compile_dependent_launch()
     if how == "--all":
         Compiler.is_launched = False
-        compile_candidates(card)
+        compile_candidates(gpu)
         Compiler.is_launched = True
 
 
 def main() -> None:
     for module, name in (
-        (matvec, "matvec_kernel"), (take, "take_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
-        (attention, "prefill_kernel"), (panel, "panel_kernel"), (norm, "rms_norm_kernel"),
+        (matvec, "matvec_kernel"), (dequantize, "dequantize_kernel"), (rope, "rope_write_kernel"), (attention, "decode_kernel"),
+        (attention, "prefill_kernel"), (gemm, "gemm_kernel"), (norm, "rms_norm_kernel"), (norm, "norm_add_kernel"),
+        (experts, "route_kernel"), (experts, "expert_kernel"), (experts, "combine_kernel"),
         (sampling, "argmax_kernel"), (sampling, "edit_kernel"), (sampling, "draw_kernel"),
     ):  # fmt: skip
         setattr(module, name, Compiler(getattr(module, name)))

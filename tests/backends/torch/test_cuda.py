@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ import torch
 from puna.backends import backend_spec, create_backend
 from puna.config import EngineConfig, KVType
 from puna.llm import LLM
+from puna.model.spec import AttentionSpec, Experts, ModelConfig
 from puna.plan import make_plan
 from puna.request import SamplingParams
 from tests.conformance import test_backends as conformance
-from tests.conformance.test_backends import ODD_SIZES, forward, random_ids, require_close
-from tests.fakes import ByteTokenizer, random_checkpoint, tiny_config
+from tests.conformance.test_backends import FAMILY_SIZES, ODD_SIZES, forward, random_ids, require_close
+from tests.fakes import ByteTokenizer, random_checkpoint, tiny_config, with_layers
 
 if not torch.cuda.is_available():
     pytest.skip("there is no NVIDIA card here", allow_module_level=True)
@@ -32,15 +34,20 @@ CONFIG = tiny_config(
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
 
+EXPERTS = with_layers(
+    replace(CONFIG, logit_softcap=5.0), AttentionSpec(qk_norm="full", softcap=8.0), Experts(256, count=16, top_k=4), "both"
+)
+
+
 @contextmanager
-def model(kind: str, **settings: Any) -> Iterator[LLM]:
-    checkpoint = random_checkpoint(CONFIG, kind, seed=4)
-    config = EngineConfig(device=DEVICE, **settings)
-    backend = create_backend(config)
+def model(kind: str, config: ModelConfig = CONFIG, **settings: Any) -> Iterator[LLM]:
+    checkpoint = random_checkpoint(config, kind, seed=4)
+    engine = EngineConfig(device=DEVICE, **settings)
+    backend = create_backend(engine)
     layouts = backend_spec(DEVICE).layouts
-    plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, min(backend.info.free_bytes, 4 << 30))
+    plan = make_plan(config, checkpoint.tensors, engine, layouts, min(backend.info.free_bytes, 4 << 30))
     backend.load(checkpoint, plan)
-    with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
+    with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, engine) as llm:
         yield llm
 
 
@@ -89,24 +96,35 @@ def test_odd_sizes_and_every_type_of_k_and_v(shape: str, kv: KVType) -> None:
             require_close(found, expected, conformance.QUANTISED)
 
 
-@pytest.mark.parametrize("kind", ["BF16", "Q8_0", "Q4_K"])
-def test_texts_are_the_same_alone_in_batches_of_any_size_and_without_graphs(kind: str) -> None:
+@pytest.mark.parametrize("shape", FAMILY_SIZES)
+def test_families_have_the_references_logits(shape: str) -> None:
+    checkpoint = random_checkpoint(FAMILY_SIZES[shape], "F32", seed=1)
+    ids = random_ids(checkpoint.config, 41)
+    with conformance.loaded("reference", checkpoint) as reference, conformance.loaded(DEVICE, checkpoint, kv="f32") as backend:
+        expected = forward(reference, (ids, 0, PAGES))
+        for prompt_length in (1, 41):
+            require_close(forward(backend, (ids, 0, PAGES), prompt_length=prompt_length), expected, conformance.EXACT)
+
+
+@pytest.mark.parametrize(("kind", "config"), [("BF16", CONFIG), ("Q8_0", CONFIG), ("Q4_K", CONFIG), ("Q4_K", EXPERTS)])
+def test_texts_are_the_same_alone_in_batches_of_any_size_and_without_graphs(kind: str, config: ModelConfig) -> None:
     prompts, params = jobs(40)
-    with model(kind) as llm:
+    with model(kind, config) as llm:
         together = ids_of(llm, prompts, params)
         alone = [ids_of(llm, [ids], [each])[0] for ids, each in zip(prompts, params, strict=True)]
         in_fives = [found for i in range(0, 40, 5) for found in ids_of(llm, prompts[i : i + 5], params[i : i + 5])]
-    with model(kind, graphs=False, prefix_cache=False, chunk_tokens=64) as llm:
+    with model(kind, config, graphs=False, prefix_cache=False, chunk_tokens=64) as llm:
         eager = ids_of(llm, prompts, params)
     assert together == alone
     assert together == in_fives
     assert together == eager
 
 
-def test_the_host_waits_for_nothing_but_the_ids_of_the_step_before() -> None:
+@pytest.mark.parametrize("config", [CONFIG, EXPERTS], ids=["dense", "experts"])
+def test_the_host_waits_for_nothing_but_the_ids_of_the_step_before(config: ModelConfig) -> None:
     """Steps of prompts and of generated tokens, drawn and penalised; what PyTorch's own debug mode sees."""
     prompts, params = jobs(12)
-    with model("Q4_0") as llm:
+    with model("Q4_0", config) as llm:
         ids_of(llm, prompts, params)  # compiles, and records
         ids_of(llm, prompts, params)
         torch.cuda.set_sync_debug_mode("warn")

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from puna.backends import BACKENDS, create_backend
 from puna.backends.base import Backend
 from puna.backends.torch import errors, graph
-from puna.backends.torch.model import OnItsWay, TorchBackend
+from puna.backends.torch.model import SampledTokens, TorchBackend
 from puna.config import EngineConfig
 from puna.errors import DeviceError, InsufficientMemoryError, PunaError
 from puna.formats.base import Checkpoint, Tensor
@@ -164,16 +164,16 @@ def test_each_error_of_a_device_is_told_in_a_step_and_when_its_result_is_read(na
 
 
 @each_error
-def test_each_error_is_told_when_a_chosen_token_is_read(name: str) -> None:
+def test_each_error_is_told_when_a_sampled_token_is_read(name: str) -> None:
     class Lost:
         device = torch.device("cpu")
 
         def tolist(self) -> Any:
             raise ERRORS[name][0]
 
-    reading = OnItsWay(Lost(), lambda: errors.translated("torch", "in a step of 1 tokens", lambda: "Take --x."))
+    reading = SampledTokens(Lost(), lambda: errors.translated("torch", "in a step of 1 tokens", lambda: "Take --x."))
     with pytest.raises(PunaError) as told:
-        reading.read()
+        reading.token_ids()
     require_told(told.value, name, "in a step of 1 tokens")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from puna.backends.torch import exact
-from puna.request import Logits
+from puna.batch import Logits
 from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, random_model
 from tests.forked import ForkServer, completed
 
 # Operations of ATen that have one right result for each element, whatever computes it, and those that only move numbers.
 EXACT = {
     "IEEE 754 defines the result": "add add_ sub rsub mul mul_ div neg abs round clamp clamp_min amax to",
-    "integers": "__and__ __or__ __lshift__ __rshift__ ge lt",
-    "copies and shapes": "alias cat chunk clone copy_ detach empty flatten full_like index index_put_ lift_fresh new_empty "
-    "repeat_interleave resolve_conj resolve_neg select slice split_with_sizes stack transpose unbind unflatten unsqueeze view "
-    "where zeros_like",
+    "integers": "__and__ __or__ __lshift__ __rshift__ eq ge lt nonzero_numpy _unique2",
+    "the order of numbers, of equal ones that of their places": "sort",
+    "copies and shapes": "alias cat chunk clone copy_ detach empty flatten full_like gather index index_put_ lift_fresh "
+    "new_empty repeat_interleave resolve_conj resolve_neg select slice split_with_sizes stack transpose unbind unflatten "
+    "unsqueeze view where zeros_like",
 }
 ALLOWED = {name for names in EXACT.values() for name in names.split()}
 
@@ -67,6 +69,9 @@ class Recorded(TorchDispatchMode):  # type: ignore[misc]
         ("plain", "Q4_0", "f16"),
         ("wide", "Q4_K", "f16"),
         ("wide", "Q6_K", "f16"),
+        ("like-gemma", "Q4_1", "f32"),
+        ("like-olmo", "F32", "f32"),
+        ("experts-2-of-5", "F32", "f32"),
     ],
 )
 def test_a_forward_pass_uses_only_operations_with_one_right_result(shape: str, quant: str, kv: Any) -> None:
@@ -173,13 +178,16 @@ def test_exp_and_roots_are_the_nearest_numbers_or_their_neighbours() -> None:
     y = torch.from_numpy(np.random.default_rng(0).uniform(1e-12, 4, 200_001).astype(np.float32))
     assert np.abs(exact.inverse_root(y).double().numpy() * np.sqrt(y.double().numpy()) - 1).max() < 2**-23
     assert exact.exp(torch.tensor([-math.inf, -104.0, math.inf])).tolist() == [0.0, 0.0, math.inf]
-    assert all(torch.isnan(f(torch.tensor([math.nan]))).all() for f in (exact.exp, exact.silu, exact.inverse_root))
+    assert all(torch.isnan(f(torch.tensor([math.nan]))).all() for f in (exact.exp, exact.silu, exact.gelu, exact.inverse_root))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 15, 16, 17, 31, 33, 1000])
-def test_softmax_and_silu_of_a_number_do_not_depend_on_its_place(count: int) -> None:
+def test_softmax_and_activations_of_a_number_do_not_depend_on_its_place(count: int) -> None:
     x = torch.from_numpy(np.random.default_rng(count).standard_normal((7, count)).astype(np.float32) * 9)
-    assert torch.equal(exact.silu(x), torch.stack([exact.silu(one) for one in x.flatten()]).view(x.shape))
+    for f, some in ((exact.silu, x), (exact.gelu, x[0]), (partial(exact.softcap, cap=5.0), x[0])):
+        assert torch.equal(f(some), torch.stack([f(one) for one in some.flatten()]).view(some.shape))
     assert torch.equal(exact.softmax(x), torch.stack([exact.softmax(row.clone()) for row in x]))
     assert torch.allclose(exact.softmax(x), torch.softmax(x, dim=1), rtol=1e-5, atol=1e-7)
     assert torch.allclose(exact.silu(x), torch.nn.functional.silu(x), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(exact.gelu(x), torch.nn.functional.gelu(x, approximate="tanh"), rtol=1e-5, atol=1e-6)
+    assert torch.allclose(exact.softcap(x, 5.0), 5 * torch.tanh(x / 5), rtol=1e-6, atol=1e-7)

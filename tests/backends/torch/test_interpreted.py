@@ -19,7 +19,7 @@ NUM_SHARES = 2  # of all tests: on two cores, neither may keep one busy alone
 def test_kernels_do_what_plain_torch_does(share: int, request: pytest.FixtureRequest) -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("this is the process that was started")
-    files = map(str, sorted(FOLDER.glob("test_kernels_*.py")))
+    files = map(str, sorted(FOLDER.glob("kernels/test_*.py")))
     tier = request.config.option.markexpr  # the one that is run here
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", tier, *files]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PUNA_TEST_SHARE": f"{share}/{NUM_SHARES}"}

@@ -10,20 +10,22 @@ import pytest
 import torch
 
 from puna.backends import BACKENDS, create_backend
-from puna.backends.base import Backend, LooksAhead
+from puna.backends.base import Backend
 from puna.backends.torch.model import TorchBackend
-from puna.backends.torch.step import Step, halves
-from puna.config import EngineConfig
+from puna.backends.torch.step import Step
+from puna.config import EngineConfig, WeightsType
 from puna.engine import Engine
 from puna.errors import InsufficientMemoryError
-from puna.model.spec import ModelConfig
+from puna.model.spec import AttentionSpec, Experts, ModelConfig
 from puna.plan import Plan, make_plan
-from puna.request import Batch, SamplingParams
+from puna.request import SamplingParams
 from puna.units import parse_bytes
 from tests.conformance.test_backends import forward, loaded, plan_of, random_ids
-from tests.fakes import random_checkpoint, run, tiny_config
+from tests.fakes import random_checkpoint, run, tiny_config, with_layers
 
 CONFIG = tiny_config()
+BIASES = tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True)
+EXPERTS = with_layers(tiny_config(num_layers=4), AttentionSpec(qk_norm="full"), Experts(64, count=4, top_k=2), "both")
 
 
 class Small:
@@ -64,31 +66,12 @@ def test_a_single_token_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatc
             forward(backend, ([1, 2, 3], 0, [0]))
 
 
-@pytest.mark.parametrize("at", range(1, 9))
-def test_halves_hold_all_rows_once(at: int) -> None:
-    batch = Batch(
-        token_ids=np.arange(9, dtype=np.int32),
-        positions=np.array([0, 1, 2, 7, 3, 4, 5, 6, 7], np.int32),
-        starts=np.array([0, 3, 4, 9], np.int32),
-        page_tables=np.array([[0], [1], [2]], np.int32),
-        logit_rows=np.array([2, 3, 8], np.int32),
-        prompt_lengths=np.array([3, 7, 8], np.int32),
-    )
-    seen = []
-    for first, part in zip((0, at), halves(batch, at), strict=True):
-        lengths = np.diff(part.starts)
-        assert part.starts[0] == 0 and part.starts[-1] == len(part.token_ids) and lengths.min() > 0
-        assert len(part.page_tables) == len(part.prompt_lengths) == len(lengths)
-        pages = np.repeat(part.page_tables[:, 0], lengths)
-        seen += list(zip(part.token_ids.tolist(), part.positions.tolist(), pages.tolist(), strict=True))
-        assert set(part.logit_rows + first) <= {2, 3, 8}
-    assert seen == list(zip(range(9), batch.positions.tolist(), [0, 0, 0, 1, 2, 2, 2, 2, 2], strict=True))
-
-
 @pytest.mark.parametrize("num_offloaded", [1, 2, 3, 4])
-@pytest.mark.parametrize("quant", ["F32", "Q4_1"])
-def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
-    checkpoint = random_checkpoint(tiny_config(num_layers=4, qkv_bias=True, o_bias=True, qk_norm=True), quant, seed=3)
+@pytest.mark.parametrize(
+    ("quant", "model"), [("F32", BIASES), ("Q4_1", BIASES), ("Q8_0", EXPERTS)], ids=["F32", "Q4_1", "experts"]
+)
+def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str, model: ModelConfig) -> None:
+    checkpoint = random_checkpoint(model, quant, seed=3)
     ids = random_ids(checkpoint.config, 20)
     with loaded("torch", checkpoint) as backend:
         expected = [forward(backend, (ids, 0, [0, 1])), forward(backend, ([5], 20, [0, 1]))]
@@ -100,11 +83,13 @@ def test_offloaded_layers_change_no_bit(num_offloaded: int, quant: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-class Waiting:
-    """A backend of which only `forward` is known."""
+class Plain:
+    """The same backend, but the host samples."""
+
+    filters: frozenset[str] = frozenset()
 
     def __init__(self, backend: Backend) -> None:
-        self.info, self.forward = backend.info, backend.forward
+        self.info, self.step = backend.info, backend.step
 
 
 REQUESTS: list[dict[str, Any]] = [
@@ -127,16 +112,17 @@ def written(backend: Any, plan: Plan, model: ModelConfig, max_tokens: int) -> li
     return [request.output_ids for request in requests]
 
 
-def require_the_ids_of_waiting(model: ModelConfig, max_tokens: int) -> None:
+def require_the_hosts_ids(model: ModelConfig, max_tokens: int) -> None:
     checkpoint = random_checkpoint(model, seed=6)
     with loaded("torch", checkpoint) as backend:
         plan = replace(plan_of(checkpoint, EngineConfig(device="torch", page_size=16), backend), max_sequences=3)
-        assert isinstance(backend, LooksAhead)
-        assert written(backend, plan, model, max_tokens) == written(Waiting(backend), plan, model, max_tokens)
+        assert backend.filters
+        assert written(backend, plan, model, max_tokens) == written(Plain(backend), plan, model, max_tokens)
 
 
-def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    require_the_ids_of_waiting(CONFIG, max_tokens=12)
+@pytest.mark.parametrize("logit_softcap", [0.0, 2.0])
+def test_penalties_on_the_device_give_the_hosts_ids(logit_softcap: float) -> None:
+    require_the_hosts_ids(replace(CONFIG, logit_softcap=logit_softcap), max_tokens=12)
 
 
 @pytest.mark.parametrize(("vram", "weights"), [("2.2M", "as-is"), ("1.3M", "int8"), ("0.8M", "int4")])
@@ -156,6 +142,24 @@ def test_a_budget_is_kept_by_weights_of_fewer_bits(vram: str, weights: str) -> N
         expected = forward(reference, (ids, 0, [0]))
     error = np.abs(found - expected).max() / expected.std()
     assert error < {"as-is": 0.12, "int8": 0.2, "int4": 1.5}[weights]
+
+
+@pytest.mark.parametrize(("weights", "tolerance"), [("as-is", 1e-4), ("int8", 0.2), ("int4", 1.5)])
+def test_experts_have_fewer_bits_and_their_router_keeps_all(weights: WeightsType, tolerance: float) -> None:
+    """Each token takes all experts: one that a rounded number turns from one to another would be far from the reference."""
+    model = with_layers(CONFIG, AttentionSpec(), Experts(64, count=3, top_k=3))
+    checkpoint, ids = random_checkpoint(model, "BF16", seed=5), random_ids(model, 9)
+    backend = create_backend(config := EngineConfig(device="torch", threads=1, page_size=16, weights=weights, kv_type="f32"))
+    plan = plan_of(checkpoint, config, backend)
+    backend.load(checkpoint, plan)
+    assert backend.weights_bytes() == plan.weights_bytes and plan.types["layers.0.router"] == "F32"
+    found = forward(backend, (ids, 0, [0]))
+    backend.close()
+    with loaded("reference", checkpoint) as reference:
+        expected = forward(reference, (ids, 0, [0]))
+    error = np.abs(found - expected).max() / expected.std()
+    print("largest error:", error)
+    assert error < tolerance
 
 
 @pytest.mark.parametrize("head_dim", [14, 34])

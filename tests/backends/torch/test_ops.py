@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from puna.backends.torch import obstacles, ops, plain
+from puna.backends.torch import ops, plain, triton_support
 from puna.backends.torch.weights import KINDS, dequantize, stacked
 from puna.progress import SilentReporter
 from tests.backends.torch.interpreter import matrix, normal
@@ -71,7 +71,7 @@ def fails_with(error: Exception) -> Callable[[torch.Tensor], bool]:
 def test_the_gpu_computes_in_kernels(card: pytest.MonkeyPatch) -> None:
     chosen: Any = ops.choose(torch.device("cuda"))
     assert chosen.__name__ == "puna.backends.torch.kernels"
-    for name in ("embed", "norm_matvec", "rope_write", "attend", "matvec_add", "swiglu_matvec_add"):
+    for name in ("embed", "norm_matvec", "rope_write", "attend", "matvec_add", "glu_matvec_add", "experts_add", "norm_add"):
         assert callable(getattr(chosen, name)) and callable(getattr(plain, name))
 
 
@@ -122,12 +122,12 @@ def test_a_c_compiler_that_fails_for_want_of_a_header_is_told(
         (tmp_path / "Python.h").touch()
     card.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     runs_with(card, fails_with(subprocess.CalledProcessError(1, ["/usr/bin/gcc", "/tmp/x/main.c"])))
-    assert why in obstacles.obstacle(torch.device("cuda"))[0]
+    assert why in triton_support.problems(torch.device("cuda"))[0]
 
 
 def test_a_kernel_with_wrong_numbers_is_told(card: pytest.MonkeyPatch) -> None:
     runs_with(card, lambda out: False)
-    assert "wrong numbers" in obstacles.obstacle(torch.device("cuda"))[0]
+    assert "wrong numbers" in triton_support.problems(torch.device("cuda"))[0]
 
 
 def test_memory_that_runs_out_is_not_blamed_on_triton(card: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ import psutil
 import pytest
 
 from puna.backends.base import ProcessPlace
-from puna.backends.torch import parallel, watch
+from puna.backends.torch import heartbeat, parallel
+from puna.batch import Batch
 from puna.convert import convert
 from puna.errors import UsageError
-from puna.request import Batch
+from tests.fakes import chunk_of
 from tests.forked import ForkServer, environment, rank_variables
 from tests.models import random_tensors, tiny_config, write_llama2c
 
@@ -161,7 +163,7 @@ def require_an_end_in_words(done: subprocess.CompletedProcess[str], code: int, w
 def test_a_port_that_is_none_is_told(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(UsageError, match=f"MASTER_PORT is '{port}'"):
-        watch.open_store(ProcessPlace(0, 2), is_first=True)
+        heartbeat.open_store(ProcessPlace(0, 2), is_first=True)
 
 
 WAITING = """
@@ -249,19 +251,13 @@ def _wait_for_the_group(ranks: list[psutil.Process]) -> None:
 
 
 def test_a_batch_survives_the_way_to_another_rank() -> None:
-    batch = Batch(
-        token_ids=np.array([5, 6, 7], np.int32),
-        positions=np.array([0, 1, 9], np.int32),
-        starts=np.array([0, 2, 3], np.int32),
-        page_tables=np.array([[3, -1], [1, 2]], np.int32),
-        logit_rows=np.array([1], np.int32),
-        prompt_lengths=np.array([2, 4], np.int32),
-    )
+    batch = Batch.of([chunk_of([5, 6], 0, [3], 0, prompt_length=2), chunk_of([7], 9, [1, 2], 1, prompt_length=4)])
     head, body = parallel._head(batch), parallel._body(batch)
     assert len(head) == parallel._HEAD_SIZE and len(body) == parallel._body_size(head)
     heard = parallel._batch(head, body)
-    for name in parallel._FIELDS:
-        assert np.array_equal(getattr(heard, name), getattr(batch, name)), name
+    for field in dataclasses.fields(Batch):
+        told, whole = getattr(heard, field.name), getattr(batch, field.name)
+        assert np.array_equal(told, whole) and told.dtype == whole.dtype, field.name
 
 
 def test_torchruns_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_planes_hold_the_numbers_of_the_file(kind: str, rows: int, monkeypatch: 
     matrix = load_matrix(tensor, kind, CPU)
     assert np.array_equal(dequantize(matrix).numpy(), tensor.dequantize())
     some = torch.tensor([rows - 1, 0, rows // 2])
-    assert np.array_equal(matrix.take(some).numpy(), tensor.dequantize()[some])
+    assert np.array_equal(matrix.dequantize_rows(some).numpy(), tensor.dequantize()[some])
     assert np.array_equal(dequantize(matrix.row_range(rows // 2, rows)).numpy(), tensor.dequantize()[rows // 2 :])
 
 

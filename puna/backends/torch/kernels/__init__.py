@@ -7,11 +7,16 @@ other kernels, and each way sums in one order.
 from __future__ import annotations
 
 from puna.backends.torch.kernels.attention import attend, reserve
-from puna.backends.torch.kernels.matvec import matvec_add, norm_matvec, swiglu_matvec_add
+from puna.backends.torch.kernels.dequantize import embed
+from puna.backends.torch.kernels.experts import experts_add
+from puna.backends.torch.kernels.matvec import glu_matvec_add, matvec_add, norm_matvec
+from puna.backends.torch.kernels.norm import norm_add
 from puna.backends.torch.kernels.rope import rope_write
-from puna.backends.torch.kernels.sampling import choose
-from puna.backends.torch.kernels.take import embed
+from puna.backends.torch.kernels.sampling import sample
 
 READS_HOST = False  # except for prompts
 
-__all__ = ["READS_HOST", "attend", "choose", "embed", "matvec_add", "norm_matvec", "reserve", "rope_write", "swiglu_matvec_add"]
+__all__ = [
+    "READS_HOST", "attend", "embed", "experts_add", "glu_matvec_add", "matvec_add", "norm_add", "norm_matvec", "reserve",
+    "rope_write", "sample",
+]  # fmt: skip

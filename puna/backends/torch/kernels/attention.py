@@ -20,11 +20,11 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.blob import upload
 from puna.backends.torch.kernels import scratch
-from puna.backends.torch.kernels.card import KIB, card_of
 from puna.backends.torch.kernels.dot import high_part, low_part
+from puna.backends.torch.kernels.gpu_properties import KIB, gpu_properties
 from puna.backends.torch.kv import Half, LayerKV
+from puna.backends.torch.staging import upload
 from puna.backends.torch.step import Step
 from puna.model.spec import ModelConfig
 
@@ -92,11 +92,12 @@ def times(a, b, total, TYPE: tl.constexpr):
 @triton.jit
 def attend_block(
     q, top, mass, total, keys, key_scales, values, value_scales, table, positions, last_page, seen, sees, kv_head,
-    NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr,
+    CAP: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, PAGE_SIZE: tl.constexpr,
+    TYPE: tl.constexpr,
 ):  # fmt: skip
     """Add one block of positions; returns the online softmax's new (maximum, mass, weighted sum of V).
 
-    q (M, PADDED) scaled by log2(e) / sqrt(head_dim); top, mass (M,); total (M, PADDED); positions (BLOCK,);
+    q (M, PADDED) scaled as `in_powers_of_two` says; top, mass (M,); total (M, PADDED); positions (BLOCK,);
     sees (M, BLOCK): which row sees which; seen (BLOCK,): whether any row does; only seen positions are read
     """
     dims = tl.arange(0, PADDED)
@@ -108,6 +109,8 @@ def attend_block(
     scores = times(q, tl.trans(tl.load(keys + at, mask=inside, other=0)), tl.zeros(sees.shape, tl.float32), TYPE)
     if TYPE == 0:  # INT8
         scores = scores * tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
+    if CAP > 0:
+        scores = CAP - 2 * CAP / (tl.exp2(scores) + 1.0)  # CAP * tanh(x) = CAP - 2 CAP / (e**2x + 1)
     scores = tl.where(sees, scores, float("-inf"))
     new_top = tl.maximum(top, tl.max(scores, axis=1))
     floor = tl.where(new_top == float("-inf"), 0.0, new_top)  # for a row that has seen nothing yet
@@ -123,7 +126,7 @@ def attend_block(
 @triton.jit(do_not_specialize=["max_pages"])
 def decode_kernel(
     out, q, positions, sequences, tables, keys, key_scales, values, value_scales, partials, counters,
-    max_pages, scale, window: tl.constexpr,
+    max_pages, scale, window: tl.constexpr, CAP: tl.constexpr,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
     PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr, MAX_SPLITS: tl.constexpr,
 ):  # fmt: skip
@@ -156,7 +159,7 @@ def decode_kernel(
             sees = tl.broadcast_to(seen[None, :], (GROUP, BLOCK))
             top, mass, total = attend_block(
                 own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, position // PAGE_SIZE, seen, sees,
-                kv_head, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
+                kv_head, CAP, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
             )  # fmt: skip
         if num_splits == 1:
             tl.store(out + at, total / mass[:, None], mask=inside)
@@ -205,7 +208,7 @@ def merge(
 @triton.jit(do_not_specialize=["max_pages"])
 def prefill_kernel(
     out, q, tiles, positions, sequences, tables, keys, key_scales, values, value_scales, max_pages, scale,
-    window: tl.constexpr,
+    window: tl.constexpr, CAP: tl.constexpr,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr, PAGE_SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -243,7 +246,7 @@ def prefill_kernel(
             sees = sees & (places[None, :] > own[:, None] - window)
         top, mass, total = attend_block(
             own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, last // PAGE_SIZE, seen, sees,
-            kv_head, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
+            kv_head, CAP, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
         )  # fmt: skip
     tl.store(out + at, total / mass[:, None], mask=inside)
 
@@ -299,7 +302,18 @@ def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:
     scratch.floats(max_rows * model.num_heads * MAX_SPLITS * (padded + 2), device)
 
 
-def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tensor:
+def in_powers_of_two(head_dim: int, scale: float, cap: float) -> dict[str, float]:
+    """The factor of q, and the cap, with which the softmax has powers of two in place of e; with a cap, its tanh has them too.
+
+    >>> in_powers_of_two(64, 0.0, 0.0) == {"scale": float(64**-0.5 * np.log2(np.e)), "CAP": 0.0}
+    True
+    """
+    scale = scale or head_dim**-0.5
+    factor = scale * np.log2(np.e)
+    return {"scale": float(2 * factor / cap if cap else factor), "CAP": float(cap * np.log2(np.e))}
+
+
+def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step, scale: float = 0.0, cap: float = 0.0) -> torch.Tensor:
     """Softmax attention of each row to its sequence's positions up to its own.  # (tokens, heads, head_dim) -> the same, flat
 
     `step.host_positions` sets the number of programs: in a CUDA graph they must be the largest of any replay. The positions on
@@ -311,7 +325,7 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
     _, num_kv_heads, page_size, head_dim = kv.keys.numbers.shape
     ratio = q.shape[1] // num_kv_heads
     dtype, padded = kv.keys.numbers.dtype, max(16, triton.next_power_of_2(head_dim))
-    tile, shared_bytes = tile_of(_type(dtype), padded), card_of(q.device).shared_bytes
+    tile, shared_bytes = tile_of(_type(dtype), padded), gpu_properties(q.device).shared_bytes
     tile_rows, stages = fitting(tile.prefill_rows, PREFILL_STAGES, tile.positions, padded, dtype, shared_bytes)
     group = min(triton.next_power_of_2(ratio), tile_rows)
     work = _work(step, tile_rows // group)
@@ -319,7 +333,7 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step) -> torch.Tenso
         step.positions, step.sequences, step.page_tables, kv.keys.numbers, _scales(kv.keys), kv.values.numbers, _scales(kv.values)
     )  # fmt: skip
     numbers = {
-        "max_pages": step.page_tables.shape[1], "scale": float(head_dim**-0.5 * np.log2(np.e)), "window": window,
+        "max_pages": step.page_tables.shape[1], "window": window, **in_powers_of_two(head_dim, scale, cap),
         "NUM_HEADS": q.shape[1], "NUM_KV_HEADS": num_kv_heads, "HEAD_DIM": head_dim,
         "PADDED": padded, "PAGE_SIZE": page_size, "TYPE": _type(dtype), "BLOCK": tile.positions,
     }  # fmt: skip

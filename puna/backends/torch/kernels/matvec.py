@@ -1,4 +1,4 @@
-"""Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `swiglu_matvec_add`.
+"""Products of a matrix with a few rows of x: `norm_matvec`, `matvec_add`, `glu_matvec_add`.
 
 A program computes `BLOCK_N` outputs of up to 16 rows of x (32 or 64 in larger batches) from a share of the columns, on tensor
 cores, weights on the left and x on the right: all these rows share one read of the weights, and an element's bits do not depend
@@ -8,7 +8,7 @@ programs share its columns (`SPLITS`, by shape alone); the last of them to arriv
 
 The norm's factor 1 / rms(x) is one number per row of x: the kernel computes it along the way and multiplies at the end.
 
-`many` rows go through `panel_matvec`, a gemm whose sums have another order. The caller chooses a row's way, which must not depend
+`many` rows go through `gemm`, whose sums have another order. The caller chooses a row's way, which must not depend
 on the number of rows.
 """
 
@@ -20,20 +20,22 @@ from functools import cache
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from puna.backends.torch import exact
 from puna.backends.torch.kernels import scratch
-from puna.backends.torch.kernels.card import H100, Card, card_of, fitting_stages
 from puna.backends.torch.kernels.dot import high_part, low_part
+from puna.backends.torch.kernels.gemm import gemm
+from puna.backends.torch.kernels.gpu_properties import H100, GPUProperties, fitting_stages, gpu_properties
 from puna.backends.torch.kernels.norm import rms_norm
-from puna.backends.torch.kernels.panel import panel_matvec
 from puna.backends.torch.kernels.planes import load_bytes, load_numbers, num_parts, part_columns, plane_arguments, width
-from puna.backends.torch.weights import Bias, Matrix
+from puna.backends.torch.weights import Bias, Matrix, Norm
+from puna.model.spec import Activation
 
-PLAIN, NORM, SWIGLU = 0, 1, 2  # how a load transforms x
-NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; batches use `Card.wide_rows`
+PLAIN, NORM, SILU, GELU = range(4)  # how a load transforms x; the last two are activations of a gate, times up
+MODES: Mapping[Activation, int] = {"silu": SILU, "gelu": GELU}
+NARROW = 16  # rows of x in a tile, the fewest that every version of tl.dot takes; batches use `GPUProperties.wide_rows`
 WIDE_STAGES = 2  # tiles for batches: 64 rows of x take 32 KB of a stage, and more stages leave no room for a second program
 ROW_BUCKETS = (1, 4, NARROW)  # rows of x to load and prepare; each is a compilation, the sums are the same
 PROGRAMS = 528  # 4 waves of the 132 multiprocessors of an H100 or H200; a constant, so that bits do not depend on the GPU
@@ -69,25 +71,25 @@ BITS: Mapping[str, int] = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q6_K": 
 
 
 @cache
-def fitting_tile(kind: str, mode: int, rows: int, wide: int, card: Card) -> Tile:
+def fitting_tile(kind: str, mode: int, rows: int, wide: int, gpu: GPUProperties) -> Tile:
     """The table's tile for a kind, with as many of its stages as leave room for a second program.
 
-    >>> fitting_tile("BF16", PLAIN, 1, NARROW, H100).stages, fitting_tile("BF16", NORM, 1, NARROW, Card(99 << 10, 32)).stages
-    (4, 2)
+    >>> [fitting_tile("BF16", NORM, 1, NARROW, gpu).stages for gpu in (H100, GPUProperties(99 << 10, 32))]
+    [4, 2]
     """
     tile = TILES[kind]
     wanted = tile.stages if wide == NARROW else WIDE_STAGES
-    return replace(tile, stages=fitting_stages(wanted, _staged_bytes(kind, tile, mode, rows, wide), card.half_bytes))
+    return replace(tile, stages=fitting_stages(wanted, _staged_bytes(kind, tile, mode, rows, wide), gpu.half_bytes))
 
 
-def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
+def candidates(kind: str, gpu: GPUProperties = H100) -> Iterator[Tile]:
     """Tiles to benchmark for a kind on a GPU, for one row of x; the default tile comes first."""
-    own = fitting_tile(kind, NORM, 1, NARROW, card)
+    own = fitting_tile(kind, NORM, 1, NARROW, gpu)
     yield own
     cuts = product((32, 64, 128), (64, 128, 256), ((4, 3), (4, 5), (8, 4)))
     for tile in (TILES[kind], *(Tile(rows, columns, *others) for rows, columns, others in cuts)):
         staged, half_precision = _staged_bytes(kind, tile, NORM, 1, NARROW), 2 * tile.rows * tile.columns
-        fits = fitting_stages(tile.stages, staged, card.shared_bytes - half_precision) == tile.stages
+        fits = fitting_stages(tile.stages, staged, gpu.shared_bytes - half_precision) == tile.stages
         if tile != own and (tile.warps == 4 or tile.rows >= 64) and fits:
             yield tile
 
@@ -95,11 +97,21 @@ def candidates(kind: str, card: Card = H100) -> Iterator[Tile]:
 def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
     """Bytes of shared memory per stage: weights, x, and for the norm its weights and x again, for the squares."""
     weights = tile.rows * tile.columns * BITS.get(kind, 4) // 8
-    columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SWIGLU: 2 * rows}
+    columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SILU: 2 * rows, GELU: 2 * rows}
     return weights + 4 * tile.columns * columns_of_x[mode]
 
 
 # ---- the kernel -----------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def glu(gate, up, MODE: tl.constexpr):
+    """activation(gate) * up."""
+    if MODE == 3:  # GELU in its tanh form: x (1 + tanh(u)) / 2 = x / (1 + e**-2u)
+        exponent = 1.5957691216057308 * (gate + 0.044715 * (gate * gate * gate))
+    else:  # SILU
+        exponent = gate
+    return gate / (1.0 + tl.exp(-exponent)) * up
 
 
 @triton.jit
@@ -116,9 +128,8 @@ def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUM
         else:
             weights = tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)
         numbers = numbers * weights[:, None]
-    elif MODE == 2:  # SWIGLU
-        up = tl.load(places + COLUMNS, mask=inside, other=0.0)
-        numbers = numbers / (1.0 + tl.exp(-numbers)) * up
+    elif MODE != 0:  # SILU or GELU
+        numbers = glu(numbers, tl.load(places + COLUMNS, mask=inside, other=0.0), MODE)
     return numbers
 
 
@@ -304,10 +315,10 @@ def matvec(
     """y = f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many for gate and up; y (tokens, rows)"""
     if len(x) == 0:
         return
-    whole, card = width(matrix), card_of(x.device)
-    wide = NARROW if len(x) <= NARROW else card.wide_rows
+    whole, gpu = width(matrix), gpu_properties(x.device)
+    wide = NARROW if len(x) <= NARROW else gpu.wide_rows
     loaded_rows = next((n for n in ROW_BUCKETS if n >= len(x)), wide)
-    tile = tile or fitting_tile(matrix.kind, mode, loaded_rows, wide, card)
+    tile = tile or fitting_tile(matrix.kind, mode, loaded_rows, wide, gpu)
     shape = cut(matrix.rows, whole, tile)
     groups = -(-len(x) // wide)
     part_size = (tile.rows + 1) * wide
@@ -336,22 +347,22 @@ def _new(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 def norm_matvec(
     x: torch.Tensor,
-    norm: torch.Tensor,
+    norm: Norm,
     eps: float,
     matrices: tuple[Matrix, ...],
     biases: tuple[Bias, ...],
     many: bool = False,
 ) -> torch.Tensor:
-    """Multiply the normed x by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
+    """Multiply x, normed where `norm` is given, by stacked matrices.  # (tokens, columns) -> (tokens, all rows)"""
     y = _new(x, sum(matrix.rows for matrix in matrices))
-    normed = rms_norm(x, norm, eps) if many else x
+    normed = rms_norm(x, norm, eps) if many and norm is not None else x
     first = 0
     for matrix, bias in zip(matrices, biases, strict=True):
         part = y[:, first : first + matrix.rows]
         if many:
-            panel_matvec(normed, matrix, bias, None, part)
+            gemm(normed, matrix, bias, None, part)
         else:
-            matvec(x, matrix, bias, None, part, NORM, norm, eps)
+            matvec(x, matrix, bias, None, part, PLAIN if norm is None else NORM, norm, eps)
         first += matrix.rows
     return y
 
@@ -359,18 +370,22 @@ def norm_matvec(
 def matvec_add(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False) -> torch.Tensor:
     """W x (+ bias) (+ residual).  # (tokens, columns) -> (tokens, rows)"""
     y = _new(x, matrix.rows)
-    (panel_matvec if many else matvec)(x, matrix, bias, residual, y)
+    (gemm if many else matvec)(x, matrix, bias, residual, y)
     return y
 
 
-def swiglu_matvec_add(
-    gate_up: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, many: bool = False
+def glu_matvec_add(
+    gate_up: torch.Tensor,
+    matrix: Matrix,
+    bias: Bias,
+    residual: torch.Tensor | None,
+    many: bool = False,
+    activation: Activation = "silu",
 ) -> torch.Tensor:
-    """W swiglu(gate, up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
+    """W (activation(gate) * up) (+ bias) (+ residual).  # (tokens, 2 ffn_size) -> (tokens, rows)"""
     y = _new(gate_up, matrix.rows)
     if many:
-        gate, up = gate_up.chunk(2, dim=1)
-        panel_matvec(F.silu(gate) * up, matrix, bias, residual, y)
+        gemm(exact.glu(gate_up, activation), matrix, bias, residual, y)
     else:
-        matvec(gate_up, matrix, bias, residual, y, SWIGLU)
+        matvec(gate_up, matrix, bias, residual, y, MODES[activation])
     return y

@@ -18,8 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.blob import upload
-from puna.request import Choices, Edits
+from puna.backends.torch.staging import upload
+from puna.batch import LogitEdits, SamplingBatch
 
 Array = npt.NDArray[Any]
 
@@ -97,7 +97,7 @@ def penalise(row, ids, counts, first, end, last, factor, once, each_time, PIECE:
 
 @triton.jit
 def edit_kernel(
-    sound, logits, chosen, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
+    sound, logits, last_ids, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
     vocab_size, stride, BLOCK: tl.constexpr, PIECE: tl.constexpr
 ):  # fmt: skip
     """Program (edit): edits the logits of its row in place, and stores whether they were finite before."""
@@ -110,7 +110,7 @@ def edit_kernel(
     add_biases(row, bias_ids, biases, tl.load(bias_starts + edit), tl.load(bias_starts + edit + 1), PIECE)
     tl.debug_barrier()  # and this one reads what they have written
     source = tl.load(sources + edit)
-    last = tl.load(chosen + source, mask=source >= 0, other=-1)
+    last = tl.load(last_ids + source, mask=source >= 0, other=-1)
     factor, once, each_time = tl.load(repetition + edit), tl.load(presence + edit), tl.load(frequency + edit)
     penalise(row, ids, counts, tl.load(starts + edit), tl.load(starts + edit + 1), last, factor, once, each_time, PIECE)
 
@@ -185,7 +185,7 @@ def draw_kernel(
     """Program (row). Overwrites its logits."""
     row = tl.program_id(0)
     source = logits + row.to(tl.int64) * stride
-    largest, chosen, is_finite = best_of_row(source, vocab_size, BLOCK)
+    largest, sampled, is_finite = best_of_row(source, vocab_size, BLOCK)
     temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
     limit = tl.full((), FARTHEST, tl.int32)
     num_equal = tl.full((), 0, tl.int32)
@@ -226,8 +226,8 @@ def draw_kernel(
             running += tl.sum(kept_masses, axis=0).to(tl.float64)
         total = running
         if sweep == 1:
-            chosen = tl.minimum(found, last)
-    tl.store(out + row, chosen.to(tl.int64))
+            sampled = tl.minimum(found, last)
+    tl.store(out + row, sampled.to(tl.int64))
     tl.store(finite + row, is_finite.to(tl.int8))
 
 
@@ -254,7 +254,7 @@ def argmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def edit(
     logits: torch.Tensor,
-    chosen: torch.Tensor,
+    last_ids: torch.Tensor,
     rows: torch.Tensor,
     sources: torch.Tensor,
     repetition: torch.Tensor,
@@ -267,14 +267,14 @@ def edit(
     bias_ids: torch.Tensor,
     biases: torch.Tensor,
 ) -> torch.Tensor:
-    """Edit some rows in place (see `Edits`); returns whether each row of logits was finite, or has no edits.
+    """Edit some rows in place (see `LogitEdits`); returns whether each row of logits was finite, or has no edits.
 
     logits (rows, vocab_size); repetition float32; presence, frequency and biases float64; the others int32 -> (rows,) bool
     """
     sound = torch.ones(len(logits), dtype=torch.int8, device=logits.device)
     edit_kernel[(len(rows),)](
-        sound, logits, chosen, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids, biases,
-        logits.shape[1], logits.stride(0), BLOCK=BLOCK, PIECE=PIECE, num_warps=8, enable_fp_fusion=False,
+        sound, logits, last_ids, rows, sources, repetition, presence, frequency, starts, ids, counts, bias_starts, bias_ids,
+        biases, logits.shape[1], logits.stride(0), BLOCK=BLOCK, PIECE=PIECE, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return sound.bool()
 
@@ -303,31 +303,31 @@ def draw(
     return ids, finite.bool()
 
 
-def choose(logits: torch.Tensor, choices: Choices, chosen: torch.Tensor) -> torch.Tensor:
+def sample(logits: torch.Tensor, sampling: SamplingBatch, last_ids: torch.Tensor) -> torch.Tensor:
     """Sample each row's next id; -1 if the row is not finite. Rows with edits are edited in place.
 
-    logits (rows, vocab_size), chosen (ids of the step before,) int32 -> (rows,) int32
+    logits (rows, vocab_size), last_ids (those that the previous step sampled,) int32 -> (rows,) int32
     """
-    draws = _draws(choices) if choices.temperature.any() else {}
-    edits = _edits(choices.edits) if choices.edits is not None else {}
+    draws = _draws(sampling) if sampling.temperature.any() else {}
+    edits = _edits(sampling.edits) if sampling.edits is not None else {}
     there = upload(draws | edits, logits.device)
-    sound = edit(logits, chosen, **{name: there[name] for name in edits}) if edits else None
+    sound = edit(logits, last_ids, **{name: there[name] for name in edits}) if edits else None
     ids, finite = draw(logits, **{name: there[name] for name in draws}) if draws else argmax(logits)
     return torch.where(finite if sound is None else finite & sound, ids, -1).to(torch.int32)
 
 
-def _draws(choices: Choices) -> dict[str, Array]:
+def _draws(sampling: SamplingBatch) -> dict[str, Array]:
     """The arguments of `draw`."""
     return {
-        "uniforms": choices.uniform,
-        "temperatures": choices.temperature.astype(np.float32),
-        "top_ks": choices.top_k,
-        "top_ps": choices.top_p,
-        "min_ps": choices.min_p.astype(np.float32),
+        "uniforms": sampling.uniform,
+        "temperatures": sampling.temperature.astype(np.float32),
+        "top_ks": sampling.top_k,
+        "top_ps": sampling.top_p,
+        "min_ps": sampling.min_p.astype(np.float32),
     }
 
 
-def _edits(edits: Edits) -> dict[str, Array]:
+def _edits(edits: LogitEdits) -> dict[str, Array]:
     """The arguments of `edit`."""
     given = {field.name: getattr(edits, field.name) for field in fields(edits)}
     return given | {"repetition": edits.repetition.astype(np.float32)}

@@ -1,4 +1,4 @@
-"""Loops that reach the machine's limits; `limits.py` times them. Each returns a sum, so that the compiler drops nothing."""
+"""Loops that reach the roofline of this machine; `roofline.py` times them. Each returns a sum, so the compiler drops nothing."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CPU self test: `python -m puna.backends.cpu.trial` loads kernels, checks a result, measures, and prints one line of JSON.
+"""CPU self test: `python -m puna.backends.cpu.self_test` loads kernels, checks a result, measures, and prints one line of JSON.
 
 It runs in its own process, because an instruction that the CPU lacks ends the process. Takes half a second, more to compile.
 """
@@ -20,7 +20,7 @@ def try_cpu() -> dict[str, Any]:
     """What the CPU does, or "problem": why it does not."""
     started = time.perf_counter()
     try:
-        from puna.backends.cpu import host, limits
+        from puna.backends.cpu import host, roofline
         from puna.resources import usable_cores
 
         host.require_cpu()
@@ -35,7 +35,7 @@ def try_cpu() -> dict[str, Any]:
         "threads": threads,
         "is_right": total == CHECKED_FLOATS,
         "ready_s": round(time.perf_counter() - started, 3),
-        "limits": asdict(limits.measure(threads)),
+        "limits": asdict(roofline.measure(threads)),
     }
 
 

@@ -22,7 +22,7 @@ OTHER_WIDE_ROWS = 32  # for unknown GPUs
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class GPUProperties:
     shared_bytes: int  # that one program may use
     wide_rows: int  # of x in a tile for large batches
 
@@ -30,22 +30,22 @@ class Card:
     def half_bytes(self) -> int:
         """Shared memory of each of two programs on a multiprocessor: one computes while the other waits.
 
-        >>> Card(99 * KIB, 32).half_bytes, H100.half_bytes
+        >>> GPUProperties(99 * KIB, 32).half_bytes, H100.half_bytes
         (50176, 115712)
         """
         return (self.shared_bytes + RESERVED_BYTES) // 2 - RESERVED_BYTES
 
 
-H100 = Card(227 * KIB, 64)
+H100 = GPUProperties(227 * KIB, 64)
 
 
 @cache
-def card_of(device: torch.device) -> Card:
+def gpu_properties(device: torch.device) -> GPUProperties:
     """The properties of a CUDA device; Triton's interpreter computes as an H100 does."""
     if device.type != "cuda":
         return H100
     properties = torch.cuda.get_device_properties(device)
-    return Card(properties.shared_memory_per_block_optin, WIDE_ROWS.get(properties.major, OTHER_WIDE_ROWS))
+    return GPUProperties(properties.shared_memory_per_block_optin, WIDE_ROWS.get(properties.major, OTHER_WIDE_ROWS))
 
 
 def fitting_stages(wanted: int, tile_bytes: int, shared_bytes: int) -> int:

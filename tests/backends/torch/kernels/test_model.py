@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from puna.request import Logits
+from puna.batch import Logits
 from tests.backends.torch import interpreter
-from tests.backends.torch.test_model import require_the_ids_of_waiting
+from tests.backends.torch.test_model import require_the_hosts_ids
 from tests.conformance import test_backends as conformance
-from tests.conformance.test_backends import ODD_SIZES, forward, loaded, random_ids, require_close
+from tests.conformance.test_backends import FAMILY_SIZES, ODD_SIZES, forward, loaded, random_ids, require_close
 from tests.fakes import random_checkpoint, tiny_config
 
 interpreter.require()
@@ -29,10 +29,15 @@ SMALL = tiny_config(num_layers=1, num_heads=2, num_kv_heads=1)
         ("biases", 1, "Q8_0", 5),
         ("qk-norm-head-20", 1, "BF16", 12),
         ("window-5-ratio-1", 1, "Q4_0", 9),
+        ("like-gemma", 1, "Q4_1", 6),
+        ("like-olmo", 1, "F32", 6),
+        ("scaled-queries", 1, "F32", 6),
+        ("experts-2-of-5", 1, "F32", 6),
     ],
 )
 def test_logits_are_the_references_however_much_is_prompt(shape: str, num_layers: int, quant: str, prompt_length: int) -> None:
-    checkpoint = random_checkpoint(replace(ODD_SIZES[shape], layers=ODD_SIZES[shape].layers[:num_layers]), quant, seed=1)
+    whole = (ODD_SIZES | FAMILY_SIZES)[shape]
+    checkpoint = random_checkpoint(replace(whole, layers=whole.layers[:num_layers]), quant, seed=1)
     ids = random_ids(checkpoint.config, 12)
     with loaded("reference", checkpoint) as reference, loaded("torch", checkpoint, kv="f32") as backend:
         expected = forward(reference, (ids, 0, PAGES))
@@ -62,5 +67,5 @@ def test_alone_in_chunks_and_in_a_batch_agree_bit_for_bit(quant: str, monkeypatc
             assert np.array_equal(made(*cuts, beside=beside), whole), cuts
 
 
-def test_penalties_chosen_on_the_device_give_the_ids_of_waiting() -> None:
-    require_the_ids_of_waiting(SMALL, max_tokens=3)
+def test_penalties_on_the_device_give_the_hosts_ids() -> None:
+    require_the_hosts_ids(SMALL, max_tokens=3)

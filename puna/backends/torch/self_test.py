@@ -1,4 +1,4 @@
-"""GPU self test: `python -m puna.backends.torch.trial` prints its result as one line of JSON, the last of its output.
+"""GPU self test: `python -m puna.backends.torch.self_test` prints its result as one line of JSON, the last of its output.
 
 `puna doctor` runs it in its own process: a driver may hang, and CUDA may end the process after a fault. Each check compares its
 result with the CPU's; a failed one yields its error's text, and the others go on. "all-reduce" sums numbers over the GPUs through
@@ -37,7 +37,6 @@ def look() -> dict[str, Any]:
     told: dict[str, Any] = {
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda or "",
-        "architectures": _architectures(),
         "triton": _triton_version(),
         "nccl": _nccl_version(),
         "devices": [],
@@ -189,12 +188,6 @@ def _count() -> int:
         return int(torch.cuda.device_count())
     except FAILURES:
         return 0
-
-
-def _architectures() -> list[str]:
-    """The architectures of the wheel's code, reported even if no GPU can be used."""
-    flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)()
-    return str(flags).split() if flags else []
 
 
 def _triton_version() -> str:

@@ -1,4 +1,4 @@
-"""Dequantise rows: the embedding's for token ids (float32, the bits of `Matrix.take`), or all of a matrix as bf16."""
+"""Dequantise rows: the embedding's for token ids (float32, the bits of `Matrix.dequantize_rows`), or all of a matrix as bf16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK_N, BLOCK_K = 16, 256  # a warp reads whole lines of 128 bytes; bandwidth i
 
 
 @triton.jit(do_not_specialize=["num_rows"])
-def take_kernel(
+def dequantize_kernel(
     out, ids, qs, d, m, scales, extra, num_rows,
     KIND: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, EVEN: tl.constexpr, HAS_IDS: tl.constexpr,
@@ -33,13 +33,13 @@ def take_kernel(
         tl.store(places, numbers.to(out.dtype.element_ty), mask=inside)
 
 
-def take(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def dequantize_rows(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Dequantise some rows, or all.  # (n,) -> (n, columns)"""
     count = matrix.rows if ids is None else len(ids)
     out = torch.empty((count, matrix.columns), dtype=dtype, device=matrix.planes[next(iter(matrix.planes))].device)
     if count:
         whole = width(matrix)
-        take_kernel[(-(-count // BLOCK_N), -(-whole // BLOCK_K))](
+        dequantize_kernel[(-(-count // BLOCK_N), -(-whole // BLOCK_K))](
             out, out if ids is None else ids, **plane_arguments(matrix), num_rows=count,
             KIND=matrix.kind, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind), BLOCK_N=BLOCK_N,
             BLOCK_K=BLOCK_K, EVEN=whole % BLOCK_K == 0, HAS_IDS=ids is not None,
@@ -50,4 +50,4 @@ def take(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.fl
 
 def embed(matrix: Matrix, ids: torch.Tensor) -> torch.Tensor:
     """The rows of token ids.  # (tokens,) -> (tokens, columns), float32"""
-    return take(matrix, ids)
+    return dequantize_rows(matrix, ids)

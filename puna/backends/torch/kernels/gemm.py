@@ -1,5 +1,5 @@
-"""Gemm: products of a matrix with many rows of x (`panel_matvec`). It dequantises a panel of rows at a time to bf16 and
-multiplies in tiles, without splitting the columns: an output's sum has one order, whatever the number of rows.
+"""`gemm`: products of a matrix with many rows of x. It dequantises some rows of the matrix at a time to bf16, and multiplies
+in tiles, without splitting the columns: an output's sum has one order, whatever the number of rows.
 
 torch's own product (cuBLAS) would work too, but chooses another kernel, with another order of sums, for another number of
 rows, so that a prompt's bits would depend on the prompts beside it.
@@ -13,11 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
-from puna.backends.torch.kernels.card import card_of, fitting_stages
-from puna.backends.torch.kernels.take import take
+from puna.backends.torch.kernels.dequantize import dequantize_rows
+from puna.backends.torch.kernels.gpu_properties import fitting_stages, gpu_properties
 from puna.backends.torch.weights import Bias, Matrix
 
-PANEL_BYTES = 1 << 26  # of bf16 at a time: more than any L2 holds, and small beside the weights
+CHUNK_BYTES = 1 << 26  # of bf16 at a time: more than any L2 holds, and small beside the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Tile:
 
 HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB in flight on an H100. NOT TIMED yet
 FLOAT_TILE = Tile(64, 64, 32, 4, 3)
-GROUP = 8  # tiles of rows of x that read one panel of weights before the next, so that L2 serves them
+GROUP = 8  # tiles of rows of x that read the same rows of weights before the next ones, so that L2 serves them
 
 
 @triton.jit(do_not_specialize=["num_rows"])
-def panel_kernel(
+def gemm_kernel(
     y, x, weight, bias, residual, num_rows, num_outputs, x_stride, y_stride, residual_stride,
     COLUMNS: tl.constexpr, EXACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr, STAGES: tl.constexpr,
@@ -71,20 +71,20 @@ def panel_kernel(
     tl.store(y + rows.to(tl.int64)[:, None] * y_stride + outputs[None, :], sums, mask=inside)
 
 
-def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, y: torch.Tensor) -> None:
+def gemm(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Tensor | None, y: torch.Tensor) -> None:
     """y = W x (+ bias) (+ residual) for each row of x.  # (tokens, columns) -> (tokens, rows), float32"""
     if len(x) == 0:
         return
     exact = matrix.kind == "F32"
     tile, x = (FLOAT_TILE, x.contiguous()) if exact else (HALF_TILE, x.to(torch.bfloat16).contiguous())
     tile_bytes = (tile.rows + tile.outputs) * tile.columns * x.element_size()
-    stages = fitting_stages(tile.stages, tile_bytes, card_of(x.device).shared_bytes)
-    step = max(1, PANEL_BYTES // (2 * matrix.columns))
+    stages = fitting_stages(tile.stages, tile_bytes, gpu_properties(x.device).shared_bytes)
+    step = max(1, CHUNK_BYTES // (2 * matrix.columns))
     for first in range(0, matrix.rows, step):
         part = matrix.row_range(first, min(first + step, matrix.rows))
-        weight, last = part.planes["w"] if exact else _panel(part), first + part.rows
+        weight, last = part.planes["w"] if exact else _as_bf16(part), first + part.rows
         out, added = y[:, first:last], None if residual is None else residual[:, first:last]
-        panel_kernel[(triton.cdiv(len(x), tile.rows) * triton.cdiv(part.rows, tile.outputs),)](
+        gemm_kernel[(triton.cdiv(len(x), tile.rows) * triton.cdiv(part.rows, tile.outputs),)](
             out, x, weight, x if bias is None else bias[first:last], x if added is None else added,
             len(x), part.rows, x.stride(0), out.stride(0), 0 if added is None else added.stride(0),
             COLUMNS=matrix.columns, EXACT=exact, HAS_BIAS=bias is not None, HAS_RESIDUAL=added is not None,
@@ -93,6 +93,6 @@ def panel_matvec(x: torch.Tensor, matrix: Matrix, bias: Bias, residual: torch.Te
         )  # fmt: skip
 
 
-def _panel(matrix: Matrix) -> torch.Tensor:
+def _as_bf16(matrix: Matrix) -> torch.Tensor:
     """(rows, columns) bf16"""
-    return matrix.planes["w"] if matrix.kind == "BF16" else take(matrix, None, torch.bfloat16)
+    return matrix.planes["w"] if matrix.kind == "BF16" else dequantize_rows(matrix, None, torch.bfloat16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +12,20 @@ from puna.backends import BACKENDS
 from puna.backends.torch import plain
 from puna.backends.torch.kv import DTYPES, Half, LayerKV
 from puna.backends.torch.step import Step, make_step
-from puna.request import Batch
+from puna.batch import Batch
+from puna.model.rope import RopeConfig
+from puna.model.rotary import RotaryTables
+from puna.model.spec import AttentionSpec
 from tests.backends.torch import interpreter
 from tests.backends.torch.interpreter import error, normal
-from tests.fakes import tiny_config
+from tests.fakes import chunk_of, tiny_config
 
 interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
 
 from puna.backends.torch import kernels  # noqa: E402
 from puna.backends.torch.kernels import attention  # noqa: E402
-from puna.backends.torch.kernels.card import Card  # noqa: E402
+from puna.backends.torch.kernels.gpu_properties import GPUProperties  # noqa: E402
 
 PAGE_SIZE, NUM_PAGES = 16, 24
 CLOSE = 1e-4  # the kernels split float32 in two bf16
@@ -43,20 +48,16 @@ def empty_kv(kv_type: str, num_kv_heads: int, head_dim: int) -> LayerKV:
     return LayerKV(half(), half())
 
 
+def rotary_of(head_dim: int) -> RotaryTables:
+    """Two tables of k and one of q: of a layer with scaled queries, and of one without rotation."""
+    config = tiny_config(head_dim=head_dim, rope=RopeConfig(q_beta=0.3, original_context=8))
+    scaled, nope = (replace(layer, attention=AttentionSpec(rope=rope)) for layer, rope in zip(config.layers, (0, None)))
+    return RotaryTables(replace(config, layers=(scaled, nope)))
+
+
 def step_of(head_dim: int, *pieces: Piece, of_prompts: bool = False) -> Step:
-    tables = np.full((len(pieces), max(len(pages) for _, _, pages in pieces)), -1, np.int32)
-    for table, (_, _, pages) in zip(tables, pieces, strict=True):
-        table[: len(pages)] = pages
-    counts = [rows for rows, _, _ in pieces]
-    batch = Batch(
-        token_ids=np.zeros(sum(counts), np.int32),
-        positions=np.concatenate([np.arange(first, first + rows, dtype=np.int32) for rows, first, _ in pieces]),
-        starts=np.array([0, *np.cumsum(counts)], np.int32),
-        page_tables=tables,
-        logit_rows=np.empty(0, np.int32),
-        prompt_lengths=np.ones(len(pieces), np.int32),
-    )
-    return make_step(batch, tiny_config(head_dim=head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
+    batch = Batch.of([chunk_of([0] * rows, first, pages, num_logits=0, prompt_length=1) for rows, first, pages in pieces])
+    return make_step(batch, rotary_of(head_dim), PAGE_SIZE, torch.from_numpy(batch.token_ids), of_prompts)
 
 
 def filled_kv(kv_type: str, num_kv_heads: int, head_dim: int, *pieces: Piece) -> LayerKV:
@@ -91,6 +92,17 @@ def test_rope_write(shape: tuple[int, int, int], kv_type: str) -> None:
         require_same_pages(kv_type, mine, truth)
     if not has_norms:  # V passes through no arithmetic: not a bit may differ
         assert torch.equal(found_kv.values.numbers.nan_to_num(), expected_kv.values.numbers.nan_to_num())
+
+
+@pytest.mark.parametrize("tables", [(0, 0), (2, 0), (1, 1)])
+def test_rope_write_norms_all_heads_together_and_takes_each_table(tables: tuple[int, int]) -> None:
+    step, qkv = step_of(20, (1, 16, [3, 5]), (3, 14, [7, 2])), normal(4, (3 + 2 * 2) * 20)
+    norms = 1 + normal(3 * 20, seed=1) / 8, 1 + normal(2 * 20, seed=2) / 8
+    expected_kv, found_kv = empty_kv("f32", 2, 20), empty_kv("f32", 2, 20)
+    expected = plain.rope_write(qkv.clone(), 3, norms, 1e-5, expected_kv, step, tables)
+    found = kernels.rope_write(qkv, 3, norms, 1e-5, found_kv, step, tables)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    require_same_pages("f32", found_kv.keys, expected_kv.keys)
 
 
 def require_same_pages(kv_type: str, found: Half, expected: Half) -> None:
@@ -139,6 +151,16 @@ def test_windows(window: int, rows: int) -> None:
     assert error(kernels.attend(q, kv, window, step), plain.attend(q, kv, window, step)) < CLOSE
 
 
+@pytest.mark.parametrize("rows", [1, 18])
+@pytest.mark.parametrize(("kv_type", "scale", "cap"), [("int8", 0.4, 3.0), ("f32", 0.0, 50.0), ("bf16", 0.05, 0.0)])
+def test_scaled_and_capped_scores(kv_type: str, scale: float, cap: float, rows: int) -> None:
+    piece: Piece = (rows, 40, [4, 8, 0, 6])
+    kv, q, step = filled_kv(kv_type, 2, 16, piece), 9 * queries(4, 16, piece), step_of(16, piece, of_prompts=rows > 1)
+    found, expected = kernels.attend(q, kv, 0, step, scale, cap), plain.attend(q, kv, 0, step, scale, cap)
+    assert error(found, expected) < CLOSE
+    assert error(plain.attend(q, kv, 0, step), expected) > 100 * CLOSE, "it makes no difference here"
+
+
 @pytest.mark.parametrize("window", [0, 17])
 @pytest.mark.parametrize("kv_type", ["bf16", "int8"])
 @pytest.mark.parametrize("of_prompts", [False, True])
@@ -184,7 +206,7 @@ def test_a_card_with_less_memory_computes_the_same_bits(rows: int, kv_type: str,
     piece: Piece = (rows, 70, [4, 8, 0, 6, 11, 2])
     kv, q, step = filled_kv(kv_type, 1, 256, piece), queries(2, 256, piece), step_of(256, piece, of_prompts=rows > 1)
     expected = kernels.attend(q, kv, 0, step)
-    monkeypatch.setattr(attention, "card_of", lambda device: Card(99 << 10, 32))
+    monkeypatch.setattr(attention, "gpu_properties", lambda device: GPUProperties(99 << 10, 32))
     assert torch.equal(kernels.attend(q, kv, 0, step), expected)
 
 

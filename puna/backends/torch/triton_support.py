@@ -26,7 +26,7 @@ HEADER = "Python.h"
 NUMBERS = 16  # that the smallest kernel writes
 
 
-def obstacle(device: torch.device) -> tuple[str, ...]:
+def problems(device: torch.device) -> tuple[str, ...]:
     """Lines that say why kernels cannot run, and what to do; none if they can."""
     if importlib.util.find_spec("triton") is None:
         return (f"Triton is not installed: {PLAIN}. {install.pip()} install {PACKAGE}",)

@@ -15,15 +15,17 @@ from puna.backends import create_backend
 from puna.backends.torch import graph
 from puna.backends.torch.model import TorchBackend
 from puna.backends.torch.step import Step
+from puna.batch import Batch
 from puna.config import EngineConfig, KVType
 from puna.engine import Engine
 from puna.formats.base import Checkpoint
-from puna.model.spec import ModelConfig
+from puna.model.rope import RopeConfig
+from puna.model.spec import AttentionSpec, Experts, ModelConfig
 from puna.progress import SilentReporter
-from puna.request import Batch, SamplingParams
+from puna.request import SamplingParams
 from tests.backends.torch import interpreter
 from tests.conformance.test_backends import ODD_SIZES, PAGE_SIZE, Piece, forward, plan_of, random_ids
-from tests.fakes import random_checkpoint, tiny_config
+from tests.fakes import chunk_of, random_checkpoint, tiny_config, with_layers
 
 interpreter.require()
 
@@ -84,6 +86,9 @@ STEPS = [  # sequences and positions of rows: more and fewer, in other orders, o
 SMALL: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vocab_size": 33}
 
 
+EXPERTS = Experts(16, count=5, top_k=2, activation="gelu")
+
+
 def small(config: ModelConfig) -> ModelConfig:
     return replace(config, layers=config.layers[:1], **{name: size for name, size in SMALL.items() if name != "num_layers"})
 
@@ -105,6 +110,18 @@ def test_replayed_steps_have_the_bits_of_others(shape: str, quant: str, kv: KVTy
     sizes = [(graph.bucket_rows(len(step)), max(at for _, at in step) < 16) for step in STEPS]
     assert tape.num_replayed == len(STEPS) - len(set(sizes)), "all but the first of each bucket"
     assert tape.num_recorded == len([size for size in set(sizes) if sizes.count(size) > 1])
+
+
+def test_a_replayed_step_chooses_other_experts_and_takes_every_table() -> None:
+    """And norms after, all heads normed together, and both soft caps."""
+    attention = AttentionSpec(qk_norm="full", scale=0.3, softcap=4.0)
+    config = with_layers(tiny_config(**SMALL, rope=RopeConfig(q_beta=0.3, original_context=2)), attention, EXPERTS, "both")
+    checkpoint = random_checkpoint(replace(config, logit_softcap=3.0, embedding_scale=2.0), "F32", seed=1)
+    ids, tape = random_ids(checkpoint.config, 32, seed=2), Tape()
+    with loaded(checkpoint) as plain, loaded(checkpoint, tape) as recorded:
+        for rows in ([(0, at), (1, at)] for at in range(4, 8)):
+            assert np.array_equal(decode(recorded, rows, ids), decode(plain, rows, ids)), rows
+    assert (tape.num_recorded, tape.num_replayed) == (1, 3)
 
 
 def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
@@ -135,7 +152,7 @@ def test_prompts_beside_are_not_recorded_and_change_nothing() -> None:
     ],
 )
 def test_texts_are_the_same_with_and_without(temperatures: tuple[float, ...]) -> None:
-    """The engine one step ahead: ids go from step to step on the device."""
+    """Overlapped steps: ids go from step to step on the device."""
     checkpoint = random_checkpoint(tiny_config(**SMALL), "F32", seed=5)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (3, 1, 7, 5)]
 
@@ -214,36 +231,11 @@ def test_a_step_that_was_interrupted_is_not_taken_for_one_that_has_run(monkeypat
             assert tape.num_recorded == num_recorded, "the first time all kernels run, the second time they are recorded"
 
 
-def test_the_rows_that_fill_a_bucket_are_copies_of_the_one_that_sees_least() -> None:
-    batch = Batch(
-        token_ids=np.array([7, 8, 9], np.int32),
-        positions=np.array([30, 5, 20], np.int32),
-        starts=np.arange(4, dtype=np.int32),
-        page_tables=np.array([[4, 2], [1, -1], [3, 6]], np.int32),
-        logit_rows=np.arange(3, dtype=np.int32),
-        prompt_lengths=np.array([3, 2, 1], np.int32),
-    )
-    whole, least = graph.filled(batch, 5, 3)
-    assert least == 1
-    assert whole.token_ids.tolist() == [7, 8, 9, 8, 8] and whole.positions.tolist() == [30, 5, 20, 5, 5]
-    assert whole.page_tables.tolist() == [[4, 2, -1], [1, -1, -1], [3, 6, -1], [1, -1, -1], [1, -1, -1]]
-    assert whole.starts.tolist() == [0, 1, 2, 3, 4, 5] and whole.logit_rows.tolist() == [0, 1, 2, 3, 4]
-    assert whole.prompt_lengths.tolist() == [3, 2, 1, 2, 2]
-    assert graph.filled(batch, 4, 1)[0].page_tables.tolist() == [[4], [1], [3], [1]], "as wide as is read"
-
-
 @pytest.mark.parametrize(("rows", "logits", "sequences"), [(3, 2, 3), (3, 3, 2), (600, 600, 600)])
 def test_steps_that_are_not_one_row_of_each_sequence_have_no_bucket(rows: int, logits: int, sequences: int) -> None:
-    starts = np.append(np.arange(sequences), rows).astype(np.int32)
-    batch = Batch(
-        token_ids=np.zeros(rows, np.int32),
-        positions=np.arange(rows, dtype=np.int32),
-        starts=starts,
-        page_tables=np.zeros((sequences, 1), np.int32),
-        logit_rows=np.arange(logits, dtype=np.int32),
-        prompt_lengths=np.zeros(sequences, np.int32),
-    )
-    assert graph.bucket_of(batch) is None
+    lengths = [1] * (sequences - 1) + [rows - sequences + 1]
+    batch = Batch.of([chunk_of([0] * n, 0, [0], num_logits=n, prompt_length=0) for n in lengths])
+    assert graph.bucket_of(replace(batch, logit_rows=batch.logit_rows[:logits])) is None
 
 
 def test_what_reads_a_number_cannot_be_recorded() -> None:

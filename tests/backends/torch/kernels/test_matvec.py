@@ -1,4 +1,4 @@
-"""`matvec.py` and `take.py` against plain torch: every kind, odd sizes, and the same bits alone and in a batch."""
+"""`matvec.py` and `dequantize.py` against plain torch: every kind, odd sizes, and the same bits alone and in a batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.backends.torch.interpreter import error, matrix, normal
 interpreter.require()
 
 from puna.backends.torch import kernels  # noqa: E402
-from puna.backends.torch.kernels import matvec, panel  # noqa: E402
-from puna.backends.torch.kernels.card import Card  # noqa: E402
+from puna.backends.torch.kernels import gemm, matvec, norm  # noqa: E402
+from puna.backends.torch.kernels.gpu_properties import GPUProperties  # noqa: E402
 
 # The largest error of a row, in its standard deviations: x split in two bf16; weights rounded to bf16, too.
 EXACT, ROUNDED = 3e-5, 0.012
@@ -59,38 +59,56 @@ def test_matvec_add(kind: str, has_extras: bool) -> None:
 
 
 @kinds
-def test_swiglu_matvec_add(kind: str) -> None:
+def test_glu_matvec_add(kind: str) -> None:
     w, gate_up, residual = (
         matrix(kind, 65, odd_columns(kind)),
         3 * normal(2, 2 * odd_columns(kind), seed=1),
         normal(2, 65, seed=3),
     )
-    found = kernels.swiglu_matvec_add(gate_up, w, None, residual)
-    assert error(found, plain.swiglu_matvec_add(gate_up, w, None, residual)) < tolerance(kind)
+    found = kernels.glu_matvec_add(gate_up, w, None, residual)
+    assert error(found, plain.glu_matvec_add(gate_up, w, None, residual)) < tolerance(kind)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_gelu_and_products_without_a_norm(many: bool) -> None:
+    w, x = matrix("F32", 33, 40), normal(3, 40, seed=1)
+    gate_up = 3 * normal(3, 80, seed=2)
+    expected = plain.glu_matvec_add(gate_up, w, None, None, activation="gelu")
+    assert error(kernels.glu_matvec_add(gate_up, w, None, None, many, "gelu"), expected) < EXACT
+    found = kernels.norm_matvec(x, None, 1e-5, (w,), (None,), many)
+    assert error(found, plain.norm_matvec(x, None, 1e-5, (w,), (None,))) < EXACT
+
+
+def test_norm_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "BLOCK", 32)
+    x, weight, residual = normal(3, 70, seed=1), 1 + normal(70, seed=2) / 8, normal(3, 70, seed=3)
+    found = kernels.norm_add(x, weight, 1e-5, residual)
+    torch.testing.assert_close(found, plain.norm_add(x, weight, 1e-5, residual), rtol=1e-5, atol=1e-6)
+    assert kernels.norm_add(x[:0], weight, 1e-5, residual[:0]).shape == (0, 70)
 
 
 @kinds
-def test_many_rows_go_through_panels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(panel, "PANEL_BYTES", 1 << 14)
+def test_many_rows_go_through_the_gemm(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "CHUNK_BYTES", 1 << 14)
     columns = odd_columns(kind)
     w, x, norm, bias = matrix(kind, 37, columns), normal(6, columns, seed=1), 1 + normal(columns, seed=2) / 8, normal(37, seed=3)
     close = EXACT if kind == "F32" else ROUNDED
     found = kernels.norm_matvec(x, norm, 1e-5, (w, w), (bias, None), many=True)
     assert error(found, plain.norm_matvec(x, norm, 1e-5, (w, w), (bias, None))) < close
     gate_up, residual = torch.cat([x, x], dim=1), found[:, :37]
-    found = kernels.swiglu_matvec_add(gate_up, w, bias, residual, many=True)
-    assert error(found, plain.swiglu_matvec_add(gate_up, w, bias, residual)) < close
+    found = kernels.glu_matvec_add(gate_up, w, bias, residual, many=True)
+    assert error(found, plain.glu_matvec_add(gate_up, w, bias, residual)) < close
     found = kernels.matvec_add(x, w, None, residual, many=True)
     assert error(found, plain.matvec_add(x, w, None, residual)) < close
     assert kernels.matvec_add(x[:0], w, None, None, many=True).shape == (0, 37)
 
 
 @pytest.mark.parametrize("kind", ["BF16", "F32", "Q4_1"])
-def test_a_rows_bits_in_a_panel_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rows_bits_in_the_gemm_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, and at other places of other tiles."""
     monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
-    monkeypatch.setattr(panel, "HALF_TILE", panel.Tile(16, 32, 32, 4, 2))
-    monkeypatch.setattr(panel, "FLOAT_TILE", panel.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "HALF_TILE", gemm.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "FLOAT_TILE", gemm.Tile(16, 32, 32, 4, 2))
     w, x = matrix(kind, 40, 96), normal(37, 96, seed=1)
     whole = kernels.matvec_add(x, w, None, None, many=True)
     for first, last in ((0, 1), (20, 21), (36, 37), (5, 30)):
@@ -119,7 +137,7 @@ def test_a_card_with_less_memory_computes_the_same_bits(kind: str, monkeypatch: 
     columns = odd_columns(kind)
     w, x, norm = matrix(kind, 7, columns), normal(37, columns, seed=1), 1 + normal(columns, seed=2) / 8
     expected = kernels.norm_matvec(x, norm, 1e-5, (w,), (None,))
-    monkeypatch.setattr(matvec, "card_of", lambda device: Card(99 << 10, 32))
+    monkeypatch.setattr(matvec, "gpu_properties", lambda device: GPUProperties(99 << 10, 32))
     assert torch.equal(kernels.norm_matvec(x, norm, 1e-5, (w,), (None,)), expected)
 
 
@@ -146,14 +164,14 @@ def test_a_row_that_is_not_finite_harms_no_other() -> None:
 def test_no_tokens() -> None:
     w = matrix("Q8_0", 40, 96)
     assert kernels.norm_matvec(torch.empty(0, 96), torch.ones(96), 1e-5, (w,), (None,)).shape == (0, 40)
-    assert kernels.swiglu_matvec_add(torch.empty(0, 192), w, None, None).shape == (0, 40)
+    assert kernels.glu_matvec_add(torch.empty(0, 192), w, None, None).shape == (0, 40)
 
 
 @kinds
 def test_every_candidate_is_a_tile_that_fits(kind: str) -> None:
     tiles = list(matvec.candidates(kind))
     assert tiles[0] == matvec.TILES[kind] and len(set(tiles)) == len(tiles) > 5
-    of_small_card = list(matvec.candidates(kind, Card(99 << 10, 32)))
+    of_small_card = list(matvec.candidates(kind, GPUProperties(99 << 10, 32)))
     assert len(tiles) > len(of_small_card) >= 4 and set(of_small_card[1:]) < set(tiles)
     assert of_small_card[0].stages <= tiles[0].stages
 
@@ -162,5 +180,5 @@ def test_every_candidate_is_a_tile_that_fits(kind: str) -> None:
 @pytest.mark.parametrize("columns", [256, 768])
 def test_embed_gives_the_rows_bit_for_bit(kind: str, columns: int) -> None:
     w, ids = matrix(kind, 19, columns), torch.tensor([18, 0, 7, 7])
-    assert torch.equal(kernels.embed(w, ids), w.take(ids))
+    assert torch.equal(kernels.embed(w, ids), w.dequantize_rows(ids))
     assert kernels.embed(w, ids[:0]).shape == (0, columns)

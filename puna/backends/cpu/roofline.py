@@ -1,4 +1,4 @@
-"""The machine's own limits, measured with the instructions of the kernels. Speeds are compared with them."""
+"""The roofline of this machine (Williams et al. 2009): how fast the instructions of the kernels read and multiply at most."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def meet(place: ProcessPlace, store: dist.TCPStore) -> None:
         time.sleep(LOOK_S)
 
 
-class Watch:
+class Heartbeat:
     """A thread that sends and reads heartbeats; ends the process, with a message, if another rank is silent too long."""
 
     def __init__(self, place: ProcessPlace) -> None:
@@ -73,7 +73,7 @@ class Watch:
         self._store = open_store(place)  # a connection of its own
         self._closed = threading.Event()
         self._tell(0)
-        threading.Thread(target=self._run, name="puna-watch", daemon=True).start()
+        threading.Thread(target=self._run, name="puna-heartbeat", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()

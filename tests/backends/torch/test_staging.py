@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from puna.backends.torch.blob import Blob, upload
+from puna.backends.torch.staging import StagingBuffer, upload
 
 
 @pytest.mark.parametrize("shapes", [(), (0,), (1, 0, 7, 5), (0, 33), ((3, 5), 1, (2, 0))], ids=str)
@@ -21,8 +21,8 @@ def test_each_array_comes_back_at_an_aligned_place(shapes: tuple[int | tuple[int
 
 
 def test_a_blob_is_filled_anew_where_it_lies() -> None:
-    blob = Blob({"ids": np.array([1, 2, 3]), "turns": np.ones((2, 2), np.float32)}, torch.device("cpu"))
-    places = {name: tensor.data_ptr() for name, tensor in blob.tensors.items()}
-    blob.fill({"ids": np.array([7, 8, 9]), "turns": np.zeros((2, 2), np.float32)})
-    assert blob.tensors["ids"].tolist() == [7, 8, 9] and not blob.tensors["turns"].any()
-    assert places == {name: tensor.data_ptr() for name, tensor in blob.tensors.items()}
+    buffer = StagingBuffer({"ids": np.array([1, 2, 3]), "cos_sin": np.ones((2, 2), np.float32)}, torch.device("cpu"))
+    places = {name: tensor.data_ptr() for name, tensor in buffer.tensors.items()}
+    buffer.fill({"ids": np.array([7, 8, 9]), "cos_sin": np.zeros((2, 2), np.float32)})
+    assert buffer.tensors["ids"].tolist() == [7, 8, 9] and not buffer.tensors["cos_sin"].any()
+    assert places == {name: tensor.data_ptr() for name, tensor in buffer.tensors.items()}

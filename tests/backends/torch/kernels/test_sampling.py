@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from puna import sampling
+from puna.batch import IntArray, LogitEdits, SamplingBatch
 from puna.errors import NumericalError
-from puna.request import Edits, SamplingParams
+from puna.request import SamplingParams
 from puna.sampling import History, Row
 from tests.backends.torch import interpreter
 
@@ -19,8 +20,8 @@ interpreter.require()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the interpreter and numbers that are not finite
 
 from puna.backends.torch import plain  # noqa: E402
-from puna.backends.torch.blob import upload  # noqa: E402
 from puna.backends.torch.kernels import sampling as on_device  # noqa: E402
+from puna.backends.torch.staging import upload  # noqa: E402
 
 VOCAB_SIZE = 100
 NO_IDS = torch.zeros(1, dtype=torch.int32)
@@ -65,7 +66,7 @@ def test_argmax_takes_the_first_of_equals_and_flags_what_the_host_refuses() -> N
 
 
 class Case(NamedTuple):
-    """A request when it chooses."""
+    """A request when it samples."""
 
     params: SamplingParams
     prompt: list[int]
@@ -97,12 +98,20 @@ EDITED = [
 ]
 
 
-def edits_of(cases: list[Case], vocab_size: int = VOCAB_SIZE) -> Edits:
+def sources_of(cases: list[Case]) -> IntArray:
     """The last id of each case stands at its own place among the ids of the step before."""
+    return np.array([-1 if case.last < 0 else i for i, case in enumerate(cases)], np.int32)
+
+
+def batch_of(samplers: list[sampling.Sampler], histories: list[History], sources: IntArray) -> SamplingBatch:
+    """Of sequences of one token each."""
+    return SamplingBatch.of(samplers, histories, sources, np.arange(len(samplers), dtype=np.int32))
+
+
+def edits_of(cases: list[Case], vocab_size: int = VOCAB_SIZE) -> LogitEdits:
     samplers = [sampling.Sampler(case.params, vocab_size) for case in cases]
     histories = [History(case.prompt, case.output) for case in cases]
-    sources = np.array([-1 if case.last < 0 else i for i, case in enumerate(cases)], np.int32)
-    edits = sampling.make_edits(samplers, histories, sources)
+    edits = LogitEdits.of(samplers, histories, sources_of(cases))
     assert edits is not None
     return edits
 
@@ -111,14 +120,14 @@ def last_ids(cases: list[Case]) -> torch.Tensor:
     return torch.tensor([max(case.last, 0) for case in cases], dtype=torch.int32)
 
 
-def edit(logits: Row, edits: Edits, chosen: torch.Tensor = NO_IDS) -> tuple[Row, list[bool]]:
+def edit(logits: Row, edits: LogitEdits, last_ids: torch.Tensor = NO_IDS) -> tuple[Row, list[bool]]:
     edited = torch.from_numpy(logits.copy())
-    sound = on_device.edit(edited, chosen, **upload(on_device._edits(edits), edited.device))
+    sound = on_device.edit(edited, last_ids, **upload(on_device._edits(edits), edited.device))
     return edited.numpy(), sound.tolist()
 
 
 def edited_by_host(logits: Row, cases: list[Case]) -> Row:
-    filters = sampling.GREEDY_FILTERS
+    filters, _ = sampling.split_filters()
     return np.stack([sampling.apply(filters, row, case.params, case.history) for row, case in zip(logits, cases, strict=True)])
 
 
@@ -165,16 +174,16 @@ def as_drawn(case: Case, i: int) -> Case:
 
 
 @pytest.mark.parametrize("cases", [EDITED, list(map(as_drawn, EDITED, range(20)))], ids=["greedy", "drawn"])
-def test_edited_rows_choose_what_each_samplers_chooses_alone(cases: list[Case]) -> None:
+def test_edited_rows_get_the_tokens_that_each_sampler_samples_alone(cases: list[Case]) -> None:
     logits = rows(len(cases), seed=7)
     logits[2, 90], logits[10, 98] = np.nan, np.inf
     samplers, again = ([sampling.Sampler(case.params, VOCAB_SIZE) for case in cases] for _ in range(2))
-    choices = sampling.make_choices(np.full(len(cases), -1, np.int32), samplers, edits_of(cases))
+    batch = batch_of(samplers, [History(case.prompt, case.output) for case in cases], sources_of(cases))
     expected, found = (
-        module.choose(torch.from_numpy(logits.copy()), choices, last_ids(cases)).tolist() for module in (plain, on_device)
+        module.sample(torch.from_numpy(logits.copy()), batch, last_ids(cases)).tolist() for module in (plain, on_device)
     )
     alone = [
-        sampler.choose(row, case.history) if is_finite(row) else -1
+        sampler.sample(row, case.history) if is_finite(row) else -1
         for sampler, row, case in zip(again, logits, cases, strict=True)
     ]
     assert found == expected == alone and found.count(-1) == 2
@@ -186,9 +195,9 @@ def test_a_penalty_that_passes_the_largest_number_is_told(temperature: float) ->
     logits[0, 5] = 3e38
     cases = [Case(SamplingParams(repetition_penalty=0.5, temperature=temperature, seed=1), [5], [])] * 2
     samplers = [sampling.Sampler(case.params, VOCAB_SIZE) for case in cases]
-    choices = sampling.make_choices(np.full(2, -1, np.int32), samplers, edits_of(cases))
+    batch = batch_of(samplers, [case.history for case in cases], sources_of(cases))
     for module in (plain, on_device):
-        found = module.choose(torch.from_numpy(logits.copy()), choices, NO_IDS).tolist()
+        found = module.sample(torch.from_numpy(logits.copy()), batch, NO_IDS).tolist()
         assert found[0] == -1 and found[1] >= 0
 
 
@@ -222,7 +231,7 @@ def test_draw(params: SamplingParams) -> None:
         torch.full((count,), params.top_p, dtype=torch.float64),
         torch.full((count,), params.min_p),
     )
-    filters = sampling.FILTERS if params.temperature else sampling.GREEDY_FILTERS
+    filters = sampling.FILTERS if params.temperature else sampling.split_filters()[0]
     filtered = [sampling.apply(filters, row, params, History()) for row in logits]
     if params.temperature:
         expected = [sampling.draw(row, float(u)) for row, u in zip(filtered, uniforms, strict=True)]
@@ -240,12 +249,12 @@ def test_draw_flags_what_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize("params", [FILTERS[:1] * 11, FILTERS], ids=["greedy", "mixed"])
-def test_a_step_chooses_what_plain_torch_chooses(params: list[SamplingParams]) -> None:
+def test_a_step_samples_what_plain_torch_samples(params: list[SamplingParams]) -> None:
     logits = rows(11, seed=5)
     logits[3, 90] = np.nan
     samplers = [sampling.Sampler(param, VOCAB_SIZE) for param in params]
-    choices = sampling.make_choices(np.full(11, -1, np.int32), samplers)
-    expected = plain.choose(torch.from_numpy(logits), choices, NO_IDS)
-    found = on_device.choose(torch.from_numpy(logits.copy()), choices, NO_IDS)
+    batch = batch_of(samplers, [History()] * 11, np.full(11, -1, np.int32))
+    expected = plain.sample(torch.from_numpy(logits), batch, NO_IDS)
+    found = on_device.sample(torch.from_numpy(logits.copy()), batch, NO_IDS)
     assert found.dtype == expected.dtype == torch.int32
     assert found.tolist() == expected.tolist() and found[3] == -1

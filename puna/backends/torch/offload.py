@@ -5,14 +5,14 @@ For models that do not fit otherwise. The transfer sets a step's time: bytes of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from puna.backends.torch.blob import Places
 from puna.backends.torch.errors import empty_bytes
 from puna.backends.torch.layer import Layer
+from puna.backends.torch.staging import Offsets
 
 NUM_BUFFERS = 2
 
@@ -22,37 +22,31 @@ class Packed:
     """A layer's weights in one staging buffer of main memory."""
 
     layer: Layer  # its weights have shapes and types, but no memory
-    blob: torch.Tensor  # (bytes,)
+    staging: torch.Tensor  # (bytes,)
 
     def over(self, buffer: torch.Tensor) -> Layer:
-        """The layer, with its weights in `buffer`, which has the layout of `blob`."""
-        place = Places()
-        return self.layer.mapped(lambda like: place.of(like, buffer))
+        """The layer, with its weights in `buffer`, which has the layout of `staging`."""
+        offsets = Offsets()
+        return self.layer.mapped(lambda like: offsets.view(like, buffer))
 
 
 def pack(layer: Layer, pinned: bool) -> Packed:
     """Pack a layer in main memory into one buffer; `pinned`: the device can read it directly."""
-    sizes, places = Places(), Places()
-    layer.mapped(_noting(sizes.take))
-    blob = empty_bytes(sizes.end, pinned)
-    layer.mapped(_noting(lambda weight: places.of(weight, blob).copy_(weight)))
-    return Packed(layer.mapped(lambda weight: torch.empty_like(weight, device="meta")), blob)
+    sizes, offsets = Offsets(), Offsets()
+    for weight in layer.weights:
+        sizes.next(weight)
+    staging = empty_bytes(sizes.end, pinned)
+    for weight in layer.weights:
+        offsets.view(weight, staging).copy_(weight)
+    return Packed(layer.mapped(lambda weight: torch.empty_like(weight, device="meta")), staging)
 
 
-def _noting(note: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], torch.Tensor]:
-    def same(weight: torch.Tensor) -> torch.Tensor:
-        note(weight)
-        return weight
-
-    return same
-
-
-class Stream:
+class Offload:
     """Copies packed layers to the device in order, over and over, alternating between two buffers."""
 
     def __init__(self, layers: Sequence[Packed], device: torch.device) -> None:
         self._layers = layers
-        largest = max((len(packed.blob) for packed in layers), default=0)
+        largest = max((len(packed.staging) for packed in layers), default=0)
         self._buffers = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(NUM_BUFFERS)]
         self._lanes = _CUDALanes(device) if device.type == "cuda" else _Lanes()
 
@@ -73,8 +67,8 @@ class Stream:
             self._lanes.release(number % NUM_BUFFERS)
 
     def _start(self, number: int) -> None:
-        blob, buffer = self._layers[number].blob, self._buffers[number % NUM_BUFFERS]
-        self._lanes.copy(number % NUM_BUFFERS, buffer[: len(blob)], blob)
+        staging, buffer = self._layers[number].staging, self._buffers[number % NUM_BUFFERS]
+        self._lanes.copy(number % NUM_BUFFERS, buffer[: len(staging)], staging)
 
 
 class _Lanes:

@@ -1,0 +1,228 @@
+"""`LLM` for asyncio. The runner's thread runs the steps, so that the event loop never waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack, overload
+
+from puna.completion import Completion, state_of
+from puna.config import EngineConfig, EngineSettings
+from puna.errors import UsageError
+from puna.formats.base import Checkpoint
+from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Job, Params, Prompt, Prompts, is_conversation, is_prompt
+from puna.messages import Messages
+from puna.progress import Reporter
+from puna.request import SamplingParams, StepOutput
+from puna.runner import Handle, Runner
+
+
+class AsyncLLM:
+    """A loaded model for asyncio: the settings, calls and results of `LLM`.
+
+    Any number of tasks may use it; their requests run together, and each result is the same as alone. A task that is cancelled,
+    or that breaks off an `async for`, ends its request within a step.
+
+    >>> async with AsyncLLM() as llm:                                                              # doctest: +SKIP
+    ...     print((await llm.chat("What is the capital of Peru?")).text)
+    ...     async for piece in llm.chat_stream("What is gravity?"):
+    ...         print(piece.text, end="", flush=True)
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path | None = None,
+        config: EngineConfig | None = None,
+        *,
+        tokenizer: str | Path | None = None,
+        report: Reporter | None = None,
+        check: Callable[[Checkpoint], None] | None = None,
+        **settings: Unpack[EngineSettings],
+    ) -> None:
+        """Load a model, with the arguments of `LLM`. While others use the event loop, load in a thread:
+        `await asyncio.to_thread(AsyncLLM, "model")`.
+        """
+        self._begin(LLM(path_or_name, config, tokenizer=tokenizer, report=report, check=check, **settings))
+
+    @classmethod
+    def from_llm(cls, llm: LLM) -> Self:
+        """The same model for asyncio. Threads may go on using `llm`; closing one closes both."""
+        made = cls.__new__(cls)
+        made._begin(llm)
+        return made
+
+    def _begin(self, llm: LLM) -> None:
+        self.sync = llm  # its other methods and facts are here: encode, decode, plan, notices
+        self._runner = llm.runner.start()
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self.sync)[1:]}"
+
+    @overload
+    async def generate(self, prompts: str, params: Params = None, **settings: Unpack[CallSettings]) -> Completion: ...
+    @overload
+    async def generate(
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[CallSettings]
+    ) -> list[Completion]: ...
+    @overload
+    async def generate(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[CallSettings]) -> Completion: ...
+    async def generate(
+        self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[CallSettings]
+    ) -> Completion | list[Completion]:
+        """As `LLM.generate`: one prompt, or a list that runs together."""
+        completions = await self._run(partial(self.sync.jobs, prompts, params, settings))
+        return completions[0] if is_prompt(prompts) else completions
+
+    @overload
+    async def chat(self, messages: Chat, params: Params = None, **settings: Unpack[ChatSettings]) -> Completion: ...
+    @overload
+    async def chat(
+        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatSettings]
+    ) -> list[Completion]: ...
+    async def chat(
+        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatSettings]
+    ) -> Completion | list[Completion]:
+        """As `LLM.chat`: one conversation, or a list."""
+        completions = await self._run(partial(self.sync.chat_jobs, messages, params, settings))
+        return completions[0] if is_conversation(messages) else completions
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **settings: Unpack[CallSettings]) -> AsyncStream:
+        """Like `generate`, piece by piece, for one prompt. It begins, or refuses the prompt, when it is first read."""
+        _require_one(is_prompt(prompt))
+        return AsyncStream(self._runner, partial(self.sync.jobs, prompt, params, settings))
+
+    def chat_stream(self, messages: Chat, params: SamplingParams | None = None, **settings: Unpack[ChatSettings]) -> AsyncStream:
+        """Like `chat`, piece by piece, for one conversation."""
+        _require_one(is_conversation(messages))
+        return AsyncStream(self._runner, partial(self.sync.chat_jobs, messages, params, settings))
+
+    async def close(self) -> None:
+        """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""
+        await asyncio.to_thread(self.sync.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def _run(self, prepare: Callable[[], list[Job]]) -> list[Completion]:
+        """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
+        jobs = await asyncio.to_thread(prepare)
+        news = _News()
+        handles = [self._runner.submit(*job, news.tell_end) for job in jobs]
+        try:
+            while not all(handle.ended_at for handle in handles) and not _error_of(handles):
+                await news.next()
+        finally:
+            for handle in handles:
+                handle.cancel()
+        if error := _error_of(handles):
+            raise error
+        return [Completion.of(handle) for handle in handles]
+
+
+class AsyncStream(AsyncIterator[StepOutput]):
+    """The pieces of one completion, in an event loop; afterwards `completion` is the whole.
+
+    The request ends when a task that waits for a piece is cancelled, and when the stream is closed or dropped. If you break off
+    an `async for` over a stream that has a name, close it, or put it into `async with`.
+    """
+
+    def __init__(self, runner: Runner, prepare: Callable[[], list[Job]]) -> None:
+        self._runner = runner
+        self._prepare = prepare
+        self._opening = asyncio.Lock()  # two tasks may be the first to read
+        self._is_closed = False
+        self._news: _News
+        self.handle: Handle | None = None  # None until the first read
+
+    def __repr__(self) -> str:
+        return f"<AsyncStream {'not begun' if self.handle is None else state_of(self.handle)}>"
+
+    async def __anext__(self) -> StepOutput:
+        try:
+            handle = self.handle or await self._opened()
+            while (output := handle.take()) is None:
+                if handle.is_over:
+                    raise handle.error or StopAsyncIteration
+                await self._news.next()
+        except BaseException:
+            self.cancel()
+            raise
+        return output
+
+    async def _opened(self) -> Handle:
+        async with self._opening:
+            if self.handle is not None:
+                return self.handle
+            jobs = [] if self._is_closed else await asyncio.to_thread(self._prepare)
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._news = _News()
+            self.handle = self._runner.submit(*jobs[0], self._news.tell)
+            return self.handle
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended."""
+        return self.handle is not None and self.handle.ended_at > 0
+
+    @property
+    def completion(self) -> Completion:
+        """The whole completion. UsageError until the request has ended."""
+        return Completion.of(self.handle)
+
+    def cancel(self) -> None:
+        """End the request before the next step. Never waits. Idempotent."""
+        self._is_closed = True
+        if self.handle is not None:
+            self.handle.cancel()
+
+    async def close(self) -> None:
+        """End the request, and wait until it has ended, which is at most a step. Idempotent."""
+        self.cancel()
+        if self.handle is not None:
+            while not self.handle.ended_at:
+                await self._news.next()
+            self.handle.close()
+
+
+class _News:
+    """Wakes tasks of the running event loop, from the thread that steps."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def tell(self, handle: Handle) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    def tell_end(self, handle: Handle) -> None:
+        if handle.ended_at:
+            self.tell(handle)
+
+    async def next(self) -> None:
+        """Wait for what is told from now on. What was told before must have been looked at."""
+        self._event.clear()
+        await self._event.wait()
+
+
+def _error_of(handles: list[Handle]) -> BaseException | None:
+    return next((handle.error for handle in handles if handle.error is not None), None)
+
+
+def _require_one(is_one: bool) -> None:
+    if not is_one:
+        raise UsageError("a stream has one prompt, and a list was given", hint="Open a stream for each prompt.")
