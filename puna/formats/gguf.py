@@ -1,7 +1,7 @@
 """GGUF files -> Checkpoint: keys to sizes, tensor names to ours, the tokenizer's keys to a TokenizerSpec.
 
-Rows of attn_q and attn_k are in the interleaved rotary order for "llama", in the half-split one ("neox") for the others. A
-model's tensors tell which vectors it has (biases, norms of heads); there are no keys for that.
+Rows of attn_q and attn_k are in the rotary order that `families.py` says. A model's tensors tell which biases it has; there
+are no keys for that.
 """
 
 from __future__ import annotations
