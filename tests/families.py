@@ -121,7 +121,8 @@ STORED: dict[str, tuple[str, ...]] = {
     **{f"{name}_proj": (f"self_attn.{name}_proj.weight",) for name in "qkvo"},
     **{f"{name}_bias": (f"self_attn.{name}_proj.bias",) for name in "qkvo"},
     **{f"{name}_norm": (f"self_attn.{name}_norm.weight",) for name in "qk"},
-    **{f"{name}_proj": (f"mlp.{name}_proj.weight",) for name in ("gate", "up", "down")},
+    **{f"{name}_proj": (f"mlp.{name}_proj.weight",) for name in ("gate", "up")},
+    "down_proj": ("mlp.down_proj.weight", "shared_mlp.output_linear.weight"),
     **{f"{name}_bias": (f"mlp.{name}_proj.bias",) for name in ("gate", "up", "down")},
 }
 
@@ -146,7 +147,8 @@ def fused(state: Mapping[str, Floats], beginning: str, part: str, config: ModelC
         "gate_experts": ("mlp.experts.gate_up_proj", slice(0, ffn)),
         "up_experts": ("mlp.experts.gate_up_proj", slice(ffn, None)),
     }[part]
-    return state[beginning + name][..., rows, :]
+    whole = state.get(beginning + name)
+    return state[beginning + "shared_mlp.input_linear.weight"][rows] if whole is None else whole[..., rows, :]
 
 
 def layered(change: Callable[[int, LayerSpec], LayerSpec], **more: Any) -> Callable[[ModelConfig], ModelConfig]:
@@ -490,6 +492,24 @@ FAMILIES: dict[str, Family] = {
         {"num_local_experts": 3, "num_experts_per_tok": 3, "sliding_window": WINDOW} | _scaled("default", rope_theta=1e6),
         {"architecture": "mixtral", "rope": RopeConfig(theta=1e6), "sliding_window": WINDOW},
         layered(partial(mixed, Experts(size=96, count=3, top_k=3))),
+    ),
+    "granite 4, dense": Family(
+        "GraniteMoeHybrid",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 8.0,
+            "attention_multiplier": 0.1,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "intermediate_size": 200,
+            "position_embedding_type": "rope",
+            "layer_types": ["full_attention"] * 2,
+            "mamba_n_heads": 8,
+        },
+        {"architecture": "granitemoehybrid", "norm_eps": 1e-6 / 0.22**2},
+        layered(lambda number, layer: replace(layer, attention=replace(layer.attention, scale=0.1)), embedding_scale=12.0 / 0.22),
+        logit_scale=8.0,
     ),
     "granite, biases, usual scale": Family(
         "Granite",

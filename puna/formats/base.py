@@ -1,9 +1,7 @@
 """The Checkpoint, which every model format becomes. Foreign names, layouts and orders end here.
 
-Tensor names: `embed`, `final_norm`, `lm_head` (absent if tied), and per layer `layers.N.` + `attn_norm q_proj k_proj v_proj
-o_proj ffn_norm gate_proj up_proj down_proj`; if the config says so also `q_bias k_bias v_bias o_bias gate_bias up_bias
-down_bias` and `q_norm k_norm`. Rows of q_proj and k_proj, and numbers of q_bias, k_bias, q_norm and k_norm, are in the
-interleaved rotary order (x[2i], x[2i+1]).
+Tensors have the names and shapes of `model/weights.py`. Rows of q_proj and k_proj, and numbers of q_bias, k_bias, q_norm and
+k_norm, are in the interleaved rotary order (x[2i], x[2i+1]). The weights of norms are those that they multiply by.
 """
 
 from __future__ import annotations

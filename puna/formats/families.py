@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from puna.checks import require
 from puna.formats.names import (
     EXPERT_NAMES,
     FUSED_EXPERTS,
+    GRANITE_NAMES,
     HUGGINGFACE_NAMES,
     MIXTRAL_NAMES,
     PHI_GGUF_NAMES,
@@ -142,7 +143,8 @@ class Family:
         window: None: the family has none; 0: only the key counts. window_flag: it counts only if `use_sliding_window` is true
         factors: fields of Factors whose keys it reads, and their defaults
         score_dim: scores are divided by its root (query_pre_attn_scalar); 0: by that of head_dim
-        keys: other keys that it reads and most families do not have
+        keys: other keys that it reads, or that do not matter, and that most families do not have
+        needs: keys that must be there, with one of these values, or with a list of these. ffn_key: that of ffn_size
         scalings: its own names of rope scalings. original_context: default of original_max_position_embeddings; None: that of the
             scaling counts
         names: of the tensors. fused: a tensor's name -> the roles whose rows it holds, in order. expert_names: role of experts ->
@@ -151,7 +153,7 @@ class Family:
     GGUF:
         gguf: the architecture. gguf_mark: a key that shows this family, where several share an architecture
         half_split: heads of q and k are in the half-split rotary order
-        gguf_biases: those of `biases` that this format has
+        gguf_biases: those of `biases` that this format has. gguf_needs: values that a key must have, if it is there
         gguf_fused: as `fused`
         gguf_wide_layers: Gemma's models of so many layers divide scores by the root of hidden size / heads
     """
@@ -184,6 +186,8 @@ class Family:
     score_dim: int = 0
     experts: DefaultExperts | None = None
     keys: tuple[str, ...] = ()
+    needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    ffn_key: str = "intermediate_size"
     scalings: Mapping[str, str] = field(default_factory=dict)
     original_context: int | None = None
     names: Mapping[str, str] = field(default_factory=lambda: HUGGINGFACE_NAMES)
@@ -194,6 +198,7 @@ class Family:
     gguf_mark: str = ""
     half_split: bool = True
     gguf_biases: tuple[str, ...] = ()
+    gguf_needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     gguf_fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gguf_wide_layers: int = 0
 
@@ -204,6 +209,13 @@ EXPERT_KEYS = (
     "num_experts", "num_local_experts", "num_experts_per_tok", "output_router_logits", "router_aux_loss_coef",
     "router_jitter_noise",
 )  # fmt: skip
+
+MAMBA_KEYS = (
+    "intermediate_size", "shared_intermediate_size", "position_embedding_type", "time_step_limit",
+    *(f"mamba_{name}" for name in (
+        "n_heads", "n_groups", "d_state", "d_head", "d_conv", "expand", "chunk_size", "conv_bias", "proj_bias")),
+)  # fmt: skip
+MULTIPLIERS = {"embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0, "scale": 1.0}
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
@@ -227,7 +239,15 @@ FAMILIES: dict[str, Family] = {
     ),
     "granite": Family(
         ("GraniteForCausalLM",), 2048, gguf="granite", half_split=False, biases=BIASES, gguf_biases=BIASES,
-        factors={"embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0, "scale": 1.0},
+        factors=MULTIPLIERS, gguf_needs={"rope.scaling.finetuned": (True,)},
+    ),
+    "granitemoehybrid": Family(
+        ("GraniteMoeHybridForCausalLM",), 2048, gguf="granite", half_split=False, biases=QKVO, factors=MULTIPLIERS,
+        needs={
+            "num_local_experts": (0,), "position_embedding_type": ("rope",), "layer_types": ("attention", "full_attention"),
+        },
+        ffn_key="shared_intermediate_size", fused=GRANITE_NAMES, renamed={".shared_mlp.output_linear.": ".mlp.down_proj."},
+        keys=(*EXPERT_KEYS, *MAMBA_KEYS), gguf_biases=BIASES,
     ),
     "olmo2": Family(
         ("Olmo2ForCausalLM",), 2048, gguf="olmo2", norm_eps=1e-5, norms="after", qk_norm="full", biases=QKVO,

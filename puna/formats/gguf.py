@@ -1,7 +1,7 @@
 """GGUF files -> Checkpoint: keys to sizes, tensor names to ours, the tokenizer's keys to a TokenizerSpec.
 
-Rows of attn_q and attn_k are in the interleaved rotary order for "llama", in the half-split one ("neox") for the others. A
-model's tensors tell which vectors it has (biases, norms of heads); there are no keys for that.
+Rows of attn_q and attn_k are in the rotary order that `families.py` says. A model's tensors tell which biases it has; there
+are no keys for that.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _family(values: Values, architecture: str) -> tuple[str, Family]:
 def _refuse_what_changes_results(values: Values, family: Family) -> None:
     read = {*(FACTOR_KEYS[name] for name in family.factors), *(EXPERT_KEYS if family.experts else ())}
     read |= set(Q_BETA_KEYS if family.scales_queries else ())
-    for suffix, plain in PLAIN_VALUES.items():
+    for suffix, plain in (PLAIN_VALUES | dict(family.gguf_needs)).items():
         key = f"{family.gguf}.{suffix}"
         found = None if suffix in read else values.scalar(key)
         if found is not None and found not in plain:

@@ -136,6 +136,7 @@ def read_config(config: JsonObject, name: str) -> ModelConfig:
     config = text_part(config)
     family = family_in(config)
     refuse_other_values(config, _plain_values(family))
+    _require_values(config, family)
     try:
         return model_of(config.values["model_type"], _facts(config, family, name))
     except ConfigError as error:
@@ -198,6 +199,17 @@ def _plain_values(family: Family) -> dict[str, tuple[Any, ...]]:
     return kept | dict.fromkeys(ACTIVATION_KEYS, ACTIVATIONS[family.activation])
 
 
+def _require_values(config: JsonObject, family: Family) -> None:
+    for key, allowed in family.needs.items():
+        found = config.values.get(key)
+        each = found if isinstance(found, list) else [found]
+        if not each or any(one not in allowed for one in each):
+            words = " or ".join(map(str, allowed))
+            raise UnsupportedModelError(
+                f"{config.file}: {key} is {shown(found)}; puna runs models of this type where it is {words}"
+            )
+
+
 def _key_of(family: Family, field: str) -> str:
     return (
         SCORE_DIM
@@ -226,7 +238,7 @@ def _facts(config: JsonObject, family: Family, name: str) -> Facts:
     head_dim, context = _head_dim(config, family, num_heads, hidden_size), _context(config, family)
     ropes, stretch = read_ropes(config, family, head_dim, context)
     norm_eps, window = config.real("rms_norm_eps"), _window(config, family)
-    ffn_size = _needed(config, "intermediate_size")
+    ffn_size = _needed(config, family.ffn_key)
     return Facts(
         num_layers=num_layers,
         num_heads=num_heads,

@@ -79,6 +79,7 @@ PHI_GGUF_NAMES: dict[str, tuple[str, ...]] = {
     "blk.{}.attn_qkv.weight": ("q_proj", "k_proj", "v_proj"),
     "blk.{}.ffn_up.weight": ("gate_proj", "up_proj"),
 }
+GRANITE_NAMES: dict[str, tuple[str, ...]] = {"model.layers.{}.shared_mlp.input_linear.weight": ("gate_proj", "up_proj")}
 FUSED_EXPERTS: dict[str, tuple[str, ...]] = {"model.layers.{}.mlp.experts.gate_up_proj": ("gate_experts", "up_experts")}
 
 # Role of experts -> the name of one expert's matrix, by layer and expert.

@@ -33,7 +33,7 @@ _ANYWHERE: tuple[tuple[str, str], ...] = (
     (r"pixtral|voxtral|llava|bakllava|smolvlm|idefics|internvl|minicpm-?v|moondream|cogvlm|paligemma|molmo", _VISION),
     (r"codestral-?mamba|mamba", f"{_STATE} (Mamba)"),
     (r"gemma(?!-?[23](?![\db.n]))", f"{_OWN} (Gemma 1, 3n and 4)"),
-    (r"granite.*(-a\d+m|moe|-h-|-h$|vision|speech)|granite-?4(?!\.[1-9])", f"{_OWN} (Granite with experts, or 4.0)"),
+    (r"granite.*(-a\d+(\.\d+)?[bm]|moe|-h-|-h$|tiny|small|vision|speech)", f"{_OWN} (Granite with experts or states)"),
     (r"phi-?[34].*(small|moe|vision|multimodal|flash)", f"{_OWN} (Phi with experts, images or states)"),
     (r"gpt-?oss", f"{_EXPERTS} (gpt-oss)"),
 )  # fmt: skip

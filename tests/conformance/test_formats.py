@@ -241,6 +241,19 @@ def test_the_language_model_of_one_that_also_reads_images_is_read(outer: str, te
     require_equal(found, family.checkpoint(family.transformers_model(seed=3)))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layer_types", ["full_attention", "linear_attention"]), ("position_embedding_type", None), ("num_local_experts", 8)],
+)
+def test_granite_4_with_other_layers_is_refused(key: str, value: Any, tmp_path: Path) -> None:
+    by_transformers(FAMILIES["granite 4, dense"], tmp_path, "whole")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(UnsupportedModelError, match=f"{key} is .*; puna runs models of this type where it is"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_folder_of_another_family_is_not_written(tmp_path: Path) -> None:
     by_transformers(FAMILIES["smollm3"], tmp_path / "theirs", "whole")
     with pytest.raises(UnsupportedModelError, match="does not write folders of the architecture 'smollm3'"):

@@ -23,7 +23,7 @@ NAMES = {
     "of its own": """gemma-2b gemma:7b google/gemma-7b google/gemma-7b-it codegemma-7b gemma-3n-e4b gemma3n:e2b gemma4
         gemma-4-26b-a4b phi-2 microsoft/phi-1_5 phi-3-small-8k phi-3.5-moe phi-3-vision phi-4-multimodal phi-4-mini-flash
         glm-4-9b chatglm3-6b THUDM/glm-4-9b-chat falcon-7b falcon-40b falcon-mamba-7b
-        granite-3.1-1b-a400m granite4:3b ibm-granite/granite-4.0-h-tiny olmo-7b allenai/OLMo-1B command-r command-r-plus
+        granite-3.1-1b-a400m granite4:tiny-h ibm-granite/granite-4.0-h-tiny olmo-7b allenai/OLMo-1B command-r command-r-plus
         aya-23-8b starcoder2-7b stablelm-2-1.6b internlm2-7b baichuan2-13b minicpm-2b exaone-3.5-7.8b nemotron-4-15b
         minitron-8b ernie-4.5-0.3b seed-oss-36b apertus-8b bitnet-b1.58-2b qwen-7b qwen-14b-chat""",
     "older decoder": "gpt2 gpt-j-6b gpt-neox-20b pythia-1.4b bloom-7b1 opt-6.7b mpt-7b",
