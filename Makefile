@@ -1,9 +1,10 @@
 # make demo     from a fresh clone to a model's answer
-# make install  a link to puna in ~/.local/bin (or BINDIR), so that `puna` is a command in every terminal
-# make gpu      PyTorch and Triton, for NVIDIA GPUs; then the doctor tries the card
+# make install  puna as a command in every terminal: a link in ~/.local/bin
+# make gpu      PyTorch and Triton, for NVIDIA GPUs; the doctor tries the card
 # make test     the tests, in the same environment
 # make check    format, lint, types, architecture
-.PHONY: demo install uninstall gpu test full check format model bench-env clean
+# make help     these lines
+.PHONY: help demo install uninstall gpu test full check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -15,6 +16,7 @@ PIP := $(BIN)/python $(INSTALL)
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 QUESTION ?= What is the capital of Peru?
 
+# The first rule: make alone makes the demo.
 demo: $(VENV)/.demo
 	$(BIN)/puna run "$(QUESTION)"
 	@echo
@@ -23,19 +25,27 @@ demo: $(VENV)/.demo
 	@echo "What to type next:"
 	@$(BIN)/puna models --next
 
+help:
+	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
+
 BINDIR ?= $(HOME)/.local/bin
 LINK := $(BINDIR)/puna
 PUNA := $(CURDIR)/$(BIN)/puna
 
 install: $(VENV)/.demo
 	@if [ -e "$(LINK)" ] && [ "$$(readlink "$(LINK)")" != "$(PUNA)" ]; then \
-		echo "$(LINK) exists and is not this puna. Remove it, or choose a folder: make install BINDIR=FOLDER"; exit 1; fi
-	@mkdir -p "$(BINDIR)" && ln -sfn "$(PUNA)" "$(LINK)" && echo "$(LINK) is now a link to $(PUNA); make uninstall removes it"
+		echo "This file exists and is not this puna:"; echo "  $(LINK)"; \
+		echo "Remove it, or choose another folder: make install BINDIR=FOLDER"; exit 1; fi
+	@mkdir -p "$(BINDIR)" && ln -sfn "$(PUNA)" "$(LINK)"
+	@echo "puna is now a command, by this link (make uninstall removes it):"
+	@echo "  $(LINK)"
 	@case ":$$PATH:" in *":$(BINDIR):"*) ;; *) \
-		echo "$(BINDIR) is not in your PATH. Log in again, or add it: export PATH=\"$(BINDIR):\$$PATH\"";; esac
+		echo "Its folder is not in your PATH. Log in again, or type in this terminal:"; \
+		echo "  export PATH=\"$(BINDIR):\$$PATH\"";; esac
 
 uninstall:
-	@if [ "$$(readlink "$(LINK)")" = "$(PUNA)" ]; then rm "$(LINK)"; echo "removed $(LINK)"; else echo "$(LINK) is not this puna"; fi
+	@if [ "$$(readlink "$(LINK)")" = "$(PUNA)" ]; then rm "$(LINK)"; echo "removed $(LINK)"; else \
+		echo "This file is not this puna, or does not exist:"; echo "  $(LINK)"; fi
 
 # Gigabytes: CUDA's libraries come with PyTorch.
 gpu: $(VENV)/.demo
@@ -62,12 +72,14 @@ format: $(VENV)/.test
 
 # The tests with the real model and real tokenizers skip where these cannot be had; the others need no network.
 model: $(VENV)/.demo
-	@$(BIN)/python -m tests.real_files || echo "make: going on without these files; the tests that need them will be skipped"
+	@$(BIN)/python -m tests.real_files || echo "make: going on without these files; tests that need them are skipped"
 
 $(BIN)/python:
-	@$(or $(PYTHON),false) -c '$(SUITABLE)' || { echo "puna needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(or $(PYTHON),false) -c '$(SUITABLE)' || { echo "puna needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Try:"; \
+		echo "  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "making the virtual environment $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu:"; echo "  sudo apt install python3-venv"; exit 1; }
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing puna into $(VENV) ..."

@@ -9,6 +9,7 @@ from typing import Self
 from puna.errors import UsageError
 from puna.request import FinishReason, Request, TokenLogprob
 from puna.runner import Handle
+from puna.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +82,5 @@ def state_of(handle: Handle) -> str:
     if request is None:
         return "waiting"
     state = "running" if request.finish_reason is None else f"ended: {request.finish_reason}"
-    counts = f"prompt {len(request.prompt_ids)} tokens, answer {len(request.output_ids)} tokens"
-    return f"{counts}, {state}, {reprlib.repr(''.join(output.text for output in handle.outputs))}"
+    prompt, answer = (counted(len(ids), "token") for ids in (request.prompt_ids, request.output_ids))
+    return f"prompt {prompt}, answer {answer}, {state}, {reprlib.repr(''.join(output.text for output in handle.outputs))}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
 from puna.checks import refuse_unknown, require, unknown_setting
+from puna.errors import ConfigError
 from puna.model.spec import MAX_SIZES
 from puna.units import BYTES, parse_bytes
 
@@ -64,27 +65,33 @@ class EngineConfig:
         for name, low, high in _ENGINE_LIMITS:
             value = getattr(self, name)
             ok = isinstance(value, int) and low <= value <= high
-            require(ok, name, f"is {value!r}; it must lie in {low}..{high}", _where_set(name))
+            require(ok, name, f"is {value!r}; it must lie in {low}..{high}")
         ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
-        require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}", _where_set("device"))
+        require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}")
         for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
             value, allowed = getattr(self, name), get_args(kind)
-            require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}", _where_set(name))
+            require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
         ok = self.page_size % 16 == 0
-        require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16", _where_set("page_size"))
+        require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16")
 
     @classmethod
     def from_env(cls, **given: Any) -> EngineConfig:
         """The given values (None: not given), else `PUNA_...` variables, else the defaults. A bad value is an error."""
-        if (error := unknown_setting(cls, given)) is not None:  # also of one that is None
-            raise error
-        values = {k: v for k, v in given.items() if v is not None}
-        for f in fields(cls):
-            text = os.environ.get(f"PUNA_{f.name.upper()}")
-            if text is not None and f.name not in values:
-                variable = f"PUNA_{f.name.upper()}"
-                values[f.name] = read_setting(variable, str(f.type), text, f"Change or unset {variable}.")
-        return cls(**values)
+        if (unknown := unknown_setting(cls, given)) is not None:  # also of one that is None
+            raise unknown
+        values = {name: value for name, value in given.items() if value is not None}
+        kinds = {f.name: str(f.type) for f in fields(cls)}
+        variables = {
+            name: variable for name in kinds.keys() - values.keys() if (variable := f"PUNA_{name.upper()}") in os.environ
+        }
+        hints = {name: f"Change or unset {variable}." for name, variable in variables.items()}
+        for name, variable in variables.items():
+            values[name] = read_setting(variable, kinds[name], os.environ[variable], hints[name])
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            error.give_hint(hints.get(error.field, error.hint))
+            raise
 
 
 class EngineSettings(TypedDict, total=False):
@@ -113,18 +120,6 @@ _ENGINE_LIMITS = (
     ("page_size", 16, 1024),
     ("vram", 0, 1 << 50),
 )
-
-
-WITHOUT_FLAG = {"max_batch", "chunk_tokens", "page_size"}  # of the settings that are checked here
-
-
-def _where_set(name: str) -> str:
-    """
-    >>> _where_set("max_context"), _where_set("page_size")
-    ('It is set by --max-context, or by the variable PUNA_MAX_CONTEXT.', 'It is set by the variable PUNA_PAGE_SIZE.')
-    """
-    flag = "" if name in WITHOUT_FLAG else f"--{name.replace('_', '-')}, or by "
-    return f"It is set by {flag}the variable PUNA_{name.upper()}."
 
 
 # type of a field -> pattern of its text, the same in words, the function that reads it

@@ -2,6 +2,8 @@
 
 Each says what was given, what is allowed and what to do. The command line prints `message`, and `hint` on a second
 line, and ends with `exit_code`; a server answers with `http_status`. An error that is not a `PunaError` is a bug of puna.
+
+`message` and `hint` name settings by their flags ("--device cpu"); `str(error)` and a traceback by their keywords (device="cpu").
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from typing import ClassVar, Self
+
+from puna.keywords import in_python
 
 
 class PunaError(Exception):
@@ -23,11 +27,16 @@ class PunaError(Exception):
     default_hint: ClassVar[str] = ""  # what to do, unless the caller gives a hint
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(in_python(message))
         self.message = message
-        self.hint = hint or self.default_hint
-        if self.hint:
-            self.add_note(self.hint)  # a traceback shows it too
+        self.hint = ""
+        self.give_hint(hint or self.default_hint)
+
+    def give_hint(self, hint: str) -> None:
+        """Say what to do. A traceback shows it too."""
+        self.hint = hint
+        if hint:
+            self.add_note(in_python(hint))
 
     @property
     def line(self) -> str:
@@ -107,7 +116,7 @@ class ContextLengthError(PunaError):
 
     exit_code = 2
     http_status = 400
-    default_hint = "Shorten the prompt, or load the model with a larger max_context (flag: --max-context) if it allows that."
+    default_hint = "Shorten the prompt, or load the model with a larger --max-context if it allows that."
 
     @classmethod
     def of(cls, num_tokens: str, max_context: int) -> Self:
@@ -115,9 +124,16 @@ class ContextLengthError(PunaError):
 
 
 class InsufficientMemoryError(PunaError):
-    """A model that does not fit into the free memory. Raised before anything is allocated, or when an allocation fails."""
+    """A model that does not fit into the free memory. Raised before anything is allocated, or when an allocation fails.
+
+    `needed_bytes`: with the settings that need least; 0: not known.
+    """
 
     http_status = 507
+
+    def __init__(self, message: str, *, hint: str = "", needed_bytes: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.needed_bytes = needed_bytes
 
 
 class DownloadError(PunaError):

@@ -37,6 +37,7 @@ from puna.sampling import History, Row, TokenSampler
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
+from puna.units import counted
 
 ONE_PROMPT = "a text, or a row of token ids,"
 Prompt = str | Sequence[int]
@@ -394,7 +395,7 @@ class LLM:
         if isinstance(params, SamplingParams):
             return [dataclasses.replace(params, **settings)] * count
         each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
-        _require_one_each("sets of sampling parameters", each, count)
+        _require_one_each("set of sampling parameters", each, count)
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
     def _samplers_of(self, given: Any, count: int) -> list[TokenSampler | None]:
@@ -402,7 +403,7 @@ class LLM:
         if given is None:
             return [None] * count
         each = given if checks.is_row(given) else [given] * count
-        _require_one_each("samplers", each, count)
+        _require_one_each("sampler", each, count)
         return [_Checked.of(one, self.model.vocab_size) for one in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -528,7 +529,12 @@ _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotation
 
 
 def _conversation(given: Chat) -> Messages:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+    """A chat as messages. UsageError for a text without a word; a message in a list may be empty, as other programs send it."""
+    if not isinstance(given, str):
+        return given
+    if not given.strip():
+        raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
+    return [{"role": "user", "content": given}]
 
 
 SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.sampling)"}
@@ -612,7 +618,9 @@ def _how_far(streams: list[Stream]) -> tuple[int, int]:
 
 def _require_one_each(what: str, given: Sequence[Any], count: int) -> None:
     if len(given) != count:
-        raise UsageError(f"{len(given)} {what} were given for {count} prompts", hint="Give one, or one each.")
+        noun, *rest = what.split(" ", 1)
+        words = " ".join((counted(len(given), noun), *rest))
+        raise UsageError(f"{words} for {counted(count, 'prompt')}", hint="Give one, or one each.")
 
 
 def _close(streams: list[Stream]) -> None:

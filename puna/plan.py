@@ -169,7 +169,7 @@ def make_plan(
     if num_offloaded:
         report.notice(
             f"{num_offloaded} of {config.num_layers} layers stay in main memory and are copied to the device in every step, "
-            f"{exact_gib(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
+            f"{gib(sum(need.layers[-num_offloaded:]))}: slow, but it runs"
         )
     if not engine.max_context and context < config.max_context:
         report.notice(
@@ -298,8 +298,8 @@ def _tell_weights(needs: Mapping[str, _Needs], name: str, free_bytes: int, repor
     asked = next(iter(needs))
     if name != asked:
         report.notice(
-            f"weights as {name}, {exact_gib(needs[name].weights)}: as they are in the file they need "
-            f"{exact_gib(needs[asked].weights)}, and {exact_gib(free_bytes)} are free"
+            f"weights as {name}, {gib(needs[name].weights)}: as they are in the file they need {gib(needs[asked].weights)}, "
+            f"and {gib(free_bytes)} are free"
         )
 
 
@@ -343,7 +343,7 @@ def _round_up(number: int, multiple: int) -> int:
 def _require_context(config: ModelConfig, engine: EngineConfig) -> None:
     if engine.max_context > config.max_context:
         raise UsageError(
-            f"max_context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
+            f"--max-context is {engine.max_context}; the model was made for {config.max_context} tokens at most",
             hint=f"Give {config.max_context} or fewer, or leave it out.",
         )
 
@@ -352,7 +352,7 @@ def _kv_type(engine: EngineConfig, layout: Layout) -> str:
     if engine.kv_type == "auto":
         return layout.kv_types[0]
     if engine.kv_type not in layout.kv_types:
-        raise UsageError(f"kv_type is {engine.kv_type!r}; this backend has {', '.join(layout.kv_types)}")
+        raise UsageError(f"--kv-type is {engine.kv_type!r}; this backend has {', '.join(layout.kv_types)}")
     return engine.kv_type
 
 
@@ -410,4 +410,5 @@ def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> Insuffic
         f"weights {exact_gib(need.weights)}, KV of {context} tokens {exact_gib(kv)}, scratch {exact_gib(scratch)}",
         hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
         + ", or close other programs; `puna plan MODEL` lists what fits.",
+        needed_bytes=need.weights + kv + scratch,
     )

@@ -10,7 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol, Self, TextIO, runtime_checkable
 
-from puna.units import megabytes
+from puna.keywords import in_python
+from puna.units import counted, megabytes
 
 MAX_WIDTH = 80  # columns; fewer on a narrower terminal
 BAR_WIDTH = 20
@@ -152,7 +153,7 @@ class PlainReporter(StageReporter):
     def notice(self, text: str) -> None:
         with self._lock:
             self._line.clear()
-            for line in wrapped(f"puna: {text}"):
+            for line in wrapped(f"puna: {in_python(text)}"):
                 self._stream.write(f"{line}\n")
             self._stream.flush()
 
@@ -184,7 +185,8 @@ class BatchProgress:
     def end(self, done: int, num_tokens: int) -> None:
         """Write the last line, which stays."""
         seconds = time.perf_counter() - self._started
-        self._line.end(f"{done} of {self._total} answers, {num_tokens} tokens, {seconds:.1f} s, {self._speed(num_tokens)}")
+        answers, tokens = counted(self._total, "answer"), counted(num_tokens, "token")
+        self._line.end(f"{done} of {answers}, {tokens}, {seconds:.1f} s, {self._speed(num_tokens)}")
 
     def _speed(self, num_tokens: int) -> str:
         return f"{num_tokens / max(time.perf_counter() - self._started, 1e-9):.1f} tok/s"

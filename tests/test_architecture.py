@@ -18,6 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
 # `server` (HTTP) and `glassbox` (the trace of a generation) are planned and do not exist yet.
 ROWS = [
+    ["keywords"],
     ["errors", "files", "units"],
     ["checks", "install", "resources"],
     ["model"],
@@ -51,6 +52,7 @@ TESTED = {
     "backends/torch/test_two_nodes.py": "puna/backends/torch/parallel.py",
     "causes/test_answers.py": "puna/causes",
     "causes/test_causes.py": "puna/causes",
+    "causes/test_kinds.py": "puna/causes",
     "cli/test_chat_terminal.py": "puna/cli/chat.py",
     "cli/test_columns.py": "puna/cli",
     "cli/test_end_to_end.py": "puna/cli",

@@ -79,7 +79,7 @@ SUDO = {
     *("akmods", "apt", "chattr", "chmod", "chown", "dkms", "dmesg", "dnf", "dpkg", "fallocate", "firewall-cmd", "gpg", "grubby"),
     *("kmodgenca", "ldconfig", "mkinitcpio", "mkswap", "modprobe", "mokutil", "nvidia-ctk", "nvidia-modprobe", "nvidia-smi"),
     *("pacman", "prime-select", "reboot", "shutdown", "swapon", "sysctl", "systemctl", "tee", "touch", "ubuntu-drivers", "ufw"),
-    *("update-initramfs", "update-secureboot-policy", "usermod"),
+    *("cp", "update-ca-certificates", "update-ca-trust", "update-initramfs", "update-secureboot-policy", "usermod"),
 }
 PIP = {"install", "uninstall", "list", "check", "debug", "download", "freeze", "show", "cache", "--version"}
 HF = {"auth login", "auth whoami", "download", "cache ls"}

@@ -34,6 +34,18 @@ def test_a_bad_variable_is_named_with_what_is_allowed(monkeypatch: pytest.Monkey
     assert len(caught.value.message) < 200 and f"PUNA_{name}" in caught.value.hint
 
 
+def test_the_hint_names_a_variable_only_where_the_value_comes_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_THREADS", "3")
+    for given in ({"device": "gpu"}, {"threads": "two"}, {"kv_type": "f64"}):
+        with pytest.raises(ConfigError) as caught:
+            EngineConfig.from_env(**given)
+        assert caught.value.hint == "" and not getattr(caught.value, "__notes__", [])
+    monkeypatch.setenv("PUNA_DEVICE", "gpu")
+    with pytest.raises(ConfigError, match="device is 'gpu'") as caught:
+        EngineConfig.from_env(threads=2)
+    assert caught.value.hint == "Change or unset PUNA_DEVICE."
+
+
 def test_good_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"THREADS": "+3", "PREFIX_CACHE": "0", "KV_TYPE": "f16", "MAX_CONTEXT": "0099"}.items():
         monkeypatch.setenv(f"PUNA_{name}", text)

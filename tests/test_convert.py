@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -261,7 +262,7 @@ def test_groups_of_llama2c_become_exact_floats_in_gguf(tmp_path: Path) -> None:
     [
         ({"to": "onnx"}, "the format is 'onnx'; puna writes: gguf, safetensors, meta, llama2c"),
         ({"to": "gguf", "quantize": "q3_x"}, "quantize is 'q3_x'; allowed: q8_0"),
-        ({"to": "safetensors", "quantize": "q8_0"}, "safetensors cannot hold q8_0; with it, --quantize may be: f16, bf16, f32"),
+        ({"to": "safetensors", "quantize": "q8_0"}, "safetensors cannot hold q8_0; with it, `quantize` may be: f16, bf16, f32"),
         ({"to": "llama2c", "quantize": "f16"}, "may be: q8_0, f32"),
         ({"to": "gguf", "shards": 0}, "shards is 0"),
         ({"to": "gguf", "shards": 100}, "shards is 100"),
@@ -402,9 +403,13 @@ def test_a_name_that_says_another_thing_than_is_made_is_refused(
     name: str, how: dict[str, Any], words: str, source: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=words) as caught:
+    with pytest.raises(UsageError) as caught:
         convert(source, tmp_path / name, **how)
-    assert str(tmp_path) in caught.value.hint and [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (
+        re.search(words, caught.value.message)
+        and str(tmp_path) in caught.value.hint
+        and [path.name for path in tmp_path.iterdir()] == ["folder"]
+    )
 
 
 def test_the_name_of_stdout_is_refused(source: Path) -> None:

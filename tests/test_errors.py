@@ -7,12 +7,15 @@ missing, an offset or a length leads nowhere, a checksum differs, or the bytes a
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from puna import errors
+from puna import LLM, errors, keywords
+from puna.config import EngineSettings
+from puna.convert import convert
 from puna.errors import (
     MAX_LINE,
     DamagedFileError,
@@ -22,6 +25,7 @@ from puna.errors import (
     UnsupportedModelError,
     first_line,
 )
+from puna.request import SamplingSettings
 
 PACKAGE = Path(errors.__file__).parent
 SOURCES = sorted([*(PACKAGE / "formats").rglob("*.py"), *(PACKAGE / "tokenizers").rglob("*.py"), PACKAGE / "convert.py"])
@@ -120,6 +124,43 @@ def test_damage_is_a_refusal_too() -> None:
     error = DamagedFileError("m.gguf", "kv_count", 16, "is 9, but 4 bytes remain")
     assert isinstance(error, ModelFormatError) and str(error) == "m.gguf: kv_count at byte 16: is 9, but 4 bytes remain"
     assert error.http_status == ModelFormatError.http_status == 422
+
+
+# ---- settings, in the words of who reads
+
+
+@pytest.mark.parametrize(
+    ("typed", "python"),
+    [
+        ("Use --device cpu.", 'Use device="cpu".'),
+        ("Use --device torch or --device cuda:1.", 'Use device="torch" or device="cuda:1".'),
+        ("Use --device cuda or drop --require-gpu.", 'Use device="cuda" or drop `require_gpu=True`.'),
+        ("Choose one of them with --device; with torchrun", "Choose one of them with `device`; with torchrun"),
+        ("--max-context may be up to 64", "`max_context` may be up to 64"),
+        ("Take --max-context 2048, or close", "Take max_context=2048, or close"),
+        ("Take --vram 512MiB, with", "Take vram=512 << 20, with"),
+        ("leave --tokenizer out", "leave `tokenizer` out"),
+        ("--tokenizer FILE adds one", "tokenizer=FILE adds one"),
+        ("Give it with --tokenizer: tokenizer.json", "Give it with `tokenizer`: tokenizer.json"),
+        ("Name one with --template (llama2), or use --raw", "Name one with `chat_template` (llama2), or use `generate()`"),
+        ("take a smaller type with --quantize, or --to gguf", 'take a smaller type with `quantize`, or to="gguf"'),
+        ("`puna doctor --device cuda` says it; pip install --force-reinstall torch", None),
+        ("torchrun's --master_port, or --standalone; --total 7", None),
+    ],
+)
+def test_python_gets_keywords_and_the_command_line_flags(typed: str, python: str | None) -> None:
+    error = PunaError("no", hint=typed)
+    assert error.hint == typed and error.__notes__ == [python or typed]
+    assert str(PunaError(typed)) == (python or typed) and PunaError(typed).message == typed
+
+
+def test_every_keyword_that_python_gets_is_one() -> None:
+    taken = {*inspect.signature(LLM.__init__).parameters, *inspect.signature(convert).parameters, *EngineSettings.__annotations__}
+    taken |= {*SamplingSettings.__annotations__, "chat_template", "generate()"}
+    names = {name.replace("-", "_") for name in keywords._SAME.split("|")} | {
+        word.partition("=")[0] for word in keywords._KEYWORDS.values()
+    }
+    assert names <= taken and {"device", "overwrite", "max_tokens"} <= names
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from puna.convert import convert
 from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM
+from puna.messages import checked_messages
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.progress import SILENT, KeepingReporter
@@ -88,7 +89,7 @@ def test_parameters_are_one_for_all_or_one_each(llm: LLM) -> None:
     assert [len(c.token_ids) for c in llm.generate(["a", "b"], each)] == [1, 2]
     assert [len(c.token_ids) for c in llm.generate(["a", "b"], each, max_tokens=3)] == [3, 3]
     assert len(llm.generate("a", max_tokens=4).token_ids) == 4
-    with pytest.raises(UsageError, match="2 sets of sampling parameters were given for 3 prompts"):
+    with pytest.raises(UsageError, match="2 sets of sampling parameters for 3 prompts"):
         llm.generate(["a", "b", "c"], each)
 
 
@@ -137,6 +138,15 @@ def test_params_that_are_no_sampling_params_are_refused(llm: LLM, bad: Any) -> N
 def test_what_is_no_chat_is_refused(llm: LLM, bad: Any) -> None:
     with pytest.raises(UsageError, match=r"list of messages|\"role\""):
         llm.chat(bad)
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_an_empty_question_is_refused_as_the_command_refuses_it(llm: LLM, question: str) -> None:
+    for ask in (llm.chat, llm.chat_stream):
+        with pytest.raises(UsageError, match="the question is empty") as caught:
+            ask(question)
+        assert "use `generate()` to continue" in caught.value.__notes__[0]
+    assert checked_messages([{"role": "user", "content": question}])[0]["content"] == question  # other programs send such
 
 
 def test_an_empty_text_is_the_beginning_of_a_text(llm: LLM) -> None:
@@ -626,7 +636,7 @@ def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LL
     both = llm.generate(prompts, TEN, sampler=shared)
     assert len(shared.asked) == 20 and same(both[1], each[1]) and same(each[0], llm.generate("hello", TEN))
     assert "".join(piece.text for piece in plain) == llm.generate("other", TEN).text
-    with pytest.raises(UsageError, match="1 samplers were given for 2 prompts"):
+    with pytest.raises(UsageError, match="1 sampler for 2 prompts"):
         llm.generate(prompts, TEN, sampler=[shared])
 
 

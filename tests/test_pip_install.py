@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,26 @@ def test_it_needs_nothing_that_is_installed() -> None:
     code = "import sys; sys.path.insert(0, '.'); import scripts.pip_install; print('site' in sys.modules)"
     done = subprocess.run([sys.executable, "-S", "-I", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def made(*arguments: str) -> str:
+    """What `make` prints, with the environment as it is."""
+    words = ["make", "-o", ".venv/.demo", *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_what_make_prints_fits_80_columns_and_its_paths_and_commands_stand_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a-folder-with-a-long-name-of-more-than-forty-letters" / "bin"
+    link = folder / "puna"
+    first = made("install", f"BINDIR={folder}")
+    assert f"\n  {link}\n" in first and f'\n  export PATH="{folder}:$PATH"\n' in first and link.is_symlink()
+    made("uninstall", f"BINDIR={folder}")
+    link.touch()
+    texts = (first, made("install", f"BINDIR={folder}"), made("uninstall", f"BINDIR={folder}"), made("help"))
+    lines = [line for text in texts for line in text.splitlines()]
+    assert [line for line in lines if len(line) > 80 and str(folder) not in line] == []
+    assert all(line.startswith(("  ", "removed")) for line in lines if str(folder) in line) and "make install " in texts[-1]
 
 
 @pytest.mark.parametrize("target", ["gpu", r"\$\(VENV\)/.demo", r"\$\(VENV\)/.test"])

@@ -14,7 +14,7 @@ from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from puna.plan import Layout, Plan, kv_bytes, make_plan, resident_bytes
 from puna.progress import KeepingReporter
-from puna.units import GIB, exact_gib
+from puna.units import GIB, exact_gib, gib
 from tests.fakes import tiny_config
 
 MIB = 1 << 20
@@ -179,8 +179,10 @@ def test_llama_2_7b_becomes_int8_on_a_card_of_12_gib() -> None:
     made, notices = on_a_card(LLAMA_2_7B)
     assert made.weights == "int8" and made.num_offloaded == 0 and made.total_bytes < CARD
     assert made.weights_bytes == pytest.approx(6.738e9 * 34 / 32, rel=2e-3)
-    kept, needed, free = map(exact_gib, (made.weights_bytes, plan(LLAMA_2_7B).weights_bytes, CARD))
-    assert notices == [f"weights as int8, {kept}: as they are in the file they need {needed}, and {free} are free"]
+    needed = gib(plan(LLAMA_2_7B).weights_bytes)
+    assert notices == [
+        f"weights as int8, {gib(made.weights_bytes)}: as they are in the file they need {needed}, and {gib(CARD)} are free"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_a_model_that_cannot_even_be_offloaded_is_refused() -> None:
 
 
 def test_weights_that_a_device_does_not_have_are_refused() -> None:
-    with pytest.raises(UsageError, match="this device cannot use --weights int4; it has as-is"):
+    with pytest.raises(UsageError, match='this device cannot use weights="int4"; it has as-is'):
         plan(LLAMA_2_7B, weights="int4")
 
 

@@ -94,7 +94,9 @@ def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConf
     if ProcessPlace.from_env().size > 1:
         kind = SHARED.get(kind, kind)
         if DEVICES[kind] != "torch":
-            raise UsageError(f"several processes cannot share a model on the device {kind}", hint="Use --device torch or cuda.")
+            raise UsageError(
+                f"several processes cannot share a model on the device {kind}", hint="Use --device torch or --device cuda."
+            )
     return config if config.device.startswith(kind) else replace(config, device=kind)
 
 

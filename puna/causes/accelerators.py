@@ -14,6 +14,10 @@ NEAREST = {
 }
 
 
+# Chips that are part of a processor: often a card is beside them.
+BESIDE_A_CARD = frozenset(("gfx902", "gfx90c", "gfx1033", "gfx1035", "gfx1036", "gfx1037", "gfx1103"))
+
+
 def explain_hip(numbers: Numbers) -> Explanation:
     """ROCm code not compiled for this chip, with the override that helps, if one is known."""
     chip = numbers.get("chip", "").lower()
@@ -28,9 +32,15 @@ def explain_hip(numbers: Numbers) -> Explanation:
             "Or run code for the most similar chip of the same generation: export HSA_OVERRIDE_GFX_VERSION=10.3.0 for "
             "RX 6000, 11.0.0 for RX 7000 and Ryzen 7000 to AI 300. It may crash."
         )
+    is_beside = chip in BESIDE_A_CARD
+    told += " It is the small GPU inside the processor: programs take it, too, where a card is beside it." if is_beside else ""
+    hide = (
+        "If there is a card, hide the small one, by the numbers of rocminfo: export HIP_VISIBLE_DEVICES=0 ROCR_VISIBLE_DEVICES=0"
+    )
     return Explanation(
         f"{told} ROCm and each wheel support a fixed list of chips; new and small chips come late.",
         (
+            *((hide,) if is_beside else ()),
             "See which chip it is: rocminfo | grep -m1 gfx. See the wheel's list: python -c \"import torch; "
             'print(torch.cuda.get_arch_list())"',
             "Install a PyTorch for a newer ROCm: https://pytorch.org/get-started; for the newest chips AMD's own wheels.",
@@ -96,6 +106,27 @@ def explain_mps(numbers: Numbers) -> Explanation:
 
 CAUSES = (
     Cause(
+        "metal-shader",
+        "accelerators",
+        (
+            "input types must match cooperative tensor types",
+            "ggml_metal_library_init: error: error domain=mtllibraryerrordomain",
+            "ggml_metal_init: error: failed to initialize the metal library",
+            "error domain=mtllibraryerrordomain",
+        ),
+        says(
+            "llama.cpp's code for the Mac's GPU (a Metal shader) did not compile here; memory has nothing to do with it. Known "
+            "since macOS 26.2, above all on an M5: the part for its tensor units mixes two types, bfloat and half.",
+            "Update the program (Ollama, LM Studio and its runtime, llama.cpp, whisper.cpp): newer versions have that part "
+            "mended.",
+            "Until then switch that part off, and start the program in the same terminal: export GGML_METAL_TENSOR_DISABLE=1",
+            "For Ollama's app instead, then start it again: launchctl setenv GGML_METAL_TENSOR_DISABLE 1",
+            "Or run on the CPU: llama.cpp -ngl 0",
+            instead=MAC,
+        ),
+        ("+metal", "+static_assert|compile|shader|bfloat", "+m5|macos|mac|ollama|llama.cpp"),
+    ),
+    Cause(
         "rocblas-library",
         "accelerators",
         (
@@ -129,6 +160,26 @@ CAUSES = (
         ("+hip|rocm|gfx1151|gfx1201|gfx1103|radeon|amd", "+invalid device function|no binary|not supported|unsupported"),
     ),
     Cause(
+        "kfd-rights",
+        "accelerators",
+        (
+            "unable to open /dev/kfd read-write: permission denied",
+            "/dev/kfd: permission denied",
+            "permission denied: '/dev/kfd'",
+            'is not member of "{group:name}" group, the default dri access group',
+        ),
+        says(
+            "This user may not open /dev/kfd, ROCm's door to the AMD GPU. The driver is loaded. In a container the groups of the "
+            "machine have other names: what counts is their number.",
+            "See who may: ls -ln /dev/kfd /dev/dri",
+            "On the machine itself, then sign in again: sudo usermod -aG render,video $USER",
+            "A container: docker run --device /dev/kfd --device /dev/dri --group-add $(stat -c %g /dev/kfd) --group-add "
+            "$(stat -c %g /dev/dri/renderD128) ...",
+            instead=CPU,
+        ),
+        ("+/dev/kfd|kfd", "+permission|denied|may not|rights", "rocm|amd|docker|group"),
+    ),
+    Cause(
         "hip-no-device",
         "accelerators",
         (
@@ -136,10 +187,7 @@ CAUSES = (
             "no rocm-capable device is detected",
             "hiperrornodevice",
             "hip error: no rocm",
-            "unable to open /dev/kfd read-write: permission denied",
             "unable to open /dev/kfd",
-            "/dev/kfd: permission denied",
-            'is not member of "{group:name}" group, the default dri access group',
             "rock module is not loaded",
             "hsa_status_error_out_of_resources",
             "failed to initialize rocm",
@@ -346,6 +394,26 @@ CAUSES = (
             instead=CPU,
         ),
         ("+libsycl|libze|libmkl|oneapi", "+cannot open|missing|not found"),
+    ),
+    Cause(
+        "vulkan-buffer-limit",
+        "accelerators",
+        (
+            "requested buffer size exceeds device buffer size limit",
+            "requested buffer size exceeds device memory allocation limit",
+            "exceeds device buffer size limit",
+            "exceeds maxbuffersize",
+        ),
+        says(
+            "One buffer of llama.cpp is larger than Vulkan's driver gives in one piece (maxBufferSize, often 2 or 4 GiB): "
+            "mostly the compute buffer of a long context. The memory as a whole may be enough.",
+            "Make the compute buffer smaller: a smaller step, -ub 256 -b 512, and flash attention, -fa on",
+            "Or a smaller context: -c 16384; K and V in 8 bits: --cache-type-k q8_0 --cache-type-v q8_0",
+            "See the driver's limit: vulkaninfo | grep -iE 'maxBufferSize|maxMemoryAllocationSize'. Another driver (RADV, "
+            "AMDVLK) or another backend (ROCm, CUDA) has other limits.",
+            instead=CPU,
+        ),
+        ("+vulkan", "+buffer size|maxbuffersize", "+exceed|limit"),
     ),
     Cause(
         "vulkan-device-lost",

@@ -69,6 +69,33 @@ def _kib(size: str) -> str:
     return f"{int(size) / 1024:.{1 if int(size) % 1024 else 0}f}"
 
 
+def explain_small_floats(numbers: Numbers) -> Explanation:
+    """FP4 or FP8 kernels for another card than the one that is there; some check for one number only."""
+    only = numbers.get("only", "")
+    if only:
+        told = (
+            "The program's kernels for 4-bit or 8-bit floating point (NVFP4, FP8) check for compute capability "
+            f"{only[:-1]}.{only[-1]} alone, and this card has another one: mostly it is a GB10 (12.1, DGX Spark) beside "
+            "kernels for an RTX 50 (12.0). A launch failure that follows comes from that."
+        )
+    else:
+        told = (
+            "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "
+            "need more shared memory than an RTX 50 (sm_120) or GB10 (sm_121, DGX Spark) has; old versions confuse the two."
+        )
+    return Explanation(
+        told,
+        (
+            "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
+            "Update the program and FlashInfer (vLLM: of March 2026 or later, or a build for the card): support for sm_120 and "
+            "sm_121 came during 2026.",
+            "Or use another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ, in bf16 or as a GGUF.",
+        ),
+        instead="puna's --weights int8 and int4 need neither FP4 nor FP8.",
+        numbers=numbers,
+    )
+
+
 CAUSES = (
     Cause(
         "ptxas-unknown-card",
@@ -133,19 +160,12 @@ CAUSES = (
         (
             "failed to run cutlass fp4 gemm on sm{sm:int}",
             "failed to run cutlass fp4 gemm",
-            "this kernel only supports sm{sm:int}.",
+            "this kernel only supports sm{only:int}",
             "flashinfer kernels unavailable for {method:word} on current platform",
             "failed to initialize cutlass tma ws grouped gemm",
             "exception raised from cutlass_gemm_caller",
         ),
-        says(
-            "The kernels for 4-bit or 8-bit floating point (NVFP4, FP8) are not made for this card: those of a B200 (sm_100) "
-            "need more shared memory than an RTX 50 (sm_120) or GB10 (sm_121, DGX Spark) has; old versions confuse the two.",
-            "See what the card has: nvidia-smi --query-gpu=name,compute_cap --format=csv",
-            "Use the newest program and FlashInfer: support for sm_120 and sm_121 came during 2026.",
-            "Or use another backend (vLLM: VLLM_NVFP4_GEMM_BACKEND=marlin), or the model in AWQ or a GGUF.",
-            instead="puna's --weights int8 and int4 need neither FP4 nor FP8.",
-        ),
+        explain_small_floats,
         ("+fp4|nvfp4|mxfp4", "+cutlass|flashinfer|kernel", "fail|sm120|sm121|sm_120|sm_121|unavailable"),
     ),
     Cause(

@@ -95,9 +95,35 @@ def nearest_library(wanted: str) -> str:
     return max((known for known in BITSANDBYTES if known[:2] == wanted[:2] and known < wanted), default="")
 
 
+OWN_BITS = "puna needs no bitsandbytes: --weights int8 or int4 are its own."
+ROCM_PUT_WRONG = 80  # bitsandbytes takes ROCm 7.10 for 7 * 10 + 10
+
+
+def _on_rocm(version: int, numbers: Numbers) -> Explanation:
+    """A library for ROCm that is not there; versions like 7.12 are put together wrongly."""
+    is_wrong = ROCM_PUT_WRONG <= version < 100
+    told = f"bitsandbytes looks for its library of ROCm {version // 10}.{version % 10}, which is not in its folder."
+    if is_wrong:
+        told += f" PyTorch's ROCm is 7.{version - 70}: older versions of bitsandbytes put its two numbers together wrongly."
+    return Explanation(
+        told,
+        (
+            "Update it: python -m pip install -U bitsandbytes",
+            "See which it has, in the folder that the text names: ls FOLDER/libbitsandbytes_rocm*.so",
+            "Then name one of them, the nearest below yours, such as 7.2; older versions call it BNB_CUDA_VERSION: "
+            "export BNB_ROCM_VERSION=72",
+            "Built from source: build it with -DROCM_VERSION and the number that it looks for.",
+        ),
+        instead=OWN_BITS,
+        numbers=numbers,
+    )
+
+
 def explain_bitsandbytes(numbers: Numbers) -> Explanation:
-    """A library that bitsandbytes lacks for this CUDA, with the one that can stand for it."""
+    """A library that bitsandbytes lacks for this CUDA or ROCm, with the one that can stand for it."""
     file = numbers.get("file", "")
+    if (rocm := re.search(r"rocm(\d{2})\b", file)) is not None:
+        return _on_rocm(int(rocm[1]), numbers)
     wanted = re.search(r"cuda(\d{3})", file)
     near = nearest_library(wanted[1]) if wanted else ""
     if file:
@@ -118,8 +144,73 @@ def explain_bitsandbytes(numbers: Numbers) -> Explanation:
             "See whether a variable asks for another CUDA than PyTorch's: echo $BNB_CUDA_VERSION",
             "If it does: unset BNB_CUDA_VERSION",
         ),
-        instead="puna needs no bitsandbytes: --weights int8 or int4 are its own.",
+        instead=OWN_BITS,
         numbers=numbers,
+    )
+
+
+SGL_INDEX = "https://docs.sglang.ai/whl/cu130/"
+
+
+def explain_sgl_kernel(numbers: Numbers) -> Explanation:
+    """SGLang's compiled kernels: for another CUDA, for another PyTorch, or none for the card."""
+    found = _NUMBERED.search(numbers.get("library", ""))
+    if found is not None:
+        told = f"SGLang's kernels (sgl-kernel) were built for CUDA {found[1]}, and the installed PyTorch brings another CUDA."
+    elif numbers.get("symbol"):
+        told = "SGLang's kernels (sgl-kernel) were built for another PyTorch than the installed one."
+    else:
+        told = "SGLang's kernels (sgl-kernel) do not load: they are for another CUDA or PyTorch, or hold none for this card."
+    return Explanation(
+        told,
+        (
+            "See the CUDA of PyTorch: python -c 'import torch; print(torch.__version__, torch.version.cuda)'",
+            f"CUDA 13 (RTX 50, DGX Spark): python -m pip install --force-reinstall --no-deps sgl-kernel --index-url {SGL_INDEX}",
+            "CUDA 12: the usual wheel, with the PyTorch that SGLang names: python -m pip install --force-reinstall sglang",
+            "Cards before the RTX 30, and GB10 in older versions, are not in the wheel: take SGLang's Docker image for the card.",
+        ),
+        instead="puna uses no compiled extension: Numba and Triton compile its kernels on your machine.",
+        numbers=numbers,
+    )
+
+
+# Libraries whose number is CUDA's.
+_NUMBERED = re.compile(r"lib(?:cudart|cublas|cublaslt|nvrtc|nvjitlink|cupti)\.so\.(1[1-9])", re.IGNORECASE)
+WHEELS = {"11": "cu118", "12": "cu128", "13": "cu130"}  # CUDA's first number -> PyTorch's index of it
+
+
+def explain_library(numbers: Numbers) -> Explanation:
+    """A library of CUDA that a program was linked to, and that is not there: the program is for another CUDA than PyTorch."""
+    library = numbers.get("library", "")
+    found = _NUMBERED.search(library)
+    cuda = found[1] if found is not None else ""
+    if cuda:
+        told = (
+            f"A package was built for CUDA {cuda}, and {library} is not here: the installed PyTorch brings another CUDA or none. "
+            "Which package, the lines above name (vLLM, sgl-kernel, flash-attn, bitsandbytes ...)."
+        )
+    else:
+        told = f"The program was linked to {library or 'a CUDA library'}, and this file is not on the machine or not on its path."
+    cure = (
+        "See the CUDA of PyTorch: python -c 'import torch; print(torch.version.cuda)'",
+        "See which packages are there: python -m pip list | grep -iE 'vllm|sgl|flash|bits|cu1'",
+        "Install the package in its build for that CUDA. vLLM, whose usual wheel is for CUDA 13 since 2026, by a wheel with "
+        "+cu129 in its name from its releases, or: uv pip install vllm --torch-backend=auto",
+    )
+    if cuda in WHEELS:
+        index = f"https://download.pytorch.org/whl/{WHEELS[cuda]}"
+        last = f"Or take the PyTorch of CUDA {cuda}: python -m pip install --force-reinstall torch --index-url {index}"
+    else:
+        last = "libcuda.so itself belongs to the driver: then the driver is missing."
+    if found is None:
+        cure = (
+            "See which there are: python -m pip list | grep nvidia; ldconfig -p | grep -E 'libcud|libnccl'",
+            "PyTorch's wheel for a GPU brings cuDNN, NCCL and their like: write import torch before the program's own import.",
+            "Without PyTorch (-cu13 for CUDA 13): python -m pip install nvidia-cudnn-cu12, and name the folder with the file in "
+            "LD_LIBRARY_PATH.",
+        )
+    return Explanation(
+        told, (*cure, last), instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.", numbers=numbers
     )
 
 
@@ -471,6 +562,9 @@ CAUSES = (
             "could not find the bitsandbytes cuda binary",
             "required library version not found: {file:path}",
             "configured cuda binary not found at {file:path}",
+            "configured rocm binary not found at {file:path}",
+            "could not find the bitsandbytes rocm binary at posixpath('{file:path}",
+            "could not find the bitsandbytes rocm binary",
             "bitsandbytes library load error",
             "configured {kind:name} binary not found at",
             "attempted to use bitsandbytes native library functionality but it's not available",
@@ -502,6 +596,17 @@ CAUSES = (
         ("+cuinit|init failure", "+cuda|nvidia|gpu", "fail|error|code"),
     ),
     Cause(
+        "sgl-kernel-library",
+        "cuda",
+        (
+            "could not load any common_ops library ~~~ {library:cudalib}: cannot open shared object file",
+            "could not load any common_ops library ~~~ undefined symbol: {symbol:torch}",
+            "could not load any common_ops library",
+        ),
+        explain_sgl_kernel,
+        ("+sgl_kernel|sgl-kernel|sglang", "+common_ops|could not load"),
+    ),
+    Cause(
         "cuda-library-missing",
         "cuda",
         (
@@ -511,17 +616,7 @@ CAUSES = (
             "library to query for nvidia gpus: {library:cudalib}: cannot open shared object file",
             "cublas64_{version:int}.dll",
         ),
-        says(
-            (
-                "The program was linked to {library}, and this file is not on the machine, or not on the library path: the "
-                "program was built for another version of CUDA.",
-                "The program was linked to a CUDA library that is not on the machine: it was built for another version of CUDA.",
-            ),
-            "See which there are: ldconfig -p | grep -E 'libcuda|libcudart|libcublas'",
-            "Install the version of the program that was built for the CUDA that your PyTorch brings (torch.version.cuda).",
-            "libcuda.so itself belongs to the driver: then the driver is missing.",
-            instead="puna needs no CUDA toolkit: PyTorch's wheel brings what it uses.",
-        ),
+        explain_library,
         (
             "+libcudart|libcublas|libcuda|libcudnn|libnvrtc|cuda library",
             "+not found|missing|cannot open|no such file",

@@ -337,15 +337,21 @@ CAUSES = (
             "unknown or invalid runtime name: nvidia",
             "failed to inject cdi devices",
             "unresolvable cdi devices",
+            "failed to discover gpu vendor from cdi",
+            "no known gpu vendor found",
+            "cdi device injection failed",
             "libnvidia-ml.so.1: file exists",
         ),
         says(
-            "Docker cannot give a GPU to a container: the NVIDIA Container Toolkit is not installed, or Docker is not "
-            "configured for it.",
+            "Docker cannot give a GPU to a container: the NVIDIA Container Toolkit is not installed, Docker is not configured "
+            "for it, or there is no NVIDIA card. New versions of Docker and Podman look for a description of the card (CDI), "
+            "which the toolkit writes.",
+            "Without an NVIDIA card, leave --gpus out. An Intel or AMD GPU: docker run --device /dev/dri ...",
             "Install it, on the machine that runs the containers: NVIDIA's package source as in "
             "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html, then sudo apt install "
             "nvidia-container-toolkit, or sudo dnf install nvidia-container-toolkit",
             "Then: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+            "If the text speaks of CDI, write the description anew: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
             "A Docker that was installed as a snap does not find it: use Docker's own packages.",
             "Check it: docker run --rm --gpus all ubuntu nvidia-smi",
             remedy="container-toolkit",

@@ -78,6 +78,42 @@ def explain_type(numbers: Numbers) -> Explanation:
     return Explanation(told, (cure, "See the types: puna inspect FILE.gguf"), instead=INSPECT, numbers=numbers)
 
 
+# Architectures that llama.cpp never had -> the model, and the versions of Ollama whose own engine ran it.
+OF_OLLAMA_ALONE = {"mllama": ("Llama 3.2 Vision", "0.4", "0.24")}
+
+
+def explain_architecture(numbers: Numbers) -> Explanation:
+    """An architecture that a program does not know: mostly it is older than the model; some llama.cpp has never had."""
+    name = numbers.get("architecture", "")
+    model, first, last = OF_OLLAMA_ALONE.get(name.lower(), ("", "", ""))
+    if model:
+        told = (
+            f"The model is {model} ({name}), which llama.cpp has never run, nor LM Studio. Only Ollama's own engine did, from "
+            f"{first} to {last}: since 0.30 Ollama starts llama.cpp's llama-server. There, neither an update nor a new pull "
+            f"mends it."
+        )
+        cure: tuple[str, ...] = (
+            "Take another model that sees: ollama pull qwen2.5vl",
+            f"Or install Ollama {last} again: https://github.com/ollama/ollama/releases; Docker: docker pull "
+            f"ollama/ollama:{last}.0",
+        )
+    else:
+        which = f"the architecture {name}" if name else "the model's architecture"
+        told = f"The program does not know {which}: it is older than the model, or does not run this family."
+        cure = (
+            "Update the program first (llama.cpp, llama-cpp-python, Ollama).",
+            "LM Studio brings its own llama.cpp: Settings, Runtime, update it there; if the newest does not run the model, wait "
+            "for the next.",
+        )
+    return Explanation(
+        told,
+        cure,
+        instead="puna runs the LLaMA family and its relatives (Llama 1 to 3.3, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, "
+        "Phi-3 and 4, and what was made of them) and refuses others by name.",
+        numbers=numbers,
+    )
+
+
 CAUSES = (
     Cause(
         "git-lfs-pointer",
@@ -336,21 +372,29 @@ CAUSES = (
             "model architecture not supported",
             "model {architecture:word} is not supported ... convert",
         ),
+        explain_architecture,
+        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio", "+model"),
+    ),
+    Cause(
+        "gguf-vocabulary-incomplete",
+        "files",
+        (
+            "error loading model vocabulary: cannot find tokenizer {part:name} in model file",
+            "cannot find tokenizer {part:name} in model file",
+        ),
         says(
             (
-                "The program does not know the architecture {architecture}: it is older than the model, or does not run this "
-                "family.",
-                "The program does not know the model's architecture: it is older than the model, or does not run this family.",
+                "The GGUF file has no {part} for its tokenizer. If it is the merges, an old converter mostly made it from a "
+                "tokenizer.json of 2024 or later, whose merges are written in another form, and dropped them.",
+                "The GGUF file's tokenizer is incomplete.",
             ),
-            "Update the program first (llama.cpp, llama-cpp-python, Ollama).",
-            "LM Studio brings its own llama.cpp: Settings, Runtime, update it there; if the newest does not run the model, wait "
-            "for the next.",
-            instead=(
-                "puna runs the LLaMA family and its relatives (Llama 1 to 3.3, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, "
-                "Phi-3 and 4, and what was made of them) and refuses others by name."
-            ),
+            "Make it again with a current converter: git pull; python convert_hf_to_gguf.py FOLDER (unsloth and the like: "
+            "update first)",
+            "A file of somebody else's: take another conversion; an adapter (LoRA) is no model by itself.",
+            "See what the file has: puna inspect FILE.gguf",
+            instead="puna convert FOLDER m.gguf --to gguf reads both forms, and names what a file lacks.",
         ),
-        ("+architecture", "+not known|unknown|unsupported|not support", "+gguf|llama.cpp|ollama|lm studio", "+model"),
+        ("+merges|tokenizer", "+gguf|llama", "+cannot find|not found|missing"),
     ),
     Cause(
         "gguf-unknown-splitter",

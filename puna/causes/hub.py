@@ -28,6 +28,52 @@ def explain_xet(numbers: Numbers) -> Explanation:
 
 CAUSES = (
     Cause(
+        "tiktoken-download",
+        "hub",
+        (
+            "error downloading or loading vocab file",
+            "failed to download or load vocab file",
+            "failed to load harmony encoding",
+            "openaipublic.blob.core.windows.net/encodings/{file:path}",
+            "host='openaipublic.blob.core.windows.net'",
+            "openaipublic.blob.core.windows.net",
+        ),
+        says(
+            "The program fetches a vocabulary (o200k_base.tiktoken for gpt-oss) when it starts, whatever lies in the model's "
+            "folder, and did not reach openaipublic.blob.core.windows.net: no network, or a proxy with a certificate of its own.",
+            "Fetch it once, where there is a network, and cl100k_base.tiktoken from there, too: curl -O "
+            "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
+            "Put them into a folder of the machine, and name that for gpt-oss (openai_harmony; vLLM, SGLang, TensorRT-LLM): "
+            "export TIKTOKEN_ENCODINGS_BASE=/path/of/folder",
+            "In a container mount that folder, and give the variable with -e.",
+            "Python's own tiktoken reads another variable, and files that are named by a checksum: fill the folder on a machine "
+            "with network by TIKTOKEN_CACHE_DIR=FOLDER, then copy it.",
+            instead="puna reads the vocabulary from the model's own files.",
+        ),
+        ("+harmony|tiktoken|gpt-oss|o200k", "+vocab|download|offline|encoding", "fail|error|network|air-gapped"),
+    ),
+    Cause(
+        "rust-certificate",
+        "hub",
+        (
+            "xethub.hf.co ~~~ invalidcertificate(",
+            "invalidcertificate({reason:name})",
+            "invalid peer certificate: {reason:name}",
+            "invalid peer certificate",
+        ),
+        says(
+            "The program (hf_xet and uv are written in Rust) does not trust the server's certificate: a company's or school's "
+            "proxy shows its own, and such programs look neither into Python's list nor always into the system's. A browser, "
+            "curl and pip may work.",
+            "Downloads from Hugging Face: leave Xet out, and name the proxy's certificate: export HF_HUB_DISABLE_XET=1 "
+            "REQUESTS_CA_BUNDLE=/path/of/ca.pem SSL_CERT_FILE=/path/of/ca.pem",
+            "Or update hf_xet, which in newer versions reads SSL_CERT_FILE: python -m pip install -U huggingface_hub hf_xet",
+            "uv: take the system's list, or name the certificate: export UV_NATIVE_TLS=1 SSL_CERT_FILE=/path/of/ca.pem",
+            instead="puna pull checks the sha256 of what comes; HF_HUB_DISABLE_XET=1 works for it too.",
+        ),
+        ("+unknownissuer|peer certificate|unknown issuer", "+certificate|tls|proxy", "xet|uv|hf|rust"),
+    ),
+    Cause(
         "hf-command-renamed",
         "hub",
         (

@@ -127,8 +127,6 @@ CAUSES = (
             "llama_cublas is deprecated",
             "llama_cuda is deprecated",
             "llama_metal is deprecated",
-            "https is not supported. please rebuild with",
-            "built without ssl support",
             "could not find openssl",
             "the source directory ... does not appear to contain cmakelists.txt",
             "no rule to make target 'llama_",
@@ -144,6 +142,76 @@ CAUSES = (
             instead="puna has nothing to compile.",
         ),
         ("+llama.cpp|llama_curl|makefile", "+curl|deprecated|cmake|build"),
+    ),
+    Cause(
+        "llama-cpp-without-tls",
+        "server",
+        ("https is not supported. please rebuild with", "https is not supported", "built without ssl support"),
+        says(
+            "This llama.cpp was built without TLS, because the headers of OpenSSL were not there: it runs models, and cannot "
+            "fetch them (-hf, --model-url).",
+            "Fetch the file with another program, and give it by -m: hf download OWNER/REPO FILE.gguf --local-dir .",
+            "Or build it again with the headers: sudo apt install libssl-dev",
+            "Then: cmake -B build -DLLAMA_OPENSSL=ON && cmake --build build --config Release -j",
+            "Or take a prebuilt release: https://github.com/ggml-org/llama.cpp/releases",
+            instead="puna pull hf:OWNER/REPO/FILE.gguf fetches it and checks its sha256.",
+        ),
+        ("+llama.cpp|llama-server|llama-cli", "+https|ssl|tls|openssl", "+not supported|without|rebuild"),
+    ),
+    Cause(
+        "tool-call-unparsed",
+        "server",
+        ("failed to parse input at pos {position:int}", "failed to parse input at pos"),
+        says(
+            "llama-server could not read the model's answer as a tool call: the answer has another form than the chat template "
+            "says. Known reasons: a defect of this llama.cpp (its reader of answers was rewritten in 2026), a template of "
+            "another version, an answer that was cut short, or a model that makes mistakes.",
+            "Update llama.cpp; if it began with an update, take the build before.",
+            "Use the newest template of the model: its newest GGUF, or llama-server --jinja --chat-template-file FILE",
+            "Let it finish its answer (a larger max_tokens), with a lower temperature, or more bits per weight.",
+            instead="puna hands out the model's text as it is.",
+        ),
+        ("+parse", "+tool call|tool_call|tool-call", "+llama-server|llama.cpp"),
+    ),
+    Cause(
+        "tool-arguments-broken",
+        "server",
+        ("failed to parse tool call arguments as json", "failed to parse arguments: [json.exception.parse_error"),
+        says(
+            "The conversation that was sent to llama-server holds an earlier tool call whose arguments are no valid JSON: the "
+            "model wrote them wrongly or was cut short, and the client sends them back every time. So a new try fails the same "
+            "way.",
+            "Begin a new conversation, or delete the message with that call.",
+            "Let answers end: a larger max_tokens and context (-c); long files in one call are cut first.",
+            "Update the client (the agent) and llama.cpp. A model with more bits per weight, at a lower temperature, makes fewer "
+            "such mistakes.",
+            instead="puna hands such arguments to the chat template as the text that they are.",
+        ),
+        ("+tool call|tool_call", "+arguments|json", "+parse|invalid", "+llama-server|llama.cpp"),
+    ),
+    Cause(
+        "imatrix-missing",
+        "server",
+        (
+            "missing importance matrix for tensor {tensor:word} in a very low-bit quantization",
+            "missing importance matrix for tensor",
+        ),
+        says(
+            (
+                "Types of about two bits need an importance matrix (imatrix) for each tensor, and there is none for {tensor}: "
+                "no matrix was given, or the texts that it was made with never used this tensor (an expert, or a layer for "
+                "drafts, MTP).",
+                "Types of about two bits need an importance matrix (imatrix) for each tensor: none was given, or the texts that "
+                "it was made with never used this tensor (an expert, or a layer for drafts, MTP).",
+            ),
+            "Make one from the unquantised GGUF: llama-imatrix -m f16.gguf -f text.txt -o imatrix.gguf",
+            "Then: llama-quantize --imatrix imatrix.gguf f16.gguf out.gguf IQ2_M",
+            "If one was given, keep this tensor in more bits, such as: --tensor-type 'blk\\.64\\.=q5_k'; or use more and other "
+            "texts.",
+            "Or take a type that needs none: Q3_K_S and all larger ones.",
+            instead="puna convert makes types from four bits on, which need none.",
+        ),
+        ("+imatrix|importance matrix", "+missing|quantiz"),
     ),
     Cause(
         "llama-cpp-arguments",
@@ -176,7 +244,6 @@ CAUSES = (
             "libggml{name:word}: cannot open shared object file",
             "libmtmd.so{version:word}: cannot open shared object file",
             "could not find module '{library:path}llama.dll'",
-            "no lm runtime found for model format '{format:word}'",
             "failed to load llm engine from path",
         ),
         says(
@@ -184,11 +251,11 @@ CAUSES = (
             "Linux: the folder of the program must be known: export LD_LIBRARY_PATH=FOLDER, or unpack the whole release into one "
             "folder.",
             "Windows: install the Visual C++ Redistributable (x64); for CUDA the archive cudart of the same release.",
-            "llama-cpp-python: python -m pip install --force-reinstall --no-cache-dir llama-cpp-python. LM Studio: Runtime, "
-            "update or choose another.",
+            "llama-cpp-python: python -m pip install --force-reinstall --no-cache-dir llama-cpp-python",
+            "LM Studio: update its runtime, or choose another one, in the settings under Runtime.",
             instead='puna runs the same file: puna run model.gguf "..."',
         ),
-        ("+libllama|libggml|llama.dll|lm runtime", "+cannot open|not found|missing|load"),
+        ("+libllama|libggml|llama.dll", "+cannot open|not found|missing|load"),
     ),
     Cause(
         "convert-unknown-model",

@@ -10,6 +10,7 @@ EXITS = {
     3221225501: "it used an instruction that this processor does not have (0xC000001D)",
     3221225781: "Windows found a DLL missing (0xC0000135)",
     3221226505: "it stopped itself (0xC0000409)",
+    3765269347: "an error in its C++ was caught by nothing (0xE06D7363)",
     6: "it stopped itself (SIGABRT)",
     134: "it stopped itself (SIGABRT)",
     9: "it was killed (SIGKILL), as for want of memory",
@@ -56,6 +57,30 @@ def explain_worker(numbers: Numbers) -> Explanation:
     )
 
 
+def explain_no_runtime(numbers: Numbers) -> Explanation:
+    """LM Studio has no engine for the format: it is not installed, or there is none."""
+    kind = numbers.get("format", "")
+    has_engine = kind.lower() in ("", "gguf", "mlx")
+    if has_engine:
+        told = (
+            f"LM Studio has no engine (runtime) for {kind.upper() or 'this'} files. Since 0.4 the engines are separate parts: "
+            "after an update, or for another user of the machine, none may be installed. A processor without AVX2 has none."
+        )
+    else:
+        told = f"LM Studio has no engine for {kind}: it runs GGUF files, and on a Mac models in MLX's format."
+    cure = (
+        "Press Ctrl+Shift+R (or Settings, Runtime), download llama.cpp there (CUDA, Vulkan or CPU), and start LM Studio again."
+        if has_engine
+        else "Take a GGUF of the same model: search for its name with GGUF in LM Studio."
+    )
+    return Explanation(
+        told,
+        (cure, "If the list is empty, see what the processor has: on Linux grep -o -m1 avx2 /proc/cpuinfo"),
+        instead='puna needs no runtime of its own: puna run model.gguf "..."',
+        numbers=numbers,
+    )
+
+
 CAUSES = (
     Cause(
         "lmstudio-guardrail",
@@ -79,6 +104,17 @@ CAUSES = (
             instead="puna plan MODEL itemises every byte; after loading, puna compares the plan with the memory used.",
         ),
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
+    ),
+    Cause(
+        "lmstudio-no-runtime",
+        "server",
+        (
+            "no lm runtime found for model format '{format:word}'",
+            "no lm runtime found for model format",
+            "no lm runtime found",
+        ),
+        explain_no_runtime,
+        ("+lm studio|lmstudio|lm runtime", "+no runtime|no lm runtime|runtime not found"),
     ),
     Cause(
         "lmstudio-runtime",

@@ -252,6 +252,44 @@ CAUSES = (
             instead="puna plans these before it allocates, lowers the context to what fits, and says so.",
         ),
         ("+llama.cpp|ggml|llama-server", "+out of memory|oom|allocate", "gpu|vram|cuda"),
+        unless=("requested buffer size exceeds device",),
+    ),
+    Cause(
+        "metal-resource-limit",
+        "memory",
+        ("[metal::malloc] resource limit ({limit:int}) exceeded", "[metal::malloc] resource limit", "metal resource limit"),
+        says(
+            (
+                "MLX holds more than {limit} buffers at once. Their number is full, not the memory: long prompts, kept prompts "
+                "and long runs of a server collect small buffers.",
+                "MLX holds more buffers at once than Metal allows. Their number is full, not the memory: long prompts, kept "
+                "prompts and long runs of a server collect small buffers.",
+            ),
+            "Update, for several models were mended in 2026: python -m pip install -U mlx mlx-lm",
+            "Start the server again; in a program of yours free them between requests: mx.clear_cache()",
+            "Send shorter prompts and fewer at once, and keep fewer prompts: mlx_lm.server --prompt-cache-size 1",
+            instead="puna runs on the Mac's CPU, and its K and V are one block.",
+        ),
+        ("+metal|mlx", "+resource limit|499000", "exceed|server|prompt"),
+    ),
+    Cause(
+        "mps-buffer-too-large",
+        "memory",
+        ("invalid buffer size: {wanted:size}", "invalid buffer size"),
+        says(
+            (
+                "PyTorch asked the Mac's GPU for {wanted} in one piece; Metal gives half to two thirds of the memory at "
+                "most. Where transformers asks (caching_allocator_warmup), it reserves all weights as one buffer.",
+                "PyTorch asked the Mac's GPU for more in one piece than Metal gives: half to two thirds of the memory. Where "
+                "transformers asks (caching_allocator_warmup), it reserves all weights as one buffer.",
+            ),
+            "If it is more than the Mac's memory, the model is too large: take one of fewer weights or bits, such as a GGUF.",
+            "Else update transformers, which no longer does that on mps: python -m pip install -U transformers",
+            "Or load on the CPU and move then: from_pretrained(...) without device_map, then model.to('mps')",
+            'If attention asked (long texts, no warmup in the traceback): attn_implementation="sdpa", or shorter texts.',
+            instead="puna runs on the Mac's CPU; before it allocates, it refuses what does not fit, with both numbers.",
+        ),
+        ("+mps|mac", "+invalid buffer size|buffer size"),
     ),
     Cause(
         "metal-out-of-memory",
@@ -264,7 +302,6 @@ CAUSES = (
             "[metal::malloc] attempting to allocate",
             "[malloc_or_wait] unable to allocate {wanted:int} bytes",
             "[metal] command buffer execution failed",
-            "invalid buffer size: {wanted:size}",
             "kiogpucommandbuffercallbackerror{reason:name}",
         ),
         says(

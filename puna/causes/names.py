@@ -79,6 +79,11 @@ OF_A_CACHE = (
     *("seen_tokens", "get_usable_length", "get_max_length", "get_max_cache_shape", "from_legacy_cache", "to_legacy_cache"),
     *("key_cache", "value_cache", "_seen_tokens"),
 )
+# Former attributes of transformers' tokenizers.
+OF_A_TOKENIZER = (
+    *("all_special_tokens_extended", "additional_special_tokens", "batch_encode_plus", "encode_plus", "prepare_for_model"),
+    *("build_inputs_with_special_tokens", "special_tokens_map_extended"),
+)
 # Arguments that were added, removed or renamed.
 ARGUMENTS = (
     *("load_in_4bit", "load_in_8bit", "torch_dtype", "dtype", "use_auth_token", "evaluation_strategy", "use_flash_attention_2"),

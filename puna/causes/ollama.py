@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+import re
+
+from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.lm_studio import how_it_ended
 from puna.causes.server import PLANS
+
+LOG = (
+    "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: %LOCALAPPDATA%\\Ollama"
+)
+
+
+def explain_runner(numbers: Numbers) -> Explanation:
+    """The report that the process with the model ended, with what Windows's status says."""
+    status = numbers.get("status", "").lower()
+    how = how_it_ended(str(int(status, 16))) if re.fullmatch(r"[0-9a-f]{8}", status) else ""
+    began = "If every model fails since an update: install Ollama and the card's driver again, or take the Ollama before."
+    return Explanation(
+        f"The program that runs the model did not start or died{f': {how}' if how else ''}. Why, this line does not say: the "
+        "error itself is above it, or in Ollama's log.",
+        (LOG, "Give puna why that log.", *((began,) if status else ())),
+        instead=PLANS,
+        numbers=numbers,
+    )
+
 
 CAUSES = (
     Cause(
@@ -56,7 +78,7 @@ CAUSES = (
             "From a container, localhost is the container: OLLAMA_HOST=http://host.docker.internal:11434",
             instead='puna run needs no server: puna run model.gguf "..."',
         ),
-        ("+ollama", "+connect|not running|refused|unreachable"),
+        ("+ollama", "+not running|refused|unreachable|not connect|cannot connect|connect to|connecting"),
     ),
     Cause(
         "ollama-port",
@@ -134,10 +156,11 @@ CAUSES = (
             "ollama version ... is too old",
         ),
         says(
-            "The model is newer than this Ollama.",
+            "The model is newer than this Ollama: than its server, which may be older than the command that you type.",
             "Linux: curl -fsSL https://ollama.com/install.sh | sh; Windows and macOS: the icon's menu, Restart to update; "
             "Docker: docker pull ollama/ollama",
-            "Then restart the service: sudo systemctl restart ollama; ollama --version",
+            "Then restart the service: sudo systemctl restart ollama",
+            "See both versions; two different ones mean that an old server still runs: ollama --version",
             instead='puna takes the file itself: puna run model.gguf "..."',
         ),
         ("+ollama", "+newer version|too old|412|update"),
@@ -195,6 +218,59 @@ CAUSES = (
         role="effect",
     ),
     Cause(
+        "unknown-authority",
+        "server",
+        (
+            "x509: certificate signed by unknown authority",
+            "x509: certificate has expired or is not yet valid",
+            "x509: certificate is valid for",
+            "tls: failed to verify certificate: x509: {reason:word}",
+            "tls: failed to verify certificate",
+        ),
+        says(
+            "The program (Ollama, Docker and others in Go) does not trust the server's certificate: a company's or school's "
+            "proxy shows its own, the machine's list of authorities is missing (small containers), or the clock is wrong.",
+            "Give the system the proxy's certificate (Debian, Ubuntu): sudo cp ca.crt /usr/local/share/ca-certificates/ && sudo "
+            "update-ca-certificates",
+            "Fedora: sudo cp ca.crt /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust",
+            "Then restart the service, which read the list when it started: sudo systemctl restart ollama",
+            "A container: mount the file, and name it with -e SSL_CERT_FILE=/path/in/the/container/ca.crt",
+            "If the text says which names the certificate is valid for: look for the server's name in /etc/hosts; see the date: "
+            "date",
+            instead='puna takes a file that was fetched elsewhere: puna run model.gguf "..."',
+        ),
+        ("+x509|unknown authority", "+certificate|tls", "ollama|docker|pull|proxy"),
+    ),
+    Cause(
+        "ollama-no-mlx",
+        "server",
+        ("mlx runner not available", "build with mlx tag", "mlx runner failed: {reason:word}"),
+        says(
+            "This Ollama was built without the engine (MLX) that the model needs: its image models (x/...) and models in MLX's "
+            "form run on Macs with Apple silicon, and elsewhere only where the release notes say so.",
+            "Update Ollama, and see the notes of the release: https://github.com/ollama/ollama/releases",
+            "Otherwise take another model: a GGUF for texts; for images a program such as ComfyUI.",
+            instead="puna runs GGUF and safetensors of the LLaMA family, on any processor.",
+        ),
+        ("+mlx", "+ollama", "+not available|runner|failed"),
+    ),
+    Cause(
+        "ollama-no-token",
+        "server",
+        ("panic: failed to sample token", "failed to sample token"),
+        says(
+            "Ollama's engine got numbers from the GPU with which no token can be chosen (NaN): a defect of this version with "
+            "this model, card or driver, memory of the card that is unstable, or a damaged model file.",
+            "Try without what is most often at fault: OLLAMA_FLASH_ATTENTION=0 ollama serve, and OLLAMA_KV_CACHE_TYPE unset",
+            "Update Ollama and the card's driver; if it began with an update, take the Ollama before.",
+            "Fetch the model again, for its file may be damaged: ollama rm NAME && ollama pull NAME",
+            "See whether the CPU alone answers well: CUDA_VISIBLE_DEVICES=-1 ollama serve. If it writes nonsense too, it is the "
+            "file.",
+            instead="puna ends only the request with such numbers, says so, and puna inspect MODEL --weights checks the file.",
+        ),
+        ("+ollama", "+sample token|failed to sample"),
+    ),
+    Cause(
         "ollama-network",
         "server",
         (
@@ -212,6 +288,7 @@ CAUSES = (
             instead='puna takes a file that was fetched elsewhere: puna run model.gguf "..."',
         ),
         ("+ollama", "+registry|pull", "+timeout|lookup|dial|network"),
+        unless=("x509", "failed to verify certificate"),
     ),
     Cause(
         "ollama-digest",
@@ -234,6 +311,9 @@ CAUSES = (
         "runner-died",
         "server",
         (
+            "llama-server process has terminated: exit status 0x{status:name}",
+            "llama runner process has terminated: exit status 0x{status:name}",
+            "llama-server process has terminated",
             "llama runner process has terminated",
             "llama runner process no longer running",
             "error loading llama server",
@@ -247,14 +327,7 @@ CAUSES = (
             "llama_model_load: error loading model",
             "failed to initialize the context",
         ),
-        says(
-            "This is a report only: the program that runs the model did not start or died. The error itself is above it, or "
-            "in Ollama's log.",
-            "See Ollama's log: journalctl -u ollama --no-pager -n 200; macOS: ~/.ollama/logs/server.log; Windows: "
-            "%LOCALAPPDATA%\\Ollama",
-            "Give puna why that log.",
-            instead=PLANS,
-        ),
+        explain_runner,
         ("+ollama|llama runner", "+terminated|died|crash|exit status"),
         role="effect",
     ),

@@ -20,6 +20,7 @@ def explain_context(numbers: Numbers) -> Explanation:
         (
             f"Start it with a longer one (K and V take memory): llama-server -c {longer}; llama-cpp-python: n_ctx={longer}",
             "llama-server shares -c among its slots: --parallel 1 gives one request all of it.",
+            f"LM Studio: load the model anew with Context Length {longer} (`lms load MODEL --context-length {longer}`).",
             "Or ask for less: an agent that sends its whole history every time can be told to shorten it.",
         ),
         instead=PLANS,

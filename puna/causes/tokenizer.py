@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, says
+from puna.causes.base import Cause, Explanation, Numbers, says
 
 OWN = (
     "puna reads tokenizer.json, SentencePiece's and Llama 3's tokenizer.model by itself: puna tokenize MODEL TEXT shows the "
@@ -19,6 +19,44 @@ OTHER_TEMPLATE = (
 TEMPLATES = "puna reports the template's own refusal; to use another template: puna chat MODEL --template chatml"
 
 
+# Classes that transformers 5 writes into tokenizer_config.json.
+OF_TRANSFORMERS_5 = frozenset(("tokenizersbackend", "sentencepiecebackend", "pythonbackend", "mistralcommonbackend"))
+
+
+def explain_class(numbers: Numbers) -> Explanation:
+    """A class in tokenizer_config.json that this transformers lacks: it is of a later one, misspelt, or the model's own."""
+    name = numbers.get("name", "")
+    if name.lower() in OF_TRANSFORMERS_5:
+        told = (
+            f"tokenizer_config.json was saved by transformers 5, whose class {name} the installed transformers 4 does not have."
+        )
+        cure: tuple[str, ...] = (
+            "Update it, and what runs the model with it (mlx-lm, vLLM, LLaMA-Factory ...): python -m pip install -U transformers",
+            'Or write into tokenizer_config.json the class that version 4 reads: "tokenizer_class": "PreTrainedTokenizerFast". '
+            "tokenizer.json, which holds all of the tokenizer, stays as it is.",
+        )
+    elif name == "LLaMATokenizer":
+        told = "tokenizer_config.json names LLaMATokenizer, a misspelling of conversions of March 2023."
+        cure = ('Write "tokenizer_class": "LlamaTokenizer" into tokenizer_config.json.', WITH_SENTENCEPIECE)
+    else:
+        told = (
+            f"tokenizer_config.json names {f'the class {name}' if name else 'a class'}, which this transformers does not have: "
+            "it is older than the model, the class is the model's own code, or a library that the class needs is missing."
+        )
+        cure = (
+            "Update: python -m pip install -U transformers",
+            "If the model's folder or page brings Python files, the class is in them: trust_remote_code=True, after reading "
+            "them.",
+            f"If the name is LlamaTokenizer: {WITH_SENTENCEPIECE[0].lower()}{WITH_SENTENCEPIECE[1:]}",
+        )
+    return Explanation(told, cure, instead=OWN, numbers=numbers)
+
+
+WITH_SENTENCEPIECE = (
+    "It needs sentencepiece, and a transformers of April 2023 or later: pip install -U transformers sentencepiece protobuf"
+)
+
+
 CAUSES = (
     Cause(
         "tokenizer-class-missing",
@@ -28,18 +66,41 @@ CAUSES = (
             "tokenizer class {name:word} is not currently imported",
             "_set_model_specific_special_tokens ~~~ has no attribute 'keys'",
         ),
+        explain_class,
+        ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
+    ),
+    Cause(
+        "tokenizer-regex",
+        "tokenizer",
+        ("with an incorrect regex pattern", "fix_mistral_regex"),
         says(
-            (
-                "tokenizer_config.json names the class {name}, which this transformers does not have. LLaMATokenizer is the "
-                "misspelling of early conversions of March 2023.",
-                "tokenizer_config.json names a class that this transformers does not have.",
-            ),
-            "If the name is LlamaTokenizer: it needs sentencepiece, and a transformers of April 2023 or later: "
-            "pip install -U transformers sentencepiece protobuf",
-            'If it is LLaMATokenizer: write "tokenizer_class": "LlamaTokenizer" into tokenizer_config.json.',
+            "transformers warns that tokenizer.json cuts texts by a wrong expression. That is true of Mistral's models of 2025 "
+            "and what was made of them; some versions (4.57) say it of any model in a local folder, where it is wrong.",
+            "A Mistral, or a model made of one: AutoTokenizer.from_pretrained(..., fix_mistral_regex=True), then "
+            "save_pretrained once.",
+            "Any other model (Qwen, Llama, Gemma): leave it; the ids are the same. Newer versions check better: "
+            "python -m pip install -U transformers",
+            instead="puna cuts texts as the model's own tokenizer.json says: puna tokenize MODEL TEXT shows it.",
+        ),
+        ("+regex pattern|fix_mistral_regex", "+tokenizer|incorrect"),
+        role="symptom",
+    ),
+    Cause(
+        "mistral-tokenizer-missing",
+        "tokenizer",
+        (
+            "make sure that a mistral tokenizer is present in",
+            "found 0 files matching the pattern: re.compile('^tokenizer",
+            "no tokenizer file found in directory ... tekken",
+        ),
+        says(
+            "The program looks for Mistral's own tokenizer (tekken.json or tokenizer.model.v3), because it was told to "
+            "(--tokenizer-mode mistral) or took the model for Mistral's form; the folder has Hugging Face's tokenizer.json only.",
+            "Leave these out, all three: --tokenizer-mode mistral, --config-format mistral, --load-format mistral",
+            "Or fetch the file from the model's own repository: hf download OWNER/REPO tekken.json --local-dir FOLDER",
             instead=OWN,
         ),
-        ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
+        ("+mistral tokenizer|tekken", "+not found|found 0|missing|present"),
     ),
     Cause(
         "tokenizer-json-too-new",
@@ -246,6 +307,30 @@ CAUSES = (
             instead="puna runs templates in a sandbox and names the line that fails; another one: --template chatml",
         ),
         ("+chat template|jinja", "+error|fail|undefined|syntax|not supported"),
+    ),
+    Cause(
+        "template-filter",
+        "tokenizer",
+        (
+            "unknown (built-in) filter '{filter:word}' for type {type:name}",
+            "unknown (built-in) filter '{filter:word}'",
+            "can only get item pairs from a mapping",
+        ),
+        says(
+            (
+                "The chat template applies {filter} to a value of the kind {type}. Mostly it walks over a tool call's "
+                "arguments, which came as JSON text (OpenAI's form) and not as an object, or over a tool's schema with a list "
+                "of types.",
+                "The chat template applies a filter to a value of another kind. Mostly it walks over a tool call's arguments, "
+                "which came as JSON text (OpenAI's form) and not as an object, or over a tool's schema with a list of types.",
+            ),
+            "Update llama.cpp (LM Studio, Ollama): since spring 2026 it hands such arguments over as objects.",
+            "Or give a corrected template: llama-server --jinja --chat-template-file FILE; the newest GGUF of the model has one.",
+            "If the filter is upper or a type is an Array: give each parameter of the tool one type, such as string.",
+            "In vLLM and transformers: send the arguments as an object, or update both.",
+            instead="puna hands JSON text in a tool call's arguments to the template as an object.",
+        ),
+        ("+jinja|template|filter", "+unknown filter|built-in|items", "+tool|arguments|llama"),
     ),
     Cause(
         "template-refused",

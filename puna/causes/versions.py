@@ -100,6 +100,7 @@ MOVED: dict[str, Moved] = {
     "batch_encode_plus": Moved("transformers", "5.0", instead="tokenizer(texts)"),
     "encode_plus": Moved("transformers", "5.0", instead="tokenizer(text)"),
     "additional_special_tokens": Moved("transformers", "5.0", instead="extra_special_tokens"),
+    "all_special_tokens_extended": Moved("transformers", "5.0", instead="all_special_tokens", asked_by="vllm"),
     "prepare_seq2seq_batch": Moved("transformers", "5.0", instead="tokenizer(texts, text_target=...)"),
     "as_target_tokenizer": Moved("transformers", "5.0", instead="tokenizer(texts, text_target=...)"),
     "build_inputs_with_special_tokens": Moved("transformers", "5.0"),
@@ -120,6 +121,7 @@ MOVED: dict[str, Moved] = {
     "configure_http_backend": Moved("huggingface_hub", "1.0", instead="set_client_factory"),
     "attrsdescriptor": Moved("triton", "3.3"),
     "triton_key": Moved("triton", "3.5"),
+    **{name: Moved("triton", "3.2", asked_by="bitsandbytes") for name in ("ops", "matmul_perf_model")},
     "functional_tensor": Moved("torchvision", "0.17", instead="torchvision.transforms.functional"),
     "prepare_model_for_int8_training": Moved("peft", "0.10", instead="prepare_model_for_kbit_training"),
     "list_audio_backends": Moved("torchaudio", "2.9"),
@@ -279,6 +281,37 @@ def explain_other_pythons(numbers: Numbers) -> Explanation:
     )
 
 
+# A model that a package registers by itself -> the package, its version that no longer does, the first transformers that has it.
+REGISTERED = {"aimv2": ("vllm", "0.10", "4.54"), "ovis": ("vllm", "0.10", "4.54")}
+
+
+def explain_registration(numbers: Numbers) -> Explanation:
+    """A package that registers with transformers what this transformers has itself, or in a way that it no longer takes."""
+    model = numbers.get("model", "")
+    package, version, has_it = REGISTERED.get(model.lower(), ("", "", ""))
+    newer = (
+        "Update the package that registers; the traceback's lines above name it: python -m pip install -U mlx-lm (or vllm, ...)"
+    )
+    older = "Or take the transformers from before: python -m pip install 'transformers<5.13', for older packages 'transformers<5'"
+    if package:
+        told = f"{package} before {version} registers the model {model} with transformers, which has it itself since {has_it}."
+        newer = f"Update: python -m pip install -U '{package}>={version}'"
+        older = f"Or take the transformers from before: python -m pip install 'transformers<{has_it}'"
+    elif model:
+        told = (
+            f"A package registers its own model, {model}, with transformers, and this transformers has that model itself. The "
+            "package is older than this transformers."
+        )
+    else:
+        told = (
+            "A package registers a model or tokenizer of its own with transformers (AutoTokenizer.register and its like), and "
+            "does it in a way that this transformers no longer takes. The package is older than this transformers; known of "
+            "mlx-lm with transformers 5.13."
+        )
+    versions = "See the versions: python -m pip list | grep -iE 'transformers|mlx|vllm|sglang'"
+    return Explanation(told, (newer, older, versions), instead=OWN_READERS, numbers=numbers)
+
+
 CAUSES = (
     Cause(
         "numpy-two",
@@ -330,6 +363,33 @@ CAUSES = (
             instead="puna needs torch alone, and only for a GPU.",
         ),
         ("+torchvision|torchaudio", "+nms|mismatch|incompatib|does not exist|different cuda|version", "torch|error|install"),
+    ),
+    Cause(
+        "torchcodec",
+        "versions",
+        (
+            "could not load libtorchcodec ~~~ the pytorch version ({have:word}) is not compatible with",
+            "could not load libtorchcodec",
+            "libtorchcodec_core{number:int}",
+            "torchcodec is required",
+            "torchcodec is not available",
+            "to support decoding audio data, please install 'torchcodec'",
+        ),
+        says(
+            (
+                "torchcodec, which reads sound and video for torchaudio, datasets and speech programs, does not load beside "
+                "PyTorch {have}. It needs the shared libraries of FFmpeg (4 to 8), and its version belongs to one version of "
+                "PyTorch.",
+                "torchcodec, which reads sound and video for torchaudio, datasets and speech programs, does not load. It needs "
+                "the shared libraries of FFmpeg (4 to 8), and its version belongs to one version of PyTorch.",
+            ),
+            "Install FFmpeg: sudo apt install ffmpeg; macOS: brew install ffmpeg",
+            "On Windows its build full-shared, which brings DLLs, in the PATH: winget install Gyan.FFmpeg.Shared",
+            "Take the versions that belong together: python -m pip install -U torch torchaudio torchcodec",
+            "Or do without it: python -m pip install 'datasets<4' 'torchaudio<2.9', with the torch of that torchaudio",
+            instead="puna reads texts only, and needs PyTorch only for a GPU.",
+        ),
+        ("+torchcodec|libtorchcodec", "+load|install|ffmpeg|not available"),
     ),
     Cause(
         "xformers-mismatch",
@@ -503,26 +563,12 @@ CAUSES = (
             "autoconfig.register ~~~ is already used by a transformers config",
             "tokenizer_mapping.register ~~~ object has no attribute '__{part:name}__'",
             "'str' object has no attribute '__module__'",
-            "'{model:word}' is already used by a transformers config, pick another name",
-            "is already used by a transformers config, pick another name",
+            "'{model:word}' is already used by a transformers config",
+            "is already used by a transformers config",
             "is already used by a transformers model",
             "you need to pass either a `slow_tokenizer_class` or a `fast_tokenizer_class`",
         ),
-        says(
-            (
-                "A package registers its own model, {model}, with transformers, and this transformers has that model itself. The "
-                "package is older than this transformers.",
-                "A package registers a model or tokenizer of its own with transformers (AutoTokenizer.register and its like), "
-                "and does it in a way that this transformers no longer takes. The package is older than this transformers; known "
-                "of mlx-lm with transformers 5.13.",
-            ),
-            "Update the package that registers; the traceback's lines above name it: python -m pip install -U mlx-lm (or vllm, "
-            "...)",
-            "Or take the transformers from before: python -m pip install 'transformers<5.13', for older packages "
-            "'transformers<5'",
-            "See the versions: python -m pip list | grep -iE 'transformers|mlx|vllm|sglang'",
-            instead=OWN_READERS,
-        ),
+        explain_registration,
         ("+transformers|autotokenizer", "+register", "+mlx|vllm|__module__|already used|upgrade|update"),
     ),
     Cause(
@@ -756,13 +802,10 @@ CAUSES = (
             "np.{name:name} was removed in the {package:package} {gone:number} release",
             "integrations/flash_attention.py ~~~ 'nonetype' object has no attribute 'to'",
             "missing {count:int} required positional argument: 'position_embeddings'",
-            "{class:name}tokenizer has no attribute batch_encode_plus",
-            "{class:name}tokenizer has no attribute encode_plus",
-            "{class:name}tokenizer has no attribute additional_special_tokens",
-            "has no attribute batch_encode_plus",
-            "has no attribute encode_plus",
-            "has no attribute additional_special_tokens",
-            "has no attribute all_special_tokens_extended",
+            "{class:name}tokenizer has no attribute {name:name}",
+            "{class:name}tokenizerfast has no attribute {name:name}",
+            "tokenizersbackend has no attribute {name:name}",
+            "has no attribute {name:tokenizerpart}",
         ),
         explain_moved,
         (

@@ -255,6 +255,20 @@ CAUSES = (
         ("+vllm|gpu memory utilization|gpu_memory_utilization", "+less than|free memory|not enough"),
     ),
     Cause(
+        "wsl-no-pinned-memory",
+        "server",
+        ("uva is not available",),
+        says(
+            "vLLM's newer model runner (V2) needs pinned main memory, which vLLM leaves off in WSL. Some models still use the "
+            "older runner: hence some start, and others do not.",
+            "Switch it on: export VLLM_WSL2_ENABLE_PIN_MEMORY=1",
+            "Or take the older runner: export VLLM_USE_V2_MODEL_RUNNER=0",
+            "Or update vLLM: since September 2026 the new runner works without pinned memory.",
+            instead=PLANS,
+        ),
+        ("+uva|pinned memory|pin_memory", "+wsl|vllm", "+not available|unavailable"),
+    ),
+    Cause(
         "slow-start",
         "server",
         ("torch.compile takes {seconds:number} s in total",),

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from puna.causes.names import ARGUMENTS, KERNELS, KNOWN_ALONE, OF_A_CACHE, OWNERS, PACKAGES, TOOLS
+from puna.causes.names import ARGUMENTS, KERNELS, KNOWN_ALONE, OF_A_CACHE, OF_A_TOKENIZER, OWNERS, PACKAGES, TOOLS
 
 MAX_GAP = 160
 MAX_FAR = 2400
@@ -44,6 +44,7 @@ FIELDS = {
     "alone": "|".join(KNOWN_ALONE),
     "cachepart": "|".join(sorted(OF_A_CACHE, key=len, reverse=True)),
     "argument": "|".join(ARGUMENTS),
+    "tokenizerpart": "|".join(OF_A_TOKENIZER),
     "owner": "|".join(OWNERS),
     "part": rf"(?:{'|'.join(PACKAGES)})\.[\w.]{{1,120}}",  # a module in a package
     "tool": "|".join(map(re.escape, TOOLS)),

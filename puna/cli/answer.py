@@ -141,8 +141,8 @@ def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
     first = facts["first_token_after_process_start_s"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
-        f"prompt {facts['prompt_tokens']} tokens, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {facts['output_tokens']} tokens, {facts['decode_tokens_per_s']:.1f} tok/s",
+        f"prompt {counted(facts['prompt_tokens'], 'token')}, {facts['prefill_tokens_per_s']:.0f} tok/s | "
+        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s",
     )
 
 

@@ -34,6 +34,7 @@ from puna.cli.prompt_format import PLACEHOLDER, PromptFormat
 from puna.cli.saved_chats import Autosave, SavedChat, newest
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import ModelNotFoundError, UsageError
+from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.llm import LLM
@@ -176,7 +177,7 @@ def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
 def _resume(talk: Conversation, resumed: SavedChat) -> None:
     talk.messages, talk.system = list(resumed.said), talk.system or resumed.system
     last = f" You said last: {quoted(talk.last_message())}" if talk.messages else ""
-    tell(f"Continuing with {len(talk.messages)} messages.{last}")
+    tell(f"Continuing with {counted(len(talk.messages), 'message')}.{last}")
 
 
 def _read_and_answer(talk: Conversation, source: ChatInput) -> int:

@@ -16,6 +16,7 @@ from puna.cli.terminal import printable, shown_path, tell
 from puna.cli.width import pad
 from puna.errors import PunaError, UsageError, did_you_mean
 from puna.paths import typed_path
+from puna.units import counted
 
 QUIT = "quit"
 ADVICE = (
@@ -126,7 +127,7 @@ def _path(file: str, command: str) -> Path:
 def _save(talk: Conversation, file: str, overwrite: bool = False) -> None:
     path = _path(file, "/save")
     save_text(path, document(shown_path(talk.llm.path), talk.sent_messages()), overwrite=overwrite)
-    tell(f"Saved {len(talk.messages)} messages to {path}")
+    tell(f"Saved {counted(len(talk.messages), 'message')} to {path}")
 
 
 def _overwrite(talk: Conversation, file: str) -> None:
@@ -138,7 +139,7 @@ def _load(talk: Conversation, file: str) -> None:
     talk.forget()
     talk.system, talk.messages = chat.system or talk.system, list(chat.said)
     talk.save()
-    tell(f"Loaded {len(talk.messages)} messages." + _last_words(talk))
+    tell(f"Loaded {counted(len(talk.messages), 'message')}." + _last_words(talk))
 
 
 def _last_words(talk: Conversation) -> str:
@@ -175,10 +176,11 @@ def _stats(talk: Conversation, _: str) -> None:
         return
     last = talk.turns[-1]
     used = last["prompt_tokens"] + last["output_tokens"]
+    prompt, answer = (counted(last[f"{name}_tokens"], "token") for name in ("prompt", "output"))
     tell(
-        f"{len(talk.turns)} answers; context {used} of {talk.llm.plan.max_context} tokens. The last answer:",
-        f"  prompt {last['prompt_tokens']} tokens ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s",
-        f"  answer {last['output_tokens']} tokens, {last['decode_tokens_per_s']:.1f} tok/s",
+        f"{counted(len(talk.turns), 'answer')}; context {used} of {talk.llm.plan.max_context} tokens. The last answer:",
+        f"  prompt {prompt} ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s",
+        f"  answer {answer}, {last['decode_tokens_per_s']:.1f} tok/s",
     )
 
 

@@ -218,7 +218,8 @@ class Conversation:
         """
         starts = [*self._questions(), len(self.messages)]
         if not 1 <= count < len(starts):
-            have = f"there are {len(starts) - 1} exchanges" if len(starts) > 1 else "there are no messages yet"
+            exchanges = counted(len(starts) - 1, "exchange")
+            have = f"the conversation has {exchanges}" if len(starts) > 1 else "there are no messages yet"
             raise UsageError(f"cannot drop {count}: {have}", hint="/drop N drops the N oldest messages with their answers.")
         dropped, self.messages = self.messages[: starts[count]], self.messages[starts[count] :]
         if self.autosave is not None:

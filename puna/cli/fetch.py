@@ -24,12 +24,20 @@ if TYPE_CHECKING:
     from puna.progress import Reporter
 
 HEADERS_S = 5.0  # how long to wait for the headers of a model that was itself fetched sooner
+ANSWERS = {"": True, "y": True, "yes": True, "n": False, "no": False}
 Confirm = Callable[[str], bool]  # question -> whether a person agrees
 
 
 def by_line(question: str) -> bool:
-    """The answer of a person who types a line. click.Abort for Ctrl-C and Ctrl-D."""
-    return click.confirm(question, default=True, err=True, prompt_suffix="", show_default=False)
+    """The answer of a person who types a line; Enter agrees. click.Abort for Ctrl-C and Ctrl-D."""
+    while (agreed := ANSWERS.get(_typed(question))) is None:
+        tell("Type y or n, or press Enter for yes.")
+    return agreed
+
+
+def _typed(question: str) -> str:
+    line: str = click.prompt(question, default="", err=True, prompt_suffix="", show_default=False)
+    return line.strip().lower()
 
 
 def fetch(name: str | None, config: EngineConfig | None, report: Reporter) -> Path:

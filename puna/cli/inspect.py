@@ -18,7 +18,7 @@ from puna.cli.width import cut, pad, report_width
 from puna.cli.word_wrap import wrapped
 from puna.model.spec import Experts, ModelConfig
 from puna.model.weights import active_share
-from puna.units import gb, megabytes, short_count
+from puna.units import counted, gb, megabytes, short_count
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, TokenizerSpec
@@ -206,7 +206,8 @@ def _plain(value: Any) -> str:
 def _type_lines(types: dict[str, dict[str, int]]) -> Iterator[str]:
     for name, count in types.items():
         bits = 8 * count["bytes"] / max(1, count["weights"])
-        yield f"{name:<8}{count['tensors']:>5} tensors  {megabytes(count['bytes'], 1):>13}  {bits:>5.2f} bits per weight"
+        number, noun = counted(count["tensors"], "tensor").split()
+        yield f"{name:<8}{number:>5} {noun:<7}  {megabytes(count['bytes'], 1):>13}  {bits:>5.2f} bits per weight"
 
 
 def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
@@ -215,7 +216,7 @@ def _tokenizer_lines(facts: dict[str, Any] | None) -> Iterator[str]:
         return
     kind = KIND_NAMES.get(facts["kind"], facts["kind"])
     splitter = printable(facts["pre"]) or "of its own"
-    yield f"{printable(kind)}, {facts['tokens']} tokens, {facts['merges']} merges, splitter {splitter}"
+    yield f"{printable(kind)}, {counted(facts['tokens'], 'token')}, {counted(facts['merges'], 'merge')}, splitter {splitter}"
     if facts["cut_by"] == "tokenizers":
         yield "cut by the tokenizers library, as its tokenizer.json says"
     for name, use in USES.items():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ import click
 import puna
 from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
-from puna.errors import DeviceError, PunaError, Terminated, UsageError, did_you_mean, first_line
+from puna.cli.usage import in_words, no_command
+from puna.errors import DeviceError, PunaError, Terminated, first_line
 
 # Name -> its module, and its line in `puna --help`.
 COMMANDS = {
@@ -36,7 +36,6 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
-MODEL_FLAGS = ("--model", "-m")  # of other programs; puna's MODEL stands without a flag
 
 
 class LazyGroup(click.Group):
@@ -58,7 +57,7 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         if is_question(name):
             return QUESTION, self.get_command(ctx, QUESTION), args
-        raise _no_command(name, args[1:])
+        raise no_command(args, COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -72,45 +71,6 @@ def is_question(word: str) -> bool:
     (True, True, False)
     """
     return len(word.split()) > 1 or word.rstrip().endswith(("?", "？"))
-
-
-def _no_command(name: str, others: list[str]) -> PunaError:
-    from puna import hub
-
-    near = did_you_mean(name, COMMANDS)
-    if others and all(word.isalpha() for word in (name, *others)):
-        question = f'"{" ".join((name, *others))}"'
-        return UsageError(f"there is no command {name!r}", hint=f"{near} To ask that, put it in quotes: puna {question}".lstrip())
-    if hub.looks_like_model(name):
-        return UsageError(f"{name} is a model, not a command", hint=f'Try: puna run {name} "..." or: puna chat {name}')
-    return UsageError(f"there is no command {name!r}", hint=near or "puna --help lists the commands.")
-
-
-def _no_option(error: click.NoSuchOption, words: Sequence[str]) -> UsageError:
-    """The error for an option that the command of `words` does not have. It names similar ones."""
-    context, given = error.ctx, error.option_name
-    if context is None:
-        return UsageError(f"there is no option {given}")
-    parameters = context.command.get_params(context)
-    known = [flag for parameter in parameters for flag in parameter.opts if isinstance(parameter, click.Option)]
-    takes_model = any("MODEL" in parameter.make_metavar(context) for parameter in parameters)
-    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())])
-    if near.startswith(tuple(f"Did you mean {flag}" for flag in MODEL_FLAGS)):
-        near = f"The model stands without a flag: {_with_bare_model(context.command_path, given, words)}"
-    return UsageError(f"there is no option {given}", hint=near or f"Try: {context.command_path} --help")
-
-
-def _with_bare_model(command: str, flag: str, words: Sequence[str]) -> str:
-    """The command line `words`, with the value of `flag` as its MODEL.
-
-    >>> _with_bare_model("puna run", "-m", ["run", "-n", "9", "-m", "x.gguf", "Why is it so?"])
-    "puna run x.gguf -n 9 'Why is it so?'"
-    """
-    program, name = command.split()
-    rest = list(words[1:] if words[0] == name else words)  # a question stands without the name of its command
-    at = next(number for number, word in enumerate(rest) if word.startswith(flag))
-    value = rest.pop(at)[len(flag) :].removeprefix("=") or (rest.pop(at) if at < len(rest) else "MODEL")
-    return shlex.join([program, name, value, *rest])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -147,11 +107,20 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(abort.__cause__, EOFError):  # click takes it for Ctrl-C; it is a bug
             raise abort.__cause__ from None
         return explain(abort)
-    except click.NoSuchOption as error:
-        return explain(_no_option(error, words))
+    except click.exceptions.NoArgsIsHelpError as error:
+        return explain(error)
+    except click.UsageError as error:
+        return explain(in_words(error, *_called(words), words))
     except (PunaError, click.ClickException, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
         return explain(error)
     return code if isinstance(code, int) else 0
+
+
+def _called(words: Sequence[str]) -> tuple[click.Command, str]:
+    """The command that a command line calls, and how it is called."""
+    name = words[0] if words and words[0] in COMMANDS else QUESTION if words and is_question(words[0]) else None
+    command = None if name is None else app.get_command(click.Context(app), name)
+    return (app, "puna") if command is None else (command, f"puna {name}")
 
 
 def _raise_on_termination() -> None:
@@ -182,12 +151,6 @@ def explain(error: BaseException) -> int:
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             click.echo(error.message, err=True)
-            return 2
-        case click.UsageError():
-            tell(
-                f"puna: {_shortened(error.format_message())}",
-                f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: puna --help",
-            )
             return 2
         case click.ClickException():
             tell(f"puna: {_shortened(error.format_message())}")

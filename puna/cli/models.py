@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import click
 
 from puna.cli.options import json_option
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.install import extra_command
 from puna.units import gb, two_digits
 
@@ -21,10 +23,9 @@ if TYPE_CHECKING:
     from puna.machine.places import Place
     from puna.progress import Reporter
 
-WIDTH = 80  # characters of a line
 SHOWN = 20  # of the models that fit
 NAME_WIDTH = 29  # the longest short name
-INDENT = "  "
+INDENT, BELOW = "  ", "      "
 
 
 @click.command()
@@ -34,7 +35,8 @@ INDENT = "  "
 def command(show_all: bool, show_next: bool, as_json: bool) -> None:
     """List the models that are here, and those that would be best for this machine, with the command that fetches each."""
     if show_next:
-        print("\n".join(_next_lines()))
+        with TerminalReporter() as report:
+            _print(list(_next_lines(report)))
         return
     if show_all:
         _show_all(as_json)
@@ -59,14 +61,10 @@ def show_choices(gpu: str | None, ram: int | None, engine: EngineConfig, report:
 
 def _show_here(as_json: bool) -> None:
     from puna import hub
-    from puna.config import EngineConfig
-    from puna.machine.choices import best
 
     here = hub.cached_models()
     with TerminalReporter() as report:
-        engine = EngineConfig.from_env()
-        place = _place(engine, report)
-        found = best(engine, place)
+        place, found = best_here(report)
     if as_json:
         models = [{"name": one.name, "path": shown_path(one.path), "bytes": one.num_bytes} for one in here]
         print_json({"here": models, "device": place.name, "best": [_facts(one) for one in found]})
@@ -77,61 +75,74 @@ def _show_here(as_json: bool) -> None:
 def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> Iterator[str]:
     yield "Here:"
     for model in here:
-        yield f"{INDENT}{gb(model.num_bytes):>8}  {_short_name(model)}"
+        yield from _prose(f"{gb(model.num_bytes):>8}  {_short_name(model)}", INDENT, BELOW)
     if not here:
-        yield f"{INDENT}nothing yet; puna run fetches a small model (98 MB) when it first needs one"
+        yield from _prose("nothing yet; puna run fetches a small model (98 MB) when it first needs one", INDENT)
     yield ""
-    yield f"Best for {place.name}, of those that puna knows:" if found else f"No larger model that puna knows fits {place.name}."
-    yield from _table(found)
-    if place.kernels:
-        yield from textwrap.wrap(f"Speeds are not known: {place.kernels}.", WIDTH)
+    heading = "Best for {}, of those that puna knows:" if found else "No larger model that puna knows is fast on {}."
+    yield from _prose(heading.format(place.name))
+    for one in found:
+        yield from _row(one)
+        yield f"{BELOW}puna pull {one.name}"
+    yield from _speed_lines(found, place)
     if place.is_gpu and find_spec("torch") is None:
         yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
-    yield "puna models --all lists every name; puna plan NAME shows more about one."
+    yield from _prose("puna models --all lists every name; puna plan NAME shows more about one.")
 
 
 def _short_name(model: CachedModel) -> str:
     """The short name of a model in the cache, if it has one, and its full name."""
     from puna.hub.published import PUBLISHED, source_of
 
-    for name in PUBLISHED:
-        source = source_of(name)
-        if source is not None and str(source.name) == model.name:
-            return f"{name}  ({model.name})"
+    for source in filter(None, map(source_of, PUBLISHED)):
+        if model.name in (str(source.name), source.wheel and source.wheel.name):
+            return f"{source.short_name}  ({model.name})"
     return model.name
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------------
 
 
-def _table(found: Iterable[Choice]) -> Iterator[str]:
-    """Name, size, speed and licence of each; below it the command."""
-    for one in found:
-        yield _row(one)
-        yield f"{INDENT}    puna pull {one.name}"
-
-
-def _row(one: Choice) -> str:
+def _row(one: Choice) -> Iterator[str]:
+    """Name, size, speed and licence; on a narrow terminal below the name."""
     speed = f"~{two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
-    return f"{INDENT}{one.name:<{NAME_WIDTH}} {one.source.size:>8} {speed:>11}  {one.source.model.licence}"
+    yield from _columns(one.name, f"{one.source.size:>8} {speed:>11}", one.source.model.licence)
+
+
+def _columns(name: str, *facts: str) -> Iterator[str]:
+    line = f"{INDENT}{name:<{NAME_WIDTH}} {'  '.join(facts)}"
+    if len(line) <= report_width(sys.stdout):
+        yield line
+        return
+    yield f"{INDENT}{name}"
+    yield from _prose(" ".join(" ".join(facts).split()), BELOW)
+
+
+def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    return wrapped(text, report_width(sys.stdout), first, rest)
+
+
+def _speed_lines(found: Sequence[Choice], place: Place) -> Iterator[str]:
+    if place.kernels:
+        yield from _prose(f"Speeds are not known: {place.kernels}.")
+    elif place.rates is not None and any(one.fit.speed for one in found):
+        yield from _prose(f"Speeds are expected for one conversation ({place.rates.source}).")
 
 
 def _choice_lines(found: list[Choice], place: Place) -> Iterator[str]:
     whole = [one for one in found if one.is_whole]
-    yield f"Models that fit {place.count} x {place.name}:" if place.count > 1 else f"Models that fit {place.name}:"
-    yield from map(_row, whole[:SHOWN])
+    yield from _prose(f"Models that fit {place.count} x {place.name}:" if place.count > 1 else f"Models that fit {place.name}:")
+    for one in whole[:SHOWN]:
+        yield from _row(one)
     if not whole:
         yield f"{INDENT}none that puna knows by name"
     if len(whole) > SHOWN:
         yield f"{INDENT}... and {len(whole) - SHOWN} smaller ones (--json lists all)"
     if more := len(found) - len(whole):
-        yield f"{more} larger ones fit with fewer bits, or with layers in main memory: slower."
-    if place.kernels:
-        yield from textwrap.wrap(f"Speeds are not known: {place.kernels}.", WIDTH)
-    elif any(one.fit.speed for one in found):
-        yield f"Speeds are expected for one conversation ({place.rates.source if place.rates else ''})."
-    yield "puna plan NAME shows more about one; puna pull NAME fetches it."
+        yield from _prose(f"{more} larger ones fit with fewer bits, or with layers in main memory: slower.")
+    yield from _speed_lines(found, place)
+    yield from _prose("puna plan NAME shows more about one; puna pull NAME fetches it.")
 
 
 def _show_all(as_json: bool) -> None:
@@ -141,25 +152,28 @@ def _show_all(as_json: bool) -> None:
     if as_json:
         print_json({"models": [_source_facts(source) for source in sources]})
         return
-    lines = (f"{INDENT}{one.model.name:<{NAME_WIDTH}} {one.size:>8}  {one.model.licence}" for one in sources)
-    _print([*lines, "puna plan NAME shows whether it fits; puna pull NAME fetches it."])
+    lines = [line for one in sources for line in _columns(one.model.name, f"{one.size:>8}", one.model.licence)]
+    _print([*lines, *_prose("puna plan NAME shows whether it fits; puna pull NAME fetches it.")])
 
 
-def _next_lines() -> Iterator[str]:
-    """The commands to type next: a chat, a better model for this machine, help. Measures nothing."""
-    from puna.config import EngineConfig
-    from puna.machine.choices import best
-    from puna.machine.host import ThisHost
-    from puna.machine.limits import remembered
-    from puna.machine.places import place_for
-
-    engine = EngineConfig.from_env()
-    found = best(engine, place_for(engine, ThisHost(), remembered("cpu"), None, None), 1)
+def _next_lines(report: Reporter) -> Iterator[str]:
+    """The commands to type next: a chat, a better model for this machine, help."""
+    _, found = best_here(report)
     rows = [("puna chat", "a conversation with the small model")]
-    rows += [(f"puna chat {one.name}", f"a better model for this machine ({one.source.size})") for one in found]
+    rows += [(f"puna chat {one.name}", f"a better model for this machine ({one.source.size})") for one in found[:1]]
     rows += [("puna --help", "all commands")]
     width = max(len(typed) for typed, _ in rows)
     yield from (f"{INDENT}{typed:<{width}}   {words}" for typed, words in rows)
+
+
+def best_here(report: Reporter) -> tuple[Place, list[Choice]]:
+    """This machine, and the models that are best for it, the best one first. All commands that name one ask here."""
+    from puna.config import EngineConfig
+    from puna.machine.choices import best
+
+    engine = EngineConfig.from_env()
+    place = _place(engine, report)
+    return place, best(engine, place)
 
 
 def _place(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: int | None = None) -> Place:
@@ -178,7 +192,7 @@ def _facts(one: Choice) -> dict[str, Any]:
 def _source_facts(source: Any) -> dict[str, Any]:
     return {
         "name": source.model.name,
-        "source": str(source.name),
+        "source": str(source.name) if source.wheel is None else source.wheel.name,
         "bytes": source.num_bytes,
         "licence": source.model.licence,
         "page": source.model.page,

@@ -17,7 +17,7 @@ import click
 from puna.cli.fetch import Confirm, offer
 from puna.cli.numerals import typed_real, typed_whole
 from puna.cli.terminal import argument_text
-from puna.errors import TemplateError, UsageError, did_you_mean
+from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from puna.checks import Check
@@ -250,7 +250,12 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
     from puna.resources import usable_cores
 
     names = {field.name for field in fields(EngineConfig)}
-    config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+    try:
+        config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+    except ConfigError as error:
+        if error.hint:  # it comes from a variable
+            raise
+        raise UsageError(f"--{error.field.replace('_', '-')}{error.message.removeprefix(error.field)}") from None
     if config.threads > (cores := usable_cores()):
         report.notice(
             f"{config.threads} threads on {cores} cores: more threads than cores are slower; --threads 0 uses one per core"

@@ -15,9 +15,10 @@ from puna.cli.models import show_choices
 from puna.cli.options import Size, Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
 from puna.cli.terminal import TerminalReporter, print_json, printable, shown_path, tell
 from puna.cli.width import report_width
-from puna.cli.word_wrap import wrapped
+from puna.cli.word_wrap import KEPT, wrapped
 from puna.errors import DownloadError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.hub import absent_source
+from puna.hub.fetch import free_space
 from puna.hub.published import PUBLISHED_AS, split_type
 from puna.units import MIB, gb, gib, megabytes, short_count, two_digits
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from puna.progress import Reporter
 
 BAR_WIDTH = 48
+LABEL, SIZE = 9, 12  # columns of a row
 MARKS = {"weights": "█", "KV": "▓", "scratch": "▒", "overhead": "░"}
 SHOWN_ENTRIES = 20  # of the history
 SHOWN_FILES = 20  # of a repository
@@ -60,7 +62,7 @@ def command(
     """Show how much device memory MODEL takes, whether it fits, and how fast it would be. puna loads nothing.
 
     MODEL may also be the name of a published model (llama-2-7b, llama-3.1-8b:q4_k_m), which needs no file. Without MODEL,
-    --gpu and --ram list the published models that fit there. Exit code 1 if it does not fit.
+    --gpu, --vram and --ram list the published models that fit there. Exit code 1 if it does not fit.
     """
     if history:
         _show_history(as_json)
@@ -69,18 +71,25 @@ def command(
         meant = f"Did you mean {ram}GiB?" if ram else ""
         raise UsageError(f"--ram is {ram} bytes; it must be a size such as 32GiB", hint=meant)
     flags["max_context"] = flags["max_context"] if context is None else context
-    if model is None and (gpu is not None or ram is not None):
+    if model is None and not (gpu is None and ram is None and flags["vram"] is None):
         with TerminalReporter() as report:
-            show_choices(gpu, ram, engine_config(flags, report), report, as_json)
+            show_choices(gpu, ram, _engine(flags, report), report, as_json)
         return 0
     with TerminalReporter() as report, ExitStack() as stack:
-        planned = _planned(model, gpu, ram, tensor_parallel, engine_config(flags, report), report, stack)
+        planned = _planned(model, gpu, ram, tensor_parallel, _engine(flags, report), report, stack)
         planned = replace(planned, batch=flags["max_batch"] or 0)
     if as_json:
         print_json(_json_of(planned))
     else:
         print("\n".join(map(printable, _lines_of(planned))))
     return 0 if planned.fit.fits else 1
+
+
+def _engine(flags: dict[str, Any], report: Reporter) -> EngineConfig:
+    engine = engine_config(flags, report)
+    if engine.device != "auto":  # with "auto", --vram without a card plans for a GPU of that size
+        refuse_vram_without_gpu(engine)
+    return engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +120,6 @@ def _planned(
     from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
-    if engine.device != "auto":  # with "auto", --vram without a card plans for a GPU of that size
-        refuse_vram_without_gpu(engine)
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
     place = place_for(engine, ThisHost(), limits, gpu, ram)
@@ -180,20 +187,19 @@ def _tell_files(model: str) -> None:
 
 def _lines_of(planned: Planned) -> Iterator[str]:
     """The verdict, the numbers behind it, and other settings that fit."""
-    fit, place = planned.fit, planned.fit.place
-    count = f"{fit.parts} x " if fit.parts > 1 else ""
-    yield f"{planned.model}: {_weights(planned.checkpoint)}"
-    yield f"on {count}{place.name}: {gib(place.total_bytes)}, {gib(place.free_bytes)} of it free for a model"
+    fit = planned.fit
+    yield from _prose(f"{planned.model}: {_weights(planned.checkpoint)}", "", "  ")
+    yield from _prose(_device(fit))
     yield ""
     yield from _verdict_lines(planned)
     yield ""
-    yield from _item_lines(fit.items, "total" if count == "" else "total of each")
+    yield from _item_lines(fit, fit.items)
     yield ""
     yield from _bar_lines(fit)
     if fit.main_items:
         yield ""
         yield "in main memory" if fit.parts == 1 else f"in main memory, {fit.parts} times"
-        yield from _item_lines(fit.main_items, "total")
+        yield from _item_lines(fit, fit.main_items)
     if fit.fits and not planned.settings:
         return
     yield ""
@@ -201,75 +207,109 @@ def _lines_of(planned: Planned) -> Iterator[str]:
         yield "Settings that fit, best quality first:"
         yield from _setting_lines(planned)
     elif not fit.fits:
-        yield from wrapped(_no_setting(planned.on_cpu), report_width(sys.stdout))
+        yield from _prose(_no_setting(planned.on_cpu))
     if fit.fits and planned.on_cpu is not None and planned.on_cpu.fits:
-        yield from wrapped(f"It also fits on the CPU: {_on_cpu(planned.on_cpu)}", report_width(sys.stdout))
+        yield from _prose(f"It also fits on the CPU: {_on_cpu(planned.on_cpu)}")
+
+
+def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    return wrapped(text, report_width(sys.stdout), first, rest)
+
+
+def _device(fit: Fit) -> str:
+    place, each = fit.place, " each" if fit.parts > 1 else ""
+    count = f"{fit.parts} x " if fit.parts > 1 else ""
+    return f"on {count}{place.name}: {gib(place.total_bytes)}{each}, {gib(place.free_bytes)} of it free for a model"
 
 
 def _weights(checkpoint: Checkpoint) -> str:
     from math import prod
 
+    from puna.model.weights import active_share
+
     types = dict.fromkeys(t.type.name for t in checkpoint.tensors.values() if len(t.shape) > 1)
     count = sum(prod(t.shape) for t in checkpoint.tensors.values())
     size = sum(t.num_bytes for t in checkpoint.tensors.values())
-    return f"{short_count(count)} weights, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
+    active = sum(prod(t.shape) * active_share(checkpoint.config, name) for name, t in checkpoint.tensors.items())
+    used = "" if active == count else f", {short_count(round(active))} of them for each token"
+    return f"{short_count(count)} weights{used}, {', '.join(types)}, {gib(size)}; context {checkpoint.config.max_context}"
 
 
-def _item_lines(items: tuple[Item, ...], total: str) -> Iterator[str]:
-    width = max((len(item.name) for item in items), default=0)
+def _item_lines(fit: Fit, items: tuple[Item, ...]) -> Iterator[str]:
+    """A table of bytes. A terminal too narrow for the details gets them below their row."""
+    names, details = (max(map(len, column)) for column in zip(*((one.name, one.detail) for one in (*fit.items, *fit.main_items))))
+    is_narrow = LABEL + names + details + SIZE + 6 > report_width(sys.stdout)
     part = ""
     for item in items:
         label = item.part if item.part != part else ""
         part = item.part
-        yield f"  {label:<9} {item.name:<{width}}  {item.detail:<28} {gib(item.bytes):>12}"
-    yield f"  {total:<9} {'':<{width}}  {'':<28} {gib(sum(item.bytes for item in items)):>12}"
+        row = f"  {label:<{LABEL}} {item.name:<{names}}"
+        if not is_narrow:
+            yield f"{row}  {item.detail:<{details}} {gib(item.bytes):>{SIZE}}"
+            continue
+        yield f"{row} {gib(item.bytes):>{SIZE}}"
+        yield from _prose(item.detail, " " * (LABEL + 5)) if item.detail else ()
+    total = f"  {'total':<{LABEL}} {'of each' if fit.parts > 1 else '':<{names}}"
+    yield f"{total} {'' if is_narrow else ' ' * (details + 2)}{gib(sum(item.bytes for item in items)):>{SIZE}}"
 
 
 def _bar_lines(fit: Fit) -> Iterator[str]:
     """A bar with the share of each part; if the device is too small, an arrow shows its end."""
     sizes = {part: sum(item.bytes for item in fit.items if item.part == part) for part in MARKS}
     total, device = sum(sizes.values()), fit.place.total_bytes
+    measure = f"{gib(total)} of {gib(device)}"
+    width = min(BAR_WIDTH, report_width(sys.stdout) - len(measure) - len("  || "))
     bar, so_far = "", 0
     for part, size in sizes.items():
         so_far += size
-        bar += MARKS[part] * (round(BAR_WIDTH * so_far / max(device, total)) - len(bar))
-    yield f"  |{bar:<{BAR_WIDTH}}| {gib(total)} of {gib(device)}"
+        bar += MARKS[part] * (round(width * so_far / max(device, total)) - len(bar))
+    yield f"  |{bar:<{width}}| {measure}"
     if total > device:
-        yield "   " + " " * round(BAR_WIDTH * device / total) + "^ the device ends here"
-    yield "   " + "  ".join(f"{MARKS[part]} {part} {gib(size)}" for part, size in sizes.items() if size)
+        yield "   " + " " * round(width * device / total) + "^ the device ends here"
+    legend = [f"{MARKS[part]} {part} {gib(size)}" for part, size in sizes.items() if size]
+    yield from _prose("  ".join(one.replace(" ", KEPT) for one in legend), "   ")
 
 
 def _verdict_lines(planned: Planned) -> Iterator[str]:
     fit = planned.fit
-    if not fit.fits:
-        yield from wrapped(_refusal(planned), report_width(sys.stdout))
-    else:
-        unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
-        speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
-        yield from wrapped(f"It fits: {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}.{speed}", report_width(sys.stdout))
+    yield from _prose(_acceptance(fit) if fit.fits else _refusal(planned))
     for notice in fit.notices:
-        yield from wrapped(notice, report_width(sys.stdout), "  ")
+        yield from _prose(notice, "  ")
     if fit.fits:
-        yield from wrapped(_room_line(planned), report_width(sys.stdout), "  ")
-    if told := _to_fetch(planned.model):
-        yield from wrapped(told, report_width(sys.stdout), "  ")
+        yield from _prose(_room_line(planned), "  ")
+    if fit.fits or planned.settings:
+        yield from (line for told in _to_fetch(planned.model) for line in _prose(told, "  "))
 
 
-def _to_fetch(model: str) -> str:
-    """How to fetch a published model, and which plan shows its original weights; "" if it is here, or a name of the Hub."""
+def _acceptance(fit: Fit) -> str:
+    """That it fits: what the model needs of what is free, and what the device then holds of its whole memory."""
+    unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
+    speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
+    return f"It fits: {gib(fit.needed_bytes)} of the {gib(fit.place.free_bytes)} that are free ({_with_overhead(fit)}).{speed}"
+
+
+def _with_overhead(fit: Fit) -> str:
+    return f"with overhead {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}"
+
+
+def _to_fetch(model: str) -> Iterator[str]:
+    """How to fetch a published model, and which plan shows its original weights; nothing if it is here, or a name of the Hub."""
     if (source := absent_source(model)) is None:
-        return ""
+        return
     told = f"To fetch it, about {source.size}: puna pull {model}"
-    if not source.kind.startswith("q"):  # it is not quantised
-        return told
-    return f"{told}. The plan of the original weights: puna plan {split_type(model)[0]}:{PUBLISHED_AS.lower()}"
+    if source.kind.startswith("q"):  # it is quantised
+        told += f". The plan of the original weights: puna plan {split_type(model)[0]}:{PUBLISHED_AS.lower()}"
+    yield told
+    if (free := free_space()) < source.num_bytes:
+        yield f"The disk of the cache has only {gb(free)} free; PUNA_CACHE may name a folder on another one."
 
 
 def _refusal(planned: Planned) -> str:
     """Why it does not fit, and if a card is too small, whether it runs on the CPU: one sentence."""
     fit, cpu = planned.fit, planned.on_cpu
     if cpu is None:
-        return f"It does not fit: {fit.problem}."
+        overhead = f" ({_with_overhead(fit)})" if fit.needed_bytes > fit.place.free_bytes else ""
+        return f"It does not fit: {fit.problem}{overhead}."
     other = f"it needs {gib(cpu.needed_bytes)}, and {gib(cpu.place.free_bytes)} are free"
     on_cpu = f"it fits ({_on_cpu(cpu)})" if cpu.fits else f"it does not fit either: {other}"
     return f"It does not fit on the {'card' if fit.parts == 1 else 'cards'}: {fit.problem}; on the CPU {on_cpu}."
@@ -297,7 +337,9 @@ def _room_line(planned: Planned) -> str:
         each = f"{batch} sequences of {plan.max_context} tokens take {gib(wanted)}"
         return f"{line}. {each}: {'all run at once' if wanted <= plan.kv_bytes else 'shorter ones share the space, others wait'}"
     alone = fit.alone_bytes
-    return line if alone == fit.device_bytes else f"{line}. With space for one sequence only (--batch 1) it takes {gib(alone)}"
+    return (
+        line if alone == fit.device_bytes else f"{line}. With space for one sequence only (--batch 1) the total is {gib(alone)}"
+    )
 
 
 def _setting_lines(planned: Planned) -> Iterator[str]:
@@ -307,7 +349,7 @@ def _setting_lines(planned: Planned) -> Iterator[str]:
     for one in planned.settings:
         yield f"  {' '.join(one.flags).replace(MODEL, shlex.quote(planned.model))}"
         facts = ", ".join(filter(None, (gib(one.fit.device_bytes), _speed(one.fit.speed), one.loss)))
-        yield from wrapped(facts, report_width(sys.stdout), "      ")
+        yield from _prose(facts, "      ")
 
 
 def _speed(speed: Speed | None) -> str:
@@ -368,10 +410,15 @@ def _show_history(as_json: bool) -> None:
 
 
 def _history_lines(found: list[Entry]) -> Iterator[str]:
-    yield f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference"
+    yield from _whole_or_wrapped(f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference")
     for one in found[-SHOWN_ENTRIES:]:
         off = f"{(one.actual_bytes - one.predicted_bytes) / MIB:+.1f} MiB"
         share = f" ({100 * one.difference:+.1f} %)" if one.predicted_bytes >= TELLING_BYTES else ""
         sizes = f"{gib(one.predicted_bytes):>10}  {gib(one.actual_bytes):>10}  {off}"
-        yield f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}"
+        yield from _whole_or_wrapped(f"  {one.time:<20}  {one.device:<8}  {one.weights:<7}  {sizes}")
         yield f"      {one.model}{share}"
+
+
+def _whole_or_wrapped(row: str) -> list[str]:
+    """A row of a table; on a terminal too narrow for it, its words."""
+    return [row] if len(row) <= report_width(sys.stdout) else _prose(" ".join(row.split()), "  ", "      ")

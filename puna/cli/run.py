@@ -61,7 +61,7 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
             hint="Leave one of them out.",
         )
     if not raw and not prompt.strip():
-        raise UsageError("the PROMPT is empty", hint="Give a question, or --raw to continue an empty text.")
+        raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)

@@ -6,6 +6,7 @@ punctuation. Text between ``` fences is code and keeps its lines; the terminal b
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ TAB = 8
 FENCES = ("```", "~~~")
 NEVER_FIRST = frozenset("、。，．・：；？！）］｝〕〉》」』】’”…ー々ゝゞぁぃぅぇぉっゃゅょァィゥェォッャュョ,.!?:;)]}%'\"")
 NEVER_LAST = frozenset("（［｛〔〈《「『【‘“([{'\"")
+KEPT = "\u00a0"  # a space at which no line ends
+# An option with its value, a command of puna's with its first argument, a number with its unit.
+_KEPT_WHOLE = re.compile(r"(?<![\w-])(--[a-z][\w-]*|puna [a-z]+) (?=[^\s-])|(?<=\d) (?=[KMGT]i?B\b|tok/s)")
 DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what a terminal shows
 
 
@@ -128,14 +132,18 @@ class WordWrap:
 def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
     """One paragraph as lines of at most `width` cells. The first line begins with `first`, others with `rest`.
 
-    A word wider than a line, such as a path or an address, gets a line of its own, unbroken, so that it can be copied.
+    A word wider than a line, such as a path or an address, gets a line of its own, unbroken, so that it can be copied. An option
+    and its value are one word, and so are a number and its unit, and what `KEPT` joins.
 
     >>> wrapped("the llama eats grass", 12, "- ", "  ")
     ['- the llama', '  eats grass']
+    >>> wrapped("with --batch 1 it fits", 12)
+    ['with', '--batch 1 it', 'fits']
     """
     rest = first if rest is None else rest
     wrap = WordWrap(lambda: max(1, width - max(display_width(first), display_width(rest))), breaks_long_words=False)
-    lines = (wrap.feed(text) + wrap.finish()).split("\n")
+    text = _KEPT_WHOLE.sub(lambda found: found[0].replace(" ", KEPT), text)
+    lines = (wrap.feed(text) + wrap.finish()).replace(KEPT, " ").split("\n")
     return [first + lines[0], *(rest + line for line in lines[1:])]
 
 

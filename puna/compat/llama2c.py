@@ -40,12 +40,12 @@ usage: python -m puna.compat.llama2c CHECKPOINT [-FLAG VALUE]...
   -t NUMBER   temperature, 0 or more; 0 takes the most likely token [1.0]
   -p NUMBER   top-p, 0 to 1 [0.9]
   -s NUMBER   seed; 0 takes the time [the time]
-  -n NUMBER   tokens, those of the prompt included; 0: as many as the context holds [256]
+  -n NUMBER   tokens, with those of the prompt; 0: as many as fit [256]
   -i TEXT     prompt
-  -z FILE     tokenizer [tokenizer.bin here, else the one beside or in the model]
+  -z FILE     tokenizer [tokenizer.bin here, else beside or in the model]
   -m MODE     generate or chat [generate]
   -y TEXT     system prompt of a chat
-example: python -m puna.compat.llama2c stories15M.bin -n 256 -i "Once upon a time"
+example: python -m puna.compat.llama2c stories15M.bin -i "Once upon a time"
 """
 
 

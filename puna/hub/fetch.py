@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,17 +64,22 @@ def storage_errors(needed_bytes: int) -> Iterator[None]:
         ) from error
 
 
+def free_space() -> int:
+    """Bytes that are free on the disk of the cache, whose folder need not exist yet."""
+    folders = (cache_dir(), *cache_dir().parents)
+    return shutil.disk_usage(next(folder for folder in folders if os.path.exists(folder))).free  # noqa: PTH110 - never raises
+
+
 def require_space(needed_bytes: int) -> None:
     """DownloadError if the disk of the cache has less than `needed_bytes` free."""
-    if shutil.disk_usage(cache_dir()).free < needed_bytes:
+    if free_space() < needed_bytes:
         raise no_space(needed_bytes)
 
 
 def no_space(needed_bytes: int) -> DownloadError:
     """The error of a full disk, with both numbers."""
-    free = shutil.disk_usage(cache_dir()).free
     return DownloadError(
-        f"not enough space in {cache_dir()}: {megabytes(needed_bytes)} needed, {megabytes(free)} free",
+        f"not enough space in {cache_dir()}: {megabytes(needed_bytes)} needed, {megabytes(free_space())} free",
         hint="Free some space, or set PUNA_CACHE to a folder on another disk.",
     )
 

@@ -16,7 +16,7 @@ from math import prod
 from puna.errors import UsageError
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.families import FAMILIES, Facts, model_of
-from puna.hub.catalogue import DEFAULT_MODEL
+from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL, WheelModel
 from puna.hub.names import HubName
 from puna.model.rope import RopeConfig
 from puna.model.spec import Experts, ModelConfig, plain_model
@@ -118,6 +118,14 @@ class PublishedModel:
     def is_default(self) -> bool:
         """Whether it is the default model, which needs no Hub."""
         return DEFAULT_MODEL.startswith(self.name)
+
+    @property
+    def num_weights(self) -> int:
+        """
+        >>> round(PUBLISHED["llama-3.2-1b"].num_weights / 1e9, 2)
+        1.24
+        """
+        return sum(map(prod, tensor_shapes(self.config).values()))
 
     @property
     def page(self) -> str:
@@ -419,6 +427,7 @@ def split_type(text: str) -> tuple[str, str]:
 
 # ---- types of weights -------------------------------------------------------------------------------------------------------
 
+DEFAULT_KIND = "q4_1"  # of the default model
 PUBLISHED_AS = "BF16"  # two bytes a weight, as F16
 # llama.cpp's mixes: the type of most matrices, and of v_proj and down_proj in half of the layers, and of the output.
 MIXES = {
@@ -477,8 +486,24 @@ class Source:
     kind: str  # "q4_k_m", "bf16"
 
     @property
+    def wheel(self) -> WheelModel | None:
+        """The default model, which no Hub is needed for; None for any other source."""
+        return CATALOGUE[DEFAULT_MODEL] if self.model.is_default and self.kind == DEFAULT_KIND else None
+
+    @property
+    def short_name(self) -> str:
+        """What a person types for it: the type of its weights stands only where it is not the usual one.
+
+        >>> source_of("qwen3-4b:q4_k_m").short_name, source_of("smollm2-135m-instruct:q8_0").short_name
+        ('qwen3-4b', 'smollm2-135m:q8_0')
+        """
+        return self.model.name if self == source_of(self.model.name) else f"{self.model.name}:{self.kind}"
+
+    @property
     def num_bytes(self) -> int:
         """Its size on disk in bytes, computed within a few percent without asking the Hub."""
+        if self.wheel is not None:
+            return self.wheel.file_bytes
         if self.name.file.endswith(".bin"):
             return sum(4 * prod(shape) for shape in tensor_shapes(self.model.config).values())
         kind, better = require_types(self.kind, self.kind)
@@ -515,6 +540,7 @@ def source_of(text: str) -> Source | None:
         return None
     if kind:
         require_types(kind, text)
+    kind = kind or (DEFAULT_KIND if model.is_default else "")
     if not model.gguf or kind in ("bf16", "f16", "f32"):
         return Source(model, HubName(*model.repository.split("/")), kind or PUBLISHED_AS.lower())
     owner, repo, file = model.gguf.split("/")

@@ -14,6 +14,7 @@ from puna.errors import UsageError
 from puna.units import GIB
 
 ECC_CARDS = frozenset(("T4", "L4", "L40", "L40S", "A10", "A10G", "A16", "A40", "P40"))  # ECC takes a sixteenth of their GDDR
+SIMILAR = 0.6  # share of the letters that two names have in common
 HIDDEN_BYTES = 320 << 20  # the driver keeps about this much memory: programs see 11.69 GiB of 12, 23.69 of 24
 
 
@@ -135,18 +136,23 @@ def find_card(name: str) -> Card | None:
 
 def require_card(name: str) -> Card:
     """As `find_card`; for an unknown card, UsageError lists the most similar ones."""
+    require_nvidia(name)
     if (card := find_card(name)) is not None:
         return card
-    if OTHER_MAKERS.search(name):
+    names = {_bare(card.name): card.name for card in CARDS}
+    close = ", ".join(names[one] for one in difflib.get_close_matches(_bare(name), names, n=4, cutoff=SIMILAR))
+    raise UsageError(
+        f"--gpu is {name[:60]!r}, which puna does not know" + (f"; similar cards: {close}" if close else ""),
+        hint=f"Name {'one of these' if close else 'a card such as RTX 4070'}, or give its memory too: --vram 12GiB.",
+    )
+
+
+def require_nvidia(name: str) -> None:
+    """UsageError for a card of another maker."""
+    if find_card(name) is None and OTHER_MAKERS.search(name):
         raise UsageError(
             f"--gpu is {name[:60]!r}; puna runs on NVIDIA cards only", hint="For a CPU with its memory: --ram 32GiB."
         )
-    names = {_bare(card.name): card.name for card in CARDS}
-    close = difflib.get_close_matches(_bare(name), names, n=4, cutoff=0.3) or [_bare("RTX 4070")]
-    raise UsageError(
-        f"--gpu is {name[:60]!r}, which puna does not know; similar cards: {', '.join(names[c] for c in close)}",
-        hint="Name one of these, or give its memory alone: --vram 12GiB.",
-    )
 
 
 def _bare(name: str) -> str:

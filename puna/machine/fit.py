@@ -110,9 +110,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
         plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
     except InsufficientMemoryError as error:
         plan = _as_asked(own, engine, layouts)
-        problem = error.message
-        if len(layouts) > 1:  # this plan has the fewest bits, with layers in main memory
-            problem = f"it needs {gib(plan.total_bytes)}; even at its smallest, {problem}"
+        problem = _shortage(plan, error.needed_bytes if len(layouts) > 1 else 0, min(free_bytes, engine.vram or free_bytes))
     main_items = tuple(_main_items(offloaded_bytes(plan), place))
     in_main = parts * sum(item.bytes for item in main_items)
     if not problem and in_main > place.main_bytes:
@@ -131,6 +129,15 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int =
     )
     items = tuple(_items(own, plan, place))
     return Fit(place, plan, items, main_items, tuple(heard.texts), problem, speed, parts)
+
+
+def _shortage(plan: Plan, least_bytes: int, free_bytes: int) -> str:
+    """`least_bytes`: with the fewest bits, and with layers in main memory; 0: the device has one way only."""
+    if least_bytes:
+        needs = f"it needs {gib(plan.total_bytes)}; even at its smallest it needs {gib(least_bytes)}"
+    else:
+        needs = f"the model needs {gib(plan.total_bytes)}, {gib(plan.weights_bytes)} of it for weights"
+    return f"{needs}, and {gib(free_bytes)} are free"
 
 
 def _concessions(config: ModelConfig, plan: Plan) -> str:

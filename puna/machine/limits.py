@@ -1,4 +1,4 @@
-"""Measured rates of this machine's devices, kept in the cache for the plan: `cache folder/machine.json`.
+"""Highest measured rates of this machine's devices, kept in the cache for the plan: `cache folder/machine.json`.
 
 A measurement belongs to one CPU with its number of threads, or to one card. A missing, damaged or hostile file counts as no
 measurement, not as an error.
@@ -27,13 +27,17 @@ PLAUSIBLE = (1e6, 1e17)  # bytes and operations per second
 
 
 def remembered(device: str, host: Host | None = None) -> DeviceLimits | None:
-    """The last measured rates of "cpu" or of a card by name; None if not measured."""
+    """The highest measured rates of "cpu" or of a card by name; None if not measured."""
     return limits_of(_read().get(_key(device, host)))
 
 
 def remember(device: str, limits: DeviceLimits, host: Host | None = None) -> None:
-    """Store a measurement atomically; do nothing if the cache is not writable."""
-    known = dict(list(_read().items())[-MAX_DEVICES:]) | {_key(device, host): asdict(limits)}
+    """Store the higher of each rate and the one known, atomically: other programs slow a measurement down, and nothing makes it
+    faster than the device is. Do nothing if the cache is not writable."""
+    key, entries = _key(device, host), _read()
+    before = limits_of(entries.get(key)) or limits
+    highest = {name: max(rate, getattr(before, name)) for name, rate in asdict(limits).items()}
+    known = dict(list(entries.items())[-MAX_DEVICES:]) | {key: highest}
     with suppress(OSError):
         _write(json.dumps({"version": VERSION, "limits": known}, indent=1))
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
-from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card
+from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card, require_nvidia
 from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.speed import PCIE_BYTES, Rates
 from puna.plan import GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
-from puna.units import GIB
+from puna.units import GIB, counted
 
 SYSTEM_BYTES = 3 << 29  # main memory that the system itself uses
 CONTEXT_BYTES = 450 << 20  # memory that CUDA takes per process: its kernels, its stacks
@@ -43,6 +43,8 @@ class Place:
 def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> Place:
     """The device that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
 
+    A card that puna does not know is one of `engine.vram` bytes.
+
     `limits`: this CPU's rates, if known. DeviceError if a GPU is requested and there is none.
     """
     device = engine.device.partition(":")[0]
@@ -51,16 +53,19 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
     total, free = memory_bytes(host) if ram is None else (ram, max(0, ram - SYSTEM_BYTES))
     if gpu is not None:
         count, name = _named(gpu)
+        if engine.vram and find_card(name) is None:
+            require_nvidia(name)
+            return replace(_sized(name, engine.vram, free), count=count)
         return _card_place(require_card(name), count, free, engine.vram)
     found = gpus(host) if device in ("auto", "cuda") else ()
     if found:
         number = int(engine.device.partition(":")[2] or 0)
         if number >= len(found):
-            raise DeviceError(f"the device is {engine.device}, but this machine has {len(found)} NVIDIA GPUs, numbered from 0")
+            have = counted(len(found), "NVIDIA GPU")
+            raise DeviceError(f"the device is {engine.device}, but this machine has {have}, numbered from 0")
         return _gpu_place(found[number], len(found), free, engine.vram)
     if engine.vram and device in ("auto", "cuda"):
-        visible = max(0, engine.vram - HIDDEN_BYTES)
-        return _limited(f"a GPU of {engine.vram / GIB:.4g} GiB (this machine has none)", visible, visible, 0, free)
+        return _sized(f"a GPU of {engine.vram / GIB:.4g} GiB (this machine has none)", engine.vram, free)
     if device == "cuda" or engine.require_gpu:
         raise DeviceError(
             "no NVIDIA GPU of this machine answers",
@@ -97,6 +102,12 @@ def _gpu_place(gpu: Gpu, count: int, main: int, vram: int) -> Place:
     card = find_card(gpu.name)
     rates, kernels = (_card_rates(card), instead_of_kernels(card)) if card else (None, "")
     return replace(place, rates=rates, count=count, kernels=kernels)
+
+
+def _sized(name: str, memory: int, main: int) -> Place:
+    """A card of which only the memory is known, as its box says."""
+    visible = max(0, memory - HIDDEN_BYTES)
+    return _limited(name, visible, visible, 0, main)
 
 
 def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:

@@ -6,6 +6,8 @@ for, and settings with which that model fits. The text may come from another mac
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -57,6 +59,17 @@ GGML_BUFFERS = {
     "gallocr": ("compute-buffer", 2),
     "compute": ("compute-buffer", 2),
 }
+# Words of texts that come from a Mac, or from Windows, and words of GPUs of other makers.
+WRITTEN_ON: Mapping[Distribution, re.Pattern[str]] = {
+    "macos": re.compile(
+        r"metal::|ggml_metal|\bMTL[A-Z]\w|\bMPS backend|\bmps:0|\bmlx\b|\bmlx[_-]|/Users/|macOS|Apple M\d|\.dylib\b"
+    ),
+    "windows": re.compile(r"\bWinError\b|(?<![\w/])[A-Z]:\\|\b\w+\.dll\b", re.IGNORECASE),
+}
+OF_MACS = ("metal-", "mlx-", "mps-")  # causes that only Macs have
+OTHER_GPU = re.compile(r"vulkan|ggml_metal|metal::|\bmps\b|\bhip\b|rocm|\bgfx\d|sycl|\bxpu\b|radeon|amdgpu", re.IGNORECASE)
+NVIDIA_GPU = re.compile(r"cuda|nvidia|nvml|geforce|\brtx\b", re.IGNORECASE)
+ANOTHER = "This machine has no NVIDIA card: the text comes from another machine, or this one does not see its card."
 MAX_OTHERS = 5
 
 
@@ -66,6 +79,7 @@ class Other(NamedTuple):
     name: str
     cause: str
     line: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +116,10 @@ def why(text: str, host: Host) -> Diagnosis | None:
     cure, settings = tensor.cure if tensor is not None else explained.cure, _settings(tensor, explained)
     reading = read(text)
     system = distribution_of(host)
+    told: Distribution | None = "macos" if match.cause.name.startswith(OF_MACS) else system_of_text(text)
+    is_of_this_system = told in (None, system) or (told, system) == ("windows", "wsl")
     has_card = has_nvidia_card(host)
-    needs_card = match.cause.topic in NEEDS_A_CARD or match.cause.name in GPU_MEMORY
+    needs_card = (match.cause.topic in NEEDS_A_CARD or match.cause.name in GPU_MEMORY) and not _is_of_another_gpu(match, text)
     applies = not (needs_card and has_card is False)
     return Diagnosis(
         name=match.cause.name,
@@ -117,15 +133,27 @@ def why(text: str, host: Host) -> Diagnosis | None:
         instead=explained.instead,
         unexplained=reading.error if match.is_aside and reading.names_an_error else "",
         advice=advice(reading, match.start, " ".join((explained.cause, explained.instead, *cure, *settings))),
-        here=_here(match, host, system)
-        if applies
-        else "This machine has no NVIDIA card: the text comes from another machine, or this one does not see its card.",
+        here=ANOTHER if not applies else _here(match, host, system) if is_of_this_system else "",
         settings=settings,
-        remedy=_remedy(explained.remedy, system, host) if applies else None,
+        remedy=_remedy(explained.remedy, system if is_of_this_system else told or system, host) if applies else None,
         numbers=dict(explained.numbers),
-        findings=_findings(host) if needs_card and has_card else (),
-        others=tuple(Other(m.cause.name, m.explain().cause, m.line) for m in rest[:MAX_OTHERS]),
+        findings=_findings(host) if needs_card and has_card and is_of_this_system else (),
+        others=tuple(Other(m.cause.name, m.explain().cause, m.line, m.cause.role) for m in rest[:MAX_OTHERS]),
     )
+
+
+def _is_of_another_gpu(match: Match, text: str) -> bool:
+    """Whether a text is about a GPU that is no NVIDIA card: its line says so, or all of it, which then names no NVIDIA either."""
+    return bool(OTHER_GPU.search(match.line) or (OTHER_GPU.search(text) and not NVIDIA_GPU.search(text)))
+
+
+def system_of_text(text: str) -> Distribution | None:
+    """The system that a text comes from, if its words tell; None if not, or if it may be Linux.
+
+    >>> system_of_text("RuntimeError: [metal::malloc] too large"), system_of_text("OSError: [WinError 126]"), system_of_text("no")
+    ('macos', 'windows', None)
+    """
+    return next((system for system, words in WRITTEN_ON.items() if words.search(text)), None)
 
 
 def has_nvidia_card(host: Host) -> bool | None:

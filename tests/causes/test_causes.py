@@ -109,6 +109,7 @@ def test_every_wording_is_found_where_it_stands(cause: Any) -> None:
         "alone": "hffolder",
         "cachepart": "seen_tokens",
         "argument": "dtype",
+        "tokenizerpart": "encode_plus",
         "owner": "causallm",
         "own": "_z4moeabc",
         "kernels": "/a/vllm/_c.so",

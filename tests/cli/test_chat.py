@@ -116,7 +116,8 @@ def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM,
 
 def test_stats_tell_context_and_speeds(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="/stats\none\n/stats\n")
-    assert "No messages yet" in done.err and "context 6 of 1000 tokens" in done.err
+    assert "No messages yet" in done.err and "1 answer; context 6 of 1000 tokens" in done.err
+    assert "2 answers; context" in puna("chat", stdin="one\ntwo\n/stats\n").err
 
 
 def test_json_is_one_object_at_the_end(fake: FakeLLM, puna: Puna) -> None:
@@ -252,7 +253,7 @@ def test_undo_removes_the_last_exchange_and_drop_the_oldest(fake: FakeLLM, puna:
     assert contents(fake, 3) == ["one", "Paris.", "two", "Paris.", "four"]
     assert contents(fake, 4) == ["four", "Paris.", "five"]
     assert 'Removed "three" and its answer.' in done.err and 'Dropped 2 exchanges: "one" to "two".' in done.err
-    assert "cannot drop 9: there are 2 exchanges" in done.err
+    assert "cannot drop 9: the conversation has 2 exchanges" in done.err
 
 
 @pytest.mark.parametrize("command", ["/undo", "/regenerate", "/edit x", "/drop"])

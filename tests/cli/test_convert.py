@@ -60,7 +60,7 @@ def test_a_slash_at_the_end_of_a_folders_name_is_right(model: Path, tmp_path: Pa
     [
         (["{model}", "{made}"], 2, "--to is missing"),
         (["{model}", "{made}", "--to", "onnx"], 2, "the format is 'onnx'"),
-        (["{model}"], 2, "Missing argument 'DST'"),
+        (["{model}"], 2, "DST is missing"),
         (["{model}", "{made}", "--to", "meta", "--shards", "3"], 2, "cannot be split in 3 parts"),
         (["{model}", "{model}", "--to", "gguf", "--force"], 2, "is the source of the conversion"),
         (["none.gguf", "{made}", "--to", "gguf"], 2, "no such file"),

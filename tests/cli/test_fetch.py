@@ -52,6 +52,13 @@ def test_nothing_is_fetched_where_the_answer_is_no(puna: Puna, fake: FakeLLM, as
     assert asked == [] and done.code == 1 and "To fetch it later: puna pull llama-2-7b" in done.err
 
 
+def test_another_answer_is_asked_for_again(puna: Puna, asked: list[str]) -> None:
+    done = puna("pull", "llama-2-7b", stdin="maybe\nNO\n")
+    assert asked == [] and done.code == 1 and done.err.count("Fetch it?") == 2
+    assert "Type y or n, or press Enter for yes.\n" in done.err and "Error" not in done.err
+    assert puna("pull", "llama-2-7b", stdin="\n").code == 0 and asked == ["llama-2-7b"]
+
+
 def test_pull_does_not_ask_where_it_is_told_not_to(puna: Puna, asked: list[str]) -> None:
     assert puna("pull", "--yes", "llama-2-7b").code == 0 and asked == ["llama-2-7b"]
 

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from puna.cli import main
+from puna.cli.usage import FOREIGN
 from puna.errors import InsufficientMemoryError, ModelNotFoundError, UsageError
 from tests.cli.conftest import FakeLLM, Puna
 
@@ -364,6 +365,57 @@ def test_a_mistyped_command_with_an_argument_is_told_the_near_one_too(puna: Puna
     assert puna("rnu", "hello").err.endswith('Did you mean run? To ask that, put it in quotes: puna "rnu hello"\n')
 
 
-def test_words_without_quotes_get_the_question_in_quotes(puna: Puna) -> None:
-    assert 'puna "what is gravity"' in puna("what", "is", "gravity").err
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("what is gravity", '"what is gravity"'),
+        ("What is gravity", '"What is gravity"'),
+        ("What is 2+2?", '"What is 2+2?"'),
+        ("Chat with me -n 5", '"Chat with me"'),
+        ("it costs $5", "'it costs $5'"),
+        ("show me the llama", '"show me the llama"'),
+    ],
+)
+def test_words_without_quotes_get_the_question_in_quotes(puna: Puna, typed: str, right: str) -> None:
+    assert puna(*typed.split()).err.splitlines()[1:] == [f"To ask that, put it in quotes: puna {right}"]
+
+
+def test_words_without_quotes_after_run_get_them_too(puna: Puna) -> None:
     assert '"what is gravity"' in puna("run", "what", "is", "gravity").err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("plan --gpu", "--gpu needs a value\nWrite --gpu NAME. Try: puna plan --help"),
+        ("plan qwen3-4b --vram", "--vram needs a value\nWrite --vram SIZE. Try: puna plan --help"),
+        ("run hi -n", "-n needs a value\nWrite -n N. Try: puna run --help"),
+        ("why --ask", "--ask needs a value\nWrite --ask MODEL. Try: puna why --help"),
+        ("why --json=1", "--json takes no value\nWrite --json alone. Try: puna why --help"),
+        ("convert", "SRC is missing\nThe form is: puna convert SRC DST. Try: puna convert --help"),
+        ("convert a", "DST is missing\nThe form is: puna convert SRC DST. Try: puna convert --help"),
+        ("pull a b", "too many arguments: b\nThe form is: puna pull [NAME]. Try: puna pull --help"),
+        ("doctor a b", "too many arguments: a b\nThe form is: puna doctor. Try: puna doctor --help"),
+        ("--wings", "there is no option --wings\nTry: puna --help"),
+    ],
+)
+def test_wrong_usage_of_a_command_names_its_form_and_its_help(puna: Puna, typed: str, told: str) -> None:
+    done = puna(*typed.split())
+    assert (done.code, done.out, done.err) == (2, "", f"puna: {told}\n")
+
+
+def test_a_question_with_an_option_without_value_gets_the_help_of_run(puna: Puna) -> None:
+    assert puna("What is a llama?", "-n").err.endswith("Write -n N. Try: puna run --help\n")
+
+
+def test_commands_of_other_programs_get_punas_word_for_them(puna: Puna) -> None:
+    assert not FOREIGN.keys() & main.COMMANDS.keys()
+    for typed, told in (
+        ("help", "puna --help"),
+        ("list", "puna models"),
+        ("ls", "puna models"),
+        ("show x.gguf", "puna inspect MODEL"),
+    ):
+        assert puna(*typed.split()).err.splitlines()[1].startswith(told)
+    assert "no model loaded after a command" in puna("ps").err and "puna has no server yet" in puna("serve").err
+    assert puna("help", "run").err.endswith("\npuna run --help explains it.\n")

@@ -15,6 +15,7 @@ from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
 from puna.cli.word_wrap import wrapped
 from puna.machine.cards import CARDS
 from puna.machine.limits import remember
+from puna.units import gib
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 
@@ -40,7 +41,7 @@ def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
     done = puna("plan", model)
     assert done.code == 0
     for word in ("feed-forward", "Q4_0", "activations", "logits", "Python and libraries", "It fits:", "measured on this machine"):
-        assert word in done.out
+        assert word in " ".join(done.out.split())
     found = facts(puna, model)
     assert found["fits"] and found["needed_bytes"] == sum(item["bytes"] for item in found["items"] if item["part"] != "overhead")
     assert found["expected"]["decode_per_s"] > 0
@@ -112,6 +113,65 @@ def test_wrong_usage_is_told(puna: Puna, arguments: tuple[str, ...], words: str)
     assert done.code == 2 and words in done.err and "Traceback" not in done.err and len(done.err.splitlines()) <= 3
 
 
+def test_the_verdict_compares_like_with_like_and_its_numbers_stand_in_the_table(puna: Puna) -> None:
+    for arguments, code in (
+        (("llama-2-7b", "--gpu", "RTX 4070"), 0),
+        (("llama-3.1-405b", "--ram", "32GiB", "--device", "cpu"), 1),
+    ):
+        done = puna("plan", *arguments)
+        told, found = " ".join(done.out.split()), facts(puna, *arguments)
+        needed, free = gib(found["needed_bytes"]), gib(found["free_bytes"])
+        whole = f"with overhead {gib(found['device_bytes'])} of {gib(found['device']['total_bytes'])}"
+        assert done.code == code and f"{free} of it free for a model" in told and f"({whole})" in told
+        assert (f"It fits: {needed} of the {free} that are free" if code == 0 else f"the model needs {needed}, ") in told
+        assert f"total {gib(found['device_bytes'])} " in told and " bytes)" not in done.out
+
+
+def test_several_cards_are_told_apart_from_one(puna: Puna) -> None:
+    done = puna("plan", "llama-2-7b", "--gpu", "2 x RTX 3090")
+    assert "on 2 x RTX 3090: 23.69 GiB each, " in done.out
+    rows = [line for line in done.out.splitlines() if line.startswith(("  overhead  CUDA's", "  total     of each"))]
+    assert len(rows) == 3 and len(set(map(len, rows))) == 1
+    assert "GiB each" not in puna("plan", "llama-2-7b", "--gpu", "RTX 3090").out
+
+
+def test_what_fits_nowhere_is_not_offered_and_a_full_disk_is_told(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "To fetch it" not in puna("plan", "llama-3.1-405b", "--ram", "32GiB", "--device", "cpu").out
+    monkeypatch.setattr("puna.cli.plan.free_space", lambda: 3_000_000_000)
+    done = puna("plan", "llama-2-7b", "--gpu", "RTX 4070")
+    assert "To fetch it, about 4.1 GB" in done.out and "The disk of the cache has only 3.0 GB free" in done.out
+    monkeypatch.setattr("puna.cli.plan.free_space", lambda: 5_000_000_000)
+    assert "The disk" not in puna("plan", "llama-2-7b", "--gpu", "RTX 4070").out
+
+
+def test_a_card_that_puna_does_not_know_is_planned_by_its_memory_as_the_hint_says(puna: Puna) -> None:
+    done = puna("plan", "--gpu", "My card")
+    assert done.code == 2 and "similar" not in done.err and done.err.endswith("or give its memory too: --vram 12GiB.\n")
+    done = puna("plan", "--gpu", "My card", "--vram", "12GiB")
+    assert done.code == 0 and done.out.startswith("Models that fit My card:\n") and "qwen3-14b" in done.out
+    assert "on 2 x RTX 4071: 11.69 GiB each" in puna("plan", "qwen3-4b", "--gpu", "2 x RTX 4071", "--vram", "12GiB").out
+    assert "NVIDIA cards only" in puna("plan", "--gpu", "Radeon RX 7900", "--vram", "20GiB").err
+    assert "on RTX 4070: 11.69 GiB, 5.50 GiB of it" in puna("plan", "qwen3-4b", "--gpu", "RTX 4070", "--vram", "6GiB").out
+
+
+def test_memory_alone_lists_what_fits(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.machine.places.gpus", lambda host: ())
+    done = puna("plan", "--vram", "12GiB")
+    assert done.code == 0 and done.out.startswith("Models that fit a GPU of 12 GiB (this machine has none):\n")
+    assert "--vram limits the memory of a GPU" in puna("plan", "--vram", "12GiB", "--device", "cpu").err
+
+
+def test_a_long_path_and_a_narrow_terminal_break_no_word(puna: Puna, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = puna("plan", model, "--ram", "8GiB").out.split()
+    monkeypatch.setattr("puna.cli.width.terminal_width", lambda stream: 50)
+    for arguments in ((model, "--ram", "8GiB"), ("llama-2-70b", "--gpu", "2 x RTX 4070"), ("llama-2-7b", "--gpu", "GTX 1060")):
+        lines = puna("plan", *arguments).out.splitlines()
+        assert [line for line in lines if len(line) > 50 and "torchrun" not in line and model not in line] == []
+        assert not any(line.endswith(" --batch") for line in lines)
+    narrow = puna("plan", model, "--ram", "8GiB").out.split()
+    assert [word for word in words if word[-1].isalnum() and word not in narrow] == []
+
+
 PLANS = [
     ("llama-2-7b", "--gpu", "RTX 4070"),
     ("llama-2-7b:bf16", "--gpu", "RTX 4070"),
@@ -125,6 +185,7 @@ PLANS = [
     ("--gpu", "2 x RTX 3090"),
     ("--ram", "16GiB"),
     ("--ram", "1GiB"),
+    ("--vram", "12GiB"),
 ]
 
 

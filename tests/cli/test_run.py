@@ -106,6 +106,9 @@ def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
         ("--logit-bias 1_0=2", "--logit-bias is '1_0=2'; write ID=BIAS, for example 17=-2.5"),
         ("--logprobs 99", "--logprobs is 99; a whole number in 0..20 is needed"),
         ("--threads x", "--threads is 'x'; a whole number is needed"),
+        ("--threads 999", "--threads is 999; it must lie in 0..256"),
+        ("--device gpu", "--device is 'gpu'; allowed: auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"),
+        ("--kv-type f64", "--kv-type is 'f64'; allowed: auto, bf16, f16, f32, int8"),
         ("--stop-id x", "--stop-id is 'x'; a whole number is needed"),
     ],
 )
@@ -238,9 +241,9 @@ def test_a_model_without_a_prompt_is_not_asked_of_another_model(
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_an_empty_question_is_refused(prompt: str, fake: FakeLLM, puna: Puna) -> None:
-    assert "the PROMPT is empty" in puna("run", prompt).err
+    assert "the question is empty" in puna("run", prompt).err
     done = puna("run", "-", stdin=prompt)
-    assert done.code == 2 and "the PROMPT is empty" in done.err and not fake.asked
+    assert done.code == 2 and "the question is empty" in done.err and not fake.asked
 
 
 # ---- what the model's files suggest, and variables of its template --------------------------------------------------------

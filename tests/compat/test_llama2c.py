@@ -234,6 +234,7 @@ def test_defaults_and_limits_are_those_of_run(monkeypatch: pytest.MonkeyPatch) -
 def test_wrong_usage_is_told_with_the_flags_and_exit_code_1(arguments: list[str], words: str, run: Run) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (1, b"") and words in err and "usage: python -m puna.compat.llama2c" in err
+    assert [line for line in err.partition("usage:")[2].splitlines() if len(line) > 80] == []
 
 
 def test_a_file_that_is_not_there_is_exit_code_1(run: Run, tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ def test_what_was_measured_is_remembered_by_device() -> None:
     assert [entry.name for entry in machine_file().parent.iterdir()] == ["machine.json"]
 
 
+def test_a_slower_measurement_leaves_the_faster_one() -> None:
+    for limits in (LIMITS, DeviceLimits(20e9, 3e12, 0.1e12), LIMITS):
+        remember("cpu", limits)
+    assert remembered("cpu") == DeviceLimits(58e9, 3e12, 0.6e12)
+
+
 def test_another_cpu_or_fewer_cores_are_another_machine(tmp_path: Path) -> None:
     desktop = build(tmp_path / "a")
     remember("cpu", LIMITS, desktop)

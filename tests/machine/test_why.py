@@ -99,6 +99,40 @@ def test_without_a_card_the_text_is_another_machines() -> None:
     assert diagnosis.remedy is None and diagnosis.cure
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ggml_vulkan: Device memory allocation of size 8753520640 failed.\nggml_gallocr_reserve_n_impl: failed to allocate "
+        "Vulkan0 buffer of size 8753520640",
+        "ggml_metal_graph_compute: command buffer 1 failed with status 5\nerror: Insufficient Memory "
+        "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "RuntimeError: Configured ROCm binary not found at /x/bitsandbytes/libbitsandbytes_rocm80.so",
+    ],
+    ids=["vulkan", "metal", "rocm"],
+)
+def test_a_text_of_another_makers_gpu_says_nothing_of_nvidias(text: str) -> None:
+    for host in (FakeHost(NO_CARD | UBUNTU), FakeHost(CARD | UBUNTU)):
+        diagnosis = why(text, host)
+        assert diagnosis is not None and "NVIDIA" not in diagnosis.here and diagnosis.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("RuntimeError: [metal::malloc] Attempting to allocate 9 bytes which is greater than", "ps -axo pid,rss,comm -m"),
+        ("libc++abi: terminating: [METAL] Command buffer execution failed: Insufficient Memory", "ps -axo pid,rss,comm -m"),
+        ('File "/Users/me/x.py", line 1\n' + KILLED, "ps -axo pid,rss,comm -m"),
+        ('File "C:\\me\\x.py", line 1\nDefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.', "Get-Process"),
+        (KILLED, "ps -eo pid,rss,comm --sort=-rss"),
+    ],
+    ids=["metal", "command buffer", "a Mac's folder", "a folder of Windows", "unknown"],
+)
+def test_the_commands_are_those_of_the_system_that_the_text_is_from(text: str, command: str) -> None:
+    diagnosis = why(text, FakeHost(UBUNTU | MEMORY))
+    assert diagnosis is not None and diagnosis.remedy is not None and diagnosis.remedy.commands[0].startswith(command)
+    assert (diagnosis.here != "") == (command == "ps -eo pid,rss,comm --sort=-rss")
+
+
 def test_the_commands_are_those_of_this_system() -> None:
     text = "RuntimeError: Found no NVIDIA driver on your system."
     on_ubuntu, on_arch = (why(text, FakeHost(CARD | files)) for files in (UBUNTU, {"/etc/os-release": "ID=arch\n"}))

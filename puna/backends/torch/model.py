@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import NoReturn
@@ -132,10 +132,14 @@ class TorchBackend:
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
         self._ranks.tell(batch)
         doing = f"in a step of {len(batch.token_ids)} tokens"
-        with self._told(doing):
+        with self._told(doing), self._current():
             if sampling is None:
                 return Computed(self._forward(batch))
             return SampledTokens(self._sample(batch, sampling), lambda: self._told(doing))
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Triton launches on the current device, which each thread has for itself: any thread may run a step."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _forward(self, batch: Batch) -> Logits:
         with torch.inference_mode():

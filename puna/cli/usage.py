@@ -1,0 +1,124 @@
+"""What a wrong command line is told: an unknown command or option, a missing value, one word too many.
+
+click's errors become puna's: what was given, what is allowed, and the help of the command that was meant.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Sequence
+
+import click
+
+from puna.errors import PunaError, UsageError, did_you_mean
+
+MODEL_FLAGS = ("--model", "-m")  # of other programs; puna's MODEL stands without a flag
+
+# Commands of other programs -> what does it in puna.
+FOREIGN = {
+    "help": "puna --help lists the commands, and each command has --help.",
+    **dict.fromkeys(("list", "ls"), "puna models lists the models that are here."),
+    **dict.fromkeys(("show", "info"), "puna inspect MODEL shows what is in a model."),
+    **dict.fromkeys(("ps", "stop"), "puna keeps no model loaded after a command; puna models lists those on the disk."),
+    "serve": "puna has no server yet: puna chat talks in the terminal, and programs use puna.LLM in Python.",
+    "rm": "puna models lists the models that are here; puna pull NAME prints the path of one, and rm deletes it.",
+    **dict.fromkeys(("download", "fetch", "get", "install"), "puna pull NAME fetches a model."),
+    **dict.fromkeys(("search", "find"), "puna models --all lists every model that has a short name."),
+    **dict.fromkeys(("ask", "generate", "complete", "prompt"), 'puna run "..." answers a question.'),
+    **dict.fromkeys(("create", "quantize", "quantise"), "puna convert SRC DST --to gguf --quantize q4_k writes such a file."),
+    **dict.fromkeys(("benchmark", "perf"), "puna bench measures the speed."),
+    **dict.fromkeys(("check", "status", "env"), "puna doctor checks this machine."),
+    "version": "puna --version prints it.",
+}  # fmt: skip
+
+
+def no_command(words: Sequence[str], commands: Collection[str]) -> PunaError:
+    """The error for a first word that is no command."""
+    from puna import hub
+
+    name, spoken = words[0], _spoken(words)
+    what = f"there is no command {name!r}"
+    if name.lower() in FOREIGN and len(spoken) <= 2:
+        is_about = name.lower() == "help" and spoken[-1] in commands
+        return UsageError(what, hint=f"puna {spoken[-1]} --help explains it." if is_about else FOREIGN[name.lower()])
+    near = did_you_mean(name, commands)
+    if len(spoken) > 1 and not any(map(hub.looks_like_model, spoken)):
+        ask = f"To ask that, put it in quotes: puna {_in_quotes(' '.join(spoken))}"
+        return UsageError(what, hint=f"{near} {ask}".lstrip() if len(spoken) == 2 and name.islower() else ask)
+    if hub.looks_like_model(name):
+        return UsageError(f"{name} is a model, not a command", hint=f'Try: puna run {name} "..." or: puna chat {name}')
+    return UsageError(what, hint=near or "puna --help lists the commands.")
+
+
+def _spoken(words: Sequence[str]) -> list[str]:
+    """The words before the first option."""
+    end = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    return list(words[:end])
+
+
+def _in_quotes(text: str) -> str:
+    """
+    >>> _in_quotes("What is it?"), _in_quotes("costs $5")
+    ('"What is it?"', "'costs $5'")
+    """
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
+
+
+def in_words(error: click.UsageError, command: click.Command, path: str, words: Sequence[str]) -> UsageError:
+    """The error of `command`, which is called by `path` ("puna run"), for the command line `words`."""
+    context = error.ctx or click.Context(command, info_name=path)
+    match error:
+        case click.NoSuchOption():
+            return _no_option(error, context, words)
+        case click.BadOptionUsage():
+            return _bad_value(error, context)
+        case click.MissingParameter():
+            missing = error.param.make_metavar(context) if error.param is not None else "an argument"
+            return UsageError(f"{missing} is missing", hint=_usage(context))
+    if (extra := _EXTRA.search(error.message)) is not None:
+        return UsageError(f"too many arguments: {extra[1]}", hint=_usage(context))
+    return UsageError(error.format_message(), hint=_usage(context))
+
+
+_EXTRA = re.compile(r"unexpected extra arguments? \((.*)\)$", re.DOTALL)  # click has no class of its own for it
+
+
+def _usage(context: click.Context) -> str:
+    pieces = [piece for piece in context.command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+    return f"The form is: {' '.join((context.command_path, *pieces))}. Try: {context.command_path} --help"
+
+
+def _bad_value(error: click.BadOptionUsage, context: click.Context) -> UsageError:
+    """An option without its value, or a switch with one."""
+    flag, help_ = error.option_name, f"Try: {context.command_path} --help"
+    option = next((one for one in context.command.get_params(context) if flag in one.opts), None)
+    if isinstance(option, click.Option) and option.is_flag:
+        return UsageError(f"{flag} takes no value", hint=f"Write {flag} alone. {help_}")
+    form = f"Write {flag} {option.make_metavar(context)}. " if option is not None else ""
+    return UsageError(f"{flag} needs a value", hint=form + help_)
+
+
+def _no_option(error: click.NoSuchOption, context: click.Context, words: Sequence[str]) -> UsageError:
+    """An option that the command does not have. Names similar ones."""
+    given = error.option_name
+    parameters = context.command.get_params(context)
+    known = [flag for parameter in parameters for flag in parameter.opts if isinstance(parameter, click.Option)]
+    takes_model = any("MODEL" in parameter.make_metavar(context) for parameter in parameters)
+    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())])
+    if near.startswith(tuple(f"Did you mean {flag}" for flag in MODEL_FLAGS)):
+        near = f"The model stands without a flag: {_with_bare_model(context.command_path, given, words)}"
+    return UsageError(f"there is no option {given}", hint=near or f"Try: {context.command_path} --help")
+
+
+def _with_bare_model(command: str, flag: str, words: Sequence[str]) -> str:
+    """The command line `words`, with the value of `flag` as its MODEL.
+
+    >>> _with_bare_model("puna run", "-m", ["run", "-n", "9", "-m", "x.gguf", "Why is it so?"])
+    "puna run x.gguf -n 9 'Why is it so?'"
+    """
+    program, name = command.split()
+    rest = list(words[1:] if words[0] == name else words)  # a question stands without the name of its command
+    at = next(number for number, word in enumerate(rest) if word.startswith(flag))
+    value = rest.pop(at)[len(flag) :].removeprefix("=") or (rest.pop(at) if at < len(rest) else "MODEL")
+    return shlex.join([program, name, value, *rest])
