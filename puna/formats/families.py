@@ -112,6 +112,10 @@ def within_period(facts: Facts, layer: int) -> bool:
     return not facts.ends_period(layer)
 
 
+def unrotated(facts: Facts, layer: int) -> bool:
+    return not (facts.rotated[layer] if facts.rotated else within_period(facts, layer))
+
+
 class DefaultExperts(NamedTuple):
     """Defaults of config.json."""
 
@@ -119,10 +123,6 @@ class DefaultExperts(NamedTuple):
     top_k: int
     size: int = 0  # 0: that of the dense layers
     normalises: bool | None = None  # None: a key decides
-
-
-def unrotated(facts: Facts, layer: int) -> bool:
-    return not (facts.rotated[layer] if facts.rotated else within_period(facts, layer))
 
 
 @dataclass(frozen=True, slots=True)
