@@ -209,6 +209,11 @@ def mixed(experts: Experts, number: int, layer: LayerSpec) -> LayerSpec:
     return replace(layer, ffn=experts)
 
 
+def exaone(number: int, layer: LayerSpec) -> LayerSpec:
+    """Only layers with a window rotate."""
+    return replace(layer, norms="after", attention=replace(layer.attention, rope=0 if layer.attention.window else None))
+
+
 TIED = {"tie_word_embeddings": True}
 GEMMA = {"head_dim": 24, "tie_embeddings": True}
 
@@ -510,6 +515,25 @@ FAMILIES: dict[str, Family] = {
         {"architecture": "granitemoehybrid", "norm_eps": 1e-6 / 0.22**2},
         layered(lambda number, layer: replace(layer, attention=replace(layer.attention, scale=0.1)), embedding_scale=12.0 / 0.22),
         logit_scale=8.0,
+    ),
+    "exaone4": Family(
+        "Exaone4",
+        {"num_hidden_layers": 4, "sliding_window": WINDOW, **_scaled("llama3", **LLAMA3_KEYS)},
+        {
+            "num_layers": 4,
+            "sliding_window": WINDOW,
+            "windowed_layers": (0, 1, 2),
+            "rope": LLAMA3,
+            "qk_norm": True,
+            "architecture": "exaone4",
+        },
+        layered(exaone),
+    ),
+    "exaone4, no window, tied": Family(
+        "Exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 2, **TIED},
+        {"qk_norm": True, "architecture": "exaone4", "tie_embeddings": True},
+        layered(lambda number, layer: replace(layer, norms="after")),
     ),
     "granite, biases, usual scale": Family(
         "Granite",

@@ -112,6 +112,15 @@ def within_period(facts: Facts, layer: int) -> bool:
     return not facts.ends_period(layer)
 
 
+def unrotated(facts: Facts, layer: int) -> bool:
+    return not (facts.rotated[layer] if facts.rotated else within_period(facts, layer))
+
+
+def where_windowed(facts: Facts, layer: int) -> bool:
+    """All layers, or those with a window if there are some."""
+    return not facts.window or (facts.windowed[layer] if facts.windowed else within_period(facts, layer))
+
+
 class DefaultExperts(NamedTuple):
     """Defaults of config.json."""
 
@@ -119,10 +128,6 @@ class DefaultExperts(NamedTuple):
     top_k: int
     size: int = 0  # 0: that of the dense layers
     normalises: bool | None = None  # None: a key decides
-
-
-def unrotated(facts: Facts, layer: int) -> bool:
-    return not (facts.rotated[layer] if facts.rotated else within_period(facts, layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +294,10 @@ FAMILIES: dict[str, Family] = {
         ("MixtralForCausalLM",), 131072, gguf="llama", gguf_mark="expert_count", half_split=False, num_kv_heads=8, norm_eps=1e-5,
         theta=1e6, window=0, experts=DefaultExperts(8, 2, normalises=True), expert_names=MIXTRAL_NAMES, fused=FUSED_EXPERTS,
         renamed={".block_sparse_moe.": ".mlp."}, keys=EXPERT_KEYS,
+    ),
+    "exaone4": Family(
+        ("Exaone4ForCausalLM",), 2048, gguf="exaone4", norm_eps=1e-5, norms="after", qk_norm="head", num_kv_heads=32, window=4096,
+        windowed=within_period, rotated=where_windowed, period=4, keys=("sliding_window_pattern",),
     ),
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ _AT_THE_BEGINNING: tuple[tuple[str, str], ...] = (
     (r"kimi|moonlight|minimax|dbrx|grok|arctic|olmoe|hunyuan|ling|ring|longcat|step-?3|dots", _EXPERTS),
     (r"olmo(?!-?[23])", f"{_OWN} (the first OLMo)"),
     (r"command|aya|cohere|tiny-?aya", f"{_OWN} (Cohere)"),
-    (r"internlm|baichuan|minicpm|exaone|orion|xverse|bitnet|apertus|arcee|afm|seed-?oss|ernie|jais|plamo|nemotron", _OWN),
+    (r"internlm|baichuan|minicpm|exaone(?!-?4)|orion|xverse|bitnet|apertus|arcee|afm|seed-?oss|ernie|jais|plamo|nemotron", _OWN),
     (r"stablelm|stable-?(code|lm|beluga)|starcoder|starchat|santacoder|codegen|replit|refact|persimmon|fuyu", _OWN),
     (r"bloomz?|opt|mpt|xglm|galactica|codeshell", "an older decoder"),
     (r"jamba|zamba|rwkv|lfm|recurrent|griffin|hymba|bamba", _STATE),
@@ -61,7 +61,7 @@ _OTHERS = (
 # First words of their names, to recognise mistyped ones.
 _OTHER_WORDS = (
     "codegemma", "glm", "chatglm", "kimi", "command", "starcoder",
-    "stablelm", "jamba", "mamba", "internlm", "baichuan", "minicpm", "exaone", "pythia", "bloom", "gpt", "dbrx",
+    "stablelm", "jamba", "mamba", "internlm", "baichuan", "minicpm", "pythia", "bloom", "gpt", "dbrx",
     "grok", "pixtral", "llava", "whisper", "bert", "hunyuan", "ernie", "apertus", "minimax", "smolvlm", "rwkv",
     "nemotron", "arcee",
 )  # fmt: skip

@@ -184,6 +184,15 @@ def test_gguf_holds_a_family_or_says_what_it_has_no_form_for(name: str, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["phi3", "mixtral"])
+def test_fused_and_stacked_matrices_are_split_over_shards(name: str, tmp_path: Path) -> None:
+    by_transformers(FAMILIES[name], tmp_path / "theirs", "sharded")
+    made = convert(tmp_path / "theirs", tmp_path / "ours", to="gguf", shards=3)
+    assert len(list(made.path.glob("*.gguf"))) == 3
+    require_same_weights(open_checkpoint(made.path), open_checkpoint(tmp_path / "theirs"))
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.config.architecture in FAMILY_KEYS])
 def test_what_we_write_is_read_by_transformers(name: str, tmp_path: Path) -> None:
     import torch

@@ -11,6 +11,7 @@ import pytest
 
 from puna.batch import Logits
 from puna.formats.base import Checkpoint, TokenizerSpec
+from puna.model.weights import layer_of
 from puna.writers.base import Job
 from puna.writers.gguf import GGUF
 from tests.conformance.test_backends import forward, loaded
@@ -51,6 +52,21 @@ def with_context(checkpoint: Checkpoint, length: int) -> Checkpoint:
     return replace(checkpoint, config=replace(checkpoint.config, ropes=(replace(rope, original_context=CONTEXT),)))
 
 
+def deepened(checkpoint: Checkpoint) -> Checkpoint:
+    """llama.cpp knows windows of EXAONE 4 in models of 64 layers only: the same layers again and again."""
+    config = checkpoint.config
+    if config.architecture != "exaone4" or not config.sliding_window:
+        return checkpoint
+    layers = [f"layers.{number}." for number in range(config.num_layers)]
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if layer_of(name) is None}
+    for number in range(64):
+        own = layers[number % len(layers)]
+        tensors |= {
+            name.replace(own, f"layers.{number}."): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(own)
+        }
+    return replace(checkpoint, config=replace(config, layers=config.layers * (64 // len(layers))), tensors=tensors)
+
+
 def their_logits(path: Path, ids: list[int]) -> Logits:
     llama_cpp: Any = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     f32 = 0  # ggml's number of the type
@@ -76,7 +92,7 @@ def their_logits(path: Path, ids: list[int]) -> Logits:
 def test_llama_cpp_has_the_same_logits(name: str, length: int, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     family = FAMILIES[name]
-    checkpoint = with_context(family.checkpoint(family.transformers_model(seed=5)), length)
+    checkpoint = deepened(with_context(family.checkpoint(family.transformers_model(seed=5)), length))
     ids: list[int] = np.random.default_rng(length).integers(0, VOCAB_SIZE, length).tolist()
     with loaded("reference", checkpoint, kv="f32") as backend:
         ours = forward(backend, (ids, 0, PAGES), prompt_length=length)

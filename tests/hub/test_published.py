@@ -25,6 +25,7 @@ WEIGHTS = {
     "granite-3.3-8b": 8.17, "olmo-2-7b": 7.30, "olmo-2-13b": 13.7, "olmo-3-7b": 7.30, "phi-3.5-mini": 3.82, "phi-4": 14.7,
     "phi-4-mini": 3.84, "ministral-3-3b": 3.43, "ministral-3-8b": 8.49, "gemma-2-2b": 2.61, "gemma-2-9b": 9.24,
     "gemma-2-27b": 27.2, "gemma-3-1b": 1.00, "qwen3-30b-a3b": 30.5, "mixtral-8x7b": 46.7, "mixtral-8x22b": 141,
+    "exaone-4.0-1.2b": 1.28, "exaone-4.0-32b": 32.0,
 }  # fmt: skip
 Q4_K_M = {
     "llama-2-7b": 4.08, "llama-2-13b": 7.87, "llama-3.1-8b": 4.92, "llama-3.2-1b": 0.81, "llama-3.2-3b": 2.02, "qwen3-4b": 2.50,
