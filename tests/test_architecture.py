@@ -23,7 +23,7 @@ ROWS = [
     ["checks", "install", "resources"],
     ["model"],
     ["progress", "config", "paths", "causes"],
-    ["request", "messages"],
+    ["request", "messages", "report"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
