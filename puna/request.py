@@ -226,6 +226,9 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    num_drafted: int = 0  # guesses that steps have checked
+    num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     family: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)

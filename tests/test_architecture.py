@@ -30,6 +30,7 @@ ROWS = [
     ["scheduler", "plan", "convert", "health"],
     ["batch"],
     ["backends"],
+    ["speculation"],
     ["engine"],
     ["runner"],
     ["completion"],
