@@ -131,7 +131,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:
