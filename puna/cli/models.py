@@ -19,7 +19,7 @@ from puna.units import gb, two_digits
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.hub import CachedModel
-    from puna.machine.choices import Choice
+    from puna.machine.choices import ModelChoice
     from puna.machine.places import Place
     from puna.progress import Reporter
 
@@ -72,7 +72,7 @@ def _show_here(as_json: bool) -> None:
         _print(_here_lines(here, found, place))
 
 
-def _here_lines(here: list[CachedModel], found: list[Choice], place: Place) -> Iterator[str]:
+def _here_lines(here: list[CachedModel], found: list[ModelChoice], place: Place) -> Iterator[str]:
     yield "Here:"
     for model in here:
         yield from _prose(f"{gb(model.num_bytes):>8}  {_short_name(model)}", INDENT, BELOW)
@@ -104,7 +104,7 @@ def _short_name(model: CachedModel) -> str:
 # ---- tables ------------------------------------------------------------------------------------------------------------------
 
 
-def _row(one: Choice) -> Iterator[str]:
+def _row(one: ModelChoice) -> Iterator[str]:
     """Name, size, speed and licence; on a narrow terminal below the name."""
     speed = f"~{two_digits(one.fit.speed.decode_per_s)} tok/s" if one.fit.speed else ""
     yield from _columns(one.name, f"{one.source.size:>8} {speed:>11}", one.source.model.licence)
@@ -123,14 +123,14 @@ def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
     return wrapped(text, report_width(sys.stdout), first, rest)
 
 
-def _speed_lines(found: Sequence[Choice], place: Place) -> Iterator[str]:
+def _speed_lines(found: Sequence[ModelChoice], place: Place) -> Iterator[str]:
     if place.kernels:
         yield from _prose(f"Speeds are not known: {place.kernels}.")
     elif place.rates is not None and any(one.fit.speed for one in found):
         yield from _prose(f"Speeds are expected for one conversation ({place.rates.source}).")
 
 
-def _choice_lines(found: list[Choice], place: Place) -> Iterator[str]:
+def _choice_lines(found: list[ModelChoice], place: Place) -> Iterator[str]:
     whole = [one for one in found if one.is_whole]
     yield from _prose(f"Models that fit {place.count} x {place.name}:" if place.count > 1 else f"Models that fit {place.name}:")
     for one in whole[:SHOWN]:
@@ -166,7 +166,7 @@ def _next_lines(report: Reporter) -> Iterator[str]:
     yield from (f"{INDENT}{typed:<{width}}   {words}" for typed, words in rows)
 
 
-def best_here(report: Reporter) -> tuple[Place, list[Choice]]:
+def best_here(report: Reporter) -> tuple[Place, list[ModelChoice]]:
     """This machine, and the models that are best for it, the best one first. All commands that name one ask here."""
     from puna.config import EngineConfig
     from puna.machine.choices import best
@@ -184,7 +184,7 @@ def _place(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: 
     return place_for(engine, ThisHost(), cpu_limits(report) if gpu is None else None, gpu, ram)
 
 
-def _facts(one: Choice) -> dict[str, Any]:
+def _facts(one: ModelChoice) -> dict[str, Any]:
     expected = None if one.fit.speed is None else one.fit.speed._asdict()
     return {**_source_facts(one.source), "weights": one.fit.plan.weights, "expected": expected}
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
     from puna.machine.fit import Fit, Item, Setting
-    from puna.machine.history import Entry
+    from puna.machine.history import LoadRecord
     from puna.machine.speed import Speed
     from puna.progress import Reporter
 
@@ -114,7 +114,7 @@ def _planned(
     report: Reporter,
     stack: ExitStack,
 ) -> Planned:
-    from puna.backends.base import ProcessPlace
+    from puna.backends.base import ProcessRank
     from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
     from puna.machine.places import place_for
@@ -123,7 +123,7 @@ def _planned(
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
     place = place_for(engine, ThisHost(), limits, gpu, ram)
-    parts = parts or (ProcessPlace.from_env().size if gpu is None else place.count)
+    parts = parts or (ProcessRank.from_env().size if gpu is None else place.count)
     made = fit(checkpoint, engine, place, parts)
     settings = nearest(checkpoint, engine, place, parts) if not made.fits or made.notices else []
     on_cpu = None
@@ -409,7 +409,7 @@ def _show_history(as_json: bool) -> None:
         print("\n".join(map(printable, _history_lines(found))))
 
 
-def _history_lines(found: list[Entry]) -> Iterator[str]:
+def _history_lines(found: list[LoadRecord]) -> Iterator[str]:
     yield from _whole_or_wrapped(f"  {'when':<20}  {'device':<8}  {'weights':<7}  {'predicted':>10}  {'actual':>10}  difference")
     for one in found[-SHOWN_ENTRIES:]:
         off = f"{(one.actual_bytes - one.predicted_bytes) / MIB:+.1f} MiB"

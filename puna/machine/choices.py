@@ -22,7 +22,7 @@ SHOWN = 3
 UNMEASURED_BYTES = 1 << 30  # limit for a CPU of unknown speed: larger models may be slow on it
 
 
-class Choice(NamedTuple):
+class ModelChoice(NamedTuple):
     """A published model as it is fetched, on a device."""
 
     source: Source
@@ -48,16 +48,16 @@ class Choice(NamedTuple):
         return speed.decode_per_s >= USEFUL_PER_S
 
 
-def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[Choice]:
+def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[ModelChoice]:
     """The named models that fit, largest first."""
     sources = [source for source in map(source_of, names) if source is not None]
     fits = {one: _fit(*one, engine, place) for one in {(source.model.config, source.kind) for source in sources}}
     found = [(source, fits[source.model.config, source.kind]) for source in sources]
-    fitting = [Choice(source, made) for source, made in found if made is not None and made.fits]
+    fitting = [ModelChoice(source, made) for source, made in found if made is not None and made.fits]
     return sorted(fitting, key=lambda one: (-one.source.num_bytes, one.name))
 
 
-def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[Choice]:
+def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[ModelChoice]:
     """Recommended chat models that fit and are fast, best first."""
     found = {one.name: one for one in choices(engine, place, RECOMMENDED) if one.is_quick}
     return [found[name] for name in RECOMMENDED if name in found][:count]

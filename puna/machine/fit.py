@@ -24,7 +24,7 @@ from puna.machine.places import Place
 from puna.machine.speed import FLOATS, Speed, expected, offloaded_bytes
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of
-from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Header, Layout, Plan, kv_bytes, make_plan, placements_of
+from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Layout, Plan, TensorHeader, kv_bytes, make_plan, placements_of
 from puna.progress import KeepingReporter, Reporter
 from puna.units import gib, kib
 
@@ -47,7 +47,7 @@ class Item(NamedTuple):
     bytes: int
 
 
-class Loss(NamedTuple):
+class SettingLoss(NamedTuple):
     """The cost of a setting: `weight` orders settings, `words` describe it."""
 
     weight: float
@@ -187,7 +187,7 @@ def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
         yield Item("overhead", "Python and libraries", "each process", PROCESS_BYTES[place.device])
 
 
-def _weight_items(tensors: Mapping[str, Header], config: ModelConfig, plan: Plan) -> Iterator[Item]:
+def _weight_items(tensors: Mapping[str, TensorHeader], config: ModelConfig, plan: Plan) -> Iterator[Item]:
     sizes: Counter[tuple[str, str]] = Counter()
     for name, kind, size, where in plan.placements:
         if name in tensors and where == DEVICE:
@@ -211,15 +211,16 @@ def _main_items(offloaded: int, place: Place) -> Iterator[Item]:
 # ---- settings that fit --------------------------------------------------------------------------------------------------
 
 # Perplexity on wiki.test.raw against float16's 7.7861, published for open_llama_3b: 7.7874, 8.0483, 8.0962.
-TYPE_LOSS: Mapping[str, Loss] = {
-    "Q8_0": Loss(1.0, "perplexity +0.02 %"),
-    "Q4_1": Loss(4.0, "perplexity +3 %"),
-    "Q4_0": Loss(4.5, "perplexity +4 %"),
+TYPE_LOSS: Mapping[str, SettingLoss] = {
+    "Q8_0": SettingLoss(1.0, "perplexity +0.02 %"),
+    "Q4_1": SettingLoss(4.0, "perplexity +3 %"),
+    "Q4_0": SettingLoss(4.5, "perplexity +4 %"),
 }
 WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
-KV_LOSS = Loss(1.2, "K and V in 8 bits: little")
+NO_LOSS = SettingLoss(0.0, "")
+KV_LOSS = SettingLoss(1.2, "K and V in 8 bits: little")
 HALVING_LOSS = 1.5  # for each halving of the context
-OFFLOAD_LOSS = Loss(2.5, "slow: layers come over PCIe")
+OFFLOAD_LOSS = SettingLoss(2.5, "slow: layers come over PCIe")
 OFFLOADED_LOSS = 8.0  # if all layers are offloaded: slow with any weights
 DEVICE_LOSS = 3.0  # for each doubling of the devices
 MODEL = "MODEL"  # in a command of a setting: the model that is planned
@@ -233,13 +234,13 @@ class _Choice(NamedTuple):
     """One choice for one setting; flags are empty if it stays as requested."""
 
     flags: tuple[str, ...]
-    loss: Loss
+    loss: SettingLoss
     settings: Mapping[str, object] = {}
     parts: int = 1
     requantised: str = ""
 
 
-AS_ASKED = _Choice((), Loss(0.0, ""))
+AS_ASKED = _Choice((), NO_LOSS)
 
 
 def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1, count: int = NEAREST) -> list[Setting]:
@@ -302,7 +303,7 @@ def _weights_choices(checkpoint: Checkpoint, engine: EngineConfig, layouts: Mapp
         if len(layouts) > 1 and name != engine.weights:
             if name in WEIGHTS_TYPE and not _saves(checkpoint, layouts, name):
                 continue
-            loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else OFFLOAD_LOSS if layout.offloads else Loss(0.0, "")
+            loss = TYPE_LOSS[WEIGHTS_TYPE[name]] if name in WEIGHTS_TYPE else OFFLOAD_LOSS if layout.offloads else NO_LOSS
             yield _Choice((f"--weights {name}",), loss, {"weights": name})
 
 
@@ -325,7 +326,7 @@ def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Cho
         if context < LEAST_CONTEXT:
             return
         words = f"{context} tokens of context, not {asked}"
-        yield _Choice((f"--max-context {context}",), Loss(HALVING_LOSS * halvings, words), {"max_context": context})
+        yield _Choice((f"--max-context {context}",), SettingLoss(HALVING_LOSS * halvings, words), {"max_context": context})
 
 
 def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator[_Choice]:
@@ -338,7 +339,7 @@ def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator
         has = parts <= place.count
         words = f"on {parts} cards" if has else f"needs {parts} such cards"
         weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
-        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna chat {MODEL}",), Loss(weight, words), parts=parts)
+        yield _Choice((f"torchrun --nproc_per_node {parts} -m puna chat {MODEL}",), SettingLoss(weight, words), parts=parts)
 
 
 def _setting(
