@@ -27,7 +27,7 @@ ROWS = [
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
-    ["scheduler", "plan", "convert", "health"],
+    ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
     ["engine"],
