@@ -171,7 +171,7 @@ class Scheduler:
         """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.family)
+        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.prefix_key)
         request.num_published = len(request.page_ids)
         request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
@@ -180,7 +180,7 @@ class Scheduler:
     def _publish(self, chunk: ScheduledChunk) -> None:
         size, request = self.pages.page_size, chunk.request
         for index in range(request.num_published, chunk.last // size):
-            self.pages.publish(request.page_ids, index, request.token_ids(index * size, (index + 1) * size), request.family)
+            self.pages.publish(request.page_ids, index, request.token_ids(index * size, (index + 1) * size), request.prefix_key)
             request.num_published = index + 1
 
     def _release(self, request: Request) -> None:

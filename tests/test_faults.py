@@ -38,13 +38,14 @@ OF_STEP = "of the step"
 # What fails: its class or module, its name, whose fault it is.
 SITES: list[tuple[Any, str, str]] = [
     (Sampler, "sample", OF_REQUEST),
-    (Sampler, "next_uniform", OF_STEP),  # on a device; on the host it is part of `sample`
+    (Sampler, "uniform", OF_STEP),  # on a device; on the host it is part of `sample`
     (ByteTokenizer, "token_bytes", OF_REQUEST),
     (Detokenizer, "push", OF_REQUEST),
     (Detokenizer, "flush", OF_REQUEST),
     (engine_module, "token_logprob", OF_REQUEST),
     (engine_module, "require_finite", OF_REQUEST),
-    (engine_module, "token_text", OF_REQUEST),
+    (engine_module, "sampled_logprob", OF_REQUEST),
+    (engine_module, "spelled", OF_REQUEST),
     (engine_module, "_end_of", OF_REQUEST),
     (FakeBackend, "_forward", OF_STEP),
     (Computed, "logits", OF_STEP),

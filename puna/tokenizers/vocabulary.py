@@ -20,7 +20,7 @@ from puna.formats.vocabulary import piece_texts, piece_types
 
 MAX_SEARCHED = 1 << 21  # characters of all tokens to match in a text; the automaton takes 80 bytes for each
 
-Cut = Iterator[tuple[str, int | None]]
+Segments = Iterator[tuple[str, int | None]]
 
 
 class VocabularyTokenizer(ABC):
@@ -29,6 +29,7 @@ class VocabularyTokenizer(ABC):
     utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as in tiktoken and `tokenizers`
     controls_part_bytes = False
     controls_are_text = True  # if they are shown, the tokenizer did not add the space after one at the beginning
+    token_bytes: Callable[[int], bytes]
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
@@ -36,6 +37,7 @@ class VocabularyTokenizer(ABC):
         self._types = piece_types(spec)
         _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
+        self.token_bytes = _TokenBytes(self._visible_bytes).__getitem__
         self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
         self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
         _checked_id(spec, "unknown_token_id", spec.unk_id, False)
@@ -103,7 +105,7 @@ class VocabularyTokenizer(ABC):
         """A control token's bytes when it is not skipped. `is_first`: nothing precedes it."""
         return self._pieces[token_id].encode()
 
-    def token_bytes(self, token_id: int) -> bytes:
+    def _visible_bytes(self, token_id: int) -> bytes:
         return b"" if self._is_silent(self._checked(token_id)) else self._bytes_of(token_id)
 
     def first_bytes(self, token_id: int) -> bytes:
@@ -155,6 +157,17 @@ class VocabularyTokenizer(ABC):
         return (first if not has_first else []) + ids + (last if not has_last else [])
 
 
+class _TokenBytes(dict[int, bytes]):
+    """Token id -> its bytes, found at the first use: an answer asks for each of its tokens, mostly for the same few thousand."""
+
+    def __init__(self, find: Callable[[int], bytes]) -> None:
+        self._find = find
+
+    def __missing__(self, token_id: int) -> bytes:
+        found = self[token_id] = self._find(token_id)
+        return found
+
+
 def _required(name: str, token_id: int | None) -> int:
     if token_id is None:
         raise UsageError(f"{name} was requested, but the model's tokenizer has no {name} token")
@@ -169,7 +182,7 @@ def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]
         raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 
 
-def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
+def cutter(tokens: dict[str, int]) -> Callable[[str], Segments]:
     """A function that splits text at every occurrence of one of `tokens`, the leftmost first and of those the longest.
 
     It yields (text between, None) and (token, id), in order. The search is an automaton (Aho-Corasick) of the `tokenizers`
@@ -187,7 +200,7 @@ def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
 
     beginnings = {text[:2] for text in tokens}  # mostly two or three
 
-    def cut(text: str) -> Cut:
+    def cut(text: str) -> Segments:
         if not any(beginning in text for beginning in beginnings):  # true for most texts: the automaton takes 0.3 s per MB
             yield from [(text, None)] if text else []
             return
