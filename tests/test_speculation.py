@@ -32,7 +32,8 @@ class Adversary(Drafter):
     def start(self, request: Request) -> None:
         self.live.add(request.id)
 
-    def draft(self, requests: Sequence[Request]) -> None:
+    def draft(self, requests: Sequence[Request], rows: int) -> None:
+        assert rows >= len(requests) > 0
         for request in requests:
             request.draft_ids = self._guess(self._answers.get(request.id, [])[len(request.output_ids) :])
 
