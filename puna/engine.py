@@ -6,17 +6,18 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
-from puna.detokenize import Detokenizer, token_text
+from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
 from puna.tokenizers.base import Tokenizer
@@ -116,15 +117,16 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Compute the next token of each running request, and return what is new.
 
-        An exception, Ctrl-C included, ends all requests with ABORT and is raised; the engine can be used again.
+        An exception that belongs to one request ends only that one, with ERROR. One of the whole step ends the running requests
+        with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
                 self._overlapped_step()
-        except BaseException:
-            self.abort_all()
+        except BaseException as error:
+            self._recover(error)
             raise
         return self.outputs()
 
@@ -164,11 +166,7 @@ class Engine:
         self._scheduler.publish(step.chunks)
         for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
             if live := self._live.get(request.id):
-                request.num_in_flight -= 1
-                if token_id == PLACEHOLDER:
-                    self._fail(live, not_finite())
-                else:
-                    self._accept(live, token_id)
+                self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
@@ -189,21 +187,32 @@ class Engine:
                 self._sample(live, rows[-1])
             elif is_last:
                 self._finish(live, FinishReason.LENGTH)
-        except NumericalError as error:
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
+            self._fail(live, error)
+
+    def _use_token(self, live: _Live, token_id: int) -> None:
+        """Accept the token that the device sampled; a placeholder says that the logits were not finite."""
+        live.request.num_in_flight -= 1
+        try:
+            if token_id == PLACEHOLDER:
+                raise not_finite()
+            self._accept(live, token_id)
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
         for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
             require_finite(row)
-            request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
+            entry = token_logprob(row, token_id, request.params.prompt_logprobs or 0)
+            request.prompt_logprobs.append(spelled(entry, self._tokenizer))
 
     def _sample(self, live: _Live, logits: Logits) -> None:
         """Sample the next token of a request.  # logits: (vocab_size,)"""
         request, sampler = live.request, live.sampler if live.custom is None else live.custom
         token_id = sampler.sample(logits, live.history)
-        if request.params.logprobs is not None:
-            request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
+        if entry := sampled_logprob(logits, token_id, live.sampler, live.history, self._tokenizer):
+            request.logprobs.append(entry)
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
@@ -225,24 +234,42 @@ class Engine:
             return ""
         return detokenizer.push(token_id)
 
-    def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
-        """The entry, with the text of its ids."""
-        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
-        return replace(entry, text=text, top_texts=tuple(top_texts))
-
-    def _fail(self, live: _Live, error: NumericalError) -> None:
-        live.request.error = error.line
+    def _fail(self, live: _Live, error: Exception) -> None:
+        live.request.fault = error
         self._finish(live, FinishReason.ERROR)
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Remove a request. Its last output has the held-back text."""
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
-        self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
+        self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
         del self._live[live.request.id]
-        if live.detokenizer is not None:
-            text += live.detokenizer.flush()
-        self._tell(live, text)
+        self._tell(live, text + self._held_back(live))
+
+    def _held_back(self, live: _Live) -> str:
+        """The text that may have begun a stop text; a detokenizer that fails turns the end into ERROR."""
+        try:
+            return "" if live.detokenizer is None else live.detokenizer.flush()
+        except Exception as error:  # noqa: BLE001 - the last output must be told
+            live.request.finish_reason, live.request.fault = FinishReason.ERROR, live.request.fault or error
+            return ""
+
+    def _recover(self, error: BaseException) -> None:
+        """After a failed step: end the requests that it may have touched, and take back all pages. The others wait on.
+
+        An error that is no Exception, such as Ctrl-C, ends all.
+        """
+        if not isinstance(error, Exception):
+            self.abort_all()
+            return
+        self._in_flight = None
+        waiting = self._scheduler.disband()
+        self._scheduler = self._new_scheduler()
+        for request in waiting:
+            self._scheduler.add(request)
+        for live in tuple(self._live.values()):
+            if live.request not in waiting:
+                self._fail(live, error)
 
     def _tell(self, live: _Live, text: str) -> None:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
@@ -262,6 +289,7 @@ class Engine:
         )
 
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+        require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
