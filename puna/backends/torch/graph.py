@@ -5,7 +5,7 @@ kernels, which must not happen during a recording. A recording holds addresses, 
 steps of a bucket lies in one staging buffer, which each step refills, and recorded work must not depend on numbers on the host:
 `Ops.READS_HOST` marks operations that do.
 
-Copies of an existing row fill a bucket: they write the same numbers to the same places.
+Copies of an existing row fill a bucket: they write the same numbers to the same slots.
 """
 
 from __future__ import annotations
