@@ -16,6 +16,7 @@ from puna.units import BYTES, parse_bytes
 KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
 WeightsType = Literal["auto", "as-is", "int8", "int4"]
 SamplingDefaults = Literal["model", "puna"]
+Speculation = Literal["auto", "off", "ngram"]
 DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
@@ -39,6 +40,7 @@ class EngineConfig:
         weights: how weights are stored: as-is, int8, int4; auto: the first of these that fits ['auto']
         vram: use at most this many bytes of the device's memory. 0: all that is free ("12GiB" on the command line) [0]
         prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
+        speculation: guess repeated text, for speed; no result changes: off, ngram; auto: ngram unless the device samples ['auto']
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
     """
@@ -54,6 +56,7 @@ class EngineConfig:
     weights: WeightsType = "auto"
     vram: Bytes = 0
     prefix_cache: bool = True
+    speculation: Speculation = "auto"
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
 
@@ -68,7 +71,7 @@ class EngineConfig:
             require(ok, name, f"is {value!r}; it must lie in {low}..{high}")
         ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
         require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}")
-        for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
+        for name, kind in _CHOICES:
             value, allowed = getattr(self, name), get_args(kind)
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
         ok = self.page_size % 16 == 0
@@ -108,6 +111,7 @@ class EngineSettings(TypedDict, total=False):
     weights: WeightsType
     vram: Bytes
     prefix_cache: bool
+    speculation: Speculation
     graphs: bool
     sampling_defaults: SamplingDefaults
 
@@ -121,6 +125,14 @@ _ENGINE_LIMITS = (
     ("vram", 0, 1 << 50),
 )
 
+
+# What fields with a few values may be.
+_CHOICES = (
+    ("kv_type", KVType),
+    ("weights", WeightsType),
+    ("sampling_defaults", SamplingDefaults),
+    ("speculation", Speculation),
+)
 
 # type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {

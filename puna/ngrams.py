@@ -17,8 +17,8 @@ from collections.abc import Sequence
 LENGTHS = (4, 3, 2)  # of n-grams; the longest one that is found counts
 POOL_TOKENS = 1 << 14  # in one of a pool's two texts
 
-# For matches of 2 to 3, 4 to 7, 8 to 15, and 16 or more tokens: right guesses and all guesses, as if a request had begun with them.
-PRIORS = ((1.0, 4.0), (1.0, 2.0), (3.0, 4.0), (9.0, 10.0))
+# For matches of 2 to 3, 4 to 7, 8 to 15, and 16 or more tokens: right guesses and all guesses that a request begins with.
+PRIORS = ((1.0, 4.0), (2.0, 5.0), (3.0, 4.0), (9.0, 10.0))
 
 
 class Text:
@@ -70,6 +70,8 @@ class Copying:
     def __init__(self, prompt_ids: Sequence[int], pool: Pool) -> None:
         self._text = Text(prompt_ids)
         self._pool = pool
+        self._source = self._text  # where the match is, its length (0: there is none), and the index of the id after it
+        self._length = self._index = 0
         self._right = [right for right, _ in PRIORS]
         self._all = [count for _, count in PRIORS]
         self._find()

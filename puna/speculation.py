@@ -12,6 +12,8 @@ from itertools import accumulate, repeat
 from operator import mul
 from typing import Protocol
 
+from puna.backends.base import Backend
+from puna.config import EngineConfig
 from puna.ngrams import Copying, Pool
 from puna.request import Request
 
@@ -88,6 +90,12 @@ class StepCosts:
         ]
         best = max(rates)
         return rates.index(best) + 1 if best > least else 0
+
+
+def drafter_of(config: EngineConfig, backend: Backend) -> Drafter | None:
+    """The drafter that the settings ask for. Guesses are checked by the host: unasked, a device that samples keeps doing that."""
+    is_on = config.speculation == "ngram" or (config.speculation == "auto" and not backend.filters)
+    return NGramDrafter() if is_on else None
 
 
 class NGramDrafter:

@@ -24,7 +24,7 @@ ROWS = [
     ["model"],
     ["progress", "config", "paths", "causes"],
     ["request", "messages", "report"],
-    ["pages", "formats", "sampling", "suggested"],
+    ["pages", "formats", "sampling", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
