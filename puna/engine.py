@@ -16,6 +16,7 @@ from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
+from puna.pooling import Pool
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
@@ -74,9 +75,16 @@ class Engine:
         """Pages that no sequence holds; all of them if nothing runs."""
         return self._scheduler.pages.num_available
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None = None) -> Request:
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        sampler: TokenSampler | None = None,
+        pool: Pool | None = None,
+    ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe.
+        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
+        `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -85,9 +93,9 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params, sampler)
+        live = self._make_live(list(prompt_ids), params, sampler, pool)
         self._live[live.request.id] = live
-        if live.max_tokens == 0 and not live.request.needs_prompt_logprobs:
+        if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
             self._scheduler.add(live.request)
@@ -133,11 +141,11 @@ class Engine:
         self._finish_step()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            logits = self._backend.step(batch).logits()
+            results = batch.results(self._backend.step(batch))
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
-            for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
-                self._use_logits(self._live[chunk.request.id], rows, chunk.is_last)
+            for chunk, rows in zip(chunks, results, strict=True):
+                self._use_rows(self._live[chunk.request.id], rows, chunk.is_last)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -180,9 +188,12 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _use_logits(self, live: _Live, rows: Logits, is_last: bool) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
+    def _use_rows(self, live: _Live, rows: Logits, is_last: bool) -> None:
+        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row. Of a request
+        with a pool, the rows are hidden states."""
         try:
+            if live.request.pool is not None:
+                live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
             if is_last and live.max_tokens > 0:
@@ -261,15 +272,18 @@ class Engine:
             prefix_cache=self._config.prefix_cache,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+    def _make_live(
+        self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None
+    ) -> _Live:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params, family=self._model.prefix_key(len(prompt_ids)))
+        family = self._model.prefix_key(len(prompt_ids))
+        request = Request(self._last_id, prompt_ids, sampler.params, family=family, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        needs_logits = custom is not None or self._needs_logits(sampler)
+        needs_logits = custom is not None or pool is not None or self._needs_logits(sampler)
         return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:

@@ -26,6 +26,11 @@ class ScheduledChunk:
     num_logits: int  # how many of these tokens, the last ones, need logits
     is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
 
+    @property
+    def num_hidden(self) -> int:
+        """How many of these tokens, the last ones, need hidden states."""
+        return max(0, self.last - max(self.first, self.request.hidden_from))
+
 
 @dataclass(slots=True)
 class TokenBudget:
@@ -155,10 +160,10 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
+        """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.family)
+        request.page_ids = self.pages.match(request.token_ids(0, min(request.logits_from, request.hidden_from)), request.family)
         request.num_computed = len(request.page_ids) * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
