@@ -24,7 +24,7 @@ from puna.formats.rows import ComputedRows
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
 from puna.writers import WRITERS
-from puna.writers.base import Job
+from puna.writers.base import WriteJob
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ def main() -> None:
     given = parser.parse_args()
     checkpoint = checkpoint_of(SHAPES[given.shape], SAME.get(given.quantize, given.quantize))
     types = {name: tensor.type.name for name, tensor in checkpoint.tensors.items()}
-    WRITERS["gguf"].write(Job(checkpoint, types), given.target)
+    WRITERS["gguf"].write(WriteJob(checkpoint, types), given.target)
     print(f"{given.target}: {given.target.stat().st_size} bytes, {dict(Counter(types.values()))}")
 
 

@@ -14,7 +14,7 @@ from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
-from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Job, Params, Prompt, Prompts, is_conversation, is_prompt
+from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Params, Prompt, PromptJob, Prompts, is_conversation, is_prompt
 from puna.messages import Messages
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
@@ -110,7 +110,7 @@ class AsyncLLM:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    async def _run(self, prepare: Callable[[], list[Job]]) -> list[Completion]:
+    async def _run(self, prepare: Callable[[], list[PromptJob]]) -> list[Completion]:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news = _News()
@@ -133,7 +133,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
     an `async for` over a stream that has a name, close it, or put it into `async with`.
     """
 
-    def __init__(self, runner: Runner, prepare: Callable[[], list[Job]]) -> None:
+    def __init__(self, runner: Runner, prepare: Callable[[], list[PromptJob]]) -> None:
         self._runner = runner
         self._prepare = prepare
         self._opening = asyncio.Lock()  # two tasks may be the first to read

@@ -195,7 +195,7 @@ class LogitEdits:
     @classmethod
     def of(cls, samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray) -> LogitEdits | None:
         """The edits of these samplers, one row of logits each; None if none edits its logits.  # sources (num_logits,)"""
-        lengths = [len(history.output_ids) + int(source >= 0) for history, source in zip(histories, sources, strict=True)]
+        lengths = _lengths(histories, sources)
         rows = [row for row, sampler in enumerate(samplers) if sampler.edits_logits(lengths[row])]
         if not rows:
             return None
@@ -231,6 +231,11 @@ class LogitEdits:
         return edited, History(ids.tolist(), [*np.repeat(ids, self.counts[seen]).tolist(), *last])
 
 
+def _lengths(histories: Sequence[History], sources: IntArray) -> list[int]:
+    """How many tokens each sequence has generated, with the one in flight.  # sources (num_logits,)"""
+    return [len(history.output_ids) + int(source >= 0) for history, source in zip(histories, sources, strict=True)]
+
+
 def _starts(lengths: list[int]) -> IntArray:
     """The start of each piece, and the end of the last one."""
     return np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
@@ -255,15 +260,16 @@ class SamplingBatch:
     def of(
         cls, samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray, logit_rows: IntArray
     ) -> SamplingBatch:
-        """Sample as these samplers would, one for each of `logit_rows`. Draws one random number per sampled token."""
+        """Sample as these samplers would, one for each of `logit_rows`."""
         params = [sampler.params for sampler in samplers]
+        lengths = _lengths(histories, sources[logit_rows])
         return cls(
             sources=sources,
             temperature=np.array([p.temperature for p in params], np.float64),
             top_k=np.array([p.top_k for p in params], np.int32),
             top_p=np.array([p.top_p for p in params], np.float64),
             min_p=np.array([p.min_p for p in params], np.float64),
-            uniform=np.array([sampler.next_uniform() for sampler in samplers], np.float64),
+            uniform=np.array([sampler.uniform(length) for sampler, length in zip(samplers, lengths)], np.float64),
             edits=LogitEdits.of(samplers, histories, sources[logit_rows]),
         )
 

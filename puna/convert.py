@@ -38,7 +38,7 @@ from puna.model.weights import role_of
 from puna.progress import SILENT, Reporter
 from puna.units import megabytes
 from puna.writers import WRITERS
-from puna.writers.base import CHUNK_BYTES, Job, Writer
+from puna.writers.base import CHUNK_BYTES, WriteJob, Writer
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "f16", "bf16", "f32")
 # Types of llama.cpp: one that is our mix under another name, and those that have a near type here.
@@ -101,7 +101,7 @@ def convert(
         done = min(done + num_bytes, total - 1)
         report.progress("writing", done, total, "bytes")
 
-    job = Job(checkpoint, types, shards, wrote)
+    job = WriteJob(checkpoint, types, shards, wrote)
     total = writer.copied_bytes(job)
     total += sum(_row_bytes(tensor, types[name]) * len(tensor.data) for name, tensor in checkpoint.tensors.items())
     if shards > len(checkpoint.tensors):
@@ -246,7 +246,7 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
 NOT_SAMPLING = re.compile(r"_.*|.*_token_id|transformers_version|use_cache|cache_.*|output_.*|return_.*")
 
 
-def _settings_lost(job: Job, to: str) -> Iterator[Loss]:
+def _settings_lost(job: WriteJob, to: str) -> Iterator[Loss]:
     """Suggestions for sampling, which only a Hugging Face folder can hold."""
     given = job.checkpoint.generation
     names = sorted(name for name, value in given.items() if value not in (None, False) and not NOT_SAMPLING.fullmatch(name))
@@ -289,7 +289,7 @@ def file_needed(target: Path, to: str) -> UsageError:
     )
 
 
-def _require_place(job: Job, target: Path, to: str, overwrite: bool) -> Path:
+def _require_place(job: WriteJob, target: Path, to: str, overwrite: bool) -> Path:
     """The target's real path, checked: outside the source, and unused or allowed to be replaced."""
     checkpoint, is_folder = job.checkpoint, makes_folder(to, job.num_shards)
     final = Path(os.path.realpath(target))
@@ -359,7 +359,7 @@ def _storage_errors(final: Path, num_bytes: int) -> Iterator[None]:
 # ---- reading it again -----------------------------------------------------------------------------------------------
 
 
-def _verify(path: Path, job: Job, report: Reporter) -> None:
+def _verify(path: Path, job: WriteJob, report: Reporter) -> None:
     """Open the result and compare it with the source: sizes, tokenizer, template and numbers."""
     made, asked = open_checkpoint(path), job.checkpoint
     differing = [
@@ -409,7 +409,7 @@ def _numbers(rope: RopeConfig, head_dim: int) -> npt.NDArray[np.float64]:
     return np.array([*short, *long, rope.attention_factor, rope.q_beta, original])
 
 
-def _verify_tensor(name: str, made: Tensor, source: Tensor, job: Job) -> None:
+def _verify_tensor(name: str, made: Tensor, source: Tensor, job: WriteJob) -> None:
     kind = job.types[name]
     if made.shape != source.shape or made.type.name != kind:
         raise ConvertError(f"{name} became {made.type.name} {made.shape} instead of {kind} {source.shape}", hint=A_BUG)

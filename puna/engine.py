@@ -278,8 +278,8 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        family = self._model.prefix_key(len(prompt_ids))
-        request = Request(self._last_id, prompt_ids, sampler.params, family=family, pool=pool)
+        prefix_key = self._model.prefix_key(len(prompt_ids))
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)

@@ -20,7 +20,7 @@ import numpy as np
 
 from puna import checks, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
-from puna.backends.base import Backend, ProcessPlace
+from puna.backends.base import Backend, ProcessRank
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
@@ -85,7 +85,7 @@ class _Parts:
     footprint: Footprint | None = None
 
 
-class Job(NamedTuple):
+class PromptJob(NamedTuple):
     """One prompt, ready for `Runner.submit`."""
 
     prompt_ids: list[int]
@@ -128,7 +128,7 @@ class LLM:
             raise checks.refuse("report", report, "an object with the methods progress and notice, such as puna.progress.SILENT,")
         if check is not None and not callable(check):
             raise checks.refuse("check", check, "a function of the opened model")
-        if ProcessPlace.from_env().rank > 0:
+        if ProcessRank.from_env().rank > 0:
             report = SILENT  # only the first process reports
         plain = PlainReporter()
         try:
@@ -385,11 +385,11 @@ class LLM:
 
     # ---- from prompts to streams --------------------------------------------------------------------------------------
 
-    def jobs(self, prompts: Prompt | Prompts, params: Params, settings: CallSettings) -> list[Job]:
+    def jobs(self, prompts: Prompt | Prompts, params: Params, settings: CallSettings) -> list[PromptJob]:
         """What `stream` submits. All prompts are checked and encoded before the first one runs."""
         return self._jobs([prompts] if is_prompt(prompts) else prompts, self.encode, params, settings)
 
-    def chat_jobs(self, messages: Chat | Chats, params: Params, settings: ChatSettings) -> list[Job]:
+    def chat_jobs(self, messages: Chat | Chats, params: Params, settings: ChatSettings) -> list[PromptJob]:
         """What `chat_stream` submits."""
         of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
         others = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
@@ -398,13 +398,13 @@ class LLM:
 
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
-    ) -> list[Job]:
+    ) -> list[PromptJob]:
         sampling = {name: value for name, value in settings.items() if name != "sampler"}
         each = self._params_of(params, len(items), sampling)
         samplers = self._samplers_of(settings.get("sampler"), len(items))
-        return [Job(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
+        return [PromptJob(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
 
-    def _open(self, jobs: list[Job]) -> list[Stream]:
+    def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
         streams = [Stream(self.runner.submit(*job)) for job in jobs]
         try:

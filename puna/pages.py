@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-Content = tuple[int, tuple[int, ...]]  # (identity of the previous page, or of the family; the page's token ids)
+Content = tuple[int, tuple[int, ...]]  # (identity of the previous page, or of the prefix-cache key; the page's token ids)
 
 UNKNOWN = -1  # identity of a page whose content is not known
 
 
-def _root(family: int) -> int:
+def _root(prefix_key: int) -> int:
     """Identity of the page before the first, which keeps pages of different families apart. Families are not negative."""
-    return UNKNOWN - 1 - family
+    return UNKNOWN - 1 - prefix_key
 
 
 class Pages:
@@ -71,10 +71,10 @@ class Pages:
         self._references[page] = 1
         return page
 
-    def match(self, token_ids: Sequence[int], family: int = 0) -> list[int]:
+    def match(self, token_ids: Sequence[int], prefix_key: int = 0) -> list[int]:
         """Hold the cached pages of the longest prefix of `token_ids`, whole pages only."""
         held: list[int] = []
-        identity = _root(family)
+        identity = _root(prefix_key)
         for first in range(0, len(token_ids) - self.page_size + 1, self.page_size):
             page = self._known.get((identity, tuple(token_ids[first : first + self.page_size])))
             if page is None:
@@ -84,12 +84,12 @@ class Pages:
             identity = self._identity[page]
         return held
 
-    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int], family: int = 0) -> None:
+    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int], prefix_key: int = 0) -> None:
         """Record that page `page_ids[index]` of a sequence is full and holds `token_ids`.
 
         If another page is known with the same content, `match` keeps finding that one, and later pages continue it.
         """
-        before = _root(family) if index == 0 else self._identity[page_ids[index - 1]]
+        before = _root(prefix_key) if index == 0 else self._identity[page_ids[index - 1]]
         if before == UNKNOWN:
             return
         page, content = page_ids[index], (before, tuple(token_ids))

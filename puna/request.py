@@ -229,7 +229,7 @@ class Request:
     page_ids: list[int] = field(default_factory=list)
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
-    family: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
+    prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     error: str = ""

@@ -1,7 +1,7 @@
 """Sampling: a row of logits to a token id. The filters run in their written order, then one number is drawn.
 
-Each request has its own generator, and every function works on one row, so no result depends on the rest of the batch. The raw
-logits are never changed.
+The number depends on the request's seed and on how many tokens it has (`philox.py`), and every function works on one row, so no
+result depends on the rest of the batch. The raw logits are never changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError, UsageError
+from puna.philox import uniform
 from puna.request import MAX_LOGIT_BIAS, SamplingParams, TokenLogprob
 
 Row = npt.NDArray[np.float32]  # (vocab_size,)
@@ -49,17 +50,17 @@ class Occurrences:
     def __init__(self, prompt_ids: Iterable[int] = ()) -> None:
         self.ids = array("i", dict.fromkeys(prompt_ids))
         self.counts = array("i", bytes(self.ids.itemsize * len(self.ids)))
-        self._places = {token_id: place for place, token_id in enumerate(self.ids)}
+        self._slots = {token_id: slot for slot, token_id in enumerate(self.ids)}
         self._num_counted = 0
 
     def count(self, output_ids: Sequence[int]) -> None:
         """Count the ids that `output_ids` has beyond those of the last call."""
         for token_id in output_ids[self._num_counted :]:
-            place = self._places.setdefault(token_id, len(self.ids))
-            if place == len(self.ids):
+            slot = self._slots.setdefault(token_id, len(self.ids))
+            if slot == len(self.ids):
                 self.ids.append(token_id)
                 self.counts.append(0)
-            self.counts[place] += 1
+            self.counts[slot] += 1
         self._num_counted = len(output_ids)
 
 
@@ -230,8 +231,8 @@ class Sampler:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
         self.filters = needed_filters(params)
+        self._draws, self._seed = params.temperature > 0, params.seed or 0
         self._phases = tuple(_phases(params, stop_ids))
-        self._bits = np.random.PCG64(params.seed)  # numpy promises to keep its raw stream
         self._penalises = "penalties" in self.filters
         self._occurrences: Occurrences | None = None
 
@@ -245,15 +246,15 @@ class Sampler:
 
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
-        return sample(logits, self.phase(len(history.output_ids)).params, history, self.next_uniform())
+        num_generated = len(history.output_ids)
+        return sample(logits, self.phase(num_generated).params, history, self.uniform(num_generated))
 
-    def next_uniform(self) -> float:
-        """The random number for the next token; greedy sampling draws none."""
-        return self.uniform() if self.params.temperature > 0 else 0.0
+    def uniform(self, num_generated: int) -> float:
+        """The random number of the token after `num_generated` others, in [0, 1); 0 if sampling is greedy.
 
-    def uniform(self) -> float:
-        """A number in [0, 1): the upper 53 bits of one raw draw. Each token takes one draw, whatever the filters do."""
-        return float((int(self._bits.random_raw()) >> 11) * 2.0**-53)
+        It depends on the seed and on that count only, so any token of a text can be sampled again.
+        """
+        return uniform(self._seed, num_generated) if self._draws else 0.0
 
     def occurrences(self, history: History) -> Occurrences:
         """The occurrences in a history, which must continue that of the last call."""

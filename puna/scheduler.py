@@ -163,7 +163,8 @@ class Scheduler:
         """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, min(request.logits_from, request.hidden_from)), request.family)
+        needed_from = min(request.logits_from, request.hidden_from)
+        request.page_ids = self.pages.match(request.token_ids(0, needed_from), request.prefix_key)
         request.num_computed = len(request.page_ids) * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
@@ -172,7 +173,7 @@ class Scheduler:
         size = self.pages.page_size
         for index in range(chunk.first // size, chunk.last // size):
             token_ids = chunk.request.token_ids(index * size, (index + 1) * size)
-            self.pages.publish(chunk.request.page_ids, index, token_ids, chunk.request.family)
+            self.pages.publish(chunk.request.page_ids, index, token_ids, chunk.request.prefix_key)
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)

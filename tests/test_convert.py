@@ -34,7 +34,7 @@ from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import ModelConfig
 from puna.progress import KeepingReporter
 from puna.writers import WRITERS
-from puna.writers.base import Job
+from puna.writers.base import WriteJob
 from puna.writers.text_files import require_frame
 from tests.models import (
     CONFIGS,
@@ -621,7 +621,7 @@ BETAS = "llama.cpp ignores yarn's beta_fast 16 and beta_slow 2 and uses 32 and 1
 def test_where_llama_cpp_computes_something_else_is_told(changes: dict[str, Any], expected: list[str], tmp_path: Path) -> None:
     source, told = checkpoint_of(tiny_config(**changes)), Told()
     (tmp_path / "source").mkdir()
-    WRITERS["safetensors"].write(Job(source, dict.fromkeys(source.tensors, "F32")), tmp_path / "source")
+    WRITERS["safetensors"].write(WriteJob(source, dict.fromkeys(source.tensors, "F32")), tmp_path / "source")
     made = convert(tmp_path / "source", tmp_path / "made.gguf", to="gguf", report=told).path
     assert [line for line in told.notices if "llama.cpp" in line] == expected
     found = open_checkpoint(made).config

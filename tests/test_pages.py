@@ -141,12 +141,12 @@ TestWalk = Walk.TestCase
 TestWalk.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, derandomize=True)
 
 
-def test_pages_of_another_family_are_not_found() -> None:
+def test_pages_of_another_prefix_key_are_not_found() -> None:
     pages = Pages(8, 2)
     ids = [1, 2, 3, 4]
-    for family in (0, 70):
+    for prefix_key in (0, 70):
         held = [pages.reserve(), pages.reserve()]
         for index in range(2):
-            pages.publish(held, index, ids[2 * index : 2 * index + 2], family)
-        assert pages.match(ids, family) == held
+            pages.publish(held, index, ids[2 * index : 2 * index + 2], prefix_key)
+        assert pages.match(ids, prefix_key) == held
     assert pages.match(ids, 71) == []

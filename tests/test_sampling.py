@@ -27,6 +27,11 @@ def logs(*probabilities: float) -> Row:
         return np.log(row(*probabilities))
 
 
+def after(count: int) -> History:
+    """A text of `count` tokens."""
+    return History(output_ids=range(count))
+
+
 def probabilities(logits: Row) -> list[float]:
     powers = np.exp(logits.astype(np.float64))
     return [round(float(p), 6) for p in powers / powers.sum()]
@@ -118,9 +123,7 @@ def test_greedy_takes_the_first_of_equals_and_draws_nothing() -> None:
     sampler = Sampler(SamplingParams(), 4)
     assert sampler.sample(row(1, 3, 3, 2), NOTHING) == 1
     assert sampler.params.seed is None
-    seeded, fresh = (Sampler(SamplingParams(seed=1), 4) for _ in range(2))
-    seeded.sample(row(1, 3, 3, 2), NOTHING)
-    assert seeded.uniform() == fresh.uniform()
+    assert Sampler(SamplingParams(seed=1), 4).uniform(0) == 0.0
 
 
 def test_greedy_hears_bias_and_penalties() -> None:
@@ -133,22 +136,32 @@ def test_the_same_seed_gives_the_same_tokens_and_a_drawn_seed_can_be_used_again(
     logits = logs(0.1, 0.2, 0.3, 0.4)
     first = Sampler(SamplingParams(temperature=1.0), 4)
     assert first.params.seed is not None
-    ids = [first.sample(logits, NOTHING) for _ in range(50)]
+    ids = [first.sample(logits, after(n)) for n in range(50)]
     again = Sampler(SamplingParams(temperature=1.0, seed=first.params.seed), 4)
-    assert [again.sample(logits, NOTHING) for _ in range(50)] == ids
+    assert [again.sample(logits, after(n)) for n in range(50)] == ids
     other = Sampler(SamplingParams(temperature=1.0, seed=(first.params.seed + 1) % 2**53), 4)
-    assert [other.sample(logits, NOTHING) for _ in range(50)] != ids
+    assert [other.sample(logits, after(n)) for n in range(50)] != ids
 
 
 def test_the_stream_of_a_seed_never_changes() -> None:
     sampler = Sampler(SamplingParams(temperature=1.0, seed=42), 4)
-    assert [round(sampler.uniform(), 6) for _ in range(4)] == [0.773956, 0.438878, 0.858598, 0.697368]
+    assert [round(sampler.uniform(n), 6) for n in range(4)] == [0.820198, 0.189246, 0.867661, 0.394581]
+
+
+def test_a_draw_depends_on_the_seed_and_on_the_number_of_tokens_before_it_alone() -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.standard_normal((60, 9)).astype(np.float32)
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=3), 9)
+    ids = [sampler.sample(logits[n], after(n)) for n in range(60)]
+    for n in rng.permutation(60).tolist():  # again, in any order, by any sampler, after any other text of that length
+        other, history = Sampler(SamplingParams(temperature=1.0, seed=3), 9), History([8], rng.integers(0, 9, n).tolist())
+        assert sampler.sample(logits[n], history) == other.sample(logits[n], history) == ids[n]
 
 
 def test_draws_follow_the_probabilities() -> None:
     wanted = [0.1, 0.2, 0.3, 0.4]
     sampler = Sampler(SamplingParams(temperature=1.0, seed=1), 4)
-    counts = np.bincount([sampler.sample(logs(*wanted), NOTHING) for _ in range(20000)], minlength=4) / 20000
+    counts = np.bincount([sampler.sample(logs(*wanted), after(n)) for n in range(20000)], minlength=4) / 20000
     assert np.abs(counts - wanted).max() < 0.012
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from puna import install
-from puna.backends.base import Backend, BackendSpec, ProcessPlace
+from puna.backends.base import Backend, BackendSpec, ProcessRank
 from puna.config import EngineConfig
 from puna.errors import DeviceError, Terminated, UsageError, first_line
 from puna.plan import Layout
@@ -91,7 +91,7 @@ def choose_device(config: EngineConfig, report: Reporter = SILENT) -> EngineConf
         kind = "cuda" if _has_gpu(config, report) else "cpu"
     elif config.require_gpu and kind != "cuda":
         raise UsageError(f"a GPU is required, but the device is {config.device}", hint="Use --device cuda or drop --require-gpu.")
-    if ProcessPlace.from_env().size > 1:
+    if ProcessRank.from_env().size > 1:
         kind = SHARED.get(kind, kind)
         if DEVICES[kind] != "torch":
             raise UsageError(

@@ -39,7 +39,7 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessPlace:
+class ProcessRank:
     """Which of the processes that share a model this one is, from torchrun's variables."""
 
     rank: int = 0
@@ -48,7 +48,7 @@ class ProcessPlace:
     local_size: int = 1
 
     @classmethod
-    def from_env(cls) -> ProcessPlace:
+    def from_env(cls) -> ProcessRank:
         size = _variable("WORLD_SIZE", 1)
         if size == 1:  # a cluster's scheduler may set RANK all the same
             return cls()

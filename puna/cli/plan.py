@@ -114,7 +114,7 @@ def _planned(
     report: Reporter,
     stack: ExitStack,
 ) -> Planned:
-    from puna.backends.base import ProcessPlace
+    from puna.backends.base import ProcessRank
     from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
     from puna.machine.places import place_for
@@ -123,7 +123,7 @@ def _planned(
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
     place = place_for(engine, ThisHost(), limits, gpu, ram)
-    parts = parts or (ProcessPlace.from_env().size if gpu is None else place.count)
+    parts = parts or (ProcessRank.from_env().size if gpu is None else place.count)
     made = fit(checkpoint, engine, place, parts)
     settings = nearest(checkpoint, engine, place, parts) if not made.fits or made.notices else []
     on_cpu = None

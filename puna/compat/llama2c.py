@@ -165,7 +165,7 @@ class XorShift:
         return np.float32((self.uint32() >> 8) / (1 << 24))
 
 
-class Sampler:
+class RunSampler:
     """Logits to a token id in `run`'s own arithmetic: float32, sums in index order, one draw per token."""
 
     def __init__(self, temperature: float, top_p: float, seed: int) -> None:
@@ -247,7 +247,7 @@ class Program:
     options: Options
     tape: Tape
     tokenizer: Tokenizer
-    sample: Sampler
+    sample: RunSampler
     printer: Printer
     num_steps: int  # forward passes
     stop_ids: frozenset[int | None]
@@ -378,7 +378,7 @@ def run(options: Options) -> None:
             options=options,
             tape=tape,
             tokenizer=llm.tokenizer,
-            sample=Sampler(options.temperature, options.top_p, options.seed),
+            sample=RunSampler(options.temperature, options.top_p, options.seed),
             printer=Printer(llm.tokenizer, sys.stdout.buffer, is_own),
             num_steps=min(options.num_steps, tape.max_context) or tape.max_context,
             stop_ids=frozenset({llm.tokenizer.bos_id}) | (frozenset() if is_own else llm.tokenizer.stop_ids),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from puna import checks
-from puna.backends.base import ProcessPlace
+from puna.backends.base import ProcessRank
 from puna.chat import Message
 from puna.compat.dialogs import Dialog, Role, dialog_encoder, has_tags
 from puna.compat.errors import MetaAssertionError, NoCheckpointError
@@ -395,7 +395,7 @@ def _in_metas_words(error: UsageError) -> UsageError:
 
 def _require_world(model_parallel_size: int | None) -> None:
     """Torchrun sets how many processes share the model; any checkpoint can be split for any number."""
-    world_size = ProcessPlace.from_env().size
+    world_size = ProcessRank.from_env().size
     if model_parallel_size not in (None, world_size):
         raise MetaAssertionError(
             f"Loading a checkpoint for MP={model_parallel_size} but world size is {world_size}",

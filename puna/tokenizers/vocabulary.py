@@ -29,6 +29,7 @@ class VocabularyTokenizer(ABC):
     utf8_errors = "replace"  # one U+FFFD for what could have begun a character, as in tiktoken and `tokenizers`
     controls_part_bytes = False
     controls_are_text = True  # if they are shown, the tokenizer did not add the space after one at the beginning
+    token_bytes: Callable[[int], bytes]
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._pieces = piece_texts(spec)
@@ -36,6 +37,7 @@ class VocabularyTokenizer(ABC):
         self._types = piece_types(spec)
         _require_searchable(spec, self._pieces, self._types)
         self.vocab_size = len(self._pieces)
+        self.token_bytes = _TokenBytes(self._visible_bytes).__getitem__
         self.bos_id = _checked_id(spec, "bos_token_id", spec.bos_id, spec.add_bos)
         self.eos_id = _checked_id(spec, "eos_token_id", spec.eos_id, spec.add_eos)
         _checked_id(spec, "unknown_token_id", spec.unk_id, False)
@@ -103,7 +105,7 @@ class VocabularyTokenizer(ABC):
         """A control token's bytes when it is not skipped. `is_first`: nothing precedes it."""
         return self._pieces[token_id].encode()
 
-    def token_bytes(self, token_id: int) -> bytes:
+    def _visible_bytes(self, token_id: int) -> bytes:
         return b"" if self._is_silent(self._checked(token_id)) else self._bytes_of(token_id)
 
     def first_bytes(self, token_id: int) -> bytes:
@@ -153,6 +155,17 @@ class VocabularyTokenizer(ABC):
         last = list(self._frame[1] or [_required("EOS", self.eos_id)]) if eos else []
         has_first, has_last = ids[: len(first)] == first, ids[len(ids) - len(last) :] == last
         return (first if not has_first else []) + ids + (last if not has_last else [])
+
+
+class _TokenBytes(dict[int, bytes]):
+    """Token id -> its bytes, found at the first use: an answer asks for each of its tokens, mostly for the same few thousand."""
+
+    def __init__(self, find: Callable[[int], bytes]) -> None:
+        self._find = find
+
+    def __missing__(self, token_id: int) -> bytes:
+        found = self[token_id] = self._find(token_id)
+        return found
 
 
 def _required(name: str, token_id: int | None) -> int:

@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 19  # of the result at a time: a whole matrix is never in mem
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WriteJob:
     """What to write: a checkpoint, and a type for each tensor."""
 
     checkpoint: Checkpoint
@@ -59,10 +59,10 @@ class Writer(NamedTuple):
     is_folder: Callable[[int], bool]  # (number of shards)
     types: tuple[str, ...]  # that a matrix may have in this format; the first holds the numbers of any other exactly
     vector_types: tuple[str, ...]  # that norms and biases may have; the first as above
-    require: Callable[[Job], None]  # before the writing: UnsupportedModelError for what the format cannot hold
-    write: Callable[[Job, Path], None]  # into a file that does not exist yet, or an empty folder
-    copied_bytes: Callable[[Job], int] = lambda job: 0  # of tensors that the format holds a second time
-    notices: Callable[[Job], Iterable[str]] = lambda job: ()  # about the result, for the user; one line each
+    require: Callable[[WriteJob], None]  # before the writing: UnsupportedModelError for what the format cannot hold
+    write: Callable[[WriteJob, Path], None]  # into a file that does not exist yet, or an empty folder
+    copied_bytes: Callable[[WriteJob], int] = lambda job: 0  # of tensors that the format holds a second time
+    notices: Callable[[WriteJob], Iterable[str]] = lambda job: ()  # about the result, for the user; one line each
     keeps_generation: bool = False  # whether the format holds the makers' sampling defaults
 
 

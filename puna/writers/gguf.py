@@ -33,7 +33,7 @@ from puna.formats.rows import Rows, StackedRows
 from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import Experts, ModelConfig, is_near
 from puna.suggested import suggested
-from puna.writers.base import Job, Writer, dealt_out, write_rows
+from puna.writers.base import WriteJob, Writer, dealt_out, write_rows
 from puna.writers.tokenizers import gguf_tokenizer_metadata
 
 VERSION = 3
@@ -50,7 +50,7 @@ NO_KEY = {"dynamic": "dynamic rope scaling"}
 LLAMA_CPP_BETAS = (32.0, 1.0)
 
 
-def _require(job: Job) -> None:
+def _require(job: WriteJob) -> None:
     config = job.checkpoint.config
     if config.architecture not in FAMILIES:
         raise UnsupportedModelError(f"puna does not write GGUF files of the architecture {config.architecture!r}")
@@ -99,7 +99,7 @@ def _facts(config: ModelConfig) -> Facts:
     )
 
 
-def _notices(job: Job) -> Iterator[str]:
+def _notices(job: WriteJob) -> Iterator[str]:
     """Notices where llama.cpp (llama-cpp-python 0.3.36) reads the file without a warning and computes something else."""
     config, rope, family = job.checkpoint.config, job.checkpoint.config.rope, FAMILIES[job.checkpoint.config.architecture]
     if lost := [name for name in _suggested(job.checkpoint) if name not in SAMPLING_KEYS.values()]:
@@ -130,7 +130,7 @@ def _notices(job: Job) -> Iterator[str]:
 # ---- metadata -------------------------------------------------------------------------------------------------------
 
 
-def _metadata(job: Job) -> dict[str, Any]:
+def _metadata(job: WriteJob) -> dict[str, Any]:
     """Key -> a str, bool, int (uint32), float (float32), numpy number, array, or list of byte strings."""
     checkpoint, config = job.checkpoint, job.checkpoint.config
     architecture = FAMILIES[config.architecture].gguf
@@ -256,7 +256,7 @@ class Piece(NamedTuple):
     rows: Rows
 
 
-def _pieces(job: Job) -> dict[str, Piece]:
+def _pieces(job: WriteJob) -> dict[str, Piece]:
     """GGUF's name of each tensor -> the tensor. Matrices that GGUF fuses stay apart if their types differ."""
     family, tensors = FAMILIES[job.checkpoint.config.architecture], job.checkpoint.tensors
     rows = {name: job.half_split_rows(name) if family.half_split else job.rows(name) for name in tensors}
@@ -273,7 +273,7 @@ def _pieces(job: Job) -> dict[str, Piece]:
 
 
 def _write_file(
-    job: Job, path: Path, pieces: Mapping[str, Piece], factors: Mapping[str, np.ndarray[Any, Any]], metadata: dict[str, Any]
+    job: WriteJob, path: Path, pieces: Mapping[str, Piece], factors: Mapping[str, np.ndarray[Any, Any]], metadata: dict[str, Any]
 ) -> None:
     infos = [(name, piece.type, piece.shape, piece.rows.nbytes) for name, piece in pieces.items()]
     infos += [(name, "F32", table.shape, table.nbytes) for name, table in factors.items()]
@@ -298,7 +298,7 @@ def _pad(file: BinaryIO) -> None:
     file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
 
 
-def _write(job: Job, path: Path) -> None:
+def _write(job: WriteJob, path: Path) -> None:
     metadata, pieces, factors = _metadata(job), _pieces(job), _rope_factors(job.checkpoint.config)
     shards = dealt_out({name: piece.rows.nbytes for name, piece in pieces.items()}, job.num_shards)
     if len(shards) == 1:

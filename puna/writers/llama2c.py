@@ -31,7 +31,7 @@ from puna.formats.llama2c import (
 )
 from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
-from puna.writers.base import Job, Writer, write_rows
+from puna.writers.base import WriteJob, Writer, write_rows
 from puna.writers.text_files import require_frame, write_template, write_tokenizer
 
 MODEL = "model.bin"
@@ -39,11 +39,11 @@ LARGEST_GROUP = 64
 CHUNK_ROWS = 4096
 
 
-def _is_quantised(job: Job) -> bool:
+def _is_quantised(job: WriteJob) -> bool:
     return any(kind == "Q8_GROUP" for kind in job.types.values())
 
 
-def _require(job: Job) -> None:
+def _require(job: WriteJob) -> None:
     config = job.checkpoint.config
     problem = {
         f"a model with {', '.join(config.extras)}": bool(config.extras),
@@ -69,7 +69,7 @@ def group_size(config: ModelConfig) -> int:
     return power if power > 1 else max(size for size in range(1, LARGEST_GROUP + 1) if both % size == 0)
 
 
-def _write(job: Job, folder: Path) -> None:
+def _write(job: WriteJob, folder: Path) -> None:
     checkpoint, config = job.checkpoint, job.checkpoint.config
     write_tokenizer(checkpoint, folder, "llama2c")
     write_template(checkpoint, folder)
@@ -81,7 +81,7 @@ def _write(job: Job, folder: Path) -> None:
             _write_v0(job, file, sizes)
 
 
-def _write_v0(job: Job, file: BinaryIO, sizes: tuple[int, ...]) -> None:
+def _write_v0(job: WriteJob, file: BinaryIO, sizes: tuple[int, ...]) -> None:
     config = job.checkpoint.config
     vocab_size = config.vocab_size if config.tie_embeddings else -config.vocab_size
     file.write(struct.pack("<7i", *sizes, vocab_size, config.max_context))
@@ -101,7 +101,7 @@ def _write_tables(config: ModelConfig, file: BinaryIO) -> None:
             file.write(table(np.multiply.outer(positions, frequencies)).astype("<f4").tobytes())
 
 
-def _write_v2(job: Job, file: BinaryIO, sizes: tuple[int, ...]) -> None:
+def _write_v2(job: WriteJob, file: BinaryIO, sizes: tuple[int, ...]) -> None:
     config, size = job.checkpoint.config, group_size(job.checkpoint.config)
     header = struct.pack("<Ii7iBi", MAGIC, 2, *sizes, config.vocab_size, config.max_context, config.tie_embeddings, size)
     header = header.ljust(EXTENSION_AT, b"\0")
@@ -116,7 +116,7 @@ def _write_v2(job: Job, file: BinaryIO, sizes: tuple[int, ...]) -> None:
             _write_groups(tensor, size, file, job)
 
 
-def _write_groups(tensor: Tensor, size: int, file: BinaryIO, job: Job) -> None:
+def _write_groups(tensor: Tensor, size: int, file: BinaryIO, job: WriteJob) -> None:
     """Write the int8 numbers of all rows, then all scales."""
     scales = []
     for numbers, scale in _groups(tensor, size):

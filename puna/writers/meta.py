@@ -27,12 +27,12 @@ from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, check_parts, cut
 from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
-from puna.writers.base import Job, Writer
+from puna.writers.base import WriteJob, Writer
 from puna.writers.text_files import require_frame, write_json, write_template, write_tokenizer
 from puna.writers.torch_file import Array, write_torch_file
 
 
-def _require(job: Job) -> None:
+def _require(job: WriteJob) -> None:
     config = job.checkpoint.config
     extra = [name for name in config.extras if name != "sliding_window"]
     if extra:
@@ -103,7 +103,7 @@ def ffn_keys(hidden_size: int, ffn_size: int) -> dict[str, Any]:
     return {"multiple_of": multiple, "ffn_dim_multiplier": (ffn_size + 1 - multiple / 2) / base}
 
 
-def _recoded(job: Job) -> Checkpoint:
+def _recoded(job: WriteJob) -> Checkpoint:
     """The checkpoint with each tensor in its new type. Meta's code knows no tied output matrix, and would leave random numbers
     in it, so it gets the embedding's rows a second time.
     """
@@ -115,11 +115,11 @@ def _recoded(job: Job) -> Checkpoint:
     return replace(job.checkpoint, tensors=tensors)
 
 
-def _copied_bytes(job: Job) -> int:
+def _copied_bytes(job: WriteJob) -> int:
     return job.rows("embed").nbytes if job.checkpoint.config.tie_embeddings else 0
 
 
-def _write(job: Job, folder: Path) -> None:
+def _write(job: WriteJob, folder: Path) -> None:
     checkpoint, whole = job.checkpoint, _recoded(job)
     is_llama3 = checkpoint.tokenizer is not None and checkpoint.tokenizer.kind == "bpe"
     write_json(_params(checkpoint.config, is_llama3), folder / PARAMS)

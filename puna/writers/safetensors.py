@@ -19,7 +19,7 @@ from puna.formats.json_file import JsonObject
 from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.model.rope import RopeConfig
 from puna.model.spec import EXTRAS, MAX_SIZES, ModelConfig
-from puna.writers.base import Job, Writer, dealt_out, write_rows
+from puna.writers.base import WriteJob, Writer, dealt_out, write_rows
 from puna.writers.text_files import require_frame, write_huggingface_texts, write_json
 
 ALIGNMENT = 8  # of the first array, as in the format's own library
@@ -33,7 +33,7 @@ def _model_type(config: ModelConfig) -> str:
     return "mistral" if config.architecture == "llama" and config.sliding_window else config.architecture
 
 
-def _require(job: Job) -> None:
+def _require(job: WriteJob) -> None:
     config = job.checkpoint.config
     kind, extras = _model_type(config), config.extras
     wrong = {
@@ -65,7 +65,7 @@ def _require(job: Job) -> None:
 # ---- config.json ----------------------------------------------------------------------------------------------------
 
 
-def _config(job: Job) -> dict[str, Any]:
+def _config(job: WriteJob) -> dict[str, Any]:
     checkpoint, config = job.checkpoint, job.checkpoint.config
     kind, spec = _model_type(config), checkpoint.tokenizer
     matrices = Counter(job.types[name] for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2)
@@ -164,7 +164,7 @@ def _rope_scaling(rope: RopeConfig) -> dict[str, Any] | None:
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
-def _write_weights(job: Job, path: Path, names: Sequence[str]) -> None:
+def _write_weights(job: WriteJob, path: Path, names: Sequence[str]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     rows, offset = {name: job.half_split_rows(name) for name in names}, 0
     for name in names:
@@ -183,7 +183,7 @@ def _write_weights(job: Job, path: Path, names: Sequence[str]) -> None:
             write_rows(file, rows[name], job.wrote)
 
 
-def _write(job: Job, folder: Path) -> None:
+def _write(job: WriteJob, folder: Path) -> None:
     write_json(_config(job), folder / "config.json")
     write_huggingface_texts(job.checkpoint, folder)
     sizes = job.sizes

@@ -13,7 +13,7 @@ import pytest
 
 from puna import formats
 from puna.compat import llama2c
-from puna.compat.llama2c import Options, Sampler, XorShift, draw, draw_top_p, parse, softmax
+from puna.compat.llama2c import Options, RunSampler, XorShift, draw, draw_top_p, parse, softmax
 from puna.compat.tape import Tape
 from puna.convert import convert
 from puna.errors import ContextLengthError, NumericalError
@@ -197,14 +197,14 @@ def _draw_loop(pairs: Sequence[tuple[int, np.float32]], coin: np.float32) -> int
 
 
 def test_greedy_takes_the_first_of_equals_and_draws_nothing() -> None:
-    sampler = Sampler(0.0, 0.9, 7)
+    sampler = RunSampler(0.0, 0.9, 7)
     assert sampler(np.array([1, 3, 3], np.float32)) == 1 and sampler.random.state == 7
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_no_numbers_are_an_error(temperature: float) -> None:
     with pytest.raises(NumericalError):
-        Sampler(temperature, 0.9, 7)(np.array([1, np.nan], np.float32))
+        RunSampler(temperature, 0.9, 7)(np.array([1, np.nan], np.float32))
 
 
 # ---- flags ----------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def _chat_twin(path: Path, system: str, lines: list[str], options: Options) -> b
     asked = iter(lines)
     with LLM.load(path, kv_type="f32", max_batch=1, prefix_cache=False) as llm:
         assert llm.tokenizer is not None
-        tape, sample = Tape(llm), Sampler(options.temperature, options.top_p, options.seed)
+        tape, sample = Tape(llm), RunSampler(options.temperature, options.top_p, options.seed)
         printer = llama2c.Printer(llm.tokenizer, out, is_own=True)
         is_user, ids, used, following = True, [0], 0, 0
         for position in range(options.num_steps):

@@ -6,13 +6,17 @@ A backend joins by its line in `test_backends.BACKENDS_UNDER_TEST`.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import puna
 from puna import sampling
 from puna.backends import backend_spec, create_backend
 from puna.completion import Completion
@@ -126,3 +130,28 @@ def test_a_filter_that_is_always_on_is_obeyed(device: str, monkeypatch: pytest.M
         monkeypatch.setattr(sampling, "FILTERS", dict([first, (only_42, ()), *others]))
         for params in (SamplingParams(max_tokens=4), SamplingParams(max_tokens=4, temperature=5.0, top_p=0.9, seed=2)):
             assert llm.generate([5, 6, 7], params).token_ids == (42,) * 4
+
+
+PACKAGE = Path(puna.__file__).parent
+
+
+def test_one_decoded_token_passes_twelve_files(default_model: Path) -> None:
+    """On the CPU, whoever reads the road of a token reads twelve files; its bytes are looked up at its first use."""
+    files: set[Path] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE):
+            files.add(path.relative_to(PACKAGE))
+
+    with LLM.load(default_model, EngineConfig(device="cpu")) as llm:
+        ids = llm.encode("one, two, one, two, one, two, one, two,")
+        llm.generate(ids, max_tokens=8)
+        with llm.stream(ids, max_tokens=8) as stream:
+            next(stream)
+            sys.setprofile(note)
+            try:
+                next(stream)
+            finally:
+                sys.setprofile(None)
+    assert len(files) <= 12, sorted(map(str, files))

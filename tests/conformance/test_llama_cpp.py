@@ -12,7 +12,7 @@ import pytest
 from puna.batch import Logits
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.model.weights import layer_of
-from puna.writers.base import Job
+from puna.writers.base import WriteJob
 from puna.writers.gguf import GGUF
 from tests.conformance.test_backends import forward, loaded
 from tests.families import FAMILIES, ORIGINAL_CONTEXT, VOCAB_SIZE
@@ -38,7 +38,7 @@ NAMES = [name for name, family in FAMILIES.items() if not family.not_gguf and na
 
 
 def written(checkpoint: Checkpoint, path: Path) -> Path:
-    job = Job(replace(checkpoint, path=path, tokenizer=LETTERS), dict.fromkeys(checkpoint.tensors, "F32"))
+    job = WriteJob(replace(checkpoint, path=path, tokenizer=LETTERS), dict.fromkeys(checkpoint.tensors, "F32"))
     GGUF.require(job)
     GGUF.write(job, path)
     return path

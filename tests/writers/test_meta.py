@@ -19,7 +19,7 @@ from puna.formats.torch_file import read_torch_file
 from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
-from puna.writers.base import Job
+from puna.writers.base import WriteJob
 from puna.writers.meta import META, ffn_keys
 from tests.models import TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
 from tests.tokenizers.folders import tiktoken_bytes
@@ -99,7 +99,7 @@ def test_with_llama_3s_tokenizer_the_base_is_always_named(tmp_path: Path) -> Non
     source = replace(source, tokenizer=read_tokenizer_file(tmp_path / "tiktoken", TIKTOKEN_SIZE))
     folder = tmp_path / "made"
     folder.mkdir()
-    META.write(Job(source, dict.fromkeys(source.tensors, "F32")), folder)
+    META.write(WriteJob(source, dict.fromkeys(source.tensors, "F32")), folder)
     params = params_of(folder)
     assert (folder / "tokenizer.model").read_bytes() == tiktoken_bytes()
     assert params["rope_theta"] == 10000.0 and open_checkpoint(folder).config == config
@@ -241,7 +241,7 @@ def test_the_copy_takes_room_on_the_disk_and_none_in_memory(tmp_path: Path) -> N
     folder = folder_of(config, tmp_path, 2)
     (folder / "tokenizer.model").unlink()
     source = open_checkpoint(folder)
-    assert META.copied_bytes(Job(source, dict.fromkeys(source.tensors, "F16"))) == 8000 * 64 * 2
+    assert META.copied_bytes(WriteJob(source, dict.fromkeys(source.tensors, "F16"))) == 8000 * 64 * 2
     tracemalloc.start()
     tensors = open_checkpoint(folder).tensors
     _, peak = tracemalloc.get_traced_memory()

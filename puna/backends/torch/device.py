@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from puna.backends.base import DeviceInfo, ProcessPlace
+from puna.backends.base import DeviceInfo, ProcessRank
 from puna.backends.torch.errors import cannot_start
 from puna.backends.torch.parallel import Ranks
 from puna.config import EngineConfig
@@ -17,12 +17,12 @@ from puna.resources import memory_bytes, usable_cores
 from puna.units import counted
 
 
-def open_device(config: EngineConfig, place: ProcessPlace) -> torch.device:
+def open_device(config: EngineConfig, process: ProcessRank) -> torch.device:
     """The device of this process. DeviceError says why a GPU cannot be used, and what to do."""
     if not config.device.startswith("cuda"):
-        torch.set_num_threads(config.threads or max(1, usable_cores() // place.local_size))
+        torch.set_num_threads(config.threads or max(1, usable_cores() // process.local_size))
         return torch.device("cpu")
-    number = _number(config.device, place.local_rank)
+    number = _number(config.device, process.local_rank)
     require_gpu(number)
     device = torch.device("cuda", number)
     try:
@@ -50,9 +50,9 @@ def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> Device
     threads = config.threads or usable_cores()
     on_cpu = f"PyTorch {torch.__version__} on the CPU, {counted(threads, 'thread')}"
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu
-    words += f", rank {ranks.place.rank} of {ranks.place.size}" if ranks.place.size > 1 else ""
+    words += f", rank {ranks.process.rank} of {ranks.process.size}" if ranks.process.size > 1 else ""
     name = f"cuda:{device.index}" if device.type == "cuda" else "torch"
-    return DeviceInfo(name, words, threads, total, min(ranks.each(free)), ranks.place.rank, ranks.place.size)
+    return DeviceInfo(name, words, threads, total, min(ranks.each(free)), ranks.process.rank, ranks.process.size)
 
 
 def _number(name: str, local_rank: int) -> int:
@@ -65,7 +65,7 @@ def _memory(device: torch.device, vram: int, ranks: Ranks) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info(device)
         return total, max(0, min(free, vram or free) - GPU_RESERVED_BYTES)  # `_limit` also holds the kernels to the budget
     total, free = memory_bytes()
-    return total, free // ranks.place.local_size
+    return total, free // ranks.process.local_size
 
 
 def _limit(device: torch.device, vram: int) -> None:

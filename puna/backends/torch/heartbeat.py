@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from puna.backends.base import ProcessPlace
+from puna.backends.base import ProcessRank
 from puna.errors import DeviceError, UsageError, first_line
 
 START_S = 300  # until all are there: some may still be importing torch
@@ -24,7 +24,7 @@ END = "puna-end"
 SILENT_S = 10.0  # until a rank counts as dead
 
 
-def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
+def open_store(process: ProcessRank, is_first: bool = False) -> dist.TCPStore:
     """Torchrun's store; without torchrun's agent the first rank hosts one (`is_first`). Raises UsageError, DeviceError.
 
     Attempts are short, so that Ctrl-C and SIGTERM work between them.
@@ -35,7 +35,7 @@ def open_store(place: ProcessPlace, is_first: bool = False) -> dist.TCPStore:
     while True:
         try:
             return dist.TCPStore(
-                host, port, place.size, is_master=is_master, wait_for_workers=False, timeout=timedelta(seconds=ATTEMPT_S)
+                host, port, process.size, is_master=is_master, wait_for_workers=False, timeout=timedelta(seconds=ATTEMPT_S)
             )
         except (RuntimeError, OSError) as error:
             if is_master or time.monotonic() - begun > START_S:
@@ -52,14 +52,14 @@ def _port() -> int:
     return int(text)
 
 
-def meet(place: ProcessPlace, store: dist.TCPStore) -> None:
+def meet(process: ProcessRank, store: dist.TCPStore) -> None:
     """Wait until all processes are there; Ctrl-C and SIGTERM work meanwhile. DeviceError names the missing ranks."""
-    store.set(f"puna-here-{place.rank}", "1")
-    missing, begun = set(range(place.size)), time.monotonic()
+    store.set(f"puna-here-{process.rank}", "1")
+    missing, begun = set(range(process.size)), time.monotonic()
     while missing := {rank for rank in missing if not store.check([f"puna-here-{rank}"])}:
         if time.monotonic() - begun > START_S:
             raise DeviceError(
-                f"of {place.size} processes, ranks {', '.join(map(str, sorted(missing)))} did not start within {START_S} s",
+                f"of {process.size} processes, ranks {', '.join(map(str, sorted(missing)))} did not start within {START_S} s",
                 hint="Look for their messages above, and start all again.",
             )
         time.sleep(LOOK_S)
@@ -68,9 +68,9 @@ def meet(place: ProcessPlace, store: dist.TCPStore) -> None:
 class Heartbeat:
     """A thread that sends and reads heartbeats; ends the process, with a message, if another rank is silent too long."""
 
-    def __init__(self, place: ProcessPlace) -> None:
-        self._place = place
-        self._store = open_store(place)  # a connection of its own
+    def __init__(self, process: ProcessRank) -> None:
+        self._process = process
+        self._store = open_store(process)  # a connection of its own
         self._closed = threading.Event()
         self._tell(0)
         threading.Thread(target=self._run, name="puna-heartbeat", daemon=True).start()
@@ -84,7 +84,7 @@ class Heartbeat:
             self._store.set(END, "1")
 
     def _run(self) -> None:
-        heard = dict.fromkeys(range(self._place.size), (b"", time.monotonic()))
+        heard = dict.fromkeys(range(self._process.size), (b"", time.monotonic()))
         beat = 0
         while not self._closed.wait(EVERY_S):
             beat += 1
@@ -102,7 +102,7 @@ class Heartbeat:
                     self._end(f"rank {rank} sent no heartbeat for {SILENT_S:.0f} s")
 
     def _tell(self, beat: int) -> None:
-        self._store.set(f"puna-alive-{self._place.rank}", str(beat))
+        self._store.set(f"puna-alive-{self._process.rank}", str(beat))
 
     def _end(self, problem: str) -> None:
         """End the process here: the main thread may hang in a collective that nobody will join."""

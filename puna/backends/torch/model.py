@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, DeviceLimits, ProcessPlace, Translation, load_whole
+from puna.backends.base import DeviceInfo, DeviceLimits, ProcessRank, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.device import require_gpu
@@ -64,7 +64,7 @@ class TorchBackend:
     ) -> None:
         """`recorder` records decode steps, where that is possible."""
         self.info = info
-        self.filters: frozenset[str] = SamplingBatch.FILTERS if ranks.place.size == 1 else frozenset()
+        self.filters: frozenset[str] = SamplingBatch.FILTERS if ranks.process.size == 1 else frozenset()
         self._report = report
         self._device = device
         self._ranks = ranks
@@ -82,7 +82,7 @@ class TorchBackend:
         reserved = GPU_RESERVED_BYTES if is_gpu else 0
         self._advice = advice(plan, checkpoint.config, checkpoint.tensors, WEIGHTS, reserved if is_gpu else None)
         load_whole(partial(self._load, checkpoint, plan, report), self._release, self._told("while loading the model"))
-        if self._ranks.place.rank > 0:
+        if self._ranks.process.rank > 0:
             self._follow()
 
     def _told(self, doing: str) -> Translation:
@@ -99,7 +99,7 @@ class TorchBackend:
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
         model = checkpoint.config
-        loader = Loader(checkpoint.tensors, plan.types, self._ranks.place.rank == 0, report)
+        loader = Loader(checkpoint.tensors, plan.types, self._ranks.process.rank == 0, report)
         rotary, pages = RotaryTables(model), allocate(model, plan, self._device)
         num_resident = model.num_layers - plan.num_offloaded
 
@@ -114,7 +114,7 @@ class TorchBackend:
         self._offloaded = Offload(packed, self._device)
         self._final_norm = loader.vector("final_norm", self._device)
         self._lm_head = self._embed if model.tie_embeddings else loader.matrix("lm_head", self._device)
-        self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.place.rank])
+        self._first_id = sum(self._ranks.each(self._embed.rows)[: self._ranks.process.rank])
         self._last_ids = torch.zeros(1, dtype=torch.int32, device=self._device)  # those that the previous step sampled
         self._page_size, self._max_rows = plan.page_size, plan.max_tokens
         self._model, self._rotary = model, rotary
@@ -213,7 +213,7 @@ class TorchBackend:
 
     def _step_down(self, rows: int, error: RuntimeError | MemoryError) -> None:
         """Halve the rows of a step from now on; InsufficientMemoryError if one row is too many."""
-        if rows == 1 or self._ranks.place.size > 1:
+        if rows == 1 or self._ranks.process.size > 1:
             with self._told(f"in a step of {rows} tokens"):
                 raise error
         self._max_rows = rows // 2
@@ -232,7 +232,7 @@ class TorchBackend:
                     self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
         except PunaError as error:  # end here: the script after `load` is for the first rank only
             code = error.exit_code
-            sys.stderr.write(f"puna (rank {self._ranks.place.rank}): {error.line}\n")
+            sys.stderr.write(f"puna (rank {self._ranks.process.rank}): {error.line}\n")
         self.close()
         raise SystemExit(code)
 
@@ -270,7 +270,7 @@ class TorchBackend:
         """x + output, normed first if `norm` is given. `output(residual)` adds the residual by itself; None: it adds none."""
         if norm is not None:
             return self._ops.norm_add(self._ranks.sum(output(None)), norm, eps, x)
-        return self._ranks.sum(output(x if self._ranks.place.rank == 0 else None))
+        return self._ranks.sum(output(x if self._ranks.process.rank == 0 else None))
 
     def _ffn(self, layer: Layer, x: torch.Tensor, eps: float, residual: torch.Tensor | None, many: bool) -> torch.Tensor:
         """The feed-forward part's output (+ residual).  # (tokens, hidden_size) -> (tokens, hidden_size)"""
@@ -334,14 +334,14 @@ class SampledTokens:
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> TorchBackend:
     """A backend on the device of `config.device`; as one rank of several if torchrun started this process."""
-    place = ProcessPlace.from_env()
-    device = devices.open_device(config, place)
+    process = ProcessRank.from_env()
+    device = devices.open_device(config, process)
     with translated(config.device, "while starting", lambda: CLOSE_OTHERS):
-        return _create(config, place, device, report)
+        return _create(config, process, device, report)
 
 
-def _create(config: EngineConfig, place: ProcessPlace, device: torch.device, report: Reporter) -> TorchBackend:
-    ranks = parallel.join(place, device, report)
+def _create(config: EngineConfig, process: ProcessRank, device: torch.device, report: Reporter) -> TorchBackend:
+    ranks = parallel.join(process, device, report)
     ops = choose_ops(device, report)
-    recorder = CUDARecorder() if config.graphs and device.type == "cuda" and place.size == 1 and not ops.READS_HOST else None
+    recorder = CUDARecorder() if config.graphs and device.type == "cuda" and process.size == 1 and not ops.READS_HOST else None
     return TorchBackend(device, devices.describe(device, config, ranks), ranks, ops, report, recorder)

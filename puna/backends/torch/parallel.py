@@ -25,7 +25,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from puna.backends.base import ProcessPlace
+from puna.backends.base import ProcessRank
 from puna.backends.torch import heartbeat
 from puna.batch import Batch
 from puna.errors import DeviceError, UsageError, first_line
@@ -43,7 +43,7 @@ class Ranks(Protocol):
     """The processes of a model, seen from one of them."""
 
     @property
-    def place(self) -> ProcessPlace: ...
+    def process(self) -> ProcessRank: ...
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, on each of them."""
@@ -70,7 +70,7 @@ class Ranks(Protocol):
 class Alone:
     """A single process: it exchanges nothing."""
 
-    place = ProcessPlace()
+    process = ProcessRank()
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -97,22 +97,22 @@ class Alone:
 class Group:
     """The ranks of a torch process group. Integers go through gloo, activations through NCCL if they lie on GPUs."""
 
-    def __init__(self, place: ProcessPlace, device: torch.device) -> None:
-        self.place = place
-        name = _interface(place)
+    def __init__(self, process: ProcessRank, device: torch.device) -> None:
+        self.process = process
+        name = _interface(process)
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-        store = heartbeat.open_store(place, is_first=place.rank == 0)
-        heartbeat.meet(place, store)
+        store = heartbeat.open_store(process, is_first=process.rank == 0)
+        heartbeat.meet(process, store)
         with _all_there():
             dist.init_process_group(
-                "gloo", store=dist.PrefixStore("puna", store), rank=place.rank, world_size=place.size, timeout=FOR_EVER
+                "gloo", store=dist.PrefixStore("puna", store), rank=process.rank, world_size=process.size, timeout=FOR_EVER
             )
             has_nccl = device.type == "cuda" and dist.is_nccl_available()
             self._numbers = dist.new_group(backend="nccl", timeout=FOR_EVER) if has_nccl else dist.group.WORLD
             self._way = device if has_nccl else MAIN_MEMORY  # gloo gathers only main memory
-            self._heartbeat = heartbeat.Heartbeat(place)
+            self._heartbeat = heartbeat.Heartbeat(process)
         self._widths: dict[int, list[int]] = {}
         self._is_open, self._in_step = True, False
         atexit.register(self.close)
@@ -137,7 +137,7 @@ class Group:
 
     def _all(self, x: torch.Tensor) -> list[torch.Tensor]:
         sent = x.to(self._way)
-        parts = [torch.empty_like(sent) for _ in range(self.place.size)]
+        parts = [torch.empty_like(sent) for _ in range(self.process.size)]
         if x.numel():
             with _all_there():
                 dist.all_gather(parts, sent, group=self._numbers)
@@ -146,13 +146,13 @@ class Group:
     # ---- integers ---------------------------------------------------------------------------------------------------
 
     def each(self, number: int) -> list[int]:
-        numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.place.size)]
+        numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.process.size)]
         with _all_there():
             dist.all_gather(numbers, torch.tensor([number], dtype=torch.int64))
         return [int(one) for one in numbers]
 
     def tell(self, batch: Batch | None) -> None:
-        if self.place.rank > 0:
+        if self.process.rank > 0:
             return
         if self._in_step:
             raise DeviceError(
@@ -242,9 +242,9 @@ def _all_there() -> Iterator[None]:
         ) from error
 
 
-def _interface(place: ProcessPlace) -> str | None:
+def _interface(process: ProcessRank) -> str | None:
     """The network interface to use: loopback if all are on this machine, else the one that leads to the first rank."""
-    host = "127.0.0.1" if place.local_size == place.size else os.environ.get("MASTER_ADDR", "127.0.0.1")
+    host = "127.0.0.1" if process.local_size == process.size else os.environ.get("MASTER_ADDR", "127.0.0.1")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, 9))  # sends nothing: it only looks up the route
@@ -257,16 +257,16 @@ def _interface(place: ProcessPlace) -> str | None:
 _JOINED: list[Group] = []  # at most one in a process's life
 
 
-def join(place: ProcessPlace, device: torch.device, report: Reporter = SILENT) -> Ranks:
+def join(process: ProcessRank, device: torch.device, report: Reporter = SILENT) -> Ranks:
     """Join the ranks of torchrun. UsageError for a second model: the other ranks end with the first model."""
-    if place.size > 1 and device.type == "cuda" and not dist.is_nccl_available():
+    if process.size > 1 and device.type == "cuda" and not dist.is_nccl_available():
         report.notice("this PyTorch has no NCCL (on Windows none has): the GPUs exchange data through main memory")
-    if place.size == 1:
+    if process.size == 1:
         return Alone()
     if _JOINED:
         raise UsageError(
             "a second model cannot be loaded: the processes that torchrun started share one model and end with it",
             hint="Load only one model under torchrun, or start the program without torchrun.",
         )
-    _JOINED.append(Group(place, device))
+    _JOINED.append(Group(process, device))
     return _JOINED[0]

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from puna.backends.base import ProcessPlace
+from puna.backends.base import ProcessRank
 from puna.backends.torch import heartbeat, parallel
 from puna.batch import Batch
 from puna.convert import convert
@@ -163,7 +163,7 @@ def require_an_end_in_words(done: subprocess.CompletedProcess[str], code: int, w
 def test_a_port_that_is_none_is_told(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(UsageError, match=f"MASTER_PORT is '{port}'"):
-        heartbeat.open_store(ProcessPlace(0, 2), is_first=True)
+        heartbeat.open_store(ProcessRank(0, 2), is_first=True)
 
 
 WAITING = """
@@ -263,13 +263,13 @@ def test_a_batch_survives_the_way_to_another_rank() -> None:
 def test_torchruns_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert ProcessPlace.from_env() == ProcessPlace(0, 1, 0, 1)
+    assert ProcessRank.from_env() == ProcessRank(0, 1, 0, 1)
     monkeypatch.setenv("RANK", "3")
-    assert ProcessPlace.from_env() == ProcessPlace(0, 1, 0, 1), "without a world there is one process"
+    assert ProcessRank.from_env() == ProcessRank(0, 1, 0, 1), "without a world there is one process"
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UsageError, match="WORLD_SIZE is 'two'"):
-        ProcessPlace.from_env()
+        ProcessRank.from_env()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(UsageError, match="the rank must be below the size"):
-        ProcessPlace.from_env()
+        ProcessRank.from_env()

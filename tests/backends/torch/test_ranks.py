@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from puna.backends.base import ProcessPlace
+from puna.backends.base import ProcessRank
 from puna.backends.torch import plain
 from puna.backends.torch.device import describe
 from puna.backends.torch.model import TorchBackend
@@ -49,7 +49,7 @@ class Thread(Alone):
     """See `parallel.Ranks`."""
 
     def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.place = ProcessPlace(rank, meeting.size, rank, meeting.size)
+        self.process = ProcessRank(rank, meeting.size, rank, meeting.size)
         self._all = partial(meeting.all, rank)
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ class Thread(Alone):
         return self._all(number)
 
     def tell(self, batch: Batch | None) -> None:
-        if self.place.rank == 0:
+        if self.process.rank == 0:
             self._all(batch)
 
     def hear(self) -> Batch | None:
