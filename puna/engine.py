@@ -189,8 +189,8 @@ class Engine:
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
     def _use_rows(self, live: _Live, rows: Logits, is_last: bool) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row. Of a request
-        with a pool, the rows are hidden states."""
+        """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
+        next token from the last row."""
         try:
             if live.request.pool is not None:
                 live.request.pool.add(rows)
@@ -272,9 +272,7 @@ class Engine:
             prefix_cache=self._config.prefix_cache,
         )
 
-    def _make_live(
-        self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None
-    ) -> _Live:
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1

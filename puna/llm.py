@@ -16,15 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-import numpy as np
-
-from puna import checks, formats, hub
+from puna import checks, embedding, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
-from puna.embedding import DEFAULT_POOLING, checked_dimensions, pooled, shortened
+from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
@@ -33,7 +31,7 @@ from puna.infill import InfillPrompt, encode_infill
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
-from puna.pooling import Floats, Pooling, checked_pooling
+from puna.pooling import Floats, Pooling
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.runner import Handle, Runner
@@ -294,29 +292,21 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
-    def embed(
-        self,
-        prompts: Prompt | Prompts,
-        *,
-        pooling: Pooling | None = None,
-        normalize: bool = True,
-        dimensions: int | None = None,
-    ) -> Floats:
+    def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """The embedding of one prompt, or of each of a list.  # (dimensions,), or (prompts, dimensions); float32
 
         `pooling`: how the hidden states of the tokens become one vector: mean, last, cls (the first); None: as the model's files
-        say, else last. `normalize`: scale it to length 1. `dimensions`: keep only the first so many numbers, for models that were
-        trained for that; None: all. Embeddings run beside generation; each is the same as alone, bit for bit. A prompt that is
-        longer than the context raises ContextLengthError.
+        say, else last. `normalize`: scale it to length 1 [True]. `dimensions`: keep only the first so many numbers, for models
+        that were trained for that; None: all. Embeddings run beside generation; each is the same as alone, bit for bit. A prompt
+        that is longer than the context raises ContextLengthError.
         """
-        way = self.pooling if pooling is None else checked_pooling("pooling", pooling)
-        is_normal, count = checks.flag("normalize", normalize), checked_dimensions(dimensions, self.model.hidden_size)
-        is_one = is_prompt(prompts)
-        ids = [self.encode(prompt) for prompt in ([prompts] if is_one else prompts)]
-        vectors = [shortened(vector, count, is_normal) for vector in pooled(self.runner, ids, way)]
-        if is_one:
-            return vectors[0]
-        return np.array(vectors, np.float32).reshape(len(vectors), count or self.model.hidden_size)
+        rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
+        return rows[0] if is_prompt(prompts) else rows
+
+    def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
+        """What `embed` submits. All prompts are checked and encoded before the first one runs."""
+        ids = [self.encode(prompt) for prompt in ([prompts] if is_prompt(prompts) else prompts)]
+        return EmbeddingJob.of(ids, self.model.hidden_size, self.pooling, settings)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.

@@ -21,8 +21,8 @@ class Pool:
     """The pooled hidden state of a growing sequence.
 
     >>> pool = Pool("mean")
-    >>> pool.add(np.float32([[1, 2], [3, 4]]))
-    >>> pool.add(np.float32([[5, 9]]))
+    >>> pool.add(np.array([[1, 2], [3, 4]], np.float32))
+    >>> pool.add(np.array([[5, 9]], np.float32))
     >>> pool.vector().tolist(), pool.num_rows
     ([3.0, 5.0], 3)
     """

@@ -176,6 +176,9 @@ class FakeSampled:
     def logits(self) -> Logits:
         raise AssertionError("the device has sampled")
 
+    def hidden(self) -> Logits:
+        raise AssertionError("the device has sampled")
+
     def token_ids(self) -> list[int]:
         self.backend.num_in_flight -= 1
         return self.ids

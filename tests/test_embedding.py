@@ -110,7 +110,9 @@ def test_fewer_dimensions_are_the_first_ones_normalised_again(llm: LLM) -> None:
 
 def test_without_a_word_from_the_file_the_last_token_counts(llm: LLM) -> None:
     assert llm.pooling == "last"
-    assert llm.embed("hello").tolist() == llm.embed("hello", pooling="last").tolist() != llm.embed("hello", pooling="mean").tolist()
+    assert (
+        llm.embed("hello").tolist() == llm.embed("hello", pooling="last").tolist() != llm.embed("hello", pooling="mean").tolist()
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_pieces_change_no_bit(way: Pooling) -> None:
 
 
 def test_each_way_is_what_its_name_says() -> None:
-    rows = np.float32([[1, 5], [2, 7], [6, 0]])
+    rows = np.array([[1, 5], [2, 7], [6, 0]], np.float32)
     expected = {"mean": [3, 4], "last": [6, 0], "cls": [1, 5]}
     for way in WAYS:
         pool = Pool(way)
@@ -48,7 +48,7 @@ def test_a_number_that_is_not_finite_and_an_empty_pool_are_errors() -> None:
     with pytest.raises(UsageError, match="nothing was pooled"):
         pool.vector()
     with pytest.raises(NumericalError, match="hidden states are not finite"):
-        pool.add(np.float32([[1, math.nan]]))
+        pool.add(np.array([[1, math.nan]], np.float32))
 
 
 def test_an_unknown_pooling_is_refused() -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     "why": ("puna.cli.why", "Explain an error text or a log: its cause and how to fix it."),
     "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
+    "embed": ("puna.cli.embed", "Print the embeddings of texts: vectors for search."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
