@@ -6,18 +6,19 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
-from puna.detokenize import Detokenizer, token_text
+from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
 from puna.tokenizers.base import Tokenizer
@@ -207,14 +208,15 @@ class Engine:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
         for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
             require_finite(row)
-            request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
+            entry = token_logprob(row, token_id, request.params.prompt_logprobs or 0)
+            request.prompt_logprobs.append(spelled(entry, self._tokenizer))
 
     def _sample(self, live: _Live, logits: Logits) -> None:
         """Sample the next token of a request.  # logits: (vocab_size,)"""
         request, sampler = live.request, live.sampler if live.custom is None else live.custom
         token_id = sampler.sample(logits, live.history)
-        if request.params.logprobs is not None:
-            request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
+        if entry := sampled_logprob(logits, token_id, live.sampler, live.history, self._tokenizer):
+            request.logprobs.append(entry)
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
@@ -235,11 +237,6 @@ class Engine:
         if token_id in live.stop_ids and token_id not in detokenizer.marks:
             return ""
         return detokenizer.push(token_id)
-
-    def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
-        """The entry, with the text of its ids."""
-        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
-        return replace(entry, text=text, top_texts=tuple(top_texts))
 
     def _fail(self, live: _Live, error: NumericalError) -> None:
         live.request.error = error.line
@@ -273,6 +270,7 @@ class Engine:
         )
 
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
+        require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1

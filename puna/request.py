@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -78,7 +79,9 @@ class SamplingParams:
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
-        prompt_logprobs: the same for the tokens of the prompt. Up to 20 [None]
+        processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
+        prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
+        prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
     """
 
     max_tokens: int | None = 256
@@ -98,7 +101,9 @@ class SamplingParams:
     stop_ids: Collection[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    processed_logprobs: bool = False
     prompt_logprobs: int | None = None
+    prompt_logprobs_start: int = 0
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -125,7 +130,9 @@ class SamplingSettings(TypedDict, total=False):
     stop_ids: Collection[int]
     ignore_eos: bool
     logprobs: int | None
+    processed_logprobs: bool
     prompt_logprobs: int | None
+    prompt_logprobs_start: int
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -187,7 +194,9 @@ _CHECKS: Mapping[str, checks.Check] = {
     "stop_ids": _stop_ids,
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
 }
 
 
@@ -204,14 +213,18 @@ def allowed_range(name: str) -> tuple[float, float] | None:
 class TokenLogprob:
     """Natural-log probabilities under the raw logits (no temperature, no filters): the sampled id's, and the n most likely.
 
-    `text` and `top_texts` are the ids as text ("" without a tokenizer; a control token as the vocabulary spells it).
+    `text` and `top_texts` are the ids as text ("" without a tokenizer; a control token as the vocabulary spells it). `bytes` and
+    `top_bytes` are the exact bytes that they add to a text, which may be a part of a character; b"" for a control token.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (id, log-probability), the most likely first
-    text: str = field(default="", compare=False)  # it follows from the id
+    text: str = field(default="", compare=False)  # it follows from the id, as do the next three
     top_texts: tuple[str, ...] = field(default=(), compare=False)  # one per entry of `top`
+    bytes: builtins.bytes = field(default=b"", compare=False)
+    top_bytes: tuple[builtins.bytes, ...] = field(default=(), compare=False)  # one per entry of `top`
+    processed: TokenLogprob | None = None  # the same after the filters, if requested; `top` has only ids that they keep
 
 
 @dataclass(slots=True, eq=False)
@@ -223,7 +236,7 @@ class Request:
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None for the first token
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None before the first scored one
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
@@ -236,8 +249,8 @@ class Request:
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:
-        if self.params.prompt_logprobs is not None:
-            self.prompt_logprobs.append(None)
+        if self.params.prompt_logprobs is not None:  # the first token has no context
+            self.prompt_logprobs += [None] * max(self.params.prompt_logprobs_start, 1)
 
     @property
     def num_tokens(self) -> int:

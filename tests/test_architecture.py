@@ -27,7 +27,7 @@ ROWS = [
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
-    ["scheduler", "plan", "convert", "health"],
+    ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
     ["engine"],
@@ -131,7 +131,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:
