@@ -305,7 +305,8 @@ class LLM:
 
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""
-        ids = [self.encode(prompt) for prompt in ([prompts] if is_prompt(prompts) else prompts)]
+        several: Sequence[Any] = [prompts] if is_prompt(prompts) else prompts
+        ids = list(map(self.encode, several))
         return EmbeddingJob.of(ids, self.model.hidden_size, self.pooling, settings)
 
     def encode(self, prompt: Prompt) -> list[int]:
