@@ -125,15 +125,16 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Compute the next token of each running request, and return what is new.
 
-        An exception, Ctrl-C included, ends all requests with ABORT and is raised; the engine can be used again.
+        An exception that belongs to one request ends only that one, with ERROR. One of the whole step ends the running requests
+        with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
                 self._overlapped_step()
-        except BaseException:
-            self.abort_all()
+        except BaseException as error:
+            self._recover(error)
             raise
         return self.outputs()
 
@@ -173,11 +174,7 @@ class Engine:
         self._scheduler.publish(step.chunks)
         for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
             if live := self._live.get(request.id):
-                request.num_in_flight -= 1
-                if token_id == PLACEHOLDER:
-                    self._fail(live, not_finite())
-                else:
-                    self._accept(live, token_id)
+                self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
@@ -201,7 +198,17 @@ class Engine:
                 self._sample(live, rows[-1])
             elif is_last:
                 self._finish(live, FinishReason.LENGTH)
-        except NumericalError as error:
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
+            self._fail(live, error)
+
+    def _use_token(self, live: _Live, token_id: int) -> None:
+        """Accept the token that the device sampled; a placeholder says that the logits were not finite."""
+        live.request.num_in_flight -= 1
+        try:
+            if token_id == PLACEHOLDER:
+                raise not_finite()
+            self._accept(live, token_id)
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
@@ -238,19 +245,42 @@ class Engine:
             return ""
         return detokenizer.push(token_id)
 
-    def _fail(self, live: _Live, error: NumericalError) -> None:
-        live.request.error = error.line
+    def _fail(self, live: _Live, error: Exception) -> None:
+        live.request.fault = error
         self._finish(live, FinishReason.ERROR)
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Remove a request. Its last output has the held-back text."""
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
-        self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
+        self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
         del self._live[live.request.id]
-        if live.detokenizer is not None:
-            text += live.detokenizer.flush()
-        self._tell(live, text)
+        self._tell(live, text + self._held_back(live))
+
+    def _held_back(self, live: _Live) -> str:
+        """The text that may have begun a stop text; a detokenizer that fails turns the end into ERROR."""
+        try:
+            return "" if live.detokenizer is None else live.detokenizer.flush()
+        except Exception as error:  # noqa: BLE001 - the last output must be told
+            live.request.finish_reason, live.request.fault = FinishReason.ERROR, live.request.fault or error
+            return ""
+
+    def _recover(self, error: BaseException) -> None:
+        """After a failed step: end the requests that it may have touched, and take back all pages. The others wait on.
+
+        An error that is no Exception, such as Ctrl-C, ends all.
+        """
+        if not isinstance(error, Exception):
+            self.abort_all()
+            return
+        self._in_flight = None
+        waiting = self._scheduler.disband()
+        self._scheduler = self._new_scheduler()
+        for request in waiting:
+            self._scheduler.add(request)
+        for live in tuple(self._live.values()):
+            if live.request not in waiting:
+                self._fail(live, error)
 
     def _tell(self, live: _Live, text: str) -> None:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""

@@ -89,6 +89,15 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
+    def disband(self) -> list[Request]:
+        """After a failed step, whose pages nobody can trust: take all pages from all requests, and return those that the step did
+        not touch. It touched those that ran or, if none did, the first that waited.
+        """
+        waiting = [request for request in self.waiting if not request.num_in_flight]  # else its last token is lost
+        for request in (*self.running, *self.waiting):
+            request.page_ids, request.num_computed, request.num_published = [], 0, 0
+        return waiting if self.running else waiting[1:]
+
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, with their pages reserved. Not empty while a request needs more tokens."""
         decodes = list(map(_is_decoding, self.running))
@@ -109,9 +118,13 @@ class Scheduler:
             chunk.request.num_computed = chunk.last
 
     def publish(self, chunks: list[ScheduledChunk]) -> None:
-        """Put the pages that the chunks filled into the prefix cache. All their ids must be known."""
+        """Put the full pages of sequences that were computed to their ends into the prefix cache. All their ids must be known.
+
+        Not the pages of a prompt before its end: only logits show whether its K and V are finite. The caller looks at them before
+        the next `schedule`, and removes the request with `forget` if they are not.
+        """
         for chunk in chunks if self._prefix_cache else ():
-            if chunk.request.page_ids and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
+            if chunk.is_last and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
                 self._publish(chunk)
 
     def _continue(self, request: Request, last: int) -> list[ScheduledChunk]:
@@ -165,20 +178,21 @@ class Scheduler:
             return
         needed_from = min(request.logits_from, request.hidden_from)
         request.page_ids = self.pages.match(request.token_ids(0, needed_from), request.prefix_key)
-        request.num_computed = len(request.page_ids) * self.pages.page_size
+        request.num_published = len(request.page_ids)
+        request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
 
     def _publish(self, chunk: ScheduledChunk) -> None:
-        size = self.pages.page_size
-        for index in range(chunk.first // size, chunk.last // size):
-            token_ids = chunk.request.token_ids(index * size, (index + 1) * size)
-            self.pages.publish(chunk.request.page_ids, index, token_ids, chunk.request.prefix_key)
+        size, request = self.pages.page_size, chunk.request
+        for index in range(request.num_published, chunk.last // size):
+            self.pages.publish(request.page_ids, index, request.token_ids(index * size, (index + 1) * size), request.prefix_key)
+            request.num_published = index + 1
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)
         request.page_ids = []
-        request.num_computed = 0
+        request.num_computed = request.num_published = 0
 
 
 def _is_decoding(request: Request) -> bool:

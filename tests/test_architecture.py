@@ -76,6 +76,7 @@ TESTED = {
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",
     "test_docs.py": "docs README.md",
+    "test_faults.py": "puna/engine.py puna/runner.py puna/backends",
     "test_glossary.py": "docs/glossary.md",
     "test_how_generate_works.py": "docs/how-generate-works.md",
     "test_pip_install.py": "scripts/pip_install.py",
