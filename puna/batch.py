@@ -52,7 +52,8 @@ class Batch:
         starts = [0]
         for chunk in chunks:
             token_ids += chunk.request.token_ids(chunk.first, chunk.last)
-            positions += range(chunk.first, chunk.last)
+            token_ids += chunk.draft_ids
+            positions += range(chunk.first, chunk.last + len(chunk.draft_ids))
             starts.append(len(positions))
             logit_rows += range(len(positions) - chunk.num_logits, len(positions))
             if chunk.request.pool is not None:
@@ -122,9 +123,9 @@ class Batch:
     def rows(self, rows: npt.NDArray[np.intp]) -> Batch:
         """Some token rows, in order: at most one run of neighbours per sequence."""
         kept, firsts = np.unique(self.sequences[rows], return_index=True)
-        places = np.full(len(self.token_ids), -1, np.int32)
-        places[rows] = np.arange(len(rows), dtype=np.int32)
-        wanted = (found[found >= 0] for found in (places[self.logit_rows], places[self.hidden_rows]))
+        new_index = np.full(len(self.token_ids), -1, np.int32)
+        new_index[rows] = np.arange(len(rows), dtype=np.int32)
+        wanted = (found[found >= 0] for found in (new_index[self.logit_rows], new_index[self.hidden_rows]))
         return self._select(rows, kept, np.append(firsts, len(rows)).astype(np.int32), *wanted)
 
     def split(self, at: int) -> tuple[Batch, Batch]:
@@ -143,14 +144,15 @@ class Batch:
         )
 
     def padded(self, rows: int, pages: int) -> tuple[Batch, int]:
-        """Fill a batch of one row per sequence up to `rows` rows, all copies of the row that sees least; returns that row, too.
+        """Fill a batch up to `rows` rows, all copies of the row that sees least; returns that row, too. Each row becomes a
+        sequence of its own, and all have logits.
 
         Tables are cut or padded to `pages` pages, which hold every row's positions.
         """
         count, least = len(self.token_ids), int(self.positions.argmin())
         order = np.append(np.arange(count), np.full(rows - count, least))
         starts = np.arange(rows + 1, dtype=np.int32)
-        whole = self._select(order, order, starts, starts[:-1], self.hidden_rows)
+        whole = self._select(order, self.sequences[order], starts, starts[:-1], self.hidden_rows)
         tables, width = np.full((rows, pages), -1, np.int32), min(pages, self.page_tables.shape[1])
         tables[:, :width] = whole.page_tables[:, :width]
         return replace(whole, page_tables=tables), least

@@ -5,6 +5,7 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from puna.pooling import Pool
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
+from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
 
@@ -52,9 +54,17 @@ class Engine:
     """Runs requests on a loaded backend. Without a `tokenizer` it makes only token ids, and every text is empty."""
 
     def __init__(
-        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        config: EngineConfig,
+        model: ModelConfig,
+        drafter: Drafter | None = None,
     ) -> None:
+        """`drafter` guesses tokens, which steps check. It changes no result."""
         self._backend = backend
+        self._drafter = drafter
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -96,6 +106,8 @@ class Engine:
         self._require_room(prompt_ids, params)
         live = self._make_live(list(prompt_ids), params, sampler, pool)
         self._live[live.request.id] = live
+        if self._drafter is not None:
+            self._drafter.start(live.request)
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
@@ -141,13 +153,14 @@ class Engine:
     def _plain_step(self) -> None:
         """Compute logits, and wait for them: the host samples."""
         self._finish_step()
+        self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            results = batch.results(self._backend.step(batch))
+            results = self._forward(batch)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
             for chunk, rows in zip(chunks, results, strict=True):
-                self._use_rows(self._live[chunk.request.id], rows, chunk.is_last)
+                self._use_rows(self._live[chunk.request.id], rows, chunk)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -178,6 +191,22 @@ class Engine:
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
+    def _draft(self) -> None:
+        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
+        if self._drafter is not None:
+            requests = self._scheduler.decoding()
+            self._drafter.draft(requests)
+            for request in requests:
+                del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+
+    def _forward(self, batch: Batch) -> list[Logits]:
+        """Compute the rows of a step, by sequence. The drafter hears what they cost."""
+        start = time.perf_counter()
+        results = batch.results(self._backend.step(batch))
+        if self._drafter is not None:
+            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        return results
+
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
         in_flight = () if self._in_flight is None else self._in_flight.sampled
@@ -186,17 +215,17 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _use_rows(self, live: _Live, rows: Logits, is_last: bool) -> None:
+    def _use_rows(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
         """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
-        next token from the last row."""
+        next tokens from the last rows."""
         try:
             if live.request.pool is not None:
                 live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
-            if is_last and live.max_tokens > 0:
-                self._sample(live, rows[-1])
-            elif is_last:
+            if chunk.is_last and live.max_tokens > 0:
+                self._sample_rows(live, rows[-1 - len(chunk.draft_ids) :], chunk.draft_ids)
+            elif chunk.is_last:
                 self._finish(live, FinishReason.LENGTH)
         except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
@@ -210,6 +239,18 @@ class Engine:
             self._accept(live, token_id)
         except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
+
+    def _sample_rows(self, live: _Live, rows: Logits, draft_ids: tuple[int, ...]) -> None:
+        """Sample a token from each row, up to the first that is not the draft: later rows continue what the text is not."""
+        request = live.request
+        request.num_drafted += len(draft_ids)
+        for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
+            self._sample(live, row)
+            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+                break
+            self._scheduler.accept_draft(request)
+        if draft_ids:
+            self._scheduler.drop_drafts(request)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -254,6 +295,8 @@ class Engine:
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
         self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
+        if self._drafter is not None:
+            self._drafter.finish(live.request)
         del self._live[live.request.id]
         self._tell(live, text + self._held_back(live))
 
@@ -309,7 +352,7 @@ class Engine:
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        needs_logits = custom is not None or pool is not None or self._needs_logits(sampler)
+        needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:

@@ -241,6 +241,9 @@ class Request:
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    num_drafted: int = 0  # guesses that steps have checked
+    num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)

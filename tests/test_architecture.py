@@ -30,6 +30,7 @@ ROWS = [
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
+    ["speculation"],
     ["engine"],
     ["runner"],
     ["completion", "embedding"],

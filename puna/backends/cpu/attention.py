@@ -5,7 +5,7 @@ a single row has kernels of its own.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
 [page_size][padded head_dim], so that they are eight numbers of the output.
 
-Attention cuts a row's positions into spans, at the same places for every row. Each span has its own softmax, and the spans are
+Attention cuts a row's positions into spans, at the same bounds for every row. Each span has its own softmax, and the spans are
 added in order (Milakov and Gimelshein 2018, arXiv 1805.02867), so a row's bits depend on nothing else. With fewer tiles than
 threads can share evenly, threads share out the spans instead ("Flash-Decoding", Dao et al. 2023).
 """

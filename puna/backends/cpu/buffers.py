@@ -107,7 +107,7 @@ def routing_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes) -> dict[str
         "logits": sizes.router_stride * plan.max_tokens,
         "chosen": pairs,
         "shares": pairs,
-        "places": pairs,
+        "pair_rows": pairs,
         "tokens": pairs,
         "ends": 4 * count,
         "rows": sizes.pair_stride * plan.max_tokens * top_k,

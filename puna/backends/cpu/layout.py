@@ -231,7 +231,7 @@ class Routing(NamedTuple):
     logits: int  # float32 (tokens, experts): the router's
     chosen: int  # int32 (tokens, top_k): experts, the most probable first
     shares: int  # float32 (tokens, top_k): their weights
-    places: int  # int32 (tokens, top_k): the pair's row
+    pair_rows: int  # int32 (tokens, top_k): the pair's row
     tokens: int  # int32 (pairs): the row's token
     ends: int  # int32 (experts): the row after the expert's last one
     rows: int  # (pairs): what goes into the experts, as a float32 row and its record; then the float32 row that comes out
