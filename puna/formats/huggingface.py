@@ -114,7 +114,7 @@ POOLINGS: Mapping[str, Pooling] = {
 
 def _pooling(folder: Path) -> Pooling | None:
     """How the folder's maker pools hidden states. UnsupportedModelError for a way that puna does not have, or for several."""
-    path = _placed(folder, POOLING)
+    path = _file_of(folder, POOLING)
     if path is None:
         return None
     settings = read_json(path, MAX_CONFIG_BYTES)
