@@ -34,6 +34,7 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion", "embedding"],
+    ["rerank"],
     ["llm"],
     ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
