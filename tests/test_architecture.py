@@ -33,6 +33,7 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion"],
+    ["score"],
     ["llm"],
     ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
