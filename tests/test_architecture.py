@@ -35,7 +35,7 @@ ROWS = [
     ["completion"],
     ["score"],
     ["llm"],
-    ["async_llm"],
+    ["async_llm", "perplexity"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]

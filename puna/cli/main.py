@@ -27,6 +27,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
+    "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
     "plan": ("puna.cli.plan", "Show whether a model fits, how, and how fast it will be."),
     "doctor": ("puna.cli.doctor", "Check whether this machine runs models, and how to fix it."),
@@ -172,7 +173,7 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-SHARING = ("run", "chat", "bench", "doctor")  # commands that several processes run together
+SHARING = ("run", "chat", "bench", "perplexity", "doctor")  # commands that several processes run together
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 
