@@ -273,7 +273,7 @@ class LLM:
         `sampler` samples the tokens instead of `params`: an object with the method `sample(logits, history) -> int`, one for all
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
-        exception of a sampler ends all requests of the model. `generate`, `chat` and `chat_stream` take a sampler too.
+        exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypedDict
 
 from puna import checks
-from puna.errors import UsageError
+from puna.errors import PunaError, UsageError, first_line
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
@@ -22,7 +22,7 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
-    ERROR = "error"  # this sequence failed (logits not finite); the others continue
+    ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
 class Biases(Mapping[int, float]):
@@ -239,16 +239,27 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    num_drafted: int = 0  # guesses that steps have checked
+    num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
-    error: str = ""
+    fault: Exception | None = None  # why it ended with ERROR
 
     def __post_init__(self) -> None:
         if self.params.prompt_logprobs is not None:  # the first token has no context
             self.prompt_logprobs += [None] * max(self.params.prompt_logprobs_start, 1)
+
+    @property
+    def error(self) -> str:
+        """`fault` in one line; "" without one."""
+        if self.fault is None:
+            return ""
+        return self.fault.line if isinstance(self.fault, PunaError) else first_line(self.fault, with_kind=True)
 
     @property
     def num_tokens(self) -> int:

@@ -30,6 +30,7 @@ ROWS = [
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
+    ["speculation"],
     ["engine"],
     ["runner"],
     ["completion"],
@@ -77,6 +78,7 @@ TESTED = {
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",
     "test_docs.py": "docs README.md",
+    "test_faults.py": "puna/engine.py puna/runner.py puna/backends",
     "test_glossary.py": "docs/glossary.md",
     "test_how_generate_works.py": "docs/how-generate-works.md",
     "test_pip_install.py": "scripts/pip_install.py",
@@ -132,7 +134,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:
