@@ -118,16 +118,17 @@ def perplexity(
     llm: LLM,
     text: str | Sequence[int],
     *,
-    context: int = CONTEXT,
+    context: int | None = None,
     stride: int = 0,
     max_windows: int = 0,
     on_window: Callable[[Perplexity, int], object] = lambda so_far, total: None,
 ) -> Perplexity:
     """The perplexity of a text, or of token ids. `stride` 0: llama.cpp's chunks; above: transformers' sliding window.
 
-    `max_windows`: stop after that many; 0: none. `on_window` receives what is known after each, and how many there will be.
+    `context`: tokens of a window; None: 512, or what the model holds. `max_windows`: stop after that many; 0: no limit.
+    `on_window` receives what is known after each, and how many there will be.
     """
-    ids = _encoded(llm, text)
+    ids, context = _encoded(llm, text), window_size(llm) if context is None else context
     _require(llm, len(ids), context, stride, max_windows)
     bos_id = llm.tokenizer.bos_id if llm.tokenizer is not None and llm.tokenizer.add_bos and isinstance(text, str) else None
     windows = strides(ids, context, stride) if stride else chunks(ids, context, bos_id)
@@ -137,6 +138,11 @@ def perplexity(
         so_far = so_far.after(nlls)
         on_window(so_far, total)
     return so_far
+
+
+def window_size(llm: LLM) -> int:
+    """The size of a window if none is given."""
+    return min(CONTEXT, llm.plan.max_context)
 
 
 def _scored(llm: LLM, windows: Iterable[Window]) -> Iterator[list[float]]:

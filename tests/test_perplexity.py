@@ -217,7 +217,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], told: st
         with pytest.raises(UsageError, match=told):
             perplexity(llm, random_ids(1, 60), **({"context": 16} | settings))
         with pytest.raises(ContextLengthError, match="context is 512; the model holds 128 tokens"):
-            perplexity(llm, random_ids(1, 600))
+            perplexity(llm, random_ids(1, 600), context=512)
         with pytest.raises(UsageError, match="needs a tokenizer"):
             perplexity(llm, "text")
 

@@ -79,8 +79,8 @@ def is_question(word: str) -> bool:
 def app() -> None:
     """Run LLaMA-family models on this machine: puna "What is a llama?"
 
-    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Without MODEL, puna uses a
-    small default model, and fetches it once. Every command has --json and --help.
+    MODEL is a file, a folder, a name in the cache, or hf:OWNER/REPO/FILE.gguf; left out, a small default model.
+    Every command has --json and --help.
     """
 
 

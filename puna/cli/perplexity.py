@@ -37,13 +37,13 @@ def command(
     As llama-perplexity does, it cuts the text into chunks and scores the second half of each. --stride scores each token
     after a window of those before it, as transformers' documentation does.
     """
-    from puna.perplexity import CONTEXT, perplexity
+    from puna.perplexity import perplexity, window_size
 
     model, text = _given(words)
     text = text if stride else text.removesuffix("\n")  # which llama-perplexity drops
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=False)
-    line, size = RunningValue(), CONTEXT if context is None else context
+    line, size = RunningValue(), window_size(llm) if context is None else context
     with llm:
         try:
             found = perplexity(llm, text, context=size, stride=stride or 0, max_windows=chunks or 0, on_window=line.show)
