@@ -109,9 +109,9 @@ class Batch:
     def rows(self, rows: npt.NDArray[np.intp]) -> Batch:
         """Some token rows, in order: at most one run of neighbours per sequence."""
         kept, firsts = np.unique(self.sequences[rows], return_index=True)
-        places = np.full(len(self.token_ids), -1, np.int32)
-        places[rows] = np.arange(len(rows), dtype=np.int32)
-        wanted = places[self.logit_rows]
+        new_index = np.full(len(self.token_ids), -1, np.int32)
+        new_index[rows] = np.arange(len(rows), dtype=np.int32)
+        wanted = new_index[self.logit_rows]
         return self._select(rows, kept, np.append(firsts, len(rows)).astype(np.int32), wanted[wanted >= 0])
 
     def split(self, at: int) -> tuple[Batch, Batch]:

@@ -18,7 +18,7 @@ from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 from puna.model.rope import RopeConfig
-from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPlace, plain_model
+from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPosition, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
 from puna.progress import SILENT, Reporter
@@ -239,7 +239,9 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return plain_model(**(sizes | changes))
 
 
-def with_layers(config: ModelConfig, attention: AttentionSpec, ffn: Dense | Experts, norms: NormPlace = "before") -> ModelConfig:
+def with_layers(
+    config: ModelConfig, attention: AttentionSpec, ffn: Dense | Experts, norms: NormPosition = "before"
+) -> ModelConfig:
     """The model with other layers, all alike."""
     return replace(config, layers=(LayerSpec(attention, ffn, norms),) * config.num_layers)
 

@@ -93,6 +93,10 @@ def _project_qkv(memory, sizes, layer, number, tokens, thread):
         row, cos_sin = t * sizes.qkv_stride, memory.cos_sin + t * sizes.cos_sin_stride
         rope(q + row, cos_sin + layer.q_table, sizes.head_dim, q_begin, q_end)
         rope(k + row, cos_sin + layer.k_table, sizes.head_dim, k_begin, k_end)
+    if sizes.whole_heads:
+        barrier(memory.control, sizes.threads)
+        first, last = share(sizes.num_kv_heads, thread, sizes.threads)
+        k_begin, k_end = first * sizes.head_dim, last * sizes.head_dim
     _write_kv(memory, sizes, number, k, v, k_begin, k_end)
 
 

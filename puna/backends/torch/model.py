@@ -169,8 +169,8 @@ class TorchBackend:
         if of_prompt.all():
             return self._in_parts(batch, token_ids, of_prompts=True)
         prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
-        places = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
-        there = upload({"prompts": prompts, "others": others, **places}, self._device)
+        indices = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
+        there = upload({"prompts": prompts, "others": others, **indices}, self._device)
         first = self._in_parts(batch.rows(prompts), token_ids[there["prompts"]], of_prompts=True)
         logits = first.new_empty((len(wanted), first.shape[1]))
         logits[there["of_prompts"]] = first

@@ -29,7 +29,7 @@ class Step:
     host_sequences: list[int]
     of_prompts: bool  # all rows are prompt tokens; False: all are generated tokens
 
-    def place(self, row: int) -> tuple[int, torch.Tensor]:
+    def position_and_pages(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
         return self.host_positions[row], self.page_tables[self.host_sequences[row]]
 
