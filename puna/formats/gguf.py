@@ -32,6 +32,7 @@ from puna.formats.unsupported import refuse_unsupported_gguf
 from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import Experts, ModelConfig
 from puna.model.weights import role_of, tensor_shapes
+from puna.pooling import Pooling
 
 # A bias -> the tensor of layer 0 that shows it.
 BIAS_TENSORS = {
@@ -149,7 +150,20 @@ def open_gguf(path: Path) -> Checkpoint:
         files=gguf.files,
         notices=tuple(values.notices),
         generation=_generation(gguf.values),
+        pooling=_pooling(values, FAMILIES[name].gguf),
     )
+
+
+# The numbers of `pooling_type`, llama.cpp's enum; 0: none. A model that ranks has a head over the last token's hidden state.
+POOLINGS: Mapping[int, Pooling | None] = {0: None, 1: "mean", 2: "cls", 3: "last", 4: "last"}
+
+
+def _pooling(values: Values, architecture: str) -> Pooling | None:
+    key = f"{architecture}.pooling_type"
+    number = values.integer(key) or 0
+    if number not in POOLINGS:
+        values.fail(key, f"is {number}; puna knows {', '.join(map(str, POOLINGS))}")
+    return POOLINGS[number]
 
 
 def _generation(values: Mapping[str, Value]) -> dict[str, Any]:

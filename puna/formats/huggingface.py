@@ -34,6 +34,7 @@ from puna.formats.torch_file import read_torch_file
 from puna.formats.unsupported import quantisation_of, refuse_quantisation
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of, tensor_shapes
+from puna.pooling import Pooling
 
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
@@ -99,7 +100,28 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
             *_of_code(config_json),
         ),
         generation=sampling_in(config_json) if generation is None else generation.values,
+        pooling=_pooling(folder),
     )
+
+
+POOLING = "1_Pooling/config.json"  # of sentence-transformers
+POOLINGS: Mapping[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _pooling(folder: Path) -> Pooling | None:
+    """How the folder's maker pools hidden states. UnsupportedModelError for a way that puna does not have, or for several."""
+    path = _file_of(folder, POOLING)
+    if path is None:
+        return None
+    settings = read_json(path, MAX_CONFIG_BYTES)
+    modes = [key for key in settings.values if key.startswith("pooling_mode_") and settings.flag(key)]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UnsupportedModelError(f"{path} sets {', '.join(modes) or 'no pooling'}; puna knows one of {', '.join(POOLINGS)}")
+    return POOLINGS[modes[0]]
 
 
 def _config_json(folder: Path) -> JsonObject:
