@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
@@ -37,6 +38,7 @@ from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
+from puna.score import OptionIds, OptionScore, encode_options
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -293,6 +295,51 @@ class LLM:
         """Like `chat`, piece by piece."""
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
+
+    @overload
+    def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
+    @overload
+    def score(
+        self, prompts: list[str], options: Sequence[str] | Sequence[Sequence[str]], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: list[list[int]], options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: Sequence[int], options: Sequence[Sequence[int]], *, progress: bool | None = None
+    ) -> list[OptionScore]: ...
+    def score(
+        self, prompts: Prompt | Prompts, options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[OptionScore] | list[list[OptionScore]]:
+        """How likely each option is after a prompt, in the order given; nothing is sampled.
+
+        Texts, or token ids. For a list of prompts: options for all, or a list of them for each. Each score is the same as alone.
+
+        >>> scores = llm.score("The capital of Peru is", [" Lima", " Oslo"])                          # doctest: +SKIP
+        >>> max(scores, key=lambda score: score.mean_logprob).is_greedy                               # doctest: +SKIP
+        True
+        """
+        pairs = self._pairs(prompts, options)
+        first = self._score([row[0] for row in pairs], progress)  # leaves each prompt's pages to its other options
+        rest = iter(self._score([pair for row in pairs for pair in row[1:]], progress))
+        scores = [[one, *islice(rest, len(row) - 1)] for one, row in zip(first, pairs, strict=True)]
+        return scores[0] if is_prompt(prompts) else scores
+
+    def _pairs(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[list[OptionIds]]:
+        if is_prompt(prompts):
+            return [encode_options(prompts, options, self.tokenizer)]  # type: ignore[arg-type]
+        given = checks.row("the options", options, "a list of options, or of such lists,")
+        is_shared = len(given) > 0 and is_prompt(given[0])
+        each = [given] * len(prompts) if is_shared else given
+        _require_one_each("list of options", each, len(prompts))
+        return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
+
+    def _score(self, pairs: list[OptionIds], progress: bool | None) -> list[OptionScore]:
+        jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
+        completions = _drain(self._open(jobs), progress) if jobs else []
+        return [OptionScore.of(one, len(pair.prompt_ids)) for one, pair in zip(completions, pairs, strict=True)]
 
     def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """The embedding of one prompt, or of each of a list.  # (dimensions,), or (prompts, dimensions); float32

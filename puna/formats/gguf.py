@@ -18,17 +18,17 @@ import numpy as np
 from puna.errors import ConfigError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, RankingHead, Tensor
 from puna.formats.families import ARCHITECTURES, FAMILIES, NEUTRAL, Factors, Facts, Family, model_of
-from puna.formats.foreign import refuse_foreign_gguf
 from puna.formats.gguf_file import MAGIC, GGUFFile, GGUFTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
-from puna.formats.notices import Doubt
+from puna.formats.notices import ConversionLoss, Doubt
 from puna.formats.regrouped import separated
 from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
 from puna.formats.template_file import other_templates
+from puna.formats.unsupported import refuse_unsupported_gguf
 from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import Experts, ModelConfig
 from puna.model.weights import role_of, tensor_shapes
@@ -199,6 +199,7 @@ def _head(values: Values, gguf: GGUFFile, config: ModelConfig) -> RankingHead | 
         return None
     if len(score.shape) != 2 or score.shape[0] not in (1, 2) or score.shape[1] != config.hidden_size:
         score.fail(f"has shape {score.shape}; (1 or 2 labels, {config.hidden_size}) is needed")
+    values.notices.append(ConversionLoss(f"conversions leave out the model's head for ranking ({SCORE})"))
     return RankingHead(
         Tensor(SCORE, score.shape, score.type, score.data), tuple(one.decode("utf-8", "replace") for one in labels)
     )
@@ -208,7 +209,7 @@ def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None
     """Runs before the tensors are read: their types would fail first, and another quantisation would not help."""
     given = Values(file, values)
     name = given.text("general.architecture")
-    refuse_foreign_gguf(file, given.text("general.type"), name)
+    refuse_unsupported_gguf(file, given.text("general.type"), name)
     if name is not None and name not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file}: the architecture is {shown(name)}; puna runs: {', '.join(ARCHITECTURES)}",
