@@ -196,19 +196,20 @@ class BufferAddresses(NamedTuple):
     """Addresses of buffers, tables and entries."""
 
     control: int
-    job: int  # int64: num_tokens, num_sequences, num_logits
+    job: int  # int64: num_tokens, num_sequences, num_logits, num_hidden
     token_ids: int  # int32 (tokens)
     positions: int  # int32 (tokens)
     starts: int  # int32 (sequences + 1)
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
+    hidden_rows: int  # int32 (hidden)
     cos_sin: int  # float32 (tables, tokens, 2, head_dim / 2)
     matrices: int  # MatrixRow (layers * SLOTS + 2)
     layers: int  # LayerRow (layers)
     final_norm: int
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
-    added: int  # float32 (tokens, hidden): what is normed before it is added to x
+    added: int  # float32 (tokens, hidden): what is normed before it is added to x; at the end the hidden states
     records: int  # (tokens) quantised rows that the next product reads
     qkv: int  # float32 (tokens, q | k | v)
     attended: int  # float32 (tokens, heads * head_dim)

@@ -1,4 +1,4 @@
-"""Does the installed PyTorch fit the driver? Checked without importing it; `gpu_trial` checks whether it runs."""
+"""Does the installed PyTorch fit the driver? Checked without importing it; `gpu_self_test` checks whether it runs."""
 
 from __future__ import annotations
 
