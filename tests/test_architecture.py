@@ -136,7 +136,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.planning.speed", "machine.planning.devices", "machine.planning.fit", "machine.planning.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:
