@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
@@ -21,6 +21,7 @@ from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
 from puna.runner import Handle, Runner
+from puna.score import OptionScore
 
 
 class AsyncLLM:
@@ -101,6 +102,10 @@ class AsyncLLM:
         """Like `chat`, piece by piece, for one conversation."""
         _require_one(is_conversation(messages))
         return AsyncStream(self._runner, partial(self.sync.chat_jobs, messages, params, settings))
+
+    async def score(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[OptionScore] | list[list[OptionScore]]:
+        """As `LLM.score`. A task that is cancelled leaves its scores to be computed."""
+        return await asyncio.to_thread(partial(self.sync.score, prompts, options, progress=False))
 
     async def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """As `LLM.embed`."""

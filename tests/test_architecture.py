@@ -34,8 +34,9 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion", "embedding"],
+    ["rerank", "score"],
     ["llm"],
-    ["async_llm"],
+    ["async_llm", "perplexity"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]
