@@ -8,5 +8,5 @@ speed          expected tokens per second
 rates          this CPU's rates, measured once
 choices        published models that fit a device, and the best of them
 history        predicted bytes against the bytes that loading took
-allocations    what an error text says of memory, for a known model
+allocations    the tensor that a failed allocation was for, from its size
 """
