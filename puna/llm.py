@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub
+from puna import checks, embedding, formats, hub, rerank
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
@@ -38,6 +38,7 @@ from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
 from puna.score import OptionIds, OptionScore, encode_options
@@ -178,6 +179,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
+        self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
@@ -357,6 +359,36 @@ class LLM:
         """
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None
+    ) -> list[Ranked]:
+        """Score how well each document answers the query, and sort: the best first.
+
+        A model with a head of its own (`...ForSequenceClassification`, GGUF's `cls.output`) gives its logit or, with two labels,
+        the probability of "yes"; any other is asked, and the score is the probability of "yes" against "no". The prompt is
+        Qwen3-Reranker's where the model has a chat template, with `instruction` for the task; else query and document follow each
+        other. `top_n`: return only so many; None: all. The documents run together; each score is the same as alone.
+        """
+        asked, texts = rerank.checked_texts(query, documents)
+        count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
+        task = rerank.INSTRUCTION if instruction is None else rerank.checked_text("instruction", instruction)
+        prompts = [self._ranking_prompt(asked, text, task) for text in texts]
+        return rerank.ranked(self._scores(prompts), count)
+
+    def _ranking_prompt(self, query: str, document: str, instruction: str) -> list[int]:
+        tokenizer, template = self._tokenizer_for("text"), self.chat_template
+        if template is None:
+            return rerank.pair(tokenizer, query, document)
+        args = {} if unread_args(rerank.NO_THINKING, template) else rerank.NO_THINKING
+        messages = rerank.question(query, document, instruction)
+        return encode_chat(messages, tokenizer, template, template_args=args, limit=self.plan.max_context)
+
+    def _scores(self, prompts: list[list[int]]) -> list[float]:
+        if self._head is None:
+            return rerank.answer_scores(self.runner, prompts, *rerank.answer_ids(self._tokenizer_for("text")))
+        matrix = self._head.matrix.dequantize()
+        return [rerank.head_score(state, matrix, self._head.labels) for state in embedding.hidden_states(self.runner, prompts)]
 
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""

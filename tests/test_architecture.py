@@ -37,7 +37,7 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion", "embedding"],
-    ["score"],
+    ["rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],
     ["server", "machine", "glassbox", "compat"],
