@@ -21,7 +21,7 @@ from puna.philox import uniform
 from puna.request import SAMPLERS, SamplingParams
 from puna.tokenizers.base import Tokenizer
 
-Step = Callable[[Row, SamplingParams, History], Row]
+RowFilter = Callable[[Row, SamplingParams, History], Row]
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -258,14 +258,14 @@ class AdaptiveP:
 class Filter(NamedTuple):
     """A filter, and when it runs."""
 
-    step: Step | None  # None: `make` makes one for each request
+    step: RowFilter | None  # None: `make` makes one for each request
     fields: tuple[str, ...]  # on while one of them differs from its default; none: always on
     sampler: str = ""  # its name in `SamplingParams.samplers`; FIRST and LAST stand in no list
     details: tuple[str, ...] = ()  # further fields that it reads
     is_edit: bool = False  # also applies to greedy sampling
     window: str = ""  # a field that is 0 switches it off
     instead_of: tuple[str, ...] = ()  # the filters that do not run if this one does
-    make: Callable[[SamplingParams, Tokenizer | None], Step] | None = None
+    make: Callable[[SamplingParams, Tokenizer | None], RowFilter] | None = None
 
 
 FIRST, LAST = "", "last"
@@ -337,7 +337,7 @@ class BoundFilter(NamedTuple):
     """A filter of one request."""
 
     name: str
-    step: Step
+    step: RowFilter
     is_edit: bool
 
 

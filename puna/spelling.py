@@ -14,12 +14,12 @@ from puna.tokenizers.base import Tokenizer
 Ids = npt.NDArray[np.int64]
 
 
-class Spelling:
+class VocabularySpelling:
     """Which tokens hold some bytes, and which ones begin with them. A control token has no bytes.
 
     >>> class Letters:
     ...     vocab_size, token_bytes = 4, staticmethod([b"a", b"ba", b"", b"bab"].__getitem__)
-    >>> spelling = Spelling(Letters())
+    >>> spelling = VocabularySpelling(Letters())
     >>> spelling.holding(b"ab").tolist(), spelling.beginning(b"ba").tolist(), spelling.end_of([0, 1, 2, 3], at_least=4)
     ([3], [1, 3], b'babab')
     """
@@ -54,12 +54,14 @@ class Spelling:
         return np.array(sorted(self._order[first:end]), np.int64)
 
 
-_SPELLINGS: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()  # to sort 100,000 tokens takes a tenth of a second
+_SPELLINGS: WeakKeyDictionary[Tokenizer, VocabularySpelling] = (
+    WeakKeyDictionary()
+)  # to sort 100,000 tokens takes a tenth of a second
 
 
-def spelling_of(tokenizer: Tokenizer) -> Spelling:
+def spelling_of(tokenizer: Tokenizer) -> VocabularySpelling:
     """The spelling of a vocabulary, made once for each tokenizer."""
     found = _SPELLINGS.get(tokenizer)
     if found is None:
-        found = _SPELLINGS[tokenizer] = Spelling(tokenizer)
+        found = _SPELLINGS[tokenizer] = VocabularySpelling(tokenizer)
     return found
