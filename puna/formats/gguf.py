@@ -466,7 +466,8 @@ def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: Mod
     if placed.shape != shape:
         placed.fail(f"has shape {placed.shape}; the model's sizes need {shape}")
     turned = FAMILIES[config.architecture].half_split and role_of(ours).is_rotary
-    return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config) if turned else placed.data)
+    rows = _interleaved(placed, shape, config) if turned else placed.data
+    return Tensor(ours, shape, placed.type, rows, file=str(placed.file))
 
 
 def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:
