@@ -5,6 +5,7 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
+from puna.pooling import Pool
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
+from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
 
@@ -51,9 +54,17 @@ class Engine:
     """Runs requests on a loaded backend. Without a `tokenizer` it makes only token ids, and every text is empty."""
 
     def __init__(
-        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        config: EngineConfig,
+        model: ModelConfig,
+        drafter: Drafter | None = None,
     ) -> None:
+        """`drafter` guesses tokens, which steps check. It changes no result."""
         self._backend = backend
+        self._drafter = drafter
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -75,9 +86,16 @@ class Engine:
         """Pages that no sequence holds; all of them if nothing runs."""
         return self._scheduler.pages.num_available
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None = None) -> Request:
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        sampler: TokenSampler | None = None,
+        pool: Pool | None = None,
+    ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe.
+        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
+        `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -86,9 +104,11 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params, sampler)
+        live = self._make_live(list(prompt_ids), params, sampler, pool)
         self._live[live.request.id] = live
-        if live.max_tokens == 0 and not live.request.needs_prompt_logprobs:
+        if self._drafter is not None:
+            self._drafter.start(live.request)
+        if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
             self._scheduler.add(live.request)
@@ -133,13 +153,14 @@ class Engine:
     def _plain_step(self) -> None:
         """Compute logits, and wait for them: the host samples."""
         self._finish_step()
+        self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            logits = self._backend.step(batch).logits()
+            results = self._forward(batch)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
-            for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
-                self._use_logits(self._live[chunk.request.id], rows, chunk.is_last)
+            for chunk, rows in zip(chunks, results, strict=True):
+                self._use_rows(self._live[chunk.request.id], rows, chunk)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -170,6 +191,22 @@ class Engine:
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
+    def _draft(self) -> None:
+        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
+        if self._drafter is not None:
+            requests = self._scheduler.decoding()
+            self._drafter.draft(requests)
+            for request in requests:
+                del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+
+    def _forward(self, batch: Batch) -> list[Logits]:
+        """Compute the rows of a step, by sequence. The drafter hears what they cost."""
+        start = time.perf_counter()
+        results = batch.results(self._backend.step(batch))
+        if self._drafter is not None:
+            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        return results
+
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
         in_flight = () if self._in_flight is None else self._in_flight.sampled
@@ -178,14 +215,17 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _use_logits(self, live: _Live, rows: Logits, is_last: bool) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
+    def _use_rows(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
+        """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
+        next tokens from the last rows."""
         try:
+            if live.request.pool is not None:
+                live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
-            if is_last and live.max_tokens > 0:
-                self._sample(live, rows[-1])
-            elif is_last:
+            if chunk.is_last and live.max_tokens > 0:
+                self._sample_rows(live, rows[-1 - len(chunk.draft_ids) :], chunk.draft_ids)
+            elif chunk.is_last:
                 self._finish(live, FinishReason.LENGTH)
         except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
@@ -199,6 +239,18 @@ class Engine:
             self._accept(live, token_id)
         except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
+
+    def _sample_rows(self, live: _Live, rows: Logits, draft_ids: tuple[int, ...]) -> None:
+        """Sample a token from each row, up to the first that is not the draft: later rows continue what the text is not."""
+        request = live.request
+        request.num_drafted += len(draft_ids)
+        for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
+            self._sample(live, row)
+            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+                break
+            self._scheduler.accept_draft(request)
+        if draft_ids:
+            self._scheduler.drop_drafts(request)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -243,6 +295,8 @@ class Engine:
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
         self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
+        if self._drafter is not None:
+            self._drafter.finish(live.request)
         del self._live[live.request.id]
         self._tell(live, text + self._held_back(live))
 
@@ -288,16 +342,17 @@ class Engine:
             prefix_cache=self._config.prefix_cache,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
         require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=self._model.prefix_key(len(prompt_ids)))
+        prefix_key = self._model.prefix_key(len(prompt_ids))
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        needs_logits = custom is not None or self._needs_logits(sampler)
+        needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:

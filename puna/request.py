@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from puna import checks
 from puna.errors import PunaError, UsageError, first_line
+from puna.pooling import Pool
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
@@ -240,12 +241,16 @@ class Request:
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    num_drafted: int = 0  # guesses that steps have checked
+    num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:
         if self.params.prompt_logprobs is not None:  # the first token has no context
@@ -270,7 +275,14 @@ class Request:
     @property
     def logits_from(self) -> int:
         """The first token whose logits are needed: the last token, or the one before the next prompt token to score."""
+        if self.pool is not None:
+            return self.num_tokens
         return len(self.prompt_logprobs) - 1 if self.needs_prompt_logprobs else self.num_tokens - 1
+
+    @property
+    def hidden_from(self) -> int:
+        """The first token whose hidden state is needed."""
+        return self.num_tokens if self.pool is None else self.pool.first_row(self.num_tokens)
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
