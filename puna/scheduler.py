@@ -27,6 +27,11 @@ class ScheduledChunk:
     is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
     draft_ids: tuple[int, ...] = ()  # guesses of the tokens from `last` on; their K and V count once they are accepted
 
+    @property
+    def num_hidden(self) -> int:
+        """How many of these tokens, the last ones, need hidden states."""
+        return max(0, self.last - max(self.first, self.request.hidden_from))
+
 
 @dataclass(slots=True)
 class TokenBudget:
@@ -197,10 +202,11 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
+        """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.prefix_key)
+        needed_from = min(request.logits_from, request.hidden_from)
+        request.page_ids = self.pages.match(request.token_ids(0, needed_from), request.prefix_key)
         request.num_published = len(request.page_ids)
         request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:

@@ -93,7 +93,7 @@ class FakeBackend:
         pass
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
-        return Computed(self._forward(batch))
+        return Computed(self._forward(batch), self._hidden(batch))
 
     def _forward(self, batch: Batch) -> Logits:
         self.batches.append(batch)
@@ -106,6 +106,18 @@ class FakeBackend:
                 ids = self.pages[table[: position // self.page_size + 1]].reshape(-1)[: position + 1].tolist()
                 rows[row] = self._logits(ids)
         return np.array([rows[int(row)] for row in batch.logit_rows], np.float32).reshape(-1, VOCAB_SIZE)
+
+    def _hidden(self, batch: Batch) -> Logits:
+        """Four numbers of the ids so far."""
+        rows = [self._ids_at(batch, int(row)) for row in batch.hidden_rows]
+        states = [_noise(sum(ids) * 1013 + len(ids))[:4] + np.float32(self.poison(ids)) for ids in rows]
+        return np.array(states, np.float32).reshape(-1, 4)
+
+    def _ids_at(self, batch: Batch, row: int) -> list[int]:
+        """The ids in the pages up to this row's."""
+        table, position = batch.page_tables[batch.sequences[row]], int(batch.positions[row])
+        found: list[int] = self.pages[table[: position // self.page_size + 1]].reshape(-1)[: position + 1].tolist()
+        return found
 
     def _logits(self, ids: list[int]) -> Logits:
         assert min(ids) >= 0, "a position was read before it was written"
@@ -162,6 +174,9 @@ class FakeSampled:
     ids: list[int]
 
     def logits(self) -> Logits:
+        raise AssertionError("the device has sampled")
+
+    def hidden(self) -> Logits:
         raise AssertionError("the device has sampled")
 
     def token_ids(self) -> list[int]:

@@ -270,7 +270,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     Before reading weights, refuses a model that cannot read text or, for `needs_template`, has no chat template.
     """
     from puna.llm import LLM
-    from puna.machine import history
+    from puna.machine.planning import history
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
@@ -389,7 +389,7 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
     )
 
 
-COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize"}
+COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize", "text to embed": "puna embed"}
 
 
 def _parse_bias(text: str) -> tuple[int, float]:

@@ -83,6 +83,7 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: 
         "starts": 4 * (plan.max_sequences + 1),
         "tables": sizes.table_stride * plan.max_sequences,
         "logit_rows": 4 * tokens,
+        "hidden_rows": 4 * tokens,
         "cos_sin": sizes.cos_sin_stride * tokens * num_tables,
         "x": row * tokens,
         "normed": row * tokens,

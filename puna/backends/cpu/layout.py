@@ -99,6 +99,7 @@ SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # 4-byte runs of numbers in a file's
 # scales among the scales.
 Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES = (KINDS[name].group_bytes(SUPERBLOCK) for name in ("Q4_K", "Q5_K", "Q6_K"))
 Q4_K_NUMBERS, Q5_K_NUMBERS, Q6_K_NUMBERS = 8 * 128, 8 * 160, 16 * 96
+EXPONENT, EXPONENT_ONE = 0x7C00, 0x0400  # the bits of a scale's exponent, all set if it is infinite or NaN; the lowest of them
 D_AT, DMIN_AT = 128, 144
 
 
@@ -196,19 +197,20 @@ class BufferAddresses(NamedTuple):
     """Addresses of buffers, tables and entries."""
 
     control: int
-    job: int  # int64: num_tokens, num_sequences, num_logits
+    job: int  # int64: num_tokens, num_sequences, num_logits, num_hidden
     token_ids: int  # int32 (tokens)
     positions: int  # int32 (tokens)
     starts: int  # int32 (sequences + 1)
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
+    hidden_rows: int  # int32 (hidden)
     cos_sin: int  # float32 (tables, tokens, 2, head_dim / 2)
     matrices: int  # MatrixRow (layers * SLOTS + 2)
     layers: int  # LayerRow (layers)
     final_norm: int
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
-    added: int  # float32 (tokens, hidden): what is normed before it is added to x
+    added: int  # float32 (tokens, hidden): what is normed before it is added to x; at the end the hidden states
     records: int  # (tokens) quantised rows that the next product reads
     qkv: int  # float32 (tokens, q | k | v)
     attended: int  # float32 (tokens, heads * head_dim)

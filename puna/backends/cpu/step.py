@@ -191,6 +191,19 @@ def _embed(memory, sizes, tokens, thread):
 
 
 @kernel
+def _hidden(memory, sizes, thread):
+    """added = rms_norm of the rows whose hidden states are needed; threads share the rows. `_logits` then moves rows of x."""
+    count = load_i64(memory.job + 24)
+    if count == 0:
+        return
+    first, last = share(count, thread, sizes.threads)
+    for i in range(first, last):
+        x = memory.x + np.int64(load_i32(memory.hidden_rows + 4 * i)) * sizes.row_stride
+        rms_norm(x, memory.final_norm, sizes.hidden_size, np.float32(sizes.norm_eps), memory.added + i * sizes.row_stride)
+    barrier(memory.control, sizes.threads)
+
+
+@kernel
 def _logits(memory, sizes, thread):
     """Move the rows that need logits to the front of x; then norm and the last product."""
     count = load_i64(memory.job + 16)
@@ -216,6 +229,7 @@ def _forward(addresses, memory, sizes, thread):
     _embed(memory, sizes, tokens, thread)
     for number in range(sizes.num_layers):
         _layer(addresses, memory, sizes, number, tokens, thread)
+    _hidden(memory, sizes, thread)
     _logits(memory, sizes, thread)
 
 

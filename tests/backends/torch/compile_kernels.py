@@ -112,7 +112,7 @@ def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     ids = empty(tokens, dtype=torch.int64)
     tables = empty(1, 8, dtype=torch.int64)
     cos_sin = empty(2, tokens, 2, head_dim // 2)
-    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
+    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
 def products(ttgir: str) -> list[str]:
@@ -232,7 +232,7 @@ def compile_sampling() -> None:
     ids, many = empty(2, dtype=torch.int32), empty(5, dtype=torch.int32)
     doubles = row.double()
     sampling.edit(logits, ids, ids, ids, row, doubles, doubles, ids, many, many, ids, many, many.double())
-    sampling.draw(logits, row.double(), row, row.int(), row.double(), row)
+    sampling.draw(logits, row.double(), row, row.bool(), row.int(), row.double(), row)
 
 
 def work_without_memory(step: Step, rows_per_tile: int) -> Work:
