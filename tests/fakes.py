@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.base import DeviceInfo, DeviceLimits
+from puna.backends.base import DeviceInfo, Roofline
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
@@ -125,8 +125,8 @@ class FakeBackend:
         logits[self.answer(ids)] = 5.0 + self.poison(ids)
         return logits
 
-    def limits(self) -> DeviceLimits:
-        return DeviceLimits(1.0, 1.0, 1.0)
+    def roofline(self) -> Roofline:
+        return Roofline(1.0, 1.0, 1.0)
 
     def weights_bytes(self) -> int:
         return 0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, Roofline, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
 from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
@@ -159,7 +159,7 @@ class CPUBackend:
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
-    def limits(self) -> DeviceLimits:
+    def roofline(self) -> Roofline:
         return roofline.measure(self.info.threads)
 
     def weights_bytes(self) -> int:

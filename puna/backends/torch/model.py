@@ -17,9 +17,9 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, DeviceLimits, ProcessRank, Translation, load_whole
+from puna.backends.base import DeviceInfo, ProcessRank, Roofline, Translation, load_whole
 from puna.backends.torch import device as devices
-from puna.backends.torch import limits, parallel
+from puna.backends.torch import parallel, roofline
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.exact import softcap
@@ -280,8 +280,8 @@ class TorchBackend:
         gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, ffn.gate_up, ffn.gate_up_bias, many)
         return self._ops.glu_matvec_add(gate_up, ffn.down, ffn.down_bias, residual, many, ffn.spec.activation)
 
-    def limits(self) -> DeviceLimits:
-        return limits.measure(self._device)
+    def roofline(self) -> Roofline:
+        return roofline.measure(self._device)
 
     def weights_bytes(self) -> int:
         outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
