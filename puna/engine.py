@@ -18,7 +18,7 @@ from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.tokenizers.base import Tokenizer
 
 
@@ -50,8 +50,15 @@ class Engine:
     """Runs requests on a loaded backend. Without a `tokenizer` it makes only token ids, and every text is empty."""
 
     def __init__(
-        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        config: EngineConfig,
+        model: ModelConfig,
+        source: PageSource | None = None,
     ) -> None:
+        """`source`: finds prompt pages that are not in memory."""
         self._backend = backend
         self._tokenizer = tokenizer
         self._plan = plan
@@ -59,6 +66,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -259,13 +267,16 @@ class Engine:
             max_sequences=plan.max_sequences,
             max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
+            prompts_apart=self._backend.prompts_apart,
+            source=self._source,
         )
 
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=self._model.prefix_key(len(prompt_ids)))
+        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=(key, salt) if salt else key)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)

@@ -12,9 +12,12 @@ from typing import Any, TypedDict
 from puna import checks
 from puna.errors import UsageError
 
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
+PrefixKey = int | tuple[int, str]
+
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
-MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SALT_CHARACTERS = 16, 256, 20, 1024, 256
 
 
 class FinishReason(enum.StrEnum):
@@ -78,6 +81,7 @@ class SamplingParams:
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         prompt_logprobs: the same for the tokens of the prompt. Up to 20 [None]
+        cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
     """
 
     max_tokens: int | None = 256
@@ -98,6 +102,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -125,6 +130,7 @@ class SamplingSettings(TypedDict, total=False):
     ignore_eos: bool
     logprobs: int | None
     prompt_logprobs: int | None
+    cache_salt: str
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -158,6 +164,13 @@ def _suppressed(name: str, value: object) -> tuple[int, ...]:
     return ids
 
 
+def _salt(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if len(text) > MAX_SALT_CHARACTERS:
+        raise UsageError(f"{name} has {len(text)} characters; at most {MAX_SALT_CHARACTERS} are allowed")
+    return checks.unicode(name, text)
+
+
 def _biases(name: str, value: object) -> Biases:
     if not isinstance(value, Mapping):
         raise checks.refuse(name, value, "a dict {token id: number}")
@@ -187,6 +200,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "cache_salt": _salt,
 }
 
 
@@ -226,9 +240,11 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
+    page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
-    prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
+    prefix_key: PrefixKey = 0  # only requests with an equal one share pages
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     error: str = ""
