@@ -22,7 +22,7 @@ import numpy as np
 
 from puna.backends.cpu import kernels
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import GROUP, SET, Matrix, aligned_zeros, record_bytes
+from puna.backends.cpu.layout import GROUP, SET, PackedMatrix, aligned_zeros, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -41,7 +41,7 @@ def quantize(x: int, columns: int, record: int) -> None:
     kernels.quantize_blocks(x, columns, record, 0, columns // 32)
 
 
-def random_matrix(kind: str, rows: int, columns: int) -> Matrix:
+def random_matrix(kind: str, rows: int, columns: int) -> PackedMatrix:
     block, rng = BLOCK_TYPES[kind], np.random.default_rng(0)
     data = rng.integers(0, 256, (rows, block.row_bytes(columns)), np.uint8)
     blocks = data.reshape(-1).view(block.layout)
@@ -53,7 +53,7 @@ def random_matrix(kind: str, rows: int, columns: int) -> Matrix:
     return pack(Tensor(kind, (rows, columns), block, data))
 
 
-def product(matrix: Matrix, tokens: int, threads: int, pool: ThreadPoolExecutor) -> Callable[[], None]:
+def product(matrix: PackedMatrix, tokens: int, threads: int, pool: ThreadPoolExecutor) -> Callable[[], None]:
     """A call that multiplies the matrix with `tokens` random rows, its groups shared out to the threads."""
     columns = matrix.columns
     x = np.random.default_rng(1).standard_normal((tokens, columns)).astype(np.float32)

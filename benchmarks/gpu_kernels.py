@@ -336,7 +336,7 @@ def sweep(kind: str) -> Iterator[Row]:
         x, norm, y = normal(1, columns), normal(columns), normal(1, rows)
         for tile in matvec.candidates(kind, gpu_properties(x.device)):
 
-            def launch(copy: int, tile: matvec.Tile = tile, weights: list[Matrix] = weights) -> None:
+            def launch(copy: int, tile: matvec.MatvecTile = tile, weights: list[Matrix] = weights) -> None:
                 matvec.matvec(x, weights[copy], None, None, y, matvec.NORM, norm, 1e-5, tile)  # noqa: B023
 
             name = f"{rows}x{columns} {tile.rows}x{tile.columns} {tile.warps}w {tile.stages}s"

@@ -50,7 +50,8 @@ class Batch:
         starts = [0]
         for chunk in chunks:
             token_ids += chunk.request.token_ids(chunk.first, chunk.last)
-            positions += range(chunk.first, chunk.last)
+            token_ids += chunk.draft_ids
+            positions += range(chunk.first, chunk.last + len(chunk.draft_ids))
             starts.append(len(positions))
             logit_rows += range(len(positions) - chunk.num_logits, len(positions))
         return cls(
@@ -128,13 +129,14 @@ class Batch:
         )
 
     def padded(self, rows: int, pages: int) -> tuple[Batch, int]:
-        """Fill a batch of one row per sequence up to `rows` rows, all copies of the row that sees least; returns that row, too.
+        """Fill a batch up to `rows` rows, all copies of the row that sees least; returns that row, too. Each row becomes a
+        sequence of its own, and all have logits.
 
         Tables are cut or padded to `pages` pages, which hold every row's positions.
         """
         count, least = len(self.token_ids), int(self.positions.argmin())
         order = np.append(np.arange(count), np.full(rows - count, least))
-        whole = self._select(order, order, np.arange(rows + 1, dtype=np.int32), np.arange(rows, dtype=np.int32))
+        whole = self._select(order, self.sequences[order], np.arange(rows + 1, dtype=np.int32), np.arange(rows, dtype=np.int32))
         tables, width = np.full((rows, pages), -1, np.int32), min(pages, self.page_tables.shape[1])
         tables[:, :width] = whole.page_tables[:, :width]
         return replace(whole, page_tables=tables), least

@@ -28,7 +28,7 @@ from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.mapped import shown
-from puna.formats.notices import Loss
+from puna.formats.notices import ConversionLoss
 from puna.formats.rows import Rows
 from puna.formats.tokenizer_files import means_the_same
 from puna.formats.torch_file import altered_entries
@@ -111,7 +111,7 @@ def convert(
     changes = (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint), *_settings_lost(job, to))
     for line in (*checkpoint.notices, *changes):
         report.notice(line)
-    losses = tuple(line for line in (*checkpoint.notices, *changes) if isinstance(line, Loss))
+    losses = tuple(line for line in (*checkpoint.notices, *changes) if isinstance(line, ConversionLoss))
     for path, name in altered_entries(checkpoint.files, report):
         raise DamagedFileError(path, f"entry {shown(name)}", None, "does not have the checksum that was saved with it")
     with _storage_errors(final, total), temporary(final) as made:
@@ -156,14 +156,14 @@ OTHER_BLOCKS = {"Q4_K": "Q4_1", "Q6_K": "Q8_0", "Q4_0": "F16", "Q4_1": "F16", "Q
 OTHER_NAMES = {("llama2c", "Q8_0"): "Q8_GROUP"}  # a format's own form of a type
 
 
-class Choice(NamedTuple):
+class TypeChoice(NamedTuple):
     """The type that a tensor gets."""
 
     type: str
     why: str = ""  # why it is not the requested type
 
 
-def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str | None) -> dict[str, Choice]:
+def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str | None) -> dict[str, TypeChoice]:
     """Our tensor name -> the type that it gets. UsageError for a type that the format does not know."""
     if quantize is None:
         return {name: _kept(tensor, writer) for name, tensor in checkpoint.tensors.items()}
@@ -174,31 +174,33 @@ def choose_types(checkpoint: Checkpoint, writer: Writer, to: str, quantize: str 
     return {name: _asked(name, tensor, checkpoint, writer, asked) for name, tensor in checkpoint.tensors.items()}
 
 
-def _kept(tensor: Tensor, writer: Writer) -> Choice:
+def _kept(tensor: Tensor, writer: Writer) -> TypeChoice:
     allowed = writer.types if len(tensor.shape) > 1 else writer.vector_types
-    return Choice(tensor.type.name if tensor.type.name in allowed else allowed[0])
+    return TypeChoice(tensor.type.name if tensor.type.name in allowed else allowed[0])
 
 
-def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> Choice:
+def _asked(name: str, tensor: Tensor, checkpoint: Checkpoint, writer: Writer, asked: str) -> TypeChoice:
     """The type of a tensor. One that should keep more bits, but has no more already, keeps its type."""
     if len(tensor.shape) == 1 or role_of(name).name == "router":  # a router rounded to few bits takes other experts
-        return Choice(asked if asked in writer.vector_types else writer.vector_types[0])
+        return TypeChoice(asked if asked in writer.vector_types else writer.vector_types[0])
     plain = _fitting(asked, tensor)
     if plain.type == tensor.type.name or asked not in BETTER or not _is_better(name, checkpoint, asked):
         return plain
     better = _fitting(BETTER[asked], tensor)
     sizes = [_row_bytes(tensor, kind) for kind in (plain.type, tensor.type.name, better.type)]
     if tensor.type.block_size > 1 and sizes == sorted(sizes) and tensor.type.name != better.type:
-        return Choice(tensor.type.name, f"{better.type} would take more bytes and gain nothing")
+        return TypeChoice(tensor.type.name, f"{better.type} would take more bytes and gain nothing")
     return better
 
 
-def _fitting(asked: str, tensor: Tensor) -> Choice:
+def _fitting(asked: str, tensor: Tensor) -> TypeChoice:
     """The type, or the first substitute whose blocks divide the rows."""
     kind, columns, size = asked, tensor.shape[-1], BLOCK_TYPES[asked].block_size
     while columns % BLOCK_TYPES[kind].block_size and kind in OTHER_BLOCKS:
         kind = OTHER_BLOCKS[kind]
-    return Choice(kind, "" if kind == asked else f"rows of {columns} are not a multiple of {size}, so {kind} instead of {asked}")
+    return TypeChoice(
+        kind, "" if kind == asked else f"rows of {columns} are not a multiple of {size}, so {kind} instead of {asked}"
+    )
 
 
 def _is_better(name: str, checkpoint: Checkpoint, asked: str) -> bool:
@@ -220,7 +222,7 @@ def _is_exact(checkpoint: Checkpoint, types: Mapping[str, str]) -> bool:
     return all(types[name] in (tensor.type.name, "F32") for name, tensor in checkpoint.tensors.items())
 
 
-def _changes(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> Iterator[str]:
+def _changes(checkpoint: Checkpoint, choices: Mapping[str, TypeChoice]) -> Iterator[str]:
     """One line for each change of a matrix's type that was not requested, or that rounds."""
     matrices = ((tensor, choices[name]) for name, tensor in checkpoint.tensors.items() if len(tensor.shape) > 1)
     found = Counter(
@@ -246,13 +248,13 @@ def _without_tokenizer(checkpoint: Checkpoint) -> Iterator[str]:
 NOT_SAMPLING = re.compile(r"_.*|.*_token_id|transformers_version|use_cache|cache_.*|output_.*|return_.*")
 
 
-def _settings_lost(job: WriteJob, to: str) -> Iterator[Loss]:
+def _settings_lost(job: WriteJob, to: str) -> Iterator[ConversionLoss]:
     """Suggestions for sampling, which only a Hugging Face folder can hold."""
     given = job.checkpoint.generation
     names = sorted(name for name, value in given.items() if value not in (None, False) and not NOT_SAMPLING.fullmatch(name))
     if names and not WRITERS[to].keeps_generation:
         shown_names = ", ".join(shown(name)[1:-1] for name in names[:6]) + (", ..." if len(names) > 6 else "")
-        yield Loss(f"{to} has no place for what generation_config.json suggests ({shown_names}): it is left out")
+        yield ConversionLoss(f"{to} has no place for what generation_config.json suggests ({shown_names}): it is left out")
 
 
 # ---- the target -----------------------------------------------------------------------------------------------------

@@ -5,20 +5,23 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
-from puna.detokenize import Detokenizer, token_text
+from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
+from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
 
@@ -56,10 +59,12 @@ class Engine:
         plan: Plan,
         config: EngineConfig,
         model: ModelConfig,
+        drafter: Drafter | None = None,
         source: PageSource | None = None,
     ) -> None:
-        """`source`: finds prompt pages that are not in memory."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
         self._backend = backend
+        self._drafter = drafter
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -95,6 +100,8 @@ class Engine:
         self._require_room(prompt_ids, params)
         live = self._make_live(list(prompt_ids), params, sampler)
         self._live[live.request.id] = live
+        if self._drafter is not None:
+            self._drafter.start(live.request)
         if live.max_tokens == 0 and not live.request.needs_prompt_logprobs:
             self._finish(live, FinishReason.LENGTH)
         else:
@@ -124,28 +131,30 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Compute the next token of each running request, and return what is new.
 
-        An exception, Ctrl-C included, ends all requests with ABORT and is raised; the engine can be used again.
+        An exception that belongs to one request ends only that one, with ERROR. One of the whole step ends the running requests
+        with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
                 self._overlapped_step()
-        except BaseException:
-            self.abort_all()
+        except BaseException as error:
+            self._recover(error)
             raise
         return self.outputs()
 
     def _plain_step(self) -> None:
         """Compute logits, and wait for them: the host samples."""
         self._finish_step()
+        self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            logits = self._backend.step(batch).logits()
+            logits = self._forward(batch)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
             for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
-                self._use_logits(self._live[chunk.request.id], rows, chunk.is_last)
+                self._use_logits(self._live[chunk.request.id], rows, chunk)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -172,13 +181,25 @@ class Engine:
         self._scheduler.publish(step.chunks)
         for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
             if live := self._live.get(request.id):
-                request.num_in_flight -= 1
-                if token_id == PLACEHOLDER:
-                    self._fail(live, not_finite())
-                else:
-                    self._accept(live, token_id)
+                self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _draft(self) -> None:
+        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
+        if self._drafter is not None:
+            requests = self._scheduler.decoding()
+            self._drafter.draft(requests)
+            for request in requests:
+                del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+
+    def _forward(self, batch: Batch) -> Logits:
+        """Compute the logits of a step. The drafter hears what its rows cost."""
+        start = time.perf_counter()
+        logits = self._backend.step(batch).logits()
+        if self._drafter is not None:
+            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        return logits
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
@@ -188,30 +209,53 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _use_logits(self, live: _Live, rows: Logits, is_last: bool) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
+    def _use_logits(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
+        """Use the logits of one request: score its prompt if requested, then sample the next tokens from the last rows."""
         try:
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
-            if is_last and live.max_tokens > 0:
-                self._sample(live, rows[-1])
-            elif is_last:
+            if chunk.is_last and live.max_tokens > 0:
+                self._sample_rows(live, rows[-1 - len(chunk.draft_ids) :], chunk.draft_ids)
+            elif chunk.is_last:
                 self._finish(live, FinishReason.LENGTH)
-        except NumericalError as error:
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
+
+    def _use_token(self, live: _Live, token_id: int) -> None:
+        """Accept the token that the device sampled; a placeholder says that the logits were not finite."""
+        live.request.num_in_flight -= 1
+        try:
+            if token_id == PLACEHOLDER:
+                raise not_finite()
+            self._accept(live, token_id)
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
+            self._fail(live, error)
+
+    def _sample_rows(self, live: _Live, rows: Logits, draft_ids: tuple[int, ...]) -> None:
+        """Sample a token from each row, up to the first that is not the draft: later rows continue what the text is not."""
+        request = live.request
+        request.num_drafted += len(draft_ids)
+        for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
+            self._sample(live, row)
+            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+                break
+            self._scheduler.accept_draft(request)
+        if draft_ids:
+            self._scheduler.drop_drafts(request)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
         for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
             require_finite(row)
-            request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
+            entry = token_logprob(row, token_id, request.params.prompt_logprobs or 0)
+            request.prompt_logprobs.append(spelled(entry, self._tokenizer))
 
     def _sample(self, live: _Live, logits: Logits) -> None:
         """Sample the next token of a request.  # logits: (vocab_size,)"""
         request, sampler = live.request, live.sampler if live.custom is None else live.custom
         token_id = sampler.sample(logits, live.history)
-        if request.params.logprobs is not None:
-            request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
+        if entry := sampled_logprob(logits, token_id, live.sampler, live.history, self._tokenizer):
+            request.logprobs.append(entry)
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
@@ -233,24 +277,44 @@ class Engine:
             return ""
         return detokenizer.push(token_id)
 
-    def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
-        """The entry, with the text of its ids."""
-        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
-        return replace(entry, text=text, top_texts=tuple(top_texts))
-
-    def _fail(self, live: _Live, error: NumericalError) -> None:
-        live.request.error = error.line
+    def _fail(self, live: _Live, error: Exception) -> None:
+        live.request.fault = error
         self._finish(live, FinishReason.ERROR)
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Remove a request. Its last output has the held-back text."""
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
-        self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
+        self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
+        if self._drafter is not None:
+            self._drafter.finish(live.request)
         del self._live[live.request.id]
-        if live.detokenizer is not None:
-            text += live.detokenizer.flush()
-        self._tell(live, text)
+        self._tell(live, text + self._held_back(live))
+
+    def _held_back(self, live: _Live) -> str:
+        """The text that may have begun a stop text; a detokenizer that fails turns the end into ERROR."""
+        try:
+            return "" if live.detokenizer is None else live.detokenizer.flush()
+        except Exception as error:  # noqa: BLE001 - the last output must be told
+            live.request.finish_reason, live.request.fault = FinishReason.ERROR, live.request.fault or error
+            return ""
+
+    def _recover(self, error: BaseException) -> None:
+        """After a failed step: end the requests that it may have touched, and take back all pages. The others wait on.
+
+        An error that is no Exception, such as Ctrl-C, ends all.
+        """
+        if not isinstance(error, Exception):
+            self.abort_all()
+            return
+        self._in_flight = None
+        waiting = self._scheduler.disband()
+        self._scheduler = self._new_scheduler()
+        for request in waiting:
+            self._scheduler.add(request)
+        for live in tuple(self._live.values()):
+            if live.request not in waiting:
+                self._fail(live, error)
 
     def _tell(self, live: _Live, text: str) -> None:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
@@ -272,6 +336,7 @@ class Engine:
         )
 
     def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+        require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
@@ -280,7 +345,7 @@ class Engine:
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        needs_logits = custom is not None or self._needs_logits(sampler)
+        needs_logits = custom is not None or self._drafter is not None or self._needs_logits(sampler)
         return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:

@@ -43,7 +43,7 @@ HALF_RANGE = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthFinding:
     """One fault: what it is, its effect, and how to fix it."""
 
     severity: Severity
@@ -94,10 +94,10 @@ class Subject:
         return "" if token_id is None or self.tokenizer is None else self.tokenizer.piece(token_id)
 
 
-Check = Callable[[Subject], Iterator[Finding]]
+Check = Callable[[Subject], Iterator[HealthFinding]]
 
 
-def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = SILENT) -> list[Finding]:
+def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = SILENT) -> list[HealthFinding]:
     """All findings, the worst first. `weights`: also run the checks that read every byte of the weights."""
     subject = Subject(checkpoint)
     found = [finding for check in CHECKS for finding in check(subject)]
@@ -110,9 +110,9 @@ def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = 
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
+def _no_tokenizer(subject: Subject) -> Iterator[HealthFinding]:
     if isinstance(subject.made, PunaError):
-        yield Finding(
+        yield HealthFinding(
             "error",
             "tokenizer",
             f"puna cannot use the tokenizer: {subject.made.message}",
@@ -120,7 +120,7 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
             subject.made.hint,
         )
     elif subject.made is None:
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "tokenizer",
             "there is no tokenizer in the model, nor beside it",
@@ -129,7 +129,7 @@ def _no_tokenizer(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _duplicate_tokens(subject: Subject) -> Iterator[Finding]:
+def _duplicate_tokens(subject: Subject) -> Iterator[HealthFinding]:
     spec = subject.checkpoint.tokenizer
     if spec is None:
         return
@@ -137,7 +137,7 @@ def _duplicate_tokens(subject: Subject) -> Iterator[Finding]:
     counts = Counter(token for token, kind in zip(spec.tokens, kinds) if kind == NORMAL)
     twice = [token for token, count in counts.items() if count > 1]
     if twice:
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "duplicate-tokens",
             f"{len(twice)} tokens occur more than once in the vocabulary, e.g. {twice[0].decode('utf-8', 'replace')!r}",
@@ -146,9 +146,9 @@ def _duplicate_tokens(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _no_end(subject: Subject) -> Iterator[Finding]:
+def _no_end(subject: Subject) -> Iterator[HealthFinding]:
     if subject.tokenizer is not None and not subject.tokenizer.stop_ids:
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "end-of-text",
             "no token ends a text: there is neither eos nor an end of turn",
@@ -157,7 +157,7 @@ def _no_end(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _bos(subject: Subject) -> Iterator[Finding]:
+def _bos(subject: Subject) -> Iterator[HealthFinding]:
     tokenizer, prompt = subject.tokenizer, subject.prompt
     if tokenizer is None or tokenizer.bos_id is None or isinstance(prompt, PunaError):
         return
@@ -169,7 +169,7 @@ def _bos(subject: Subject) -> Iterator[Finding]:
     written = prompt.text.lstrip().startswith(bos)
     ids = tokenizer.encode(prompt.text, eos=False, special=True, guard=prompt.guard)
     if ids[:2] == [tokenizer.bos_id] * 2:
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "double-bos",
             f"a prompt begins with {bos} twice, because the template writes it twice",
@@ -177,7 +177,7 @@ def _bos(subject: Subject) -> Iterator[Finding]:
             "Take a corrected chat template, or name a built-in one: --template llama2, llama3 or chatml.",
         )
     elif written and tokenizer.add_bos:
-        yield Finding(
+        yield HealthFinding(
             "note",
             "double-bos",
             f"the template writes {bos}, and the file asks the tokenizer to add it too",
@@ -188,8 +188,8 @@ def _bos(subject: Subject) -> Iterator[Finding]:
         yield _missing_bos(bos)
 
 
-def _missing_bos(bos: str) -> Finding:
-    return Finding(
+def _missing_bos(bos: str) -> HealthFinding:
+    return HealthFinding(
         "warning",
         "missing-bos",
         f"no prompt begins with {bos}: neither the tokenizer nor a template adds it",
@@ -198,10 +198,10 @@ def _missing_bos(bos: str) -> Finding:
     )
 
 
-def _template(subject: Subject) -> Iterator[Finding]:
+def _template(subject: Subject) -> Iterator[HealthFinding]:
     prompt, tokenizer = subject.prompt, subject.tokenizer
     if isinstance(prompt, PunaError):
-        yield Finding(
+        yield HealthFinding(
             "error",
             "template",
             f"the chat template fails on a plain conversation: {prompt.message}",
@@ -215,7 +215,7 @@ def _template(subject: Subject) -> Iterator[Finding]:
     if unknown:
         ids = tokenizer.encode(unknown[0], bos=False, eos=False, special=True)
         if len(ids) > 1:
-            yield Finding(
+            yield HealthFinding(
                 "error",
                 "template-tokens",
                 f"the template writes {unknown[0]}, which the vocabulary lacks: it becomes {len(ids)} pieces of text",
@@ -224,7 +224,7 @@ def _template(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _end_of_turn(subject: Subject) -> Iterator[Finding]:
+def _end_of_turn(subject: Subject) -> Iterator[HealthFinding]:
     """The first control token after an answer is the one that the model writes to end an answer."""
     prompt, tokenizer = subject.prompt, subject.tokenizer
     if not isinstance(prompt, Prompt) or tokenizer is None or ANSWER not in prompt.text:
@@ -235,7 +235,7 @@ def _end_of_turn(subject: Subject) -> Iterator[Finding]:
     end = next((token_id for token_id in ids if token_id in controls), None)
     if end is not None and end not in tokenizer.stop_ids and end != tokenizer.bos_id:
         stops = ", ".join(sorted(subject.text_of(token_id) for token_id in tokenizer.stop_ids))
-        yield Finding(
+        yield HealthFinding(
             "error",
             "end-of-turn",
             f"the template ends an answer with {subject.text_of(end)}, but generation ends at {stops or 'no token'}",
@@ -247,13 +247,13 @@ def _end_of_turn(subject: Subject) -> Iterator[Finding]:
 # ---- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def _rope(subject: Subject) -> Iterator[Finding]:
+def _rope(subject: Subject) -> Iterator[HealthFinding]:
     config = subject.checkpoint.config
     rope, plain = config.rope, config.rope.scaling == "none" and config.rope.factors is None
     stretched = rope.theta == LLAMA3_THETA and config.max_context > 2 * LLAMA3_CONTEXT
     named = STRETCHED_NAME.search(config.name) is not None and rope.theta == LLAMA3_THETA
     if config.architecture == "llama" and plain and (stretched or named):
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "rope-scaling",
             f"a Llama 3 (theta 500000) with a context of {config.max_context} has no rope scaling: Llama 3.1 and later have one",
@@ -262,13 +262,13 @@ def _rope(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _notices(subject: Subject) -> Iterator[Finding]:
+def _notices(subject: Subject) -> Iterator[HealthFinding]:
     for notice in subject.checkpoint.notices:
         if isinstance(notice, Doubt):
             effect, cure = "Another program may read the file in another way.", "Correct the file, or take another conversion."
-            yield Finding("warning", "reader", notice, effect, cure)
+            yield HealthFinding("warning", "reader", notice, effect, cure)
         else:
-            yield Finding("note", "reader", notice, "As stated.", "If you expected this, do nothing.")
+            yield HealthFinding("note", "reader", notice, "As stated.", "If you expected this, do nothing.")
 
 
 CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)
@@ -286,7 +286,7 @@ class Numbers:
     checksum: int = 0
 
 
-def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
+def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[HealthFinding]:
     """Findings about the weights. Reads each tensor once, in pieces."""
     total, done = sum(tensor.num_bytes for tensor in checkpoint.tensors.values()), 0
     read: dict[str, Numbers] = {}
@@ -329,10 +329,10 @@ def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Itera
 AGAIN = "Fetch the file again and compare its sha256; else take another conversion."
 
 
-def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
+def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[HealthFinding]:
     altered = [f"{shown(name)} of {shown_name(path)}" for path, name in altered_entries(checkpoint.files, report)]
     if altered:
-        yield Finding(
+        yield HealthFinding(
             "error",
             "checksum",
             f"the bytes of {_some(altered)} do not have the checksum that was saved with them",
@@ -341,11 +341,11 @@ def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[Finding]:
         )
 
 
-def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
+def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
     not_finite = [name for name, numbers in read.items() if numbers.not_finite]
     if not_finite:
         count = sum(read[name].not_finite for name in not_finite)
-        yield Finding(
+        yield HealthFinding(
             "error",
             "not-finite",
             f"{count} numbers (weights, or scales of blocks) in {_some(not_finite)} are NaN or infinite",
@@ -356,7 +356,7 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         name for name, numbers in read.items() if numbers.largest == 0 and not numbers.not_finite and not name.endswith("_bias")
     ]
     if zero:
-        yield Finding(
+        yield HealthFinding(
             "error",
             "all-zero",
             f"all numbers of {_some(zero)} are zero",
@@ -365,7 +365,7 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         )
     large = [name for name, numbers in read.items() if numbers.largest > HALF_RANGE]
     if large:
-        yield Finding(
+        yield HealthFinding(
             "note",
             "beyond-half",
             f"{_some(large)} hold numbers beyond {HALF_RANGE:g}",
@@ -374,7 +374,7 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         )
 
 
-def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Finding]:
+def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
     """Layers, or an output matrix and an embedding, with the same bytes."""
     layers: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for layer in range(checkpoint.config.num_layers):
@@ -382,7 +382,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         layers[tuple(read[name].checksum for name in names if name in read)].append(layer)
     same = [numbers for numbers in layers.values() if len(numbers) > 1]
     if same:
-        yield Finding(
+        yield HealthFinding(
             "warning",
             "same-layers",
             f"layers {', '.join(map(str, same[0]))} hold the same weights",
@@ -391,7 +391,7 @@ def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Findin
         )
     embed, head = (checkpoint.tensors.get(name) for name in ("embed", "lm_head"))
     if embed is not None and head is not None and read["embed"].checksum == read["lm_head"].checksum:
-        yield Finding(
+        yield HealthFinding(
             "note",
             "untied",
             f"the output matrix is the embedding, stored twice: {megabytes(head.num_bytes, 1)}",

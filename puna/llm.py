@@ -177,7 +177,7 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, self.stored_pages)
+        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -273,7 +273,7 @@ class LLM:
         `sampler` samples the tokens instead of `params`: an object with the method `sample(logits, history) -> int`, one for all
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
-        exception of a sampler ends all requests of the model. `generate`, `chat` and `chat_stream` take a sampler too.
+        exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams

@@ -22,6 +22,7 @@ class Pages:
     >>> pages = Pages(num_pages=3, page_size=2)
     >>> held = [pages.reserve(), pages.reserve()]
     >>> pages.publish(held, 0, [7, 8])
+    True
     >>> pages.release(held)
     >>> pages.num_free, pages.num_cached
     (2, 1)

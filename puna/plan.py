@@ -125,7 +125,7 @@ class TypeName(Protocol):
     def name(self) -> str: ...
 
 
-class Header(Protocol):
+class TensorHeader(Protocol):
     """The fields of a tensor that the plan needs (`formats.base.Tensor` has both)."""
 
     @property
@@ -136,7 +136,7 @@ class Header(Protocol):
 
 def make_plan(
     config: ModelConfig,
-    tensors: Mapping[str, Header],
+    tensors: Mapping[str, TensorHeader],
     engine: EngineConfig,
     layouts: Mapping[str, Layout],
     free_bytes: int,
@@ -223,7 +223,7 @@ class _Needs:
         return -(-num_tokens // self.page_size)
 
 
-def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineConfig, layout: Layout) -> _Needs:
+def _needs(config: ModelConfig, tensors: Mapping[str, TensorHeader], engine: EngineConfig, layout: Layout) -> _Needs:
     kv_type = _kv_type(engine, layout)
     placements = placements_of(tensors, layout)
     return _Needs(
@@ -238,7 +238,7 @@ def _needs(config: ModelConfig, tensors: Mapping[str, Header], engine: EngineCon
     )
 
 
-def placements_of(tensors: Mapping[str, Header], layout: Layout) -> tuple[Placement, ...]:
+def placements_of(tensors: Mapping[str, TensorHeader], layout: Layout) -> tuple[Placement, ...]:
     """Every weight as a layout keeps it, all on the device."""
     types = {
         name: layout.resident_type(tensor.type.name, name) if len(tensor.shape) > 1 else "F32" for name, tensor in tensors.items()
@@ -370,7 +370,7 @@ OFFLOAD_SHARE = 0.8  # of the planned bytes: with this budget some layers are of
 
 
 def advice(
-    plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str] = (), reserved: int | None = None
+    plan: Plan, config: ModelConfig, tensors: Mapping[str, TensorHeader], weights: Sequence[str] = (), reserved: int | None = None
 ) -> str:
     """What to do if memory ran out although the plan fits: one sentence with the next flag to try.
 
@@ -382,7 +382,7 @@ def advice(
 
 
 def _next_steps(
-    plan: Plan, config: ModelConfig, tensors: Mapping[str, Header], weights: Sequence[str], reserved: int | None
+    plan: Plan, config: ModelConfig, tensors: Mapping[str, TensorHeader], weights: Sequence[str], reserved: int | None
 ) -> Iterator[str]:
     kinds = {one.type for one in plan.placements if layer_of(one.name) is not None and len(tensors[one.name].shape) > 1}
     yield from (f"--weights {name}" for name in weights if SHRINKS[name] & kinds)

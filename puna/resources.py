@@ -67,7 +67,7 @@ class ThisMachine:
 THIS: Machine = ThisMachine()
 
 
-class Memory(NamedTuple):
+class MainMemory(NamedTuple):
     """Bytes of a machine's main memory and swap, without limits."""
 
     total: int
@@ -97,27 +97,27 @@ def memory_bytes(machine: Machine | None = None) -> tuple[int, int]:
     return within(machine_memory(machine) or memory_by_psutil(), memory_limits(machine))
 
 
-def within(memory: Memory, limits: list[Limit]) -> tuple[int, int]:
+def within(memory: MainMemory, limits: list[Limit]) -> tuple[int, int]:
     """(total, free) bytes of `memory` under `limits`.
 
-    >>> within(Memory(100, 60, 0, 0), [Limit("cgroup", 50, 30), Limit("ulimit -v", 70, 10)])
+    >>> within(MainMemory(100, 60, 0, 0), [Limit("cgroup", 50, 30), Limit("ulimit -v", 70, 10)])
     (50, 20)
     """
     return min([memory.total, *(one.bytes for one in limits)]), min([memory.free, *(one.left for one in limits)])
 
 
-def machine_memory(machine: Machine) -> Memory | None:
+def machine_memory(machine: Machine) -> MainMemory | None:
     """The memory in /proc/meminfo; None if there is no such file."""
     kib = _sizes(machine.read("/proc/meminfo"))
     free = kib.get("MemAvailable", kib.get("MemFree", 0))
-    memory = Memory(kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
+    memory = MainMemory(kib.get("MemTotal", 0), free, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
     return memory if memory.total else None
 
 
-def memory_by_psutil() -> Memory:
+def memory_by_psutil() -> MainMemory:
     """The memory of a system that has no such file."""
     main, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return Memory(int(main.total), int(main.available), int(swap.total), int(swap.free))
+    return MainMemory(int(main.total), int(main.available), int(swap.total), int(swap.free))
 
 
 def memory_limits(machine: Machine) -> list[Limit]:

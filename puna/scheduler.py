@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from puna.pages import Pages
@@ -19,13 +19,14 @@ from puna.request import Request
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """Tokens first..last-1 of one request, to be computed in this step."""
+    """Tokens first..last-1 of one request, to be computed in this step, and after them its `draft_ids`."""
 
     request: Request
     first: int
     last: int
-    num_logits: int  # how many of these tokens, the last ones, need logits
+    num_logits: int  # how many of these tokens, the last ones, need logits; drafts included
     is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
+    draft_ids: tuple[int, ...] = ()  # guesses of the tokens from `last` on; their K and V count once they are accepted
 
 
 @dataclass(slots=True)
@@ -124,6 +125,20 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
+    def decoding(self) -> list[Request]:
+        """The running requests whose next step samples a token, and computes one."""
+        return list(filter(_is_decoding, self.running))
+
+    def disband(self) -> list[Request]:
+        """After a failed step, whose pages nobody can trust: take all pages from all requests, and return those that the step did
+        not touch. It touched those that ran or, if none did, the first that waited.
+        """
+        waiting = [request for request in self.waiting if not request.num_in_flight]  # else its last token is lost
+        for request in (*self.running, *self.waiting):
+            request.page_ids, request.draft_ids, request.num_computed = [], [], 0
+            request.num_published = request.num_stored = 0
+        return waiting if self.running else waiting[1:]
+
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, with their pages reserved. Empty only if no request needs more tokens, or all are loading."""
         decodes = list(map(_is_decoding, self.running))
@@ -137,24 +152,39 @@ class Scheduler:
                 chunks += self._prefill(request, budget)
         while budget.tokens > 0 and self._admit():
             chunks += self._prefill(self.running[-1], budget)
-        return chunks
+        return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
         """Count the chunks' tokens as computed once the device was given them: later steps find their K and V in the pages."""
         for chunk in chunks:
             chunk.request.num_computed = chunk.last
 
+    def accept_draft(self, request: Request) -> None:
+        """Count a draft as computed: the request's last token, which its row guessed."""
+        request.num_accepted += 1
+        request.num_computed = request.num_tokens
+        if self._prefix_cache:
+            self._publish(request, request.num_computed)
+
+    def drop_drafts(self, request: Request) -> None:
+        """Release the pages that only rejected drafts needed."""
+        needed = self.pages.pages_for(request.num_tokens)
+        self.pages.release(request.page_ids[needed:])
+        del request.page_ids[needed:]
+
     def publish(self, chunks: list[ScheduledChunk]) -> None:
-        """Put the pages that the chunks filled into the prefix cache. All their ids must be known."""
+        """Put the full pages of sequences that were computed to their ends into the prefix cache. All their ids must be known.
+
+        Not the pages of a prompt before its end: only logits show whether its K and V are finite. The caller looks at them before
+        the next `schedule`, and removes the request with `forget` if they are not.
+        """
         for chunk in chunks if self._prefix_cache else ():
-            if chunk.request.page_ids and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
-                self._publish(chunk)
+            if chunk.is_last and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
+                self._publish(chunk.request, chunk.last)
 
     def _prefill(self, request: Request, budget: TokenBudget) -> list[ScheduledChunk]:
         """The next chunk of a prompt; [] while its stored pages are being loaded."""
-        if request.num_stored > len(request.page_ids):
-            self._load(request, budget)
-        if request.num_stored > len(request.page_ids):
+        if request.num_stored > len(request.page_ids) and not self._load(request, budget):
             return []
         return budget.spend(self._continue(request, budget.end_of_chunk(request)))
 
@@ -165,6 +195,17 @@ class Scheduler:
             return []
         num_logits = max(0, last - max(first, request.logits_from))
         return [ScheduledChunk(request, first, last, num_logits, is_last=last == request.num_tokens)]
+
+    def _with_drafts(self, chunk: ScheduledChunk, budget: TokenBudget) -> ScheduledChunk:
+        """The chunk with the drafts of its request, as many as fit into what all others have left; preempts nobody."""
+        request = chunk.request
+        slots = (len(request.page_ids) + self.pages.num_available) * self.pages.page_size - chunk.last
+        draft_ids = tuple(request.draft_ids[: max(0, min(budget.tokens, budget.logits, slots))]) if chunk.is_last else ()
+        request.draft_ids = []
+        self._reserve(request, chunk.last + len(draft_ids))
+        budget.tokens -= len(draft_ids)
+        budget.logits -= len(draft_ids)
+        return replace(chunk, num_logits=chunk.num_logits + len(draft_ids), draft_ids=draft_ids)
 
     def _still_running(self) -> Iterator[Request]:
         """The running requests, the earliest first. The caller may preempt the latest ones between two."""
@@ -213,7 +254,9 @@ class Scheduler:
         self._count_cached(request)
 
     def _count_cached(self, request: Request) -> None:
-        request.num_computed = len(request.page_ids) * self.pages.page_size
+        """All pages of a request that was just matched, or loaded, are full and known."""
+        request.num_published = len(request.page_ids)
+        request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
 
@@ -225,12 +268,14 @@ class Scheduler:
                 self._source.save(request, index)
             request.num_stored = self._source.find(request, first, last)
 
-    def _load(self, request: Request, budget: TokenBudget) -> None:
-        """Load the next stored pages of a prompt into pages of its own, as many as the step allows."""
+    def _load(self, request: Request, budget: TokenBudget) -> bool:
+        """Load the next stored pages of a prompt into pages of its own, as many as the step allows; whether the rest is to be
+        computed now. False too if the request was preempted.
+        """
         first = len(request.page_ids)
         last = min(request.num_stored, first + budget.loads)
         if self._source is None or last == first or not self._reserve(request, last * self.pages.page_size):
-            return
+            return False
         budget.loads -= last - first
         end = first + self._source.load(request, first)
         self.pages.release(request.page_ids[end:])
@@ -240,15 +285,16 @@ class Scheduler:
         for index in range(first, end):
             self._publish_page(request, index)
         self._count_cached(request)
+        return end >= request.num_stored
 
     def _prompt_length(self, request: Request) -> int | None:
         return len(request.prompt_ids) if self._prompts_apart else None
 
-    def _publish(self, chunk: ScheduledChunk) -> None:
-        size = self.pages.page_size
-        for index in range(chunk.first // size, chunk.last // size):
-            if self._publish_page(chunk.request, index) and self._source is not None:
-                self._source.save(chunk.request, index)
+    def _publish(self, request: Request, num_tokens: int) -> None:
+        for index in range(request.num_published, num_tokens // self.pages.page_size):
+            if self._publish_page(request, index) and self._source is not None:
+                self._source.save(request, index)
+            request.num_published = index + 1
 
     def _publish_page(self, request: Request, index: int) -> bool:
         size = self.pages.page_size
@@ -258,7 +304,8 @@ class Scheduler:
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)
         request.page_ids = []
-        request.num_computed = request.num_stored = 0
+        request.draft_ids = []
+        request.num_computed = request.num_published = request.num_stored = 0
 
 
 def _is_decoding(request: Request) -> bool:

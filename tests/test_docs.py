@@ -26,7 +26,7 @@ from puna.cli.main import app
 from puna.install import extra_command
 from puna.machine import trial
 from puna.machine.distribution import Distribution
-from puna.machine.doctor import Diagnosis, diagnose
+from puna.machine.doctor import MachineDiagnosis, diagnose
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_log import XIDS
@@ -138,11 +138,11 @@ def assert_within(part: str, whole: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def diagnoses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Diagnosis]:
+def diagnoses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MachineDiagnosis]:
     return {name: diagnose(Patient(build(tmp_path_factory.mktemp("machine"), *overlays))) for name, overlays in MACHINES.items()}
 
 
-def report(diagnosis: Diagnosis) -> str:
+def report(diagnosis: MachineDiagnosis) -> str:
     return "\n".join(f"{MARGINS.get(line.mark, line.mark)} {line.text}" for line in report_lines(diagnosis))
 
 
@@ -179,13 +179,13 @@ def test_every_step_names_the_finding_that_proves_it() -> None:
     assert len(steps) > 8 and not [step.partition("\n")[0] for step in steps if not checks_in(step)]
 
 
-def test_every_report_is_what_the_doctor_says(diagnoses: Mapping[str, Diagnosis]) -> None:
+def test_every_report_is_what_the_doctor_says(diagnoses: Mapping[str, MachineDiagnosis]) -> None:
     assert blocks("doctor")
     for block in blocks("doctor"):
         assert_within(block.text, report(diagnoses[block.source]))
 
 
-def test_every_row_of_a_table_is_a_finding_and_its_commands(diagnoses: Mapping[str, Diagnosis]) -> None:
+def test_every_row_of_a_table_is_a_finding_and_its_commands(diagnoses: Mapping[str, MachineDiagnosis]) -> None:
     rows = [row for row in ROWS if checks_in(row[1])]
     assert len(rows) > 20
     for seen, said, typed in rows:
@@ -212,7 +212,7 @@ def codes(cell: str) -> list[str]:
 # ---- commands
 
 
-def test_every_remedy_is_the_one_for_ubuntu(diagnoses: Mapping[str, Diagnosis]) -> None:
+def test_every_remedy_is_the_one_for_ubuntu(diagnoses: Mapping[str, MachineDiagnosis]) -> None:
     remedies = [finding.remedy for name in diagnoses for finding in diagnoses[name].findings if finding.remedy and name != "WSL"]
     assert blocks("remedy")
     for block in blocks("remedy"):

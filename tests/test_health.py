@@ -17,7 +17,7 @@ from puna.convert import convert
 from puna.errors import ModelFormatError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, TokenizerSpec
-from puna.health import Finding, examine
+from puna.health import HealthFinding, examine
 from puna.model.rope import RopeConfig
 from tests.families import FAMILIES
 from tests.models import CONFIGS, TinyTokenizer, bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, write_gguf
@@ -47,7 +47,7 @@ def model(folder: Path, kind: str = "byte-level BPE, ChatML", **config: Any) -> 
     )
 
 
-def found(checkpoint: Checkpoint) -> dict[str, Finding]:
+def found(checkpoint: Checkpoint) -> dict[str, HealthFinding]:
     return {finding.check: finding for finding in examine(checkpoint)}
 
 

@@ -31,13 +31,13 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Header:
+class TensorHeader:
     shape: tuple[int, ...]
     type: Kind
 
 
-def headers(config: ModelConfig, kind: str) -> dict[str, Header]:
-    return {name: Header(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in tensor_shapes(config).items()}
+def headers(config: ModelConfig, kind: str) -> dict[str, TensorHeader]:
+    return {name: TensorHeader(shape, Kind("F32" if len(shape) == 1 else kind)) for name, shape in tensor_shapes(config).items()}
 
 
 def plan(config: ModelConfig, kind: str = "F16", free: int = 1 << 50, layout: Layout = AS_IS, **settings: Any) -> Plan:

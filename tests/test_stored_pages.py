@@ -45,7 +45,7 @@ class Start:
         plan = make_plan(**sizes)
         self.backend = backend or FakeBackend(plan)
         self.stored = None if folder is None else store_in(folder, self.backend, plan)
-        self.engine = Engine(self.backend, ByteTokenizer(), plan, EngineConfig(), MODEL, self.stored)
+        self.engine = Engine(self.backend, ByteTokenizer(), plan, EngineConfig(), MODEL, source=self.stored)
 
     def __enter__(self) -> Start:
         return self
@@ -419,7 +419,7 @@ def test_a_large_model_is_read_beside_the_first_requests(tmp_path: Path, monkeyp
     monkeypatch.setattr("puna.stored_pages.content_digest", digest)
     stored = open_stored_pages(random_checkpoint(MODEL), FakeBackend(plan), plan, EngineConfig(cache_dir=tmp_path))
     assert stored is not None and started.wait(10) and stored._store is None
-    engine = Engine(FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(), MODEL, stored)
+    engine = Engine(FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(), MODEL, source=stored)
     engine.add(prompt_of(1), SamplingParams(max_tokens=2))
     while engine.has_work:
         engine.step()

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-Kind = Literal["error", "said", "info", "code", "typed"]
-ASIDES: frozenset[Kind] = frozenset({"info", "code", "typed"})
+LineKind = Literal["error", "said", "info", "code", "typed"]
+ASIDES: frozenset[LineKind] = frozenset({"info", "code", "typed"})
 MAX_READ = 400  # characters: enough to see what a line is
 LEVEL_WITHIN = 120  # characters before a level; further right it is a word of a message
 
@@ -84,7 +84,7 @@ _SENTENCE = re.compile(
 )
 
 
-def kinds(rows: Sequence[tuple[str, str]]) -> Iterator[Kind]:
+def kinds(rows: Sequence[tuple[str, str]]) -> Iterator[LineKind]:
     """What each line is. A row is a line with its date and level, and the same without.
 
     >>> list(kinds([(line, line) for line in ("$ python x.py", 'File "x.py", line 1, in <module>', "f(1)", "KeyError: 'x'")]))
@@ -105,7 +105,7 @@ def kinds(rows: Sequence[tuple[str, str]]) -> Iterator[Kind]:
             yield _of_one(whole[:MAX_READ], text)
 
 
-def _of_one(whole: str, bare: str) -> Kind:
+def _of_one(whole: str, bare: str) -> LineKind:
     """What a line is that belongs to no traceback."""
     if is_command(bare):
         return "typed"

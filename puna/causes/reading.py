@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from puna.causes.lines import ASIDES, Kind, kinds
+from puna.causes.lines import ASIDES, LineKind, kinds
 
 WHOLE = 1 << 18  # characters: a text up to this length is searched whole
 MAX_KEPT = 1 << 18  # characters kept of a longer text
@@ -55,7 +55,7 @@ class Reading:
 
     shown: str  # in its original case
     lower: str  # the same in lower case
-    kinds: tuple[Kind, ...]  # of each line
+    kinds: tuple[LineKind, ...]  # of each line
     was_cut: bool = False  # too long to be searched whole
 
     @cached_property

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from puna.completion import Timing
     from puna.llm import LLM
     from puna.model.spec import ModelConfig
-    from puna.plan import Header
+    from puna.plan import TensorHeader
 
 SEED = 20261122
 TTFT_PROMPT = 32  # tokens
@@ -128,9 +128,9 @@ def _facts(
     }
 
 
-def _expected(llm: LLM, tensors: Mapping[str, Header], limits: DeviceLimits) -> dict[str, Any] | None:
+def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], limits: DeviceLimits) -> dict[str, Any] | None:
     """The speed that `puna plan` expects of this model, with the limits just measured."""
-    from puna.machine.places import rates_of
+    from puna.machine.devices import rates_of
     from puna.machine.speed import expected
 
     kind = llm.backend.info.name.partition(":")[0]

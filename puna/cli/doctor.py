@@ -20,7 +20,7 @@ from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.machine.distribution import Distribution
-    from puna.machine.doctor import Diagnosis, Verdict
+    from puna.machine.doctor import MachineDiagnosis, Verdict
     from puna.machine.finding import Finding
 
 DEVICE = re.compile(r"auto|cpu|torch|cuda(:\d{1,2})?")
@@ -85,7 +85,7 @@ def command(device: str, fix_script: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _script(diagnosis: Diagnosis) -> str:
+def _script(diagnosis: MachineDiagnosis) -> str:
     from puna.machine.doctor import fix_script
 
     return fix_script(diagnosis.findings, diagnosis.facts["distribution"])
@@ -104,7 +104,7 @@ def _write(file: Path, script: str, distribution: Distribution) -> None:
         raise PunaError(f"cannot write {file}: {error.strerror or error}", hint="Give another name.") from error
 
 
-def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
+def report_lines(diagnosis: MachineDiagnosis) -> Iterator[Line]:
     """The findings by part of the machine, and the verdict."""
     for part, findings in groupby(_by_part(diagnosis.findings), key=_part):
         yield Line("", part, "bold")
@@ -118,7 +118,7 @@ def report_lines(diagnosis: Diagnosis) -> Iterator[Line]:
     yield from next_lines(diagnosis)
 
 
-def next_lines(diagnosis: Diagnosis) -> Iterator[Line]:
+def next_lines(diagnosis: MachineDiagnosis) -> Iterator[Line]:
     """What to do next: a command if there is one."""
     verdict = diagnosis.verdict
     errors = (finding for finding in diagnosis.findings if finding.state == "error" and finding.check in verdict.hindrances)

@@ -22,7 +22,7 @@ from puna.units import counted, gb, megabytes, short_count
 
 if TYPE_CHECKING:
     from puna.formats.base import Checkpoint, TokenizerSpec
-    from puna.health import Finding
+    from puna.health import HealthFinding
 
 TEMPLATE_LINES = 6
 READ_UP_TO = 2 << 30  # bytes of weights that are checked by default: some seconds
@@ -75,7 +75,7 @@ def _fitted(lines: Iterable[str]) -> Iterator[str]:
         yield from wrapped(line.strip(), width, indent, f"{indent}  ")
 
 
-def _health_lines(findings: list[Finding], read: bool, size: int) -> Iterator[str]:
+def _health_lines(findings: list[HealthFinding], read: bool, size: int) -> Iterator[str]:
     if not any(finding.severity != "note" for finding in findings):
         yield "no problem found"
     if not read:

@@ -13,7 +13,7 @@ REAL = re.compile(rf"{SIGN}(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e{SIGN}[0-9]+)?|inf|nan
 MAX_DIGITS = 100  # more than any limit has: a number cut to them is refused all the same. Python reads 4300 at most
 
 
-class Whole(int):
+class TypedWhole(int):
     """A whole number; an error shows it as it was typed."""
 
     text: str
@@ -22,7 +22,7 @@ class Whole(int):
         return self.text
 
 
-class Real(float):
+class TypedReal(float):
     """The same for a number with a fraction."""
 
     text: str
@@ -31,7 +31,7 @@ class Real(float):
         return self.text
 
 
-def typed_whole(text: str) -> Whole | None:
+def typed_whole(text: str) -> TypedWhole | None:
     """The number that a text means; None if it means none.
 
     >>> typed_whole("+07"), typed_whole("1_0"), typed_whole("٥"), int(typed_whole("9" * 5000) or 0) > 1 << 64
@@ -40,12 +40,12 @@ def typed_whole(text: str) -> Whole | None:
     if WHOLE.fullmatch(text) is None:
         return None
     sign = "-" if text.startswith("-") else ""
-    number = Whole(sign + (text.lstrip("+-0")[:MAX_DIGITS] or "0"))
+    number = TypedWhole(sign + (text.lstrip("+-0")[:MAX_DIGITS] or "0"))
     number.text = text
     return number
 
 
-def typed_real(text: str) -> Real | None:
+def typed_real(text: str) -> TypedReal | None:
     """The same with a fraction and an exponent. One that is too small for the machine, 1e-400, is none, because 0 means
     something else.
 
@@ -54,7 +54,7 @@ def typed_real(text: str) -> Real | None:
     """
     if REAL.fullmatch(text) is None:
         return None
-    number = Real(float(text) + 0.0)  # 0, not -0
+    number = TypedReal(float(text) + 0.0)  # 0, not -0
     number.text = text
     is_lost = not number and re.search("[1-9]", text.lower().partition("e")[0]) is not None
     return None if is_lost else number

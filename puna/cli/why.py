@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from puna.formats.base import Checkpoint
     from puna.llm import LLM
     from puna.machine.finding import Remedy
-    from puna.machine.why import Diagnosis
+    from puna.machine.why import ErrorDiagnosis
     from puna.progress import Reporter
 
 MAX_BYTES = 64 << 20  # of a longer log, puna reads this much of its beginning and of its end
@@ -145,7 +145,7 @@ def _guessed_encoding(data: bytes) -> str:
 # ---- telling
 
 
-def _lines(diagnosis: Diagnosis) -> Iterator[str]:
+def _lines(diagnosis: ErrorDiagnosis) -> Iterator[str]:
     """The diagnosis as text. Parts of the error text are escaped."""
     yield f"{diagnosis.topic}: {diagnosis.name}{f' ({diagnosis.kind})' if diagnosis.kind else ''}"
     yield from _paragraph("> ", diagnosis.line[:MAX_SHOWN])
@@ -181,7 +181,7 @@ def _remedy_steps(remedy: Remedy | None) -> Iterator[str]:
         yield from (f"  {command}" for command in remedy.commands)
 
 
-def _finding_lines(diagnosis: Diagnosis) -> Iterator[str]:
+def _finding_lines(diagnosis: ErrorDiagnosis) -> Iterator[str]:
     for finding in diagnosis.findings:
         yield f"{finding.state}: {finding.found} ({finding.check})"
         if finding.remedy is not None and (diagnosis.remedy is None or finding.remedy.name != diagnosis.remedy.name):

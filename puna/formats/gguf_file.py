@@ -180,7 +180,7 @@ def _read_shard(path: Path, check: Check) -> GGUFFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class GGUFHeader:
     """The part of one file before its tensors."""
 
     version: int
@@ -189,14 +189,14 @@ class Header:
     alignment: int
     end: int  # the first byte after it
 
-    def place_of(self, name: str) -> tuple[int, int] | None:
+    def location_of(self, name: str) -> tuple[int, int] | None:
         """(first byte, end) of a tensor by the header, unchecked; None if the header names no such tensor."""
         info = next((info for info in self.infos if info.name == name), None)
         begin = _padded(self.end, self.alignment) + (info.start if info else 0)
         return (begin, begin + info.num_bytes) if info else None
 
 
-def read_header(cursor: Cursor, check: Check) -> Header:
+def read_header(cursor: Cursor, check: Check) -> GGUFHeader:
     """Read the values and the tensor infos; the cursor stops after them."""
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)
@@ -206,7 +206,7 @@ def read_header(cursor: Cursor, check: Check) -> Header:
     values = _read_values(cursor, num_values)
     check(cursor.file, values)
     infos = [_read_info(cursor, index) for index in range(num_tensors)]
-    return Header(version, values, infos, _alignment(cursor, values), cursor.position)
+    return GGUFHeader(version, values, infos, _alignment(cursor, values), cursor.position)
 
 
 def _read_version(cursor: Cursor) -> int:

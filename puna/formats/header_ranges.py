@@ -87,7 +87,7 @@ def _gguf_rounds(path: Path, size: int) -> Rounds:
             end = min(max(unread.end, known + min(known, MAX_STEP_BYTES)), size)
         yield [(known, end)]
         known = end
-    factors = header.place_of(gguf.ROPE_FACTORS)
+    factors = header.location_of(gguf.ROPE_FACTORS)
     if factors is not None and factors[1] - factors[0] <= HEAD_BYTES:  # longer ones are refused unread
         yield [factors]
 
@@ -123,7 +123,7 @@ def _deciding(stored: Mapping[str, StoredTensor]) -> list[Range]:
     return [(tensor.offset, tensor.offset + tensor.data.nbytes) for tensor in chosen]
 
 
-class Kind(NamedTuple):
+class RangedFormat(NamedTuple):
     """A row of the table."""
 
     matches: Callable[[bytes, int], bool]  # (first bytes, file size)
@@ -131,7 +131,7 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(gguf.matches, _gguf_rounds),
-    Kind(safetensors.matches, _safetensors_rounds),
-    Kind(torch_file.matches, _torch_rounds),
+    RangedFormat(gguf.matches, _gguf_rounds),
+    RangedFormat(safetensors.matches, _safetensors_rounds),
+    RangedFormat(torch_file.matches, _torch_rounds),
 )

@@ -45,7 +45,7 @@ ORDER_V1 = ("attn_norm", "ffn_norm", "final_norm", "embed", *ATTENTION, *FFN, "l
 INT32, UINT32, BYTE = (struct.Struct(code) for code in ("<i", "<I", "<B"))
 
 
-class Sizes(NamedTuple):
+class Llama2cSizes(NamedTuple):
     """The seven numbers of every header, in order."""
 
     dim: int
@@ -70,11 +70,11 @@ FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class Llama2cHeader:
     """What a file holds before its tensors."""
 
     version: int
-    sizes: Sizes
+    sizes: Llama2cSizes
     sizes_at: int  # byte of the first size
     shared: bool  # the classifier is the embedding
     group_size: int  # version 2; 0 elsewhere
@@ -85,10 +85,10 @@ class Header:
 
 def matches(head: bytes, size: int) -> bool:
     """Whether a file that begins with `head` is a llama2.c model: by its magic, or by seven plausible sizes."""
-    return head[:4] == UINT32.pack(MAGIC) or (len(head) >= 28 and _plausible(Sizes(*struct.unpack_from("<7i", head))))
+    return head[:4] == UINT32.pack(MAGIC) or (len(head) >= 28 and _plausible(Llama2cSizes(*struct.unpack_from("<7i", head))))
 
 
-def _plausible(sizes: Sizes) -> bool:
+def _plausible(sizes: Llama2cSizes) -> bool:
     try:
         _config_of(sizes, shared=sizes.vocab_size > 0)
     except (ConfigError, ZeroDivisionError):
@@ -123,7 +123,7 @@ def open_llama2c(path: Path, tokenizer: Path | None = None) -> Checkpoint:
 # ---- header ---------------------------------------------------------------------------------------------------------
 
 
-def _read_header(cursor: Cursor) -> Header:
+def _read_header(cursor: Cursor) -> Llama2cHeader:
     if cursor.remaining < 4 or cursor.number("magic", UINT32) != MAGIC:
         return _read_header_v0(cursor)
     version: int = cursor.number("version", INT32)
@@ -140,7 +140,7 @@ def _read_header(cursor: Cursor) -> Header:
     own = len(extension(theta, norm_eps)) if rest[EXTENSION_AT - at :].startswith(EXTENSION_MAGIC) else 0
     if any(rest[: EXTENSION_AT - at]) or any(rest[EXTENSION_AT - at + own :]):
         cursor.fail("header", "is not padded with zeros", at)
-    return Header(version, sizes, 8, shared == 1, group_size, HEADER_BYTES, theta, norm_eps)
+    return Llama2cHeader(version, sizes, 8, shared == 1, group_size, HEADER_BYTES, theta, norm_eps)
 
 
 def extension(theta: float, norm_eps: float) -> bytes:
@@ -155,17 +155,17 @@ def _read_extension(data: bytes) -> tuple[float, float]:
     return theta, norm_eps
 
 
-def _read_header_v0(cursor: Cursor) -> Header:
+def _read_header_v0(cursor: Cursor) -> Llama2cHeader:
     cursor.position = 0
     sizes = _read_sizes(cursor)
-    return Header(0, sizes._replace(vocab_size=abs(sizes.vocab_size)), 0, sizes.vocab_size > 0, 0, cursor.position)
+    return Llama2cHeader(0, sizes._replace(vocab_size=abs(sizes.vocab_size)), 0, sizes.vocab_size > 0, 0, cursor.position)
 
 
-def _read_sizes(cursor: Cursor) -> Sizes:
-    return Sizes(*(cursor.number(field, INT32) for field in Sizes._fields))
+def _read_sizes(cursor: Cursor) -> Llama2cSizes:
+    return Llama2cSizes(*(cursor.number(field, INT32) for field in Llama2cSizes._fields))
 
 
-def _config_of(sizes: Sizes, shared: bool, theta: float = ROPE_THETA, norm_eps: float = NORM_EPS) -> ModelConfig:
+def _config_of(sizes: Llama2cSizes, shared: bool, theta: float = ROPE_THETA, norm_eps: float = NORM_EPS) -> ModelConfig:
     return plain_model(
         num_layers=sizes.n_layers,
         num_heads=sizes.n_heads,
@@ -181,11 +181,11 @@ def _config_of(sizes: Sizes, shared: bool, theta: float = ROPE_THETA, norm_eps: 
     )
 
 
-def _config(cursor: Cursor, header: Header) -> ModelConfig:
+def _config(cursor: Cursor, header: Llama2cHeader) -> ModelConfig:
     sizes = header.sizes
 
     def fail(field: str, problem: str) -> NoReturn:
-        cursor.fail(field, problem, header.sizes_at + 4 * Sizes._fields.index(field))
+        cursor.fail(field, problem, header.sizes_at + 4 * Llama2cSizes._fields.index(field))
 
     if sizes.n_heads < 1 or sizes.dim % sizes.n_heads:
         fail("n_heads", f"is {sizes.n_heads}; it must be above 0 and divide dim {sizes.dim}")
@@ -202,7 +202,7 @@ def _config(cursor: Cursor, header: Header) -> ModelConfig:
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _read_tensors(cursor: Cursor, header: Header, config: ModelConfig) -> list[Tensor]:
+def _read_tensors(cursor: Cursor, header: Llama2cHeader, config: ModelConfig) -> list[Tensor]:
     """Read every tensor, after checking that the file has exactly the length they need."""
     group_size = _group_size(cursor, header, config) if header.version == 2 else 0
     shapes = tensor_shapes(config)
@@ -225,7 +225,7 @@ def file_order(order: tuple[str, ...], config: ModelConfig) -> Iterator[str]:
         yield from [part] if part in whole else [f"layers.{layer}.{part}" for layer in range(config.num_layers)]
 
 
-def _group_size(cursor: Cursor, header: Header, config: ModelConfig) -> int:
+def _group_size(cursor: Cursor, header: Llama2cHeader, config: ModelConfig) -> int:
     """Version 2's group, which must divide every row."""
     group_size = header.group_size
     if group_size < 1:

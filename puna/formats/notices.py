@@ -15,7 +15,7 @@ class Doubt(str):
     __slots__ = ()
 
 
-class Loss(str):
+class ConversionLoss(str):
     """The source holds something that the Checkpoint does not: a conversion is not exact."""
 
     __slots__ = ()

@@ -20,7 +20,7 @@ from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.foreign import refuse_quantisation
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
-from puna.formats.notices import Loss
+from puna.formats.notices import ConversionLoss
 from puna.formats.quantised_config import COLUMNS_SHUFFLED, COMPRESSED_FORMATS, refuse_what_changes_results
 from puna.formats.rows import Bytes, ComputedRows
 from puna.formats.stored import PackedTensor, StoredTensor
@@ -113,7 +113,7 @@ def _notices(name: str, config: JsonObject, packed: Mapping[str, PackedTensor]) 
     kinds = sorted({tensor.dtype for tensor in packed.values()})
     said: list[str] = [f"{name} weights become {', '.join(kinds)}"] if packed else []
     if "Q4_1" in kinds:
-        said[0] = Loss(f"{said[0]}, their zero points rounded to half precision")
+        said[0] = ConversionLoss(f"{said[0]}, their zero points rounded to half precision")
     groups = config.object("config_groups")
     if groups is not None and any(
         group.get(key) for group in groups.values.values() for key in ("input_activations", "output_activations")

@@ -70,13 +70,13 @@ def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
 
 # ---- reading the file ------------------------------------------------------------------------------------------------
 
-Piece = tuple[bytes, float, int]
+ModelPiece = tuple[bytes, float, int]
 Message = dict[int, int | bytes]
 
 
-def _read_model(path: Path, data: bytes) -> tuple[list[Piece], Message, Message]:
+def _read_model(path: Path, data: bytes) -> tuple[list[ModelPiece], Message, Message]:
     """Pieces, TrainerSpec, NormalizerSpec."""
-    pieces: list[Piece] = []
+    pieces: list[ModelPiece] = []
     trainer: Message = {}
     normalizer: Message = {}
     seen: set[int] = set()
@@ -101,7 +101,7 @@ def _message(path: Path, value: int | bytes, number: int) -> bytes:
     return value
 
 
-def _read_piece(path: Path, value: int | bytes, number: int) -> Piece:
+def _read_piece(path: Path, value: int | bytes, number: int) -> ModelPiece:
     text, score, kind = b"", 0.0, NORMAL
     what = f"piece {number}"
     for key, part in fields(path, _message(path, value, 1), what, MAX_PIECE_FIELDS):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from puna.errors import ModelFormatError, ModelNotFoundError
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.mapped import file_size, inside, is_there, shown
-from puna.formats.notices import Doubt, Loss
+from puna.formats.notices import ConversionLoss, Doubt
 
 TEMPLATE = "chat_template.jinja"
 SETTINGS = ("tokenizer_config.json", "chat_template.json")  # in this order, after TEMPLATE; the latter is a processor's
@@ -60,9 +60,9 @@ def template_in(folder: Path) -> FoundTemplate:
     return FoundTemplate(defaults[0][1] if defaults else None, tuple(notices))
 
 
-def other_templates(names: Sequence[str]) -> Loss:
+def other_templates(names: Sequence[str]) -> ConversionLoss:
     """The notice about named templates beside the default one."""
-    return Loss(f"puna uses the default chat template and drops the others ({_listed(names)})")
+    return ConversionLoss(f"puna uses the default chat template and drops the others ({_listed(names)})")
 
 
 def _no_default(names: Sequence[str]) -> Doubt:

@@ -370,12 +370,12 @@ def _framed(document: JsonObject, spec: TokenizerSpec, first: Ids, last: Ids) ->
     )
 
 
-Piece = list[int | None]  # ids, and None in place of the text
+TemplatePiece = list[int | None]  # ids, and None in place of the text
 
 
 def _frame(document: JsonObject) -> tuple[Ids, Ids]:
     """The ids before and after a text. The library hands the result of one post-processor to the next, as several pieces."""
-    pieces: list[Piece] = [[None]]
+    pieces: list[TemplatePiece] = [[None]]
     for step in _steps(document, "post_processor", "processors"):
         kind = _kind(step)
         if kind not in FRAMES:
@@ -393,14 +393,14 @@ def _frame(document: JsonObject) -> tuple[Ids, Ids]:
 MAX_FRAME = 64
 
 
-def _templated(step: JsonObject, pieces: list[Piece]) -> list[Piece]:
+def _templated(step: JsonObject, pieces: list[TemplatePiece]) -> list[TemplatePiece]:
     """A template for one piece, or for two; each of its parts becomes a piece."""
     if len(pieces) > 2:
         _unsupported(step.file, f"the tokenizer's post-processor makes a template of {len(pieces)} pieces")
     return [_template_piece(step, part, pieces) for part in step.objects("single" if len(pieces) == 1 else "pair")]
 
 
-def _template_piece(step: JsonObject, part: JsonObject, pieces: list[Piece]) -> Piece:
+def _template_piece(step: JsonObject, part: JsonObject, pieces: list[TemplatePiece]) -> TemplatePiece:
     """The ids of a special token, or the piece that the part names."""
     sequence = part.object("Sequence")
     if sequence is None:
@@ -411,10 +411,10 @@ def _template_piece(step: JsonObject, part: JsonObject, pieces: list[Piece]) -> 
     return pieces[place]
 
 
-def _bracketed(step: JsonObject, pieces: list[Piece], is_roberta: bool) -> list[Piece]:
+def _bracketed(step: JsonObject, pieces: list[TemplatePiece], is_roberta: bool) -> list[TemplatePiece]:
     """`cls` before the first piece and `sep` after each; RoBERTa's has `sep` before the others too."""
     first, last = _paired_id(step, "cls"), _paired_id(step, "sep")
-    others: list[Piece] = [[*([last] if is_roberta else []), *piece, last] for piece in pieces[1:]]
+    others: list[TemplatePiece] = [[*([last] if is_roberta else []), *piece, last] for piece in pieces[1:]]
     return [[first, *pieces[0], last], *others]
 
 
@@ -437,7 +437,7 @@ def _paired_id(step: JsonObject, key: str) -> int:
     return token_id
 
 
-FRAMES: dict[str, Callable[[JsonObject, list[Piece]], list[Piece]]] = {
+FRAMES: dict[str, Callable[[JsonObject, list[TemplatePiece]], list[TemplatePiece]]] = {
     "ByteLevel": lambda _, pieces: pieces,  # it moves offsets, not tokens
     "TemplateProcessing": _templated,
     "BertProcessing": lambda step, pieces: _bracketed(step, pieces, is_roberta=False),

@@ -15,7 +15,7 @@ from puna.formats.foreign import refuse_foreign
 from puna.formats.mapped import file_size, read_head, shown, shown_name
 from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
-from puna.formats.zip_file import MAGIC, Entry, ZipFile
+from puna.formats.zip_file import MAGIC, ZipEntry, ZipFile
 from puna.progress import SILENT, Reporter
 
 PICKLE = "/data.pkl"
@@ -124,7 +124,7 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
     return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
 
 
-def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: Entry) -> int:
+def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: ZipEntry) -> int:
     """The place of a tensor's last number in its storage, checked to be inside."""
     numbers, count = entry.size // DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
     last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))

@@ -9,7 +9,7 @@ from puna.errors import ModelFormatError
 from puna.formats.added_tokens import padded
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
-from puna.formats.notices import Loss
+from puna.formats.notices import ConversionLoss
 from puna.formats.token_types import UNUSED
 from puna.formats.vocabulary import piece_types
 
@@ -35,7 +35,7 @@ def fits(spec: TokenizerSpec, vocab_size: int) -> bool:
     return vocab_size * 7 <= len(spec.tokens) * 8 and len(spec.tokens) <= vocab_size
 
 
-def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec, tuple[Loss, ...]]:
+def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec, tuple[ConversionLoss, ...]]:
     """`spec` without the spare tokens after the last row of the embedding; unchanged if one of them is not spare."""
     excess = spec.tokens[vocab_size:]
     types = piece_types(spec)[vocab_size:]
@@ -53,4 +53,6 @@ def without_excess(spec: TokenizerSpec, vocab_size: int) -> tuple[TokenizerSpec,
     )
     more = f" (and {len(excess) - 1} more)" if len(excess) > 1 else ""
     first = shown(excess[0].decode("utf-8", "replace"))
-    return shorter, (Loss(f"{first}{more} has the id {vocab_size}, but the embedding has {vocab_size} rows: puna drops it"),)
+    return shorter, (
+        ConversionLoss(f"{first}{more} has the id {vocab_size}, but the embedding has {vocab_size} rows: puna drops it"),
+    )

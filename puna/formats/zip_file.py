@@ -32,7 +32,7 @@ FULL = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF  # "see the zip64 record": entries, bytes,
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ZipEntry:
     """A file of the archive."""
 
     name: str
@@ -108,7 +108,7 @@ def _listed(data: Cursor, count: int) -> list[zipfile.ZipInfo]:
     return listed
 
 
-def _entries(data: Cursor) -> list[Entry]:
+def _entries(data: Cursor) -> list[ZipEntry]:
     count, begin, _ = _checked_directory(data)
     entries, names, end = [_entry(data, info, begin) for info in _listed(data, count)], set(), 0
     for entry in sorted(entries, key=lambda entry: (entry.offset, entry.size)):
@@ -146,14 +146,14 @@ def _directory64(data: Cursor, locator: int, short: tuple[int, int, int]) -> tup
     return *wide, at
 
 
-def _entry(data: Cursor, info: zipfile.ZipInfo, directory: int) -> Entry:
+def _entry(data: Cursor, info: zipfile.ZipInfo, directory: int) -> ZipEntry:
     """An entry that is stored as it is; compared with its local header."""
     name = info.orig_filename
     field = f"zip entry {shown(name)}"
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & ENCRYPTED:
         data.fail(field, "is compressed or encrypted; a checkpoint holds plain entries", directory)
     offset = _data_offset(data, field, name.encode(), info.header_offset, info.file_size, directory)
-    return Entry(name, offset, info.file_size, info.CRC)
+    return ZipEntry(name, offset, info.file_size, info.CRC)
 
 
 def _data_offset(cursor: Cursor, field: str, raw: bytes, local: int, size: int, directory: int) -> int:

@@ -25,7 +25,7 @@ from puna.hub.fetch import SPARE_BYTES, fresh_folder, require_space, storage_err
 from puna.hub.huggingface import LAST, MAX_PARTS, Found, find, model_files, verify
 from puna.hub.listing import HubFile
 from puna.hub.names import HubName, parse_hub_name
-from puna.hub.ranges import Piece, RangeFetcher
+from puna.hub.ranges import ByteRange, RangeFetcher
 from puna.hub.web import TimeLimit
 from puna.paths import local_path
 from puna.progress import SILENT, Reporter
@@ -139,7 +139,7 @@ class _File:
     rounds: Rounds
     known: list[Range] = field(default_factory=list)
 
-    def next_pieces(self) -> list[Piece] | None:
+    def next_pieces(self) -> list[ByteRange] | None:
         """The next ranges to fetch; None at the end."""
         wanted = next(self.rounds, None)
         if wanted is None:
@@ -147,7 +147,7 @@ class _File:
         size = self.remote.size or 0
         missing = _missing([(max(0, begin), min(end, size)) for begin, end in wanted], self.known)
         self.known = _joined([*self.known, *missing], 0)
-        return [Piece(self.remote, self.path, begin, end) for begin, end in _joined(missing, NEAR_BYTES)]
+        return [ByteRange(self.remote, self.path, begin, end) for begin, end in _joined(missing, NEAR_BYTES)]
 
 
 def _fill(folder: Path, found: Found, limit: TimeLimit, report: Reporter) -> int:

@@ -26,7 +26,7 @@ PASSING = (408, 429, 500, 502, 503, 504)  # temporary statuses, worth a retry
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
-class Piece(NamedTuple):
+class ByteRange(NamedTuple):
     """A range to fetch."""
 
     file: HubFile
@@ -48,7 +48,7 @@ class RangeFetcher:
     limit: TimeLimit
     fetched_bytes: int = 0
 
-    def fetch(self, pieces: Sequence[Piece]) -> None:
+    def fetch(self, pieces: Sequence[ByteRange]) -> None:
         """Fetch pieces into their files. DownloadError if a piece fails, or if they exceed the byte limit."""
         num_bytes = sum(piece.end - piece.begin for piece in pieces)
         if self.fetched_bytes + num_bytes > MAX_FETCHED_BYTES:
@@ -60,7 +60,7 @@ class RangeFetcher:
         self.limit.run([partial(self._fetch, piece) for piece in pieces], CONNECTIONS)
         self.fetched_bytes += num_bytes
 
-    def _fetch(self, piece: Piece) -> None:
+    def _fetch(self, piece: ByteRange) -> None:
         """Fetch one piece; each attempt resumes where the last one broke off."""
         with piece.target.open("r+b") as target:
             target.seek(piece.begin)
@@ -77,7 +77,7 @@ class RangeFetcher:
             hint="Check the connection, then try again later.",
         ) from why
 
-    def _chunks(self, piece: Piece, begin: int) -> Iterator[bytes]:
+    def _chunks(self, piece: ByteRange, begin: int) -> Iterator[bytes]:
         """The bytes from `begin` to the piece's end, as they arrive."""
         from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
         from huggingface_hub.errors import HTTPError
@@ -101,12 +101,12 @@ class RangeFetcher:
         if left:
             raise _PassingError(f"the connection was cut, {left} bytes short")
 
-    def _url(self, piece: Piece) -> str:
+    def _url(self, piece: ByteRange) -> str:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.name.repo_id, piece.file.name, revision=self.revision)
 
-    def _headers(self, begin: int, piece: Piece) -> dict[str, str]:
+    def _headers(self, begin: int, piece: ByteRange) -> dict[str, str]:
         """Request no compression: ranges count bytes of the raw file."""
         from huggingface_hub.utils import build_hf_headers
 
@@ -114,7 +114,7 @@ class RangeFetcher:
         whole = (begin, piece.end) == (0, piece.file.size)
         return headers if whole else {**headers, "range": f"bytes={begin}-{piece.end - 1}"}
 
-    def _check(self, response: Any, begin: int, piece: Piece) -> None:
+    def _check(self, response: Any, begin: int, piece: ByteRange) -> None:
         """Check the answer's headers against the request before reading its body."""
         if response.status_code in PASSING:
             raise _PassingError(f"the server answers {response.status_code}")
@@ -133,5 +133,5 @@ class RangeFetcher:
         elif length not in (None, str(size)):
             raise self._refused(piece, f"the Hub says {size} bytes, but the server says {length}")
 
-    def _refused(self, piece: Piece, why: str) -> DownloadError:
+    def _refused(self, piece: ByteRange, why: str) -> DownloadError:
         return DownloadError(f"{self.name}: {piece.file.name}: {why}. Refused.", hint=f"Fetch all of it: puna pull {self.name}")

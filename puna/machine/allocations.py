@@ -33,7 +33,7 @@ _SETTING = re.compile(r"max_(seq_len|batch_size)\W{1,4}(\d{1,7})")
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class AllocatedTensor:
     """What an allocation was for. `kind`: "weights", "kv-cache", "scores" or "logits"."""
 
     kind: str
@@ -65,7 +65,7 @@ class Hints:
         return cls(tuple(known), settings.get("seq_len"), settings.get("batch_size"))
 
 
-def identify(wanted: str, capacity: int | None, text: str = "") -> Tensor | None:
+def identify(wanted: str, capacity: int | None, text: str = "") -> AllocatedTensor | None:
     """The tensor that `wanted` ("86.00 MiB") was for, on a device of `capacity` bytes; None if no tensor has that size.
 
     >>> identify("86.00 MiB", 12552138096).kind, identify("20.00 MiB", 12552138096)
@@ -115,7 +115,7 @@ def _tolerance(text: str) -> float:
     return float(1024 ** POWERS.get(unit, 0)) / 200 + 1
 
 
-def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
+def _weights(size: _Size, capacity: int | None, hints: Hints) -> AllocatedTensor | None:
     for name, config, rows, columns, width, share in _matrices(hints):
         if not size.fits(rows * columns * width / share):
             continue
@@ -132,11 +132,11 @@ def _weights(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
             "shorter context cannot help."
         )
         cure = ("Fewer bits per weight: 8-bit weights halve it, 4-bit weights quarter it.", "Or keep some layers in main memory.")
-        return Tensor("weights", words, cure, name, config, FILE_TYPES[width])
+        return AllocatedTensor("weights", words, cure, name, config, FILE_TYPES[width])
     return None
 
 
-def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: int, hints: Hints) -> Tensor:
+def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: int, hints: Hints) -> AllocatedTensor:
     """A matrix of a model whose weights would fit: something else uses the memory."""
     batch, length = hints.max_batch_size or 32, hints.max_seq_len or 1024
     words = (
@@ -145,7 +145,7 @@ def _crowded(what: str, name: str, config: ModelConfig, whole: int, capacity: in
         f"{mib_or_gib(kv_bytes(config, batch * length, 'f16'))}), or another process."
     )
     cure = ("Lower --max_batch_size and --max_seq_len.", "See what else uses the card: nvidia-smi")
-    return Tensor("kv-cache", words, cure, name, config)
+    return AllocatedTensor("kv-cache", words, cure, name, config)
 
 
 def _matrices(hints: Hints) -> Iterator[tuple[str, ModelConfig, int, int, int, int]]:
@@ -165,7 +165,7 @@ def _matrices(hints: Hints) -> Iterator[tuple[str, ModelConfig, int, int, int, i
                 yield from ((name, config, rows, columns, width, share) for rows, columns in sorted(shapes))
 
 
-def _kv(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
+def _kv(size: _Size, capacity: int | None, hints: Hints) -> AllocatedTensor | None:
     """One layer's K or V, which Meta's program reserves for the whole batch and context."""
     batch, length = hints.max_batch_size, hints.max_seq_len
     if batch is None or length is None:
@@ -178,13 +178,13 @@ def _kv(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
                 f"together are {mib_or_gib(kv_bytes(config, batch * length, 'f16'))}, beside {mib_or_gib(weights_bytes(config))} "
                 "of weights."
             )
-            return Tensor(
+            return AllocatedTensor(
                 "kv-cache", words, ("Lower --max_batch_size or --max_seq_len: both shrink it in proportion.",), name, config
             )
     return None
 
 
-def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
+def _scores(size: _Size, capacity: int | None, hints: Hints) -> AllocatedTensor | None:
     """Attention scores, all in memory at once: they grow with the square of the length."""
     if size.num_bytes < 1024 * MIB:
         return None
@@ -200,11 +200,11 @@ def _scores(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
                         'An attention that never holds all scores: attn_implementation="sdpa" or "flash_attention_2".',
                         "Or shorter prompts.",
                     )
-                    return Tensor("scores", words, cure)
+                    return AllocatedTensor("scores", words, cure)
     return None
 
 
-def _logits(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
+def _logits(size: _Size, capacity: int | None, hints: Hints) -> AllocatedTensor | None:
     """Logits of all positions of a prompt; only the last position's are needed."""
     if size.num_bytes < MIN_LOGITS:
         return None
@@ -216,7 +216,7 @@ def _logits(size: _Size, capacity: int | None, hints: Hints) -> Tensor | None:
                         f"{mib_or_gib(size.num_bytes)} is as large as the logits of {length} tokens over a vocabulary of {vocab} "
                         f"({WIDTHS[width]}): a row for each token of the batch, where the last row of each text is enough."
                     )
-                    return Tensor(
+                    return AllocatedTensor(
                         "logits", words, ("A smaller batch or shorter prompts; newer versions keep the last row only.",)
                     )
     return None

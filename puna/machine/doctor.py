@@ -21,7 +21,7 @@ from puna.machine.script import fix_script
 from puna.progress import SILENT, Reporter
 from puna.resources import THIS, memory_limits
 
-__all__ = ["Diagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
+__all__ = ["MachineDiagnosis", "Verdict", "diagnose", "examine", "fix_script", "judge"]
 
 LIMIT_S = 8.0
 HEAD_START_S = 1.5  # for probes that measure; enough if the kernels are cached
@@ -41,7 +41,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class MachineDiagnosis:
     """What `puna doctor` says."""
 
     findings: tuple[Finding, ...]
@@ -54,11 +54,11 @@ class Diagnosis:
         return plain
 
 
-def diagnose(patient: Patient, report: Reporter = SILENT) -> Diagnosis:
+def diagnose(patient: Patient, report: Reporter = SILENT) -> MachineDiagnosis:
     """Examine the machine and judge it."""
     findings = examine(patient, report=report)
     facts = {"system": patient.host.system, "distribution": patient.distribution} | dict(patient.facts)
-    return Diagnosis(tuple(findings), judge(findings, patient.device), facts)
+    return MachineDiagnosis(tuple(findings), judge(findings, patient.device), facts)
 
 
 def examine(

@@ -24,7 +24,7 @@ KEPT_BYTES = 1 << 18  # some thousand lines; then the older half is deleted
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LoadRecord:
     """One load of a model."""
 
     time: str  # ISO 8601, UTC
@@ -51,12 +51,12 @@ def remember(llm: LLM) -> None:
         return
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     taken = llm.footprint
-    entry = Entry(now, llm.path.name, llm.backend.info.name, llm.plan.weights, taken.predicted_bytes, taken.actual_bytes)
+    entry = LoadRecord(now, llm.path.name, llm.backend.info.name, llm.plan.weights, taken.predicted_bytes, taken.actual_bytes)
     with suppress(OSError, UnicodeError):
         _append(json.dumps(asdict(entry)))
 
 
-def entries() -> list[Entry]:
+def entries() -> list[LoadRecord]:
     """The records, oldest first."""
     try:
         lines = _text(history_file()).splitlines()
@@ -89,16 +89,16 @@ def _shorten(file: Path) -> None:
     write_whole(file, ("\n".join(lines[len(lines) // 2 :]) + "\n").encode())
 
 
-def _entry(line: str) -> Entry | None:
+def _entry(line: str) -> LoadRecord | None:
     try:
         values: Any = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict):
         return None
-    kinds = {field.name: int if field.name.endswith("_bytes") else str for field in fields(Entry)}
+    kinds = {field.name: int if field.name.endswith("_bytes") else str for field in fields(LoadRecord)}
     if any(type(values.get(name)) is not kind for name, kind in kinds.items()):
         return None
     if any(abs(values[name]) > MOST_BYTES for name, kind in kinds.items() if kind is int):
         return None
-    return Entry(**{name: values[name] for name in kinds})
+    return LoadRecord(**{name: values[name] for name in kinds})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from puna.model.spec import ModelConfig
 from puna.model.weights import EMBED, active_share, layer_of
-from puna.plan import DEVICE, MAIN, Header, Plan, kv_bytes
+from puna.plan import DEVICE, MAIN, Plan, TensorHeader, kv_bytes
 
 FLOATS = ("F32", "F16", "BF16")
 USUAL_TOKENS = 128  # tokens before a generated one, as in `puna bench`
@@ -65,7 +65,7 @@ class Speed(NamedTuple):
     source: str
 
 
-def expected(config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, kind: str) -> Speed:
+def expected(config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, rates: Rates, kind: str) -> Speed:
     """The speed of one sequence: USUAL_TOKENS before each generated token; a prompt of USUAL_PROMPT tokens, or the context."""
     shares = SHARES[kind]
     prompt = min(USUAL_PROMPT, plan.max_context)
@@ -100,7 +100,7 @@ def offloaded_bytes(plan: Plan) -> int:
 
 
 def _prompt_token_s(
-    config: ModelConfig, tensors: Mapping[str, Header], plan: Plan, rates: Rates, shares: Shares, prompt: int
+    config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, rates: Rates, shares: Shares, prompt: int
 ) -> float:
     """Seconds per prompt token. Offloaded layers are copied once per chunk."""
     seconds = 0.0

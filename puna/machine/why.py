@@ -16,7 +16,7 @@ from puna.causes.advice import advice
 from puna.causes.base import Explanation, Role, Topic
 from puna.causes.memory import Allocation
 from puna.causes.reading import read
-from puna.machine.allocations import Tensor, identify
+from puna.machine.allocations import AllocatedTensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
 from puna.machine.distribution import Distribution, distribution_of
 from puna.machine.doctor import examine
@@ -83,7 +83,7 @@ class Other(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class ErrorDiagnosis:
     """Cause and cure of an error text."""
 
     name: str  # of the cause: stable, for programs
@@ -105,7 +105,7 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()  # of the doctor, on this machine
 
 
-def why(text: str, host: Host) -> Diagnosis | None:
+def why(text: str, host: Host) -> ErrorDiagnosis | None:
     """The root cause in a text or a log, applied to `host`; None if no cause is known."""
     matches = find(text)
     if not matches:
@@ -121,7 +121,7 @@ def why(text: str, host: Host) -> Diagnosis | None:
     has_card = has_nvidia_card(host)
     needs_card = (match.cause.topic in NEEDS_A_CARD or match.cause.name in GPU_MEMORY) and not _is_of_another_gpu(match, text)
     applies = not (needs_card and has_card is False)
-    return Diagnosis(
+    return ErrorDiagnosis(
         name=match.cause.name,
         topic=match.cause.topic,
         role=match.cause.role,
@@ -168,7 +168,7 @@ def has_nvidia_card(host: Host) -> bool | None:
     return any((host.read(f"/sys/bus/pci/devices/{device}/vendor") or "").strip() == NVIDIA for device in devices)
 
 
-def _tensor(match: Match, explained: Explanation, text: str) -> Tensor | None:
+def _tensor(match: Match, explained: Explanation, text: str) -> AllocatedTensor | None:
     """The tensor for which a full GPU had no space. Facts from the numbers take precedence over similar sizes."""
     wanted = explained.numbers.get("wanted", "")
     if match.cause.name != "cuda-out-of-memory" or not wanted:
@@ -187,7 +187,7 @@ def _of_buffer(match: Match, explained: Explanation, text: str) -> Explanation:
     return replace(explained, kind=kind, cure=explained.cure[step : step + 1]) if kind else explained
 
 
-def _settings(tensor: Tensor | None, explained: Explanation) -> tuple[str, ...]:
+def _settings(tensor: AllocatedTensor | None, explained: Explanation) -> tuple[str, ...]:
     capacity = Allocation.of(explained.numbers).capacity
     if tensor is None or tensor.config is None or capacity is None or tensor.kind != "weights":
         return ()

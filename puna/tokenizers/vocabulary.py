@@ -20,7 +20,7 @@ from puna.formats.vocabulary import piece_texts, piece_types
 
 MAX_SEARCHED = 1 << 21  # characters of all tokens to match in a text; the automaton takes 80 bytes for each
 
-Cut = Iterator[tuple[str, int | None]]
+Segments = Iterator[tuple[str, int | None]]
 
 
 class VocabularyTokenizer(ABC):
@@ -182,7 +182,7 @@ def _require_searchable(spec: TokenizerSpec, pieces: list[str], types: list[int]
         raise ModelFormatError(spec.source, "tokenizer tokens", None, problem)
 
 
-def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
+def cutter(tokens: dict[str, int]) -> Callable[[str], Segments]:
     """A function that splits text at every occurrence of one of `tokens`, the leftmost first and of those the longest.
 
     It yields (text between, None) and (token, id), in order. The search is an automaton (Aho-Corasick) of the `tokenizers`
@@ -200,7 +200,7 @@ def cutter(tokens: dict[str, int]) -> Callable[[str], Cut]:
 
     beginnings = {text[:2] for text in tokens}  # mostly two or three
 
-    def cut(text: str) -> Cut:
+    def cut(text: str) -> Segments:
         if not any(beginning in text for beginning in beginnings):  # true for most texts: the automaton takes 0.3 s per MB
             yield from [(text, None)] if text else []
             return

@@ -248,7 +248,7 @@ def _string(text: bytes) -> bytes:
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-class Piece(NamedTuple):
+class OutputTensor(NamedTuple):
     """A tensor of the file."""
 
     type: str
@@ -256,11 +256,11 @@ class Piece(NamedTuple):
     rows: Rows
 
 
-def _pieces(job: WriteJob) -> dict[str, Piece]:
+def _pieces(job: WriteJob) -> dict[str, OutputTensor]:
     """GGUF's name of each tensor -> the tensor. Matrices that GGUF fuses stay apart if their types differ."""
     family, tensors = FAMILIES[job.checkpoint.config.architecture], job.checkpoint.tensors
     rows = {name: job.half_split_rows(name) if family.half_split else job.rows(name) for name in tensors}
-    pieces = {foreign_name(GGUF_NAMES, name): Piece(job.types[name], tensors[name].shape, rows[name]) for name in tensors}
+    pieces = {foreign_name(GGUF_NAMES, name): OutputTensor(job.types[name], tensors[name].shape, rows[name]) for name in tensors}
     for layer in range(job.checkpoint.config.num_layers):
         for fused, roles in family.gguf_fused.items():
             names = [foreign_name(GGUF_NAMES, f"layers.{layer}.{role}") for role in roles]
@@ -268,12 +268,16 @@ def _pieces(job: WriteJob) -> dict[str, Piece]:
             if len({part.type for part in parts}) == 1:
                 pieces = {name: piece for name, piece in pieces.items() if name not in names}
                 shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
-                pieces[fused.format(layer)] = Piece(parts[0].type, shape, StackedRows([part.rows for part in parts]))
+                pieces[fused.format(layer)] = OutputTensor(parts[0].type, shape, StackedRows([part.rows for part in parts]))
     return pieces
 
 
 def _write_file(
-    job: WriteJob, path: Path, pieces: Mapping[str, Piece], factors: Mapping[str, np.ndarray[Any, Any]], metadata: dict[str, Any]
+    job: WriteJob,
+    path: Path,
+    pieces: Mapping[str, OutputTensor],
+    factors: Mapping[str, np.ndarray[Any, Any]],
+    metadata: dict[str, Any],
 ) -> None:
     infos = [(name, piece.type, piece.shape, piece.rows.nbytes) for name, piece in pieces.items()]
     infos += [(name, "F32", table.shape, table.nbytes) for name, table in factors.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from puna.causes import find
-from puna.causes.lines import Kind, is_command
+from puna.causes.lines import LineKind, is_command
 from puna.causes.reading import read
 from tests.causes.corpus import texts
 
@@ -59,7 +59,7 @@ AttributeError: type object 'MODEL_ARCH' has no attribute 'ARCEE'
 """
 
 
-def kinds_of(text: str) -> list[Kind]:
+def kinds_of(text: str) -> list[LineKind]:
     return list(read(text).kinds)
 
 
@@ -98,7 +98,7 @@ def test_a_traceback_is_code_but_for_its_last_line() -> None:
         ("", ["said"]),
     ],
 )
-def test_other_tracebacks_are_code_too(text: str, found: list[Kind]) -> None:
+def test_other_tracebacks_are_code_too(text: str, found: list[LineKind]) -> None:
     assert kinds_of(text) == found
 
 

@@ -22,7 +22,7 @@ from puna.convert import convert
 from puna.errors import DamagedFileError, PunaError
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint
-from puna.formats.notices import Doubt, Loss
+from puna.formats.notices import ConversionLoss, Doubt
 from puna.formats.token_types import CONTROL
 from puna.health import examine
 from puna.tokenizers import build_tokenizer
@@ -564,7 +564,7 @@ def test_inspect_finds_a_problem_where_a_file_contradicts_itself_and_none_in_a_r
     head("other")(folder)
     keys("tokenizer_config.json", chat_template=NAMED)(folder)
     checkpoint = open_checkpoint(folder)
-    assert [type(notice) for notice in checkpoint.notices] == [Doubt, Loss]
+    assert [type(notice) for notice in checkpoint.notices] == [Doubt, ConversionLoss]
     found = [(finding.severity, finding.found) for finding in examine(checkpoint) if finding.check == "reader"]
     assert [severity for severity, _ in found] == ["warning", "note"]
 

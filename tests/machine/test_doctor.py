@@ -22,7 +22,7 @@ from puna.cli import main
 from puna.cli.doctor import COMMAND, Line, report_lines, show, summary
 from puna.machine import started_torch, trial
 from puna.machine.cuda_versions import index_of
-from puna.machine.doctor import Diagnosis, diagnose, examine, fix_script, judge
+from puna.machine.doctor import MachineDiagnosis, diagnose, examine, fix_script, judge
 from puna.machine.facts import FACTS, NEEDED
 from puna.machine.finding import Finding, Remedy, State
 from puna.machine.probes import PROBES
@@ -676,5 +676,5 @@ def test_every_fact_of_this_machine_is_json(name: str) -> None:
 
 
 def test_a_diagnosis_is_in_the_types_of_json() -> None:
-    odd = Diagnosis((), judge([], "auto"), {"a": float("nan"), "b": {1, 2}, "c": Path("x"), "d": (1.5, None, True)})
+    odd = MachineDiagnosis((), judge([], "auto"), {"a": float("nan"), "b": {1, 2}, "c": Path("x"), "d": (1.5, None, True)})
     assert odd.as_json()["facts"] == {"a": None, "b": [1, 2], "c": "x", "d": [1.5, None, True]}

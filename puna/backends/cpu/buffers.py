@@ -10,7 +10,7 @@ from puna.backends.cpu.layout import (
     GROUP,
     MAX_PARTIALS,
     TILE_ROWS,
-    Sizes,
+    StepSizes,
     float_bits,
     padded,
     padded_head_dim,
@@ -22,12 +22,12 @@ from puna.model.spec import Experts, LayerSpec, ModelConfig
 from puna.plan import Plan
 
 
-def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> Sizes:
+def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> StepSizes:
     """Sizes and strides: rows of activations are padded to a whole block, so that they can be quantised."""
     row, q, kv, ffn = (padded(n, BLOCK) for n in (config.hidden_size, config.q_size, config.kv_size, config.ffn_size))
     number = 2 if plan.kv_type == "f16" else 4
     head_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
-    return Sizes(
+    return StepSizes(
         norm_eps=config.norm_eps,
         embedding_scale=config.embedding_scale,
         num_layers=config.num_layers,
@@ -70,8 +70,8 @@ def pairs_of_token(layer: LayerSpec) -> int:
     return layer.ffn.top_k if isinstance(layer.ffn, Experts) else 1
 
 
-def buffer_bytes(config: ModelConfig, plan: Plan, sizes: Sizes, num_tables: int) -> dict[str, int]:
-    """Name -> bytes of each buffer in `Memory`. `num_tables`: rotary tables"""
+def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: int) -> dict[str, int]:
+    """Name -> bytes of each buffer in `BufferAddresses`. `num_tables`: rotary tables"""
     tokens, row = plan.max_tokens, sizes.row_stride
     ffn = max(pairs_of_token(layer) * ffn_stride(layer) for layer in config.layers)
     return {
@@ -98,7 +98,7 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: Sizes, num_tables: int)
     }
 
 
-def routing_bytes(config: ModelConfig, plan: Plan, sizes: Sizes) -> dict[str, int]:
+def routing_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes) -> dict[str, int]:
     """Name -> bytes of each buffer in `Routing`; a model without experts needs none."""
     count, top_k = most_experts(config)
     pairs = 4 * plan.max_tokens * top_k

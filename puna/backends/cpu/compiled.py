@@ -13,7 +13,7 @@ compiles the kernels anew.
 
 An entry takes int64 numbers (sizes, addresses) and returns one. Numba's convention for a compiled function is
 `status f(result*, error**, ...)`; entries raise nothing, so nobody reads the status. puna compiles only what a model needs: an
-entry for each type of weights and of K and V, which the step calls by address (`layout.Memory`).
+entry for each type of weights and of K and V, which the step calls by address (`layout.BufferAddresses`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import llvmlite.binding as llvm
 
 from puna.backends.cpu import host
 from puna.backends.cpu.children import Compilation
-from puna.backends.cpu.layout import KINDS, Kind
+from puna.backends.cpu.layout import KINDS, PackedType
 from puna.files import write_whole
 from puna.progress import SILENT, Reporter
 from puna.resources import usable_cores
@@ -72,7 +72,7 @@ class MachineCode:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CompiledKernel:
     """A compiled kernel: a Python function, and its address for other kernels."""
 
     address: int
@@ -90,7 +90,7 @@ class Entry:
 
 
 @cache
-def load_entry(name: str) -> Entry:
+def load_entry(name: str) -> CompiledKernel:
     """Load an entry from the cache, or compile it now."""
     machine_code = _found(name)
     if machine_code is None:
@@ -99,7 +99,9 @@ def load_entry(name: str) -> Entry:
     return _loaded(machine_code, ENTRIES[name][1])
 
 
-def entries_for(kinds: Iterable[Kind], embedding: Kind, kv_type: str, parts: Iterable[str] = ("glu_silu",)) -> list[str]:
+def entries_for(
+    kinds: Iterable[PackedType], embedding: PackedType, kv_type: str, parts: Iterable[str] = ("glu_silu",)
+) -> list[str]:
     """The entries that a model with matrices of these types needs. `parts`: those that only some models have."""
     names = {"run", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
     for kind in kinds:
@@ -193,14 +195,14 @@ def _signals_deferred() -> Iterator[None]:
             signal.raise_signal(late)
 
 
-def _loaded(machine_code: MachineCode, num_arguments: int) -> Entry:
+def _loaded(machine_code: MachineCode, num_arguments: int) -> CompiledKernel:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code.code))
     engine.finalize_object()
     address = engine.get_function_address(machine_code.symbol)
     pointer = ctypes.c_void_p
     function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *[ctypes.c_int64] * num_arguments)(address)
-    return Entry(address, function, engine)
+    return CompiledKernel(address, function, engine)
 
 
 def _target_machine() -> Any:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from puna.backends.cpu.jit import kernel
-from puna.backends.cpu.layout import LAYER_BYTES, MATRIX_BYTES, LayerRow, MatrixRow, Memory, Routing, Sizes
+from puna.backends.cpu.layout import LAYER_BYTES, MATRIX_BYTES, BufferAddresses, LayerRow, MatrixRow, Routing, StepSizes
 from puna.backends.cpu.simd import tuple_reader
 
-read_memory, read_sizes, read_routing = tuple_reader(Memory), tuple_reader(Sizes), tuple_reader(Routing)
+read_memory, read_sizes, read_routing = tuple_reader(BufferAddresses), tuple_reader(StepSizes), tuple_reader(Routing)
 _read_layer, _read_matrix = tuple_reader(LayerRow), tuple_reader(MatrixRow)
 
 

@@ -55,7 +55,7 @@ VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class PackedType:
     """A packed type: `multiply_NAME` and `dequantize_row_NAME` are its kernels."""
 
     name: str
@@ -81,15 +81,15 @@ class Kind:
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K = range(9)
 KINDS = {
-    "F32": Kind("f32", F32, 1, 4, 4),
-    "F16": Kind("f16", F16, 1, 2, 2),
-    "BF16": Kind("bf16", BF16, 1, 2, 2),
-    "Q8_0": Kind("q8_0", Q8_0, BLOCK, 34, 34),
-    "Q4_0": Kind("q4_0", Q4_0, BLOCK, 18, 18),
-    "Q4_1": Kind("q4_1", Q4_1, BLOCK, 20, 20),
-    "Q4_K": Kind("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
-    "Q5_K": Kind("q5_k", Q5_K, SUPERBLOCK, 176, 180),
-    "Q6_K": Kind("q6_k", Q6_K, SUPERBLOCK, 210, 210),
+    "F32": PackedType("f32", F32, 1, 4, 4),
+    "F16": PackedType("f16", F16, 1, 2, 2),
+    "BF16": PackedType("bf16", BF16, 1, 2, 2),
+    "Q8_0": PackedType("q8_0", Q8_0, BLOCK, 34, 34),
+    "Q4_0": PackedType("q4_0", Q4_0, BLOCK, 18, 18),
+    "Q4_1": PackedType("q4_1", Q4_1, BLOCK, 20, 20),
+    "Q4_K": PackedType("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
+    "Q5_K": PackedType("q5_k", Q5_K, SUPERBLOCK, 176, 180),
+    "Q6_K": PackedType("q6_k", Q6_K, SUPERBLOCK, 210, 210),
 }
 SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # 4-byte runs of numbers in a file's block, after its scales
 
@@ -101,10 +101,10 @@ D_AT, DMIN_AT = 128, 144
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class PackedMatrix:
     """A packed matrix, or one of each expert. `array` keeps the memory that `address` points to."""
 
-    kind: Kind
+    kind: PackedType
     rows: int
     columns: int  # padded
     address: int
@@ -117,7 +117,7 @@ class Matrix:
 
 
 class MatrixRow(NamedTuple):
-    """A row of `Memory.matrices`; all 0 where a layer does not have the matrix."""
+    """A row of `BufferAddresses.matrices`; all 0 where a layer does not have the matrix."""
 
     address: int
     columns: int
@@ -128,12 +128,12 @@ class MatrixRow(NamedTuple):
 
 
 class LayerRow(NamedTuple):
-    """A row of `Memory.layers`: what a layer computes. A norm is the address of its weights, 0 where the layer has none."""
+    """A row of `BufferAddresses.layers`: what a layer computes. A norm is the address of its weights; 0: the layer has none."""
 
     scale: float  # of the scores
     softcap: int  # of the scores: a float32's bits; 0: none
     window: int  # tokens that a position sees; 0: all
-    q_table: int  # bytes from `Memory.cos_sin` to the rotary table of q
+    q_table: int  # bytes from `BufferAddresses.cos_sin` to the rotary table of q
     k_table: int
     q_parts: int  # a row of q is normed in so many equal parts: 1, the number of heads, or 0 for no norm
     k_parts: int
@@ -155,7 +155,7 @@ LAYER_NORMS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "f
 MATRIX_BYTES, LAYER_BYTES = 8 * len(MatrixRow._fields), 8 * len(LayerRow._fields)
 
 
-class Sizes(NamedTuple):
+class StepSizes(NamedTuple):
     """Sizes of the model and the step; `num_*`, `*_size` count, `*_stride`, `*_bytes` are bytes."""
 
     norm_eps: float
@@ -189,7 +189,7 @@ class Sizes(NamedTuple):
     page_bytes: int
 
 
-class Memory(NamedTuple):
+class BufferAddresses(NamedTuple):
     """Addresses of buffers, tables and entries."""
 
     control: int

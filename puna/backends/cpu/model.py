@@ -18,9 +18,9 @@ from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
     KINDS,
-    Kind,
-    Matrix,
-    Memory,
+    BufferAddresses,
+    PackedMatrix,
+    PackedType,
     Routing,
     aligned_zeros,
     bytes_of,
@@ -71,7 +71,7 @@ class CPUBackend:
         self.kv_arithmetic = f"kernels {host.cache_key()}, numpy {np.__version__}"  # rotary tables are numpy's
         self._arrays: dict[str, Bytes] = {}
         self._routing: dict[str, Bytes] = {}
-        self._matrices: dict[str, Matrix] = {}
+        self._matrices: dict[str, PackedMatrix] = {}
         self._vectors: dict[str, Vector] = {}
         self._team: Team | None = None
 
@@ -111,7 +111,7 @@ class CPUBackend:
             "routing": _table([Routing(**_addresses(self._routing))]),
         }
         entries = entries_of_step(config, self._matrices["embed"].kind, plan.kv_type)
-        arrays["memory"] = _table([Memory(**_addresses(arrays), **entries)])
+        arrays["memory"] = _table([BufferAddresses(**_addresses(arrays), **entries)])
         arrays["sizes"], arrays["sizes_alone"] = _table([sizes]), _table([sizes._replace(threads=1)])
         self._arrays = arrays
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
@@ -188,7 +188,9 @@ def _names(config: ModelConfig, is_matrix: bool) -> list[str]:
     return [name for name, shape in tensor_shapes(config).items() if (len(shape) > 1) == is_matrix]
 
 
-def _packed(checkpoint: Checkpoint, kinds: Mapping[str, Kind], threads: int, report: Reporter) -> Iterator[tuple[str, Matrix]]:
+def _packed(
+    checkpoint: Checkpoint, kinds: Mapping[str, PackedType], threads: int, report: Reporter
+) -> Iterator[tuple[str, PackedMatrix]]:
     """All matrices, by name."""
     tensors = [checkpoint.tensors[name] for name in kinds]
     others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.cpu.compiled import load_entry
-from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, SOURCE_QUADS, Kind, Matrix, aligned_zeros, padded
+from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, SOURCE_QUADS, PackedMatrix, PackedType, aligned_zeros, padded
 from puna.formats.base import Tensor
 from puna.formats.blocks import quantize_q8_0
 
 
-def pack(tensor: Tensor, kind: Kind) -> Matrix:
+def pack(tensor: Tensor, kind: PackedType) -> PackedMatrix:
     """Pack a matrix, or one of each expert, as `kind`: its own type, or Q8_0."""
     is_kept = kind is KINDS.get(tensor.type.name)
     assert is_kept or kind is KINDS["Q8_0"], f"{tensor.name} cannot be packed as {kind.name}"
@@ -35,13 +35,13 @@ def _made_q8_0(tensor: Tensor, first: int, last: int) -> npt.NDArray[np.uint8]:
     return quantize_q8_0(np.pad(tensor.dequantize(first, last), ((0, 0), (0, -tensor.shape[-1] % BLOCK))))
 
 
-def _empty(kind: Kind, experts: int, rows: int, columns: int) -> Matrix:
+def _empty(kind: PackedType, experts: int, rows: int, columns: int) -> PackedMatrix:
     columns = padded(columns, kind.block)
     array = aligned_zeros(experts * padded(rows, GROUP) // GROUP * kind.group_bytes(columns))
-    return Matrix(kind, rows, columns, array.ctypes.data, array)
+    return PackedMatrix(kind, rows, columns, array.ctypes.data, array)
 
 
-def _interleave(data: npt.NDArray[np.uint8], matrix: Matrix, first_row: int) -> None:
+def _interleave(data: npt.NDArray[np.uint8], matrix: PackedMatrix, first_row: int) -> None:
     """Write rows of a file's blocks to their groups; the first one begins a group."""
     data, kind = np.ascontiguousarray(data), matrix.kind
     stride = kind.group_bytes(matrix.columns)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from puna.backends.cpu.buffers import ffn_stride, pairs_of_token
 from puna.backends.cpu.compiled import load_entry
-from puna.backends.cpu.layout import LAYER_MATRICES, LAYER_NORMS, Kind, LayerRow, Matrix, MatrixRow, float_bits
+from puna.backends.cpu.layout import LAYER_MATRICES, LAYER_NORMS, LayerRow, MatrixRow, PackedMatrix, PackedType, float_bits
 from puna.model.rotary import RotaryTables
 from puna.model.spec import Experts, HeadNorm, ModelConfig
 
@@ -26,8 +26,8 @@ def entries_of_layers(config: ModelConfig) -> set[str]:
     return names
 
 
-def entries_of_step(config: ModelConfig, embedding: Kind, kv_type: str) -> dict[str, int]:
-    """Field of `Memory` -> address of the entry; 0 for what no layer needs."""
+def entries_of_step(config: ModelConfig, embedding: PackedType, kv_type: str) -> dict[str, int]:
+    """Field of `BufferAddresses` -> address of the entry; 0 for what no layer needs."""
     names = {
         "dequantize_row": f"dequantize_row_{embedding.name}",
         "write_kv": f"write_kv_{kv_type}",
@@ -62,7 +62,7 @@ def layer_rows(config: ModelConfig, vectors: Vectors, rotary: RotaryTables, tabl
         )
 
 
-def matrix_rows(config: ModelConfig, matrices: Mapping[str, Matrix], vectors: Vectors) -> Iterator[MatrixRow]:
+def matrix_rows(config: ModelConfig, matrices: Mapping[str, PackedMatrix], vectors: Vectors) -> Iterator[MatrixRow]:
     """Of each layer, then the embedding and the output matrix, which may be the same."""
     for number in range(config.num_layers):
         for name in LAYER_MATRICES:
@@ -72,7 +72,7 @@ def matrix_rows(config: ModelConfig, matrices: Mapping[str, Matrix], vectors: Ve
     yield _matrix_row(matrices.get("lm_head", matrices["embed"]))
 
 
-def _matrix_row(matrix: Matrix | None, bias: int = 0) -> MatrixRow:
+def _matrix_row(matrix: PackedMatrix | None, bias: int = 0) -> MatrixRow:
     if matrix is None:
         return MatrixRow(0, 0, 0, 0, 0, 0)
     multiply = load_entry(f"multiply_{matrix.kind.name}").address

@@ -17,10 +17,10 @@ from puna.backends.base import Translation
 from puna.causes import SURE, find
 from puna.errors import DeviceError, InsufficientMemoryError, PunaError, first_line
 
-Kind = Literal["device memory", "main memory", "device"]
+Failure = Literal["device memory", "main memory", "device"]
 
 # Texts of PyTorch, CUDA's libraries and Triton, in lower case -> what failed. The first match counts.
-WORDINGS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+WORDINGS: tuple[tuple[Failure, tuple[str, ...]], ...] = (
     ("main memory", ("defaultcpuallocator", "std::bad_alloc", "cannot allocate memory", "unable to allocate")),
     (
         "device memory",
@@ -47,7 +47,7 @@ class PinnedMemoryError(MemoryError):
     """Pinned memory was refused. PyTorch calls that "CUDA error: out of memory" too."""
 
 
-def kind_of(error: BaseException) -> Kind | None:
+def kind_of(error: BaseException) -> Failure | None:
     """What failed; None if the error is not the device's.
 
     >>> kind_of(RuntimeError("CUDA error: an illegal memory access was encountered")), kind_of(RuntimeError("shapes differ"))

@@ -217,18 +217,18 @@ def _q6_k(planes: Planes) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MatrixType:
     """A type that a matrix may have on a torch device."""
 
     numbers: Callable[[Planes], torch.Tensor]
     arrange: Callable[[Planes], Planes] = _as_they_are
 
 
-KINDS: Mapping[str, Kind] = {
-    **{name: Kind(_floats) for name in FLOATS},
-    "Q8_0": Kind(_q8_0),
-    "Q4_0": Kind(_q4_0),
-    "Q4_1": Kind(_q4_1),
-    "Q4_K": Kind(_q4_k, _arrange_q4_k),
-    "Q6_K": Kind(_q6_k, _arrange_q6_k),
+KINDS: Mapping[str, MatrixType] = {
+    **{name: MatrixType(_floats) for name in FLOATS},
+    "Q8_0": MatrixType(_q8_0),
+    "Q4_0": MatrixType(_q4_0),
+    "Q4_1": MatrixType(_q4_1),
+    "Q4_K": MatrixType(_q4_k, _arrange_q4_k),
+    "Q6_K": MatrixType(_q6_k, _arrange_q6_k),
 }

@@ -8,7 +8,7 @@ from puna.machine.child import ask
 from puna.machine.finding import Finding, State
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.resources import Limit, Memory, machine_memory, memory_limits, oom_kills, oom_kills_since_start, within
+from puna.resources import Limit, MainMemory, machine_memory, memory_limits, oom_kills, oom_kills_since_start, within
 from puna.units import GIB, MIB, rough_gib
 
 NEEDED_BYTES = 300 * MIB  # Python, the kernels and the default model
@@ -60,16 +60,16 @@ def memory(patient: Patient) -> Iterator[Finding]:
     yield from _kills(patient)
 
 
-def read_memory(host: Host) -> Memory | None:
+def read_memory(host: Host) -> MainMemory | None:
     """/proc/meminfo; without it, what a child of this Python finds."""
     if host.system == "Linux":
         return machine_memory(host)
     answer = ask(host, "puna.machine.facts", "memory")
-    numbers = [int(answer.number(name) or 0) for name in Memory._fields]
-    return Memory(*numbers) if numbers[0] > 0 else None
+    numbers = [int(answer.number(name) or 0) for name in MainMemory._fields]
+    return MainMemory(*numbers) if numbers[0] > 0 else None
 
 
-def _limit(patient: Patient, found: Memory, limit: Limit) -> Finding:
+def _limit(patient: Patient, found: MainMemory, limit: Limit) -> Finding:
     holds, effect, remedy = HOLDERS.get(limit.name, HOLDERS["cgroup"])
     return Finding(
         "memory.limit",
@@ -122,7 +122,7 @@ def _title(name: str) -> str:
     return name[:-1].replace("codellama", "CodeLlama").replace("llama", "Llama") + "B"
 
 
-def _swap(patient: Patient, found: Memory) -> Iterator[Finding]:
+def _swap(patient: Patient, found: MainMemory) -> Iterator[Finding]:
     used = found.swap_total - found.swap_free
     if found.swap_total and used > found.swap_total // 2 and used > GIB:
         yield Finding(

@@ -13,7 +13,18 @@ from puna.backends import BACKENDS, reference
 from puna.backends.cpu import kernels, simd
 from puna.backends.cpu.compiled import load_entry
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import ADD, BLOCK, KINDS, SET, SUPERBLOCK, Matrix, aligned_zeros, float_bits, padded, record_bytes
+from puna.backends.cpu.layout import (
+    ADD,
+    BLOCK,
+    KINDS,
+    SET,
+    SUPERBLOCK,
+    PackedMatrix,
+    aligned_zeros,
+    float_bits,
+    padded,
+    record_bytes,
+)
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -25,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 SIZES = [1, 7, 8, 9, 31, 32, 33, 100, 172, 576]
 
 
-def packed(tensor: Tensor) -> Matrix:
+def packed(tensor: Tensor) -> PackedMatrix:
     """As the plan would have it."""
     return pack(tensor, KINDS.get(tensor.type.name, KINDS["Q8_0"]))
 
@@ -49,11 +60,11 @@ def run_quantize(x: int, columns: int, record: int) -> None:
     kernels.quantize_blocks(x, columns, record, 0, columns // 32)
 
 
-def run_dequantize_row(matrix: Matrix, row: int, size: int, out: int) -> None:
+def run_dequantize_row(matrix: PackedMatrix, row: int, size: int, out: int) -> None:
     load_entry(f"dequantize_row_{matrix.kind.name}")(matrix.address, matrix.columns, row, size, out)
 
 
-def run_multiply(matrix: Matrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
+def run_multiply(matrix: PackedMatrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
     """The product, then added a second time."""
     for mode in (SET, ADD):
         load_entry(f"multiply_{matrix.kind.name}")(

@@ -35,18 +35,18 @@ INT8, BF16, OTHER = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class AttentionTile:
     """The size of a program's tile."""
 
     positions: int
     prefill_rows: int  # counts each head of a group
 
 
-def tile_of(kv_type: int, padded: int) -> Tile:
+def tile_of(kv_type: int, padded: int) -> AttentionTile:
     """A tile of K of head_dim 128 in bf16 is 16 KB; float32, as three tf32 products, runs out of registers from 64 on."""
     if kv_type != OTHER:
-        return Tile(64, 64)
-    return Tile(32, 32 if padded < 256 else 16)
+        return AttentionTile(64, 64)
+    return AttentionTile(32, 32 if padded < 256 else 16)
 
 
 @cache

@@ -21,7 +21,7 @@ CHUNK_BYTES = 1 << 26  # of bf16 at a time: more than any L2 holds, and small be
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class GemmTile:
     """A tile of outputs: rows of x, rows of the matrix; and columns at a time."""
 
     rows: int
@@ -31,8 +31,8 @@ class Tile:
     stages: int
 
 
-HALF_TILE = Tile(128, 128, 64, 8, 4)  # 128 KB in flight on an H100. NOT TIMED yet
-FLOAT_TILE = Tile(64, 64, 32, 4, 3)
+HALF_TILE = GemmTile(128, 128, 64, 8, 4)  # 128 KB in flight on an H100. NOT TIMED yet
+FLOAT_TILE = GemmTile(64, 64, 32, 4, 3)
 GROUP = 8  # tiles of rows of x that read the same rows of weights before the next ones, so that L2 serves them
 
 

@@ -44,7 +44,7 @@ MAX_SPLITS = 16  # partial sums stay small beside the weights
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class MatvecTile:
     """A kernel's tile sizes."""
 
     rows: int  # BLOCK_N, of the matrix
@@ -57,21 +57,21 @@ class Tile:
 # at once; with 128 columns a program of every kind leaves room for two to four beside it (compiled for sm_90: 95
 # registers for BF16, 128 for Q4_0, 168 for Q8_0 and the K-quants; 256 columns take all 255). NOT TIMED yet:
 # benchmarks/gpu_kernels.py --sweep finds the best of `candidates`.
-TILES: Mapping[str, Tile] = {
-    "F32": Tile(64, 32, 4, 4),
-    "F16": Tile(64, 64, 4, 4),
-    "BF16": Tile(64, 128, 4, 4),
-    "Q8_0": Tile(64, 128, 4, 4),
-    "Q4_0": Tile(64, 128, 4, 4),
-    "Q4_1": Tile(64, 128, 4, 4),
-    "Q4_K": Tile(64, 128, 4, 4),
-    "Q6_K": Tile(64, 128, 4, 4),
+TILES: Mapping[str, MatvecTile] = {
+    "F32": MatvecTile(64, 32, 4, 4),
+    "F16": MatvecTile(64, 64, 4, 4),
+    "BF16": MatvecTile(64, 128, 4, 4),
+    "Q8_0": MatvecTile(64, 128, 4, 4),
+    "Q4_0": MatvecTile(64, 128, 4, 4),
+    "Q4_1": MatvecTile(64, 128, 4, 4),
+    "Q4_K": MatvecTile(64, 128, 4, 4),
+    "Q6_K": MatvecTile(64, 128, 4, 4),
 }
 BITS: Mapping[str, int] = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q6_K": 6}  # per weight, without scales; others: 4
 
 
 @cache
-def fitting_tile(kind: str, mode: int, rows: int, wide: int, gpu: GPUProperties) -> Tile:
+def fitting_tile(kind: str, mode: int, rows: int, wide: int, gpu: GPUProperties) -> MatvecTile:
     """The table's tile for a kind, with as many of its stages as leave room for a second program.
 
     >>> [fitting_tile("BF16", NORM, 1, NARROW, gpu).stages for gpu in (H100, GPUProperties(99 << 10, 32))]
@@ -82,19 +82,19 @@ def fitting_tile(kind: str, mode: int, rows: int, wide: int, gpu: GPUProperties)
     return replace(tile, stages=fitting_stages(wanted, _staged_bytes(kind, tile, mode, rows, wide), gpu.half_bytes))
 
 
-def candidates(kind: str, gpu: GPUProperties = H100) -> Iterator[Tile]:
+def candidates(kind: str, gpu: GPUProperties = H100) -> Iterator[MatvecTile]:
     """Tiles to benchmark for a kind on a GPU, for one row of x; the default tile comes first."""
     own = fitting_tile(kind, NORM, 1, NARROW, gpu)
     yield own
     cuts = product((32, 64, 128), (64, 128, 256), ((4, 3), (4, 5), (8, 4)))
-    for tile in (TILES[kind], *(Tile(rows, columns, *others) for rows, columns, others in cuts)):
+    for tile in (TILES[kind], *(MatvecTile(rows, columns, *others) for rows, columns, others in cuts)):
         staged, half_precision = _staged_bytes(kind, tile, NORM, 1, NARROW), 2 * tile.rows * tile.columns
         fits = fitting_stages(tile.stages, staged, gpu.shared_bytes - half_precision) == tile.stages
         if tile != own and (tile.warps == 4 or tile.rows >= 64) and fits:
             yield tile
 
 
-def _staged_bytes(kind: str, tile: Tile, mode: int, rows: int, wide: int) -> int:
+def _staged_bytes(kind: str, tile: MatvecTile, mode: int, rows: int, wide: int) -> int:
     """Bytes of shared memory per stage: weights, x, and for the norm its weights and x again, for the squares."""
     weights = tile.rows * tile.columns * BITS.get(kind, 4) // 8
     columns_of_x = {PLAIN: rows, NORM: rows + wide + 1, SILU: 2 * rows, GELU: 2 * rows}
@@ -278,7 +278,7 @@ def matvec_kernel(
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SplitK:
     """A matrix split for the kernel: a function of kind and shape alone."""
 
     tiles: int
@@ -288,17 +288,17 @@ class Cut:
 
 
 @cache
-def cut(rows: int, columns: int, tile: Tile) -> Cut:
+def split_k(rows: int, columns: int, tile: MatvecTile) -> SplitK:
     """Split the columns so that there are about `PROGRAMS` programs.
 
-    >>> cut(4096, 4096, Tile(64, 128, 4, 4))
-    Cut(tiles=64, steps=4, splits=8, is_even=True)
+    >>> split_k(4096, 4096, MatvecTile(64, 128, 4, 4))
+    SplitK(tiles=64, steps=4, splits=8, is_even=True)
     """
     tiles, all_steps = -(-rows // tile.rows), -(-columns // tile.columns)
     splits = max(1, min(PROGRAMS // tiles, MAX_SPLITS, all_steps))
     steps = -(-all_steps // splits)
     splits = -(-all_steps // steps)
-    return Cut(tiles, steps, splits, steps * splits * tile.columns == columns)
+    return SplitK(tiles, steps, splits, steps * splits * tile.columns == columns)
 
 
 def matvec(
@@ -310,7 +310,7 @@ def matvec(
     mode: int = PLAIN,
     norm: torch.Tensor | None = None,
     eps: float = 0.0,
-    tile: Tile | None = None,
+    tile: MatvecTile | None = None,
 ) -> None:
     """y = f(x) W^T (+ bias) (+ residual).  # x (tokens, columns), or twice as many for gate and up; y (tokens, rows)"""
     if len(x) == 0:
@@ -319,7 +319,7 @@ def matvec(
     wide = NARROW if len(x) <= NARROW else gpu.wide_rows
     loaded_rows = next((n for n in ROW_BUCKETS if n >= len(x)), wide)
     tile = tile or fitting_tile(matrix.kind, mode, loaded_rows, wide, gpu)
-    shape = cut(matrix.rows, whole, tile)
+    shape = split_k(matrix.rows, whole, tile)
     groups = -(-len(x) // wide)
     part_size = (tile.rows + 1) * wide
     places = shape.tiles * groups if shape.splits > 1 else 0

@@ -181,7 +181,7 @@ def test_a_rows_bits_do_not_depend_on_the_batch(
 
 
 def test_shares_of_a_long_row_are_merged_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "tile_of", lambda kv_type, padded: attention.Tile(16, 16))
+    monkeypatch.setattr(attention, "tile_of", lambda kv_type, padded: attention.AttentionTile(16, 16))
     monkeypatch.setattr(attention, "MAX_SPLITS", 4)
     piece: Piece = (1, 150, [4, 8, 0, 6, 11, 2, 3, 1, 5, 7])
     kv, q, step = filled_kv("f16", 1, 16, piece), queries(5, 16, piece), step_of(16, piece)

@@ -107,8 +107,8 @@ def test_many_rows_go_through_the_gemm(kind: str, monkeypatch: pytest.MonkeyPatc
 def test_a_rows_bits_in_the_gemm_do_not_depend_on_the_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, and at other places of other tiles."""
     monkeypatch.setattr(np, "matmul", interpreter.product_in_order)
-    monkeypatch.setattr(gemm, "HALF_TILE", gemm.Tile(16, 32, 32, 4, 2))
-    monkeypatch.setattr(gemm, "FLOAT_TILE", gemm.Tile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "HALF_TILE", gemm.GemmTile(16, 32, 32, 4, 2))
+    monkeypatch.setattr(gemm, "FLOAT_TILE", gemm.GemmTile(16, 32, 32, 4, 2))
     w, x = matrix(kind, 40, 96), normal(37, 96, seed=1)
     whole = kernels.matvec_add(x, w, None, None, many=True)
     for first, last in ((0, 1), (20, 21), (36, 37), (5, 30)):
@@ -144,8 +144,8 @@ def test_a_card_with_less_memory_computes_the_same_bits(kind: str, monkeypatch: 
 @pytest.mark.parametrize("kind", ["BF16", "Q4_0"])
 def test_columns_are_shared_out_and_summed_in_order(kind: str) -> None:
     w, x = matrix(kind, 20, 512), normal(3, 512, seed=1)
-    tile = matvec.Tile(16, 64, 4, 2)
-    assert matvec.cut(20, 512, tile).splits == 8
+    tile = matvec.MatvecTile(16, 64, 4, 2)
+    assert matvec.split_k(20, 512, tile).splits == 8
     y = torch.empty(3, 20)
     for _ in range(2):  # the counters must stand at zero again
         matvec.matvec(x, w, None, None, y, tile=tile)
