@@ -18,6 +18,7 @@ from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
+from puna.pooling import Pool
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
@@ -87,9 +88,16 @@ class Engine:
         """Pages that no sequence holds; all of them if nothing runs."""
         return self._scheduler.pages.num_available
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None = None) -> Request:
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        sampler: TokenSampler | None = None,
+        pool: Pool | None = None,
+    ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe.
+        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
+        `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -98,11 +106,11 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params, sampler)
+        live = self._make_live(list(prompt_ids), params, sampler, pool)
         self._live[live.request.id] = live
         if self._drafter is not None:
             self._drafter.start(live.request)
-        if live.max_tokens == 0 and not live.request.needs_prompt_logprobs:
+        if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
             self._scheduler.add(live.request)
@@ -150,11 +158,11 @@ class Engine:
         self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            logits = self._forward(batch)
+            results = self._forward(batch)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
-            for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
-                self._use_logits(self._live[chunk.request.id], rows, chunk)
+            for chunk, rows in zip(chunks, results, strict=True):
+                self._use_rows(self._live[chunk.request.id], rows, chunk)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -193,13 +201,13 @@ class Engine:
             for request in requests:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
-    def _forward(self, batch: Batch) -> Logits:
-        """Compute the logits of a step. The drafter hears what its rows cost."""
+    def _forward(self, batch: Batch) -> list[Logits]:
+        """Compute the rows of a step, by sequence. The drafter hears what they cost."""
         start = time.perf_counter()
-        logits = self._backend.step(batch).logits()
+        results = batch.results(self._backend.step(batch))
         if self._drafter is not None:
             self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
-        return logits
+        return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
@@ -209,9 +217,12 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _use_logits(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next tokens from the last rows."""
+    def _use_rows(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
+        """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
+        next tokens from the last rows."""
         try:
+            if live.request.pool is not None:
+                live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
             if chunk.is_last and live.max_tokens > 0:
@@ -335,17 +346,18 @@ class Engine:
             source=self._source,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
         require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=(key, salt) if salt else key)
+        prefix_key = (key, salt) if salt else key
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
-        needs_logits = custom is not None or self._drafter is not None or self._needs_logits(sampler)
+        needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:

@@ -12,16 +12,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, formats, hub
+from puna import checks, embedding, formats, hub, rerank
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
+from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
@@ -30,10 +32,13 @@ from puna.infill import InfillPrompt, encode_infill
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
+from puna.pooling import Floats, Pooling
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
+from puna.score import OptionIds, OptionScore, encode_options
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
@@ -170,6 +175,8 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
+        self._head = checkpoint.head
+        self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
         self.plan = plan
@@ -290,6 +297,98 @@ class LLM:
         """Like `chat`, piece by piece."""
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
+
+    @overload
+    def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
+    @overload
+    def score(
+        self, prompts: list[str], options: Sequence[str] | Sequence[Sequence[str]], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: list[list[int]], options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: Sequence[int], options: Sequence[Sequence[int]], *, progress: bool | None = None
+    ) -> list[OptionScore]: ...
+    def score(
+        self, prompts: Prompt | Prompts, options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[OptionScore] | list[list[OptionScore]]:
+        """How likely each option is after a prompt, in the order given; nothing is sampled.
+
+        Texts, or token ids. For a list of prompts: options for all, or a list of them for each. Each score is the same as alone.
+
+        >>> scores = llm.score("The capital of Peru is", [" Lima", " Oslo"])                          # doctest: +SKIP
+        >>> max(scores, key=lambda score: score.mean_logprob).is_greedy                               # doctest: +SKIP
+        True
+        """
+        pairs = self._pairs(prompts, options)
+        first = self._score([row[0] for row in pairs], progress)  # leaves each prompt's pages to its other options
+        rest = iter(self._score([pair for row in pairs for pair in row[1:]], progress))
+        scores = [[one, *islice(rest, len(row) - 1)] for one, row in zip(first, pairs, strict=True)]
+        return scores[0] if is_prompt(prompts) else scores
+
+    def _pairs(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[list[OptionIds]]:
+        if is_prompt(prompts):
+            return [encode_options(prompts, options, self.tokenizer)]  # type: ignore[arg-type]
+        given = checks.row("the options", options, "a list of options, or of such lists,")
+        is_shared = len(given) > 0 and is_prompt(given[0])
+        each = [given] * len(prompts) if is_shared else given
+        _require_one_each("list of options", each, len(prompts))
+        return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
+
+    def _score(self, pairs: list[OptionIds], progress: bool | None) -> list[OptionScore]:
+        jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
+        completions = _drain(self._open(jobs), progress) if jobs else []
+        return [OptionScore.of(one, len(pair.prompt_ids)) for one, pair in zip(completions, pairs, strict=True)]
+
+    def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
+        """The embedding of one prompt, or of each of a list.  # (dimensions,), or (prompts, dimensions); float32
+
+        `pooling`: how the hidden states of the tokens become one vector: mean, last, cls (the first); None: as the model's files
+        say, else last. `normalize`: scale it to length 1 [True]. `dimensions`: keep only the first so many numbers, for models
+        that were trained for that; None: all. Embeddings run beside generation; each is the same as alone, bit for bit. A prompt
+        that is longer than the context raises ContextLengthError.
+        """
+        rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
+        return rows[0] if is_prompt(prompts) else rows
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None
+    ) -> list[Ranked]:
+        """Score how well each document answers the query, and sort: the best first.
+
+        A model with a head of its own (`...ForSequenceClassification`, GGUF's `cls.output`) gives its logit or, with two labels,
+        the probability of "yes"; any other is asked, and the score is the probability of "yes" against "no". The prompt is
+        Qwen3-Reranker's where the model has a chat template, with `instruction` for the task; else query and document follow each
+        other. `top_n`: return only so many; None: all. The documents run together; each score is the same as alone.
+        """
+        asked, texts = rerank.checked_texts(query, documents)
+        count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
+        task = rerank.INSTRUCTION if instruction is None else rerank.checked_text("instruction", instruction)
+        prompts = [self._ranking_prompt(asked, text, task) for text in texts]
+        return rerank.ranked(self._scores(prompts), count)
+
+    def _ranking_prompt(self, query: str, document: str, instruction: str) -> list[int]:
+        tokenizer, template = self._tokenizer_for("text"), self.chat_template
+        if template is None:
+            return rerank.pair(tokenizer, query, document)
+        args = {} if unread_args(rerank.NO_THINKING, template) else rerank.NO_THINKING
+        messages = rerank.question(query, document, instruction)
+        return encode_chat(messages, tokenizer, template, template_args=args, limit=self.plan.max_context)
+
+    def _scores(self, prompts: list[list[int]]) -> list[float]:
+        if self._head is None:
+            return rerank.answer_scores(self.runner, prompts, *rerank.answer_ids(self._tokenizer_for("text")))
+        matrix = self._head.matrix.dequantize()
+        return [rerank.head_score(state, matrix, self._head.labels) for state in embedding.hidden_states(self.runner, prompts)]
+
+    def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
+        """What `embed` submits. All prompts are checked and encoded before the first one runs."""
+        several: Sequence[Any] = [prompts] if is_prompt(prompts) else prompts
+        ids = list(map(self.encode, several))
+        return EmbeddingJob.of(ids, self.model.hidden_size, self.pooling, settings)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from puna import checks
 from puna.errors import PunaError, UsageError, first_line
+from puna.pooling import Pool
 
 # `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
 PrefixKey = int | tuple[int, str]
@@ -265,6 +266,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:
         if self.params.prompt_logprobs is not None:  # the first token has no context
@@ -289,7 +291,19 @@ class Request:
     @property
     def logits_from(self) -> int:
         """The first token whose logits are needed: the last token, or the one before the next prompt token to score."""
+        if self.pool is not None:
+            return self.num_tokens
         return len(self.prompt_logprobs) - 1 if self.needs_prompt_logprobs else self.num_tokens - 1
+
+    @property
+    def hidden_from(self) -> int:
+        """The first token whose hidden state is needed."""
+        return self.num_tokens if self.pool is None else self.pool.first_row(self.num_tokens)
+
+    @property
+    def needed_from(self) -> int:
+        """The first token that must be computed, even if its K and V are known; the last one always."""
+        return min(self.logits_from, self.hidden_from)
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""

@@ -31,6 +31,7 @@ from weakref import WeakValueDictionary
 
 from puna.engine import Engine
 from puna.errors import NumericalError, UsageError
+from puna.pooling import Pool
 from puna.request import Request, SamplingParams, StepOutput
 from puna.sampling import TokenSampler
 
@@ -151,10 +152,11 @@ class Runner:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         listener: Callable[[Handle], object] = lambda handle: None,
+        pool: Pool | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
         handle = Handle(self, listener)
-        self._ask(partial(self._admit, handle, prompt_ids, params, sampler))
+        self._ask(partial(self._admit, handle, partial(self._engine.add, prompt_ids, params, sampler, pool)))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle
@@ -282,12 +284,12 @@ class Runner:
             self._calls.popleft()
         self._deliver(self._engine.outputs())
 
-    def _admit(self, handle: Handle, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None) -> None:
+    def _admit(self, handle: Handle, add: Callable[[], Request]) -> None:
         if handle.ended_at:
             return
         try:
             self._require_open()
-            handle.request = self._engine.add(prompt_ids, params, sampler)
+            handle.request = add()
             self._handles[handle.request.id] = handle
         except Exception as error:  # noqa: BLE001 - the handle raises it, and the others go on
             handle._end(error)

@@ -28,6 +28,11 @@ class ScheduledChunk:
     is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
     draft_ids: tuple[int, ...] = ()  # guesses of the tokens from `last` on; their K and V count once they are accepted
 
+    @property
+    def num_hidden(self) -> int:
+        """How many of these tokens, the last ones, need hidden states."""
+        return max(0, self.last - max(self.first, self.request.hidden_from))
+
 
 @dataclass(slots=True)
 class TokenBudget:
@@ -246,10 +251,10 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
+        """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        ids = request.token_ids(0, request.logits_from)
+        ids = request.token_ids(0, request.needed_from)
         request.page_ids = self.pages.match(ids, request.prefix_key, self._prompt_length(request))
         self._count_cached(request)
 
@@ -263,7 +268,7 @@ class Scheduler:
     def _find_stored(self, request: Request) -> None:
         """Count the stored pages that continue those in memory. The store keeps those in memory, too."""
         if self._source is not None:
-            first, last = len(request.page_ids), request.logits_from // self.pages.page_size
+            first, last = len(request.page_ids), request.needed_from // self.pages.page_size
             for index in range(first):
                 self._source.save(request, index)
             request.num_stored = self._source.find(request, first, last)

@@ -102,7 +102,8 @@ class Backend(Protocol):
         """
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
-        """Launch a step: write the batch's K and V, compute the logits of `batch.logit_rows`, and sample if `sampling` is given.
+        """Launch a step: write the batch's K and V, compute the logits of `batch.logit_rows`, and sample if `sampling` is given;
+        else compute the hidden states of `batch.hidden_rows` too.
 
         Only a backend with `filters` is given `sampling`, for requests that need no filter beyond them. The sampled ids equal
         those of `SamplingBatch.sample_row` for the same logits, and stay on the device for the placeholders of the next step. At
@@ -110,10 +111,7 @@ class Backend(Protocol):
         """
 
     def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
-        """Copy the K and V of pages, exactly. Another thread may call this while a step runs.  # (pages,) -> (pages, page bytes)
-
-        The numbers come first, as the plan's KV type has them; with int8, the scales follow.
-        """
+        """Copy the K and V of pages. Another thread may call this while a step runs.  # (pages,) -> (pages, page bytes)"""
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         """Overwrite pages with what `read_pages` gave; steps launched afterwards see it."""

@@ -27,12 +27,14 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
+    "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
     "plan": ("puna.cli.plan", "Show whether a model fits, how, and how fast it will be."),
     "doctor": ("puna.cli.doctor", "Check whether this machine runs models, and how to fix it."),
     "why": ("puna.cli.why", "Explain an error text or a log: its cause and how to fix it."),
     "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
+    "embed": ("puna.cli.embed", "Print the embeddings of texts: vectors for search."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
@@ -59,6 +61,10 @@ class LazyGroup(click.Group):
             return QUESTION, self.get_command(ctx, QUESTION), args
         raise no_command(args, COMMANDS)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Only the commands: the text above them names the two options, and the help must fit a screen."""
+        self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -78,8 +84,8 @@ def is_question(word: str) -> bool:
 def app() -> None:
     """Run LLaMA-family models on this machine: puna "What is a llama?"
 
-    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Without MODEL, puna uses a
-    small default model, and fetches it once. Every command has --json and --help.
+    MODEL: a file, a folder, a name in the cache, or hf:OWNER/REPO/FILE.gguf; without it, a small default model. Every
+    command has --json and --help; puna --version shows the version.
     """
 
 
@@ -172,7 +178,7 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-SHARING = ("run", "chat", "bench", "doctor")  # commands that several processes run together
+SHARING = ("run", "chat", "bench", "perplexity", "doctor")  # commands that several processes run together
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 

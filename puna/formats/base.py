@@ -17,6 +17,7 @@ import numpy.typing as npt
 from puna.formats.blocks import BLOCK_TYPES, BlockType
 from puna.formats.rows import ComputedRows, Rows
 from puna.model.spec import ModelConfig
+from puna.pooling import Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,14 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RankingHead:
+    """The head of a model that scores texts: logits = matrix x hidden state of the last token."""
+
+    matrix: Tensor  # (labels, hidden_size); one label or two
+    labels: tuple[str, ...] = ()  # their names, if the file has any
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model that was opened and checked; its weights are not read yet."""
 
@@ -118,6 +127,8 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()  # for the user when the model is loaded; one line each
     generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)
+    pooling: Pooling | None = None  # how hidden states become an embedding; None: the file does not say
+    head: RankingHead | None = None  # of a model that scores texts
 
     def __repr__(self) -> str:
         config = self.config

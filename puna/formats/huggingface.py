@@ -13,10 +13,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats.arrays import DTYPES, FileArray, PackedTensor
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.families import FAMILIES
-from puna.formats.foreign import foreign_quantisation, refuse_quantisation
 from puna.formats.huggingface_config import logit_scale, read_config, sampling_in, text_part, unused_keys
 from puna.formats.huggingface_rope import rope_notices
 from puna.formats.json_file import JsonObject, read_json
@@ -25,20 +25,22 @@ from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.notices import Doubt
 from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
+from puna.formats.ranking_head import LOST_HEAD, NO_TEXT, taken_out, with_beginnings, writes_text
 from puna.formats.regrouped import separated, stacked
 from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
-from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
+from puna.formats.unsupported import quantisation_of, refuse_quantisation
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of, tensor_shapes
+from puna.pooling import Pooling
 
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
 # In order: a whole file before shards, safetensors before PyTorch's files.
-WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
+WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, FileArray]]], ...] = (
     ("model.safetensors", read_safetensors),
     ("pytorch_model.bin", read_torch_file),
 )
@@ -48,8 +50,8 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_SHARDS = 10_000
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 1 << 20, 8 << 20  # real ones have some kB, and some hundred
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
-Weight = StoredTensor | PackedTensor
-Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
+Weight = FileArray | PackedTensor
+Weights = Mapping[str, FileArray] | Mapping[str, FileArray | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
 
 
@@ -70,8 +72,10 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
     stored, of_images = _of_text(config_json, stored)
+    stored = with_beginnings(stored)
+    head = taken_out(stored, config_json, config.hidden_size)
     unquantised, told = _unquantised(folder, config_json, stored)
-    config, weights, notices = _with_head(_regrouped(unquantised, config), config)
+    config, weights, notices = _with_head(_regrouped(unquantised, config), config, writes_text(config_json))
     tensors = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -89,6 +93,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         files=files,
         notices=(
             *of_images,
+            *([] if head is None else [LOST_HEAD]),
             *notices,
             *rope_notices(config_json),
             *_idle_ids(config_json, config.vocab_size),
@@ -99,11 +104,33 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
             *_of_code(config_json),
         ),
         generation=sampling_in(config_json) if generation is None else generation.values,
+        pooling=_pooling(folder),
+        head=head,
     )
 
 
+POOLING = "1_Pooling/config.json"  # of sentence-transformers
+POOLINGS: Mapping[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _pooling(folder: Path) -> Pooling | None:
+    """How the folder's maker pools hidden states. UnsupportedModelError for a way that puna does not have, or for several."""
+    path = _file_of(folder, POOLING)
+    if path is None:
+        return None
+    settings = read_json(path, MAX_CONFIG_BYTES)
+    modes = [key for key in settings.values if key.startswith("pooling_mode_") and settings.flag(key)]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UnsupportedModelError(f"{path} sets {', '.join(modes) or 'no pooling'}; puna knows one of {', '.join(POOLINGS)}")
+    return POOLINGS[modes[0]]
+
+
 def _config_json(folder: Path) -> JsonObject:
-    path = _placed(folder, CONFIG)
+    path = _file_of(folder, CONFIG)
     if path is None:
         raise ModelNotFoundError(
             f"{folder} holds weights, but no {CONFIG}", hint="It holds the sizes: fetch it from where the weights came from."
@@ -127,7 +154,7 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _placed(folder: Path, name: str) -> Path | None:
+def _file_of(folder: Path, name: str) -> Path | None:
     """The file of a fixed name in the folder, or None. The folder's owner may have linked it from anywhere."""
     path = folder / name
     return path if is_there(path) else None
@@ -136,10 +163,10 @@ def _placed(folder: Path, name: str) -> Path | None:
 LEAVES = "Shards that an index names must lie in its folder. Copy the files there, or open the folder where they are."
 
 
-def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+def _stored(folder: Path) -> tuple[dict[str, FileArray], tuple[Path, ...]]:
     """All arrays of the folder by name, and their files."""
     for name, read in WEIGHTS:
-        whole, index = _placed(folder, name), _placed(folder, f"{name}.index.json")
+        whole, index = _file_of(folder, name), _file_of(folder, f"{name}.index.json")
         if whole is not None:
             return read(whole), (whole,)
         if index is not None:
@@ -154,13 +181,13 @@ def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
 
 
 def _indexed(
-    folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
-) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    folder: Path, index: Path, read: Callable[[Path], dict[str, FileArray]]
+) -> tuple[dict[str, FileArray], tuple[Path, ...]]:
     """The shards of an index; each must hold exactly the arrays that the index names."""
-    places = read_json(index, MAX_INDEX_BYTES).object("weight_map")
-    if places is None or not places.values:
+    weight_map = read_json(index, MAX_INDEX_BYTES).object("weight_map")
+    if weight_map is None or not weight_map.values:
         raise ModelFormatError(index, "weight_map", None, "is missing")
-    names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
+    names = sorted({_shard_name(index, tensor, name) for tensor, name in weight_map.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
     paths = {name: inside(folder, name, LEAVES) for name in names}  # an index must not choose files outside the folder
@@ -172,13 +199,13 @@ def _indexed(
         )
     shards = [(path, read(path)) for path in paths.values() if path is not None]
     stored = _merged(shards)
-    for tensor, name in places.values.items():
+    for tensor, name in weight_map.values.items():
         if tensor not in stored or stored[tensor].file.name != name:
             raise ModelFormatError(
                 folder / name, f"tensor {shown(tensor)}", None, f"is missing, though {index.name} places it there"
             )
     for tensor in stored:
-        if tensor not in places.values and not IGNORED.fullmatch(tensor):
+        if tensor not in weight_map.values and not IGNORED.fullmatch(tensor):
             stored[tensor].fail(f"is not named by {index.name}")
     return stored, tuple(path for path, _ in shards)
 
@@ -197,7 +224,7 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
         shard = SHARD.fullmatch(path.name)
-        if shard is not None and _placed(folder, path.name) is not None:
+        if shard is not None and _file_of(folder, path.name) is not None:
             found[int(shard["number"])] = (int(shard["count"]), path)
     if not found:
         return []
@@ -212,8 +239,8 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     return [path for _, (_, path) in sorted(found.items())]
 
 
-def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, StoredTensor]:
-    merged: dict[str, StoredTensor] = {}
+def _merged(shards: list[tuple[Path, dict[str, FileArray]]]) -> dict[str, FileArray]:
+    merged: dict[str, FileArray] = {}
     for _, tensors in shards:
         for name, tensor in tensors.items():
             if name in merged and not IGNORED.fullmatch(name):
@@ -222,12 +249,12 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     return merged
 
 
-def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, FileArray]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = _quantisation(config_json)
-    foreign = foreign_quantisation(config_json, stored)
-    if foreign is not None and (quantisation is None or quantisation.text("quant_method") is None):
-        refuse_quantisation(config_json.file, foreign, METHODS)
-    beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
+    unsupported = quantisation_of(config_json, stored)
+    if unsupported is not None and (quantisation is None or quantisation.text("quant_method") is None):
+        refuse_quantisation(config_json.file, unsupported, METHODS)
+    beside = _file_of(folder, OLD_QUANTISATION) if quantisation is None else None
     if beside is not None and any(name.endswith(".qweight") for name in stored):
         quantisation = read_json(beside, MAX_CONFIG_BYTES)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
@@ -255,7 +282,7 @@ BEGINNINGS = {
 }  # fmt: skip
 
 
-def _of_text(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+def _of_text(config_json: JsonObject, stored: dict[str, FileArray]) -> tuple[dict[str, FileArray], tuple[str, ...]]:
     """The arrays of the language model, under the names of a folder that has nothing else."""
     if text_part(config_json) is config_json:
         return stored, ()
@@ -312,11 +339,13 @@ def _norms(tensors: Mapping[str, Tensor], offset: float, output_factor: float) -
     return found | last
 
 
-def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
-    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding.
+def _with_head(stored: Weights, config: ModelConfig, writes: bool) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
+    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding, or if it writes no text.
 
     As in transformers 5, a stored one that differs counts, and the output matrix replaces a missing embedding.
     """
+    if not writes and HEAD not in stored:
+        return replace(config, tie_embeddings=True), stored, (NO_TEXT,)
     if not config.tie_embeddings or HEAD not in stored:
         return config, stored, ()
     head, embed = stored[HEAD], stored.get(EMBED)
@@ -339,7 +368,7 @@ def _are_one(embed: Weight, head: Weight) -> bool:
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if stored.shape != shape:
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
-    if stored.dtype not in (READABLE if isinstance(stored, StoredTensor) else BLOCK_TYPES):
+    if stored.dtype not in (READABLE if isinstance(stored, FileArray) else BLOCK_TYPES):
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
     return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
 
@@ -362,7 +391,7 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
 
 
 def _generation(folder: Path) -> JsonObject | None:
-    path = _placed(folder, "generation_config.json")
+    path = _file_of(folder, "generation_config.json")
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 

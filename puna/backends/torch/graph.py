@@ -5,7 +5,7 @@ step of a bucket of sizes is recorded; the first compiles the kernels, which mus
 holds addresses, not numbers. So all that differs between two steps of a bucket lies in one staging buffer, which each step
 refills, and recorded work must not depend on numbers on the host: `Ops.READS_HOST` marks operations that do.
 
-Copies of an existing row fill a bucket: they write the same numbers to the same places.
+Copies of an existing row fill a bucket: they write the same numbers to the same slots.
 """
 
 from __future__ import annotations

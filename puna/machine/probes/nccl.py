@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from puna.machine import nvidia_smi
 from puna.machine.finding import Finding, Remedy
 from puna.machine.probes.base import Patient
-from puna.machine.probes.gpu_trial import is_worth_it
+from puna.machine.probes.gpu_self_test import is_worth_it
+from puna.machine.self_test import all_reduce, self_test
 from puna.machine.setting import setting
-from puna.machine.trial import all_reduce, trial
 
 CHECK = "nccl"
 NOT_SHARED = "several cards cannot share a model; one card alone can run one"
@@ -27,7 +27,7 @@ def nccl(patient: Patient) -> Iterator[Finding]:
         yield Finding(CHECK, "ok", found, device="cuda")
     if count < 2 or not is_worth_it(patient):
         return
-    told = patient.once(trial)
+    told = patient.once(self_test)
     if len(told.gpus) < 2:
         return  # programs can use fewer: gpu.trial says why
     if not told.nccl:
