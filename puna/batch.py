@@ -23,7 +23,7 @@ from puna.scheduler import ScheduledChunk
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]  # (rows, vocab_size)
-Rows = npt.NDArray[np.intp] | slice  # which rows of an array
+RowIndex = npt.NDArray[np.intp] | slice  # which rows of an array
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,9 @@ class Batch:
             prompt_lengths=np.array([len(chunk.request.prompt_ids) for chunk in chunks], np.int32),
         )
 
-    def _select(self, rows: Rows, sequences: Rows, starts: IntArray, logit_rows: IntArray, hidden_rows: IntArray) -> Batch:
+    def _select(
+        self, rows: RowIndex, sequences: RowIndex, starts: IntArray, logit_rows: IntArray, hidden_rows: IntArray
+    ) -> Batch:
         """The batch of some token rows and sequences; `starts`, `logit_rows` and `hidden_rows` are the new ones."""
         return Batch(
             token_ids=self.token_ids[rows],

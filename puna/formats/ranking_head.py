@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from puna.errors import UnsupportedModelError
+from puna.formats.arrays import FileArray, PackedTensor
 from puna.formats.base import RankingHead, Tensor
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.notices import ConversionLoss
-from puna.formats.stored import PackedTensor, StoredTensor
 
 SCORE, BEGINNING, FIRST = "score.weight", "model.", "embed_tokens.weight"
 WRITES, SCORES = "ForCausalLM", "ForSequenceClassification"
@@ -22,7 +22,7 @@ MAX_LABELS = 2
 NO_TEXT = "the model has no output matrix: it embeds or scores texts, and what it writes means nothing"
 LOST_HEAD = ConversionLoss(f"conversions leave out the model's head for ranking ({SCORE})")
 READABLE = ("F32", "F16", "BF16")
-Weight = TypeVar("Weight", StoredTensor, PackedTensor, StoredTensor | PackedTensor)
+Weight = TypeVar("Weight", FileArray, PackedTensor, FileArray | PackedTensor)
 
 
 def classes_of(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def with_beginnings(stored: Mapping[str, Weight]) -> dict[str, Weight]:
     }
 
 
-def taken_out(stored: dict[str, StoredTensor], config: JsonObject, hidden_size: int) -> RankingHead | None:
+def taken_out(stored: dict[str, FileArray], config: JsonObject, hidden_size: int) -> RankingHead | None:
     """The head, which leaves `stored`. UnsupportedModelError for one of more than two labels."""
     score = stored.pop(SCORE, None)
     kind = next((name for name in config.array("architectures") if isinstance(name, str) and name.endswith(SCORES)), None)

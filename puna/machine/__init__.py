@@ -2,7 +2,7 @@
 
 host           files, commands and variables of a machine: the real one, or a folder that stands for one
 distribution   which system this is, as far as commands differ
-setting        whether a container or WSL is between a program and the card
+environment    whether a container or WSL is between a program and the card
 pci            graphics cards on the bus
 kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's log
 nvidia_smi     GPUs, their memory and the processes that use it
