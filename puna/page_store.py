@@ -183,7 +183,7 @@ def open_folder(folder: Path) -> None:
 # ---- all pages of a folder ----------------------------------------------------------------------------------------------
 
 
-class _File(NamedTuple):
+class _PageFile(NamedTuple):
     """A page's file, or a temporary one."""
 
     used_at: float
@@ -210,7 +210,7 @@ def make_room(root: Path, limit: int, needed: int) -> int:
     return max(0, min(allowance, limit - total))
 
 
-def _files(root: Path) -> Iterator[_File]:
+def _files(root: Path) -> Iterator[_PageFile]:
     for key in _keys(root):
         yield from _files_of(key)
 
@@ -219,7 +219,7 @@ def _keys(root: Path) -> list[Path]:
     return [entry for entry in _entries(root) if KEY.fullmatch(entry.name)]
 
 
-def _files_of(key: Path) -> Iterator[_File]:
+def _files_of(key: Path) -> Iterator[_PageFile]:
     """The pages of a key. Files that killed processes left are removed on the way."""
     for shelf in _entries(key):
         with suppress(OSError), os.scandir(shelf) as entries:
@@ -227,7 +227,7 @@ def _files_of(key: Path) -> Iterator[_File]:
                 is_page = NAME.fullmatch(entry.name) is not None
                 if is_page or entry.name.startswith(TEMPORARY):
                     facts = entry.stat(follow_symlinks=False)
-                    yield _File(facts.st_mtime, facts.st_size, Path(entry.path))
+                    yield _PageFile(facts.st_mtime, facts.st_size, Path(entry.path))
                     if not is_page and time.time() - facts.st_mtime > STALE_S:
                         Path(entry.path).unlink()
 
