@@ -272,7 +272,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     Before reading weights, refuses a model that cannot read text or, for `needs_template`, has no chat template.
     """
     from puna.llm import LLM
-    from puna.machine import history
+    from puna.machine.planning import history
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)
