@@ -5,7 +5,7 @@
 
 Three kinds of prompts: chats, texts and code to be repeated with one change, and to be repeated as they are. Each ratio is that
 of the decode speeds of one prompt's pair, by CPU time with one thread (a machine that is not quiet disturbs it less), else by
-wall-clock time. The texts must be the same. The pool of n-grams is emptied before each answer.
+wall-clock time. The texts must be the same. Earlier answers are forgotten before each answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from puna.llm import LLM
-from puna.ngrams import Text
 from puna.speculation import NGramDrafter
 
 PARAGRAPH = (
@@ -78,7 +77,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 def decode_speed(llm: LLM, prompt: str, tokens: int, temperature: float, clock: Callable[[], float]) -> tuple[float, Any]:
     """Tokens per second after the first one, and the completion."""
     if isinstance(drafter := llm.engine._drafter, NGramDrafter):
-        drafter._pool.texts = Text(), Text()
+        drafter._answers.clear()
     with llm.chat_stream(prompt, max_tokens=tokens, temperature=temperature, seed=1) as stream:
         next(stream)
         start = clock()

@@ -22,7 +22,7 @@ from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
@@ -62,8 +62,9 @@ class Engine:
         config: EngineConfig,
         model: ModelConfig,
         drafter: Drafter | None = None,
+        source: PageSource | None = None,
     ) -> None:
-        """`drafter` guesses tokens, which steps check. It changes no result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
         self._backend = backend
         self._drafter = drafter
         self._is_drafting = False  # whether the drafter was asked for this step
@@ -73,6 +74,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -206,10 +208,10 @@ class Engine:
 
     def _forward(self, batch: Batch) -> list[Logits]:
         """Compute the rows of a step, by sequence. The drafter hears what they cost."""
-        start = time.perf_counter()
+        start = time.thread_time()
         results = batch.results(self._backend.step(batch))
         if self._drafter is not None and self._is_drafting:
-            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+            self._drafter.note(len(batch.token_ids), time.thread_time() - start)
         return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
@@ -345,6 +347,8 @@ class Engine:
             max_sequences=plan.max_sequences,
             max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
+            prompts_apart=self._backend.prompts_apart,
+            source=self._source,
         )
 
     def _make_live(
@@ -359,7 +363,8 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
-        prefix_key = self._model.prefix_key(len(prompt_ids))
+        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
+        prefix_key = (key, salt) if salt else key
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)

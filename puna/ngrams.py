@@ -2,7 +2,7 @@
 
 An n-gram is a run of n tokens. Reading a token, and finding what followed the last ones, take constant time.
 
->>> copying = Copying([5, 6, 7, 8, 9, 6, 7], Pool())
+>>> copying = Copying([5, 6, 7, 8, 9, 6, 7], Answers())
 >>> copying.guess(3)
 [8, 9, 6]
 >>> copying.read([8])
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LENGTHS = (4, 3, 2)  # of n-grams; the longest one that is found counts
-POOL_TOKENS = 1 << 14  # in one of a pool's two texts
+MOST_TOKENS = 1 << 14  # in one of the two texts of earlier answers
 
 # For matches of 2 to 3, 4 to 7, 8 to 15, and 16 or more tokens: right guesses and all guesses that a request begins with.
 PRIORS = ((1.0, 4.0), (2.0, 5.0), (3.0, 4.0), (9.0, 10.0))
@@ -46,30 +46,30 @@ class Text:
         return 0, 0
 
 
-class Pool:
+class Answers:
     """The answers of finished requests: the latest 16 to 32 thousand tokens."""
 
     def __init__(self) -> None:
         self.texts = Text(), Text()  # the first one grows
 
     def append(self, ids: Sequence[int]) -> None:
-        if len(self.texts[0].ids) >= POOL_TOKENS:
+        if len(self.texts[0].ids) >= MOST_TOKENS:
             self.texts = Text(), self.texts[0]
-        for token_id in ids[-POOL_TOKENS:]:
+        for token_id in ids[-MOST_TOKENS:]:
             self.texts[0].append(token_id)
 
 
 class Copying:
-    """One request's text, and the place that it may be copying: in itself, or in the pool.
+    """One request's text, and the place that it may be copying: in itself, or in earlier answers.
 
     Every new token is compared with the next one at that place, whether a step had guessed it or not. So the odds of a guess are
     known before it costs anything. They are counted apart by the length of the match, as match models of data compression do
     (Mahoney 2005, PAQ).
     """
 
-    def __init__(self, prompt_ids: Sequence[int], pool: Pool) -> None:
+    def __init__(self, prompt_ids: Sequence[int], answers: Answers) -> None:
         self._text = Text(prompt_ids)
-        self._pool = pool
+        self._answers = answers
         self._source = self._text  # where the match is, its length (0: there is none), and the index of the id after it
         self._length = self._index = 0
         self._right = [right for right, _ in PRIORS]
@@ -115,5 +115,5 @@ class Copying:
 
     def _find(self) -> None:
         ending = self._text.ids[-LENGTHS[0] :]
-        found = [(text, *text.find(ending)) for text in (self._text, *self._pool.texts)]
+        found = [(text, *text.find(ending)) for text in (self._text, *self._answers.texts)]
         self._source, self._length, self._index = max(found, key=lambda one: one[1])

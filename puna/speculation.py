@@ -14,7 +14,7 @@ from typing import Protocol
 
 from puna.backends.base import Backend
 from puna.config import EngineConfig
-from puna.ngrams import Copying, Pool
+from puna.ngrams import Answers, Copying
 from puna.request import Request
 
 MAX_DRAFT = 11  # guesses of a request in a step
@@ -25,6 +25,8 @@ LEAST_GAIN = 1.1  # in tokens per time: less is not worth the risk
 # The cost of a decode step of 0, 1, 2 ... rows, in steps of one row: `benchmarks/step_rows.py`, default model, one thread.
 COSTS = (0, 1, 1.3, 1.6, 1.7, 2.0, 2.5, 2.8, 3.0, 3.3, 3.6, 3.9, 4.2, 4.6, 5.0, 5.5, 5.9, 6.3, 6.6, 7.0)
 LEARN = 1.1  # the factor by which one step corrects the table
+FORGET = 0.995  # ... and by which a step without guesses trusts it again: what was dear once, on a busy machine, is tried again
+MAX_TENANTS = 8  # whose answers are kept
 
 
 class Drafter(Protocol):
@@ -74,6 +76,7 @@ class StepCosts:
             self._one_s = seconds / self[rows]
         elif rows == 1:
             self._one_s *= LEARN if seconds > expected else 1 / LEARN
+            self._factor = max(self._factor * FORGET, min(self._factor, 1.0))
         else:
             self._factor *= LEARN if seconds > expected else 1 / LEARN
 
@@ -106,7 +109,7 @@ class NGramDrafter:
 
     def __init__(self) -> None:
         self._costs = StepCosts()
-        self._pool = Pool()
+        self._answers: dict[str, Answers] = {}  # cache salt -> what is kept of the answers of that tenant
         self._copying: dict[int, Copying] = {}  # request id -> what it may be copying
 
     def start(self, request: Request) -> None:
@@ -126,11 +129,18 @@ class NGramDrafter:
 
     def finish(self, request: Request) -> None:
         if self._copying.pop(request.id, None) is not None:
-            self._pool.append(request.output_ids)
+            self._answers_of(request).append(request.output_ids)
 
     def _read(self, request: Request) -> Copying:
         copying = self._copying.get(request.id)
         if copying is None:
-            copying = self._copying[request.id] = Copying(request.prompt_ids, self._pool)
+            copying = self._copying[request.id] = Copying(request.prompt_ids, self._answers_of(request))
         copying.read(request.token_ids(copying.num_read, request.num_tokens))
         return copying
+
+    def _answers_of(self, request: Request) -> Answers:
+        """The earlier answers that a request may see: those of its tenant."""
+        salt = request.params.cache_salt
+        if salt not in self._answers and len(self._answers) >= MAX_TENANTS:
+            del self._answers[next(iter(self._answers))]
+        return self._answers.setdefault(salt, Answers())

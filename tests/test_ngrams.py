@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from puna.ngrams import LENGTHS, POOL_TOKENS, PRIORS, Copying, Pool, Text
+from puna.ngrams import LENGTHS, MOST_TOKENS, PRIORS, Answers, Copying, Text
 
 
 def last_place(ids: Sequence[int], ending: Sequence[int]) -> tuple[int, int]:
@@ -29,13 +29,13 @@ def test_the_latest_longest_ngram_is_found(seed: int) -> None:
 
 
 def test_a_guess_copies_and_a_text_that_repeats_itself_goes_on() -> None:
-    assert Copying([1, 2, 3, 4, 9, 1, 2], Pool()).guess(3) == [3, 4, 9]
-    assert Copying([7, 8, 7, 8], Pool()).guess(5) == [7, 8, 7, 8, 7]
-    assert Copying([1, 2, 3], Pool()).guess(3) == []
+    assert Copying([1, 2, 3, 4, 9, 1, 2], Answers()).guess(3) == [3, 4, 9]
+    assert Copying([7, 8, 7, 8], Answers()).guess(5) == [7, 8, 7, 8, 7]
+    assert Copying([1, 2, 3], Answers()).guess(3) == []
 
 
 def test_the_odds_are_counted_whether_or_not_anybody_asks() -> None:
-    copying = Copying([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2], Pool())
+    copying = Copying([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2], Answers())
     (right, count), (longer_right, longer_count) = PRIORS[:2]
     assert copying.odds == right / count
     copying.read([3, 4])  # matches of two and three tokens, both right
@@ -47,19 +47,19 @@ def test_the_odds_are_counted_whether_or_not_anybody_asks() -> None:
 
 
 def test_an_answer_of_another_request_is_copied_to_its_end() -> None:
-    pool = Pool()
-    pool.append([5, 6, 7, 8])
-    copying = Copying([1, 5, 6], pool)
+    answers = Answers()
+    answers.append([5, 6, 7, 8])
+    copying = Copying([1, 5, 6], answers)
     assert copying.guess(9) == [7, 8]
     copying.read([7, 8])
     assert copying.odds == 0
 
 
-def test_a_pool_is_bounded_and_keeps_the_latest() -> None:
-    pool = Pool()
+def test_what_is_kept_of_answers_is_bounded_and_keeps_the_latest() -> None:
+    answers = Answers()
     for i in range(10):
-        pool.append([*range(100 * i, 100 * i + 3), *[9999] * POOL_TOKENS])
-    assert sum(len(text.ids) for text in pool.texts) <= 3 * POOL_TOKENS
+        answers.append([*range(100 * i, 100 * i + 3), *[9999] * MOST_TOKENS])
+    assert sum(len(text.ids) for text in answers.texts) <= 3 * MOST_TOKENS
     for i in range(5):
-        pool.append(list(range(4 * i, 4 * i + 4)))
-    assert Copying([16, 17], pool).guess(2) == [18, 19]
+        answers.append(list(range(4 * i, 4 * i + 4)))
+    assert Copying([16, 17], answers).guess(2) == [18, 19]

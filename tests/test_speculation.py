@@ -110,7 +110,7 @@ def require_sound(scheduler: Scheduler, backend: FakeBackend) -> None:
         assert request.num_computed <= request.num_tokens
         needed = pages.pages_for(request.num_computed), pages.pages_for(request.num_tokens)
         assert needed[0] <= len(request.page_ids) <= needed[1]
-    for page, (_, ids) in pages._content.items():
+    for page, (_, ids, _) in pages._content.items():
         assert backend.pages[page].tolist() == list(ids)
 
 
@@ -260,12 +260,14 @@ class Copyist(NGramDrafter):
         pass
 
 
-def answered(drafter: Drafter | None, answer: list[int], max_tokens: int = 60) -> tuple[Request, FakeBackend]:
+def answered(
+    drafter: Drafter | None, answer: list[int], max_tokens: int = 60, cache_salt: str = ""
+) -> tuple[Request, FakeBackend]:
     """A request whose answer repeats `answer`."""
     plan = make_plan()
     backend = FakeBackend(plan, lambda ids: answer[(len(ids) - 3) % len(answer)])
     engine = Engine(backend, ByteTokenizer(), plan, EngineConfig(), MODEL, drafter)
-    request = engine.add([1, 2, 3], SamplingParams(max_tokens=max_tokens, ignore_eos=True))
+    request = engine.add([1, 2, 3], SamplingParams(max_tokens=max_tokens, ignore_eos=True, cache_salt=cache_salt))
     steps_of(engine, backend)
     return request, backend
 
@@ -292,8 +294,16 @@ def test_guesses_that_fail_end() -> None:
     assert request.num_drafted <= 16
 
 
-def test_an_answer_given_before_is_guessed_from_the_pool() -> None:
+def test_an_answer_given_before_is_guessed_from_it() -> None:
     drafter, answer = Copyist(), list(range(100))
     answered(drafter, answer)
     request, backend = answered(drafter, answer)
     assert request.num_accepted > 30 and len(backend.batches) < 30
+
+
+def test_no_tenant_sees_what_another_was_told() -> None:
+    drafter, answer = Copyist(), list(range(100))
+    answered(drafter, answer, cache_salt="one")
+    assert answered(drafter, answer, cache_salt="two")[0].num_drafted == 0
+    assert answered(drafter, answer)[0].num_drafted == 0
+    assert answered(drafter, answer, cache_salt="one")[0].num_accepted > 30
