@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
+from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer, token_text
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ConstraintError, ContextLengthError, NumericalError, PunaError, UsageError
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
@@ -29,7 +30,8 @@ class _Live:
     request: Request
     history: History  # shares the request's growing lists
     sampler: Sampler
-    custom: TokenSampler | None  # a caller's own: it samples in place of `sampler`
+    custom: TokenSampler | None  # a caller's own, or the constraint: it samples in place of `sampler`
+    constraint: Constraint | None  # what the answer must follow
     needs_logits: bool  # whether the host samples, and not the device
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
@@ -59,6 +61,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self.constraints = Constraints(tokenizer)
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -133,7 +136,9 @@ class Engine:
         self._finish_step()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            logits = self._backend.step(batch).logits()
+            pending = self._backend.step(batch)
+            self._prepare_masks(chunks)
+            logits = pending.logits()
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
             for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
@@ -180,6 +185,12 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
+    def _prepare_masks(self, chunks: list[ScheduledChunk]) -> None:
+        """Compute the masks of constraints while the device computes the logits."""
+        for chunk in chunks:
+            if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
+                constraint.prepare()
+
     def _use_logits(self, live: _Live, rows: Logits, is_last: bool) -> None:
         """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
         try:
@@ -189,7 +200,7 @@ class Engine:
                 self._sample(live, rows[-1])
             elif is_last:
                 self._finish(live, FinishReason.LENGTH)
-        except NumericalError as error:
+        except (NumericalError, ConstraintError) as error:
             self._fail(live, error)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
@@ -205,10 +216,20 @@ class Engine:
         if request.params.logprobs is not None:
             request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
         self._accept(live, token_id)
+        if live.constraint is not None:
+            self._jump_ahead(live, live.constraint)
+
+    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
+        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
+        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+            if live.request.finish_reason is None:
+                self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
         """Append the next token, and finish the request if it ends there."""
         live.request.output_ids.append(token_id)
+        if live.constraint is not None:
+            live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
         reason, live.request.stop_reason = _end_of(live, token_id)
         if reason is None:
@@ -230,7 +251,7 @@ class Engine:
         text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
         return replace(entry, text=text, top_texts=tuple(top_texts))
 
-    def _fail(self, live: _Live, error: NumericalError) -> None:
+    def _fail(self, live: _Live, error: PunaError) -> None:
         live.request.error = error.line
         self._finish(live, FinishReason.ERROR)
 
@@ -269,8 +290,11 @@ class Engine:
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
+        custom = custom if constraint is None else constraint
         needs_logits = custom is not None or self._needs_logits(sampler)
-        return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
+        detokenizer = self._make_detokenizer(request)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -284,7 +308,10 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=request.prompt_ids == [tokenizer.bos_id])
+        return Detokenizer(tokenizer, stop=stop, at_start=self._begins_text(request.prompt_ids))
+
+    def _begins_text(self, prompt_ids: list[int]) -> bool:
+        return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         own = frozenset(params.stop_ids)
@@ -312,4 +339,6 @@ def _end_of(live: _Live, token_id: int) -> tuple[FinishReason | None, int | str 
         return FinishReason.STOP, live.detokenizer.stopped
     if token_id in live.stop_ids:
         return FinishReason.STOP, token_id if token_id in live.request.params.stop_ids else None
+    if live.constraint is not None and live.constraint.is_over:
+        return FinishReason.STOP, None
     return (FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None), None

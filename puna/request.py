@@ -11,10 +11,13 @@ from typing import Any, TypedDict
 
 from puna import checks
 from puna.errors import UsageError
+from puna.schemas import JsonSchema, require_size
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_CHOICES = 1024
+CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
 class FinishReason(enum.StrEnum):
@@ -78,6 +81,13 @@ class SamplingParams:
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         prompt_logprobs: the same for the tokens of the prompt. Up to 20 [None]
+
+    At most one of these, which the answer then follows from its first character to its last (`constraints.py`):
+        json_schema: a JSON schema (a dict or its text), a pydantic model or a TypeAdapter. Up to 256 KiB, 64 deep [None]
+        json_object: any JSON object [False]
+        regex: a regular expression without look-around and back-references, for the whole answer. Up to 256 KiB [None]
+        choice: one of these texts. Up to 1024, 256 KiB [()]
+        grammar: a grammar in llguidance's Lark, or in llama.cpp's GBNF (rules are written with ::=). Up to 256 KiB [None]
     """
 
     max_tokens: int | None = 256
@@ -98,10 +108,18 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    json_schema: Any = None
+    json_object: bool = False
+    regex: str | None = None
+    choice: Sequence[str] = ()
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
             object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+        given = [name for name in CONSTRAINTS if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -125,6 +143,11 @@ class SamplingSettings(TypedDict, total=False):
     ignore_eos: bool
     logprobs: int | None
     prompt_logprobs: int | None
+    json_schema: Any
+    json_object: bool
+    regex: str | None
+    choice: Sequence[str]
+    grammar: str | None
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -158,6 +181,22 @@ def _suppressed(name: str, value: object) -> tuple[int, ...]:
     return ids
 
 
+def _choices(name: str, value: object) -> tuple[str, ...]:
+    texts = checks.row(name, value, "a list of texts")
+    if len(texts) > MAX_CHOICES:
+        raise UsageError(f"{name} holds {len(texts)} texts; at most {MAX_CHOICES} are allowed")
+    checked = tuple(_constraint(f"{name} {number}", text) for number, text in enumerate(texts))
+    require_size(name, "".join(checked))
+    return checked
+
+
+def _constraint(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if not text:
+        raise UsageError(f"{name} is empty")
+    return require_size(name, text)
+
+
 def _biases(name: str, value: object) -> Biases:
     if not isinstance(value, Mapping):
         raise checks.refuse(name, value, "a dict {token id: number}")
@@ -187,6 +226,11 @@ _CHECKS: Mapping[str, checks.Check] = {
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "json_schema": checks.optional(JsonSchema.of),
+    "json_object": checks.flag,
+    "regex": checks.optional(_constraint),
+    "choice": _choices,
+    "grammar": checks.optional(_constraint),
 }
 
 

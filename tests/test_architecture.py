@@ -22,11 +22,11 @@ ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes"],
+    ["progress", "config", "paths", "causes", "schemas"],
     ["request", "messages", "report"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
-    ["chat", "infill", "detokenize"],
+    ["chat", "infill", "detokenize", "constraints"],
     ["scheduler", "plan", "convert", "health"],
     ["batch"],
     ["backends"],
@@ -161,7 +161,19 @@ def test_every_test_file_says_what_it_tests() -> None:
 
 
 def test_import_puna_is_light() -> None:
-    heavy = ["numba", "llvmlite", "torch", "triton", "jinja2", "tokenizers", "sentencepiece", "rich", "typer", "huggingface_hub"]
+    heavy = [
+        "numba",
+        "llvmlite",
+        "torch",
+        "triton",
+        "jinja2",
+        "tokenizers",
+        "sentencepiece",
+        "rich",
+        "typer",
+        "huggingface_hub",
+        "llguidance",
+    ]
     code = f"import sys, puna; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
