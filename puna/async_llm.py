@@ -12,10 +12,12 @@ from typing import Self, Unpack, overload
 
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
+from puna.embedding import EmbeddingSettings
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Params, Prompt, PromptJob, Prompts, is_conversation, is_prompt
 from puna.messages import Messages
+from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
 from puna.runner import Handle, Runner
@@ -100,6 +102,13 @@ class AsyncLLM:
         _require_one(is_conversation(messages))
         return AsyncStream(self._runner, partial(self.sync.chat_jobs, messages, params, settings))
 
+    async def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
+        """As `LLM.embed`."""
+        job = await asyncio.to_thread(self.sync.embedding_job, prompts, settings)
+        news = _News()
+        rows = job.rows(await _ended(job.begin(self._runner, news.tell_end), news))
+        return rows[0] if is_prompt(prompts) else rows
+
     async def close(self) -> None:
         """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""
         await asyncio.to_thread(self.sync.close)
@@ -114,15 +123,7 @@ class AsyncLLM:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news = _News()
-        handles = [self._runner.submit(*job, news.tell_end) for job in jobs]
-        try:
-            while not all(handle.ended_at for handle in handles) and not _error_of(handles):
-                await news.next()
-        finally:
-            for handle in handles:
-                handle.cancel()
-        if error := _error_of(handles):
-            raise error
+        handles = await _ended([self._runner.submit(*job, news.tell_end) for job in jobs], news)
         return [Completion.of(handle) for handle in handles]
 
 
@@ -217,6 +218,19 @@ class _News:
         """Wait for what is told from now on. What was told before must have been looked at."""
         self._event.clear()
         await self._event.wait()
+
+
+async def _ended(handles: list[Handle], news: _News) -> list[Handle]:
+    """Wait until all have ended, and raise the first error. If anything is raised, end them all."""
+    try:
+        while not all(handle.ended_at for handle in handles) and not _error_of(handles):
+            await news.next()
+    finally:
+        for handle in handles:
+            handle.cancel()
+    if error := _error_of(handles):
+        raise error
+    return handles
 
 
 def _error_of(handles: list[Handle]) -> BaseException | None:

@@ -7,7 +7,7 @@ each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import ClassVar, Protocol
@@ -39,6 +39,7 @@ class Batch:
     starts: IntArray  # (num_sequences + 1,)
     page_tables: IntArray  # (num_sequences, max pages of any; unused entries -1)
     logit_rows: IntArray  # (num_logits,) the token rows whose logits are needed, ascending
+    hidden_rows: IntArray  # (num_hidden,) the prompts' rows whose hidden states are needed, ascending
     prompt_lengths: IntArray  # (num_sequences,)
 
     @classmethod
@@ -47,29 +48,35 @@ class Batch:
         token_ids: list[int] = []
         positions: list[int] = []
         logit_rows: list[int] = []
+        hidden_rows: list[int] = []
         starts = [0]
         for chunk in chunks:
             token_ids += chunk.request.token_ids(chunk.first, chunk.last)
-            positions += range(chunk.first, chunk.last)
+            token_ids += chunk.draft_ids
+            positions += range(chunk.first, chunk.last + len(chunk.draft_ids))
             starts.append(len(positions))
             logit_rows += range(len(positions) - chunk.num_logits, len(positions))
+            if chunk.request.pool is not None:
+                hidden_rows += range(len(positions) - chunk.num_hidden, len(positions))
         return cls(
             token_ids=np.array(token_ids, np.int32),
             positions=np.array(positions, np.int32),
             starts=np.array(starts, np.int32),
             page_tables=_page_tables([chunk.request.page_ids for chunk in chunks]),
             logit_rows=np.array(logit_rows, np.int32),
+            hidden_rows=np.array(hidden_rows, np.int32),
             prompt_lengths=np.array([len(chunk.request.prompt_ids) for chunk in chunks], np.int32),
         )
 
-    def _select(self, rows: Rows, sequences: Rows, starts: IntArray, logit_rows: IntArray) -> Batch:
-        """The batch of some token rows and sequences; `starts` and `logit_rows` are the new ones."""
+    def _select(self, rows: Rows, sequences: Rows, starts: IntArray, logit_rows: IntArray, hidden_rows: IntArray) -> Batch:
+        """The batch of some token rows and sequences; `starts`, `logit_rows` and `hidden_rows` are the new ones."""
         return Batch(
             token_ids=self.token_ids[rows],
             positions=self.positions[rows],
             starts=starts,
             page_tables=self.page_tables[sequences],
             logit_rows=logit_rows,
+            hidden_rows=hidden_rows,
             prompt_lengths=self.prompt_lengths[sequences],
         )
 
@@ -94,6 +101,14 @@ class Batch:
         """Split the logits by sequence.  # (num_logits, vocab_size) -> num_sequences arrays"""
         return np.split(logits, np.searchsorted(self.logit_rows, self.starts[1:-1]))
 
+    def results(self, pending: Pending) -> list[Logits]:
+        """A step's results by sequence: the logits, or the hidden states of a sequence that needs these instead."""
+        logits = self.by_sequence(pending.logits())
+        if not len(self.hidden_rows):
+            return logits
+        hidden = np.split(pending.hidden(), np.searchsorted(self.hidden_rows, self.starts[1:-1]))
+        return [states if len(states) else rows for states, rows in zip(hidden, logits, strict=True)]
+
     def sources(self, sampled: Sequence[int]) -> IntArray:
         """For each placeholder, its index among the ids that the previous step sampled; -1 for a known id.  # (num_tokens,)
 
@@ -108,10 +123,10 @@ class Batch:
     def rows(self, rows: npt.NDArray[np.intp]) -> Batch:
         """Some token rows, in order: at most one run of neighbours per sequence."""
         kept, firsts = np.unique(self.sequences[rows], return_index=True)
-        places = np.full(len(self.token_ids), -1, np.int32)
-        places[rows] = np.arange(len(rows), dtype=np.int32)
-        wanted = places[self.logit_rows]
-        return self._select(rows, kept, np.append(firsts, len(rows)).astype(np.int32), wanted[wanted >= 0])
+        new_index = np.full(len(self.token_ids), -1, np.int32)
+        new_index[rows] = np.arange(len(rows), dtype=np.int32)
+        wanted = (found[found >= 0] for found in (new_index[self.logit_rows], new_index[self.hidden_rows]))
+        return self._select(rows, kept, np.append(firsts, len(rows)).astype(np.int32), *wanted)
 
     def split(self, at: int) -> tuple[Batch, Batch]:
         """Split the token rows at `at` into two steps that, run one after the other, equal this one.
@@ -120,21 +135,24 @@ class Batch:
         """
         before = int(np.searchsorted(self.starts, at, side="left"))  # sequences that begin before `at`
         after = int(np.searchsorted(self.starts, at, side="right")) - 1  # the sequence that holds it
-        wanted, cut = int(np.searchsorted(self.logit_rows, at)), np.int32(at)
+        cut = np.int32(at)
+        wanted = [np.split(rows, [np.searchsorted(rows, at)]) for rows in (self.logit_rows, self.hidden_rows)]
         first, second = np.append(self.starts[:before], cut), np.maximum(self.starts[after:] - cut, 0).astype(np.int32)
         return (
-            self._select(slice(at), slice(before), first, self.logit_rows[:wanted]),
-            self._select(slice(at, None), slice(after, None), second, self.logit_rows[wanted:] - cut),
+            self._select(slice(at), slice(before), first, *(rows for rows, _ in wanted)),
+            self._select(slice(at, None), slice(after, None), second, *(rows - cut for _, rows in wanted)),
         )
 
     def padded(self, rows: int, pages: int) -> tuple[Batch, int]:
-        """Fill a batch of one row per sequence up to `rows` rows, all copies of the row that sees least; returns that row, too.
+        """Fill a batch up to `rows` rows, all copies of the row that sees least; returns that row, too. Each row becomes a
+        sequence of its own, and all have logits.
 
         Tables are cut or padded to `pages` pages, which hold every row's positions.
         """
         count, least = len(self.token_ids), int(self.positions.argmin())
         order = np.append(np.arange(count), np.full(rows - count, least))
-        whole = self._select(order, order, np.arange(rows + 1, dtype=np.int32), np.arange(rows, dtype=np.int32))
+        starts = np.arange(rows + 1, dtype=np.int32)
+        whole = self._select(order, self.sequences[order], starts, starts[:-1], self.hidden_rows)
         tables, width = np.full((rows, pages), -1, np.int32), min(pages, self.page_tables.shape[1])
         tables[:, :width] = whole.page_tables[:, :width]
         return replace(whole, page_tables=tables), least
@@ -281,18 +299,26 @@ class Pending(Protocol):
     def logits(self) -> Logits:
         """The logits of the batch's `logit_rows`, (num_logits, vocab_size). Only of a step without a SamplingBatch."""
 
+    def hidden(self) -> Logits:
+        """The hidden states of the batch's `hidden_rows` after the final norm, (num_hidden, hidden_size). Only of a step without
+        a SamplingBatch."""
+
     def token_ids(self) -> list[int]:
         """The sampled ids, one for each of `logit_rows`; PLACEHOLDER where the logits are not finite. Only of a step with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A step that is done, with its logits on the host."""
+    """A step that is done, with its logits and hidden states on the host."""
 
     rows: Logits
+    hidden_states: Logits = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def logits(self) -> Logits:
         return self.rows
+
+    def hidden(self) -> Logits:
+        return self.hidden_states
 
     def token_ids(self) -> list[int]:
         raise NotImplementedError("the host samples from these logits")

@@ -23,7 +23,7 @@ class Completion:
     finish_reason: FinishReason
     stop_reason: int | str | None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     logprobs: tuple[TokenLogprob, ...]  # one per token id, if requested
-    prompt_logprobs: tuple[TokenLogprob | None, ...]  # one per prompt id, if requested; None for the first, which has no context
+    prompt_logprobs: tuple[TokenLogprob | None, ...]  # one per prompt id, if requested; None before the start
     prompt_ids: tuple[int, ...]
     num_cached: int  # prompt tokens whose K and V were found in the prefix cache
     seed: int | None  # the seed that was used; None for greedy sampling

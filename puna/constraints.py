@@ -274,6 +274,10 @@ class Constraint:
         self._num_accepted = 0
 
     @property
+    def params(self) -> SamplingParams:
+        return self._sampler.params
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing can follow, so that the answer ends here. Before `min_tokens` it may not end: `sample` says so."""
         if self._num_accepted < self._sampler.params.min_tokens or self._matcher.is_error():
@@ -294,7 +298,7 @@ class Constraint:
         if not allowed.any():
             raise self._error("no token can follow")
         sampler = self._sampler if self._custom is None else self._custom
-        token_id = sampler.sample(np.where(allowed, logits, np.float32(-np.inf)), history)
+        token_id = sampler.sample(_only(allowed, logits), history)
         if not allowed[token_id]:
             raise self._error(f"the sampler chose token {token_id}, which may not follow")
         if self._is_suppressed(token_id, len(history.output_ids)):
@@ -303,6 +307,10 @@ class Constraint:
                 hint="See suppress_ids, begin_suppress_ids, logit_bias, and min_tokens, which suppresses the end.",
             )
         return token_id
+
+    def processed(self, logits: Row, history: History) -> Row:
+        """As `Sampler.processed`: the constraint is its first filter."""
+        return self._sampler.processed(_only(self._allowed(len(logits)), logits), history)
 
     def accept(self, token_id: int) -> None:
         """Go on to the token after this one, which ends the answer if it is an end."""
@@ -346,3 +354,7 @@ class Constraint:
 
     def _error(self, problem: str, hint: str = "") -> ConstraintError:
         return ConstraintError(f"{self._kind}: {problem}", hint=hint)
+
+
+def _only(allowed: Mask, logits: Row) -> Row:
+    return np.where(allowed, logits, np.float32(-np.inf))

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import DamagedFileError, PunaError, UsageError
-from puna.files import place, temporary
+from puna.files import commit, temporary
 from puna.formats import open_checkpoint
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -107,7 +107,7 @@ def convert(
     if shards > len(checkpoint.tensors):
         raise UsageError(f"shards is {shards}, but the model has {len(checkpoint.tensors)} tensors", hint="Take fewer.")
     writer.require(job)
-    final = _require_place(job, target, to, overwrite)
+    final = _require_target(job, target, to, overwrite)
     changes = (*_changes(checkpoint, choices), *writer.notices(job), *_without_tokenizer(checkpoint), *_settings_lost(job, to))
     for line in (*checkpoint.notices, *changes):
         report.notice(line)
@@ -121,7 +121,7 @@ def convert(
         writer.write(job, made)
         report.progress("writing", total, total, "bytes")
         _verify(made, job, report)
-        num_bytes = place(made, final, overwrite)
+        num_bytes = commit(made, final, overwrite)
     return Conversion(target, num_bytes, Counter(types.values()), _is_exact(checkpoint, types) and not losses, losses)
 
 
@@ -291,7 +291,7 @@ def file_needed(target: Path, to: str) -> UsageError:
     )
 
 
-def _require_place(job: WriteJob, target: Path, to: str, overwrite: bool) -> Path:
+def _require_target(job: WriteJob, target: Path, to: str, overwrite: bool) -> Path:
     """The target's real path, checked: outside the source, and unused or allowed to be replaced."""
     checkpoint, is_folder = job.checkpoint, makes_folder(to, job.num_shards)
     final = Path(os.path.realpath(target))

@@ -5,21 +5,25 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
-from puna.detokenize import Detokenizer, token_text
-from puna.errors import ConstraintError, ContextLengthError, NumericalError, PunaError, UsageError
+from puna.detokenize import Detokenizer
+from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
+from puna.pooling import Pool
+from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
+from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
 
@@ -52,9 +56,17 @@ class Engine:
     """Runs requests on a loaded backend. Without a `tokenizer` it makes only token ids, and every text is empty."""
 
     def __init__(
-        self, backend: Backend, tokenizer: Tokenizer | None, plan: Plan, config: EngineConfig, model: ModelConfig
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer | None,
+        plan: Plan,
+        config: EngineConfig,
+        model: ModelConfig,
+        drafter: Drafter | None = None,
     ) -> None:
+        """`drafter` guesses tokens, which steps check. It changes no result."""
         self._backend = backend
+        self._drafter = drafter
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -77,9 +89,16 @@ class Engine:
         """Pages that no sequence holds; all of them if nothing runs."""
         return self._scheduler.pages.num_available
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None = None) -> Request:
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        sampler: TokenSampler | None = None,
+        pool: Pool | None = None,
+    ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe.
+        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
+        `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -88,9 +107,11 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params, sampler)
+        live = self._make_live(list(prompt_ids), params, sampler, pool)
         self._live[live.request.id] = live
-        if live.max_tokens == 0 and not live.request.needs_prompt_logprobs:
+        if self._drafter is not None:
+            self._drafter.start(live.request)
+        if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
             self._scheduler.add(live.request)
@@ -119,30 +140,30 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Compute the next token of each running request, and return what is new.
 
-        An exception, Ctrl-C included, ends all requests with ABORT and is raised; the engine can be used again.
+        An exception that belongs to one request ends only that one, with ERROR. One of the whole step ends the running requests
+        with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
                 self._overlapped_step()
-        except BaseException:
-            self.abort_all()
+        except BaseException as error:
+            self._recover(error)
             raise
         return self.outputs()
 
     def _plain_step(self) -> None:
         """Compute logits, and wait for them: the host samples."""
         self._finish_step()
+        self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            pending = self._backend.step(batch)
-            self._prepare_masks(chunks)
-            logits = pending.logits()
+            results = self._forward(batch, chunks)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
-            for chunk, rows in zip(chunks, batch.by_sequence(logits), strict=True):
-                self._use_logits(self._live[chunk.request.id], rows, chunk.is_last)
+            for chunk, rows in zip(chunks, results, strict=True):
+                self._use_rows(self._live[chunk.request.id], rows, chunk)
 
     def _overlapped_step(self) -> None:
         """Launch the next step before the last one's tokens are read: the device samples, and never idles."""
@@ -169,13 +190,29 @@ class Engine:
         self._scheduler.publish(step.chunks)
         for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
             if live := self._live.get(request.id):
-                request.num_in_flight -= 1
-                if token_id == PLACEHOLDER:
-                    self._fail(live, not_finite())
-                else:
-                    self._accept(live, token_id)
+                self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _draft(self) -> None:
+        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
+        if self._drafter is not None:
+            requests = self._scheduler.decoding()
+            self._drafter.draft(requests)
+            for request in requests:
+                del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+
+    def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
+        """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
+        start = time.perf_counter()
+        pending = self._backend.step(batch)
+        for chunk in chunks:
+            if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
+                constraint.prepare()
+        results = batch.results(pending)
+        if self._drafter is not None:
+            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
@@ -185,37 +222,42 @@ class Engine:
         lives = [self._live[request.id] for request in sampled]
         return SamplingBatch.of([live.sampler for live in lives], [live.history for live in lives], sources, batch.logit_rows)
 
-    def _prepare_masks(self, chunks: list[ScheduledChunk]) -> None:
-        """Compute the masks of constraints while the device computes the logits."""
-        for chunk in chunks:
-            if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
-                constraint.prepare()
-
-    def _use_logits(self, live: _Live, rows: Logits, is_last: bool) -> None:
-        """Use the logits of one request: score its prompt if requested, then sample the next token from the last row."""
+    def _use_rows(self, live: _Live, rows: Logits, chunk: ScheduledChunk) -> None:
+        """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
+        next tokens from the last rows."""
         try:
+            if live.request.pool is not None:
+                live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
                 self._score_prompt(live.request, rows)
-            if is_last and live.max_tokens > 0:
-                self._sample(live, rows[-1])
-            elif is_last:
+            if chunk.is_last and live.max_tokens > 0:
+                self._sample_rows(live, rows[-1 - len(chunk.draft_ids) :], chunk.draft_ids)
+            elif chunk.is_last:
                 self._finish(live, FinishReason.LENGTH)
-        except (NumericalError, ConstraintError) as error:
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
             self._fail(live, error)
 
-    def _score_prompt(self, request: Request, rows: Logits) -> None:
-        """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
-        for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
-            require_finite(row)
-            request.prompt_logprobs.append(self._spelled(token_logprob(row, token_id, request.params.prompt_logprobs or 0)))
+    def _use_token(self, live: _Live, token_id: int) -> None:
+        """Accept the token that the device sampled; a placeholder says that the logits were not finite."""
+        live.request.num_in_flight -= 1
+        try:
+            if token_id == PLACEHOLDER:
+                raise not_finite()
+            self._accept(live, token_id)
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
+            self._fail(live, error)
 
-    def _sample(self, live: _Live, logits: Logits) -> None:
-        """Sample the next token of a request.  # logits: (vocab_size,)"""
-        request, sampler = live.request, live.sampler if live.custom is None else live.custom
-        token_id = sampler.sample(logits, live.history)
-        if request.params.logprobs is not None:
-            request.logprobs.append(self._spelled(token_logprob(logits, token_id, request.params.logprobs)))
-        self._accept(live, token_id)
+    def _sample_rows(self, live: _Live, rows: Logits, draft_ids: tuple[int, ...]) -> None:
+        """Sample a token from each row, up to the first that is not the draft: later rows continue what the text is not."""
+        request = live.request
+        request.num_drafted += len(draft_ids)
+        for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
+            self._sample(live, row)
+            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+                break
+            self._scheduler.accept_draft(request)
+        if draft_ids:
+            self._scheduler.drop_drafts(request)
         if live.constraint is not None:
             self._jump_ahead(live, live.constraint)
 
@@ -224,6 +266,21 @@ class Engine:
         for token_id in constraint.forced() if live.request.finish_reason is None else ():
             if live.request.finish_reason is None:
                 self._accept(live, token_id)
+
+    def _score_prompt(self, request: Request, rows: Logits) -> None:
+        """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
+        for token_id, row in zip(request.prompt_ids[len(request.prompt_logprobs) :], rows):
+            require_finite(row)
+            entry = token_logprob(row, token_id, request.params.prompt_logprobs or 0)
+            request.prompt_logprobs.append(spelled(entry, self._tokenizer))
+
+    def _sample(self, live: _Live, logits: Logits) -> None:
+        """Sample the next token of a request.  # logits: (vocab_size,)"""
+        request, sampler = live.request, live.sampler if live.custom is None else live.custom
+        token_id = sampler.sample(logits, live.history)
+        if entry := sampled_logprob(logits, token_id, live.constraint or live.sampler, live.history, self._tokenizer):
+            request.logprobs.append(entry)
+        self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
         """Append the next token, and finish the request if it ends there."""
@@ -246,24 +303,44 @@ class Engine:
             return ""
         return detokenizer.push(token_id)
 
-    def _spelled(self, entry: TokenLogprob) -> TokenLogprob:
-        """The entry, with the text of its ids."""
-        text, *top_texts = (token_text(self._tokenizer, i) for i in (entry.token_id, *(i for i, _ in entry.top)))
-        return replace(entry, text=text, top_texts=tuple(top_texts))
-
-    def _fail(self, live: _Live, error: PunaError) -> None:
-        live.request.error = error.line
+    def _fail(self, live: _Live, error: Exception) -> None:
+        live.request.fault = error
         self._finish(live, FinishReason.ERROR)
 
     def _finish(self, live: _Live, reason: FinishReason, text: str = "") -> None:
         """Remove a request. Its last output has the held-back text."""
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
-        self._scheduler.remove(live.request, forget=reason is FinishReason.ERROR)
+        self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
+        if self._drafter is not None:
+            self._drafter.finish(live.request)
         del self._live[live.request.id]
-        if live.detokenizer is not None:
-            text += live.detokenizer.flush()
-        self._tell(live, text)
+        self._tell(live, text + self._held_back(live))
+
+    def _held_back(self, live: _Live) -> str:
+        """The text that may have begun a stop text; a detokenizer that fails turns the end into ERROR."""
+        try:
+            return "" if live.detokenizer is None else live.detokenizer.flush()
+        except Exception as error:  # noqa: BLE001 - the last output must be told
+            live.request.finish_reason, live.request.fault = FinishReason.ERROR, live.request.fault or error
+            return ""
+
+    def _recover(self, error: BaseException) -> None:
+        """After a failed step: end the requests that it may have touched, and take back all pages. The others wait on.
+
+        An error that is no Exception, such as Ctrl-C, ends all.
+        """
+        if not isinstance(error, Exception):
+            self.abort_all()
+            return
+        self._in_flight = None
+        waiting = self._scheduler.disband()
+        self._scheduler = self._new_scheduler()
+        for request in waiting:
+            self._scheduler.add(request)
+        for live in tuple(self._live.values()):
+            if live.request not in waiting:
+                self._fail(live, error)
 
     def _tell(self, live: _Live, text: str) -> None:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
@@ -282,17 +359,19 @@ class Engine:
             prefix_cache=self._config.prefix_cache,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None) -> _Live:
+    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
+        require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=self._model.prefix_key(len(prompt_ids)))
+        prefix_key = self._model.prefix_key(len(prompt_ids))
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
-        needs_logits = custom is not None or self._needs_logits(sampler)
+        needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         detokenizer = self._make_detokenizer(request)
         return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
 

@@ -155,6 +155,8 @@ class DeviceError(PunaError):
 class ConstraintError(PunaError):
     """An answer that cannot follow its constraint: the request ends, the others continue. Or one that was cut before its end."""
 
+    http_status = 422
+
 
 class NumericalError(PunaError):
     """Logits that are not finite: the request ends, the others continue."""

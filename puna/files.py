@@ -4,7 +4,7 @@
 
     with temporary(final) as made:  # anything else
         ...  # make a file or a folder at `made`, which has final's name
-        place(made, final, overwrite=False)
+        commit(made, final, overwrite=False)
 
 A temporary folder is locked while it is in use. The system releases the lock however the process ends, so a folder that can be
 locked is unused. (PIDs are not unique across containers.)
@@ -84,7 +84,7 @@ def exists(path: Path) -> bool:
 
 @contextmanager
 def temporary(final: Path) -> Iterator[Path]:
-    """A path, still unused, to make `final` at. At the end it is removed, unless it was placed.
+    """A path, still unused, to make `final` at. At the end it is removed, unless it was committed.
 
     Also removes the temporary folders that killed processes left for the same target.
     """
@@ -152,16 +152,16 @@ def _sweep(final: Path) -> None:
                 os.close(lock)
 
 
-def place(made: Path, final: Path, overwrite: bool) -> int:
+def commit(made: Path, final: Path, overwrite: bool) -> int:
     """Flush `made` to disk and move it to `final`; return its bytes. Replaces a file if `overwrite`, or an empty folder; else
     FileExistsError."""
     num_bytes = _flush_all(made)
     if made.is_dir():
-        _place_folder(made, final)
+        _commit_folder(made, final)
     elif overwrite:
         made.replace(final)
     else:
-        _place_file(made, final)
+        _commit_file(made, final)
     with suppress(OSError):  # `final` exists already; this is for a power failure
         _flush(final.parent)
     return num_bytes
@@ -185,7 +185,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _place_folder(made: Path, final: Path) -> None:
+def _commit_folder(made: Path, final: Path) -> None:
     """Renaming replaces an empty folder, and nothing else."""
     try:
         if sys.platform == "win32" and final.is_dir():
@@ -197,7 +197,7 @@ def _place_folder(made: Path, final: Path) -> None:
         raise
 
 
-def _place_file(made: Path, final: Path) -> None:
+def _commit_file(made: Path, final: Path) -> None:
     """Make a hard link, which fails if the name is in use; renaming would not."""
     try:
         os.link(made, final)

@@ -18,7 +18,7 @@ _SAME = "device|kv-type|max-context|max-tokens|quantize|sampling-defaults|shards
 # What may be the value of a flag: a number, a size, a word of a table, a placeholder.
 _VALUE = (
     r"(?P<number>\d+)(?P<unit>[KMGT]iB)?\b(?![.\d])|(?P<word>auto|cpu|torch|reference|cuda(?::\d+)?|as-is|int[48]|q\d\w*|bf16|f16|"
-    r"f32|model|puna|gguf|safetensors|meta|llama2c)\b|(?P<place>[A-Z]{2,}\b)"
+    r"f32|model|puna|gguf|safetensors|meta|llama2c)\b|(?P<metavar>[A-Z]{2,}\b)"
 )
 _SHIFTS = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 # Commands stay as they are typed.
@@ -41,6 +41,6 @@ def _keyword(found: re.Match[str]) -> str:
     name = _KEYWORDS.get(flag, flag.replace("-", "_"))
     if found["number"]:
         return f"{name}={found['number']}" + (f" << {_SHIFTS[found['unit']]}" if found["unit"] else "")
-    if found["word"] or found["place"]:
-        return f'{name}="{found["word"]}"' if found["word"] else f"{name}={found['place']}"
+    if found["word"] or found["metavar"]:
+        return f'{name}="{found["word"]}"' if found["word"] else f"{name}={found['metavar']}"
     return f"`{name}`"

@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, formats, hub
+from puna import checks, embedding, formats, hub
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
+from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
@@ -30,6 +31,7 @@ from puna.infill import InfillPrompt, encode_infill
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
+from puna.pooling import Floats, Pooling
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.runner import Handle, Runner
@@ -171,6 +173,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
+        self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
         self.plan = plan
@@ -274,7 +277,7 @@ class LLM:
         `sampler` samples the tokens instead of `params`: an object with the method `sample(logits, history) -> int`, one for all
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
-        exception of a sampler ends all requests of the model. `generate`, `chat` and `chat_stream` take a sampler too.
+        exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -291,6 +294,23 @@ class LLM:
         """Like `chat`, piece by piece."""
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
+
+    def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
+        """The embedding of one prompt, or of each of a list.  # (dimensions,), or (prompts, dimensions); float32
+
+        `pooling`: how the hidden states of the tokens become one vector: mean, last, cls (the first); None: as the model's files
+        say, else last. `normalize`: scale it to length 1 [True]. `dimensions`: keep only the first so many numbers, for models
+        that were trained for that; None: all. Embeddings run beside generation; each is the same as alone, bit for bit. A prompt
+        that is longer than the context raises ContextLengthError.
+        """
+        rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
+        return rows[0] if is_prompt(prompts) else rows
+
+    def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
+        """What `embed` submits. All prompts are checked and encoded before the first one runs."""
+        several: Sequence[Any] = [prompts] if is_prompt(prompts) else prompts
+        ids = list(map(self.encode, several))
+        return EmbeddingJob.of(ids, self.model.hidden_size, self.pooling, settings)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.

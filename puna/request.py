@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,8 @@ from functools import partial
 from typing import Any, TypedDict
 
 from puna import checks
-from puna.errors import UsageError
+from puna.errors import PunaError, UsageError, first_line
+from puna.pooling import Pool
 from puna.schemas import JsonSchema, require_size
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
@@ -24,7 +26,7 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
-    ERROR = "error"  # this sequence failed (logits not finite); the others continue
+    ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
 class Biases(Mapping[int, float]):
@@ -80,14 +82,14 @@ class SamplingParams:
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
-        prompt_logprobs: the same for the tokens of the prompt. Up to 20 [None]
-
-    At most one of these, which the answer then follows from its first character to its last (`constraints.py`):
-        json_schema: a JSON schema (a dict or its text), a pydantic model or a TypeAdapter. Up to 256 KiB, 64 deep [None]
-        json_object: any JSON object [False]
-        regex: a regular expression without look-around and back-references, for the whole answer. Up to 256 KiB [None]
-        choice: one of these texts. Up to 1024, 256 KiB [()]
-        grammar: a grammar in llguidance's Lark, or in llama.cpp's GBNF (rules are written with ::=). Up to 256 KiB [None]
+        processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
+        prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
+        prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
+        json_schema: the answer is JSON for this schema (a dict or its text), pydantic model or TypeAdapter. Up to 256 KiB [None]
+        json_object: the answer is a JSON object [False]
+        regex: the whole answer matches this, which has no look-around and no back-reference. Up to 256 KiB [None]
+        choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
+        grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
     """
 
     max_tokens: int | None = 256
@@ -107,7 +109,9 @@ class SamplingParams:
     stop_ids: Collection[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    processed_logprobs: bool = False
     prompt_logprobs: int | None = None
+    prompt_logprobs_start: int = 0
     json_schema: Any = None
     json_object: bool = False
     regex: str | None = None
@@ -142,7 +146,9 @@ class SamplingSettings(TypedDict, total=False):
     stop_ids: Collection[int]
     ignore_eos: bool
     logprobs: int | None
+    processed_logprobs: bool
     prompt_logprobs: int | None
+    prompt_logprobs_start: int
     json_schema: Any
     json_object: bool
     regex: str | None
@@ -225,7 +231,9 @@ _CHECKS: Mapping[str, checks.Check] = {
     "stop_ids": _stop_ids,
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
     "json_schema": checks.optional(JsonSchema.of),
     "json_object": checks.flag,
     "regex": checks.optional(_constraint),
@@ -247,14 +255,18 @@ def allowed_range(name: str) -> tuple[float, float] | None:
 class TokenLogprob:
     """Natural-log probabilities under the raw logits (no temperature, no filters): the sampled id's, and the n most likely.
 
-    `text` and `top_texts` are the ids as text ("" without a tokenizer; a control token as the vocabulary spells it).
+    `text` and `top_texts` are the ids as text ("" without a tokenizer; a control token as the vocabulary spells it). `bytes` and
+    `top_bytes` are the exact bytes that they add to a text, which may be a part of a character; b"" for a control token.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (id, log-probability), the most likely first
-    text: str = field(default="", compare=False)  # it follows from the id
+    text: str = field(default="", compare=False)  # it follows from the id, as do the next three
     top_texts: tuple[str, ...] = field(default=(), compare=False)  # one per entry of `top`
+    bytes: builtins.bytes = field(default=b"", compare=False)
+    top_bytes: tuple[builtins.bytes, ...] = field(default=(), compare=False)  # one per entry of `top`
+    processed: TokenLogprob | None = None  # the same after the filters, if requested; `top` has only ids that they keep
 
 
 @dataclass(slots=True, eq=False)
@@ -266,20 +278,32 @@ class Request:
     params: SamplingParams
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None for the first token
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None before the first scored one
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    num_drafted: int = 0  # guesses that steps have checked
+    num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
-    error: str = ""
+    fault: Exception | None = None  # why it ended with ERROR
+    pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:
-        if self.params.prompt_logprobs is not None:
-            self.prompt_logprobs.append(None)
+        if self.params.prompt_logprobs is not None:  # the first token has no context
+            self.prompt_logprobs += [None] * max(self.params.prompt_logprobs_start, 1)
+
+    @property
+    def error(self) -> str:
+        """`fault` in one line; "" without one."""
+        if self.fault is None:
+            return ""
+        return self.fault.line if isinstance(self.fault, PunaError) else first_line(self.fault, with_kind=True)
 
     @property
     def num_tokens(self) -> int:
@@ -293,7 +317,14 @@ class Request:
     @property
     def logits_from(self) -> int:
         """The first token whose logits are needed: the last token, or the one before the next prompt token to score."""
+        if self.pool is not None:
+            return self.num_tokens
         return len(self.prompt_logprobs) - 1 if self.needs_prompt_logprobs else self.num_tokens - 1
+
+    @property
+    def hidden_from(self) -> int:
+        """The first token whose hidden state is needed."""
+        return self.num_tokens if self.pool is None else self.pool.first_row(self.num_tokens)
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""

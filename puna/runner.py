@@ -7,8 +7,9 @@ An Engine is not thread-safe. A Runner shares one among any number of threads:
   event loop.
 * `Runner.submit` and `Handle.cancel` never wait. Whoever uses the engine next carries them out first, in their order.
 * A handle that is cancelled, closed or dropped ends its request before the next step.
-* An exception in a step ends all requests. It is raised where the step ran, and by the handles of these requests after their
-  last outputs. Ctrl-C is raised only in the thread that it interrupts; the other handles end with ABORT.
+* An exception that belongs to one request (its sampler, its text) ends that one; an exception of a step ends the requests in it.
+  Their handles raise it after their last outputs, and the others go on. Logits that are not finite are not raised: the output
+  says ERROR. Ctrl-C is raised only in the thread that it interrupts; the other handles end with ABORT.
 * After `close` every handle has ended, and no thread steps.
 
 Ctrl-C may come between any two lines of Python. So only locks of C are used here: `threading.Condition` and `Event`, which are
@@ -29,7 +30,8 @@ from typing import Self, TypeVar
 from weakref import WeakValueDictionary
 
 from puna.engine import Engine
-from puna.errors import UsageError
+from puna.errors import NumericalError, UsageError
+from puna.pooling import Pool
 from puna.request import Request, SamplingParams, StepOutput
 from puna.sampling import TokenSampler
 
@@ -108,6 +110,7 @@ class Handle(Iterator[StepOutput]):
         self._unread.append(output)
         self.first_token_at = self.first_token_at or (now if output.token_ids else 0.0)
         if output.finish_reason is not None:
+            self.error = self.error or _raised(self.request)
             self.ended_at = now
         self._listener(self)
 
@@ -149,10 +152,11 @@ class Runner:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         listener: Callable[[Handle], object] = lambda handle: None,
+        pool: Pool | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
         handle = Handle(self, listener)
-        self._ask(partial(self._admit, handle, prompt_ids, params, sampler))
+        self._ask(partial(self._admit, handle, partial(self._engine.add, prompt_ids, params, sampler, pool)))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle
@@ -264,7 +268,14 @@ class Runner:
             self._abort_all()
             self._is_over = True
         else:
-            self._deliver(self._engine.step())
+            self._deliver(self._outputs_of_step())
+
+    def _outputs_of_step(self) -> list[StepOutput]:
+        """A step's outputs. If it fails, these end the requests in it, and their handles raise its error."""
+        try:
+            return self._engine.step()
+        except Exception:  # noqa: BLE001 - it is the fault of those requests; the others go on
+            return self._engine.outputs()
 
     def _sweep(self) -> None:
         """Carry out what was asked meanwhile. A call that Ctrl-C interrupts stays, and is carried out again."""
@@ -273,12 +284,12 @@ class Runner:
             self._calls.popleft()
         self._deliver(self._engine.outputs())
 
-    def _admit(self, handle: Handle, prompt_ids: Sequence[int], params: SamplingParams, sampler: TokenSampler | None) -> None:
+    def _admit(self, handle: Handle, add: Callable[[], Request]) -> None:
         if handle.ended_at:
             return
         try:
             self._require_open()
-            handle.request = self._engine.add(prompt_ids, params, sampler)
+            handle.request = add()
             self._handles[handle.request.id] = handle
         except Exception as error:  # noqa: BLE001 - the handle raises it, and the others go on
             handle._end(error)
@@ -314,3 +325,9 @@ class Runner:
     def _require_open(self) -> None:
         if self._is_closed:
             raise UsageError("the model was closed", hint="Load it again.")
+
+
+def _raised(request: Request | None) -> Exception | None:
+    """The error of a request that its handle raises."""
+    fault = None if request is None else request.fault
+    return None if isinstance(fault, NumericalError) else fault

@@ -249,6 +249,12 @@ class Sampler:
         num_generated = len(history.output_ids)
         return sample(logits, self.phase(num_generated).params, history, self.uniform(num_generated))
 
+    def processed(self, logits: Row, history: History) -> Row:
+        """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
+        params = self.phase(len(history.output_ids)).params
+        greedy, drawing = split_filters()
+        return apply(greedy if params.temperature == 0 else [*greedy, *drawing], logits, params, history)
+
     def uniform(self, num_generated: int) -> float:
         """The random number of the token after `num_generated` others, in [0, 1); 0 if sampling is greedy.
 
@@ -296,11 +302,13 @@ def draw(logits: Row, uniform: float) -> int:
 
 
 def token_logprob(logits: Row, token_id: int, num_top: int) -> TokenLogprob:
-    """Log-probabilities under the raw logits, in float64: of `token_id`, and of the `num_top` most likely, best first."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    normaliser = float(np.log(np.exp(shifted).sum()))
-    top = tuple((int(i), float(shifted[i]) - normaliser) for i in _ranked(logits, num_top))
-    return TokenLogprob(token_id, float(shifted[token_id]) - normaliser, top)
+    """Log-softmax of a row: of `token_id`, and of the `num_top` most likely ids that it allows, best first.
+
+    The masses are summed in float64: the result differs from an all-float64 one by some 1e-8, in a ninth of its time (LOG).
+    """
+    total = float(logits.max()) + math.log(float(_masses(logits).sum(dtype=np.float64)))
+    top = tuple((int(i), float(logits[i]) - total) for i in _ranked(logits, num_top) if logits[i] > -np.inf)
+    return TokenLogprob(token_id, float(logits[token_id]) - total, top)
 
 
 def require_finite(logits: Row) -> None:
@@ -349,5 +357,7 @@ def _largest(logits: Row, count: int) -> npt.NDArray[np.intp]:
 
 def _ranked(logits: Row, count: int) -> npt.NDArray[np.intp]:
     """Ids of the `count` largest, the largest first; on a tie, the lower id first."""
+    if count == 1:
+        return np.array([logits.argmax()])
     best = _largest(logits, count)
     return best[np.argsort(-logits[best], kind="stable")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puna.pages import Pages
 from puna.request import Request
@@ -18,13 +18,19 @@ from puna.request import Request
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """Tokens first..last-1 of one request, to be computed in this step."""
+    """Tokens first..last-1 of one request, to be computed in this step, and after them its `draft_ids`."""
 
     request: Request
     first: int
     last: int
-    num_logits: int  # how many of these tokens, the last ones, need logits
+    num_logits: int  # how many of these tokens, the last ones, need logits; drafts included
     is_last: bool  # whether these tokens reach the sequence's end, so that the next token is sampled
+    draft_ids: tuple[int, ...] = ()  # guesses of the tokens from `last` on; their K and V count once they are accepted
+
+    @property
+    def num_hidden(self) -> int:
+        """How many of these tokens, the last ones, need hidden states."""
+        return max(0, self.last - max(self.first, self.request.hidden_from))
 
 
 @dataclass(slots=True)
@@ -84,6 +90,19 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
+    def decoding(self) -> list[Request]:
+        """The running requests whose next step samples a token, and computes one."""
+        return list(filter(_is_decoding, self.running))
+
+    def disband(self) -> list[Request]:
+        """After a failed step, whose pages nobody can trust: take all pages from all requests, and return those that the step did
+        not touch. It touched those that ran or, if none did, the first that waited.
+        """
+        waiting = [request for request in self.waiting if not request.num_in_flight]  # else its last token is lost
+        for request in (*self.running, *self.waiting):
+            request.page_ids, request.draft_ids, request.num_computed, request.num_published = [], [], 0, 0
+        return waiting if self.running else waiting[1:]
+
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, with their pages reserved. Not empty while a request needs more tokens."""
         decodes = list(map(_is_decoding, self.running))
@@ -96,18 +115,35 @@ class Scheduler:
                 chunks += budget.spend(self._continue(request, budget.end_of_chunk(request)))
         while budget.tokens > 0 and self._admit():
             chunks += budget.spend(self._continue(self.running[-1], budget.end_of_chunk(self.running[-1])))
-        return chunks
+        return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
         """Count the chunks' tokens as computed once the device was given them: later steps find their K and V in the pages."""
         for chunk in chunks:
             chunk.request.num_computed = chunk.last
 
+    def accept_draft(self, request: Request) -> None:
+        """Count a draft as computed: the request's last token, which its row guessed."""
+        request.num_accepted += 1
+        request.num_computed = request.num_tokens
+        if self._prefix_cache:
+            self._publish(request, request.num_computed)
+
+    def drop_drafts(self, request: Request) -> None:
+        """Release the pages that only rejected drafts needed."""
+        needed = self.pages.pages_for(request.num_tokens)
+        self.pages.release(request.page_ids[needed:])
+        del request.page_ids[needed:]
+
     def publish(self, chunks: list[ScheduledChunk]) -> None:
-        """Put the pages that the chunks filled into the prefix cache. All their ids must be known."""
+        """Put the full pages of sequences that were computed to their ends into the prefix cache. All their ids must be known.
+
+        Not the pages of a prompt before its end: only logits show whether its K and V are finite. The caller looks at them before
+        the next `schedule`, and removes the request with `forget` if they are not.
+        """
         for chunk in chunks if self._prefix_cache else ():
-            if chunk.request.page_ids and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
-                self._publish(chunk)
+            if chunk.is_last and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
+                self._publish(chunk.request, chunk.last)
 
     def _continue(self, request: Request, last: int) -> list[ScheduledChunk]:
         """The next tokens of a running request, up to `last`; [] if it has none or is preempted."""
@@ -116,6 +152,17 @@ class Scheduler:
             return []
         num_logits = max(0, last - max(first, request.logits_from))
         return [ScheduledChunk(request, first, last, num_logits, is_last=last == request.num_tokens)]
+
+    def _with_drafts(self, chunk: ScheduledChunk, budget: TokenBudget) -> ScheduledChunk:
+        """The chunk with the drafts of its request, as many as fit into what all others have left; preempts nobody."""
+        request = chunk.request
+        slots = (len(request.page_ids) + self.pages.num_available) * self.pages.page_size - chunk.last
+        draft_ids = tuple(request.draft_ids[: max(0, min(budget.tokens, budget.logits, slots))]) if chunk.is_last else ()
+        request.draft_ids = []
+        self._reserve(request, chunk.last + len(draft_ids))
+        budget.tokens -= len(draft_ids)
+        budget.logits -= len(draft_ids)
+        return replace(chunk, num_logits=chunk.num_logits + len(draft_ids), draft_ids=draft_ids)
 
     def _still_running(self) -> Iterator[Request]:
         """The running requests, the earliest first. The caller may preempt the latest ones between two."""
@@ -155,24 +202,27 @@ class Scheduler:
         return True
 
     def _match(self, request: Request) -> None:
-        """Take pages from the prefix cache. Tokens that need logits, always including the last one, are computed."""
+        """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        request.page_ids = self.pages.match(request.token_ids(0, request.logits_from), request.prefix_key)
-        request.num_computed = len(request.page_ids) * self.pages.page_size
+        needed_from = min(request.logits_from, request.hidden_from)
+        request.page_ids = self.pages.match(request.token_ids(0, needed_from), request.prefix_key)
+        request.num_published = len(request.page_ids)
+        request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
 
-    def _publish(self, chunk: ScheduledChunk) -> None:
+    def _publish(self, request: Request, num_tokens: int) -> None:
         size = self.pages.page_size
-        for index in range(chunk.first // size, chunk.last // size):
-            token_ids = chunk.request.token_ids(index * size, (index + 1) * size)
-            self.pages.publish(chunk.request.page_ids, index, token_ids, chunk.request.prefix_key)
+        for index in range(request.num_published, num_tokens // size):
+            self.pages.publish(request.page_ids, index, request.token_ids(index * size, (index + 1) * size), request.prefix_key)
+            request.num_published = index + 1
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)
         request.page_ids = []
-        request.num_computed = 0
+        request.draft_ids = []
+        request.num_computed = request.num_published = 0
 
 
 def _is_decoding(request: Request) -> bool:

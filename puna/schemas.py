@@ -89,6 +89,8 @@ def _parsed(name: str, text: str) -> Any:
 SINGLE = ("items", "additionalProperties", "additionalItems")
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 DICTS = ("properties", "patternProperties")
+APPLIED = ("allOf", "anyOf", "oneOf", "$ref")  # their schemas are about the same value
+OF_OBJECTS = ("properties", "required", "additionalProperties", "patternProperties")
 
 SUPPORTED = {
     *("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "$schema", "$id", "id"),
@@ -129,10 +131,15 @@ NUMBER_FORMATS: dict[str, tuple[Node, ...]] = {
 def without_surprises(text: str) -> str:
     """The schema for the grammar engine: what the engine would take more loosely than the standard is spelled out.
 
+    And an object that lists its properties has no others, unless `additionalProperties` says so: the standard allows any, and a
+    small model that may add one never ends.
+
     >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false}')
     '{"type": "number"}'
     """
     parts = _Parts("json_schema", json.loads(text))
+    for node in parts.closed():
+        node["additionalProperties"] = False
     for node in list(parts.nodes()):
         more = _FORMATS_OF_ALL.get(node.get("format", ""), ())
         if more:
@@ -202,6 +209,18 @@ class _Parts:
 
     def nodes(self) -> Iterator[Node]:
         return (node for node in self._found.values() if isinstance(node, dict))
+
+    def closed(self) -> list[Node]:
+        """Objects that list all their properties, and are not combined with other schemas of the same object."""
+        combined, waiting = set[Path](), list(self._children)
+        while waiting:
+            path = waiting.pop()
+            if path in combined or _combines(self._found[path]):
+                new = {child for key in APPLIED for child in self._children.get(path, {}).get(key, [])} - combined
+                combined |= new | {path}
+                waiting += new
+        nodes = (node for path, node in self._found.items() if path not in combined)
+        return [node for node in nodes if isinstance(node, dict) and _lists_all_properties(node)]
 
     def require_supported(self) -> None:
         """UsageError for the first part that no answer is sure to obey."""
@@ -330,6 +349,17 @@ class _Parts:
             needed |= {*first, *rest}
         choices = [children[key] for key in ("anyOf", "oneOf") if children.get(key)]
         return needed <= finite and all(any(child in finite for child in paths) for paths in choices)
+
+
+def _combines(node: Node) -> bool:
+    """Whether several schemas together describe one object."""
+    applied = [key for key in APPLIED if key in node]
+    return "allOf" in applied or len(applied) > 1 or (len(applied) == 1 and any(key in node for key in OF_OBJECTS))
+
+
+def _lists_all_properties(node: Node) -> bool:
+    names, mentions_others = node.get("properties"), "additionalProperties" in node or "patternProperties" in node
+    return bool(names) and isinstance(names, dict) and not mentions_others and set(node.get("required", ())) <= names.keys()
 
 
 def _is_list(value: object) -> bool:

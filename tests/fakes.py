@@ -18,7 +18,7 @@ from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
 from puna.model.rope import RopeConfig
-from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPlace, plain_model
+from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPosition, plain_model
 from puna.model.weights import role_of, tensor_shapes
 from puna.plan import Layout, Plan
 from puna.progress import SILENT, Reporter
@@ -93,7 +93,7 @@ class FakeBackend:
         pass
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
-        return Computed(self._forward(batch))
+        return Computed(self._forward(batch), self._hidden(batch))
 
     def _forward(self, batch: Batch) -> Logits:
         self.batches.append(batch)
@@ -106,6 +106,18 @@ class FakeBackend:
                 ids = self.pages[table[: position // self.page_size + 1]].reshape(-1)[: position + 1].tolist()
                 rows[row] = self._logits(ids)
         return np.array([rows[int(row)] for row in batch.logit_rows], np.float32).reshape(-1, VOCAB_SIZE)
+
+    def _hidden(self, batch: Batch) -> Logits:
+        """Four numbers of the ids so far."""
+        rows = [self._ids_at(batch, int(row)) for row in batch.hidden_rows]
+        states = [_noise(sum(ids) * 1013 + len(ids))[:4] + np.float32(self.poison(ids)) for ids in rows]
+        return np.array(states, np.float32).reshape(-1, 4)
+
+    def _ids_at(self, batch: Batch, row: int) -> list[int]:
+        """The ids in the pages up to this row's."""
+        table, position = batch.page_tables[batch.sequences[row]], int(batch.positions[row])
+        found: list[int] = self.pages[table[: position // self.page_size + 1]].reshape(-1)[: position + 1].tolist()
+        return found
 
     def _logits(self, ids: list[int]) -> Logits:
         assert min(ids) >= 0, "a position was read before it was written"
@@ -162,6 +174,9 @@ class FakeSampled:
     ids: list[int]
 
     def logits(self) -> Logits:
+        raise AssertionError("the device has sampled")
+
+    def hidden(self) -> Logits:
         raise AssertionError("the device has sampled")
 
     def token_ids(self) -> list[int]:
@@ -239,7 +254,9 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return plain_model(**(sizes | changes))
 
 
-def with_layers(config: ModelConfig, attention: AttentionSpec, ffn: Dense | Experts, norms: NormPlace = "before") -> ModelConfig:
+def with_layers(
+    config: ModelConfig, attention: AttentionSpec, ffn: Dense | Experts, norms: NormPosition = "before"
+) -> ModelConfig:
     """The model with other layers, all alike."""
     return replace(config, layers=(LayerSpec(attention, ffn, norms),) * config.num_layers)
 

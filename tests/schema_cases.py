@@ -129,8 +129,10 @@ def _object(rng: random.Random, depth: int) -> Schema:
             made |= {"maxProperties": len(names) + 1, "required": names}
         case 2:
             made |= {"additionalProperties": False, "minProperties": min(len(names), 1)}
-        case _:
+        case 3:
             made |= {"additionalProperties": False}
+        case _:
+            pass  # closed all the same
     return made
 
 

@@ -22,17 +22,18 @@ ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes", "schemas"],
+    ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
     ["pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize", "constraints"],
-    ["scheduler", "plan", "convert", "health"],
+    ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
+    ["speculation"],
     ["engine"],
     ["runner"],
-    ["completion"],
+    ["completion", "embedding"],
     ["llm"],
     ["async_llm"],
     ["server", "machine", "glassbox", "compat"],
@@ -76,6 +77,7 @@ TESTED = {
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",
     "test_docs.py": "docs README.md",
+    "test_faults.py": "puna/engine.py puna/runner.py puna/backends",
     "test_glossary.py": "docs/glossary.md",
     "test_how_generate_works.py": "docs/how-generate-works.md",
     "test_pip_install.py": "scripts/pip_install.py",
@@ -131,7 +133,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.places", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:

@@ -492,3 +492,32 @@ def test_whatever_tasks_do_each_hears_all_of_its_own_or_is_told(seed: int) -> No
         await llm.close()
 
     ran(main)
+
+
+def test_embeddings_are_those_of_llm_beside_answers() -> None:
+    prompts = ["one", "the other", "a third, longer than the others"]
+    with make_llm(ByteTokenizer()) as llm:
+        expected = llm.embed(prompts, pooling="mean", dimensions=9)
+
+    async def both() -> tuple[Any, Any, Completion]:
+        async with AsyncLLM.from_llm(make_llm(ByteTokenizer())) as llm:
+            rows, answer = await asyncio.gather(llm.embed(prompts, pooling="mean", dimensions=9), llm.generate("one", TEN))
+            return rows, await llm.embed("one", pooling="mean", dimensions=9), answer
+
+    rows, one, answer = asyncio.run(both())
+    assert rows.tobytes() == expected.tobytes() and one.tobytes() == expected[0].tobytes()
+    assert len(answer.token_ids) == 10
+
+
+def test_a_cancelled_embedding_ends_its_requests() -> None:
+    async def cancelled() -> None:
+        async with AsyncLLM.from_llm(make_llm(ByteTokenizer())) as llm:
+            task = asyncio.create_task(llm.embed(["x" * 90] * 40))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert await llm.embed("after it") is not None
+            assert not llm.sync.engine.has_work
+
+    asyncio.run(cancelled())

@@ -72,6 +72,16 @@ def test_two_parts_hold_all_rows_once(at: int) -> None:
     assert wanted == batch.logit_rows.tolist()
 
 
+def test_hidden_rows_follow_their_tokens_into_parts() -> None:
+    batch = dataclasses.replace(example(), hidden_rows=np.array([1, 2, 5, 8], np.int32))
+    ids = batch.token_ids[batch.hidden_rows].tolist()
+    for at in range(1, 9):
+        first, second = batch.split(at)
+        assert [int(part.token_ids[row]) for part in (first, second) for row in part.hidden_rows] == ids
+    part = batch.rows(np.array([2, 4, 5, 6]))
+    assert part.token_ids[part.hidden_rows].tolist() == [12, 15]
+
+
 def test_the_rows_that_pad_a_batch_are_copies_of_the_one_that_sees_least() -> None:
     pieces = [(7, 30, [4, 2], 3), (8, 5, [1], 2), (9, 20, [3, 6], 1)]
     batch = Batch.of([chunk_of([i], at, pages, num_logits=1, prompt_length=length) for i, at, pages, length in pieces])

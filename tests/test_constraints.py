@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import gc
+import io
 import json
 import os
 import random
@@ -29,6 +31,7 @@ from puna.formats.tokenizer_files import read_tokenizer_file
 from puna.llm import LLM
 from puna.request import FinishReason, Request, SamplingParams
 from puna.sampling import History, Row, Sampler
+from puna.schemas import FORMATS, NUMBER_FORMATS, SUPPORTED
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from tests.fakes import (
@@ -47,6 +50,8 @@ from tests.schema_cases import Schema, fault, random_schema
 from tests.tokenizers.folders import sentencepiece_bytes, tiktoken_bytes
 from tests.tokenizers.libraries import FAMILIES, ours
 from tests.tokenizers.vocabularies import small_bpe, small_spm
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "constraints.md"
 
 # ---- tokens -----------------------------------------------------------------------------------------------------------------
 
@@ -299,7 +304,7 @@ def test_json_mode_gives_an_object_and_nothing_else() -> None:
 
 def test_a_name_cannot_be_written_in_a_second_way() -> None:
     constraints = Constraints(ByteTokenizer())
-    params = SamplingParams(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}})
+    params = SamplingParams(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {}})
     assert [accepts(constraints, params, text) for text in ('{"a": 1}', '{"\\u0061": "x"}', '{"b": "x"}')] == [True, False, True]
 
 
@@ -468,11 +473,12 @@ def test_forced_tokens_take_no_steps() -> None:
 
 
 def test_log_probabilities_are_those_of_each_token_so_nothing_is_skipped() -> None:
-    engine, params = chance_engine(), SamplingParams(choice=["a forced answer"], logprobs=2)
+    engine, params = chance_engine(), SamplingParams(choice=["a forced answer"], logprobs=2, processed_logprobs=True)
     request = engine.add([BOS, 3], params)
     run(engine)
     assert [entry.token_id for entry in request.logprobs] == request.output_ids == list(b"a forced answer")
-    assert all(len(entry.top) == 2 for entry in request.logprobs)
+    assert all(len(entry.top) == 2 and entry.logprob < 0 for entry in request.logprobs)
+    assert [entry.processed.top for entry in request.logprobs if entry.processed] == [((i, 0.0),) for i in request.output_ids]
 
 
 def finished(**given: Any) -> tuple[str, Request]:
@@ -616,7 +622,7 @@ def test_what_is_not_whole_is_not_parsed(llm: LLM) -> None:
         _ = cut.parsed
     with pytest.raises(ConstraintError, match="the answer is not whole: the stop text 'name' ended it"):
         _ = llm.generate("x", schema=Llama, stop="name").parsed
-    with pytest.raises(ConstraintError, match="the answer is not whole: json_schema: token 110 must follow"):
+    with pytest.raises(ConstraintError, match="json_schema: token 110 must follow, but is suppressed"):
         _ = llm.generate("x", schema=Llama, suppress_ids=[ord("n")]).parsed
     with pytest.raises(UsageError, match="there is nothing to parse"):
         _ = llm.generate("x", max_tokens=3).parsed
@@ -638,7 +644,21 @@ def test_sixteen_threads_share_the_constraints(llm: LLM) -> None:
     assert [completions[number].parsed for number in range(16)] == [{"n": number % 5} for number in range(16)]
 
 
-# ---- real weights -----------------------------------------------------------------------------------------------------------
+# ---- the document, and real weights -----------------------------------------------------------------------------------------
+
+
+def test_the_document_shows_what_comes_out(default_model: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    case = doctest.DocTestParser().get_doctest("".join(blocks), {}, "constraints.md", str(DOCUMENT), 0)
+    told = io.StringIO()
+    doctest.DocTestRunner(verbose=False).run(case, out=told.write)
+    assert len(case.examples) > 10 and told.getvalue() == ""
+
+
+def test_the_document_names_every_keyword_that_is_enforced() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    names = {*FORMATS, *NUMBER_FORMATS, *(SUPPORTED - {"$defs", "definitions", "$schema", "$id", "id", "additionalItems"})}
+    assert [name for name in sorted(names) if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)] == []
 
 
 @pytest.mark.full

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from puna import files
-from puna.files import LOCK, PRIVATE, TEMPORARY, place, read_small, temporary, write_whole
+from puna.files import LOCK, PRIVATE, TEMPORARY, commit, read_small, temporary, write_whole
 from puna.resources import ThisMachine
 
 ROOT = Path(__file__).parents[1]
@@ -219,12 +219,12 @@ def test_a_file_takes_a_free_place_only(has_links: bool, tmp_path: Path, monkeyp
     for text, overwrite in (("first", False), ("third", True)):
         with temporary(final) as made:
             made.write_text(text)
-            assert place(made, final, overwrite) == 5
+            assert commit(made, final, overwrite) == 5
         assert names(tmp_path) == ["m"] and final.read_text() == text and final.stat().st_nlink == 1
         with temporary(final) as made:
             made.write_text("second")
             with pytest.raises(FileExistsError):
-                place(made, final, overwrite=False)
+                commit(made, final, overwrite=False)
         assert names(tmp_path) == ["m"] and final.read_text() == text
 
 
@@ -234,7 +234,7 @@ def test_a_place_that_was_reserved_is_free_again_after_a_failure(tmp_path: Path,
     with temporary(tmp_path / "m") as made:
         made.touch()
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-            place(made, tmp_path / "m", overwrite=False)
+            commit(made, tmp_path / "m", overwrite=False)
     assert names(tmp_path) == []
 
 
@@ -251,7 +251,7 @@ def test_a_folder_lets_only_an_empty_one_give_way(kind: str, tmp_path: Path) -> 
         else:
             (final / "old").mkdir(parents=True)
         with pytest.raises(FileExistsError):
-            place(made, final, overwrite=True)
+            commit(made, final, overwrite=True)
         (final / "old").rmdir() if kind == "folder" else final.unlink()
-        place(made, final, overwrite=False)
+        commit(made, final, overwrite=False)
         assert names(final) == ["new"]

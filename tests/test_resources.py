@@ -14,7 +14,7 @@ from puna import resources
 from puna.backends.reference import ReferenceBackend
 from puna.cli.options import engine_config
 from puna.config import EngineConfig
-from puna.machine.places import place_for
+from puna.machine.devices import device_for
 from puna.machine.probes.base import Patient
 from puna.machine.probes.container import container
 from puna.machine.probes.cpu import cpu
@@ -189,9 +189,9 @@ def of_run() -> tuple[int, int, int]:
 def test_doctor_plan_and_run_read_the_same_limits(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = machine_of(case, tmp_path, monkeypatch)
     total, free, cores = of_doctor(host)
-    place = place_for(EngineConfig(device="cpu"), host, None, None, None)
+    device = device_for(EngineConfig(device="cpu"), host, None, None, None)
     assert of_run() == (total, free, cores)
-    assert (place.total_bytes, place.free_bytes, place.main_bytes) == (total, free, free)
+    assert (device.total_bytes, device.free_bytes, device.main_bytes) == (total, free, free)
     assert [total / GIB, free / GIB] == pytest.approx([case.total, case.free], abs=0.01) and cores == case.cores
 
 

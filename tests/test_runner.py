@@ -251,7 +251,7 @@ def test_an_error_in_a_step_is_raised_by_every_handle_after_its_last_output(part
 
     threads([partial(hear, number) for number in range(3)])
     assert sorted(raised) == [0, 1, 2] and parts.is_clean()
-    assert all(handle.outputs[-1].finish_reason is FinishReason.ABORT for handle in handles)
+    assert all(handle.outputs[-1].finish_reason is FinishReason.ERROR for handle in handles)
     assert [len(ids(handle.outputs)) for handle in handles] == [3] * 3
     assert ids(list(parts.submit("hello"))) == alone("hello")
 
@@ -344,7 +344,7 @@ def test_a_sampler_that_uses_its_own_model_is_told_so(parts: Parts) -> None:
 
     handle = parts.runner.submit([65], TEN, Nested())
     with pytest.raises(UsageError, match="a sampler used the model"):
-        next(handle)
+        list(handle)
     assert ids(list(parts.submit("hello"))) == alone("hello")
 
 

@@ -118,6 +118,18 @@ def test_a_long_chain_of_references_is_read_in_no_time() -> None:
         ({"maximum": 0.1 + 0.2}, {"maximum": 0.299999}),
         ({"maximum": 0.3, "minimum": 12345678901234567}, {"maximum": 0.3, "minimum": 12345678901234567}),
         ({"const": {"exclusiveMinimum": 3}}, {"const": {"exclusiveMinimum": 3}}),
+        ({"properties": {"a": {}}}, {"properties": {"a": {}}, "additionalProperties": False}),
+        ({"properties": {"a": {}}, "additionalProperties": True}, {"properties": {"a": {}}, "additionalProperties": True}),
+        ({"properties": {"a": {}}, "required": ["b"]}, {"properties": {"a": {}}, "required": ["b"]}),
+        (
+            {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+            {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+        ),
+        (
+            {"properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}]},
+            {"properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}]},
+        ),
+        ({"anyOf": [{"properties": {"b": {}}}]}, {"anyOf": [{"properties": {"b": {}}, "additionalProperties": False}]}),
     ],
 )
 def test_what_the_engine_takes_loosely_is_spelled_out(given: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ BACKENDS: Mapping[str, BackendSpec] = {
             "as-is": Layout(
                 resident_types={name: name for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")},
                 other="Q8_0",
-                kv_types=("f16", "f32"),
+                kv_types=("f16", "f32", "int8"),
                 row_multiple=8,
                 vector_multiple=32,
                 value_multiple=16,

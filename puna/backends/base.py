@@ -92,7 +92,8 @@ class Backend(Protocol):
         """
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Pending:
-        """Launch a step: write the batch's K and V, compute the logits of `batch.logit_rows`, and sample if `sampling` is given.
+        """Launch a step: write the batch's K and V, compute the logits of `batch.logit_rows`, and sample if `sampling` is given;
+        else compute the hidden states of `batch.hidden_rows` too.
 
         Only a backend with `filters` is given `sampling`, for requests that need no filter beyond them. The sampled ids equal
         those of `SamplingBatch.sample_row` for the same logits, and stay on the device for the placeholders of the next step. At

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
-from puna.batch import Batch, Computed, IntArray, Logits, SamplingBatch
+from puna.batch import Batch, Computed, IntArray, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
@@ -137,9 +137,9 @@ class ReferenceBackend:
         self._model = model
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
-        return Computed(self._forward(batch))
+        return self._forward(batch)
 
-    def _forward(self, batch: Batch) -> Logits:
+    def _forward(self, batch: Batch) -> Computed:
         """Go layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones."""
         model = self._loaded()
         tables = batch.page_tables[batch.sequences]  # (tokens, pages)
@@ -150,7 +150,8 @@ class ReferenceBackend:
                 for row, position in enumerate(batch.positions.tolist()):
                     x[row] = self._block(model, layer, x[row], position, cos_sin[:, row], tables[row])
             logits = [self._logits(model, x[row]) for row in batch.logit_rows]
-        return np.array(logits, np.float32).reshape(-1, model.vocab_size)
+            hidden = [self._final_normed(model, x[row]) for row in batch.hidden_rows]
+        return Computed(_stacked(logits, model.vocab_size), _stacked(hidden, model.hidden_size))
 
     def limits(self) -> DeviceLimits:
         """What numpy reaches here; numpy has no fast int8 product, and the result shows that."""
@@ -218,8 +219,12 @@ class ReferenceBackend:
 
     def _logits(self, model: ModelConfig, x: Floats) -> Floats:
         """(hidden_size,) -> (vocab_size,)"""
-        logits = matvec(self._weights["lm_head"], rms_norm(x, self._weights["final_norm"], model.norm_eps))
+        logits = matvec(self._weights["lm_head"], self._final_normed(model, x))
         return softcap(logits, model.logit_softcap)
+
+    def _final_normed(self, model: ModelConfig, x: Floats) -> Floats:
+        """The hidden state that the output matrix multiplies.  # (hidden_size,) -> (hidden_size,)"""
+        return rms_norm(x, self._weights["final_norm"], model.norm_eps)
 
     def _write(self, layer: int, table: IntArray, position: int, k: Floats, v: Floats) -> None:
         page, slot = table[position // self._page_size], position % self._page_size
@@ -242,6 +247,10 @@ class ReferenceBackend:
                 "the reference backend holds no model", hint="Call load() first; after close(), make a new backend."
             )
         return self._model
+
+
+def _stacked(rows: list[Floats], width: int) -> Floats:
+    return np.array(rows, np.float32).reshape(-1, width)
 
 
 def _of_layer(weights: dict[str, Floats], layer: int) -> dict[str, Floats]:

@@ -39,11 +39,11 @@ def advice(reading: Reading, at: int, known: str) -> tuple[str, ...]:
 
 def _sentences(reading: Reading, at: int) -> Iterator[str]:
     begin, end = max(0, at - BEFORE), at + AFTER
-    place = 0
+    line_begin = 0
     for line, kind in zip(reading.shown.split("\n"), reading.kinds, strict=True):
-        if kind not in ASIDES and begin <= place + len(line) and place <= end:
+        if kind not in ASIDES and begin <= line_begin + len(line) and line_begin <= end:
             yield from (sentence[:MAX_SENTENCE] for sentence in re.split(r"(?<=[.!?;])\s", line))
-        place += len(line) + 1
+        line_begin += len(line) + 1
 
 
 def _is_new(sentence: str, known: str) -> bool:

@@ -42,7 +42,7 @@ Explain = Callable[[Numbers], Explanation]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One known fault. If the wordings of two causes match at one place, the earlier cause in the table wins."""
+    """One known fault. If the wordings of two causes match at one position, the earlier cause in the table wins."""
 
     name: str
     topic: Topic

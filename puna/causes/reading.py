@@ -40,7 +40,7 @@ _PREFIX = re.compile(
       | \[?\d{4}-\d\d-\d\d[T\ ][\d:.,+Z-]{5,32}\]?               # dates
       | [A-Z][a-z]{2}\ \d{1,2}\ \d\d:\d\d:\d\d\ [\w.-]{1,64}\ [\w.@/-]{1,64}\[\d{1,9}\]:   # journald
       | \[\ ?\d{1,9}\.\d{1,9}\]                                  # the kernel's clock
-      | (?:ERROR|INFO|WARNING|WARN|DEBUG)\ (?=\d\d-\d\d|\[)      # vLLM: level, date, place
+      | (?:ERROR|INFO|WARNING|WARN|DEBUG)\ (?=\d\d-\d\d|\[)      # vLLM: level, date, source line
       | \d\d-\d\d\ \d\d:\d\d:\d\d
       | \[[\w./-]{1,40}\.py:\d{1,6}\]
       | NVRM:
@@ -143,7 +143,7 @@ def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
     seen: dict[str, int] = {}
     for word in TELLING:
         alike: dict[str, str] = {}  # many lines are the same: see each once
-        for at in (*_places(lower, word, first, last), *_places_backwards(lower, word, first, last)):
+        for at in (*_hits(lower, word, first, last), *_hits_backwards(lower, word, first, last)):
             line = max(at - BEFORE, lower.rfind("\n", max(0, at - BEFORE), at))
             around = lower[max(0, line) : min(_end_of_line(lower, at), at + 200)]
             likeness = alike.get(around) or alike.setdefault(around, _DIGITS.sub("0", around))
@@ -153,7 +153,7 @@ def _spans(lower: str, first: int, last: int) -> set[tuple[int, int]]:
     return spans
 
 
-def _places(lower: str, word: str, first: int, last: int) -> Iterator[int]:
+def _hits(lower: str, word: str, first: int, last: int) -> Iterator[int]:
     """One match per line, from the front."""
     at = first - 1
     for _ in range(MAX_HITS):
@@ -164,7 +164,7 @@ def _places(lower: str, word: str, first: int, last: int) -> Iterator[int]:
         at = _end_of_line(lower, at)
 
 
-def _places_backwards(lower: str, word: str, first: int, last: int) -> Iterator[int]:
+def _hits_backwards(lower: str, word: str, first: int, last: int) -> Iterator[int]:
     """One match per line, from the end."""
     for _ in range(MAX_HITS):
         at = lower.rfind(word, first, last)

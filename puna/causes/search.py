@@ -66,7 +66,7 @@ def find(text: str) -> tuple[Match, ...]:
 
 
 def _meant(reading: Reading, matches: Iterable[Match]) -> list[Match]:
-    """Those whose place in the text nothing speaks against: an exit code beside the words of another runtime is that one's."""
+    """Those whose position in the text nothing speaks against: an exit code beside the words of another runtime is that one's."""
     return [match for match in matches if not any(word in reading.lower for word in match.cause.unless)]
 
 
@@ -117,12 +117,12 @@ def _whole(reading: Reading, lower: str) -> list[Match]:
 
 
 def _hits(wording: Wording, lower: str, source: str, positions: list[int]) -> Iterator[Hit]:
-    for found in islice(_places(wording, lower, positions), MAX_HITS):
+    for found in islice(_matches(wording, lower, positions), MAX_HITS):
         spans = {name: found.span(name) for name in found.groupdict()}
         yield Hit(*found.span(), wording.text, {name: " ".join(source[a:b].split()) for name, (a, b) in spans.items()})
 
 
-def _places(wording: Wording, lower: str, positions: list[int] | None = None) -> Iterator[re.Match[str]]:
+def _matches(wording: Wording, lower: str, positions: list[int] | None = None) -> Iterator[re.Match[str]]:
     """Where a wording matches. If its anchor is rare, only the text around the anchor's `positions` is tried."""
     positions = _positions(wording.anchor, lower) if positions is None else positions
     if wording.text.endswith("$") or len(positions) > MAX_ANCHORS:
@@ -181,12 +181,12 @@ def _by_shingle() -> dict[tuple[str, ...], list[tuple[int, Wording]]]:
 def _in_part(reading: Reading) -> list[Match]:
     """The causes with enough of a wording in the text; for several near one position, only the likeliest."""
     words = [(found[0], found.start()) for found in WORD.finditer(reading.said)]
-    places: dict[tuple[int, Wording], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    found_shingles: dict[tuple[int, Wording], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for at, shingle in enumerate(shingles([word for word, _ in words])):
         for key in _by_shingle().get(shingle, ()):
-            places[key].append((at, shingle))
+            found_shingles[key].append((at, shingle))
     best: dict[int, Match] = {}
-    for (number, wording), found in places.items():
+    for (number, wording), found in found_shingles.items():
         confidence, at = _share(wording, found[:MAX_HITS], len(words))
         if confidence > max(SURE - 1e-9, best[number].confidence if number in best else 0):
             start = words[at][1]
@@ -197,7 +197,7 @@ def _in_part(reading: Reading) -> list[Match]:
 
 def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words: int) -> tuple[float, int]:
     """The certainty of a wording and the index of its word; 0 if too little of it matches."""
-    best, place = 0.0, 0
+    best, index = 0.0, 0
     for start, _ in found:
         near = [(at, shingle) for at, shingle in found if start <= at <= start + NEAR_WORDS]
         distinct = len({shingle for _, shingle in near})
@@ -208,8 +208,8 @@ def _share(wording: Wording, found: list[tuple[int, tuple[str, ...]]], num_words
         enough = share >= (MIN_SHARE_CUT if is_cut else MIN_SHARE) and distinct >= MIN_SHINGLES and is_of_the_trade
         confidence = SURE + (MAX_PART - SURE) * share if enough else 0.0
         if confidence > best:
-            best, place = confidence, start
-    return best, place
+            best, index = confidence, start
+    return best, index
 
 
 # ---- clues

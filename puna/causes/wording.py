@@ -61,7 +61,7 @@ BEGINNINGS = {
     "range": r"(?<![^\s'\"`;()])",
     "gfx": r"(?<!\w)",
 }
-_PLACE = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<far> ~~~ )|(?P<space> )")
+_PLACEHOLDER = re.compile(r"\{(?P<name>[a-z_]+):(?P<kind>[a-z]+)\}|(?P<gap> ?\.\.\. ?)|(?P<far> ~~~ )|(?P<space> )")
 WORD = re.compile(r"[a-z0-9_']+")
 SHINGLE = 3  # consecutive words: fewer occur in any text, more are cut too often
 # Technical words: a part of a wording without any of them may come from any text.
@@ -181,9 +181,9 @@ def compile_wording(text: str) -> Wording:
     """
     inner = text.removeprefix("^").removesuffix("$")
     pattern = ("^" if text.startswith("^") else "") + _expression(inner) + ("$" if text.endswith("$") else "")
-    literals = _PLACE.sub(" \0 ", inner.replace(" ", "\1")).replace("\1", " ")
+    literals = _PLACEHOLDER.sub(" \0 ", inner.replace(" ", "\1")).replace("\1", " ")
     words = max(literals.replace("\0", " ").split(), key=len)
-    reach = sum(_longest(place) for place in _PLACE.finditer(inner)) + len(inner)
+    reach = sum(_longest(placeholder) for placeholder in _PLACEHOLDER.finditer(inner)) + len(inner)
     return Wording(text, re.compile(pattern, re.MULTILINE), words, frozenset(_shingles(literals)), reach)
 
 
@@ -198,25 +198,25 @@ def shingles(words: list[str]) -> list[tuple[str, ...]]:
 
 def _expression(text: str) -> str:
     parts, end = [], 0
-    for place in _PLACE.finditer(text):
-        parts += [re.escape(text[end : place.start()]), _place(place)]
-        end = place.end()
-    first = _PLACE.match(text)
+    for placeholder in _PLACEHOLDER.finditer(text):
+        parts += [re.escape(text[end : placeholder.start()]), _placeholder_pattern(placeholder)]
+        end = placeholder.end()
+    first = _PLACEHOLDER.match(text)
     beginning = BEGINNINGS.get(first["kind"] or "", "") if first is not None else ""
     return "".join([beginning, *parts, re.escape(text[end:])])
 
 
-def _place(place: re.Match[str]) -> str:
-    if place["gap"]:
+def _placeholder_pattern(placeholder: re.Match[str]) -> str:
+    if placeholder["gap"]:
         return f"(?s:.{{0,{MAX_GAP}}}?)"
-    if place["far"]:
+    if placeholder["far"]:
         return f"(?s:.{{0,{MAX_FAR}}}?)"
-    return r"\s?" if place["space"] else f"(?P<{place['name']}>{FIELDS[place['kind']]})"
+    return r"\s?" if placeholder["space"] else f"(?P<{placeholder['name']}>{FIELDS[placeholder['kind']]})"
 
 
-def _longest(place: re.Match[str]) -> int:
+def _longest(placeholder: re.Match[str]) -> int:
     """The maximum number of characters of a placeholder."""
-    return MAX_FAR if place["far"] else MAX_GAP if place["gap"] else 1 if place["space"] else MAX_FIELD
+    return MAX_FAR if placeholder["far"] else MAX_GAP if placeholder["gap"] else 1 if placeholder["space"] else MAX_FIELD
 
 
 def _shingles(literals: str) -> list[tuple[str, ...]]:

@@ -160,8 +160,17 @@ def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dic
 
 
 def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
-    top = [{"id": i, "text": text, "logprob": p} for (i, p), text in zip(entry.top, entry.top_texts, strict=True)]
-    return {"id": entry.token_id, "text": entry.text, "logprob": entry.logprob, "top": top}
+    facts: dict[str, Any] = {
+        "id": entry.token_id,
+        "text": entry.text,
+        "bytes": list(entry.bytes),
+        "logprob": entry.logprob,
+        "top": [
+            {"id": token_id, "text": text, "bytes": list(data), "logprob": logprob}
+            for (token_id, logprob), text, data in zip(entry.top, entry.top_texts, entry.top_bytes, strict=True)
+        ],
+    }
+    return facts if entry.processed is None else facts | {"processed": _logprob_facts(entry.processed)}
 
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:
@@ -172,7 +181,9 @@ def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:
         return f"{piece!r} {logprob:.4f}"
 
     for entry in completion.logprobs:
-        tell("  ".join([shown(entry.token_id, entry.logprob), *(f"| {shown(i, p)}" for i, p in entry.top)]))
+        for line, mark in ((entry, ""), (entry.processed, "  after the filters: ")):
+            if line is not None:
+                tell(mark + "  ".join([shown(line.token_id, line.logprob), *(f"| {shown(i, p)}" for i, p in line.top)]))
 
 
 def end_line() -> None:

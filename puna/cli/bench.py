@@ -130,7 +130,7 @@ def _facts(
 
 def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], limits: DeviceLimits) -> dict[str, Any] | None:
     """The speed that `puna plan` expects of this model, with the limits just measured."""
-    from puna.machine.places import rates_of
+    from puna.machine.devices import rates_of
     from puna.machine.speed import expected
 
     kind = llm.backend.info.name.partition(":")[0]

@@ -45,13 +45,15 @@ def command(
 
     if to is None:
         raise UsageError("--to is missing", hint=f"Give the format of DST: {FORMATS}.")
-    place = typed_path(target, "DST")
+    target_path = typed_path(target, "DST")
     if target.endswith("/") and not makes_folder(to, shards):  # which the path no longer shows
-        raise file_needed(place, to)
+        raise file_needed(target_path, to)
     started = time.perf_counter()
     with TerminalReporter() as report:
         path = hub.resolve(source, report)
-        made = convert(path, place, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report)
+        made = convert(
+            path, target_path, to=to, quantize=quantize, shards=shards, tokenizer=tokenizer, overwrite=force, report=report
+        )
     if as_json:
         print_json(
             {

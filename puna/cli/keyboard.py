@@ -19,7 +19,7 @@ if sys.platform != "win32":
     EVERY_S = 0.1
     REST_S = 0.02  # the rest of a paste comes within this time; the repeats of a key that is held down come later
     MOST_TYPED = 3000  # bytes: room is left for what comes within EVERY_S, and for Ctrl-C
-    INPUT, LOCAL = 0, 3  # places in what tcgetattr returns
+    INPUT, LOCAL = 0, 3  # indices in what tcgetattr returns
 
 
 class Keyboard:

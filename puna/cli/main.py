@@ -33,6 +33,7 @@ COMMANDS = {
     "why": ("puna.cli.why", "Explain an error text or a log: its cause and how to fix it."),
     "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
+    "embed": ("puna.cli.embed", "Print the embeddings of texts: vectors for search."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
@@ -78,8 +79,8 @@ def is_question(word: str) -> bool:
 def app() -> None:
     """Run LLaMA-family models on this machine: puna "What is a llama?"
 
-    MODEL is a file, a folder, a name in the cache or on the Hub (hf:OWNER/REPO/FILE.gguf). Without MODEL, puna uses a
-    small default model, and fetches it once. Every command has --json and --help.
+    MODEL: a file, a folder, a name in the cache, or hf:OWNER/REPO/FILE.gguf; without it, a small default model. Every
+    command has --json and --help.
     """
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.hub import CachedModel
     from puna.machine.choices import ModelChoice
-    from puna.machine.places import Place
+    from puna.machine.devices import PlannedDevice
     from puna.progress import Reporter
 
 SHOWN = 20  # of the models that fit
@@ -48,12 +48,12 @@ def show_choices(gpu: str | None, ram: int | None, engine: EngineConfig, report:
     """Print the published models that fit a device: `gpu` names a card, `ram` is main memory in bytes."""
     from puna.machine.choices import choices
 
-    place = _place(engine, report, gpu, ram)
-    found = choices(engine, place)
+    device = _device(engine, report, gpu, ram)
+    found = choices(engine, device)
     if as_json:
-        print_json({"device": place.name, "kernels": place.kernels, "models": [_facts(one) for one in found]})
+        print_json({"device": device.name, "kernels": device.kernels, "models": [_facts(one) for one in found]})
     else:
-        _print(_choice_lines(found, place))
+        _print(_choice_lines(found, device))
 
 
 # ---- what is here, and what would be best ----------------------------------------------------------------------------------
@@ -64,15 +64,15 @@ def _show_here(as_json: bool) -> None:
 
     here = hub.cached_models()
     with TerminalReporter() as report:
-        place, found = best_here(report)
+        device, found = best_here(report)
     if as_json:
         models = [{"name": one.name, "path": shown_path(one.path), "bytes": one.num_bytes} for one in here]
-        print_json({"here": models, "device": place.name, "best": [_facts(one) for one in found]})
+        print_json({"here": models, "device": device.name, "best": [_facts(one) for one in found]})
     else:
-        _print(_here_lines(here, found, place))
+        _print(_here_lines(here, found, device))
 
 
-def _here_lines(here: list[CachedModel], found: list[ModelChoice], place: Place) -> Iterator[str]:
+def _here_lines(here: list[CachedModel], found: list[ModelChoice], device: PlannedDevice) -> Iterator[str]:
     yield "Here:"
     for model in here:
         yield from _prose(f"{gb(model.num_bytes):>8}  {_short_name(model)}", INDENT, BELOW)
@@ -80,12 +80,12 @@ def _here_lines(here: list[CachedModel], found: list[ModelChoice], place: Place)
         yield from _prose("nothing yet; puna run fetches a small model (98 MB) when it first needs one", INDENT)
     yield ""
     heading = "Best for {}, of those that puna knows:" if found else "No larger model that puna knows is fast on {}."
-    yield from _prose(heading.format(place.name))
+    yield from _prose(heading.format(device.name))
     for one in found:
         yield from _row(one)
         yield f"{BELOW}puna pull {one.name}"
-    yield from _speed_lines(found, place)
-    if place.is_gpu and find_spec("torch") is None:
+    yield from _speed_lines(found, device)
+    if device.is_gpu and find_spec("torch") is None:
         yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
     yield from _prose("puna models --all lists every name; puna plan NAME shows more about one.")
@@ -123,16 +123,18 @@ def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
     return wrapped(text, report_width(sys.stdout), first, rest)
 
 
-def _speed_lines(found: Sequence[ModelChoice], place: Place) -> Iterator[str]:
-    if place.kernels:
-        yield from _prose(f"Speeds are not known: {place.kernels}.")
-    elif place.rates is not None and any(one.fit.speed for one in found):
-        yield from _prose(f"Speeds are expected for one conversation ({place.rates.source}).")
+def _speed_lines(found: Sequence[ModelChoice], device: PlannedDevice) -> Iterator[str]:
+    if device.kernels:
+        yield from _prose(f"Speeds are not known: {device.kernels}.")
+    elif device.rates is not None and any(one.fit.speed for one in found):
+        yield from _prose(f"Speeds are expected for one conversation ({device.rates.source}).")
 
 
-def _choice_lines(found: list[ModelChoice], place: Place) -> Iterator[str]:
+def _choice_lines(found: list[ModelChoice], device: PlannedDevice) -> Iterator[str]:
     whole = [one for one in found if one.is_whole]
-    yield from _prose(f"Models that fit {place.count} x {place.name}:" if place.count > 1 else f"Models that fit {place.name}:")
+    yield from _prose(
+        f"Models that fit {device.count} x {device.name}:" if device.count > 1 else f"Models that fit {device.name}:"
+    )
     for one in whole[:SHOWN]:
         yield from _row(one)
     if not whole:
@@ -141,7 +143,7 @@ def _choice_lines(found: list[ModelChoice], place: Place) -> Iterator[str]:
         yield f"{INDENT}... and {len(whole) - SHOWN} smaller ones (--json lists all)"
     if more := len(found) - len(whole):
         yield from _prose(f"{more} larger ones fit with fewer bits, or with layers in main memory: slower.")
-    yield from _speed_lines(found, place)
+    yield from _speed_lines(found, device)
     yield from _prose("puna plan NAME shows more about one; puna pull NAME fetches it.")
 
 
@@ -166,22 +168,22 @@ def _next_lines(report: Reporter) -> Iterator[str]:
     yield from (f"{INDENT}{typed:<{width}}   {words}" for typed, words in rows)
 
 
-def best_here(report: Reporter) -> tuple[Place, list[ModelChoice]]:
+def best_here(report: Reporter) -> tuple[PlannedDevice, list[ModelChoice]]:
     """This machine, and the models that are best for it, the best one first. All commands that name one ask here."""
     from puna.config import EngineConfig
     from puna.machine.choices import best
 
     engine = EngineConfig.from_env()
-    place = _place(engine, report)
-    return place, best(engine, place)
+    device = _device(engine, report)
+    return device, best(engine, device)
 
 
-def _place(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: int | None = None) -> Place:
+def _device(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: int | None = None) -> PlannedDevice:
+    from puna.machine.devices import device_for
     from puna.machine.host import ThisHost
-    from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
-    return place_for(engine, ThisHost(), cpu_limits(report) if gpu is None else None, gpu, ram)
+    return device_for(engine, ThisHost(), cpu_limits(report) if gpu is None else None, gpu, ram)
 
 
 def _facts(one: ModelChoice) -> dict[str, Any]:

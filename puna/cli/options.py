@@ -404,7 +404,7 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
     )
 
 
-COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize"}
+COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize", "text to embed": "puna embed"}
 
 
 def _parse_bias(text: str) -> tuple[int, float]:

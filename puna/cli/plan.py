@@ -115,21 +115,21 @@ def _planned(
     stack: ExitStack,
 ) -> Planned:
     from puna.backends.base import ProcessRank
+    from puna.machine.devices import device_for
     from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
-    from puna.machine.places import place_for
     from puna.machine.rates import cpu_limits
 
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
-    place = place_for(engine, ThisHost(), limits, gpu, ram)
-    parts = parts or (ProcessRank.from_env().size if gpu is None else place.count)
-    made = fit(checkpoint, engine, place, parts)
-    settings = nearest(checkpoint, engine, place, parts) if not made.fits or made.notices else []
+    device = device_for(engine, ThisHost(), limits, gpu, ram)
+    parts = parts or (ProcessRank.from_env().size if gpu is None else device.count)
+    made = fit(checkpoint, engine, device, parts)
+    settings = nearest(checkpoint, engine, device, parts) if not made.fits or made.notices else []
     on_cpu = None
-    if place.is_gpu and (not made.fits or made.plan.num_offloaded):
+    if device.is_gpu and (not made.fits or made.plan.num_offloaded):
         asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
-        on_cpu = fit(checkpoint, asked, place_for(asked, ThisHost(), limits, None, ram))
+        on_cpu = fit(checkpoint, asked, device_for(asked, ThisHost(), limits, None, ram))
     return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
 
 
@@ -217,9 +217,9 @@ def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
 
 
 def _device(fit: Fit) -> str:
-    place, each = fit.place, " each" if fit.parts > 1 else ""
+    device, each = fit.device, " each" if fit.parts > 1 else ""
     count = f"{fit.parts} x " if fit.parts > 1 else ""
-    return f"on {count}{place.name}: {gib(place.total_bytes)}{each}, {gib(place.free_bytes)} of it free for a model"
+    return f"on {count}{device.name}: {gib(device.total_bytes)}{each}, {gib(device.free_bytes)} of it free for a model"
 
 
 def _weights(checkpoint: Checkpoint) -> str:
@@ -256,7 +256,7 @@ def _item_lines(fit: Fit, items: tuple[Item, ...]) -> Iterator[str]:
 def _bar_lines(fit: Fit) -> Iterator[str]:
     """A bar with the share of each part; if the device is too small, an arrow shows its end."""
     sizes = {part: sum(item.bytes for item in fit.items if item.part == part) for part in MARKS}
-    total, device = sum(sizes.values()), fit.place.total_bytes
+    total, device = sum(sizes.values()), fit.device.total_bytes
     measure = f"{gib(total)} of {gib(device)}"
     width = min(BAR_WIDTH, report_width(sys.stdout) - len(measure) - len("  || "))
     bar, so_far = "", 0
@@ -283,13 +283,13 @@ def _verdict_lines(planned: Planned) -> Iterator[str]:
 
 def _acceptance(fit: Fit) -> str:
     """That it fits: what the model needs of what is free, and what the device then holds of its whole memory."""
-    unknown = f" Its speed is not known: {fit.place.kernels}." if fit.place.kernels else " Its speed is not known."
+    unknown = f" Its speed is not known: {fit.device.kernels}." if fit.device.kernels else " Its speed is not known."
     speed = f" Expected: {_speed(fit.speed)} ({fit.speed.source})." if fit.speed is not None else unknown
-    return f"It fits: {gib(fit.needed_bytes)} of the {gib(fit.place.free_bytes)} that are free ({_with_overhead(fit)}).{speed}"
+    return f"It fits: {gib(fit.needed_bytes)} of the {gib(fit.device.free_bytes)} that are free ({_with_overhead(fit)}).{speed}"
 
 
 def _with_overhead(fit: Fit) -> str:
-    return f"with overhead {gib(fit.device_bytes)} of {gib(fit.place.total_bytes)}"
+    return f"with overhead {gib(fit.device_bytes)} of {gib(fit.device.total_bytes)}"
 
 
 def _to_fetch(model: str) -> Iterator[str]:
@@ -308,9 +308,9 @@ def _refusal(planned: Planned) -> str:
     """Why it does not fit, and if a card is too small, whether it runs on the CPU: one sentence."""
     fit, cpu = planned.fit, planned.on_cpu
     if cpu is None:
-        overhead = f" ({_with_overhead(fit)})" if fit.needed_bytes > fit.place.free_bytes else ""
+        overhead = f" ({_with_overhead(fit)})" if fit.needed_bytes > fit.device.free_bytes else ""
         return f"It does not fit: {fit.problem}{overhead}."
-    other = f"it needs {gib(cpu.needed_bytes)}, and {gib(cpu.place.free_bytes)} are free"
+    other = f"it needs {gib(cpu.needed_bytes)}, and {gib(cpu.device.free_bytes)} are free"
     on_cpu = f"it fits ({_on_cpu(cpu)})" if cpu.fits else f"it does not fit either: {other}"
     return f"It does not fit on the {'card' if fit.parts == 1 else 'cards'}: {fit.problem}; on the CPU {on_cpu}."
 
@@ -370,8 +370,8 @@ def _json_of(planned: Planned) -> dict[str, Any]:
         "notices": list(fit.notices),
         **_fit_facts(fit),
         "device_bytes": fit.device_bytes,
-        "free_bytes": fit.place.free_bytes,
-        "device": {"kind": fit.place.device, "name": fit.place.name, "total_bytes": fit.place.total_bytes, "count": fit.parts},
+        "free_bytes": fit.device.free_bytes,
+        "device": {"kind": fit.device.kind, "name": fit.device.name, "total_bytes": fit.device.total_bytes, "count": fit.parts},
         "items": [item._asdict() for item in fit.items],
         "main_memory": [item._asdict() for item in fit.main_items],
         "settings": [{"flags": list(one.flags), "loss": one.loss, **_fit_facts(one.fit)} for one in planned.settings],

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @template_arg_option
 @sampling_options
 @click.option("--logprobs", type=Sampling(), metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
+@click.option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters.")
 @engine_options
 @tokenizer_option
 @json_option

@@ -4,12 +4,12 @@ It has the same arguments, defaults and returned shapes. It loads any model that
 of its shards. It fixes these defects, and reports them in additional keys:
 
 * An answer cut by `max_gen_len` or `max_seq_len` has the finish_reason "length".
-* A prompt's samples do not depend on the prompts beside it: each has its own random numbers, from the seed and its place in the
+* A prompt's samples do not depend on the prompts beside it: each has its own random numbers, from the seed and its index in the
   order of all prompts since `build`.
 * Log-probabilities of a prompt without an answer belong to its own tokens.
 * A dialog with one of Llama 2's tags is refused without running the model.
 * Beside `tokens`, which have lost their spaces, there are `pieces`, whose concatenation continues the prompt, and `text_offset`,
-  the place where each begins.
+  the offset at which each begins.
 
 `Llama.build(..., strict_compat=True)` gives the original's behaviour in all of these.
 """

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from puna.formats.blocks import BLOCK_TYPES, BlockType
 from puna.formats.rows import ComputedRows, Rows
 from puna.model.spec import ModelConfig
+from puna.pooling import Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()  # for the user when the model is loaded; one line each
     generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)
+    pooling: Pooling | None = None  # how hidden states become an embedding; None: the file does not say
 
     def __repr__(self) -> str:
         config = self.config

@@ -18,7 +18,7 @@ MANY = 16  # a quantifier with a larger maximum counts as unbounded
 ESCAPE = re.compile(
     r"\\(?:[pP]\{\^?[\w ]{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[A-JL-QST-WY-Za-fhi-or-wyz]|\W)"
 )
-NO_CHARACTER = frozenset("AzZbBY")  # escapes that match a place
+NO_CHARACTER = frozenset("AzZbBY")  # escapes that match a position
 REFUSED_ESCAPES = frozenset("GkgycCM")
 REFUSED_IN_CLASS = frozenset("cCM")  # the character after them belongs to them
 ODD_CLASS = re.compile(r"\[(?:\^?\]|:(?!\^?[a-z]{1,9}:\]))")  # "]" first is itself; a broken [:name:] is not a class within

@@ -32,7 +32,7 @@ from puna.model.spec import (
     HeadNorm,
     LayerSpec,
     ModelConfig,
-    NormPlace,
+    NormPosition,
     stack,
 )
 
@@ -166,7 +166,7 @@ class Family:
     classes: tuple[str, ...]
     max_context: int
     gguf: str
-    norms: NormPlace = "before"
+    norms: NormPosition = "before"
     qk_norm: HeadNorm = "none"
     activation: Activation = "silu"
     always: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from puna.errors import ConfigError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.families import ARCHITECTURES, FAMILIES, NEUTRAL, Factors, Facts, Family, model_of
 from puna.formats.foreign import refuse_foreign_gguf
-from puna.formats.gguf_file import MAGIC, GGUFFile, PlacedTensor, Value, read_gguf
+from puna.formats.gguf_file import MAGIC, GGUFFile, GGUFTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
@@ -32,6 +32,7 @@ from puna.formats.template_file import other_templates
 from puna.model.rope import RopeConfig, yarn_attention_factor
 from puna.model.spec import Experts, ModelConfig
 from puna.model.weights import role_of, tensor_shapes
+from puna.pooling import Pooling
 
 # A bias -> the tensor of layer 0 that shows it.
 BIAS_TENSORS = {
@@ -149,7 +150,20 @@ def open_gguf(path: Path) -> Checkpoint:
         files=gguf.files,
         notices=tuple(values.notices),
         generation=_generation(gguf.values),
+        pooling=_pooling(values, FAMILIES[name].gguf),
     )
+
+
+# The numbers of `pooling_type`, llama.cpp's enum; 0: none. A model that ranks has a head over the last token's hidden state.
+POOLINGS: Mapping[int, Pooling | None] = {0: None, 1: "mean", 2: "cls", 3: "last", 4: "last"}
+
+
+def _pooling(values: Values, architecture: str) -> Pooling | None:
+    key = f"{architecture}.pooling_type"
+    number = values.integer(key) or 0
+    if number not in POOLINGS:
+        values.fail(key, f"is {number}; puna knows {', '.join(map(str, POOLINGS))}")
+    return POOLINGS[number]
 
 
 def _generation(values: Mapping[str, Value]) -> dict[str, Any]:
@@ -422,14 +436,14 @@ SCALINGS: dict[str, Callable[[Values, str], dict[str, Any]]] = {
 
 
 def _rope_factors(gguf: GGUFFile, dim: int, name: str) -> tuple[float, ...] | None:
-    placed = gguf.tensors.get(name)
-    if placed is None:
+    tensor = gguf.tensors.get(name)
+    if tensor is None:
         return None
-    if placed.type.name != "F32" or placed.shape != (dim // 2,):
-        placed.fail(f"is {placed.type.name} {placed.shape}; F32 ({dim // 2},) is needed")
-    factors = placed.type.dequantize(placed.data[:])[0]
+    if tensor.type.name != "F32" or tensor.shape != (dim // 2,):
+        tensor.fail(f"is {tensor.type.name} {tensor.shape}; F32 ({dim // 2},) is needed")
+    factors = tensor.type.dequantize(tensor.data[:])[0]
     if not (np.isfinite(factors).all() and (factors > 0).all()):
-        placed.fail("holds a number that is not finite and above 0")
+        tensor.fail("holds a number that is not finite and above 0")
     return tuple(factors.tolist())
 
 
@@ -439,42 +453,42 @@ def _rope_factors(gguf: GGUFFile, dim: int, name: str) -> tuple[float, ...] | No
 def _tensors(gguf: GGUFFile, config: ModelConfig, logit_scale: float) -> dict[str, Tensor]:
     family, shapes = FAMILIES[config.architecture], tensor_shapes(config)
     known = {foreign_name(GGUF_NAMES, ours): ours for ours in shapes}
-    placed = separated(gguf.tensors, family.gguf_fused, GGUF_NAMES, config, _part)
-    for name in [name for name in placed if OLD_EXPERTS.fullmatch(name)]:
+    found = separated(gguf.tensors, family.gguf_fused, GGUF_NAMES, config, _part)
+    for name in [name for name in found if OLD_EXPERTS.fullmatch(name)]:
         raise UnsupportedModelError(
-            f"{placed[name].file}: tensor '{name}' is one expert's by itself, as in files from before April 2024",
+            f"{found[name].file}: tensor '{name}' is one expert's by itself, as in files from before April 2024",
             hint="Take a newer conversion of the model, in which a layer's experts are one tensor.",
         )
-    for name in [name for name in placed if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT)]:
+    for name in [name for name in found if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT)]:
         raise UnsupportedModelError(
-            f"{placed[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
+            f"{found[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
             f"{config.num_layers} layers{', as puna knows it' if name.endswith('.bias') else ''}"
         )
-    for name in [name for name in known if name not in placed]:
+    for name in [name for name in known if name not in found]:
         raise ModelFormatError(gguf.path, f"tensor '{name}'", None, f"is missing; the model has {config.num_layers} layers")
-    tensors = {ours: _tensor(placed[name], ours, shapes[ours], config) for name, ours in known.items()}
+    tensors = {ours: _tensor(found[name], ours, shapes[ours], config) for name, ours in known.items()}
     if logit_scale != 1.0:
         tensors["final_norm"] = tensors["final_norm"].adjusted(1 / logit_scale)
     return tensors
 
 
-def _part(whole: PlacedTensor, name: str, shape: tuple[int, ...], rows: Rows) -> PlacedTensor:
+def _part(whole: GGUFTensor, name: str, shape: tuple[int, ...], rows: Rows) -> GGUFTensor:
     return replace(whole, name=name, shape=shape, data=rows)
 
 
-def _tensor(placed: PlacedTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
-    if placed.shape != shape:
-        placed.fail(f"has shape {placed.shape}; the model's sizes need {shape}")
+def _tensor(source: GGUFTensor, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
+    if source.shape != shape:
+        source.fail(f"has shape {source.shape}; the model's sizes need {shape}")
     turned = FAMILIES[config.architecture].half_split and role_of(ours).is_rotary
-    return Tensor(ours, shape, placed.type, _interleaved(placed, shape, config) if turned else placed.data)
+    return Tensor(ours, shape, source.type, _interleaved(source, shape, config) if turned else source.data)
 
 
-def _interleaved(placed: PlacedTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:
+def _interleaved(source: GGUFTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:
     if len(shape) == 2:
-        return HalfSplitHeads(placed.data, config.head_dim, config.rope.dim)
-    if placed.type.block_size != 1:
-        placed.fail(f"is {placed.type.name}; a vector of this kind must be F32, F16 or BF16")
-    return half_split_vector(placed.data, config.head_dim, placed.data.shape[1] // shape[0], config.rope.dim)
+        return HalfSplitHeads(source.data, config.head_dim, config.rope.dim)
+    if source.type.block_size != 1:
+        source.fail(f"is {source.type.name}; a vector of this kind must be F32, F16 or BF16")
+    return half_split_vector(source.data, config.head_dim, source.data.shape[1] // shape[0], config.rope.dim)
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The GGUF container, versions 2 and 3: bytes -> metadata values and placed tensors. Knows nothing of models.
+"""The GGUF container, versions 2 and 3: bytes -> metadata values and tensors. Knows nothing of models.
 
 Layout (little-endian): magic, version, tensor count, value count; the values; the tensor infos; padding; the tensors in sequence,
 each padded to `general.alignment`. A model may be split over files `NAME-00001-of-0000N.gguf`.
@@ -72,7 +72,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedTensor:
+class GGUFTensor:
     """A tensor of the file; its bytes are mapped and checked."""
 
     name: str
@@ -96,7 +96,7 @@ class GGUFFile:
     path: Path
     version: int
     values: dict[str, Value]
-    tensors: dict[str, PlacedTensor]
+    tensors: dict[str, GGUFTensor]
     files: tuple[Path, ...] = field(default=())
 
 
@@ -153,7 +153,7 @@ def _shard_paths(given: GGUFFile, count: int) -> list[Path]:
 
 
 def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
-    tensors: dict[str, PlacedTensor] = {}
+    tensors: dict[str, GGUFTensor] = {}
     for number, shard in enumerate(shards):
         for key, expected in (("split.count", count), ("split.no", number)):
             found = _split_number(shard, key, -1)
@@ -175,7 +175,7 @@ def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
 def _read_shard(path: Path, check: Check) -> GGUFFile:
     cursor = Cursor(map_file(path), path)
     header = read_header(cursor, check)
-    tensors = _place(cursor, header.infos, header.alignment)
+    tensors = _map_tensors(cursor, header.infos, header.alignment)
     return GGUFFile(path, header.version, header.values, tensors, (path,))
 
 
@@ -363,11 +363,11 @@ def _block_type(cursor: Cursor, label: str, code: int, at: int) -> BlockType:
     return BLOCK_TYPES[name]
 
 
-def _place(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, PlacedTensor]:
+def _map_tensors(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, GGUFTensor]:
     """Find each tensor's bytes. In the order of their offsets they must follow each other, up to padding."""
     start = _padded(cursor.position, alignment)
     end = cursor.position
-    tensors: dict[str, PlacedTensor] = {}
+    tensors: dict[str, GGUFTensor] = {}
     for info in sorted(infos, key=lambda info: info.start):
         if info.name in tensors:
             cursor.fail(info.label, "occurs twice", info.offset)
@@ -381,16 +381,16 @@ def _place(cursor: Cursor, infos: Sequence[_Info], alignment: int) -> dict[str, 
         if end > cursor.end:
             problem = f"lies at bytes {begin} to {end}, but the file ends at {cursor.end}"
             cursor.damaged(info.label, problem, info.offset)
-        tensors[info.name] = _placed(cursor, info, begin)
+        tensors[info.name] = _tensor_at(cursor, info, begin)
     if cursor.end > _padded(end, alignment):
         cursor.damaged("data", f"{cursor.end - end} bytes follow the last tensor", end)
     return {info.name: tensors[info.name] for info in infos}
 
 
-def _placed(cursor: Cursor, info: _Info, begin: int) -> PlacedTensor:
+def _tensor_at(cursor: Cursor, info: _Info, begin: int) -> GGUFTensor:
     data = np.frombuffer(cursor.data, np.uint8, info.num_bytes, begin)
     rows = data.reshape(-1, info.type.row_bytes(info.shape[-1]))
-    return PlacedTensor(info.name, info.shape, info.type, rows, cursor.file, info.offset)
+    return GGUFTensor(info.name, info.shape, info.type, rows, cursor.file, info.offset)
 
 
 def _padded(position: int, alignment: int) -> int:

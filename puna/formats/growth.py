@@ -150,7 +150,7 @@ def _settle(factor: float) -> Callable[[_Growth, Step], None]:
     return lambda growth, step: growth.settle(factor)
 
 
-# Every kind of the tables of `library_parts.py`. A kind that stands in two places does the same in both.
+# Every kind of the tables of `library_parts.py`. A kind that stands in two sections does the same in both.
 EFFECTS: dict[str, Callable[[_Growth, Step], None]] = {
     "NFC": _settle(CANONICAL),
     "NFD": _settle(CANONICAL),

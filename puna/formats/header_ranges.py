@@ -1,7 +1,7 @@
 """The byte ranges of a model file that `open_checkpoint` reads, for a file that is only partly there.
 
     for ranges in header_ranges(path):
-            ...            # fetch the bytes of `ranges` into their places in the file
+            ...            # fetch the bytes of `ranges` to their offsets in the file
 
 The file has its full size from the beginning, with zeros for what was not fetched. Each round follows from the bytes of the
 rounds before it. The rounds end at wrong bytes: the readers meet the same bytes, and report what is wrong with them.

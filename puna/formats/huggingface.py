@@ -34,6 +34,7 @@ from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_fo
 from puna.formats.torch_file import read_torch_file
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of, tensor_shapes
+from puna.pooling import Pooling
 
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
@@ -99,11 +100,32 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
             *_of_code(config_json),
         ),
         generation=sampling_in(config_json) if generation is None else generation.values,
+        pooling=_pooling(folder),
     )
 
 
+POOLING = "1_Pooling/config.json"  # of sentence-transformers
+POOLINGS: Mapping[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _pooling(folder: Path) -> Pooling | None:
+    """How the folder's maker pools hidden states. UnsupportedModelError for a way that puna does not have, or for several."""
+    path = _file_of(folder, POOLING)
+    if path is None:
+        return None
+    settings = read_json(path, MAX_CONFIG_BYTES)
+    modes = [key for key in settings.values if key.startswith("pooling_mode_") and settings.flag(key)]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UnsupportedModelError(f"{path} sets {', '.join(modes) or 'no pooling'}; puna knows one of {', '.join(POOLINGS)}")
+    return POOLINGS[modes[0]]
+
+
 def _config_json(folder: Path) -> JsonObject:
-    path = _placed(folder, CONFIG)
+    path = _file_of(folder, CONFIG)
     if path is None:
         raise ModelNotFoundError(
             f"{folder} holds weights, but no {CONFIG}", hint="It holds the sizes: fetch it from where the weights came from."
@@ -127,7 +149,7 @@ def _of_code(config_json: JsonObject) -> Iterator[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _placed(folder: Path, name: str) -> Path | None:
+def _file_of(folder: Path, name: str) -> Path | None:
     """The file of a fixed name in the folder, or None. The folder's owner may have linked it from anywhere."""
     path = folder / name
     return path if is_there(path) else None
@@ -139,7 +161,7 @@ LEAVES = "Shards that an index names must lie in its folder. Copy the files ther
 def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """All arrays of the folder by name, and their files."""
     for name, read in WEIGHTS:
-        whole, index = _placed(folder, name), _placed(folder, f"{name}.index.json")
+        whole, index = _file_of(folder, name), _file_of(folder, f"{name}.index.json")
         if whole is not None:
             return read(whole), (whole,)
         if index is not None:
@@ -157,10 +179,10 @@ def _indexed(
     folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
 ) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """The shards of an index; each must hold exactly the arrays that the index names."""
-    places = read_json(index, MAX_INDEX_BYTES).object("weight_map")
-    if places is None or not places.values:
+    weight_map = read_json(index, MAX_INDEX_BYTES).object("weight_map")
+    if weight_map is None or not weight_map.values:
         raise ModelFormatError(index, "weight_map", None, "is missing")
-    names = sorted({_shard_name(index, tensor, name) for tensor, name in places.values.items()})
+    names = sorted({_shard_name(index, tensor, name) for tensor, name in weight_map.values.items()})
     if len(names) > MAX_SHARDS:
         raise ModelFormatError(index, "weight_map", None, f"names {len(names)} files; at most {MAX_SHARDS} are allowed")
     paths = {name: inside(folder, name, LEAVES) for name in names}  # an index must not choose files outside the folder
@@ -172,13 +194,13 @@ def _indexed(
         )
     shards = [(path, read(path)) for path in paths.values() if path is not None]
     stored = _merged(shards)
-    for tensor, name in places.values.items():
+    for tensor, name in weight_map.values.items():
         if tensor not in stored or stored[tensor].file.name != name:
             raise ModelFormatError(
                 folder / name, f"tensor {shown(tensor)}", None, f"is missing, though {index.name} places it there"
             )
     for tensor in stored:
-        if tensor not in places.values and not IGNORED.fullmatch(tensor):
+        if tensor not in weight_map.values and not IGNORED.fullmatch(tensor):
             stored[tensor].fail(f"is not named by {index.name}")
     return stored, tuple(path for path, _ in shards)
 
@@ -197,7 +219,7 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     found = {}
     for path in folder.glob(f"{stem}-*.{suffix}"):
         shard = SHARD.fullmatch(path.name)
-        if shard is not None and _placed(folder, path.name) is not None:
+        if shard is not None and _file_of(folder, path.name) is not None:
             found[int(shard["number"])] = (int(shard["count"]), path)
     if not found:
         return []
@@ -227,7 +249,7 @@ def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, Stored
     foreign = foreign_quantisation(config_json, stored)
     if foreign is not None and (quantisation is None or quantisation.text("quant_method") is None):
         refuse_quantisation(config_json.file, foreign, METHODS)
-    beside = _placed(folder, OLD_QUANTISATION) if quantisation is None else None
+    beside = _file_of(folder, OLD_QUANTISATION) if quantisation is None else None
     if beside is not None and any(name.endswith(".qweight") for name in stored):
         quantisation = read_json(beside, MAX_CONFIG_BYTES)
     return (stored, ()) if quantisation is None else unpacked(quantisation, stored)
@@ -362,7 +384,7 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
 
 
 def _generation(folder: Path) -> JsonObject | None:
-    path = _placed(folder, "generation_config.json")
+    path = _file_of(folder, "generation_config.json")
     return None if path is None else read_json(path, MAX_CONFIG_BYTES)
 
 

@@ -179,7 +179,7 @@ DECODERS: Table = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Section:
     """Where the file keeps parts of one kind."""
 
     key: str
@@ -188,45 +188,45 @@ class Place:
     table: Table
 
 
-NORMALIZER = Place("normalizer", "normalizers", "normalizer", NORMALIZERS)
-PRE_TOKENIZER = Place("pre_tokenizer", "pretokenizers", "pre-tokenizer", PRE_TOKENIZERS_OF_LIBRARY)
-DECODER = Place("decoder", "decoders", "decoder", DECODERS)
+NORMALIZER = Section("normalizer", "normalizers", "normalizer", NORMALIZERS)
+PRE_TOKENIZER = Section("pre_tokenizer", "pretokenizers", "pre-tokenizer", PRE_TOKENIZERS_OF_LIBRARY)
+DECODER = Section("decoder", "decoders", "decoder", DECODERS)
 
 Part = dict[str, Value]
 
 
 def library_parts(document: JsonObject) -> dict[str, list[Part]]:
-    """The steps of each place, nested Sequences flattened in order, all checked. Raises UnsupportedModelError for a part that
+    """The steps of each section, nested Sequences flattened in order, all checked. Raises UnsupportedModelError for a part that
     is in no table, ModelFormatError for a part with a forbidden value."""
-    parts = {place.key: _steps(document, place) for place in (NORMALIZER, PRE_TOKENIZER, DECODER)}
+    parts = {section.key: _steps(document, section) for section in (NORMALIZER, PRE_TOKENIZER, DECODER)}
     _require_decodable(document, parts[DECODER.key])
     _require_bounded_growth(document, parts)
     return parts
 
 
-def _steps(document: JsonObject, place: Place) -> list[Part]:
-    part = document.object(place.key)
-    steps = [] if part is None else _flat(part, place, 0)
+def _steps(document: JsonObject, section: Section) -> list[Part]:
+    part = document.object(section.key)
+    steps = [] if part is None else _flat(part, section, 0)
     if len(steps) > MAX_STEPS:
-        _refuse(document, f"the tokenizer's {place.name} has {len(steps)} steps")
+        _refuse(document, f"the tokenizer's {section.name} has {len(steps)} steps")
     return steps
 
 
-def _flat(part: JsonObject, place: Place, depth: int) -> list[Part]:
+def _flat(part: JsonObject, section: Section, depth: int) -> list[Part]:
     kind = part.text("type") or ""
     if kind == "Sequence" and depth < MAX_DEPTH:
-        return [step for inner in part.objects(place.inner) for step in _flat(inner, place, depth + 1)]
-    keys = place.table.get(kind)
+        return [step for inner in part.objects(section.inner) for step in _flat(inner, section, depth + 1)]
+    keys = section.table.get(kind)
     if keys is None:
-        _refuse(part, f"the tokenizer's {place.name} holds {shown(kind)}")
+        _refuse(part, f"the tokenizer's {section.name} holds {shown(kind)}")
     return [{"type": kind} | {key: check(part, key) for key, check in keys.items()}]
 
 
 def _require_bounded_growth(document: JsonObject, parts: Mapping[str, list[Part]]) -> None:
-    """Each place has at most one ByteLevel: the letters of the first are bytes to the next."""
-    for place in (NORMALIZER, PRE_TOKENIZER, DECODER):
-        if (count := [step["type"] for step in parts[place.key]].count("ByteLevel")) > 1:
-            _refuse(document, f"the tokenizer's {place.name} holds ByteLevel {count} times")
+    """Each section has at most one ByteLevel: the letters of the first are bytes to the next."""
+    for section in (NORMALIZER, PRE_TOKENIZER, DECODER):
+        if (count := [step["type"] for step in parts[section.key]].count("ByteLevel")) > 1:
+            _refuse(document, f"the tokenizer's {section.name} holds ByteLevel {count} times")
     try:
         encoded = encoded_growth(parts[NORMALIZER.key], parts[PRE_TOKENIZER.key])
         decoded = decoded_growth(parts[DECODER.key])
@@ -256,8 +256,8 @@ def _require_decodable(document: JsonObject, steps: list[Part]) -> None:
 
 def checked_pipeline(kept: JsonObject, num_tokens: int) -> tuple[str, tuple[tuple[int, str], ...]]:
     """A pipeline that a GGUF file holds as text, and its added tokens' flags: checked like those of a tokenizer.json."""
-    places = (NORMALIZER, PRE_TOKENIZER, DECODER)
-    sequences = {place.key: {"type": "Sequence", place.inner: kept.array(place.key)} for place in places}
+    sections = (NORMALIZER, PRE_TOKENIZER, DECODER)
+    sequences = {section.key: {"type": "Sequence", section.inner: kept.array(section.key)} for section in sections}
     parts = library_parts(JsonObject(kept.file, sequences, kept.name))
     model = kept.object("model")
     options = {} if model is None else model.values

@@ -344,6 +344,6 @@ def _tokenizer(folder: Path, given: Path | None, vocab_size: int) -> tuple[Token
     download puts it; and notices about it."""
     if given is not None:
         return read_given_tokenizer(given, vocab_size)
-    beside = (place / name for place in (folder, folder.resolve().parent) for name in TOKENIZERS)
+    beside = (parent / name for parent in (folder, folder.resolve().parent) for name in TOKENIZERS)
     found = next((file for file in beside if is_there(file)), None)
     return (None, ()) if found is None else read_tokenizer_file_told(found, vocab_size)

@@ -23,11 +23,11 @@ MAX_TRIED = MAX_RUN**3  # cubes of the longest run of each score pattern to try,
 
 Pair = tuple[str, str]
 Pieces = dict[str, int]  # text -> id
-Order = tuple[tuple[tuple[int, int], float], ...]  # (lengths of a pair, place), sorted
+Order = tuple[tuple[tuple[int, int], float], ...]  # (lengths of a pair, rank), sorted
 
 
 def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
-    """The pieces' scores. From a list of pairs: minus the place of the pairs that make the piece; 0 for what is not text."""
+    """The pieces' scores. From a list of pairs: minus the rank of the pairs that make the piece; 0 for what is not text."""
     if spec.scores is not None:
         return np.asarray(spec.scores, np.float32)
     pieces = _pieces(spec)
@@ -39,8 +39,8 @@ def scores_of(spec: TokenizerSpec) -> npt.NDArray[np.float32]:
         _refuse(spec, "as scores: its merges are not all the pairs that make a token")
     order = dict.fromkeys([*(piece for piece, _ in made), *pieces])  # letters last: no pair makes them
     scores = np.zeros(len(spec.tokens), np.float32)
-    for place, piece in enumerate(order):
-        scores[pieces[piece]] = -place
+    for rank, piece in enumerate(order):
+        scores[pieces[piece]] = -rank
     return scores
 
 
@@ -111,7 +111,7 @@ def _require_alike(spec: TokenizerSpec, groups: list[list[str]], score: Mapping[
 
 
 def _runs(merges: list[Pair], letters: Collection[str]) -> dict[str, dict[tuple[int, int], int]]:
-    """For each letter, the pairs of its runs by their lengths, and the place of each."""
+    """For each letter, the pairs of its runs by their lengths, and the rank of each."""
     runs: dict[str, dict[tuple[int, int], int]] = {letter: {} for letter in letters}
     for rank, (a, b) in enumerate(merges):
         if a[0] in runs and a + b == a[0] * len(a + b):
@@ -121,8 +121,8 @@ def _runs(merges: list[Pair], letters: Collection[str]) -> dict[str, dict[tuple[
 
 def _order(values: Mapping[tuple[int, int], float]) -> Order:
     """The pairs and their ranks: many letters have the same ones."""
-    places = {value: place for place, value in enumerate(sorted(set(values.values())))}
-    return tuple(sorted((pair, places[value]) for pair, value in values.items()))
+    ranks = {value: rank for rank, value in enumerate(sorted(set(values.values())))}
+    return tuple(sorted((pair, ranks[value]) for pair, value in values.items()))
 
 
 def _cut_alike(longest: int, one: Order, other: Order) -> bool:

@@ -188,19 +188,19 @@ def _pack_f16(grid: Grid, first: int, last: int) -> Bytes:
 PACKERS = {"Q4_0": _pack_q4_0, "Q4_1": _pack_q4_1, "Q8_0": _pack_q8_0, "F16": _pack_f16, "F32": _pack_f32}
 
 
-def _nibbles(words: Numbers, bits: int, axis: int = -1, places: Sequence[int] | None = None) -> Numbers:
-    """Unpack 32-bit words to numbers along a new axis, the lowest first, or those at `places` in that order.
+def _nibbles(words: Numbers, bits: int, axis: int = -1, order: Sequence[int] | None = None) -> Numbers:
+    """Unpack 32-bit words to numbers along a new axis, the lowest first, or in the given `order`.
 
     (...) -> (..., 32 / bits, ...), uint8
     """
-    chosen = range(32 // bits) if places is None else places
+    chosen = range(32 // bits) if order is None else order
     shape = list(words.shape)
     shape.insert(axis % (len(shape) + 1), len(chosen))
     found = np.empty(shape, np.uint8)
-    for view, place in zip(
+    for view, number in zip(
         np.moveaxis(found, axis, 0), chosen
-    ):  # one place of all words at a time: takes a third of the time of one expression
-        view[...] = words.view(np.uint32) >> np.uint32(bits * place) & np.uint32((1 << bits) - 1)
+    ):  # one number of all words at a time: takes a third of the time of one expression
+        view[...] = words.view(np.uint32) >> np.uint32(bits * number) & np.uint32((1 << bits) - 1)
     return found
 
 

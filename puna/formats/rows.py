@@ -115,7 +115,7 @@ def _vector(source: Rows, number_bytes: int, turn: Callable[[Rows], Rows]) -> Ro
 
 
 def interleaved_order(head_dim: int, dim: int = 0) -> npt.NDArray[np.intp]:
-    """The place of number j of an interleaved head in a half-split one, of which the first `dim` numbers are rotated; 0: all.
+    """The index of number j of an interleaved head in a half-split one, of which the first `dim` numbers are rotated; 0: all.
 
     >>> interleaved_order(6).tolist(), interleaved_order(6, 4).tolist()
     ([0, 3, 1, 4, 2, 5], [0, 2, 1, 3, 4, 5])

@@ -51,7 +51,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     header = parse_json(path, head)
     _check_metadata(header)
     tensors, end = {}, 0
-    for name, begin, last, entry in sorted(_places(header), key=lambda place: place[1:3]):
+    for name, begin, last, entry in sorted(_byte_ranges(header), key=lambda row: row[1:3]):
         if begin != end:
             header.damaged(name, f"begins at byte {begin} of the data; byte {end} comes next")
         tensors[name] = _tensor(cursor, entry, name, begin, last)
@@ -68,7 +68,7 @@ def _check_metadata(header: JsonObject) -> None:
             header.fail(METADATA, f"holds {shown(value)} under {shown(key)}; only texts are allowed")
 
 
-def _places(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject]]:
+def _byte_ranges(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject]]:
     """(name, first byte, end, entry) of each array."""
     for name in header.values:
         if name == METADATA:

@@ -179,10 +179,10 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
     if num_bytes % 1024 or not 1024 <= num_bytes < len(charsmap) - 4 or texts[-1:] != b"\0":
         raise DamagedFileError(path, "normalizer charsmap", None, "does not hold a trie and texts of the sizes that it names")
     units = np.frombuffer(charsmap, "<u4", num_bytes // 4, 4)
-    places = np.arange(len(units), dtype=np.uint32)
+    indices = np.arange(len(units), dtype=np.uint32)
     is_value = units >> 31 == 1
     offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
-    reached = np.where(is_value, 0, (places ^ offsets) | 0xFF)
+    reached = np.where(is_value, 0, (indices ^ offsets) | 0xFF)
     values = np.where(is_value, units & 0x7FFFFFFF, 0)
     if int(reached.max()) >= len(units) or int(values.max()) >= len(texts):
         raise DamagedFileError(path, "normalizer charsmap", None, "leads outside itself")
@@ -192,13 +192,13 @@ def checked_charsmap(path: Path, charsmap: bytes) -> bytes:
 def charsmap_growth(charsmap: bytes) -> float:
     """Bytes that a checked map puts in the place of one byte, at most.
 
-    The trie is walked by levels, all nodes of a level at once: a node's children stand around its place ^ its offset. Keys of
+    The trie is walked by levels, all nodes of a level at once: a node's children stand around its index ^ its offset. Keys of
     more than CHARSMAP_LEVELS bytes count as having so many, and the longest of all texts.
     """
     num_bytes = int.from_bytes(charsmap[:4], "little")
     units = np.frombuffer(charsmap, "<u4", num_bytes // 4, 4)
-    places = np.arange(len(units), dtype=np.uint32)
-    bases = places ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
+    indices = np.arange(len(units), dtype=np.uint32)
+    bases = indices ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
     ends = np.flatnonzero(np.frombuffer(charsmap, np.uint8, offset=4 + num_bytes) == 0)
     longest = float(np.diff(ends, prepend=-1).max() - 1)
     is_node = units >> 31 == 0
@@ -210,7 +210,7 @@ def charsmap_growth(charsmap: bytes) -> float:
             return growth
         is_base[:] = False
         is_base[bases[level]] = True
-        level = np.flatnonzero(is_new & is_base[places ^ (units & 0xFF)])
+        level = np.flatnonzero(is_new & is_base[indices ^ (units & 0xFF)])
         is_new[level] = False
         values = units[bases[level[(units[level] >> 8) & 1 == 1]]] & 0x7FFFFFFF
         found = np.searchsorted(ends, values)

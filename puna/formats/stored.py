@@ -62,8 +62,8 @@ class StoredTensor:
         array = self.array() if len(self.shape) > 1 else self.array()[None]
 
         def compute(first: int, last: int) -> Bytes:
-            places = np.unravel_index(np.arange(first, last), array.shape[:-1])
-            return np.ascontiguousarray(array[places]).view(np.uint8)
+            indices = np.unravel_index(np.arange(first, last), array.shape[:-1])
+            return np.ascontiguousarray(array[indices]).view(np.uint8)
 
         return ComputedRows((rows, array.shape[-1] * array.itemsize), compute)
 

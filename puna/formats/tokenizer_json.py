@@ -405,10 +405,10 @@ def _template_piece(step: JsonObject, part: JsonObject, pieces: list[TemplatePie
     sequence = part.object("Sequence")
     if sequence is None:
         return [*_template_ids(step, part)]
-    place = {"A": 0, "B": 1}.get(sequence.text("id") or "", len(pieces))
-    if place >= len(pieces):
+    number = {"A": 0, "B": 1}.get(sequence.text("id") or "", len(pieces))
+    if number >= len(pieces):
         part.fail("Sequence", f"is {shown(sequence.text('id'))}; there are {len(pieces)} pieces")
-    return pieces[place]
+    return pieces[number]
 
 
 def _bracketed(step: JsonObject, pieces: list[TemplatePiece], is_roberta: bool) -> list[TemplatePiece]:

@@ -125,7 +125,7 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
 
 
 def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: ZipEntry) -> int:
-    """The place of a tensor's last number in its storage, checked to be inside."""
+    """The index of a tensor's last number in its storage, checked to be inside."""
     numbers, count = entry.size // DTYPES[tensor.dtype].itemsize, prod(tensor.shape)
     last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides))
     if count and (last >= numbers or count > numbers):

@@ -1,7 +1,7 @@
 """A zip archive with uncompressed entries, read as views of the mapped file (APPNOTE.TXT 6.3.10, zip64 too).
 
 `zipfile` reads the directory, within these limits, because it accepts ambiguous archives: the directory must end where its end
-record begins, and hold as many entries as that says. An entry must be uncompressed, at the place that both of its headers give,
+record begins, and hold as many entries as that says. An entry must be uncompressed, at the offset that both of its headers give,
 without overlaps; two of the same name are refused.
 """
 
@@ -79,8 +79,8 @@ def local_header_ranges(path: Path) -> list[tuple[int, int]]:
     """(first byte, end of the name) of the header before each entry's bytes; reads only the directory."""
     data = Cursor(map_file(path), path)
     count, begin, _ = _checked_directory(data)
-    places = ((info.header_offset, len(info.orig_filename.encode())) for info in _listed(data, count))
-    return [(local, local + LOCAL_LAYOUT.size + length) for local, length in places if local < begin]
+    headers = ((info.header_offset, len(info.orig_filename.encode())) for info in _listed(data, count))
+    return [(local, local + LOCAL_LAYOUT.size + length) for local, length in headers if local < begin]
 
 
 def _checked_directory(data: Cursor) -> tuple[int, int, int]:

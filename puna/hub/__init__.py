@@ -60,7 +60,7 @@ def resolve(name: str | Path | None = None, report: Reporter = SILENT) -> Path:
         return _cached_or_pulled(wheel, report)
     if (hub := parse_hub_name(text)) is not None:
         return _cached_hub_file(hub)
-    if (by_hand := _placed_by_hand(text)) is not None:
+    if (by_hand := _copied_by_hand(text)) is not None:
         return by_hand
     if (source := _source(text)) is not None:
         return _cached_source(source)
@@ -102,7 +102,7 @@ def looks_like_model(text: str) -> bool:
 
 def absent_source(name: str | None) -> Source | None:
     """Where a published model would be fetched from; None if it is cached, and for any other name or path."""
-    if name is None or exists(Path(name)) or wheel_model(name) is not None or _placed_by_hand(name) is not None:
+    if name is None or exists(Path(name)) or wheel_model(name) is not None or _copied_by_hand(name) is not None:
         return None
     source = _source(name)
     if source is None:
@@ -259,7 +259,7 @@ def _is_first_part(path: Path) -> bool:
     return "-of-" not in path.name or "-00001-of-" in path.name
 
 
-def _placed_by_hand(text: str) -> Path | None:
+def _copied_by_hand(text: str) -> Path | None:
     """models/NAME.gguf, models/NAME, which may be a folder."""
     if not is_safe_name(text):
         return None

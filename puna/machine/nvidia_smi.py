@@ -119,8 +119,8 @@ def query(host: Host) -> Smi:
         unknown = UNKNOWN_COLUMN.search(answer.text + answer.errors) if answer else None
         if answer is None or answer.too_long or unknown is None or unknown[1] not in columns or unknown[1] in NEEDED:
             return _understood(answer, columns)
-        place = columns.index(unknown[1])
-        columns[place : place + 1] = [OLDER_NAMES[unknown[1]]] if unknown[1] in OLDER_NAMES else []
+        index = columns.index(unknown[1])
+        columns[index : index + 1] = [OLDER_NAMES[unknown[1]]] if unknown[1] in OLDER_NAMES else []
     return Smi((), Trouble("unknown", "it knows none of the columns"))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from puna.machine.host import Host
 
 DEVICES = "/sys/bus/pci/devices"
-NAMES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")  # Debian's place, Fedora's and Arch's
+NAMES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")  # Debian's path, Fedora's and Arch's
 NVIDIA = "10de"
 MAKERS = {NVIDIA: "NVIDIA", "1002": "AMD", "8086": "Intel"}
 GRAPHICS = re.compile(r"0x03(00|02|80)")  # classes: VGA, 3D, other display controllers

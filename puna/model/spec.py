@@ -17,7 +17,7 @@ from puna.model.rope import RopeConfig
 
 Activation = Literal["silu", "gelu"]
 HeadNorm = Literal["none", "head", "full"]
-NormPlace = Literal["before", "after", "both"]
+NormPosition = Literal["before", "after", "both"]
 
 MAX_SIZES = {  # generous: the largest LLaMA (405B) has 126 layers, hidden 16384, ffn 53248, vocabulary 128256
     "num_layers": 1024,
@@ -106,10 +106,10 @@ class LayerSpec:
 
     attention: AttentionSpec
     ffn: Dense | Experts
-    norms: NormPlace = "before"
+    norms: NormPosition = "before"
 
     def __post_init__(self) -> None:
-        _require_one_of("norms", self.norms, get_args(NormPlace))
+        _require_one_of("norms", self.norms, get_args(NormPosition))
 
     @property
     def norms_before(self) -> bool:

@@ -75,9 +75,9 @@ class LibraryTokenizer(VocabularyTokenizer):
 
     def _encode_guarded(self, text: str, guard: str) -> list[int]:
         """Match control tokens in the text with its guards, then encode the text between them without."""
-        places = list(self._control_places(text))
-        wanted = [place for place in places if text[place[0] : place[1]].strip() == self._pieces[place[2]].strip()]
-        if guard not in text and wanted == places:
+        spans = list(self._control_spans(text))
+        wanted = [span for span in spans if text[span[0] : span[1]].strip() == self._pieces[span[2]].strip()]
+        if guard not in text and wanted == spans:
             return self._ids(self._full, text)
         ids: list[int] = []
         start = 0
@@ -92,7 +92,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         """Whether a normalizer can make a control token of a text that does not spell it, which no guard breaks up."""
         return self._normalizer is not None and any("n" in self._flags.get(i, "") for i in self._never)
 
-    def _control_places(self, text: str) -> Iterator[tuple[int, int, int]]:
+    def _control_spans(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Beginning, end and id of each control token that the library finds."""
         self._require_room(text)
         found = self._finder.library.encode(text, add_special_tokens=False)

@@ -191,12 +191,12 @@ def _write(job: WriteJob, folder: Path) -> None:
     if len(shards) == 1:
         _write_weights(job, folder / "model.safetensors", shards[0])
         return
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_weights(job, folder / file, names)
-        places |= {foreign_name(HUGGINGFACE_NAMES, name): file for name in names}
-    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        weight_map |= {foreign_name(HUGGINGFACE_NAMES, name): file for name in names}
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
     write_json(index, folder / "model.safetensors.index.json")
 
 

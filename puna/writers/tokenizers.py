@@ -81,7 +81,7 @@ def write_tiktoken(spec: TokenizerSpec, path: Path) -> None:
     count = len(spec.tokens) - NUM_SPECIAL
     tokens = piece_texts(spec)
     types = _types(spec)
-    wrong = [name for name, place in REQUIRED_SPECIAL.items() if tokens[count + place : count + place + 1] != [name]]
+    wrong = [name for name, index in REQUIRED_SPECIAL.items() if tokens[count + index : count + index + 1] != [name]]
     if count < 256 or wrong or set(types[:count]) != {NORMAL} or not set(types[count:]) <= {CONTROL, USER_DEFINED}:
         _refuse(spec, TIKTOKEN, f"its last {NUM_SPECIAL} tokens are not the special tokens of Llama 3")
     if not _follow_ranks(spec.merges, tokens[:count]):

@@ -66,7 +66,7 @@ def test_a_wording_is_found_round_its_anchor_where_it_is_found_in_the_whole_text
         for wording in wordings:
             for lower in lowers:
                 if wording.anchor in lower:
-                    short = [found.span() for found in search._places(wording, lower)]
+                    short = [found.span() for found in search._matches(wording, lower)]
                     assert short == [found.span() for found in wording.pattern.finditer(lower)], wording.text
 
 

@@ -59,7 +59,7 @@ class FakeStream:
             token_ids=tuple(range(len(self.said))),
             finish_reason=self.reason,
             stop_reason=None,
-            logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),), f"t{i}", (f"t{i}",)) for i in range(len(self.said)))
+            logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),), f"t{i}", (f"t{i}",), b"t", (b"t",)) for i in range(len(self.said)))
             if wants_logprobs
             else (),
             prompt_ids=tuple(self.prompt_ids),

@@ -155,7 +155,7 @@ def test_a_card_that_puna_does_not_know_is_planned_by_its_memory_as_the_hint_say
 
 
 def test_memory_alone_lists_what_fits(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.machine.places.gpus", lambda host: ())
+    monkeypatch.setattr("puna.machine.devices.gpus", lambda host: ())
     done = puna("plan", "--vram", "12GiB")
     assert done.code == 0 and done.out.startswith("Models that fit a GPU of 12 GiB (this machine has none):\n")
     assert "--vram limits the memory of a GPU" in puna("plan", "--vram", "12GiB", "--device", "cpu").err

@@ -149,7 +149,8 @@ def test_json_is_the_only_line_on_stdout(fake: FakeLLM, puna: Puna) -> None:
     facts = json.loads(done.out)
     assert done.out.count("\n") == 1
     assert (facts["text"], facts["finish_reason"], facts["token_ids"]) == ("Paris.", "stop", [0, 1, 2])
-    assert facts["logprobs"][0] == {"id": 0, "text": "t0", "logprob": -0.5, "top": [{"id": 0, "text": "t0", "logprob": -0.5}]}
+    own = {"id": 0, "text": "t0", "bytes": [116], "logprob": -0.5}
+    assert facts["logprobs"][0] == own | {"top": [own]}
     assert facts["stats"]["prompt_tokens"] == len("Be brief.hi")
     assert fake.asked[0][0][0] == {"role": "system", "content": "Be brief."}
 

@@ -18,5 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and item.originalname in THIRDS and item.callspec.params["device"] == "torch":
             of: dict[str, Any] = dict(item.callspec.params)
             number = [*QUANTS, *K_QUANTS].index(of["quant"]) + [*ODD_SIZES, *WIDE_SIZES].index(of["shape"])
-            if (number + KV_TYPES["torch"].index(of.get("kv", "f32"))) % 3:
+            kv = of["kv"] if of.get("kv", "auto") != "auto" else "f32"
+            if (number + KV_TYPES["torch"].index(kv)) % 3:
                 item.add_marker("full")

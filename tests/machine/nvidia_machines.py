@@ -149,13 +149,13 @@ def torch(version: str = "2.13.0+cu130", cuda: str = "13.0", triton: str = "3.7.
         "cuda": cuda,
         "triton": triton,
         "nccl": "2.28.9",
-        "places": ["/venv/site-packages"],
+        "folders": ["/venv/site-packages"],
         "python": "3.12.3",
     }
     return {"commands": [child(installed_torch.MODULE, stdout=json.dumps(told | more))]}
 
 
-NO_TORCH = torch("", "", "", nccl="", places=[])
+NO_TORCH = torch("", "", "", nccl="", folders=[])
 
 TRIED: dict[str, Any] = {
     "number": 0, "name": "NVIDIA GeForce RTX 4070", "capability": [8, 9], "has_code": True, "memory": "ok", "product": "ok",

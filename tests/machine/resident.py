@@ -12,8 +12,8 @@ from pathlib import Path
 
 from puna.config import KVType
 from puna.llm import LLM
+from puna.machine.devices import PlannedDevice
 from puna.machine.fit import fit
-from puna.machine.places import Place
 from puna.resources import own_bytes, return_free_memory
 
 
@@ -31,8 +31,8 @@ def load(device: str, path: Path, options: list[str]) -> dict[str, int]:
 def _overhead(llm: LLM) -> int:
     from puna.formats import open_checkpoint
 
-    place = Place("cpu", "", 1 << 40, 1 << 40, 1 << 40)
-    items = fit(open_checkpoint(llm.path), llm.config, place).items
+    device = PlannedDevice("cpu", "", 1 << 40, 1 << 40, 1 << 40)
+    items = fit(open_checkpoint(llm.path), llm.config, device).items
     return sum(item.bytes for item in items if item.part == "overhead")
 
 

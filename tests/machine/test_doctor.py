@@ -506,7 +506,7 @@ def test_a_torch_that_is_installed_in_part_is_found_with_what_to_type(tmp_path: 
 def test_a_rest_of_a_torch_is_found_once_with_what_to_type(
     tmp_path: Path, overlays: tuple[Overlay, ...], device: str, check: str, state: str
 ) -> None:
-    host = build(tmp_path, *overlays, torch("", "", "", nccl="", places=[], remains="/venv/torch"))
+    host = build(tmp_path, *overlays, torch("", "", "", nccl="", folders=[], remains="/venv/torch"))
     words = "only a part of PyTorch is installed, in /venv/torch"
     (found,) = [f for f in diagnose(Patient(host, device)).findings if f.found == words]
     assert (found.check, found.state) == (check, state)

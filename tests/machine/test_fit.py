@@ -11,9 +11,9 @@ import pytest
 from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.machine.cards import CARDS, require_card
+from puna.machine.devices import CONTEXT_BYTES, PlannedDevice, device_for
 from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
 from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
-from puna.machine.places import CONTEXT_BYTES, Place, place_for
 from puna.machine.speed import Rates
 from puna.model.spec import ModelConfig, plain_model
 from puna.plan import GPU_RESERVED_BYTES, kv_bytes
@@ -24,25 +24,25 @@ NO_GPU = FakeHost(Path("/an/absent/folder"))
 RATES = Rates(20e9, 200e9, 80e9, 20e9, "a test")
 
 
-def cpu(gib: float) -> Place:
+def cpu(gib: float) -> PlannedDevice:
     size = int(gib * GIB)
-    return Place("cpu", "a CPU", size, size, size, RATES)
+    return PlannedDevice("cpu", "a CPU", size, size, size, RATES)
 
 
-def card(name: str, **settings: object) -> Place:
-    return place_for(EngineConfig(device="cuda", **settings), NO_GPU, None, name, None)  # type: ignore[arg-type]
+def card(name: str, **settings: object) -> PlannedDevice:
+    return device_for(EngineConfig(device="cuda", **settings), NO_GPU, None, name, None)  # type: ignore[arg-type]
 
 
-def planned(model: str, place: Place, parts: int = 1, **settings: object) -> Fit:
+def planned(model: str, device: PlannedDevice, parts: int = 1, **settings: object) -> Fit:
     checkpoint = known_checkpoint(model)
     assert checkpoint is not None
-    return fit(checkpoint, EngineConfig(**settings), place, parts)  # type: ignore[arg-type]
+    return fit(checkpoint, EngineConfig(**settings), device, parts)  # type: ignore[arg-type]
 
 
-def proposed(model: str, place: Place, **settings: object) -> list[Setting]:
+def proposed(model: str, device: PlannedDevice, **settings: object) -> list[Setting]:
     checkpoint = known_checkpoint(model)
     assert checkpoint is not None
-    return nearest(checkpoint, EngineConfig(**settings), place)  # type: ignore[arg-type]
+    return nearest(checkpoint, EngineConfig(**settings), device)  # type: ignore[arg-type]
 
 
 # Published facts: parameters of the model cards; bytes of weights at two bytes a weight.
@@ -89,65 +89,65 @@ def test_k_and_v_of_well_known_models_are_what_is_published(model: str, sequence
 
 
 @pytest.mark.parametrize("model", KNOWN_MODELS)
-@pytest.mark.parametrize("place", [cpu(16), card("RTX 4070")], ids=["cpu", "card"])
-def test_items_add_up_to_the_plan(model: str, place: Place) -> None:
-    made = planned(model, place)
+@pytest.mark.parametrize("device", [cpu(16), card("RTX 4070")], ids=["cpu", "card"])
+def test_items_add_up_to_the_plan(model: str, device: PlannedDevice) -> None:
+    made = planned(model, device)
     sizes = {part: sum(item.bytes for item in made.items if item.part == part) for part in ("weights", "KV", "scratch")}
     assert sizes["weights"] == made.plan.weights_bytes
     assert sizes["KV"] == made.plan.kv_bytes
     assert sizes["scratch"] == made.plan.scratch_bytes + made.plan.logits_bytes
-    assert made.fits == (made.needed_bytes <= place.free_bytes and not made.problem)
+    assert made.fits == (made.needed_bytes <= device.free_bytes and not made.problem)
     if made.plan.num_offloaded:
         moved = next(item.bytes for item in made.main_items if item.name == "offloaded layers")
         resident = sizes["weights"] - next(i.bytes for i in made.items if i.name == "offload buffers")
-        whole = planned(model, Place("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
+        whole = planned(model, PlannedDevice("cuda", "", 1 << 50, 1 << 50, 1 << 50), weights=made.plan.weights)
         assert moved + resident == whole.plan.weights_bytes
 
 
 def test_the_storys_card_and_model() -> None:
     """12 GB, 13 GB of weights: int8 fits, and so do layers that are offloaded, and two cards."""
-    place = card("NVIDIA GeForce RTX 4070")
-    assert place.total_bytes / GIB == pytest.approx(11.69, abs=0.01)
-    assert place.free_bytes == place.total_bytes - CONTEXT_BYTES - GPU_RESERVED_BYTES
-    made = planned("meta-llama/Llama-2-7b-chat-hf", place)
+    device = card("NVIDIA GeForce RTX 4070")
+    assert device.total_bytes / GIB == pytest.approx(11.69, abs=0.01)
+    assert device.free_bytes == device.total_bytes - CONTEXT_BYTES - GPU_RESERVED_BYTES
+    made = planned("meta-llama/Llama-2-7b-chat-hf", device)
     assert made.fits and made.plan.weights == "int8" and "12.55 GiB" in made.notices[0]
-    assert [one.flags[0] for one in proposed("llama-2-7b", place)] == [
+    assert [one.flags[0] for one in proposed("llama-2-7b", device)] == [
         "--weights int8",
         "torchrun --nproc_per_node 2 -m puna chat MODEL",
         "--weights int4",
     ]
-    assert all(one.fit.fits and one.fit.speed is not None for one in proposed("llama-2-7b", place))
+    assert all(one.fit.fits and one.fit.speed is not None for one in proposed("llama-2-7b", device))
 
 
 def test_what_fits_proposes_settings_that_fit_and_none_that_only_add_to_another() -> None:
     for gib in (3, 5, 8, 12, 20):
         for model in ("llama-3.1-8b", "llama-2-13b", "mistral-7b"):
-            place = Place("cuda", "", gib * GIB, gib * GIB, 64 * GIB, RATES)
-            found = proposed(model, place, max_context=4096)
+            device = PlannedDevice("cuda", "", gib * GIB, gib * GIB, 64 * GIB, RATES)
+            found = proposed(model, device, max_context=4096)
             flags = [set(one.flags) for one in found]
-            assert all(one.fit.fits and one.fit.needed_bytes <= place.free_bytes for one in found)
+            assert all(one.fit.fits and one.fit.needed_bytes <= device.free_bytes for one in found)
             assert not any(a < b for a in flags for b in flags)
             assert len(found) == 3
 
 
 def test_layers_that_are_offloaded_come_last_for_they_are_slow() -> None:
-    place = replace(card("RTX 4070"), main_bytes=64 * GIB)
-    found = nearest(checkpoint_of(KNOWN_MODELS["llama-2-7b"], "F16"), EngineConfig(device="cuda"), place, count=9)
+    device = replace(card("RTX 4070"), main_bytes=64 * GIB)
+    found = nearest(checkpoint_of(KNOWN_MODELS["llama-2-7b"], "F16"), EngineConfig(device="cuda"), device, count=9)
     (offloaded,) = (one for one in found if one.flags == ("--weights as-is",))
     assert offloaded.fit.plan.num_offloaded > 0 and offloaded.fit.speed is not None and offloaded.fit.speed.decode_per_s < 10
     assert found.index(offloaded) >= 3
 
 
 def test_a_context_that_was_asked_for_is_halved_where_that_is_enough() -> None:
-    found = proposed("llama-3.1-8b:q4_k", Place("cuda", "", 19 * GIB // 2, 19 * GIB // 2, 64 * GIB), max_context=65536)
+    found = proposed("llama-3.1-8b:q4_k", PlannedDevice("cuda", "", 19 * GIB // 2, 19 * GIB // 2, 64 * GIB), max_context=65536)
     assert ("--kv-type int8",) in [one.flags for one in found] or ("--max-context 32768",) in [one.flags for one in found]
 
 
 def test_on_the_cpu_a_smaller_type_of_file_is_proposed() -> None:
-    place = cpu(12)
-    made = planned("llama-3.1-8b", place)
+    device = cpu(12)
+    made = planned("llama-3.1-8b", device)
     assert not made.fits and "14.96 GiB" in made.problem and "12.00 GiB" in made.problem
-    assert [one.flags for one in proposed("llama-3.1-8b", place)] == [
+    assert [one.flags for one in proposed("llama-3.1-8b", device)] == [
         ("puna convert MODEL smaller.gguf --to gguf --quantize q8_0",),
         ("puna convert MODEL smaller.gguf --to gguf --quantize q4_1",),
         ("puna convert MODEL smaller.gguf --to gguf --quantize q4_0",),
@@ -159,8 +159,8 @@ def test_nothing_is_proposed_where_nothing_fits() -> None:
 
 
 def test_offloaded_layers_need_main_memory() -> None:
-    place = Place("cuda", "", 12 * GIB, 12 * GIB, GIB)
-    made = planned("llama-2-13b", place, weights="as-is")
+    device = PlannedDevice("cuda", "", 12 * GIB, 12 * GIB, GIB)
+    made = planned("llama-2-13b", device, weights="as-is")
     assert not made.fits and "1.00 GiB of it are free" in made.problem
 
 
@@ -172,8 +172,8 @@ def test_devices_that_share_a_model_take_a_part_each() -> None:
 
 
 def test_a_budget_of_memory_is_that_of_puna_run() -> None:
-    place = card("A100 80GB", vram=12 * GIB)
-    assert place.free_bytes == 12 * GIB - GPU_RESERVED_BYTES
+    device = card("A100 80GB", vram=12 * GIB)
+    assert device.free_bytes == 12 * GIB - GPU_RESERVED_BYTES
 
 
 def test_ways_to_fit_are_lines_for_people() -> None:
@@ -194,7 +194,7 @@ def test_a_type_that_becomes_larger_is_told_with_those_that_do_not() -> None:
     (notice,) = (text for text in planned("llama-2-7b:q3_k_m", cpu(64)).notices if "keeps" in text)
     assert notice.startswith("this device keeps Q3_K as Q8_0: ")
     assert notice.endswith("; Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K stay as they are")
-    reference = Place("reference", "a CPU", 64 * GIB, 64 * GIB, 64 * GIB)
+    reference = PlannedDevice("reference", "a CPU", 64 * GIB, 64 * GIB, 64 * GIB)
     (notice,) = (text for text in planned("llama-2-7b:q4_k_m", reference).notices if "keeps" in text)
     assert notice.endswith(" in the file")
 
@@ -248,7 +248,7 @@ def test_an_unknown_card_is_refused_with_those_near_it() -> None:
 SEED = 20261125
 
 
-def random_case(random: Random) -> tuple[ModelConfig, str, Place, EngineConfig, int]:
+def random_case(random: Random) -> tuple[ModelConfig, str, PlannedDevice, EngineConfig, int]:
     """A model, its type, a device, settings and a number of parts."""
     heads = random.choice([1, 2, 3, 8, 9, 32, 64])
     kv_heads = random.choice([n for n in (1, 2, 3, 8, 9, 32, 64) if heads % n == 0])
@@ -263,17 +263,17 @@ def random_case(random: Random) -> tuple[ModelConfig, str, Place, EngineConfig, 
     kind = random.choice(["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
     size = sum(tensor.num_bytes for tensor in checkpoint_of(config, kind).tensors.values())
     free = int(size * random.choice([0, 0.1, 0.3, 0.5, 0.9, 1, 1.05, 1.3, 2, 5])) + random.choice([0, 1, 1 << 20, 1 << 28])
-    device = random.choice(["cpu", "cuda", "torch", "reference"])
-    place = Place(device, "", free + (1 << 28), free, size * random.choice([0, 1, 10]), None, count=random.choice([1, 2, 4]))
+    name, main = random.choice(["cpu", "cuda", "torch", "reference"]), size * random.choice([0, 1, 10])
+    device = PlannedDevice(name, "", free + (1 << 28), free, main, None, count=random.choice([1, 2, 4]))
     engine = EngineConfig(
-        device=device,
+        device=name,
         kv_type=random.choice(["auto", "auto", "f16", "f32", "int8"]),
         weights=random.choice(["auto", "auto", "as-is", "int8", "int4"]),
         max_context=random.choice([0, 0, 1, 32, 256, 2048]),
         max_batch=random.choice([1, 4, 64]),
         vram=random.choice([0, 0, free // 2 + 1]),
     )
-    return config, kind, place, engine, random.choice([1, 1, 2, 4])
+    return config, kind, device, engine, random.choice([1, 1, 2, 4])
 
 
 def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for() -> None:
@@ -281,25 +281,25 @@ def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for() -> No
     planned_cases = proposals = 0
     for _ in range(600):
         case = random_case(random)
-        config, kind, place, engine, parts = case
+        config, kind, device, engine, parts = case
         checkpoint = checkpoint_of(config, kind)
         try:
-            made = fit(checkpoint, engine, place, parts)
+            made = fit(checkpoint, engine, device, parts)
         except UsageError:  # a context, a type or a number of parts that cannot be
             continue
         planned_cases += 1
-        free = min(place.free_bytes // (1 if place.is_gpu else parts), engine.vram or place.free_bytes)
+        free = min(device.free_bytes // (1 if device.is_gpu else parts), engine.vram or device.free_bytes)
         assert sum(item.bytes for item in made.items if item.part != "overhead") == made.needed_bytes, case
         assert all(item.bytes >= 0 for item in (*made.items, *made.main_items)), case
         assert not made.fits or made.needed_bytes <= free, case
         assert made.fits or made.problem, case
-        for setting in nearest(checkpoint, engine, place, parts):
+        for setting in nearest(checkpoint, engine, device, parts):
             proposals += 1
             requantised = next((flag.split()[-1].upper() for flag in setting.flags if "--quantize" in flag), kind)
             asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
             words = dict(flag.removeprefix("--").split() for flag in setting.flags if flag.startswith("--"))
             changes = {name.replace("-", "_"): int(value) if value.isdecimal() else value for name, value in words.items()}
             number = next((int(flag.split()[2]) for flag in setting.flags if flag.startswith("torchrun")), parts)
-            again = fit(checkpoint_of(config, requantised), replace(asked, **changes), place, number)  # type: ignore[arg-type]
+            again = fit(checkpoint_of(config, requantised), replace(asked, **changes), device, number)  # type: ignore[arg-type]
             assert again.fits and again.needed_bytes == setting.fit.needed_bytes, (case, setting.flags)
     assert planned_cases > 200 and proposals > 100, (planned_cases, proposals, SEED)

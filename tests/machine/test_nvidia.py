@@ -532,7 +532,7 @@ def test_libraries_of_another_cuda(tmp_path: Path) -> None:
 
 def test_two_pytorches_and_no_triton(tmp_path: Path) -> None:
     two = ["/venv/site-packages", "/home/user/.local/lib"]
-    found = examine(tmp_path, *RTX_4070, torch(triton="", places=two), tried({"kernel": "ModuleNotFoundError: ..."}, triton=""))
+    found = examine(tmp_path, *RTX_4070, torch(triton="", folders=two), tried({"kernel": "ModuleNotFoundError: ..."}, triton=""))
     assert found.one("gpu.trial").state == "ok"
     assert found.one("torch.several").state == "warning" and found.one("torch.triton").state == "warning"
     assert "pip install triton" in commands(found.one("torch.triton"))
@@ -753,7 +753,7 @@ def test_parsers_take_any_text(tmp_path: Path, text: str) -> None:
 
 def test_this_machine_tells_its_pytorch_without_importing_it() -> None:
     found = look_at_torch()
-    assert found.python and bool(found.places) == bool(found.torch)
+    assert found.python and bool(found.folders) == bool(found.torch)
 
 
 def test_a_rest_of_pytorch_is_seen_only_where_nothing_tells_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,12 @@ a single row has kernels of its own.
 A page of one layer and KV head holds keys [head_dim][page_size], so that a vector's lanes are eight tokens, then values
 [page_size][padded head_dim], so that they are eight numbers of the output.
 
-Attention cuts a row's positions into spans, at the same places for every row. Each span has its own softmax, and the spans are
+Attention cuts a row's positions into spans, at the same bounds for every row. Each span has its own softmax, and the spans are
 added in order (Milakov and Gimelshein 2018, arXiv 1805.02867), so a row's bits depend on nothing else. With fewer tiles than
 threads can share evenly, threads share out the spans instead ("Flash-Decoding", Dao et al. 2023).
+
+int8 keeps a scale for each token's key and value, the largest magnitude / 127, behind the page's values: float32 [page_size] for
+keys, then for values. Scores are multiplied by the keys' scales, and softmax's weights by the values'.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -21,6 +24,7 @@ import numpy as np
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.layout import TILE_ROWS
 from puna.backends.cpu.simd import (
+    absolute,
     add,
     call,
     exp,
@@ -29,20 +33,26 @@ from puna.backends.cpu.simd import (
     load_f16x8,
     load_f32,
     load_f32x8,
+    load_i8x8,
     load_i32,
+    load_u8,
     max_lanes,
     maximum,
     mul,
     prefetch,
     repeat_f32,
+    round_i32,
     splat_f32,
     store_f16,
     store_f32,
     store_f32x8,
+    store_i8x8,
+    store_u8,
     sub,
     sum_lanes,
 )
 
+SMALLEST = np.float32(1e-30)  # a head whose numbers are all below it becomes 0 in int8
 LOWEST = np.float32(-3.0e38)  # below every score; finite, so that its difference with itself is 0
 
 
@@ -75,6 +85,39 @@ def _softmax(scores, count, reach, slots, state):
         total = add(total, v)
     store_f32(state, now)
     store_f32(state + 4, sum_lanes(total))
+
+
+@kernel
+def _leave(numbers, row, rows, scales, count):
+    """Floats have no scales."""
+
+
+@kernel
+def _scale(numbers, row, rows, scales, count):
+    """Multiply `count` numbers of each of the rows, `row` bytes apart, by the scales of their tokens."""
+    for i in range(rows):
+        for slot in range(0, count, 8):
+            at = numbers + i * row + 4 * slot
+            store_f32x8(at, mul(load_f32x8(at), load_f32x8(scales + 4 * slot)))
+
+
+@kernel
+def _quantise_head(x, count, to):
+    """Write round(x * 127 / max|x|), ties to even, as int8, and zeros up to a multiple of 8.
+
+    Returns the scale: max|x| / 127, or NaN if a number is not finite, so that the logits tell of it. Reads up to 7 numbers after
+    the head's.
+    """
+    top, poison = splat_f32(0.0), splat_f32(0.0)
+    for i in range(0, count, 8):
+        v = keep_lanes(load_f32x8(x + 4 * i), count - i, np.float32(0.0))
+        top, poison = maximum(top, absolute(v)), fma(v, splat_f32(0.0), poison)
+    largest = max_lanes(top)
+    inverse = splat_f32(np.float32(127.0) / largest if largest > SMALLEST else np.float32(0.0))
+    for i in range(0, count, 8):
+        v = keep_lanes(load_f32x8(x + 4 * i), count - i, np.float32(0.0))
+        store_i8x8(to + i, round_i32(mul(v, inverse)))
+    return largest * np.float32(1 / 127) + sum_lanes(poison)
 
 
 @kernel
@@ -113,8 +156,8 @@ def normalise(sums, width, rows):
             store_f32x8(sums + i, mul(load_f32x8(sums + i), factor))
 
 
-def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -> tuple[Any, Any]:
-    """The entry `write_kv_*` and the kernel `attend_span` for K/V pages whose numbers have `size` bytes."""
+def _attention(load: Callable[..., Any], size: int, scale_rows: Callable[..., Any] = _leave) -> Any:
+    """The kernel `attend_span` for K/V pages whose numbers have `size` bytes. `scale_rows` applies the scales of tokens."""
 
     @kernel
     def scores_of_page(q0, q1, q2, q3, keys, head_dim, page_size, slots, scale, scores, row, ahead):
@@ -205,15 +248,6 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             store_f32x8(to, a)
             store_f32x8(to + 32, b)
 
-    @entry
-    def write_kv(k, v, page, page_size, head_dim, slot, first, last):
-        """Write numbers first..last-1 of a key and a value into their slot of the page."""
-        values = page + (head_dim * page_size + slot * (-(-head_dim // 16) * 16)) * size
-        for i in range(first, last):
-            store(page + (i * page_size + slot) * size, load_f32(k + 4 * i))
-            store(values + i * size, load_f32(v + 4 * i))
-        return 0
-
     @kernel
     def attend_span(
         q0, q1, q2, q3, p0, p1, p2, p3, alone, window, first, end, last, pages, page_base, page_stride, page_size, span, head_dim,
@@ -232,6 +266,7 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
         begin = first // page_size * page_size
         slots = (end - begin + 15) // 16 * 16
         value_bytes = head_dim * page_size * size  # from a page's keys to its values
+        rows, scales_at = 1 if alone else TILE_ROWS, value_bytes + width * page_size * size
         for at in range(begin, end, page_size):
             page = page_at(at, pages, page_base, page_stride, page_size)
             if at + page_size < end:
@@ -243,8 +278,9 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
                 scores_of_page_alone(q0, page, head_dim, page_size, count, scale, to, ahead)
             else:
                 scores_of_page(q0, q1, q2, q3, page, head_dim, page_size, count, scale, to, row, ahead)
+            scale_rows(to, row, rows, page + scales_at, count)
         if cap != 0:
-            for i in range(1 if alone else TILE_ROWS):
+            for i in range(rows):
                 call(softcap, scores + i * row, slots, cap)
         for i in range(0, 4 * TILE_ROWS * width, 32):
             store_f32x8(sums + i, splat_f32(0.0))
@@ -259,13 +295,43 @@ def _attention(load: Callable[..., Any], store: Callable[..., Any], size: int) -
             if at + page_size < end:
                 ahead += value_bytes
             weights, count = scores + 4 * (at - begin), min(page_size, end - at)
+            scale_rows(weights, row, rows, values - value_bytes + scales_at + 4 * page_size, count)
             if alone:
                 add_values_alone(weights, values, width, count, sums, ahead)
             else:
                 add_values(weights, row, values, width, count, sums, ahead)
 
-    return write_kv, attend_span
+    return attend_span
 
 
-write_kv_f16, attend_span_f16 = _attention(load_f16x8, store_f16, 2)
-write_kv_f32, attend_span_f32 = _attention(load_f32x8, store_f32, 4)
+def _writer(store: Callable[..., Any], size: int) -> Any:
+    """The entry `write_kv` of floats."""
+
+    @entry
+    def write_kv(k, v, page, page_size, head_dim, slot, first, last):
+        """Write numbers first..last-1 of a key and a value into their slot of the page."""
+        values = page + (head_dim * page_size + slot * (-(-head_dim // 16) * 16)) * size
+        for i in range(first, last):
+            store(page + (i * page_size + slot) * size, load_f32(k + 4 * i))
+            store(values + i * size, load_f32(v + 4 * i))
+        return 0
+
+    return write_kv
+
+
+@entry
+def write_kv_int8(k, v, page, page_size, head_dim, slot, first, last):
+    """Write a key and a value, which must be whole, and their scales into their slot of the page."""
+    width = -(-head_dim // 16) * 16
+    values = page + head_dim * page_size + slot * width
+    scales = page + (head_dim + width) * page_size + 4 * slot
+    store_f32(scales, _quantise_head(k, head_dim, values))  # there for a moment: in the page, a key's numbers lie apart
+    for i in range(head_dim):
+        store_u8(page + i * page_size + slot, load_u8(values + i))
+    store_f32(scales + 4 * page_size, _quantise_head(v, head_dim, values))
+    return 0
+
+
+write_kv_f16, attend_span_f16 = _writer(store_f16, 2), _attention(load_f16x8, 2)
+write_kv_f32, attend_span_f32 = _writer(store_f32, 4), _attention(load_f32x8, 4)
+attend_span_int8 = _attention(load_i8x8, 1, _scale)

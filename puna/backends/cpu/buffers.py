@@ -19,14 +19,14 @@ from puna.backends.cpu.layout import (
     tile_bytes,
 )
 from puna.model.spec import Experts, LayerSpec, ModelConfig
-from puna.plan import Plan
+from puna.plan import KV_BYTES, KV_SCALE_BYTES, Plan
 
 
 def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> StepSizes:
     """Sizes and strides: rows of activations are padded to a whole block, so that they can be quantised."""
     row, q, kv, ffn = (padded(n, BLOCK) for n in (config.hidden_size, config.q_size, config.kv_size, config.ffn_size))
-    number = 2 if plan.kv_type == "f16" else 4
-    head_bytes = plan.page_size * (config.head_dim + padded_head_dim(config.head_dim)) * number
+    numbers, scales = KV_BYTES[plan.kv_type], 2 * KV_SCALE_BYTES.get(plan.kv_type, 0)
+    head_bytes = plan.page_size * ((config.head_dim + padded_head_dim(config.head_dim)) * numbers + scales)
     return StepSizes(
         norm_eps=config.norm_eps,
         embedding_scale=config.embedding_scale,
@@ -55,6 +55,7 @@ def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> StepSizes:
         tile_bytes=tile_bytes(config.head_dim),
         num_partials=min(MAX_PARTIALS, EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
         head_bytes=head_bytes,
+        whole_heads=int(scales > 0),
         layer_bytes=head_bytes * config.num_kv_heads,
         page_bytes=head_bytes * config.num_kv_heads * config.num_layers,
     )
@@ -82,12 +83,13 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: 
         "starts": 4 * (plan.max_sequences + 1),
         "tables": sizes.table_stride * plan.max_sequences,
         "logit_rows": 4 * tokens,
+        "hidden_rows": 4 * tokens,
         "cos_sin": sizes.cos_sin_stride * tokens * num_tables,
         "x": row * tokens,
         "normed": row * tokens,
         "added": row * tokens,
         "records": max(sizes.record_stride, record_bytes(ffn // 4)) * tokens,
-        "qkv": sizes.qkv_stride * tokens,
+        "qkv": sizes.qkv_stride * tokens + 4 * GROUP,  # whole vectors are read, also of the last head
         "attended": sizes.attended_stride * tokens,
         "gate": ffn * tokens,
         "up": ffn * tokens,
@@ -106,7 +108,7 @@ def routing_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes) -> dict[str
         "logits": sizes.router_stride * plan.max_tokens,
         "chosen": pairs,
         "shares": pairs,
-        "places": pairs,
+        "pair_rows": pairs,
         "tokens": pairs,
         "ends": 4 * count,
         "rows": sizes.pair_stride * plan.max_tokens * top_k,

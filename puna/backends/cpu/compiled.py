@@ -34,7 +34,7 @@ import llvmlite.binding as llvm
 
 from puna.backends.cpu import host
 from puna.backends.cpu.children import Compilation
-from puna.backends.cpu.layout import KINDS, PackedType
+from puna.backends.cpu.layout import KINDS, KV_TYPES, PackedType
 from puna.files import write_whole
 from puna.progress import SILENT, Reporter
 from puna.resources import usable_cores
@@ -42,7 +42,7 @@ from puna.resources import usable_cores
 # Name -> module, number of arguments. The slowest to compile come first, so that all cores end at about the same time.
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
-    **{f"attend_{kv_type}": ("tiles", 4) for kv_type in ("f16", "f32")},
+    **{f"attend_{kv_type}": ("tiles", 4) for kv_type in KV_TYPES},
     **{f"multiply_{kind.name}": ("kernels", 10) for kind in reversed(KINDS.values())},
     "experts": ("experts", 4),
     "interleave_k_quants": ("interleave", 7),
@@ -52,7 +52,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "glu_gelu": ("activations", 4),
     "softcap": ("activations", 3),
     **{f"dequantize_row_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
-    **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in ("f16", "f32")},
+    **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in KV_TYPES},
     "read_memory": ("roofline_kernels", 2),
     "multiply_bytes": ("roofline_kernels", 2),
     "multiply_floats": ("roofline_kernels", 2),

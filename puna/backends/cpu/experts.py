@@ -74,10 +74,10 @@ def _take_largest(logits, count):
 
 
 @kernel
-def sort_pairs(chosen, tokens, top_k, count, places, row_tokens, ends):
+def sort_pairs(chosen, tokens, top_k, count, pair_rows, row_tokens, ends):
     """Give each pair its row: a counting sort by expert, which keeps the order of the tokens.
 
-    chosen (tokens, top_k) -> places (tokens, top_k), row_tokens (pairs), ends (experts), int32
+    chosen (tokens, top_k) -> pair_rows (tokens, top_k), row_tokens (pairs), ends (experts), int32
     """
     for expert in range(count):
         store_i32(ends + 4 * expert, 0)
@@ -90,7 +90,7 @@ def sort_pairs(chosen, tokens, top_k, count, places, row_tokens, ends):
         begin += number
     for pair in range(tokens * top_k):
         row = _count_up(ends + 4 * load_i32(chosen + 4 * pair))
-        store_i32(places + 4 * pair, row)
+        store_i32(pair_rows + 4 * pair, row)
         store_i32(row_tokens + 4 * row, pair // top_k)
 
 
@@ -116,7 +116,7 @@ def _route(sizes, routing, layer, tokens):
         at = 4 * t * layer.top_k
         logits = routing.logits + t * sizes.router_stride
         choose_experts(logits, layer.num_experts, layer.top_k, layer.normalises, routing.chosen + at, routing.shares + at)
-    sort_pairs(routing.chosen, tokens, layer.top_k, layer.num_experts, routing.places, routing.tokens, routing.ends)
+    sort_pairs(routing.chosen, tokens, layer.top_k, layer.num_experts, routing.pair_rows, routing.tokens, routing.ends)
 
 
 @kernel
@@ -174,7 +174,7 @@ def _add_up(memory, sizes, routing, layer, tokens, first, last):
         for at in range(32 * first, 32 * last, 32):
             total = splat_f32(0.0)
             for pair in range(pairs, pairs + 4 * layer.top_k, 4):
-                row = routing.rows + np.int64(load_i32(routing.places + pair)) * sizes.pair_stride
+                row = routing.rows + np.int64(load_i32(routing.pair_rows + pair)) * sizes.pair_stride
                 total = fma(load_f32x8(row + at), splat_f32(load_f32(routing.shares + pair)), total)
             to = y + t * sizes.row_stride + at
             store_f32x8(to, add(load_f32x8(to), total) if adds else total)

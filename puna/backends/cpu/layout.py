@@ -45,6 +45,8 @@ SLOTS = len(LAYER_MATRICES)
 Q, K, V, O, GATE, UP, DOWN, ROUTER, GATE_EXPERTS, UP_EXPERTS, DOWN_EXPERTS = range(SLOTS)  # noqa: E741
 EMBED, LM_HEAD = 0, 1  # the matrices after the last layer's
 
+KV_TYPES = ("f16", "f32", "int8")
+
 SET, ADD = 0, 1  # how a product writes its output
 
 TILE_ROWS = 4  # of attention
@@ -185,6 +187,7 @@ class StepSizes(NamedTuple):
     tile_bytes: int  # of a tile's sums, maxima and totals
     num_partials: int
     head_bytes: int  # of a page: one layer and KV head
+    whole_heads: int  # 1: K and V are written a head at a time, because each has a scale
     layer_bytes: int  # of a page: one layer
     page_bytes: int
 
@@ -193,19 +196,20 @@ class BufferAddresses(NamedTuple):
     """Addresses of buffers, tables and entries."""
 
     control: int
-    job: int  # int64: num_tokens, num_sequences, num_logits
+    job: int  # int64: num_tokens, num_sequences, num_logits, num_hidden
     token_ids: int  # int32 (tokens)
     positions: int  # int32 (tokens)
     starts: int  # int32 (sequences + 1)
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
+    hidden_rows: int  # int32 (hidden)
     cos_sin: int  # float32 (tables, tokens, 2, head_dim / 2)
     matrices: int  # MatrixRow (layers * SLOTS + 2)
     layers: int  # LayerRow (layers)
     final_norm: int
     x: int  # float32 (tokens, hidden): the residual stream
     normed: int  # float32 (tokens, hidden)
-    added: int  # float32 (tokens, hidden): what is normed before it is added to x
+    added: int  # float32 (tokens, hidden): what is normed before it is added to x; at the end the hidden states
     records: int  # (tokens) quantised rows that the next product reads
     qkv: int  # float32 (tokens, q | k | v)
     attended: int  # float32 (tokens, heads * head_dim)
@@ -230,7 +234,7 @@ class Routing(NamedTuple):
     logits: int  # float32 (tokens, experts): the router's
     chosen: int  # int32 (tokens, top_k): experts, the most probable first
     shares: int  # float32 (tokens, top_k): their weights
-    places: int  # int32 (tokens, top_k): the pair's row
+    pair_rows: int  # int32 (tokens, top_k): the pair's row
     tokens: int  # int32 (pairs): the row's token
     ends: int  # int32 (experts): the row after the expert's last one
     rows: int  # (pairs): what goes into the experts, as a float32 row and its record; then the float32 row that comes out

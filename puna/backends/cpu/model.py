@@ -82,7 +82,7 @@ class CPUBackend:
         config = checkpoint.config
         kinds = {name: KINDS[plan.types[name]] for name in _names(config, is_matrix=True)}
         prepare(entries_for(kinds.values(), kinds["embed"], plan.kv_type, entries_of_layers(config)), report)
-        self._vocab_size = config.vocab_size
+        self._vocab_size, self._hidden_size = config.vocab_size, config.hidden_size
         self._run = load_entry("run")
         self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
@@ -116,12 +116,12 @@ class CPUBackend:
         alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
         self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
-        self._token_ids, self._positions, self._starts, self._logit_rows = (
-            arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows")
+        self._token_ids, self._positions, self._starts, self._logit_rows, self._hidden_rows = (
+            arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows", "hidden_rows")
         )
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._cos_sin = arrays["cos_sin"].view(np.float32).reshape(len(self._rotary), tokens, 2, -1)
-        self._logits = arrays["logits"].view(np.float32).reshape(tokens, -1)
+        self._logits, self._hidden = (arrays[name].view(np.float32).reshape(tokens, -1) for name in ("logits", "added"))
 
     def _serve(self, thread: int, last: int) -> int:
         return self._run(*self._addresses, thread, last)
@@ -143,17 +143,19 @@ class CPUBackend:
         else:
             self._run_alone()
         self._policy.note(rows, shared, time.perf_counter() - start)
-        return Computed(self._logits[: len(batch.logit_rows), : self._vocab_size].copy())
+        logits = self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
+        return Computed(logits, self._hidden[: len(batch.hidden_rows), : self._hidden_size].copy())
 
     def _write_job(self, batch: Batch) -> None:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
         assert logits <= tokens <= len(self._token_ids) and sequences <= len(self._tables)
         assert logits < 2 or bool(np.all(np.diff(batch.logit_rows) > 0)), "logit rows must ascend"
-        self._job[:3] = tokens, sequences, logits
+        self._job[:4] = tokens, sequences, logits, len(batch.hidden_rows)
         self._token_ids[:tokens] = batch.token_ids
         self._positions[:tokens] = batch.positions
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
+        self._hidden_rows[: len(batch.hidden_rows)] = batch.hidden_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 

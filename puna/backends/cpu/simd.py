@@ -137,6 +137,7 @@ load_i32 = _operation(types.int32, (types.int64,), lambda b, at: _load(b, at, _I
 load_i64 = _operation(types.int64, (types.int64,), lambda b, at: _load(b, at, _I64))
 load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: _load(b, at, _I16))
 load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(_load(b, at, _V8B), _V8I), _V8F))
+load_i8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.sitofp(b.sext(_load(b, at, _V8B), _V8I), _V8F))
 load_u8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))  # each twice
 load_i8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.sext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))
 load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: _load(b, at, _I8))

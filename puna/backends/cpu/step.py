@@ -93,6 +93,10 @@ def _project_qkv(memory, sizes, layer, number, tokens, thread):
         row, cos_sin = t * sizes.qkv_stride, memory.cos_sin + t * sizes.cos_sin_stride
         rope(q + row, cos_sin + layer.q_table, sizes.head_dim, q_begin, q_end)
         rope(k + row, cos_sin + layer.k_table, sizes.head_dim, k_begin, k_end)
+    if sizes.whole_heads:
+        barrier(memory.control, sizes.threads)
+        first, last = share(sizes.num_kv_heads, thread, sizes.threads)
+        k_begin, k_end = first * sizes.head_dim, last * sizes.head_dim
     _write_kv(memory, sizes, number, k, v, k_begin, k_end)
 
 
@@ -187,6 +191,19 @@ def _embed(memory, sizes, tokens, thread):
 
 
 @kernel
+def _hidden(memory, sizes, thread):
+    """added = rms_norm of the rows whose hidden states are needed; threads share the rows. `_logits` then moves rows of x."""
+    count = load_i64(memory.job + 24)
+    if count == 0:
+        return
+    first, last = share(count, thread, sizes.threads)
+    for i in range(first, last):
+        x = memory.x + np.int64(load_i32(memory.hidden_rows + 4 * i)) * sizes.row_stride
+        rms_norm(x, memory.final_norm, sizes.hidden_size, np.float32(sizes.norm_eps), memory.added + i * sizes.row_stride)
+    barrier(memory.control, sizes.threads)
+
+
+@kernel
 def _logits(memory, sizes, thread):
     """Move the rows that need logits to the front of x; then norm and the last product."""
     count = load_i64(memory.job + 16)
@@ -212,6 +229,7 @@ def _forward(addresses, memory, sizes, thread):
     _embed(memory, sizes, tokens, thread)
     for number in range(sizes.num_layers):
         _layer(addresses, memory, sizes, number, tokens, thread)
+    _hidden(memory, sizes, thread)
     _logits(memory, sizes, thread)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.attention import attend_span_f16, attend_span_f32, fold, normalise
+from puna.backends.cpu.attention import attend_span_f16, attend_span_f32, attend_span_int8, fold, normalise
 from puna.backends.cpu.barrier import barrier
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.job import read_layer, read_memory, read_sizes, share
@@ -151,4 +151,4 @@ def _token_and_head(row, start, kv_head, per_kv):
     return start + row // per_kv, kv_head * per_kv + row % per_kv
 
 
-attend_f16, attend_f32 = _attention(attend_span_f16), _attention(attend_span_f32)
+attend_f16, attend_f32, attend_int8 = _attention(attend_span_f16), _attention(attend_span_f32), _attention(attend_span_int8)

@@ -73,6 +73,7 @@ class TorchBackend:
         self._graphs: Graphs | None = None
         self._model: ModelConfig | None = None
         self._advice = ""  # the hint when memory runs out
+        self._hidden: list[torch.Tensor] = []  # of a step's passes, in order: only prompts have hidden rows, and come first
 
     # ---- loading ----------------------------------------------------------------------------------------------------
 
@@ -134,18 +135,20 @@ class TorchBackend:
         doing = f"in a step of {len(batch.token_ids)} tokens"
         with self._told(doing), self._current():
             if sampling is None:
-                return Computed(self._forward(batch))
+                return self._forward(batch)
             return SampledTokens(self._sample(batch, sampling), lambda: self._told(doing))
 
     def _current(self) -> AbstractContextManager[object]:
         """Triton launches on the current device, which each thread has for itself: any thread may run a step."""
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
-    def _forward(self, batch: Batch) -> Logits:
+    def _forward(self, batch: Batch) -> Computed:
+        self._hidden = []
         with torch.inference_mode():
             logits = self._logits(batch, torch.from_numpy(batch.token_ids).to(self._device))
+            hidden = torch.cat(self._hidden) if self._hidden else logits.new_empty((0, self._loaded().hidden_size))
         self._ranks.done()
-        return np.array(logits.cpu().numpy(), np.float32)
+        return Computed(_on_host(logits), _on_host(hidden))
 
     def _sample(self, batch: Batch, sampling: SamplingBatch) -> torch.Tensor:
         """Sample on the device, where the next step finds the ids without the host.  # -> (num_logits,) int32"""
@@ -169,8 +172,8 @@ class TorchBackend:
         if of_prompt.all():
             return self._in_parts(batch, token_ids, of_prompts=True)
         prompts, others, wanted = np.flatnonzero(of_prompt), np.flatnonzero(~of_prompt), of_prompt[batch.logit_rows]
-        places = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
-        there = upload({"prompts": prompts, "others": others, **places}, self._device)
+        indices = {"of_prompts": np.flatnonzero(wanted), "of_others": np.flatnonzero(~wanted)}
+        there = upload({"prompts": prompts, "others": others, **indices}, self._device)
         first = self._in_parts(batch.rows(prompts), token_ids[there["prompts"]], of_prompts=True)
         logits = first.new_empty((len(wanted), first.shape[1]))
         logits[there["of_prompts"]] = first
@@ -240,6 +243,9 @@ class TorchBackend:
         for layer in chain(self._layers, self._offloaded.layers()):
             x = self._block(model, layer, x, step)
         logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
+        if len(step.hidden_rows):
+            rows = x[step.hidden_rows]
+            self._hidden.append(self._ops.norm_add(rows, self._final_norm, model.norm_eps, torch.zeros_like(rows)))
         return softcap(self._ranks.gather(logits), model.logit_softcap)
 
     def _embedded(self, model: ModelConfig, step: Step) -> torch.Tensor:
@@ -295,6 +301,10 @@ class TorchBackend:
         return self._model
 
 
+def _on_host(rows: torch.Tensor) -> Logits:
+    return np.array(rows.cpu().numpy(), np.float32)
+
+
 class SampledTokens:
     """A pending step whose tokens the device samples, on their way to the host."""
 
@@ -310,6 +320,9 @@ class SampledTokens:
 
     def logits(self) -> Logits:
         raise NotImplementedError("sampling overwrote the logits")
+
+    def hidden(self) -> Logits:
+        raise NotImplementedError("a step that samples has no hidden rows")
 
     def token_ids(self) -> list[int]:
         with self._told():

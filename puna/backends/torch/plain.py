@@ -87,7 +87,7 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step, scale: float =
     if not len(q):
         return q.flatten(1)
     scale = scale or q.shape[2] ** -0.5
-    return torch.stack([_attend_row(row, kv, window, scale, cap, *step.place(i)) for i, row in enumerate(q)])
+    return torch.stack([_attend_row(row, kv, window, scale, cap, *step.position_and_pages(i)) for i, row in enumerate(q)])
 
 
 def _attend_row(

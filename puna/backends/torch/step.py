@@ -25,11 +25,12 @@ class Step:
     cos_sin: torch.Tensor  # (tables, tokens, 2, head_dim / 2) the rotary tables, float32
     slots: Slots
     logit_rows: torch.Tensor  # (num_logits,)
+    hidden_rows: torch.Tensor  # (num_hidden,)
     host_positions: list[int]
     host_sequences: list[int]
     of_prompts: bool  # all rows are prompt tokens; False: all are generated tokens
 
-    def place(self, row: int) -> tuple[int, torch.Tensor]:
+    def position_and_pages(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
         return self.host_positions[row], self.page_tables[self.host_sequences[row]]
 
@@ -50,6 +51,7 @@ def arrays_of(batch: Batch, rotary: RotaryTables, page_size: int) -> dict[str, A
         "pages": batch.page_tables[sequences, batch.positions // page_size].astype(np.int64),
         "offsets": (batch.positions % page_size).astype(np.int64),
         "logit_rows": batch.logit_rows.astype(np.int64),
+        "hidden_rows": batch.hidden_rows.astype(np.int64),
     }
 
 
@@ -63,6 +65,7 @@ def step_of(batch: Batch, there: Mapping[str, torch.Tensor], token_ids: torch.Te
         cos_sin=there["cos_sin"],
         slots=Slots(there["pages"], there["offsets"]),
         logit_rows=there["logit_rows"],
+        hidden_rows=there["hidden_rows"],
         host_positions=batch.positions.tolist(),
         host_sequences=batch.sequences.tolist(),
         of_prompts=of_prompts,

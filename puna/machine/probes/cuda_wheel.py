@@ -97,8 +97,8 @@ def _triton(patient: Patient, torch: InstalledTorch) -> Iterator[Finding]:
 
 
 def _several(patient: Patient, torch: InstalledTorch) -> Iterator[Finding]:
-    if len(torch.places) > 1:
-        found = f"there are {len(torch.places)} PyTorches: {', '.join(torch.places)}"
+    if len(torch.folders) > 1:
+        found = f"there are {len(torch.folders)} PyTorches: {', '.join(torch.folders)}"
         yield Finding(
             "torch.several", "warning", found, "Python may mix their libraries", patient.remedy("remove-second-torch"), "cuda"
         )

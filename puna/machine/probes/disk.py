@@ -112,7 +112,7 @@ def kind_of(host: Host, folder: str) -> str:
     for line in (host.read("/proc/mounts") or "").splitlines():
         words = line.split(" ")
         if len(words) >= 3:
-            place = words[1].replace("\\040", " ").rstrip("/")
-            if len(place) >= longest and (folder == place or folder.startswith(place + "/")):
-                found, longest = words[2], len(place)
+            mount_point = words[1].replace("\\040", " ").rstrip("/")
+            if len(mount_point) >= longest and (folder == mount_point or folder.startswith(mount_point + "/")):
+                found, longest = words[2], len(mount_point)
     return found

@@ -105,8 +105,8 @@ def listening_ports(host: Host) -> set[int]:
     """TCP ports on which a program of this machine listens."""
     lines = f"{host.read('/proc/net/tcp') or ''}\n{host.read('/proc/net/tcp6') or ''}".splitlines()
     sockets = (line.split() for line in lines)
-    places = (words[1].rpartition(":")[2] for words in sockets if len(words) > 3 and words[3] == LISTENING)
-    return {int(place, 16) for place in places if re.fullmatch(r"[0-9A-Fa-f]{4}", place)}
+    ports = (words[1].rpartition(":")[2] for words in sockets if len(words) > 3 and words[3] == LISTENING)
+    return {int(port, 16) for port in ports if re.fullmatch(r"[0-9A-Fa-f]{4}", port)}
 
 
 def _name(patient: Patient, world: int, spans_machines: bool) -> Iterator[Finding]:

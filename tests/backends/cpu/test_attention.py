@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from puna.backends.cpu import buffers
+from puna.backends.cpu.compiled import load_entry
 from puna.batch import Logits
 from puna.config import KVType
 from puna.model.spec import ModelConfig
@@ -49,7 +51,7 @@ def fed(config: ModelConfig, cuts: Sequence[int], threads: int, kv: KVType = "f3
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("kv", ["f32", "f16"])
+@pytest.mark.parametrize("kv", ["f32", "f16", "int8"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_long_contexts_are_the_references(name: str, kv: KVType) -> None:
     config = SHAPES[name]
@@ -59,15 +61,15 @@ def test_long_contexts_are_the_references(name: str, kv: KVType) -> None:
     require_close(fed(config, (), threads=2, kv=kv), expected, KV_TOLERANCE[kv])
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_bits_do_not_depend_on_who_computes_which_span(name: str) -> None:
+@pytest.mark.parametrize(("name", "kv"), [*((name, "f32") for name in SHAPES), ("ratio-5", "int8"), ("window-200", "int8")])
+def test_bits_do_not_depend_on_who_computes_which_span(name: str, kv: KVType) -> None:
     """In chunks, token by token where spans begin and end, beside another sequence, by 1, 2, 3 and 5 threads."""
     config = SHAPES[name]
-    whole = fed(config, (), threads=1)
+    whole = fed(config, (), threads=1, kv=kv)
     by_token = (*range(126, 131), *range(255, 259), 300, *range(383, 387), *range(690, 700))
     for threads in (1, 2, 3, 5):
         for beside in (False, True):
-            assert np.array_equal(fed(config, by_token, threads, beside=beside), whole), (threads, beside)
+            assert np.array_equal(fed(config, by_token, threads, kv, beside), whole), (threads, beside)
 
 
 def test_where_sums_of_spans_have_no_room_whole_tiles_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +77,41 @@ def test_where_sums_of_spans_have_no_room_whole_tiles_are_dealt_out(monkeypatch:
     whole = fed(config, (640, 641, 642), threads=2)
     monkeypatch.setattr(buffers, "MAX_PARTIALS", 3)
     assert np.array_equal(fed(config, (640, 641, 642), threads=2), whole)
+
+
+@pytest.mark.parametrize("head_dim", [2, 20, 64, 100])
+def test_int8_rounds_to_a_127th_of_the_largest_number(head_dim: int) -> None:
+    """Ties go to the even number; zeros, tiny numbers and numbers that are not finite have scales that say so."""
+    rng = np.random.default_rng(head_dim)
+    rows = rng.standard_normal((2, head_dim)).astype(np.float32) * np.float32(3.7)
+    for row, number in ((rows[1], 0.0), (rows[1], 1e-36), (rows[0], np.nan), (rows[1], np.inf)):
+        page = written_int8(rows)
+        for x, q, scale in zip(rows, *read_int8(page, head_dim), strict=True):
+            assert scale == np.abs(x).max() * np.float32(1 / 127) or not np.isfinite(x).all()
+            assert np.isfinite(x).all() == np.isfinite(scale)
+            expected = np.rint(x * (np.float32(127) / np.abs(x).max())) if np.isfinite(scale) and scale > 1e-32 else q
+            assert np.array_equal(q, expected)
+        row[:] = number
+
+
+PAGE_SIZE, SLOT = 16, 5
+
+
+def written_int8(rows: Logits) -> npt.NDArray[np.uint8]:
+    """A page with a key and a value in one slot.  # rows (2, head_dim)"""
+    head_dim, width = rows.shape[1], -(-rows.shape[1] // 16) * 16
+    page = np.zeros((head_dim + width + 8) * PAGE_SIZE, np.uint8)
+    beside = np.concatenate((rows, np.full((2, 8), 1e9)), axis=1, dtype=np.float32)  # what follows must not count
+    k, v = (row.ctypes.data for row in beside)
+    load_entry("write_kv_int8")(k, v, page.ctypes.data, PAGE_SIZE, head_dim, SLOT, 0, head_dim)
+    return page
+
+
+def read_int8(page: npt.NDArray[np.uint8], head_dim: int) -> tuple[list[npt.NDArray[np.int8]], list[np.float32]]:
+    """The numbers and the scales of the key and the value."""
+    values, scales = head_dim * PAGE_SIZE, page[-8 * PAGE_SIZE :].view(np.float32).reshape(2, PAGE_SIZE)
+    numbers = page[: -8 * PAGE_SIZE].view(np.int8)
+    width = (len(numbers) - values) // PAGE_SIZE
+    key, value = numbers[:values].reshape(head_dim, PAGE_SIZE)[:, SLOT], numbers[values:].reshape(PAGE_SIZE, width)[SLOT]
+    assert not value[head_dim:].any()
+    return [key, value[:head_dim]], list(scales[:, SLOT])

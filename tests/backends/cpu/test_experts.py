@@ -28,8 +28,8 @@ def run_choose(logits: int, count: int, top_k: int, normalises: int, chosen: int
 
 
 @numba.njit(**FLAGS)
-def run_sort(chosen: int, tokens: int, top_k: int, count: int, places: int, row_tokens: int, ends: int) -> None:
-    experts.sort_pairs(chosen, tokens, top_k, count, places, row_tokens, ends)
+def run_sort(chosen: int, tokens: int, top_k: int, count: int, pair_rows: int, row_tokens: int, ends: int) -> None:
+    experts.sort_pairs(chosen, tokens, top_k, count, pair_rows, row_tokens, ends)
 
 
 def choice(logits: list[float], spec: Experts) -> tuple[list[int], list[float]]:
@@ -67,11 +67,11 @@ def test_broken_logits_choose_experts_that_exist_and_give_no_finite_share(bad: f
 def test_pairs_are_sorted_by_expert_then_by_token(tokens: int, top_k: int, count: int) -> None:
     rng = np.random.default_rng(tokens)
     chosen = np.stack([rng.permutation(count)[:top_k] for _ in range(tokens)]).astype(np.int32)
-    places, row_tokens, ends = np.empty_like(chosen), np.empty(tokens * top_k, np.int32), np.empty(count, np.int32)
-    run_sort(chosen.ctypes.data, tokens, top_k, count, places.ctypes.data, row_tokens.ctypes.data, ends.ctypes.data)
+    pair_rows, row_tokens, ends = np.empty_like(chosen), np.empty(tokens * top_k, np.int32), np.empty(count, np.int32)
+    run_sort(chosen.ctypes.data, tokens, top_k, count, pair_rows.ctypes.data, row_tokens.ctypes.data, ends.ctypes.data)
     expected = sorted((expert, token, rank) for (token, rank), expert in np.ndenumerate(chosen))
     assert row_tokens.tolist() == [token for _, token, _ in expected]
-    assert [places[token, rank] for _, token, rank in expected] == list(range(tokens * top_k))
+    assert [pair_rows[token, rank] for _, token, rank in expected] == list(range(tokens * top_k))
     assert ends.tolist() == np.cumsum(np.bincount(chosen.ravel(), minlength=count)).tolist()
 
 

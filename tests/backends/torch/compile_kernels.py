@@ -112,7 +112,7 @@ def step_of(tokens: int, head_dim: int, of_prompts: bool = False) -> Step:
     ids = empty(tokens, dtype=torch.int64)
     tables = empty(1, 8, dtype=torch.int64)
     cos_sin = empty(2, tokens, 2, head_dim // 2)
-    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, list(range(tokens)), [0] * tokens, of_prompts)
+    return Step(ids, ids, ids, tables, cos_sin, Slots(ids, ids), ids, ids, list(range(tokens)), [0] * tokens, of_prompts)
 
 
 def products(ttgir: str) -> list[str]:

@@ -103,12 +103,12 @@ def attend_block(
     dims = tl.arange(0, PADDED)
     # Read the table up to the last page that any row sees: beyond it is -1, or nothing.
     page = tl.load(table + tl.minimum(positions // PAGE_SIZE, last_page))
-    place = (page * NUM_KV_HEADS + kv_head) * PAGE_SIZE + positions % PAGE_SIZE
+    slot = (page * NUM_KV_HEADS + kv_head) * PAGE_SIZE + positions % PAGE_SIZE
     inside = seen[:, None] & (dims < HEAD_DIM)[None, :]
-    at = place[:, None] * HEAD_DIM + dims[None, :]
+    at = slot[:, None] * HEAD_DIM + dims[None, :]
     scores = times(q, tl.trans(tl.load(keys + at, mask=inside, other=0)), tl.zeros(sees.shape, tl.float32), TYPE)
     if TYPE == 0:  # INT8
-        scores = scores * tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
+        scores = scores * tl.load(key_scales + slot, mask=seen, other=0.0)[None, :]
     if CAP > 0:
         scores = CAP - 2 * CAP / (tl.exp2(scores) + 1.0)  # CAP * tanh(x) = CAP - 2 CAP / (e**2x + 1)
     scores = tl.where(sees, scores, float("-inf"))
@@ -118,7 +118,7 @@ def attend_block(
     shrink = tl.exp2(top - floor)
     mass = mass * shrink + tl.sum(powers, axis=1)
     if TYPE == 0:  # INT8
-        powers = powers * tl.load(value_scales + place, mask=seen, other=0.0)[None, :]
+        powers = powers * tl.load(value_scales + slot, mask=seen, other=0.0)[None, :]
     total = times(powers, tl.load(values + at, mask=inside, other=0), total * shrink[:, None], TYPE)
     return new_top, mass, total
 
@@ -154,12 +154,12 @@ def decode_kernel(
         begin = first + split * size
         end = tl.minimum(begin + size, position + 1)
         for start in tl.range(begin, end, BLOCK):
-            places = start + tl.arange(0, BLOCK)
-            seen = places < end
+            kv_positions = start + tl.arange(0, BLOCK)
+            seen = kv_positions < end
             sees = tl.broadcast_to(seen[None, :], (GROUP, BLOCK))
             top, mass, total = attend_block(
-                own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, position // PAGE_SIZE, seen, sees,
-                kv_head, CAP, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
+                own_q, top, mass, total, keys, key_scales, values, value_scales, table, kv_positions, position // PAGE_SIZE, seen,
+                sees, kv_head, CAP, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
             )  # fmt: skip
         if num_splits == 1:
             tl.store(out + at, total / mass[:, None], mask=inside)
@@ -172,12 +172,12 @@ def decode_kernel(
 
 @triton.jit
 def merge(
-    out, at, inside, real, top, mass, total, partials, counters, place, split, num_splits,
+    out, at, inside, real, top, mass, total, partials, counters, index, split, num_splits,
     GROUP: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Store a share's result, HEADS * (PADDED + 2) numbers; the last program to arrive merges all shares in order."""
     part_size: tl.constexpr = HEADS * (PADDED + 2)
-    base = partials + place.to(tl.int64) * (tl.num_programs(2) * part_size)
+    base = partials + index.to(tl.int64) * (tl.num_programs(2) * part_size)
     members, dims = tl.arange(0, GROUP), tl.arange(0, PADDED)
     in_total = members[:, None] * PADDED + dims[None, :]
     in_top, in_mass = HEADS * PADDED + members, HEADS * PADDED + HEADS + members
@@ -185,7 +185,7 @@ def merge(
     tl.store(base + split * part_size + in_top, top, mask=real)
     tl.store(base + split * part_size + in_mass, mass, mask=real)
     tl.debug_barrier()  # all threads of the program have stored before one counts it
-    arrived = tl.atomic_add(counters + place, 1, sem="acq_rel", scope="gpu")
+    arrived = tl.atomic_add(counters + index, 1, sem="acq_rel", scope="gpu")
     if arrived == num_splits - 1:
         tl.debug_barrier()
         whole_top = tl.full((GROUP,), float("-inf"), tl.float32)
@@ -202,7 +202,7 @@ def merge(
             whole = whole * shrink[:, None] + numbers * other_shrink[:, None]
             whole_top = new_top
         tl.store(out + at, whole / whole_mass[:, None], mask=inside)
-        tl.store(counters + place, 0)
+        tl.store(counters + index, 0)
 
 
 @triton.jit(do_not_specialize=["max_pages"])
@@ -233,19 +233,19 @@ def prefill_kernel(
     last = begin + num_rows - 1
     start_at = 0
     if window > 0:
-        start_at = tl.maximum(begin + 1 - window, 0) // BLOCK * BLOCK  # blocks start at the same places for every row
+        start_at = tl.maximum(begin + 1 - window, 0) // BLOCK * BLOCK  # blocks start at the same positions for every row
     top = tl.full((TILE_ROWS,), float("-inf"), tl.float32)
     mass = tl.zeros((TILE_ROWS,), tl.float32)
     total = tl.zeros((TILE_ROWS, PADDED), tl.float32)
     for start in tl.range(start_at, last + 1, BLOCK):
-        places = start + tl.arange(0, BLOCK)
-        seen = places <= last
-        sees = (places[None, :] <= own[:, None]) & seen[None, :]
+        kv_positions = start + tl.arange(0, BLOCK)
+        seen = kv_positions <= last
+        sees = (kv_positions[None, :] <= own[:, None]) & seen[None, :]
         if window > 0:
-            seen = seen & (places > begin - window)
-            sees = sees & (places[None, :] > own[:, None] - window)
+            seen = seen & (kv_positions > begin - window)
+            sees = sees & (kv_positions[None, :] > own[:, None] - window)
         top, mass, total = attend_block(
-            own_q, top, mass, total, keys, key_scales, values, value_scales, table, places, last // PAGE_SIZE, seen, sees,
+            own_q, top, mass, total, keys, key_scales, values, value_scales, table, kv_positions, last // PAGE_SIZE, seen, sees,
             kv_head, CAP, NUM_KV_HEADS, HEAD_DIM, PADDED, PAGE_SIZE, TYPE,
         )  # fmt: skip
     tl.store(out + at, total / mass[:, None], mask=inside)
@@ -346,12 +346,12 @@ def attend(q: torch.Tensor, kv: LayerKV, window: int, step: Step, scale: float =
         wanted = max(LEAST_HEADS, min(triton.next_power_of_2(ratio), tile.prefill_rows))
         group, stages = fitting(wanted, DECODE_STAGES, tile.positions, padded, dtype, shared_bytes)
         groups = num_kv_heads * triton.cdiv(ratio, group)
-        places, part_size = len(q) * groups, min(ratio, group) * (padded + 2)
+        merges, part_size = len(q) * groups, min(ratio, group) * (padded + 2)
         seen = min(work.longest, window) if window else work.longest
         splits = min(-(-seen // tile.positions), MAX_SPLITS)
         decode_kernel[(len(q), groups, splits)](
             out, q, *tensors,
-            scratch.floats(places * splits * part_size if splits > 1 else 0, q.device), scratch.counters(places, q.device),
+            scratch.floats(merges * splits * part_size if splits > 1 else 0, q.device), scratch.counters(merges, q.device),
             **numbers, GROUP=group, MAX_SPLITS=MAX_SPLITS, num_warps=4, num_stages=stages, enable_fp_fusion=True,
         )  # fmt: skip
     return out.flatten(1)

@@ -28,9 +28,9 @@ def dequantize_kernel(
     for part in tl.static_range(PARTS):
         columns = first + part_columns(part, PARTS, BLOCK_K)
         numbers = load_numbers(loaded, d, m, scales, extra, held, first, part, KIND, WIDTH, BLOCK_N, BLOCK_K, EVEN)
-        places = out + rows.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
+        pointers = out + rows.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
         inside = (rows < num_rows)[:, None] & (columns < COLUMNS)[None, :]
-        tl.store(places, numbers.to(out.dtype.element_ty), mask=inside)
+        tl.store(pointers, numbers.to(out.dtype.element_ty), mask=inside)
 
 
 def dequantize_rows(matrix: Matrix, ids: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> torch.Tensor:

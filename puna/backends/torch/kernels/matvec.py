@@ -120,8 +120,8 @@ def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUM
     inside = (rows < num_rows)[None, :]
     if not EVEN:
         inside = inside & (columns < COLUMNS)[:, None]
-    places = x + rows.to(tl.int64)[None, :] * x_stride + columns[:, None]
-    numbers = tl.load(places, mask=inside, other=0.0)
+    pointers = x + rows.to(tl.int64)[None, :] * x_stride + columns[:, None]
+    numbers = tl.load(pointers, mask=inside, other=0.0)
     if MODE == 1:  # NORM
         if EVEN:
             weights = tl.load(norm + columns)
@@ -129,7 +129,7 @@ def load_x(x, norm, rows, columns, num_rows, x_stride, MODE: tl.constexpr, COLUM
             weights = tl.load(norm + columns, mask=columns < COLUMNS, other=0.0)
         numbers = numbers * weights[:, None]
     elif MODE != 0:  # SILU or GELU
-        numbers = glu(numbers, tl.load(places + COLUMNS, mask=inside, other=0.0), MODE)
+        numbers = glu(numbers, tl.load(pointers + COLUMNS, mask=inside, other=0.0), MODE)
     return numbers
 
 
@@ -200,8 +200,8 @@ def store_outputs(
     if HAS_BIAS:
         total = total + tl.load(bias + outputs, mask=outputs < num_outputs, other=0.0)[:, None]
     if HAS_RESIDUAL:
-        places = residual + rows.to(tl.int64)[None, :] * residual_stride + outputs[:, None]
-        total = tl.load(places, mask=inside, other=0.0) + total
+        pointers = residual + rows.to(tl.int64)[None, :] * residual_stride + outputs[:, None]
+        total = tl.load(pointers, mask=inside, other=0.0) + total
     tl.store(y + rows.to(tl.int64)[None, :] * y_stride + outputs[:, None], total, mask=inside)
 
 
@@ -322,11 +322,11 @@ def matvec(
     shape = split_k(matrix.rows, whole, tile)
     groups = -(-len(x) // wide)
     part_size = (tile.rows + 1) * wide
-    places = shape.tiles * groups if shape.splits > 1 else 0
+    merges = shape.tiles * groups if shape.splits > 1 else 0
     matvec_kernel[(groups, shape.tiles, shape.splits)](
         y, x, x if norm is None else norm, x if bias is None else bias, x if residual is None else residual,
         **plane_arguments(matrix),
-        partials=scratch.floats(places * shape.splits * part_size, x.device), counters=scratch.counters(places, x.device),
+        partials=scratch.floats(merges * shape.splits * part_size, x.device), counters=scratch.counters(merges, x.device),
         num_rows=len(x), num_outputs=matrix.rows, x_stride=x.stride(0), y_stride=y.stride(0),
         residual_stride=0 if residual is None else residual.stride(0), eps=eps,
         KIND=matrix.kind, MODE=mode, COLUMNS=matrix.columns, WIDTH=whole, PARTS=num_parts(matrix.kind),

@@ -1,7 +1,7 @@
 """Device functions that read weights of every kind (`weights.py` gives the layout): a tile of planes -> a tile of numbers.
 
 Four- and six-bit weights come in two parts: the low halves of the blocks of 32, and the high halves. A byte holds one of each, so
-a part is a plain operation on the loaded bytes, and no number changes its place; instead x is read in the part's order
+a part is a plain operation on the loaded bytes, and no number changes its position; instead x is read in the part's order
 (`part_columns`).
 """
 
@@ -53,11 +53,11 @@ def part_columns(PART: tl.constexpr, PARTS: tl.constexpr, BLOCK_K: tl.constexpr)
 def load_bytes(plane, rows, first, WIDTH: tl.constexpr, COUNT: tl.constexpr, EVEN: tl.constexpr):
     """Load `COUNT` numbers of some rows of a plane, from `first` on; zeros beyond its `WIDTH`.  # rows (BLOCK_N,) int64"""
     columns = first + tl.arange(0, COUNT)
-    places = plane + rows[:, None] * WIDTH + columns[None, :]
+    pointers = plane + rows[:, None] * WIDTH + columns[None, :]
     if EVEN:
-        loaded = tl.load(places)
+        loaded = tl.load(pointers)
     else:
-        loaded = tl.load(places, mask=(columns < WIDTH)[None, :], other=0)
+        loaded = tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0)
     return loaded
 
 
@@ -68,11 +68,11 @@ def load_scales(
 ):  # fmt: skip
     """Load `COUNT` scales: of columns first, first + STRIDE, ...; each serves `COLUMNS_EACH` columns.  # (BLOCK_N, COUNT) f32"""
     columns = first + SHIFT + STRIDE * tl.arange(0, COUNT)
-    places = plane + rows[:, None] * (WIDTH // COLUMNS_EACH) + (columns // COLUMNS_EACH)[None, :]
+    pointers = plane + rows[:, None] * (WIDTH // COLUMNS_EACH) + (columns // COLUMNS_EACH)[None, :]
     if EVEN:
-        loaded = tl.load(places)
+        loaded = tl.load(pointers)
     else:
-        loaded = tl.load(places, mask=(columns < WIDTH)[None, :], other=0)
+        loaded = tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0)
     return loaded.to(tl.float32)
 
 
@@ -144,9 +144,9 @@ def load_high_bits(
     """The upper two of Q6_K's bits: byte j of the eight of a block has those of weights j, j + 8, j + 16 and j + 24."""
     j = tl.arange(0, BLOCK_K // 2)
     columns = first // 4 + j // 16 * 8 + j % 8
-    places = qh + rows[:, None] * (WIDTH // 4) + columns[None, :]
+    pointers = qh + rows[:, None] * (WIDTH // 4) + columns[None, :]
     if EVEN:
-        loaded = tl.load(places)
+        loaded = tl.load(pointers)
     else:
-        loaded = tl.load(places, mask=(columns < WIDTH // 4)[None, :], other=0)
+        loaded = tl.load(pointers, mask=(columns < WIDTH // 4)[None, :], other=0)
     return loaded >> (j // 8 % 2 * 2 + 4 * PART).to(tl.uint8)[None, :] & 3

@@ -41,18 +41,18 @@ def norm_pair(even, odd, weight, pairs, eps, HALF: tl.constexpr):
 
 
 @triton.jit
-def write_pair(numbers, scales, place, even, odd, pairs, HALF: tl.constexpr, IS_INT8: tl.constexpr):
+def write_pair(numbers, scales, slot, even, odd, pairs, HALF: tl.constexpr, IS_INT8: tl.constexpr):
     """Write a head of K or V to its slot; int8 uses the scale of `kv.Half.write`, which becomes NaN with the numbers."""
     inside = pairs < HALF
     if IS_INT8:
         broken = tl.sum(even * 0.0 + odd * 0.0, axis=0)  # 0, or NaN: a maximum may pass over NaN
         largest = tl.max(tl.maximum(tl.abs(even), tl.abs(odd)), axis=0) + broken
         scale = tl.math.div_rn(largest, 127.0)
-        tl.store(scales + place, scale)
+        tl.store(scales + slot, scale)
         divisor = tl.maximum(scale, TINY)
         even = tl.math.div_rn(even, divisor) + ROUNDER - ROUNDER
         odd = tl.math.div_rn(odd, divisor) + ROUNDER - ROUNDER
-    at = numbers + place * (2 * HALF) + 2 * pairs
+    at = numbers + slot * (2 * HALF) + 2 * pairs
     tl.store(at, even.to(numbers.dtype.element_ty), mask=inside)
     tl.store(at + 1, odd.to(numbers.dtype.element_ty), mask=inside)
 
@@ -80,14 +80,14 @@ def rope_write_kernel(
         tl.store(at + 1, odd, mask=pairs < HALF)
     else:
         kv_head = (head - NUM_HEADS) % NUM_KV_HEADS
-        place = (tl.load(pages + token) * NUM_KV_HEADS + kv_head) * PAGE_SIZE + tl.load(offsets + token)
+        slot = (tl.load(pages + token) * NUM_KV_HEADS + kv_head) * PAGE_SIZE + tl.load(offsets + token)
         if head < NUM_HEADS + NUM_KV_HEADS:
             if HAS_NORMS:
                 even, odd = norm_pair(even, odd, k_norm, pairs, eps, HALF)
             even, odd = rotate(even, odd, cos_sin, token, pairs, K_TABLE, HALF)
-            write_pair(keys, key_scales, place, even, odd, pairs, HALF, IS_INT8)
+            write_pair(keys, key_scales, slot, even, odd, pairs, HALF, IS_INT8)
         else:
-            write_pair(values, value_scales, place, even, odd, pairs, HALF, IS_INT8)
+            write_pair(values, value_scales, slot, even, odd, pairs, HALF, IS_INT8)
 
 
 def _scales(half: Half) -> torch.Tensor:

@@ -61,10 +61,10 @@ def argmax_kernel(out, finite, logits, vocab_size, stride, BLOCK: tl.constexpr):
 def add_biases(row, ids, biases, first, end, PIECE: tl.constexpr):
     """Add biases in float64, clipped to float32's range; NaN stays."""
     for start in tl.range(first, end, PIECE):
-        place = start + tl.arange(0, PIECE)
-        inside = place < end
-        at = row + tl.load(ids + place, mask=inside, other=0)
-        biased = tl.load(at, mask=inside, other=0.0).to(tl.float64) + tl.load(biases + place, mask=inside, other=0.0)
+        index = start + tl.arange(0, PIECE)
+        inside = index < end
+        at = row + tl.load(ids + index, mask=inside, other=0)
+        biased = tl.load(at, mask=inside, other=0.0).to(tl.float64) + tl.load(biases + index, mask=inside, other=0.0)
         biased = tl.where(biased > LARGEST, LARGEST, tl.where(biased < -LARGEST, -LARGEST, biased))
         tl.store(at, biased.to(tl.float32), mask=inside)
 
@@ -82,11 +82,11 @@ def penalise(row, ids, counts, first, end, last, factor, once, each_time, PIECE:
     """`last`: an id that occurred once more, among the others or not; -1: none."""
     num_last = tl.zeros((), tl.int32)
     for start in tl.range(first, end, PIECE):
-        place = start + tl.arange(0, PIECE)
-        inside = place < end
-        token = tl.load(ids + place, mask=inside, other=0)
+        index = start + tl.arange(0, PIECE)
+        inside = index < end
+        token = tl.load(ids + index, mask=inside, other=0)
         is_last = (inside & (token == last)).to(tl.int32)
-        count = tl.load(counts + place, mask=inside, other=0) + is_last
+        count = tl.load(counts + index, mask=inside, other=0) + is_last
         logit = tl.load(row + token, mask=inside, other=0.0)
         tl.store(row + token, penalised(logit, count, factor, once, each_time), mask=inside)
         num_last += tl.sum(is_last, axis=0)

@@ -22,10 +22,10 @@ SEVERAL = re.compile(r"(?P<count>\d{1,3})\s*x\s+(?P<name>.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlannedDevice:
     """One device, of which there may be several alike, and the main memory beside it."""
 
-    device: str  # a key of `backends.DEVICES`
+    kind: str  # a key of `backends.DEVICES`
     name: str  # for people
     total_bytes: int
     free_bytes: int  # what a plan may use
@@ -37,18 +37,18 @@ class Place:
 
     @property
     def is_gpu(self) -> bool:
-        return self.device == "cuda"
+        return self.kind == "cuda"
 
 
-def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> Place:
+def device_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> PlannedDevice:
     """The device that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
 
     A card that puna does not know is one of `engine.vram` bytes.
 
     `limits`: this CPU's rates, if known. DeviceError if a GPU is requested and there is none.
     """
-    device = engine.device.partition(":")[0]
-    if gpu is not None and device not in ("auto", "cuda"):
+    kind = engine.device.partition(":")[0]
+    if gpu is not None and kind not in ("auto", "cuda"):
         raise UsageError(f"--gpu names a card, but the device is {engine.device}", hint="Leave one of them out.")
     total, free = memory_bytes(host) if ram is None else (ram, max(0, ram - SYSTEM_BYTES))
     if gpu is not None:
@@ -56,26 +56,26 @@ def place_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu
         if engine.vram and find_card(name) is None:
             require_nvidia(name)
             return replace(_sized(name, engine.vram, free), count=count)
-        return _card_place(require_card(name), count, free, engine.vram)
-    found = gpus(host) if device in ("auto", "cuda") else ()
+        return _of_card(require_card(name), count, free, engine.vram)
+    found = gpus(host) if kind in ("auto", "cuda") else ()
     if found:
         number = int(engine.device.partition(":")[2] or 0)
         if number >= len(found):
             have = counted(len(found), "NVIDIA GPU")
             raise DeviceError(f"the device is {engine.device}, but this machine has {have}, numbered from 0")
-        return _gpu_place(found[number], len(found), free, engine.vram)
-    if engine.vram and device in ("auto", "cuda"):
+        return _of_gpu(found[number], len(found), free, engine.vram)
+    if engine.vram and kind in ("auto", "cuda"):
         return _sized(f"a GPU of {engine.vram / GIB:.4g} GiB (this machine has none)", engine.vram, free)
-    if device == "cuda" or engine.require_gpu:
+    if kind == "cuda" or engine.require_gpu:
         raise DeviceError(
             "no NVIDIA GPU of this machine answers",
             hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you do not have.',
         )
-    device = "cpu" if device == "auto" else device
-    rates = rates_of(limits) if limits is not None and device == "cpu" and engine.threads == 0 else None
-    words = {"cpu": "this CPU", "torch": "this CPU by PyTorch", "reference": "this CPU by numpy"}[device]
+    kind = "cpu" if kind == "auto" else kind
+    rates = rates_of(limits) if limits is not None and kind == "cpu" and engine.threads == 0 else None
+    words = {"cpu": "this CPU", "torch": "this CPU by PyTorch", "reference": "this CPU by numpy"}[kind]
     words += "" if ram is None else f" with {ram / GIB:.4g} GiB"
-    return Place(device, words, total, min(free, engine.vram or free), free, rates)
+    return PlannedDevice(kind, words, total, min(free, engine.vram or free), free, rates)
 
 
 def _named(gpu: str) -> tuple[int, str]:
@@ -92,32 +92,32 @@ def _named(gpu: str) -> tuple[int, str]:
     return int(found["count"]), found["name"]
 
 
-def _card_place(card: Card, count: int, main: int, vram: int) -> Place:
-    place = _limited(card.name, card.visible_bytes, card.visible_bytes, vram, main)
-    return replace(place, rates=_card_rates(card), count=count, kernels=instead_of_kernels(card))
+def _of_card(card: Card, count: int, main: int, vram: int) -> PlannedDevice:
+    device = _limited(card.name, card.visible_bytes, card.visible_bytes, vram, main)
+    return replace(device, rates=_card_rates(card), count=count, kernels=instead_of_kernels(card))
 
 
-def _gpu_place(gpu: Gpu, count: int, main: int, vram: int) -> Place:
-    place = _limited(gpu.name, gpu.total_bytes, gpu.free_bytes, vram, main)
+def _of_gpu(gpu: Gpu, count: int, main: int, vram: int) -> PlannedDevice:
+    device = _limited(gpu.name, gpu.total_bytes, gpu.free_bytes, vram, main)
     card = find_card(gpu.name)
     rates, kernels = (_card_rates(card), instead_of_kernels(card)) if card else (None, "")
-    return replace(place, rates=rates, count=count, kernels=kernels)
+    return replace(device, rates=rates, count=count, kernels=kernels)
 
 
-def _sized(name: str, memory: int, main: int) -> Place:
+def _sized(name: str, memory: int, main: int) -> PlannedDevice:
     """A card of which only the memory is known, as its box says."""
     visible = max(0, memory - HIDDEN_BYTES)
     return _limited(name, visible, visible, 0, main)
 
 
-def _limited(name: str, total: int, free: int, vram: int, main: int) -> Place:
+def _limited(name: str, total: int, free: int, vram: int, main: int) -> PlannedDevice:
     """A GPU, limited to `vram` bytes if given, as by `puna run --vram`."""
     left = max(0, free - CONTEXT_BYTES)
     usable = max(0, min(left, vram or left) - GPU_RESERVED_BYTES)
     taken = [("CUDA's own", CONTEXT_BYTES), ("kept for kernels", GPU_RESERVED_BYTES)]
     if total > free:
         taken.append(("other programs", total - free))
-    return Place("cuda", name, total, usable, main, taken=tuple(taken))
+    return PlannedDevice("cuda", name, total, usable, main, taken=tuple(taken))
 
 
 def _card_rates(card: Card) -> Rates | None:
