@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
@@ -21,6 +21,7 @@ from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
 from puna.runner import Handle, Runner
+from puna.score import OptionScore
 
 
 class AsyncLLM:
@@ -102,6 +103,10 @@ class AsyncLLM:
         _require_one(is_conversation(messages))
         return AsyncStream(self._runner, partial(self.sync.chat_jobs, messages, params, settings))
 
+    async def score(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[OptionScore] | list[list[OptionScore]]:
+        """As `LLM.score`. A task that is cancelled leaves its scores to be computed."""
+        return await asyncio.to_thread(partial(self.sync.score, prompts, options, progress=False))
+
     async def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """As `LLM.embed`."""
         job = await asyncio.to_thread(self.sync.embedding_job, prompts, settings)
@@ -123,7 +128,7 @@ class AsyncLLM:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news = _News()
-        handles = await _ended([self._runner.submit(*job, news.tell_end) for job in jobs], news)
+        handles = await _ended([self._runner.submit(*job, listener=news.tell_end) for job in jobs], news)
         return [Completion.of(handle) for handle in handles]
 
 
@@ -165,7 +170,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
             if self._is_closed:
                 raise StopAsyncIteration
             self._news = _News()
-            self.handle = self._runner.submit(*jobs[0], self._news.tell)
+            self.handle = self._runner.submit(*jobs[0], listener=self._news.tell)
             return self.handle
 
     async def __aenter__(self) -> Self:

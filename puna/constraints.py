@@ -22,8 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import ConstraintError, UsageError
+from puna.filters import SUPPRESSED
+from puna.history import History, Row
+from puna.processors import PROCESSORS
 from puna.request import SamplingParams
-from puna.sampling import SUPPRESSED, History, Row, Sampler, TokenSampler, require_finite
+from puna.sampling import Sampler, TokenSampler, require_finite
 from puna.schemas import JsonSchema, without_surprises
 from puna.tokenizers.base import Tokenizer
 
@@ -140,9 +143,9 @@ class Constraints:
         return _with_deep_stack(lambda: _compile(kind, given, vocabulary.native))
 
     @cached_property
-    def _vocabulary(self) -> Vocabulary:
+    def _vocabulary(self) -> MaskVocabulary:
         assert self._tokenizer is not None
-        return Vocabulary(self._tokenizer)
+        return MaskVocabulary(self._tokenizer)
 
 
 def wanted_by(params: SamplingParams) -> tuple[str, Any] | None:
@@ -201,7 +204,7 @@ def _first_words(problem: str) -> str:
     return line if len(line) <= 200 else line[:200] + " ..."
 
 
-class Vocabulary:
+class MaskVocabulary:
     """A tokenizer's tokens for llguidance, and one more id: the end, which is allowed wherever the constraint may end."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -245,6 +248,8 @@ class Vocabulary:
         return np.array([text.first_bytes(i) != text.token_bytes(i) for i in range(text.vocab_size)])
 
 
+# Filters that must see each token: they may remove the only one that can follow, or change with those that are sampled.
+EACH_TOKEN = frozenset({PROCESSORS, "bad_words", "banned_strings", "mirostat", "adaptive_p"})
 CONTROL = b"\xff"  # llguidance's mark of a control token; no text holds this byte
 SENTINEL = "\x02"  # a character that merges with no other
 
@@ -268,7 +273,7 @@ class Constraint:
         self._ends = list(ends)
         self._sampler = sampler
         self._custom = custom
-        self._jumps = sampler.params.logprobs is None and custom is None
+        self._jumps = sampler.params.logprobs is None and custom is None and EACH_TOKEN.isdisjoint(sampler.filters)
         self._not_first = added_spaces
         self._bits: npt.NDArray[np.uint8] | None = None  # of the next token, once computed
         self._num_accepted = 0

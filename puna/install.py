@@ -76,8 +76,8 @@ def requirements(extra: str) -> list[str]:
 def _of_extra(line: str, extra: str) -> str:
     """The requirement without its conditions; "" if it belongs to another extra or another system.
 
-    >>> _of_extra("nvidia-ml-py>=12; extra == 'gpu'", "gpu"), _of_extra("numpy>=2.0", "gpu")
-    ('nvidia-ml-py>=12', '')
+    >>> _of_extra("torch>=2.11; extra == 'gpu'", "gpu"), _of_extra("numpy>=2.0", "gpu")
+    ('torch>=2.11', '')
     """
     name, _, condition = line.partition(";")
     condition = condition.replace('"', "'")

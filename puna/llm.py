@@ -12,19 +12,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub
+from puna import checks, embedding, formats, hub, rerank
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
+from puna.batch import SamplingBatch
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
+from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
@@ -32,11 +35,14 @@ from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.pooling import Floats, Pooling
+from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
 from puna.schemas import JsonSchema
+from puna.score import OptionIds, OptionScore, encode_options
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -55,6 +61,7 @@ class CallSettings(SamplingSettings, total=False):
 
     sampler: TokenSampler | Sequence[TokenSampler] | None
     schema: Any
+    logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
 
 
 class ChatSettings(CallSettings, total=False):
@@ -91,6 +98,7 @@ class PromptJob(NamedTuple):
     prompt_ids: list[int]
     params: SamplingParams
     sampler: TokenSampler | None
+    processors: tuple[LogitsProcessor, ...] = ()
 
 
 class LLM:
@@ -173,6 +181,7 @@ class LLM:
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
         self.chat_template = checkpoint.chat_template
+        self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
@@ -278,6 +287,9 @@ class LLM:
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
         exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
+
+        `logits_processors`: functions (ids, logits) -> logits, which change the logits before the filters of `params`: `ids` are
+        those of prompt and output so far; a function may change and return the array that it gets, (vocab_size,) float32.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -295,6 +307,51 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
+    @overload
+    def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
+    @overload
+    def score(
+        self, prompts: list[str], options: Sequence[str] | Sequence[Sequence[str]], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: list[list[int]], options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[list[OptionScore]]: ...
+    @overload
+    def score(
+        self, prompts: Sequence[int], options: Sequence[Sequence[int]], *, progress: bool | None = None
+    ) -> list[OptionScore]: ...
+    def score(
+        self, prompts: Prompt | Prompts, options: Sequence[Any], *, progress: bool | None = None
+    ) -> list[OptionScore] | list[list[OptionScore]]:
+        """How likely each option is after a prompt, in the order given; nothing is sampled.
+
+        Texts, or token ids. For a list of prompts: options for all, or a list of them for each. Each score is the same as alone.
+
+        >>> scores = llm.score("The capital of Peru is", [" Lima", " Oslo"])                          # doctest: +SKIP
+        >>> max(scores, key=lambda score: score.mean_logprob).is_greedy                               # doctest: +SKIP
+        True
+        """
+        pairs = self._pairs(prompts, options)
+        first = self._score([row[0] for row in pairs], progress)  # leaves each prompt's pages to its other options
+        rest = iter(self._score([pair for row in pairs for pair in row[1:]], progress))
+        scores = [[one, *islice(rest, len(row) - 1)] for one, row in zip(first, pairs, strict=True)]
+        return scores[0] if is_prompt(prompts) else scores
+
+    def _pairs(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[list[OptionIds]]:
+        if is_prompt(prompts):
+            return [encode_options(prompts, options, self.tokenizer)]  # type: ignore[arg-type]
+        given = checks.row("the options", options, "a list of options, or of such lists,")
+        is_shared = len(given) > 0 and is_prompt(given[0])
+        each = [given] * len(prompts) if is_shared else given
+        _require_one_each("list of options", each, len(prompts))
+        return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
+
+    def _score(self, pairs: list[OptionIds], progress: bool | None) -> list[OptionScore]:
+        jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
+        completions = _drain(self._open(jobs), progress) if jobs else []
+        return [OptionScore.of(one, len(pair.prompt_ids)) for one, pair in zip(completions, pairs, strict=True)]
+
     def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """The embedding of one prompt, or of each of a list.  # (dimensions,), or (prompts, dimensions); float32
 
@@ -305,6 +362,36 @@ class LLM:
         """
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None
+    ) -> list[Ranked]:
+        """Score how well each document answers the query, and sort: the best first.
+
+        A model with a head of its own (`...ForSequenceClassification`, GGUF's `cls.output`) gives its logit or, with two labels,
+        the probability of "yes"; any other is asked, and the score is the probability of "yes" against "no". The prompt is
+        Qwen3-Reranker's where the model has a chat template, with `instruction` for the task; else query and document follow each
+        other. `top_n`: return only so many; None: all. The documents run together; each score is the same as alone.
+        """
+        asked, texts = rerank.checked_texts(query, documents)
+        count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
+        task = rerank.INSTRUCTION if instruction is None else rerank.checked_text("instruction", instruction)
+        prompts = [self._ranking_prompt(asked, text, task) for text in texts]
+        return rerank.ranked(self._scores(prompts), count)
+
+    def _ranking_prompt(self, query: str, document: str, instruction: str) -> list[int]:
+        tokenizer, template = self._tokenizer_for("text"), self.chat_template
+        if template is None:
+            return rerank.pair(tokenizer, query, document)
+        args = {} if unread_args(rerank.NO_THINKING, template) else rerank.NO_THINKING
+        messages = rerank.question(query, document, instruction)
+        return encode_chat(messages, tokenizer, template, template_args=args, limit=self.plan.max_context)
+
+    def _scores(self, prompts: list[list[int]]) -> list[float]:
+        if self._head is None:
+            return rerank.answer_scores(self.runner, prompts, *rerank.answer_ids(self._tokenizer_for("text")))
+        matrix = self._head.matrix.dequantize()
+        return [rerank.head_score(state, matrix, self._head.labels) for state in embedding.hidden_states(self.runner, prompts)]
 
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""
@@ -393,12 +480,16 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name not in ("sampler", "schema")}
+        sampling = {name: value for name, value in settings.items() if name not in _BESIDE_FIELDS}
         each = self._params_of(params, len(items), sampling | _schema_of(settings))
         for own in {id(one): one for one in each}.values():
             self.engine.constraints.require(own)  # here, and not in the thread that steps
         samplers = self._samplers_of(settings.get("sampler"), len(items))
-        return [PromptJob(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
+        processors = checked_processors(settings.get(PROCESSORS))
+        if processors and settings.get("sampler") is not None:
+            raise UsageError("a sampler of your own takes the place of all logits_processors", hint="Give one of the two.")
+        self._tell_host_samples(each)
+        return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
     def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
@@ -449,6 +540,15 @@ class LLM:
             self._has_told_suggested = True
             for line in self.suggested.lines(settings):
                 self._report.notice(line)
+
+    def _tell_host_samples(self, params: Sequence[SamplingParams]) -> None:
+        """Report once each way of sampling that a device which samples by itself does not have."""
+        known = self.backend.filters
+        for filters in {needed_filters(own) for own in params} if known else ():
+            lacking = [name for name in filters if name not in known]
+            if lacking or not SamplingBatch.describes(filters):
+                what = f"does not have {', '.join(lacking)}" if lacking else f"does not have the order {', '.join(filters)}"
+                self._tell(f"{self.backend.info.name} {what}: the CPU samples, and {self.backend.info.name} waits for it")
 
     def _tell(self, notice: str) -> None:
         """Report a notice, once, and keep it."""
@@ -558,6 +658,7 @@ def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
     return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
 
 
+_BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 

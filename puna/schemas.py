@@ -47,7 +47,7 @@ class JsonSchema:
         checked = checks.json_value(name, schema, max_depth=MAX_DEPTH)
         text = json.dumps(checked, ensure_ascii=False)
         require_size(name, text)
-        _Parts(name, checked).require_supported()
+        _Subschemas(name, checked).require_supported()
         return cls(text, read)
 
 
@@ -137,7 +137,7 @@ def without_surprises(text: str) -> str:
     >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false}')
     '{"type": "number"}'
     """
-    parts = _Parts("json_schema", json.loads(text))
+    parts = _Subschemas("json_schema", json.loads(text))
     for node in parts.closed():
         node["additionalProperties"] = False
     for node in list(parts.nodes()):
@@ -197,7 +197,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 # ---- the walk through a schema --------------------------------------------------------------------------------------------
 
 
-class _Parts:
+class _Subschemas:
     """The schemas inside a schema that an answer can meet, each once: those under its keywords, and those that it refers to."""
 
     def __init__(self, name: str, schema: Any) -> None:

@@ -24,9 +24,13 @@ ROWS = [
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
-    ["pages", "formats", "sampling", "suggested"],
-    ["tokenizers", "template", "writers", "hub"],
-    ["chat", "infill", "detokenize", "constraints"],
+    ["pages", "formats", "history", "suggested"],
+    ["tokenizers", "template", "writers", "hub", "processors"],
+    ["chat", "infill", "detokenize", "spelling"],
+    ["bans", "dry"],
+    ["filters"],
+    ["sampling"],
+    ["constraints"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
@@ -34,8 +38,9 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion", "embedding"],
+    ["rerank", "score"],
     ["llm"],
-    ["async_llm"],
+    ["async_llm", "perplexity"],
     ["server", "machine", "glassbox", "compat"],
     ["cli"],
 ]
@@ -84,6 +89,11 @@ TESTED = {
     "tokenizers/test_library_cases.py": "puna/tokenizers/library.py",
     "tokenizers/test_oracles.py": "puna/tokenizers",
     "tokenizers/test_unigram.py": "puna/tokenizers/sentencepiece.py",
+}
+# Class names that another module defines too, and why.
+SHARED_CLASS_NAMES = {
+    "Role": "compat/dialogs.py: programs import the names of Meta's package",
+    "Tokenizer": "compat/meta.py: programs import the names of Meta's package",
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "core", "manager"}
 
@@ -153,6 +163,25 @@ def test_backends_never_import_each_other() -> None:
 
 def test_no_room_is_named_after_nothing() -> None:
     assert not {p.stem for p in SOURCES} & FORBIDDEN_NAMES
+
+
+def classes_of(path: Path) -> set[str]:
+    return {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+
+
+def types_of(path: Path) -> set[str]:
+    """The classes of a module, and its aliases of types: assigned names such as `Batch`, not `ROWS` or `T`."""
+    nodes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Assign)]
+    names = {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+    return classes_of(path) | {name for name in names if name[:1].isupper() and not name.isupper()}
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """No other module defines a class or a type of that name."""
+    types = {path.relative_to(PACKAGE).as_posix(): types_of(path) for path in SOURCES}
+    names = set[str]().union(*map(classes_of, SOURCES))
+    shared = {name: files for name in names if len(files := [file for file in types if name in types[file]]) > 1}
+    assert shared.keys() == SHARED_CLASS_NAMES.keys(), shared
 
 
 def test_every_test_file_says_what_it_tests() -> None:

@@ -382,6 +382,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     assert puna("convert", "model.gguf", str(models / "stories15m"), "--to", "llama2c").code == 0
     (models / "stories15m" / "tokenizer.json").unlink()
     Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
+    Path("README.md").write_text("The llama on the high plain sees the other llamas. " * 4, "utf-8")
     return tmp_path
 
 

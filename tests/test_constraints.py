@@ -22,7 +22,7 @@ import pytest
 
 from puna.completion import Completion
 from puna.config import EngineConfig
-from puna.constraints import MAX_COMPILED, Constraint, Constraints, Vocabulary
+from puna.constraints import MAX_COMPILED, Constraint, Constraints, MaskVocabulary
 from puna.detokenize import Detokenizer
 from puna.engine import Engine
 from puna.errors import ConstraintError, UsageError
@@ -78,7 +78,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
 
 
 def assert_bytes_are_alike(tokenizer: Tokenizer) -> None:
-    native, size = Vocabulary(tokenizer).native, tokenizer.vocab_size
+    native, size = MaskVocabulary(tokenizer).native, tokenizer.vocab_size
     for token_id in random.Random(1).sample(range(size), min(size, 8000)):
         data = tokenizer.token_bytes(token_id)
         assert native.is_special_token(token_id) == (not data or data[0] == 0xFF)  # a byte that no text holds
@@ -90,20 +90,20 @@ def test_llguidance_believes_the_bytes_that_the_detokenizer_writes(tokenizer: To
     detokenizer, rng = Detokenizer(tokenizer), random.Random(1)
     ids = [i for i in rng.choices(range(tokenizer.vocab_size), k=3000) if tokenizer.token_bytes(i)[:1] not in (b"", b"\xff")]
     written = "".join(map(detokenizer.push, ids)) + detokenizer.flush()
-    assert written == Vocabulary(tokenizer).native.decode_bytes(ids).decode("utf-8", tokenizer.utf8_errors)
+    assert written == MaskVocabulary(tokenizer).native.decode_bytes(ids).decode("utf-8", tokenizer.utf8_errors)
 
 
 def test_forced_texts_are_spelled_exactly(tokenizer: Tokenizer) -> None:
-    spell, rng = Vocabulary(tokenizer), random.Random(2)
+    spell, rng = MaskVocabulary(tokenizer), random.Random(2)
     for text in ['{"', '": "', " the", "the llama", ", ", "\n", *("".join(rng.choices('{"[:, theabn', k=9)) for _ in range(200))]:
         assert b"".join(map(tokenizer.token_bytes, spell(text))) == text.encode()
 
 
 def test_forced_texts_are_spelled_as_the_tokenizer_spells_them() -> None:
     tokenizer = build_tokenizer(small_bpe())
-    assert Vocabulary(tokenizer)("the llama") == tokenizer.encode("the llama", bos=False)
+    assert MaskVocabulary(tokenizer)("the llama") == tokenizer.encode("the llama", bos=False)
     tokenizer = build_tokenizer(small_spm())
-    assert [tokenizer.piece(i) for i in Vocabulary(tokenizer)("the llama")] == ["th", "e", "\u2581llama"]
+    assert [tokenizer.piece(i) for i in MaskVocabulary(tokenizer)("the llama")] == ["th", "e", "\u2581llama"]
 
 
 def test_the_default_models_bytes(default_model: Path) -> None:
@@ -430,11 +430,32 @@ def constrained(rng: random.Random, seed: int, **more: Any) -> SamplingParams:
     )
 
 
+OTHERS: list[dict[str, Any]] = [
+    *(
+        {},
+        {"min_p": 0.05},
+        {"stop": ["a"]},
+        {"top_k": 5},
+        {"repetition_penalty": 1.3},
+        {"dry_multiplier": 0.8},
+        {"typical_p": 0.6},
+    ),
+    *(
+        {"xtc_probability": 0.5},
+        {"mirostat": 2},
+        {"adaptive_target": 0.4},
+        {"banned_strings": ["a"]},
+        {"bad_words_ids": [[34, 98]]},
+    ),
+    *({"top_n_sigma": 1.0}, {"logprobs": 1}, {"min_tokens": 9}, {"dynatemp_range": 0.5}),
+]
+
+
 def jobs(count: int, seed: int) -> list[tuple[list[int], SamplingParams]]:
     rng, made = random.Random(seed), list[tuple[list[int], SamplingParams]]()
     while len(made) < count:
         prompt = [BOS, *rng.choices(range(256), k=rng.randint(0, 40))]
-        more: dict[str, Any] = rng.choice([{}, {}, {"min_p": 0.05}, {"stop": ["a"]}, {"top_k": 5}, {"repetition_penalty": 1.3}])
+        more = dict(rng.choice(OTHERS))
         params = constrained(rng, len(made), **more)
         try:
             Constraints(ByteTokenizer()).require(params)
@@ -446,7 +467,7 @@ def jobs(count: int, seed: int) -> list[tuple[list[int], SamplingParams]]:
 
 def test_a_batch_gives_the_bits_of_each_request_alone() -> None:
     """With chunks, preemption and the prefix cache, and beside requests without a constraint."""
-    given = jobs(40, seed=3)
+    given = jobs(48, seed=3)
     for changes in ({}, {"num_pages": 44, "max_tokens": 9}):
         engine = chance_engine(**changes)
         requests = [engine.add(prompt, params) for prompt, params in given]
@@ -456,7 +477,7 @@ def test_a_batch_gives_the_bits_of_each_request_alone() -> None:
 
 
 def test_jumping_ahead_changes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = jobs(40, seed=4)
+    given = jobs(48, seed=4)
     jumped = [alone(*job) for job in given]
     monkeypatch.setattr(Constraint, "forced", lambda self: ())
     assert [alone(*job) for job in given] == jumped

@@ -24,7 +24,7 @@ import pytest
 from puna.cli.doctor import MARGINS, report_lines
 from puna.cli.main import app
 from puna.install import extra_command
-from puna.machine import trial
+from puna.machine import self_test
 from puna.machine.distribution import Distribution
 from puna.machine.doctor import MachineDiagnosis, diagnose
 from puna.machine.finding import Finding
@@ -88,7 +88,7 @@ MACHINES: dict[str, tuple[Overlay, ...]] = {
     "a full card": (*RTX_4070, smi({"memory.free": "2703"}, users="GPU-5d0a1bb1, 4242, /opt/ollama/bin/ollama, 8120\n")),
     "a full disk": (*RTX_4070, storage(free=3 << 30)),
     "updated": (card(), loaded(), built(), smi_fails(MISMATCH, 18), torch()),
-    "slept": (*RTX_4070, {"commands": [child(trial.MODULE, stdout=f'{{"devices": [], "problem": "{SLEPT}"}}')]}),
+    "slept": (*RTX_4070, {"commands": [child(self_test.MODULE, stdout=f'{{"devices": [], "problem": "{SLEPT}"}}')]}),
     "healthy": (*RTX_4070, secure_boot("is already enrolled")),
     "WSL": (WSL2, {"files": {"/usr/lib/wsl/lib/libcuda.so.1": ""}}, smi(), torch(), tried()),
 }  # fmt: skip

@@ -27,6 +27,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
+    "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
     "plan": ("puna.cli.plan", "Show whether a model fits, how, and how fast it will be."),
     "doctor": ("puna.cli.doctor", "Check whether this machine runs models, and how to fix it."),
@@ -60,6 +61,10 @@ class LazyGroup(click.Group):
             return QUESTION, self.get_command(ctx, QUESTION), args
         raise no_command(args, COMMANDS)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Only the commands: the text above them names the two options, and the help must fit a screen."""
+        self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -80,7 +85,7 @@ def app() -> None:
     """Run LLaMA-family models on this machine: puna "What is a llama?"
 
     MODEL: a file, a folder, a name in the cache, or hf:OWNER/REPO/FILE.gguf; without it, a small default model. Every
-    command has --json and --help.
+    command has --json and --help; puna --version shows the version.
     """
 
 
@@ -173,7 +178,7 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-SHARING = ("run", "chat", "bench", "doctor")  # commands that several processes run together
+SHARING = ("run", "chat", "bench", "perplexity", "doctor")  # commands that several processes run together
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna import formats, hub
-from puna.compat.tape import Tape
+from puna.compat.session import Session
 from puna.errors import PunaError, UsageError
 from puna.llm import LLM
 from puna.progress import StderrReporter
@@ -245,7 +245,7 @@ class Program:
     """The state of both modes."""
 
     options: Options
-    tape: Tape
+    session: Session
     tokenizer: Tokenizer
     sample: RunSampler
     printer: Printer
@@ -262,19 +262,19 @@ class Program:
 
 def generate(program: Program) -> None:
     """Continue the prompt. The clock starts after the first token, as in `run`."""
-    tape, printer = program.tape, program.printer
+    session, printer = program.session, program.printer
     ids = program.encode(program.options.prompt or "")[: program.num_steps + 1]
-    logits = tape.feed(ids[:1])
+    logits = session.feed(ids[:1])
     started = time.perf_counter()
     for before, token_id in pairwise(ids):
         printer.token(before, token_id)
     if given := ids[1 : program.num_steps]:
-        logits = tape.feed(given)
+        logits = session.feed(given)
     if len(ids) <= program.num_steps:
         _continue(program, ids[-1], logits)
     printer.write(b"\n")
-    if tape.num_tokens > 1:
-        speed = (tape.num_tokens - 1) / (time.perf_counter() - started)
+    if session.num_tokens > 1:
+        speed = (session.num_tokens - 1) / (time.perf_counter() - started)
         sys.stderr.write(f"achieved tok/s: {speed:f}\n")
 
 
@@ -285,9 +285,9 @@ def _continue(program: Program, token_id: int, logits: Floats) -> None:
         if token_id in program.stop_ids:
             return
         program.printer.token(before, token_id)
-        if program.tape.num_tokens == program.num_steps:
+        if program.session.num_tokens == program.num_steps:
             return
-        logits = program.tape.feed([token_id])
+        logits = program.session.feed([token_id])
 
 
 def chat(program: Program) -> None:
@@ -303,11 +303,11 @@ def chat(program: Program) -> None:
 
 def _turn(program: Program, message: str) -> bool:
     """One message and its answer; False if the steps are used up."""
-    tape, eos = program.tape, program.tokenizer.eos_id
+    session, eos = program.session, program.tokenizer.eos_id
     program.printer.write(b"Assistant: ")
     ids = program.encode(f"[INST] {message} [/INST]")
-    given = ids[: program.num_steps - tape.num_tokens]
-    drawn = [program.sample(row) for row in tape.feed(given, every=True)]
+    given = ids[: program.num_steps - session.num_tokens]
+    drawn = [program.sample(row) for row in session.feed(given, every=True)]
     program.printer.write(b"\n" * drawn[:-1].count(eos if eos is not None else -1))
     before, token_id, is_answer = given[-1], drawn[-1], len(given) == len(ids)
     while True:
@@ -315,9 +315,9 @@ def _turn(program: Program, message: str) -> bool:
             program.printer.write(b"\n")
         elif is_answer:
             program.printer.token(before, token_id)
-        if before == eos or tape.num_tokens == program.num_steps:
-            return tape.num_tokens < program.num_steps
-        before, token_id = token_id, program.sample(tape.feed([token_id])[-1])
+        if before == eos or session.num_tokens == program.num_steps:
+            return session.num_tokens < program.num_steps
+        before, token_id = token_id, program.sample(session.feed([token_id])[-1])
 
 
 def _ask(program: Program, question: bytes, given: str | None = None) -> str | None:
@@ -373,14 +373,14 @@ def run(options: Options) -> None:
     with LLM.load(path, tokenizer=tokenizer, report=StderrReporter(), **settings) as llm:
         if llm.tokenizer is None:
             raise UsageError(f"{path} has no tokenizer, and there is no tokenizer.bin here", hint="Name one with -z.")
-        tape = Tape(llm)
+        session = Session(llm)
         program = Program(
             options=options,
-            tape=tape,
+            session=session,
             tokenizer=llm.tokenizer,
             sample=RunSampler(options.temperature, options.top_p, options.seed),
             printer=Printer(llm.tokenizer, sys.stdout.buffer, is_own),
-            num_steps=min(options.num_steps, tape.max_context) or tape.max_context,
+            num_steps=min(options.num_steps, session.max_context) or session.max_context,
             stop_ids=frozenset({llm.tokenizer.bos_id}) | (frozenset() if is_own else llm.tokenizer.stop_ids),
             input=io.BytesIO() if sys.stdin is None else sys.stdin.buffer,  # None: it is closed
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from puna.compat.tape import Tape
+from puna.compat.session import Session
 from puna.llm import LLM
 from puna.sampling import History, Row, require_finite, token_logprob
 
@@ -57,5 +57,5 @@ class RowSampler:
 
 def unshifted_logprobs(llm: LLM, ids: Sequence[int]) -> list[float]:
     """Each token's log-probability of occurring a second time: what Meta's `generate` returns if it generates nothing."""
-    rows = llm.runner.alone(lambda: Tape(llm).feed(ids, every=True))
+    rows = llm.runner.alone(lambda: Session(llm).feed(ids, every=True))
     return [token_logprob(row, token_id, 0).logprob for row, token_id in zip(rows, ids, strict=True)]

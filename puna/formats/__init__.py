@@ -10,12 +10,12 @@ from typing import NamedTuple
 from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError, UsageError
 from puna.formats import gguf, huggingface, llama2c, meta, safetensors, torch_file
 from puna.formats.base import Checkpoint
-from puna.formats.foreign import refuse_foreign, refuse_foreign_folder
 from puna.formats.gguf_file import SHARD_NAME
 from puna.formats.mapped import file_size, read_head, shown_name
 from puna.formats.tokenizer_files import is_tokenizer
 from puna.formats.tokenizer_files import what_to_give as what_to_give
 from puna.formats.turn_markers import with_markers
+from puna.formats.unsupported import refuse_unsupported, refuse_unsupported_folder
 
 HEAD_BYTES = 256  # of a file, for `matches`
 MAX_FOLDER_FILES = 10_000
@@ -74,7 +74,7 @@ def _opened(path: Path, tokenizer: Path | None) -> Checkpoint:
     if home is None:
         return _open_file(path, tokenizer)
     files = _files_of(home)
-    refuse_foreign_folder(home, _names_in(home), lambda: any(map(_is_model, files)))
+    refuse_unsupported_folder(home, _names_in(home), lambda: any(map(_is_model, files)))
     folder = _folder_of(files)
     if folder is not None:
         return folder.open(home, tokenizer)
@@ -140,7 +140,7 @@ def _unrecognised(path: Path) -> ModelFormatError:
     head = read_head(path, HEAD_BYTES)
     if not head:
         return DamagedFileError(path, "file", None, "is empty", hint="The download is not complete; fetch it again.")
-    refuse_foreign(path)
+    refuse_unsupported(path)
     if _is_settings(path, head):
         return ModelFormatError(
             path, "file", None, "is a settings file of a model's folder, not a model", hint="Give the folder, not this file."

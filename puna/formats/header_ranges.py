@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from puna.errors import PunaError
 from puna.formats import gguf, safetensors, torch_file, zip_file
+from puna.formats.arrays import FileArray
 from puna.formats.gguf_file import read_header
 from puna.formats.mapped import Cursor, file_size, map_file, read_head
-from puna.formats.stored import StoredTensor
 
 Range = tuple[int, int]  # (first byte, end)
 Rounds = Iterator[list[Range]]
@@ -114,7 +114,7 @@ def _torch_rounds(path: Path, size: int) -> Rounds:
     yield _deciding(torch_file.read_torch_file(path))
 
 
-def _deciding(stored: Mapping[str, StoredTensor]) -> list[Range]:
+def _deciding(stored: Mapping[str, FileArray]) -> list[Range]:
     """The parts of quantised matrices by which the readers choose a type."""
     parts = {name: name.rpartition(".")[2] for name in stored}
     if not any(part in QUANTISED for part in parts.values()):

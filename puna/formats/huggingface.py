@@ -13,10 +13,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from puna.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats.arrays import DTYPES, FileArray, PackedTensor
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.families import FAMILIES
-from puna.formats.foreign import foreign_quantisation, refuse_quantisation
 from puna.formats.huggingface_config import logit_scale, read_config, sampling_in, text_part, unused_keys
 from puna.formats.huggingface_rope import rope_notices
 from puna.formats.json_file import JsonObject, read_json
@@ -25,13 +25,14 @@ from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.notices import Doubt
 from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
+from puna.formats.ranking_head import LOST_HEAD, NO_TEXT, taken_out, with_beginnings, writes_text
 from puna.formats.regrouped import separated, stacked
 from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
-from puna.formats.stored import DTYPES, PackedTensor, StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_folder, with_ends
 from puna.formats.torch_file import read_torch_file
+from puna.formats.unsupported import quantisation_of, refuse_quantisation
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of, tensor_shapes
 from puna.pooling import Pooling
@@ -39,7 +40,7 @@ from puna.pooling import Pooling
 CONFIG = "config.json"
 OLD_QUANTISATION = "quant_config.json"  # AutoAWQ's, before it was a part of config.json
 # In order: a whole file before shards, safetensors before PyTorch's files.
-WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, StoredTensor]]], ...] = (
+WEIGHTS: tuple[tuple[str, Callable[[Path], dict[str, FileArray]]], ...] = (
     ("model.safetensors", read_safetensors),
     ("pytorch_model.bin", read_torch_file),
 )
@@ -49,8 +50,8 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_SHARDS = 10_000
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 1 << 20, 8 << 20  # real ones have some kB, and some hundred
 IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # computed from the config
-Weight = StoredTensor | PackedTensor
-Weights = Mapping[str, StoredTensor] | Mapping[str, StoredTensor | PackedTensor]
+Weight = FileArray | PackedTensor
+Weights = Mapping[str, FileArray] | Mapping[str, FileArray | PackedTensor]
 READABLE = ("F32", "F16", "BF16")
 
 
@@ -71,8 +72,10 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
     stored, of_images = _of_text(config_json, stored)
+    stored = with_beginnings(stored)
+    head = taken_out(stored, config_json, config.hidden_size)
     unquantised, told = _unquantised(folder, config_json, stored)
-    config, weights, notices = _with_head(_regrouped(unquantised, config), config)
+    config, weights, notices = _with_head(_regrouped(unquantised, config), config, writes_text(config_json))
     tensors = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -90,6 +93,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         files=files,
         notices=(
             *of_images,
+            *([] if head is None else [LOST_HEAD]),
             *notices,
             *rope_notices(config_json),
             *_idle_ids(config_json, config.vocab_size),
@@ -101,6 +105,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         ),
         generation=sampling_in(config_json) if generation is None else generation.values,
         pooling=_pooling(folder),
+        head=head,
     )
 
 
@@ -158,7 +163,7 @@ def _file_of(folder: Path, name: str) -> Path | None:
 LEAVES = "Shards that an index names must lie in its folder. Copy the files there, or open the folder where they are."
 
 
-def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+def _stored(folder: Path) -> tuple[dict[str, FileArray], tuple[Path, ...]]:
     """All arrays of the folder by name, and their files."""
     for name, read in WEIGHTS:
         whole, index = _file_of(folder, name), _file_of(folder, f"{name}.index.json")
@@ -176,8 +181,8 @@ def _stored(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
 
 
 def _indexed(
-    folder: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]
-) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    folder: Path, index: Path, read: Callable[[Path], dict[str, FileArray]]
+) -> tuple[dict[str, FileArray], tuple[Path, ...]]:
     """The shards of an index; each must hold exactly the arrays that the index names."""
     weight_map = read_json(index, MAX_INDEX_BYTES).object("weight_map")
     if weight_map is None or not weight_map.values:
@@ -234,8 +239,8 @@ def _unindexed(folder: Path, whole: str) -> list[Path]:
     return [path for _, (_, path) in sorted(found.items())]
 
 
-def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, StoredTensor]:
-    merged: dict[str, StoredTensor] = {}
+def _merged(shards: list[tuple[Path, dict[str, FileArray]]]) -> dict[str, FileArray]:
+    merged: dict[str, FileArray] = {}
     for _, tensors in shards:
         for name, tensor in tensors.items():
             if name in merged and not IGNORED.fullmatch(name):
@@ -244,11 +249,11 @@ def _merged(shards: list[tuple[Path, dict[str, StoredTensor]]]) -> dict[str, Sto
     return merged
 
 
-def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+def _unquantised(folder: Path, config_json: JsonObject, stored: dict[str, FileArray]) -> tuple[Weights, tuple[str, ...]]:
     quantisation = _quantisation(config_json)
-    foreign = foreign_quantisation(config_json, stored)
-    if foreign is not None and (quantisation is None or quantisation.text("quant_method") is None):
-        refuse_quantisation(config_json.file, foreign, METHODS)
+    unsupported = quantisation_of(config_json, stored)
+    if unsupported is not None and (quantisation is None or quantisation.text("quant_method") is None):
+        refuse_quantisation(config_json.file, unsupported, METHODS)
     beside = _file_of(folder, OLD_QUANTISATION) if quantisation is None else None
     if beside is not None and any(name.endswith(".qweight") for name in stored):
         quantisation = read_json(beside, MAX_CONFIG_BYTES)
@@ -277,7 +282,7 @@ BEGINNINGS = {
 }  # fmt: skip
 
 
-def _of_text(config_json: JsonObject, stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+def _of_text(config_json: JsonObject, stored: dict[str, FileArray]) -> tuple[dict[str, FileArray], tuple[str, ...]]:
     """The arrays of the language model, under the names of a folder that has nothing else."""
     if text_part(config_json) is config_json:
         return stored, ()
@@ -334,11 +339,13 @@ def _norms(tensors: Mapping[str, Tensor], offset: float, output_factor: float) -
     return found | last
 
 
-def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
-    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding.
+def _with_head(stored: Weights, config: ModelConfig, writes: bool) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
+    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding, or if it writes no text.
 
     As in transformers 5, a stored one that differs counts, and the output matrix replaces a missing embedding.
     """
+    if not writes and HEAD not in stored:
+        return replace(config, tie_embeddings=True), stored, (NO_TEXT,)
     if not config.tie_embeddings or HEAD not in stored:
         return config, stored, ()
     head, embed = stored[HEAD], stored.get(EMBED)
@@ -361,9 +368,9 @@ def _are_one(embed: Weight, head: Weight) -> bool:
 def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if stored.shape != shape:
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
-    if stored.dtype not in (READABLE if isinstance(stored, StoredTensor) else BLOCK_TYPES):
+    if stored.dtype not in (READABLE if isinstance(stored, FileArray) else BLOCK_TYPES):
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
-    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
+    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config), file=str(stored.file))
 
 
 def _interleaved(stored: Weight, ours: str, config: ModelConfig) -> Rows:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from puna.errors import ConfigError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from puna.formats.arrays import FileArray
 from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 from puna.formats.blocks import BLOCK_TYPES
 from puna.formats.json_file import JsonObject, read_json
@@ -23,7 +24,6 @@ from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.rows import are_equal
 from puna.formats.safetensors import read_safetensors
 from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, cut_of, joined
-from puna.formats.stored import StoredTensor
 from puna.formats.template_file import template_in
 from puna.formats.tiktoken_file import matches as is_tiktoken
 from puna.formats.tokenizer_files import read_given_tokenizer, read_tokenizer_file_told
@@ -155,7 +155,7 @@ def _shard_paths(folder: Path) -> dict[int, Path]:
     return paths
 
 
-def _read(path: Path) -> dict[str, StoredTensor]:
+def _read(path: Path) -> dict[str, FileArray]:
     return READERS[path.suffix[1:]](path)
 
 
@@ -179,7 +179,7 @@ def _require_all(folder: Path, paths: Mapping[int, Path], count: int) -> None:
 # ---- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def _config(params: JsonObject, side: JsonObject, first: Mapping[str, StoredTensor], folder: Path) -> ModelConfig:
+def _config(params: JsonObject, side: JsonObject, first: Mapping[str, FileArray], folder: Path) -> ModelConfig:
     needed = {name: params.integer(PARAM_KEYS[name]) for name in ("num_layers", "num_heads", "hidden_size")}
     for name, value in needed.items():
         if value is None or value < 1:
@@ -216,7 +216,7 @@ def _config(params: JsonObject, side: JsonObject, first: Mapping[str, StoredTens
         params.fail(PARAM_KEYS.get(error.field, error.field), str(error))
 
 
-def _one(first: Mapping[str, StoredTensor], ours: str, params: JsonObject) -> StoredTensor:
+def _one(first: Mapping[str, FileArray], ours: str, params: JsonObject) -> FileArray:
     """A matrix of the first shard."""
     name = foreign_name(META_NAMES, ours)
     tensor = first.get(name)
@@ -227,7 +227,7 @@ def _one(first: Mapping[str, StoredTensor], ours: str, params: JsonObject) -> St
     return tensor
 
 
-def _parts(params: JsonObject, first: Mapping[str, StoredTensor], q_size: int) -> int:
+def _parts(params: JsonObject, first: Mapping[str, FileArray], q_size: int) -> int:
     """The number of shards that the model was split into, from the rows in one of them."""
     query = _one(first, "layers.0.q_proj", params)
     if q_size % query.shape[0] or q_size // query.shape[0] > MAX_SHARDS:
@@ -235,7 +235,7 @@ def _parts(params: JsonObject, first: Mapping[str, StoredTensor], q_size: int) -
     return q_size // query.shape[0]
 
 
-def _vocab_size(params: JsonObject, first: Mapping[str, StoredTensor], hidden_size: int, count: int) -> int:
+def _vocab_size(params: JsonObject, first: Mapping[str, FileArray], hidden_size: int, count: int) -> int:
     """Rows of the embedding; -1, or no number, in params.json leaves it to the tensors."""
     embed = _one(first, "embed", params)
     found = embed.shape[0] * (count if _by_vocabulary(embed, hidden_size) else 1)
@@ -245,7 +245,7 @@ def _vocab_size(params: JsonObject, first: Mapping[str, StoredTensor], hidden_si
     return found
 
 
-def _by_vocabulary(embed: StoredTensor, hidden_size: int) -> bool:
+def _by_vocabulary(embed: FileArray, hidden_size: int) -> bool:
     """Whether each shard holds whole rows of the embedding (Llama 3) or some columns of all rows (older ones)."""
     return embed.shape[1] == hidden_size
 
@@ -285,7 +285,7 @@ def _rope(params: JsonObject, folder: Path, hidden_size: int, num_layers: int) -
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: list[Path]) -> dict[str, Tensor]:
+def _tensors(shards: list[dict[str, FileArray]], config: ModelConfig, paths: list[Path]) -> dict[str, Tensor]:
     shapes = tensor_shapes(config)
     foreign = {foreign_name(META_NAMES, ours): ours for ours in shapes}
     for shard, path in zip(shards, paths):
@@ -301,7 +301,7 @@ def _tensors(shards: list[dict[str, StoredTensor]], config: ModelConfig, paths: 
     }
 
 
-def _tensor(parts: list[StoredTensor], ours: str, shape: tuple[int, ...], cut: Cut, config: ModelConfig) -> Tensor:
+def _tensor(parts: list[FileArray], ours: str, shape: tuple[int, ...], cut: Cut, config: ModelConfig) -> Tensor:
     if cut.by_heads and len(parts) > config.num_kv_heads and len(parts) % config.num_kv_heads == 0:
         parts = parts[:: len(parts) // config.num_kv_heads]  # several shards hold each K/V head
     expected = _part_shape(shape, cut, len(parts))

@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import ModelFormatError, UnsupportedModelError
+from puna.formats.arrays import FileArray, PackedTensor
 from puna.formats.blocks import BLOCK_TYPES
-from puna.formats.foreign import refuse_quantisation
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
 from puna.formats.notices import ConversionLoss
 from puna.formats.quantised_config import COLUMNS_SHUFFLED, COMPRESSED_FORMATS, refuse_what_changes_results
 from puna.formats.rows import Bytes, ComputedRows
-from puna.formats.stored import PackedTensor, StoredTensor
+from puna.formats.unsupported import refuse_quantisation
 
 BLOCK = 32  # columns
 SMALLEST_NORMAL, LARGEST = 2.0**-14, 65504.0  # of half precision, the type of a block's scale
 SCALE_ROWS = 4096  # checked at a time
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # nibble i of a word is the output with this number
 Numbers = npt.NDArray[Any]
-Weights = Mapping[str, StoredTensor | PackedTensor]
+Weights = Mapping[str, FileArray | PackedTensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Grid:
     """A quantised matrix, whatever its packing. The weight of row r and column c is scale[r, g] * (number[r, c] - zero[r, g])."""
 
     name: str  # of the weight that it replaces
-    stored: StoredTensor  # holds the numbers; errors name it
+    stored: FileArray  # holds the numbers; errors name it
     rows: int
     columns: int
     bits: int
@@ -55,12 +55,12 @@ class Method(NamedTuple):
     """A row of the table."""
 
     suffixes: tuple[str, ...]  # of the tensor that holds a module's numbers
-    read: Callable[[JsonObject, str, StoredTensor, Mapping[str, StoredTensor]], Grid]
+    read: Callable[[JsonObject, str, FileArray, Mapping[str, FileArray]], Grid]
     parts: tuple[str, ...]  # further tensors of a module
     check: Callable[[JsonObject], None]
 
 
-def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[Weights, tuple[str, ...]]:
+def unpacked(config: JsonObject, stored: Mapping[str, FileArray]) -> tuple[Weights, tuple[str, ...]]:
     """All weights by their usual names, the quantised ones as rows of blocks, and notices.
 
     `config`: quantization_config of config.json, or all of quant_config.json. Raises ModelFormatError, UnsupportedModelError.
@@ -71,7 +71,7 @@ def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[We
         refuse_quantisation(config.file, name, METHODS)
     refuse_what_changes_results(config)
     method.check(config)
-    weights: dict[str, StoredTensor | PackedTensor] = {}
+    weights: dict[str, FileArray | PackedTensor] = {}
     grids = []
     for key, tensor in stored.items():
         module, _, part = key.rpartition(".")
@@ -88,12 +88,12 @@ def unpacked(config: JsonObject, stored: Mapping[str, StoredTensor]) -> tuple[We
     return weights | packed, _notices(name, config, packed)
 
 
-def _is_quantised(tensor: StoredTensor, part: str) -> bool:
+def _is_quantised(tensor: FileArray, part: str) -> bool:
     """compressed-tensors calls int8 numbers by the same name as plain weights."""
     return part != "weight" or tensor.dtype == "I8"
 
 
-def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> bool:
+def _is_used_up(key: str, tensor: FileArray, method: Method, stored: Mapping[str, FileArray]) -> bool:
     """Whether a tensor belongs to a quantised matrix beside it, or means nothing: old GPTQ programs write biases of zeros."""
     module, _, part = key.rpartition(".")
     names = [(f"{module}.{suffix}", suffix) for suffix in method.suffixes]
@@ -102,7 +102,7 @@ def _is_used_up(key: str, tensor: StoredTensor, method: Method, stored: Mapping[
     return part in method.parts or (part == "bias" and not tensor.array().any())
 
 
-def _require_numbers(key: str, tensor: StoredTensor, method: Method, stored: Mapping[str, StoredTensor]) -> None:
+def _require_numbers(key: str, tensor: FileArray, method: Method, stored: Mapping[str, FileArray]) -> None:
     """Scales without their numbers: a part of the model is missing. (Beside a plain weight they mean nothing.)"""
     module, _, part = key.rpartition(".")
     if module and part in method.parts and f"{module}.weight" not in stored:
@@ -130,6 +130,8 @@ def _packed(grid: Grid) -> PackedTensor:
     pack = PACKERS[kind]
 
     def compute(first: int, last: int) -> Bytes:
+        if kind in ("F16", "F32") and not np.isfinite(grid.scales(first, last)).all():  # the scales of blocks are checked later
+            grid.stored.fail("has a scale that is infinite or not a number")
         return pack(grid, first, last)
 
     rows = ComputedRows((grid.rows, BLOCK_TYPES[kind].row_bytes(grid.columns)), compute)
@@ -235,7 +237,7 @@ def _bits(config: JsonObject, key: str, allowed: tuple[int, ...]) -> int:
 
 
 def _part(
-    stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, dtypes: tuple[str, ...], shape: tuple[int, ...]
+    stored: Mapping[str, FileArray], name: str, like: FileArray, dtypes: tuple[str, ...], shape: tuple[int, ...]
 ) -> Numbers:
     tensor = stored.get(name)
     if tensor is None:
@@ -245,7 +247,7 @@ def _part(
     return tensor.array()
 
 
-def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, columns: int) -> int:
+def _group_count(config: JsonObject, tensor: FileArray, group_size: int, columns: int) -> int:
     if group_size == -1:
         return 1
     if group_size < 1 or columns % group_size:
@@ -253,14 +255,14 @@ def _group_count(config: JsonObject, tensor: StoredTensor, group_size: int, colu
     return columns // group_size
 
 
-def _words(tensor: StoredTensor) -> Numbers:
+def _words(tensor: FileArray) -> Numbers:
     if tensor.dtype != "I32" or len(tensor.shape) != 2 or 0 in tensor.shape:
         tensor.fail(f"is {tensor.dtype} {tensor.shape}; a matrix of I32 is needed")
     return tensor.array()
 
 
 def _order(
-    stored: Mapping[str, StoredTensor], name: str, like: StoredTensor, columns: int, groups: int, is_needed: bool
+    stored: Mapping[str, FileArray], name: str, like: FileArray, columns: int, groups: int, is_needed: bool
 ) -> Numbers | None:
     """The group of each column, if the file gives it and it is not the plain order."""
     if name not in stored:
@@ -287,7 +289,7 @@ def _check_gptq(config: JsonObject) -> None:
         raise UnsupportedModelError(f"{config.file}: checkpoint_format is {shown(kind)}, but format is {shown(other)}")
 
 
-def _read_gptq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+def _read_gptq(config: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray]) -> Grid:
     """qweight (columns * bits / 32, rows); a zero point is stored less one, except in version 2 of the format."""
     bits, words = _bits(config, "bits", (4, 8)), _words(tensor)
     per_word = 32 // bits
@@ -339,7 +341,7 @@ def _check_awq(config: JsonObject) -> None:
         raise UnsupportedModelError(f"{config.file}: the AWQ version is {shown(version)}; puna reads gemm")
 
 
-def _read_awq(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+def _read_awq(config: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray]) -> Grid:
     """qweight (columns, rows / 8), the eight outputs of a word in AWQ's order."""
     words = _words(tensor)
     columns, rows = words.shape[0], words.shape[1] * 8
@@ -393,7 +395,7 @@ def _scheme(config: JsonObject) -> JsonObject:
     return weights
 
 
-def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+def _read_packed(config: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray]) -> Grid:
     """weight_packed (rows, columns * bits / 32), numbers from 0 up with the zero at half the range, or at weight_zero_point."""
     scheme = _scheme(config)
     bits, words = _bits(scheme, "num_bits", (4, 8)), _words(tensor)
@@ -425,7 +427,7 @@ def _read_packed(config: JsonObject, module: str, tensor: StoredTensor, stored: 
     )  # fmt: skip
 
 
-def _is_symmetric(scheme: JsonObject, zeros: StoredTensor | None) -> bool:
+def _is_symmetric(scheme: JsonObject, zeros: FileArray | None) -> bool:
     """The scheme's word. Zero points beside symmetric numbers would change them, unless they are all zero."""
     symmetric = scheme.flag("symmetric", True)
     if symmetric and zeros is not None and (zeros.dtype != "I8" or zeros.data.any()):
@@ -433,7 +435,7 @@ def _is_symmetric(scheme: JsonObject, zeros: StoredTensor | None) -> bool:
     return symmetric
 
 
-def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredTensor, rows: int, padded: int) -> int:
+def _columns_of(stored: Mapping[str, FileArray], module: str, tensor: FileArray, rows: int, padded: int) -> int:
     """The columns; weight_shape tells how many numbers of the last word count."""
     shape = _part(stored, f"{module}.weight_shape", tensor, ("I64", "I32"), (2,)).tolist()
     if shape[0] != rows or not max(padded - 8, 0) < shape[1] <= padded:
@@ -441,7 +443,7 @@ def _columns_of(stored: Mapping[str, StoredTensor], module: str, tensor: StoredT
     return int(shape[1])
 
 
-def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+def _read_int8(config: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray]) -> Grid:
     """weight (rows, columns), int8; a zero point, if any, is int8 too and has the shape of the scales."""
     scheme = _scheme(config)
     _bits(scheme, "num_bits", (8,))
@@ -476,7 +478,7 @@ def _read_int8(config: JsonObject, module: str, tensor: StoredTensor, stored: Ma
     )
 
 
-def _zero_points(module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, groups: int) -> Numbers:
+def _zero_points(module: str, tensor: FileArray, stored: Mapping[str, FileArray], rows: int, groups: int) -> Numbers:
     """Zero points of int8 numbers: one for all, or one for each row and group.  # (1, 1) or (rows, groups)"""
     found = stored.get(f"{module}.weight_zero_point")
     if found is None:
@@ -507,7 +509,7 @@ class Scales(NamedTuple):
 
 
 def _scales(
-    scheme: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor], rows: int, columns: int
+    scheme: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray], rows: int, columns: int
 ) -> Scales:
     """Scales by the scheme's strategy: one for all, one a row, or one a group of columns."""
     found = stored.get(f"{module}.weight_scale")
@@ -523,7 +525,7 @@ def _scales(
     return Scales(found.data.reshape(1 if count == 1 else rows, -1), found.dtype, (rows, groups))
 
 
-def _read_compressed(config: JsonObject, module: str, tensor: StoredTensor, stored: Mapping[str, StoredTensor]) -> Grid:
+def _read_compressed(config: JsonObject, module: str, tensor: FileArray, stored: Mapping[str, FileArray]) -> Grid:
     return (_read_int8 if tensor.dtype == "I8" else _read_packed)(config, module, tensor, stored)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from puna.errors import UnsupportedModelError
-from puna.formats.foreign import refuse_foreign
+from puna.formats.arrays import DTYPES, FileArray, is_possible
 from puna.formats.json_file import JsonObject, parse_json
 from puna.formats.mapped import Cursor, file_size, map_file, shown
-from puna.formats.stored import DTYPES, StoredTensor, is_possible
+from puna.formats.unsupported import refuse_unsupported
 
 MAX_HEADER_BYTES = 8 << 20  # a LLaMA has at most some thousand arrays of 100 bytes each; the library allows 100 MB
 MAX_TENSORS = 1 << 14  # Llama 3.1 405B has 1,138, four times as many if quantised; reading the maximum takes half a second
@@ -30,13 +30,13 @@ def matches(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and LENGTH.unpack(head[:8])[0] <= min(MAX_HEADER_BYTES, size - 8)
 
 
-def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+def read_safetensors(path: Path) -> dict[str, FileArray]:
     """The arrays of a file, as views of its mapped bytes, in file order.
 
     Raises ModelNotFoundError, ModelFormatError, and UnsupportedModelError for a number type that puna does not hold.
     """
     file_size(path)  # fails before the file is opened: a pipe or a device could hang
-    refuse_foreign(path)
+    refuse_unsupported(path)
     cursor = Cursor(map_file(path), path)
     length = cursor.number("header length", LENGTH)
     if length > MAX_HEADER_BYTES:
@@ -82,7 +82,7 @@ def _byte_ranges(header: JsonObject) -> Iterator[tuple[str, int, int, JsonObject
         yield name, offsets[0], offsets[1], entry
 
 
-def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -> StoredTensor:
+def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -> FileArray:
     dtype, shape = entry.text("dtype"), entry.whole_numbers("shape")
     if dtype is None:
         entry.fail("dtype", "is missing")
@@ -99,4 +99,4 @@ def _tensor(data: Cursor, entry: JsonObject, name: str, begin: int, last: int) -
         entry.damaged("data_offsets", f"end at byte {last} of the data, but it is {data.remaining} bytes long")
     at = data.position + begin
     numbers = np.frombuffer(data.data, np.uint8, needed, at) if needed else np.empty(0, np.uint8)
-    return StoredTensor(name, shape, dtype, numbers, data.file, at)
+    return FileArray(name, shape, dtype, numbers, data.file, at)

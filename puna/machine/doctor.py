@@ -152,7 +152,7 @@ def _is_cramped() -> bool:
 def judge(findings: Iterable[Finding], wanted: str) -> Verdict:
     """The verdict on "auto", "cpu", "torch", "cuda" or "cuda:1".
 
-    A CPU, and PyTorch on it, counts as able unless an error says otherwise; a GPU only after a successful trial.
+    A CPU, and PyTorch on it, counts as able unless an error says otherwise; a GPU only after a successful self test.
 
     >>> judge([Finding("memory.free", "ok", "")], "auto").devices, judge([], "cuda").runs
     (('cpu',), False)

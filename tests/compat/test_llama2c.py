@@ -14,7 +14,7 @@ import pytest
 from puna import formats
 from puna.compat import llama2c
 from puna.compat.llama2c import Options, RunSampler, XorShift, draw, draw_top_p, parse, softmax
-from puna.compat.tape import Tape
+from puna.compat.session import Session
 from puna.convert import convert
 from puna.errors import ContextLengthError, NumericalError
 from puna.formats.llama2c_tokenizer import read_tokenizer
@@ -293,7 +293,7 @@ def _chat_twin(path: Path, system: str, lines: list[str], options: Options) -> b
     asked = iter(lines)
     with LLM.load(path, kv_type="f32", max_batch=1, prefix_cache=False) as llm:
         assert llm.tokenizer is not None
-        tape, sample = Tape(llm), RunSampler(options.temperature, options.top_p, options.seed)
+        session, sample = Session(llm), RunSampler(options.temperature, options.top_p, options.seed)
         printer = llama2c.Printer(llm.tokenizer, out, is_own=True)
         is_user, ids, used, following = True, [0], 0, 0
         for position in range(options.num_steps):
@@ -307,7 +307,7 @@ def _chat_twin(path: Path, system: str, lines: list[str], options: Options) -> b
             token_id = ids[used] if used < len(ids) else following
             used += 1
             is_user = token_id == EOS
-            following = sample(tape.feed([token_id])[-1])
+            following = sample(session.feed([token_id])[-1])
             if used >= len(ids) and following != EOS:
                 printer.token(token_id, following)
             if following == EOS:
@@ -327,11 +327,11 @@ def test_a_tape_gives_the_same_logits_in_any_pieces_and_has_an_end(model: Path) 
     rows: list[Any] = []
     for sizes in ((21,), (1, 20), (5, 16)):
         with LLM.load(model, kv_type="f32", max_batch=1, prefix_cache=False) as llm:
-            tape, start = Tape(llm), 0
+            session, start = Session(llm), 0
             for size in sizes:
-                last = tape.feed(ids[start : start + size])
+                last = session.feed(ids[start : start + size])
                 start += size
             rows.append(last)
             with pytest.raises(ContextLengthError):
-                tape.feed([1] * 64)
+                session.feed([1] * 64)
     assert all(np.allclose(rows[0], row, rtol=1e-5, atol=1e-6) for row in rows)

@@ -18,6 +18,7 @@ from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits
 from puna.config import EngineConfig, KVType, WeightsType
+from puna.errors import ModelFormatError
 from puna.formats.base import Checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig
@@ -326,6 +327,21 @@ def test_eight_bit_numbers_may_be_minus_128(device: str, count: int) -> None:
     ids = random_ids(checkpoint.config, count)
     with loaded("reference", checkpoint) as reference, loaded(device, checkpoint, kv="f32") as backend:
         require_close(forward(backend, (ids, 0, [0, 1, 2])), forward(reference, (ids, 0, [0, 1, 2])), QUANTISED)
+
+
+@devices
+@pytest.mark.parametrize("value", [np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_1", "Q4_K", "Q6_K"])
+def test_a_block_whose_scale_is_not_finite_is_refused_when_the_model_is_loaded(device: str, quant: str, value: float) -> None:
+    checkpoint = random_checkpoint(WIDE_SIZES["wide"], quant, seed=9)
+    name = "layers.1.down_proj"
+    down = checkpoint.tensors[name]
+    blocks = down.data[:].copy().reshape(-1).view(down.type.layout)
+    blocks["d"][len(blocks) // 2] = value
+    tensors = {**checkpoint.tensors, name: replace(down, data=blocks.view(np.uint8).reshape(down.data.shape))}
+    bad = replace(checkpoint, tensors=tensors)
+    with pytest.raises(ModelFormatError, match=f"tensor '{name}': d of the block"), loaded(device, bad):
+        pass
 
 
 @devices

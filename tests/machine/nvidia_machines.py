@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from puna.machine import installed_torch, nvidia_smi, trial
+from puna.machine import installed_torch, nvidia_smi, self_test
 from puna.machine.child import command_of
 from tests.machine.fake_host import Overlay
 
@@ -164,7 +164,7 @@ TRIED: dict[str, Any] = {
 
 
 def tried(*gpus: Mapping[str, Any], all_reduce: str = "", **more: Any) -> Overlay:
-    """The trial's answer; each GPU is what differs from a healthy RTX 4070."""
+    """The self test's answer; each GPU is what differs from a healthy RTX 4070."""
     told = {
         "torch": "2.13.0+cu130", "cuda": "13.0", "triton": "3.7.0",
         "nccl": "2.28.9",
@@ -172,9 +172,9 @@ def tried(*gpus: Mapping[str, Any], all_reduce: str = "", **more: Any) -> Overla
     }  # fmt: skip
     return {
         "commands": [
-            child(trial.MODULE, stdout="\n" + json.dumps(told | more) + "\n"),
+            child(self_test.MODULE, stdout="\n" + json.dumps(told | more) + "\n"),
             child(
-                trial.MODULE,
+                self_test.MODULE,
                 "all-reduce",
                 stdout=json.dumps({"all_reduce": all_reduce}),
                 hangs=all_reduce == "hangs",

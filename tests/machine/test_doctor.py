@@ -20,7 +20,7 @@ import pytest
 
 from puna.cli import main
 from puna.cli.doctor import COMMAND, Line, report_lines, show, summary
-from puna.machine import started_torch, trial
+from puna.machine import self_test, started_torch
 from puna.machine.cuda_versions import index_of
 from puna.machine.doctor import MachineDiagnosis, diagnose, examine, fix_script, judge
 from puna.machine.facts import FACTS, NEEDED
@@ -514,7 +514,7 @@ def test_a_rest_of_a_torch_is_found_once_with_what_to_type(
 
 
 def test_a_torch_for_cuda_comes_again_from_its_own_folder(tmp_path: Path) -> None:
-    trial_fails: Overlay = {"commands": [{"command": command_line(trial.MODULE), "code": 1, "stderr": LIBCUDART}]}
+    trial_fails: Overlay = {"commands": [{"command": command_line(self_test.MODULE), "code": 1, "stderr": LIBCUDART}]}
     host = build(tmp_path, *RTX_4070, trial_fails, started(stdout=json.dumps({"problem": LIBCUDART})))
     found = findings_of(host)
     assert "gpu.trial" not in found and found["torch.start"].state == "error"

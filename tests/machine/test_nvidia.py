@@ -17,7 +17,7 @@ from puna.machine.installed_torch import look as look_at_torch
 from puna.machine.kernel_module import kernel_log, kernel_module, parsed_dkms
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.probes.cuda_wheel import cuda_wheel
-from puna.machine.probes.gpu_trial import gpu_trial
+from puna.machine.probes.gpu_self_test import gpu_self_test
 from puna.machine.probes.nccl import nccl
 from puna.machine.probes.nvidia_card import nvidia_card
 from puna.machine.probes.nvidia_log import XIDS, nvidia_log
@@ -25,7 +25,7 @@ from puna.machine.probes.nvidia_module import nvidia_module
 from puna.machine.probes.nvidia_rights import nvidia_rights
 from puna.machine.probes.nvidia_smi import nvidia_smi as nvidia_smi_probe
 from puna.machine.remedies import REMEDIES
-from puna.machine.trial import trial
+from puna.machine.self_test import self_test
 from tests.machine import nvidia_machines as machines
 from tests.machine.fake_host import DOCKER, WSL2, Overlay, build, distribution
 from tests.machine.nvidia_machines import (
@@ -53,7 +53,7 @@ PROBES: tuple[Probe, ...] = (
     nvidia_rights,
     nvidia_smi_probe,
     cuda_wheel,
-    gpu_trial,
+    gpu_self_test,
     nccl,
 )
 MIB = 1 << 20
@@ -538,7 +538,7 @@ def test_two_pytorches_and_no_triton(tmp_path: Path) -> None:
     assert "pip install triton" in commands(found.one("torch.triton"))
 
 
-# ---- the trial
+# ---- the self test
 
 
 def test_a_card_that_was_lost_while_the_machine_slept(tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_memory_far_slower_than_its_data_sheet(tmp_path: Path) -> None:
 
 def test_the_trial_leaves_rates_for_the_plan(tmp_path: Path) -> None:
     patient = Patient(build(tmp_path, *RTX_4070))
-    list(gpu_trial(patient))
+    list(gpu_self_test(patient))
     assert patient.facts["gpus"][0]["memory_gb_per_s"] == 452.1
 
 
@@ -747,7 +747,7 @@ def test_parsers_take_any_text(tmp_path: Path, text: str) -> None:
         },
     )
     assert nvidia_smi.gpus(host) == () and nvidia_smi.memory_users(host) == () and parsed_dkms(text) == ()
-    assert trial(host).gpus == () and cuda_versions.branch(text) == 0
+    assert self_test(host).gpus == () and cuda_versions.branch(text) == 0
     assert kernel_log(host) in (None, ()) and kernel_module(host).version == ""
 
 

@@ -40,7 +40,7 @@ from puna.progress import SILENT, Reporter
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
 
-Vector = npt.NDArray[np.float32]
+FloatVector = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -70,7 +70,7 @@ class CPUBackend:
         self._arrays: dict[str, Bytes] = {}
         self._routing: dict[str, Bytes] = {}
         self._matrices: dict[str, PackedMatrix] = {}
-        self._vectors: dict[str, Vector] = {}
+        self._vectors: dict[str, FloatVector] = {}
         self._team: Team | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -197,13 +197,13 @@ def _packed(
             yield name, matrix
 
 
-def _vectors(checkpoint: Checkpoint) -> dict[str, Vector]:
+def _vectors(checkpoint: Checkpoint) -> dict[str, FloatVector]:
     """Norms and biases by name, padded to whole blocks."""
     names = _names(checkpoint.config, is_matrix=False)
     return {name: _padded_vector(checkpoint.tensors[name].dequantize()) for name in names}
 
 
-def _padded_vector(values: Vector) -> Vector:
+def _padded_vector(values: FloatVector) -> FloatVector:
     padding = -len(values) % BLOCK
     return np.ascontiguousarray(np.pad(values.astype(np.float32), (0, padding)))
 

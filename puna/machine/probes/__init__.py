@@ -8,7 +8,7 @@ from puna.machine.probes.container import container
 from puna.machine.probes.cpu import cpu
 from puna.machine.probes.cuda_wheel import cuda_wheel
 from puna.machine.probes.disk import disk
-from puna.machine.probes.gpu_trial import gpu_trial
+from puna.machine.probes.gpu_self_test import gpu_self_test
 from puna.machine.probes.memory import memory
 from puna.machine.probes.nccl import nccl
 from puna.machine.probes.network import network
@@ -22,7 +22,7 @@ from puna.machine.probes.python import python
 from puna.machine.probes.torch_on_cpu import torch_on_cpu
 from puna.machine.probes.torch_start import torch_start
 from puna.machine.probes.wsl import wsl
-from puna.machine.trial import ALL_REDUCE_LIMIT_S, LIMIT_S
+from puna.machine.self_test import ALL_REDUCE_LIMIT_S, LIMIT_S
 
 PROBES: tuple[Probe, ...] = (
     wsl,
@@ -41,7 +41,7 @@ PROBES: tuple[Probe, ...] = (
     nvidia_smi,
     cuda_wheel,
     torch_start,
-    gpu_trial,
+    gpu_self_test,
     nccl,
     network,
 )
@@ -52,6 +52,6 @@ MEASURING: tuple[Probe, ...] = (bandwidth,)
 # Probe -> its time limit in seconds, if what it loads needs more than the usual limit.
 LONGER_S: dict[Probe, float] = {
     torch_start: 2 * LIMIT_S + 30,
-    gpu_trial: 2 * LIMIT_S + 30,
+    gpu_self_test: 2 * LIMIT_S + 30,
     nccl: LIMIT_S + ALL_REDUCE_LIMIT_S + 30,
 }

@@ -63,7 +63,7 @@ def _instructions(patient: Patient, found: Processor) -> Iterator[Finding]:
         )
         return
     missing = [name.upper() for name in NEEDED_ON_X86 if name not in found.flags]
-    if patient.host.system != "Linux" and missing:  # other systems do not list all flags; the trial shows what works
+    if patient.host.system != "Linux" and missing:  # other systems do not list all flags; the self test shows what works
         yield Finding("cpu.instructions", "note", f"the system does not list: {', '.join(missing)}", device="cpu")
     elif missing:
         yield Finding(

@@ -8,25 +8,25 @@ from puna.machine.cuda_versions import index_of, version
 from puna.machine.finding import Device, Finding, Remedy, State
 from puna.machine.installed_torch import InstalledTorch, installed_torch
 from puna.machine.probes.base import Patient
-from puna.machine.probes.gpu_trial import is_worth_it
+from puna.machine.probes.gpu_self_test import is_worth_it
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.torch_on_cpu import LEAST_TORCH
+from puna.machine.self_test import self_test
 from puna.machine.started_torch import early_torch_problem, torch_problem
-from puna.machine.trial import trial
 
 CHECK = "torch.start"
 EFFECT = "GPUs and --device torch cannot run; --device cpu needs no PyTorch"
 
 
 def torch_start(patient: Patient) -> Iterator[Finding]:
-    """No finding without PyTorch, for the CPU, and where the GPU's trial has started it."""
-    torch, in_trial = patient.once(installed_torch), is_worth_it(patient)
-    if torch is None or patient.device == "cpu" or (in_trial and not patient.once(trial).failure):
+    """No finding without PyTorch, for the CPU, and where the GPU's self test has started it."""
+    torch, in_self_test = patient.once(installed_torch), is_worth_it(patient)
+    if torch is None or patient.device == "cpu" or (in_self_test and not patient.once(self_test).failure):
         return
     if not torch.torch:
         yield from _remains(patient, torch)
         return
-    is_wanted = in_trial or patient.device != "auto"
+    is_wanted = in_self_test or patient.device != "auto"
     problem = patient.once(torch_problem if is_wanted else early_torch_problem)
     device: Device = "torch" if patient.device == "torch" else "cuda"
     if problem:

@@ -13,19 +13,19 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.cuda_wheel import driver_version, torch_remedy, visible_cards
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
+from puna.machine.self_test import SelfTest, TestedGpu, self_test
 from puna.machine.started_torch import torch_problem
-from puna.machine.trial import Trial, TriedGpu, trial
 
 CHECK = "gpu.trial"
 NO_GPU = "models run on the CPU"
 SLOW = 0.6  # of the data sheet's bandwidth; a copy reaches about nine tenths
 
 
-def gpu_trial(patient: Patient) -> Iterator[Finding]:
+def gpu_self_test(patient: Patient) -> Iterator[Finding]:
     """Runs only if a card, a driver and a PyTorch with CUDA seem to exist, or if CUDA is requested."""
     if not is_worth_it(patient):
         return
-    told = patient.once(trial)
+    told = patient.once(self_test)
     if told.problem or (told.failure and not patient.once(torch_problem)):  # else `torch_start` says why
         yield _failed(patient, told)
     for gpu in told.gpus:
@@ -56,7 +56,7 @@ CURES: tuple[tuple[str, Callable[[Patient], Remedy]], ...] = (
 )
 
 
-def _failed(patient: Patient, told: Trial) -> Finding:
+def _failed(patient: Patient, told: SelfTest) -> Finding:
     words = told.problem or told.failure
     remedy = next((cure(patient) for said, cure in CURES if said in words), None)
     return Finding(CHECK, "error", f"the GPU test failed: {words}", NO_GPU, remedy, "cuda")
@@ -65,7 +65,7 @@ def _failed(patient: Patient, told: Trial) -> Finding:
 # ---- one GPU
 
 
-def _gpu(patient: Patient, told: Trial, gpu: TriedGpu) -> Iterator[Finding]:
+def _gpu(patient: Patient, told: SelfTest, gpu: TestedGpu) -> Iterator[Finding]:
     who = f"GPU {gpu.number}, {gpu.name}"
     failed = [words for name, words in gpu.checks if words != "ok" and (told.triton or name != "kernel")]
     if not gpu.has_code:
@@ -82,7 +82,7 @@ def _gpu(patient: Patient, told: Trial, gpu: TriedGpu) -> Iterator[Finding]:
         yield from _slow(patient, gpu)
 
 
-def _no_code(patient: Patient, told: Trial, gpu: TriedGpu) -> Finding:
+def _no_code(patient: Patient, told: SelfTest, gpu: TestedGpu) -> Finding:
     cuda = recommended(gpu.capability, driver_version(patient))
     remedy = patient.remedy("no-gpu-torch")
     if cuda is not None:
@@ -105,14 +105,14 @@ def _wrong(patient: Patient, who: str, words: str) -> Finding:
     return Finding(CHECK, "error", f"{who}: {words}", f"its results may be wrong: {NO_GPU}", remedy, "cuda")
 
 
-def _rates(gpu: TriedGpu) -> str:
+def _rates(gpu: TestedGpu) -> str:
     card = find_card(gpu.name)
     of = f" (its data sheet: {card.gb_per_s})" if card else ""
     memory = f"; its memory is copied at {gpu.memory_gb_per_s:.0f} GB/s{of}" if gpu.memory_gb_per_s else ""
     return memory + (f", from main memory at {gpu.host_gb_per_s:.0f} GB/s" if gpu.host_gb_per_s else "")
 
 
-def _slow(patient: Patient, gpu: TriedGpu) -> Iterator[Finding]:
+def _slow(patient: Patient, gpu: TestedGpu) -> Iterator[Finding]:
     card = find_card(gpu.name)
     if card and 0 < gpu.memory_gb_per_s < SLOW * card.gb_per_s:
         share = gpu.memory_gb_per_s / card.gb_per_s
@@ -122,7 +122,7 @@ def _slow(patient: Patient, gpu: TriedGpu) -> Iterator[Finding]:
         yield Finding("gpu.bandwidth", "warning", found, f"about {share:.0%} of the tokens a second that it could", device="cuda")
 
 
-def _fact(gpu: TriedGpu) -> dict[str, object]:
+def _fact(gpu: TestedGpu) -> dict[str, object]:
     """For `--json` and the plan."""
     return {
         "number": gpu.number,

@@ -15,7 +15,7 @@ ALL_REDUCE_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class TriedGpu:
+class TestedGpu:
     """A GPU and its test results. Checks are "ok" or an error text; rates are GB/s, 0 if not measured."""
 
     number: int
@@ -32,7 +32,7 @@ class TriedGpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SelfTest:
     """The child's answer. If it cannot be parsed, only `failure` is set."""
 
     failure: str = ""
@@ -42,14 +42,14 @@ class Trial:
     cuda: str = ""
     triton: str = ""
     nccl: str = ""
-    gpus: tuple[TriedGpu, ...] = ()
+    gpus: tuple[TestedGpu, ...] = ()
     num_peers: int = 0  # ordered pairs of GPUs that access each other's memory
 
 
 CHECKS = ("memory", "product", "kernel")
 
 
-def trial(host: Host) -> Trial:
+def self_test(host: Host) -> SelfTest:
     """Run the child once."""
     return understood(ask(host, MODULE, limit_s=LIMIT_S))
 
@@ -60,14 +60,14 @@ def all_reduce(host: Host) -> str:
     return answer.problem or answer.text("all_reduce") or "it gave no result"
 
 
-def understood(answer: Answer) -> Trial:
+def understood(answer: Answer) -> SelfTest:
     """
     >>> understood(Answer(problem="it did not end within 60 s")).failure
     'it did not end within 60 s'
     >>> understood(Answer({"torch": 3, "devices": [{}]})).gpus[0].name
     ''
     """
-    return Trial(
+    return SelfTest(
         failure=answer.problem,
         problem=answer.text("problem"),
         cure=answer.text("cure"),
@@ -80,8 +80,8 @@ def understood(answer: Answer) -> Trial:
     )
 
 
-def _gpu(told: Answer) -> TriedGpu:
-    return TriedGpu(
+def _gpu(told: Answer) -> TestedGpu:
+    return TestedGpu(
         number=_whole(told, "number"),
         name=told.text("name"),
         capability=_capability(told.facts.get("capability")),

@@ -13,7 +13,7 @@ from puna.request import Request, SamplingParams
 from puna.scheduler import ScheduledChunk
 
 
-class Tape:
+class Session:
     """Tokens are added at the end; each addition gives logits.
 
     It uses all the model's KV pages. The model's engine must not run meanwhile, nor keep a prefix cache

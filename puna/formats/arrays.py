@@ -32,7 +32,7 @@ def is_possible(shape: tuple[int, ...], dtype: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class FileArray:
     """An array in a file, checked to be inside it: in C order, or with steps between its numbers (a transpose)."""
 
     name: str

@@ -18,7 +18,7 @@ ORIGINAL = "Fetch the model it was made from (safetensors), or a GGUF conversion
 UNPACK = "Unpack it, and give puna the file or folder in it."
 
 
-class ForeignFile(NamedTuple):
+class FileKind(NamedTuple):
     """A row of the table of files: bytes at an offset."""
 
     beginnings: tuple[bytes, ...]
@@ -27,30 +27,30 @@ class ForeignFile(NamedTuple):
     at: int = 0
 
 
-FILES: tuple[ForeignFile, ...] = (
-    ForeignFile((b"tjgg", b"lmgg", b"fmgg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
-    ForeignFile((b"algg",), "a LoRA adapter of GGML, from before GGUF", "Merge it into its base model, and open the result."),
-    ForeignFile((b"FUGG",), "a big-endian GGUF file", "Fetch a little-endian one."),
-    ForeignFile((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
-    ForeignFile(
+FILES: tuple[FileKind, ...] = (
+    FileKind((b"tjgg", b"lmgg", b"fmgg"), "a GGML file from before GGUF", "Fetch a newer conversion of the model, as GGUF."),
+    FileKind((b"algg",), "a LoRA adapter of GGML, from before GGUF", "Merge it into its base model, and open the result."),
+    FileKind((b"FUGG",), "a big-endian GGUF file", "Fetch a little-endian one."),
+    FileKind((b"version https://git-lfs",), "a Git LFS pointer, not the model itself", "Run: git lfs pull"),
+    FileKind(
         (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page, not a model", "The download fetched a page; use the file's own link."
     ),
-    ForeignFile((b"<?xml",), "an XML file (perhaps OpenVINO's), not a model that puna reads", ORIGINAL),
-    ForeignFile((b"\x89HDF\r\n\x1a\n",), "an HDF5 file (Keras or TensorFlow weights)", ORIGINAL),
-    ForeignFile((b"\x93NUMPY",), "a numpy array, not a model", ORIGINAL),
-    ForeignFile((b"ftrt", b"ptrt"), "a TensorRT engine, built for one GPU", ORIGINAL),
-    ForeignFile((b"TFL3",), "a LiteRT (TensorFlow Lite) model", ORIGINAL, 4),
-    ForeignFile((b"ET12", b"ET11"), "an ExecuTorch program", ORIGINAL, 4),
-    ForeignFile((b"LITERTLM",), "a LiteRT-LM bundle", ORIGINAL),
-    ForeignFile(tuple(b"\x08" + bytes([version]) + b"\x12" for version in range(3, 20)), "an ONNX model", ORIGINAL),
-    ForeignFile((b"MZqFpD",), "a llamafile, a program with a model in it", "Unpack it (unzip): the .gguf in it is the model."),
-    ForeignFile((b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe"), "a program, not a model", "Give the model's file."),
-    ForeignFile((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"Rar!"), "an archive", UNPACK),
+    FileKind((b"<?xml",), "an XML file (perhaps OpenVINO's), not a model that puna reads", ORIGINAL),
+    FileKind((b"\x89HDF\r\n\x1a\n",), "an HDF5 file (Keras or TensorFlow weights)", ORIGINAL),
+    FileKind((b"\x93NUMPY",), "a numpy array, not a model", ORIGINAL),
+    FileKind((b"ftrt", b"ptrt"), "a TensorRT engine, built for one GPU", ORIGINAL),
+    FileKind((b"TFL3",), "a LiteRT (TensorFlow Lite) model", ORIGINAL, 4),
+    FileKind((b"ET12", b"ET11"), "an ExecuTorch program", ORIGINAL, 4),
+    FileKind((b"LITERTLM",), "a LiteRT-LM bundle", ORIGINAL),
+    FileKind(tuple(b"\x08" + bytes([version]) + b"\x12" for version in range(3, 20)), "an ONNX model", ORIGINAL),
+    FileKind((b"MZqFpD",), "a llamafile, a program with a model in it", "Unpack it (unzip): the .gguf in it is the model."),
+    FileKind((b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe"), "a program, not a model", "Give the model's file."),
+    FileKind((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"Rar!"), "an archive", UNPACK),
 )  # fmt: skip
 HEAD_BYTES = 64
 
 
-def refuse_foreign(path: Path) -> None:
+def refuse_unsupported(path: Path) -> None:
     """Raise UnsupportedModelError for a file that begins like one of these."""
     head = read_head(path, HEAD_BYTES)
     for row in FILES:
@@ -61,7 +61,7 @@ def refuse_foreign(path: Path) -> None:
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-class ForeignFolder(NamedTuple):
+class FolderKind(NamedTuple):
     """A row of the table of folders: the name of any entry."""
 
     marks: tuple[str, ...]
@@ -70,33 +70,33 @@ class ForeignFolder(NamedTuple):
     beside_weights: bool = False  # also if weights that puna reads are beside it
 
 
-FOLDERS: tuple[ForeignFolder, ...] = (
-    ForeignFolder(
+FOLDERS: tuple[FolderKind, ...] = (
+    FolderKind(
         ("model_index.json",), "a diffusers pipeline, which makes images, sound or video",
         "puna runs language models; run this one with the diffusers library.", True,
     ),
-    ForeignFolder(
+    FolderKind(
         ("modules.json", "config_sentence_transformers.json"), "a sentence-transformers model, which makes embeddings, not text",
         "Run it with the sentence-transformers library.", True,
     ),
-    ForeignFolder(("*.onnx", "*.onnx_data", "onnx"), "an ONNX model", ORIGINAL),
-    ForeignFolder(("*.mlpackage", "*.mlmodelc", "*.mlmodel", "coremldata.bin", "Manifest.json"), "a CoreML model", ORIGINAL),
-    ForeignFolder(("openvino_*.xml", "openvino_*.bin"), "an OpenVINO model", ORIGINAL),
-    ForeignFolder(("*.engine", "*.plan", "*.trt"), "a TensorRT engine, built for one GPU", ORIGINAL),
-    ForeignFolder(("tf_model*.h5", "*.h5", "saved_model.pb", "*.ckpt.index"), "a TensorFlow model", ORIGINAL),
-    ForeignFolder(("flax_model*.msgpack", "*.msgpack", "*.orbax*"), "a Flax model", ORIGINAL),
-    ForeignFolder(("mlc-chat-config.json", "ndarray-cache.json", "tensor-cache.json"), "a model compiled by MLC", ORIGINAL),
-    ForeignFolder(("*.npz",), "an MLX model in numpy's format", ORIGINAL),
-    ForeignFolder(("*.tflite", "*.litertlm", "*.task"), "a LiteRT (TensorFlow Lite) model", ORIGINAL),
-    ForeignFolder(("*.pte",), "an ExecuTorch program", ORIGINAL),
-    ForeignFolder(("*.nemo",), "a NeMo model", "Export it to Hugging Face's format with NeMo, and open that."),
-    ForeignFolder(("shared_vocabulary.*", "source_vocabulary.*"), "a CTranslate2 model", ORIGINAL),
+    FolderKind(("*.onnx", "*.onnx_data", "onnx"), "an ONNX model", ORIGINAL),
+    FolderKind(("*.mlpackage", "*.mlmodelc", "*.mlmodel", "coremldata.bin", "Manifest.json"), "a CoreML model", ORIGINAL),
+    FolderKind(("openvino_*.xml", "openvino_*.bin"), "an OpenVINO model", ORIGINAL),
+    FolderKind(("*.engine", "*.plan", "*.trt"), "a TensorRT engine, built for one GPU", ORIGINAL),
+    FolderKind(("tf_model*.h5", "*.h5", "saved_model.pb", "*.ckpt.index"), "a TensorFlow model", ORIGINAL),
+    FolderKind(("flax_model*.msgpack", "*.msgpack", "*.orbax*"), "a Flax model", ORIGINAL),
+    FolderKind(("mlc-chat-config.json", "ndarray-cache.json", "tensor-cache.json"), "a model compiled by MLC", ORIGINAL),
+    FolderKind(("*.npz",), "an MLX model in numpy's format", ORIGINAL),
+    FolderKind(("*.tflite", "*.litertlm", "*.task"), "a LiteRT (TensorFlow Lite) model", ORIGINAL),
+    FolderKind(("*.pte",), "an ExecuTorch program", ORIGINAL),
+    FolderKind(("*.nemo",), "a NeMo model", "Export it to Hugging Face's format with NeMo, and open that."),
+    FolderKind(("shared_vocabulary.*", "source_vocabulary.*"), "a CTranslate2 model", ORIGINAL),
 )  # fmt: skip
 READABLE = ("*.safetensors", "pytorch_model*.bin", "*.gguf", "*.pth")
 ADAPTER, CONFIG = "adapter_config.json", "config.json"
 
 
-def refuse_foreign_folder(folder: Path, names: Collection[str], has_model: Callable[[], bool]) -> None:
+def refuse_unsupported_folder(folder: Path, names: Collection[str], has_model: Callable[[], bool]) -> None:
     """Raise UnsupportedModelError for a folder that holds something else than a language model that puna reads.
 
     `has_model`: whether one of its files is a model by itself; called only if it matters.
@@ -137,7 +137,7 @@ GGUF_KINDS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def refuse_foreign_gguf(file: Path, kind: str | None, architecture: str | None) -> None:
+def refuse_unsupported_gguf(file: Path, kind: str | None, architecture: str | None) -> None:
     """Raise UnsupportedModelError for a GGUF file that is a part of a model, or a tool's."""
     for name in (kind, architecture):
         if name is not None and name in GGUF_KINDS:
@@ -179,7 +179,7 @@ def refuse_quantisation(file: Path, method: str, readable: Collection[str]) -> N
     raise UnsupportedModelError(f"{file}: the weights are quantised by {by}; puna reads: {', '.join(readable)}", hint=FETCH)
 
 
-def foreign_quantisation(config: JsonObject, tensors: Mapping[str, Any]) -> str | None:
+def quantisation_of(config: JsonObject, tensors: Mapping[str, Any]) -> str | None:
     """The name in QUANTISATIONS of a quantisation without a quant_method: MLX has its own key, old EXL2 files have none."""
     own = config.object("quantization")
     if own is not None and own.values.keys() & {"bits", "group_size", "mode"}:

@@ -11,7 +11,7 @@ import pytest
 
 from puna.errors import DamagedFileError, ModelFormatError, PunaError, UnsupportedModelError
 from puna.formats import open_checkpoint
-from puna.formats.foreign import FILES, FOLDERS, GGUF_KINDS, QUANTISATIONS
+from puna.formats.unsupported import FILES, FOLDERS, GGUF_KINDS, QUANTISATIONS
 from tests.models import draft_gguf, random_tensors, tiny_config, write_gguf, write_llama2c
 
 CONFIG = tiny_config()
