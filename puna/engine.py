@@ -23,7 +23,7 @@ from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
@@ -64,8 +64,9 @@ class Engine:
         config: EngineConfig,
         model: ModelConfig,
         drafter: Drafter | None = None,
+        source: PageSource | None = None,
     ) -> None:
-        """`drafter` guesses tokens, which steps check. It changes no result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
         self._backend = backend
         self._drafter = drafter
         self._tokenizer = tokenizer
@@ -75,6 +76,7 @@ class Engine:
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
         self.constraints = Constraints(tokenizer)
+        self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -359,6 +361,8 @@ class Engine:
             max_sequences=plan.max_sequences,
             max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
+            prompts_apart=self._backend.prompts_apart,
+            source=self._source,
         )
 
     def _make_live(
@@ -373,7 +377,8 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
-        prefix_key = self._model.prefix_key(len(prompt_ids))
+        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
+        prefix_key = (key, salt) if salt else key
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)

@@ -43,6 +43,7 @@ from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -189,7 +190,8 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
+        self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
+        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -455,6 +457,8 @@ class LLM:
 
     def close(self) -> None:
         """End all requests and free the memory. Idempotent."""
+        if self.stored_pages is not None:
+            self.stored_pages.close()
         self.runner.close()
         self.backend.close()
 

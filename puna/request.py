@@ -15,12 +15,16 @@ from puna.errors import PunaError, UsageError, did_you_mean, first_line
 from puna.pooling import Pool
 from puna.schemas import JsonSchema, require_size
 
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
+PrefixKey = int | tuple[int, str]
+
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
 MAX_CHOICES = 1024
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
+MAX_SALT_CHARACTERS = 256
 
 # The filters that `samplers` orders, with llama.cpp's names and in its order.
 SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
@@ -120,6 +124,7 @@ class SamplingParams:
         regex: the whole answer matches this, which has no look-around and no back-reference. Up to 256 KiB [None]
         choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
         grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
+        cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
     """
 
     max_tokens: int | None = 256
@@ -167,6 +172,7 @@ class SamplingParams:
     regex: str | None = None
     choice: Sequence[str] = ()
     grammar: str | None = None
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -226,6 +232,7 @@ class SamplingSettings(TypedDict, total=False):
     regex: str | None
     choice: Sequence[str]
     grammar: str | None
+    cache_salt: str
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -273,6 +280,13 @@ def _constraint(name: str, value: object) -> str:
     if not text:
         raise UsageError(f"{name} is empty")
     return require_size(name, text)
+
+
+def _salt(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if len(text) > MAX_SALT_CHARACTERS:
+        raise UsageError(f"{name} has {len(text)} characters; at most {MAX_SALT_CHARACTERS} are allowed")
+    return checks.unicode(name, text)
 
 
 def _biases(name: str, value: object) -> Biases:
@@ -389,6 +403,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "regex": checks.optional(_constraint),
     "choice": _choices,
     "grammar": checks.optional(_constraint),
+    "cache_salt": _salt,
 }
 
 
@@ -432,13 +447,15 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
+    page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
     num_drafted: int = 0  # guesses that steps have checked
     num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
-    prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
+    prefix_key: PrefixKey = 0  # only requests with an equal one share pages
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
@@ -475,6 +492,11 @@ class Request:
     def hidden_from(self) -> int:
         """The first token whose hidden state is needed."""
         return self.num_tokens if self.pool is None else self.pool.first_row(self.num_tokens)
+
+    @property
+    def needed_from(self) -> int:
+        """The first token that must be computed, even if its K and V are known; the last one always."""
+        return min(self.logits_from, self.hidden_from)
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
