@@ -15,6 +15,7 @@ from puna.config import EngineConfig
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
+from puna.lora import adapter_number, split_name
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
@@ -71,6 +72,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._adapters = [split_name(text)[0] for text in config.lora_modules]
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -347,8 +349,9 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
         self._last_id += 1
-        prefix_key = self._model.prefix_key(len(prompt_ids))
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        adapter = adapter_number(params.lora_name, self._adapters)
+        prefix_key = self._model.prefix_key(len(prompt_ids)) * (len(self._adapters) + 1) + adapter + 1
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)

@@ -14,6 +14,7 @@ from puna import checks
 from puna.errors import PunaError, UsageError, first_line
 from puna.pooling import Pool
 
+NO_ADAPTER = -1
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
@@ -81,6 +82,7 @@ class SamplingParams:
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
         prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
+        lora_name: one of the model's `lora_modules` changes its weights for this request; None: none does [None]
         prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
     """
 
@@ -103,6 +105,7 @@ class SamplingParams:
     logprobs: int | None = None
     processed_logprobs: bool = False
     prompt_logprobs: int | None = None
+    lora_name: str | None = None
     prompt_logprobs_start: int = 0
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class SamplingSettings(TypedDict, total=False):
     logprobs: int | None
     processed_logprobs: bool
     prompt_logprobs: int | None
+    lora_name: str | None
     prompt_logprobs_start: int
 
 
@@ -196,6 +200,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "lora_name": checks.optional(partial(checks.instance, kind=str)),
     "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
 }
 
@@ -250,6 +255,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ ROWS = [
     ["model"],
     ["progress", "config", "paths", "causes", "pooling"],
     ["request", "messages", "report"],
-    ["pages", "formats", "sampling", "suggested"],
+    ["lora", "pages", "formats", "sampling", "suggested"],
     ["tokenizers", "template", "writers", "hub"],
     ["chat", "infill", "detokenize"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
