@@ -6,8 +6,9 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
@@ -15,14 +16,15 @@ from puna.config import EngineConfig
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
-from puna.lora import adapter_number, split_name
+from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
+from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
@@ -62,8 +64,12 @@ class Engine:
         config: EngineConfig,
         model: ModelConfig,
         drafter: Drafter | None = None,
+        source: PageSource | None = None,
+        adapters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`drafter` guesses tokens, which steps check. It changes no result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        """
         self._backend = backend
         self._drafter = drafter
         self._tokenizer = tokenizer
@@ -72,7 +78,8 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
-        self._adapters = [split_name(text)[0] for text in config.lora_modules]
+        self._adapters = dict(adapters)
+        self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -94,10 +101,11 @@ class Engine:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         pool: Pool | None = None,
+        processors: Sequence[LogitsProcessor] = (),
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
-        `params.max_tokens` must be 0.
+        `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
+        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
         """
@@ -106,7 +114,7 @@ class Engine:
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
-        live = self._make_live(list(prompt_ids), params, sampler, pool)
+        live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
         if self._drafter is not None:
             self._drafter.start(live.request)
@@ -342,15 +350,26 @@ class Engine:
             max_sequences=plan.max_sequences,
             max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
+            prompts_apart=self._backend.prompts_apart,
+            source=self._source,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
+    def _make_live(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        custom: TokenSampler | None,
+        pool: Pool | None,
+        processors: Sequence[LogitsProcessor],
+    ) -> _Live:
         require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
-        sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
+        sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
-        adapter = adapter_number(params.lora_name, self._adapters)
-        prefix_key = self._model.prefix_key(len(prompt_ids)) * (len(self._adapters) + 1) + adapter + 1
+        adapter = adapter_number(params.lora_name, list(self._adapters))
+        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
+        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
+        prefix_key = (key, *apart) if any(apart) else key
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
@@ -361,7 +380,11 @@ class Engine:
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
         wants_logprobs = sampler.params.logprobs is not None or sampler.params.prompt_logprobs is not None
-        return wants_logprobs or not self._backend.filters or not sampler.filters <= self._backend.filters
+        return wants_logprobs or not self._device_samples(sampler)
+
+    def _device_samples(self, sampler: Sampler) -> bool:
+        known = self._backend.filters
+        return len(known) > 0 and known.issuperset(sampler.filters) and SamplingBatch.describes(sampler.filters)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
         """None without a tokenizer; stop texts are then refused."""

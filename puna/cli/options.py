@@ -161,6 +161,15 @@ _ENGINE = (
     ),
 )
 
+cache_dir_option = click.option(
+    "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here for later starts [nowhere]."
+)
+_CACHE = (
+    cache_dir_option,
+    click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
+    click.option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share cached prompts only with runs of the same salt."),
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 tokenizer_option = click.option(
     "--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder, if the model has none."
@@ -185,6 +194,11 @@ def sampling_options(function: F) -> F:
 def engine_options(function: F) -> F:
     """Add the flags of EngineConfig."""
     return _add(_ENGINE, function)
+
+
+def cache_options(function: F) -> F:
+    """Add the flags of the prefix cache on disk."""
+    return _add(_CACHE, function)
 
 
 def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
@@ -274,7 +288,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     Before reading weights, refuses a model that cannot read text or, for `needs_template`, has no chat template.
     """
     from puna.llm import LLM
-    from puna.machine import history
+    from puna.machine.planning import history
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)

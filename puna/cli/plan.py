@@ -25,9 +25,9 @@ from puna.units import MIB, gb, gib, megabytes, short_count, two_digits
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
-    from puna.machine.fit import Fit, Item, Setting
-    from puna.machine.history import LoadRecord
-    from puna.machine.speed import Speed
+    from puna.machine.planning.fit import Fit, Item, Setting
+    from puna.machine.planning.history import LoadRecord
+    from puna.machine.planning.speed import Speed
     from puna.progress import Reporter
 
 BAR_WIDTH = 48
@@ -115,21 +115,21 @@ def _planned(
     stack: ExitStack,
 ) -> Planned:
     from puna.backends.base import ProcessRank
-    from puna.machine.devices import device_for
-    from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
-    from puna.machine.rates import cpu_limits
+    from puna.machine.planning.cpu_roofline import cpu_roofline
+    from puna.machine.planning.devices import device_for
+    from puna.machine.planning.fit import fit, nearest
 
     checkpoint, name = _checkpoint(model, report, stack)
-    limits = cpu_limits(report) if gpu is None else None
-    device = device_for(engine, ThisHost(), limits, gpu, ram)
+    roofline = cpu_roofline(report) if gpu is None else None
+    device = device_for(engine, ThisHost(), roofline, gpu, ram)
     parts = parts or (ProcessRank.from_env().size if gpu is None else device.count)
     made = fit(checkpoint, engine, device, parts)
     settings = nearest(checkpoint, engine, device, parts) if not made.fits or made.notices else []
     on_cpu = None
     if device.is_gpu and (not made.fits or made.plan.num_offloaded):
         asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
-        on_cpu = fit(checkpoint, asked, device_for(asked, ThisHost(), limits, None, ram))
+        on_cpu = fit(checkpoint, asked, device_for(asked, ThisHost(), roofline, None, ram))
     return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
 
 
@@ -139,7 +139,7 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
     from puna.hub import CATALOGUE, DEFAULT_MODEL
     from puna.hub.headers import header_checkpoint
     from puna.hub.other_families import refusal
-    from puna.machine.known_models import known_checkpoint
+    from puna.machine.planning.known_models import known_checkpoint
 
     text = model or DEFAULT_MODEL
     named = _as_fetched(text)
@@ -344,7 +344,7 @@ def _room_line(planned: Planned) -> str:
 
 def _setting_lines(planned: Planned) -> Iterator[str]:
     """Each setting in two lines: the flags, then its memory, speed and quality."""
-    from puna.machine.fit import MODEL
+    from puna.machine.planning.fit import MODEL
 
     for one in planned.settings:
         yield f"  {' '.join(one.flags).replace(MODEL, shlex.quote(planned.model))}"
@@ -398,7 +398,7 @@ def _fit_facts(fit: Fit) -> dict[str, Any]:
 
 
 def _show_history(as_json: bool) -> None:
-    from puna.machine.history import entries
+    from puna.machine.planning.history import entries
 
     found = entries()
     if as_json:

@@ -6,6 +6,7 @@ k_norm, are in the interleaved rotary order (x[2i], x[2i+1]). The weights of nor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from puna.errors import ModelFormatError
 from puna.formats.blocks import BLOCK_TYPES, BlockType
 from puna.formats.rows import ComputedRows, Rows
 from puna.model.spec import ModelConfig
@@ -33,6 +35,7 @@ class Tensor:
     type: BlockType
     data: Rows  # (rows, bytes of a row); a vector is one row
     scales: npt.NDArray[np.float32] | None = None  # (rows, columns / group size)
+    file: str = ""  # for error messages
 
     @property
     def num_bytes(self) -> int:
@@ -45,12 +48,29 @@ class Tensor:
             values = self.dequantize() * np.float32(factor) + np.float32(offset)
             return values.view(np.uint8)[None][first:last]
 
-        return Tensor(self.name, self.shape, BLOCK_TYPES["F32"], ComputedRows((1, 4 * self.shape[0]), compute))
+        return Tensor(self.name, self.shape, BLOCK_TYPES["F32"], ComputedRows((1, 4 * self.shape[0]), compute), file=self.file)
+
+    def blocks(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.uint8]:
+        """Rows first..last-1 as they are stored. ModelFormatError if the scale of a block is infinite or NaN.
+
+        Single weights are not looked at, also not those of F32, F16 and BF16: that would cost more than to load them.
+        """
+        rows = self.data[first:last]
+        if rows.size and (bad := self.type.bad_scale(rows)) is not None:
+            byte, field = bad
+            row = first + byte // rows.shape[1]
+            raise self._bad_scale(f"{field} of the block at byte {byte % rows.shape[1]} of row {row}")
+        return rows
+
+    def _bad_scale(self, which: str) -> ModelFormatError:
+        return ModelFormatError(self.file or "the model", f"tensor {self.name!r}", None, f"{which} is infinite or not a number")
 
     def dequantize(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
-        """Rows first..last-1 as float32 (a vector is one row).  # (rows, columns), or (columns,) for a vector"""
-        rows = self.data[first:last]
+        """Rows first..last-1 as float32 (a vector is one row), checked as `blocks`.  # (rows, columns), or (columns,)"""
+        rows = self.blocks(first, last)
         scales = None if self.scales is None else self.scales[first:last]
+        if scales is not None and not np.isfinite(scales).all():
+            raise self._bad_scale(f"a scale of row {first + int(np.isfinite(scales).all(axis=1).argmin())}")
         values = self.type.dequantize(rows, scales)
         return values.reshape(self.shape) if len(self.shape) == 1 else values
 
@@ -126,6 +146,16 @@ class Adapter:
 
     path: Path
     parts: Mapping[str, LowRank]  # by the matrix that it changes
+    name: str = ""  # by which requests choose it
+
+    @property
+    def digest(self) -> str:
+        """Of all its numbers."""
+        found = hashlib.sha256()
+        for name, part in sorted(self.parts.items()):
+            found.update(f"{name} {part.a.shape} {part.b.shape}\n".encode())
+            found.update(part.a.tobytes() + part.b.tobytes())
+        return found.hexdigest()
 
     def scaled(self, scale: float) -> Adapter:
         parts = {name: replace(part, b=part.b * np.float32(scale)) for name, part in self.parts.items()}

@@ -498,7 +498,8 @@ def _tensor(source: GGUFTensor, ours: str, shape: tuple[int, ...], config: Model
     if source.shape != shape:
         source.fail(f"has shape {source.shape}; the model's sizes need {shape}")
     turned = FAMILIES[config.architecture].half_split and role_of(ours).is_rotary
-    return Tensor(ours, shape, source.type, _interleaved(source, shape, config) if turned else source.data)
+    rows = _interleaved(source, shape, config) if turned else source.data
+    return Tensor(ours, shape, source.type, rows, file=str(source.file))
 
 
 def _interleaved(source: GGUFTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:

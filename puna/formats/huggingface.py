@@ -370,7 +370,7 @@ def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConf
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
     if stored.dtype not in (READABLE if isinstance(stored, FileArray) else BLOCK_TYPES):
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
-    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
+    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config), file=str(stored.file))
 
 
 def _interleaved(stored: Weight, ours: str, config: ModelConfig) -> Rows:

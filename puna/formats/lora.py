@@ -52,13 +52,13 @@ def _stacked(ours: Sequence[str], shapes: Mapping[str, Shape]) -> list[Target]:
     return found
 
 
-def for_requests(adapter: Adapter) -> Adapter:
-    """The adapter, if single requests can have it. UnsupportedModelError for one that changes the output matrix."""
+def for_requests(adapter: Adapter, name: str) -> Adapter:
+    """The adapter that requests call `name`. UnsupportedModelError for one that changes the output matrix."""
     if LM_HEAD.name in adapter.parts:
         raise UnsupportedModelError(
             f"{adapter.path} changes the output matrix, which requests share", hint="Merge it into the weights: --lora PATH."
         )
-    return adapter
+    return replace(adapter, name=name)
 
 
 # ---- merged into the weights ----------------------------------------------------------------------------------------
@@ -67,13 +67,13 @@ def for_requests(adapter: Adapter) -> Adapter:
 def merged(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
     """The model with W + B A in place of each matrix W that the adapters change, summed in their order.
 
-    Computed in float32 when the rows are read. F32, F16 and BF16 stay so; a quantised matrix becomes F16, which holds its numbers
-    and what is added to them to 11 bits.
+    It has no `files`, because theirs hold other weights. Computed in float32 when the rows are read. F32, F16 and BF16 stay so; a
+    quantised matrix becomes F16, which holds its numbers and what is added to them to 11 bits.
     """
     tensors = dict(checkpoint.tensors)
     for adapter in adapters:
         tensors |= {name: _sum(tensors[name], part) for name, part in adapter.parts.items()}
-    return replace(checkpoint, tensors=tensors, notices=(*checkpoint.notices, *_told(checkpoint, adapters)))
+    return replace(checkpoint, tensors=tensors, files=(), notices=(*checkpoint.notices, *_told(checkpoint, adapters)))
 
 
 def _sum(tensor: Tensor, part: LowRank) -> Tensor:
