@@ -15,8 +15,8 @@ from puna.errors import PunaError, UsageError, did_you_mean, first_line
 from puna.pooling import Pool
 
 NO_ADAPTER = -1
-# `ModelConfig.prefix_key`; with a salt, (that key, the salt); with a LoRA adapter, (that key, the salt, the adapter's digest). Its
-# repr is a part of names on disk.
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt); with a LoRA adapter, (that key, the salt, the adapter's digest).
+# Its repr is a part of names on disk.
 PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet

@@ -13,7 +13,7 @@ import torch
 from puna.backends.torch.exact import products
 from puna.formats.base import Adapter
 
-Rows = tuple[int, torch.Tensor]  # an adapter's number, and the token rows that it changes
+AdaptedRows = tuple[int, torch.Tensor]  # an adapter's number, and the token rows that it changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def of_layer(adapters: Sequence[Adapter], number: int, device: torch.device) -> 
 
 
 def add(
-    y: torch.Tensor, adapters: LayerAdapters, roles: Sequence[tuple[str, int]], x: torch.Tensor, adapted: Sequence[Rows]
+    y: torch.Tensor, adapters: LayerAdapters, roles: Sequence[tuple[str, int]], x: torch.Tensor, adapted: Sequence[AdaptedRows]
 ) -> None:
     """Add to `y`, in place, what the rows' adapters add to the products of x with stacked matrices.
 

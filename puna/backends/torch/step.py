@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from puna.backends.torch.kv import Slots
-from puna.backends.torch.lora import Rows
+from puna.backends.torch.lora import AdaptedRows
 from puna.backends.torch.staging import Array, upload
 from puna.batch import Batch
 from puna.model.rotary import RotaryTables
@@ -30,7 +30,7 @@ class Step:
     host_positions: list[int]
     host_sequences: list[int]
     of_prompts: bool  # all rows are prompt tokens; False: all are generated tokens
-    adapted: tuple[Rows, ...] = ()  # the rows that LoRA adapters change
+    adapted: tuple[AdaptedRows, ...] = ()  # the rows that LoRA adapters change
 
     def position_and_pages(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
@@ -43,7 +43,7 @@ def make_step(batch: Batch, rotary: RotaryTables, page_size: int, token_ids: tor
     return replace(step, adapted=_adapted(batch, token_ids.device)) if batch.has_adapters else step
 
 
-def _adapted(batch: Batch, device: torch.device) -> tuple[Rows, ...]:
+def _adapted(batch: Batch, device: torch.device) -> tuple[AdaptedRows, ...]:
     """Each adapter of the batch, and its rows."""
     numbers = [int(number) for number in np.unique(batch.row_adapters) if number >= 0]
     return tuple((number, torch.from_numpy(np.flatnonzero(batch.row_adapters == number)).to(device)) for number in numbers)
