@@ -193,6 +193,7 @@ _ENGINE = (
     click.option(
         "--lora-modules", multiple=True, metavar="NAME=PATH", help="Load a LoRA adapter that --lora-name chooses; repeatable."
     ),
+    click.option("--speculation", metavar="HOW", help="Check guesses, for speed: auto, off or ngram [auto: ngram on a CPU]."),
 )
 
 cache_dir_option = click.option(
