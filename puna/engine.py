@@ -21,7 +21,7 @@ from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
@@ -367,7 +367,8 @@ class Engine:
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
-        return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
+        checked = None if custom is None else CheckedSampler(custom, self._vocab_size)
+        return _Live(request, history, sampler, checked, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
