@@ -43,6 +43,7 @@ from puna.runner import Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.speculation import drafter_of
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
@@ -191,7 +192,15 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
+        self.engine = Engine(
+            parts.backend,
+            parts.tokenizer,
+            plan,
+            config,
+            checkpoint.config,
+            source=self.stored_pages,
+            drafter=drafter_of(config, parts.backend),
+        )
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
