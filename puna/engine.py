@@ -24,7 +24,7 @@ from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
@@ -394,6 +394,7 @@ class Engine:
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)

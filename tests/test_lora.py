@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from puna.request import SamplingParams
 from puna.sampling import History, Row
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST
 from tests.families import FAMILIES, VOCAB_SIZE
-from tests.models import random_tensors, tiny_config, write_gguf
+from tests.models import LoraHalves, random_tensors, tiny_config, write_gguf, write_peft
 
 TOLERANCE = 1e-4  # of the row's largest logit
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ONE_TOKEN = SamplingParams(max_tokens=1, ignore_eos=True)
-Adapted = Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # module -> A, B
 devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
 
 
@@ -45,7 +43,7 @@ def logits_of(llm: LLM, prompt: list[int], **settings: Any) -> Logits:
     return keep.logits
 
 
-def random_adapter(model: Any, seed: int, names: tuple[str, ...], rank: int) -> Adapted:
+def random_adapter(model: Any, seed: int, names: tuple[str, ...], rank: int) -> LoraHalves:
     """A and B for the linear layers of these names."""
     import torch
 
@@ -60,22 +58,7 @@ def random_adapter(model: Any, seed: int, names: tuple[str, ...], rank: int) -> 
     return found
 
 
-def write_peft(folder: Path, adapter: Adapted, **settings: Any) -> Path:
-    """A folder as PEFT's `save_pretrained` writes it."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir()
-    rank = len(next(iter(adapter.values()))[0])
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none", "target_modules": ["q_proj"], **settings}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    halves = {
-        f"base_model.model.{name}.lora_{half}.weight": pair[i] for name, pair in adapter.items() for i, half in enumerate("AB")
-    }
-    save_file(halves, folder / "adapter_model.safetensors")
-    return folder
-
-
-def expected(model: Any, adapter: Adapted, scale: float, prompt: list[int]) -> Logits:
+def expected(model: Any, adapter: LoraHalves, scale: float, prompt: list[int]) -> Logits:
     """The last token's logits with y = W x + scale B (A x) in each adapted layer, which is PEFT's definition."""
     import torch
 
