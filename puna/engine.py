@@ -6,8 +6,9 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
@@ -16,13 +17,14 @@ from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
+from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
@@ -65,16 +67,21 @@ class Engine:
         model: ModelConfig,
         drafter: Drafter | None = None,
         source: PageSource | None = None,
+        adapters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        """
         self._backend = backend
         self._drafter = drafter
+        self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._adapters = dict(adapters)
         self.constraints = Constraints(tokenizer)
         self._source = source
         self._in_flight: _InFlight | None = None
@@ -199,23 +206,25 @@ class Engine:
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
     def _draft(self) -> None:
-        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
-        if self._drafter is not None:
-            requests = self._scheduler.decoding()
-            self._drafter.draft(requests)
-            for request in requests:
+        """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
+        decoding = [] if self._drafter is None else self._scheduler.decoding()
+        due = [request for request in decoding if len(request.output_ids) >= request.draft_at]
+        self._is_drafting = bool(due)
+        if self._drafter is not None and due:
+            self._drafter.draft(due, len(decoding))
+            for request in due:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
     def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
         """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
-        start = time.perf_counter()
+        start = time.thread_time()
         pending = self._backend.step(batch)
         for chunk in chunks:
             if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
                 constraint.prepare()
         results = batch.results(pending)
-        if self._drafter is not None:
-            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        if self._drafter is not None and self._is_drafting:
+            self._drafter.note(len(batch.token_ids), time.thread_time() - start)
         return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
@@ -377,12 +386,15 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
+        adapter = adapter_number(params.lora_name, list(self._adapters))
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        prefix_key = (key, salt) if salt else key
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
+        prefix_key = (key, *apart) if any(apart) else key
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)

@@ -487,8 +487,9 @@ class Guesses:
     def start(self, request: Request) -> None:
         pass
 
-    def draft(self, requests: Sequence[Request]) -> None:
+    def draft(self, requests: Sequence[Request], rows: int) -> None:
         for request in requests:
+            request.draft_at = len(request.output_ids) + 1
             request.draft_ids[:] = [*b'": "', *b" llama"][: 1 + len(request.output_ids) % 5]
             self.num_guessed += len(request.draft_ids)
 
