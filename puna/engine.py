@@ -278,11 +278,12 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds; "" for a stop id and for a padding id of the model's vocabulary."""
-        detokenizer = live.detokenizer
-        if detokenizer is None or token_id >= self._num_texts:
+        """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
+        detokenizer, is_included = live.detokenizer, live.request.params.include_stop_str_in_output
+        if detokenizer is None:
             return ""
-        if token_id in live.stop_ids and token_id not in detokenizer.marks:
+        if token_id >= self._num_texts or (token_id in live.stop_ids and token_id not in detokenizer.marks and not is_included):
+            detokenizer.skip()
             return ""
         return detokenizer.push(token_id)
 
@@ -367,7 +368,13 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=request.prompt_ids == [tokenizer.bos_id])
+        return Detokenizer(
+            tokenizer,
+            stop=stop,
+            at_start=request.prompt_ids == [tokenizer.bos_id],
+            include_stop=request.params.include_stop_str_in_output,
+            min_tokens=request.params.min_tokens,
+        )
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         own = frozenset(params.stop_ids)

@@ -63,7 +63,7 @@ class SamplingParams:
 
     Fields, with what is allowed and the default:
         max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
-        min_tokens: sample no end-of-text id and no stop id before this many tokens. 0..2**27 [0]
+        min_tokens: let no end-of-text id, stop id or stop text end it within this many tokens. 0..2**27 [0]
         temperature: 0 takes the most likely token (the lowest id on a tie); above 0 draws. 0..100 [0.0]
         top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
         top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
@@ -77,6 +77,7 @@ class SamplingParams:
         seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
+        include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
@@ -99,6 +100,7 @@ class SamplingParams:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
+    include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
     processed_logprobs: bool = False
@@ -128,6 +130,7 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     stop_ids: Collection[int]
+    include_stop_str_in_output: bool
     ignore_eos: bool
     logprobs: int | None
     processed_logprobs: bool
@@ -192,6 +195,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
     "stop_ids": _stop_ids,
+    "include_stop_str_in_output": checks.flag,
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,

@@ -140,6 +140,7 @@ _SAMPLING = (
     click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
+    click.option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
     click.option(
         "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
