@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
@@ -40,7 +41,7 @@ class Detokenizer:
     (['a', '', ''], '!<end>')
 
     `include_stop` keeps the stop string at the end of the text. Within the first `min_tokens` tokens none is looked for: one
-    that they complete stays in the text.
+    that they complete stays in the text. `shown` are control tokens that have a text here.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Detokenizer:
         at_start: bool = False,
         include_stop: bool = False,
         min_tokens: int = 0,
+        shown: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
         """`at_start`: the sequence begins a text, so the space that SentencePiece adds is not shown."""
         self.stopped: str | None = None  # the stop string that ended the text
@@ -59,16 +61,17 @@ class Detokenizer:
         self._unmarked = dict.fromkeys(map(ord, self.marks.values()))  # for `str.translate`: marks are not shown
         self._include_stop = include_stop
         self._num_exempt = min_tokens if stop else 0  # tokens to come that no stop string ends
+        self._shown = shown
         self._at_start = at_start  # and there is no text yet
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.utf8_errors)
         self._held = ""  # decoded text that may begin a stop string
 
     def push(self, token_id: int) -> str:
         """The text that this id completes; always "" once `stopped` is set."""
-        data = self._tokenizer.token_bytes(token_id)
+        data = self._tokenizer.token_bytes(token_id) or self._shown.get(token_id, b"")
         ends_bytes = not data and self._tokenizer.controls_part_bytes
         if data and self._at_start:
-            data, self._at_start = self._tokenizer.first_bytes(token_id), False
+            data, self._at_start = self._shown.get(token_id) or self._tokenizer.first_bytes(token_id), False
         text = self._utf8.decode(data, final=ends_bytes)
         if token_id in self.marks:
             text = self._marked(text, self.marks[token_id])

@@ -23,6 +23,7 @@ from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, Ste
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.tokenizers.base import Tokenizer
 
 
@@ -38,6 +39,7 @@ class _Live:
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
     max_tokens: int  # the request's limit, or what fits the context
+    thinking: Thinking | None = None  # None: all text is the answer's
     num_told: int = 0  # output ids that a StepOutput has returned
 
 
@@ -65,6 +67,7 @@ class Engine:
         """`drafter` guesses tokens, which steps check. It changes no result."""
         self._backend = backend
         self._drafter = drafter
+        self.think_tags: ThinkTags | None = None  # those of the chat template in use
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -330,8 +333,10 @@ class Engine:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
-        output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
-        self._outputs.append(output)
+        reasoning, ids = "", tuple(request.output_ids[new])
+        if live.thinking is not None:
+            reasoning, text = live.thinking.split(text, len(ids), request.finish_reason is not None)
+        self._outputs.append(StepOutput(request.id, text, ids, tuple(request.logprobs[new]), request.finish_reason, reasoning))
 
     def _new_scheduler(self) -> Scheduler:
         plan = self._plan
@@ -350,11 +355,16 @@ class Engine:
         self._last_id += 1
         prefix_key = self._model.prefix_key(len(prompt_ids))
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer)
+        if thinking is not None:
+            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
-        return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
+        return _Live(
+            request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens, thinking
+        )
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -374,6 +384,7 @@ class Engine:
             at_start=request.prompt_ids == [tokenizer.bos_id],
             include_stop=request.params.include_stop_str_in_output,
             min_tokens=request.params.min_tokens,
+            shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
         )
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:

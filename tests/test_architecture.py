@@ -31,6 +31,7 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["speculation"],
+    ["thinking"],
     ["engine"],
     ["runner"],
     ["completion", "embedding"],

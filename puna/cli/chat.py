@@ -22,6 +22,7 @@ from puna.cli.options import (
     engine_options,
     json_option,
     load_model,
+    no_thinking_option,
     sampling_options,
     sampling_params,
     sampling_settings,
@@ -56,6 +57,7 @@ KEPT = " puna chat --continue resumes it."
 @system_option
 @template_option
 @template_arg_option
+@no_thinking_option
 @sampling_options
 @engine_options
 @tokenizer_option
