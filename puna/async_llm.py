@@ -128,7 +128,7 @@ class AsyncLLM:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news = _News()
-        handles = await _ended([self._runner.submit(*job, news.tell_end) for job in jobs], news)
+        handles = await _ended([self._runner.submit(*job, listener=news.tell_end) for job in jobs], news)
         return [Completion.of(handle) for handle in handles]
 
 
@@ -170,7 +170,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
             if self._is_closed:
                 raise StopAsyncIteration
             self._news = _News()
-            self.handle = self._runner.submit(*jobs[0], self._news.tell)
+            self.handle = self._runner.submit(*jobs[0], listener=self._news.tell)
             return self.handle
 
     async def __aenter__(self) -> Self:

@@ -24,7 +24,7 @@ ASKED_FOR = ("system", "developer", "tool")  # roles whose messages a template m
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class RenderedChat:
     """Text to encode with control tokens, and the character that breaks up control tokens in contents."""
 
     text: str
@@ -89,7 +89,7 @@ def render(
     template_args: Mapping[str, Any] | None = None,
     control_tokens: Collection[str] = (),
     now: datetime | None = None,
-) -> Prompt:
+) -> RenderedChat:
     """The text that a Jinja2 template makes of `messages`, under the conventions of Hugging Face's chat templates.
 
     `continue_final_message`: None continues the last message if it is the assistant's, True requires one, False refuses one.
@@ -113,14 +113,14 @@ def render(
 
     _require_none_left_out(guarded, letters, rendered)
     if not is_continued:
-        return Prompt(rendered(guarded), guard)
+        return RenderedChat(rendered(guarded), guard)
     before, found, _ = rendered([*guarded[:-1], _with_letter(guarded[-1], end)]).rpartition(end)
     if not found or not before.rstrip().endswith(guarded[-1]["content"].strip()):
         raise TemplateError(
             "the chat template changes or drops the last message, so puna cannot continue it",
             hint="Leave out what the template removes (mostly thoughts), or end with a user message.",
         )
-    return Prompt(before, guard)
+    return RenderedChat(before, guard)
 
 
 def continues(turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool, asked: bool | None) -> bool:

@@ -75,6 +75,22 @@ def run(job: EmbeddingJob, runner: Runner) -> Floats:
     Raises what `Engine.add` raises for a prompt, before any is computed, and what `EmbeddingJob.rows` raises.
     """
     handles = job.begin(runner)
+    read_all(handles)
+    return job.rows(handles)
+
+
+def hidden_states(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
+    """The hidden state of each prompt's last token, after the final norm.  # (hidden_size,) each"""
+    job = EmbeddingJob(prompts, 0, "last")
+    handles = job.begin(runner)
+    read_all(handles)
+    for handle in handles:
+        _require_success(handle)
+    return [pool.vector() for pool in job.pools]
+
+
+def read_all(handles: Sequence[Handle]) -> None:
+    """Wait for the ends of all requests. If anything is raised, end them all."""
     try:
         for handle in handles:
             handle.confirm()
@@ -84,7 +100,6 @@ def run(job: EmbeddingJob, runner: Runner) -> Floats:
     finally:
         for handle in handles:
             handle.close()
-    return job.rows(handles)
 
 
 def _require_success(handle: Handle) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from puna.chat import Message, Prompt, render
+from puna.chat import Message, RenderedChat, render
 from puna.errors import PunaError
 from puna.formats.base import Checkpoint, Tensor
 from puna.formats.blocks import BLOCK_TYPES
@@ -72,7 +72,7 @@ class Subject:
         return None if isinstance(self.made, PunaError) else self.made
 
     @cached_property
-    def prompt(self) -> Prompt | PunaError | None:
+    def prompt(self) -> RenderedChat | PunaError | None:
         """The template's text for a question, an answer and a question; the error if it fails; None without a template."""
         template, tokenizer = self.checkpoint.chat_template, self.tokenizer
         if template is None or tokenizer is None:
@@ -94,7 +94,7 @@ class Subject:
         return "" if token_id is None or self.tokenizer is None else self.tokenizer.piece(token_id)
 
 
-Check = Callable[[Subject], Iterator[HealthFinding]]
+HealthCheck = Callable[[Subject], Iterator[HealthFinding]]
 
 
 def examine(checkpoint: Checkpoint, *, weights: bool = True, report: Reporter = SILENT) -> list[HealthFinding]:
@@ -227,7 +227,7 @@ def _template(subject: Subject) -> Iterator[HealthFinding]:
 def _end_of_turn(subject: Subject) -> Iterator[HealthFinding]:
     """The first control token after an answer is the one that the model writes to end an answer."""
     prompt, tokenizer = subject.prompt, subject.tokenizer
-    if not isinstance(prompt, Prompt) or tokenizer is None or ANSWER not in prompt.text:
+    if not isinstance(prompt, RenderedChat) or tokenizer is None or ANSWER not in prompt.text:
         return
     rest = prompt.text.partition(ANSWER)[2].partition(MORE)[0]
     ids = tokenizer.encode(rest, bos=False, eos=False, special=True, guard=prompt.guard)
@@ -271,14 +271,14 @@ def _notices(subject: Subject) -> Iterator[HealthFinding]:
             yield HealthFinding("note", "reader", notice, "As stated.", "If you expected this, do nothing.")
 
 
-CHECKS: tuple[Check, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)
+CHECKS: tuple[HealthCheck, ...] = (_no_tokenizer, _duplicate_tokens, _no_end, _bos, _template, _end_of_turn, _rope, _notices)
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Numbers:
+class TensorScan:
     """What one pass over a tensor finds."""
 
     not_finite: int = 0
@@ -289,7 +289,7 @@ class Numbers:
 def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[HealthFinding]:
     """Findings about the weights. Reads each tensor once, in pieces."""
     total, done = sum(tensor.num_bytes for tensor in checkpoint.tensors.values()), 0
-    read: dict[str, Numbers] = {}
+    read: dict[str, TensorScan] = {}
     for name, tensor in checkpoint.tensors.items():
         read[name] = _read(tensor)
         done += tensor.num_bytes
@@ -299,8 +299,8 @@ def _weights(checkpoint: Checkpoint, report: Reporter) -> Iterator[HealthFinding
     yield from _copies(read, checkpoint)
 
 
-def _read(tensor: Tensor) -> Numbers:
-    numbers = Numbers()
+def _read(tensor: Tensor) -> TensorScan:
+    numbers = TensorScan()
     step = max(1, CHUNK_BYTES // max(1, tensor.data.shape[1]))
     for first in range(0, len(tensor.data), step):
         rows = np.ascontiguousarray(tensor.data[first : first + step])
@@ -341,7 +341,7 @@ def _altered(checkpoint: Checkpoint, report: Reporter) -> Iterator[HealthFinding
         )
 
 
-def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
+def _broken(read: dict[str, TensorScan], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
     not_finite = [name for name, numbers in read.items() if numbers.not_finite]
     if not_finite:
         count = sum(read[name].not_finite for name in not_finite)
@@ -374,7 +374,7 @@ def _broken(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[Health
         )
 
 
-def _copies(read: dict[str, Numbers], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
+def _copies(read: dict[str, TensorScan], checkpoint: Checkpoint) -> Iterator[HealthFinding]:
     """Layers, or an output matrix and an embedding, with the same bytes."""
     layers: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for layer in range(checkpoint.config.num_layers):

@@ -17,15 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub
+from puna import checks, embedding, formats, hub, rerank
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
+from puna.batch import SamplingBatch
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
+from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
@@ -33,11 +35,14 @@ from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.pooling import Floats, Pooling
+from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers import build_tokenizer
@@ -56,6 +61,7 @@ class CallSettings(SamplingSettings, total=False):
     """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
 
     sampler: TokenSampler | Sequence[TokenSampler] | None
+    logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
 
 
 class ChatSettings(CallSettings, total=False):
@@ -92,6 +98,7 @@ class PromptJob(NamedTuple):
     prompt_ids: list[int]
     params: SamplingParams
     sampler: TokenSampler | None
+    processors: tuple[LogitsProcessor, ...] = ()
 
 
 class LLM:
@@ -173,6 +180,7 @@ class LLM:
         checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
+        self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
         self.tokenizer = parts.tokenizer
@@ -180,7 +188,8 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
+        self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
+        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
@@ -288,6 +297,9 @@ class LLM:
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
         exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
+
+        `logits_processors`: functions (ids, logits) -> logits, which change the logits before the filters of `params`: `ids` are
+        those of prompt and output so far; a function may change and return the array that it gets, (vocab_size,) float32.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -361,6 +373,36 @@ class LLM:
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
 
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None
+    ) -> list[Ranked]:
+        """Score how well each document answers the query, and sort: the best first.
+
+        A model with a head of its own (`...ForSequenceClassification`, GGUF's `cls.output`) gives its logit or, with two labels,
+        the probability of "yes"; any other is asked, and the score is the probability of "yes" against "no". The prompt is
+        Qwen3-Reranker's where the model has a chat template, with `instruction` for the task; else query and document follow each
+        other. `top_n`: return only so many; None: all. The documents run together; each score is the same as alone.
+        """
+        asked, texts = rerank.checked_texts(query, documents)
+        count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
+        task = rerank.INSTRUCTION if instruction is None else rerank.checked_text("instruction", instruction)
+        prompts = [self._ranking_prompt(asked, text, task) for text in texts]
+        return rerank.ranked(self._scores(prompts), count)
+
+    def _ranking_prompt(self, query: str, document: str, instruction: str) -> list[int]:
+        tokenizer, template = self._tokenizer_for("text"), self.chat_template
+        if template is None:
+            return rerank.pair(tokenizer, query, document)
+        args = {} if unread_args(rerank.NO_THINKING, template) else rerank.NO_THINKING
+        messages = rerank.question(query, document, instruction)
+        return encode_chat(messages, tokenizer, template, template_args=args, limit=self.plan.max_context)
+
+    def _scores(self, prompts: list[list[int]]) -> list[float]:
+        if self._head is None:
+            return rerank.answer_scores(self.runner, prompts, *rerank.answer_ids(self._tokenizer_for("text")))
+        matrix = self._head.matrix.dequantize()
+        return [rerank.head_score(state, matrix, self._head.labels) for state in embedding.hidden_states(self.runner, prompts)]
+
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""
         several: Sequence[Any] = [prompts] if is_prompt(prompts) else prompts
@@ -423,6 +465,8 @@ class LLM:
 
     def close(self) -> None:
         """End all requests and free the memory. Idempotent."""
+        if self.stored_pages is not None:
+            self.stored_pages.close()
         self.runner.close()
         self.backend.close()
 
@@ -449,10 +493,14 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name != "sampler"}
+        sampling = {name: value for name, value in settings.items() if name not in _CALLABLES}
         each = self._params_of(params, len(items), sampling)
         samplers = self._samplers_of(settings.get("sampler"), len(items))
-        return [PromptJob(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
+        processors = checked_processors(settings.get(PROCESSORS))
+        if processors and settings.get("sampler") is not None:
+            raise UsageError("a sampler of your own takes the place of all logits_processors", hint="Give one of the two.")
+        self._tell_host_samples(each)
+        return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
     def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
@@ -503,6 +551,15 @@ class LLM:
             self._has_told_suggested = True
             for line in self.suggested.lines(settings):
                 self._report.notice(line)
+
+    def _tell_host_samples(self, params: Sequence[SamplingParams]) -> None:
+        """Report once each way of sampling that a device which samples by itself does not have."""
+        known = self.backend.filters
+        for filters in {needed_filters(own) for own in params} if known else ():
+            lacking = [name for name in filters if name not in known]
+            if lacking or not SamplingBatch.describes(filters):
+                what = f"does not have {', '.join(lacking)}" if lacking else f"does not have the order {', '.join(filters)}"
+                self._tell(f"{self.backend.info.name} {what}: the CPU samples, and {self.backend.info.name} waits for it")
 
     def _tell(self, notice: str) -> None:
         """Report a notice, once, and keep it."""
@@ -604,6 +661,7 @@ def is_conversation(given: Any) -> bool:
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
+_CALLABLES = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 

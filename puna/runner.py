@@ -32,6 +32,7 @@ from weakref import WeakValueDictionary
 from puna.engine import Engine
 from puna.errors import NumericalError, UsageError
 from puna.pooling import Pool
+from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams, StepOutput
 from puna.sampling import TokenSampler
 
@@ -151,12 +152,13 @@ class Runner:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         sampler: TokenSampler | None = None,
+        processors: Sequence[LogitsProcessor] = (),
         listener: Callable[[Handle], object] = lambda handle: None,
         pool: Pool | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
         handle = Handle(self, listener)
-        self._ask(partial(self._admit, handle, partial(self._engine.add, prompt_ids, params, sampler, pool)))
+        self._ask(partial(self._admit, handle, partial(self._engine.add, prompt_ids, params, sampler, pool, processors)))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 CPU = 'Meanwhile puna runs on the CPU: puna run MODEL "..." --device cpu'
 MAC = 'puna runs on the Mac\'s CPU: puna run MODEL "..."'
@@ -18,7 +18,7 @@ NEAREST = {
 BESIDE_A_CARD = frozenset(("gfx902", "gfx90c", "gfx1033", "gfx1035", "gfx1036", "gfx1037", "gfx1103"))
 
 
-def explain_hip(numbers: Numbers) -> Explanation:
+def explain_hip(numbers: Captures) -> Explanation:
     """ROCm code not compiled for this chip, with the override that helps, if one is known."""
     chip = numbers.get("chip", "").lower()
     told = f"ROCm's libraries hold no code for this GPU, {chip}." if chip else "The program holds no code for this AMD GPU."
@@ -52,7 +52,7 @@ def explain_hip(numbers: Numbers) -> Explanation:
     )
 
 
-def _on_windows(chip: str, numbers: Numbers) -> Explanation:
+def _on_windows(chip: str, numbers: Captures) -> Explanation:
     """The same in AMD's HIP SDK for Windows, which knows no HSA_OVERRIDE_GFX_VERSION."""
     sdk = f"The HIP SDK {numbers['rocm']}" if numbers.get("rocm") else "The HIP SDK"
     return Explanation(
@@ -84,7 +84,7 @@ FLOAT8 = (
 OTHER_TYPE = ("it lacks some types", "Take float16 or float32: from_pretrained(..., dtype=torch.float16)")
 
 
-def explain_mps(numbers: Numbers) -> Explanation:
+def explain_mps(numbers: Captures) -> Explanation:
     """A type or an operation that the Mac's GPU lacks. The fallback to the CPU is for operations: it mends no type."""
     name = numbers.get("type", "").lower()
     if name:

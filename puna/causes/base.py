@@ -21,8 +21,8 @@ Topic = Literal[
 # cause    it is what went wrong
 # symptom  a warning: the program continues, but not as intended
 # effect   only reports an earlier error
-Role = Literal["cause", "symptom", "effect"]
-Numbers = Mapping[str, str]  # name -> as it stands in the text: {"wanted": "86.00 MiB", "gpu": "0"}
+MatchRole = Literal["cause", "symptom", "effect"]
+Captures = Mapping[str, str]  # name -> as it stands in the text: {"wanted": "86.00 MiB", "gpu": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Explanation:
     cure: tuple[str, ...]  # steps, likeliest first; a step may contain a command
     remedy: str = ""  # the name of a recipe in puna/machine/remedies.py
     instead: str = ""  # what puna does about the same model
-    numbers: Numbers = field(default_factory=dict)
+    numbers: Captures = field(default_factory=dict)
     kind: str = ""  # which of several causes with one wording, if the numbers show it
 
 
-Explain = Callable[[Numbers], Explanation]
+Explain = Callable[[Captures], Explanation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Cause:
     patterns: tuple[str, ...]  # wordings
     explain: Explain
     clues: tuple[str, ...] = ()  # see `clues.py`; empty: only wordings identify it
-    role: Role = "cause"
+    role: MatchRole = "cause"
     unless: tuple[str, ...] = ()  # in lower case: where one of these stands in the text, it tells of something else
 
 
@@ -61,7 +61,7 @@ class Match:
     confidence: float  # 0..1; see `SURE`
     start: int  # position in the text after `reading`
     line: str  # the matching line of the text, not escaped
-    numbers: Numbers
+    numbers: Captures
     times: int = 1
     is_aside: bool = False  # in a command, in code or in a report alone: see `lines.py`
 
@@ -81,7 +81,7 @@ def says(cause: str | Sequence[str], *cure: str, remedy: str = "", instead: str 
     """
     wordings = (cause,) if isinstance(cause, str) else tuple(cause)
 
-    def explain(numbers: Numbers) -> Explanation:
+    def explain(numbers: Captures) -> Explanation:
         told = next((text for text in (filled(w, numbers) for w in wordings) if text is not None), wordings[-1])
         steps = tuple(step for step in (filled(c, numbers) for c in cure) if step is not None)
         return Explanation(told, steps, remedy, filled(instead, numbers) or "", numbers)
@@ -89,7 +89,7 @@ def says(cause: str | Sequence[str], *cure: str, remedy: str = "", instead: str 
     return explain
 
 
-def filled(template: str, numbers: Numbers) -> str | None:
+def filled(template: str, numbers: Captures) -> str | None:
     """The template with its {names} replaced; None if a name is unknown."""
     names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     return template.format_map(numbers) if names <= numbers.keys() else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 GOES_ON = "puna uses plain PyTorch instead of Triton and says so; puna doctor tests a kernel."
 EAGER = "Or run without compiling: export TORCH_COMPILE_DISABLE=1; in vLLM --enforce-eager"
@@ -13,7 +13,7 @@ FIRST_CUDA = {"75": "10.0", "80": "11.0", "86": "11.1", "87": "11.4", "89": "11.
 FIRST_CUDA |= {"110": "13.0", "120": "12.8", "121": "12.9"}
 
 
-def explain_ptxas(numbers: Numbers) -> Explanation:
+def explain_ptxas(numbers: Captures) -> Explanation:
     """An assembler that does not support the card: usually older than the card; for old cards, newer."""
     name = numbers.get("sm", "")
     digits = "".join(filter(str.isdigit, name))
@@ -37,7 +37,7 @@ def explain_ptxas(numbers: Numbers) -> Explanation:
     return Explanation(cause, cure, instead=GOES_ON, numbers=numbers)
 
 
-def explain_resources(numbers: Numbers) -> Explanation:
+def explain_resources(numbers: Captures) -> Explanation:
     """A kernel that needs more of a resource than the card has, with both numbers."""
     required, limit = numbers.get("required", ""), numbers.get("limit", "")
     shared = "shared" in numbers.get("what", "shared")
@@ -69,7 +69,7 @@ def _kib(size: str) -> str:
     return f"{int(size) / 1024:.{1 if int(size) % 1024 else 0}f}"
 
 
-def explain_small_floats(numbers: Numbers) -> Explanation:
+def explain_small_floats(numbers: Captures) -> Explanation:
     """FP4 or FP8 kernels for another card than the one that is there; some check for one number only."""
     only = numbers.get("only", "")
     if only:

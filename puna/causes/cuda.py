@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.codes import CUDA, cuda_start_failed
 
 ON_THE_CPU = 'Meanwhile puna runs on the CPU and says why: puna run MODEL "..." --device cpu'
@@ -13,7 +13,7 @@ DEVICES = 'Choose the card in puna: puna run MODEL "..." --device cuda:0; with -
 TURING, BLACKWELL = 7.5, 10.0  # compute capabilities: the oldest of builds for CUDA 13, the first that needs CUDA 12.8
 
 
-def explain_range(numbers: Numbers) -> Explanation:
+def explain_range(numbers: Captures) -> Explanation:
     """A card outside PyTorch's range: below it PyTorch has no code; above it, code for the previous card often runs."""
     capability, lowest, highest = (numbers.get(name, "") for name in ("capability", "lowest", "highest"))
     has = f"The card has compute capability {capability}" if capability else "The card's compute capability"
@@ -54,7 +54,7 @@ def capability_of(name: str) -> float | None:
     return float(digits) if "." in digits else int(digits) / 10
 
 
-def explain_no_kernel(numbers: Numbers) -> Explanation:
+def explain_no_kernel(numbers: Captures) -> Explanation:
     """No code for the card: an older card needs an older build, a newer one a newer; where the text names no card, both."""
     name = numbers.get("capability", "")
     found = capability_of(name)
@@ -99,7 +99,7 @@ OWN_BITS = "puna needs no bitsandbytes: --weights int8 or int4 are its own."
 ROCM_PUT_WRONG = 80  # bitsandbytes takes ROCm 7.10 for 7 * 10 + 10
 
 
-def _on_rocm(version: int, numbers: Numbers) -> Explanation:
+def _on_rocm(version: int, numbers: Captures) -> Explanation:
     """A library for ROCm that is not there; versions like 7.12 are put together wrongly."""
     is_wrong = ROCM_PUT_WRONG <= version < 100
     told = f"bitsandbytes looks for its library of ROCm {version // 10}.{version % 10}, which is not in its folder."
@@ -119,7 +119,7 @@ def _on_rocm(version: int, numbers: Numbers) -> Explanation:
     )
 
 
-def explain_bitsandbytes(numbers: Numbers) -> Explanation:
+def explain_bitsandbytes(numbers: Captures) -> Explanation:
     """A library that bitsandbytes lacks for this CUDA or ROCm, with the one that can stand for it."""
     file = numbers.get("file", "")
     if (rocm := re.search(r"rocm(\d{2})\b", file)) is not None:
@@ -152,7 +152,7 @@ def explain_bitsandbytes(numbers: Numbers) -> Explanation:
 SGL_INDEX = "https://docs.sglang.ai/whl/cu130/"
 
 
-def explain_sgl_kernel(numbers: Numbers) -> Explanation:
+def explain_sgl_kernel(numbers: Captures) -> Explanation:
     """SGLang's compiled kernels: for another CUDA, for another PyTorch, or none for the card."""
     found = _NUMBERED.search(numbers.get("library", ""))
     if found is not None:
@@ -179,7 +179,7 @@ _NUMBERED = re.compile(r"lib(?:cudart|cublas|cublaslt|nvrtc|nvjitlink|cupti)\.so
 WHEELS = {"11": "cu118", "12": "cu128", "13": "cu130"}  # CUDA's first number -> PyTorch's index of it
 
 
-def explain_library(numbers: Numbers) -> Explanation:
+def explain_library(numbers: Captures) -> Explanation:
     """A library of CUDA that a program was linked to, and that is not there: the program is for another CUDA than PyTorch."""
     library = numbers.get("library", "")
     found = _NUMBERED.search(library)
@@ -214,7 +214,7 @@ def explain_library(numbers: Numbers) -> Explanation:
     )
 
 
-def explain_start(numbers: Numbers) -> Explanation:
+def explain_start(numbers: Captures) -> Explanation:
     """A start of CUDA that returned a code of no cause of its own."""
     code = numbers.get("code", "")
     meaning = CUDA.get(code, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, filled, says
+from puna.causes.base import Captures, Cause, Explanation, filled, says
 
 ONE_CARD = 'puna needs no process group on one card or CPU: puna run llama-2-7b/ "..."'
 ANY = (
@@ -13,7 +13,7 @@ ANY = (
 MANY = 64  # more processes than share the heads of any one model
 
 
-def explain_heads(numbers: Numbers) -> Explanation:
+def explain_heads(numbers: Captures) -> Explanation:
     """A number of heads that the GPUs cannot share evenly, with the numbers of GPUs that can."""
     heads = int(numbers.get("heads", "0"))
     fitting = [str(n) for n in range(1, min(heads, MANY) + 1) if heads % n == 0]

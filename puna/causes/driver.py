@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.codes import cuda_start_failed, nvml_start_failed
 
 DOCTOR = "puna doctor tries the driver part by part and names what is missing."
 
 
-def explain_old_driver(numbers: Numbers) -> Explanation:
+def explain_old_driver(numbers: Captures) -> Explanation:
     """A driver that is too old, with the newest CUDA that it supports: 11040 is 11.4."""
     found = numbers.get("found", "")
     newest = f" The newest CUDA that it supports is {int(found) // 1000}.{int(found) % 1000 // 10}." if found else ""

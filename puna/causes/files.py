@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 AS_IT_IS = "puna reads GGUF, safetensors, .bin, Meta's .pth and llama2.c's .bin as they are: puna run PATH \"...\""
 INSPECT = "puna inspect PATH names the field and the byte at which a file is wrong."
@@ -37,7 +37,7 @@ GGUF_PARTS = (
 MAGICS = {"4f44213c": "an HTML page", "04034b50": "a zip archive, such as a .pth", "00000000": "zeros"}
 
 
-def explain_magic(numbers: Numbers) -> Explanation:
+def explain_magic(numbers: Captures) -> Explanation:
     """A file that does not begin like a GGUF, with what its first bytes mean."""
     kind = MAGICS.get(numbers.get("magic", ""))
     begins = f" but like {kind}" if kind else ""
@@ -59,7 +59,7 @@ NEW_TYPES = {"34": "TQ1_0", "35": "TQ2_0", "39": "MXFP4 (gpt-oss), which came in
 NO_LONGER = ("4", "5", "31", "32", "33", "36", "37", "38")  # removed from llama.cpp, or reused by a fork
 
 
-def explain_type(numbers: Numbers) -> Explanation:
+def explain_type(numbers: Captures) -> Explanation:
     """A tensor type number that the program does not know: newer than the program, or a fork's."""
     number = numbers.get("type", "")
     name = NEW_TYPES.get(number)
@@ -82,7 +82,7 @@ def explain_type(numbers: Numbers) -> Explanation:
 OF_OLLAMA_ALONE = {"mllama": ("Llama 3.2 Vision", "0.4", "0.24")}
 
 
-def explain_architecture(numbers: Numbers) -> Explanation:
+def explain_architecture(numbers: Captures) -> Explanation:
     """An architecture that a program does not know: mostly it is older than the model; some llama.cpp has never had."""
     name = numbers.get("architecture", "")
     model, first, last = OF_OLLAMA_ALONE.get(name.lower(), ("", "", ""))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 PULL = "puna pull resumes a broken download and checks its sha256; HF_HUB_DISABLE_XET=1 works for it too."
 
 
-def explain_xet(numbers: Numbers) -> Explanation:
+def explain_xet(numbers: Captures) -> Explanation:
     """A broken Xet transfer, with received and expected bytes."""
     got, expected = numbers.get("got", ""), numbers.get("expected", "")
     much = f" One piece had {got} bytes instead of {expected}." if got and expected else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from puna import install
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.names import KERNELS, MODULES, OTHER_RUNTIMES, PACKAGES
 
 _FOR_A_GPU = install.extra_command("gpu").replace("{", "{{").replace("}", "}}")  # it stands in a template
@@ -36,7 +36,7 @@ def plain_name(symbol: str) -> str:
     return "::".join(part for part in parts if part) or symbol
 
 
-def explain_left_out(numbers: Numbers) -> Explanation:
+def explain_left_out(numbers: Captures) -> Explanation:
     """A library that misses a function of its own package: left out when it was built, or of another version."""
     name = plain_name(numbers.get("symbol", ""))
     library = numbers.get("library", "")
@@ -62,7 +62,7 @@ def explain_left_out(numbers: Numbers) -> Explanation:
     )
 
 
-def explain_toolkit(numbers: Numbers) -> Explanation:
+def explain_toolkit(numbers: Captures) -> Explanation:
     """A toolkit and a PyTorch of two CUDAs, with both numbers where the text has them."""
     found, built = numbers.get("found", ""), numbers.get("built", "")
     if found and built:
@@ -94,7 +94,7 @@ def explain_toolkit(numbers: Numbers) -> Explanation:
 VC_RUNTIME = "Install the newest Visual C++ Redistributable (x64): winget install Microsoft.VCRedist.2015+.x64"
 
 
-def explain_dll(numbers: Numbers) -> Explanation:
+def explain_dll(numbers: Captures) -> Explanation:
     """A DLL that Windows did not load: found but not started (1114), or not found, it or one that it needs (126, 127)."""
     code, library = numbers.get("code", ""), numbers.get("library", "")
     if code == "1114":

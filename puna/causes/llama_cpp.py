@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.server import PLANS
 
 
-def explain_assert(numbers: Numbers) -> Explanation:
+def explain_assert(numbers: Captures) -> Explanation:
     """A failed check in llama.cpp; one of the checks has a known reason."""
     condition = numbers.get("condition", "")
     mixed = "ggml_op_unary" in condition.lower() or "get_type" in condition.lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 # How a process ended, as the system says it -> what it did.
 EXITS = {
@@ -37,7 +37,7 @@ def how_it_ended(code: str) -> str:
     return ", or ".join(EXITS[status] for status, shown in printed.items() if abs(shown - number) <= ROUNDED)
 
 
-def explain_worker(numbers: Numbers) -> Explanation:
+def explain_worker(numbers: Captures) -> Explanation:
     """LM Studio's report of a crash, with what the code says."""
     how = how_it_ended(numbers.get("code", ""))
     told = f": {how}" if how else ""
@@ -57,7 +57,7 @@ def explain_worker(numbers: Numbers) -> Explanation:
     )
 
 
-def explain_no_runtime(numbers: Numbers) -> Explanation:
+def explain_no_runtime(numbers: Captures) -> Explanation:
     """LM Studio has no engine for the format: it is not installed, or there is none."""
     kind = numbers.get("format", "")
     has_engine = kind.lower() in ("", "gguf", "mlx")

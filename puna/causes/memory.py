@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from puna.causes.base import Cause, Explanation, Numbers, filled, says
+from puna.causes.base import Captures, Cause, Explanation, filled, says
 from puna.units import GIB, foreign_bytes, mib_or_gib
 
 CONTEXT_BYTES = GIB // 2  # memory of a process's CUDA context and libraries, without PyTorch's blocks
@@ -23,7 +23,7 @@ class Allocation:
     others: int | None = None  # used by other processes
 
     @classmethod
-    def of(cls, numbers: Numbers) -> Allocation:
+    def of(cls, numbers: Captures) -> Allocation:
         """From PyTorch's wording, of versions up to 2.0 and later."""
         size = {name: foreign_bytes(text) for name, text in numbers.items()}
         wanted, capacity, free, allocated = (size.get(name) for name in ("wanted", "capacity", "free", "allocated"))
@@ -109,7 +109,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def explain_cuda(numbers: Numbers) -> Explanation:
+def explain_cuda(numbers: Captures) -> Explanation:
     """An exhausted GPU, explained by its numbers."""
     allocation = Allocation.of(numbers)
     kind = kind_of(allocation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.lm_studio import how_it_ended
 from puna.causes.server import PLANS
 
@@ -13,7 +13,7 @@ LOG = (
 )
 
 
-def explain_runner(numbers: Numbers) -> Explanation:
+def explain_runner(numbers: Captures) -> Explanation:
     """The report that the process with the model ended, with what Windows's status says."""
     status = numbers.get("status", "").lower()
     how = how_it_ended(str(int(status, 16))) if re.fullmatch(r"[0-9a-f]{8}", status) else ""

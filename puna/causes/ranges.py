@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from puna.causes.base import Explanation, Numbers
+from puna.causes.base import Captures, Explanation
 
 _NAME = re.compile(r"[\w.-]*\w(?:\[[\w,-]*\])?")
 _BOUND = re.compile(r"(===|==|~=|!=|<=|>=|<|>)\s*([\w.*+!-]*[\w*])")
@@ -47,7 +47,7 @@ def in_words(bounds: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(SAYS[sign].format(number) for sign, number in bounds)
 
 
-def explain_versions(numbers: Numbers) -> Explanation:
+def explain_versions(numbers: Captures) -> Explanation:
     """Two packages that do not fit, with the range that is wanted and the version that is there, where the text has them."""
     name, bounds = split(numbers.get("wanted", ""))
     pinned, at = split(numbers.get("found", ""))

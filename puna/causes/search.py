@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from puna.causes import clues
-from puna.causes.base import Cause, Match, Numbers
+from puna.causes.base import Captures, Cause, Match
 from puna.causes.reading import Reading, read
 from puna.causes.table import CAUSES
 from puna.causes.wording import TRADE, WORD, Wording, compile_wording, shingles
@@ -42,7 +42,7 @@ class Hit(NamedTuple):
     start: int
     end: int
     wording: str
-    numbers: Numbers
+    numbers: Captures
 
 
 def find(text: str) -> tuple[Match, ...]:

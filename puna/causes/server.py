@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 PLANS = "puna lowers the context to what the memory holds, says so, and names both numbers when a prompt does not fit."
 
 
-def explain_context(numbers: Numbers) -> Explanation:
+def explain_context(numbers: Captures) -> Explanation:
     """A prompt beyond the server's context, with a context that holds it."""
     tokens, limit = (int(numbers.get(name, "0")) for name in ("tokens", "limit"))
     longer = longer_context(max(tokens, limit))

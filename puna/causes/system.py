@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.names import OTHER_RUNTIMES
 
 RUNS = "puna needs no build step: Numba and Triton compile its kernels on your machine."
@@ -38,7 +38,7 @@ SAME = {"gmake": "make", "pip3": "pip", "python3": "python", "rustc": "cargo"}
 SAME |= dict.fromkeys(("gcc", "g++", "cc", "c++", "clang"), "compiler")
 
 
-def explain_tool(numbers: Numbers) -> Explanation:
+def explain_tool(numbers: Captures) -> Explanation:
     """A command that is not installed, with its package."""
     tool = numbers.get("tool", "").lower()
     package = PACKAGES.get(SAME.get(tool, tool))

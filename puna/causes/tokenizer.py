@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 
 OWN = (
     "puna reads tokenizer.json, SentencePiece's and Llama 3's tokenizer.model by itself: puna tokenize MODEL TEXT shows the "
@@ -23,7 +23,7 @@ TEMPLATES = "puna reports the template's own refusal; to use another template: p
 OF_TRANSFORMERS_5 = frozenset(("tokenizersbackend", "sentencepiecebackend", "pythonbackend", "mistralcommonbackend"))
 
 
-def explain_class(numbers: Numbers) -> Explanation:
+def explain_class(numbers: Captures) -> Explanation:
     """A class in tokenizer_config.json that this transformers lacks: it is of a later one, misspelt, or the model's own."""
     name = numbers.get("name", "")
     if name.lower() in OF_TRANSFORMERS_5:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.names import OWNERS
 from puna.causes.ranges import explain_versions
 
@@ -169,7 +169,7 @@ UPDATE = "Update the program that asks for the name; the traceback's last lines 
 NO_OWN_CODE = "load it without trust_remote_code=True, if transformers knows the model, or take a newer revision of the model."
 
 
-def explain_moved(numbers: Numbers) -> Explanation:
+def explain_moved(numbers: Captures) -> Explanation:
     """A name that this version of a package lacks, with the versions that have it, if known."""
     module = numbers.get("package") or numbers.get("part", "")
     package = module.partition(".")[0].lower() or OWNERS.get(numbers.get("owner", "").lower(), "")
@@ -185,7 +185,7 @@ def explain_moved(numbers: Numbers) -> Explanation:
     return Explanation(told, cure, instead=INSTEAD.get(package, OWN_READERS), numbers=numbers)
 
 
-def _known_move(name: str, package: str, numbers: Numbers) -> Moved | None:
+def _known_move(name: str, package: str, numbers: Captures) -> Moved | None:
     """What the text itself, or else the table, says of a name. A package may have a name that another one has removed."""
     if "gone" in numbers:
         return Moved(package, numbers["gone"], instead=numbers.get("instead", ""))
@@ -211,7 +211,7 @@ def _unknown_name(name: str, package: str) -> str:
     return f"The installed {package} has no {name}: {written}{mostly}."
 
 
-def _cures_of_move(package: str, moved: Moved | None, numbers: Numbers) -> Iterator[str]:
+def _cures_of_move(package: str, moved: Moved | None, numbers: Captures) -> Iterator[str]:
     wanted = package or "transformers"
     yield f"See the version: python -m pip show {wanted.replace(' and ', ' ')}"
     if numbers.get("model"):
@@ -260,7 +260,7 @@ def _as_the_program_says(package: str) -> str:
     return f"Or install the version of {package} that the program's requirements or the model's card name."
 
 
-def explain_other_pythons(numbers: Numbers) -> Explanation:
+def explain_other_pythons(numbers: Captures) -> Explanation:
     """uv and Poetry resolve for every Python that the project allows, not for the active one alone."""
     active, other = numbers.get("active", ""), numbers.get("other", "")
     range_, better = numbers.get("range", ""), numbers.get("better", "")
@@ -285,7 +285,7 @@ def explain_other_pythons(numbers: Numbers) -> Explanation:
 REGISTERED = {"aimv2": ("vllm", "0.10", "4.54"), "ovis": ("vllm", "0.10", "4.54")}
 
 
-def explain_registration(numbers: Numbers) -> Explanation:
+def explain_registration(numbers: Captures) -> Explanation:
     """A package that registers with transformers what this transformers has itself, or in a way that it no longer takes."""
     model = numbers.get("model", "")
     package, version, has_it = REGISTERED.get(model.lower(), ("", "", ""))

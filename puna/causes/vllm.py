@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from puna.causes.base import Cause, Explanation, Numbers, says
+from puna.causes.base import Captures, Cause, Explanation, says
 from puna.causes.server import PLANS
 
 LEAST_SHARE = 5  # hundredths of a card: below it nothing is worth a start
 
 
-def explain_memory_taken(numbers: Numbers) -> Explanation:
+def explain_memory_taken(numbers: Captures) -> Explanation:
     """vLLM's share of a card of which others hold a part, with the share that would start."""
     free, capacity = numbers.get("free", ""), numbers.get("capacity", "")
     if free and capacity and numbers.get("share"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from puna.errors import ModelFormatError
 from puna.formats.blocks import BLOCK_TYPES, BlockType
 from puna.formats.rows import ComputedRows, Rows
 from puna.model.spec import ModelConfig
@@ -33,6 +34,7 @@ class Tensor:
     type: BlockType
     data: Rows  # (rows, bytes of a row); a vector is one row
     scales: npt.NDArray[np.float32] | None = None  # (rows, columns / group size)
+    file: str = ""  # for error messages
 
     @property
     def num_bytes(self) -> int:
@@ -45,12 +47,29 @@ class Tensor:
             values = self.dequantize() * np.float32(factor) + np.float32(offset)
             return values.view(np.uint8)[None][first:last]
 
-        return Tensor(self.name, self.shape, BLOCK_TYPES["F32"], ComputedRows((1, 4 * self.shape[0]), compute))
+        return Tensor(self.name, self.shape, BLOCK_TYPES["F32"], ComputedRows((1, 4 * self.shape[0]), compute), file=self.file)
+
+    def blocks(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.uint8]:
+        """Rows first..last-1 as they are stored. ModelFormatError if the scale of a block is infinite or NaN.
+
+        Single weights are not looked at, also not those of F32, F16 and BF16: that would cost more than to load them.
+        """
+        rows = self.data[first:last]
+        if rows.size and (bad := self.type.bad_scale(rows)) is not None:
+            byte, field = bad
+            row = first + byte // rows.shape[1]
+            raise self._bad_scale(f"{field} of the block at byte {byte % rows.shape[1]} of row {row}")
+        return rows
+
+    def _bad_scale(self, which: str) -> ModelFormatError:
+        return ModelFormatError(self.file or "the model", f"tensor {self.name!r}", None, f"{which} is infinite or not a number")
 
     def dequantize(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
-        """Rows first..last-1 as float32 (a vector is one row).  # (rows, columns), or (columns,) for a vector"""
-        rows = self.data[first:last]
+        """Rows first..last-1 as float32 (a vector is one row), checked as `blocks`.  # (rows, columns), or (columns,)"""
+        rows = self.blocks(first, last)
         scales = None if self.scales is None else self.scales[first:last]
+        if scales is not None and not np.isfinite(scales).all():
+            raise self._bad_scale(f"a scale of row {first + int(np.isfinite(scales).all(axis=1).argmin())}")
         values = self.type.dequantize(rows, scales)
         return values.reshape(self.shape) if len(self.shape) == 1 else values
 
@@ -105,6 +124,14 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RankingHead:
+    """The head of a model that scores texts: logits = matrix x hidden state of the last token."""
+
+    matrix: Tensor  # (labels, hidden_size); one label or two
+    labels: tuple[str, ...] = ()  # their names, if the file has any
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model that was opened and checked; its weights are not read yet."""
 
@@ -120,6 +147,7 @@ class Checkpoint:
     notices: tuple[str, ...] = ()  # for the user when the model is loaded; one line each
     generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)
     pooling: Pooling | None = None  # how hidden states become an embedding; None: the file does not say
+    head: RankingHead | None = None  # of a model that scores texts
 
     def __repr__(self) -> str:
         config = self.config

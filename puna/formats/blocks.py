@@ -19,6 +19,9 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Blocks = npt.NDArray[Any]  # (blocks,) of a type's record
 
+SCALES = frozenset({"d", "m", "dmin"})  # fields of a block that multiply, or move, all its numbers; in half precision
+EXPONENT = np.uint16(0x7C00)  # of half precision; all its bits are set in infinities and NaN
+
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
@@ -36,6 +39,19 @@ class BlockType:
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row of `columns` weights; `columns` is a multiple of `block_size`."""
         return columns // self.block_size * self.block_bytes
+
+    def bad_scale(self, rows: Bytes) -> tuple[int, str] | None:
+        """(byte, field) of the first block whose scale is infinite or NaN, in rows of blocks; None if all are finite.
+
+        Looks at the scales only, which costs a pass over the bytes.
+        """
+        blocks = np.ascontiguousarray(rows).reshape(-1).view(self.layout)
+        for field in self.layout.names or ():
+            if field in SCALES:
+                is_bad = blocks[field].view(np.uint16) & EXPONENT == EXPONENT
+                if is_bad.any():
+                    return int(is_bad.argmax()) * self.block_bytes, field
+        return None
 
     def dequantize(self, rows: Bytes, scales: Floats | None = None) -> Floats:
         """Bytes of rows to float32; the result may be a read-only view.  # (rows, bytes of a row) -> (rows, columns)

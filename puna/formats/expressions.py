@@ -32,7 +32,7 @@ class TooCostly(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PatternPart:
     """The cost of a part of an expression."""
 
     can_fail: bool = True
@@ -56,7 +56,7 @@ def shortest_match(expression: str) -> int:
     return min(shortest, 1) if FLAG_I.search(expression) else shortest
 
 
-def _read(expression: str) -> Part:
+def _read(expression: str) -> PatternPart:
     if len(expression) > MAX_LENGTH:
         raise TooCostly(f"an expression of {len(expression)} characters")
     reader = _Reader(expression)
@@ -73,7 +73,7 @@ class _Reader:
         self.text = text
         self.at = 0
 
-    def alternatives(self, depth: int) -> Part:
+    def alternatives(self, depth: int) -> PatternPart:
         if depth > MAX_DEPTH:
             raise TooCostly("brackets nested too deeply")
         branches = [self._sequence(depth)]
@@ -81,7 +81,7 @@ class _Reader:
             branches.append(self._sequence(depth))
         if len(branches) == 1:
             return branches[0]
-        return Part(
+        return PatternPart(
             can_fail=all(branch.can_fail for branch in branches),
             ways=sum(branch.ways for branch in branches),
             power=max(branch.power for branch in branches),
@@ -90,27 +90,27 @@ class _Reader:
             shortest=min(branch.shortest for branch in branches),
         )
 
-    def _sequence(self, depth: int) -> Part:
+    def _sequence(self, depth: int) -> PatternPart:
         parts = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
             parts.append(self._quantified(self._atom(depth)))
         return _joined(parts)
 
-    def _atom(self, depth: int) -> Part:
+    def _atom(self, depth: int) -> PatternPart:
         letter = self.text[self.at]
         if letter == "(":
             return self._group(depth)
         if letter == "[":
             self._skip_class()
-            return Part()
+            return PatternPart()
         if letter == "\\":
             return self._escape()
         if letter in "?*+":
             raise TooCostly(f"a {letter} with nothing to repeat")
         self.at += 1
-        return Part(shortest=int(letter not in "^$"))
+        return PatternPart(shortest=int(letter not in "^$"))
 
-    def _group(self, depth: int) -> Part:
+    def _group(self, depth: int) -> PatternPart:
         kind = ":"
         if self.text.startswith("(?", self.at):
             found = GROUP.match(self.text, self.at)
@@ -128,25 +128,25 @@ class _Reader:
         if kind in (":", ">"):
             return inner
         # A lookaround is read again at each position: an unbounded part costs the text's length.
-        return Part(
+        return PatternPart(
             ways=inner.ways,
             power=inner.quiet_power,
             quiet_power=inner.quiet_power if inner.is_fixed else max(1, inner.quiet_power),
             shortest=0,
         )
 
-    def _flags(self, found: re.Match[str]) -> Part:
+    def _flags(self, found: re.Match[str]) -> PatternPart:
         """Flags for what follows. In Ruby's syntax they make a group of all of it: a(?i)b|c is a(?i:b|c)."""
         if found.start() > 0:
             raise TooCostly(f"{found[0]} that is not at its beginning")
-        return Part(can_fail=False, shortest=0)
+        return PatternPart(can_fail=False, shortest=0)
 
-    def _escape(self) -> Part:
+    def _escape(self) -> PatternPart:
         found = ESCAPE.match(self.text, self.at)
         if found is None or found[0][1] in REFUSED_ESCAPES:
             raise TooCostly(f"the escape {self.text[self.at : self.at + 2]}")
         self.at = found.end()
-        return Part(shortest=int(found[0][1] not in NO_CHARACTER))
+        return PatternPart(shortest=int(found[0][1] not in NO_CHARACTER))
 
     def _skip_class(self) -> None:
         """Skip a class of characters, which may hold others."""
@@ -165,7 +165,7 @@ class _Reader:
                 return
         raise TooCostly(f"the class {self.text[start : start + 8]}, which does not end")
 
-    def _quantified(self, part: Part) -> Part:
+    def _quantified(self, part: PatternPart) -> PatternPart:
         while (found := QUANTIFIER.match(self.text, self.at)) and found[0] != "{}" and found[0] != "{,}":
             self.at = found.end()
             sign, least, comma, most, suffix = found.groups()
@@ -191,13 +191,13 @@ def _bounds(sign: str | None, least: str, comma: str, most: str) -> tuple[int, i
     return low, high if high is None or high <= MANY or high == low else None
 
 
-def _repeated(part: Part, low: int, high: int | None) -> Part:
+def _repeated(part: PatternPart, low: int, high: int | None) -> PatternPart:
     """`part` repeated. Backtracking into a loop over several ways is exponential; it never happens if nothing after the loop
     can fail."""
     can_fail = part.can_fail and low > 0
     if high == low:
         count = min(low, MANY)
-        return Part(
+        return PatternPart(
             can_fail, part.ways**count, part.power * count, part.quiet_power * count, part.is_fixed, part.shortest * count
         )
     is_loop = high is None or high > 1
@@ -205,10 +205,10 @@ def _repeated(part: Part, low: int, high: int | None) -> Part:
     power = part.power + (high is None)
     if is_loop and not part.is_fixed:
         power = 99
-    return Part(can_fail, ways, power, part.quiet_power, is_fixed=False, shortest=part.shortest * min(low, MANY))
+    return PatternPart(can_fail, ways, power, part.quiet_power, is_fixed=False, shortest=part.shortest * min(low, MANY))
 
 
-def _joined(parts: list[Part]) -> Part:
+def _joined(parts: list[PatternPart]) -> PatternPart:
     """Parts in sequence. A part is retried when a later one fails."""
     ways, power, quiet_ways, quiet_power, fails_later = 1, 0, 1, 0, False
     for part in reversed(parts):
@@ -217,4 +217,4 @@ def _joined(parts: list[Part]) -> Part:
         quiet_power += part.power if fails_later else part.quiet_power
         fails_later = fails_later or part.can_fail
     is_fixed = all(part.is_fixed for part in parts)
-    return Part(fails_later, ways, power, quiet_power, is_fixed, sum(part.shortest for part in parts))
+    return PatternPart(fails_later, ways, power, quiet_power, is_fixed, sum(part.shortest for part in parts))

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from puna.errors import ConfigError, ModelFormatError, UnsupportedModelError
-from puna.formats.base import Checkpoint, Tensor
+from puna.formats.base import Checkpoint, RankingHead, Tensor
 from puna.formats.families import ARCHITECTURES, FAMILIES, NEUTRAL, Factors, Facts, Family, model_of
 from puna.formats.gguf_file import MAGIC, GGUFFile, GGUFTensor, Value, read_gguf
 from puna.formats.gguf_tokenizer import read_tokenizer
 from puna.formats.gguf_values import Values
 from puna.formats.mapped import shown
 from puna.formats.names import GGUF_NAMES, foreign_name
-from puna.formats.notices import Doubt
+from puna.formats.notices import ConversionLoss, Doubt
 from puna.formats.regrouped import separated
 from puna.formats.rope_tables import with_factors
 from puna.formats.rows import HalfSplitHeads, Rows, half_split_vector
@@ -136,6 +136,7 @@ def open_gguf(path: Path) -> Checkpoint:
     name, family = _family(values, architecture)
     _refuse_what_changes_results(values, family)
     config, logit_scale = _config(values, gguf, name)
+    head = _head(values, gguf, config)
     tensors = _tensors(gguf, config, logit_scale)
     tokenizer, template = read_tokenizer(values, config.vocab_size), _template(values)
     return Checkpoint(
@@ -151,6 +152,7 @@ def open_gguf(path: Path) -> Checkpoint:
         notices=tuple(values.notices),
         generation=_generation(gguf.values),
         pooling=_pooling(values, FAMILIES[name].gguf),
+        head=head,
     )
 
 
@@ -185,6 +187,22 @@ def _template(values: Values) -> str | None:
     if others := [name for name, text in texts.items() if text not in (None, template)]:
         values.notices.append(other_templates(others))
     return template
+
+
+SCORE = "cls.output.weight"
+
+
+def _head(values: Values, gguf: GGUFFile, config: ModelConfig) -> RankingHead | None:
+    labels = values.array(f"{FAMILIES[config.architecture].gguf}.classifier.output_labels", "string") or []
+    score = gguf.tensors.get(SCORE)
+    if score is None:
+        return None
+    if len(score.shape) != 2 or score.shape[0] not in (1, 2) or score.shape[1] != config.hidden_size:
+        score.fail(f"has shape {score.shape}; (1 or 2 labels, {config.hidden_size}) is needed")
+    values.notices.append(ConversionLoss(f"conversions leave out the model's head for ranking ({SCORE})"))
+    return RankingHead(
+        Tensor(SCORE, score.shape, score.type, score.data), tuple(one.decode("utf-8", "replace") for one in labels)
+    )
 
 
 def _refuse_other_architectures(file: Path, values: Mapping[str, Value]) -> None:
@@ -459,7 +477,7 @@ def _tensors(gguf: GGUFFile, config: ModelConfig, logit_scale: float) -> dict[st
             f"{found[name].file}: tensor '{name}' is one expert's by itself, as in files from before April 2024",
             hint="Take a newer conversion of the model, in which a layer's experts are one tensor.",
         )
-    for name in [name for name in found if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT)]:
+    for name in [name for name in found if name not in known and name not in (ROPE_FACTORS, ROPE_LONG, ROPE_SHORT, SCORE)]:
         raise UnsupportedModelError(
             f"{found[name].file}: tensor '{name}' is no part of a {config.architecture} model with "
             f"{config.num_layers} layers{', as puna knows it' if name.endswith('.bias') else ''}"
@@ -480,7 +498,8 @@ def _tensor(source: GGUFTensor, ours: str, shape: tuple[int, ...], config: Model
     if source.shape != shape:
         source.fail(f"has shape {source.shape}; the model's sizes need {shape}")
     turned = FAMILIES[config.architecture].half_split and role_of(ours).is_rotary
-    return Tensor(ours, shape, source.type, _interleaved(source, shape, config) if turned else source.data)
+    rows = _interleaved(source, shape, config) if turned else source.data
+    return Tensor(ours, shape, source.type, rows, file=str(source.file))
 
 
 def _interleaved(source: GGUFTensor, shape: tuple[int, ...], config: ModelConfig) -> Rows:

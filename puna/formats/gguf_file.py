@@ -105,10 +105,10 @@ class GGUFFile:
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-Check = Callable[[Path, Mapping[str, Value]], None]
+HeaderCheck = Callable[[Path, Mapping[str, Value]], None]
 
 
-def read_gguf(path: Path, check: Check) -> GGUFFile:
+def read_gguf(path: Path, check: HeaderCheck) -> GGUFFile:
     """Read a container; for a split model all shards as one, whichever of them `path` is.
 
     `check` gets each file's values before its tensors are read, and may refuse them.
@@ -172,7 +172,7 @@ def _joined(shards: Sequence[GGUFFile], count: int) -> GGUFFile:
 # ---- one file -------------------------------------------------------------------------------------------------------
 
 
-def _read_shard(path: Path, check: Check) -> GGUFFile:
+def _read_shard(path: Path, check: HeaderCheck) -> GGUFFile:
     cursor = Cursor(map_file(path), path)
     header = read_header(cursor, check)
     tensors = _map_tensors(cursor, header.infos, header.alignment)
@@ -196,7 +196,7 @@ class GGUFHeader:
         return (begin, begin + info.num_bytes) if info else None
 
 
-def read_header(cursor: Cursor, check: Check) -> GGUFHeader:
+def read_header(cursor: Cursor, check: HeaderCheck) -> GGUFHeader:
     """Read the values and the tensor infos; the cursor stops after them."""
     if cursor.take("magic", 4) != MAGIC:
         cursor.fail("magic", "is not that of GGUF", 0)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from puna.formats.expressions import TooCostly, shortest_match
 from puna.formats.sentencepiece_model import charsmap_growth
 
-Step = Mapping[str, Any]
+TokenizerStep = Mapping[str, Any]
 
 # Unicode's largest expansions, any number of these steps in any order: U+FDFA (3 bytes) has a compatibility form of 33.
 CANONICAL = 3.0  # U+1D1C0: 4 bytes become 12
@@ -91,7 +91,7 @@ def _is_stable(text: str) -> bool:
     )
 
 
-def _replace(growth: _Growth, step: Step) -> None:
+def _replace(growth: _Growth, step: TokenizerStep) -> None:
     (kind, pattern), content = next(iter(step["pattern"].items())), step["content"]
     if (kind, pattern) == ("String", " "):
         growth.replace_spaces(content)
@@ -102,18 +102,18 @@ def _replace(growth: _Growth, step: Step) -> None:
     growth.replace(content, shortest)
 
 
-def _precompiled(growth: _Growth, step: Step) -> None:
+def _precompiled(growth: _Growth, step: TokenizerStep) -> None:
     growth.renew(charsmap_growth(base64.b64decode(step["precompiled_charsmap"])))
 
 
-def _bert(growth: _Growth, step: Step) -> None:
+def _bert(growth: _Growth, step: TokenizerStep) -> None:
     """Accents are stripped from the canonical form."""
     growth.settle(CANONICAL)
     if step["handle_chinese_chars"]:
         growth.open *= CHINESE
 
 
-def _metaspace(growth: _Growth, step: Step) -> None:
+def _metaspace(growth: _Growth, step: TokenizerStep) -> None:
     growth.replace_spaces(step["replacement"])
     if step["prepend_scheme"] != "never":
         growth.add(step["replacement"])
@@ -121,7 +121,7 @@ def _metaspace(growth: _Growth, step: Step) -> None:
         growth.cut()
 
 
-def _byte_level(growth: _Growth, step: Step) -> None:
+def _byte_level(growth: _Growth, step: TokenizerStep) -> None:
     """As a normalizer it has no keys."""
     if step.get("add_prefix_space", False):
         growth.add(" ")
@@ -131,27 +131,27 @@ def _byte_level(growth: _Growth, step: Step) -> None:
         growth.cut()
 
 
-def _cut(growth: _Growth, step: Step) -> None:
+def _cut(growth: _Growth, step: TokenizerStep) -> None:
     growth.cut()
 
 
-def _cut_at_spaces(growth: _Growth, step: Step) -> None:
+def _cut_at_spaces(growth: _Growth, step: TokenizerStep) -> None:
     """Spaces are taken away."""
     growth.cut()
     growth.has_spaces = False
 
 
-def _nothing(growth: _Growth, step: Step) -> None:
+def _nothing(growth: _Growth, step: TokenizerStep) -> None:
     """Takes characters away, or puts one in the place of one that is as long or longer."""
     growth.has_spaces = True
 
 
-def _settle(factor: float) -> Callable[[_Growth, Step], None]:
+def _settle(factor: float) -> Callable[[_Growth, TokenizerStep], None]:
     return lambda growth, step: growth.settle(factor)
 
 
 # Every kind of the tables of `library_parts.py`. A kind that stands in two sections does the same in both.
-EFFECTS: dict[str, Callable[[_Growth, Step], None]] = {
+EFFECTS: dict[str, Callable[[_Growth, TokenizerStep], None]] = {
     "NFC": _settle(CANONICAL),
     "NFD": _settle(CANONICAL),
     "NFKC": _settle(COMPATIBLE),
@@ -178,7 +178,7 @@ EFFECTS: dict[str, Callable[[_Growth, Step], None]] = {
 }
 
 
-def encoded_growth(normalizer: Sequence[Step], pre_tokenizer: Sequence[Step]) -> float:
+def encoded_growth(normalizer: Sequence[TokenizerStep], pre_tokenizer: Sequence[TokenizerStep]) -> float:
     """Bytes that the model gets for one byte of a text, at most. TooCostly where a step has no bound."""
     growth = _Growth()
     for step in [*normalizer, *pre_tokenizer]:
@@ -186,7 +186,7 @@ def encoded_growth(normalizer: Sequence[Step], pre_tokenizer: Sequence[Step]) ->
     return growth.size
 
 
-def decoded_growth(decoder: Sequence[Step]) -> float:
+def decoded_growth(decoder: Sequence[TokenizerStep]) -> float:
     """Bytes of a token's text for one byte of its piece, at most: only a Replace puts anything in."""
     growth = _Growth()
     for step in decoder:

@@ -25,6 +25,7 @@ from puna.formats.names import HUGGINGFACE_NAMES, foreign_name
 from puna.formats.notices import Doubt
 from puna.formats.quantised import METHODS, unpacked
 from puna.formats.quantised_config import unused_settings
+from puna.formats.ranking_head import LOST_HEAD, NO_TEXT, taken_out, with_beginnings, writes_text
 from puna.formats.regrouped import separated, stacked
 from puna.formats.rows import HalfSplitHeads, Rows, are_equal, half_split_vector
 from puna.formats.safetensors import read_safetensors
@@ -71,8 +72,10 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
     config = read_config(config_json, name=folder.resolve().name)
     stored, files = _stored(folder)
     stored, of_images = _of_text(config_json, stored)
+    stored = with_beginnings(stored)
+    head = taken_out(stored, config_json, config.hidden_size)
     unquantised, told = _unquantised(folder, config_json, stored)
-    config, weights, notices = _with_head(_regrouped(unquantised, config), config)
+    config, weights, notices = _with_head(_regrouped(unquantised, config), config, writes_text(config_json))
     tensors = _tensors(weights, config, config_json)
     spec, said = _tokenizer(folder, tokenizer, config.vocab_size)
     generation = _generation(folder)
@@ -90,6 +93,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         files=files,
         notices=(
             *of_images,
+            *([] if head is None else [LOST_HEAD]),
             *notices,
             *rope_notices(config_json),
             *_idle_ids(config_json, config.vocab_size),
@@ -101,6 +105,7 @@ def open_huggingface(folder: Path, tokenizer: Path | None = None) -> Checkpoint:
         ),
         generation=sampling_in(config_json) if generation is None else generation.values,
         pooling=_pooling(folder),
+        head=head,
     )
 
 
@@ -334,11 +339,13 @@ def _norms(tensors: Mapping[str, Tensor], offset: float, output_factor: float) -
     return found | last
 
 
-def _with_head(stored: Weights, config: ModelConfig) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
-    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding.
+def _with_head(stored: Weights, config: ModelConfig, writes: bool) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
+    """The model with one output matrix if `tie_word_embeddings` says that it is the embedding, or if it writes no text.
 
     As in transformers 5, a stored one that differs counts, and the output matrix replaces a missing embedding.
     """
+    if not writes and HEAD not in stored:
+        return replace(config, tie_embeddings=True), stored, (NO_TEXT,)
     if not config.tie_embeddings or HEAD not in stored:
         return config, stored, ()
     head, embed = stored[HEAD], stored.get(EMBED)
@@ -363,7 +370,7 @@ def _tensor(stored: Weight, ours: str, shape: tuple[int, ...], config: ModelConf
         stored.fail(f"has shape {stored.shape}; the model's sizes need {shape}")
     if stored.dtype not in (READABLE if isinstance(stored, FileArray) else BLOCK_TYPES):
         raise UnsupportedModelError(f"{stored.file}: tensor '{stored.name}' is {stored.dtype}; puna runs {', '.join(READABLE)}")
-    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config))
+    return Tensor(ours, shape, BLOCK_TYPES[stored.dtype], _interleaved(stored, ours, config), file=str(stored.file))
 
 
 def _interleaved(stored: Weight, ours: str, config: ModelConfig) -> Rows:

@@ -15,6 +15,7 @@ from puna.formats.families import FAMILIES, NEUTRAL, WRAPPERS, DefaultExperts, F
 from puna.formats.huggingface_rope import FULL, LOCAL, ORIGINAL, PARTIAL, in_range, lengthened, read_ropes
 from puna.formats.json_file import JsonObject
 from puna.formats.mapped import shown
+from puna.formats.ranking_head import classes_of
 from puna.model.spec import Activation, Experts, ModelConfig
 
 # Our name of a size -> the key; errors about that size name the key.
@@ -166,7 +167,7 @@ def family_in(config: JsonObject) -> Family:
         raise UnsupportedModelError(
             f"{config.file}: {found}; puna runs: {', '.join(FAMILIES)}", hint="Choose a model of one of these families."
         )
-    _require_class(config, family.classes)
+    _require_class(config, classes_of(family.classes))
     return family
 
 

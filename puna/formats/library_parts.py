@@ -28,8 +28,8 @@ MAX_TEXT = 256  # characters that a step puts in
 MAX_GROWTH = 128  # of a text's bytes, by all steps of the normalizer and the pre-tokenizer; Llama 2's have 12, T5's 66
 MAX_DECODED_GROWTH = 16  # of a token's bytes; published decoders let nothing grow
 
-Value = Any
-Check = Callable[[JsonObject, str], Value]  # the value of a key, checked
+JsonValue = Any
+PartCheck = Callable[[JsonObject, str], JsonValue]  # the value of a key, checked
 KNOWN_EXPRESSIONS = {stage for pre in PRE_TOKENIZERS.values() for stage in pre.stages}
 
 
@@ -40,7 +40,7 @@ def _refuse(part: JsonObject, what: str) -> NoReturn:
 # ---- allowed values of a key ------------------------------------------------------------------------------------------
 
 
-def _flag(default: bool) -> Check:
+def _flag(default: bool) -> PartCheck:
     return lambda part, key: part.flag(key, default)
 
 
@@ -82,7 +82,7 @@ def _positive(part: JsonObject, key: str) -> int:
     return number
 
 
-def _one_of(*allowed: str) -> Check:
+def _one_of(*allowed: str) -> PartCheck:
     def check(part: JsonObject, key: str) -> str:
         text = part.text(key) or allowed[0]
         if text not in allowed:
@@ -130,10 +130,10 @@ def _prepend_scheme(part: JsonObject, key: str) -> str:
 
 # ---- the tables -----------------------------------------------------------------------------------------------------
 
-Table = Mapping[str, Mapping[str, Check]]
+Table = Mapping[str, Mapping[str, PartCheck]]
 BEHAVIOR = _one_of("Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous")
-METASPACE: Mapping[str, Check] = {"replacement": _letter, "prepend_scheme": _prepend_scheme, "split": _flag(True)}
-BYTE_LEVEL: Mapping[str, Check] = {"add_prefix_space": _flag(True), "trim_offsets": _flag(True), "use_regex": _flag(True)}
+METASPACE: Mapping[str, PartCheck] = {"replacement": _letter, "prepend_scheme": _prepend_scheme, "split": _flag(True)}
+BYTE_LEVEL: Mapping[str, PartCheck] = {"add_prefix_space": _flag(True), "trim_offsets": _flag(True), "use_regex": _flag(True)}
 
 NORMALIZERS: Table = {
     "NFC": {},
@@ -192,7 +192,7 @@ NORMALIZER = Section("normalizer", "normalizers", "normalizer", NORMALIZERS)
 PRE_TOKENIZER = Section("pre_tokenizer", "pretokenizers", "pre-tokenizer", PRE_TOKENIZERS_OF_LIBRARY)
 DECODER = Section("decoder", "decoders", "decoder", DECODERS)
 
-Part = dict[str, Value]
+Part = dict[str, JsonValue]
 
 
 def library_parts(document: JsonObject) -> dict[str, list[Part]]:

@@ -261,7 +261,7 @@ def _read_tensor(cursor: Cursor, name: str, shape: tuple[int, ...], group_size: 
     if group_size and len(shape) == 2:
         numbers = cursor.array(label, "<u1", rows * columns).reshape(rows, columns)
         scales = cursor.array(label, "<f4", rows * columns // group_size).reshape(rows, -1)
-        return Tensor(name, shape, BLOCK_TYPES["Q8_GROUP"], numbers, np.require(scales, requirements="A"))
+        return Tensor(name, shape, BLOCK_TYPES["Q8_GROUP"], numbers, np.require(scales, requirements="A"), str(cursor.file))
     data = cursor.array(label, "<u1", 4 * rows * columns).reshape(rows, 4 * columns)
     return Tensor(name, shape, BLOCK_TYPES["F32"], data)
 

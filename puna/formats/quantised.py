@@ -130,6 +130,8 @@ def _packed(grid: Grid) -> PackedTensor:
     pack = PACKERS[kind]
 
     def compute(first: int, last: int) -> Bytes:
+        if kind in ("F16", "F32") and not np.isfinite(grid.scales(first, last)).all():  # the scales of blocks are checked later
+            grid.stored.fail("has a scale that is infinite or not a number")
         return pack(grid, first, last)
 
     rows = ComputedRows((grid.rows, BLOCK_TYPES[kind].row_bytes(grid.columns)), compute)

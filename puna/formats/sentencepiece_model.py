@@ -71,14 +71,14 @@ def read_sentencepiece_model(path: Path, data: bytes) -> TokenizerSpec:
 # ---- reading the file ------------------------------------------------------------------------------------------------
 
 ModelPiece = tuple[bytes, float, int]
-Message = dict[int, int | bytes]
+ProtobufFields = dict[int, int | bytes]
 
 
-def _read_model(path: Path, data: bytes) -> tuple[list[ModelPiece], Message, Message]:
+def _read_model(path: Path, data: bytes) -> tuple[list[ModelPiece], ProtobufFields, ProtobufFields]:
     """Pieces, TrainerSpec, NormalizerSpec."""
     pieces: list[ModelPiece] = []
-    trainer: Message = {}
-    normalizer: Message = {}
+    trainer: ProtobufFields = {}
+    normalizer: ProtobufFields = {}
     seen: set[int] = set()
     for number, value in fields(path, data, "model", MAX_TOKENS):
         if number != 1 and number in seen:
@@ -122,11 +122,11 @@ def _read_piece(path: Path, value: int | bytes, number: int) -> ModelPiece:
     return text, score, kind
 
 
-def _flag(message: Message, number: int, default: bool) -> bool:
+def _flag(message: ProtobufFields, number: int, default: bool) -> bool:
     return bool(message.get(number, default))
 
 
-def _bytes(message: Message, number: int, default: bytes) -> bytes:
+def _bytes(message: ProtobufFields, number: int, default: bytes) -> bytes:
     value = message.get(number, default)
     return value if isinstance(value, bytes) else default
 
@@ -134,7 +134,7 @@ def _bytes(message: Message, number: int, default: bytes) -> bytes:
 # ---- what the settings mean -----------------------------------------------------------------------------------------
 
 
-def _supported_kind(path: Path, trainer: Message) -> str:
+def _supported_kind(path: Path, trainer: ProtobufFields) -> str:
     number = trainer.get(3, 1)
     kind = KINDS.get(number) if isinstance(number, int) else None
     if kind is None:
@@ -147,7 +147,7 @@ def _supported_kind(path: Path, trainer: Message) -> str:
     return kind
 
 
-def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Message, name: str) -> int | None:
+def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: ProtobufFields, name: str) -> int | None:
     """The id of a piece that the trainer names, if the piece is there and has the right type."""
     _, field, default = SPECIAL_PIECES[name]
     piece = _bytes(trainer, field, default)
@@ -155,7 +155,7 @@ def _special_id(tokens: list[bytes], types: npt.NDArray[np.int32], trainer: Mess
     return next((i for i in np.flatnonzero(types == wanted).tolist() if tokens[i] == piece), None)
 
 
-def _normalizer_name(path: Path, normalizer: Message) -> str:
+def _normalizer_name(path: Path, normalizer: ProtobufFields) -> str:
     if not _flag(normalizer, 5, True):
         raise UnsupportedModelError(f"{path}: the SentencePiece model keeps spaces as spaces; puna reads those that write U+2581")
     name = _bytes(normalizer, 1, b"")

@@ -92,7 +92,7 @@ def _part(tensor: Tensor, cut: Cut, rank: int, num_parts: int, config: ModelConf
     if cut.direction == "rows":
         data: Rows = CutRows(tensor.data, (first, last), (0, tensor.data.shape[1]))
         scales = None if tensor.scales is None else tensor.scales[first:last]
-        return Tensor(tensor.name, (last - first, *tensor.shape[1:]), tensor.type, data, scales)
+        return Tensor(tensor.name, (last - first, *tensor.shape[1:]), tensor.type, data, scales, tensor.file)
     return _columns(tensor, first, last)
 
 
@@ -102,7 +102,7 @@ def _columns(tensor: Tensor, first: int, last: int) -> Tensor:
         return _columns_as_numbers(tensor, first, last)
     data = CutRows(tensor.data, (0, len(tensor.data)), (tensor.type.row_bytes(first), tensor.type.row_bytes(last)))
     scales = None if tensor.scales is None else np.ascontiguousarray(tensor.scales[:, first // size : last // size])
-    return Tensor(tensor.name, (*tensor.shape[:-1], last - first), tensor.type, data, scales)
+    return Tensor(tensor.name, (*tensor.shape[:-1], last - first), tensor.type, data, scales, tensor.file)
 
 
 def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
@@ -113,7 +113,7 @@ def _columns_as_numbers(tensor: Tensor, first: int, last: int) -> Tensor:
         return ENCODERS[kind](np.ascontiguousarray(tensor.dequantize(first_row, last_row)[:, first:last]))
 
     rows = ComputedRows((tensor.shape[0], BLOCK_TYPES[kind].row_bytes(last - first)), numbers)
-    return Tensor(tensor.name, (*tensor.shape[:-1], last - first), BLOCK_TYPES[kind], rows)
+    return Tensor(tensor.name, (*tensor.shape[:-1], last - first), BLOCK_TYPES[kind], rows, file=tensor.file)
 
 
 def joined(parts: Sequence[Rows], cut: Cut) -> Rows:

@@ -2,7 +2,7 @@
 
 host           files, commands and variables of a machine: the real one, or a folder that stands for one
 distribution   which system this is, as far as commands differ
-setting        whether a container or WSL is between a program and the card
+environment    whether a container or WSL is between a program and the card
 pci            graphics cards on the bus
 kernel_module  NVIDIA's module: loaded, built, signed; Secure Boot; the kernel's log
 nvidia_smi     GPUs, their memory and the processes that use it
@@ -18,10 +18,5 @@ child          questions to a process of their own (`launch` starts it, `facts` 
 processor      this CPU: name, cores, instructions; sizes: bytes as text
 limits         measured rates of devices, kept in the cache
 why            an error text -> cause and fix, for this machine
-cards          NVIDIA cards by name: memory, bandwidth, compute rate
-known_models   published models as checkpoints without numbers
-choices        published models that fit a device, and the best of them
-fit            bytes itemised, the verdict, the nearest settings that fit
-speed          expected tokens per second
-history        predicted bytes against the bytes that loading took
+planning/      whether a model fits a device, and how fast it will be; the doctor's probes ask it only for names and sizes
 """

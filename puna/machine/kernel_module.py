@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from puna.machine.environment import kernel_release
 from puna.machine.host import Host
-from puna.machine.setting import kernel_release
 
 MODULES = "/lib/modules"
 MODULE_FILE = re.compile(r"nvidia(-current)?(-open)?\.ko(\.(xz|zst|gz))?")  # Debian's is nvidia-current.ko

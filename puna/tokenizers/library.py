@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
 
-Step = dict[str, Any]
+TokenizerStep = dict[str, Any]
 ALPHABET = frozenset(byte_alphabet())
 SPACE = "\u2581"
 MAX_BYTES = 1 << 28  # that a text may become: the library holds 17 bytes for each, and cannot be interrupted
@@ -220,7 +220,7 @@ class LibraryTokenizer(VocabularyTokenizer):
         return any(step["type"] in ("Strip", "Metaspace") for step in self._steps["decoder"])
 
 
-def _replaces_spaces(step: Step) -> bool:
+def _replaces_spaces(step: TokenizerStep) -> bool:
     if step["type"] == "Split":
         return bool(step["behavior"] != "Removed")
     return step == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -229,7 +229,7 @@ def _replaces_spaces(step: Step) -> bool:
 # ---- model ----------------------------------------------------------------------------------------------------------
 
 
-def _model(spec: TokenizerSpec, options: Step, pieces: list[str], types: list[int]) -> Model:
+def _model(spec: TokenizerSpec, options: TokenizerStep, pieces: list[str], types: list[int]) -> Model:
     """The library's model. Tokens added to it, control tokens and unused ones become pieces that no text spells."""
     from tokenizers import models
 
@@ -257,11 +257,11 @@ def _model(spec: TokenizerSpec, options: Step, pieces: list[str], types: list[in
     )
 
 
-def _is_own(token_id: int, kind: int, options: Step) -> bool:
+def _is_own(token_id: int, kind: int, options: TokenizerStep) -> bool:
     return token_id < options["size"] and kind not in (CONTROL, UNUSED)
 
 
-def _require_no_loss(spec: TokenizerSpec, options: Step, types: list[int]) -> None:
+def _require_no_loss(spec: TokenizerSpec, options: TokenizerStep, types: list[int]) -> None:
     """Without an unknown token the library's BPE drops what it cannot spell, and its Unigram fails, bytes or not."""
     if options["type"] == "Unigram" and options["unk_id"] is None:
         raise ModelFormatError(spec.source, "tokenizer tokens", None, "hold no unknown token, which a Unigram model needs")
@@ -273,7 +273,7 @@ def _require_no_loss(spec: TokenizerSpec, options: Step, types: list[int]) -> No
 # ---- normalizer and pre-tokenizer -----------------------------------------------------------------------------------
 
 
-def _prepared(spec: TokenizerSpec, steps: Step) -> tuple[Normalizer | None, PreTokenizer | None, PreTokenizer | None]:
+def _prepared(spec: TokenizerSpec, steps: TokenizerStep) -> tuple[Normalizer | None, PreTokenizer | None, PreTokenizer | None]:
     """The normalizer, the pre-tokenizer, and the pre-tokenizer for text inside a prompt, if different: a Metaspace may add its
     space at the beginning only."""
     later = [
@@ -283,11 +283,13 @@ def _prepared(spec: TokenizerSpec, steps: Step) -> tuple[Normalizer | None, PreT
     return normalizer, words, None if later == steps["pre_tokenizer"] else _read(spec, [], later)[1]
 
 
-def _read(spec: TokenizerSpec, normalizers: list[Step], words: list[Step]) -> tuple[Normalizer | None, PreTokenizer | None]:
+def _read(
+    spec: TokenizerSpec, normalizers: list[TokenizerStep], words: list[TokenizerStep]
+) -> tuple[Normalizer | None, PreTokenizer | None]:
     """Use the library's own reader, on a tokenizer.json that holds nothing else."""
     from tokenizers import Tokenizer
 
-    document: Step = {
+    document: TokenizerStep = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
@@ -307,11 +309,11 @@ def _read(spec: TokenizerSpec, normalizers: list[Step], words: list[Step]) -> tu
 Spelling = Callable[[str, bool], bytes]  # (token, whether it is the first) -> its bytes
 
 
-def _is_byte_level(steps: list[Step], kind: str) -> bool:
+def _is_byte_level(steps: list[TokenizerStep], kind: str) -> bool:
     return any(step["type"] == "ByteLevel" for step in steps) or (not steps and kind == "bpe")
 
 
-def _spelling(steps: list[Step], kind: str) -> Spelling:
+def _spelling(steps: list[TokenizerStep], kind: str) -> Spelling:
     if _is_byte_level(steps, kind):
         return lambda text, is_first: _of_letters(text)
     steps = steps or [{"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "never"}]
@@ -332,16 +334,16 @@ def _of_letters(text: str) -> bytes:
     return text.translate(BYTES).encode("latin-1") if ALPHABET.issuperset(text) else text.encode()
 
 
-def _strip(step: Step, text: str, is_first: bool) -> str:
+def _strip(step: TokenizerStep, text: str, is_first: bool) -> str:
     kept = text.lstrip(step["content"]) if is_first else text
     return text[min(step["start"], len(text) - len(kept)) :]
 
 
-def _metaspace(step: Step, text: str, is_first: bool) -> str:
+def _metaspace(step: TokenizerStep, text: str, is_first: bool) -> str:
     return text.replace(step["replacement"], "" if is_first and step["prepend_scheme"] != "never" else " ")
 
 
-SPELLINGS: dict[str, Callable[[Step, str, bool], str]] = {
+SPELLINGS: dict[str, Callable[[TokenizerStep, str, bool], str]] = {
     "Replace": lambda step, text, _: text.replace(step["pattern"]["String"], step["content"]),
     "Metaspace": _metaspace,
     "Strip": _strip,

@@ -29,7 +29,7 @@ from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
 from puna.writers.base import WriteJob, Writer
 from puna.writers.text_files import require_frame, write_json, write_template, write_tokenizer
-from puna.writers.torch_file import Array, write_torch_file
+from puna.writers.torch_file import OutputArray, write_torch_file
 
 
 def _require(job: WriteJob) -> None:
@@ -130,7 +130,9 @@ def _write(job: WriteJob, folder: Path) -> None:
     cuts = BY_VOCABULARY if is_llama3 else BY_COLUMNS  # as in Llama 3's shards, or in the older ones
     for rank in range(job.num_shards):
         parts = cut(whole, rank, job.num_shards, cuts)
-        arrays = {foreign_name(META_NAMES, name): Array(part.type.name, part.shape, part.data) for name, part in parts.items()}
+        arrays = {
+            foreign_name(META_NAMES, name): OutputArray(part.type.name, part.shape, part.data) for name, part in parts.items()
+        }
         write_torch_file(folder / f"consolidated.{rank:02}.pth", arrays, job.wrote)
 
 

@@ -23,7 +23,7 @@ PADDING = 0x4246  # PyTorch's extra field for padding
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class Array(NamedTuple):
+class OutputArray(NamedTuple):
     """What to write under a name."""
 
     dtype: str  # a key of STORAGES
@@ -31,7 +31,7 @@ class Array(NamedTuple):
     rows: Rows
 
 
-def write_torch_file(path: Path, arrays: Mapping[str, Array], wrote: Callable[[int], None]) -> None:
+def write_torch_file(path: Path, arrays: Mapping[str, OutputArray], wrote: Callable[[int], None]) -> None:
     """Write the arrays, each in a storage of its own, in C order."""
     with path.open("xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         prefix = path.stem
@@ -61,13 +61,13 @@ def _padding(at: int) -> bytes:
 # ---- the pickle -----------------------------------------------------------------------------------------------------
 
 
-def _program(arrays: Mapping[str, Array]) -> bytes:
+def _program(arrays: Mapping[str, OutputArray]) -> bytes:
     """{name: torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict()), ...}"""
     items = b"".join(_text(name) + _tensor(array, number) for number, (name, array) in enumerate(arrays.items()))
     return b"\x80\x02}(" + items + b"u."
 
 
-def _tensor(array: Array, number: int) -> bytes:
+def _tensor(array: OutputArray, number: int) -> bytes:
     size = prod(array.shape)
     storage = (
         b"("

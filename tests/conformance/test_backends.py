@@ -18,6 +18,7 @@ from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits
 from puna.config import EngineConfig, KVType, WeightsType
+from puna.errors import ModelFormatError
 from puna.formats.base import Checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig
@@ -329,6 +330,21 @@ def test_eight_bit_numbers_may_be_minus_128(device: str, count: int) -> None:
 
 
 @devices
+@pytest.mark.parametrize("value", [np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_1", "Q4_K", "Q6_K"])
+def test_a_block_whose_scale_is_not_finite_is_refused_when_the_model_is_loaded(device: str, quant: str, value: float) -> None:
+    checkpoint = random_checkpoint(WIDE_SIZES["wide"], quant, seed=9)
+    name = "layers.1.down_proj"
+    down = checkpoint.tensors[name]
+    blocks = down.data[:].copy().reshape(-1).view(down.type.layout)
+    blocks["d"][len(blocks) // 2] = value
+    tensors = {**checkpoint.tensors, name: replace(down, data=blocks.view(np.uint8).reshape(down.data.shape))}
+    bad = replace(checkpoint, tensors=tensors)
+    with pytest.raises(ModelFormatError, match=f"tensor '{name}': d of the block"), loaded(device, bad):
+        pass
+
+
+@devices
 def test_a_row_of_wrong_numbers_harms_no_other(device: str) -> None:
     checkpoint = random_checkpoint(ODD_SIZES["plain"], seed=8)
     checkpoint.tensors["embed"].data[:].view(np.float32)[5] = np.nan
@@ -420,3 +436,24 @@ def test_the_plans_placements_are_what_the_backend_makes(
 @pytest.mark.parametrize("shape", ["dense-beside-experts", "like-olmo"])
 def test_the_plans_placements_are_what_the_backend_makes_of_families(device: str, shape: str) -> None:
     test_the_plans_placements_are_what_the_backend_makes(device, "as-is", 0, shape, "Q8_0")
+
+
+@kv_types
+@pytest.mark.parametrize("shape", ["ratio-8-head-100", "window-17-one-layer-of-two"])
+def test_pages_that_were_read_and_written_elsewhere_change_no_bit(device: str, kv: KVType, shape: str) -> None:
+    checkpoint = random_model(shape, "Q8_0", seed=6)
+    ids = random_ids(checkpoint.config, 37)
+    with loaded(device, checkpoint, kv=kv) as backend:
+        expected = forward(backend, (ids, 0, PAGES))[32:]
+        pages = backend.read_pages(PAGES[:2])
+        assert pages.dtype == np.uint8 and pages.shape[0] == 2
+        assert np.array_equal(backend.read_pages(PAGES[1:2]), pages[1:])
+        held = backend.read_pages([9])
+        backend.write_pages([8, 5], pages)
+        assert np.array_equal(backend.read_pages([5, 8]), pages[::-1])
+        assert np.array_equal(forward(backend, (ids[32:], 32, [8, 5, 2])), expected)
+        assert np.array_equal(backend.read_pages([9]), held)
+    with loaded(device, checkpoint, kv=kv) as other:
+        other.write_pages([1, 0], pages)
+        assert np.array_equal(forward(other, (ids[32:], 32, [1, 0, 4])), expected)
+        assert other.kv_arithmetic and isinstance(other.prompts_apart, bool)

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, QUANTIZERS, BlockType
-
-SCALES = ("d", "m", "dmin")  # the half-precision fields
+from puna.errors import ModelFormatError
+from puna.formats.base import Tensor
+from puna.formats.blocks import BLOCK_TYPES, GGML_TYPE_NAMES, GGUF_READABLE, QUANTIZERS, SCALES, BlockType
 
 
 def random_rows(block: BlockType, rows: int, blocks: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -18,7 +18,7 @@ def random_rows(block: BlockType, rows: int, blocks: int, seed: int) -> npt.NDAr
     data = rng.integers(0, 256, (rows, blocks * block.block_bytes), np.uint8)
     records = data.reshape(-1).view(block.layout)
     names = records.dtype.names or ()
-    for field in [name for name in SCALES if name in names]:
+    for field in [name for name in ("d", "m", "dmin") if name in names]:
         halves = rng.integers(0, 1 << 16, len(records), np.uint16)
         halves[(halves & 0x7C00) == 0x7C00] &= 0x83FF
         records[field] = halves.view(np.float16)
@@ -158,3 +158,45 @@ def test_scales_that_lie_apart_multiply_their_groups() -> None:
 def test_no_rows_give_no_rows(name: str) -> None:
     block = BLOCK_TYPES[name]
     assert block.dequantize(np.empty((0, block.block_bytes * 2), np.uint8)).shape == (0, block.block_size * 2)
+
+
+SCALED = [(name, field) for name, block in BLOCK_TYPES.items() for field in block.layout.names or () if field in SCALES]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan], ids=str)
+@pytest.mark.parametrize(("name", "field"), SCALED)
+def test_a_scale_that_is_not_finite_is_found_wherever_it_stands(name: str, field: str, value: float) -> None:
+    block = BLOCK_TYPES[name]
+    blocks = np.zeros((7, 3), block.layout)
+    rows = blocks.view(np.uint8)
+    tensor = Tensor("layers.0.up_proj", (7, 3 * block.block_size), block, rows, file="m.gguf")
+    blocks[field] = 65504
+    assert np.array_equal(tensor.blocks(), rows) and tensor.dequantize().shape == tensor.shape
+    for row, column in ((0, 0), (4, 1), (6, 2)):
+        blocks[field][row, column] = value
+        for read in (tensor.blocks, tensor.dequantize):
+            for first in (0, row):
+                with pytest.raises(
+                    ModelFormatError, match=rf"m.gguf: tensor 'layers.0.up_proj': {field} of .* row {row} is infin"
+                ):
+                    read(first)
+            read(row + 1)
+            read(0, row)
+        blocks[field][row, column] = 1
+
+
+def test_every_block_type_of_numbers_with_a_scale_has_one_that_is_looked_at() -> None:
+    plain = {name for name, block in BLOCK_TYPES.items() if block.layout.names is None}
+    assert plain == {"F32", "F16", "BF16", "Q8_GROUP"} and {name for name, _ in SCALED} == BLOCK_TYPES.keys() - plain
+    for name, block in BLOCK_TYPES.items():  # in half precision there is nothing else
+        halves = {field for field in block.layout.names or () if block.layout[field] == np.dtype("<f2")}
+        assert halves == {field for other, field in SCALED if other == name}
+
+
+def test_separate_scales_that_are_not_finite_are_found() -> None:
+    scales = np.ones((4, 2), np.float32)
+    tensor = Tensor("embed", (4, 8), BLOCK_TYPES["Q8_GROUP"], np.zeros((4, 8), np.uint8), scales, "m.bin")
+    assert not tensor.dequantize().any()
+    scales[2, 1] = np.nan
+    with pytest.raises(ModelFormatError, match=r"m.bin: tensor 'embed': a scale of row 2"):
+        tensor.dequantize(1)

@@ -42,18 +42,18 @@ TEXTS = [
     "a\u0301\u0323x",
     "ß",
 ]
-Step = dict[str, Any]
+TokenizerStep = dict[str, Any]
 
 
-def byte_level(**keys: bool) -> Step:
+def byte_level(**keys: bool) -> TokenizerStep:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False} | keys
 
 
-def metaspace(letter: str = "▁", scheme: str = "always") -> Step:
+def metaspace(letter: str = "▁", scheme: str = "always") -> TokenizerStep:
     return {"type": "Metaspace", "replacement": letter, "prepend_scheme": scheme, "split": False}
 
 
-def replace(content: str, **pattern: str) -> Step:
+def replace(content: str, **pattern: str) -> TokenizerStep:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
@@ -62,12 +62,12 @@ def nmt_nfkc() -> bytes:
     return read_sentencepiece_model(Path("x"), sentencepiece_bytes(normalization_rule_name="nmt_nfkc")).charsmap
 
 
-def precompiled(charsmap: bytes) -> Step:
+def precompiled(charsmap: bytes) -> TokenizerStep:
     return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
 
 
 FIXED = {"type": "FixedLength", "length": 1}
-BOMBS: dict[str, tuple[dict[str, list[Step]], str]] = {
+BOMBS: dict[str, tuple[dict[str, list[TokenizerStep]], str]] = {
     "ByteLevel as a normalizer": ({"normalizer": [{"type": "ByteLevel"}] * 32}, "ByteLevel 32 times"),
     "ByteLevel as a pre-tokenizer": ({"pre_tokenizer": [byte_level()] * 32}, "ByteLevel 32 times"),
     "a text for each piece": ({"pre_tokenizer": [step for i in range(15) for step in (FIXED, metaspace("xy"[i % 2]))]}, "grow"),
@@ -84,7 +84,7 @@ BOMBS: dict[str, tuple[dict[str, list[Step]], str]] = {
         "normalizer and pre-tokenizer let a text grow",
     ),
 }
-REAL: dict[str, tuple[list[Step], list[Step]]] = {
+REAL: dict[str, tuple[list[TokenizerStep], list[TokenizerStep]]] = {
     "Llama 2": ([{"type": "Prepend", "prepend": "▁"}, replace("▁", String=" ")], []),
     "Llama 2 of today": ([], [metaspace(scheme="first")]),
     "Llama 3": ([], [{"type": "Split"}, byte_level()]),
@@ -95,7 +95,7 @@ REAL: dict[str, tuple[list[Step], list[Step]]] = {
 }
 
 
-def document(parts: dict[str, list[Step]]) -> dict[str, Any]:
+def document(parts: dict[str, list[TokenizerStep]]) -> dict[str, Any]:
     inner = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
     return byte_level_document() | {key: {"type": "Sequence", inner[key]: steps} for key, steps in parts.items()}
 
@@ -121,7 +121,7 @@ def test_every_kind_of_the_tables_is_counted() -> None:
 # ---- the bound against the library ----------------------------------------------------------------------------------
 
 
-def made(normalizer: list[Step], pre_tokenizer: list[Step], texts: list[str]) -> list[int]:
+def made(normalizer: list[TokenizerStep], pre_tokenizer: list[TokenizerStep], texts: list[str]) -> list[int]:
     """Bytes of what the library's model would get of each text."""
     parts = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
     empty = json.loads(Tokenizer(models.BPE()).to_str())
@@ -155,12 +155,12 @@ CONTENTS = ["", "b", " ", "▁", "aa", "é", "\ufdfa", "日", "\u0301", "A", "a 
 REVERSIBLE = ["Isolated", "Removed", "MergedWithPrevious", "Contiguous"]
 
 
-def random_normalizer(rng: random.Random) -> Step:
+def random_normalizer(rng: random.Random) -> TokenizerStep:
     def flag() -> bool:
         return rng.random() < 0.5
 
     kind = rng.choice([*NORMALIZERS, "Replace", "Replace", "Prepend"])
-    keys: dict[str, Step] = {
+    keys: dict[str, TokenizerStep] = {
         "Strip": {"strip_left": flag(), "strip_right": flag()},
         "Prepend": {"prepend": rng.choice(CONTENTS[1:])},
         "Replace": replace(
@@ -178,9 +178,9 @@ def random_normalizer(rng: random.Random) -> Step:
     return {"type": kind} | keys.get(kind, {})
 
 
-def random_pre_tokenizer(rng: random.Random) -> Step:
+def random_pre_tokenizer(rng: random.Random) -> TokenizerStep:
     kind = rng.choice([*PRE_TOKENIZERS_OF_LIBRARY, "Metaspace", "FixedLength"])
-    keys: dict[str, Step] = {
+    keys: dict[str, TokenizerStep] = {
         "ByteLevel": byte_level(add_prefix_space=rng.random() < 0.5, use_regex=rng.random() < 0.5),
         "Metaspace": metaspace(rng.choice("▁x日 "), rng.choice(["always", "first", "never"])) | {"split": rng.random() < 0.5},
         "Split": {

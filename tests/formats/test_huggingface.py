@@ -68,7 +68,10 @@ def set_keys(folder: Path, **keys: Any) -> None:
         ),
         ({"model_type": None}, "no model type is named"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
-        ({"architectures": ["LlamaModel"]}, r"is 'LlamaModel'; puna runs models that write text \(LlamaForCausalLM\)"),
+        (
+            {"architectures": ["LlamaForTokenClassification"]},
+            r"is 'LlamaForTokenClassification'; puna runs models that write text \(LlamaForCausalLM\)",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', which changes results"),
         ({"num_local_experts": 8}, "num_local_experts is 8"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),

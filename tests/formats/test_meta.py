@@ -19,7 +19,7 @@ from puna.formats.names import META_NAMES, foreign_name
 from puna.formats.shards import BY_COLUMNS, BY_VOCABULARY, cut_of
 from puna.model.rope import RopeConfig
 from puna.model.weights import Cut
-from puna.writers.torch_file import Array, write_torch_file
+from puna.writers.torch_file import OutputArray, write_torch_file
 from tests.models import Floats, random_tensors, tiny_config
 
 CONFIG = tiny_config(num_heads=8, num_kv_heads=4, head_dim=8, vocab_size=320)
@@ -59,10 +59,10 @@ def write_shards(
     return folder
 
 
-def _array(values: Floats) -> Array:
+def _array(values: Floats) -> OutputArray:
     values = np.ascontiguousarray(values)
     rows = values.view(np.uint8).reshape(int(np.prod(values.shape[:-1])), -1)
-    return Array({2: "F16", 4: "F32"}[values.itemsize], values.shape, rows)
+    return OutputArray({2: "F16", 4: "F32"}[values.itemsize], values.shape, rows)
 
 
 def require_whole(checkpoint: Checkpoint) -> None:

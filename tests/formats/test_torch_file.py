@@ -17,7 +17,7 @@ import pytest
 from puna.errors import ModelFormatError, PunaError, UnsupportedModelError
 from puna.formats.arrays import DTYPES
 from puna.formats.torch_file import altered_entries, read_torch_file
-from puna.writers.torch_file import Array, write_torch_file
+from puna.writers.torch_file import OutputArray, write_torch_file
 from tests.formats.hostile_torch import CANARY, FILES, RIGHT, archive, long, state, tensor
 
 ROOT = Path(__file__).parents[2]
@@ -239,9 +239,9 @@ def test_what_we_write_is_aligned_and_read_by_torch(tmp_path: Path) -> None:
     arrays = {}
     for number, dtype in enumerate(("F32", "F16", "BF16")):
         values = rng.integers(0, 100, (3 + number, 7), np.uint8).astype(DTYPES[dtype])
-        arrays[f"layer.{number}"] = Array(dtype, values.shape, values.view(np.uint8))
+        arrays[f"layer.{number}"] = OutputArray(dtype, values.shape, values.view(np.uint8))
     vector = np.arange(5, dtype=np.float32)
-    arrays["vector"] = Array("F32", (5,), vector.view(np.uint8).reshape(1, -1))
+    arrays["vector"] = OutputArray("F32", (5,), vector.view(np.uint8).reshape(1, -1))
     write_torch_file(tmp_path / "consolidated.00.pth", arrays, lambda num_bytes: None)
     theirs, ours = (
         torch.load(tmp_path / "consolidated.00.pth", weights_only=True),

@@ -35,7 +35,7 @@ from puna.hub.headers import gguf_files, header_checkpoint
 from puna.model.rope import RopeConfig
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
-from puna.writers.torch_file import Array, write_torch_file
+from puna.writers.torch_file import OutputArray, write_torch_file
 from tests.formats.test_quantised import CASES, quantise
 from tests.formats.test_quantised import source as quantised_source
 from tests.hub.conftest import Notes
@@ -163,7 +163,7 @@ def test_a_folder_opens_from_its_headers(remote: RemoteHub, tmp_path: Path, kind
     folder = convert(tiny_gguf(tmp_path), tmp_path / "r", to="safetensors").path
     if kind == "torch":
         stored = read_safetensors(folder / "model.safetensors")
-        arrays = {name: Array(tensor.dtype, tensor.shape, tensor.rows()) for name, tensor in stored.items()}
+        arrays = {name: OutputArray(tensor.dtype, tensor.shape, tensor.rows()) for name, tensor in stored.items()}
         write_torch_file(folder / "pytorch_model.bin", arrays, lambda _: None)
         (folder / "model.safetensors").unlink()
     serve(remote, *folder.iterdir())

@@ -223,11 +223,11 @@ def test_two_equal_matrices_stay_two_where_the_source_had_two(tmp_path: Path) ->
 
 def test_a_folder_without_a_head_is_tied_as_before(tmp_path: Path) -> None:
     """As puna wrote it once: no output.weight, the context in params.json."""
-    from puna.writers.torch_file import Array, write_torch_file
+    from puna.writers.torch_file import OutputArray, write_torch_file
 
     folder = folder_of(TIED, tmp_path)
     stored = read_torch_file(folder / "consolidated.00.pth")
-    arrays = {name: Array(t.dtype, t.shape, t.rows()[:].copy()) for name, t in stored.items() if name != "output.weight"}
+    arrays = {name: OutputArray(t.dtype, t.shape, t.rows()[:].copy()) for name, t in stored.items() if name != "output.weight"}
     del stored
     (folder / "consolidated.00.pth").unlink()
     write_torch_file(folder / "consolidated.00.pth", arrays, lambda num_bytes: None)

@@ -99,6 +99,7 @@ SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # 4-byte runs of numbers in a file's
 # scales among the scales.
 Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES = (KINDS[name].group_bytes(SUPERBLOCK) for name in ("Q4_K", "Q5_K", "Q6_K"))
 Q4_K_NUMBERS, Q5_K_NUMBERS, Q6_K_NUMBERS = 8 * 128, 8 * 160, 16 * 96
+EXPONENT, EXPONENT_ONE = 0x7C00, 0x0400  # the bits of a scale's exponent, all set if it is infinite or NaN; the lowest of them
 D_AT, DMIN_AT = 128, 144
 
 

@@ -21,7 +21,8 @@ def pack(tensor: Tensor, kind: PackedType) -> PackedMatrix:
     for expert in range(experts):
         for first in range(0, rows, step):
             begin, end = expert * rows + first, expert * rows + min(first + step, rows)
-            _interleave(read(tensor, begin, end), matrix, expert * padded(rows, GROUP) + first)
+            if not _interleave(read(tensor, begin, end), matrix, expert * padded(rows, GROUP) + first):
+                tensor.blocks(begin, end)  # it finds the scale, and raises
     return matrix
 
 
@@ -41,8 +42,8 @@ def _empty(kind: PackedType, experts: int, rows: int, columns: int) -> PackedMat
     return PackedMatrix(kind, rows, columns, array.ctypes.data, array)
 
 
-def _interleave(data: npt.NDArray[np.uint8], matrix: PackedMatrix, first_row: int) -> None:
-    """Write rows of a file's blocks to their groups; the first one begins a group."""
+def _interleave(data: npt.NDArray[np.uint8], matrix: PackedMatrix, first_row: int) -> bool:
+    """Write rows of a file's blocks to their groups; the first one begins a group. Returns whether all scales are finite."""
     data, kind = np.ascontiguousarray(data), matrix.kind
     stride = kind.group_bytes(matrix.columns)
     target = matrix.address + first_row // GROUP * stride
@@ -50,10 +51,11 @@ def _interleave(data: npt.NDArray[np.uint8], matrix: PackedMatrix, first_row: in
     blocks = matrix.columns // kind.block
     entry = load_entry(kind.interleave)
     if not kind.is_quantised:
-        entry(data.ctypes.data, row_bytes, kind.source_block, matrix.columns, rows, target, stride)
+        is_bad = entry(data.ctypes.data, row_bytes, kind.source_block, matrix.columns, rows, target, stride)
     elif kind.block == BLOCK:
         quads = SOURCE_QUADS[kind.code]
         quants = kind.source_block - 4 * quads
-        entry(data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride)
+        is_bad = entry(data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride)
     else:
-        entry(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)
+        is_bad = entry(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)
+    return not is_bad

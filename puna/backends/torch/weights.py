@@ -109,7 +109,7 @@ def dequantize(matrix: Matrix) -> torch.Tensor:
 def _raw(tensor: Tensor, kind: str, first: int, last: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Rows in the bytes of `kind`, requantised if the file has another type."""
     if tensor.type.name == kind:
-        return np.array(tensor.data[first:last])
+        return np.array(tensor.blocks(first, last))
     values = tensor.dequantize(first, last)
     if kind in QUANTIZERS:
         values = np.pad(values, ((0, 0), (0, -values.shape[1] % BLOCK_TYPES[kind].block_size)))

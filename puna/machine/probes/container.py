@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from puna.machine.environment import container_kind
 from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.processor import processor
-from puna.machine.setting import container_kind
 from puna.resources import allowed_cores, cpu_quota, usable_cores
 from puna.units import MIB, counted, foreign_bytes, rough_gib
 

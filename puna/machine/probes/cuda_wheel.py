@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from puna.machine import nvidia_smi
 from puna.machine.cuda_versions import Version, branch, index_of, newest_cuda, oldest_driver, recommended, version, written
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy
 from puna.machine.installed_torch import InstalledTorch, installed_torch
 from puna.machine.kernel_module import kernel_module
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import capability, is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
-from puna.machine.setting import setting
 
 CHECK = "torch.build"
 NO_GPU = "models run on the CPU"
@@ -143,7 +143,7 @@ def _visible(names: list[str], uuids: list[str]) -> int:
 
 
 def _libraries(patient: Patient) -> Iterator[Finding]:
-    if patient.once(setting) == "windows":
+    if patient.once(environment) == "windows":
         return
     paths = (patient.host.environ.get("LD_LIBRARY_PATH") or "").split(":")
     others = [path for path in paths if CUDA_LIBRARIES.search(path) and "/wsl/" not in path]

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 
 from puna.machine import nvidia_smi
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy
 from puna.machine.probes.base import Patient
 from puna.machine.probes.gpu_self_test import is_worth_it
 from puna.machine.self_test import all_reduce, self_test
-from puna.machine.setting import setting
 
 CHECK = "nccl"
 NOT_SHARED = "several cards cannot share a model; one card alone can run one"
@@ -31,7 +31,7 @@ def nccl(patient: Patient) -> Iterator[Finding]:
     if len(told.gpus) < 2:
         return  # programs can use fewer: gpu.trial says why
     if not told.nccl:
-        system = ": NCCL exists for Linux only" if patient.once(setting) == "windows" else ""
+        system = ": NCCL exists for Linux only" if patient.once(environment) == "windows" else ""
         yield Finding(
             CHECK, "warning", f"there are {count} GPUs, but PyTorch {told.torch} has no NCCL{system}", NOT_SHARED, device="cuda"
         )

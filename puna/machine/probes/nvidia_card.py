@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from puna.machine import nvidia_smi, pci
+from puna.machine.environment import environment
 from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
-from puna.machine.setting import setting
 
 CHECK = "nvidia.card"
 ON_CPU = "models run on the CPU"
@@ -17,7 +17,7 @@ ON_CPU = "models run on the CPU"
 def nvidia_card(patient: Patient) -> Iterator[Finding]:
     """One finding per card, or one that there is none. Without a visible bus, `nvidia_rights` reports."""
     cards = patient.once(pci.nvidia_cards)
-    if not cards and patient.once(setting) in ("bare", "container"):
+    if not cards and patient.once(environment) in ("bare", "container"):
         yield from _none(patient)
     for card in cards:
         yield _card(patient, card)
@@ -25,7 +25,7 @@ def nvidia_card(patient: Patient) -> Iterator[Finding]:
 
 def is_expected(patient: Patient) -> bool:
     """Whether later probes are useful: a card is on the bus, or no bus is visible and a driver may have a card."""
-    where = patient.once(setting)
+    where = patient.once(environment)
     if where in ("windows", "wsl-2"):
         return bool(patient.once(nvidia_smi.query).gpus) or (where == "wsl-2" and patient.host.exists("/dev/dxg"))
     return bool(patient.once(pci.nvidia_cards))

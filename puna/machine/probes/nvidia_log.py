@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from puna.machine import nvidia_smi
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy, State
 from puna.machine.kernel_module import LogLine, kernel_log
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
-from puna.machine.setting import setting
 
 
 class Xid(NamedTuple):
@@ -90,7 +90,7 @@ SAYINGS: tuple[Saying, ...] = (
 
 def nvidia_log(patient: Patient) -> Iterator[Finding]:
     """One finding per kind of error since the machine's start."""
-    if patient.once(setting) not in ("bare", "container") or not is_expected(patient):
+    if patient.once(environment) not in ("bare", "container") or not is_expected(patient):
         return
     log = patient.once(kernel_log)
     if log is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from puna.machine import cuda_versions, pci
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy
 from puna.machine.kernel_module import DkmsBuild, KernelModule, dkms_builds, kernel_log, kernel_module, secure_boot, signing_key
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
-from puna.machine.setting import setting
 
 CHECK = "nvidia.module"
 NOT_LOADED = "the driver is not loaded: models run on the CPU"
@@ -26,12 +26,12 @@ TRUSTED_SIGNERS = ("Canonical", "Debian")  # systems whose kernels trust the mod
 
 def nvidia_module(patient: Patient) -> Iterator[Finding]:
     """The state of the module, and of Secure Boot, which may block it. WSL and Windows have no module."""
-    if patient.once(setting) not in ("bare", "container") or not is_expected(patient):
+    if patient.once(environment) not in ("bare", "container") or not is_expected(patient):
         return
     module = patient.once(kernel_module)
     if module.is_loaded:
         yield _fit(patient, module)
-    elif patient.once(setting) == "container":
+    elif patient.once(environment) == "container":
         found = "the host's kernel has not loaded the module nvidia"
         yield Finding(CHECK, "error", found, NOT_LOADED, patient.remedy("load-nvidia-module"), "cuda")
     else:
@@ -154,7 +154,7 @@ def _error(found: str, remedy: Remedy, check: str = CHECK) -> Finding:
 def driver_remedy(patient: Patient, name: str, **values: object) -> Remedy:
     """The remedy, with the driver that a card before Turing needs."""
     old = [card for card in patient.once(pci.nvidia_cards) if card.generation.capability < cuda_versions.OPEN_FROM]
-    if old and patient.once(setting) in ("bare", "container"):
+    if old and patient.once(environment) in ("bare", "container"):
         return patient.remedy("proprietary-kernel-module", generation=old[0].generation.name)
     return patient.remedy(name, **values)
 
@@ -163,7 +163,7 @@ def driver_remedy(patient: Patient, name: str, **values: object) -> Remedy:
 
 
 def _mok(patient: Patient, module: KernelModule) -> Iterator[Finding]:
-    if not module.is_loaded or patient.once(setting) != "bare":
+    if not module.is_loaded or patient.once(environment) != "bare":
         return
     is_on = patient.once(secure_boot)
     if is_on is not None:

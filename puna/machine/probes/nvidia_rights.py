@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 
 from puna.machine import nvidia_smi
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy
 from puna.machine.kernel_module import kernel_module
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
-from puna.machine.setting import setting
 from puna.units import counted
 
 CHECK = "nvidia.devices"
@@ -22,7 +22,7 @@ LINUX_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda
 
 def nvidia_rights(patient: Patient) -> Iterator[Finding]:
     """What keeps this process from using an existing card."""
-    where = patient.once(setting)
+    where = patient.once(environment)
     if where == "wsl-2":  # the probe `wsl` reports WSL 1, which has no GPU
         yield from _wsl(patient)
     elif where in ("windows", "macos"):
@@ -38,7 +38,7 @@ def _devices(patient: Patient) -> Iterator[Finding]:
     host = patient.host
     cards = [f"/dev/{name}" for name in host.listing("/dev") if name.removeprefix("nvidia").isdigit()]
     absent = [path for path in NEEDED if not host.exists(path)] + ([] if cards else ["/dev/nvidia0"])
-    if patient.once(setting) == "container" and (not cards or "/dev/nvidiactl" in absent):
+    if patient.once(environment) == "container" and (not cards or "/dev/nvidiactl" in absent):
         found = f"this container was started without the GPU: it has no {', '.join(absent)}"
         yield _error(found, patient.remedy("container-toolkit"))
     elif absent:
@@ -87,7 +87,7 @@ def _wsl_error(found: str, remedy: Remedy, patient: Patient) -> Finding:
 
 def _no_linux(patient: Patient) -> Iterator[Finding]:
     is_wanted = patient.device.startswith("cuda")
-    if patient.once(setting) == "macos":
+    if patient.once(environment) == "macos":
         found, remedy = "macOS has no driver for NVIDIA cards", None
     elif patient.once(nvidia_smi.query).gpus:
         return

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 from puna.machine import nvidia_smi as smi
 from puna.machine.cuda_versions import branch, newest_cuda, written
+from puna.machine.environment import environment
 from puna.machine.finding import Finding, Remedy
 from puna.machine.kernel_module import kernel_module
 from puna.machine.nvidia_smi import Gpu, MemoryUser, Trouble, TroubleKind
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
-from puna.machine.setting import setting
 from puna.units import GIB
 
 CHECK = "nvidia.smi"
@@ -49,12 +49,12 @@ def _told(gpu: Gpu) -> Finding:
 
 def _trouble(patient: Patient, trouble: Trouble) -> Iterator[Finding]:
     module = patient.once(kernel_module)
-    is_linux = patient.once(setting) in ("bare", "container")
+    is_linux = patient.once(environment) in ("bare", "container")
     if is_linux and not module.is_loaded and trouble.kind in ("absent", "no-driver", "unknown"):
         return  # nvidia.module reports the cause
-    if patient.once(setting) == "wsl-2" and trouble.kind in ("absent", "no-driver", "no-devices", "unknown"):
+    if patient.once(environment) == "wsl-2" and trouble.kind in ("absent", "no-driver", "no-devices", "unknown"):
         return  # nvidia.rights reports what WSL lacks
-    if patient.once(setting) == "container" and trouble.kind in ("absent", "no-driver") and not _has_devices(patient):
+    if patient.once(environment) == "container" and trouble.kind in ("absent", "no-driver") and not _has_devices(patient):
         return  # nvidia.rights, too
     found, remedy = TROUBLES[trouble.kind](patient, trouble)
     yield Finding(CHECK, "error", found, NO_GPU, remedy, "cuda")
@@ -98,7 +98,7 @@ def _needs_reset(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
 
 
 def _unknown(patient: Patient, trouble: Trouble) -> tuple[str, Remedy]:
-    if patient.once(setting) == "container" and "unknown error" in trouble.words.lower():
+    if patient.once(environment) == "container" and "unknown error" in trouble.words.lower():
         found = f"the container has lost its right to the card: {trouble.words}"
         return found, patient.remedy("restart-container", container=_container(patient))
     return f"nvidia-smi fails: {trouble.words}", patient.remedy("restart", why="then run nvidia-smi again")
@@ -211,7 +211,7 @@ def _mig(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[
 
 
 def _persistence(patient: Patient, gpu: Gpu, users: tuple[MemoryUser, ...]) -> Iterator[Finding]:
-    if gpu.is_persistent is False and gpu.has_display is False and patient.once(setting) == "bare":
+    if gpu.is_persistent is False and gpu.has_display is False and patient.once(environment) == "bare":
         found = f"GPU {gpu.number} has no screen and no persistence mode: the driver unloads it between programs"
         yield Finding(
             "nvidia.persistence", "note", found, "each start takes seconds longer", patient.remedy("keep-driver-loaded"), "cuda"

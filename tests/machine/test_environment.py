@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.machine.setting import container_kind, setting
+from puna.machine.environment import container_kind, environment
 from tests.machine.fake_host import Overlay, build
 
 CONTAINERS: list[tuple[Overlay, str]] = [
@@ -24,4 +24,4 @@ CONTAINERS: list[tuple[Overlay, str]] = [
 @pytest.mark.parametrize(("overlay", "kind"), CONTAINERS)
 def test_a_container_is_told_by_its_groups_its_files_or_its_variables(overlay: Overlay, kind: str, tmp_path: Path) -> None:
     host = build(tmp_path, overlay)
-    assert container_kind(host) == kind and setting(host) == ("container" if kind else "bare")
+    assert container_kind(host) == kind and environment(host) == ("container" if kind else "bare")

@@ -8,14 +8,14 @@ from typing import Literal
 
 from puna.machine.host import Host
 
-Setting = Literal["bare", "container", "wsl-1", "wsl-2", "windows", "macos"]
+Environment = Literal["bare", "container", "wsl-1", "wsl-2", "windows", "macos"]
 
 CONTAINER_FILES = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
 # A word in /proc/1/cgroup -> the program that made the container.
 CONTAINER_GROUPS = {"kubepods": "Kubernetes", "docker": "Docker", "libpod": "Podman", "/lxc": "LXC", "containerd": "containerd"}
 
 
-def setting(host: Host) -> Setting:
+def environment(host: Host) -> Environment:
     """Where puna runs. A container on WSL counts as WSL."""
     if host.system in ("Windows", "Darwin"):
         return "windows" if host.system == "Windows" else "macos"
