@@ -78,7 +78,6 @@ class EngineConfig:
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
         require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
-        require(self.prefix_cache or not self.cache_dir, "cache_dir", f"is {str(self.cache_dir)!r}, but prefix_cache is off")
         ok = self.page_size % 16 == 0
         require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16")
 

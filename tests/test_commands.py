@@ -23,10 +23,10 @@ import click
 import pytest
 
 from puna import hub, install
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.cli.main import COMMANDS, app
-from puna.machine.limits import remember
 from puna.machine.remedies import REMEDIES
+from puna.machine.rooflines import remember
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
 
@@ -369,7 +369,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PUNA_DEVICE", "reference")
     monkeypatch.chdir(tmp_path)
-    remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
+    remember("cpu", Roofline(40e9, 500e9, 150e9))
     write_gguf(tmp_path / "model.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer())
     models = tmp_path / "cache" / "models"
     models.mkdir(parents=True)

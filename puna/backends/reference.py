@@ -14,7 +14,7 @@ from functools import partial, reduce
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
 from puna.batch import Batch, Computed, IntArray, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
@@ -164,11 +164,11 @@ class ReferenceBackend:
         by_page = self._kv.transpose(2, 0, 1, 3, 4, 5)
         by_page[list(page_ids)] = pages.view(np.float32).reshape(len(page_ids), *by_page.shape[1:])
 
-    def limits(self) -> DeviceLimits:
+    def roofline(self) -> Roofline:
         """What numpy reaches here; numpy has no fast int8 product, and the result shows that."""
         data = np.ones(1 << 26, np.float32)
         square, small = np.ones((1024, 1024), np.float32), np.ones((128, 128), np.int8)
-        return DeviceLimits(
+        return Roofline(
             read_bytes_per_s=data.nbytes / _best_seconds(lambda: data.max()),
             int8_ops_per_s=2 * 128**3 / _best_seconds(lambda: np.matmul(small, small, dtype=np.int32)),
             f32_ops_per_s=2 * 1024**3 / _best_seconds(lambda: square @ square),

@@ -137,7 +137,6 @@ _SAMPLING = (
     click.option(
         "--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this token; repeatable."
     ),
-    click.option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share cached prompts only with runs of the same salt."),
     click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
@@ -156,9 +155,16 @@ _ENGINE = (
     click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: as in the file if they fit]."),
     click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
     click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
-    click.option("--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here for later starts [nowhere]."),
-    click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
     click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
+)
+
+cache_dir_option = click.option(
+    "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here for later starts [nowhere]."
+)
+_CACHE = (
+    cache_dir_option,
+    click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
+    click.option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share cached prompts only with runs of the same salt."),
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
@@ -186,6 +192,11 @@ def sampling_options(function: F) -> F:
 def engine_options(function: F) -> F:
     """Add the flags of EngineConfig."""
     return _add(_ENGINE, function)
+
+
+def cache_options(function: F) -> F:
+    """Add the flags of the prefix cache on disk."""
+    return _add(_CACHE, function)
 
 
 def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
 from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
@@ -168,7 +168,7 @@ class CPUBackend:
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self._pages[list(page_ids)] = pages
 
-    def limits(self) -> DeviceLimits:
+    def roofline(self) -> Roofline:
         return roofline.measure(self.info.threads)
 
     def weights_bytes(self) -> int:

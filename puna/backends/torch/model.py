@@ -17,9 +17,9 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, ProcessRank, Translation, load_whole
+from puna.backends.base import DeviceInfo, PageBytes, ProcessRank, Roofline, Translation, load_whole
 from puna.backends.torch import device as devices
-from puna.backends.torch import limits, parallel
+from puna.backends.torch import parallel, roofline
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.exact import softcap
@@ -291,8 +291,8 @@ class TorchBackend:
         with self._told("while writing K and V"), self._current(), torch.inference_mode():
             write_pages(self._kv, page_ids, torch.from_numpy(pages))
 
-    def limits(self) -> DeviceLimits:
-        return limits.measure(self._device)
+    def roofline(self) -> Roofline:
+        return roofline.measure(self._device)
 
     def weights_bytes(self) -> int:
         outside = [self._embed] if self._lm_head is self._embed else [self._embed, self._lm_head]
