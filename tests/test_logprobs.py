@@ -149,7 +149,9 @@ def test_what_cannot_be_given_is_refused(settings: dict[str, Any], sampler: Own 
 def test_filters_with_a_state_tell_what_the_token_was_drawn_from() -> None:
     """Mirostat's state changes with each token: the distribution told is that of before."""
     engine = make_engine()
-    params = SamplingParams(max_tokens=20, temperature=1.0, mirostat=2, mirostat_tau=3.0, seed=3, logprobs=5, processed_logprobs=True)
+    params = SamplingParams(
+        max_tokens=20, temperature=1.0, mirostat=2, mirostat_tau=3.0, seed=3, logprobs=5, processed_logprobs=True
+    )
     request = engine.add([4, 5, 6], params)
     run(engine)
     sampler, ids = Sampler(request.params, VOCAB_SIZE), [4, 5, 6]
