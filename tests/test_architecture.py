@@ -68,6 +68,7 @@ TESTED = {
     "conformance/test_formats.py": "puna/formats puna/writers",
     "conformance/test_generation.py": "puna/llm.py puna/engine.py puna/backends",
     "conformance/test_llama_cpp.py": "puna/writers/gguf.py puna/backends/reference.py",
+    "conformance/test_llama_cpp_samplers.py": "puna/filters.py puna/dry.py",
     "conformance/test_real_models.py": "puna/formats puna/tokenizers puna/backends",
     "conformance/test_tokenizers.py": "puna/tokenizers",
     "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
