@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from puna.errors import UsageError
-from puna.request import FinishReason, Reasoning, Request, TokenLogprob
+from puna.errors import ConstraintError, UsageError
+from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
 
@@ -31,6 +33,25 @@ class Completion:
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
     num_reasoning_tokens: int = 0
     is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
+    read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
+
+    @property
+    def parsed(self) -> Any:
+        """The answer as an instance of the pydantic model that was its schema; as a plain JSON value under any other schema.
+
+        Raises ConstraintError for an answer that was cut or broke off before its end, UsageError if no JSON was asked for, and
+        whatever the model raises that demands more than its schema says.
+        """
+        if self.read is None:
+            raise UsageError("there is nothing to parse: no JSON was asked for", hint="Give a schema, or json_object=True.")
+        if self.finish_reason is not FinishReason.STOP or isinstance(self.stop_reason, str):
+            raise ConstraintError(f"the answer is not whole: {self._why_not_whole()}")
+        return self.read(self.text)
+
+    def _why_not_whole(self) -> str:
+        if self.finish_reason is FinishReason.LENGTH:
+            return f"it was cut after {counted(len(self.token_ids), 'token')} (--max-tokens, or the context, is too small)"
+        return self.error or ("it was given up" if self.stop_reason is None else f"the stop text {self.stop_reason!r} ended it")
 
     @classmethod
     def of(cls, handle: Handle | None) -> Self:
@@ -55,7 +76,15 @@ class Completion:
             raw_text="".join(found.raw) if request.reasoning else text,
             num_reasoning_tokens=found.num_tokens,
             is_reasoning_cut=found.is_cut,
+            read=_reader(request.params),
         )
+
+
+def _reader(params: SamplingParams) -> Callable[[str], Any] | None:
+    """What reads an answer; None if it need not be JSON."""
+    if params.json_schema is not None:
+        return params.json_schema.read  # type: ignore[no-any-return]
+    return json.loads if params.json_object else None
 
 
 @dataclass(frozen=True, slots=True)

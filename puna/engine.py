@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
+from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
@@ -35,7 +36,8 @@ class _Live:
     request: Request
     history: History  # shares the request's growing lists
     sampler: Sampler
-    custom: TokenSampler | None  # a caller's own: it samples in place of `sampler`
+    custom: TokenSampler | None  # a caller's own, or the constraint: it samples in place of `sampler`
+    constraint: Constraint | None  # what the answer must follow
     needs_logits: bool  # whether the host samples, and not the device
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
@@ -76,6 +78,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self.constraints = Constraints(tokenizer)
         self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
@@ -163,7 +166,7 @@ class Engine:
         self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            results = self._forward(batch)
+            results = self._forward(batch, chunks)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
             for chunk, rows in zip(chunks, results, strict=True):
@@ -206,10 +209,14 @@ class Engine:
             for request in requests:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
-    def _forward(self, batch: Batch) -> list[Logits]:
-        """Compute the rows of a step, by sequence. The drafter hears what they cost."""
+    def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
+        """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
         start = time.perf_counter()
-        results = batch.results(self._backend.step(batch))
+        pending = self._backend.step(batch)
+        for chunk in chunks:
+            if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
+                constraint.prepare()
+        results = batch.results(pending)
         if self._drafter is not None:
             self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
         return results
@@ -258,6 +265,14 @@ class Engine:
             self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
+        if live.constraint is not None:
+            self._jump_ahead(live, live.constraint)
+
+    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
+        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
+        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+            if live.request.finish_reason is None:
+                self._accept(live, token_id)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -270,13 +285,15 @@ class Engine:
         """Sample the next token of a request.  # logits: (vocab_size,)"""
         request, sampler = live.request, live.sampler if live.custom is None else live.custom
         token_id = sampler.sample(logits, live.history)
-        if entry := sampled_logprob(logits, token_id, live.sampler, live.history, self._tokenizer):
+        if entry := sampled_logprob(logits, token_id, live.constraint or live.sampler, live.history, self._tokenizer):
             request.logprobs.append(entry)
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
         """Append the next token, and finish the request if it ends there."""
         live.request.output_ids.append(token_id)
+        if live.constraint is not None:
+            live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
         reason, live.request.stop_reason = _end_of(live, token_id)
         if reason is None:
@@ -369,16 +386,17 @@ class Engine:
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
         prefix_key = (key, salt) if salt else key
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
-        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer)
-        if thinking is not None:
-            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
+        custom = custom if constraint is None else constraint
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)
+        if thinking is not None:
+            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
-        return _Live(
-            request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens, thinking
-        )
+        detokenizer = self._make_detokenizer(request)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens, thinking)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -399,11 +417,14 @@ class Engine:
         return Detokenizer(
             tokenizer,
             stop=stop,
-            at_start=request.prompt_ids == [tokenizer.bos_id],
+            at_start=self._begins_text(request.prompt_ids),
             include_stop=request.params.include_stop_str_in_output,
             min_tokens=request.params.min_tokens,
             shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
         )
+
+    def _begins_text(self, prompt_ids: list[int]) -> bool:
+        return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         own = frozenset(params.stop_ids)
@@ -431,4 +452,6 @@ def _end_of(live: _Live, token_id: int) -> tuple[FinishReason | None, int | str 
         return FinishReason.STOP, live.detokenizer.stopped
     if token_id in live.stop_ids:
         return FinishReason.STOP, token_id if token_id in live.request.params.stop_ids else None
+    if live.constraint is not None and live.constraint.is_over:
+        return FinishReason.STOP, None
     return (FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None), None

@@ -41,6 +41,7 @@ from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
+from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
@@ -61,6 +62,7 @@ class CallSettings(SamplingSettings, total=False):
     """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
 
     sampler: TokenSampler | Sequence[TokenSampler] | None
+    schema: Any
     logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
 
 
@@ -255,8 +257,9 @@ class LLM:
         """Continue one prompt, or each of a list: text or token ids. They run together; each result is the same as alone.
 
         `settings` are fields of SamplingParams (`help(SamplingParams)` lists them). They override `params` or, without it, what
-        the model suggests (`default_params`). `progress`: whether to show progress through a list on stderr; None: if stderr
-        is a terminal.
+        the model suggests (`default_params`). `schema` is another name of `json_schema`: with a pydantic model,
+        `Completion.parsed` is an instance of it; with a JSON schema, a JSON value. `progress`: whether to show progress through
+        a list on stderr; None: if stderr is a terminal.
         """
         completions = _drain(self._open(self.jobs(prompts, params, settings)), progress)
         return completions[0] if is_prompt(prompts) else completions
@@ -493,8 +496,10 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name not in _CALLABLES}
-        each = self._params_of(params, len(items), sampling)
+        sampling = {name: value for name, value in settings.items() if name not in _BESIDE_FIELDS}
+        each = self._params_of(params, len(items), sampling | _schema_of(settings))
+        for own in {id(one): one for one in each}.values():
+            self.engine.constraints.require(own)  # here, and not in the thread that steps
         samplers = self._samplers_of(settings.get("sampler"), len(items))
         processors = checked_processors(settings.get(PROCESSORS))
         if processors and settings.get("sampler") is not None:
@@ -661,7 +666,15 @@ def is_conversation(given: Any) -> bool:
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
-_CALLABLES = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
+def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
+    """What `schema` sets: the field `json_schema`."""
+    given = settings.get("schema")
+    if given is not None and settings.get("json_schema") is not None:
+        raise UsageError("schema and json_schema are two names of one argument", hint="Give one of them.")
+    return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
+
+
+_BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 

@@ -152,9 +152,22 @@ def with_separate_reasoning(params: SamplingParams) -> SamplingParams:
 
 
 def begin_thinking(
-    params: SamplingParams, prompt_ids: Sequence[int], tags: ThinkTags | None, tokenizer: Tokenizer | None
+    params: SamplingParams,
+    prompt_ids: Sequence[int],
+    tags: ThinkTags | None,
+    tokenizer: Tokenizer | None,
+    is_constrained: bool = False,
 ) -> Thinking | None:
-    """The splitter of a request; None if it is not to be split, or the model does not think. UsageError for a budget then."""
+    """The splitter of a request; None if it is not to be split, or the model does not think. UsageError for a budget then.
+
+    A constrained answer follows its constraint from the first token on, so it has no reasoning.
+    """
+    if is_constrained:
+        if params.thinking_budget is not None:
+            raise UsageError(
+                "thinking_budget is given, and a constrained answer has no thinking", hint="Leave one of the two out."
+            )
+        return None
     if not (params.separate_reasoning or params.thinking_budget is not None):
         return None
     if params.thinking_budget is not None and params.separate_reasoning is False:

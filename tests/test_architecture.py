@@ -22,7 +22,7 @@ ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes", "pooling"],
+    ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
     ["pages", "page_store", "formats", "history", "suggested"],
     ["tokenizers", "template", "writers", "hub", "processors"],
@@ -30,6 +30,7 @@ ROWS = [
     ["bans", "dry"],
     ["filters"],
     ["sampling"],
+    ["constraints"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
@@ -192,7 +193,19 @@ def test_every_test_file_says_what_it_tests() -> None:
 
 
 def test_import_puna_is_light() -> None:
-    heavy = ["numba", "llvmlite", "torch", "triton", "jinja2", "tokenizers", "sentencepiece", "rich", "typer", "huggingface_hub"]
+    heavy = [
+        "numba",
+        "llvmlite",
+        "torch",
+        "triton",
+        "jinja2",
+        "tokenizers",
+        "sentencepiece",
+        "rich",
+        "typer",
+        "huggingface_hub",
+        "llguidance",
+    ]
     code = f"import sys, puna; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

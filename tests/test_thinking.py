@@ -291,6 +291,13 @@ def test_a_chat_tells_reasoning_apart_and_a_continued_text_does_not(llm: LLM) ->
     assert apart.token_ids == whole.token_ids and (apart.reasoning, apart.text) == split_whole(whole.text, is_open=True)[:2]
 
 
+def test_a_constrained_answer_has_no_reasoning_also_where_the_prompt_opens_a_span(llm: LLM) -> None:
+    done = llm.chat("Hi", max_tokens=30, choice=["yes", "no"])
+    assert done.text in ("yes", "no") and done.reasoning is None
+    with pytest.raises(UsageError, match="a constrained answer has no thinking"):
+        llm.chat("Hi", choice=["yes", "no"], thinking_budget=3)
+
+
 def test_a_stream_says_which_part_each_piece_belongs_to(llm: LLM) -> None:
     stream = llm.chat_stream("Hi", max_tokens=30, thinking_budget=4)
     pieces = list(stream)

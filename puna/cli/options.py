@@ -17,7 +17,7 @@ import click
 from puna.cli.fetch import Confirm, offer
 from puna.cli.numerals import typed_real, typed_whole
 from puna.cli.terminal import argument_text
-from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean
+from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from puna.checks import Check
@@ -172,6 +172,11 @@ _SAMPLING = (
     click.option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
     click.option("--thinking-budget", type=Sampling(), metavar="N", help="End the model's thinking after N tokens [no limit]."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
+    click.option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="Answer with JSON that follows this JSON schema."),
+    click.option("--json-object", is_flag=True, default=None, help="Answer with a JSON object."),
+    click.option("--regex", type=Utf8(), metavar="REGEX", help="Answer with a text that matches REGEX as a whole."),
+    click.option("--choice", multiple=True, type=Utf8(), metavar="TEXT", help="Answer with one of these texts; repeatable."),
+    click.option("--grammar", type=Utf8(), metavar="FILE", help="Answer with what a grammar allows (Lark or GBNF)."),
     click.option(
         "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
     ),
@@ -244,8 +249,19 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
         given["logit_bias"] = dict(map(_parse_bias, given["logit_bias"]))
     if "bad_words_ids" in given:
         given["bad_words_ids"] = list(map(_parse_ids, given["bad_words_ids"]))
+    if "json_schema" in given and not given["json_schema"].lstrip().startswith("{"):
+        given["json_schema"] = _text_of("--json-schema", given["json_schema"])
+    if "grammar" in given:
+        given["grammar"] = _text_of("--grammar", given["grammar"])
     SamplingParams(**given)
     return given
+
+
+def _text_of(flag: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{flag} {path} cannot be read: {first_line(error)}") from None
 
 
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.
