@@ -95,12 +95,15 @@ class Timing:
     total_s: float
     num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
     num_generated: int
+    num_drafted: int = 0  # guesses of tokens that steps have checked (`EngineConfig.speculation`)
+    num_accepted: int = 0  # of those, guesses that were right: tokens that took no step of their own
 
     @classmethod
     def of(cls, handle: Handle, request: Request) -> Self:
         first_token_s = (handle.first_token_at or handle.ended_at) - handle.submitted_at
         num_prefilled = len(request.prompt_ids) - request.num_cached if handle.first_token_at else 0
-        return cls(first_token_s, handle.ended_at - handle.submitted_at, num_prefilled, len(request.output_ids))
+        total_s, counts = handle.ended_at - handle.submitted_at, (request.num_drafted, request.num_accepted)
+        return cls(first_token_s, total_s, num_prefilled, len(request.output_ids), *counts)
 
     @property
     def prefill_per_s(self) -> float:

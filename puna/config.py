@@ -17,6 +17,7 @@ from puna.units import BYTES, parse_bytes
 KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
 WeightsType = Literal["auto", "as-is", "int8", "int4"]
 SamplingDefaults = Literal["model", "puna"]
+Speculation = Literal["auto", "off", "ngram"]
 DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
@@ -42,6 +43,7 @@ class EngineConfig:
         prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
         cache_dir: a folder that keeps them for other processes and later starts. '': none ['']
         cache_size: bytes of that folder, and at most half of what the disk has free ("20GiB" on the command line) [4294967296]
+        speculation: guess repeated text, for speed; no result changes: off, ngram; auto: ngram unless the device samples ['auto']
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
     """
@@ -59,6 +61,7 @@ class EngineConfig:
     prefix_cache: bool = True
     cache_dir: str | Path = ""
     cache_size: Bytes = 4 << 30
+    speculation: Speculation = "auto"
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
 
@@ -73,7 +76,7 @@ class EngineConfig:
             require(ok, name, f"is {value!r}; it must lie in {low}..{high}")
         ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
         require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}")
-        for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
+        for name, kind in _CHOICES:
             value, allowed = getattr(self, name), get_args(kind)
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
@@ -117,6 +120,7 @@ class EngineSettings(TypedDict, total=False):
     prefix_cache: bool
     cache_dir: str | Path
     cache_size: Bytes
+    speculation: Speculation
     graphs: bool
     sampling_defaults: SamplingDefaults
 
@@ -131,6 +135,14 @@ _ENGINE_LIMITS = (
     ("cache_size", 1 << 20, 1 << 50),
 )
 
+
+# What fields with a few values may be.
+_CHOICES = (
+    ("kv_type", KVType),
+    ("weights", WeightsType),
+    ("sampling_defaults", SamplingDefaults),
+    ("speculation", Speculation),
+)
 
 # type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {

@@ -22,7 +22,7 @@ from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
@@ -72,6 +72,7 @@ class Engine:
         self._backend = backend
         self._drafter = drafter
         self.think_tags: ThinkTags | None = None  # those of the chat template in use
+        self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
@@ -202,23 +203,25 @@ class Engine:
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
     def _draft(self) -> None:
-        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
-        if self._drafter is not None:
-            requests = self._scheduler.decoding()
-            self._drafter.draft(requests)
-            for request in requests:
+        """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
+        decoding = [] if self._drafter is None else self._scheduler.decoding()
+        due = [request for request in decoding if len(request.output_ids) >= request.draft_at]
+        self._is_drafting = bool(due)
+        if self._drafter is not None and due:
+            self._drafter.draft(due, len(decoding))
+            for request in due:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
     def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
         """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
-        start = time.perf_counter()
+        start = time.thread_time()
         pending = self._backend.step(batch)
         for chunk in chunks:
             if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
                 constraint.prepare()
         results = batch.results(pending)
-        if self._drafter is not None:
-            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+        if self._drafter is not None and self._is_drafting:
+            self._drafter.note(len(batch.token_ids), time.thread_time() - start)
         return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
@@ -389,6 +392,7 @@ class Engine:
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
         thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)

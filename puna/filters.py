@@ -162,7 +162,7 @@ def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
 def dynamic_temperature(logits: Row, params: SamplingParams, history: History) -> Row:
     """Divide by a temperature between T - range and T + range: the higher, the more evenly the tokens are likely.
 
-    Its place in that range is the entropy, as a share of the largest possible one, to the power of the exponent.
+    Its position in that range is the entropy, as a share of the largest possible one, to the power of the exponent.
 
     >>> settings = SamplingParams(temperature=1.0, dynatemp_range=0.5)
     >>> dynamic_temperature(np.float32([2, 2]), settings, History()).tolist()  # all are equally likely: 1.5
@@ -310,7 +310,7 @@ def needed_filters(params: SamplingParams) -> tuple[str, ...]:
     ('temperature', 'top_p')
     """
     off, is_greedy = type(params)(), params.temperature == 0
-    order = {name: place for place, name in enumerate((FIRST, *(SAMPLERS if params.samplers is None else params.samplers), LAST))}
+    order = {name: index for index, name in enumerate((FIRST, *(SAMPLERS if params.samplers is None else params.samplers), LAST))}
     on = [name for name, each in FILTERS.items() if each.sampler in order and (each.is_edit or not is_greedy)]
     on = [name for name in on if _is_on(FILTERS[name], params, off)]
     replaced = {other for name in on for other in FILTERS[name].instead_of}

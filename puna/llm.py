@@ -40,9 +40,10 @@ from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
 from puna.runner import Handle, Runner
-from puna.sampling import History, Row, TokenSampler
+from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.speculation import drafter_of
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.thinking import tags_of, with_separate_reasoning
@@ -191,7 +192,15 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
+        self.engine = Engine(
+            parts.backend,
+            parts.tokenizer,
+            plan,
+            config,
+            checkpoint.config,
+            source=self.stored_pages,
+            drafter=drafter_of(config, parts.backend),
+        )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
@@ -536,7 +545,7 @@ class LLM:
             return [None] * count
         each = given if checks.is_row(given) else [given] * count
         _require_one_each("sampler", each, count)
-        return [_Checked.of(one, self.model.vocab_size) for one in each]
+        return [require_sampler(one) for one in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The template variables of a chat. A notice names those that the template never reads."""
@@ -631,23 +640,6 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         self.handle.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A caller's sampler. Its ids are checked, because a backend reads the memory that an id names."""
-
-    sampler: TokenSampler
-    vocab_size: int
-
-    @classmethod
-    def of(cls, given: Any, vocab_size: int) -> Self:
-        if not callable(getattr(given, "sample", None)):
-            raise checks.refuse("sampler", given, "an object with the method sample(logits, history)")
-        return cls(given, vocab_size)
-
-    def sample(self, logits: Row, history: History) -> int:
-        return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
 
 
 def is_prompt(given: Any) -> bool:

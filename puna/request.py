@@ -473,6 +473,7 @@ class Request:
     page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    draft_at: int = 0  # the number of output ids from which on the drafter is asked for guesses
     num_drafted: int = 0  # guesses that steps have checked
     num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet

@@ -190,6 +190,7 @@ _ENGINE = (
     click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
     click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
     click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
+    click.option("--speculation", metavar="HOW", help="Check guesses, for speed: auto, off or ngram [auto: ngram on a CPU]."),
 )
 
 cache_dir_option = click.option(
