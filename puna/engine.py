@@ -6,8 +6,9 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
@@ -16,6 +17,7 @@ from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
+from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
@@ -67,8 +69,11 @@ class Engine:
         model: ModelConfig,
         drafter: Drafter | None = None,
         source: PageSource | None = None,
+        adapters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        """
         self._backend = backend
         self._drafter = drafter
         self.think_tags: ThinkTags | None = None  # those of the chat template in use
@@ -79,6 +84,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._adapters = dict(adapters)
         self.constraints = Constraints(tokenizer)
         self._source = source
         self._in_flight: _InFlight | None = None
@@ -386,9 +392,11 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
+        adapter = adapter_number(params.lora_name, list(self._adapters))
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        prefix_key = (key, salt) if salt else key
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
+        prefix_key = (key, *apart) if any(apart) else key
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)

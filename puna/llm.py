@@ -28,9 +28,12 @@ from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
-from puna.formats.base import Checkpoint
+from puna.formats.base import Adapter, Checkpoint
+from puna.formats.lora import for_requests, merged
+from puna.formats.lora_files import read_adapter
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
+from puna.lora import split_name, split_scale
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
@@ -200,6 +203,7 @@ class LLM:
             checkpoint.config,
             source=self.stored_pages,
             drafter=drafter_of(config, parts.backend),
+            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
@@ -705,6 +709,7 @@ def _load(
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)
+    checkpoint = _with_adapters(checkpoint, config)
     spec = checkpoint.tokenizer
     text = None if spec is None else build_tokenizer(spec)
     backend = create_backend(config, report)
@@ -720,6 +725,23 @@ def _load(
         backend.close()
         raise
     return _Parts(checkpoint, text, backend, plan, config, footprint)
+
+
+def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
+    """The model with the adapters of `lora` in its weights, and those of `lora_modules` beside them."""
+    if not (config.lora or config.lora_modules):
+        return checkpoint
+
+    def read(text: str) -> Adapter:
+        path, scale = split_scale(text)
+        return read_adapter(Path(path).expanduser(), checkpoint.config).scaled(scale)
+
+    names, paths = zip(*map(split_name, config.lora_modules), strict=True) if config.lora_modules else ((), ())
+    if len(set(names)) < len(names):
+        raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
+    beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
+    changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
+    return dataclasses.replace(changed, adapters=beside)
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:

@@ -15,8 +15,10 @@ from puna.errors import PunaError, UsageError, did_you_mean, first_line
 from puna.pooling import Pool
 from puna.schemas import JsonSchema, require_size
 
-# `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
-PrefixKey = int | tuple[int, str]
+NO_ADAPTER = -1
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt); with a LoRA adapter, (that key, the salt, the adapter's digest).
+# Its repr is a part of names on disk.
+PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
@@ -121,6 +123,7 @@ class SamplingParams:
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
         prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
+        lora_name: one of the model's `lora_modules` changes its weights for this request; None: none does [None]
         prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
         json_schema: the answer is JSON for this schema (a dict or its text), pydantic model or TypeAdapter. Up to 256 KiB [None]
         json_object: the answer is a JSON object [False]
@@ -172,6 +175,7 @@ class SamplingParams:
     logprobs: int | None = None
     processed_logprobs: bool = False
     prompt_logprobs: int | None = None
+    lora_name: str | None = None
     prompt_logprobs_start: int = 0
     json_schema: Any = None
     json_object: bool = False
@@ -235,6 +239,7 @@ class SamplingSettings(TypedDict, total=False):
     logprobs: int | None
     processed_logprobs: bool
     prompt_logprobs: int | None
+    lora_name: str | None
     prompt_logprobs_start: int
     json_schema: Any
     json_object: bool
@@ -409,6 +414,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "lora_name": checks.optional(partial(checks.instance, kind=str)),
     "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
     "json_schema": checks.optional(JsonSchema.of),
     "json_object": checks.flag,
@@ -483,6 +489,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ ROWS = [
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
-    ["pages", "page_store", "formats", "history", "suggested", "ngrams"],
+    ["lora", "pages", "page_store", "formats", "history", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub", "processors"],
     ["chat", "infill", "detokenize", "spelling"],
     ["bans", "dry"],
