@@ -131,6 +131,7 @@ class Sampler:
         self._phases = tuple(_phases(params, stop_ids))
         self._penalises, self._counts_prompt = "penalties" in self.filters, params.repetition_penalty != 1.0
         self._occurrences: Occurrences | None = None
+        self._kept: Row | None = None  # what the last token was drawn from, if log-probabilities of that are requested
 
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""
@@ -142,8 +143,10 @@ class Sampler:
 
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
-        params, uniform = self.phase(history.num_generated).params, self.uniform(history.num_generated)
-        kept, index = _sampled(candidates(self._bound, logits, params, history), params, uniform)
+        params = self.phase(history.num_generated).params
+        kept = candidates(self._bound, logits, params, history)
+        index = _drawn(kept, params, self.uniform(history.num_generated))
+        self._kept = kept.row(len(logits)) if params.processed_logprobs else None
         for step in self._stateful:
             step.accept(kept.logits, index, history)
         return kept.id_at(index)
@@ -151,6 +154,11 @@ class Sampler:
     def processed(self, logits: Row, history: History) -> Row:
         """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
         return apply(self._bound, logits, self.phase(history.num_generated).params, history)
+
+    def sampled_from(self, logits: Row, history: History) -> Row:
+        """The processed logits of the token that was sampled last, as they were before it changed a filter's state."""
+        kept, self._kept = self._kept, None
+        return self.processed(logits, history) if kept is None else kept
 
     def uniform(self, num_generated: int) -> float:
         """The random number of the token after `num_generated` others, in [0, 1); 0 if sampling is greedy.
@@ -182,8 +190,8 @@ def named_ids(params: SamplingParams) -> Iterator[tuple[str, Collection[int]]]:
 
 def sample(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
     """The most likely id if the temperature is 0, else the one at `uniform`. NumericalError if there is none."""
-    kept, index = _sampled(candidates(make_steps(params), logits, params, history), params, uniform)
-    return kept.id_at(index)
+    kept = candidates(make_steps(params), logits, params, history)
+    return kept.id_at(_drawn(kept, params, uniform))
 
 
 class Candidates(NamedTuple):
@@ -235,8 +243,9 @@ def apply(filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, h
     return candidates(filters, logits, params, history).row(len(logits))
 
 
-def _sampled(kept: Candidates, params: SamplingParams, uniform: float) -> tuple[Candidates, int]:
-    return kept, draw(kept.logits, uniform) if params.temperature > 0 else int(kept.logits.argmax())
+def _drawn(kept: Candidates, params: SamplingParams, uniform: float) -> int:
+    """The index of the candidate that is taken."""
+    return draw(kept.logits, uniform) if params.temperature > 0 else int(kept.logits.argmax())
 
 
 def draw(logits: Row, uniform: float) -> int:
