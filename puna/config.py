@@ -22,6 +22,7 @@ DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
 Bytes = int  # a number of bytes; its text may have a unit
+Texts = tuple[str, ...]  # their text has commas between them
 
 
 @refuse_unknown("LLM(...), which loads a model, or to EngineConfig(...)")
@@ -46,6 +47,8 @@ class EngineConfig:
         speculation: guess repeated text, for speed; no result changes: off, ngram; auto: ngram unless the device samples ['auto']
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
+        lora: LoRA adapters to merge into the weights, for every request: PATH or PATH=SCALE each. At most 64 [()]
+        lora_modules: LoRA adapters that a request may name (`lora_name`): NAME=PATH or NAME=PATH=SCALE each. At most 64 [()]
     """
 
     device: str = "auto"
@@ -64,6 +67,8 @@ class EngineConfig:
     speculation: Speculation = "auto"
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
+    lora: Texts = ()
+    lora_modules: Texts = ()
 
     def __post_init__(self) -> None:
         for f in fields(self):  # to Python, True is a whole number
@@ -79,6 +84,15 @@ class EngineConfig:
         for name, kind in _CHOICES:
             value, allowed = getattr(self, name), get_args(kind)
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
+        for name in ("lora", "lora_modules"):
+            value = getattr(self, name)
+            ok = (
+                isinstance(value, list | tuple)
+                and len(value) <= MAX_ADAPTERS
+                and all(isinstance(one, str) and one for one in value)
+            )
+            require(ok, name, f"is {value!r}; a list of at most {MAX_ADAPTERS} texts is needed")
+            object.__setattr__(self, name, tuple(value))
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
         require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
         ok = self.page_size % 16 == 0
@@ -123,8 +137,11 @@ class EngineSettings(TypedDict, total=False):
     speculation: Speculation
     graphs: bool
     sampling_defaults: SamplingDefaults
+    lora: Texts
+    lora_modules: Texts
 
 
+MAX_ADAPTERS = 64
 _ENGINE_LIMITS = (
     ("threads", 0, 256),
     ("max_context", 0, MAX_SIZES["max_context"]),
@@ -153,6 +170,7 @@ _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
         "a number of bytes is needed, such as 12GiB",
         parse_bytes,
     ),
+    "Texts": (r"(?s).*", "", lambda text: tuple(filter(None, text.split(",")))),
 }
 
 

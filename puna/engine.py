@@ -6,8 +6,9 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
@@ -16,6 +17,7 @@ from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
+from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
@@ -25,6 +27,7 @@ from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, Ste
 from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.tokenizers.base import Tokenizer
 
 
@@ -41,6 +44,7 @@ class _Live:
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
     max_tokens: int  # the request's limit, or what fits the context
+    thinking: Thinking | None = None  # None: all text is the answer's
     num_told: int = 0  # output ids that a StepOutput has returned
 
 
@@ -65,10 +69,14 @@ class Engine:
         model: ModelConfig,
         drafter: Drafter | None = None,
         source: PageSource | None = None,
+        adapters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        """
         self._backend = backend
         self._drafter = drafter
+        self.think_tags: ThinkTags | None = None  # those of the chat template in use
         self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
@@ -76,6 +84,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._adapters = dict(adapters)
         self.constraints = Constraints(tokenizer)
         self._source = source
         self._in_flight: _InFlight | None = None
@@ -302,11 +311,12 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds; "" for a stop id and for a padding id of the model's vocabulary."""
-        detokenizer = live.detokenizer
-        if detokenizer is None or token_id >= self._num_texts:
+        """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
+        detokenizer, is_included = live.detokenizer, live.request.params.include_stop_str_in_output
+        if detokenizer is None:
             return ""
-        if token_id in live.stop_ids and token_id not in detokenizer.marks:
+        if token_id >= self._num_texts or (token_id in live.stop_ids and token_id not in detokenizer.marks and not is_included):
+            detokenizer.skip()
             return ""
         return detokenizer.push(token_id)
 
@@ -353,8 +363,10 @@ class Engine:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
-        output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
-        self._outputs.append(output)
+        reasoning, ids = "", tuple(request.output_ids[new])
+        if live.thinking is not None:
+            reasoning, text = live.thinking.split(text, len(ids), request.finish_reason is not None)
+        self._outputs.append(StepOutput(request.id, text, ids, tuple(request.logprobs[new]), request.finish_reason, reasoning))
 
     def _new_scheduler(self) -> Scheduler:
         plan = self._plan
@@ -380,18 +392,23 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
+        adapter = adapter_number(params.lora_name, list(self._adapters))
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        prefix_key = (key, salt) if salt else key
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
+        prefix_key = (key, *apart) if any(apart) else key
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
         custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)
+        if thinking is not None:
+            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         detokenizer = self._make_detokenizer(request)
-        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens, thinking)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -409,7 +426,14 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=self._begins_text(request.prompt_ids))
+        return Detokenizer(
+            tokenizer,
+            stop=stop,
+            at_start=self._begins_text(request.prompt_ids),
+            include_stop=request.params.include_stop_str_in_output,
+            min_tokens=request.params.min_tokens,
+            shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
+        )
 
     def _begins_text(self, prompt_ids: list[int]) -> bool:
         return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]

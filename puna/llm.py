@@ -28,9 +28,12 @@ from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
-from puna.formats.base import Checkpoint
+from puna.formats.base import Adapter, Checkpoint
+from puna.formats.lora import for_requests, merged
+from puna.formats.lora_files import read_adapter
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
+from puna.lora import split_name, split_scale
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
@@ -46,6 +49,7 @@ from puna.score import OptionIds, OptionScore, encode_options
 from puna.speculation import drafter_of
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
+from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
@@ -182,7 +186,6 @@ class LLM:
         checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
-        self.chat_template = checkpoint.chat_template
         self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
@@ -200,7 +203,9 @@ class LLM:
             checkpoint.config,
             source=self.stored_pages,
             drafter=drafter_of(config, parts.backend),
+            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
         )
+        self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -221,6 +226,16 @@ class LLM:
             "an LLM cannot be pickled or copied: its weights and its pages are memory of this process",
             hint="Load it in the process that uses it, with LLM(path); threads of one process can share it.",
         )
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of chats: Jinja2 text, or the name of a built-in; None chooses a built-in by the vocabulary."""
+        return self._chat_template
+
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:
+        self._chat_template = template
+        self.engine.think_tags = tags_of(template)
 
     @property
     def default_params(self) -> SamplingParams:
@@ -488,7 +503,8 @@ class LLM:
         of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
         others = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
         encode = partial(self.encode_chat, **of_chat)
-        return self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
+        jobs = self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
+        return [job._replace(params=with_separate_reasoning(job.params)) for job in jobs]
 
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
@@ -693,6 +709,7 @@ def _load(
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)
+    checkpoint = _with_adapters(checkpoint, config)
     spec = checkpoint.tokenizer
     text = None if spec is None else build_tokenizer(spec)
     backend = create_backend(config, report)
@@ -708,6 +725,23 @@ def _load(
         backend.close()
         raise
     return _Parts(checkpoint, text, backend, plan, config, footprint)
+
+
+def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
+    """The model with the adapters of `lora` in its weights, and those of `lora_modules` beside them."""
+    if not (config.lora or config.lora_modules):
+        return checkpoint
+
+    def read(text: str) -> Adapter:
+        path, scale = split_scale(text)
+        return read_adapter(Path(path).expanduser(), checkpoint.config).scaled(scale)
+
+    names, paths = zip(*map(split_name, config.lora_modules), strict=True) if config.lora_modules else ((), ())
+    if len(set(names)) < len(names):
+        raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
+    beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
+    changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
+    return dataclasses.replace(changed, adapters=beside)
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pytest
 
 from puna import hub, install
@@ -28,7 +29,7 @@ from puna.cli.main import COMMANDS, app
 from puna.machine.remedies import REMEDIES
 from puna.machine.rooflines import remember
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
+from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf, write_peft
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md")
@@ -376,12 +377,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     default = hub.CATALOGUE[hub.DEFAULT_MODEL]
     for name in (default.target.name, "qwen3-4b.gguf", "llama-2-7b.gguf", "m.gguf"):
         shutil.copy("model.gguf", models / name)
+    thinks = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    write_gguf(models / "qwen3-4b.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(), chat_template=thinks)
     monkeypatch.setattr(hub, "is_cached", lambda model: True)
     monkeypatch.setattr("puna.hub.headers.is_cached", lambda model: True)
     assert puna("convert", "model.gguf", str(models / "open_llama_3b"), "--to", "safetensors").code == 0
     assert puna("convert", "model.gguf", str(models / "stories15m"), "--to", "llama2c").code == 0
     (models / "stories15m" / "tokenizer.json").unlink()
     Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
+    halves = np.ones((2, config.hidden_size), np.float32), np.ones((config.num_heads * config.head_dim, 2), np.float32)
+    write_peft(tmp_path / "my-adapter", {"model.layers.0.self_attn.q_proj": halves})
     Path("README.md").write_text("The llama on the high plain sees the other llamas. " * 4, "utf-8")
     return tmp_path
 
