@@ -16,13 +16,14 @@ from puna.pooling import Pool
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
-MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SAMPLES = 16, 256, 20, 1024, 8
 
 
 class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
+    TIMEOUT = "timeout"  # `SamplingParams.timeout` has passed
     ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
@@ -82,6 +83,10 @@ class SamplingParams:
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
         prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
         prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
+        n: samples of one prompt, which is computed once; each has a seed of its own, made from `seed`. 1..8 [1]
+        best_of: make this many samples, and return the n that are most likely. n..8, or None: n [None]
+        priority: requests with a lower number are served earlier; one less is worth 256 steps of waiting. -1000..1000 [0]
+        timeout: end after this many seconds, waiting included, with the text so far. 0..10**7, or None: never [None]
     """
 
     max_tokens: int | None = 256
@@ -104,10 +109,23 @@ class SamplingParams:
     processed_logprobs: bool = False
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int = 0
+    n: int = 1
+    best_of: int | None = None
+    priority: int = 0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
             object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+        if self.best_of is not None and self.best_of < self.n:
+            raise UsageError(
+                f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples are made."""
+        return self.n if self.best_of is None else self.best_of
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -133,6 +151,10 @@ class SamplingSettings(TypedDict, total=False):
     processed_logprobs: bool
     prompt_logprobs: int | None
     prompt_logprobs_start: int
+    n: int
+    best_of: int | None
+    priority: int
+    timeout: float | None
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -197,6 +219,10 @@ _CHECKS: Mapping[str, checks.Check] = {
     "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
+    "n": partial(checks.whole, low=1, high=MAX_SAMPLES),
+    "best_of": checks.optional(partial(checks.whole, low=1, high=MAX_SAMPLES)),
+    "priority": partial(checks.whole, low=-1000, high=1000),
+    "timeout": checks.optional(partial(checks.real, low=0.0, high=1e7)),
 }
 
 
@@ -250,6 +276,8 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    rank: tuple[int, int] = (0, 0)  # the scheduler's order; the lowest is served first
+    leader: Request | None = None  # another sample of this prompt, which computes it for this one
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:

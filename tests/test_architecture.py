@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["keywords"],
     ["errors", "files", "units"],
-    ["checks", "install", "resources", "philox"],
+    ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
     ["progress", "config", "paths", "causes", "pooling"],
     ["request", "messages", "report"],
