@@ -54,7 +54,8 @@ def all_logits(llm: LLM, ids: list[int]) -> npt.NDArray[np.float32]:
 
 def windows(llm: LLM, positions: int) -> list[list[int]]:
     """Windows of token ids, taken from the texts in turn, so that no text dominates the sample."""
-    texts = [llm.encode((ROOT / name).read_text("utf-8")) for name in TEXTS if (ROOT / name).exists()]
+    assert llm.tokenizer is not None
+    texts = [llm.tokenizer.encode((ROOT / name).read_text("utf-8")) for name in TEXTS if (ROOT / name).exists()]
     found = []
     for i in range(max(len(ids) for ids in texts) // WINDOW):
         found += [ids[i * WINDOW : (i + 1) * WINDOW] for ids in texts if len(ids) >= (i + 1) * WINDOW]

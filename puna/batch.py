@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import NumericalError
-from puna.request import PLACEHOLDER, SamplingParams
+from puna.request import PLACEHOLDER, TEMPERATURE_FIRST, SamplingParams
 from puna.sampling import History, Row, Sampler, sample
 from puna.scheduler import ScheduledChunk
 
@@ -204,8 +204,8 @@ class LogitEdits:
         if not rows:
             return None
         phases = [samplers[row].phase(lengths[row]) for row in rows]
-        params = [samplers[row].params for row in rows]
-        seen = [samplers[row].occurrences(histories[row]) for row in rows]
+        params = [samplers[row].effective for row in rows]
+        seen = [samplers[row].occurrences(histories[row], int(sources[row] >= 0)) for row in rows]
         return cls(
             rows=np.array(rows, np.int32),
             sources=sources[rows],
@@ -249,11 +249,16 @@ def _starts(lengths: list[int]) -> IntArray:
 class SamplingBatch:
     """How a device samples one token for each of a batch's `logit_rows`. Temperature 0 takes the most likely id."""
 
-    # The filters of `puna.sampling` that the fields describe. A device that samples by them has these and no other.
-    FILTERS: ClassVar[frozenset[str]] = frozenset({"logit_bias", "penalties", "temperature", "top_k", "top_p", "min_p"})
+    # The orders of filters that the fields describe. A device that samples by them has these filters and no other.
+    ORDERS: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("logit_bias", "penalties", "top_k", "top_p", "min_p", "temperature"),
+        ("logit_bias", "penalties", "temperature", "top_k", "top_p", "min_p"),
+    )
+    FILTERS: ClassVar[frozenset[str]] = frozenset(ORDERS[0])
 
     sources: IntArray  # (num_tokens,) as `Batch.sources` gives them
-    temperature: FloatArray  # (num_logits,), as are the next four
+    temperature: FloatArray  # (num_logits,), as are the next five
+    temperature_first: npt.NDArray[np.bool_]  # whether it divides the logits before the other filters, or after them
     top_k: IntArray
     top_p: FloatArray
     min_p: FloatArray
@@ -261,15 +266,25 @@ class SamplingBatch:
     edits: LogitEdits | None = None  # None: no logit edits
 
     @classmethod
+    def describes(cls, filters: Sequence[str]) -> bool:
+        """Whether the fields describe these filters in this order.
+
+        >>> SamplingBatch.describes(["top_k", "temperature"]), SamplingBatch.describes(["top_p", "top_k"])
+        (True, False)
+        """
+        return any(tuple(name for name in order if name in filters) == tuple(filters) for order in cls.ORDERS)
+
+    @classmethod
     def of(
         cls, samplers: Sequence[Sampler], histories: Sequence[History], sources: IntArray, logit_rows: IntArray
     ) -> SamplingBatch:
         """Sample as these samplers would, one for each of `logit_rows`."""
-        params = [sampler.params for sampler in samplers]
+        params = [sampler.effective for sampler in samplers]
         lengths = _lengths(histories, sources[logit_rows])
         return cls(
             sources=sources,
             temperature=np.array([p.temperature for p in params], np.float64),
+            temperature_first=np.array([sampler.temperature_first for sampler in samplers], np.bool_),
             top_k=np.array([p.top_k for p in params], np.int32),
             top_p=np.array([p.top_p for p in params], np.float64),
             min_p=np.array([p.min_p for p in params], np.float64),
@@ -282,7 +297,13 @@ class SamplingBatch:
 
         `last_ids` are the ids that the previous step sampled.
         """
-        params = SamplingParams(temperature=self.temperature[i], top_k=self.top_k[i], top_p=self.top_p[i], min_p=self.min_p[i])
+        params = SamplingParams(
+            temperature=self.temperature[i],
+            top_k=self.top_k[i],
+            top_p=self.top_p[i],
+            min_p=self.min_p[i],
+            samplers=TEMPERATURE_FIRST if self.temperature_first[i] else None,
+        )
         history, edits = History(), self.edits
         if edits is not None and i in edits.rows:
             params, history = edits.as_params(int(np.searchsorted(edits.rows, i)), params, last_ids)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from puna.checks import refuse_unknown, require, unknown_setting
@@ -40,6 +41,8 @@ class EngineConfig:
         weights: how weights are stored: as-is, int8, int4; auto: the first of these that fits ['auto']
         vram: use at most this many bytes of the device's memory. 0: all that is free ("12GiB" on the command line) [0]
         prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
+        cache_dir: a folder that keeps them for other processes and later starts. '': none ['']
+        cache_size: bytes of that folder, and at most half of what the disk has free ("20GiB" on the command line) [4294967296]
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
     """
@@ -56,6 +59,8 @@ class EngineConfig:
     weights: WeightsType = "auto"
     vram: Bytes = 0
     prefix_cache: bool = True
+    cache_dir: str | Path = ""
+    cache_size: Bytes = 4 << 30
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
 
@@ -73,6 +78,9 @@ class EngineConfig:
         for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
             value, allowed = getattr(self, name), get_args(kind)
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
+        ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
+        require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
+        require(self.prefix_cache or not self.cache_dir, "cache_dir", f"is {str(self.cache_dir)!r}, but prefix_cache is off")
         ok = self.page_size % 16 == 0
         require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16")
 
@@ -111,6 +119,8 @@ class EngineSettings(TypedDict, total=False):
     weights: WeightsType
     vram: Bytes
     prefix_cache: bool
+    cache_dir: str | Path
+    cache_size: Bytes
     graphs: bool
     sampling_defaults: SamplingDefaults
 
@@ -123,6 +133,7 @@ _ENGINE_LIMITS = (
     ("chunk_tokens", 0, 8192),
     ("page_size", 16, 1024),
     ("vram", 0, 1 << 50),
+    ("cache_size", 1 << 20, 1 << 50),
 )
 
 

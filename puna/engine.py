@@ -20,9 +20,10 @@ from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
+from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
 
@@ -62,8 +63,9 @@ class Engine:
         config: EngineConfig,
         model: ModelConfig,
         drafter: Drafter | None = None,
+        source: PageSource | None = None,
     ) -> None:
-        """`drafter` guesses tokens, which steps check. It changes no result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
         self._backend = backend
         self._drafter = drafter
         self._tokenizer = tokenizer
@@ -72,6 +74,7 @@ class Engine:
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
         self._live: dict[int, _Live] = {}
@@ -94,10 +97,11 @@ class Engine:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         pool: Pool | None = None,
+        processors: Sequence[LogitsProcessor] = (),
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
-        `sampler` samples the tokens instead of the one that `params` describe. A `pool` receives the prompt's hidden states; then
-        `params.max_tokens` must be 0.
+        `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
+        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
         QueueFullError if too many requests wait.
@@ -108,7 +112,9 @@ class Engine:
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
         self._require_queue()
-        live = self._make_live(list(prompt_ids), params, sampler, pool)
+        if params.num_samples > 1:
+            raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
+        live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
         self._deadlines.add(live.request.id, params.timeout)
         if self._drafter is not None:
@@ -352,14 +358,24 @@ class Engine:
             max_sequences=plan.max_sequences,
             max_logits=plan.max_logits,
             prefix_cache=self._config.prefix_cache,
+            prompts_apart=self._backend.prompts_apart,
+            source=self._source,
         )
 
-    def _make_live(self, prompt_ids: list[int], params: SamplingParams, custom: TokenSampler | None, pool: Pool | None) -> _Live:
+    def _make_live(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        custom: TokenSampler | None,
+        pool: Pool | None,
+        processors: Sequence[LogitsProcessor],
+    ) -> _Live:
         require_possible(params, len(prompt_ids), custom)
         stop_ids = self._stop_ids(params)
-        sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params))
+        sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
-        prefix_key = self._model.prefix_key(len(prompt_ids))
+        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
+        prefix_key = (key, salt) if salt else key
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
@@ -370,7 +386,11 @@ class Engine:
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
         wants_logprobs = sampler.params.logprobs is not None or sampler.params.prompt_logprobs is not None
-        return wants_logprobs or not self._backend.filters or not sampler.filters <= self._backend.filters
+        return wants_logprobs or not self._device_samples(sampler)
+
+    def _device_samples(self, sampler: Sampler) -> bool:
+        known = self._backend.filters
+        return len(known) > 0 and known.issuperset(sampler.filters) and SamplingBatch.describes(sampler.filters)
 
     def _make_detokenizer(self, request: Request) -> Detokenizer | None:
         """None without a tokenizer; stop texts are then refused."""

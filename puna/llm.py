@@ -17,15 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub, rerank
+from puna import checks, embedding, formats, hub, rerank, samples
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
+from puna.batch import SamplingBatch
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
+from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
@@ -33,12 +35,14 @@ from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
 from puna.pooling import Floats, Pooling
+from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
 from puna.runner import Handle, Runner
 from puna.sampling import History, Row, TokenSampler
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
@@ -56,6 +60,7 @@ class CallSettings(SamplingSettings, total=False):
     """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
 
     sampler: TokenSampler | Sequence[TokenSampler] | None
+    logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
 
 
 class ChatSettings(CallSettings, total=False):
@@ -92,6 +97,7 @@ class PromptJob(NamedTuple):
     prompt_ids: list[int]
     params: SamplingParams
     sampler: TokenSampler | None
+    processors: tuple[LogitsProcessor, ...] = ()
 
 
 class LLM:
@@ -182,7 +188,8 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config)
+        self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
+        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -279,6 +286,9 @@ class LLM:
         prompts, or a list with one for each. `logits` are the next token's, (vocab_size,); they are overwritten after the call.
         `history` holds the ids so far, `prompt_ids` and `output_ids`. The fields of `params` that end a text still do. An
         exception of a sampler ends its request and is raised; the others go on. `generate` and the chat calls take a sampler too.
+
+        `logits_processors`: functions (ids, logits) -> logits, which change the logits before the filters of `params`: `ids` are
+        those of prompt and output so far; a function may change and return the array that it gets, (vocab_size,) float32.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -444,6 +454,8 @@ class LLM:
 
     def close(self) -> None:
         """End all requests and free the memory. Idempotent."""
+        if self.stored_pages is not None:
+            self.stored_pages.close()
         self.runner.close()
         self.backend.close()
 
@@ -469,14 +481,18 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name != "sampler"}
+        sampling = {name: value for name, value in settings.items() if name not in _CALLABLES}
         each = self._params_of(params, len(items), sampling)
         samplers = self._samplers_of(settings.get("sampler"), len(items))
-        return [PromptJob(encode(item), *own) for item, own in zip(items, zip(each, samplers), strict=True)]
+        processors = checked_processors(settings.get(PROCESSORS))
+        if processors and settings.get("sampler") is not None:
+            raise UsageError("a sampler of your own takes the place of all logits_processors", hint="Give one of the two.")
+        self._tell_host_samples(each)
+        return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
     def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
-        streams = [Stream(self.runner.submit(*job)) for job in jobs]
+        streams = [Stream(samples.submit(self.runner, *job)) for job in jobs]
         try:
             for stream in streams:
                 stream.handle.confirm()
@@ -523,6 +539,15 @@ class LLM:
             self._has_told_suggested = True
             for line in self.suggested.lines(settings):
                 self._report.notice(line)
+
+    def _tell_host_samples(self, params: Sequence[SamplingParams]) -> None:
+        """Report once each way of sampling that a device which samples by itself does not have."""
+        known = self.backend.filters
+        for filters in {needed_filters(own) for own in params} if known else ():
+            lacking = [name for name in filters if name not in known]
+            if lacking or not SamplingBatch.describes(filters):
+                what = f"does not have {', '.join(lacking)}" if lacking else f"does not have the order {', '.join(filters)}"
+                self._tell(f"{self.backend.info.name} {what}: the CPU samples, and {self.backend.info.name} waits for it")
 
     def _tell(self, notice: str) -> None:
         """Report a notice, once, and keep it."""
@@ -624,6 +649,7 @@ def is_conversation(given: Any) -> bool:
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
+_CALLABLES = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 

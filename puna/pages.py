@@ -1,22 +1,19 @@
 """KV pages: which sequences hold which pages, and the prefix cache. Integers only.
 
 A page is free (no content), used (held by one or more sequences), or cached (held by none, its content known). The content of a
-full page is identified by its token ids and the page before it, back to the first: ids are compared, never only hashes.
+full page is identified by its token ids and the page before it, back to the first: ids are compared, never only hashes. Where a
+device computes generated tokens otherwise than prompts, the number of generated tokens in the page belongs to its identity.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-Content = tuple[int, tuple[int, ...]]  # (identity of the previous page, or of the prefix-cache key; the page's token ids)
+Before = int | tuple[Hashable]  # identity of the previous page; before the first one, the prefix-cache key
+Content = tuple[Before, tuple[int, ...], int]  # (what comes before, the page's token ids, how many of them were generated)
 
 UNKNOWN = -1  # identity of a page whose content is not known
-
-
-def _root(prefix_key: int) -> int:
-    """Identity of the page before the first, which keeps pages of different families apart. Families are not negative."""
-    return UNKNOWN - 1 - prefix_key
 
 
 class Pages:
@@ -25,6 +22,7 @@ class Pages:
     >>> pages = Pages(num_pages=3, page_size=2)
     >>> held = [pages.reserve(), pages.reserve()]
     >>> pages.publish(held, 0, [7, 8])
+    True
     >>> pages.release(held)
     >>> pages.num_free, pages.num_cached
     (2, 1)
@@ -71,28 +69,43 @@ class Pages:
         self._references[page] = 1
         return page
 
-    def match(self, token_ids: Sequence[int], prefix_key: int = 0) -> list[int]:
-        """Hold the cached pages of the longest prefix of `token_ids`, whole pages only."""
+    def identity(self, page: int) -> int:
+        """Names the content of a published page: no other content ever has the number. UNKNOWN for any other page."""
+        return self._identity[page]
+
+    def match(self, token_ids: Sequence[int], prefix_key: Hashable = 0, prompt_length: int | None = None) -> list[int]:
+        """Hold the cached pages of the longest prefix of `token_ids`, whole pages only.
+
+        `prompt_length`: tokens from there on are generated; None: that makes no difference.
+        """
         held: list[int] = []
-        identity = _root(prefix_key)
+        before: Before = (prefix_key,)
         for first in range(0, len(token_ids) - self.page_size + 1, self.page_size):
-            page = self._known.get((identity, tuple(token_ids[first : first + self.page_size])))
+            ids = tuple(token_ids[first : first + self.page_size])
+            page = self._known.get((before, ids, self.num_generated(len(held), prompt_length)))
             if page is None:
                 break
             self._hold(page)
             held.append(page)
-            identity = self._identity[page]
+            before = self._identity[page]
         return held
 
-    def publish(self, page_ids: Sequence[int], index: int, token_ids: Sequence[int], prefix_key: int = 0) -> None:
-        """Record that page `page_ids[index]` of a sequence is full and holds `token_ids`.
+    def publish(
+        self,
+        page_ids: Sequence[int],
+        index: int,
+        token_ids: Sequence[int],
+        prefix_key: Hashable = 0,
+        prompt_length: int | None = None,
+    ) -> bool:
+        """Record that page `page_ids[index]` of a sequence is full and holds `token_ids`; whether `match` finds it now.
 
         If another page is known with the same content, `match` keeps finding that one, and later pages continue it.
         """
-        before = _root(prefix_key) if index == 0 else self._identity[page_ids[index - 1]]
+        before: Before = (prefix_key,) if index == 0 else self._identity[page_ids[index - 1]]
         if before == UNKNOWN:
-            return
-        page, content = page_ids[index], (before, tuple(token_ids))
+            return False
+        page, content = page_ids[index], (before, tuple(token_ids), self.num_generated(index, prompt_length))
         twin = self._known.setdefault(content, page)
         if twin == page:
             self._last_identity += 1
@@ -100,6 +113,17 @@ class Pages:
             self._identity[page] = self._last_identity
         else:
             self._identity[page] = self._identity[twin]
+        return twin == page
+
+    def num_generated(self, index: int, prompt_length: int | None) -> int:
+        """How many tokens of a sequence's page `index` were generated; 0 for a `prompt_length` of None.
+
+        >>> [Pages(1, page_size=4).num_generated(index, prompt_length=6) for index in (0, 1, 2)]
+        [0, 2, 4]
+        """
+        if prompt_length is None:
+            return 0
+        return min(max((index + 1) * self.page_size - prompt_length, 0), self.page_size)
 
     def release(self, page_ids: Sequence[int]) -> None:
         """Release a sequence's pages, the last first, so that the cache evicts a prefix after its continuations."""

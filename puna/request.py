@@ -11,12 +11,25 @@ from functools import partial
 from typing import Any, TypedDict
 
 from puna import checks
-from puna.errors import PunaError, UsageError, first_line
+from puna.errors import PunaError, UsageError, did_you_mean, first_line
 from puna.pooling import Pool
+
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
+PrefixKey = int | tuple[int, str]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SAMPLES = 16, 256, 20, 1024, 8
+MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
+MAX_SALT_CHARACTERS = 256
+
+# The filters that `samplers` orders, with llama.cpp's names and in its order.
+SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+TEMPERATURE_FIRST = (*SAMPLERS[:2], "temperature", *SAMPLERS[2:-1])  # the order of transformers and vLLM
+SAMPLER_ALIASES = {  # other names of llama.cpp, with "_" for "-"
+    **dict.fromkeys(("typical_p", "typical", "typ"), "typ_p"), "temp": "temperature", "nucleus": "top_p",
+}  # fmt: skip
+DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
 
 
 class FinishReason(enum.StrEnum):
@@ -60,7 +73,8 @@ class Biases(Mapping[int, float]):
 class SamplingParams:
     """How the next token is sampled, and when to stop. The defaults are greedy: the same prompt gives the same text.
 
-    The filters run in this order: logit bias and suppressed ids, penalties, temperature, top-k, top-p, min-p; then one draw.
+    Logit bias, suppressed ids and bans come first; then the filters that `samplers` names, in its order; then one draw. If the
+    temperature is 0, only the former, the penalties and DRY apply.
 
     Fields, with what is allowed and the default:
         max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
@@ -69,9 +83,29 @@ class SamplingParams:
         top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
         top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
         min_p: drop tokens less likely than this times the most likely one. 0..1; 0: off [0.0]
+        typical_p: draw from the tokens whose surprise is nearest to the entropy, up to this probability. 0..1; 1: off [1.0]
+        top_n_sigma: drop tokens whose logit is further than n standard deviations below the largest. 0..100; 0: off [0.0]
+        xtc_probability: how often all but the least likely of the likely tokens are dropped. 0..1; 0: off [0.0]
+        xtc_threshold: the probability from which XTC calls a token likely. 0..1; above 0.5 none can be dropped [0.1]
+        dynatemp_range: the temperature varies by up to this, with the entropy of the tokens. 0..100; 0: off [0.0]
+        dynatemp_exponent: above 1 it stays low for longer. 0..100 [1.0]
+        mirostat: 2: mirostat 2 replaces all other filters of draws but the temperature; 0: off [0]
+        mirostat_tau: the bits of surprise that mirostat aims at. 0..100 [5.0]
+        mirostat_eta: how fast mirostat adapts. 0..1 [0.1]
+        adaptive_target: prefer tokens near this probability (adaptive-p), after all others. 0..1, or -1: off [-1.0]
+        adaptive_decay: how long adaptive-p remembers what it drew. 0 to 0.99 [0.9]
+        samplers: the filters that run, in this order, with llama.cpp's names (`SAMPLERS`); None: all, in llama.cpp's order [None]
         repetition_penalty: above 1 makes tokens of prompt and answer less likely (arXiv 1909.05858). 0.01..100 [1.0]
         presence_penalty: subtract this from the logits of the answer's tokens, once (OpenAI). -100..100 [0.0]
         frequency_penalty: the same, times how often each occurred in the answer (OpenAI). -100..100 [0.0]
+        penalty_last_n: the penalties count this many tokens before the next one. 0..2**27, or -1: all [-1]
+        dry_multiplier: DRY: a token that continues a repetition loses this times base ** (length - allowed). 0..100; 0: off [0.0]
+        dry_base: the base of that power. 1..100 [1.75]
+        dry_allowed_length: repetitions shorter than this are allowed. 1..2**20 [2]
+        dry_penalty_last_n: how many tokens DRY looks back. 0..2**27, or -1: all [64]
+        dry_sequence_breakers: texts over which no repetition reaches. At most 64, of 1 to 40 bytes [('\\n', ':', '"', '*')]
+        banned_strings: texts that the answer never holds. At most 16 [()]
+        bad_words_ids: sequences of token ids that the text never continues with. At most 1024 [()]
         logit_bias: {token id: number to add to its logit}. At most 1024 entries [{}]
         suppress_ids: token ids that are never sampled. At most 1024 [()]
         begin_suppress_ids: token ids that are not sampled as the first token of the answer. At most 1024 [()]
@@ -83,6 +117,7 @@ class SamplingParams:
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
         prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
         prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
+        cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
         n: samples of one prompt, which is computed once; each has a seed of its own, made from `seed`. 1..8 [1]
         best_of: make this many samples, and return the n that are most likely. n..8, or None: n [None]
         priority: requests with a lower number are served earlier; one less is worth 256 steps of waiting. -1000..1000 [0]
@@ -95,9 +130,29 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
+    samplers: str | Sequence[str] | None = None
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    penalty_last_n: int = -1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: Sequence[str] = DRY_BREAKERS
+    banned_strings: str | Sequence[str] = ()
+    bad_words_ids: Sequence[Sequence[int]] = ()
     logit_bias: Mapping[int, float] = field(default_factory=Biases)
     suppress_ids: Collection[int] = ()
     begin_suppress_ids: Collection[int] = ()
@@ -109,6 +164,7 @@ class SamplingParams:
     processed_logprobs: bool = False
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int = 0
+    cache_salt: str = ""
     n: int = 1
     best_of: int | None = None
     priority: int = 0
@@ -117,6 +173,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name in _CHECKS:
             object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+        if self.mirostat and self.adaptive_target >= 0:
+            raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
         if self.best_of is not None and self.best_of < self.n:
             raise UsageError(
                 f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
@@ -137,9 +195,29 @@ class SamplingSettings(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    adaptive_target: float
+    adaptive_decay: float
+    samplers: str | Sequence[str] | None
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
+    penalty_last_n: int
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: Sequence[str]
+    banned_strings: str | Sequence[str]
+    bad_words_ids: Sequence[Sequence[int]]
     logit_bias: Mapping[int, float]
     suppress_ids: Collection[int]
     begin_suppress_ids: Collection[int]
@@ -151,6 +229,7 @@ class SamplingSettings(TypedDict, total=False):
     processed_logprobs: bool
     prompt_logprobs: int | None
     prompt_logprobs_start: int
+    cache_salt: str
     n: int
     best_of: int | None
     priority: int
@@ -188,6 +267,13 @@ def _suppressed(name: str, value: object) -> tuple[int, ...]:
     return ids
 
 
+def _salt(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if len(text) > MAX_SALT_CHARACTERS:
+        raise UsageError(f"{name} has {len(text)} characters; at most {MAX_SALT_CHARACTERS} are allowed")
+    return checks.unicode(name, text)
+
+
 def _biases(name: str, value: object) -> Biases:
     if not isinstance(value, Mapping):
         raise checks.refuse(name, value, "a dict {token id: number}")
@@ -195,6 +281,64 @@ def _biases(name: str, value: object) -> Biases:
         raise UsageError(f"{name} holds {len(value)} entries; at most {MAX_LOGIT_BIAS} are allowed")
     ids = checks.token_ids(name, value)
     return Biases({i: checks.real(f"{name} of id {i}", bias) for i, bias in zip(ids, value.values())})
+
+
+def _mirostat(name: str, value: object, low: int, high: int) -> int:
+    if (version := checks.whole(name, value, low, high)) == 1:
+        raise checks.refuse(name, value, "0 (off) or 2 (mirostat 2)")
+    return version
+
+
+def _adaptive_target(name: str, value: object, low: float, high: float) -> float:
+    target = checks.real(name, value, low, high)
+    if low < target < 0:
+        raise checks.refuse(name, value, "a probability in 0..1, or -1 (off),")
+    return target
+
+
+def _samplers(name: str, value: object) -> tuple[str, ...]:
+    """Names in llama.cpp's spelling, as a list, or in one text with ";" or "," between them."""
+    given = value.replace(";", ",").split(",") if isinstance(value, str) else checks.row(name, value, "a list of names")
+    names = [_sampler(name, one) for one in given if one != ""]
+    if twice := next((one for one in names if names.count(one) > 1), None):
+        raise UsageError(f"{name} names {twice} twice", hint="Name each filter once.")
+    return tuple(names)
+
+
+def _sampler(name: str, value: object) -> str:
+    spelled = checks.instance(name, value, str).strip().lower().replace("-", "_")
+    found = SAMPLER_ALIASES.get(spelled, spelled)
+    if found not in SAMPLERS:
+        raise UsageError(
+            f"{name} holds {reprlib.repr(value)}", hint=f"{did_you_mean(found, SAMPLERS)} Known: {', '.join(SAMPLERS)}.".strip()
+        )
+    return found
+
+
+def _breakers(name: str, value: object) -> tuple[str, ...]:
+    texts = checks.several(name, value, "a list of texts")
+    if len(texts) > MAX_DRY_BREAKERS:
+        raise UsageError(f"{name} holds {len(texts)} texts; at most {MAX_DRY_BREAKERS} are allowed")
+    return tuple(_breaker(f"{name} {number}", text) for number, text in enumerate(texts))
+
+
+def _breaker(name: str, value: object) -> str:
+    text = checks.unicode(name, checks.instance(name, value, str))
+    if not 1 <= len(text.encode()) <= MAX_DRY_BREAKER_BYTES:
+        raise UsageError(
+            f"{name} ({reprlib.repr(text)}) has {len(text.encode())} bytes; 1 to {MAX_DRY_BREAKER_BYTES} are allowed"
+        )
+    return text
+
+
+def _bad_words(name: str, value: object) -> tuple[tuple[int, ...], ...]:
+    sequences = checks.several(name, value, "a list of lists of token ids")
+    if len(sequences) > MAX_BANNED:
+        raise UsageError(f"{name} holds {len(sequences)} sequences; at most {MAX_BANNED} are allowed")
+    found = tuple(tuple(checks.token_ids(name, checks.row(f"each of {name}", one, "a list of token ids"))) for one in sequences)
+    if () in found:
+        raise UsageError(f"{name} holds an empty list", hint="Give at least one id in each.")
+    return found
 
 
 # Each field's check, which also converts the value.
@@ -205,9 +349,29 @@ _CHECKS: Mapping[str, checks.Check] = {
     "top_k": partial(checks.whole, low=0, high=1 << 22),
     "top_p": partial(checks.real, low=0.0, high=1.0),
     "min_p": partial(checks.real, low=0.0, high=1.0),
+    "typical_p": partial(checks.real, low=0.0, high=1.0),
+    "top_n_sigma": partial(checks.real, low=0.0, high=100.0),
+    "xtc_probability": partial(checks.real, low=0.0, high=1.0),
+    "xtc_threshold": partial(checks.real, low=0.0, high=1.0),
+    "dynatemp_range": partial(checks.real, low=0.0, high=100.0),
+    "dynatemp_exponent": partial(checks.real, low=0.0, high=100.0),
+    "mirostat": partial(_mirostat, low=0, high=2),
+    "mirostat_tau": partial(checks.real, low=0.0, high=100.0),
+    "mirostat_eta": partial(checks.real, low=0.0, high=1.0),
+    "adaptive_target": partial(_adaptive_target, low=-1.0, high=1.0),
+    "adaptive_decay": partial(checks.real, low=0.0, high=0.99),
+    "samplers": checks.optional(_samplers),
     "repetition_penalty": partial(checks.real, low=0.01, high=100.0),
     "presence_penalty": partial(checks.real, low=-100.0, high=100.0),
     "frequency_penalty": partial(checks.real, low=-100.0, high=100.0),
+    "penalty_last_n": partial(checks.whole, low=-1, high=1 << 27),
+    "dry_multiplier": partial(checks.real, low=0.0, high=100.0),
+    "dry_base": partial(checks.real, low=1.0, high=100.0),
+    "dry_allowed_length": partial(checks.whole, low=1, high=1 << 20),
+    "dry_penalty_last_n": partial(checks.whole, low=-1, high=1 << 27),
+    "dry_sequence_breakers": _breakers,
+    "banned_strings": _stops,
+    "bad_words_ids": _bad_words,
     "logit_bias": _biases,
     "suppress_ids": _suppressed,
     "begin_suppress_ids": _suppressed,
@@ -219,6 +383,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
+    "cache_salt": _salt,
     "n": partial(checks.whole, low=1, high=MAX_SAMPLES),
     "best_of": checks.optional(partial(checks.whole, low=1, high=MAX_SAMPLES)),
     "priority": partial(checks.whole, low=-1000, high=1000),
@@ -266,13 +431,15 @@ class Request:
     num_computed: int = 0  # tokens whose K and V are in the pages
     num_cached: int = 0  # of those, tokens found in the prefix cache
     page_ids: list[int] = field(default_factory=list)
+    num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
+    page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
     num_drafted: int = 0  # guesses that steps have checked
     num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
-    prefix_key: int = 0  # prefix-cache key: only requests with an equal one share pages (`ModelConfig.prefix_key`)
+    prefix_key: PrefixKey = 0  # only requests with an equal one share pages
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
@@ -312,6 +479,11 @@ class Request:
         """The first token whose hidden state is needed."""
         return self.num_tokens if self.pool is None else self.pool.first_row(self.num_tokens)
 
+    @property
+    def needed_from(self) -> int:
+        """The first token that must be computed, even if its K and V are known; the last one always."""
+        return min(self.logits_from, self.hidden_from)
+
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
         n = len(self.prompt_ids)
@@ -328,3 +500,4 @@ class StepOutput:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    index: int = 0  # which sample, if there are several

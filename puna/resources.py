@@ -10,6 +10,7 @@ Limits of ancestor groups apply too, so the tightest one counts. File pages that
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import os
 import platform
@@ -28,6 +29,7 @@ GROUPS = "/sys/fs/cgroup"
 UNIFIED_ROOTS = (GROUPS, f"{GROUPS}/unified")  # where systemd mounts version 2: alone, and beside version 1
 NO_LIMIT = 1 << 60  # version 1 writes a huge number for "no limit"
 MAX_DEPTH = 40  # groups to read, from the process's own upwards
+CHOOSING = ("_NUM_THREADS", "_CORETYPE", "_CPU_FEATURES", "_CPU_CAPABILITY")  # how variables end that choose a library's code
 MAX_DIGITS = 20  # longer numbers are ignored
 MAX_FILE_BYTES = 1 << 20
 # memory.stat's names of file pages, which the kernel drops when memory is short.
@@ -195,6 +197,15 @@ def usable_cores(machine: Machine | None = None, present: int | None = None) -> 
     machine = machine or THIS
     allowed = allowed_cores(machine) or present or os.cpu_count() or 1
     return max(1, min(allowed, math.floor(cpu_quota(machine) or allowed)))
+
+
+def cpu_identity(machine: Machine | None = None) -> str:
+    """What libraries choose code by, so that sums may have other bits elsewhere: the CPU's instructions, and their variables."""
+    text = (machine or THIS).read("/proc/cpuinfo") or ""
+    facts = sorted({line for line in text.splitlines() if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    variables = sorted(f"{name}={value}" for name, value in os.environ.items() if name.endswith(CHOOSING))
+    parts = facts or [platform.machine(), platform.processor()]
+    return hashlib.sha256("\n".join((*parts, *variables)).encode()).hexdigest()[:16]
 
 
 def allowed_cores(machine: Machine) -> int | None:

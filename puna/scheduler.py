@@ -19,6 +19,7 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from typing import Protocol
 
 from puna.pages import Pages
 from puna.request import Request
@@ -50,6 +51,7 @@ class TokenBudget:
 
     tokens: int
     logits: int
+    loads: int = 0  # pages that may be loaded
 
     def end_of_chunk(self, request: Request) -> int:
         """The end of the next chunk of a prompt."""
@@ -65,15 +67,47 @@ class TokenBudget:
         return chunks
 
 
+class PageSource(Protocol):
+    """Pages outside the device's memory: `page_store.py` on disk. It identifies a request's pages by their token ids."""
+
+    @property
+    def loads_per_step(self) -> int:
+        """How many pages can be loaded in less time than a chunk takes."""
+
+    def attach(self, pages: Pages) -> None:
+        """These own the device's memory now, and others do no longer."""
+
+    def find(self, request: Request, first: int, last: int) -> int:
+        """The end of the run of stored pages that begins at page `first` of a request, at most `last`."""
+
+    def load(self, request: Request, first: int) -> int:
+        """Fill the request's pages from number `first` on; how many of them could be filled."""
+
+    def save(self, request: Request, index: int) -> None:
+        """Take note that page `index` of a request is published. Never waits."""
+
+    def forget(self, request: Request) -> None:
+        """Remove a request's pages, because their content is wrong."""
+
+
 class Scheduler:
     """Holds the requests that are neither finished nor aborted.
 
     `max_tokens` is the token budget of a step, `max_logits` limits its rows that need logits, and `max_sequences` (at most
-    either) the running requests. The pages must be able to hold the longest sequence alone.
+    either) the running requests. The pages must be able to hold the longest sequence alone. `source`: where to find pages that
+    are not in memory. `prompts_apart`: the device computes generated tokens otherwise than prompts (`Backend`).
     """
 
     def __init__(
-        self, pages: Pages, *, max_tokens: int, max_sequences: int, max_logits: int | None = None, prefix_cache: bool = True
+        self,
+        pages: Pages,
+        *,
+        max_tokens: int,
+        max_sequences: int,
+        max_logits: int | None = None,
+        prefix_cache: bool = True,
+        prompts_apart: bool = False,
+        source: PageSource | None = None,
     ) -> None:
         self.pages = pages
         self.running: list[Request] = []
@@ -83,6 +117,10 @@ class Scheduler:
         self._max_logits = max_tokens if max_logits is None else max_logits
         self._max_sequences = min(max_sequences, max_tokens, self._max_logits)
         self._prefix_cache = prefix_cache
+        self._prompts_apart = prompts_apart
+        self._source = source if prefix_cache else None
+        if source is not None:
+            source.attach(pages)
 
     @property
     def has_work(self) -> bool:
@@ -97,6 +135,8 @@ class Scheduler:
         """Remove a request in any state and release its pages. `forget`: their content is wrong. Idempotent."""
         if forget:
             self.pages.forget(request.page_ids)
+            if self._source is not None:
+                self._source.forget(request)
         self._release(request)
         if request in self.running:
             self.running.remove(request)
@@ -113,23 +153,25 @@ class Scheduler:
         """
         waiting = [request for request in self.waiting if not request.num_in_flight]  # else its last token is lost
         for request in (*self.running, *self.waiting):
-            request.page_ids, request.draft_ids, request.num_computed, request.num_published = [], [], 0, 0
+            request.page_ids, request.draft_ids, request.num_computed = [], [], 0
+            request.num_published = request.num_stored = 0
         return waiting if self.running else waiting[1:]
 
     def schedule(self) -> list[ScheduledChunk]:
-        """The next step's chunks, with their pages reserved. Not empty while a request needs more tokens."""
+        """The next step's chunks, with their pages reserved. Empty only if no request needs more tokens, or all are loading."""
         self._num_steps += 1
         self._admit_before_prompts()
         decodes = list(map(_is_decoding, self.running))
-        budget = TokenBudget(self._max_tokens - sum(decodes), self._max_logits - sum(decodes))
+        loads = 0 if self._source is None else self._source.loads_per_step
+        budget = TokenBudget(self._max_tokens - sum(decodes), self._max_logits - sum(decodes), loads)
         chunks: list[ScheduledChunk] = []
         for request, is_decoding in zip(self._still_running(), decodes):
             if is_decoding:
                 chunks += self._continue(request, request.num_tokens)
             else:
-                chunks += budget.spend(self._continue(request, budget.end_of_chunk(request)))
+                chunks += self._prefill(request, budget)
         while budget.tokens > 0 and (admitted := self._admit()):
-            chunks += budget.spend(self._continue(admitted, budget.end_of_chunk(admitted)))
+            chunks += self._prefill(admitted, budget)
         return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
@@ -159,6 +201,12 @@ class Scheduler:
         for chunk in chunks if self._prefix_cache else ():
             if chunk.is_last and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
                 self._publish(chunk.request, chunk.last)
+
+    def _prefill(self, request: Request, budget: TokenBudget) -> list[ScheduledChunk]:
+        """The next chunk of a prompt; [] while its stored pages are being loaded."""
+        if request.num_stored > len(request.page_ids) and not self._load(request, budget):
+            return []
+        return budget.spend(self._continue(request, budget.end_of_chunk(request)))
 
     def _continue(self, request: Request, last: int) -> list[ScheduledChunk]:
         """The next tokens of a running request, up to `last`; [] if it has none or is preempted."""
@@ -220,6 +268,7 @@ class Scheduler:
             self._release(request)
             return None
         insort(self.running, self.waiting.pop(0), key=by_rank)
+        self._find_stored(request)
         return request
 
     def _waits_for_leader(self, request: Request) -> bool:
@@ -233,24 +282,63 @@ class Scheduler:
         """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
         if not self._prefix_cache:
             return
-        needed_from = min(request.logits_from, request.hidden_from)
-        request.page_ids = self.pages.match(request.token_ids(0, needed_from), request.prefix_key)
+        ids = request.token_ids(0, request.needed_from)
+        request.page_ids = self.pages.match(ids, request.prefix_key, self._prompt_length(request))
+        self._count_cached(request)
+
+    def _count_cached(self, request: Request) -> None:
+        """All pages of a request that was just matched, or loaded, are full and known."""
         request.num_published = len(request.page_ids)
         request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
 
+    def _find_stored(self, request: Request) -> None:
+        """Count the stored pages that continue those in memory. The store keeps those in memory, too."""
+        if self._source is not None:
+            first, last = len(request.page_ids), request.needed_from // self.pages.page_size
+            for index in range(first):
+                self._source.save(request, index)
+            request.num_stored = self._source.find(request, first, last)
+
+    def _load(self, request: Request, budget: TokenBudget) -> bool:
+        """Load the next stored pages of a prompt into pages of its own, as many as the step allows; whether the rest is to be
+        computed now. False too if the request was preempted.
+        """
+        first = len(request.page_ids)
+        last = min(request.num_stored, first + budget.loads)
+        if self._source is None or last == first or not self._reserve(request, last * self.pages.page_size):
+            return False
+        budget.loads -= last - first
+        end = first + self._source.load(request, first)
+        self.pages.release(request.page_ids[end:])
+        del request.page_ids[end:]
+        if end < last:
+            request.num_stored = end  # the rest is computed
+        for index in range(first, end):
+            self._publish_page(request, index)
+        self._count_cached(request)
+        return end >= request.num_stored
+
+    def _prompt_length(self, request: Request) -> int | None:
+        return len(request.prompt_ids) if self._prompts_apart else None
+
     def _publish(self, request: Request, num_tokens: int) -> None:
-        size = self.pages.page_size
-        for index in range(request.num_published, num_tokens // size):
-            self.pages.publish(request.page_ids, index, request.token_ids(index * size, (index + 1) * size), request.prefix_key)
+        for index in range(request.num_published, num_tokens // self.pages.page_size):
+            if self._publish_page(request, index) and self._source is not None:
+                self._source.save(request, index)
             request.num_published = index + 1
+
+    def _publish_page(self, request: Request, index: int) -> bool:
+        size = self.pages.page_size
+        token_ids = request.token_ids(index * size, (index + 1) * size)
+        return self.pages.publish(request.page_ids, index, token_ids, request.prefix_key, self._prompt_length(request))
 
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)
         request.page_ids = []
         request.draft_ids = []
-        request.num_computed = request.num_published = 0
+        request.num_computed = request.num_published = request.num_stored = 0
 
 
 def _is_decoding(request: Request) -> bool:

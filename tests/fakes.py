@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.base import DeviceInfo, DeviceLimits
+from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
@@ -80,6 +80,8 @@ class FakeBackend:
 
     info = DeviceInfo("fake", "arithmetic", 1, 1 << 30, 1 << 30)
     filters: frozenset[str] = frozenset()
+    prompts_apart = False
+    kv_arithmetic = "exact"
 
     def __init__(self, plan: Plan, answer: Callable[[list[int]], int] | None = None) -> None:
         self.page_size = plan.page_size
@@ -124,6 +126,12 @@ class FakeBackend:
         logits = _noise(sum(ids) * 1009 + len(ids)) + np.float32(self.poison(ids))
         logits[self.answer(ids)] = 5.0 + self.poison(ids)
         return logits
+
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        return self.pages[list(page_ids)].view(np.uint8)
+
+    def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        self.pages[list(page_ids)] = pages.view(np.int64)
 
     def limits(self) -> DeviceLimits:
         return DeviceLimits(1.0, 1.0, 1.0)

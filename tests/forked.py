@@ -27,7 +27,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
     "puna.backends.torch.model", "puna.backends.torch.parallel", "puna.cli.main", "puna.cli.run", "puna.llm", "puna.compat.meta",
-    "puna.machine.history", "tokenizers", "sentencepiece", "numpy.random",
+    "puna.machine.planning.history", "tokenizers", "sentencepiece", "numpy.random",
 )  # fmt: skip
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT_S = 240.0

@@ -24,16 +24,19 @@ ROWS = [
     ["model"],
     ["progress", "config", "paths", "causes", "pooling"],
     ["request", "messages", "report"],
-    ["pages", "formats", "sampling", "suggested"],
-    ["tokenizers", "template", "writers", "hub"],
-    ["chat", "infill", "detokenize"],
+    ["pages", "page_store", "formats", "history", "suggested"],
+    ["tokenizers", "template", "writers", "hub", "processors"],
+    ["chat", "infill", "detokenize", "spelling"],
+    ["bans", "dry"],
+    ["filters"],
+    ["sampling"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
-    ["speculation"],
+    ["speculation", "stored_pages"],
     ["engine"],
     ["runner"],
-    ["completion", "embedding"],
+    ["completion", "embedding", "samples"],
     ["rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],
@@ -139,7 +142,7 @@ def modules_of(path: Path, names: Collection[str]) -> Iterator[str]:
 
 
 # From the walk of a checkpoint through the plan: each imports those before it only.
-PLANNING = ["plan", "machine.speed", "machine.devices", "machine.fit", "machine.choices"]
+PLANNING = ["plan", "machine.planning.speed", "machine.planning.devices", "machine.planning.fit", "machine.planning.choices"]
 
 
 def test_plan_speed_and_fit_call_each_other_one_way() -> None:

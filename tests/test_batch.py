@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from puna.batch import Batch, Computed, IntArray, LogitEdits, SamplingBatch
+from puna.filters import FILTERS
 from puna.request import PLACEHOLDER, SamplingParams
-from puna.sampling import FILTERS, History, Sampler
+from puna.sampling import History, Sampler
 from tests.fakes import chunk_of
 
 
@@ -115,7 +116,8 @@ def batch_of(samplers: list[Sampler], histories: list[History], sources: IntArra
 
 
 def test_a_sampling_batch_describes_filters_that_exist() -> None:
-    assert {step.__name__ for step in FILTERS} >= SamplingBatch.FILTERS
+    assert FILTERS.keys() >= SamplingBatch.FILTERS
+    assert all(set(order) == SamplingBatch.FILTERS for order in SamplingBatch.ORDERS)
 
 
 def test_who_changes_no_logits_makes_no_edits() -> None:

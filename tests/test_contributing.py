@@ -97,7 +97,7 @@ FILTER = """
 import doctest, math, sys
 from pathlib import Path
 
-import puna.sampling
+import puna.filters
 from puna import LLM, SamplingParams
 from puna.errors import UsageError
 from tests.fakes import SamplingBackend, make_engine, make_plan, run
@@ -105,7 +105,7 @@ from tests.models import random_tensors, tiny_config, write_gguf
 
 here = Path(sys.argv[1])
 assert Path(puna.__file__).is_relative_to(here)
-assert doctest.testmod(puna.sampling).failed == 0
+assert doctest.testmod(puna.filters).failed == 0
 
 config = tiny_config()
 llm = LLM(write_gguf(here / "model.gguf", config, random_tensors(config, 1)), device="reference")

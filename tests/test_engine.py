@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna import sampling
+from puna import filters
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import ContextLengthError, UsageError
@@ -524,7 +524,7 @@ def test_overlapped_steps_change_no_id_whatever_is_added_stopped_and_preempted(s
 
 
 def test_a_filter_that_the_device_lacks_makes_the_host_sample_while_a_request_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "FILTERS", {**sampling.FILTERS, only: ("only",)})
+    monkeypatch.setattr(filters, "FILTERS", {**filters.FILTERS, "only": filters.Filter(only, ("only",))})
     hot = ParamsWithOnly(temperature=5.0, max_tokens=12, seed=3)
     expected = alone([1, 2], hot).output_ids
     engine, backend = sampling_engine()

@@ -52,6 +52,20 @@ EXPECTED = (
 # Fields of SamplingParams whose names explain themselves, or that the entry of another term explains.
 PLAIN_FIELDS = {"max_tokens", "min_tokens", "suppress_ids", "begin_suppress_ids", "ignore_eos", "prompt_logprobs"}
 PLAIN_FIELDS |= {"processed_logprobs", "prompt_logprobs_start"}
+PLAIN_FIELDS |= {"penalty_last_n", "xtc_threshold", "dynatemp_exponent", "mirostat_tau", "mirostat_eta", "adaptive_decay"}
+PLAIN_FIELDS |= {"dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"}
+OTHERWISE_SPELLED = {
+    "logprobs": "logprob",
+    "stop": "stop text",
+    "stop_ids": "stop id",
+    "dynatemp_range": "dynamic temperature",
+    "xtc_probability": "XTC",
+    "dry_multiplier": "DRY",
+    "adaptive_target": "adaptive-p",
+    "top_n_sigma": "top-n-sigma",
+    "banned_strings": "banned string",
+    "bad_words_ids": "bad words",
+}
 
 
 def spelled(name: str) -> str:
@@ -59,8 +73,8 @@ def spelled(name: str) -> str:
     >>> spelled("top_k"), spelled("logit_bias"), spelled("stop_ids")
     ('top-k', 'logit bias', 'stop id')
     """
-    words = name.replace("_", "-" if name in ("top_k", "top_p", "min_p") else " ")
-    return {"logprobs": "logprob", "stop": "stop text", "stop ids": "stop id"}.get(words, words)
+    words = name.replace("_", "-" if name in ("top_k", "top_p", "min_p", "typical_p") else " ")
+    return OTHERWISE_SPELLED.get(name, words)
 
 
 WORDS_OF_TABLES = {

@@ -14,7 +14,7 @@ from puna import resources
 from puna.backends.reference import ReferenceBackend
 from puna.cli.options import engine_config
 from puna.config import EngineConfig
-from puna.machine.devices import device_for
+from puna.machine.planning.devices import device_for
 from puna.machine.probes.base import Patient
 from puna.machine.probes.container import container
 from puna.machine.probes.cpu import cpu

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna import sampling
+from puna import filters
 from puna.errors import NumericalError, UsageError
-from puna.request import SamplingParams
-from puna.sampling import FILTERS, History, Occurrences, Row, Sampler, apply, draw, needed_filters, token_logprob
+from puna.filters import FILTERS, Filter, make_steps, needed_filters
+from puna.history import History, Occurrences, Row
+from puna.request import TEMPERATURE_FIRST, SamplingParams
+from puna.sampling import Sampler, apply, draw, token_logprob
 
 INF = math.inf
 NOTHING = History()
@@ -41,7 +43,7 @@ def probabilities(logits: Row) -> list[float]:
 TABLE: list[tuple[str, dict[str, Any], Row, History, list[float]]] = [
     ("logit_bias", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
     ("logit_bias", {"logit_bias": {1: 10.0, 3: -4.0}}, row(1, 2, 3, 4), SEEN, [1, 12, 3, 0]),
-    ("logit_bias", {"logit_bias": {0: -100.0}}, row(-INF, 2, 3, 4), SEEN, [-sampling.LARGEST, 2, 3, 4]),
+    ("logit_bias", {"logit_bias": {0: -100.0}}, row(-INF, 2, 3, 4), SEEN, [-filters.LARGEST, 2, 3, 4]),
     ("penalties", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
     ("penalties", {"repetition_penalty": 2.0}, row(1, -2, 4, 4), SEEN, [0.5, -4, 2, 4]),
     ("penalties", {"presence_penalty": 0.5}, row(1, 2, 3, 4), SEEN, [1, 1.5, 2.5, 4]),
@@ -66,7 +68,7 @@ def test_a_filter_gives_exactly_this(
     name: str, setting: dict[str, Any], logits: Row, history: History, expected: list[float]
 ) -> None:
     before = logits.copy()
-    step = getattr(sampling, name)
+    step = getattr(filters, name)
     assert step(logits, SamplingParams(**setting), history).tolist() == expected
     assert logits.tolist() == before.tolist(), "the raw logits were changed"
 
@@ -86,7 +88,7 @@ NUCLEI = [
 @pytest.mark.parametrize(("p", "given", "kept"), NUCLEI)
 def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, given: list[float], kept: list[int]) -> None:
     logits = logs(*given)
-    result = sampling.top_p(logits, SamplingParams(top_p=p), NOTHING)
+    result = filters.top_p(logits, SamplingParams(top_p=p), NOTHING)
     assert np.flatnonzero(result > -INF).tolist() == [i for i in kept if given[i] > 0]
     assert all(result[i] == logits[i] for i in kept)
 
@@ -99,24 +101,35 @@ def test_top_p_agrees_with_a_full_sort() -> None:
         order = np.argsort(-logits, kind="stable")
         masses = np.exp(logits - logits.max()).astype(np.float64)
         count = int(np.searchsorted(np.cumsum(masses[order]), p * masses.sum())) + 1
-        kept = np.flatnonzero(sampling.top_p(logits, SamplingParams(top_p=p), NOTHING) > -INF)
+        kept = np.flatnonzero(filters.top_p(logits, SamplingParams(top_p=p), NOTHING) > -INF)
         assert abs(len(kept) - count) <= 1
         assert set(kept) == set(order[: len(kept)])
 
 
 def test_min_p_drops_what_is_much_less_likely_than_the_best() -> None:
-    result = sampling.min_p(logs(0.8, 0.1, 0.05, 0.05), SamplingParams(min_p=0.1), NOTHING)
+    result = filters.min_p(logs(0.8, 0.1, 0.05, 0.05), SamplingParams(min_p=0.1), NOTHING)
     assert probabilities(result) == [0.888889, 0.111111, 0.0, 0.0]
 
 
 def test_filters_run_in_the_written_order() -> None:
-    assert [step.__name__ for step in FILTERS] == ["logit_bias", "penalties", "temperature", "top_k", "top_p", "min_p"]
     # Top-p sees what top-k left: 0.5 and 0.3 become 0.625 and 0.375, so that 0.62 is reached by the first alone.
     params = SamplingParams(temperature=1.0, top_k=2, top_p=0.62)
-    assert probabilities(apply(FILTERS, logs(0.5, 0.3, 0.1, 0.1), params, NOTHING)) == [1.0, 0.0, 0.0, 0.0]
-    # Temperature comes before top-p: at 2 the first two have 0.41 and 0.32.
+    assert kept(params, 0.5, 0.3, 0.1, 0.1) == [1.0, 0.0, 0.0, 0.0]
+    # As in llama.cpp, the temperature comes last: top-p keeps one token of 0.5.
     params = SamplingParams(temperature=2.0, top_p=0.5)
-    assert probabilities(apply(FILTERS, logs(0.5, 0.3, 0.1, 0.1), params, NOTHING)) == [0.563508, 0.436492, 0.0, 0.0]
+    assert kept(params, 0.5, 0.3, 0.1, 0.1) == [1.0, 0.0, 0.0, 0.0]
+    # In the order of transformers and vLLM it comes before top-p: at 2 the first two have 0.41 and 0.32.
+    params = SamplingParams(temperature=2.0, top_p=0.5, samplers=TEMPERATURE_FIRST)
+    assert kept(params, 0.5, 0.3, 0.1, 0.1) == [0.563508, 0.436492, 0.0, 0.0]
+    # A filter that the caller does not name does not run.
+    params = SamplingParams(temperature=2.0, top_k=1, top_p=0.1, samplers="temp;top-p")
+    assert kept(params, 0.5, 0.3, 0.1, 0.1) == [1.0, 0.0, 0.0, 0.0]
+    params = SamplingParams(temperature=2.0, top_k=1, top_p=0.1, samplers=[])
+    assert kept(params, 0.5, 0.3, 0.1, 0.1) == [0.5, 0.3, 0.1, 0.1]
+
+
+def kept(params: SamplingParams, *given: float) -> list[float]:
+    return probabilities(apply(make_steps(params), logs(*given), params, NOTHING))
 
 
 def test_greedy_takes_the_first_of_equals_and_draws_nothing() -> None:
@@ -223,7 +236,8 @@ def test_occurrences_counted_piece_by_piece_are_those_counted_at_once() -> None:
     [
         ({}, []),
         ({"temperature": 1.0, "seed": 4}, ["temperature"]),
-        ({"top_k": 5, "top_p": 0.5, "min_p": 0.1}, ["min_p", "top_k", "top_p"]),
+        ({"top_k": 5, "top_p": 0.5, "min_p": 0.1}, []),  # greedy sampling needs no cut
+        ({"temperature": 1.0, "top_k": 5, "top_p": 0.5, "min_p": 0.1}, ["min_p", "temperature", "top_k", "top_p"]),
         ({"frequency_penalty": -0.5}, ["penalties"]),
         ({"repetition_penalty": 1.1}, ["penalties"]),
         ({"logit_bias": {1: 2.0}}, ["logit_bias"]),
@@ -239,8 +253,8 @@ def test_a_request_needs_the_filters_whose_fields_it_sets(setting: dict[str, Any
 
 
 def test_a_filter_without_fields_is_needed_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "FILTERS", {**FILTERS, only_two: ()})
-    assert needed_filters(SamplingParams()) == {"only_two"}
+    monkeypatch.setattr(filters, "FILTERS", {**FILTERS, "only_two": Filter(only_two, (), is_edit=True)})
+    assert needed_filters(SamplingParams()) == ("only_two",)
     assert Sampler(SamplingParams(temperature=5.0), 4).sample(row(9, 1, 1, 1), NOTHING) == 2
 
 
@@ -259,13 +273,45 @@ class Reading:
         return getattr(self.params, name)
 
 
-@pytest.mark.parametrize("step", FILTERS, ids=lambda step: step.__name__)
-def test_a_filter_reads_no_field_but_its_own(step: Any) -> None:
+TOLD: dict[str, Any] = {
+    "temperature": 0.5,
+    "top_k": 2,
+    "top_p": 0.5,
+    "min_p": 0.2,
+    "typical_p": 0.5,
+    "top_n_sigma": 0.5,
+    "repetition_penalty": 1.5,
+    "presence_penalty": 0.3,
+    "frequency_penalty": 0.2,
+    "penalty_last_n": 3,
+    "xtc_probability": 1.0,
+    "xtc_threshold": 0.2,
+    "dynatemp_range": 0.2,
+    "dry_multiplier": 1.0,
+    "mirostat": 2,
+    "logit_bias": {1: 2.0},
+    "bad_words_ids": [[2, 3]],
+    "banned_strings": ["bc"],
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_reads_no_field_but_its_own(name: str) -> None:
     """A device without the filter must know from these fields that a request needs it."""
-    told: dict[str, Any] = {"temperature": 0.5, "top_k": 2, "top_p": 0.5, "min_p": 0.2, "repetition_penalty": 1.5}
-    reading = Reading(presence_penalty=0.3, frequency_penalty=0.2, logit_bias={1: 2.0}, **told)
+    reading = Reading(**TOLD | ({"mirostat": 0, "adaptive_target": 0.5} if name == "adaptive_p" else {}))
+    made, filter_ = FILTERS[name].make, FILTERS[name]
+    step: Any = filter_.step if made is None else made(reading, Letters())  # type: ignore[arg-type]
     step(row(1, 2, 3, 4), reading, SEEN)
-    assert reading.read and reading.read <= set(FILTERS[step])
+    assert reading.read and reading.read <= {*filter_.fields, *filter_.details}
+
+
+class Letters:
+    """A tokenizer of four letters."""
+
+    vocab_size = 4
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"abcd"[token_id : token_id + 1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -203,3 +203,83 @@ def check(it: Scheduler, chunks: list[ScheduledChunk], num_pages: int) -> None:
     assert len(written) == len(set(written)), "two sequences write one page"
     held = {page for r in it.running for page in r.page_ids}
     assert len(held) + it.pages.num_available == num_pages
+
+
+class Stored:
+    """Pages outside memory, by their ids. Some of those that it finds cannot be loaded."""
+
+    def __init__(self, rng: random.Random, page_size: int) -> None:
+        self.known: set[tuple[int, ...]] = set()
+        self.rng, self.page_size, self.loads_per_step, self.loaded = rng, page_size, rng.randint(1, 4), 0
+
+    def attach(self, pages: Pages) -> None:
+        pass
+
+    def _ids(self, request: Request, index: int) -> tuple[int, ...]:
+        return tuple(request.token_ids(0, (index + 1) * self.page_size))
+
+    def find(self, request: Request, first: int, last: int) -> int:
+        while first < last and self._ids(request, first) in self.known:
+            first += 1
+        return first
+
+    def load(self, request: Request, first: int) -> int:
+        assert len(request.page_ids) - first <= self.loads_per_step
+        count = len(request.page_ids) - first - (self.rng.random() < 0.2)
+        self.loaded += count
+        return count
+
+    def save(self, request: Request, index: int) -> None:
+        if self.rng.random() < 0.8:
+            self.known.add(self._ids(request, index))
+
+    def forget(self, request: Request) -> None:
+        self.known.clear()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_walk_with_pages_outside_memory_loses_no_page_and_ends(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    page_size, longest = rng.choice([1, 2, 4]), rng.randint(8, 40)
+    num_pages = -(-longest // page_size) + rng.randint(0, 4)
+    source = Stored(rng, page_size)
+    it = scheduler(num_pages, page_size, rng.randint(2, 12), rng.randint(1, 6), source=source)
+    ends: dict[int, int] = {}
+    for number in range(rng.randint(4, 20)):
+        num_prompt = rng.randint(longest // 2, longest - 1)
+        ends[number] = rng.randint(num_prompt + 1, longest)
+        it.add(Request(number, [rng.randint(0, 1) if i > 6 else 0 for i in range(num_prompt)], SamplingParams()))
+    for _ in range(20_000):
+        if not it.has_work:
+            break
+        earliest = (it.running or it.waiting)[0]
+        before = earliest.num_computed
+        decoding = [r for r in it.running if r.num_tokens - r.num_computed == 1 and r.num_stored <= len(r.page_ids)]
+        chunks = step(it)
+        it.pages.check()
+        assert earliest.num_computed > before or earliest.num_stored <= len(earliest.page_ids)
+        assert all(any(c.request is r for c in chunks) for r in decoding if r in it.running), "loading stopped another request"
+        assert all(r.page_ids == [] and r.num_computed == r.num_stored == 0 for r in it.waiting)
+        for r in tuple(it.running):
+            if r.num_tokens >= ends[r.id]:
+                it.remove(r, forget=rng.random() < 0.05)
+    assert not it.has_work, "the walk did not end"
+    assert it.pages.num_available == num_pages
+
+
+def test_stored_pages_are_loaded_and_counted() -> None:
+    source = Stored(random.Random(0), 4)
+    it = scheduler(source=source)
+    first = request(1, 14, token_id=7)
+    source.rng.random = lambda: 0.5  # type: ignore[method-assign]
+    it.add(first)
+    step(it)
+    step(it)
+    it.remove(first)
+    fresh = scheduler(source=source)
+    source.loads_per_step = 2
+    fresh.add(request(2, 14, token_id=7))
+    assert step(fresh) == []
+    assert spans(step(fresh)) == [(2, 12, 14)]
+    assert fresh.running[0].num_cached == 12 and source.loaded == 3

@@ -109,7 +109,7 @@ def require_sound(scheduler: Scheduler, backend: FakeBackend) -> None:
         assert request.num_computed <= request.num_tokens
         needed = pages.pages_for(request.num_computed), pages.pages_for(request.num_tokens)
         assert needed[0] <= len(request.page_ids) <= needed[1]
-    for page, (_, ids) in pages._content.items():
+    for page, (_, ids, _) in pages._content.items():
         assert backend.pages[page].tolist() == list(ids)
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from puna.batch import Batch, Pending, SamplingBatch
 from puna.errors import InsufficientMemoryError, PunaError, UsageError, first_line
@@ -78,11 +81,18 @@ class DeviceLimits:
     f32_ops_per_s: float
 
 
+PageBytes = npt.NDArray[np.uint8]  # (pages, bytes of a page's K and V in all layers)
+
+
 class Backend(Protocol):
     """One device's forward pass. Not thread-safe: one engine calls it."""
 
     info: DeviceInfo
     filters: frozenset[str]  # the filters of `puna.sampling` that the device applies; empty: it does not sample
+    prompts_apart: bool  # whether generated tokens are computed otherwise than prompts, with other bits
+    # What the bits of K and V depend on besides puna's sources, the model and the settings: libraries, CPU or GPU. "": pages
+    # cannot be read or written, because this process holds only its part of them.
+    kv_arithmetic: str
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         """Load the weights and allocate the KV pages that `plan` names. Afterwards the checkpoint may be dropped.
@@ -99,6 +109,12 @@ class Backend(Protocol):
         those of `SamplingBatch.sample_row` for the same logits, and stay on the device for the placeholders of the next step. At
         most one other step is unread.
         """
+
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        """Copy the K and V of pages. Another thread may call this while a step runs.  # (pages,) -> (pages, page bytes)"""
+
+    def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        """Overwrite pages with what `read_pages` gave; steps launched afterwards see it."""
 
     def limits(self) -> DeviceLimits:
         """Measure the device's limits (a second or two)."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, load_whole, loading_to_main_memory
 from puna.batch import Batch, Computed, IntArray, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
@@ -23,7 +23,7 @@ from puna.model.rotary import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.resources import memory_bytes, own_bytes, usable_cores
+from puna.resources import cpu_identity, memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
 
@@ -113,10 +113,12 @@ class ReferenceBackend:
     """The whole forward pass as readable code."""
 
     filters: frozenset[str] = frozenset()
+    prompts_apart = False
 
     def __init__(self, config: EngineConfig, report: Reporter = SILENT) -> None:
         total, free = memory_bytes()
         self.info = DeviceInfo("reference", "numpy, float32, one row at a time", usable_cores(), total, free)
+        self.kv_arithmetic = f"numpy {np.__version__}, {cpu_identity()}, {usable_cores()} cores"  # its BLAS shares sums out
         self._model: ModelConfig | None = None
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
@@ -133,7 +135,8 @@ class ReferenceBackend:
         self._layers = [_of_layer(self._weights, layer) for layer in range(model.num_layers)]
         self._page_size, self._rotary = plan.page_size, RotaryTables(model)
         pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
-        self._keys, self._values = np.zeros(pages, np.float32), np.zeros(pages, np.float32)
+        self._kv = np.zeros((2, *pages), np.float32)
+        self._keys, self._values = self._kv
         self._model = model
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
@@ -152,6 +155,14 @@ class ReferenceBackend:
             logits = [self._logits(model, x[row]) for row in batch.logit_rows]
             hidden = [self._final_normed(model, x[row]) for row in batch.hidden_rows]
         return Computed(_stacked(logits, model.vocab_size), _stacked(hidden, model.hidden_size))
+
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        pages = self._kv.transpose(2, 0, 1, 3, 4, 5)[list(page_ids)]  # (pages, K or V, layers, kv_heads, page_size, head_dim)
+        return np.ascontiguousarray(pages).reshape(len(page_ids), -1).view(np.uint8)
+
+    def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        by_page = self._kv.transpose(2, 0, 1, 3, 4, 5)
+        by_page[list(page_ids)] = pages.view(np.float32).reshape(len(page_ids), *by_page.shape[1:])
 
     def limits(self) -> DeviceLimits:
         """What numpy reaches here; numpy has no fast int8 product, and the result shows that."""
@@ -172,7 +183,7 @@ class ReferenceBackend:
 
     def close(self) -> None:
         self._model = None
-        for name in ("_weights", "_layers", "_keys", "_values"):
+        for name in ("_weights", "_layers", "_kv", "_keys", "_values"):
             vars(self).pop(name, None)
 
     def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, cos_sin: Floats, table: IntArray) -> Floats:

@@ -110,7 +110,7 @@ def _facts(
     first: list[float],
 ) -> dict[str, Any]:
     from puna.formats import open_checkpoint
-    from puna.machine.speed import read_by_type
+    from puna.machine.planning.speed import read_by_type
 
     pp, tg = statistics.median(prefill), statistics.median(decode)
     tensors = open_checkpoint(llm.path).tensors
@@ -130,8 +130,8 @@ def _facts(
 
 def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], limits: DeviceLimits) -> dict[str, Any] | None:
     """The speed that `puna plan` expects of this model, with the limits just measured."""
-    from puna.machine.devices import rates_of
-    from puna.machine.speed import expected
+    from puna.machine.planning.devices import rates_of
+    from puna.machine.planning.speed import expected
 
     kind = llm.backend.info.name.partition(":")[0]
     return None if kind != "cpu" else expected(llm.model, tensors, llm.plan, rates_of(limits), kind)._asdict()

@@ -19,8 +19,8 @@ from puna.units import gb, two_digits
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.hub import CachedModel
-    from puna.machine.choices import ModelChoice
-    from puna.machine.devices import PlannedDevice
+    from puna.machine.planning.choices import ModelChoice
+    from puna.machine.planning.devices import PlannedDevice
     from puna.progress import Reporter
 
 SHOWN = 20  # of the models that fit
@@ -46,7 +46,7 @@ def command(show_all: bool, show_next: bool, as_json: bool) -> None:
 
 def show_choices(gpu: str | None, ram: int | None, engine: EngineConfig, report: Reporter, as_json: bool) -> None:
     """Print the published models that fit a device: `gpu` names a card, `ram` is main memory in bytes."""
-    from puna.machine.choices import choices
+    from puna.machine.planning.choices import choices
 
     device = _device(engine, report, gpu, ram)
     found = choices(engine, device)
@@ -171,7 +171,7 @@ def _next_lines(report: Reporter) -> Iterator[str]:
 def best_here(report: Reporter) -> tuple[PlannedDevice, list[ModelChoice]]:
     """This machine, and the models that are best for it, the best one first. All commands that name one ask here."""
     from puna.config import EngineConfig
-    from puna.machine.choices import best
+    from puna.machine.planning.choices import best
 
     engine = EngineConfig.from_env()
     device = _device(engine, report)
@@ -179,9 +179,9 @@ def best_here(report: Reporter) -> tuple[PlannedDevice, list[ModelChoice]]:
 
 
 def _device(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: int | None = None) -> PlannedDevice:
-    from puna.machine.devices import device_for
     from puna.machine.host import ThisHost
-    from puna.machine.rates import cpu_limits
+    from puna.machine.planning.devices import device_for
+    from puna.machine.planning.rates import cpu_limits
 
     return device_for(engine, ThisHost(), cpu_limits(report) if gpu is None else None, gpu, ram)
 

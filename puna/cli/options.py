@@ -137,6 +137,7 @@ _SAMPLING = (
     click.option(
         "--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this token; repeatable."
     ),
+    click.option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share cached prompts only with runs of the same salt."),
     click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
@@ -153,6 +154,8 @@ _ENGINE = (
     click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: as in the file if they fit]."),
     click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
     click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
+    click.option("--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here for later starts [nowhere]."),
+    click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
     click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
 )
 
@@ -269,7 +272,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     Before reading weights, refuses a model that cannot read text or, for `needs_template`, has no chat template.
     """
     from puna.llm import LLM
-    from puna.machine import history
+    from puna.machine.planning import history
 
     template, variables = _built_in_template(flags.get("template")), read_template_args(flags.get("template_args") or ())
     config = engine_config(flags, report)

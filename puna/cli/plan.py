@@ -25,9 +25,9 @@ from puna.units import MIB, gb, gib, megabytes, short_count, two_digits
 if TYPE_CHECKING:
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
-    from puna.machine.fit import Fit, Item, Setting
-    from puna.machine.history import LoadRecord
-    from puna.machine.speed import Speed
+    from puna.machine.planning.fit import Fit, Item, Setting
+    from puna.machine.planning.history import LoadRecord
+    from puna.machine.planning.speed import Speed
     from puna.progress import Reporter
 
 BAR_WIDTH = 48
@@ -115,10 +115,10 @@ def _planned(
     stack: ExitStack,
 ) -> Planned:
     from puna.backends.base import ProcessRank
-    from puna.machine.devices import device_for
-    from puna.machine.fit import fit, nearest
     from puna.machine.host import ThisHost
-    from puna.machine.rates import cpu_limits
+    from puna.machine.planning.devices import device_for
+    from puna.machine.planning.fit import fit, nearest
+    from puna.machine.planning.rates import cpu_limits
 
     checkpoint, name = _checkpoint(model, report, stack)
     limits = cpu_limits(report) if gpu is None else None
@@ -139,7 +139,7 @@ def _checkpoint(model: str | None, report: Reporter, stack: ExitStack) -> tuple[
     from puna.hub import CATALOGUE, DEFAULT_MODEL
     from puna.hub.headers import header_checkpoint
     from puna.hub.other_families import refusal
-    from puna.machine.known_models import known_checkpoint
+    from puna.machine.planning.known_models import known_checkpoint
 
     text = model or DEFAULT_MODEL
     named = _as_fetched(text)
@@ -344,7 +344,7 @@ def _room_line(planned: Planned) -> str:
 
 def _setting_lines(planned: Planned) -> Iterator[str]:
     """Each setting in two lines: the flags, then its memory, speed and quality."""
-    from puna.machine.fit import MODEL
+    from puna.machine.planning.fit import MODEL
 
     for one in planned.settings:
         yield f"  {' '.join(one.flags).replace(MODEL, shlex.quote(planned.model))}"
@@ -398,7 +398,7 @@ def _fit_facts(fit: Fit) -> dict[str, Any]:
 
 
 def _show_history(as_json: bool) -> None:
-    from puna.machine.history import entries
+    from puna.machine.planning.history import entries
 
     found = entries()
     if as_json:

@@ -18,10 +18,5 @@ child          questions to a process of their own (`launch` starts it, `facts` 
 processor      this CPU: name, cores, instructions; sizes: bytes as text
 limits         measured rates of devices, kept in the cache
 why            an error text -> cause and fix, for this machine
-cards          NVIDIA cards by name: memory, bandwidth, compute rate
-known_models   published models as checkpoints without numbers
-choices        published models that fit a device, and the best of them
-fit            bytes itemised, the verdict, the nearest settings that fit
-speed          expected tokens per second
-history        predicted bytes against the bytes that loading took
+planning/      whether a model fits a device, and how fast it will be; the doctor's probes ask it only for names and sizes
 """

@@ -16,13 +16,13 @@ from puna.causes.advice import advice
 from puna.causes.base import Explanation, MatchRole, Topic
 from puna.causes.memory import Allocation
 from puna.causes.reading import read
-from puna.machine.allocations import AllocatedTensor, identify
 from puna.machine.cuda_versions import RECOMMENDED, index_of, oldest_driver, written
 from puna.machine.distribution import Distribution, distribution_of
 from puna.machine.doctor import examine
 from puna.machine.finding import Finding, Remedy
-from puna.machine.fit import ways_to_fit
 from puna.machine.host import Host
+from puna.machine.planning.allocations import AllocatedTensor, identify
+from puna.machine.planning.fit import ways_to_fit
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.probes.cuda_wheel import cuda_wheel
 from puna.machine.probes.nvidia_card import nvidia_card

@@ -13,8 +13,8 @@ import pytest
 
 from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
 from puna.cli.word_wrap import wrapped
-from puna.machine.cards import CARDS
 from puna.machine.limits import remember
+from puna.machine.planning.cards import CARDS
 from puna.units import gib
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
@@ -155,7 +155,7 @@ def test_a_card_that_puna_does_not_know_is_planned_by_its_memory_as_the_hint_say
 
 
 def test_memory_alone_lists_what_fits(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.machine.devices.gpus", lambda host: ())
+    monkeypatch.setattr("puna.machine.planning.devices.gpus", lambda host: ())
     done = puna("plan", "--vram", "12GiB")
     assert done.code == 0 and done.out.startswith("Models that fit a GPU of 12 GiB (this machine has none):\n")
     assert "--vram limits the memory of a GPU" in puna("plan", "--vram", "12GiB", "--device", "cpu").err

@@ -436,3 +436,24 @@ def test_the_plans_placements_are_what_the_backend_makes(
 @pytest.mark.parametrize("shape", ["dense-beside-experts", "like-olmo"])
 def test_the_plans_placements_are_what_the_backend_makes_of_families(device: str, shape: str) -> None:
     test_the_plans_placements_are_what_the_backend_makes(device, "as-is", 0, shape, "Q8_0")
+
+
+@kv_types
+@pytest.mark.parametrize("shape", ["ratio-8-head-100", "window-17-one-layer-of-two"])
+def test_pages_that_were_read_and_written_elsewhere_change_no_bit(device: str, kv: KVType, shape: str) -> None:
+    checkpoint = random_model(shape, "Q8_0", seed=6)
+    ids = random_ids(checkpoint.config, 37)
+    with loaded(device, checkpoint, kv=kv) as backend:
+        expected = forward(backend, (ids, 0, PAGES))[32:]
+        pages = backend.read_pages(PAGES[:2])
+        assert pages.dtype == np.uint8 and pages.shape[0] == 2
+        assert np.array_equal(backend.read_pages(PAGES[1:2]), pages[1:])
+        held = backend.read_pages([9])
+        backend.write_pages([8, 5], pages)
+        assert np.array_equal(backend.read_pages([5, 8]), pages[::-1])
+        assert np.array_equal(forward(backend, (ids[32:], 32, [8, 5, 2])), expected)
+        assert np.array_equal(backend.read_pages([9]), held)
+    with loaded(device, checkpoint, kv=kv) as other:
+        other.write_pages([1, 0], pages)
+        assert np.array_equal(forward(other, (ids[32:], 32, [1, 0, 4])), expected)
+        assert other.kv_arithmetic and isinstance(other.prompts_apart, bool)

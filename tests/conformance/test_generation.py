@@ -17,10 +17,11 @@ from types import FrameType
 import pytest
 
 import puna
-from puna import sampling
+from puna import filters
 from puna.backends import backend_spec, create_backend
 from puna.completion import Completion
 from puna.config import EngineConfig
+from puna.history import History, Row
 from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.plan import make_plan
@@ -114,7 +115,7 @@ def test_a_filter_that_is_only_a_field_and_a_function_is_obeyed(device: str, mon
     hot = ParamsWithOnly(max_tokens=8, temperature=5.0, seed=1, ignore_eos=True)
     with tiny_llm(device, "F32") as llm:
         before = [c.token_ids for c in llm.generate(prompts, hot)]
-        monkeypatch.setattr(sampling, "FILTERS", {**sampling.FILTERS, only: ("only",)})
+        monkeypatch.setattr(filters, "FILTERS", {**filters.FILTERS, "only": filters.Filter(only, ("only",))})
         assert [c.token_ids for c in llm.generate(prompts, hot)] == before
         found = [c.token_ids for c in llm.generate(prompts, [hot, replace(hot, only=42), replace(hot, only=7, temperature=0.1)])]
     assert found == [before[0], (42,) * 8, (7,) * 8] and (42,) * 8 not in before
@@ -122,12 +123,12 @@ def test_a_filter_that_is_only_a_field_and_a_function_is_obeyed(device: str, mon
 
 @devices
 def test_a_filter_that_is_always_on_is_obeyed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def only_42(logits: sampling.Row, params: SamplingParams, history: sampling.History) -> sampling.Row:
+    def only_42(logits: Row, params: SamplingParams, history: History) -> Row:
         return only(logits, ParamsWithOnly(only=42), history)
 
-    first, *others = sampling.FILTERS.items()
     with tiny_llm(device, "F32") as llm:
-        monkeypatch.setattr(sampling, "FILTERS", dict([first, (only_42, ()), *others]))
+        always_on = filters.Filter(only_42, (), is_edit=True)
+        monkeypatch.setattr(filters, "FILTERS", {"only_42": always_on, **filters.FILTERS})
         for params in (SamplingParams(max_tokens=4), SamplingParams(max_tokens=4, temperature=5.0, top_p=0.9, seed=2)):
             assert llm.generate([5, 6, 7], params).token_ids == (42,) * 4
 

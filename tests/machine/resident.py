@@ -12,8 +12,8 @@ from pathlib import Path
 
 from puna.config import KVType
 from puna.llm import LLM
-from puna.machine.devices import PlannedDevice
-from puna.machine.fit import fit
+from puna.machine.planning.devices import PlannedDevice
+from puna.machine.planning.fit import fit
 from puna.resources import own_bytes, return_free_memory
 
 

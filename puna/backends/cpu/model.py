@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, DeviceLimits, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
 from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
@@ -61,12 +61,14 @@ class CPUBackend:
     """The contract is in `backends/base.py`."""
 
     filters: frozenset[str] = frozenset()
+    prompts_apart = False
 
     def __init__(self, threads: int) -> None:
         total, free = memory_bytes()
         extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
         description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
         self.info = DeviceInfo("cpu", description, threads, total, free)
+        self.kv_arithmetic = f"kernels {host.cache_key()}, numpy {np.__version__}"  # rotary tables are numpy's
         self._arrays: dict[str, Bytes] = {}
         self._routing: dict[str, Bytes] = {}
         self._matrices: dict[str, PackedMatrix] = {}
@@ -116,6 +118,7 @@ class CPUBackend:
         alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
         self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
+        self._pages = arrays["kv"].reshape(plan.num_pages, -1)
         self._token_ids, self._positions, self._starts, self._logit_rows, self._hidden_rows = (
             arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows", "hidden_rows")
         )
@@ -158,6 +161,12 @@ class CPUBackend:
         self._hidden_rows[: len(batch.hidden_rows)] = batch.hidden_rows
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
+
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        return self._pages[list(page_ids)]
+
+    def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        self._pages[list(page_ids)] = pages
 
     def limits(self) -> DeviceLimits:
         return roofline.measure(self.info.threads)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from puna.backends.base import DeviceInfo, ProcessRank
@@ -13,7 +14,7 @@ from puna.backends.torch.parallel import Ranks
 from puna.config import EngineConfig
 from puna.errors import DeviceError
 from puna.plan import GPU_RESERVED_BYTES
-from puna.resources import memory_bytes, usable_cores
+from puna.resources import cpu_identity, memory_bytes, usable_cores
 from puna.units import counted
 
 
@@ -53,6 +54,15 @@ def describe(device: torch.device, config: EngineConfig, ranks: Ranks) -> Device
     words += f", rank {ranks.process.rank} of {ranks.process.size}" if ranks.process.size > 1 else ""
     name = f"cuda:{device.index}" if device.type == "cuda" else "torch"
     return DeviceInfo(name, words, threads, total, min(ranks.each(free)), ranks.process.rank, ranks.process.size)
+
+
+def arithmetic(device: torch.device) -> str:
+    """What sums on a device depend on besides puna's sources (`Backend.kv_arithmetic`); cosines come from the CPU."""
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, {cpu_identity()}"
+    if device.type != "cuda":
+        return versions
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    return f"{versions}, CUDA {torch.version.cuda}, {name} {capability}"
 
 
 def _number(name: str, local_rank: int) -> int:

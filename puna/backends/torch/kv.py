@@ -6,7 +6,7 @@ that wrote them, so that a row's result does not depend on when its neighbours w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,27 @@ class Half:
 class LayerKV:
     keys: Half
     values: Half
+
+
+def read_pages(layers: Sequence[LayerKV], page_ids: Sequence[int]) -> torch.Tensor:
+    """The bytes of pages, in main memory: all numbers, then all scales.  # -> (pages, bytes)"""
+    parts = [part[list(page_ids)].flatten(1).view(torch.uint8) for part in _parts(layers)]
+    return torch.cat(parts, dim=1).cpu()
+
+
+def write_pages(layers: Sequence[LayerKV], page_ids: Sequence[int], pages: torch.Tensor) -> None:
+    """Overwrite pages with the bytes that `read_pages` gave."""
+    there = pages.to(layers[0].keys.numbers.device)
+    for part in _parts(layers):
+        size = part[0].numel() * part.element_size()
+        part[list(page_ids)] = there[:, :size].contiguous().view(part.dtype).reshape(len(page_ids), *part.shape[1:])
+        there = there[:, size:]
+
+
+def _parts(layers: Sequence[LayerKV]) -> Iterator[torch.Tensor]:
+    halves = [half for layer in layers for half in (layer.keys, layer.values)]
+    yield from (half.numbers for half in halves)
+    yield from (half.scales for half in halves if half.scales is not None)
 
 
 def allocate(config: ModelConfig, plan: Plan, device: torch.device) -> list[LayerKV]:

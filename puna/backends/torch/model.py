@@ -8,7 +8,7 @@ twice.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import chain
@@ -17,14 +17,14 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, DeviceLimits, ProcessRank, Translation, load_whole
+from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes, ProcessRank, Translation, load_whole
 from puna.backends.torch import device as devices
 from puna.backends.torch import limits, parallel
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
 from puna.backends.torch.exact import softcap
 from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
-from puna.backends.torch.kv import allocate
+from puna.backends.torch.kv import allocate, read_pages, write_pages
 from puna.backends.torch.layer import ExpertWeights, Layer, Loader
 from puna.backends.torch.offload import Offload, pack
 from puna.backends.torch.ops import Ops
@@ -65,6 +65,8 @@ class TorchBackend:
         """`recorder` records decode steps, where that is possible."""
         self.info = info
         self.filters: frozenset[str] = SamplingBatch.FILTERS if ranks.process.size == 1 else frozenset()
+        self.prompts_apart = ops.PROMPTS_APART
+        self.kv_arithmetic = f"{devices.arithmetic(device)}, {ops.READS_HOST}" if ranks.process.size == 1 else ""
         self._report = report
         self._device = device
         self._ranks = ranks
@@ -91,7 +93,7 @@ class TorchBackend:
     def _release(self) -> None:
         """Free all memory, also of a model that is loaded in part."""
         self._model, self._graphs = None, None
-        for name in ("_embed", "_layers", "_offloaded", "_final_norm", "_lm_head", "_last_ids"):
+        for name in ("_kv", "_embed", "_layers", "_offloaded", "_final_norm", "_lm_head", "_last_ids"):
             vars(self).pop(name, None)
         if self._device.type == "cuda":
             with suppress(RuntimeError):  # the GPU may be lost
@@ -101,6 +103,7 @@ class TorchBackend:
         model = checkpoint.config
         loader = Loader(checkpoint.tensors, plan.types, self._ranks.process.rank == 0, report)
         rotary, pages = RotaryTables(model), allocate(model, plan, self._device)
+        self._kv = pages
         num_resident = model.num_layers - plan.num_offloaded
 
         def layer(number: int, device: torch.device = self._device) -> Layer:
@@ -279,6 +282,14 @@ class TorchBackend:
             return self._ops.experts_add(x, layer.ffn_norm, eps, ffn, residual, many)
         gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, ffn.gate_up, ffn.gate_up_bias, many)
         return self._ops.glu_matvec_add(gate_up, ffn.down, ffn.down_bias, residual, many, ffn.spec.activation)
+
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        with self._told("while reading K and V"), self._current(), torch.inference_mode():
+            return np.asarray(read_pages(self._kv, page_ids).numpy())
+
+    def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        with self._told("while writing K and V"), self._current(), torch.inference_mode():
+            write_pages(self._kv, page_ids, torch.from_numpy(pages))
 
     def limits(self) -> DeviceLimits:
         return limits.measure(self._device)

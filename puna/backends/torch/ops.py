@@ -27,6 +27,8 @@ class Ops(Protocol):
 
     READS_HOST: bool  # whether results depend on numbers on the host, so that a step cannot be recorded
 
+    PROMPTS_APART: bool  # whether `many` changes bits
+
     def reserve(self, model: ModelConfig, max_rows: int, device: torch.device) -> None:
         """Allocate the working memory for steps of up to `max_rows` generated tokens."""
 

@@ -20,6 +20,7 @@ from puna.batch import SamplingBatch
 from puna.model.spec import Activation, Experts, ModelConfig
 
 READS_HOST = True  # attention loops over rows by their positions
+PROMPTS_APART = False
 
 
 def reserve(model: ModelConfig, max_rows: int, device: torch.device) -> None:

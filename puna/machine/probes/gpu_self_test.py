@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from puna.machine import nvidia_smi
-from puna.machine.cards import find_card
 from puna.machine.cuda_versions import index_of, recommended, written
 from puna.machine.finding import Finding, Remedy
 from puna.machine.installed_torch import InstalledTorch, installed_torch
+from puna.machine.planning.cards import find_card
 from puna.machine.probes.base import Patient
 from puna.machine.probes.cuda_wheel import driver_version, torch_remedy, visible_cards
 from puna.machine.probes.nvidia_card import is_expected

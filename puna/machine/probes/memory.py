@@ -108,7 +108,7 @@ def what_fits(free: int) -> str:
 def _num_weights(name: str) -> int:
     from math import prod
 
-    from puna.machine.known_models import KNOWN_MODELS
+    from puna.machine.planning.known_models import KNOWN_MODELS
     from puna.model.weights import tensor_shapes
 
     return sum(map(prod, tensor_shapes(KNOWN_MODELS[name]).values()))

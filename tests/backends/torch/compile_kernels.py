@@ -232,7 +232,7 @@ def compile_sampling() -> None:
     ids, many = empty(2, dtype=torch.int32), empty(5, dtype=torch.int32)
     doubles = row.double()
     sampling.edit(logits, ids, ids, ids, row, doubles, doubles, ids, many, many, ids, many, many.double())
-    sampling.draw(logits, row.double(), row, row.int(), row.double(), row)
+    sampling.draw(logits, row.double(), row, row.bool(), row.int(), row.double(), row)
 
 
 def work_without_memory(step: Step, rows_per_tile: int) -> Work:

@@ -15,8 +15,9 @@ from puna.backends.torch.kernels.rope import rope_write
 from puna.backends.torch.kernels.sampling import sample
 
 READS_HOST = False  # except for prompts
+PROMPTS_APART = True  # matvec and gemm sum in another order
 
 __all__ = [
-    "READS_HOST", "attend", "embed", "experts_add", "glu_matvec_add", "matvec_add", "norm_add", "norm_matvec", "reserve",
-    "rope_write", "sample",
+    "PROMPTS_APART", "READS_HOST", "attend", "embed", "experts_add", "glu_matvec_add", "matvec_add", "norm_add", "norm_matvec",
+    "reserve", "rope_write", "sample",
 ]  # fmt: skip

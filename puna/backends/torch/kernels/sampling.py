@@ -117,7 +117,7 @@ def edit_kernel(
 
 @triton.jit
 def scale(row, vocab_size, largest, temperature, BLOCK: tl.constexpr):
-    """Replace logits by (logit - largest) / temperature: some dozen passes need them, and a division is slow."""
+    """Replace logits by (logit - largest) / temperature, which some dozen passes need."""
     for first in tl.range(0, vocab_size, BLOCK):
         ids = first + tl.arange(0, BLOCK)
         logits = tl.load(row + ids, mask=ids < vocab_size, other=0.0)
@@ -180,16 +180,17 @@ def bisect(row, vocab_size, limit, num_equal, wanted, OF_MASS: tl.constexpr, BLO
 
 @triton.jit
 def draw_kernel(
-    out, finite, logits, uniforms, temperatures, top_ks, top_ps, min_ps, vocab_size, stride, BLOCK: tl.constexpr
+    out, finite, logits, uniforms, first_temperatures, last_temperatures, top_ks, top_ps, min_ps, vocab_size, stride,
+    BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Program (row). Overwrites its logits."""
+    """Program (row). Overwrites its logits. One of the two temperatures is 1: it divides before or after the other filters."""
     row = tl.program_id(0)
     source = logits + row.to(tl.int64) * stride
     largest, sampled, is_finite = best_of_row(source, vocab_size, BLOCK)
-    temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
+    temperature, top_k, top_p = tl.load(last_temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
     limit = tl.full((), FARTHEST, tl.int32)
     num_equal = tl.full((), 0, tl.int32)
-    scale(source, vocab_size, largest, temperature, BLOCK)
+    scale(source, vocab_size, largest, tl.load(first_temperatures + row), BLOCK)
     if (top_k > 0) & (top_k < vocab_size):
         nearest = bisect(source, vocab_size, limit, num_equal, top_k, False, BLOCK)
         nearer, _ = count_and_mass(source, vocab_size, nearest - 1, limit, num_equal, False, BLOCK)
@@ -214,10 +215,9 @@ def draw_kernel(
         last = 0
         for first in tl.range(0, vocab_size, BLOCK):
             scaled, distances = load_scaled(source, first, vocab_size, BLOCK)
-            masses = tl.exp(scaled)
-            kept = keeps(distances, limit, num_equal, seen_equal) & (masses >= least)
+            kept = keeps(distances, limit, num_equal, seen_equal) & (tl.exp(scaled) >= least)
             seen_equal += tl.sum((distances == limit).to(tl.int32), axis=0)
-            kept_masses = tl.where(kept, masses, 0.0)
+            kept_masses = tl.where(kept, tl.exp(tl.math.div_rn(scaled, temperature)), 0.0)
             if sweep == 1:
                 ids = first + tl.arange(0, BLOCK)
                 beyond = tl.cumsum(kept_masses, axis=0) > (share - running).to(tl.float32)
@@ -283,6 +283,7 @@ def draw(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
     temperatures: torch.Tensor,
+    temperature_first: torch.Tensor,
     top_ks: torch.Tensor,
     top_ps: torch.Tensor,
     min_ps: torch.Tensor,
@@ -290,13 +291,15 @@ def draw(
     """Each row's id at which the cumulative probability of the filtered tokens passes the row's `uniform`; and whether the
     row is finite. Temperature 0 takes the most likely id; top-k 0, top-p 1 and min-p 0 are off. Overwrites the logits.
 
-    logits (rows, vocab_size) after bias and penalties; (rows,) each: uniforms float64, temperatures float32, top_ks int32,
-    top_ps float64, min_ps float32 -> (rows,) int64, (rows,) bool
+    logits (rows, vocab_size) after bias and penalties; (rows,) each: uniforms float64, temperatures float32, temperature_first
+    bool (before top-k, or after min-p), top_ks int32, top_ps float64, min_ps float32 -> (rows,) int64, (rows,) bool
     """
     ids, finite = _answers(logits)
     if len(logits):
+        divisors, ones = temperatures.clamp_min(SMALLEST), torch.ones_like(temperatures)
         draw_kernel[(len(logits),)](
-            ids, finite, logits, uniforms, temperatures.clamp_min(SMALLEST),
+            ids, finite, logits, uniforms, torch.where(temperature_first, divisors, ones),
+            torch.where(temperature_first, ones, divisors),
             torch.where(temperatures == 0, torch.ones_like(top_ks), top_ks), top_ps, min_ps, logits.shape[1], logits.stride(0),
             BLOCK=BLOCK, num_warps=8, enable_fp_fusion=True,
         )  # fmt: skip
@@ -321,6 +324,7 @@ def _draws(sampling: SamplingBatch) -> dict[str, Array]:
     return {
         "uniforms": sampling.uniform,
         "temperatures": sampling.temperature.astype(np.float32),
+        "temperature_first": sampling.temperature_first,
         "top_ks": sampling.top_k,
         "top_ps": sampling.top_p,
         "min_ps": sampling.min_p.astype(np.float32),

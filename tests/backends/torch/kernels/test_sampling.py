@@ -12,7 +12,8 @@ import torch
 from puna import sampling
 from puna.batch import IntArray, LogitEdits, SamplingBatch
 from puna.errors import NumericalError
-from puna.request import SamplingParams
+from puna.filters import make_steps
+from puna.request import TEMPERATURE_FIRST, SamplingParams
 from puna.sampling import History, Row
 from tests.backends.torch import interpreter
 
@@ -127,8 +128,9 @@ def edit(logits: Row, edits: LogitEdits, last_ids: torch.Tensor = NO_IDS) -> tup
 
 
 def edited_by_host(logits: Row, cases: list[Case]) -> Row:
-    filters, _ = sampling.split_filters()
-    return np.stack([sampling.apply(filters, row, case.params, case.history) for row, case in zip(logits, cases, strict=True)])
+    edits = [[bound for bound in make_steps(case.params) if bound.is_edit] for case in cases]
+    given = zip(edits, logits, cases, strict=True)
+    return np.stack([sampling.apply(each, row, case.params, case.history) for each, row, case in given])
 
 
 def test_edits_are_the_hosts_bit_for_bit_and_leave_other_rows_alone() -> None:
@@ -215,10 +217,19 @@ FILTERS = [
     SamplingParams(temperature=2.0, min_p=0.05),
     SamplingParams(temperature=1.3, top_k=40, top_p=0.95, min_p=0.1),
     SamplingParams(temperature=1e-30, top_p=0.95),
+    SamplingParams(temperature=2.0, top_k=30, top_p=0.6, samplers=TEMPERATURE_FIRST),
+    SamplingParams(temperature=0.4, min_p=0.05, samplers=TEMPERATURE_FIRST),
+    SamplingParams(temperature=1.3, top_k=40, top_p=0.95, min_p=0.1, samplers=TEMPERATURE_FIRST),
+    SamplingParams(temperature=1e-30, top_p=0.95, samplers=TEMPERATURE_FIRST),
 ]
 
 
-@pytest.mark.parametrize("params", FILTERS, ids=lambda p: f"T{p.temperature}-k{p.top_k}-p{p.top_p}-m{p.min_p}")
+def described(params: SamplingParams) -> str:
+    place = "first" if params.samplers == TEMPERATURE_FIRST else ""
+    return f"T{params.temperature}{place}-k{params.top_k}-p{params.top_p}-m{params.min_p}"
+
+
+@pytest.mark.parametrize("params", FILTERS, ids=described)
 def test_draw(params: SamplingParams) -> None:
     uniforms = np.array([0.0, 0.71, 1 - 2.0**-53])
     logits = rows(len(uniforms), seed=1)
@@ -227,12 +238,12 @@ def test_draw(params: SamplingParams) -> None:
         torch.from_numpy(logits.copy()),  # they are overwritten
         torch.from_numpy(uniforms),
         torch.full((count,), params.temperature),
+        torch.full((count,), params.samplers == TEMPERATURE_FIRST),
         torch.full((count,), params.top_k, dtype=torch.int32),
         torch.full((count,), params.top_p, dtype=torch.float64),
         torch.full((count,), params.min_p),
     )
-    filters = sampling.FILTERS if params.temperature else sampling.split_filters()[0]
-    filtered = [sampling.apply(filters, row, params, History()) for row in logits]
+    filtered = [sampling.apply(make_steps(params), row, params, History()) for row in logits]
     if params.temperature:
         expected = [sampling.draw(row, float(u)) for row, u in zip(filtered, uniforms, strict=True)]
     else:
@@ -244,16 +255,17 @@ def test_draw_flags_what_is_not_finite() -> None:
     logits = torch.from_numpy(rows(3, seed=2))
     logits[0, 99], logits[1, 99] = torch.nan, torch.inf
     half = torch.full((3,), 0.5)
-    ids, finite = on_device.draw(logits, half.double(), half, torch.zeros(3, dtype=torch.int32), half.double(), half * 0)
+    zeros = torch.zeros(3, dtype=torch.int32)
+    ids, finite = on_device.draw(logits, half.double(), half, zeros.bool(), zeros, half.double(), half * 0)
     assert finite.tolist() == [False, False, True] and 0 <= ids[2] < VOCAB_SIZE
 
 
-@pytest.mark.parametrize("params", [FILTERS[:1] * 11, FILTERS], ids=["greedy", "mixed"])
+@pytest.mark.parametrize("params", [FILTERS[:1] * len(FILTERS), FILTERS], ids=["greedy", "mixed"])
 def test_a_step_samples_what_plain_torch_samples(params: list[SamplingParams]) -> None:
-    logits = rows(11, seed=5)
+    logits = rows(len(params), seed=5)
     logits[3, 90] = np.nan
     samplers = [sampling.Sampler(param, VOCAB_SIZE) for param in params]
-    batch = batch_of(samplers, [History()] * 11, np.full(11, -1, np.int32))
+    batch = batch_of(samplers, [History()] * len(params), np.full(len(params), -1, np.int32))
     expected = plain.sample(torch.from_numpy(logits), batch, NO_IDS)
     found = on_device.sample(torch.from_numpy(logits.copy()), batch, NO_IDS)
     assert found.dtype == expected.dtype == torch.int32

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
-from puna.machine.cards import HIDDEN_BYTES, Card, find_card, require_card, require_nvidia
 from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
-from puna.machine.speed import PCIE_BYTES, Rates
+from puna.machine.planning.cards import HIDDEN_BYTES, Card, find_card, require_card, require_nvidia
+from puna.machine.planning.speed import PCIE_BYTES, Rates
 from puna.plan import GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
 from puna.units import GIB, counted

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from puna.llm import LLM
-from puna.machine import history
+from puna.machine.planning import history
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 
 

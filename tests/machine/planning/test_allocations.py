@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from puna.causes.memory import Allocation, kind_of
-from puna.machine.allocations import Hints, identify, weights_bytes
-from puna.machine.known_models import KNOWN_MODELS
+from puna.machine.planning.allocations import Hints, identify, weights_bytes
+from puna.machine.planning.known_models import KNOWN_MODELS
 from puna.plan import kv_bytes
 from puna.units import GIB, foreign_bytes
 

@@ -10,11 +10,11 @@ import pytest
 
 from puna.config import EngineConfig
 from puna.errors import UsageError
-from puna.machine.cards import CARDS, require_card
-from puna.machine.devices import CONTEXT_BYTES, PlannedDevice, device_for
-from puna.machine.fit import Fit, Setting, fit, nearest, ways_to_fit
-from puna.machine.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
-from puna.machine.speed import Rates
+from puna.machine.planning.cards import CARDS, require_card
+from puna.machine.planning.devices import CONTEXT_BYTES, PlannedDevice, device_for
+from puna.machine.planning.fit import Fit, Setting, fit, nearest, ways_to_fit
+from puna.machine.planning.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
+from puna.machine.planning.speed import Rates
 from puna.model.spec import ModelConfig, plain_model
 from puna.plan import GPU_RESERVED_BYTES, kv_bytes
 from puna.units import GIB

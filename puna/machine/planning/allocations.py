@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from puna.machine.known_models import KNOWN_MODELS, find_model
+from puna.machine.planning.known_models import KNOWN_MODELS, find_model
 from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
 from puna.plan import kv_bytes

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.hub.published import PUBLISHED, RECOMMENDED, Source, require_types, source_of
-from puna.machine.devices import PlannedDevice
-from puna.machine.fit import Fit, fit
-from puna.machine.known_models import checkpoint_of
+from puna.machine.planning.devices import PlannedDevice
+from puna.machine.planning.fit import Fit, fit
+from puna.machine.planning.known_models import checkpoint_of
 from puna.model.spec import ModelConfig
 
 USEFUL_PER_S = 8.0  # tokens a second, six English words: faster than people read

@@ -1,0 +1,284 @@
+"""Joins the pages in memory with those on disk: saves what the scheduler publishes, and loads what a prompt finds.
+
+Saving never delays a step: a thread copies a page out of the backend's memory while the engine goes on. A page may be evicted and
+overwritten meanwhile; its identity (`Pages.identity`) then differs after the copy, and the copy is dropped. Pages that hold an
+infinite number or NaN are not saved. Loading happens between two steps, some pages at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from puna.backends.base import Backend
+from puna.config import EngineConfig
+from puna.errors import ConfigError, PunaError, first_line
+from puna.formats.base import Checkpoint
+from puna.formats.digest import KnownDigests, StoppedError, content_digest
+from puna.page_store import PAGES, Page, PageStore, first_name, ids_as_bytes, key_of, next_name, open_folder
+from puna.pages import Pages
+from puna.paths import typed_path
+from puna.plan import Plan
+from puna.progress import SILENT, Reporter
+from puna.request import Request
+
+DIGESTS = "digests.json"
+SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a larger one, it is computed beside the first requests
+LOAD_S = 0.02  # how long a step may load pages
+LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
+MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
+LOWEST_PRIORITY = 19
+# KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
+# that is not finite makes the request fail that wrote it.
+NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
+    "f32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
+    "f16": (np.uint16, 0x7FFF, 0x7C00),
+    "bf16": (np.uint16, 0x7FFF, 0x7F80),
+}
+
+
+def is_finite(page: Page, kv_type: str) -> bool:
+    """Whether a page holds only finite numbers.
+
+    >>> is_finite(np.float32([1, -2]).view(np.uint8), "f32"), is_finite(np.float16([1, -np.inf]).view(np.uint8), "f16")
+    (True, False)
+    """
+    if kv_type not in NOT_FINITE:
+        return True
+    kind, bits, least = NOT_FINITE[kv_type]
+    return int((page.view(kind) & kind(bits)).max()) < least
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A page in memory that is to be saved. It still is what it was as long as its identity is the same."""
+
+    pages: Pages
+    page: int
+    identity: int
+    name: str  # in the store
+    ids: bytes
+    index: int  # in its sequence
+
+
+class StoredPages:
+    """A `PageSource` of the scheduler. One thread calls the public methods.
+
+    `open_store` returns the store, or None if it is no longer needed; it may take long. Until then nothing is found.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        plan: Plan,
+        open_store: Callable[[Callable[[], bool]], PageStore],
+        report: Reporter = SILENT,
+        *,
+        at_once: bool = True,
+    ) -> None:
+        """`at_once`: open the store now, else in the thread that saves."""
+        self._backend, self._report = backend, report
+        self._kv_type, self._page_size = plan.kv_type, plan.page_size
+        self._page_s = LOAD_S * backend.read_pages([0]).nbytes / LOAD_BYTES  # how long loading a page takes
+        self._pages: Pages | None = None
+        self._is_open = True
+        self._open_store = open_store
+        self._store: PageStore | None = open_store(lambda: True) if at_once else None
+        self._start()
+        atexit.register(self.close)
+
+    # ---- what the scheduler calls ------------------------------------------------------------------------------------------
+
+    def attach(self, pages: Pages) -> None:
+        """From now on these own the backend's memory."""
+        self._pages = pages
+
+    @property
+    def loads_per_step(self) -> int:
+        return max(1, int(LOAD_S / self._page_s))
+
+    def find(self, request: Request, first: int, last: int) -> int:
+        while first < last and self._store is not None and self._store.has(self._name(request, first)):
+            first += 1
+        return first
+
+    def load(self, request: Request, first: int) -> int:
+        start, found = time.perf_counter(), list[Page]()
+        for index in range(first, len(request.page_ids)):
+            page = None if self._store is None else self._store.read(self._name(request, index), self._ids(request, index))
+            if page is None:
+                break
+            found.append(page)
+        if found:
+            self._backend.write_pages(request.page_ids[first : first + len(found)], np.stack(found))
+            self._page_s = (time.perf_counter() - start) / len(found)
+            self._do(partial(self._touch, request.page_names[first : first + len(found)], first))
+        return len(found)
+
+    def save(self, request: Request, index: int) -> None:
+        pages, page = self._pages, request.page_ids[index]
+        if pages is not None and self._queue.qsize() < MAX_QUEUED:
+            name, ids = self._name(request, index), self._ids(request, index)
+            self._do(partial(self._save, _Source(pages, page, pages.identity(page), name, ids, index)))
+
+    def forget(self, request: Request) -> None:
+        self._do(partial(self._remove, list(request.page_names)))
+
+    def close(self) -> None:
+        """Save what waits, and end the thread: afterwards it reads no page. Idempotent."""
+        if self._is_open and self._process == os.getpid():
+            self._is_open = False
+            atexit.unregister(self.close)
+            self._queue.put(None)
+            self._thread.join()
+
+    def _name(self, request: Request, index: int) -> str:
+        """The name of a request's page. The names of earlier ones are kept with the request."""
+        names = request.page_names
+        while len(names) <= index:
+            before = names[-1] if names else first_name(request.prefix_key)
+            names.append(next_name(before, self._ids(request, len(names)), self._num_generated(request, len(names))))
+        return names[index]
+
+    def _ids(self, request: Request, index: int) -> bytes:
+        return ids_as_bytes(request.token_ids(index * self._page_size, (index + 1) * self._page_size))
+
+    def _num_generated(self, request: Request, index: int) -> int:
+        """How many tokens of a page were generated, if the backend computes those otherwise."""
+        if self._pages is None or not self._backend.prompts_apart:
+            return 0
+        return self._pages.num_generated(index, len(request.prompt_ids))
+
+    # ---- the thread that saves ---------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._queue: SimpleQueue[Callable[[PageStore], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(self._queue,), name="puna-page-store", daemon=True)
+        self._thread.start()
+
+    def _do(self, work: Callable[[PageStore], None]) -> None:
+        if self._process != os.getpid():  # a forked child has no thread yet
+            self._start()
+        self._queue.put(work)
+
+    def _run(self, queue: SimpleQueue[Callable[[PageStore], None] | None]) -> None:
+        _yield_to_others()
+        try:
+            store = self._store = self._store or self._open_store(lambda: self._is_open)
+            while (work := queue.get()) is not None:
+                work(store)
+        except StoppedError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the answers are right without it
+            self._report.notice(
+                f"--cache-dir keeps no more pages: {error.line if isinstance(error, PunaError) else first_line(error)}"
+            )
+            while queue.get() is not None:
+                pass
+
+    def _save(self, source: _Source, store: PageStore) -> None:
+        if store.touch(source.name, source.index) or not self._holds(source):
+            return
+        page = self._backend.read_pages([source.page])[0]
+        if self._holds(source) and is_finite(page, self._kv_type):
+            store.write(source.name, source.ids, page)
+
+    def _holds(self, source: _Source) -> bool:
+        return source.pages is self._pages and source.pages.identity(source.page) == source.identity
+
+    def _touch(self, names: list[str], first: int, store: PageStore) -> None:
+        for index, name in enumerate(names, first):
+            store.touch(name, index)
+
+    def _remove(self, names: list[str], store: PageStore) -> None:
+        store.remove(names)
+
+
+def _yield_to_others() -> None:
+    """Let this thread run only where the threads that compute leave the cores idle. Linux has a priority for each thread."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+
+
+# ---- opening -------------------------------------------------------------------------------------------------------------
+
+
+def open_stored_pages(
+    checkpoint: Checkpoint, backend: Backend, plan: Plan, config: EngineConfig, report: Reporter = SILENT
+) -> StoredPages | None:
+    """The pages in `config.cache_dir`; None without one, or if the backend's pages cannot be read. ConfigError if it is bad."""
+    if not config.cache_dir:
+        return None
+    if not backend.kv_arithmetic:
+        report.notice("--cache-dir has no effect with several processes: each holds only its part of a page")
+        return None
+    folder = typed_path(os.fspath(config.cache_dir), "cache_dir").absolute()
+    open_folder(folder)
+    page_bytes = backend.read_pages([0]).nbytes
+    if config.cache_size < 2 * page_bytes:
+        raise ConfigError("cache_size", f"is {config.cache_size}; a page of this model takes {page_bytes} bytes")
+    known = KnownDigests(folder / PAGES / DIGESTS)
+    digest = known.find(checkpoint)
+    is_small = sum(tensor.num_bytes for tensor in checkpoint.tensors.values()) <= SMALL_MODEL_BYTES
+
+    def open_store(is_needed: Callable[[], bool]) -> PageStore:
+        facts = _facts(digest or _digest(checkpoint, known, is_needed), backend, plan)
+        return PageStore(folder, key_of(facts), page_bytes, config.cache_size, _about(checkpoint, backend, plan))
+
+    return StoredPages(backend, plan, open_store, report, at_once=digest is not None or is_small)
+
+
+def _digest(checkpoint: Checkpoint, known: KnownDigests, is_needed: Callable[[], bool]) -> str:
+    digest = content_digest(checkpoint, is_needed)
+    with suppress(OSError):
+        known.keep(checkpoint, digest)
+    return digest
+
+
+def _facts(digest: str, backend: Backend, plan: Plan) -> dict[str, Any]:
+    """All that the bits of a page depend on besides its token ids."""
+    return {
+        "model": digest,
+        "weights": sorted(plan.types.items()),
+        "kv_type": plan.kv_type,
+        "page_size": plan.page_size,
+        "backend": type(backend).__module__,
+        "arithmetic": backend.kv_arithmetic,
+        "sources": sources_digest(),
+    }
+
+
+@cache
+def sources_digest() -> str:
+    """A hash of puna's sources that K and V pass through: another version of them finds no page of this one."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    paths = [path for room in ("backends", "formats", "model") for path in sorted((root / room).rglob("*.py"))]
+    for path in (*paths, root / "batch.py", root / "page_store.py"):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _about(checkpoint: Checkpoint, backend: Backend, plan: Plan) -> dict[str, Any]:
+    """What `puna cache` shows."""
+    return {
+        "model": checkpoint.config.name or checkpoint.path.name,
+        "path": str(checkpoint.path),
+        "device": backend.info.name,
+        "kv_type": plan.kv_type,
+        "page_size": plan.page_size,
+    }
