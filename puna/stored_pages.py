@@ -224,6 +224,9 @@ def open_stored_pages(
     """The pages in `config.cache_dir`; None without one, or if the backend's pages cannot be read. ConfigError if it is bad."""
     if not config.cache_dir:
         return None
+    if not config.prefix_cache:
+        report.notice("--cache-dir has no effect: the prefix cache is off")
+        return None
     if not backend.kv_arithmetic:
         report.notice("--cache-dir has no effect with several processes: each holds only its part of a page")
         return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.base import DeviceInfo, DeviceLimits, PageBytes
+from puna.backends.base import DeviceInfo, PageBytes, Roofline
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
@@ -133,8 +133,8 @@ class FakeBackend:
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self.pages[list(page_ids)] = pages.view(np.int64)
 
-    def limits(self) -> DeviceLimits:
-        return DeviceLimits(1.0, 1.0, 1.0)
+    def roofline(self) -> Roofline:
+        return Roofline(1.0, 1.0, 1.0)
 
     def weights_bytes(self) -> int:
         return 0

@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pytest
 
 from puna import hub, install
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.cli.main import COMMANDS, app
-from puna.machine.limits import remember
 from puna.machine.remedies import REMEDIES
+from puna.machine.rooflines import remember
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
+from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf, write_peft
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md")
@@ -369,7 +370,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PUNA_DEVICE", "reference")
     monkeypatch.chdir(tmp_path)
-    remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
+    remember("cpu", Roofline(40e9, 500e9, 150e9))
     write_gguf(tmp_path / "model.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer())
     models = tmp_path / "cache" / "models"
     models.mkdir(parents=True)
@@ -382,6 +383,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     assert puna("convert", "model.gguf", str(models / "stories15m"), "--to", "llama2c").code == 0
     (models / "stories15m" / "tokenizer.json").unlink()
     Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
+    halves = np.ones((2, config.hidden_size), np.float32), np.ones((config.num_heads * config.head_dim, 2), np.float32)
+    write_peft(tmp_path / "my-adapter", {"model.layers.0.self_attn.q_proj": halves})
     Path("README.md").write_text("The llama on the high plain sees the other llamas. " * 4, "utf-8")
     return tmp_path
 

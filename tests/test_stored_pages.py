@@ -389,6 +389,11 @@ def test_another_model_or_device_finds_nothing(tmp_path: Path) -> None:
     assert len(sources_digest()) == 64
 
 
+class BigPages(FakeBackend):
+    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        return np.zeros((len(page_ids), 1 << 20), np.uint8)
+
+
 def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
     plan, report = make_plan(), KeepingReporter()
     backend: Backend = FakeBackend(plan)
@@ -397,8 +402,14 @@ def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
     backend.kv_arithmetic = ""
     assert open_stored_pages(checkpoint, backend, plan, EngineConfig(cache_dir=tmp_path), report) is None
     assert "several processes" in report.texts[0]
-    with pytest.raises(ConfigError, match="prefix_cache is off"):
-        EngineConfig(cache_dir=tmp_path, prefix_cache=False)
+    config = EngineConfig(cache_dir=tmp_path, prefix_cache=False)
+    assert open_stored_pages(checkpoint, backend, plan, config, report) is None and "is off" in report.texts[1]
+    backend.kv_arithmetic = "exact"
+    with pytest.raises(ConfigError, match="a page of this model takes"):
+        open_stored_pages(checkpoint, BigPages(plan), plan, EngineConfig(cache_dir=tmp_path, cache_size=1 << 20))
+    for wrong in (3, "a\0b"):
+        with pytest.raises(ConfigError, match="cache_dir"):
+            EngineConfig(cache_dir=wrong)  # type: ignore[arg-type]
 
 
 def test_a_large_model_is_read_beside_the_first_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

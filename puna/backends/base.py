@@ -73,8 +73,8 @@ def _variable(name: str, default: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceLimits:
-    """The machine's limits, measured by the backend. `puna bench` compares its speeds with them."""
+class Roofline:
+    """The device's roofline (Williams et al. 2009), measured by the backend. `puna bench` compares its speeds with it."""
 
     read_bytes_per_s: float  # DRAM read
     int8_ops_per_s: float  # multiply and add counted as two
@@ -116,8 +116,8 @@ class Backend(Protocol):
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         """Overwrite pages with what `read_pages` gave; steps launched afterwards see it."""
 
-    def limits(self) -> DeviceLimits:
-        """Measure the device's limits (a second or two)."""
+    def roofline(self) -> Roofline:
+        """Measure the device's roofline (a second or two)."""
 
     def weights_bytes(self) -> int:
         """Bytes of the weights that `load` made in the device's memory: those of the plan's placements."""

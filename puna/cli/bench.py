@@ -21,7 +21,7 @@ from puna.model.weights import active_share, layer_of, tensor_shapes
 from puna.units import counted
 
 if TYPE_CHECKING:
-    from puna.backends.base import DeviceLimits
+    from puna.backends.base import Roofline
     from puna.completion import Timing
     from puna.llm import LLM
     from puna.model.spec import ModelConfig
@@ -45,7 +45,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
     from puna.llm import LLM
 
     report = TerminalReporter()
-    config = dataclasses.replace(engine_config(flags, report), prefix_cache=False)
+    config = dataclasses.replace(engine_config(flags, report), prefix_cache=False, cache_dir="", speculation="off")
     refuse_vram_without_gpu(config)
     started = time.perf_counter()
     with report, LLM.load(model, config, report=report) as llm:
@@ -62,7 +62,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
 
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:
     """Run everything once to warm up, then `repeat` times; each time measure the limits first."""
-    from puna.machine.limits import remember
+    from puna.machine.rooflines import remember
     from puna.request import SamplingParams
 
     random = np.random.default_rng(SEED)
@@ -76,18 +76,18 @@ def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, repor
     prefill, decode, first, measured = [], [], [], []
     for i in range(repeat):
         report.progress("measuring", i, repeat)
-        measured.append(llm.backend.limits())
+        measured.append(llm.backend.roofline())
         prefill.append(timing(prompt_tokens, 1).prefill_per_s)
         decode.append(timing(1, decode_tokens).decode_per_s)
         first.append(timing(TTFT_PROMPT, 1).first_token_s)
     report.progress("measuring", repeat, repeat)
-    limits = _median(measured)
+    roofline = _median(measured)
     if llm.backend.info.name == "cpu" and llm.config.threads == 0:
-        remember("cpu", limits)  # for `puna plan`
-    return _facts(llm, limits, prompt_tokens, decode_tokens, prefill, decode, first)
+        remember("cpu", roofline)  # for `puna plan`
+    return _facts(llm, roofline, prompt_tokens, decode_tokens, prefill, decode, first)
 
 
-def _median(measured: list[DeviceLimits]) -> DeviceLimits:
+def _median(measured: list[Roofline]) -> Roofline:
     """The median of each limit, because a machine's speed drifts."""
     rates = {field.name: [getattr(one, field.name) for one in measured] for field in dataclasses.fields(measured[0])}
     return dataclasses.replace(measured[0], **{name: statistics.median(values) for name, values in rates.items()})
@@ -102,7 +102,7 @@ def _fitting(num_tokens: int, max_context: int, report: TerminalReporter) -> int
 
 def _facts(
     llm: LLM,
-    limits: DeviceLimits,
+    roofline: Roofline,
     prompt_tokens: int,
     decode_tokens: int,
     prefill: list[float],
@@ -118,23 +118,23 @@ def _facts(
     return {
         "device": dataclasses.asdict(llm.backend.info),
         "prefill": _row(f"pp{prompt_tokens}", prompt_tokens, prefill)
-        | {"int8_share": round(pp * operations / limits.int8_ops_per_s, 4), "ops_per_token": operations},
+        | {"int8_share": round(pp * operations / roofline.int8_ops_per_s, 4), "ops_per_token": operations},
         "decode": _row(f"tg{decode_tokens}", decode_tokens, decode)
-        | {"bandwidth_share": round(tg * read_bytes / limits.read_bytes_per_s, 4), "bytes_per_token": read_bytes},
+        | {"bandwidth_share": round(tg * read_bytes / roofline.read_bytes_per_s, 4), "bytes_per_token": read_bytes},
         "time_to_first_token_s": round(statistics.median(first), 4),
-        "limits": dataclasses.asdict(limits),
-        "expected": _expected(llm, tensors, limits),
+        "limits": dataclasses.asdict(roofline),
+        "expected": _expected(llm, tensors, roofline),
         "repeat": len(prefill),
     }
 
 
-def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], limits: DeviceLimits) -> dict[str, Any] | None:
+def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], roofline: Roofline) -> dict[str, Any] | None:
     """The speed that `puna plan` expects of this model, with the limits just measured."""
-    from puna.machine.planning.devices import rates_of
+    from puna.machine.planning.devices import planned_roofline
     from puna.machine.planning.speed import expected
 
     kind = llm.backend.info.name.partition(":")[0]
-    return None if kind != "cpu" else expected(llm.model, tensors, llm.plan, rates_of(limits), kind)._asdict()
+    return None if kind != "cpu" else expected(llm.model, tensors, llm.plan, planned_roofline(roofline), kind)._asdict()
 
 
 def _row(name: str, num_tokens: int, rates: list[float]) -> dict[str, Any]:

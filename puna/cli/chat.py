@@ -18,6 +18,7 @@ from puna.cli.interrupts import INTERRUPTED
 from puna.cli.options import (
     Utf8,
     announce_template,
+    cache_options,
     check_model,
     engine_options,
     json_option,
@@ -58,6 +59,7 @@ KEPT = " puna chat --continue resumes it."
 @template_arg_option
 @sampling_options
 @engine_options
+@cache_options
 @tokenizer_option
 @json_option
 def command(

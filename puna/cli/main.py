@@ -35,6 +35,7 @@ COMMANDS = {
     "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
     "embed": ("puna.cli.embed", "Print the embeddings of texts: vectors for search."),
+    "cache": ("puna.cli.cache", "Show or empty what --cache-dir keeps."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command

@@ -126,8 +126,8 @@ def _prose(text: str, first: str = "", rest: str | None = None) -> list[str]:
 def _speed_lines(found: Sequence[ModelChoice], device: PlannedDevice) -> Iterator[str]:
     if device.kernels:
         yield from _prose(f"Speeds are not known: {device.kernels}.")
-    elif device.rates is not None and any(one.fit.speed for one in found):
-        yield from _prose(f"Speeds are expected for one conversation ({device.rates.source}).")
+    elif device.roofline is not None and any(one.fit.speed for one in found):
+        yield from _prose(f"Speeds are expected for one conversation ({device.roofline.source}).")
 
 
 def _choice_lines(found: list[ModelChoice], device: PlannedDevice) -> Iterator[str]:
@@ -180,10 +180,10 @@ def best_here(report: Reporter) -> tuple[PlannedDevice, list[ModelChoice]]:
 
 def _device(engine: EngineConfig, report: Reporter, gpu: str | None = None, ram: int | None = None) -> PlannedDevice:
     from puna.machine.host import ThisHost
+    from puna.machine.planning.cpu_roofline import cpu_roofline
     from puna.machine.planning.devices import device_for
-    from puna.machine.planning.rates import cpu_limits
 
-    return device_for(engine, ThisHost(), cpu_limits(report) if gpu is None else None, gpu, ram)
+    return device_for(engine, ThisHost(), cpu_roofline(report) if gpu is None else None, gpu, ram)
 
 
 def _facts(one: ModelChoice) -> dict[str, Any]:

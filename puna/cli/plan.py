@@ -116,20 +116,20 @@ def _planned(
 ) -> Planned:
     from puna.backends.base import ProcessRank
     from puna.machine.host import ThisHost
+    from puna.machine.planning.cpu_roofline import cpu_roofline
     from puna.machine.planning.devices import device_for
     from puna.machine.planning.fit import fit, nearest
-    from puna.machine.planning.rates import cpu_limits
 
     checkpoint, name = _checkpoint(model, report, stack)
-    limits = cpu_limits(report) if gpu is None else None
-    device = device_for(engine, ThisHost(), limits, gpu, ram)
+    roofline = cpu_roofline(report) if gpu is None else None
+    device = device_for(engine, ThisHost(), roofline, gpu, ram)
     parts = parts or (ProcessRank.from_env().size if gpu is None else device.count)
     made = fit(checkpoint, engine, device, parts)
     settings = nearest(checkpoint, engine, device, parts) if not made.fits or made.notices else []
     on_cpu = None
     if device.is_gpu and (not made.fits or made.plan.num_offloaded):
         asked = replace(engine, device="cpu", weights="auto", kv_type="auto", vram=0, require_gpu=False)
-        on_cpu = fit(checkpoint, asked, device_for(asked, ThisHost(), limits, None, ram))
+        on_cpu = fit(checkpoint, asked, device_for(asked, ThisHost(), roofline, None, ram))
     return Planned(name, checkpoint, engine, made, settings, on_cpu, 0)
 
 

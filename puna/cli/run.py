@@ -16,6 +16,7 @@ from puna.cli.options import (
     Sampling,
     Utf8,
     announce_template,
+    cache_options,
     engine_options,
     json_option,
     load_model,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--logprobs", type=Sampling(), metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
 @click.option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters.")
 @engine_options
+@cache_options
 @tokenizer_option
 @json_option
 def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> int:

@@ -16,7 +16,7 @@ doctor         all probes, in order; the verdict
 script         the remedies as a script for a person to read and run
 child          questions to a process of their own (`launch` starts it, `facts` answers those about this Python)
 processor      this CPU: name, cores, instructions; sizes: bytes as text
-limits         measured rates of devices, kept in the cache
+rooflines      measured rates of devices, kept in the cache
 why            an error text -> cause and fix, for this machine
 planning/      whether a model fits a device, and how fast it will be; the doctor's probes ask it only for names and sizes
 """

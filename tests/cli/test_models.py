@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.hub.catalogue import CATALOGUE, DEFAULT_MODEL
 from puna.hub.published import PUBLISHED
-from puna.machine.limits import machine_file, remember
+from puna.machine.rooflines import machine_file, remember
 from puna.paths import models_dir
 from tests.cli.conftest import Puna
 
@@ -20,7 +20,7 @@ from tests.cli.conftest import Puna
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PUNA_DEVICE", "cpu")
-    remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
+    remember("cpu", Roofline(40e9, 500e9, 150e9))
 
 
 def put(*names: str) -> None:
@@ -50,7 +50,7 @@ def test_the_best_have_size_licence_speed_and_the_command_that_fetches_them(puna
 def test_a_slow_cpu_gets_smaller_models(puna: Puna) -> None:
     first = json.loads(puna("models", "--json").out)["best"][0]
     machine_file().unlink()
-    remember("cpu", DeviceLimits(4e9, 50e9, 15e9))
+    remember("cpu", Roofline(4e9, 50e9, 15e9))
     assert json.loads(puna("models", "--json").out)["best"][0]["bytes"] < first["bytes"]
 
 
@@ -69,7 +69,7 @@ def test_the_next_commands_are_a_chat_a_better_model_and_help(puna: Puna) -> Non
 
 def test_every_command_names_the_same_best_model_and_again_after_a_slower_measurement(puna: Puna) -> None:
     (best, *_) = json.loads(puna("models", "--json").out)["best"]
-    for rates in (DeviceLimits(40e9, 500e9, 150e9), DeviceLimits(4e9, 50e9, 15e9)):
+    for rates in (Roofline(40e9, 500e9, 150e9), Roofline(4e9, 50e9, 15e9)):
         remember("cpu", rates)
         assert f"puna chat {best['name']} " in puna("models", "--next").out
         assert json.loads(puna("models", "--json").out)["best"][0] == best

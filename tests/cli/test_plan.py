@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
+from puna.backends.base import LEAST_CAPABILITY, Roofline
 from puna.cli.word_wrap import wrapped
-from puna.machine.limits import remember
 from puna.machine.planning.cards import CARDS
+from puna.machine.rooflines import remember
 from puna.units import gib
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
@@ -23,7 +23,7 @@ from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
-    remember("cpu", DeviceLimits(40e9, 500e9, 150e9))
+    remember("cpu", Roofline(40e9, 500e9, 150e9))
 
 
 @pytest.fixture

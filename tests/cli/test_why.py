@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.cli.terminal import TerminalReporter
 from puna.cli.why import QUESTION
 from puna.hub.published import PUBLISHED
-from puna.machine.limits import remember
+from puna.machine.rooflines import remember
 from tests.cli.conftest import FakeLLM, FakeStream, Puna
 from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 
@@ -172,7 +172,7 @@ def test_a_model_that_is_too_small_to_guess_is_refused_with_the_size_that_helps_
 ) -> None:
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PUNA_DEVICE", "cpu")
-    remember("cpu", DeviceLimits(400e9, 5e12, 1e12))
+    remember("cpu", Roofline(400e9, 5e12, 1e12))
     config = tiny_config()
     model = str(write_gguf(tmp_path / "m.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(config.vocab_size)))
     done = puna("why", "-", "--ask", model, stdin="Roses\n")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.layout import aligned_zeros
 
@@ -15,7 +15,7 @@ LOOPS = 20_000  # of 4096 bytes of weights: some milliseconds
 REPEATS = 5  # the best one counts: other work on the machine can only slow it
 
 
-def measure(threads: int) -> DeviceLimits:
+def measure(threads: int) -> Roofline:
     """Best of a few runs on `threads` threads at once: a second or two."""
     prepare(("read_memory", "multiply_bytes", "multiply_floats"))
     read_memory, multiply_bytes, multiply_floats = map(load_entry, ("read_memory", "multiply_bytes", "multiply_floats"))
@@ -31,7 +31,7 @@ def measure(threads: int) -> DeviceLimits:
         read = best(lambda i: read_memory(memory.ctypes.data + i * share, share))
         int8 = best(lambda i: multiply_bytes(scratch[i].ctypes.data, LOOPS))
         f32 = best(lambda i: multiply_floats(scratch[i].ctypes.data, LOOPS))
-    return DeviceLimits(
+    return Roofline(
         read_bytes_per_s=share * threads / read,
         int8_ops_per_s=2.0 * threads * LOOPS * 64 * 4 * 32 / int8,
         f32_ops_per_s=2.0 * threads * LOOPS * 64 * 8 / f32,

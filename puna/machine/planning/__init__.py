@@ -5,7 +5,7 @@ devices        devices to plan for: those of this machine, or one that you do no
 known_models   published models as checkpoints without numbers
 fit            bytes itemised, the verdict, the nearest settings that fit
 speed          expected tokens per second
-rates          this CPU's rates, measured once
+cpu_roofline   this CPU's roofline, measured once
 choices        published models that fit a device, and the best of them
 history        predicted bytes against the bytes that loading took
 allocations    the tensor that a failed allocation was for, from its size

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from puna.backends.base import LEAST_CAPABILITY, DeviceLimits
+from puna.backends.base import LEAST_CAPABILITY, Roofline
 from puna.config import EngineConfig
 from puna.errors import DeviceError, UsageError
 from puna.machine.host import Host
 from puna.machine.nvidia_smi import Gpu, gpus
 from puna.machine.planning.cards import HIDDEN_BYTES, Card, find_card, require_card, require_nvidia
-from puna.machine.planning.speed import PCIE_BYTES, Rates
+from puna.machine.planning.speed import PCIE_BYTES, PlannedRoofline
 from puna.plan import GPU_RESERVED_BYTES
 from puna.resources import memory_bytes
 from puna.units import GIB, counted
@@ -30,7 +30,7 @@ class PlannedDevice:
     total_bytes: int
     free_bytes: int  # what a plan may use
     main_bytes: int  # of main memory that is free
-    rates: Rates | None = None  # None: not known
+    roofline: PlannedRoofline | None = None  # None: not known
     count: int = 1
     taken: tuple[tuple[str, int], ...] = ()  # the part of `total_bytes` that CUDA and puna's process use
     kernels: str = ""  # what runs if puna's kernels do not; "": they run, or the card is unknown
@@ -40,12 +40,12 @@ class PlannedDevice:
         return self.kind == "cuda"
 
 
-def device_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gpu: str | None, ram: int | None) -> PlannedDevice:
+def device_for(engine: EngineConfig, host: Host, measured: Roofline | None, gpu: str | None, ram: int | None) -> PlannedDevice:
     """The device that the settings mean: `gpu` names a card ("RTX 4070", "2 x RTX 3090"), `ram` main memory in bytes.
 
     A card that puna does not know is one of `engine.vram` bytes.
 
-    `limits`: this CPU's rates, if known. DeviceError if a GPU is requested and there is none.
+    `measured`: of this CPU, if known. DeviceError if a GPU is requested and there is none.
     """
     kind = engine.device.partition(":")[0]
     if gpu is not None and kind not in ("auto", "cuda"):
@@ -72,10 +72,10 @@ def device_for(engine: EngineConfig, host: Host, limits: DeviceLimits | None, gp
             hint='`puna doctor` says why; --gpu "RTX 4070" plans for a card you do not have.',
         )
     kind = "cpu" if kind == "auto" else kind
-    rates = rates_of(limits) if limits is not None and kind == "cpu" and engine.threads == 0 else None
+    roofline = planned_roofline(measured) if measured is not None and kind == "cpu" and engine.threads == 0 else None
     words = {"cpu": "this CPU", "torch": "this CPU by PyTorch", "reference": "this CPU by numpy"}[kind]
     words += "" if ram is None else f" with {ram / GIB:.4g} GiB"
-    return PlannedDevice(kind, words, total, min(free, engine.vram or free), free, rates)
+    return PlannedDevice(kind, words, total, min(free, engine.vram or free), free, roofline)
 
 
 def _named(gpu: str) -> tuple[int, str]:
@@ -94,14 +94,14 @@ def _named(gpu: str) -> tuple[int, str]:
 
 def _of_card(card: Card, count: int, main: int, vram: int) -> PlannedDevice:
     device = _limited(card.name, card.visible_bytes, card.visible_bytes, vram, main)
-    return replace(device, rates=_card_rates(card), count=count, kernels=instead_of_kernels(card))
+    return replace(device, roofline=_roofline_of_card(card), count=count, kernels=instead_of_kernels(card))
 
 
 def _of_gpu(gpu: Gpu, count: int, main: int, vram: int) -> PlannedDevice:
     device = _limited(gpu.name, gpu.total_bytes, gpu.free_bytes, vram, main)
     card = find_card(gpu.name)
-    rates, kernels = (_card_rates(card), instead_of_kernels(card)) if card else (None, "")
-    return replace(device, rates=rates, count=count, kernels=kernels)
+    roofline, kernels = (_roofline_of_card(card), instead_of_kernels(card)) if card else (None, "")
+    return replace(device, roofline=roofline, count=count, kernels=kernels)
 
 
 def _sized(name: str, memory: int, main: int) -> PlannedDevice:
@@ -120,12 +120,12 @@ def _limited(name: str, total: int, free: int, vram: int, main: int) -> PlannedD
     return PlannedDevice("cuda", name, total, usable, main, taken=tuple(taken))
 
 
-def _card_rates(card: Card) -> Rates | None:
+def _roofline_of_card(card: Card) -> PlannedRoofline | None:
     """None for a card that puna's kernels do not support: its data sheet does not predict plain PyTorch."""
     if card.capability < LEAST_CAPABILITY:
         return None
     operations = card.tflops * 1e12
-    return Rates(card.gb_per_s * 1e9, operations, operations, PCIE_BYTES, "data sheet")
+    return PlannedRoofline(card.gb_per_s * 1e9, operations, operations, PCIE_BYTES, "data sheet")
 
 
 def instead_of_kernels(card: Card) -> str:
@@ -140,8 +140,12 @@ def instead_of_kernels(card: Card) -> str:
     return f"compute capability {has} is below the {needed} of puna's kernels: plain PyTorch would run, many times slower"
 
 
-def rates_of(limits: DeviceLimits) -> Rates:
-    """The rates of a measured CPU."""
-    return Rates(
-        limits.read_bytes_per_s, limits.int8_ops_per_s, limits.f32_ops_per_s, limits.read_bytes_per_s, "measured on this machine"
+def planned_roofline(measured: Roofline) -> PlannedRoofline:
+    """The roofline of a measured CPU."""
+    return PlannedRoofline(
+        measured.read_bytes_per_s,
+        measured.int8_ops_per_s,
+        measured.f32_ops_per_s,
+        measured.read_bytes_per_s,
+        "measured on this machine",
     )

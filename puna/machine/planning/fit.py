@@ -124,8 +124,8 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, par
     _tell_widened(own, plan, heard)
     speed = (
         None
-        if device.rates is None or (parts > 1 and not device.is_gpu)
-        else expected(own.config, own.tensors, plan, device.rates, device.kind)
+        if device.roofline is None or (parts > 1 and not device.is_gpu)
+        else expected(own.config, own.tensors, plan, device.roofline, device.kind)
     )
     items = tuple(_items(own, plan, device))
     return Fit(device, plan, items, main_items, tuple(heard.texts), problem, speed, parts)

@@ -1,7 +1,7 @@
-"""Expected tokens per second, from a model's bytes and operations and a device's measured rates.
+"""Expected tokens per second, from a model's bytes and operations and a device's roofline.
 
 A generated token reads all weights once, and the K and V of all earlier tokens (Williams et al. 2009, the roofline); matrix
-products bound a prompt. A table holds the shares of a device's rates that our kernels reach, with their sources.
+products bound a prompt. A table holds the shares of a device's roofline that our kernels reach, with their sources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USUAL_TOKENS = 128  # tokens before a generated one, as in `puna bench`
 USUAL_PROMPT = 512
 
 
-class Rates(NamedTuple):
+class PlannedRoofline(NamedTuple):
     """Bytes that a device reads and operations that it computes per second."""
 
     read_bytes: float
@@ -31,7 +31,7 @@ class Rates(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Shares of a device's rates that our kernels reach."""
+    """Shares of a device's roofline that our kernels reach."""
 
     read: Mapping[str, float]  # by type in memory; "" is any other
     quantised: float
@@ -65,24 +65,24 @@ class Speed(NamedTuple):
     source: str
 
 
-def expected(config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, rates: Rates, kind: str) -> Speed:
+def expected(config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, roofline: PlannedRoofline, kind: str) -> Speed:
     """The speed of one sequence: USUAL_TOKENS before each generated token; a prompt of USUAL_PROMPT tokens, or the context."""
     shares = SHARES[kind]
     prompt = min(USUAL_PROMPT, plan.max_context)
     return Speed(
-        1 / _decode_s(config, plan, rates, shares),
-        1 / _prompt_token_s(config, tensors, plan, rates, shares, prompt),
-        rates.source,
+        1 / _decode_s(config, plan, roofline, shares),
+        1 / _prompt_token_s(config, tensors, plan, roofline, shares, prompt),
+        roofline.source,
     )
 
 
-def _decode_s(config: ModelConfig, plan: Plan, rates: Rates, shares: Shares) -> float:
+def _decode_s(config: ModelConfig, plan: Plan, roofline: PlannedRoofline, shares: Shares) -> float:
     by_type = read_by_type(config, plan)
     offloaded = offloaded_bytes(plan)
-    read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / rates.read_bytes
+    read_s = sum(size / _read_share(shares, kind) for kind, size in by_type.items()) / roofline.read_bytes
     before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
-    kv_s = before / (rates.read_bytes * _read_share(shares, ""))
-    return read_s + kv_s + offloaded / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
+    kv_s = before / (roofline.read_bytes * _read_share(shares, ""))
+    return read_s + kv_s + offloaded / (LINK_SHARE * roofline.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
 
 
 def read_by_type(config: ModelConfig, plan: Plan) -> Counter[str]:
@@ -100,23 +100,24 @@ def offloaded_bytes(plan: Plan) -> int:
 
 
 def _prompt_token_s(
-    config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, rates: Rates, shares: Shares, prompt: int
+    config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Plan, roofline: PlannedRoofline, shares: Shares, prompt: int
 ) -> float:
     """Seconds per prompt token. Offloaded layers are copied once per chunk."""
     seconds = 0.0
     for name, kind, *_ in plan.placements:
         if layer_of(name) is not None and len(shape := tensors[name].shape) > 1:
             is_float = kind in FLOATS
-            rate = shares.floats * rates.float_ops if is_float else shares.quantised * rates.quantised_ops
+            rate = shares.floats * roofline.float_ops if is_float else shares.quantised * roofline.quantised_ops
             seconds += 2 * prod(shape) * active_share(config, name) / rate
     attention = (
-        2 * config.num_layers * config.q_size * prompt / (shares.floats * rates.float_ops)
+        2 * config.num_layers * config.q_size * prompt / (shares.floats * roofline.float_ops)
     )  # K and V: on average half of the prompt, twice
     chunk = min(prompt, plan.max_tokens)
     return (
         seconds
         + attention
-        + (offloaded_bytes(plan) / (LINK_SHARE * rates.link_bytes) + config.num_layers * shares.layer_s + shares.step_s) / chunk
+        + (offloaded_bytes(plan) / (LINK_SHARE * roofline.link_bytes) + config.num_layers * shares.layer_s + shares.step_s)
+        / chunk
     )
 
 

@@ -67,7 +67,7 @@ def _measured(patient: Patient, limits: Any) -> Iterator[Finding]:
 
 
 def _keep(patient: Patient) -> None:
-    from puna.backends.base import DeviceLimits  # loads numpy
-    from puna.machine.limits import remember
+    from puna.backends.base import Roofline  # loads numpy
+    from puna.machine.rooflines import remember
 
-    remember("cpu", DeviceLimits(**patient.facts["cpu_limits"]), patient.host)
+    remember("cpu", Roofline(**patient.facts["cpu_limits"]), patient.host)

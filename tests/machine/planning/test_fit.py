@@ -14,14 +14,14 @@ from puna.machine.planning.cards import CARDS, require_card
 from puna.machine.planning.devices import CONTEXT_BYTES, PlannedDevice, device_for
 from puna.machine.planning.fit import Fit, Setting, fit, nearest, ways_to_fit
 from puna.machine.planning.known_models import KNOWN_MODELS, checkpoint_of, find_model, known_checkpoint
-from puna.machine.planning.speed import Rates
+from puna.machine.planning.speed import PlannedRoofline
 from puna.model.spec import ModelConfig, plain_model
 from puna.plan import GPU_RESERVED_BYTES, kv_bytes
 from puna.units import GIB
 from tests.machine.fake_host import FakeHost
 
 NO_GPU = FakeHost(Path("/an/absent/folder"))
-RATES = Rates(20e9, 200e9, 80e9, 20e9, "a test")
+RATES = PlannedRoofline(20e9, 200e9, 80e9, 20e9, "a test")
 
 
 def cpu(gib: float) -> PlannedDevice:

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from puna.backends.base import DeviceLimits
+from puna.backends.base import Roofline
 from puna.files import read_small, write_whole
 from puna.machine.host import Host, ThisHost
 from puna.machine.processor import processor
@@ -26,17 +26,17 @@ MAX_DEVICES = 64
 PLAUSIBLE = (1e6, 1e17)  # bytes and operations per second
 
 
-def remembered(device: str, host: Host | None = None) -> DeviceLimits | None:
+def remembered(device: str, host: Host | None = None) -> Roofline | None:
     """The highest measured rates of "cpu" or of a card by name; None if not measured."""
-    return limits_of(_read().get(_key(device, host)))
+    return roofline_of(_read().get(_key(device, host)))
 
 
-def remember(device: str, limits: DeviceLimits, host: Host | None = None) -> None:
+def remember(device: str, roofline: Roofline, host: Host | None = None) -> None:
     """Store the higher of each rate and the one known, atomically: other programs slow a measurement down, and nothing makes it
     faster than the device is. Do nothing if the cache is not writable."""
     key, entries = _key(device, host), _read()
-    before = limits_of(entries.get(key)) or limits
-    highest = {name: max(rate, getattr(before, name)) for name, rate in asdict(limits).items()}
+    before = roofline_of(entries.get(key)) or roofline
+    highest = {name: max(rate, getattr(before, name)) for name, rate in asdict(roofline).items()}
     known = dict(list(entries.items())[-MAX_DEVICES:]) | {key: highest}
     with suppress(OSError):
         _write(json.dumps({"version": VERSION, "limits": known}, indent=1))
@@ -68,12 +68,12 @@ def _read() -> dict[str, Any]:
     return limits if isinstance(limits, dict) else {}
 
 
-def limits_of(entry: Any) -> DeviceLimits | None:
+def roofline_of(entry: Any) -> Roofline | None:
     """A measurement from its JSON value; None if invalid."""
-    names = [field.name for field in fields(DeviceLimits)]
+    names = [field.name for field in fields(Roofline)]
     if not isinstance(entry, dict) or not all(_is_plausible(entry.get(name)) for name in names):
         return None
-    return DeviceLimits(**{name: float(entry[name]) for name in names})
+    return Roofline(**{name: float(entry[name]) for name in names})
 
 
 def _is_plausible(value: Any) -> bool:
