@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
-from puna.request import FinishReason, Request, SamplingParams, TokenLogprob
+from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
 
@@ -29,6 +29,10 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
+    raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
+    num_reasoning_tokens: int = 0
+    is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
     others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
@@ -70,8 +74,9 @@ class Completion:
     @classmethod
     def _of_one(cls, handle: Handle, keeps_logprobs: bool) -> Self:
         request = handle.confirm()
+        text, found = "".join(output.text for output in handle.outputs), request.reasoning or Reasoning()
         return cls(
-            text="".join(output.text for output in handle.outputs),
+            text=text,
             token_ids=tuple(request.output_ids),
             finish_reason=request.finish_reason or FinishReason.ABORT,
             stop_reason=request.stop_reason,
@@ -82,6 +87,10 @@ class Completion:
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=request.error,
             timing=Timing.of(handle, request),
+            reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
+            raw_text="".join(found.raw) if request.reasoning else text,
+            num_reasoning_tokens=found.num_tokens,
+            is_reasoning_cut=found.is_cut,
             read=_reader(request.params),
         )
 

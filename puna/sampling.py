@@ -130,6 +130,7 @@ class Sampler:
         self._phases = tuple(_phases(params, stop_ids))
         self._penalises, self._counts_prompt = "penalties" in self.filters, params.repetition_penalty != 1.0
         self._occurrences: Occurrences | None = None
+        self._kept: Row | None = None  # what the last token was drawn from, if log-probabilities of that are requested
 
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""
@@ -143,6 +144,7 @@ class Sampler:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
         kept, uniform = self.processed(logits, history), self.uniform(history.num_generated)
         token_id = draw(kept, uniform) if self._draws else int(kept.argmax())
+        self._kept = kept if self.params.processed_logprobs else None
         for step in self._stateful:
             step.accept(kept, token_id, history)
         return token_id
@@ -150,6 +152,11 @@ class Sampler:
     def processed(self, logits: Row, history: History) -> Row:
         """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
         return apply(self._bound, logits, self.phase(history.num_generated).params, history)
+
+    def sampled_from(self, logits: Row, history: History) -> Row:
+        """The processed logits of the token that was sampled last, as they were before it changed a filter's state."""
+        kept, self._kept = self._kept, None
+        return self.processed(logits, history) if kept is None else kept
 
     def uniform(self, num_generated: int) -> float:
         """The random number of the token after `num_generated` others, in [0, 1); 0 if sampling is greedy.

@@ -10,7 +10,7 @@ from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
 from puna.suggested import suggested
-from tests.cli.conftest import FakeLLM, FakeTokenizer, Puna
+from tests.cli.conftest import THOUGHT, FakeLLM, FakeTokenizer, Puna
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -332,3 +332,32 @@ def test_a_flag_of_a_filter_that_does_not_run_is_told(fake: FakeLLM, puna: Puna)
     assert "--xtc-threshold has no effect without xtc_probability" in puna(*hot, "--xtc-threshold", "0.2").err
     assert "no effect" not in puna(*hot, "--xtc-threshold", "0.2", "--xtc-probability", "0.5", "--seed", "1").err
     assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err
+
+
+# ---- models that think -----------------------------------------------------------------------------------------------------
+
+
+def test_reasoning_is_on_stderr_and_the_answer_alone_on_stdout(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = (f"{THOUGHT}Hm, ", f"{THOUGHT}well.", "No", ".")
+    done = puna("run", "hi")
+    assert done.out == "No.\n" and done.err.startswith("Hm, well.\n\n")
+    quiet = puna("run", "hi", "--json")
+    assert "Hm" not in quiet.err
+    facts = json.loads(quiet.out)
+    assert (facts["text"], facts["reasoning"]) == ("No.", "Hm, well.")
+
+
+def test_an_answer_that_ends_within_the_reasoning_is_told(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer, fake.reason = (f"{THOUGHT}Hm, ", f"{THOUGHT}well, "), FinishReason.LENGTH
+    done = puna("run", "hi")
+    assert done.out == "\n" and "the model was still thinking: 2 tokens" in done.err
+
+
+def test_thinking_is_turned_off_where_the_template_has_a_switch(fake: FakeLLM, puna: Puna) -> None:
+    fake.chat_template = "{{ enable_thinking }}<think>"
+    assert puna("run", "hi", "--no-thinking", "--template-arg", "x=1").code == 0
+    assert fake.template_args == {"x": 1, "enable_thinking": False}
+    fake.chat_template = "{{ messages }}<think>"
+    done = puna("run", "hi", "--no-thinking")
+    assert done.code == 2 and "no switch for thinking" in done.err and "--thinking-budget 0" in done.err
+    assert puna("run", "hi", "--thinking-budget", "7").code == 0 and fake.asked[-1][1].thinking_budget == 7
