@@ -20,6 +20,7 @@ from puna.sampling import History, Row, token_logprob
 from tests.fakes import (
     BOS,
     EOS,
+    FILTERS,
     VOCAB_SIZE,
     ByteTokenizer,
     FakeBackend,
@@ -230,6 +231,7 @@ def random_params(rng: random.Random) -> SamplingParams:
         repetition_penalty=rng.choice([1.0, 1.3]),
         seed=rng.randrange(1 << 40),
         logprobs=rng.choice([None, 3]),
+        **rng.choice([{}, *FILTERS]),
     )
 
 
