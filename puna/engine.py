@@ -283,19 +283,23 @@ class Engine:
         request.num_drafted += len(draft_ids)
         for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
             self._sample(live, row)
-            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+            is_right = request.output_ids[-1] == draft_id and request.finish_reason is None
+            if is_right:
+                self._scheduler.accept_draft(request)
+            if self._jump_ahead(live) or not is_right:
                 break
-            self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
-        if live.constraint is not None:
-            self._jump_ahead(live, live.constraint)
 
-    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
-        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
-        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+    def _jump_ahead(self, live: _Live) -> bool:
+        """Append the tokens that the constraint forces, if any. The next step computes them together, as after a preemption."""
+        if live.constraint is None or live.request.finish_reason is not None:
+            return False
+        forced = live.constraint.forced()
+        for token_id in forced:
             if live.request.finish_reason is None:
                 self._accept(live, token_id)
+        return len(forced) > 0
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
