@@ -14,8 +14,9 @@ from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
+from puna.deadlines import Deadlines
 from puna.detokenize import Detokenizer
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ContextLengthError, NumericalError, QueueFullError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
@@ -92,6 +93,7 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
         self._last_id = 0
+        self._deadlines = Deadlines()
 
     @property
     def has_work(self) -> bool:
@@ -114,15 +116,20 @@ class Engine:
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
-        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
+        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
+        QueueFullError if too many requests wait.
         """
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
+        self._require_queue()
+        if params.num_samples > 1:
+            raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
+        self._deadlines.add(live.request.id, params.timeout)
         if self._drafter is not None:
             self._drafter.start(live.request)
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
@@ -158,6 +165,7 @@ class Engine:
         with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
+            self._end_late()
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
@@ -207,6 +215,12 @@ class Engine:
                 self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _end_late(self) -> None:
+        """End the requests whose time has passed, with the text so far."""
+        for request_id in self._deadlines.passed():
+            if live := self._live.get(request_id):
+                self._finish(live, FinishReason.TIMEOUT)
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
@@ -269,19 +283,23 @@ class Engine:
         request.num_drafted += len(draft_ids)
         for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
             self._sample(live, row)
-            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+            is_right = request.output_ids[-1] == draft_id and request.finish_reason is None
+            if is_right:
+                self._scheduler.accept_draft(request)
+            if self._jump_ahead(live) or not is_right:
                 break
-            self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
-        if live.constraint is not None:
-            self._jump_ahead(live, live.constraint)
 
-    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
-        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
-        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+    def _jump_ahead(self, live: _Live) -> bool:
+        """Append the tokens that the constraint forces, if any. The next step computes them together, as after a preemption."""
+        if live.constraint is None or live.request.finish_reason is not None:
+            return False
+        forced = live.constraint.forced()
+        for token_id in forced:
             if live.request.finish_reason is None:
                 self._accept(live, token_id)
+        return len(forced) > 0
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -451,6 +469,11 @@ class Engine:
         outside = [i for i in ids if not 0 <= i < self._vocab_size]
         if outside:
             raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+
+    def _require_queue(self) -> None:
+        limit, num_waiting = self._config.max_queue, len(self._scheduler.waiting)
+        if limit and num_waiting >= limit:
+            raise QueueFullError.of(num_waiting)
 
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
