@@ -15,8 +15,9 @@ from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
 from puna.context_shift import drop_oldest, require_asked
+from puna.deadlines import Deadlines
 from puna.detokenize import Detokenizer
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ContextLengthError, NumericalError, QueueFullError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
@@ -93,6 +94,7 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
         self._last_id = 0
+        self._deadlines = Deadlines()
 
     @property
     def has_work(self) -> bool:
@@ -115,15 +117,20 @@ class Engine:
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
-        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
+        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
+        QueueFullError if too many requests wait.
         """
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
+        self._require_queue()
+        if params.num_samples > 1:
+            raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
+        self._deadlines.add(live.request.id, params.timeout)
         if self._drafter is not None:
             self._drafter.start(live.request)
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
@@ -159,6 +166,7 @@ class Engine:
         with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
+            self._end_late()
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
@@ -208,6 +216,12 @@ class Engine:
                 self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _end_late(self) -> None:
+        """End the requests whose time has passed, with the text so far."""
+        for request_id in self._deadlines.passed():
+            if live := self._live.get(request_id):
+                self._finish(live, FinishReason.TIMEOUT)
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
@@ -476,6 +490,11 @@ class Engine:
         outside = [i for i in ids if not 0 <= i < self._vocab_size]
         if outside:
             raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+
+    def _require_queue(self) -> None:
+        limit, num_waiting = self._config.max_queue, len(self._scheduler.waiting)
+        if limit and num_waiting >= limit:
+            raise QueueFullError.of(num_waiting)
 
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub, rerank
+from puna import checks, embedding, formats, hub, rerank, samples
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
@@ -524,7 +524,7 @@ class LLM:
 
     def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
-        streams = [Stream(self.runner.submit(*job)) for job in jobs]
+        streams = [Stream(samples.submit(self.runner, *job)) for job in jobs]
         try:
             for stream in streams:
                 stream.handle.confirm()

@@ -22,7 +22,7 @@ PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
-MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SAMPLES = 16, 256, 20, 1024, 8
 MAX_CHOICES = 1024
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
@@ -41,6 +41,7 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
+    TIMEOUT = "timeout"  # `SamplingParams.timeout` has passed
     ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
@@ -133,6 +134,10 @@ class SamplingParams:
         choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
         grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
         cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
+        n: samples of one prompt, which is computed once; each has a seed of its own, made from `seed`. 1..8 [1]
+        best_of: make this many samples, and return the n that are most likely. n..8, or None: n [None]
+        priority: requests with a lower number are served earlier; one less is worth 256 steps of waiting. -1000..1000 [0]
+        timeout: end after this many seconds, waiting included, with the text so far. 0..10**7, or None: never [None]
     """
 
     max_tokens: int | None = 256
@@ -187,6 +192,10 @@ class SamplingParams:
     choice: Sequence[str] = ()
     grammar: str | None = None
     cache_salt: str = ""
+    n: int = 1
+    best_of: int | None = None
+    priority: int = 0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -196,6 +205,15 @@ class SamplingParams:
             raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
         if self.mirostat and self.adaptive_target >= 0:
             raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
+        if self.best_of is not None and self.best_of < self.n:
+            raise UsageError(
+                f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples are made."""
+        return self.n if self.best_of is None else self.best_of
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -253,6 +271,10 @@ class SamplingSettings(TypedDict, total=False):
     choice: Sequence[str]
     grammar: str | None
     cache_salt: str
+    n: int
+    best_of: int | None
+    priority: int
+    timeout: float | None
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -430,6 +452,10 @@ _CHECKS: Mapping[str, checks.Check] = {
     "choice": _choices,
     "grammar": checks.optional(_constraint),
     "cache_salt": _salt,
+    "n": partial(checks.whole, low=1, high=MAX_SAMPLES),
+    "best_of": checks.optional(partial(checks.whole, low=1, high=MAX_SAMPLES)),
+    "priority": partial(checks.whole, low=-1000, high=1000),
+    "timeout": checks.optional(partial(checks.real, low=0.0, high=1e7)),
 }
 
 
@@ -500,6 +526,8 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    rank: tuple[int, int] = (0, 0)  # the scheduler's order; the lowest is served first
+    leader: Request | None = None  # another sample of this prompt, which computes it for this one
     adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
@@ -572,3 +600,4 @@ class StepOutput:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     reasoning: str = ""
+    index: int = 0  # which sample, if there are several

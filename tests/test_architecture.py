@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["keywords"],
     ["errors", "files", "units"],
-    ["checks", "install", "resources", "philox"],
+    ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
@@ -37,7 +37,7 @@ ROWS = [
     ["speculation", "stored_pages", "thinking"],
     ["engine"],
     ["runner"],
-    ["completion", "embedding"],
+    ["completion", "embedding", "samples"],
     ["rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],

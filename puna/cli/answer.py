@@ -74,13 +74,16 @@ def _write(out: TextIO | None, text: str) -> None:
         out.flush()
 
 
+CUT = (FinishReason.LENGTH, FinishReason.ABORT, FinishReason.TIMEOUT)  # the text may end within a character
+
+
 def whole_characters(text: str, reason: FinishReason | None) -> str:
     """The end of an answer without half a character, which a limit on tokens can leave.
 
     >>> whole_characters("a llama \ufffd", FinishReason.LENGTH), whole_characters("\ufffd", FinishReason.STOP)
     ('a llama ', '\ufffd')
     """
-    return text.rstrip(HALVES) if reason in (FinishReason.LENGTH, FinishReason.ABORT) else text
+    return text.rstrip(HALVES) if reason in CUT else text
 
 
 def require_success(completion: Completion) -> None:
