@@ -14,8 +14,9 @@ from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
+from puna.deadlines import Deadlines
 from puna.detokenize import Detokenizer
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ContextLengthError, NumericalError, QueueFullError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
@@ -27,6 +28,7 @@ from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, Ste
 from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.tokenizers.base import Tokenizer
 
 
@@ -43,6 +45,7 @@ class _Live:
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
     max_tokens: int  # the request's limit, or what fits the context
+    thinking: Thinking | None = None  # None: all text is the answer's
     num_told: int = 0  # output ids that a StepOutput has returned
 
 
@@ -74,6 +77,7 @@ class Engine:
         """
         self._backend = backend
         self._drafter = drafter
+        self.think_tags: ThinkTags | None = None  # those of the chat template in use
         self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
@@ -89,6 +93,7 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
         self._last_id = 0
+        self._deadlines = Deadlines()
 
     @property
     def has_work(self) -> bool:
@@ -111,15 +116,20 @@ class Engine:
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
-        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
+        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
+        QueueFullError if too many requests wait.
         """
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
+        self._require_queue()
+        if params.num_samples > 1:
+            raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
+        self._deadlines.add(live.request.id, params.timeout)
         if self._drafter is not None:
             self._drafter.start(live.request)
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
@@ -155,6 +165,7 @@ class Engine:
         with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
+            self._end_late()
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
@@ -204,6 +215,12 @@ class Engine:
                 self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _end_late(self) -> None:
+        """End the requests whose time has passed, with the text so far."""
+        for request_id in self._deadlines.passed():
+            if live := self._live.get(request_id):
+                self._finish(live, FinishReason.TIMEOUT)
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
@@ -266,19 +283,23 @@ class Engine:
         request.num_drafted += len(draft_ids)
         for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
             self._sample(live, row)
-            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+            is_right = request.output_ids[-1] == draft_id and request.finish_reason is None
+            if is_right:
+                self._scheduler.accept_draft(request)
+            if self._jump_ahead(live) or not is_right:
                 break
-            self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
-        if live.constraint is not None:
-            self._jump_ahead(live, live.constraint)
 
-    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
-        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
-        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+    def _jump_ahead(self, live: _Live) -> bool:
+        """Append the tokens that the constraint forces, if any. The next step computes them together, as after a preemption."""
+        if live.constraint is None or live.request.finish_reason is not None:
+            return False
+        forced = live.constraint.forced()
+        for token_id in forced:
             if live.request.finish_reason is None:
                 self._accept(live, token_id)
+        return len(forced) > 0
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -308,11 +329,12 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds; "" for a stop id and for a padding id of the model's vocabulary."""
-        detokenizer = live.detokenizer
-        if detokenizer is None or token_id >= self._num_texts:
+        """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
+        detokenizer, is_included = live.detokenizer, live.request.params.include_stop_str_in_output
+        if detokenizer is None:
             return ""
-        if token_id in live.stop_ids and token_id not in detokenizer.marks:
+        if token_id >= self._num_texts or (token_id in live.stop_ids and token_id not in detokenizer.marks and not is_included):
+            detokenizer.skip()
             return ""
         return detokenizer.push(token_id)
 
@@ -359,8 +381,10 @@ class Engine:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
-        output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
-        self._outputs.append(output)
+        reasoning, ids = "", tuple(request.output_ids[new])
+        if live.thinking is not None:
+            reasoning, text = live.thinking.split(text, len(ids), request.finish_reason is not None)
+        self._outputs.append(StepOutput(request.id, text, ids, tuple(request.logprobs[new]), request.finish_reason, reasoning))
 
     def _new_scheduler(self) -> Scheduler:
         plan = self._plan
@@ -397,9 +421,12 @@ class Engine:
         custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)
+        if thinking is not None:
+            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         detokenizer = self._make_detokenizer(request)
-        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens, thinking)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -417,7 +444,14 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=self._begins_text(request.prompt_ids))
+        return Detokenizer(
+            tokenizer,
+            stop=stop,
+            at_start=self._begins_text(request.prompt_ids),
+            include_stop=request.params.include_stop_str_in_output,
+            min_tokens=request.params.min_tokens,
+            shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
+        )
 
     def _begins_text(self, prompt_ids: list[int]) -> bool:
         return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]
@@ -435,6 +469,11 @@ class Engine:
         outside = [i for i in ids if not 0 <= i < self._vocab_size]
         if outside:
             raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+
+    def _require_queue(self) -> None:
+        limit, num_waiting = self._config.max_queue, len(self._scheduler.waiting)
+        if limit and num_waiting >= limit:
+            raise QueueFullError.of(num_waiting)
 
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)

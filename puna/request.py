@@ -22,7 +22,7 @@ PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
-MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SAMPLES = 16, 256, 20, 1024, 8
 MAX_CHOICES = 1024
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
@@ -41,6 +41,7 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
+    TIMEOUT = "timeout"  # `SamplingParams.timeout` has passed
     ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
@@ -82,7 +83,7 @@ class SamplingParams:
 
     Fields, with what is allowed and the default:
         max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
-        min_tokens: sample no end-of-text id and no stop id before this many tokens. 0..2**27 [0]
+        min_tokens: let no end-of-text id, stop id or stop text end it within this many tokens. 0..2**27 [0]
         temperature: 0 takes the most likely token (the lowest id on a tie); above 0 draws. 0..100 [0.0]
         top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
         top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
@@ -116,6 +117,9 @@ class SamplingParams:
         seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
+        include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
+        separate_reasoning: tell <think> spans apart from the answer's text. None: in chats only [None]
+        thinking_budget: end a <think> span after this many tokens. 0..2**27, or None: when the model ends it [None]
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
@@ -128,6 +132,10 @@ class SamplingParams:
         choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
         grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
         cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
+        n: samples of one prompt, which is computed once; each has a seed of its own, made from `seed`. 1..8 [1]
+        best_of: make this many samples, and return the n that are most likely. n..8, or None: n [None]
+        priority: requests with a lower number are served earlier; one less is worth 256 steps of waiting. -1000..1000 [0]
+        timeout: end after this many seconds, waiting included, with the text so far. 0..10**7, or None: never [None]
     """
 
     max_tokens: int | None = 256
@@ -165,6 +173,9 @@ class SamplingParams:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
+    include_stop_str_in_output: bool = False
+    separate_reasoning: bool | None = None
+    thinking_budget: int | None = None
     ignore_eos: bool = False
     logprobs: int | None = None
     processed_logprobs: bool = False
@@ -177,6 +188,10 @@ class SamplingParams:
     choice: Sequence[str] = ()
     grammar: str | None = None
     cache_salt: str = ""
+    n: int = 1
+    best_of: int | None = None
+    priority: int = 0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -186,6 +201,15 @@ class SamplingParams:
             raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
         if self.mirostat and self.adaptive_target >= 0:
             raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
+        if self.best_of is not None and self.best_of < self.n:
+            raise UsageError(
+                f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples are made."""
+        return self.n if self.best_of is None else self.best_of
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -226,6 +250,9 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     stop_ids: Collection[int]
+    include_stop_str_in_output: bool
+    separate_reasoning: bool | None
+    thinking_budget: int | None
     ignore_eos: bool
     logprobs: int | None
     processed_logprobs: bool
@@ -238,6 +265,10 @@ class SamplingSettings(TypedDict, total=False):
     choice: Sequence[str]
     grammar: str | None
     cache_salt: str
+    n: int
+    best_of: int | None
+    priority: int
+    timeout: float | None
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -398,6 +429,9 @@ _CHECKS: Mapping[str, checks.Check] = {
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
     "stop_ids": _stop_ids,
+    "include_stop_str_in_output": checks.flag,
+    "separate_reasoning": checks.optional(checks.flag),
+    "thinking_budget": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,
@@ -410,6 +444,10 @@ _CHECKS: Mapping[str, checks.Check] = {
     "choice": _choices,
     "grammar": checks.optional(_constraint),
     "cache_salt": _salt,
+    "n": partial(checks.whole, low=1, high=MAX_SAMPLES),
+    "best_of": checks.optional(partial(checks.whole, low=1, high=MAX_SAMPLES)),
+    "priority": partial(checks.whole, low=-1000, high=1000),
+    "timeout": checks.optional(partial(checks.real, low=0.0, high=1e7)),
 }
 
 
@@ -440,6 +478,16 @@ class TokenLogprob:
     processed: TokenLogprob | None = None  # the same after the filters, if requested; `top` has only ids that they keep
 
 
+@dataclass(slots=True)
+class Reasoning:
+    """What is known of a request's reasoning, if that is told apart (`puna/thinking.py`)."""
+
+    is_present: bool = False  # whether a span was opened
+    is_cut: bool = False  # whether the budget ended it
+    num_tokens: int = 0  # of the span, its closing tag included
+    raw: list[str] = field(default_factory=list)  # the whole text, with the tags
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One sequence from prompt to finish. The engine owns it; the scheduler reads and writes its counts and pages."""
@@ -463,9 +511,12 @@ class Request:
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: PrefixKey = 0  # only requests with an equal one share pages
+    reasoning: Reasoning | None = None  # None: it is not told apart from the answer
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    rank: tuple[int, int] = (0, 0)  # the scheduler's order; the lowest is served first
+    leader: Request | None = None  # another sample of this prompt, which computes it for this one
     adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
@@ -515,10 +566,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """One step's output for one request: new text (never half a character), new ids, and the finish reason if it ended."""
+    """One step's output for one request: new text (never half a character), new ids, and the finish reason if it ended.
+
+    `reasoning` is new text of the model's thoughts, where they are told apart; `text` is the answer's then.
+    """
 
     request_id: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    reasoning: str = ""
+    index: int = 0  # which sample, if there are several
