@@ -111,6 +111,12 @@ def told_of_reasoning(completion: Completion) -> str:
     return f"the model was still thinking: {count}" if is_unfinished else ""
 
 
+def told_of_shift(completion: Completion) -> str:
+    """What to say of a context that was shifted; "" if it was not."""
+    count = counted(completion.num_dropped, "token")
+    return f"the context was full: the answer goes on without {count} of its beginning" if completion.num_dropped else ""
+
+
 CONTEXT_IS_FULL = "cut: the context is full"
 LONGER, LARGER = "-n {} (--max-tokens)", "--max-context {}"  # what allows a longer answer, a larger context
 

@@ -22,11 +22,12 @@ from puna import filters
 from puna.backends import backend_spec, create_backend
 from puna.completion import Completion
 from puna.config import EngineConfig
+from puna.constraints import Constraint
 from puna.history import History, Row
 from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.plan import make_plan
-from puna.request import SamplingParams
+from puna.request import FinishReason, SamplingParams
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
 from tests.fakes import ByteTokenizer, ParamsWithOnly, only, random_checkpoint, tiny_config
 from tests.test_speculation import Adversary
@@ -163,6 +164,33 @@ def test_a_device_that_samples_gives_what_the_host_would(device: str) -> None:
         sampled = llm.generate(prompts, plain)
     assert [c.token_ids for c in sampled] == [c.token_ids for c in told]
     assert {c.num_cached > 0 for c in sampled} == {True, False}, "pages of ids that were read late are found, too"
+
+
+CONSTRAINTS: list[dict[str, Any]] = [
+    {"json_schema": {"type": "object", "properties": {"name": {"enum": ["llama", "alpaca"]}}, "required": ["name"]}},
+    {"json_schema": {"type": "array", "items": {"type": "integer", "maximum": 99, "minimum": 10}, "minItems": 3, "maxItems": 3}},
+    {"regex": "the (llama|alpaca) (sees|hears) [a-z]{3} plains"},
+    {"choice": ["Lima is the capital", "Lisbon is not"]},
+    {},
+]
+
+
+@devices
+def test_tokens_that_a_constraint_forces_are_computed_together_with_the_same_bits(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With jump-ahead, one chunk has several known tokens behind the prompt; without it each of them has a step."""
+    prompts, _ = jobs()
+    params = [
+        SamplingParams(max_tokens=36, temperature=i % 3 * 0.8, seed=i, **CONSTRAINTS[i % len(CONSTRAINTS)]) for i in range(10)
+    ]
+    with tiny_llm(device, "Q4_0") as llm:
+        together = llm.generate(prompts[:10], params)
+        alone = [llm.generate(p, each) for p, each in zip(prompts[:10], params, strict=True)]
+        monkeypatch.setattr(Constraint, "forced", lambda self: ())
+        step_by_step = llm.generate(prompts[:10], params)
+    assert gist(together) == gist(alone) == gist(step_by_step)
+    assert {one.finish_reason for one in together} >= {FinishReason.STOP}
 
 
 @devices
