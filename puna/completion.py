@@ -29,6 +29,7 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    num_dropped: int = 0  # tokens of prompt and answer that context shift left out, the oldest ones
     reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
     num_reasoning_tokens: int = 0
@@ -87,6 +88,7 @@ class Completion:
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=request.error,
             timing=Timing.of(handle, request),
+            num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
             raw_text="".join(found.raw) if request.reasoning else text,
             num_reasoning_tokens=found.num_tokens,

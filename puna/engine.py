@@ -14,6 +14,7 @@ from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
+from puna.context_shift import drop_oldest, require_asked
 from puna.deadlines import Deadlines
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, QueueFullError, UsageError
@@ -24,7 +25,7 @@ from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
+from puna.request import PLACEHOLDER, FinishReason, PrefixKey, Request, SamplingParams, StepOutput
 from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
@@ -323,10 +324,32 @@ class Engine:
             live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
         reason, live.request.stop_reason = _end_of(live, token_id)
-        if reason is None:
+        if reason is None or (reason is FinishReason.LENGTH and self._shift(live)):
             self._tell(live, text)
         else:
             self._finish(live, reason, text)
+
+    def _shift(self, live: _Live) -> bool:
+        """Go on in a full context without its oldest tokens. False if the request does not ask for it, or has all its tokens."""
+        request, wanted = live.request, live.request.params.max_tokens
+        is_full = wanted is None or len(request.output_ids) < wanted
+        bos_id = None if self._tokenizer is None else self._tokenizer.bos_id
+        if not (request.params.context_shift and is_full and drop_oldest(request, bos_id)):
+            return False
+        request.prefix_key = self._prefix_key(request.params, request.prompt_length)
+        self._scheduler.recompute(request)
+        live.max_tokens = self._limit(request)
+        return True
+
+    def _limit(self, request: Request) -> int:
+        """How many tokens the request may have until it ends, or until its context is full."""
+        room = len(request.output_ids) + self._plan.max_context - request.num_tokens
+        return room if request.params.max_tokens is None else min(request.params.max_tokens, room)
+
+    def _prefix_key(self, params: SamplingParams, prompt_length: int) -> PrefixKey:
+        key = self._model.prefix_key(prompt_length)
+        apart = (params.cache_salt, self._adapters[params.lora_name]) if params.lora_name else (params.cache_salt,)
+        return (key, *apart) if any(apart) else key
 
     def _text_of(self, live: _Live, token_id: int) -> str:
         """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
@@ -407,16 +430,14 @@ class Engine:
         processors: Sequence[LogitsProcessor],
     ) -> _Live:
         require_possible(params, len(prompt_ids), custom)
+        require_asked(params)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
         adapter = adapter_number(params.lora_name, list(self._adapters))
-        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
-        prefix_key = (key, *apart) if any(apart) else key
+        prefix_key = self._prefix_key(params, len(prompt_ids))
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
-        room = self._plan.max_context - len(prompt_ids)
-        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        max_tokens = self._limit(request)
         history = History(request.prompt_ids, request.output_ids)
         custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))

@@ -118,6 +118,8 @@ class SamplingParams:
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
         include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
+        context_shift: if the context is full, drop the older half of its tokens and go on, instead of ending [False]
+        num_keep: with context_shift, never drop these first tokens of the prompt. 0..2**27 [0]
         separate_reasoning: tell <think> spans apart from the answer's text. None: in chats only [None]
         thinking_budget: end a <think> span after this many tokens. 0..2**27, or None: when the model ends it [None]
         ignore_eos: go on where the model would stop [False]
@@ -174,6 +176,8 @@ class SamplingParams:
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
     include_stop_str_in_output: bool = False
+    context_shift: bool = False
+    num_keep: int = 0
     separate_reasoning: bool | None = None
     thinking_budget: int | None = None
     ignore_eos: bool = False
@@ -251,6 +255,8 @@ class SamplingSettings(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_ids: Collection[int]
     include_stop_str_in_output: bool
+    context_shift: bool
+    num_keep: int
     separate_reasoning: bool | None
     thinking_budget: int | None
     ignore_eos: bool
@@ -430,6 +436,8 @@ _CHECKS: Mapping[str, checks.Check] = {
     "stop": _stops,
     "stop_ids": _stop_ids,
     "include_stop_str_in_output": checks.flag,
+    "context_shift": checks.flag,
+    "num_keep": partial(checks.whole, low=0, high=1 << 27),
     "separate_reasoning": checks.optional(checks.flag),
     "thinking_budget": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
     "ignore_eos": checks.flag,
@@ -511,6 +519,9 @@ class Request:
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: PrefixKey = 0  # only requests with an equal one share pages
+    num_dropped: int = 0  # tokens from `first_dropped` on that context shift has left out
+    first_dropped: int = 0
+    shifted_length: int = 0  # tokens that were left after the last shift
     reasoning: Reasoning | None = None  # None: it is not told apart from the answer
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
@@ -533,7 +544,12 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids) + self.num_in_flight
+        return len(self.prompt_ids) + len(self.output_ids) + self.num_in_flight - self.num_dropped
+
+    @property
+    def prompt_length(self) -> int:
+        """How many of the tokens are computed as a prompt: after a context shift, all that were left then."""
+        return self.shifted_length or len(self.prompt_ids)
 
     @property
     def needs_prompt_logprobs(self) -> bool:
@@ -559,9 +575,16 @@ class Request:
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
+        if self.num_dropped:
+            cut, beyond = self.first_dropped, self.num_dropped
+            return self._ids(first, min(last, cut)) + self._ids(max(first, cut) + beyond, last + beyond)
+        return self._ids(first, last)
+
+    def _ids(self, first: int, last: int) -> list[int]:
+        """The same before any context shift."""
         n = len(self.prompt_ids)
         known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
-        return known + [PLACEHOLDER] * (min(last, self.num_tokens) - first - len(known))
+        return known + [PLACEHOLDER] * (min(last, self.num_tokens + self.num_dropped) - first - len(known))
 
 
 @dataclass(frozen=True, slots=True)

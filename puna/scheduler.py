@@ -147,6 +147,12 @@ class Scheduler:
         """The running requests whose next step samples a token, and computes one."""
         return list(filter(_is_decoding, self.running))
 
+    def recompute(self, request: Request) -> None:
+        """Compute a request's tokens again, because they are other ones now. It keeps its place in the queue."""
+        self._release(request)
+        request.page_names = []
+        request.is_active = True
+
     def disband(self) -> list[Request]:
         """After a failed step, whose pages nobody can trust: take all pages from all requests, and return those that the step did
         not touch. It touched those that ran or, if none did, the first that waited.
@@ -321,7 +327,7 @@ class Scheduler:
         return end >= request.num_stored
 
     def _prompt_length(self, request: Request) -> int | None:
-        return len(request.prompt_ids) if self._prompts_apart else None
+        return request.prompt_length if self._prompts_apart else None
 
     def _publish(self, request: Request, num_tokens: int) -> None:
         for index in range(request.num_published, num_tokens // self.pages.page_size):

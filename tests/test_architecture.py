@@ -31,7 +31,7 @@ ROWS = [
     ["filters"],
     ["sampling"],
     ["constraints"],
-    ["scheduler", "plan", "convert", "health", "logprobs"],
+    ["scheduler", "plan", "convert", "health", "logprobs", "context_shift"],
     ["batch"],
     ["backends"],
     ["speculation", "stored_pages", "thinking"],

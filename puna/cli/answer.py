@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -111,6 +112,12 @@ def told_of_reasoning(completion: Completion) -> str:
     return f"the model was still thinking: {count}" if is_unfinished else ""
 
 
+def told_of_shift(completion: Completion) -> str:
+    """What to say of a context that was shifted; "" if it was not."""
+    count = counted(completion.num_dropped, "token")
+    return f"the context was full: the answer goes on without {count} of its beginning" if completion.num_dropped else ""
+
+
 CONTEXT_IS_FULL = "cut: the context is full"
 LONGER, LARGER = "-n {} (--max-tokens)", "--max-context {}"  # what allows a longer answer, a larger context
 
@@ -187,7 +194,7 @@ def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
         "id": entry.token_id,
         "text": entry.text,
         "bytes": list(entry.bytes),
-        "logprob": entry.logprob,
+        "logprob": entry.logprob if math.isfinite(entry.logprob) else None,  # of a token that a budget forced on the filters
         "top": [
             {"id": token_id, "text": text, "bytes": list(data), "logprob": logprob}
             for (token_id, logprob), text, data in zip(entry.top, entry.top_texts, entry.top_bytes, strict=True)
