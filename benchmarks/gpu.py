@@ -149,6 +149,7 @@ def measured(shape: str, weights: str, arguments: argparse.Namespace) -> Iterato
         chunk_tokens=arguments.chunk,
         graphs=not arguments.no_graphs,
         prefix_cache=False,
+        speculation="off",
     )
     started = time.perf_counter()
     with loaded(config, engine, kind) as llm:

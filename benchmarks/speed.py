@@ -53,7 +53,7 @@ def serve_puna(model: Path, threads: int, longest: int) -> None:
     from puna.llm import LLM
     from puna.request import SamplingParams
 
-    llm = LLM.load(model, threads=threads, max_context=longest, prefix_cache=False)
+    llm = LLM.load(model, threads=threads, max_context=longest, prefix_cache=False, speculation="off")
 
     def serve(batches: list[list[tuple[list[int], int]]]) -> float:
         start = time.perf_counter()

@@ -41,6 +41,7 @@ class Batch:
     logit_rows: IntArray  # (num_logits,) the token rows whose logits are needed, ascending
     hidden_rows: IntArray  # (num_hidden,) the prompts' rows whose hidden states are needed, ascending
     prompt_lengths: IntArray  # (num_sequences,)
+    adapters: IntArray  # (num_sequences,) the LoRA adapter of each, by its number; -1: none
 
     @classmethod
     def of(cls, chunks: Sequence[ScheduledChunk]) -> Batch:
@@ -66,6 +67,7 @@ class Batch:
             logit_rows=np.array(logit_rows, np.int32),
             hidden_rows=np.array(hidden_rows, np.int32),
             prompt_lengths=np.array([len(chunk.request.prompt_ids) for chunk in chunks], np.int32),
+            adapters=np.array([chunk.request.adapter for chunk in chunks], np.int32),
         )
 
     def _select(
@@ -80,6 +82,7 @@ class Batch:
             logit_rows=logit_rows,
             hidden_rows=hidden_rows,
             prompt_lengths=self.prompt_lengths[sequences],
+            adapters=self.adapters[sequences],
         )
 
     # ---- facts that follow -----------------------------------------------------------------------------------------------
@@ -93,6 +96,15 @@ class Batch:
     def row_prompt_lengths(self) -> IntArray:
         """The prompt length of each row's sequence: rotary frequencies may depend on it (`RotaryTables`).  # (num_tokens,)"""
         return self.prompt_lengths[self.sequences]
+
+    @cached_property
+    def row_adapters(self) -> IntArray:
+        """The LoRA adapter of each row's sequence.  # (num_tokens,)"""
+        return self.adapters[self.sequences]
+
+    @property
+    def has_adapters(self) -> bool:
+        return bool((self.adapters >= 0).any())
 
     @cached_property
     def is_prompt(self) -> npt.NDArray[np.bool_]:

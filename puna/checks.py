@@ -181,18 +181,18 @@ def unicode(name: str, text: str) -> str:
 MAX_JSON_DEPTH = 32
 
 
-def json_value(name: str, value: object, depth: int = 0) -> Any:
+def json_value(name: str, value: object, depth: int = 0, max_depth: int = MAX_JSON_DEPTH) -> Any:
     """A copy of a JSON value: texts, numbers, True, False, None, and lists and dicts of them."""
-    if depth > MAX_JSON_DEPTH:
-        raise UsageError(f"{name} is nested deeper than {MAX_JSON_DEPTH}")
+    if depth > max_depth:
+        raise UsageError(f"{name} is nested deeper than {max_depth}")
     if isinstance(value, str):
         return unicode(name, value)
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1) for key, item in value.items()}
+        return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1, max_depth) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_value(name, item, depth + 1) for item in value]
+        return [json_value(name, item, depth + 1, max_depth) for item in value]
     raise refuse(name, value, "a JSON value")
 
 

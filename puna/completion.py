@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from puna.errors import UsageError
-from puna.request import FinishReason, Request, TokenLogprob
+from puna.errors import ConstraintError, UsageError
+from puna.request import FinishReason, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
 
@@ -27,6 +29,25 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
+
+    @property
+    def parsed(self) -> Any:
+        """The answer as an instance of the pydantic model that was its schema; as a plain JSON value under any other schema.
+
+        Raises ConstraintError for an answer that was cut or broke off before its end, UsageError if no JSON was asked for, and
+        whatever the model raises that demands more than its schema says.
+        """
+        if self.read is None:
+            raise UsageError("there is nothing to parse: no JSON was asked for", hint="Give a schema, or json_object=True.")
+        if self.finish_reason is not FinishReason.STOP or isinstance(self.stop_reason, str):
+            raise ConstraintError(f"the answer is not whole: {self._why_not_whole()}")
+        return self.read(self.text)
+
+    def _why_not_whole(self) -> str:
+        if self.finish_reason is FinishReason.LENGTH:
+            return f"it was cut after {counted(len(self.token_ids), 'token')} (--max-tokens, or the context, is too small)"
+        return self.error or ("it was given up" if self.stop_reason is None else f"the stop text {self.stop_reason!r} ended it")
 
     @classmethod
     def of(cls, handle: Handle | None) -> Self:
@@ -46,7 +67,15 @@ class Completion:
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=request.error,
             timing=Timing.of(handle, request),
+            read=_reader(request.params),
         )
+
+
+def _reader(params: SamplingParams) -> Callable[[str], Any] | None:
+    """What reads an answer; None if it need not be JSON."""
+    if params.json_schema is not None:
+        return params.json_schema.read  # type: ignore[no-any-return]
+    return json.loads if params.json_object else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +86,15 @@ class Timing:
     total_s: float
     num_prefilled: int  # prompt tokens that were computed, not found in the prefix cache
     num_generated: int
+    num_drafted: int = 0  # guesses of tokens that steps have checked (`EngineConfig.speculation`)
+    num_accepted: int = 0  # of those, guesses that were right: tokens that took no step of their own
 
     @classmethod
     def of(cls, handle: Handle, request: Request) -> Self:
         first_token_s = (handle.first_token_at or handle.ended_at) - handle.submitted_at
         num_prefilled = len(request.prompt_ids) - request.num_cached if handle.first_token_at else 0
-        return cls(first_token_s, handle.ended_at - handle.submitted_at, num_prefilled, len(request.output_ids))
+        total_s, counts = handle.ended_at - handle.submitted_at, (request.num_drafted, request.num_accepted)
+        return cls(first_token_s, total_s, num_prefilled, len(request.output_ids), *counts)
 
     @property
     def prefill_per_s(self) -> float:

@@ -17,10 +17,12 @@ from puna.units import BYTES, parse_bytes
 KVType = Literal["auto", "bf16", "f16", "f32", "int8"]
 WeightsType = Literal["auto", "as-is", "int8", "int4"]
 SamplingDefaults = Literal["model", "puna"]
+Speculation = Literal["auto", "off", "ngram"]
 DEVICE = re.compile(r"auto|cpu|torch|reference|cuda(:\d{1,2})?")
 DEVICE_NAMES = "auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"
 
 Bytes = int  # a number of bytes; its text may have a unit
+Texts = tuple[str, ...]  # their text has commas between them
 
 
 @refuse_unknown("LLM(...), which loads a model, or to EngineConfig(...)")
@@ -42,8 +44,11 @@ class EngineConfig:
         prefix_cache: keep the K and V of finished prompts for later ones with the same beginning [True]
         cache_dir: a folder that keeps them for other processes and later starts. '': none ['']
         cache_size: bytes of that folder, and at most half of what the disk has free ("20GiB" on the command line) [4294967296]
+        speculation: guess repeated text, for speed; no result changes: off, ngram; auto: ngram unless the device samples ['auto']
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
+        lora: LoRA adapters to merge into the weights, for every request: PATH or PATH=SCALE each. At most 64 [()]
+        lora_modules: LoRA adapters that a request may name (`lora_name`): NAME=PATH or NAME=PATH=SCALE each. At most 64 [()]
     """
 
     device: str = "auto"
@@ -59,8 +64,11 @@ class EngineConfig:
     prefix_cache: bool = True
     cache_dir: str | Path = ""
     cache_size: Bytes = 4 << 30
+    speculation: Speculation = "auto"
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
+    lora: Texts = ()
+    lora_modules: Texts = ()
 
     def __post_init__(self) -> None:
         for f in fields(self):  # to Python, True is a whole number
@@ -73,9 +81,18 @@ class EngineConfig:
             require(ok, name, f"is {value!r}; it must lie in {low}..{high}")
         ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
         require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}")
-        for name, kind in (("kv_type", KVType), ("weights", WeightsType), ("sampling_defaults", SamplingDefaults)):
+        for name, kind in _CHOICES:
             value, allowed = getattr(self, name), get_args(kind)
             require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
+        for name in ("lora", "lora_modules"):
+            value = getattr(self, name)
+            ok = (
+                isinstance(value, list | tuple)
+                and len(value) <= MAX_ADAPTERS
+                and all(isinstance(one, str) and one for one in value)
+            )
+            require(ok, name, f"is {value!r}; a list of at most {MAX_ADAPTERS} texts is needed")
+            object.__setattr__(self, name, tuple(value))
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
         require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
         ok = self.page_size % 16 == 0
@@ -117,10 +134,14 @@ class EngineSettings(TypedDict, total=False):
     prefix_cache: bool
     cache_dir: str | Path
     cache_size: Bytes
+    speculation: Speculation
     graphs: bool
     sampling_defaults: SamplingDefaults
+    lora: Texts
+    lora_modules: Texts
 
 
+MAX_ADAPTERS = 64
 _ENGINE_LIMITS = (
     ("threads", 0, 256),
     ("max_context", 0, MAX_SIZES["max_context"]),
@@ -132,6 +153,14 @@ _ENGINE_LIMITS = (
 )
 
 
+# What fields with a few values may be.
+_CHOICES = (
+    ("kv_type", KVType),
+    ("weights", WeightsType),
+    ("sampling_defaults", SamplingDefaults),
+    ("speculation", Speculation),
+)
+
 # type of a field -> pattern of its text, the same in words, the function that reads it
 _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "int": (r"[+-]?[0-9]{1,18}", "a whole number of at most 18 digits is needed", int),
@@ -141,6 +170,7 @@ _PARSERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
         "a number of bytes is needed, such as 12GiB",
         parse_bytes,
     ),
+    "Texts": (r"(?s).*", "", lambda text: tuple(filter(None, text.split(",")))),
 }
 
 

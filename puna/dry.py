@@ -67,16 +67,16 @@ class Dry:
 
 
 def repetitions(ids: npt.NDArray[np.int64], most: int) -> dict[int, int]:
-    """Token -> how many tokens of the end also stand before one of its places, at most `most`. Tokens with none are left out.
+    """Token -> how many tokens of the end also stand before one of its positions, at most `most`. Tokens with none are left out.
 
     >>> repetitions(np.array([1, 2, 3, 0, 1, 2, 9, 2]), 9), repetitions(np.array([1, 2, 3, 0, 1, 2]), 1)
     ({3: 1, 9: 1}, {3: 1})
     """
     found: dict[int, int] = {}
-    places, length = np.flatnonzero(ids[:-1] == ids[-1]), 0  # where the last `length` + 1 tokens end once more
-    while len(places) and length < most:
+    positions, length = np.flatnonzero(ids[:-1] == ids[-1]), 0  # where the last `length` + 1 tokens end once more
+    while len(positions) and length < most:
         length += 1
-        found |= dict.fromkeys(ids[places + 1].tolist(), length)
-        places = places[places >= length]
-        places = places[ids[places - length] == ids[len(ids) - 1 - length]]
+        found |= dict.fromkeys(ids[positions + 1].tolist(), length)
+        positions = positions[positions >= length]
+        positions = positions[ids[positions - length] == ids[len(ids) - 1 - length]]
     return found

@@ -6,22 +6,25 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
+from puna.constraints import Constraint, Constraints
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, NumericalError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
+from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.tokenizers.base import Tokenizer
@@ -34,7 +37,8 @@ class _Live:
     request: Request
     history: History  # shares the request's growing lists
     sampler: Sampler
-    custom: TokenSampler | None  # a caller's own: it samples in place of `sampler`
+    custom: TokenSampler | None  # a caller's own, or the constraint: it samples in place of `sampler`
+    constraint: Constraint | None  # what the answer must follow
     needs_logits: bool  # whether the host samples, and not the device
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
@@ -63,16 +67,22 @@ class Engine:
         model: ModelConfig,
         drafter: Drafter | None = None,
         source: PageSource | None = None,
+        adapters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result."""
+        """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        """
         self._backend = backend
         self._drafter = drafter
+        self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
         self._vocab_size = model.vocab_size
         self._model = model
         self._num_texts = 0 if tokenizer is None else tokenizer.vocab_size
         self._config = config
+        self._adapters = dict(adapters)
+        self.constraints = Constraints(tokenizer)
         self._source = source
         self._in_flight: _InFlight | None = None
         self._scheduler = self._new_scheduler()
@@ -160,7 +170,7 @@ class Engine:
         self._draft()
         if chunks := self._scheduler.schedule():
             batch = Batch.of(chunks)
-            results = self._forward(batch)
+            results = self._forward(batch, chunks)
             self._scheduler.advance(chunks)
             self._scheduler.publish(chunks)
             for chunk, rows in zip(chunks, results, strict=True):
@@ -196,19 +206,25 @@ class Engine:
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
     def _draft(self) -> None:
-        """Let the drafter guess tokens of the decoding requests, none beyond what may still be generated."""
-        if self._drafter is not None:
-            requests = self._scheduler.decoding()
-            self._drafter.draft(requests)
-            for request in requests:
+        """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
+        decoding = [] if self._drafter is None else self._scheduler.decoding()
+        due = [request for request in decoding if len(request.output_ids) >= request.draft_at]
+        self._is_drafting = bool(due)
+        if self._drafter is not None and due:
+            self._drafter.draft(due, len(decoding))
+            for request in due:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
-    def _forward(self, batch: Batch) -> list[Logits]:
-        """Compute the rows of a step, by sequence. The drafter hears what they cost."""
-        start = time.perf_counter()
-        results = batch.results(self._backend.step(batch))
-        if self._drafter is not None:
-            self._drafter.note(len(batch.token_ids), time.perf_counter() - start)
+    def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
+        """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
+        start = time.thread_time()
+        pending = self._backend.step(batch)
+        for chunk in chunks:
+            if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
+                constraint.prepare()
+        results = batch.results(pending)
+        if self._drafter is not None and self._is_drafting:
+            self._drafter.note(len(batch.token_ids), time.thread_time() - start)
         return results
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
@@ -255,6 +271,14 @@ class Engine:
             self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
+        if live.constraint is not None:
+            self._jump_ahead(live, live.constraint)
+
+    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
+        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
+        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+            if live.request.finish_reason is None:
+                self._accept(live, token_id)
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -267,13 +291,15 @@ class Engine:
         """Sample the next token of a request.  # logits: (vocab_size,)"""
         request, sampler = live.request, live.sampler if live.custom is None else live.custom
         token_id = sampler.sample(logits, live.history)
-        if entry := sampled_logprob(logits, token_id, live.sampler, live.history, self._tokenizer):
+        if entry := sampled_logprob(logits, token_id, live.constraint or live.sampler, live.history, self._tokenizer):
             request.logprobs.append(entry)
         self._accept(live, token_id)
 
     def _accept(self, live: _Live, token_id: int) -> None:
         """Append the next token, and finish the request if it ends there."""
         live.request.output_ids.append(token_id)
+        if live.constraint is not None:
+            live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
         reason, live.request.stop_reason = _end_of(live, token_id)
         if reason is None:
@@ -360,14 +386,20 @@ class Engine:
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
+        adapter = adapter_number(params.lora_name, list(self._adapters))
         key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        prefix_key = (key, salt) if salt else key
-        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, pool=pool)
+        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
+        prefix_key = (key, *apart) if any(apart) else key
+        request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         room = self._plan.max_context - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         history = History(request.prompt_ids, request.output_ids)
+        custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
+        constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
+        custom = custom if constraint is None else constraint
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
-        return _Live(request, history, sampler, custom, needs_logits, self._make_detokenizer(request), stop_ids, max_tokens)
+        detokenizer = self._make_detokenizer(request)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -385,7 +417,10 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=request.prompt_ids == [tokenizer.bos_id])
+        return Detokenizer(tokenizer, stop=stop, at_start=self._begins_text(request.prompt_ids))
+
+    def _begins_text(self, prompt_ids: list[int]) -> bool:
+        return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         own = frozenset(params.stop_ids)
@@ -413,4 +448,6 @@ def _end_of(live: _Live, token_id: int) -> tuple[FinishReason | None, int | str 
         return FinishReason.STOP, live.detokenizer.stopped
     if token_id in live.stop_ids:
         return FinishReason.STOP, token_id if token_id in live.request.params.stop_ids else None
+    if live.constraint is not None and live.constraint.is_over:
+        return FinishReason.STOP, None
     return (FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None), None

@@ -152,6 +152,12 @@ class DeviceError(PunaError):
     """A device that is missing or cannot run the model."""
 
 
+class ConstraintError(PunaError):
+    """An answer that cannot follow its constraint: the request ends, the others continue. Or one that was cut before its end."""
+
+    http_status = 422
+
+
 class NumericalError(PunaError):
     """Logits that are not finite: the request ends, the others continue."""
 

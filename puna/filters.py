@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -162,7 +162,7 @@ def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
 def dynamic_temperature(logits: Row, params: SamplingParams, history: History) -> Row:
     """Divide by a temperature between T - range and T + range: the higher, the more evenly the tokens are likely.
 
-    Its place in that range is the entropy, as a share of the largest possible one, to the power of the exponent.
+    Its position in that range is the entropy, as a share of the largest possible one, to the power of the exponent.
 
     >>> settings = SamplingParams(temperature=1.0, dynatemp_range=0.5)
     >>> dynamic_temperature(np.float32([2, 2]), settings, History()).tolist()  # all are equally likely: 1.5
@@ -310,7 +310,7 @@ def needed_filters(params: SamplingParams) -> tuple[str, ...]:
     ('temperature', 'top_p')
     """
     off, is_greedy = type(params)(), params.temperature == 0
-    order = {name: place for place, name in enumerate((FIRST, *(SAMPLERS if params.samplers is None else params.samplers), LAST))}
+    order = {name: index for index, name in enumerate((FIRST, *(SAMPLERS if params.samplers is None else params.samplers), LAST))}
     on = [name for name, each in FILTERS.items() if each.sampler in order and (each.is_edit or not is_greedy)]
     on = [name for name in on if _is_on(FILTERS[name], params, off)]
     replaced = {other for name in on for other in FILTERS[name].instead_of}
@@ -325,6 +325,35 @@ def effective(params: SamplingParams) -> SamplingParams:
     if "temperature" in still:
         still["temperature"] = 1.0
     return dataclasses.replace(params, **still) if still else params
+
+
+def without_effect(params: SamplingParams, given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The fields of `given` that change nothing, and why.
+
+    >>> params = SamplingParams(top_k=9, xtc_threshold=0.2, temperature=1.0, samplers=["temperature"])
+    >>> dict(without_effect(params, ["top_k", "xtc_threshold"]))
+    {'top_k': 'because samplers does not name top_k', 'xtc_threshold': 'without xtc_probability'}
+    """
+    running, off = needed_filters(params), type(params)()
+    for name in given:
+        owners = [key for key, each in FILTERS.items() if name in (*each.fields, *each.details)]
+        if name == "seed" and params.temperature == 0:
+            yield name, "at temperature 0: sampling is greedy"
+        elif owners and name != "seed" and not set(owners) & set(running):
+            reason = _why_idle(owners[0], name, params, off)
+            yield from [(name, reason)] if reason else []
+
+
+def _why_idle(key: str, name: str, params: SamplingParams, off: SamplingParams) -> str:
+    """Why a filter does not run although its field was given; "" if the field itself switches it off."""
+    filter_ = FILTERS[key]
+    if params.temperature == 0 and not filter_.is_edit:
+        return "at temperature 0: sampling is greedy" if name != "temperature" else ""
+    if not _is_on(filter_, params, off):
+        is_off = name in filter_.fields or (name == filter_.window and getattr(params, name) == 0)
+        return "" if is_off else f"without {filter_.fields[0]}"
+    replacing = [other for other in needed_filters(params) if key in FILTERS[other].instead_of]
+    return f"beside {replacing[0]}" if replacing else f"because samplers does not name {filter_.sampler}"
 
 
 def _is_on(filter_: Filter, params: SamplingParams, off: SamplingParams) -> bool:

@@ -59,7 +59,7 @@ class Occurrences:
     def __init__(self, prompt_ids: Iterable[int] = ()) -> None:
         self.ids = array("i", dict.fromkeys(prompt_ids))
         self.counts = array("i", bytes(self.ids.itemsize * len(self.ids)))
-        self._places = {token_id: place for place, token_id in enumerate(self.ids)}
+        self._slots = {token_id: slot for slot, token_id in enumerate(self.ids)}
         self._num_counted = 0
 
     @classmethod
@@ -72,9 +72,9 @@ class Occurrences:
     def count(self, output_ids: Sequence[int]) -> None:
         """Count the ids that `output_ids` has beyond those of the last call."""
         for token_id in output_ids[self._num_counted :]:
-            place = self._places.setdefault(token_id, len(self.ids))
-            if place == len(self.ids):
+            slot = self._slots.setdefault(token_id, len(self.ids))
+            if slot == len(self.ids):
                 self.ids.append(token_id)
                 self.counts.append(0)
-            self.counts[place] += 1
+            self.counts[slot] += 1
         self._num_counted = len(output_ids)

@@ -28,9 +28,12 @@ from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
-from puna.formats.base import Checkpoint
+from puna.formats.base import Adapter, Checkpoint
+from puna.formats.lora import for_requests, merged
+from puna.formats.lora_files import read_adapter
 from puna.formats.shards import part_of
 from puna.infill import InfillPrompt, encode_infill
+from puna.lora import split_name, split_scale
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan, make_plan
@@ -40,8 +43,10 @@ from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
 from puna.runner import Handle, Runner
-from puna.sampling import History, Row, TokenSampler
+from puna.sampling import TokenSampler, require_sampler
+from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
+from puna.speculation import drafter_of
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
@@ -60,6 +65,7 @@ class CallSettings(SamplingSettings, total=False):
     """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
 
     sampler: TokenSampler | Sequence[TokenSampler] | None
+    schema: Any
     logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
 
 
@@ -189,7 +195,16 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
-        self.engine = Engine(parts.backend, parts.tokenizer, plan, config, checkpoint.config, source=self.stored_pages)
+        self.engine = Engine(
+            parts.backend,
+            parts.tokenizer,
+            plan,
+            config,
+            checkpoint.config,
+            source=self.stored_pages,
+            drafter=drafter_of(config, parts.backend),
+            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+        )
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -244,8 +259,9 @@ class LLM:
         """Continue one prompt, or each of a list: text or token ids. They run together; each result is the same as alone.
 
         `settings` are fields of SamplingParams (`help(SamplingParams)` lists them). They override `params` or, without it, what
-        the model suggests (`default_params`). `progress`: whether to show progress through a list on stderr; None: if stderr
-        is a terminal.
+        the model suggests (`default_params`). `schema` is another name of `json_schema`: with a pydantic model,
+        `Completion.parsed` is an instance of it; with a JSON schema, a JSON value. `progress`: whether to show progress through
+        a list on stderr; None: if stderr is a terminal.
         """
         completions = _drain(self._open(self.jobs(prompts, params, settings)), progress)
         return completions[0] if is_prompt(prompts) else completions
@@ -481,8 +497,10 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name not in _CALLABLES}
-        each = self._params_of(params, len(items), sampling)
+        sampling = {name: value for name, value in settings.items() if name not in _BESIDE_FIELDS}
+        each = self._params_of(params, len(items), sampling | _schema_of(settings))
+        for own in {id(one): one for one in each}.values():
+            self.engine.constraints.require(own)  # here, and not in the thread that steps
         samplers = self._samplers_of(settings.get("sampler"), len(items))
         processors = checked_processors(settings.get(PROCESSORS))
         if processors and settings.get("sampler") is not None:
@@ -519,7 +537,7 @@ class LLM:
             return [None] * count
         each = given if checks.is_row(given) else [given] * count
         _require_one_each("sampler", each, count)
-        return [_Checked.of(one, self.model.vocab_size) for one in each]
+        return [require_sampler(one) for one in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The template variables of a chat. A notice names those that the template never reads."""
@@ -616,23 +634,6 @@ class Stream(Iterator[StepOutput]):
         self.handle.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A caller's sampler. Its ids are checked, because a backend reads the memory that an id names."""
-
-    sampler: TokenSampler
-    vocab_size: int
-
-    @classmethod
-    def of(cls, given: Any, vocab_size: int) -> Self:
-        if not callable(getattr(given, "sample", None)):
-            raise checks.refuse("sampler", given, "an object with the method sample(logits, history)")
-        return cls(given, vocab_size)
-
-    def sample(self, logits: Row, history: History) -> int:
-        return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
-
-
 def is_prompt(given: Any) -> bool:
     """Whether `given` is one prompt (text or a row of ids), not a list of prompts. UsageError for anything else."""
     if isinstance(given, str):
@@ -649,7 +650,15 @@ def is_conversation(given: Any) -> bool:
     return len(items) > 0 and isinstance(items[0], Mapping)
 
 
-_CALLABLES = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
+def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
+    """What `schema` sets: the field `json_schema`."""
+    given = settings.get("schema")
+    if given is not None and settings.get("json_schema") is not None:
+        raise UsageError("schema and json_schema are two names of one argument", hint="Give one of them.")
+    return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
+
+
+_BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 _CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
 
 
@@ -688,6 +697,7 @@ def _load(
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)
+    checkpoint = _with_adapters(checkpoint, config)
     spec = checkpoint.tokenizer
     text = None if spec is None else build_tokenizer(spec)
     backend = create_backend(config, report)
@@ -703,6 +713,23 @@ def _load(
         backend.close()
         raise
     return _Parts(checkpoint, text, backend, plan, config, footprint)
+
+
+def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
+    """The model with the adapters of `lora` in its weights, and those of `lora_modules` beside them."""
+    if not (config.lora or config.lora_modules):
+        return checkpoint
+
+    def read(text: str) -> Adapter:
+        path, scale = split_scale(text)
+        return read_adapter(Path(path).expanduser(), checkpoint.config).scaled(scale)
+
+    names, paths = zip(*map(split_name, config.lora_modules), strict=True) if config.lora_modules else ((), ())
+    if len(set(names)) < len(names):
+        raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
+    beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
+    changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
+    return dataclasses.replace(changed, adapters=beside)
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:

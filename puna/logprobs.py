@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from puna.constraints import Constraint
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.request import SamplingParams, TokenLogprob
@@ -41,7 +42,7 @@ def _require_known_filters(params: SamplingParams, custom: TokenSampler | None) 
 
 
 def sampled_logprob(
-    logits: Row, token_id: int, sampler: Sampler, history: History, tokenizer: Tokenizer | None
+    logits: Row, token_id: int, sampler: Sampler | Constraint, history: History, tokenizer: Tokenizer | None
 ) -> TokenLogprob | None:
     """The entry of a sampled token; None if the request asks for none. `history` ends before the token."""
     params = sampler.params

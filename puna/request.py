@@ -13,13 +13,18 @@ from typing import Any, TypedDict
 from puna import checks
 from puna.errors import PunaError, UsageError, did_you_mean, first_line
 from puna.pooling import Pool
+from puna.schemas import JsonSchema, require_size
 
-# `ModelConfig.prefix_key`; with a salt, (that key, the salt). Its repr is a part of names on disk.
-PrefixKey = int | tuple[int, str]
+NO_ADAPTER = -1
+# `ModelConfig.prefix_key`; with a salt, (that key, the salt); with a LoRA adapter, (that key, the salt, the adapter's digest).
+# Its repr is a part of names on disk.
+PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_CHOICES = 1024
+CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
 MAX_SALT_CHARACTERS = 256
 
@@ -115,7 +120,13 @@ class SamplingParams:
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
         prompt_logprobs: log-probabilities of the prompt's tokens, as logprobs. Up to 20 [None]
+        lora_name: one of the model's `lora_modules` changes its weights for this request; None: none does [None]
         prompt_logprobs_start: with prompt_logprobs, only from this token of the prompt on. 0..2**27 [0]
+        json_schema: the answer is JSON for this schema (a dict or its text), pydantic model or TypeAdapter. Up to 256 KiB [None]
+        json_object: the answer is a JSON object [False]
+        regex: the whole answer matches this, which has no look-around and no back-reference. Up to 256 KiB [None]
+        choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
+        grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
         cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
     """
 
@@ -158,12 +169,21 @@ class SamplingParams:
     logprobs: int | None = None
     processed_logprobs: bool = False
     prompt_logprobs: int | None = None
+    lora_name: str | None = None
     prompt_logprobs_start: int = 0
+    json_schema: Any = None
+    json_object: bool = False
+    regex: str | None = None
+    choice: Sequence[str] = ()
+    grammar: str | None = None
     cache_salt: str = ""
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
             object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+        given = [name for name in CONSTRAINTS if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
         if self.mirostat and self.adaptive_target >= 0:
             raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
 
@@ -210,7 +230,13 @@ class SamplingSettings(TypedDict, total=False):
     logprobs: int | None
     processed_logprobs: bool
     prompt_logprobs: int | None
+    lora_name: str | None
     prompt_logprobs_start: int
+    json_schema: Any
+    json_object: bool
+    regex: str | None
+    choice: Sequence[str]
+    grammar: str | None
     cache_salt: str
 
 
@@ -243,6 +269,22 @@ def _suppressed(name: str, value: object) -> tuple[int, ...]:
     if len(ids) > MAX_LOGIT_BIAS:
         raise UsageError(f"{name} holds {len(ids)} ids; at most {MAX_LOGIT_BIAS} are allowed")
     return ids
+
+
+def _choices(name: str, value: object) -> tuple[str, ...]:
+    texts = checks.row(name, value, "a list of texts")
+    if len(texts) > MAX_CHOICES:
+        raise UsageError(f"{name} holds {len(texts)} texts; at most {MAX_CHOICES} are allowed")
+    checked = tuple(_constraint(f"{name} {number}", text) for number, text in enumerate(texts))
+    require_size(name, "".join(checked))
+    return checked
+
+
+def _constraint(name: str, value: object) -> str:
+    text = checks.instance(name, value, str)
+    if not text:
+        raise UsageError(f"{name} is empty")
+    return require_size(name, text)
 
 
 def _salt(name: str, value: object) -> str:
@@ -360,7 +402,13 @@ _CHECKS: Mapping[str, checks.Check] = {
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,
     "prompt_logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
+    "lora_name": checks.optional(partial(checks.instance, kind=str)),
     "prompt_logprobs_start": partial(checks.whole, low=0, high=1 << 27),
+    "json_schema": checks.optional(JsonSchema.of),
+    "json_object": checks.flag,
+    "regex": checks.optional(_constraint),
+    "choice": _choices,
+    "grammar": checks.optional(_constraint),
     "cache_salt": _salt,
 }
 
@@ -409,6 +457,7 @@ class Request:
     page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
+    draft_at: int = 0  # the number of output ids from which on the drafter is asked for guesses
     num_drafted: int = 0  # guesses that steps have checked
     num_accepted: int = 0  # of those, guesses that were right
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
@@ -417,6 +466,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
     def __post_init__(self) -> None:

@@ -10,11 +10,13 @@ import dataclasses
 import math
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from puna import checks
 from puna.errors import NumericalError, UsageError
 from puna.filters import SUPPRESSED, BoundFilter, cumulative_masses, effective, largest, make_steps, masses_of
 from puna.history import EVERYTHING, Occurrences
@@ -33,6 +35,25 @@ class TokenSampler(Protocol):
 
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id; NumericalError if `logits` allow none.  # (vocab_size,)"""
+
+
+def require_sampler(given: Any) -> TokenSampler:
+    """What a caller gave as a sampler. UsageError if it is none."""
+    if not callable(getattr(given, "sample", None)):
+        raise checks.refuse("sampler", given, "an object with the method sample(logits, history)")
+    sampler: TokenSampler = given
+    return sampler
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSampler:
+    """A caller's sampler. Its ids are checked, because a backend reads the memory that an id names."""
+
+    sampler: TokenSampler
+    vocab_size: int
+
+    def sample(self, logits: Row, history: History) -> int:
+        return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
 
 
 @runtime_checkable

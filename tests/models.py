@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,23 @@ def write_llama2c(
     tokenizer = spm_tokenizer(config.vocab_size) if tokenizer is None else tokenizer
     path.with_name("tokenizer.bin").write_bytes(tokenizer_bin_bytes(tokenizer))
     return path
+
+
+# ---- LoRA -----------------------------------------------------------------------------------------------------------
+
+LoraHalves = Mapping[str, tuple[Floats, Floats]]  # module -> A, B
+
+
+def write_peft(folder: Path, adapter: LoraHalves, **settings: Any) -> Path:
+    """A folder as PEFT's `save_pretrained` writes it."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    rank = len(next(iter(adapter.values()))[0])
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none", "target_modules": ["q_proj"], **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    halves = {
+        f"base_model.model.{name}.lora_{half}.weight": pair[i] for name, pair in adapter.items() for i, half in enumerate("AB")
+    }
+    save_file(halves, folder / "adapter_model.safetensors")
+    return folder

@@ -22,14 +22,15 @@ ROWS = [
     ["errors", "files", "units"],
     ["checks", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes", "pooling"],
+    ["progress", "config", "paths", "causes", "pooling", "schemas"],
     ["request", "messages", "report"],
-    ["pages", "page_store", "formats", "history", "suggested"],
+    ["lora", "pages", "page_store", "formats", "history", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub", "processors"],
     ["chat", "infill", "detokenize", "spelling"],
     ["bans", "dry"],
     ["filters"],
     ["sampling"],
+    ["constraints"],
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
@@ -68,6 +69,7 @@ TESTED = {
     "conformance/test_formats.py": "puna/formats puna/writers",
     "conformance/test_generation.py": "puna/llm.py puna/engine.py puna/backends",
     "conformance/test_llama_cpp.py": "puna/writers/gguf.py puna/backends/reference.py",
+    "conformance/test_llama_cpp_samplers.py": "puna/filters.py puna/dry.py",
     "conformance/test_real_models.py": "puna/formats puna/tokenizers puna/backends",
     "conformance/test_tokenizers.py": "puna/tokenizers",
     "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
@@ -191,7 +193,19 @@ def test_every_test_file_says_what_it_tests() -> None:
 
 
 def test_import_puna_is_light() -> None:
-    heavy = ["numba", "llvmlite", "torch", "triton", "jinja2", "tokenizers", "sentencepiece", "rich", "typer", "huggingface_hub"]
+    heavy = [
+        "numba",
+        "llvmlite",
+        "torch",
+        "triton",
+        "jinja2",
+        "tokenizers",
+        "sentencepiece",
+        "rich",
+        "typer",
+        "huggingface_hub",
+        "llguidance",
+    ]
     code = f"import sys, puna; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

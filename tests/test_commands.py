@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pytest
 
 from puna import hub, install
@@ -28,7 +29,7 @@ from puna.cli.main import COMMANDS, app
 from puna.machine.remedies import REMEDIES
 from puna.machine.rooflines import remember
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf
+from tests.models import bpe_tokenizer, random_tensors, spm_tokenizer, tiny_config, tokenizer_bin_bytes, write_gguf, write_peft
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md")
@@ -382,6 +383,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     assert puna("convert", "model.gguf", str(models / "stories15m"), "--to", "llama2c").code == 0
     (models / "stories15m" / "tokenizer.json").unlink()
     Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
+    halves = np.ones((2, config.hidden_size), np.float32), np.ones((config.num_heads * config.head_dim, 2), np.float32)
+    write_peft(tmp_path / "my-adapter", {"model.layers.0.self_attn.q_proj": halves})
     Path("README.md").write_text("The llama on the high plain sees the other llamas. " * 4, "utf-8")
     return tmp_path
 

@@ -92,6 +92,13 @@ def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> Non
             EngineConfig(**{name: value + 1})  # type: ignore[arg-type]
 
 
+def test_speculation_is_one_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_SPECULATION", "off")
+    assert EngineConfig.from_env().speculation == "off" and EngineConfig().speculation == "auto"
+    with pytest.raises(ConfigError, match="speculation is 'often'; allowed: auto, off, ngram"):
+        EngineConfig(speculation="often")  # type: ignore[arg-type]
+
+
 def test_whose_sampling_defaults_is_one_of_two() -> None:
     assert EngineConfig(sampling_defaults="puna").sampling_defaults == "puna"
     with pytest.raises(ConfigError, match="sampling_defaults is 'mine'; allowed: model, puna"):

@@ -414,6 +414,33 @@ def test_a_sampler_of_ones_own_samples_the_tokens() -> None:
     assert request.output_ids == [0, 1, 2, 3] and counter.num_calls == 4
 
 
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([3, RuntimeError("no such idea\nwith details")], "RuntimeError: no such idea"),
+        ([3, 1 << 20], "the sampler's token id is 1048576"),
+        ([3, None], "the sampler's token id is None"),
+    ],
+)
+def test_a_sampler_that_fails_ends_its_request_and_no_other(answers: list[Any], error: str) -> None:
+    class Failing:
+        def sample(self, logits: Row, history: History) -> int:
+            answer = answers[len(history.output_ids)]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer  # type: ignore[no-any-return]
+
+    engine, alone = make_engine(), make_engine()
+    bad = engine.add([0, 1], SamplingParams(max_tokens=6), Failing())
+    good = engine.add([0, 2], SamplingParams(max_tokens=6))
+    same = alone.add([0, 2], SamplingParams(max_tokens=6))
+    run(engine)
+    run(alone)
+    assert (bad.finish_reason, bad.output_ids) == (FinishReason.ERROR, [3])
+    assert bad.error.startswith(error) and "\n" not in bad.error
+    assert (good.finish_reason, good.output_ids) == (FinishReason.LENGTH, same.output_ids) and all_free(engine)
+
+
 # ---- overlapped steps -----------------------------------------------------------------------------------------------
 
 

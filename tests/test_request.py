@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from puna.errors import UsageError
-from puna.request import _CHECKS, Biases, SamplingParams, SamplingSettings
+from puna.request import _CHECKS, SAMPLERS, Biases, SamplingParams, SamplingSettings
 from tests.documented import documented_fields, documented_highest
 
 TAKEN: list[tuple[str, Any, Any]] = [
@@ -96,6 +96,17 @@ def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> Non
         assert getattr(SamplingParams(**{name: value}), name) == value  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=name):
             SamplingParams(**{name: value + 1})  # type: ignore[arg-type]
+
+
+def test_samplers_are_spelled_as_in_llama_cpp() -> None:
+    assert SamplingParams(samplers="penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature").samplers == SAMPLERS
+    assert SamplingParams(samplers=["Top-K", "nucleus", "typical", "temp"]).samplers == ("top_k", "top_p", "typ_p", "temperature")
+    assert SamplingParams(samplers="").samplers == () and SamplingParams(samplers=None).samplers is None
+    with pytest.raises(UsageError, match=r"samplers holds 'top_l'\nDid you mean .*top_k.* Known: penalties, dry"):
+        SamplingParams(samplers=["top_l"])
+    for wrong, told in (([1], "a str"), (3, "a list of names"), (["dry", "dry"], "names dry twice")):
+        with pytest.raises(UsageError, match=told):
+            SamplingParams(samplers=wrong)  # type: ignore[arg-type]
 
 
 def test_parameters_have_a_hash_are_copied_and_sent_to_other_processes() -> None:

@@ -11,7 +11,7 @@ import pytest
 from puna import filters
 from puna.errors import NumericalError, UsageError
 from puna.filters import FILTERS, Filter, make_steps, needed_filters
-from puna.history import History, Occurrences, Row
+from puna.history import History, Row
 from puna.request import TEMPERATURE_FIRST, SamplingParams
 from puna.sampling import Sampler, apply, draw, token_logprob
 
@@ -37,78 +37,6 @@ def after(count: int) -> History:
 def probabilities(logits: Row) -> list[float]:
     powers = np.exp(logits.astype(np.float64))
     return [round(float(p), 6) for p in powers / powers.sum()]
-
-
-# filter, its setting, logits, history, exact result
-TABLE: list[tuple[str, dict[str, Any], Row, History, list[float]]] = [
-    ("logit_bias", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
-    ("logit_bias", {"logit_bias": {1: 10.0, 3: -4.0}}, row(1, 2, 3, 4), SEEN, [1, 12, 3, 0]),
-    ("logit_bias", {"logit_bias": {0: -100.0}}, row(-INF, 2, 3, 4), SEEN, [-filters.LARGEST, 2, 3, 4]),
-    ("penalties", {}, row(1, 2, 3, 4), SEEN, [1, 2, 3, 4]),
-    ("penalties", {"repetition_penalty": 2.0}, row(1, -2, 4, 4), SEEN, [0.5, -4, 2, 4]),
-    ("penalties", {"presence_penalty": 0.5}, row(1, 2, 3, 4), SEEN, [1, 1.5, 2.5, 4]),
-    ("penalties", {"frequency_penalty": 0.5}, row(1, 2, 3, 4), SEEN, [1, 1, 2.5, 4]),
-    ("penalties", {"repetition_penalty": 2.0, "presence_penalty": 1.0}, row(2, 2, 4, 4), SEEN, [1, 0, 1, 4]),
-    ("penalties", {"presence_penalty": 1.0}, row(1, 2, 3, 4), NOTHING, [1, 2, 3, 4]),
-    ("temperature", {"temperature": 1.0}, row(1, 2, 3, 4), NOTHING, [-3, -2, -1, 0]),
-    ("temperature", {"temperature": 0.5}, row(1, 2, 3, -INF), NOTHING, [-4, -2, 0, -INF]),
-    ("temperature", {"temperature": 1e-300}, row(-9, -8, 3, 3), NOTHING, [-INF, -INF, 0, 0]),
-    ("top_k", {}, row(1, 2, 3, 4), NOTHING, [1, 2, 3, 4]),
-    ("top_k", {"top_k": 4}, row(1, 2, 3, 4), NOTHING, [1, 2, 3, 4]),
-    ("top_k", {"top_k": 2}, row(1, 4, 2, 3), NOTHING, [-INF, 4, -INF, 3]),
-    ("top_k", {"top_k": 2}, row(3, 3, 3, 4), NOTHING, [3, -INF, -INF, 4]),
-    ("top_k", {"top_k": 1}, row(-INF, -INF, 2, -INF), NOTHING, [-INF, -INF, 2, -INF]),
-    ("min_p", {}, row(1, 2, 3, 4), NOTHING, [1, 2, 3, 4]),
-    ("min_p", {"min_p": 1.0}, row(4, 2, 3, 4), NOTHING, [4, -INF, -INF, 4]),
-]
-
-
-@pytest.mark.parametrize(("name", "setting", "logits", "history", "expected"), TABLE)
-def test_a_filter_gives_exactly_this(
-    name: str, setting: dict[str, Any], logits: Row, history: History, expected: list[float]
-) -> None:
-    before = logits.copy()
-    step = getattr(filters, name)
-    assert step(logits, SamplingParams(**setting), history).tolist() == expected
-    assert logits.tolist() == before.tolist(), "the raw logits were changed"
-
-
-NUCLEI = [
-    (1.0, [0.1, 0.6, 0.1, 0.2], [0, 1, 2, 3]),
-    (0.95, [0.1, 0.6, 0.1, 0.2], [0, 1, 2, 3]),
-    (0.89, [0.1, 0.6, 0.1, 0.2], [0, 1, 3]),  # of equals the lower id
-    (0.7, [0.1, 0.6, 0.1, 0.2], [1, 3]),  # the token that crosses stays
-    (0.59, [0.1, 0.6, 0.1, 0.2], [1]),
-    (0.0, [0.1, 0.6, 0.1, 0.2], [1]),  # at least one
-    (0.5, [0.25, 0.25, 0.25, 0.25], [0, 1]),
-    (0.999, [0.0, 1.0, 0.0, 0.0], [1]),
-]
-
-
-@pytest.mark.parametrize(("p", "given", "kept"), NUCLEI)
-def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, given: list[float], kept: list[int]) -> None:
-    logits = logs(*given)
-    result = filters.top_p(logits, SamplingParams(top_p=p), NOTHING)
-    assert np.flatnonzero(result > -INF).tolist() == [i for i in kept if given[i] > 0]
-    assert all(result[i] == logits[i] for i in kept)
-
-
-def test_top_p_agrees_with_a_full_sort() -> None:
-    rng = np.random.default_rng(7)
-    for _ in range(200):
-        logits = (rng.standard_normal(rng.integers(2, 3000)) * rng.uniform(0.01, 5)).astype(np.float32)
-        p = float(rng.uniform(0, 1))
-        order = np.argsort(-logits, kind="stable")
-        masses = np.exp(logits - logits.max()).astype(np.float64)
-        count = int(np.searchsorted(np.cumsum(masses[order]), p * masses.sum())) + 1
-        kept = np.flatnonzero(filters.top_p(logits, SamplingParams(top_p=p), NOTHING) > -INF)
-        assert abs(len(kept) - count) <= 1
-        assert set(kept) == set(order[: len(kept)])
-
-
-def test_min_p_drops_what_is_much_less_likely_than_the_best() -> None:
-    result = filters.min_p(logs(0.8, 0.1, 0.05, 0.05), SamplingParams(min_p=0.1), NOTHING)
-    assert probabilities(result) == [0.888889, 0.111111, 0.0, 0.0]
 
 
 def test_filters_run_in_the_written_order() -> None:
@@ -214,18 +142,6 @@ def test_logprobs_of_a_row_do_not_depend_on_where_it_lies() -> None:
     for each in rows:
         lone = np.array(each)
         assert token_logprob(each, 5, 20) == token_logprob(lone, 5, 20)
-
-
-# ---- what a device is told ------------------------------------------------------------------------------------------
-
-
-def test_occurrences_counted_piece_by_piece_are_those_counted_at_once() -> None:
-    rng = np.random.default_rng(5)
-    prompt, output = rng.integers(0, 50, 30).tolist(), rng.integers(0, 50, 200).tolist()
-    seen = Occurrences(prompt)
-    for end in np.sort(rng.integers(0, 201, 40)).tolist():
-        seen.count(output[:end])
-        assert dict(zip(seen.ids, seen.counts, strict=True)) == {i: output[:end].count(i) for i in {*prompt, *output[:end]}}
 
 
 # ---- which filters a request needs ----------------------------------------------------------------------------------

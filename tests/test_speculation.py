@@ -15,7 +15,7 @@ from puna.engine import Engine
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.scheduler import Scheduler
-from puna.speculation import Drafter
+from puna.speculation import COSTS, Drafter, NGramDrafter, StepCosts
 from tests.fakes import EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, tiny_config
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
@@ -32,7 +32,8 @@ class Adversary(Drafter):
     def start(self, request: Request) -> None:
         self.live.add(request.id)
 
-    def draft(self, requests: Sequence[Request]) -> None:
+    def draft(self, requests: Sequence[Request], rows: int) -> None:
+        assert rows >= len(requests) > 0
         for request in requests:
             request.draft_ids = self._guess(self._answers.get(request.id, [])[len(request.output_ids) :])
 
@@ -222,3 +223,87 @@ def test_guesses_end_with_the_pages_and_preempt_nobody() -> None:
         assert not any(request.num_computed == 0 and request.output_ids for request in engine._scheduler.waiting)
     assert [len(request.output_ids) for request in requests] == [13, 13]
     assert max(map(len, (batch.token_ids for batch in backend.batches[3:]))) > 2, "there were guesses"
+
+
+# ---- how much is guessed --------------------------------------------------------------------------------------------
+
+
+def test_costs_learn_what_rows_cost_here() -> None:
+    """Whatever the table says: on a device whose rows are free the most is guessed, where they cost all, nothing."""
+    free, dear = StepCosts(), StepCosts()
+    for _ in range(60):
+        for rows in (1, 4, 8):
+            free.note(rows, 0.01)
+            dear.note(rows, 0.01 * rows)
+    assert free.length(0.6, rows=1) > StepCosts().length(0.6, rows=1) > 0
+    assert dear.length(0.95, rows=1) == 0
+
+
+def test_a_step_that_was_held_up_changes_little() -> None:
+    costs = StepCosts()
+    for rows in (1, 4):
+        costs.note(rows, 0.01 * COSTS[rows])
+    before = costs[4]
+    costs.note(4, 100.0)
+    assert before < costs[4] < 1.2 * before
+
+
+def test_a_large_batch_is_not_guessed() -> None:
+    costs = StepCosts()
+    assert [costs.length(0.8, rows) > 0 for rows in (1, 2, 8)] == [True, True, False]
+
+
+class Copyist(NGramDrafter):
+    """Steps always cost what the table says."""
+
+    def note(self, rows: int, seconds: float) -> None:
+        pass
+
+
+def answered(
+    drafter: Drafter | None, answer: list[int], max_tokens: int = 60, cache_salt: str = ""
+) -> tuple[Request, FakeBackend]:
+    """A request whose answer repeats `answer`."""
+    plan = make_plan()
+    backend = FakeBackend(plan, lambda ids: answer[(len(ids) - 3) % len(answer)])
+    engine = Engine(backend, ByteTokenizer(), plan, EngineConfig(), MODEL, drafter)
+    request = engine.add([1, 2, 3], SamplingParams(max_tokens=max_tokens, ignore_eos=True, cache_salt=cache_salt))
+    steps_of(engine, backend)
+    return request, backend
+
+
+def test_a_text_that_repeats_itself_takes_few_steps() -> None:
+    plain, _ = answered(None, [5, 6, 7, 8, 9])
+    request, backend = answered(Copyist(), [5, 6, 7, 8, 9])
+    assert request.output_ids == plain.output_ids
+    assert len(backend.batches) <= 25
+    assert 0 < request.num_accepted == request.num_drafted
+
+
+def test_a_text_that_never_repeats_takes_no_guesses() -> None:
+    request, backend = answered(Copyist(), list(range(100)))
+    assert len(backend.batches) == 60 and request.num_drafted == 0
+
+
+def test_guesses_that_fail_end() -> None:
+    """Each pair of ids comes again, and never goes on as before."""
+    rng = random.Random(3)
+    answer = [i for _ in range(40) for i in (4, 5, rng.randrange(10, 250))]
+    request, backend = answered(Copyist(), answer, max_tokens=110)
+    assert len(backend.batches) >= 110 - 8
+    assert request.num_drafted <= 16
+
+
+def test_an_answer_given_before_is_guessed_from_it() -> None:
+    drafter, answer = Copyist(), list(range(100))
+    answered(drafter, answer)
+    request, backend = answered(drafter, answer)
+    assert request.num_accepted > 30 and len(backend.batches) < 30
+
+
+def test_no_tenant_sees_what_another_was_told() -> None:
+    drafter, answer = Copyist(), list(range(100))
+    answered(drafter, answer, cache_salt="one")
+    assert answered(drafter, answer, cache_salt="two")[0].num_drafted == 0
+    assert answered(drafter, answer)[0].num_drafted == 0
+    assert answered(drafter, answer, cache_salt="one")[0].num_accepted > 30

@@ -26,6 +26,7 @@ from puna.progress import SILENT, Reporter
 from puna.resources import cpu_identity, memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
+Product = Callable[[str, Floats], Floats]  # (role of a layer's matrix without "_proj", x) -> W x + b
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
@@ -46,6 +47,11 @@ def qk_norm(heads: Floats, weight: Floats, eps: float) -> Floats:
 def matvec(weight: Floats, x: Floats, bias: Floats | None = None) -> Floats:
     """y = W x (+ bias).  # (rows, columns), (columns,) -> (rows,)"""
     return weight @ x if bias is None else weight @ x + bias
+
+
+def low_rank(a: Floats, b: Floats, x: Floats) -> Floats:
+    """B (A x): what a LoRA adapter adds to a product (Hu et al. 2021, arXiv 2106.09685).  # (rank, columns), (rows, rank)"""
+    return matvec(b, matvec(a, x))
 
 
 def rope(x: Floats, cos: Floats, sin: Floats) -> Floats:
@@ -96,6 +102,11 @@ def glu(gate: Floats, up: Floats, activation: Activation = "silu") -> Floats:
     return ACTIVATIONS[activation](gate) * up
 
 
+def dense(product: Product, h: Floats, ffn: Dense) -> Floats:
+    """A feed-forward part whose matrices `product` multiplies.  # (hidden,) -> (hidden,)"""
+    return product("down", glu(product("gate", h), product("up", h), ffn.activation))
+
+
 def route(logits: Floats, experts: Experts) -> tuple[list[int], Floats]:
     """A token's experts, the most probable first, and the weight of each (Shazeer et al. 2017, arXiv 1701.06538).
 
@@ -133,6 +144,7 @@ class ReferenceBackend:
             report.progress("loading weights", done, len(checkpoint.tensors))
         self._weights.setdefault("lm_head", self._weights["embed"])
         self._layers = [_of_layer(self._weights, layer) for layer in range(model.num_layers)]
+        self._adapters = checkpoint.adapters
         self._page_size, self._rotary = plan.page_size, RotaryTables(model)
         pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
         self._kv = np.zeros((2, *pages), np.float32)
@@ -151,7 +163,8 @@ class ReferenceBackend:
         with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
             for layer in range(model.num_layers):
                 for row, position in enumerate(batch.positions.tolist()):
-                    x[row] = self._block(model, layer, x[row], position, cos_sin[:, row], tables[row])
+                    product = partial(self._product, layer, int(batch.row_adapters[row]))
+                    x[row] = self._block(model, layer, product, x[row], position, cos_sin[:, row], tables[row])
             logits = [self._logits(model, x[row]) for row in batch.logit_rows]
             hidden = [self._final_normed(model, x[row]) for row in batch.hidden_rows]
         return Computed(_stacked(logits, model.vocab_size), _stacked(hidden, model.hidden_size))
@@ -183,40 +196,46 @@ class ReferenceBackend:
 
     def close(self) -> None:
         self._model = None
-        for name in ("_weights", "_layers", "_kv", "_keys", "_values"):
+        for name in ("_weights", "_layers", "_adapters", "_kv", "_keys", "_values"):
             vars(self).pop(name, None)
 
-    def _block(self, model: ModelConfig, layer: int, x: Floats, position: int, cos_sin: Floats, table: IntArray) -> Floats:
+    def _block(
+        self, model: ModelConfig, layer: int, product: Product, x: Floats, position: int, cos_sin: Floats, table: IntArray
+    ) -> Floats:
         """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)
 
-        `cos_sin` (tables, 2, head_dim / 2): the rotary tables of this token.
+        `cos_sin` (tables, 2, head_dim / 2): the rotary tables of this token. `product`: that of the layer's matrices for it.
         """
         spec, norm = model.layers[layer], partial(self._normed, model, self._layers[layer])
-        x = x + norm("attn_post_norm", self._attention(model, layer, norm("attn_norm", x), position, cos_sin, table))
+        x = x + norm("attn_post_norm", self._attention(model, layer, product, norm("attn_norm", x), position, cos_sin, table))
         h = norm("ffn_norm", x)
-        added = self._dense(layer, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
+        added = dense(product, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
         return x + norm("ffn_post_norm", added)
 
     def _normed(self, model: ModelConfig, w: dict[str, Floats], name: str, x: Floats) -> Floats:
         """x normed by the layer's norm of that name, where it has one."""
         return rms_norm(x, w[name], model.norm_eps) if name in w else x
 
-    def _attention(self, model: ModelConfig, layer: int, h: Floats, position: int, cos_sin: Floats, table: IntArray) -> Floats:
+    def _product(self, layer: int, adapter: int, role: str, x: Floats) -> Floats:
+        """The layer's matrix of that role times x, with its bias, and with what an adapter adds.  # (columns,) -> (rows,)"""
+        w, adapters = self._layers[layer], self._adapters[adapter : adapter + 1] if adapter >= 0 else ()
+        y = matvec(w[f"{role}_proj"], x, w.get(f"{role}_bias"))
+        for part in (one.parts.get(f"layers.{layer}.{role}_proj") for one in adapters):
+            y = y if part is None else y + low_rank(part.a, part.b, x)
+        return y
+
+    def _attention(
+        self, model: ModelConfig, layer: int, product: Product, h: Floats, position: int, cos_sin: Floats, table: IntArray
+    ) -> Floats:
         w, spec = self._layers[layer], model.layers[layer].attention
-        q = matvec(w["q_proj"], h, w.get("q_bias")).reshape(model.num_heads, model.head_dim)
-        k = matvec(w["k_proj"], h, w.get("k_bias")).reshape(model.num_kv_heads, model.head_dim)
-        v = matvec(w["v_proj"], h, w.get("v_bias")).reshape(model.num_kv_heads, model.head_dim)
+        q = product("q", h).reshape(model.num_heads, model.head_dim)
+        k, v = (product(role, h).reshape(model.num_kv_heads, model.head_dim) for role in "kv")
         if spec.qk_norm != "none":
             q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
         self._write(layer, table, position, rope(k, *cos_sin[self._rotary.of_k[layer]]), v)
         keys, values = self._read(layer, table, position, spec.window)
         attended = attend(rope(q, *cos_sin[self._rotary.of_q[layer]]), keys, values, spec.scale, spec.softcap)
-        return matvec(w["o_proj"], attended.reshape(-1), w.get("o_bias"))
-
-    def _dense(self, layer: int, h: Floats, ffn: Dense) -> Floats:
-        w = self._layers[layer]
-        gate, up = matvec(w["gate_proj"], h, w.get("gate_bias")), matvec(w["up_proj"], h, w.get("up_bias"))
-        return matvec(w["down_proj"], glu(gate, up, ffn.activation), w.get("down_bias"))
+        return product("o", attended.reshape(-1))
 
     def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
         """The outputs of the token's experts, each times its weight, summed in the router's order."""

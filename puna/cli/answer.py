@@ -130,6 +130,8 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
         "cached_tokens": completion.num_cached,
         "prefill_tokens_per_s": round(timing.prefill_per_s, 2),
         "output_tokens": len(completion.token_ids),
+        "drafted_tokens": timing.num_drafted,
+        "accepted_tokens": timing.num_accepted,
         "decode_tokens_per_s": round(timing.decode_per_s, 2),
         "time_to_first_token_s": round(timing.first_token_s, 4) if completion.token_ids else None,
         "first_token_after_process_start_s": None if first_after_start_s is None else round(first_after_start_s, 4),
@@ -138,11 +140,12 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
 
 def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
     """The statistics as text."""
-    first = facts["first_token_after_process_start_s"]
+    first, drafted = facts["first_token_after_process_start_s"], facts["drafted_tokens"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
         f"prompt {counted(facts['prompt_tokens'], 'token')}, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s",
+        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s"
+        + (f", guesses {facts['accepted_tokens']}/{drafted}" if drafted else ""),
     )
 
 

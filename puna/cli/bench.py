@@ -45,7 +45,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
     from puna.llm import LLM
 
     report = TerminalReporter()
-    config = dataclasses.replace(engine_config(flags, report), prefix_cache=False, cache_dir="")
+    config = dataclasses.replace(engine_config(flags, report), prefix_cache=False, cache_dir="", speculation="off")
     refuse_vram_without_gpu(config)
     started = time.perf_counter()
     with report, LLM.load(model, config, report=report) as llm:

@@ -17,7 +17,7 @@ import click
 from puna.cli.fetch import Confirm, offer
 from puna.cli.numerals import typed_real, typed_whole
 from puna.cli.terminal import argument_text
-from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean
+from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from puna.checks import Check
@@ -128,11 +128,40 @@ _SAMPLING = (
         "--top-p", type=Sampling(), metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."
     ),
     click.option("--min-p", type=Sampling(), metavar="P", help="Drop tokens below P times the best probability [0: off]."),
+    click.option("--typical-p", type=Sampling(), metavar="P", help="Sample from the most typical tokens, up to P [1: off]."),
+    click.option("--top-n-sigma", type=Sampling(), metavar="N", help="Drop logits N deviations below the best [0: off]."),
+    click.option("--xtc-probability", type=Sampling(), metavar="P", help="How often XTC drops the likeliest tokens [0: off]."),
+    click.option("--xtc-threshold", type=Sampling(), metavar="P", help="What XTC calls likely [0.1]."),
+    click.option("--dynatemp-range", type=Sampling(), metavar="X", help="Vary the temperature by up to X [0: off]."),
+    click.option("--dynatemp-exponent", type=Sampling(), metavar="X", help="How it follows the entropy [1]."),
+    click.option("--mirostat", type=Sampling(), metavar="N", help="2: mirostat 2 instead of top-k, top-p ... [0: off]."),
+    click.option("--mirostat-tau", type=Sampling(), metavar="X", help="Mean surprise that mirostat aims at, in bits [5]."),
+    click.option("--mirostat-eta", type=Sampling(), metavar="X", help="How fast mirostat adapts [0.1]."),
+    click.option("--adaptive-target", type=Sampling(), metavar="P", help="Prefer tokens near this probability [-1: off]."),
+    click.option("--adaptive-decay", type=Sampling(), metavar="X", help="How long adaptive-p remembers [0.9]."),
+    click.option("--samplers", type=Utf8(), metavar="A;B;...", help="The filters that run, in order [llama.cpp's]."),
     click.option(
         "--repetition-penalty", type=Sampling(), metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."
     ),
     click.option("--presence-penalty", type=Sampling(), metavar="X", help="Avoid tokens that the answer has [0: off]."),
     click.option("--frequency-penalty", type=Sampling(), metavar="X", help="The same, by how often they occur [0: off]."),
+    click.option("--penalty-last-n", type=Sampling(), metavar="N", help="Penalties count the last N tokens [-1: all]."),
+    click.option("--dry-multiplier", type=Sampling(), metavar="X", help="Above 0: avoid to continue repetitions [0: off]."),
+    click.option("--dry-base", type=Sampling(), metavar="X", help="How the DRY penalty grows with their length [1.75]."),
+    click.option("--dry-allowed-length", type=Sampling(), metavar="N", help="Shorter repetitions are allowed [2]."),
+    click.option("--dry-penalty-last-n", type=Sampling(), metavar="N", help="DRY looks back N tokens; -1: all [64]."),
+    click.option(
+        "--dry-sequence-breaker",
+        "dry_sequence_breakers",
+        multiple=True,
+        type=Utf8(),
+        metavar="TEXT",
+        help="No repetition reaches over this text; repeatable.",
+    ),
+    click.option(
+        "--banned-string", "banned_strings", multiple=True, type=Utf8(), metavar="TEXT", help="Never write this; repeatable."
+    ),
+    click.option("--bad-words-ids", multiple=True, metavar="ID,ID", help="Never write these tokens in a row; repeatable."),
     click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
     click.option(
         "--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this token; repeatable."
@@ -140,7 +169,13 @@ _SAMPLING = (
     click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
+    click.option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this adapter of --lora-modules."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
+    click.option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="Answer with JSON that follows this JSON schema."),
+    click.option("--json-object", is_flag=True, default=None, help="Answer with a JSON object."),
+    click.option("--regex", type=Utf8(), metavar="REGEX", help="Answer with a text that matches REGEX as a whole."),
+    click.option("--choice", multiple=True, type=Utf8(), metavar="TEXT", help="Answer with one of these texts; repeatable."),
+    click.option("--grammar", type=Utf8(), metavar="FILE", help="Answer with what a grammar allows (Lark or GBNF)."),
     click.option(
         "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
     ),
@@ -154,6 +189,11 @@ _ENGINE = (
     click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
     click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
     click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
+    click.option("--lora", multiple=True, metavar="PATH[=SCALE]", help="Merge a LoRA adapter into the weights; repeatable."),
+    click.option(
+        "--lora-modules", multiple=True, metavar="NAME=PATH", help="Load a LoRA adapter that --lora-name chooses; repeatable."
+    ),
+    click.option("--speculation", metavar="HOW", help="Check guesses, for speed: auto, off or ngram [auto: ngram on a CPU]."),
 )
 
 cache_dir_option = click.option(
@@ -210,19 +250,32 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if "logit_bias" in given:
         given["logit_bias"] = dict(map(_parse_bias, given["logit_bias"]))
+    if "bad_words_ids" in given:
+        given["bad_words_ids"] = list(map(_parse_ids, given["bad_words_ids"]))
+    if "json_schema" in given and not given["json_schema"].lstrip().startswith("{"):
+        given["json_schema"] = _text_of("--json-schema", given["json_schema"])
+    if "grammar" in given:
+        given["grammar"] = _text_of("--grammar", given["grammar"])
     SamplingParams(**given)
     return given
 
 
+def _text_of(flag: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{flag} {path} cannot be read: {first_line(error)}") from None
+
+
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.
 TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
-DRAWN = ("top_k", "top_p", "min_p", "seed")  # no effect on greedy sampling
 
 
 def sampling_params(
     llm: LLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> SamplingParams:
     """The flags, else the model's suggestions (with a notice), else `defaults`, else those of SamplingParams."""
+    from puna.filters import without_effect
     from puna.request import SamplingParams
 
     suggested = dict(llm.suggested.settings)
@@ -231,9 +284,8 @@ def sampling_params(
     apart = TOGETHER if TOGETHER & suggested.keys() else frozenset()
     own = {name: value for name, value in defaults.items() if name not in apart}
     params = SamplingParams(**{**own, **suggested, **given})
-    for name in DRAWN if params.temperature == 0 else ():
-        if name in given:
-            report.notice(f"--{name.replace('_', '-')} has no effect at temperature 0: sampling is greedy")
+    for name, reason in without_effect(params, given):
+        report.notice(f"--{name.replace('_', '-')} has no effect {reason}")
     return params
 
 
@@ -265,7 +317,7 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
 
     names = {field.name for field in fields(EngineConfig)}
     try:
-        config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names})
+        config = EngineConfig.from_env(**{name: value for name, value in flags.items() if name in names and value != ()})
     except ConfigError as error:
         if error.hint:  # it comes from a variable
             raise
@@ -403,6 +455,13 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
 
 
 COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize", "text to embed": "puna embed"}
+
+
+def _parse_ids(text: str) -> list[int]:
+    ids = [typed_whole(number.strip()) for number in text.split(",")]
+    if None in ids:
+        raise UsageError(f"--bad-words-ids is {reprlib.repr(text)}; write ids with commas between them, for example 17,4")
+    return [token_id for token_id in ids if token_id is not None]
 
 
 def _parse_bias(text: str) -> tuple[int, float]:

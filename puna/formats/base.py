@@ -6,8 +6,9 @@ k_norm, are in the interleaved rotary order (x[2i], x[2i+1]). The weights of nor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,36 @@ class RankingHead:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds to one matrix: B A, with the adapter's scale in B."""
+
+    a: npt.NDArray[np.float32]  # (rank, columns)
+    b: npt.NDArray[np.float32]  # (rows, rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter, in the names and the row orders of our tensors."""
+
+    path: Path
+    parts: Mapping[str, LowRank]  # by the matrix that it changes
+    name: str = ""  # by which requests choose it
+
+    @property
+    def digest(self) -> str:
+        """Of all its numbers."""
+        found = hashlib.sha256()
+        for name, part in sorted(self.parts.items()):
+            found.update(f"{name} {part.a.shape} {part.b.shape}\n".encode())
+            found.update(part.a.tobytes() + part.b.tobytes())
+        return found.hexdigest()
+
+    def scaled(self, scale: float) -> Adapter:
+        parts = {name: replace(part, b=part.b * np.float32(scale)) for name, part in self.parts.items()}
+        return replace(self, parts=parts) if scale != 1.0 else self
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model that was opened and checked; its weights are not read yet."""
 
@@ -148,6 +179,7 @@ class Checkpoint:
     generation: Mapping[str, Any] = field(default_factory=dict)  # the makers' sampling defaults (`puna/suggested.py`)
     pooling: Pooling | None = None  # how hidden states become an embedding; None: the file does not say
     head: RankingHead | None = None  # of a model that scores texts
+    adapters: Sequence[Adapter] = ()  # LoRA adapters that a request may name, by their numbers
 
     def __repr__(self) -> str:
         config = self.config

@@ -40,6 +40,10 @@ def part_of(checkpoint: Checkpoint, rank: int, num_parts: int) -> Checkpoint:
     """
     if num_parts == 1:
         return checkpoint
+    if checkpoint.adapters:
+        raise UsageError(
+            "lora_modules cannot be split over several processes", hint="Merge the adapter into the weights: --lora PATH."
+        )
     config, tensors = checkpoint.config, cut(checkpoint, rank, num_parts)
     part = replace(
         config,

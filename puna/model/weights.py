@@ -180,6 +180,15 @@ def weights_of(model: ModelConfig) -> Iterator[tuple[str, Role, LayerSpec | None
         yield from ((f"layers.{number}.{role.name}", role, layer) for role in LAYER_ROLES if role.is_there(layer))
 
 
+def adaptable(model: ModelConfig) -> dict[str, Shape]:
+    """Name -> shape of the matrices that a LoRA adapter may change: those that multiply each token's activations."""
+    return {
+        name: role.shape(model, layer or model.layers[0])
+        for name, role, layer in weights_of(model)
+        if role.class_ in (ATTENTION, FFN, OUTPUT)
+    }
+
+
 def tensor_shapes(model: ModelConfig) -> dict[str, Shape]:
     """Name -> shape of every weight."""
     return {name: role.shape(model, layer or model.layers[0]) for name, role, layer in weights_of(model)}

@@ -66,7 +66,7 @@ class FakeStream:
             num_cached=0,
             seed=self.params.seed,
             error="logits are not finite" if self.reason is FinishReason.ERROR else "",
-            timing=SimpleNamespace(prefill_per_s=100.0, decode_per_s=50.0, first_token_s=0.01),
+            timing=SimpleNamespace(prefill_per_s=100.0, decode_per_s=50.0, first_token_s=0.01, num_drafted=0, num_accepted=0),
         )
 
 

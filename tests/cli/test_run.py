@@ -84,6 +84,27 @@ def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
     assert (p.logit_bias, p.stop, p.stop_ids, p.ignore_eos, p.logprobs) == ({5: -2.5, 6: 1.0}, ("a", "bb"), (2, 3), True, 2)
 
 
+def test_every_flag_of_llama_cpps_samplers_arrives(fake: FakeLLM, puna: Puna) -> None:
+    flags = "--temperature 0.5 --typical-p 0.8 --top-n-sigma 2 --xtc-probability 0.4 --xtc-threshold 0.2 --dynatemp-range 0.3"
+    flags += " --dynatemp-exponent 2 --mirostat-tau 4 --mirostat-eta 0.2 --adaptive-target 0.3 --adaptive-decay 0.8"
+    flags += " --penalty-last-n 64"
+    flags += " --dry-multiplier 0.7 --dry-base 1.5 --dry-allowed-length 3 --dry-penalty-last-n -1 --dry-sequence-breaker x"
+    flags += " --dry-sequence-breaker yz --banned-string no --bad-words-ids 3,4 --bad-words-ids 5 --samplers temp;top-k;typical"
+    assert puna("run", "hi", *flags.split()).code == 0
+    p = fake.asked[0][1]
+    assert (p.typical_p, p.top_n_sigma, p.xtc_probability, p.xtc_threshold) == (0.8, 2.0, 0.4, 0.2)
+    assert (p.dynatemp_range, p.dynatemp_exponent, p.mirostat, p.mirostat_tau, p.mirostat_eta) == (0.3, 2.0, 0, 4.0, 0.2)
+    assert (p.adaptive_target, p.adaptive_decay, p.penalty_last_n, p.samplers) == (
+        0.3,
+        0.8,
+        64,
+        ("temperature", "top_k", "typ_p"),
+    )
+    assert (p.dry_multiplier, p.dry_base, p.dry_allowed_length, p.dry_penalty_last_n) == (0.7, 1.5, 3, -1)
+    assert (p.dry_sequence_breakers, p.banned_strings, p.bad_words_ids) == (("x", "yz"), ("no",), ((3, 4), (5,)))
+    assert puna("run", "hi", "--mirostat", "2", "--temperature", "1").code == 0 and fake.asked[1][1].mirostat == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -110,6 +131,10 @@ def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
         ("--device gpu", "--device is 'gpu'; allowed: auto, cpu, cuda, cuda:1 and so on, torch (PyTorch on the CPU), reference"),
         ("--kv-type f64", "--kv-type is 'f64'; allowed: auto, bf16, f16, f32, int8"),
         ("--stop-id x", "--stop-id is 'x'; a whole number is needed"),
+        ("--xtc-threshold 2", "--xtc-threshold is 2; a finite number in 0.0..1.0 is needed"),
+        ("--mirostat 1", "mirostat is 1; 0 (off) or 2 (mirostat 2) is needed"),
+        ("--bad-words-ids 3,x", "--bad-words-ids is '3,x'; write ids with commas between them, for example 17,4"),
+        ("--samplers top_k;top_k", "samplers names top_k twice\nName each filter once."),
     ],
 )
 def test_a_number_that_cannot_be_is_told_with_what_is_allowed(fake: FakeLLM, puna: Puna, flags: str, told: str) -> None:
@@ -298,4 +323,12 @@ def test_a_template_arg_that_cannot_be_is_refused_before_anything_is_loaded(
 
 def test_a_flag_that_changes_no_greedy_answer_is_told(fake: FakeLLM, puna: Puna) -> None:
     assert "--top-p has no effect at temperature 0: sampling is greedy" in puna("run", "hi", "--top-p", "0.9", "--seed", "1").err
+
+
+def test_a_flag_of_a_filter_that_does_not_run_is_told(fake: FakeLLM, puna: Puna) -> None:
+    hot = ("run", "hi", "--temperature", "1")
+    assert "--top-p has no effect beside mirostat" in puna(*hot, "--top-p", "0.9", "--mirostat", "2").err
+    assert "--top-p has no effect because samplers does not name top_p" in puna(*hot, "--top-p", "0.9", "--samplers", "temp").err
+    assert "--xtc-threshold has no effect without xtc_probability" in puna(*hot, "--xtc-threshold", "0.2").err
+    assert "no effect" not in puna(*hot, "--xtc-threshold", "0.2", "--xtc-probability", "0.5", "--seed", "1").err
     assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err

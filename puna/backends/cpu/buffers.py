@@ -84,6 +84,7 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: 
         "tables": sizes.table_stride * plan.max_sequences,
         "logit_rows": 4 * tokens,
         "hidden_rows": 4 * tokens,
+        "row_adapters": 4 * tokens,
         "cos_sin": sizes.cos_sin_stride * tokens * num_tables,
         "x": row * tokens,
         "normed": row * tokens,

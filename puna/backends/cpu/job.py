@@ -4,11 +4,22 @@
 from __future__ import annotations
 
 from puna.backends.cpu.jit import kernel
-from puna.backends.cpu.layout import LAYER_BYTES, MATRIX_BYTES, BufferAddresses, LayerRow, MatrixRow, Routing, StepSizes
+from puna.backends.cpu.layout import (
+    ADAPTER_BYTES,
+    LAYER_BYTES,
+    MATRIX_BYTES,
+    SLOTS,
+    AdapterRow,
+    BufferAddresses,
+    LayerRow,
+    MatrixRow,
+    Routing,
+    StepSizes,
+)
 from puna.backends.cpu.simd import tuple_reader
 
 read_memory, read_sizes, read_routing = tuple_reader(BufferAddresses), tuple_reader(StepSizes), tuple_reader(Routing)
-_read_layer, _read_matrix = tuple_reader(LayerRow), tuple_reader(MatrixRow)
+_read_layer, _read_matrix, _read_adapter = tuple_reader(LayerRow), tuple_reader(MatrixRow), tuple_reader(AdapterRow)
 
 
 @kernel
@@ -19,6 +30,11 @@ def read_layer(memory, number):
 @kernel
 def read_matrix(memory, index):
     return _read_matrix(memory.matrices + MATRIX_BYTES * index)
+
+
+@kernel
+def read_adapter(memory, sizes, adapter, index):
+    return _read_adapter(memory.adapters + ADAPTER_BYTES * (adapter * (sizes.num_layers * SLOTS + 2) + index))
 
 
 @kernel

@@ -130,6 +130,16 @@ class MatrixRow(NamedTuple):
     expert_bytes: int  # from one expert's matrix to the next
 
 
+class AdapterRow(NamedTuple):
+    """A row of `Memory.adapters`: what a LoRA adapter adds to a matrix, B A. All 0 where it adds nothing."""
+
+    rank: int
+    a: int  # float32 (rank, columns)
+    a_stride: int
+    b: int  # float32 (rank, rows): B's columns, padded to whole groups
+    b_stride: int
+
+
 class LayerRow(NamedTuple):
     """A row of `BufferAddresses.layers`: what a layer computes. A norm is the address of its weights; 0: the layer has none."""
 
@@ -155,7 +165,7 @@ class LayerRow(NamedTuple):
 
 
 LAYER_NORMS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm")
-MATRIX_BYTES, LAYER_BYTES = 8 * len(MatrixRow._fields), 8 * len(LayerRow._fields)
+MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES = (8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow))
 
 
 class StepSizes(NamedTuple):
@@ -197,15 +207,17 @@ class BufferAddresses(NamedTuple):
     """Addresses of buffers, tables and entries."""
 
     control: int
-    job: int  # int64: num_tokens, num_sequences, num_logits, num_hidden
+    job: int  # int64: num_tokens, num_sequences, num_logits, num_hidden, has_adapters
     token_ids: int  # int32 (tokens)
     positions: int  # int32 (tokens)
     starts: int  # int32 (sequences + 1)
     tables: int  # int32 (sequences, pages)
     logit_rows: int  # int32 (logits)
     hidden_rows: int  # int32 (hidden)
+    row_adapters: int  # int32 (tokens): each token's LoRA adapter; -1: none
     cos_sin: int  # float32 (tables, tokens, 2, head_dim / 2)
     matrices: int  # MatrixRow (layers * SLOTS + 2)
+    adapters: int  # AdapterRow (adapters, layers * SLOTS + 2)
     layers: int  # LayerRow (layers)
     final_norm: int
     x: int  # float32 (tokens, hidden): the residual stream

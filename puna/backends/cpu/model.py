@@ -26,7 +26,15 @@ from puna.backends.cpu.layout import (
     bytes_of,
 )
 from puna.backends.cpu.packing import pack
-from puna.backends.cpu.tables import entries_of_layers, entries_of_step, layer_rows, matrix_rows
+from puna.backends.cpu.tables import (
+    PackedAdapter,
+    adapter_rows,
+    entries_of_layers,
+    entries_of_step,
+    layer_rows,
+    matrix_rows,
+    packed_adapter,
+)
 from puna.backends.cpu.threads import Team, ThreadPolicy
 from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
@@ -40,6 +48,7 @@ from puna.progress import SILENT, Reporter
 from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
 from puna.units import counted
 
+ROW_ARRAYS = ("token_ids", "positions", "starts", "logit_rows", "hidden_rows", "row_adapters")  # int32; each step fills them
 FloatVector = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
@@ -73,6 +82,7 @@ class CPUBackend:
         self._routing: dict[str, Bytes] = {}
         self._matrices: dict[str, PackedMatrix] = {}
         self._vectors: dict[str, FloatVector] = {}
+        self._adapters: list[PackedAdapter] = []
         self._team: Team | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
@@ -88,6 +98,7 @@ class CPUBackend:
         self._run = load_entry("run")
         self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
+        self._adapters = list(map(packed_adapter, checkpoint.adapters))
         self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
         return_free_memory()
@@ -106,6 +117,7 @@ class CPUBackend:
         layers = layer_rows(config, self._vectors, self._rotary, sizes.cos_sin_stride * tokens)
         arrays |= {
             "matrices": _table(matrix_rows(config, self._matrices, self._vectors)),
+            "adapters": _table(adapter_rows(config, self._adapters)),
             "layers": _table(layers),
             "final_norm": self._vectors["final_norm"].view(np.uint8),
             "routing": _table([Routing(**_addresses(self._routing))]),
@@ -118,10 +130,9 @@ class CPUBackend:
         alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
         self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
         self._job = arrays["job"].view(np.int64)
+        rows = (arrays[name].view(np.int32) for name in ROW_ARRAYS)
+        self._token_ids, self._positions, self._starts, self._logit_rows, self._hidden_rows, self._row_adapters = rows
         self._pages = arrays["kv"].reshape(plan.num_pages, -1)
-        self._token_ids, self._positions, self._starts, self._logit_rows, self._hidden_rows = (
-            arrays[name].view(np.int32) for name in ("token_ids", "positions", "starts", "logit_rows", "hidden_rows")
-        )
         self._tables = arrays["tables"].view(np.int32).reshape(plan.max_sequences, -1)
         self._cos_sin = arrays["cos_sin"].view(np.float32).reshape(len(self._rotary), tokens, 2, -1)
         self._logits, self._hidden = (arrays[name].view(np.float32).reshape(tokens, -1) for name in ("logits", "added"))
@@ -153,12 +164,13 @@ class CPUBackend:
         tokens, sequences, logits = len(batch.token_ids), len(batch.starts) - 1, len(batch.logit_rows)
         assert logits <= tokens <= len(self._token_ids) and sequences <= len(self._tables)
         assert logits < 2 or bool(np.all(np.diff(batch.logit_rows) > 0)), "logit rows must ascend"
-        self._job[:4] = tokens, sequences, logits, len(batch.hidden_rows)
+        self._job[:5] = tokens, sequences, logits, len(batch.hidden_rows), batch.has_adapters
         self._token_ids[:tokens] = batch.token_ids
         self._positions[:tokens] = batch.positions
         self._starts[: sequences + 1] = batch.starts
         self._logit_rows[:logits] = batch.logit_rows
         self._hidden_rows[: len(batch.hidden_rows)] = batch.hidden_rows
+        self._row_adapters[:tokens] = batch.row_adapters
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
@@ -182,7 +194,7 @@ class CPUBackend:
         if self._team is not None:
             self._team.close()
             self._team = None
-        self._arrays, self._routing, self._matrices, self._vectors = {}, {}, {}, {}
+        self._arrays, self._routing, self._matrices, self._vectors, self._adapters = {}, {}, {}, {}, []
 
 
 def _names(config: ModelConfig, is_matrix: bool) -> list[str]:

@@ -8,18 +8,22 @@ from puna.backends.cpu.jit import kernel
 from puna.backends.cpu.job import read_matrix, share
 from puna.backends.cpu.kernels import add_bias, quantize_blocks
 from puna.backends.cpu.layout import ADD, SET
-from puna.backends.cpu.simd import call
+from puna.backends.cpu.lora import add_adapters
+from puna.backends.cpu.simd import call, load_i64
 
 
 @kernel
 def product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
-    """Row groups first..last-1 of a product and its bias. Float matrices read `x`, quantised ones the records."""
+    """Row groups first..last-1 of a product, with bias and adapters. Float matrices read `x`, quantised ones the records."""
     matrix = read_matrix(memory, index)
+    source, source_stride = x, x_stride
     if matrix.is_quantised:
-        x, x_stride = memory.records, sizes.record_stride
-    call(matrix.multiply, matrix.address, matrix.columns, x, x_stride, tokens, y, y_stride, first, last, mode)
+        source, source_stride = memory.records, sizes.record_stride
+    call(matrix.multiply, matrix.address, matrix.columns, source, source_stride, tokens, y, y_stride, first, last, mode)
     if matrix.bias != 0:
         add_bias(matrix.bias, tokens, y, y_stride, first, last)
+    if load_i64(memory.job + 32) != 0:
+        add_adapters(memory, sizes, index, matrix.columns, x, x_stride, tokens, y, y_stride, first, last)
 
 
 @kernel

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from puna.backends.cpu.buffers import ffn_stride, pairs_of_token
 from puna.backends.cpu.compiled import load_entry
-from puna.backends.cpu.layout import LAYER_MATRICES, LAYER_NORMS, LayerRow, MatrixRow, PackedMatrix, PackedType, float_bits
+from puna.backends.cpu.layout import (
+    BLOCK,
+    GROUP,
+    LAYER_MATRICES,
+    LAYER_NORMS,
+    AdapterRow,
+    LayerRow,
+    MatrixRow,
+    PackedMatrix,
+    PackedType,
+    float_bits,
+    padded,
+)
+from puna.formats.base import Adapter
 from puna.model.rotary import RotaryTables
 from puna.model.spec import Experts, HeadNorm, ModelConfig
 
-Vectors = Mapping[str, npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Vectors = Mapping[str, Floats]
+PackedPart = tuple[Floats, Floats]  # A (rank, columns), B transposed (rank, rows)
+PackedAdapter = Mapping[str, PackedPart]
 
 
 def entries_of_layers(config: ModelConfig) -> set[str]:
@@ -70,6 +86,33 @@ def matrix_rows(config: ModelConfig, matrices: Mapping[str, PackedMatrix], vecto
             yield _matrix_row(matrices.get(f"layers.{number}.{name}"), bias)
     yield _matrix_row(matrices["embed"])
     yield _matrix_row(matrices.get("lm_head", matrices["embed"]))
+
+
+def adapter_rows(config: ModelConfig, adapters: Sequence[PackedAdapter]) -> Iterator[AdapterRow]:
+    """Of each adapter, in the order of `matrix_rows`."""
+    for adapter in adapters:
+        for number in range(config.num_layers):
+            yield from (_adapter_row(adapter.get(f"layers.{number}.{name}")) for name in LAYER_MATRICES)
+        yield from (AdapterRow(0, 0, 0, 0, 0), AdapterRow(0, 0, 0, 0, 0))  # the embedding and the output matrix
+
+
+def _adapter_row(part: PackedPart | None) -> AdapterRow:
+    if part is None:
+        return AdapterRow(0, 0, 0, 0, 0)
+    a, b = part
+    return AdapterRow(len(a), a.ctypes.data, a.strides[0], b.ctypes.data, b.strides[0])
+
+
+def packed_adapter(adapter: Adapter) -> PackedAdapter:
+    """By matrix: A with its columns padded to whole blocks, and B's columns padded to whole groups."""
+    return {name: (_padded(part.a, BLOCK), _padded(part.b.T, GROUP)) for name, part in adapter.parts.items()}
+
+
+def _padded(rows: Floats, multiple: int) -> Floats:
+    """The rows, padded with zeros; each begins 4 * padded columns after the one before."""
+    wide = np.zeros((rows.shape[0], padded(rows.shape[1], multiple)), np.float32)
+    wide[:, : rows.shape[1]] = rows
+    return wide
 
 
 def _matrix_row(matrix: PackedMatrix | None, bias: int = 0) -> MatrixRow:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from puna.backends.torch.kv import LayerKV
+from puna.backends.torch.lora import LayerAdapters
 from puna.backends.torch.staging import num_bytes
 from puna.backends.torch.weights import Bias, Matrix, Norm, load_matrix, load_vector, stacked
 from puna.formats.base import Tensor
@@ -60,6 +61,7 @@ class Layer:
     kv: LayerKV
     attention: AttentionSpec
     tables: tuple[int, int]  # numbers of the rotary tables of q and k
+    adapters: LayerAdapters = ()
 
     @property
     def weights(self) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import NoReturn
@@ -19,10 +20,10 @@ import torch
 
 from puna.backends.base import DeviceInfo, PageBytes, ProcessRank, Roofline, Translation, load_whole
 from puna.backends.torch import device as devices
-from puna.backends.torch import parallel, roofline
+from puna.backends.torch import lora, parallel, roofline
 from puna.backends.torch.device import require_gpu
 from puna.backends.torch.errors import is_out_of_memory, translated
-from puna.backends.torch.exact import softcap
+from puna.backends.torch.exact import glu, softcap
 from puna.backends.torch.graph import CUDARecorder, Graphs, NotRecordedError, Recorder, bucket_rows
 from puna.backends.torch.kv import allocate, read_pages, write_pages
 from puna.backends.torch.layer import ExpertWeights, Layer, Loader
@@ -108,7 +109,8 @@ class TorchBackend:
 
         def layer(number: int, device: torch.device = self._device) -> Layer:
             tables = rotary.of_q[number], rotary.of_k[number]
-            return loader.layer(number, model.layers[number], tables, pages[number], device)
+            made = loader.layer(number, model.layers[number], tables, pages[number], device)
+            return replace(made, adapters=lora.of_layer(checkpoint.adapters, number, self._device))
 
         self._embed = loader.matrix("embed", self._device)
         self._layers = [layer(number) for number in range(num_resident)]
@@ -186,7 +188,7 @@ class TorchBackend:
     def _decoded(self, batch: Batch, token_ids: torch.Tensor) -> torch.Tensor:
         """The logits of generated tokens: by a recorded step if possible."""
         try:
-            logits = None if self._graphs is None else self._graphs.logits(batch, token_ids)
+            logits = None if self._graphs is None or batch.has_adapters else self._graphs.logits(batch, token_ids)
         except (NotRecordedError, torch.OutOfMemoryError) as error:
             self._record_less(len(token_ids), error)
             logits = None
@@ -247,8 +249,7 @@ class TorchBackend:
             x = self._block(model, layer, x, step)
         logits = self._ops.norm_matvec(x[step.logit_rows], self._final_norm, model.norm_eps, (self._lm_head,), (None,))
         if len(step.hidden_rows):
-            rows = x[step.hidden_rows]
-            self._hidden.append(self._ops.norm_add(rows, self._final_norm, model.norm_eps, torch.zeros_like(rows)))
+            self._hidden.append(self._normed(x[step.hidden_rows], self._final_norm, model.norm_eps))
         return softcap(self._ranks.gather(logits), model.logit_softcap)
 
     def _embedded(self, model: ModelConfig, step: Step) -> torch.Tensor:
@@ -263,11 +264,35 @@ class TorchBackend:
         """One layer.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
         eps, many, attention = model.norm_eps, step.of_prompts, layer.attention
         qkv = self._ops.norm_matvec(x, layer.attn_norm, eps, layer.qkv, layer.qkv_bias, many)
+        if step.adapted:
+            heights = model.q_size, model.kv_size, model.kv_size
+            roles = tuple(zip(("q_proj", "k_proj", "v_proj"), heights, strict=True))
+            lora.add(qkv, layer.adapters, roles, self._normed(x, layer.attn_norm, eps), step.adapted)
         q = self._ops.rope_write(qkv, model.num_heads, layer.head_norms, eps, layer.kv, step, layer.tables)
         attended = self._ops.attend(q, layer.kv, attention.window, step, attention.scale, attention.softcap)
-        output = partial(self._ops.matvec_add, attended, layer.o, layer.o_bias, many=many)
+        output = self._adapting(
+            "o_proj", layer, attended, step, partial(self._ops.matvec_add, attended, layer.o, layer.o_bias, many=many)
+        )
         x = self._add(x, layer.attn_post_norm, eps, output)
-        return self._add(x, layer.ffn_post_norm, eps, partial(self._ffn, layer, x, eps, many=many))
+        return self._add(x, layer.ffn_post_norm, eps, partial(self._ffn, layer, x, eps, step=step))
+
+    def _normed(self, x: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:
+        """x, normed if `norm` is given.  # (rows, hidden_size)"""
+        return x if norm is None else self._ops.norm_add(x, norm, eps, torch.zeros_like(x))
+
+    def _adapting(
+        self, role: str, layer: Layer, x: torch.Tensor, step: Step, output: Callable[..., torch.Tensor]
+    ) -> Callable[..., torch.Tensor]:
+        """`output`, which multiplies x by a matrix, with what adapters add to that."""
+        if not step.adapted:
+            return output
+
+        def adapted(residual: torch.Tensor | None) -> torch.Tensor:
+            y = output(residual)
+            lora.add(y, layer.adapters, ((role, y.shape[1]),), x, step.adapted)
+            return y
+
+        return adapted
 
     def _add(self, x: torch.Tensor, norm: Norm, eps: float, output: Callable[..., torch.Tensor]) -> torch.Tensor:
         """x + output, normed first if `norm` is given. `output(residual)` adds the residual by itself; None: it adds none."""
@@ -275,13 +300,18 @@ class TorchBackend:
             return self._ops.norm_add(self._ranks.sum(output(None)), norm, eps, x)
         return self._ranks.sum(output(x if self._ranks.process.rank == 0 else None))
 
-    def _ffn(self, layer: Layer, x: torch.Tensor, eps: float, residual: torch.Tensor | None, many: bool) -> torch.Tensor:
+    def _ffn(self, layer: Layer, x: torch.Tensor, eps: float, residual: torch.Tensor | None, step: Step) -> torch.Tensor:
         """The feed-forward part's output (+ residual).  # (tokens, hidden_size) -> (tokens, hidden_size)"""
-        ffn = layer.ffn
+        ffn, many = layer.ffn, step.of_prompts
         if isinstance(ffn, ExpertWeights):
             return self._ops.experts_add(x, layer.ffn_norm, eps, ffn, residual, many)
         gate_up = self._ops.norm_matvec(x, layer.ffn_norm, eps, ffn.gate_up, ffn.gate_up_bias, many)
-        return self._ops.glu_matvec_add(gate_up, ffn.down, ffn.down_bias, residual, many, ffn.spec.activation)
+        down = partial(self._ops.glu_matvec_add, gate_up, ffn.down, ffn.down_bias, many=many, activation=ffn.spec.activation)
+        if not step.adapted:
+            return down(residual)
+        roles = ("gate_proj", ffn.spec.size), ("up_proj", ffn.spec.size)
+        lora.add(gate_up, layer.adapters, roles, self._normed(x, layer.ffn_norm, eps), step.adapted)
+        return self._adapting("down_proj", layer, glu(gate_up, ffn.spec.activation), step, down)(residual)
 
     def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
         with self._told("while reading K and V"), self._current(), torch.inference_mode():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from puna.backends.torch.kv import Slots
+from puna.backends.torch.lora import AdaptedRows
 from puna.backends.torch.staging import Array, upload
 from puna.batch import Batch
 from puna.model.rotary import RotaryTables
@@ -29,6 +30,7 @@ class Step:
     host_positions: list[int]
     host_sequences: list[int]
     of_prompts: bool  # all rows are prompt tokens; False: all are generated tokens
+    adapted: tuple[AdaptedRows, ...] = ()  # the rows that LoRA adapters change
 
     def position_and_pages(self, row: int) -> tuple[int, torch.Tensor]:
         """The position of a row, and the pages of its sequence."""
@@ -37,7 +39,14 @@ class Step:
 
 def make_step(batch: Batch, rotary: RotaryTables, page_size: int, token_ids: torch.Tensor, of_prompts: bool = False) -> Step:
     """Bring a batch to the device that already has its token ids."""
-    return step_of(batch, upload(arrays_of(batch, rotary, page_size), token_ids.device), token_ids.long(), of_prompts)
+    step = step_of(batch, upload(arrays_of(batch, rotary, page_size), token_ids.device), token_ids.long(), of_prompts)
+    return replace(step, adapted=_adapted(batch, token_ids.device)) if batch.has_adapters else step
+
+
+def _adapted(batch: Batch, device: torch.device) -> tuple[AdaptedRows, ...]:
+    """Each adapter of the batch, and its rows."""
+    numbers = [int(number) for number in np.unique(batch.row_adapters) if number >= 0]
+    return tuple((number, torch.from_numpy(np.flatnonzero(batch.row_adapters == number)).to(device)) for number in numbers)
 
 
 def arrays_of(batch: Batch, rotary: RotaryTables, page_size: int) -> dict[str, Array]:
