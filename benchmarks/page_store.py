@@ -2,9 +2,9 @@
 
     python benchmarks/page_store.py [--model PATH] [--tokens 8000] [--starts 3] [--pairs 10]
 
-Each start is a process of its own, with the same random prompt and the folder of the first. The cost is measured in one process, in
-pairs of the same requests without and with a folder: new prompts each time, in turns, until all is saved. CPU time is that of all
-threads; other programs disturb it less than the clock.
+Each start is a process of its own, with the same random prompt and the folder of the first. The cost is measured in one process,
+in pairs of the same requests without and with a folder: new prompts each time, in turns, until all is saved. CPU time is that of
+all threads; other programs disturb it less than the clock.
 """
 
 from __future__ import annotations
