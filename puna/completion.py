@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
-from puna.request import FinishReason, Request, SamplingParams, TokenLogprob
+from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
 
@@ -29,6 +29,10 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
+    raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
+    num_reasoning_tokens: int = 0
+    is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
     @property
@@ -55,8 +59,9 @@ class Completion:
         request = None if handle is None else handle.request
         if handle is None or request is None or not handle.ended_at:
             raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
+        text, found = "".join(output.text for output in handle.outputs), request.reasoning or Reasoning()
         return cls(
-            text="".join(output.text for output in handle.outputs),
+            text=text,
             token_ids=tuple(request.output_ids),
             finish_reason=request.finish_reason or FinishReason.ABORT,
             stop_reason=request.stop_reason,
@@ -67,6 +72,10 @@ class Completion:
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=request.error,
             timing=Timing.of(handle, request),
+            reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
+            raw_text="".join(found.raw) if request.reasoning else text,
+            num_reasoning_tokens=found.num_tokens,
+            is_reasoning_cut=found.is_cut,
             read=_reader(request.params),
         )
 

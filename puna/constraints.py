@@ -317,6 +317,10 @@ class Constraint:
         """As `Sampler.processed`: the constraint is its first filter."""
         return self._sampler.processed(_only(self._allowed(len(logits)), logits), history)
 
+    def sampled_from(self, logits: Row, history: History) -> Row:
+        """As `Sampler.sampled_from`."""
+        return self._sampler.sampled_from(_only(self._allowed(len(logits)), logits), history)
+
     def accept(self, token_id: int) -> None:
         """Go on to the token after this one, which ends the answer if it is an end."""
         self._bits = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.vocabulary import cutter
@@ -38,33 +39,56 @@ class Detokenizer:
     >>> control = Detokenizer(Bytes(), stop=["!<end>"])
     >>> [control.push(i) for i in (*b"a!", 256)], control.stopped
     (['a', '', ''], '!<end>')
+
+    `include_stop` keeps the stop string at the end of the text. Within the first `min_tokens` tokens none is looked for: one
+    that they complete stays in the text. `shown` are control tokens that have a text here.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), at_start: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        at_start: bool = False,
+        include_stop: bool = False,
+        min_tokens: int = 0,
+        shown: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
         """`at_start`: the sequence begins a text, so the space that SentencePiece adds is not shown."""
         self.stopped: str | None = None  # the stop string that ended the text
         self.marks = control_marks(stop, tokenizer.special_tokens) if stop else {}
         self._tokenizer = tokenizer
         self._stop = spelled_stops(stop, tokenizer.special_tokens, self.marks)
         self._unmarked = dict.fromkeys(map(ord, self.marks.values()))  # for `str.translate`: marks are not shown
+        self._include_stop = include_stop
+        self._num_exempt = min_tokens if stop else 0  # tokens to come that no stop string ends
+        self._shown = shown
         self._at_start = at_start  # and there is no text yet
         self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.utf8_errors)
         self._held = ""  # decoded text that may begin a stop string
 
     def push(self, token_id: int) -> str:
         """The text that this id completes; always "" once `stopped` is set."""
-        data = self._tokenizer.token_bytes(token_id)
+        data = self._tokenizer.token_bytes(token_id) or self._shown.get(token_id, b"")
         ends_bytes = not data and self._tokenizer.controls_part_bytes
         if data and self._at_start:
-            data, self._at_start = self._tokenizer.first_bytes(token_id), False
+            data, self._at_start = self._shown.get(token_id) or self._tokenizer.first_bytes(token_id), False
         text = self._utf8.decode(data, final=ends_bytes)
-        return self._release(text) if token_id not in self.marks else self._release(self._marked(text, self.marks[token_id]))
+        if token_id in self.marks:
+            text = self._marked(text, self.marks[token_id])
+        text = self._release(text)
+        self.skip()
+        return text
+
+    def skip(self) -> None:
+        """Count a token that has no text."""
+        if self._num_exempt:
+            self._num_exempt -= 1
 
     def _marked(self, text: str, mark: str) -> str:
         """The text with the mark of a control token; an incomplete character before it is decoded as it is."""
         state = self._utf8.getstate()
         whole = text + self._utf8.decode(b"", final=True) + mark
-        if first_match(self._held + whole, tuple(self._stop)):
+        if self._match(whole):
             return whole
         self._utf8.setstate(state)
         return text + mark
@@ -75,14 +99,18 @@ class Detokenizer:
         held, self._held = self._held, ""
         return text + held.translate(self._unmarked)
 
+    def _match(self, new: str) -> tuple[int, str] | None:
+        """(start, text) of the stop string that `new` completes, in the held text and `new` together."""
+        return None if self._num_exempt else first_match(self._held + new, tuple(self._stop), len(self._held))
+
     def _release(self, new: str) -> str:
         if self.stopped is not None:
             return ""
         text = self._held + new
-        if found := first_match(text, tuple(self._stop)):
+        if found := self._match(new):
             start, needle = found
             self.stopped, self._held = self._stop[needle], ""
-            return text[:start].translate(self._unmarked)
+            return text[:start].translate(self._unmarked) + (self.stopped if self._include_stop else "")
         keep = len(text) - longest_beginning(text, tuple(self._stop))
         self._held = text[keep:]
         return text[:keep].translate(self._unmarked)
@@ -118,13 +146,13 @@ def spelled_stops(stop: Sequence[str], control_tokens: Mapping[str, int], marks:
     return {one: one for one in stop} | marked
 
 
-def first_match(text: str, stop: Sequence[str]) -> tuple[int, str] | None:
-    """(start, text) of the stop string that is complete first; of two that end together, the longer one.
+def first_match(text: str, stop: Sequence[str], after: int = 0) -> tuple[int, str] | None:
+    """(start, text) of the stop string that is complete first, beyond `after`; of two that end together, the longer one.
 
-    >>> first_match("abcd", ["cd", "bc", "abc"])
-    (0, 'abc')
+    >>> first_match("abcd", ["cd", "bc", "abc"]), first_match("abcd", ["cd", "bc", "abc"], after=3)
+    ((0, 'abc'), (2, 'cd'))
     """
-    starts = [(text.find(s), s) for s in stop if s]
+    starts = [(text.find(s, max(after - len(s) + 1, 0)), s) for s in stop if s]
     matches = [(start + len(s), start, s) for start, s in starts if start >= 0]
     return min(matches)[1:] if matches else None
 

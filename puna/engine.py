@@ -27,6 +27,7 @@ from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, Ste
 from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.tokenizers.base import Tokenizer
 
 
@@ -43,6 +44,7 @@ class _Live:
     detokenizer: Detokenizer | None
     stop_ids: frozenset[int]
     max_tokens: int  # the request's limit, or what fits the context
+    thinking: Thinking | None = None  # None: all text is the answer's
     num_told: int = 0  # output ids that a StepOutput has returned
 
 
@@ -74,6 +76,7 @@ class Engine:
         """
         self._backend = backend
         self._drafter = drafter
+        self.think_tags: ThinkTags | None = None  # those of the chat template in use
         self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
         self._plan = plan
@@ -308,11 +311,12 @@ class Engine:
             self._finish(live, reason, text)
 
     def _text_of(self, live: _Live, token_id: int) -> str:
-        """The text that a token adds; "" for a stop id and for a padding id of the model's vocabulary."""
-        detokenizer = live.detokenizer
-        if detokenizer is None or token_id >= self._num_texts:
+        """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
+        detokenizer, is_included = live.detokenizer, live.request.params.include_stop_str_in_output
+        if detokenizer is None:
             return ""
-        if token_id in live.stop_ids and token_id not in detokenizer.marks:
+        if token_id >= self._num_texts or (token_id in live.stop_ids and token_id not in detokenizer.marks and not is_included):
+            detokenizer.skip()
             return ""
         return detokenizer.push(token_id)
 
@@ -359,8 +363,10 @@ class Engine:
         """Queue an output with what is new in a request: one token, or none if it ended without one."""
         request, new = live.request, slice(live.num_told, None)
         live.num_told = len(request.output_ids)
-        output = StepOutput(request.id, text, tuple(request.output_ids[new]), tuple(request.logprobs[new]), request.finish_reason)
-        self._outputs.append(output)
+        reasoning, ids = "", tuple(request.output_ids[new])
+        if live.thinking is not None:
+            reasoning, text = live.thinking.split(text, len(ids), request.finish_reason is not None)
+        self._outputs.append(StepOutput(request.id, text, ids, tuple(request.logprobs[new]), request.finish_reason, reasoning))
 
     def _new_scheduler(self) -> Scheduler:
         plan = self._plan
@@ -397,9 +403,12 @@ class Engine:
         custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
         custom = custom if constraint is None else constraint
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)
+        if thinking is not None:
+            request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         needs_logits = any(one is not None for one in (custom, pool, self._drafter)) or self._needs_logits(sampler)
         detokenizer = self._make_detokenizer(request)
-        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens)
+        return _Live(request, history, sampler, custom, constraint, needs_logits, detokenizer, stop_ids, max_tokens, thinking)
 
     def _needs_logits(self, sampler: Sampler) -> bool:
         """Whether the host must sample: for log-probabilities, or because the device does not, or lacks a filter."""
@@ -417,7 +426,14 @@ class Engine:
             if stop:
                 raise UsageError("stop texts need a tokenizer, and the model has none", hint="Use stop_ids.")
             return None
-        return Detokenizer(tokenizer, stop=stop, at_start=self._begins_text(request.prompt_ids))
+        return Detokenizer(
+            tokenizer,
+            stop=stop,
+            at_start=self._begins_text(request.prompt_ids),
+            include_stop=request.params.include_stop_str_in_output,
+            min_tokens=request.params.min_tokens,
+            shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
+        )
 
     def _begins_text(self, prompt_ids: list[int]) -> bool:
         return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]

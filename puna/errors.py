@@ -180,15 +180,17 @@ def first_line(error: BaseException, *, with_kind: bool = False) -> str:
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..."
 
 
-def did_you_mean(given: str, names: Iterable[str]) -> str:
+def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
     """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
+
+    A `prefix` that many names have makes none of them nearer.
 
     >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
     ('Did you mean chat?', '')
     """
     from difflib import get_close_matches  # only needed for errors
 
-    by_lower = {name.lower(): name for name in names}
-    near = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=3, cutoff=0.6)]
-    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(given.lower())][:3]
+    by_lower, wanted = {name.lower().removeprefix(prefix): name for name in names}, given.lower().removeprefix(prefix)
+    near = [by_lower[name] for name in get_close_matches(wanted, by_lower, n=3, cutoff=0.6)]
+    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(wanted)][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

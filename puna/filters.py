@@ -113,16 +113,16 @@ def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> top_p(np.log(np.float32([0.1, 0.6, 0.1, 0.2])), SamplingParams(top_p=0.7), History()).round(2).tolist()
     [-inf, -0.5099999904632568, -inf, -1.6100000143051147]
     """
-    if params.top_p >= 1.0:
-        return logits
+    return logits if params.top_p >= 1.0 else _only(logits, _nucleus(logits, params.top_p))
+
+
+def _nucleus(logits: Row, p: float) -> npt.NDArray[np.intp]:
+    """The ids that top-p keeps. A function of its own, so that its large array is free again when the next one is made."""
     masses = masses_of(logits)
     total = float(masses.sum(dtype=np.float64))
     # All tokens below this together have less than 1 - p, so mostly a few hundred remain to be sorted (llama2.c's trick).
-    ids = np.flatnonzero(masses >= np.float32((1 - params.top_p) * total / len(logits) * (1 - 1e-6)))
-    values = logits[ids]
-    cumulative = cumulative_masses(np.sort(values)[::-1])
-    count = int(np.searchsorted(cumulative, params.top_p * total, side="left")) + 1
-    return _only(logits, ids[largest(values, count)])
+    ids = np.flatnonzero(masses >= np.float32((1 - p) * total / len(logits) * (1 - 1e-6)))
+    return ids[largest(logits[ids], _count_reaching(masses[ids], p * total))]
 
 
 def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -216,10 +216,10 @@ class Mirostat:
         kept = ids[-np.log2(shares) <= mu]
         return _only(logits, kept if len(kept) else largest(logits, 1))
 
-    def accept(self, kept: Row, token_id: int, history: History) -> None:
-        """Token `token_id` was sampled from the row `kept`."""
+    def accept(self, kept: Row, index: int, history: History) -> None:
+        """The token at `index` of the row `kept` was sampled."""
         (mu,) = self.states.before(history.num_generated)
-        surprise = -math.log2(_share(kept, token_id))
+        surprise = -math.log2(_share(kept, index))
         self.states.set_after(history.num_generated, (mu - self._eta * (surprise - self._tau),))
 
 
@@ -246,9 +246,9 @@ class AdaptiveP:
         adapted[ids] = self.PEAK - self.SHARPNESS * distances**2 / (1 + distances)
         return adapted
 
-    def accept(self, kept: Row, token_id: int, history: History) -> None:
+    def accept(self, kept: Row, index: int, history: History) -> None:
         total, weight = self.states.before(history.num_generated)
-        share = _share(self._before, token_id)
+        share = _share(self._before, index)
         self.states.set_after(history.num_generated, (share + self._decay * total, 1 + self._decay * weight))
 
 
@@ -385,19 +385,15 @@ def _bound(name: str, filter_: Filter, params: SamplingParams, tokenizer: Tokeni
 
 
 def _divided(logits: Row, by: float) -> Row:
+    shifted = logits - logits.max()
     with np.errstate(over="ignore"):
-        return np.asarray((logits - logits.max()) / np.float32(max(by, SMALLEST)))
+        return np.asarray(np.divide(shifted, np.float32(max(by, SMALLEST)), out=shifted))
 
 
 def masses_of(logits: Row) -> Row:
-    """Probabilities, scaled so that the largest is 1."""
-    return np.asarray(np.exp(logits - logits.max()))
-
-
-def cumulative_masses(logits: Row) -> npt.NDArray[np.float64]:
-    """Cumulative sums of the tokens' probabilities, scaled so that the largest probability is 1."""
-    masses = masses_of(logits).astype(np.float64)
-    return np.cumsum(masses, out=masses)
+    """Probabilities, scaled so that the largest is 1. In place: a second large array would cost most of the time."""
+    shifted = logits - logits.max()
+    return np.asarray(np.exp(shifted, out=shifted))
 
 
 def _shares(logits: Row) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
@@ -408,10 +404,23 @@ def _shares(logits: Row) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]
     return ids, shares / shares.sum()
 
 
-def _share(logits: Row, token_id: int) -> float:
+def _count_reaching(masses: Row, wanted: float) -> int:
+    """How many of the largest masses reach `wanted` together; at least one. Sorts no more of them than it must, nearly."""
+    for most in (1024, 8192, len(masses)):
+        if most < len(masses):
+            ranked = -np.sort(-np.partition(masses, len(masses) - most)[len(masses) - most :])
+        else:
+            ranked = -np.sort(-masses)
+        count = int(np.searchsorted(np.cumsum(ranked, dtype=np.float64), wanted, side="left")) + 1
+        if count <= most or most >= len(masses):
+            break
+    return count
+
+
+def _share(logits: Row, index: int) -> float:
     """The probability of a token of the row."""
     masses = masses_of(logits)
-    return float(masses[token_id]) / float(masses.sum(dtype=np.float64))
+    return float(masses[index]) / float(masses.sum(dtype=np.float64))
 
 
 def _only(logits: Row, ids: npt.NDArray[np.intp]) -> Row:

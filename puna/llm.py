@@ -49,6 +49,7 @@ from puna.score import OptionIds, OptionScore, encode_options
 from puna.speculation import drafter_of
 from puna.stored_pages import open_stored_pages
 from puna.suggested import NOTHING, Suggested, suggested
+from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
@@ -185,7 +186,6 @@ class LLM:
         checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
-        self.chat_template = checkpoint.chat_template
         self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
         self.template_args: Mapping[str, Any] = {}  # variables of the chat template for every chat; those of a call win
@@ -205,6 +205,7 @@ class LLM:
             drafter=drafter_of(config, parts.backend),
             adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
         )
+        self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
         self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
@@ -225,6 +226,16 @@ class LLM:
             "an LLM cannot be pickled or copied: its weights and its pages are memory of this process",
             hint="Load it in the process that uses it, with LLM(path); threads of one process can share it.",
         )
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of chats: Jinja2 text, or the name of a built-in; None chooses a built-in by the vocabulary."""
+        return self._chat_template
+
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:
+        self._chat_template = template
+        self.engine.think_tags = tags_of(template)
 
     @property
     def default_params(self) -> SamplingParams:
@@ -492,7 +503,8 @@ class LLM:
         of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
         others = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
         encode = partial(self.encode_chat, **of_chat)
-        return self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
+        jobs = self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
+        return [job._replace(params=with_separate_reasoning(job.params)) for job in jobs]
 
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]

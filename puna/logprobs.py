@@ -51,7 +51,7 @@ def sampled_logprob(
     entry = spelled(token_logprob(logits, token_id, params.logprobs), tokenizer)
     if not params.processed_logprobs:
         return entry
-    processed = token_logprob(sampler.processed(logits, history), token_id, params.logprobs)
+    processed = token_logprob(sampler.sampled_from(logits, history), token_id, params.logprobs)
     return replace(entry, processed=spelled(processed, tokenizer))
 
 

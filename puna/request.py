@@ -82,7 +82,7 @@ class SamplingParams:
 
     Fields, with what is allowed and the default:
         max_tokens: generate at most this many tokens. 0..2**27, or None: until the model stops or the context is full [256]
-        min_tokens: sample no end-of-text id and no stop id before this many tokens. 0..2**27 [0]
+        min_tokens: let no end-of-text id, stop id or stop text end it within this many tokens. 0..2**27 [0]
         temperature: 0 takes the most likely token (the lowest id on a tie); above 0 draws. 0..100 [0.0]
         top_k: draw from the k most likely tokens only. 0..2**22; 0: off [0]
         top_p: draw from the most likely tokens that together reach this probability. 0..1; 1: off [1.0]
@@ -116,6 +116,9 @@ class SamplingParams:
         seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
+        include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
+        separate_reasoning: tell <think> spans apart from the answer's text. None: in chats only [None]
+        thinking_budget: end a <think> span after this many tokens. 0..2**27, or None: when the model ends it [None]
         ignore_eos: go on where the model would stop [False]
         logprobs: None: off; 0: log-probability of each sampled token; n: of the n most likely tokens too. Up to 20 [None]
         processed_logprobs: with logprobs, also those after all filters: of the distribution that the token is drawn from [False]
@@ -165,6 +168,9 @@ class SamplingParams:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
+    include_stop_str_in_output: bool = False
+    separate_reasoning: bool | None = None
+    thinking_budget: int | None = None
     ignore_eos: bool = False
     logprobs: int | None = None
     processed_logprobs: bool = False
@@ -226,6 +232,9 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     stop_ids: Collection[int]
+    include_stop_str_in_output: bool
+    separate_reasoning: bool | None
+    thinking_budget: int | None
     ignore_eos: bool
     logprobs: int | None
     processed_logprobs: bool
@@ -398,6 +407,9 @@ _CHECKS: Mapping[str, checks.Check] = {
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
     "stop_ids": _stop_ids,
+    "include_stop_str_in_output": checks.flag,
+    "separate_reasoning": checks.optional(checks.flag),
+    "thinking_budget": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
     "ignore_eos": checks.flag,
     "logprobs": checks.optional(partial(checks.whole, low=0, high=MAX_LOGPROBS)),
     "processed_logprobs": checks.flag,
@@ -440,6 +452,16 @@ class TokenLogprob:
     processed: TokenLogprob | None = None  # the same after the filters, if requested; `top` has only ids that they keep
 
 
+@dataclass(slots=True)
+class Reasoning:
+    """What is known of a request's reasoning, if that is told apart (`puna/thinking.py`)."""
+
+    is_present: bool = False  # whether a span was opened
+    is_cut: bool = False  # whether the budget ended it
+    num_tokens: int = 0  # of the span, its closing tag included
+    raw: list[str] = field(default_factory=list)  # the whole text, with the tags
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One sequence from prompt to finish. The engine owns it; the scheduler reads and writes its counts and pages."""
@@ -463,6 +485,7 @@ class Request:
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: PrefixKey = 0  # only requests with an equal one share pages
+    reasoning: Reasoning | None = None  # None: it is not told apart from the answer
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
@@ -515,10 +538,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """One step's output for one request: new text (never half a character), new ids, and the finish reason if it ended."""
+    """One step's output for one request: new text (never half a character), new ids, and the finish reason if it ended.
+
+    `reasoning` is new text of the model's thoughts, where they are told apart; `text` is the answer's then.
+    """
 
     request_id: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    reasoning: str = ""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from puna import checks
 from puna.errors import NumericalError, UsageError
-from puna.filters import SUPPRESSED, BoundFilter, cumulative_masses, effective, largest, make_steps, masses_of
+from puna.filters import SUPPRESSED, BoundFilter, effective, largest, make_steps, masses_of
 from puna.history import EVERYTHING, Occurrences
 from puna.history import History as History
 from puna.history import Row as Row
@@ -27,6 +27,7 @@ from puna.processors import PROCESSORS, LogitsProcessor, Processors
 from puna.request import MAX_LOGIT_BIAS, SamplingParams, TokenLogprob
 from puna.tokenizers.base import Tokenizer
 
+BLOCK = 1024  # masses that a draw adds up at a time
 SEED_BITS = 53  # of a drawn seed: every JSON reader keeps such a number exactly
 
 
@@ -60,8 +61,8 @@ class CheckedSampler:
 class Stateful(Protocol):
     """A filter that changes with the tokens that were sampled."""
 
-    def accept(self, kept: Row, token_id: int, history: History) -> None:
-        """Token `token_id` was sampled after `history` from the row `kept`, which the filters left."""
+    def accept(self, kept: Row, index: int, history: History) -> None:
+        """The token at `index` of `kept`, the row that the filters left, was sampled after `history`."""
 
 
 class Phase(NamedTuple):
@@ -130,6 +131,7 @@ class Sampler:
         self._phases = tuple(_phases(params, stop_ids))
         self._penalises, self._counts_prompt = "penalties" in self.filters, params.repetition_penalty != 1.0
         self._occurrences: Occurrences | None = None
+        self._kept: Row | None = None  # what the last token was drawn from, if log-probabilities of that are requested
 
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""
@@ -141,15 +143,22 @@ class Sampler:
 
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
-        kept, uniform = self.processed(logits, history), self.uniform(history.num_generated)
-        token_id = draw(kept, uniform) if self._draws else int(kept.argmax())
+        params = self.phase(history.num_generated).params
+        kept = candidates(self._bound, logits, params, history)
+        index = _drawn(kept, params, self.uniform(history.num_generated))
+        self._kept = kept.row(len(logits)) if params.processed_logprobs else None
         for step in self._stateful:
-            step.accept(kept, token_id, history)
-        return token_id
+            step.accept(kept.logits, index, history)
+        return kept.id_at(index)
 
     def processed(self, logits: Row, history: History) -> Row:
         """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
         return apply(self._bound, logits, self.phase(history.num_generated).params, history)
+
+    def sampled_from(self, logits: Row, history: History) -> Row:
+        """The processed logits of the token that was sampled last, as they were before it changed a filter's state."""
+        kept, self._kept = self._kept, None
+        return self.processed(logits, history) if kept is None else kept
 
     def uniform(self, num_generated: int) -> float:
         """The random number of the token after `num_generated` others, in [0, 1); 0 if sampling is greedy.
@@ -181,29 +190,80 @@ def named_ids(params: SamplingParams) -> Iterator[tuple[str, Collection[int]]]:
 
 def sample(logits: Row, params: SamplingParams, history: History, uniform: float) -> int:
     """The most likely id if the temperature is 0, else the one at `uniform`. NumericalError if there is none."""
-    kept = apply(make_steps(params), logits, params, history)
-    return draw(kept, uniform) if params.temperature > 0 else int(kept.argmax())
+    kept = candidates(make_steps(params), logits, params, history)
+    return kept.id_at(_drawn(kept, params, uniform))
+
+
+class Candidates(NamedTuple):
+    """The tokens that the filters leave: their logits, and their ids, ascending; None: those of the whole row."""
+
+    logits: Row
+    ids: npt.NDArray[np.intp] | None = None
+
+    def id_at(self, index: int) -> int:
+        return index if self.ids is None else int(self.ids[index])
+
+    def narrowed(self) -> Candidates:
+        """Without those at -inf, if they are nearly all: what follows then costs next to nothing.
+
+        >>> Candidates(np.float32([-np.inf] * 9 + [3])).narrowed()
+        Candidates(logits=array([3.], dtype=float32), ids=array([9]))
+        """
+        allowed = self.logits > -np.inf
+        if np.count_nonzero(allowed) * 8 > len(allowed):
+            return self
+        left = np.flatnonzero(allowed)
+        return Candidates(self.logits[left], left if self.ids is None else self.ids[left])
+
+    def row(self, vocab_size: int) -> Row:
+        """The whole row, with the other ids at -inf."""
+        if self.ids is None:
+            return self.logits
+        row = np.full(vocab_size, -np.inf, np.float32)
+        row[self.ids] = self.logits
+        return row
+
+
+def candidates(filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, history: History) -> Candidates:
+    """What the filters leave, one after the other. NumericalError if the logits hold NaN or +inf, or nothing finite."""
+    require_finite(logits)
+    kept = Candidates(logits)
+    for _, step, is_edit in filters:
+        before = kept.row(len(logits)) if is_edit else kept.logits  # an edit must find the places of ids
+        row = step(before, params, history)
+        if row is not before and is_edit:
+            require_finite(row)  # a penalty multiplies, so a logit can overflow
+        if row is not before:
+            kept = Candidates(row) if is_edit else Candidates(row, kept.ids).narrowed()
+    return kept
 
 
 def apply(filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, history: History) -> Row:
-    """The filters, one after the other. NumericalError if the logits hold NaN or +inf, or nothing finite."""
-    require_finite(logits)
-    for _, step, is_edit in filters:
-        before, logits = logits, step(logits, params, history)
-        if is_edit and logits is not before:
-            require_finite(logits)  # a penalty multiplies, so a logit can overflow
-    return logits
+    """The row that the filters leave."""
+    return candidates(filters, logits, params, history).row(len(logits))
+
+
+def _drawn(kept: Candidates, params: SamplingParams, uniform: float) -> int:
+    """The index of the candidate that is taken."""
+    return draw(kept.logits, uniform) if params.temperature > 0 else int(kept.logits.argmax())
 
 
 def draw(logits: Row, uniform: float) -> int:
-    """The id at which the cumulative probability passes `uniform`.
+    """The index at which the cumulative probability passes `uniform`. Only one block of the row is added up token by token.
 
     >>> [draw(np.log(np.float32([0.25, 0.5, 0.25])), u) for u in (0.0, 0.3, 0.7, 0.8)]
     [0, 1, 1, 2]
     """
-    ids = np.flatnonzero(logits > -np.inf)
-    cumulative = cumulative_masses(logits[ids])
-    return int(ids[min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), len(ids) - 1)])
+    masses = masses_of(logits)
+    whole = len(masses) // BLOCK * BLOCK
+    sums = masses[:whole].reshape(-1, BLOCK).sum(axis=1, dtype=np.float64)
+    ends = np.cumsum(np.append(sums, masses[whole:].sum(dtype=np.float64)))
+    wanted = uniform * ends[-1]
+    block = min(int(np.searchsorted(ends, wanted, side="right")), len(ends) - 1)
+    first, before = block * BLOCK, ends[block - 1] if block else 0.0
+    running = np.cumsum(masses[first : first + BLOCK], dtype=np.float64)
+    index = int(np.searchsorted(running, wanted - before, side="right"))
+    return first + index if index < len(running) else int(np.flatnonzero(masses[: first + BLOCK])[-1])
 
 
 def token_logprob(logits: Row, token_id: int, num_top: int) -> TokenLogprob:

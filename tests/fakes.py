@@ -205,6 +205,17 @@ def only(logits: Row, params: SamplingParams, history: History) -> Row:
     return logits if kept < 0 else np.where(np.arange(len(logits)) == kept, logits, np.float32(-np.inf))
 
 
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"mirostat": 2, "mirostat_tau": 3.0, "mirostat_eta": 0.4},
+    {"adaptive_target": 0.3, "min_p": 0.01},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.02, "typical_p": 0.95},
+    {"dry_multiplier": 2.0, "dry_allowed_length": 1, "top_n_sigma": 3.0},
+    {"dynatemp_range": 1.0, "samplers": ("temperature", "top_k", "penalties")},
+    {"penalty_last_n": 3, "banned_strings": ("ab", "e "), "bad_words_ids": ((97, 98), (7,))},
+]  # settings of a request
+
+
 def chunk_of(ids: Sequence[int], first: int, pages: Sequence[int], num_logits: int, prompt_length: int) -> ScheduledChunk:
     """The chunk of a sequence that has `ids` at the positions from `first` on, and any others elsewhere."""
     whole = [0] * first + list(ids)

@@ -34,7 +34,7 @@ ROWS = [
     ["scheduler", "plan", "convert", "health", "logprobs"],
     ["batch"],
     ["backends"],
-    ["speculation", "stored_pages"],
+    ["speculation", "stored_pages", "thinking"],
     ["engine"],
     ["runner"],
     ["completion", "embedding"],

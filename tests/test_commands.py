@@ -377,6 +377,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     default = hub.CATALOGUE[hub.DEFAULT_MODEL]
     for name in (default.target.name, "qwen3-4b.gguf", "llama-2-7b.gguf", "m.gguf"):
         shutil.copy("model.gguf", models / name)
+    thinks = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    write_gguf(models / "qwen3-4b.gguf", config, random_tensors(config, 1), "F32", bpe_tokenizer(), chat_template=thinks)
     monkeypatch.setattr(hub, "is_cached", lambda model: True)
     monkeypatch.setattr("puna.hub.headers.is_cached", lambda model: True)
     assert puna("convert", "model.gguf", str(models / "open_llama_3b"), "--to", "safetensors").code == 0

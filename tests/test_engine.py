@@ -18,6 +18,7 @@ from puna.sampling import History, Row, token_logprob
 from tests.fakes import (
     BOS,
     EOS,
+    FILTERS,
     VOCAB_SIZE,
     ByteTokenizer,
     FakeBackend,
@@ -117,6 +118,26 @@ def test_stop_ids_end_the_text_and_ignore_eos_does_not_touch_them() -> None:
     assert request.finish_reason is FinishReason.STOP
 
 
+def test_the_stop_text_and_the_text_of_a_stop_id_can_be_included() -> None:
+    for params, text in (
+        (SamplingParams(stop=("thr", "x"), include_stop_str_in_output=True), "one two thr"),
+        (SamplingParams(stop_ids=(ord("w"),), include_stop_str_in_output=True), "one tw"),
+        (SamplingParams(include_stop_str_in_output=True), "one two three"),
+        (SamplingParams(stop=("</s>",), include_stop_str_in_output=True), "one two three</s>"),
+    ):
+        engine = make_engine(spell("one two three"))
+        request = engine.add([BOS, 0], params)
+        assert told(run(engine)[request.id])[0] == text
+        assert request.finish_reason is FinishReason.STOP
+
+
+def test_a_stop_text_within_min_tokens_does_not_end_the_text() -> None:
+    for min_tokens, text in ((0, ""), (2, ""), (3, "one "), (6, "one "), (7, "one one "), (11, "one one one")):
+        engine = make_engine(spell("one one one"))
+        request = engine.add([BOS, 0], SamplingParams(stop=("one",), min_tokens=min_tokens))
+        assert told(run(engine)[request.id])[0] == text, min_tokens
+
+
 def test_an_id_that_only_pads_the_vocabulary_has_no_text() -> None:
     plan = make_plan()
     tokenizer = ByteTokenizer()
@@ -208,6 +229,7 @@ def random_params(rng: random.Random) -> SamplingParams:
         repetition_penalty=rng.choice([1.0, 1.3]),
         seed=rng.randrange(1 << 40),
         logprobs=rng.choice([None, 3]),
+        **rng.choice([{}, *FILTERS]),
     )
 
 

@@ -36,11 +36,11 @@ from puna.messages import checked_messages
 from puna.model.rope import RopeConfig
 from puna.plan import make_plan as plan_of_model
 from puna.progress import SILENT, KeepingReporter
-from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.request import TEMPERATURE_FIRST, FinishReason, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
-from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
+from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, SamplingBackend, make_plan, random_checkpoint, tiny_config
 from tests.models import random_tensors, write_gguf
 from tests.tokenizers.vocabularies import small_bpe
 
@@ -627,6 +627,55 @@ def test_a_sampler_takes_the_tokens_instead_of_the_parameters(llm: LLM) -> None:
     assert llm.generate("hello", TEN, temperature=9.0, sampler=Ranked(0)).token_ids == greedy.token_ids
     ended = llm.generate("hello", TEN, stop_ids=[done.token_ids[3]], sampler=Ranked(1))
     assert ended.token_ids == done.token_ids[:4] and ended.finish_reason is FinishReason.STOP
+
+
+def test_logits_processors_change_what_the_filters_see(llm: LLM) -> None:
+    asked: list[list[int]] = []
+
+    def only_even(ids: list[int], logits: Row) -> Row:
+        asked.append(ids)
+        logits[1::2] = -np.inf
+        return logits
+
+    done = llm.generate("hello", TEN, temperature=2.0, seed=1, logits_processors=only_even)
+    assert all(i % 2 == 0 for i in done.token_ids) and asked == [[*done.prompt_ids, *done.token_ids[:n]] for n in range(10)]
+    again = llm.generate(["hello", "b"], TEN, temperature=2.0, seed=1, logits_processors=[only_even, only_even])
+    assert again[0].token_ids == done.token_ids != llm.generate("hello", TEN, temperature=2.0, seed=1).token_ids
+    with pytest.raises(UsageError, match=r"each of logits_processors is 3; a function \(ids, logits\) -> logits is needed"):
+        llm.generate("hello", TEN, logits_processors=[3])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="takes the place of all logits_processors"):
+        llm.generate("hello", TEN, logits_processors=only_even, sampler=Ranked(0))
+
+
+def test_a_text_holds_no_banned_string(llm: LLM) -> None:
+    plain = llm.generate("hello", max_tokens=60, temperature=3.0, seed=2, ignore_eos=True)
+    banned = [plain.text[i : i + 2] for i in range(0, 8, 2) if "\ufffd" not in plain.text[i : i + 2]]
+    done = llm.generate("hello", max_tokens=60, temperature=3.0, seed=2, ignore_eos=True, banned_strings=banned)
+    assert banned and not any(text in done.text for text in banned)
+
+
+def test_what_a_device_lacks_is_told_once() -> None:
+    told: list[str] = []
+
+    class Notices:
+        def progress(self, *_: object) -> None: ...
+
+        def notice(self, text: str) -> None:
+            told.append(text)
+
+    backend, plan = SamplingBackend(make_plan()), make_plan()
+    checkpoint = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1)
+    with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, EngineConfig(), report=Notices()) as device:
+        hot = SamplingParams(max_tokens=4, temperature=1.0, seed=1)
+        device.generate(["a", "b"], hot, top_k=3, samplers=TEMPERATURE_FIRST)
+        assert told == []
+        for _ in range(2):
+            device.generate(["a", "b"], hot, xtc_probability=0.5)
+            device.generate("a", hot, top_k=3, top_p=0.9, samplers=["top_p", "top_k"])
+    assert told == [
+        "fake does not have xtc: the CPU samples, and fake waits for it",
+        "fake does not have the order top_p, top_k: the CPU samples, and fake waits for it",
+    ]
 
 
 def test_samplers_are_one_for_all_or_one_each_beside_prompts_without_one(llm: LLM) -> None:

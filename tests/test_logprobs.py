@@ -50,10 +50,10 @@ def test_processed_ones_are_those_after_the_processors_of_transformers(settings:
     rng, sampler = random.Random(5), Sampler(SamplingParams(seed=1, **settings), 500)
     made: dict[str, Any] = {
         "repetition_penalty": theirs.RepetitionPenaltyLogitsProcessor,
-        "temperature": theirs.TemperatureLogitsWarper,
         "top_k": theirs.TopKLogitsWarper,
         "top_p": theirs.TopPLogitsWarper,
         "min_p": theirs.MinPLogitsWarper,
+        "temperature": theirs.TemperatureLogitsWarper,
     }
     for row in rows(6, 40, 500):
         history = History([rng.randrange(500) for _ in range(rng.randint(1, 30))], [rng.randrange(500) for _ in range(5)])
@@ -144,6 +144,23 @@ def test_what_cannot_be_given_is_refused(settings: dict[str, Any], sampler: Own 
     with pytest.raises(UsageError, match=told):
         engine.add([1, 2, 3], SamplingParams(**settings), sampler)
     assert not engine.has_work
+
+
+def test_filters_with_a_state_tell_what_the_token_was_drawn_from() -> None:
+    """Mirostat's state changes with each token: the distribution told is that of before."""
+    engine = make_engine()
+    params = SamplingParams(
+        max_tokens=20, temperature=1.0, mirostat=2, mirostat_tau=3.0, seed=3, logprobs=5, processed_logprobs=True
+    )
+    request = engine.add([4, 5, 6], params)
+    run(engine)
+    sampler, ids = Sampler(request.params, VOCAB_SIZE), [4, 5, 6]
+    for number, entry in enumerate(request.logprobs):
+        row = FakeBackend(make_plan())._logits(ids + request.output_ids[:number])
+        history = History(ids, request.output_ids[:number])
+        expected = token_logprob(sampler.processed(row, history), entry.token_id, 5)
+        assert entry.processed == expected
+        assert sampler.sample(row, history) == entry.token_id
 
 
 def test_processed_ones_change_no_token_and_no_raw_value() -> None:

@@ -16,7 +16,7 @@ from puna.request import FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.scheduler import Scheduler
 from puna.speculation import COSTS, Drafter, NGramDrafter, StepCosts
-from tests.fakes import EOS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, tiny_config
+from tests.fakes import EOS, FILTERS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, tiny_config
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
 
@@ -72,7 +72,6 @@ def random_job(rng: random.Random) -> Job:
         temperature=rng.choice([0.0, 0.0, 0.7, 3.0]),
         top_k=rng.choice([0, 20]),
         top_p=rng.choice([1.0, 0.9]),
-        min_p=rng.choice([0.0, 0.05]),
         repetition_penalty=rng.choice([1.0, 1.3]),
         presence_penalty=rng.choice([0.0, 0.6]),
         frequency_penalty=rng.choice([0.0, 0.4]),
@@ -83,6 +82,7 @@ def random_job(rng: random.Random) -> Job:
         ignore_eos=rng.random() < 0.3,
         logprobs=rng.choice([None, 0, 3]),
         prompt_logprobs=rng.choice([None, None, 2]),
+        **({} if rng.random() < 0.5 else rng.choice(FILTERS)),
     )
     return ids, params, rng.random() < 0.1
 

@@ -85,7 +85,7 @@ OTHER_TYPE = ("it lacks some types", "Take float16 or float32: from_pretrained(.
 
 
 def explain_mps(numbers: Captures) -> Explanation:
-    """A type or an operation that the Mac's GPU lacks. The fallback to the CPU is for operations: it mends no type."""
+    """A type or an operation that the Mac's GPU lacks. The fallback to the CPU is for operations: it fixes no type."""
     name = numbers.get("type", "").lower()
     if name:
         why, other = FLOAT8 if name.startswith("float8") else MPS_TYPES.get(name, OTHER_TYPE)
@@ -118,7 +118,7 @@ CAUSES = (
             "llama.cpp's code for the Mac's GPU (a Metal shader) did not compile here; memory has nothing to do with it. Known "
             "since macOS 26.2, above all on an M5: the part for its tensor units mixes two types, bfloat and half.",
             "Update the program (Ollama, LM Studio and its runtime, llama.cpp, whisper.cpp): newer versions have that part "
-            "mended.",
+            "fixed.",
             "Until then switch that part off, and start the program in the same terminal: export GGML_METAL_TENSOR_DISABLE=1",
             "For Ollama's app instead, then start it again: launchctl setenv GGML_METAL_TENSOR_DISABLE 1",
             "Or run on the CPU: llama.cpp -ngl 0",

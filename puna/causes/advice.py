@@ -22,7 +22,7 @@ _ASKS = re.compile(
     r"|(?<!not )(?<!is )(?<!was )\bset\b",
     re.IGNORECASE,
 )
-# Advice that mends nothing: it looks for the place of a fault, or passes over it.
+# Advice that fixes nothing: it looks for the source of a fault, or passes over it.
 _IDLE = re.compile(
     r"debug|verbose|details|stack ?trace|traceback|more information|\b(?:bugs?|log)\b|assertion|suppress|skip|regardless|"
     r"override|unsafe|own risk|not recommended|even with",

@@ -294,7 +294,7 @@ CAUSES = (
             "The card's files in /dev may not be opened any more. In a container that had the GPU and lost it after a while, "
             "systemd did that: it set the container's rights anew (systemctl daemon-reload, an update) and knows nothing of the "
             "GPU.",
-            "See whether it works outside of the container: nvidia-smi. If so, docker restart CONTAINER mends it for a while.",
+            "See whether it works outside of the container: nvidia-smi. If so, docker restart CONTAINER fixes it for a while.",
             'For good: "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json, then sudo systemctl restart '
             "docker",
             "Or name the files: docker run --gpus all --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm "

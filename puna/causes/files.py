@@ -90,7 +90,7 @@ def explain_architecture(numbers: Captures) -> Explanation:
         told = (
             f"The model is {model} ({name}), which llama.cpp has never run, nor LM Studio. Only Ollama's own engine did, from "
             f"{first} to {last}: since 0.30 Ollama starts llama.cpp's llama-server. There, neither an update nor a new pull "
-            f"mends it."
+            f"fixes it."
         )
         cure: tuple[str, ...] = (
             "Take another model that sees: ollama pull qwen2.5vl",

@@ -48,11 +48,11 @@ def explain_left_out(numbers: Captures) -> Explanation:
     for_card = f" It is code for cards of compute capability {listed}." if card else ""
     return Explanation(
         f"The library looks for {what} its own package's, not PyTorch's: this build left it out, or files of two versions of the "
-        f"package are mixed.{for_card} Another PyTorch does not mend it.",
+        f"package are mixed.{for_card} Another PyTorch does not fix it.",
         (
             "Take a ready-made wheel, newer or older, into a new environment: python -m venv NEW && NEW/bin/pip install "
             f"{package}",
-            "Built from source: in an empty folder, from a release that mends it, with these cards in the list, too: export "
+            "Built from source: in an empty folder, from a release that fixes it, with these cards in the list, too: export "
             f"TORCH_CUDA_ARCH_LIST='{listed}'",
             f"If it was updated in place: python -m pip uninstall -y {package}, until it says that nothing is there; then "
             "install.",

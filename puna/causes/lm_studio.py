@@ -128,7 +128,7 @@ CAUSES = (
         says(
             "A file that LM Studio reads is not what it expects. If Python's module is missing, its runtime is incomplete; if a "
             "text cannot be read, a file of the model is damaged or not downloaded.",
-            "Update or reinstall the runtime: Settings, Runtime (LM Studio brings its own Python; pip does not mend it).",
+            "Update or reinstall the runtime: Settings, Runtime (LM Studio brings its own Python; pip does not fix it).",
             "Then delete the model in My Models, and download it again.",
             instead="puna inspect MODEL says which file of a model is damaged.",
         ),

@@ -265,7 +265,7 @@ CAUSES = (
                 "MLX holds more buffers at once than Metal allows. Their number is full, not the memory: long prompts, kept "
                 "prompts and long runs of a server collect small buffers.",
             ),
-            "Update, for several models were mended in 2026: python -m pip install -U mlx mlx-lm",
+            "Update, for several models were fixed in 2026: python -m pip install -U mlx mlx-lm",
             "Start the server again; in a program of yours free them between requests: mx.clear_cache()",
             "Send shorter prompts and fewer at once, and keep fewer prompts: mlx_lm.server --prompt-cache-size 1",
             instead="puna runs on the Mac's CPU, and its K and V are one block.",

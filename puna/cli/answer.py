@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.cli.terminal import printable, tell
+from puna.cli.thoughts import Thoughts
 from puna.cli.width import terminal_width
 from puna.cli.word_wrap import WordWrap
 from puna.detokenize import token_text
@@ -43,20 +44,26 @@ def stream_text(
 ) -> Heard:
     """Write an answer to `out` as it is made: wrapped at words on a terminal, else byte for byte. None: write nothing.
 
+    Reasoning goes to stderr, if it is told apart.
+
     Ends early once `is_stopped` says so; it is asked between two steps. `on_text` receives each piece.
     """
-    heard = Heard()
+    heard, thoughts = Heard(), Thoughts(is_shown=out is not None)
     wrap = WordWrap(lambda: terminal_width(out)) if out is not None and out.isatty() else None
     try:
         for piece in stream:
             heard.first_token = heard.first_token or (time.perf_counter() if piece.token_ids else 0.0)
             text = whole_characters(piece.text, piece.finish_reason)
             on_text(text)
+            thoughts.show(piece.reasoning)
+            if text:
+                thoughts.end()
             _write(out, text if wrap is None else wrap.feed(text))
             if is_stopped():
                 heard.is_stopped = True
                 break
     finally:
+        thoughts.end()
         _write(out, "" if wrap is None else wrap.finish())
     return heard
 
@@ -90,6 +97,15 @@ def interrupted(completion: Completion) -> str:
         if count
         else "puna: interrupted before the answer began"
     )
+
+
+def told_of_reasoning(completion: Completion) -> str:
+    """What to say of reasoning that a limit ended; "" of none."""
+    count = counted(completion.num_reasoning_tokens, "token")
+    if completion.is_reasoning_cut:
+        return f"the budget ended the thinking after {count}"
+    is_unfinished = completion.reasoning is not None and not completion.text and completion.finish_reason is FinishReason.LENGTH
+    return f"the model was still thinking: {count}" if is_unfinished else ""
 
 
 CONTEXT_IS_FULL = "cut: the context is full"
@@ -153,6 +169,7 @@ def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dic
     """A completion as JSON types."""
     return {
         "text": completion.text,
+        "reasoning": completion.reasoning,
         "finish_reason": completion.finish_reason.value,
         "stop_reason": completion.stop_reason,
         "token_ids": list(completion.token_ids),

@@ -23,6 +23,7 @@ from puna.cli.options import (
     engine_options,
     json_option,
     load_model,
+    no_thinking_option,
     sampling_options,
     sampling_params,
     sampling_settings,
@@ -57,6 +58,7 @@ KEPT = " puna chat --continue resumes it."
 @system_option
 @template_option
 @template_arg_option
+@no_thinking_option
 @sampling_options
 @engine_options
 @cache_options

@@ -10,6 +10,7 @@ from pathlib import Path
 from puna.cli import chat_settings
 from puna.cli.conversation import Conversation, quoted
 from puna.cli.numerals import typed_whole
+from puna.cli.options import set_thinking
 from puna.cli.save import save_text
 from puna.cli.saved_chats import document, read_chat
 from puna.cli.terminal import printable, shown_path, tell
@@ -163,7 +164,11 @@ def greeting(talk: Conversation) -> str:
 
 
 def _set(talk: Conversation, text: str) -> None:
-    if text:
+    if chat_settings.name_in(text) == "thinking":
+        is_on = chat_settings.on_or_off(text)
+        set_thinking(talk.llm, is_on)
+        tell(f"thinking = {'on' if is_on else 'off'}")
+    elif text:
         talk.params = chat_settings.changed(talk.params, text)
         tell(chat_settings.line(talk.params, chat_settings.name_in(text)))
     else:

@@ -43,9 +43,10 @@ SETTINGS: dict[str, tuple[type[int | float], str]] = {
     "dry_base": (float, "how the DRY penalty grows with a repetition's length"),
     "dry_allowed_length": (int, "repetitions shorter than this are allowed"),
     "dry_penalty_last_n": (int, "how many tokens DRY looks back; -1: all"),
+    "thinking_budget": (int, "tokens of thinking at most, for models that think; none: no limit"),
     "seed": (int, "the same seed gives the same answer; none: a new one each time"),
 }
-OPTIONAL = ("max_tokens", "seed")
+OPTIONAL = ("max_tokens", "thinking_budget", "seed")
 
 
 def changed(params: SamplingParams, text: str) -> SamplingParams:
@@ -72,6 +73,14 @@ def name_in(text: str) -> str:
     ('top_p', 'temperature')
     """
     return (text.replace("=", " ").split() or [""])[0].lstrip("-").replace("-", "_").lower()
+
+
+def on_or_off(text: str) -> bool:
+    """The value of "thinking on" or "thinking off". UsageError for another one."""
+    words = text.replace("=", " ").lower().split()
+    if words[1:] not in (["on"], ["off"]):
+        raise UsageError(f"{words[0]} is on or off", hint=f"/set {words[0]} off")
+    return words[1] == "on"
 
 
 def _value(name: str, text: str) -> Any:

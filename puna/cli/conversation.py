@@ -165,6 +165,9 @@ class Conversation:
         if completion.error:
             self.num_failed += 1
             tell(f"puna: the answer broke off: {completion.error}")
+        elif note := answer.told_of_reasoning(completion):
+            tell(f"[{note}]")
+            self._tell_cut(completion)
         elif heard.is_stopped:
             tell("[stopped]" if self.prompt_format else f"[{STOPPED}]")
         else:

@@ -169,6 +169,8 @@ _SAMPLING = (
     click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
+    click.option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
+    click.option("--thinking-budget", type=Sampling(), metavar="N", help="End the model's thinking after N tokens [no limit]."),
     click.option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this adapter of --lora-modules."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
     click.option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="Answer with JSON that follows this JSON schema."),
@@ -218,6 +220,7 @@ template_arg_option = click.option(
     metavar="NAME=VALUE",
     help="Set a variable of the chat template, such as enable_thinking=false; repeatable.",
 )
+no_thinking_option = click.option("--no-thinking", is_flag=True, help="Let the model answer without thinking first.")
 system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
 
@@ -348,7 +351,16 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
         history.remember(llm)
     llm.chat_template = template or llm.chat_template
     llm.template_args = variables
+    if flags.get("no_thinking"):
+        set_thinking(llm, False)
     return llm
+
+
+def set_thinking(llm: LLM, is_on: bool) -> None:
+    """Turn a model's thinking on or off for every chat. UsageError if its template has no switch."""
+    from puna.thinking import switch
+
+    llm.template_args = {**llm.template_args, **switch(llm.chat_template, is_on)}
 
 
 def _plan_in_words(llm: LLM) -> str:

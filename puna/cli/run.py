@@ -20,6 +20,7 @@ from puna.cli.options import (
     engine_options,
     json_option,
     load_model,
+    no_thinking_option,
     sampling_options,
     sampling_params,
     sampling_settings,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @system_option
 @template_option
 @template_arg_option
+@no_thinking_option
 @sampling_options
 @click.option("--logprobs", type=Sampling(), metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
 @click.option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters.")
@@ -107,5 +109,5 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> int:
         print_json({"model": shown_path(llm.path), **answer.completion_facts(completion, llm.tokenizer), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
-    tell(*answer.speeds_lines(facts), answer.cut_short(completion, llm))
+    tell(*answer.speeds_lines(facts), answer.told_of_reasoning(completion), answer.cut_short(completion, llm))
     return 0

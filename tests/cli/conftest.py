@@ -15,6 +15,8 @@ from puna.errors import ContextLengthError
 from puna.request import FinishReason, SamplingParams, StepOutput, TokenLogprob
 from puna.suggested import NOTHING, Suggested
 
+THOUGHT = "thought:"  # a word of an answer that begins so is reasoning
+
 
 class FakeTokenizer:
     def __init__(self, *control_tokens: str) -> None:
@@ -36,6 +38,7 @@ class FakeStream:
     ) -> None:
         self.words, self.prompt_ids, self.params, self.reason = words, prompt_ids, params, reason
         self.said: list[str] = []
+        self.thought: list[str] = []
 
     def __enter__(self) -> FakeStream:
         return self
@@ -48,6 +51,10 @@ class FakeStream:
             if isinstance(word, BaseException):
                 self.reason = FinishReason.ABORT
                 raise word
+            if word.startswith(THOUGHT):
+                self.thought.append(word.removeprefix(THOUGHT))
+                yield StepOutput(1, "", (i,), reasoning=self.thought[-1])
+                continue
             self.said.append(word)
             yield StepOutput(1, word, (i,), finish_reason=self.reason if i + 1 == len(self.words) else None)
 
@@ -59,6 +66,9 @@ class FakeStream:
             token_ids=tuple(range(len(self.said))),
             finish_reason=self.reason,
             stop_reason=None,
+            reasoning="".join(self.thought) or None,
+            is_reasoning_cut=False,
+            num_reasoning_tokens=len(self.thought),
             logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),), f"t{i}", (f"t{i}",), b"t", (b"t",)) for i in range(len(self.said)))
             if wants_logprobs
             else (),

@@ -17,7 +17,7 @@ from puna.cli.width import display_width
 from puna.errors import ModelNotFoundError, PunaError, UsageError
 from puna.request import FinishReason, SamplingParams, allowed_range
 from puna.suggested import suggested
-from tests.cli.conftest import FakeLLM, Puna
+from tests.cli.conftest import THOUGHT, FakeLLM, Puna
 
 
 def test_each_line_of_a_pipe_is_a_message_and_the_conversation_grows(fake: FakeLLM, puna: Puna) -> None:
@@ -442,3 +442,12 @@ def test_where_the_model_suggests_how_to_draw_chats_own_defaults_stand_back(fake
     fake.suggested = suggested({"repetition_penalty": 1.1}, "the file", 100, 100)
     puna("chat", stdin="hi\n")
     assert (fake.asked[-1][1].temperature, fake.asked[-1][1].repetition_penalty) == (0.7, 1.1)
+
+
+def test_thinking_is_set_and_shown_apart(fake: FakeLLM, puna: Puna) -> None:
+    fake.chat_template, fake.answer = "{{ enable_thinking }}<think>", (f"{THOUGHT}Hm.", "No.")
+    done = puna("chat", stdin="/set thinking off\nhi\n/set thinking on\n/set thinking maybe\n/set thinking_budget 9\nhi\n")
+    assert done.out == "No.\nNo.\n" and "thinking = off" in done.err and "thinking = on" in done.err
+    assert "thinking is on or off" in done.err and done.err.count("Hm.") == 2
+    assert fake.template_args == {"enable_thinking": True} and fake.asked[-1][1].thinking_budget == 9
+    assert fake.asked[-1][0][1]["content"] == "No.", "the conversation keeps the answer alone"

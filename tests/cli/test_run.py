@@ -9,8 +9,9 @@ from puna.cli.answer import process_started
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
+from puna.schemas import JsonSchema
 from puna.suggested import suggested
-from tests.cli.conftest import FakeLLM, FakeTokenizer, Puna
+from tests.cli.conftest import THOUGHT, FakeLLM, FakeTokenizer, Puna
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -103,6 +104,38 @@ def test_every_flag_of_llama_cpps_samplers_arrives(fake: FakeLLM, puna: Puna) ->
     assert (p.dry_multiplier, p.dry_base, p.dry_allowed_length, p.dry_penalty_last_n) == (0.7, 1.5, 3, -1)
     assert (p.dry_sequence_breakers, p.banned_strings, p.bad_words_ids) == (("x", "yz"), ("no",), ((3, 4), (5,)))
     assert puna("run", "hi", "--mirostat", "2", "--temperature", "1").code == 0 and fake.asked[1][1].mirostat == 2
+
+
+def test_a_constraint_arrives_from_a_flag_or_a_file(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "integer"}', "utf-8")
+    (tmp_path / "g.gbnf").write_text('root ::= "é"', "utf-8")
+    for flag, name, value in [
+        (["--json-schema", str(tmp_path / "s.json")], "json_schema", JsonSchema('{"type": "integer"}')),
+        (["--json-schema", '{"type":"integer"}'], "json_schema", JsonSchema('{"type": "integer"}')),
+        (["--json-object"], "json_object", True),
+        (["--regex", "a+"], "regex", "a+"),
+        (["--choice", "yes", "--choice", "no"], "choice", ("yes", "no")),
+        (["--grammar", str(tmp_path / "g.gbnf")], "grammar", 'root ::= "é"'),
+    ]:
+        assert puna("run", "hi", *flag).code == 0
+        assert getattr(fake.asked[-1][1], name) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--json-schema", "no.json"], "--json-schema no.json cannot be read: [Errno 2]"),
+        (["--grammar", "no.gbnf"], "--grammar no.gbnf cannot be read: [Errno 2]"),
+        (["--json-schema", "{"], "json_schema is not JSON"),
+        (["--json-schema", '{"uniqueItems": true}'], "json_schema has 'uniqueItems', which puna cannot enforce"),
+        (["--regex", "a", "--choice", "b"], "regex and choice are given; an answer follows one of them"),
+    ],
+)
+def test_a_constraint_that_cannot_be_is_refused_before_anything_is_loaded(
+    fake: FakeLLM, puna: Puna, flags: list[str], told: str
+) -> None:
+    done = puna("run", "hi", *flags)
+    assert (done.code, fake.loaded) == (2, []) and done.err.startswith(f"puna: {told}")
 
 
 @pytest.mark.parametrize(
@@ -332,3 +365,32 @@ def test_a_flag_of_a_filter_that_does_not_run_is_told(fake: FakeLLM, puna: Puna)
     assert "--xtc-threshold has no effect without xtc_probability" in puna(*hot, "--xtc-threshold", "0.2").err
     assert "no effect" not in puna(*hot, "--xtc-threshold", "0.2", "--xtc-probability", "0.5", "--seed", "1").err
     assert "no effect" not in puna("run", "hi", "--top-p", "0.9", "--temperature", "1").err
+
+
+# ---- models that think -----------------------------------------------------------------------------------------------------
+
+
+def test_reasoning_is_on_stderr_and_the_answer_alone_on_stdout(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer = (f"{THOUGHT}Hm, ", f"{THOUGHT}well.", "No", ".")
+    done = puna("run", "hi")
+    assert done.out == "No.\n" and done.err.startswith("Hm, well.\n\n")
+    quiet = puna("run", "hi", "--json")
+    assert "Hm" not in quiet.err
+    facts = json.loads(quiet.out)
+    assert (facts["text"], facts["reasoning"]) == ("No.", "Hm, well.")
+
+
+def test_an_answer_that_ends_within_the_reasoning_is_told(fake: FakeLLM, puna: Puna) -> None:
+    fake.answer, fake.reason = (f"{THOUGHT}Hm, ", f"{THOUGHT}well, "), FinishReason.LENGTH
+    done = puna("run", "hi")
+    assert done.out == "\n" and "the model was still thinking: 2 tokens" in done.err
+
+
+def test_thinking_is_turned_off_where_the_template_has_a_switch(fake: FakeLLM, puna: Puna) -> None:
+    fake.chat_template = "{{ enable_thinking }}<think>"
+    assert puna("run", "hi", "--no-thinking", "--template-arg", "x=1").code == 0
+    assert fake.template_args == {"x": 1, "enable_thinking": False}
+    fake.chat_template = "{{ messages }}<think>"
+    done = puna("run", "hi", "--no-thinking")
+    assert done.code == 2 and "no switch for thinking" in done.err and "--thinking-budget 0" in done.err
+    assert puna("run", "hi", "--thinking-budget", "7").code == 0 and fake.asked[-1][1].thinking_budget == 7

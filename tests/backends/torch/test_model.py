@@ -89,7 +89,7 @@ class Plain:
     filters: frozenset[str] = frozenset()
 
     def __init__(self, backend: Backend) -> None:
-        self.info, self.step = backend.info, backend.step
+        self.info, self.step, self.prompts_apart = backend.info, backend.step, backend.prompts_apart
 
 
 REQUESTS: list[dict[str, Any]] = [
