@@ -40,7 +40,7 @@ SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a la
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
-LOWEST_PRIORITY = 19
+NICENESS = 10  # a tenth of the share of other threads; with 19, closing took seconds on a busy machine
 # KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
 # that is not finite makes the request fail that wrote it.
 NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
@@ -219,7 +219,7 @@ def _yield_to_others() -> None:
     """Let this thread run only where the threads that compute leave the cores idle. Linux has a priority for each thread."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------------
