@@ -136,6 +136,21 @@ class InsufficientMemoryError(PunaError):
         self.needed_bytes = needed_bytes
 
 
+class QueueFullError(PunaError):
+    """As many requests wait as may (EngineConfig.max_queue). The same request may be accepted a moment later.
+
+    >>> QueueFullError.of(32).line
+    '32 requests wait, and no more may. Try again in a moment, or raise max_queue'
+    """
+
+    http_status = 429
+    default_hint = "Try again in a moment, or raise max_queue"
+
+    @classmethod
+    def of(cls, num_waiting: int) -> Self:
+        return cls(f"{num_waiting} requests wait, and no more may")
+
+
 class DownloadError(PunaError):
     """A model that could not be fetched, or whose bytes are not the expected ones."""
 

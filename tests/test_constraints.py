@@ -116,6 +116,7 @@ def test_the_default_models_bytes(default_model: Path) -> None:
     assert_bytes_are_alike(build_tokenizer(spec))
 
 
+@pytest.mark.full
 def test_llama_3s_bytes(llama3_tokenizer: Path) -> None:
     assert_bytes_are_alike(build_tokenizer(read_tokenizer_file(llama3_tokenizer, None)))
 
