@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
+from puna import samples
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.embedding import EmbeddingSettings
@@ -128,7 +129,7 @@ class AsyncLLM:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news = _News()
-        handles = await _ended([self._runner.submit(*job, listener=news.tell_end) for job in jobs], news)
+        handles = await _ended([samples.submit(self._runner, *job, listener=news.tell_end) for job in jobs], news)
         return [Completion.of(handle) for handle in handles]
 
 
@@ -170,7 +171,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
             if self._is_closed:
                 raise StopAsyncIteration
             self._news = _News()
-            self.handle = self._runner.submit(*jobs[0], listener=self._news.tell)
+            self.handle = samples.submit(self._runner, *jobs[0], listener=self._news.tell)
             return self.handle
 
     async def __aenter__(self) -> Self:

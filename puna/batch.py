@@ -66,7 +66,7 @@ class Batch:
             page_tables=_page_tables([chunk.request.page_ids for chunk in chunks]),
             logit_rows=np.array(logit_rows, np.int32),
             hidden_rows=np.array(hidden_rows, np.int32),
-            prompt_lengths=np.array([len(chunk.request.prompt_ids) for chunk in chunks], np.int32),
+            prompt_lengths=np.array([chunk.request.prompt_length for chunk in chunks], np.int32),
             adapters=np.array([chunk.request.adapter for chunk in chunks], np.int32),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
@@ -29,10 +29,12 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    num_dropped: int = 0  # tokens of prompt and answer that context shift left out, the oldest ones
     reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
     num_reasoning_tokens: int = 0
     is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
+    others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
     @property
@@ -55,23 +57,38 @@ class Completion:
 
     @classmethod
     def of(cls, handle: Handle | None) -> Self:
-        """The completion of a request that has ended; UsageError until then."""
-        request = None if handle is None else handle.request
-        if handle is None or request is None or not handle.ended_at:
+        """The completion of a request that has ended, with its samples if there are several; UsageError until then."""
+        if handle is None or handle.request is None or not handle.ended_at:
             raise UsageError("the completion is not finished", hint="Read the stream to its end, or close it.")
+        first, *others = [cls._of_one(sample, handle.keeps_logprobs) for sample in handle.samples]
+        if not others:
+            return first
+        scored = next((one.prompt_logprobs for one in (first, *others) if one.prompt_logprobs), ())
+        first, *others = [replace(one, prompt_logprobs=scored) for one in (first, *others)]
+        return replace(first, others=tuple(others))
+
+    @property
+    def choices(self) -> tuple[Completion, ...]:
+        """All samples, in order of their numbers or, with best_of, of their likelihood; the first is this completion."""
+        return (self, *self.others)
+
+    @classmethod
+    def _of_one(cls, handle: Handle, keeps_logprobs: bool) -> Self:
+        request = handle.confirm()
         text, found = "".join(output.text for output in handle.outputs), request.reasoning or Reasoning()
         return cls(
             text=text,
             token_ids=tuple(request.output_ids),
             finish_reason=request.finish_reason or FinishReason.ABORT,
             stop_reason=request.stop_reason,
-            logprobs=tuple(request.logprobs),
+            logprobs=tuple(request.logprobs) if keeps_logprobs else (),
             prompt_logprobs=tuple(request.prompt_logprobs),
             prompt_ids=tuple(request.prompt_ids),
             num_cached=request.num_cached,
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=request.error,
             timing=Timing.of(handle, request),
+            num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
             raw_text="".join(found.raw) if request.reasoning else text,
             num_reasoning_tokens=found.num_tokens,

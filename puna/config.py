@@ -36,6 +36,7 @@ class EngineConfig:
         threads: threads of the CPU. 1..256; 0: one per usable core [0]
         max_context: tokens per sequence, prompt and answer. 0: the model's limit, lowered (with a notice) to what fits [0]
         max_batch: sequences that run at once. 1..4096; 0: 64 on a CPU, 256 on a GPU [0]
+        max_queue: requests that may wait for their start; QueueFullError refuses more. 0..2**20; 0: no limit [0]
         chunk_tokens: token budget of a step; it bounds scratch memory and how long Ctrl-C waits. 0: 256 or 1024 [0]
         page_size: tokens per KV page. A multiple of 16, up to 1024 [32]
         kv_type: how K and V are stored: auto, bf16, f16, f32, int8 ['auto']
@@ -56,6 +57,7 @@ class EngineConfig:
     threads: int = 0
     max_context: int = 0
     max_batch: int = 0
+    max_queue: int = 0
     chunk_tokens: int = 0
     page_size: int = 32
     kv_type: KVType = "auto"
@@ -126,6 +128,7 @@ class EngineSettings(TypedDict, total=False):
     threads: int
     max_context: int
     max_batch: int
+    max_queue: int
     chunk_tokens: int
     page_size: int
     kv_type: KVType
@@ -146,6 +149,7 @@ _ENGINE_LIMITS = (
     ("threads", 0, 256),
     ("max_context", 0, MAX_SIZES["max_context"]),
     ("max_batch", 0, 4096),
+    ("max_queue", 0, 1 << 20),
     ("chunk_tokens", 0, 8192),
     ("page_size", 16, 1024),
     ("vram", 0, 1 << 50),

@@ -14,8 +14,10 @@ from puna.backends.base import Backend
 from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.constraints import Constraint, Constraints
+from puna.context_shift import drop_oldest, require_asked
+from puna.deadlines import Deadlines
 from puna.detokenize import Detokenizer
-from puna.errors import ContextLengthError, NumericalError, UsageError
+from puna.errors import ContextLengthError, NumericalError, QueueFullError, UsageError
 from puna.logprobs import require_possible, sampled_logprob, spelled
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
@@ -23,7 +25,7 @@ from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
-from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
+from puna.request import PLACEHOLDER, FinishReason, PrefixKey, Request, SamplingParams, StepOutput
 from puna.sampling import CheckedSampler, History, Sampler, TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
@@ -92,6 +94,7 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
         self._last_id = 0
+        self._deadlines = Deadlines()
 
     @property
     def has_work(self) -> bool:
@@ -114,15 +117,20 @@ class Engine:
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
 
-        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long.
+        Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
+        QueueFullError if too many requests wait.
         """
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self._require_ids("token id", prompt_ids)
         self._require_ids("stop id", params.stop_ids)
         self._require_room(prompt_ids, params)
+        self._require_queue()
+        if params.num_samples > 1:
+            raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         live = self._make_live(list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
+        self._deadlines.add(live.request.id, params.timeout)
         if self._drafter is not None:
             self._drafter.start(live.request)
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
@@ -158,6 +166,7 @@ class Engine:
         with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
+            self._end_late()
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:
@@ -207,6 +216,12 @@ class Engine:
                 self._use_token(live, token_id)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    def _end_late(self) -> None:
+        """End the requests whose time has passed, with the text so far."""
+        for request_id in self._deadlines.passed():
+            if live := self._live.get(request_id):
+                self._finish(live, FinishReason.TIMEOUT)
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
@@ -269,19 +284,23 @@ class Engine:
         request.num_drafted += len(draft_ids)
         for row, draft_id in zip(rows, (*draft_ids, PLACEHOLDER), strict=True):
             self._sample(live, row)
-            if request.output_ids[-1] != draft_id or request.finish_reason is not None:
+            is_right = request.output_ids[-1] == draft_id and request.finish_reason is None
+            if is_right:
+                self._scheduler.accept_draft(request)
+            if self._jump_ahead(live) or not is_right:
                 break
-            self._scheduler.accept_draft(request)
         if draft_ids:
             self._scheduler.drop_drafts(request)
-        if live.constraint is not None:
-            self._jump_ahead(live, live.constraint)
 
-    def _jump_ahead(self, live: _Live, constraint: Constraint) -> None:
-        """Append the tokens that the constraint forces. The next step computes them together, as it does after a preemption."""
-        for token_id in constraint.forced() if live.request.finish_reason is None else ():
+    def _jump_ahead(self, live: _Live) -> bool:
+        """Append the tokens that the constraint forces, if any. The next step computes them together, as after a preemption."""
+        if live.constraint is None or live.request.finish_reason is not None:
+            return False
+        forced = live.constraint.forced()
+        for token_id in forced:
             if live.request.finish_reason is None:
                 self._accept(live, token_id)
+        return len(forced) > 0
 
     def _score_prompt(self, request: Request, rows: Logits) -> None:
         """Log-probabilities of the next unscored prompt tokens: row i predicts the i-th of them."""
@@ -305,10 +324,32 @@ class Engine:
             live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
         reason, live.request.stop_reason = _end_of(live, token_id)
-        if reason is None:
+        if reason is None or (reason is FinishReason.LENGTH and self._shift(live)):
             self._tell(live, text)
         else:
             self._finish(live, reason, text)
+
+    def _shift(self, live: _Live) -> bool:
+        """Go on in a full context without its oldest tokens. False if the request does not ask for it, or has all its tokens."""
+        request, wanted = live.request, live.request.params.max_tokens
+        is_full = wanted is None or len(request.output_ids) < wanted
+        bos_id = None if self._tokenizer is None else self._tokenizer.bos_id
+        if not (request.params.context_shift and is_full and drop_oldest(request, bos_id)):
+            return False
+        request.prefix_key = self._prefix_key(request.params, request.prompt_length)
+        self._scheduler.recompute(request)
+        live.max_tokens = self._limit(request)
+        return True
+
+    def _limit(self, request: Request) -> int:
+        """How many tokens the request may have until it ends, or until its context is full."""
+        room = len(request.output_ids) + self._plan.max_context - request.num_tokens
+        return room if request.params.max_tokens is None else min(request.params.max_tokens, room)
+
+    def _prefix_key(self, params: SamplingParams, prompt_length: int) -> PrefixKey:
+        key = self._model.prefix_key(prompt_length)
+        apart = (params.cache_salt, self._adapters[params.lora_name]) if params.lora_name else (params.cache_salt,)
+        return (key, *apart) if any(apart) else key
 
     def _text_of(self, live: _Live, token_id: int) -> str:
         """The text that a token adds; "" for a stop id (if it is not to be included) and for a padding id of the vocabulary."""
@@ -389,16 +430,14 @@ class Engine:
         processors: Sequence[LogitsProcessor],
     ) -> _Live:
         require_possible(params, len(prompt_ids), custom)
+        require_asked(params)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(params, self._vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
         self._last_id += 1
         adapter = adapter_number(params.lora_name, list(self._adapters))
-        key, salt = self._model.prefix_key(len(prompt_ids)), sampler.params.cache_salt
-        apart = (salt, self._adapters[params.lora_name]) if params.lora_name else (salt,)
-        prefix_key = (key, *apart) if any(apart) else key
+        prefix_key = self._prefix_key(params, len(prompt_ids))
         request = Request(self._last_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
-        room = self._plan.max_context - len(prompt_ids)
-        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        max_tokens = self._limit(request)
         history = History(request.prompt_ids, request.output_ids)
         custom = None if custom is None else CheckedSampler(custom, self._vocab_size)
         constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
@@ -451,6 +490,11 @@ class Engine:
         outside = [i for i in ids if not 0 <= i < self._vocab_size]
         if outside:
             raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._vocab_size - 1}")
+
+    def _require_queue(self) -> None:
+        limit, num_waiting = self._config.max_queue, len(self._scheduler.waiting)
+        if limit and num_waiting >= limit:
+            raise QueueFullError.of(num_waiting)
 
     def _require_room(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)

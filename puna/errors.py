@@ -136,6 +136,21 @@ class InsufficientMemoryError(PunaError):
         self.needed_bytes = needed_bytes
 
 
+class QueueFullError(PunaError):
+    """As many requests wait as may (EngineConfig.max_queue). The same request may be accepted a moment later.
+
+    >>> QueueFullError.of(32).line
+    '32 requests wait, and no more may. Try again in a moment, or raise max_queue'
+    """
+
+    http_status = 429
+    default_hint = "Try again in a moment, or raise max_queue"
+
+    @classmethod
+    def of(cls, num_waiting: int) -> Self:
+        return cls(f"{num_waiting} requests wait, and no more may")
+
+
 class DownloadError(PunaError):
     """A model that could not be fetched, or whose bytes are not the expected ones."""
 
@@ -180,15 +195,17 @@ def first_line(error: BaseException, *, with_kind: bool = False) -> str:
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..."
 
 
-def did_you_mean(given: str, names: Iterable[str]) -> str:
+def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
     """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
+
+    A `prefix` that many names have makes none of them nearer.
 
     >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
     ('Did you mean chat?', '')
     """
     from difflib import get_close_matches  # only needed for errors
 
-    by_lower = {name.lower(): name for name in names}
-    near = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=3, cutoff=0.6)]
-    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(given.lower())][:3]
+    by_lower, wanted = {name.lower().removeprefix(prefix): name for name in names}, given.lower().removeprefix(prefix)
+    near = [by_lower[name] for name in get_close_matches(wanted, by_lower, n=3, cutoff=0.6)]
+    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(wanted)][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub, rerank
+from puna import checks, embedding, formats, hub, rerank, samples
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
@@ -275,6 +275,7 @@ class LLM:
         a list on stderr; None: if stderr is a terminal.
         """
         completions = _drain(self._open(self.jobs(prompts, params, settings)), progress)
+        self._tell_shifted(completions)
         return completions[0] if is_prompt(prompts) else completions
 
     @overload
@@ -296,6 +297,7 @@ class LLM:
         message is the assistant's, it is continued. `settings` are those of `generate` and the arguments of `encode_chat`.
         """
         completions = _drain(self._open(self.chat_jobs(messages, params, settings)), progress)
+        self._tell_shifted(completions)
         return completions[0] if is_conversation(messages) else completions
 
     @overload
@@ -522,7 +524,7 @@ class LLM:
 
     def _open(self, jobs: list[PromptJob]) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
-        streams = [Stream(self.runner.submit(*job)) for job in jobs]
+        streams = [Stream(samples.submit(self.runner, *job)) for job in jobs]
         try:
             for stream in streams:
                 stream.handle.confirm()
@@ -562,6 +564,14 @@ class LLM:
         for name in unread_args(together, self.chat_template) if together else ():
             self._tell(f"the chat template of this model does not read {name}: it has no effect")
         return together
+
+    def _tell_shifted(self, completions: Sequence[Completion]) -> None:
+        """Report that contexts were shifted, once for a call."""
+        if shifted := [one.num_dropped for one in completions if one.num_dropped]:
+            answers, tokens = counted(len(shifted), "answer"), counted(sum(shifted), "token")
+            self._report.notice(
+                f"{answers} filled the context of {self.plan.max_context} tokens and went on without {tokens}, the oldest"
+            )
 
     def _tell_suggested(self, settings: Mapping[str, Any]) -> None:
         """Report once which of the model's suggestions apply besides the caller's `settings`."""

@@ -22,7 +22,7 @@ PrefixKey = int | tuple[int | str, ...]
 
 PLACEHOLDER = -1  # stands for a sampled token that the host has not read yet
 
-MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS = 16, 256, 20, 1024
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_LOGPROBS, MAX_LOGIT_BIAS, MAX_SAMPLES = 16, 256, 20, 1024, 8
 MAX_CHOICES = 1024
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 MAX_BANNED, MAX_DRY_BREAKERS, MAX_DRY_BREAKER_BYTES = 1024, 64, 40
@@ -41,6 +41,7 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text id, a stop id or a stop text
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller gave up
+    TIMEOUT = "timeout"  # `SamplingParams.timeout` has passed
     ERROR = "error"  # it failed: logits that are not finite, a sampler that raised, a step that broke; the others continue
 
 
@@ -117,6 +118,8 @@ class SamplingParams:
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
         include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
+        context_shift: if the context is full, drop the older half of its tokens and go on, instead of ending [False]
+        num_keep: with context_shift, never drop these first tokens of the prompt. 0..2**27 [0]
         separate_reasoning: tell <think> spans apart from the answer's text. None: in chats only [None]
         thinking_budget: end a <think> span after this many tokens. 0..2**27, or None: when the model ends it [None]
         ignore_eos: go on where the model would stop [False]
@@ -131,6 +134,10 @@ class SamplingParams:
         choice: the answer is one of these texts. At most 1024, and 256 KiB together [()]
         grammar: the answer follows a grammar in llguidance's Lark, or in GBNF (rules are written with ::=). Up to 256 KiB [None]
         cache_salt: share cached K and V only with requests of the same salt (tenants). A text of up to 256 characters ['']
+        n: samples of one prompt, which is computed once; each has a seed of its own, made from `seed`. 1..8 [1]
+        best_of: make this many samples, and return the n that are most likely. n..8, or None: n [None]
+        priority: requests with a lower number are served earlier; one less is worth 256 steps of waiting. -1000..1000 [0]
+        timeout: end after this many seconds, waiting included, with the text so far. 0..10**7, or None: never [None]
     """
 
     max_tokens: int | None = 256
@@ -169,6 +176,8 @@ class SamplingParams:
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
     include_stop_str_in_output: bool = False
+    context_shift: bool = False
+    num_keep: int = 0
     separate_reasoning: bool | None = None
     thinking_budget: int | None = None
     ignore_eos: bool = False
@@ -183,6 +192,10 @@ class SamplingParams:
     choice: Sequence[str] = ()
     grammar: str | None = None
     cache_salt: str = ""
+    n: int = 1
+    best_of: int | None = None
+    priority: int = 0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in _CHECKS:
@@ -192,6 +205,15 @@ class SamplingParams:
             raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
         if self.mirostat and self.adaptive_target >= 0:
             raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
+        if self.best_of is not None and self.best_of < self.n:
+            raise UsageError(
+                f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples are made."""
+        return self.n if self.best_of is None else self.best_of
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -233,6 +255,8 @@ class SamplingSettings(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_ids: Collection[int]
     include_stop_str_in_output: bool
+    context_shift: bool
+    num_keep: int
     separate_reasoning: bool | None
     thinking_budget: int | None
     ignore_eos: bool
@@ -247,6 +271,10 @@ class SamplingSettings(TypedDict, total=False):
     choice: Sequence[str]
     grammar: str | None
     cache_salt: str
+    n: int
+    best_of: int | None
+    priority: int
+    timeout: float | None
 
 
 def checked_setting(name: str, value: object) -> Any:
@@ -408,6 +436,8 @@ _CHECKS: Mapping[str, checks.Check] = {
     "stop": _stops,
     "stop_ids": _stop_ids,
     "include_stop_str_in_output": checks.flag,
+    "context_shift": checks.flag,
+    "num_keep": partial(checks.whole, low=0, high=1 << 27),
     "separate_reasoning": checks.optional(checks.flag),
     "thinking_budget": checks.optional(partial(checks.whole, low=0, high=1 << 27)),
     "ignore_eos": checks.flag,
@@ -422,6 +452,10 @@ _CHECKS: Mapping[str, checks.Check] = {
     "choice": _choices,
     "grammar": checks.optional(_constraint),
     "cache_salt": _salt,
+    "n": partial(checks.whole, low=1, high=MAX_SAMPLES),
+    "best_of": checks.optional(partial(checks.whole, low=1, high=MAX_SAMPLES)),
+    "priority": partial(checks.whole, low=-1000, high=1000),
+    "timeout": checks.optional(partial(checks.real, low=0.0, high=1e7)),
 }
 
 
@@ -485,10 +519,15 @@ class Request:
     num_in_flight: int = 0  # sampled tokens after `output_ids` that the host has not read yet
     is_active: bool = True  # False once its last token has been scheduled
     prefix_key: PrefixKey = 0  # only requests with an equal one share pages
+    num_dropped: int = 0  # tokens from `first_dropped` on that context shift has left out
+    first_dropped: int = 0
+    shifted_length: int = 0  # tokens that were left after the last shift
     reasoning: Reasoning | None = None  # None: it is not told apart from the answer
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop id or stop text that ended it; None: the model's own end, or no stop
     fault: Exception | None = None  # why it ended with ERROR
+    rank: tuple[int, int] = (0, 0)  # the scheduler's order; the lowest is served first
+    leader: Request | None = None  # another sample of this prompt, which computes it for this one
     adapter: int = NO_ADAPTER  # the number of the LoRA adapter that changes the weights for it
     pool: Pool | None = None  # receives the hidden states of the prompt; its tokens then need no logits
 
@@ -505,7 +544,12 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.output_ids) + self.num_in_flight
+        return len(self.prompt_ids) + len(self.output_ids) + self.num_in_flight - self.num_dropped
+
+    @property
+    def prompt_length(self) -> int:
+        """How many of the tokens are computed as a prompt: after a context shift, all that were left then."""
+        return self.shifted_length or len(self.prompt_ids)
 
     @property
     def needs_prompt_logprobs(self) -> bool:
@@ -531,9 +575,16 @@ class Request:
 
     def token_ids(self, first: int, last: int) -> list[int]:
         """Ids first..last-1 of prompt and output together, with placeholders for tokens in flight."""
+        if self.num_dropped:
+            cut, beyond = self.first_dropped, self.num_dropped
+            return self._ids(first, min(last, cut)) + self._ids(max(first, cut) + beyond, last + beyond)
+        return self._ids(first, last)
+
+    def _ids(self, first: int, last: int) -> list[int]:
+        """The same before any context shift."""
         n = len(self.prompt_ids)
         known = self.prompt_ids[first:last] + self.output_ids[max(first - n, 0) : max(last - n, 0)]
-        return known + [PLACEHOLDER] * (min(last, self.num_tokens) - first - len(known))
+        return known + [PLACEHOLDER] * (min(last, self.num_tokens + self.num_dropped) - first - len(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,3 +600,4 @@ class StepOutput:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     reasoning: str = ""
+    index: int = 0  # which sample, if there are several

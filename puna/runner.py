@@ -57,6 +57,16 @@ class Handle(Iterator[StepOutput]):
         self._unread: deque[StepOutput] = deque()
 
     @property
+    def samples(self) -> list[Handle]:
+        """The handles of its samples: itself, unless there are several."""
+        return [self]
+
+    @property
+    def keeps_logprobs(self) -> bool:
+        """Whether the log-probabilities of its samples belong to the result."""
+        return True
+
+    @property
     def is_over(self) -> bool:
         """Whether there is nothing more to read. Ask after `take` returned None."""
         return self.ended_at > 0 and not self._unread
@@ -155,10 +165,15 @@ class Runner:
         processors: Sequence[LogitsProcessor] = (),
         listener: Callable[[Handle], object] = lambda handle: None,
         pool: Pool | None = None,
+        leader: Handle | None = None,
     ) -> Handle:
-        """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle."""
+        """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle.
+
+        `leader`: another sample of this prompt; this one waits for the pages that it computes.
+        """
         handle = Handle(self, listener)
-        self._ask(partial(self._admit, handle, partial(self._engine.add, prompt_ids, params, sampler, pool, processors)))
+        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors)
+        self._ask(partial(self._admit, handle, add, leader))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle
@@ -286,12 +301,13 @@ class Runner:
             self._calls.popleft()
         self._deliver(self._engine.outputs())
 
-    def _admit(self, handle: Handle, add: Callable[[], Request]) -> None:
+    def _admit(self, handle: Handle, add: Callable[[], Request], leader: Handle | None) -> None:
         if handle.ended_at:
             return
         try:
             self._require_open()
             handle.request = add()
+            handle.request.leader = None if leader is None else leader.request
             self._handles[handle.request.id] = handle
         except Exception as error:  # noqa: BLE001 - the handle raises it, and the others go on
             handle._end(error)

@@ -1,20 +1,31 @@
 """Chooses the tokens of each step: decode first, then chunks of prompts. Knows token counts and page ids, but no arrays, no
 text, no device.
 
-Requests are served first come, first served: `running` and `waiting` are sorted by arrival, and every running request came
-before every waiting one. When pages run out, the latest running request is preempted: it gives up its pages, waits at the front,
-and is recomputed later. So the earliest request always progresses, and no request starves.
+Requests are served in the order of their ranks: (256 times the priority plus the step of arrival, then the id). So a request of
+priority 1 is served before those of priority 0 that arrive 256 steps later: only finitely many can overtake a request, and none
+starves. Equal priorities are served first come, first served.
+
+`running` and `waiting` are sorted by rank. The first that waits starts as soon as the pages can hold it; nobody passes it. When
+pages run out, the last running request (the lowest priority, then the latest) is preempted: it gives up its pages, waits at its
+rank, and is recomputed later. So the first running request always progresses. A request that ranks before one whose prompt is
+being computed starts at once, and takes the next chunk.
+
+Decoding requests are in every step: a long prompt holds them up for one chunk at most.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Protocol
 
 from puna.pages import Pages
 from puna.request import Request
+
+AGING = 256  # steps of waiting that are worth one level of priority
+by_rank = attrgetter("rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,8 @@ class Scheduler:
     ) -> None:
         self.pages = pages
         self.running: list[Request] = []
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
+        self._num_steps = 0
         self._max_tokens = max_tokens
         self._max_logits = max_tokens if max_logits is None else max_logits
         self._max_sequences = min(max_sequences, max_tokens, self._max_logits)
@@ -116,7 +128,8 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request with at least one token."""
-        self.waiting.append(request)
+        request.rank = (request.params.priority * AGING + self._num_steps, request.id)
+        insort(self.waiting, request, key=by_rank)
 
     def remove(self, request: Request, *, forget: bool = False) -> None:
         """Remove a request in any state and release its pages. `forget`: their content is wrong. Idempotent."""
@@ -134,6 +147,12 @@ class Scheduler:
         """The running requests whose next step samples a token, and computes one."""
         return list(filter(_is_decoding, self.running))
 
+    def recompute(self, request: Request) -> None:
+        """Compute a request's tokens again, because they are other ones now. It keeps its place in the queue."""
+        self._release(request)
+        request.page_names = []
+        request.is_active = True
+
     def disband(self) -> list[Request]:
         """After a failed step, whose pages nobody can trust: take all pages from all requests, and return those that the step did
         not touch. It touched those that ran or, if none did, the first that waited.
@@ -146,6 +165,8 @@ class Scheduler:
 
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, with their pages reserved. Empty only if no request needs more tokens, or all are loading."""
+        self._num_steps += 1
+        self._admit_before_prompts()
         decodes = list(map(_is_decoding, self.running))
         loads = 0 if self._source is None else self._source.loads_per_step
         budget = TokenBudget(self._max_tokens - sum(decodes), self._max_logits - sum(decodes), loads)
@@ -155,8 +176,8 @@ class Scheduler:
                 chunks += self._continue(request, request.num_tokens)
             else:
                 chunks += self._prefill(request, budget)
-        while budget.tokens > 0 and self._admit():
-            chunks += self._prefill(self.running[-1], budget)
+        while budget.tokens > 0 and (admitted := self._admit()):
+            chunks += self._prefill(admitted, budget)
         return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
@@ -227,28 +248,41 @@ class Scheduler:
         while missing > self.pages.num_available:
             latest = self.running.pop()
             self._release(latest)
-            self.waiting.appendleft(latest)
+            insort(self.waiting, latest, key=by_rank)
             if latest is request:
                 return False
         request.page_ids.extend(self.pages.reserve() for _ in range(missing))
         return True
 
-    def _admit(self) -> bool:
-        """Start the first waiting request if the pages can hold all its tokens.
+    def _admit_before_prompts(self) -> None:
+        """Start what ranks before a running request whose prompt is being computed: it takes the next chunk."""
+        while self.waiting and any(one.rank > self.waiting[0].rank and not _is_decoding(one) for one in self.running):
+            if self._admit() is None:
+                break
+
+    def _admit(self) -> Request | None:
+        """Start the first waiting request if the pages can hold all its tokens, and return it.
 
         One page per running request stays free for decoding, so that the new request is not preempted at once.
         """
-        if not self.waiting or len(self.running) >= self._max_sequences:
-            return False
+        if not self.waiting or len(self.running) >= self._max_sequences or self._waits_for_leader(self.waiting[0]):
+            return None
         request = self.waiting[0]
         self._match(request)
         missing = self.pages.pages_for(request.num_tokens) - len(request.page_ids)
         if self.running and missing + len(self.running) > self.pages.num_available:
             self._release(request)
-            return False
-        self.running.append(self.waiting.popleft())
+            return None
+        insort(self.running, self.waiting.pop(0), key=by_rank)
         self._find_stored(request)
-        return True
+        return request
+
+    def _waits_for_leader(self, request: Request) -> bool:
+        """Whether the full pages of the prompt are being computed for another sample of it: they will be in the prefix cache."""
+        leader = request.leader
+        if leader is None or leader.finish_reason is not None or not self._prefix_cache:
+            return False
+        return leader.num_published < (len(leader.prompt_ids) - 1) // self.pages.page_size
 
     def _match(self, request: Request) -> None:
         """Take pages from the prefix cache. Tokens that need logits or hidden states, always the last one, are computed."""
@@ -293,7 +327,7 @@ class Scheduler:
         return end >= request.num_stored
 
     def _prompt_length(self, request: Request) -> int | None:
-        return len(request.prompt_ids) if self._prompts_apart else None
+        return request.prompt_length if self._prompts_apart else None
 
     def _publish(self, request: Request, num_tokens: int) -> None:
         for index in range(request.num_published, num_tokens // self.pages.page_size):

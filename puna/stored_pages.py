@@ -160,7 +160,7 @@ class StoredPages:
         """How many tokens of a page were generated, if the backend computes those otherwise."""
         if self._pages is None or not self._backend.prompts_apart:
             return 0
-        return self._pages.num_generated(index, len(request.prompt_ids))
+        return self._pages.num_generated(index, request.prompt_length)
 
     # ---- the thread that saves ---------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def test_help_says_of_every_field_what_it_means_and_the_default() -> None:
 
 def test_the_highest_value_that_help_names_is_the_highest_that_is_taken() -> None:
     highest = documented_highest(EngineConfig)
-    assert highest == {"threads": 256, "max_batch": 4096}
+    assert highest == {"threads": 256, "max_batch": 4096, "max_queue": 1 << 20}
     for name, value in highest.items():
         assert getattr(EngineConfig(**{name: value}), name) == value  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=name):

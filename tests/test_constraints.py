@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import doctest
 import gc
@@ -12,7 +13,7 @@ import random
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pydantic
 import pytest
 
+from puna.async_llm import AsyncLLM
 from puna.completion import Completion
 from puna.config import EngineConfig
 from puna.constraints import MAX_COMPILED, Constraint, Constraints, MaskVocabulary
@@ -114,6 +116,7 @@ def test_the_default_models_bytes(default_model: Path) -> None:
     assert_bytes_are_alike(build_tokenizer(spec))
 
 
+@pytest.mark.full
 def test_llama_3s_bytes(llama3_tokenizer: Path) -> None:
     assert_bytes_are_alike(build_tokenizer(read_tokenizer_file(llama3_tokenizer, None)))
 
@@ -476,6 +479,39 @@ def test_a_batch_gives_the_bits_of_each_request_alone() -> None:
         assert engine.num_free_pages == engine._plan.num_pages
 
 
+class Guesses:
+    """A drafter that guesses a few ids, some of which are right."""
+
+    def __init__(self) -> None:
+        self.num_guessed = 0
+
+    def start(self, request: Request) -> None:
+        pass
+
+    def draft(self, requests: Sequence[Request], rows: int) -> None:
+        for request in requests:
+            request.draft_at = len(request.output_ids) + 1
+            request.draft_ids[:] = [*b'": "', *b" llama"][: 1 + len(request.output_ids) % 5]
+            self.num_guessed += len(request.draft_ids)
+
+    def note(self, rows: int, seconds: float) -> None:
+        pass
+
+    def finish(self, request: Request) -> None:
+        pass
+
+
+def test_speculation_changes_no_token() -> None:
+    given, guesses = jobs(48, seed=5), Guesses()
+    plan = make_plan(max_context=640, num_pages=200)
+    config, model = EngineConfig(), tiny_config(vocab_size=VOCAB_SIZE)
+    engine = Engine(Chance(plan), ByteTokenizer(), plan, config, model, guesses)
+    requests = [engine.add(prompt, params) for prompt, params in given]
+    run(engine)
+    assert [result(request) for request in requests] == [alone(*job) for job in given]
+    assert sum(request.num_accepted for request in requests) > 9
+
+
 def test_jumping_ahead_changes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     given = jobs(48, seed=4)
     jumped = [alone(*job) for job in given]
@@ -651,6 +687,18 @@ def test_what_is_not_whole_is_not_parsed(llm: LLM) -> None:
         llm.generate("x", schema=Llama, json_schema=Llama)
 
 
+async def ask(llm: AsyncLLM) -> tuple[Completion, Completion]:
+    whole = await llm.generate("x", schema=Llama, temperature=1.0, seed=5)
+    stream = llm.stream("x", schema=Llama, temperature=1.0, seed=5)
+    _ = [piece async for piece in stream]
+    return whole, stream.completion
+
+
+def test_asyncio_gets_the_same_instance(llm: LLM) -> None:
+    whole, streamed = asyncio.run(ask(AsyncLLM.from_llm(llm)))
+    assert whole.parsed == streamed.parsed == llm.generate("x", schema=Llama, temperature=1.0, seed=5).parsed
+
+
 def test_sixteen_threads_share_the_constraints(llm: LLM) -> None:
     def ask(number: int) -> None:
         schema = {"type": "object", "properties": {"n": {"const": number % 5}}, "required": ["n"], "additionalProperties": False}
@@ -683,12 +731,12 @@ def test_the_document_names_every_keyword_that_is_enforced() -> None:
 
 
 @pytest.mark.full
-def test_the_default_model_obeys_twenty_schemas(default_model: Path) -> None:
+def test_the_default_model_obeys_twenty_schemas_and_more(default_model: Path) -> None:
     with LLM(default_model) as llm:
-        schemas = [random_schema(random.Random(seed)) for seed in range(2000, 2020)]
+        schemas = [random_schema(random.Random(seed)) for seed in range(2000, 2032)]
         params = [SamplingParams(json_schema=schema, temperature=0.7, seed=n, max_tokens=400) for n, schema in enumerate(schemas)]
         prompts = [f"Write JSON for this schema: {json.dumps(schema)[:600]}\n" for schema in schemas]
         completions = llm.generate(prompts, params)
     whole = [(schema, one) for schema, one in zip(schemas, completions) if one.finish_reason is FinishReason.STOP]
-    assert len(whole) >= 15
+    assert len(whole) >= 20  # the others hold open lists, in which a small model never ends
     assert [found for schema, one in whole if (found := fault(schema, one.text))] == []

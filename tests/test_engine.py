@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 
 from puna import filters
 from puna.config import EngineConfig
+from puna.deadlines import Deadlines
 from puna.engine import Engine
-from puna.errors import ContextLengthError, UsageError
+from puna.errors import ContextLengthError, QueueFullError, UsageError
 from puna.request import FinishReason, Request, SamplingParams, StepOutput, TokenLogprob
 from puna.sampling import History, Row, token_logprob
 from tests.fakes import (
@@ -647,3 +649,60 @@ def test_log_probabilities_carry_the_text_of_their_ids() -> None:
     assert request.logprobs[-1].top_texts == (ByteTokenizer().piece(EOS),)
     scored = request.prompt_logprobs[1]
     assert scored is not None and scored.text == "\0" and len(scored.top_texts) == 1
+
+
+# ---- time, and who comes first ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 6])
+def test_a_request_past_its_time_ends_with_its_text_so_far(at: int) -> None:
+    """The clock stands until step `at`; a request that waits ends too, and those without a limit are left alone."""
+    now = 0.0
+    engine = make_engine(spell("one two three"), plan=make_plan(max_sequences=2))
+    engine._deadlines = Deadlines(lambda: now)
+    ended, other, waiting = (
+        engine.add([i, 0], SamplingParams(stop=("e x",), timeout=limit)) for i, limit in ((1, 9.0), (2, None), (3, 8.0))
+    )
+    outputs: list[StepOutput] = []
+    for number in range(20):
+        now += 100.0 if number == at else 0.0
+        outputs += engine.step()
+    mine = [output for output in outputs if output.request_id == ended.id]
+    assert ended.finish_reason is FinishReason.TIMEOUT is mine[-1].finish_reason
+    text = "one two three"[: len(ended.output_ids)]
+    assert told(mine) == (text, tuple(text.encode()))
+    assert waiting.finish_reason is FinishReason.TIMEOUT and waiting.output_ids == []
+    assert other.finish_reason is FinishReason.STOP
+    assert all_free(engine) and not engine.has_work
+
+
+def test_a_queue_that_is_full_refuses_and_takes_again_later() -> None:
+    engine = make_engine(plan=make_plan(max_sequences=2), max_queue=3)
+    params = SamplingParams(max_tokens=3)
+    taken = [engine.add([i], params) for i in range(3)]
+    with pytest.raises(QueueFullError, match="3 requests wait, and no more may") as refusal:
+        engine.add([4], params)
+    assert refusal.value.http_status == 429
+    engine.step()
+    taken += [engine.add([i], params) for i in (4, 5)]
+    with pytest.raises(QueueFullError):
+        engine.add([6], params)
+    run(engine)
+    assert all(request.finish_reason is FinishReason.LENGTH for request in taken) and all_free(engine)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_priorities_change_no_result(seed: int) -> None:
+    rng = random.Random(seed)
+    jobs = [([rng.choice([1, 2])] * rng.randint(1, 60) + [rng.randrange(256)], random_params(rng)) for _ in range(16)]
+    engine = make_engine(plan=make_plan(num_pages=9, max_tokens=12, max_sequences=3))
+    requests = []
+    for ids, params in jobs:
+        requests.append(engine.add(ids, replace(params, priority=rng.randint(-2, 2))))
+        for _ in range(rng.randint(0, 4)):
+            engine.step()
+    run(engine)
+    for request, (ids, params) in zip(requests, jobs, strict=True):
+        lone = alone(ids, params)
+        assert (request.output_ids, request.logprobs) == (lone.output_ids, lone.logprobs)
+    assert all_free(engine)

@@ -51,7 +51,7 @@ EXPECTED = (
 )
 # Fields of SamplingParams whose names explain themselves, or that the entry of another term explains.
 PLAIN_FIELDS = {"max_tokens", "min_tokens", "suppress_ids", "begin_suppress_ids", "ignore_eos", "prompt_logprobs"}
-PLAIN_FIELDS |= {"separate_reasoning", "include_stop_str_in_output", "processed_logprobs", "prompt_logprobs_start"}
+PLAIN_FIELDS |= {"num_keep", "separate_reasoning", "include_stop_str_in_output", "processed_logprobs", "prompt_logprobs_start"}
 PLAIN_FIELDS |= {"penalty_last_n", "xtc_threshold", "dynatemp_exponent", "mirostat_tau", "mirostat_eta", "adaptive_decay"}
 PLAIN_FIELDS |= {"dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"}
 OTHERWISE_SPELLED = {

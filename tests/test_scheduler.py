@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from puna.pages import Pages
-from puna.request import Request, SamplingParams
-from puna.scheduler import ScheduledChunk, Scheduler
+from puna.request import FinishReason, Request, SamplingParams
+from puna.scheduler import AGING, ScheduledChunk, Scheduler
 
 
 def request(request_id: int, num_tokens: int, token_id: int | None = None) -> Request:
@@ -283,3 +283,159 @@ def test_stored_pages_are_loaded_and_counted() -> None:
     assert step(fresh) == []
     assert spans(step(fresh)) == [(2, 12, 14)]
     assert fresh.running[0].num_cached == 12 and source.loaded == 3
+
+
+# ---- fairness: priorities, long prompts, overload -----------------------------------------------------------------------
+
+
+def ranked(request_id: int, num_tokens: int, priority: int) -> Request:
+    return Request(request_id, [1000 * request_id] * num_tokens, SamplingParams(priority=priority))
+
+
+def test_a_lower_priority_number_starts_first_and_equals_as_they_came() -> None:
+    it = scheduler(max_sequences=1)
+    for number, priority in enumerate([0, 1, -1, 0, -1]):
+        it.add(ranked(number, 2, priority))
+    order = []
+    while it.has_work:
+        order.append(step(it)[0].request.id)
+        it.remove(it.running[0])
+    assert order == [2, 4, 0, 3, 1]
+
+
+def test_the_last_of_the_lowest_priority_gives_up_its_pages() -> None:
+    it = scheduler(num_pages=5)
+    for number, priority in enumerate([0, 2, 1, 2]):
+        it.add(ranked(number, 3, priority))
+    left: list[int] = []
+    for _ in range(12):
+        before = list(it.running)
+        step(it)
+        left += [r.id for r in reversed(before) if r not in it.running and r.id not in left]
+    assert left == [1, 2]
+    assert [r.rank for r in it.waiting] == sorted(r.rank for r in it.waiting)
+
+
+def test_what_ranks_before_a_prompt_takes_its_next_chunk() -> None:
+    it = scheduler(num_pages=40)
+    it.add(ranked(1, 80, 0))
+    step(it)
+    it.add(ranked(2, 10, -1))
+    it.add(ranked(3, 10, 0))
+    assert spans(step(it)) == [(2, 0, 8)]
+    assert spans(step(it)) == [(2, 8, 10), (1, 8, 14)]
+
+
+def test_a_low_priority_is_overtaken_by_those_of_its_first_steps_only() -> None:
+    """One request of priority 3 among a stream of requests of priority 0 that never ends: it starts after 3 * AGING steps."""
+    it = scheduler(max_sequences=1, num_pages=64)
+    it.add(ranked(0, 1, 3))
+    for number in range(1, 4000):
+        it.add(ranked(number, 1, 0))
+        chunk = step(it)[0]
+        if chunk.request.id == 0:
+            break
+        if chunk.is_last:
+            it.remove(chunk.request)
+    assert number == 3 * AGING + 1
+
+
+@pytest.mark.parametrize("length", [9, 100, 1000])
+def test_a_long_prompt_holds_decoding_up_for_no_step(length: int) -> None:
+    """In scheduled tokens: each step computes a token of each decoding request, and no more than the budget in all."""
+    it = scheduler(num_pages=600, max_tokens=32, max_sequences=6)
+    for number in range(4):
+        it.add(request(number, 2))
+    step(it)
+    it.add(request(9, length))
+    while it.running[-1].id != 9 or it.running[-1].num_computed < length:
+        chunks = step(it)
+        assert [(c.request.id, c.last - c.first) for c in chunks[:4]] == [(number, 1) for number in range(4)]
+        assert sum(c.last - c.first for c in chunks) <= 32
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_under_overload_nobody_waits_three_times_the_median(seed: int) -> None:
+    """100 requests at once on 8 slots. The wait is counted in steps, from the arrival to the first chunk."""
+    rng = random.Random(seed)
+    it = scheduler(num_pages=400, page_size=16, max_tokens=256, max_sequences=8)
+    ends = {number: rng.randint(32, 256) for number in range(100)}
+    for number in ends:
+        it.add(request(number, rng.randint(32, 256)))
+    begun: dict[int, int] = {}
+    for now in range(1 << 20):
+        if not it.has_work:
+            break
+        for chunk in step(it):
+            begun.setdefault(chunk.request.id, now)
+        for one in [r for r in it.running if len(r.output_ids) >= ends[r.id]]:
+            it.remove(one)
+    waits = sorted(begun.values())
+    assert len(waits) == 100 and waits[-1] <= 3 * waits[50], waits
+
+
+@pytest.mark.parametrize("seeds", [range(60), pytest.param(range(60, 2000), marks=pytest.mark.full)], ids=str)
+def test_random_walks_with_priorities_lose_no_page_and_end(seeds: range) -> None:
+    """Submit, cancel, fail, finish, preempt, evict in any order: pages stay whole, the first always moves on, everybody ends."""
+    for seed in seeds:
+        random_walk(seed)
+
+
+def random_walk(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    page_size, longest = rng.choice([1, 2, 4]), rng.randint(4, 40)
+    num_pages = -(-longest // page_size) + rng.randint(0, 8)
+    it = scheduler(num_pages, page_size, rng.randint(1, 12), rng.randint(1, 8), prefix_cache=rng.random() < 0.7)
+    ends: dict[int, int] = {}
+    made: list[Request] = []
+    for number in range(rng.randint(60, 120)):
+        if rng.random() < 0.25 and len(ends) < 20:
+            num_prompt = rng.randint(1, longest - 1)
+            ends[number] = rng.randint(num_prompt + 1, longest)
+            params = SamplingParams(priority=rng.randint(-2, 2))
+            made.append(Request(number, [rng.randint(0, 1) for _ in range(num_prompt)], params))
+            if rng.random() < 0.3:
+                made[-1].leader = rng.choice([None, *made[:-1]])
+                made[-1].prompt_ids = list(made[-1].leader.prompt_ids) if made[-1].leader else made[-1].prompt_ids
+                ends[number] = max(ends[number], len(made[-1].prompt_ids) + 1)
+            it.add(made[-1])
+        walk(it, ends, rng)
+        check_order(it, num_pages)
+    for _ in range(20000):
+        if not it.has_work:
+            break
+        walk(it, ends, rng)
+    check_order(it, num_pages)
+    assert not it.has_work and it.pages.num_available == num_pages
+
+
+def walk(it: Scheduler, ends: dict[int, int], rng: random.Random) -> None:
+    """A step, or what may happen between two."""
+    match rng.randrange(12):
+        case 0 if it.has_work:
+            gone = rng.choice([*it.running, *it.waiting])
+            it.remove(gone, forget=rng.random() < 0.3)
+            gone.finish_reason = FinishReason.ABORT
+        case 1 if it.has_work and rng.random() < 0.1:
+            waiting = it.disband()
+            it.__init__(Pages(it.pages.num_pages, it.pages.page_size), max_tokens=it._max_tokens, max_sequences=it._max_sequences)  # type: ignore[misc]
+            for one in waiting:
+                it.add(one)
+        case _:
+            first = it.running[0] if it.running else None
+            before = first.num_computed if first else 0
+            step(it)
+            assert first is None or first not in it.running or first.num_computed > before or it.running[0] is not first
+    for one in [r for r in it.running if r.num_tokens >= ends[r.id]]:
+        it.remove(one)
+        one.finish_reason = FinishReason.LENGTH
+
+
+def check_order(it: Scheduler, num_pages: int) -> None:
+    it.pages.check()
+    for several in (it.running, it.waiting):
+        assert [r.rank for r in several] == sorted(r.rank for r in several)
+    assert all(r.page_ids == [] for r in it.waiting)
+    held = {page for r in it.running for page in r.page_ids}
+    assert len(held) + it.pages.num_available == num_pages

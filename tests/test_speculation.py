@@ -84,6 +84,9 @@ def random_job(rng: random.Random) -> Job:
         prompt_logprobs=rng.choice([None, None, 2]),
         **({} if rng.random() < 0.5 else rng.choice(FILTERS)),
     )
+    if rng.random() < 0.2:  # a constraint, which masks each row in turn, and may force tokens
+        regex = rng.choice(["[abc de]{1,20}", "(abc|bcd)+ (always the same|another)?"])
+        return ids, dataclasses.replace(params, regex=regex, stop=(), stop_ids=(), ignore_eos=False, min_tokens=0), False
     return ids, params, rng.random() < 0.1
 
 

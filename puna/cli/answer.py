@@ -74,13 +74,16 @@ def _write(out: TextIO | None, text: str) -> None:
         out.flush()
 
 
+CUT = (FinishReason.LENGTH, FinishReason.ABORT, FinishReason.TIMEOUT)  # the text may end within a character
+
+
 def whole_characters(text: str, reason: FinishReason | None) -> str:
     """The end of an answer without half a character, which a limit on tokens can leave.
 
     >>> whole_characters("a llama \ufffd", FinishReason.LENGTH), whole_characters("\ufffd", FinishReason.STOP)
     ('a llama ', '\ufffd')
     """
-    return text.rstrip(HALVES) if reason in (FinishReason.LENGTH, FinishReason.ABORT) else text
+    return text.rstrip(HALVES) if reason in CUT else text
 
 
 def require_success(completion: Completion) -> None:
@@ -106,6 +109,12 @@ def told_of_reasoning(completion: Completion) -> str:
         return f"the budget ended the thinking after {count}"
     is_unfinished = completion.reasoning is not None and not completion.text and completion.finish_reason is FinishReason.LENGTH
     return f"the model was still thinking: {count}" if is_unfinished else ""
+
+
+def told_of_shift(completion: Completion) -> str:
+    """What to say of a context that was shifted; "" if it was not."""
+    count = counted(completion.num_dropped, "token")
+    return f"the context was full: the answer goes on without {count} of its beginning" if completion.num_dropped else ""
 
 
 CONTEXT_IS_FULL = "cut: the context is full"

@@ -162,6 +162,8 @@ class Conversation:
         after_start_s = first - answer.process_started() if first and not self.turns else None
         facts = answer.speeds(completion, self.load_s, after_start_s)
         self.turns.append(facts | {"finish_reason": completion.finish_reason.value})
+        if note := answer.told_of_shift(completion):
+            tell(f"[{note}]")
         if completion.error:
             self.num_failed += 1
             tell(f"puna: the answer broke off: {completion.error}")

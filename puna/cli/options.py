@@ -170,6 +170,10 @@ _SAMPLING = (
     click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
     click.option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
+    click.option(
+        "--context-shift", is_flag=True, default=None, help="In a full context, drop the older half and go on [stop there]."
+    ),
+    click.option("--num-keep", type=Sampling(), metavar="N", help="With --context-shift: never drop the first N tokens [0]."),
     click.option("--thinking-budget", type=Sampling(), metavar="N", help="End the model's thinking after N tokens [no limit]."),
     click.option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this adapter of --lora-modules."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),

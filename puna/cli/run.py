@@ -109,5 +109,10 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> int:
         print_json({"model": shown_path(llm.path), **answer.completion_facts(completion, llm.tokenizer), "stats": facts})
     else:
         answer.tell_logprobs(completion, llm.tokenizer)
-    tell(*answer.speeds_lines(facts), answer.told_of_reasoning(completion), answer.cut_short(completion, llm))
+    tell(
+        *answer.speeds_lines(facts),
+        answer.told_of_reasoning(completion),
+        answer.told_of_shift(completion),
+        answer.cut_short(completion, llm),
+    )
     return 0

@@ -105,7 +105,7 @@ def _no_option(error: click.NoSuchOption, context: click.Context, words: Sequenc
     parameters = context.command.get_params(context)
     known = [flag for parameter in parameters for flag in parameter.opts if isinstance(parameter, click.Option)]
     takes_model = any("MODEL" in parameter.make_metavar(context) for parameter in parameters)
-    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())])
+    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())], prefix="--")
     if near.startswith(tuple(f"Did you mean {flag}" for flag in MODEL_FLAGS)):
         near = f"The model stands without a flag: {_with_bare_model(context.command_path, given, words)}"
     return UsageError(f"there is no option {given}", hint=near or f"Try: {context.command_path} --help")

@@ -68,6 +68,7 @@ class FakeStream:
             stop_reason=None,
             reasoning="".join(self.thought) or None,
             is_reasoning_cut=False,
+            num_dropped=0,
             num_reasoning_tokens=len(self.thought),
             logprobs=tuple(TokenLogprob(i, -0.5, ((i, -0.5),), f"t{i}", (f"t{i}",), b"t", (b"t",)) for i in range(len(self.said)))
             if wants_logprobs

@@ -9,6 +9,7 @@ from puna.cli.answer import process_started
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason
+from puna.schemas import JsonSchema
 from puna.suggested import suggested
 from tests.cli.conftest import THOUGHT, FakeLLM, FakeTokenizer, Puna
 
@@ -103,6 +104,38 @@ def test_every_flag_of_llama_cpps_samplers_arrives(fake: FakeLLM, puna: Puna) ->
     assert (p.dry_multiplier, p.dry_base, p.dry_allowed_length, p.dry_penalty_last_n) == (0.7, 1.5, 3, -1)
     assert (p.dry_sequence_breakers, p.banned_strings, p.bad_words_ids) == (("x", "yz"), ("no",), ((3, 4), (5,)))
     assert puna("run", "hi", "--mirostat", "2", "--temperature", "1").code == 0 and fake.asked[1][1].mirostat == 2
+
+
+def test_a_constraint_arrives_from_a_flag_or_a_file(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "integer"}', "utf-8")
+    (tmp_path / "g.gbnf").write_text('root ::= "é"', "utf-8")
+    for flag, name, value in [
+        (["--json-schema", str(tmp_path / "s.json")], "json_schema", JsonSchema('{"type": "integer"}')),
+        (["--json-schema", '{"type":"integer"}'], "json_schema", JsonSchema('{"type": "integer"}')),
+        (["--json-object"], "json_object", True),
+        (["--regex", "a+"], "regex", "a+"),
+        (["--choice", "yes", "--choice", "no"], "choice", ("yes", "no")),
+        (["--grammar", str(tmp_path / "g.gbnf")], "grammar", 'root ::= "é"'),
+    ]:
+        assert puna("run", "hi", *flag).code == 0
+        assert getattr(fake.asked[-1][1], name) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--json-schema", "no.json"], "--json-schema no.json cannot be read: [Errno 2]"),
+        (["--grammar", "no.gbnf"], "--grammar no.gbnf cannot be read: [Errno 2]"),
+        (["--json-schema", "{"], "json_schema is not JSON"),
+        (["--json-schema", '{"uniqueItems": true}'], "json_schema has 'uniqueItems', which puna cannot enforce"),
+        (["--regex", "a", "--choice", "b"], "regex and choice are given; an answer follows one of them"),
+    ],
+)
+def test_a_constraint_that_cannot_be_is_refused_before_anything_is_loaded(
+    fake: FakeLLM, puna: Puna, flags: list[str], told: str
+) -> None:
+    done = puna("run", "hi", *flags)
+    assert (done.code, fake.loaded) == (2, []) and done.err.startswith(f"puna: {told}")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -21,25 +22,28 @@ from puna import filters
 from puna.backends import backend_spec, create_backend
 from puna.completion import Completion
 from puna.config import EngineConfig
+from puna.constraints import Constraint
 from puna.history import History, Row
 from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.plan import make_plan
-from puna.request import SamplingParams
+from puna.request import FinishReason, SamplingParams
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
 from tests.fakes import ByteTokenizer, ParamsWithOnly, only, random_checkpoint, tiny_config
+from tests.test_speculation import Adversary
 
 CONFIG: ModelConfig = tiny_config(num_heads=3, num_kv_heads=1, head_dim=16, hidden_size=64, ffn_size=96, max_context=96)
 devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
 
 
 @contextmanager
-def tiny_llm(device: str, quant: str, **settings: int | bool) -> Iterator[LLM]:
+def tiny_llm(device: str, quant: str, num_pages: int = 0, **settings: int | bool | str) -> Iterator[LLM]:
     checkpoint = random_checkpoint(CONFIG, quant, seed=4)
     config = EngineConfig(device=device, page_size=16, threads=THREADS.get(device, 0), **settings)  # type: ignore[arg-type]
     backend = create_backend(config)
     layouts = backend_spec(device).layouts
     plan = make_plan(checkpoint.config, checkpoint.tensors, config, layouts, backend.info.free_bytes)
+    plan = replace(plan, num_pages=num_pages or plan.num_pages)
     backend.load(checkpoint, plan)
     with LLM.from_parts(checkpoint, ByteTokenizer(), backend, plan, config) as llm:
         yield llm
@@ -88,6 +92,60 @@ def test_64_prompts_in_one_call_give_what_each_gives_alone(device: str, quant: s
         assert gist(llm.generate(prompts, params)) == gist(alone)
 
 
+def copies(count: int) -> tuple[list[list[int]], list[SamplingParams]]:
+    """Prompts that repeat themselves and each other, so that there is much to guess."""
+    rng = random.Random(count)
+    common = [rng.randrange(256) for _ in range(20)]
+    prompts = [
+        (common + [rng.randrange(256)] * rng.randint(0, 3)) * rng.randint(1, 2) + common[: rng.randint(1, 20)]
+        for _ in range(count)
+    ]
+    params = [
+        SamplingParams(
+            max_tokens=rng.randint(8, 28),
+            temperature=rng.choice([0.0, 0.0, 0.3]),
+            repetition_penalty=rng.choice([1.0, 1.0, 1.2]),
+            logit_bias=dict.fromkeys(common, 8.0),
+            seed=i,
+            logprobs=2,
+            prompt_logprobs=rng.choice([None, None, 1]),
+        )
+        for i in range(count)
+    ]
+    return prompts, params
+
+
+def how_many_texts() -> Iterator[object]:
+    """500 on each backend, and a part of them in the normal tier."""
+    for device, few in (("reference", 5), ("cpu", 16), ("torch", 3)):
+        yield pytest.param(device, few)
+        yield pytest.param(device, 500, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize(("device", "count"), list(how_many_texts()))
+def test_speculation_chunks_preemption_and_stored_pages_change_no_bit(device: str, count: int, tmp_path: Path) -> None:
+    """RELIABILITY's D2: texts and log-probabilities equal those of one request at a time, token by token, without any cache."""
+    prompts, params = copies(count)
+    with tiny_llm(device, "Q4_1", prefix_cache=False, max_batch=1, speculation="off") as llm:
+        alone = [llm.generate(ids, each) for ids, each in zip(prompts, params, strict=True)]
+    hard: dict[str, Any] = {
+        "chunk_tokens": 24,
+        "max_batch": 6,
+        "num_pages": 14,
+        "cache_dir": str(tmp_path),
+        "speculation": "ngram",
+    }
+    for run in ("first", "from the disk"):
+        with tiny_llm(device, "Q4_1", **hard) as llm:
+            together = llm.generate(prompts, params)
+            assert gist(together) == gist(alone), run
+            assert llm.engine.num_free_pages == llm.plan.num_pages
+            llm.engine._drafter = Adversary(1, {i: list(c.token_ids) for i, c in enumerate(alone, start=len(alone) + 1)})
+            again = llm.generate(prompts, params)
+            assert gist(again) == gist(alone), f"{run}, with guesses of all kinds"
+        assert sum(c.timing.num_accepted for c in again) > count
+
+
 @devices
 def test_an_answer_read_as_a_prompt_has_the_log_probabilities_of_its_making(device: str) -> None:
     with tiny_llm(device, "F32") as llm:
@@ -106,6 +164,33 @@ def test_a_device_that_samples_gives_what_the_host_would(device: str) -> None:
         sampled = llm.generate(prompts, plain)
     assert [c.token_ids for c in sampled] == [c.token_ids for c in told]
     assert {c.num_cached > 0 for c in sampled} == {True, False}, "pages of ids that were read late are found, too"
+
+
+CONSTRAINTS: list[dict[str, Any]] = [
+    {"json_schema": {"type": "object", "properties": {"name": {"enum": ["llama", "alpaca"]}}, "required": ["name"]}},
+    {"json_schema": {"type": "array", "items": {"type": "integer", "maximum": 99, "minimum": 10}, "minItems": 3, "maxItems": 3}},
+    {"regex": "the (llama|alpaca) (sees|hears) [a-z]{3} plains"},
+    {"choice": ["Lima is the capital", "Lisbon is not"]},
+    {},
+]
+
+
+@devices
+def test_tokens_that_a_constraint_forces_are_computed_together_with_the_same_bits(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With jump-ahead, one chunk has several known tokens behind the prompt; without it each of them has a step."""
+    prompts, _ = jobs()
+    params = [
+        SamplingParams(max_tokens=36, temperature=i % 3 * 0.8, seed=i, **CONSTRAINTS[i % len(CONSTRAINTS)]) for i in range(10)
+    ]
+    with tiny_llm(device, "Q4_0") as llm:
+        together = llm.generate(prompts[:10], params)
+        alone = [llm.generate(p, each) for p, each in zip(prompts[:10], params, strict=True)]
+        monkeypatch.setattr(Constraint, "forced", lambda self: ())
+        step_by_step = llm.generate(prompts[:10], params)
+    assert gist(together) == gist(alone) == gist(step_by_step)
+    assert {one.finish_reason for one in together} >= {FinishReason.STOP}
 
 
 @devices
