@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -193,7 +194,7 @@ def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
         "id": entry.token_id,
         "text": entry.text,
         "bytes": list(entry.bytes),
-        "logprob": entry.logprob,
+        "logprob": entry.logprob if math.isfinite(entry.logprob) else None,  # of a token that a budget forced on the filters
         "top": [
             {"id": token_id, "text": text, "bytes": list(data), "logprob": logprob}
             for (token_id, logprob), text, data in zip(entry.top, entry.top_texts, entry.top_bytes, strict=True)
