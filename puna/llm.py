@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import checks, embedding, formats, hub, rerank, samples
+from puna import beam_search, checks, embedding, formats, hub, rerank, samples
 from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
+from puna.beam_search import Beam, BeamSearch, BeamSettings
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
@@ -390,6 +391,32 @@ class LLM:
         """
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
+
+    def beam_search(self, prompt: Prompt, **settings: Unpack[BeamSettings]) -> list[Beam]:
+        """The most likely answers to a prompt that beam search finds, the best first; nothing is drawn.
+
+        `width`: beginnings that are kept, and answers that are returned at most. 1..64 [4]. `max_tokens`: of an answer [64].
+        `length_penalty`: answers are compared by logprob / tokens ** length_penalty: above 0 favours long ones [1.0].
+        `early_stopping`: stop at `width` answers, even if a better one may follow [False]. `ignore_eos`, `stop_ids`: as in
+        SamplingParams. The ids are those of transformers' `num_beams`. Each token of each beam is a request of its own.
+        """
+        ids = self.encode(prompt)
+        search = self._beam_rules(beam_search.require_room(ids, self.plan.max_context), settings)
+        return [self._spelled(beam, search.stop_ids) for beam in search.search(beam_search.logits_after(self.runner, ids))]
+
+    def _beam_rules(self, room: int, settings: BeamSettings) -> BeamSearch:
+        given: dict[str, Any] = dict(settings)
+        ignores = checks.flag("ignore_eos", given.pop("ignore_eos", False))
+        own = frozenset(self.default_params.stop_ids if self.tokenizer is None else self.tokenizer.stop_ids)
+        stop_ids = frozenset(checks.token_ids("stop_ids", given.pop("stop_ids", ()))) | (frozenset() if ignores else own)
+        if (unknown := checks.unknown_setting(BeamSearch, given)) is not None:
+            raise unknown
+        search = BeamSearch(**given, stop_ids=stop_ids)
+        return dataclasses.replace(search, max_tokens=min(search.max_tokens, room))
+
+    def _spelled(self, beam: Beam, stop_ids: frozenset[int]) -> Beam:
+        ids = beam.token_ids[:-1] if beam.token_ids[-1] in stop_ids else beam.token_ids
+        return beam if self.tokenizer is None else dataclasses.replace(beam, text=self.tokenizer.decode(ids))
 
     def rerank(
         self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None

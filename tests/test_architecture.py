@@ -38,7 +38,7 @@ ROWS = [
     ["engine"],
     ["runner"],
     ["completion", "embedding", "samples"],
-    ["rerank", "score"],
+    ["beam_search", "rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],
     ["server", "machine", "glassbox", "compat"],
