@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]  # (vocab_size,)
 
-MAX_COMPILED = 64  # constraints kept for later requests
+MAX_COMPILED, MAX_COMPILED_CHARACTERS = 64, 1 << 20  # constraints kept for later requests; of the longest, one takes 10 MB
 STACK_BYTES = 256 << 20  # llguidance recurses into a constraint; the deepest of `schemas.MAX_BYTES` needs 100 MiB and more
 
 # How JSON is written: as Python's json.dumps does. A separator that is fixed costs no token's choice, and a small model cannot
@@ -119,8 +119,7 @@ class Constraints:
             return None
         matcher = self._copy(*wanted)
         assert self._tokenizer is not None
-        ends = self._vocabulary.ends(stop_ids) if not sampler.params.ignore_eos else []
-        added_spaces = self._vocabulary.added_spaces if at_start else None
+        ends, added_spaces = self._vocabulary.ends(stop_ids), self._vocabulary.added_spaces if at_start else None
         return Constraint(wanted[0], matcher, self._tokenizer.vocab_size, ends, sampler, custom, added_spaces)
 
     def _copy(self, kind: str, given: Any) -> LLMatcher:
@@ -132,7 +131,7 @@ class Constraints:
         with self._lock:
             self._compiled[kind, given] = compiled
             self._compiled.move_to_end((kind, given))
-            if len(self._compiled) > MAX_COMPILED:
+            while len(self._compiled) > MAX_COMPILED or sum(map(_size, self._compiled)) > MAX_COMPILED_CHARACTERS:
                 self._compiled.popitem(last=False)
             return compiled.deep_copy()
 
@@ -155,6 +154,12 @@ def wanted_by(params: SamplingParams) -> tuple[str, Any] | None:
     (('regex', 'a+'), None)
     """
     return next(((name, value) for name in GRAMMARS if (value := getattr(params, name))), None)
+
+
+def _size(wanted: tuple[str, Any]) -> int:
+    """The length of a constraint's text."""
+    given = wanted[1]
+    return sum(map(len, given)) if isinstance(given, tuple) else len(getattr(given, "text", str(given)))
 
 
 def _with_deep_stack(work: Callable[[], LLMatcher]) -> LLMatcher:

@@ -86,18 +86,18 @@ class PageStore:
     def has(self, name: str) -> bool:
         return os.path.exists(self._path(name))  # noqa: PTH110 - Path.exists is three times as slow
 
-    def read(self, name: str, ids: bytes) -> Page | None:
-        """A page, if the file is exactly what was written for these ids. Any other file is removed."""
-        path, start = self._path(name), HEAD.size + len(ids)
+    def read(self, name: str, ids: bytes, into: Page) -> bool:
+        """Read a page, if the file is exactly what was written for these ids. Any other file is removed."""
+        path, head = self._path(name), np.empty(HEAD.size + len(ids), np.uint8)
         try:
-            content = _read_exactly(path, start + self._page_bytes)
+            is_whole = _read_exactly(path, head, into)
         except OSError:
-            return None
-        if content is not None and content[:start].tobytes() == self._head(name, ids, content[start:]):
-            return content[start:]
+            return False
+        if is_whole and head.tobytes() == self._head(name, ids, into):
+            return True
         with suppress(OSError):
             path.unlink()
-        return None
+        return False
 
     def write(self, name: str, ids: bytes, page: Page) -> None:
         """Keep a page, and remove others if the folder is full. OSError if the disk is full."""
@@ -145,21 +145,14 @@ class PageStore:
             write_whole(self._folder / ABOUT, json.dumps(self._about).encode())
 
 
-def _read_exactly(path: Path, num_bytes: int) -> Page | None:
-    """The bytes of a regular file of that size; None for another size, or what is no regular file."""
+def _read_exactly(path: Path, *parts: Page) -> bool:
+    """Fill the parts, one after the other, from a regular file that has as many bytes; False for any other."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0))
-    try:
+    with os.fdopen(handle, "rb", buffering=0) as file:
         facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size != num_bytes:
-            return None
-        content = np.empty(num_bytes, np.uint8)
-        with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
-            done = 0
-            while done < num_bytes and (count := file.readinto(content[done:].data)):
-                done += count
-        return content if done == num_bytes else None
-    finally:
-        os.close(handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size != sum(len(part) for part in parts):
+            return False
+        return all(file.readinto(part.data) == len(part) for part in parts)  # short only if it was truncated meanwhile
 
 
 def open_folder(folder: Path) -> None:

@@ -7,9 +7,11 @@ A schema is refused before anything is generated if an answer might not obey it:
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Self, TypeGuard
 from urllib.parse import unquote
 
@@ -287,8 +289,8 @@ class _Subschemas:
                 raise UsageError(f"{self._where(path)} has {keyword!r}, which puna cannot enforce", hint=hint)
             if keyword == "$id" and path:
                 raise UsageError(f"{self._where(path)} has a '$id' of its own", hint="Leave it out.")
-            if keyword not in SUPPORTED and (near := get_close_matches(keyword, SUPPORTED | UNSUPPORTED, n=1, cutoff=0.8)):
-                raise UsageError(f"{self._where(path)} has the unknown keyword {keyword!r}", hint=f"Did you mean {near[0]}?")
+            if keyword not in SUPPORTED and (near := _meant_by(keyword)):
+                raise UsageError(f"{self._where(path)} has the unknown keyword {keyword!r}", hint=f"Did you mean {near}?")
 
     def _require_format(self, path: Path, node: Node) -> None:
         kind = node.get("format")
@@ -325,12 +327,12 @@ class _Subschemas:
         for path, children in self._children.items():
             for child in (one for paths in children.values() for one in paths):
                 users.setdefault(child, []).append(path)
-        waiting = list(self._found)
+        waiting = OrderedDict.fromkeys(reversed(self._found))  # a queue without doubles; what is inside a part comes before it
         while waiting:
-            path = waiting.pop()
+            path, _ = waiting.popitem(last=False)
             if path not in finite and self._can_end(path, finite):
                 finite.add(path)
-                waiting += users.get(path, [])
+                waiting.update(dict.fromkeys(users.get(path, [])))
         if () not in finite:
             raise UsageError(f"{self._name} requires itself, so no finite answer can satisfy it")
 
@@ -349,6 +351,13 @@ class _Subschemas:
             needed |= {*first, *rest}
         choices = [children[key] for key in ("anyOf", "oneOf") if children.get(key)]
         return needed <= finite and all(any(child in finite for child in paths) for paths in choices)
+
+
+@lru_cache(1024)
+def _meant_by(keyword: str) -> str:
+    """The keyword that another one is a misspelling of; "" if it is a word of its own."""
+    near = get_close_matches(keyword, SUPPORTED | UNSUPPORTED, n=1, cutoff=0.8)
+    return near[0] if near and keyword not in UNSUPPORTED else ""
 
 
 def _combines(node: Node) -> bool:

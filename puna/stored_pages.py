@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.base import Backend
+from puna.backends.base import Backend, PageBytes
 from puna.config import EngineConfig
 from puna.errors import ConfigError, PunaError, first_line
 from puna.formats.base import Checkpoint
@@ -40,7 +40,7 @@ SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a la
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
-LOWEST_PRIORITY = 19
+NICENESS = 10  # a tenth of the share of other threads; with 19, closing took seconds on a busy machine
 # KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
 # that is not finite makes the request fail that wrote it.
 NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
@@ -92,7 +92,8 @@ class StoredPages:
         """`at_once`: open the store now, else in the thread that saves."""
         self._backend, self._report = backend, report
         self._kv_type, self._page_size = plan.kv_type, plan.page_size
-        self._page_s = LOAD_S * backend.read_pages([0]).nbytes / LOAD_BYTES  # how long loading a page takes
+        self._pages_read = backend.read_pages([0])
+        self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
         self._pages: Pages | None = None
         self._is_open = True
         self._open_store = open_store
@@ -116,17 +117,14 @@ class StoredPages:
         return first
 
     def load(self, request: Request, first: int) -> int:
-        start, found = time.perf_counter(), list[Page]()
-        for index in range(first, len(request.page_ids)):
-            page = None if self._store is None else self._store.read(self._name(request, index), self._ids(request, index))
-            if page is None:
-                break
-            found.append(page)
-        if found:
-            self._backend.write_pages(request.page_ids[first : first + len(found)], np.stack(found))
-            self._page_s = (time.perf_counter() - start) / len(found)
-            self._do(partial(self._touch, request.page_names[first : first + len(found)], first))
-        return len(found)
+        start, last = time.perf_counter(), len(request.page_ids)
+        pages = self._buffer(last - first)
+        end = next((index for index in range(first, last) if not self._read(request, index, pages[index - first])), last)
+        if end > first:
+            self._backend.write_pages(request.page_ids[first:end], pages[: end - first])
+            self._page_s = (time.perf_counter() - start) / (end - first)
+            self._do(partial(self._touch, request.page_names[first:end], first))
+        return end - first
 
     def save(self, request: Request, index: int) -> None:
         pages, page = self._pages, request.page_ids[index]
@@ -144,6 +142,15 @@ class StoredPages:
             atexit.unregister(self.close)
             self._queue.put(None)
             self._thread.join()
+
+    def _buffer(self, count: int) -> PageBytes:
+        """Memory for pages on their way. It is used again: the system takes longer to give memory than to fill it."""
+        if len(self._pages_read) < count:
+            self._pages_read = np.empty((count, self._pages_read.shape[1]), np.uint8)
+        return self._pages_read
+
+    def _read(self, request: Request, index: int, into: Page) -> bool:
+        return self._store is not None and self._store.read(self._name(request, index), self._ids(request, index), into)
 
     def _name(self, request: Request, index: int) -> str:
         """The name of a request's page. The names of earlier ones are kept with the request."""
@@ -212,7 +219,7 @@ def _yield_to_others() -> None:
     """Let this thread run only where the threads that compute leave the cores idle. Linux has a priority for each thread."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------------
@@ -271,7 +278,7 @@ def sources_digest() -> str:
     """A hash of puna's sources that K and V pass through: another version of them finds no page of this one."""
     root, digest = Path(__file__).parent, hashlib.sha256()
     paths = [path for room in ("backends", "formats", "model") for path in sorted((root / room).rglob("*.py"))]
-    for path in (*paths, root / "batch.py", root / "page_store.py"):
+    for path in (*paths, root / "batch.py"):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

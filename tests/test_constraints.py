@@ -562,9 +562,21 @@ def test_an_end_is_allowed_only_where_the_grammar_may_end() -> None:
     assert request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
 
 
+def test_the_constraints_that_are_kept_are_few_and_short() -> None:
+    constraints = Constraints(ByteTokenizer())
+    for number in range(7):
+        constraints.require(SamplingParams(choice=[f"{number}" + "a" * 250_000]))
+    assert len(constraints._compiled) == 4
+    for number in range(100):
+        constraints.require(SamplingParams(regex=f"a{number}"))
+    assert len(constraints._compiled) == MAX_COMPILED
+
+
 def test_ignore_eos_goes_on_while_the_grammar_does() -> None:
     text, request = finished(regex="ab{0,9}", ignore_eos=True, logit_bias={EOS: 100.0})
     assert (text, request.finish_reason) == ("abbbbbbbbb", FinishReason.STOP)
+    text, request = finished(regex="ab{0,9}", ignore_eos=True, logit_bias={EOS: 100.0}, stop_ids=[EOS])
+    assert (text, request.stop_reason) == ("a", EOS)
 
 
 def test_stop_texts_and_stop_ids_end_an_answer_where_they_stand() -> None:

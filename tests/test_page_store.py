@@ -56,9 +56,10 @@ def put(it: PageStore, number: int) -> Path:
 def is_found(it: PageStore, number: int) -> bool:
     """Whether the page is there; it must be right."""
     name, ids, expected = entry(number)
-    page = it.read(name, ids)
-    assert page is None or np.array_equal(page, expected)
-    return page is not None
+    page = np.zeros(PAGE_BYTES, np.uint8)
+    is_there = it.read(name, ids, page)
+    assert not is_there or np.array_equal(page, expected)
+    return is_there
 
 
 def test_a_page_comes_back_also_to_another_process(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_page_of_another_key_or_of_other_ids_is_not_given(tmp_path: Path) -> N
     put(it, 1).rename(there)
     assert not is_found(other, 1)
     put(it, 1)
-    assert it.read(entry(1)[0], ids_as_bytes([9] * IDS)) is None
+    assert not it.read(entry(1)[0], ids_as_bytes([9] * IDS), np.zeros(PAGE_BYTES, np.uint8))
 
 
 @posix
@@ -274,7 +275,7 @@ def killed(folder: Path, rng: random.Random, kills: int, limit: int) -> None:
         it = store(folder, limit=limit)
         if limit > 400 * RECORD:
             assert all(is_found(it, number) for number in told), "a page that was written is lost"
-        assert sum(file.num_bytes for file in _files(folder / "pages")) <= limit * 1.1, "the limit does not hold"
+        assert sum(file.num_bytes for file in _files(folder / "pages")) <= limit * 1.25, "the limit does not hold"
     found = [number for number in range(400) if is_found(it, number)]
     print(len(found), "pages")
     assert found and len(found) == len(list(folder.rglob("*.kv"))), "a damaged page was left"

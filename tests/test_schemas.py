@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from typing import Any
 
 import pydantic
@@ -99,6 +100,12 @@ def test_a_long_chain_of_references_is_read_in_no_time() -> None:
     JsonSchema.of("json_schema", {"$ref": "#/$defs/a0", "$defs": names})
     with pytest.raises(UsageError, match="requires itself"):
         JsonSchema.of("json_schema", {"$ref": "#/$defs/a0", "$defs": names | {"a7000": {"$ref": "#/$defs/a0"}}})
+    began = time.process_time()
+    short = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(2500)} | {"a2500": {}}
+    JsonSchema.of("json_schema", {"allOf": [{"$ref": f"#/$defs/a{i}"} for i in range(2500)], "$defs": short})
+    wide = {f"p{i}": {"type": "string", "description": "a note", "title": f"t{i}"} for i in range(3000)}
+    JsonSchema.of("json_schema", {"type": "object", "properties": wide, "required": [*wide]})
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -182,13 +182,13 @@ def test_a_page_that_is_overwritten_while_it_is_copied_is_not_saved(tmp_path: Pa
         def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
             if threading.current_thread().name == "puna-page-store":
                 reading.set()
-                assert overwritten.wait(10)
+                assert overwritten.wait(60)
             return super().read_pages(page_ids)
 
     reading, overwritten = threading.Event(), threading.Event()
     with Start(tmp_path, Slow(make_plan(num_pages=7)), num_pages=7) as it:
         it.run(prompt_of(1))
-        assert reading.wait(10)
+        assert reading.wait(60)
         it.run(prompt_of(2))
         overwritten.set()
     with Start(tmp_path) as it:
@@ -212,7 +212,7 @@ def test_a_page_of_an_engine_that_was_reset_is_not_saved(tmp_path: Path) -> None
 
 
 def wait_for(gate: threading.Event) -> None:
-    assert gate.wait(10)
+    assert gate.wait(60)
 
 
 class Apart(FakeBackend):
@@ -429,7 +429,7 @@ def test_a_large_model_is_read_beside_the_first_requests(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("puna.stored_pages.content_digest", digest)
     stored = open_stored_pages(random_checkpoint(MODEL), FakeBackend(plan), plan, EngineConfig(cache_dir=tmp_path))
-    assert stored is not None and started.wait(10) and stored._store is None
+    assert stored is not None and started.wait(60) and stored._store is None
     engine = Engine(FakeBackend(plan), ByteTokenizer(), plan, EngineConfig(), MODEL, source=stored)
     engine.add(prompt_of(1), SamplingParams(max_tokens=2))
     while engine.has_work:
