@@ -1,9 +1,9 @@
 """Decode steps as CUDA graphs: one graph launch replaces some hundred kernel launches.
 
-A decode step has generated tokens only, all with logits: one of each sequence, and drafts of the tokens after it. The second
-step of a bucket of sizes is recorded; the first compiles the kernels, which must not happen during a recording. A recording
-holds addresses, not numbers. So all that differs between two steps of a bucket lies in one staging buffer, which each step
-refills, and recorded work must not depend on numbers on the host: `Ops.READS_HOST` marks operations that do.
+A decode step has one generated token per sequence; a step with guesses of more tokens is not recorded. The second step of a
+bucket of sizes is recorded; the first compiles the kernels, which must not happen during a recording. A recording holds
+addresses, not numbers. So all that differs between two steps of a bucket lies in one staging buffer, which each step refills,
+and recorded work must not depend on numbers on the host: `Ops.READS_HOST` marks operations that do.
 
 Copies of an existing row fill a bucket: they write the same numbers to the same slots.
 """
@@ -44,9 +44,9 @@ def bucket_rows(rows: int) -> int:
 
 
 def bucket_of(batch: Batch) -> Bucket | None:
-    """The smallest bucket that holds a batch; None if the batch is too large, or a row has no logits."""
+    """The smallest bucket that holds a batch; None if the batch is too large or not one row, with logits, per sequence."""
     rows = len(batch.token_ids)
-    if rows != len(batch.logit_rows) or rows > ROWS[-1]:
+    if not rows == len(batch.logit_rows) == len(batch.starts) - 1 or rows > ROWS[-1]:
         return None
     longest = int(batch.positions.max()) + 1
     return Bucket(bucket_rows(rows), next(length for length in LENGTHS if length >= longest))
