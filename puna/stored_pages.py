@@ -40,7 +40,7 @@ SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a la
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
-NICENESS = 10  # a tenth of the share of other threads; with 19, closing took seconds on a busy machine
+NICENESS = 10  # a tenth of another thread's share; with 19, closing took seconds on a busy machine
 # KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
 # that is not finite makes the request fail that wrote it.
 NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
@@ -216,7 +216,7 @@ class StoredPages:
 
 
 def _yield_to_others() -> None:
-    """Let this thread run only where the threads that compute leave the cores idle. Linux has a priority for each thread."""
+    """Let this thread run where the threads that compute leave the cores idle. Linux has a priority for each thread."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -237,8 +237,7 @@ def open_stored_pages(
     if not backend.kv_arithmetic:
         report.notice("--cache-dir has no effect with several processes: each holds only its part of a page")
         return None
-    folder = typed_path(os.fspath(config.cache_dir), "cache_dir").absolute()
-    open_folder(folder)
+    folder = prepared_folder(config)
     page_bytes = backend.read_pages([0]).nbytes
     if config.cache_size < 2 * page_bytes:
         raise ConfigError("cache_size", f"is {config.cache_size}; a page of this model takes {page_bytes} bytes")
@@ -251,6 +250,13 @@ def open_stored_pages(
         return PageStore(folder, key_of(facts), page_bytes, config.cache_size, _about(checkpoint, backend, plan))
 
     return StoredPages(backend, plan, open_store, report, at_once=digest is not None or is_small)
+
+
+def prepared_folder(config: EngineConfig) -> Path:
+    """The folder of `config.cache_dir`, which is made if it is missing. ConfigError if it cannot be used."""
+    folder = typed_path(os.fspath(config.cache_dir), "cache_dir").absolute()
+    open_folder(folder)
+    return folder
 
 
 def _digest(checkpoint: Checkpoint, known: KnownDigests, is_needed: Callable[[], bool]) -> str:
