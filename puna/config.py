@@ -46,6 +46,7 @@ class EngineConfig:
         cache_dir: a folder that keeps them for other processes and later starts. '': none ['']
         cache_size: bytes of that folder, and at most half of what the disk has free ("20GiB" on the command line) [4294967296]
         speculation: guess repeated text, for speed; no result changes: off, ngram; auto: ngram unless the device samples ['auto']
+        draft_model: a small model of the same vocabulary, by name or path, that guesses tokens; no result changes. '': none ['']
         graphs: on CUDA, record decode steps once and replay them [True]
         sampling_defaults: for what the caller does not set: model (its suggestions) or puna (greedy) ['model']
         lora: LoRA adapters to merge into the weights, for every request: PATH or PATH=SCALE each. At most 64 [()]
@@ -67,6 +68,7 @@ class EngineConfig:
     cache_dir: str | Path = ""
     cache_size: Bytes = 4 << 30
     speculation: Speculation = "auto"
+    draft_model: str | Path = ""
     graphs: bool = True
     sampling_defaults: SamplingDefaults = "model"
     lora: Texts = ()
@@ -97,6 +99,12 @@ class EngineConfig:
             object.__setattr__(self, name, tuple(value))
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
         require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
+        ok = isinstance(self.draft_model, (str, Path)) and "\0" not in str(self.draft_model)
+        require(ok, "draft_model", f"is {self.draft_model!r}; a model's name or path is needed")
+        ok = not self.draft_model or self.speculation == "auto"
+        require(
+            ok, "draft_model", f"is {str(self.draft_model)!r}, but speculation is {self.speculation!r}; leave one of them out"
+        )
         ok = self.page_size % 16 == 0
         require(ok, "page_size", f"is {self.page_size}; it must be a multiple of 16")
 
@@ -138,6 +146,7 @@ class EngineSettings(TypedDict, total=False):
     cache_dir: str | Path
     cache_size: Bytes
     speculation: Speculation
+    draft_model: str | Path
     graphs: bool
     sampling_defaults: SamplingDefaults
     lora: Texts

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from puna.philox import uniform
 from puna.request import SAMPLERS, SamplingParams
 from puna.tokenizers.base import Tokenizer
 
+Indices = npt.NDArray[np.intp]
 RowFilter = Callable[[Row, SamplingParams, History], Row]
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -97,13 +98,16 @@ def typical_p(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> typical_p(np.log(np.float32([0.5, 0.25, 0.125, 0.125])), SamplingParams(typical_p=0.2), History()).round(2).tolist()
     [-inf, -1.3899999856948853, -inf, -inf]
     """
-    ids, shares = _shares(logits)
-    if params.typical_p >= 1.0 or len(ids) == 0:
-        return logits
-    surprises = -np.log(shares)
-    order = np.argsort(np.abs(surprises - float((shares * surprises).sum())), kind="stable")
-    count = int(np.searchsorted(np.cumsum(shares[order]), params.typical_p, side="right")) + 1
-    return _only(logits, ids[order[:count]])
+    return logits if params.typical_p >= 1.0 else _only(logits, _typical(logits, params.typical_p))
+
+
+def _typical(logits: Row, p: float) -> Indices:
+    """The ids that typical-p keeps. A token's surprise less the entropy is its logit's distance below the mean logit."""
+    shifted = logits - logits.max()
+    masses = np.exp(shifted)
+    total = float(masses.sum(dtype=np.float64))
+    mean = float((masses * np.maximum(shifted, -LARGEST)).sum(dtype=np.float64)) / total
+    return _first_reaching(np.abs(shifted - np.float32(mean)), masses, p * total, "right")
 
 
 def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -116,13 +120,13 @@ def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
     return logits if params.top_p >= 1.0 else _only(logits, _nucleus(logits, params.top_p))
 
 
-def _nucleus(logits: Row, p: float) -> npt.NDArray[np.intp]:
+def _nucleus(logits: Row, p: float) -> Indices:
     """The ids that top-p keeps. A function of its own, so that its large array is free again when the next one is made."""
     masses = masses_of(logits)
     total = float(masses.sum(dtype=np.float64))
     # All tokens below this together have less than 1 - p, so mostly a few hundred remain to be sorted (llama2.c's trick).
     ids = np.flatnonzero(masses >= np.float32((1 - p) * total / len(logits) * (1 - 1e-6)))
-    return ids[largest(logits[ids], _count_reaching(masses[ids], p * total))]
+    return ids[_first_reaching(-logits[ids], masses[ids], p * total, "left")]
 
 
 def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -212,8 +216,8 @@ class Mirostat:
 
     def __call__(self, logits: Row, params: SamplingParams, history: History) -> Row:
         (mu,) = self.states.before(history.num_generated)
-        ids, shares = _shares(logits)
-        kept = ids[-np.log2(shares) <= mu]
+        masses = masses_of(logits)
+        kept = np.flatnonzero(masses >= 2.0**-mu * float(masses.sum(dtype=np.float64)))
         return _only(logits, kept if len(kept) else largest(logits, 1))
 
     def accept(self, kept: Row, index: int, history: History) -> None:
@@ -396,7 +400,7 @@ def masses_of(logits: Row) -> Row:
     return np.asarray(np.exp(shifted, out=shifted))
 
 
-def _shares(logits: Row) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+def _shares(logits: Row) -> tuple[Indices, npt.NDArray[np.float64]]:
     """The ids that can be drawn, ascending, and their probabilities."""
     masses = masses_of(logits)
     ids = np.flatnonzero(masses)
@@ -404,17 +408,23 @@ def _shares(logits: Row) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]
     return ids, shares / shares.sum()
 
 
-def _count_reaching(masses: Row, wanted: float) -> int:
-    """How many of the largest masses reach `wanted` together; at least one. Sorts no more of them than it must, nearly."""
-    for most in (1024, 8192, len(masses)):
-        if most < len(masses):
-            ranked = -np.sort(-np.partition(masses, len(masses) - most)[len(masses) - most :])
-        else:
-            ranked = -np.sort(-masses)
-        count = int(np.searchsorted(np.cumsum(ranked, dtype=np.float64), wanted, side="left")) + 1
-        if count <= most or most >= len(masses):
-            break
-    return count
+SORTED_FIRST = (256, 4096, 32768)  # mostly so many are enough, and to sort them costs less than to sort a vocabulary
+
+
+def _first_reaching(keys: npt.NDArray[Any], shares: npt.NDArray[Any], wanted: float, side: Literal["left", "right"]) -> Indices:
+    """The indices of the smallest keys, in their order (of equal ones the lower index first), whose shares reach `wanted`
+    together ("left") or exceed it ("right"); at least one, and all if all do not."""
+    for most in SORTED_FIRST:
+        if most < len(keys):
+            limit = np.partition(keys, most)[most]
+            near = np.flatnonzero(keys < limit)
+            order = near[np.argsort(keys[near], kind="stable")]
+            count = int(np.searchsorted(np.cumsum(shares[order], dtype=np.float64), wanted, side=side)) + 1
+            if count <= len(order):
+                return np.asarray(order[:count])
+    order = np.argsort(keys, kind="stable")
+    count = int(np.searchsorted(np.cumsum(shares[order], dtype=np.float64), wanted, side=side)) + 1
+    return np.asarray(order[:count])
 
 
 def _share(logits: Row, index: int) -> float:
@@ -423,14 +433,14 @@ def _share(logits: Row, index: int) -> float:
     return float(masses[index]) / float(masses.sum(dtype=np.float64))
 
 
-def _only(logits: Row, ids: npt.NDArray[np.intp]) -> Row:
+def _only(logits: Row, ids: Indices) -> Row:
     """The row with all other ids at -inf."""
     kept = np.full_like(logits, -np.inf)
     kept[ids] = logits[ids]
     return kept
 
 
-def largest(logits: Row, count: int) -> npt.NDArray[np.intp]:
+def largest(logits: Row, count: int) -> Indices:
     """Ids of the `count` largest, ascending; on a tie, the lower ids. Partitions the vocabulary instead of sorting it."""
     if count >= len(logits):
         return np.arange(len(logits))

@@ -25,6 +25,7 @@ from puna.beam_search import Beam, BeamSearch, BeamSettings
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
+from puna.draft_model import ModelDrafter, require_same_vocabulary
 from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
@@ -47,7 +48,7 @@ from puna.runner import Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
-from puna.speculation import drafter_of
+from puna.speculation import Drafter, drafter_of
 from puna.stored_pages import StoredPages, open_stored_pages, prepared_folder
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.thinking import tags_of, with_separate_reasoning
@@ -195,6 +196,7 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
+        self._drafter = _drafter(parts, report)
         self.stored_pages = _opened_pages(parts, report)
         self.engine = Engine(
             parts.backend,
@@ -203,7 +205,7 @@ class LLM:
             config,
             checkpoint.config,
             source=self.stored_pages,
-            drafter=drafter_of(config, parts.backend),
+            drafter=self._drafter,
             adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
         )
         self.chat_template = checkpoint.chat_template
@@ -514,6 +516,8 @@ class LLM:
             self.stored_pages.close()
         self.runner.close()
         self.backend.close()
+        if isinstance(self._drafter, ModelDrafter):
+            self._drafter.close()
 
     def __enter__(self) -> Self:
         return self
@@ -772,6 +776,30 @@ def _opened_pages(parts: _Parts, report: Reporter) -> StoredPages | None:
     except BaseException:
         parts.backend.close()
         raise
+
+
+def _drafter(parts: _Parts, report: Reporter) -> Drafter | None:
+    """Who guesses tokens: the draft model, loaded here once its vocabulary is known to be the same, or n-grams, or nobody."""
+    config = parts.config
+    if not config.draft_model:
+        return drafter_of(config, parts.backend)
+
+    def check(draft: Checkpoint) -> None:
+        require_same_vocabulary(parts.tokenizer, None if draft.tokenizer is None else build_tokenizer(draft.tokenizer))
+
+    own = dataclasses.replace(
+        config, draft_model="", max_context=0, weights="auto", vram=0, cache_dir="", lora=(), lora_modules=()
+    )
+    try:
+        if parts.backend.info.num_ranks > 1:
+            raise UsageError(
+                "a draft model cannot guess for a model that several processes share", hint="Leave --draft-model out."
+            )
+        draft = _load(config.draft_model, own, None, report, check)
+    except BaseException:
+        parts.backend.close()
+        raise
+    return ModelDrafter(draft.backend, draft.plan, parts.checkpoint.config.vocab_size)
 
 
 def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:

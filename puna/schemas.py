@@ -111,6 +111,7 @@ UNSUPPORTED = {
 }
 HARMLESS = {"uniqueItems": False, "nullable": False, "$recursiveAnchor": False}  # values that restrict nothing
 
+ANY_TEXT = ("binary", "password", "path")  # formats of OpenAPI and pydantic that any text has
 _NO_YEAR_0 = {"pattern": "^(?:[1-9]|0[1-9]|00[1-9]|000[1-9])"}  # which Python's dates do not have
 _LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _IN_CALENDAR = {"pattern": f"^(?:[0-9]{{4}}-(?:0[13-9]|1|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"}
@@ -121,6 +122,7 @@ FORMATS: dict[str, tuple[Node, ...]] = {
     "time": ({"pattern": "^[0-9]{2}:[0-9]{2}:[0-5]"},),
     "date-time": (_NO_YEAR_0, _IN_CALENDAR, {"pattern": "^.{11}[0-9]{2}:[0-9]{2}:[0-5]"}),
     **dict.fromkeys(("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"), ()),
+    **dict.fromkeys(ANY_TEXT, ()),
 }
 NUMBER_FORMATS: dict[str, tuple[Node, ...]] = {
     "float": (),
@@ -146,7 +148,7 @@ def without_surprises(text: str) -> str:
         more = _FORMATS_OF_ALL.get(node.get("format", ""), ())
         if more:
             node["allOf"] = [*node.get("allOf", []), *more]
-        if node.get("format") in NUMBER_FORMATS:
+        if node.get("format") in (*NUMBER_FORMATS, *ANY_TEXT):
             del node["format"]
         if node.get("type") != "integer":
             _include_bounds(node)

@@ -67,6 +67,11 @@ class StepCosts:
     def __getitem__(self, rows: int) -> float:
         return 1 + self._factor * (COSTS[rows] - 1)
 
+    @property
+    def one_s(self) -> float:
+        """Seconds of a step of one row; 0: not known yet."""
+        return self._one_s
+
     def note(self, rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
         if rows >= len(COSTS):

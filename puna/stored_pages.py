@@ -95,6 +95,7 @@ class StoredPages:
         self._pages_read = backend.read_pages([0])
         self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
         self._pages: Pages | None = None
+        self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
         self._is_open = True
         self._open_store = open_store
         self._store: PageStore | None = open_store(lambda: True) if at_once else None
@@ -112,9 +113,12 @@ class StoredPages:
         return max(1, int(LOAD_S / self._page_s))
 
     def find(self, request: Request, first: int, last: int) -> int:
-        while first < last and self._store is not None and self._store.has(self._name(request, first)):
+        while first < last and self._has(self._name(request, first)):
             first += 1
         return first
+
+    def _has(self, name: str) -> bool:
+        return self._store is not None and name not in self._forgotten and self._store.has(name)
 
     def load(self, request: Request, first: int) -> int:
         start, last = time.perf_counter(), len(request.page_ids)
@@ -133,6 +137,7 @@ class StoredPages:
             self._do(partial(self._save, _Source(pages, page, pages.identity(page), name, ids, index)))
 
     def forget(self, request: Request) -> None:
+        self._forgotten.update(request.page_names)
         self._do(partial(self._remove, list(request.page_names)))
 
     def close(self) -> None:
@@ -213,6 +218,7 @@ class StoredPages:
 
     def _remove(self, names: list[str], store: PageStore) -> None:
         store.remove(names)
+        self._forgotten.difference_update(names)
 
 
 def _yield_to_others() -> None:

@@ -1,6 +1,7 @@
 """The sampling that a model's files suggest (`generation_config.json`, GGUF's `general.sampling` keys) -> SamplingParams.
 
-The keys mean what they mean in transformers' `generate`. Each is applied, has no effect here, or is reported as not applied.
+The keys mean what they mean in transformers' `generate`, but for the order of the filters, which is llama.cpp's unless the caller
+gives another (`SamplingParams.samplers`). Each is applied, has no effect here, or is reported as not applied.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 from puna.errors import UsageError
 from puna.request import checked_setting
 
-DRAWING = ("temperature", "top_k", "top_p", "min_p")  # have an effect only with `do_sample`
+MIROSTAT = ("mirostat", "mirostat_tau", "mirostat_eta")
+# They have an effect only with `do_sample`.
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold", *MIROSTAT)
 # Key -> field of SamplingParams.
 APPLIED = {
-    **{name: name for name in (*DRAWING, "repetition_penalty")},
+    **{name: name for name in (*DRAWING, "repetition_penalty", "penalty_last_n")},
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
     "suppress_tokens": "suppress_ids",
@@ -34,7 +37,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "encoder_repetition_penalty": (1.0,),
     "typical_p": (1.0,),
     "guidance_scale": (1.0,),
-    "penalty_last_n": (-1,),
+    "xtc_threshold": (0.1,),
+    "mirostat_tau": (5.0,),
+    "mirostat_eta": (0.1,),
     "max_length": (20,),
 }
 # Keys that change no token of a single sequence, and keys that other modules read.
@@ -48,9 +53,9 @@ WITHOUT_EFFECT = frozenset(
         *("assistant_lookbehind", "target_lookbehind", "assistant_early_exit", "assistant_ensemble_weight", "use_mtp"),
         *("speculation_type", "prompt_lookup_num_tokens", "max_matching_ngram_size", "remove_invalid_values"),
         *("early_stopping", "length_penalty", "renormalize_logits", "chat_format", "max_window_size", "generation_kwargs"),
-        *("xtc_threshold", "mirostat_tau", "mirostat_eta"),  # details of keys that are reported
     }
 )
+OFF: Mapping[str, Any] = {"mirostat": 0, "penalty_last_n": -1, "typical_p": 1.0, "xtc_probability": 0.0}  # not worth a word
 TURNED_OFF = '--sampling-defaults puna (sampling_defaults="puna" in Python) turns this off'
 
 
@@ -89,7 +94,8 @@ def suggested(generation: Mapping[str, Any], source: str, vocab_size: int, max_c
     if "bad_words_ids" in values:  # last, because they extend the suppressed ids
         _ban(values["bad_words_ids"], values.get("eos_token_id"), settings, ignored)
     _drop_unknown_ids(settings, ignored, vocab_size)
-    return Suggested({name: value for name, value in settings.items() if value != ()}, tuple(ignored), source)
+    told = {name: value for name, value in settings.items() if value != () and OFF.get(name) != value}
+    return Suggested(told, tuple(ignored), source)
 
 
 def _drawing(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -116,13 +122,14 @@ def _apply(key: str, name: str, value: Any, settings: dict[str, Any], ignored: l
 
 
 def _ban(sequences: Any, ends: Any, settings: dict[str, Any], ignored: list[str]) -> None:
-    """Suppress words of one token (except end of text, as in transformers). Longer words are not applied."""
+    """Suppress words of one token (except end of text, as in transformers), and ban longer ones."""
     rows = sequences if isinstance(sequences, list) else [sequences]
     ends = ends if isinstance(ends, list) else [ends]
     single = [row[0] for row in rows if isinstance(row, list) and len(row) == 1 and row[0] not in ends]
     _apply("bad_words_ids", "suppress_ids", [*settings.get("suppress_ids", ()), *single], settings, ignored)
-    if any(not isinstance(row, list) or len(row) != 1 for row in rows):
-        ignored.append("bad_words_ids of several tokens")
+    longer = [row for row in rows if not isinstance(row, list) or len(row) != 1]
+    if longer:
+        _apply("bad_words_ids", "bad_words_ids", longer, settings, ignored)
 
 
 def _drop_unknown_ids(settings: dict[str, Any], ignored: list[str], vocab_size: int) -> None:
@@ -131,6 +138,10 @@ def _drop_unknown_ids(settings: dict[str, Any], ignored: list[str], vocab_size: 
         settings |= {name: tuple(dict.fromkeys(i for i in ids if 0 <= i < vocab_size))} if ids else {}
         if any(not 0 <= i < vocab_size for i in ids):
             ignored.append(f"{name} outside the vocabulary")
+    words = settings.get("bad_words_ids", ())
+    settings |= {"bad_words_ids": tuple(row for row in words if all(0 <= i < vocab_size for i in row))} if words else {}
+    if any(not 0 <= i < vocab_size for row in words for i in row):
+        ignored.append("bad_words_ids outside the vocabulary")
 
 
 def _unless_neutral(key: str, value: Any) -> list[str]:

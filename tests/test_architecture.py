@@ -35,6 +35,7 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["speculation", "stored_pages", "thinking"],
+    ["draft_model"],
     ["engine"],
     ["runner"],
     ["completion", "embedding", "samples"],

@@ -99,6 +99,13 @@ def test_speculation_is_one_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
         EngineConfig(speculation="often")  # type: ignore[arg-type]
 
 
+def test_a_draft_model_is_a_name_or_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_DRAFT_MODEL", "small.gguf")
+    assert EngineConfig.from_env().draft_model == "small.gguf"
+    with pytest.raises(ConfigError, match="draft_model is 3; a model's name or path is needed"):
+        EngineConfig(draft_model=3)  # type: ignore[arg-type]
+
+
 def test_whose_sampling_defaults_is_one_of_two() -> None:
     assert EngineConfig(sampling_defaults="puna").sampling_defaults == "puna"
     with pytest.raises(ConfigError, match="sampling_defaults is 'mine'; allowed: model, puna"):

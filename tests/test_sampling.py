@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -252,3 +253,67 @@ def test_more_ids_than_a_device_takes_are_refused_with_what_they_are() -> None:
 def test_a_vocabulary_of_suppressed_ids_is_refused() -> None:
     with pytest.raises(UsageError, match="name all 4 ids"):
         Sampler(SamplingParams(suppress_ids=[0, 1, 2], begin_suppress_ids=[3]), 4)
+
+
+# ---- distributions ----------------------------------------------------------------------------------------------------
+
+WEIGHTS = np.array([30, 22, 15, 10, 8, 5, 4, 3, 1.5, 1, 0.4, 0.1])
+SHARES = WEIGHTS / WEIGHTS.sum()
+NUM_DRAWS = 100_000
+
+
+def scaled(shares: Any, kept: Any) -> Any:
+    """The probabilities of the tokens that are kept."""
+    left = np.where(kept, shares, 0.0)
+    return left / left.sum()
+
+
+def surprise_from_entropy() -> Any:
+    return np.abs(-np.log(SHARES) + (SHARES * np.log(SHARES)).sum())
+
+
+def adapted(target: float) -> Any:
+    distances = np.abs(SHARES - target) / 0.3
+    powers = np.exp(-10 * distances**2 / (1 + distances))
+    return powers / powers.sum()
+
+
+EVERY = np.ones(12, bool)
+TYPICAL = np.isin(np.arange(12), np.argsort(surprise_from_entropy())[:5])
+DISTRIBUTIONS: list[tuple[dict[str, Any], Any]] = [
+    ({}, SHARES),
+    ({"temperature": 0.5}, scaled(SHARES**2, EVERY)),
+    ({"temperature": 2.0}, scaled(SHARES**0.5, EVERY)),
+    ({"top_k": 4}, scaled(SHARES, np.arange(12) < 4)),
+    ({"top_p": 0.8}, scaled(SHARES, np.cumsum(SHARES) < 0.87)),
+    (
+        {"top_p": 0.8, "temperature": 2.0, "samplers": TEMPERATURE_FIRST},
+        scaled(SHARES**0.5, np.cumsum(scaled(SHARES**0.5, EVERY)) < 0.83),
+    ),
+    ({"min_p": 0.12}, scaled(SHARES, 0.12 * SHARES[0] <= SHARES)),
+    ({"typical_p": float(SHARES[TYPICAL].sum()) - 0.001}, scaled(SHARES, TYPICAL)),
+    ({"top_n_sigma": 1.0}, scaled(SHARES, np.log(SHARES) >= np.log(SHARES[0]) - np.log(SHARES).std())),
+    ({"xtc_probability": 0.4, "xtc_threshold": 0.12}, 0.6 * SHARES + 0.4 * scaled(SHARES, np.arange(12) >= 2)),
+    ({"logit_bias": {0: -2.0}}, scaled(SHARES * np.where(np.arange(12) == 0, math.exp(-2), 1), EVERY)),
+    ({"mirostat": 2, "mirostat_tau": 1.5}, scaled(SHARES, -np.log2(SHARES) <= 3)),  # of the first token
+    ({"adaptive_target": 0.1, "adaptive_decay": 0.5}, adapted(0.1)),
+]  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("settings", "expected"), DISTRIBUTIONS, ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_100_000_draws_have_the_distribution_that_the_filters_leave(settings: dict[str, Any], expected: Any) -> None:
+    """Chi-square: a value that a right sampler exceeds once in 10,000 times (Wilson and Hilferty's approximation)."""
+    params, logits = SamplingParams(**{"temperature": 1.0, "seed": 7} | settings), np.log(SHARES).astype(np.float32)
+    sampler = Sampler(params, 12)
+    if sampler._stateful:  # the first token of as many texts
+        drawn = [Sampler(dataclasses.replace(params, seed=n), 12).sample(logits, NOTHING) for n in range(NUM_DRAWS)]
+    else:
+        drawn = [sampler.sample(logits, after(n)) for n in range(NUM_DRAWS)]
+    counts, possible = np.bincount(drawn, minlength=12), expected > 0
+    assert counts[~possible].sum() == 0, counts
+    wanted, freedom = expected[possible] * NUM_DRAWS, int(possible.sum()) - 1
+    statistic = float(((counts[possible] - wanted) ** 2 / wanted).sum())
+    limit = freedom * (1 - 2 / (9 * freedom) + 3.719 * math.sqrt(2 / (9 * freedom))) ** 3
+    print(f"seed 7, {settings}: chi-square {statistic:.1f} with {freedom} degrees of freedom, limit {limit:.1f}")
+    assert statistic < limit

@@ -166,8 +166,14 @@ def test_the_pages_of_a_request_that_fails_are_forgotten(tmp_path: Path) -> None
     prompt = prompt_of(1)
     with Start(tmp_path) as it:
         it.backend.poison = lambda ids: float("nan") if len(ids) == 100 else 0.0
+        with Start(tmp_path) as other:  # its pages are on disk when the request fails
+            other.run(prompt[:90])
+        gate = threading.Event()
+        assert it.stored is not None
+        it.stored._do(lambda store: wait_for(gate))
         assert it.run(prompt).finish_reason is FinishReason.ERROR
-        assert it.run(prompt[:90]).num_cached == 0
+        assert it.run(prompt[:90]).num_cached == 0, "not even before the files are removed"
+        gate.set()
     with Start(tmp_path) as it:
         assert it.run(prompt).num_cached == 80  # of the second request, which did not fail
     failing = prompt_of(2)

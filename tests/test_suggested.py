@@ -41,6 +41,10 @@ def found(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         ({"suppress_tokens": [3, 4], "begin_suppress_tokens": [5]}, {"suppress_ids": (3, 4), "begin_suppress_ids": (5,)}),
         ({"suppress_tokens": [3], "bad_words_ids": [[4], [3], [2]], "eos_token_id": 2}, {"suppress_ids": (3, 4)}),
         ({"bad_words_ids": [[4]], "suppress_tokens": [3]}, {"suppress_ids": (3, 4)}),
+        ({"bad_words_ids": [[4], [5, 6]]}, {"suppress_ids": (4,), "bad_words_ids": ((5, 6),)}),
+        ({"do_sample": True, "typical_p": 0.9}, {"temperature": 1.0, "typical_p": 0.9}),
+        ({"penalty_last_n": 64, "repetition_penalty": 1.2}, {"penalty_last_n": 64, "repetition_penalty": 1.2}),
+        ({"do_sample": True, "mirostat": 2, "mirostat_tau": 4.0}, {"temperature": 1.0, "mirostat": 2, "mirostat_tau": 4.0}),
         ({"stop_strings": "END", "max_length": 512}, {"stop": ("END",)}),
         ({"no_repeat_ngram_size": 0, "typical_p": 1.0, "guidance_scale": None, "forced_eos_token_id": None}, {}),
     ],
@@ -59,9 +63,10 @@ def test_what_can_be_applied_is_applied_and_nothing_is_told(values: dict[str, An
         ({"no_repeat_ngram_size": 3}, {}, "no_repeat_ngram_size 3"),
         ({"max_length": 100}, {}, "max_length 100"),
         ({"min_length": 10}, {}, "min_length 10"),
-        ({"typical_p": 0.9}, {}, "typical_p 0.9"),
-        ({"bad_words_ids": [[4, 5]]}, {}, "bad_words_ids of several tokens"),
-        ({"bad_words_ids": "x"}, {}, "bad_words_ids of several tokens"),
+        ({"typical_p": 0.9}, {"temperature": 0.0}, "typical_p 0.9 (there is no do_sample)"),
+        ({"bad_words_ids": "x"}, {}, "bad_words_ids (1 entries)"),
+        ({"bad_words_ids": [[4, 5], [1, 1000]]}, {"bad_words_ids": ((4, 5),)}, "bad_words_ids outside the vocabulary"),
+        ({"do_sample": True, "mirostat": 1}, {"temperature": 1.0}, "mirostat 1"),
         ({"suppress_tokens": [3, -1, 1000]}, {"suppress_ids": (3,)}, "suppress_ids outside the vocabulary"),
         ({"do_sample": True, "temperature": "hot"}, {"temperature": 1.0}, "temperature 'hot'"),
         ({"do_sample": True, "top_p": 1.5}, {"temperature": 1.0}, "top_p 1.5"),
@@ -124,7 +129,7 @@ def random_settings(rng: random.Random, usual: list[int]) -> dict[str, Any]:
         "repetition_penalty": rng.choice([1.3, 2.0]),
         "suppress_tokens": [*rng.sample(usual, 2), rng.randrange(VOCAB_SIZE)],
         "begin_suppress_tokens": [usual[0], rng.randrange(VOCAB_SIZE)],
-        "bad_words_ids": [[rng.choice(usual)], [rng.randrange(VOCAB_SIZE)]],
+        "bad_words_ids": [[rng.choice(usual)], [rng.randrange(VOCAB_SIZE)], usual[:2], usual[1:4]],
         "min_new_tokens": rng.randint(1, 12),
         "eos_token_id": rng.sample(usual, 2),
     }
@@ -191,8 +196,8 @@ def test_the_sampling_keys_of_a_gguf_file_are_applied(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1), extra=values)
     checkpoint = open_checkpoint(path)
     made = suggested(checkpoint.generation, "the file", config.vocab_size, 64)
-    assert made.settings == {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
-    assert made.ignored == ("penalty_last_n 64",)
+    expected = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1, "penalty_last_n": 64}
+    assert made.settings == expected and made.ignored == ()
     plain = write_gguf(tmp_path / "plain.gguf", config, random_tensors(config, seed=1))
     assert open_checkpoint(plain).generation == {}
 

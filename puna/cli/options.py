@@ -200,6 +200,7 @@ _ENGINE = (
         "--lora-modules", multiple=True, metavar="NAME=PATH", help="Load a LoRA adapter that --lora-name chooses; repeatable."
     ),
     click.option("--speculation", metavar="HOW", help="Check guesses, for speed: auto, off or ngram [auto: ngram on a CPU]."),
+    click.option("--draft-model", type=Utf8(), metavar="MODEL", help="A small model of the same vocabulary guesses tokens."),
 )
 
 cache_dir_option = click.option(

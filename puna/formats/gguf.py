@@ -106,7 +106,8 @@ PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 SAMPLING = "general.sampling."
 # Key after it -> the name in generation_config.json, if that has one.
 SAMPLING_KEYS = {
-    **{name: name for name in ("top_k", "top_p", "min_p", "penalty_last_n", "sequence", "mirostat", "xtc_probability")},
+    **{name: name for name in ("top_k", "top_p", "min_p", "penalty_last_n", "sequence", "xtc_probability", "xtc_threshold")},
+    **{name: name for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
     "temp": "temperature",
     "penalty_repeat": "repetition_penalty",
 }

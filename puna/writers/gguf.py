@@ -177,7 +177,7 @@ def _sampling_keys(checkpoint: Checkpoint) -> dict[str, Any]:
     found = _suggested(checkpoint)
     given = {f"{SAMPLING}{key}": found[ours] for key, ours in SAMPLING_KEYS.items() if ours in found}
     if "repetition_penalty" in found:
-        given[f"{SAMPLING}penalty_last_n"] = -1  # the whole text, as everywhere except in llama.cpp's default
+        given.setdefault(f"{SAMPLING}penalty_last_n", -1)  # the whole text, as everywhere except in llama.cpp's default
     return {key: np.int32(value) if isinstance(value, int) else value for key, value in given.items()}
 
 

@@ -32,6 +32,18 @@ def test_one_word_is_the_prompt_and_two_are_model_and_prompt(fake: FakeLLM, puna
         split_model(("a", "b", "c"), "PROMPT")
 
 
+def test_adapters_are_settings_of_the_model_and_a_request_names_one(
+    fake: FakeLLM, puna: Puna, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puna("run", "m.gguf", "hi", "--lora", "a=0.5", "--lora", "b", "--lora-modules", "x=c", "--lora-name", "x")
+    monkeypatch.setenv("PUNA_LORA_MODULES", "y=d,z=e")
+    puna("run", "m.gguf", "hi")
+    (_, flags, _), (_, variables, _) = fake.loaded
+    assert (flags.lora, flags.lora_modules) == (("a=0.5", "b"), ("x=c",))
+    assert (variables.lora, variables.lora_modules) == ((), ("y=d", "z=e"))
+    assert [params.lora_name for _, params in fake.asked] == ["x", None]
+
+
 def test_raw_continues_the_text_as_it_is_even_an_empty_one(fake: FakeLLM, puna: Puna) -> None:
     assert puna("run", "m.bin", "--temperature", "0", "--raw", "", "-n", "200").code == 0
     prompt, params = fake.asked[0]

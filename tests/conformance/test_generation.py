@@ -30,6 +30,7 @@ from puna.plan import make_plan
 from puna.request import FinishReason, SamplingParams
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
 from tests.fakes import ByteTokenizer, ParamsWithOnly, only, random_checkpoint, tiny_config
+from tests.families import FAMILIES
 from tests.test_speculation import Adversary
 
 CONFIG: ModelConfig = tiny_config(num_heads=3, num_kv_heads=1, head_dim=16, hidden_size=64, ffn_size=96, max_context=96)
@@ -241,3 +242,33 @@ def test_one_decoded_token_passes_twelve_files(default_model: Path) -> None:
             finally:
                 sys.setprofile(None)
     assert len(files) <= 12, sorted(map(str, files))
+
+
+@pytest.mark.parametrize("name", ["llama-2", pytest.param("qwen3", marks=pytest.mark.full)])
+@devices
+def test_log_probabilities_are_the_log_softmax_of_transformers_aligned_in_prompt_and_answer(device: str, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    model = FAMILIES[name].transformers_model(seed=9)
+    checkpoint = FAMILIES[name].checkpoint(model)
+    prompts = [[random.Random(i).randrange(3, 96) for _ in range(3 + 9 * i)] for i in range(4)]
+    config = EngineConfig(device=device, page_size=16, threads=THREADS.get(device, 0), kv_type="f32")
+    backend = create_backend(config)
+    plan = make_plan(checkpoint.config, checkpoint.tensors, config, backend_spec(device).layouts, backend.info.free_bytes)
+    backend.load(checkpoint, plan)
+    with LLM.from_parts(checkpoint, None, backend, plan, config) as llm:
+        made = llm.generate(prompts, max_tokens=6, logprobs=5, prompt_logprobs=5, ignore_eos=True, progress=False)
+    largest = 0.0
+    for completion in made:
+        ids = [*completion.prompt_ids, *completion.token_ids]
+        with torch.no_grad():
+            expected = torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1).numpy()
+        entries = [*completion.prompt_logprobs, *completion.logprobs]
+        assert entries[0] is None and [entry.token_id for entry in entries[1:] if entry] == ids[1:]
+        for row, entry in zip(expected, entries[1:]):
+            assert entry is not None
+            told = [(entry.token_id, entry.logprob), *entry.top]
+            largest = max(largest, *(abs(value - row[token_id]) for token_id, value in told))
+            assert [value for _, value in entry.top] == pytest.approx(sorted(row)[:-6:-1], abs=1e-4)
+    print(device, name, "largest difference of log-probabilities:", largest)
+    assert largest < 1e-4

@@ -11,7 +11,7 @@ import numpy as np
 
 from puna.backends.cpu.jit import kernel
 from puna.backends.cpu.job import read_adapter
-from puna.backends.cpu.simd import fma, load_f32x8, load_i32, splat_f32, store_f32x8, sum_lanes
+from puna.backends.cpu.simd import add, fma, load_f32x8, load_i32, splat_f32, store_f32x8, sum_lanes
 
 
 @kernel
@@ -30,8 +30,11 @@ def add_adapters(memory, sizes, index, columns, x, x_stride, tokens, y, y_stride
 
 @kernel
 def _dot(a, x, columns):
-    """The sum of products of two float32 rows, whose columns are padded to eights."""
-    total = splat_f32(np.float32(0.0))
-    for i in range(0, columns, 8):
-        total = fma(load_f32x8(a + 4 * i), load_f32x8(x + 4 * i), total)
-    return sum_lanes(total)
+    """The sum of products of two float32 rows of whole blocks of 32: four sums, so that none waits for another."""
+    s0 = s1 = s2 = s3 = splat_f32(np.float32(0.0))
+    for i in range(0, 4 * columns, 128):
+        s0 = fma(load_f32x8(a + i), load_f32x8(x + i), s0)
+        s1 = fma(load_f32x8(a + i + 32), load_f32x8(x + i + 32), s1)
+        s2 = fma(load_f32x8(a + i + 64), load_f32x8(x + i + 64), s2)
+        s3 = fma(load_f32x8(a + i + 96), load_f32x8(x + i + 96), s3)
+    return sum_lanes(add(add(s0, s1), add(s2, s3)))
