@@ -22,11 +22,13 @@ class Deadlines:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heap: list[tuple[float, int]] = []  # (time, request id)
+        self.is_needed = False  # whether there is one to wait for; a plain field, which costs a step nothing
 
     def add(self, request_id: int, seconds: float | None) -> None:
         """End the request after so many seconds; None: never."""
         if seconds is not None:
             heapq.heappush(self._heap, (self._clock() + seconds, request_id))
+            self.is_needed = True
 
     def passed(self) -> list[int]:
         """The requests whose time has come since the last call, also such as have ended before."""
@@ -34,4 +36,5 @@ class Deadlines:
         now = self._clock() if self._heap else 0.0
         while self._heap and self._heap[0][0] <= now:
             found.append(heapq.heappop(self._heap)[1])
+        self.is_needed = bool(self._heap)
         return found

@@ -7,7 +7,8 @@ taken, as vLLM does for models that generate text: only that token has seen all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self, TypedDict
 
 import numpy as np
@@ -30,6 +31,7 @@ class EmbeddingSettings(TypedDict, total=False):
     pooling: Pooling | None
     normalize: bool
     dimensions: int | None
+    lora_name: str | None
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class EmbeddingJob:
     pooling: Pooling = DEFAULT_POOLING
     normalize: bool = True
     dimensions: int | None = None
+    lora_name: str | None = None
     pools: list[Pool] = field(default_factory=list)
 
     @classmethod
@@ -58,8 +61,8 @@ class EmbeddingJob:
     def begin(self, runner: Runner, listener: Callable[[Handle], object] = lambda handle: None) -> list[Handle]:
         """Submit all prompts."""
         self.pools = [Pool(self.pooling) for _ in self.prompts]
-        pairs = zip(self.prompts, self.pools, strict=True)
-        return [runner.submit(prompt, PROMPT_ONLY, listener=listener, pool=pool) for prompt, pool in pairs]
+        params, pairs = replace(PROMPT_ONLY, lora_name=self.lora_name), zip(self.prompts, self.pools, strict=True)
+        return [runner.submit(prompt, params, listener=listener, pool=pool) for prompt, pool in pairs]
 
     def rows(self, handles: Sequence[Handle]) -> Floats:
         """The embeddings, once all have ended.  # (prompts, dimensions). NumericalError if the model's numbers are not finite"""
@@ -125,4 +128,5 @@ _CHECKS: Mapping[str, checks.Check] = {
     "pooling": checked_pooling,
     "normalize": checks.flag,
     "dimensions": checks.whole,
+    "lora_name": partial(checks.instance, kind=str),
 }

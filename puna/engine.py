@@ -166,7 +166,8 @@ class Engine:
         with ERROR and is raised; Ctrl-C ends all with ABORT. The engine can be used again.
         """
         try:
-            self._end_late()
+            if self._deadlines.is_needed:
+                self._end_late()
             if any(live.needs_logits for live in self._live.values()):
                 self._plain_step()
             else:

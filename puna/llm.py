@@ -388,8 +388,8 @@ class LLM:
 
         `pooling`: how the hidden states of the tokens become one vector: mean, last, cls (the first); None: as the model's files
         say, else last. `normalize`: scale it to length 1 [True]. `dimensions`: keep only the first so many numbers, for models
-        that were trained for that; None: all. Embeddings run beside generation; each is the same as alone, bit for bit. A prompt
-        that is longer than the context raises ContextLengthError.
+        that were trained for that; None: all. `lora_name`: as for `generate`. Embeddings run beside generation; each is the same
+        as alone, bit for bit. A prompt that is longer than the context raises ContextLengthError.
         """
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
@@ -816,7 +816,8 @@ def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
         raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
     beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
     changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
-    return dataclasses.replace(changed, adapters=beside)
+    told = [] if not beside else [f"the adapters of lora_modules take {sum(one.num_bytes for one in beside) >> 20} MiB more"]
+    return dataclasses.replace(changed, adapters=beside, notices=(*changed.notices, *told))
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:

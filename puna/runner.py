@@ -132,6 +132,10 @@ class Handle(Iterator[StepOutput]):
         self._listener(self)
 
 
+def nobody_listens(handle: Handle) -> None:
+    """The listener of a handle that is only read."""
+
+
 class Runner:
     """Steps an engine for many threads, as the beginning of this file says."""
 
@@ -163,7 +167,7 @@ class Runner:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         processors: Sequence[LogitsProcessor] = (),
-        listener: Callable[[Handle], object] = lambda handle: None,
+        listener: Callable[[Handle], object] = nobody_listens,
         pool: Pool | None = None,
         leader: Handle | None = None,
     ) -> Handle:

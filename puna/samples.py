@@ -17,7 +17,7 @@ from functools import partial
 from puna.philox import block
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams
-from puna.runner import Handle, Runner
+from puna.runner import Handle, Runner, nobody_listens
 from puna.sampling import SEED_BITS, TokenSampler
 
 SEEDS = 1 << 63  # from this block of a seed's stream on: the draws of no text reach it
@@ -29,7 +29,7 @@ def submit(
     params: SamplingParams,
     sampler: TokenSampler | None = None,
     processors: Sequence[LogitsProcessor] = (),
-    listener: Callable[[Handle], object] = lambda handle: None,
+    listener: Callable[[Handle], object] = nobody_listens,
 ) -> Handle:
     """`Runner.submit`, also for several samples: then the handle gives the outputs of all, told apart by their `index`."""
     if params.num_samples == 1:

@@ -87,6 +87,7 @@ TESTED = {
     "test_faults.py": "puna/engine.py puna/runner.py puna/backends",
     "test_glossary.py": "docs/glossary.md",
     "test_how_generate_works.py": "docs/how-generate-works.md",
+    "test_isolation.py": "puna/engine.py puna/runner.py puna/pages.py puna/llm.py",
     "test_pip_install.py": "scripts/pip_install.py",
     "tokenizers/test_library_cases.py": "puna/tokenizers/library.py",
     "tokenizers/test_oracles.py": "puna/tokenizers",

@@ -120,6 +120,16 @@ def test_a_merged_adapter_gives_pefts_logits(case: Case, device: str) -> None:
             require_near(logits_of(llm, prompt), expected(case.model, case.one, 0.5 * case.scales[0], prompt), device)
 
 
+def test_an_embedding_may_have_an_adapter(case: Case) -> None:
+    prompts = case.prompts
+    with LLM(case.path, device="reference", lora_modules=case.modules, report=SILENT) as llm:
+        with_it, without = (llm.embed(prompts, lora_name=name) for name in ("one", None))
+        assert np.abs(with_it - without).max() > 0.01
+        assert llm.embed(prompts[1], lora_name="one").tobytes() == with_it[1].tobytes()
+    with LLM(case.path, device="reference", lora=(str(case.paths[0]),), report=SILENT) as llm:
+        assert np.abs(llm.embed(prompts) - with_it).max() < TOLERANCE
+
+
 def test_fused_matrices_share_an_adapters_first_half(tmp_path: Path) -> None:
     case = Case("phi3", tmp_path, ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"))
     with LLM(case.path, device="reference", lora_modules=case.modules, report=SILENT) as llm:

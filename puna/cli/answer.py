@@ -124,6 +124,8 @@ LONGER, LARGER = "-n {} (--max-tokens)", "--max-context {}"  # what allows a lon
 
 def cut_short(completion: Completion, llm: LLM, longer: str = LONGER, larger: str = LARGER) -> str:
     """Why an answer ends before the model ended it, and what allows more of it; "" if the model ended it."""
+    if completion.finish_reason is FinishReason.TIMEOUT:
+        return f"cut after {counted(len(completion.token_ids), 'token')}: the seconds of --timeout have passed"
     if completion.finish_reason is not FinishReason.LENGTH:
         return ""
     count, limit, largest = len(completion.token_ids), llm.plan.max_context, llm.model.max_context

@@ -176,6 +176,7 @@ _SAMPLING = (
     click.option("--num-keep", type=Sampling(), metavar="N", help="With --context-shift: never drop the first N tokens [0]."),
     click.option("--thinking-budget", type=Sampling(), metavar="N", help="End the model's thinking after N tokens [no limit]."),
     click.option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this adapter of --lora-modules."),
+    click.option("--timeout", type=Sampling(), metavar="S", help="End after S seconds, with the text so far."),
     click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
     click.option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="Answer with JSON that follows this JSON schema."),
     click.option("--json-object", is_flag=True, default=None, help="Answer with a JSON object."),

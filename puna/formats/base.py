@@ -149,6 +149,10 @@ class Adapter:
     name: str = ""  # by which requests choose it
 
     @property
+    def num_bytes(self) -> int:
+        return sum(part.a.nbytes + part.b.nbytes for part in self.parts.values())
+
+    @property
     def digest(self) -> str:
         """Of all its numbers."""
         found = hashlib.sha256()

@@ -86,14 +86,14 @@ def test_more_threads_than_cores_are_told(fake: FakeLLM, puna: Puna, monkeypatch
 
 def test_every_sampling_flag_arrives(fake: FakeLLM, puna: Puna) -> None:
     flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1"
-    flags += " --presence-penalty 0.2 --frequency-penalty 0.3"
+    flags += " --presence-penalty 0.2 --frequency-penalty 0.3 --timeout 2.5"
     flags += (
         " --logit-bias 5=-2.5 --logit-bias 6=1 --seed 7 --stop a --stop bb --stop-id 2 --stop-id 3 --ignore-eos --logprobs 2 -n 9"
     )
     assert puna("run", "hi", *flags.split()).code == 0
     p = fake.asked[0][1]
     assert (p.temperature, p.top_k, p.top_p, p.min_p, p.seed, p.max_tokens) == (0.5, 3, 0.9, 0.1, 7, 9)
-    assert (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) == (1.1, 0.2, 0.3)
+    assert (p.repetition_penalty, p.presence_penalty, p.frequency_penalty, p.timeout) == (1.1, 0.2, 0.3, 2.5)
     assert (p.logit_bias, p.stop, p.stop_ids, p.ignore_eos, p.logprobs) == ({5: -2.5, 6: 1.0}, ("a", "bb"), (2, 3), True, 2)
 
 

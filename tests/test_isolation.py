@@ -1,0 +1,144 @@
+"""Nobody's text reaches another, whoever shares prefixes, pages and threads; a request that is given up harms nobody."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from puna.engine import Engine
+from puna.llm import LLM
+from puna.request import FinishReason, Request, SamplingParams
+from puna.runner import Runner
+from tests import fakes
+from tests.fakes import EOS, FakeBackend, SamplingBackend, make_engine, make_plan, run
+from tests.models import random_tensors, tiny_config, write_gguf
+
+MARK = 1  # before a secret
+NUM_PREFIXES = 6
+WAIT_S = 300.0
+runs_of_a_prefix = pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.full)])
+
+
+def repeat_secret(ids: list[int]) -> int:
+    """The next token of an answer that repeats what stands after the last mark of its own pages."""
+    at = max((i for i, one in enumerate(ids) if one == MARK), default=len(ids))
+    told = len(ids) - at - 9
+    return ids[at + 1 + told] if 0 <= told < 8 else EOS
+
+
+@runs_of_a_prefix
+@pytest.mark.parametrize("kind", [FakeBackend, SamplingBackend])
+def test_a_secret_is_told_to_nobody_else(kind: type[FakeBackend], count: int) -> None:
+    """Prompts of six prefixes, each with a secret of its own, in few pages; some are given up on the way."""
+    rng = random.Random(9)
+    plan = make_plan(num_pages=40, max_tokens=48, max_sequences=8)
+    engine = make_engine(kind(plan, repeat_secret), plan)
+    prefixes = [[2 + rng.randrange(250) for _ in range(rng.choice([15, 16, 33, 48]))] for _ in range(NUM_PREFIXES)]
+    asked: list[tuple[Request, list[int]]] = []
+    for _ in range(count):
+        for prefix in prefixes:
+            secret = [2 + rng.randrange(250) for _ in range(8)]
+            params = SamplingParams(max_tokens=12, priority=rng.choice([0, 0, 1]))
+            asked.append((engine.add([*prefix, MARK, *secret], params), secret))
+        for _ in range(rng.randint(0, 9)):
+            engine.step()
+        if rng.random() < 0.3:
+            engine.abort(rng.choice(asked)[0].id)
+    run(engine)
+    for request, secret in asked:
+        expected = [*secret, EOS]
+        if request.finish_reason is not FinishReason.ABORT:
+            assert request.output_ids == expected
+        assert request.output_ids == expected[: len(request.output_ids)]
+    assert sum(request.num_cached > 0 for request, _ in asked) > len(asked) / 4, "prefixes are shared"
+    require_clean(engine)
+
+
+def require_clean(engine: Engine) -> None:
+    engine._scheduler.pages.check()
+    assert engine.num_free_pages == engine._plan.num_pages and not engine._live and not engine.has_work
+
+
+@pytest.mark.parametrize("when", ["queued", "twice", "after its end", "between two that wait"])
+@pytest.mark.parametrize("times", [8, pytest.param(50, marks=pytest.mark.full)])
+def test_a_request_that_is_cancelled_while_another_decodes_changes_nothing_of_it(when: str, times: int) -> None:
+    rng = random.Random(4)
+    for _ in range(times):
+        plan = make_plan(max_sequences=1 if when != "after its end" else 4)
+        engine = make_engine(rng.choice([FakeBackend, SamplingBackend])(plan), plan)
+        runner, prompt = Runner(engine), [rng.randrange(256) for _ in range(rng.randint(1, 40))]
+        params = SamplingParams(max_tokens=20, ignore_eos=True)
+        lone = make_engine()
+        expected = lone.add(prompt, params)
+        run(lone)
+        active = runner.submit(prompt, params)
+        others = [runner.submit([7, 8], SamplingParams(max_tokens=3)) for _ in range(3)]
+        for _ in range(rng.randint(1, 8)):
+            next(active)
+        victim = others[1 if when == "between two that wait" else 0]
+        if when == "after its end":
+            list(victim)
+        victim.cancel()
+        if when == "twice":
+            next(active)
+            victim.cancel()
+        list(active)
+        assert active.confirm().output_ids == expected.output_ids
+        others[2].close()
+        list(others[0 if victim is others[1] else 1])
+        victim.cancel()
+        assert victim.ended_at and runner.is_idle
+        require_clean(engine)
+        runner.close()
+
+
+@pytest.mark.parametrize("calls", [6, pytest.param(500, marks=pytest.mark.full)])
+def test_sixteen_threads_share_one_tokenizer_and_one_engine(tmp_path: Path, calls: int) -> None:
+    config = tiny_config()
+    texts = ["".join(np.random.default_rng(i).choice(list("ab cdé\n"), 1 + i % 17)) for i in range(40)]
+    with LLM(write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=1)), device="reference", page_size=16) as llm:
+        params = SamplingParams(max_tokens=2, ignore_eos=True)
+        expected = [(llm.encode(text), llm.generate(text, params).token_ids) for text in texts]
+        problems: list[object] = []
+
+        def work(number: int) -> None:
+            rng = random.Random(number)
+            for _ in range(calls):
+                i = rng.randrange(len(texts))
+                try:
+                    ids = llm.encode(texts[i])
+                    found = (ids, llm.generate(texts[i], params).token_ids)
+                    if found != expected[i] or llm.decode(ids) != llm.decode(expected[i][0]):
+                        problems.append((texts[i], found))
+                except Exception as error:  # noqa: BLE001 - whatever comes is told
+                    problems.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+        assert problems == []
+        require_clean(llm.engine)
+
+
+def test_each_runs_on_a_tiny_model_as_alone() -> None:
+    """A backend of arithmetic whose every token depends on all ids before: a page of another's would change it."""
+    rng = random.Random(2)
+    prefixes = [[rng.randrange(256) for _ in range(32)] for _ in range(NUM_PREFIXES)]
+    plan = fakes.make_plan(num_pages=30, max_sequences=8)
+    engine = make_engine(FakeBackend(plan), plan)
+    jobs = [[*rng.choice(prefixes), *(rng.randrange(256) for _ in range(rng.randint(1, 20)))] for _ in range(60)]
+    requests = [engine.add(ids, SamplingParams(max_tokens=10)) for ids in jobs]
+    run(engine)
+    for request, ids in zip(requests, jobs, strict=True):
+        lone = make_engine()
+        alone = lone.add(ids, SamplingParams(max_tokens=10))
+        run(lone)
+        assert request.output_ids == alone.output_ids
+    require_clean(engine)
