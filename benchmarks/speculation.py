@@ -1,7 +1,8 @@
 """Where speculation pays: the same prompts with and without it, alternating, in one process.
 
     python benchmarks/speculation.py [MODEL] [--pairs 3] [--tokens 200] [--threads 1] [--temperature 0]
-        [--draft-model DRAFT]        a draft model instead of n-grams
+    python benchmarks/speculation.py MODEL --draft-model SMALL      # guesses of a draft model instead of n-grams
+    python benchmarks/speculation.py --table                        # where a draft model pays, computed from the costs of steps
 
 Three kinds of prompts: chats, texts and code to be repeated with one change, and to be repeated as they are. Each ratio is that
 of the decode speeds of one prompt's pair, by CPU time with one thread (a machine that is not quiet disturbs it less), else by
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.llm import LLM
-from puna.speculation import NGramDrafter
+from puna.speculation import NGramDrafter, StepCosts
 
 PARAGRAPH = (
     "The puna is the high plain of the central Andes, in southern Peru, western Bolivia, northern Chile and north-western "
@@ -102,6 +103,23 @@ def compare(plain: LLM, guessing: LLM, given: argparse.Namespace) -> Iterator[tu
                     yield kind, after / before, same
 
 
+ODDS, GUESS_COSTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95), (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+def print_table() -> None:
+    """Where a draft model pays: the expected speed of one request, by the odds of a guess and by what one costs."""
+    costs = StepCosts()
+    print("a guess costs" + "".join(f"{cost:>12.2f}" for cost in GUESS_COSTS) + "   (a step of the large model = 1)")
+    for odds in ODDS:
+        lengths = [costs.length(odds, 1, cost) for cost in GUESS_COSTS]
+        speeds = [
+            sum(odds**n for n in range(length + 1)) / (costs[1 + length] + length * cost)
+            for length, cost in zip(lengths, GUESS_COSTS, strict=True)
+        ]
+        cells = (f"{speed:.2f}x of {length}" if length else "-" for speed, length in zip(speeds, lengths, strict=True))
+        print(f"{odds:>7.0%} right" + "".join(f"{cell:>12}" for cell in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path, nargs="?")
@@ -110,11 +128,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--draft-model", default="", help="measure guesses of this model instead of n-grams")
+    parser.add_argument(
+        "--table", action="store_true", help="print where a draft model pays, from the costs of steps; measure nothing"
+    )
     given = parser.parse_args()
+    if given.table:
+        print_table()
+        return
+    how: dict[str, Any] = {"draft_model": given.draft_model} if given.draft_model else {"speculation": "ngram"}
     settings: dict[str, Any] = {"device": given.device, "threads": given.threads, "max_context": 2048, "prefix_cache": False}
     with (
         LLM.load(given.model, speculation="off", **settings) as plain,
-        LLM.load(given.model, speculation="ngram", **settings) as guessing,
+        LLM.load(given.model, **how, **settings) as guessing,
     ):
         results = list(compare(plain, guessing, given))
     rows = []

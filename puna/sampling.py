@@ -143,9 +143,9 @@ class Sampler:
 
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
-        params = self.phase(history.num_generated).params
+        params = self.phase(len(history.output_ids)).params
         kept = candidates(self._bound, logits, params, history)
-        index = _drawn(kept, params, self.uniform(history.num_generated))
+        index = _drawn(kept, params, self.uniform(len(history.output_ids)))
         self._kept = kept.row(len(logits)) if params.processed_logprobs else None
         for step in self._stateful:
             step.accept(kept.logits, index, history)
@@ -153,7 +153,7 @@ class Sampler:
 
     def processed(self, logits: Row, history: History) -> Row:
         """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
-        return apply(self._bound, logits, self.phase(history.num_generated).params, history)
+        return apply(self._bound, logits, self.phase(len(history.output_ids)).params, history)
 
     def sampled_from(self, logits: Row, history: History) -> Row:
         """The processed logits of the token that was sampled last, as they were before it changed a filter's state."""
